@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/serving"
 )
 
 // The agents' eye: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
@@ -153,7 +154,7 @@ func isThere(address netip.Addr) bool {
 	if _, err := connection.Write(nil); err != nil {
 		return false
 	}
-	for end := time.Now().Add(eyePatience); time.Now().Before(end); time.Sleep(pollEvery) {
+	for end := time.Now().Add(eyePatience); time.Now().Before(end); time.Sleep(serving.PollEvery) {
 		if _, there := known(); there {
 			return true
 		}
@@ -182,7 +183,7 @@ func agentsAreServed(root string, sibling boot.Sibling) error {
 func seenOfResolver(server netip.AddrPort) []string {
 	found := []string{}
 	for _, transport := range []string{"udp", "tcp"} {
-		if err := refuses(server.String(), transport); err != nil {
+		if err := serving.Refuses(server.String(), transport); err != nil {
 			found = append(found, fmt.Sprintf("%s over %s: %s", server, transport, reason(err)))
 		}
 	}
@@ -193,7 +194,7 @@ func seenOfResolver(server netip.AddrPort) []string {
 // another port, needs a moment. Without a way to its network there is nothing to wait for. It also reports whether packets
 // are dropped on the way.
 func seenForAWhile(eye Eye) ([]string, bool) {
-	for end := time.Now().Add(eyePatience); ; time.Sleep(pollEvery) {
+	for end := time.Now().Add(eyePatience); ; time.Sleep(serving.PollEvery) {
 		found, reasons := seenOfEnvoy(eye)
 		if len(found) == 0 || time.Now().After(end) || errors.Is(errors.Join(reasons...), syscall.ENETUNREACH) {
 			return onTheWay(eye, found, reasons)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
 	"clawker-fw/internal/lookups"
 )
 
@@ -87,12 +88,12 @@ func keep(root string, sibling boot.Sibling) error {
 		return err
 	}
 	again := make(chan *helper)
-	clock := &deadline{root: root}
+	clock := &hot.Deadline{Root: root}
 	look := time.After(0)
 	for {
 		select {
 		case now := <-look:
-			due, wait := clock.due(now)
+			due, wait := clock.Due(now)
 			if !due {
 				look = time.After(wait)
 				continue
@@ -102,7 +103,7 @@ func keep(root string, sibling boot.Sibling) error {
 		case err := <-ended:
 			if look = time.After(0); err != nil {
 				fmt.Fprintf(os.Stderr, "fwctl: ending rules: %v\n", err)
-				look = time.After(endAgain)
+				look = time.After(hot.EndAgain)
 			}
 		case end := <-ends:
 			fmt.Fprintf(os.Stderr, "fwctl: the %s has ended: %s\n", end.helper.name(), end.reason)

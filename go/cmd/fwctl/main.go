@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
 	"clawker-fw/internal/lookups"
+	"clawker-fw/internal/serving"
 )
 
 // root is the sibling's volume. fwctl reads and writes files only below it.
@@ -89,11 +91,11 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return answer(probe(root, sibling, programOf(sibling, known), Thoroughness{
+		return answer(probe(root, sibling, serving.Of(sibling, known), Thoroughness{
 			envoy: !slices.Contains(rest, "without-envoy"), quick: slices.Contains(rest, "quick"),
 		}))
 	case "suppressed":
-		return answerUnless(programOf(sibling, nil).Suppressed())
+		return answerUnless(serving.Of(sibling, nil).Suppressed())
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -107,15 +109,15 @@ func run(arguments []string) error {
 	case "try":
 		return answerUnless(try(sibling, rest))
 	case "health":
-		return health(root, sibling, programOf(sibling, nil))
+		return health(root, sibling, serving.Of(sibling, nil))
 	case "commit":
 		began := time.Now()
 		taken := func() { tellTaken(time.Since(began)) }
-		return answerUnless(commit(root, sibling.Resources, programOf(sibling, nil), time.Now, taken))
-	case commitInPlaceVerb:
+		return answerUnless(hot.Commit(root, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
+	case hot.CommitInPlaceVerb:
 		return answerInPlace(rest, sibling)
 	case endVerb:
-		return endRules(root, sibling.Resources, programOf(sibling, nil), time.Now)
+		return hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {
@@ -129,7 +131,7 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		return drain(newEnvoy(adminSocket, nil), limit, func(now Draining) error { return answer(now) })
+		return serving.Drain(serving.NewEnvoy(serving.AdminSocket, nil), limit, func(now serving.Draining) error { return answer(now) })
 	}
 	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
 }
@@ -137,26 +139,26 @@ func run(arguments []string) error {
 // answerInPlace commits what is sent on the standard input.
 func answerInPlace(arguments []string, sibling boot.Sibling) error {
 	if len(arguments) != 1 {
-		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", commitInPlaceVerb)
+		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", hot.CommitInPlaceVerb)
 	}
 	size, err := strconv.ParseInt(arguments[0], 10, 64)
 	if err != nil {
 		return err
 	}
-	wanted, files, err := readSent(size, os.Stdin)
+	wanted, files, err := hot.ReadSent(size, os.Stdin)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	taken := func() { tellTaken(time.Since(began)) }
-	return answerUnless(commitInPlace(root, wanted, files, sibling.Resources, programOf(sibling, nil), time.Now, taken))
+	return answerUnless(hot.CommitInPlace(root, wanted, files, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
 }
 
 const evidencePrefix = "known="
 
 // readEvidence returns the evidence among the arguments of probe, if there is any.
-func readEvidence(arguments []string) (Evidence, error) {
-	var known Evidence
+func readEvidence(arguments []string) (serving.Evidence, error) {
+	var known serving.Evidence
 	for _, each := range arguments {
 		if text, found := strings.CutPrefix(each, evidencePrefix); found {
 			if err := json.Unmarshal([]byte(text), &known); err != nil {
@@ -170,7 +172,7 @@ func readEvidence(arguments []string) (Evidence, error) {
 // tellTaken says that the program has taken the files, after so long, and lets it rest before it is asked for proof.
 // Whether anybody hears it decides nothing about the commit.
 func tellTaken(after time.Duration) {
-	_ = answer(Taken{true})
+	_ = answer(hot.Taken{Taken: true})
 	time.Sleep(restAfter(after))
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/serving"
 )
 
 // Without a verb, the error lists all verbs.
@@ -18,7 +20,7 @@ func TestRunWithoutVerb(t *testing.T) {
 
 // Evidence is given to probe as JSON, before or after its other argument.
 func TestReadEvidence(t *testing.T) {
-	wanted := Evidence{"listeners": {"s", "d"}}
+	wanted := serving.Evidence{"listeners": {State: "s", Digest: "d"}}
 	given := `known={"listeners":{"state":"s","digest":"d"}}`
 	for _, arguments := range [][]string{{given}, {"without-envoy", given}} {
 		if found, err := readEvidence(arguments); err != nil || !maps.Equal(found, wanted) {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/users"
 )
 
@@ -20,9 +22,9 @@ type Report struct {
 	Build       string              `json:"build"`
 	Live        map[string]string   `json:"live"`             // resource -> digest of the loaded content
 	Unread      []string            `json:"unread,omitempty"` // resources left out by a quick probe
-	Evidence    Evidence            `json:"evidence,omitempty"`
+	Evidence    serving.Evidence    `json:"evidence,omitempty"`
 	Connections int                 `json:"connections"`
-	Telemetry   Telemetry           `json:"telemetry"`
+	Telemetry   serving.Telemetry   `json:"telemetry"`
 	Addresses   []string            `json:"addresses"`
 	Claimed     bool                `json:"claimed"`
 	Refused     []Refused           `json:"refused"`      // what the limits have refused
@@ -48,7 +50,7 @@ const longToRead = 2 << 20
 
 // quicklyRead returns the resources that a program shows at once, and the names of all others: those with a large file
 // of which nothing is known yet.
-func quicklyRead(root string, resources []boot.Resource, known Evidence) ([]boot.Resource, []string) {
+func quicklyRead(root string, resources []boot.Resource, known serving.Evidence) ([]boot.Resource, []string) {
 	quick, unread := []boot.Resource{}, []string{}
 	for _, each := range resources {
 		info, err := os.Stat(filepath.Join(root, "hot", each.Path))
@@ -64,7 +66,7 @@ func quicklyRead(root string, resources []boot.Resource, known Evidence) ([]boot
 // probe collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
 // and waiting for it takes as long as everything else together.
-func probe(root string, sibling boot.Sibling, program Program, how Thoroughness) Report {
+func probe(root string, sibling boot.Sibling, program serving.Program, how Thoroughness) Report {
 	report := Report{Protocol: protocol, Sibling: sibling.Name, Claimed: claimed(root), Live: map[string]string{}}
 	report.Addresses = addresses()
 	others, othersError := askForOthers()
@@ -91,7 +93,7 @@ func probe(root string, sibling boot.Sibling, program Program, how Thoroughness)
 	if err == nil {
 		report.Telemetry, err = program.Telemetry()
 	}
-	if unhealthy := check(root, sibling.Resources, program); unhealthy != nil {
+	if unhealthy := hot.Check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()
 	}
 	if err = cmp.Or(err, refusedError); err != nil {
@@ -114,8 +116,8 @@ func orUnreadable(found []string, err error) []string {
 
 // health is the container's HEALTHCHECK. In CoreDNS's container it also checks that agents can reach Envoy. Each
 // check announces our own addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
-func health(root string, sibling boot.Sibling, program Program) error {
-	if err := check(root, sibling.Resources, program); err != nil {
+func health(root string, sibling boot.Sibling, program serving.Program) error {
+	if err := hot.Check(root, sibling.Resources, program); err != nil {
 		return err
 	}
 	if err := announceOwn(root, sibling); err != nil {

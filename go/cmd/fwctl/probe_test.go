@@ -10,12 +10,15 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
 )
 
 // withResources returns a sibling with resources.
 func withResources(sibling boot.Sibling) boot.Sibling {
-	sibling.Resources = resources
+	sibling.Resources = hottest.Resources
 	return sibling
 }
 
@@ -23,17 +26,17 @@ func withResources(sibling boot.Sibling) boot.Sibling {
 func TestProbe(t *testing.T) {
 	nettest.InNetwork(t)
 	nettest.Silence(t, "agents-end", "egress-end")
-	root, _ := newVolume(t)
+	root, _ := hottest.NewVolume(t)
 	if err := claim(root, nettest.NewResolver(), 0); err != nil {
 		t.Fatal(err)
 	}
 
-	report := probe(root, withResources(nettest.NewResolver()), newReader(t, root), Thoroughness{envoy: true})
+	report := probe(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root), Thoroughness{envoy: true})
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
 	}
-	if committed, err := readCommitted(root); err != nil || !maps.Equal(report.Live, committed.Live) {
+	if committed, err := record.Read(root); err != nil || !maps.Equal(report.Live, committed.Live) {
 		t.Errorf("live %v, committed %v, %v", report.Live, committed.Live, err)
 	}
 	if !report.Claimed || !slices.Equal(report.Addresses, []string{"10.213.8.10", "10.213.8.53", "10.214.0.138"}) {
@@ -57,9 +60,9 @@ func TestProbe(t *testing.T) {
 // A program that does not answer is an error in the report, which still has everything else.
 func TestProbeOfASilentProgram(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := newVolume(t)
-	program := newReader(t, root)
-	program.broken = errors.New("no answer")
+	root, _ := hottest.NewVolume(t)
+	program := hottest.NewReader(t, root)
+	program.Broken = errors.New("no answer")
 
 	report := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{envoy: true})
 
@@ -77,10 +80,10 @@ func TestProbeOfASilentProgram(t *testing.T) {
 // A record of the ends of helpers that can't be read is a difference of the processes. The program answers all the same.
 func TestProbeOfAnUnreadableRecord(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := newVolume(t)
+	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"state/restarts.json": "["})
 
-	report := probe(root, withResources(nettest.NewResolver()), newReader(t, root), Thoroughness{envoy: true})
+	report := probe(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root), Thoroughness{envoy: true})
 
 	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
 	if report.Error != "" || !slices.ContainsFunc(report.Processes, unreadable) {
@@ -94,11 +97,11 @@ func TestProbeOfAnUnreadableRecord(t *testing.T) {
 // A quick probe leaves out what takes long to print, says so, and reports the rest. What is known takes no time.
 func TestQuickProbe(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := newVolume(t)
+	root, _ := hottest.NewVolume(t)
 	large := strings.Repeat(" ", longToRead+1)
-	filetest.Write(t, root, filetest.Tree{"hot/" + listeners: large, "hot/" + added: large}) // what is hashed is never printed
-	program := newReader(t, root)
-	program.evidence = nil
+	filetest.Write(t, root, filetest.Tree{"hot/" + hottest.Listeners: large, "hot/" + hottest.Added: large}) // what is hashed is never printed
+	program := hottest.NewReader(t, root)
+	program.Known = nil
 
 	report := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{quick: true})
 
@@ -112,8 +115,8 @@ func TestQuickProbe(t *testing.T) {
 	if whole := probe(root, withResources(nettest.NewResolver()), program, Thoroughness{}); len(whole.Live) != 3 || whole.Unread != nil {
 		t.Errorf("live %v, unread %q", whole.Live, whole.Unread)
 	}
-	quick, unread := quicklyRead(root, resources, Evidence{"listeners": {"s", "d"}})
-	if len(quick) != len(resources) || len(unread) > 0 {
+	quick, unread := quicklyRead(root, hottest.Resources, serving.Evidence{"listeners": {State: "s", Digest: "d"}})
+	if len(quick) != len(hottest.Resources) || len(unread) > 0 {
 		t.Errorf("known: quick %v, unread %q", quick, unread)
 	}
 }
@@ -121,11 +124,11 @@ func TestQuickProbe(t *testing.T) {
 // A part of the network that can't be read is a difference in the report, never none.
 func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := newVolume(t)
+	root, _ := hottest.NewVolume(t)
 	resolver := nettest.NewResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
-	report := probe(root, withResources(resolver), newReader(t, root), Thoroughness{envoy: true})
+	report := probe(root, withResources(resolver), hottest.NewReader(t, root), Thoroughness{envoy: true})
 
 	if !slices.ContainsFunc(report.Network, func(text string) bool {
 		return strings.HasPrefix(text, "unreadable: settings: ") && strings.Contains(text, "nonexistent")
@@ -135,14 +138,14 @@ func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 }
 
 // volumeOf returns a volume with a live set 1 of all kinds of resources, and a program that has loaded it.
-func volumeOf(t *testing.T) (string, *reader) {
+func volumeOf(t *testing.T) (string, *hottest.Reader) {
 	t.Helper()
 	root := t.TempDir()
-	wanted, files := set("1", routes, added, listeners)
+	wanted, files := hottest.Set("1", hottest.Routes, hottest.Added, hottest.Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
-	record(t, committedRecord(root), wanted)
+	hottest.WriteRecord(t, record.Path(root), wanted)
 	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
-	return root, startReader(root)
+	return root, hottest.StartReader(root)
 }
 
 // A sibling is healthy while every resource is live as it was committed.
@@ -156,14 +159,14 @@ func TestHealth(t *testing.T) {
 
 // A sibling that has not loaded the commit, by version or by digest, is unhealthy with the reason, also in the probe.
 func TestHealthOfSomethingElse(t *testing.T) {
-	beef := string(withVersion([]byte(content("1", routes)), "beef"))
+	beef := string(record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "beef"))
 	for name, each := range map[string]struct {
 		files  filetest.Tree
 		wanted string
 	}{
-		"another version":          {filetest.Tree{routes: beef}, "not loaded from the committed files: [routes]"},
-		"another digest":           {filetest.Tree{added: content("2", added)}, "live content differs from the committed one: names"},
-		"another version and more": {filetest.Tree{routes: beef, added: "{}"}, "not loaded from the committed files: [routes]"},
+		"another version":          {filetest.Tree{hottest.Routes: beef}, "not loaded from the committed files: [routes]"},
+		"another digest":           {filetest.Tree{hottest.Added: hottest.Content("2", hottest.Added)}, "live content differs from the committed one: names"},
+		"another version and more": {filetest.Tree{hottest.Routes: beef, hottest.Added: "{}"}, "not loaded from the committed files: [routes]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, program := volumeOf(t)
@@ -185,7 +188,7 @@ func TestHealthOfSomethingElse(t *testing.T) {
 // A health check does not compare what Envoy has loaded: the accepted version is enough there.
 func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	root, program := volumeOf(t)
-	asked := &asking{reader: program}
+	asked := &asking{Reader: program}
 
 	if err := health(root, withResources(nettest.NewResolver()), asked); err != nil {
 		t.Fatal(err)
@@ -198,7 +201,7 @@ func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 
 // asking is a reader that records the resources it was asked for.
 type asking struct {
-	*reader
+	*hottest.Reader
 	names []string
 }
 
@@ -206,18 +209,18 @@ func (a *asking) Live(resources []boot.Resource) (map[string]string, error) {
 	for _, resource := range resources {
 		a.names = append(a.names, resource.Name)
 	}
-	return a.reader.Live(resources)
+	return a.Reader.Live(resources)
 }
 
 // Without a commit record or without an answer, the sibling is unhealthy.
 func TestHealthNeedsProof(t *testing.T) {
-	root, _ := newVolume(t)
-	program := newReader(t, root)
+	root, _ := hottest.NewVolume(t)
+	program := hottest.NewReader(t, root)
 	if err := health(t.TempDir(), withResources(nettest.NewResolver()), program); err == nil {
 		t.Error("healthy without a record")
 	}
-	program.broken = errors.New("no answer")
-	if err := health(root, withResources(nettest.NewResolver()), program); !errors.Is(err, program.broken) {
+	program.Broken = errors.New("no answer")
+	if err := health(root, withResources(nettest.NewResolver()), program); !errors.Is(err, program.Broken) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -225,13 +228,13 @@ func TestHealthNeedsProof(t *testing.T) {
 // A health check takes a claimed address again that was lost, and announces it each time.
 func TestHealthKeepsTheClaim(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := newVolume(t)
+	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
 	hear := nettest.ListenForARP(t, "agents-end")
 
 	for range 2 {
-		if err := health(root, withResources(nettest.NewResolver()), newReader(t, root)); err != nil {
+		if err := health(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root)); err != nil {
 			t.Fatal(err)
 		}
 		hear()
@@ -242,10 +245,10 @@ func TestHealthKeepsTheClaim(t *testing.T) {
 // A health check without a claim leaves the address alone.
 func TestHealthClaimsNothing(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := newVolume(t)
+	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 
-	if err := health(root, withResources(nettest.NewResolver()), newReader(t, root)); err != nil {
+	if err := health(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root)); err != nil {
 		t.Fatal(err)
 	}
 

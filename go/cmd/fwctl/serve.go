@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
 	"clawker-fw/internal/users"
 )
 
@@ -32,10 +33,10 @@ func serve(root string, sibling boot.Sibling, program []string) error {
 	if err := requireForEnvoy(sibling, user); err != nil {
 		return err
 	}
-	if err := startGood(root); err != nil {
+	if err := hot.StartGood(root); err != nil {
 		return err
 	}
-	if err := endAtStart(root, time.Now()); err != nil {
+	if err := hot.EndAtStart(root, time.Now()); err != nil {
 		return fmt.Errorf("ending rules: %w", err)
 	}
 	if err := shapeNetwork(sibling); err != nil {

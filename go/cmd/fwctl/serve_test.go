@@ -18,7 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
@@ -27,13 +30,6 @@ import (
 const sceneVariable = "FWCTL_TEST_SCENE"
 
 func TestMain(m *testing.M) {
-	if scene := os.Getenv(dying); scene != "" {
-		if err := playDying(scene); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
 	scene := os.Getenv(sceneVariable)
 	if scene == "" {
 		os.Exit(m.Run())
@@ -152,12 +148,12 @@ wait
 
 // makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
 func makeVolume(root string, owner int, changed bool) error {
-	wanted, files := set("1", routes, listeners)
+	wanted, files := hottest.Set("1", hottest.Routes, hottest.Listeners)
 	text, err := json.Marshal(wanted)
 	if err != nil {
 		return err
 	}
-	if err := volume.WriteFile(committedRecord(root), text); err != nil {
+	if err := volume.WriteFile(record.Path(root), text); err != nil {
 		return err
 	}
 	for path, content := range files {
@@ -165,7 +161,7 @@ func makeVolume(root string, owner int, changed bool) error {
 			return err
 		}
 	}
-	if err := startGood(root); err != nil {
+	if err := hot.StartGood(root); err != nil {
 		return err
 	}
 	binary, err := os.ReadFile("/proc/self/exe")
@@ -181,7 +177,7 @@ func makeVolume(root string, owner int, changed bool) error {
 		}
 	}
 	if changed {
-		if err := volume.WriteFile(filepath.Join(root, "hot", routes), []byte(content("x", routes))); err != nil {
+		if err := volume.WriteFile(filepath.Join(root, "hot", hottest.Routes), []byte(hottest.Content("x", hottest.Routes))); err != nil {
 			return err
 		}
 	}
@@ -213,8 +209,8 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	return out.String(), talk.String(), err
 }
 
-// serving returns what a sibling's program sees: its status by field, and all its output.
-func serving(t *testing.T, scene string) (status map[string]string, text string) {
+// served returns what a sibling's program sees: its status by field, and all its output.
+func served(t *testing.T, scene string) (status map[string]string, text string) {
 	t.Helper()
 	stdout, stderr, err := start(t, scene)
 	if err != nil {
@@ -232,9 +228,9 @@ func serving(t *testing.T, scene string) (status map[string]string, text string)
 // The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities,
 // and can't gain any.
 func TestServeDropsPrivileges(t *testing.T) {
-	status, _ := serving(t, "as a sibling")
+	status, _ := served(t, "as a sibling")
 	expectUnprivileged(t, status, "", "65532")
-	if again, _ := serving(t, "as a sibling"); again["Uid"] == status["Uid"] || status["RecorderUid"] == status["Uid"] {
+	if again, _ := served(t, "as a sibling"); again["Uid"] == status["Uid"] || status["RecorderUid"] == status["Uid"] {
 		t.Errorf("%s, %s again, recorder %s", status["Uid"], again["Uid"], status["RecorderUid"])
 	}
 }
@@ -269,7 +265,7 @@ func TestServeStartsTheRecorder(t *testing.T) {
 		"as a sibling":              "",
 		"with a recorder that ends": `"helper":"recorder of refusals","count":1`,
 	} {
-		status, _ := serving(t, scene)
+		status, _ := served(t, scene)
 		expectUnprivileged(t, status, "Recorder", "65533")
 		if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
 			t.Errorf("%s: it is to %q, with %q", scene, verb, socket)
@@ -288,7 +284,7 @@ func TestServeStartsTheRecorder(t *testing.T) {
 
 // The keeper belongs to root, and has only what it takes to start a process of another user, and to copy the files of one.
 func TestServeStartsTheKeeper(t *testing.T) {
-	status, _ := serving(t, "as a sibling")
+	status, _ := served(t, "as a sibling")
 	for name, wanted := range map[string]string{
 		"Uid": "0 0 0 0", "Groups": "", "CapInh": "0000000000000000", "CapPrm": "00000000000000c1",
 		"CapEff": "00000000000000c1", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
@@ -301,7 +297,7 @@ func TestServeStartsTheKeeper(t *testing.T) {
 
 // When the program starts, the network is configured and a claimed address is held again.
 func TestServeShapesTheNetworkFirst(t *testing.T) {
-	_, text := serving(t, "as a sibling")
+	_, text := served(t, "as a sibling")
 	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
 		if !strings.Contains(text, "|-- "+address+"\n") {
 			t.Errorf("%s is missing", address)
@@ -311,7 +307,7 @@ func TestServeShapesTheNetworkFirst(t *testing.T) {
 
 // When the program starts, everybody may write into /tmp, whatever mode the engine gave it.
 func TestServeOpensTmp(t *testing.T) {
-	if status, _ := serving(t, "as a sibling"); status["Tmp"] != "1777" {
+	if status, _ := served(t, "as a sibling"); status["Tmp"] != "1777" {
 		t.Errorf("its mode is %q", status["Tmp"])
 	}
 }
@@ -319,7 +315,7 @@ func TestServeOpensTmp(t *testing.T) {
 // The program may open as many files as its container's hard limit allows, even if fwctl was started with a lower soft
 // limit, which Go's runtime would otherwise restore.
 func TestServeOpensAllFiles(t *testing.T) {
-	if status, _ := serving(t, "as a sibling"); status["Files"] != "4096 4096" {
+	if status, _ := served(t, "as a sibling"); status["Files"] != "4096 4096" {
 		t.Errorf("its limits are %q", status["Files"])
 	}
 }
@@ -327,10 +323,10 @@ func TestServeOpensAllFiles(t *testing.T) {
 // The program finds the proven files, even if somebody had changed them.
 func TestServePutsBackWhatWasProven(t *testing.T) {
 	for _, scene := range []string{"as a sibling", "on changed files"} {
-		status, _ := serving(t, scene)
+		status, _ := served(t, scene)
 
-		for _, path := range []string{routes, listeners} {
-			said, _, _ := strings.Cut(content("1", path), `,"version_info"`)
+		for _, path := range []string{hottest.Routes, hottest.Listeners} {
+			said, _, _ := strings.Cut(hottest.Content("1", path), `,"version_info"`)
 			if !strings.Contains(status["Hot"], said) {
 				t.Errorf("%s: %s is missing in %s", scene, said, status["Hot"])
 			}

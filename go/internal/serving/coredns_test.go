@@ -1,4 +1,4 @@
-package main
+package serving
 
 import (
 	"io"
@@ -181,7 +181,7 @@ func TestRefuses(t *testing.T) {
 			return [][]byte{packed[:cut], packed[cut:]}
 		})
 
-		if err := refuses(server, network); err != nil {
+		if err := Refuses(server, network); err != nil {
 			t.Errorf("in pieces of %d: %v", cut, err)
 		}
 	}
@@ -232,7 +232,7 @@ func TestRefusesNothingElse(t *testing.T) {
 				t.Parallel()
 				server := dnstest.ServeDNS(t, network, each.reply(network))
 
-				err := refuses(server, network)
+				err := Refuses(server, network)
 
 				if err == nil || !strings.Contains(err.Error(), each.wanted) ||
 					!strings.HasPrefix(err.Error(), "querying "+server+" over "+network+": ") {
@@ -251,7 +251,7 @@ func TestRefusesAbsent(t *testing.T) {
 			t.Fatal(err)
 		}
 		socket.Close()
-		if err := refuses(socket.Addr().String(), network); err == nil {
+		if err := Refuses(socket.Addr().String(), network); err == nil {
 			t.Errorf("%s: no error", network)
 		}
 	}

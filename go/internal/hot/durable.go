@@ -1,10 +1,11 @@
-package main
+package hot
 
 import (
 	"encoding/json"
 	"io/fs"
 	"path/filepath"
 
+	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -47,7 +48,7 @@ func flushTree(folder string) error {
 }
 
 // keepCommitted makes hot/ what was proven last: the files, then their record, and then the good set are on the disk.
-func keepCommitted(root string, proven Commit) error {
+func keepCommitted(root string, proven record.Commit) error {
 	if err := recordCommitted(root, proven); err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func keepCommitted(root string, proven Commit) error {
 }
 
 // recordCommitted writes the record of the files in hot/, once these are on the disk.
-func recordCommitted(root string, committed Commit) error {
+func recordCommitted(root string, committed record.Commit) error {
 	if err := flushTree(filepath.Join(root, "hot")); err != nil {
 		return err
 	}
@@ -63,9 +64,9 @@ func recordCommitted(root string, committed Commit) error {
 	if err != nil {
 		return err
 	}
-	record := committedRecord(root)
-	if err := volume.WriteFile(record, text); err != nil {
+	path := record.Path(root)
+	if err := volume.WriteFile(path, text); err != nil {
 		return err
 	}
-	return flushTree(filepath.Dir(record))
+	return flushTree(filepath.Dir(path))
 }

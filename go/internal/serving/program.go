@@ -1,6 +1,8 @@
-package main
+// Package serving asks the program that serves in a sibling, Envoy or CoreDNS, what it has loaded and how it is.
+package serving
 
 import (
+	"slices"
 	"time"
 
 	"clawker-fw/internal/boot"
@@ -61,24 +63,41 @@ type Suppressed struct {
 	Refusals uint64 `json:"refusals"`
 }
 
-// programOf returns the interface to the serving process, of which this much is known.
-func programOf(sibling boot.Sibling, known Evidence) Program {
+// Of returns the interface to the serving process, of which this much is known.
+func Of(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
-		return newEnvoy(adminSocket, known)
+		return NewEnvoy(AdminSocket, known)
 	}
 	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: sibling.Resources}
 }
 
-const pollEvery = 10 * time.Millisecond
+const PollEvery = 10 * time.Millisecond
 
 // servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
 const servesWithin = 2 * time.Second
 
 // patiently tries something until it succeeds, and returns its last error after servesWithin.
 func patiently(try func() error) error {
-	for end := time.Now().Add(servesWithin); ; time.Sleep(pollEvery) {
+	for end := time.Now().Add(servesWithin); ; time.Sleep(PollEvery) {
 		if err := try(); err == nil || time.Now().After(end) {
 			return err
 		}
 	}
+}
+
+// NotTaken lists the resources that were loaded from files of another version. That their content is live is not enough
+// for a proof: the same content may have been live before.
+func NotTaken(program Program, resources []boot.Resource, version string) ([]string, error) {
+	taken, err := program.Versions(resources)
+	if err != nil {
+		return nil, err
+	}
+	older := []string{}
+	for name, other := range taken {
+		if other != version {
+			older = append(older, name)
+		}
+	}
+	slices.Sort(older)
+	return older, nil
 }

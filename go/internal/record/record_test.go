@@ -1,4 +1,4 @@
-package main
+package record
 
 import (
 	"crypto/sha256"
@@ -31,7 +31,7 @@ func TestVersionOf(t *testing.T) {
 		"{\"resources\":[],\"version_info\":\"1\"}\n":    "",
 		`{"resources":[],"version_info":"` + long + `"}`: "", // longer than any of ours
 	} {
-		if found := versionOf([]byte(content)); found != wanted {
+		if found := VersionOf([]byte(content)); found != wanted {
 			t.Errorf("%s: got %q, expected %q", content, found, wanted)
 		}
 	}
@@ -48,7 +48,7 @@ func TestWithVersion(t *testing.T) {
 		``:                                                       ``,
 	} {
 		before := []byte(content)
-		if found := withVersion(before, "abc"); string(found) != wanted {
+		if found := WithVersion(before, "abc"); string(found) != wanted {
 			t.Errorf("%s: got %s, expected %s", content, found, wanted)
 		}
 		if string(before) != content {
@@ -67,7 +67,7 @@ func TestDigestOf(t *testing.T) {
 		``:                                       ``,
 	} {
 		wanted := sha256.Sum256([]byte(hashed))
-		if found := digestOf([]byte(content)); found != hex.EncodeToString(wanted[:]) {
+		if found := DigestOf([]byte(content)); found != hex.EncodeToString(wanted[:]) {
 			t.Errorf("%s: got %s", content, found)
 		}
 	}
@@ -75,11 +75,11 @@ func TestDigestOf(t *testing.T) {
 
 // A new version has the form of a file's version, and is never the same twice.
 func TestNewVersion(t *testing.T) {
-	seen := []string{unversioned}
+	seen := []string{Unversioned}
 	for range 100 {
-		version := newVersion()
-		content := withVersion([]byte(`{"resources":[],"version_info":"0"}`), version)
-		if versionOf(content) != version || slices.Contains(seen, version) {
+		version := NewVersion()
+		content := WithVersion([]byte(`{"resources":[],"version_info":"0"}`), version)
+		if VersionOf(content) != version || slices.Contains(seen, version) {
 			t.Fatalf("got %s after %v", version, seen)
 		}
 		seen = append(seen, version)
@@ -91,10 +91,10 @@ func TestDiffering(t *testing.T) {
 	wanted := map[string]string{"d": "1", "a": "1", "b": "1", "c": "1"}
 	found := map[string]string{"a": "1", "b": "2", "c": "", "x": "1"}
 
-	if names := differing(wanted, found); !slices.Equal(names, []string{"b", "c", "d"}) {
+	if names := Differing(wanted, found); !slices.Equal(names, []string{"b", "c", "d"}) {
 		t.Errorf("got %v", names)
 	}
-	if names := differing(map[string]string{"a": "1"}, found); names == nil || len(names) > 0 {
+	if names := Differing(map[string]string{"a": "1"}, found); names == nil || len(names) > 0 {
 		t.Errorf("got %#v, expected an empty list", names)
 	}
 }

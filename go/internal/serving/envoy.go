@@ -1,4 +1,4 @@
-package main
+package serving
 
 import (
 	"bytes"
@@ -20,16 +20,16 @@ import (
 	"clawker-fw/internal/boot"
 )
 
-// adminSocket is the socket of Envoy's admin interface, as set in the bootstrap. No agent can reach it.
-const adminSocket = "/tmp/admin.sock"
+// AdminSocket is the socket of Envoy's admin interface, as set in the bootstrap. No agent can reach it.
+const AdminSocket = "/tmp/admin.sock"
 
 type envoy struct {
 	client   http.Client
 	evidence Evidence
 }
 
-// newEnvoy returns the Envoy behind a socket. What is known of it is not read again, and what is read becomes known.
-func newEnvoy(socket string, known Evidence) envoy {
+// NewEnvoy returns the Envoy behind a socket. What is known of it is not read again, and what is read becomes known.
+func NewEnvoy(socket string, known Evidence) envoy {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", socket)
@@ -389,10 +389,10 @@ type Draining struct {
 	Connections int `json:"connections"`
 }
 
-// drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
+// Drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
 // connections close after their next response. The internal listener, which their requests go through, is not drained.
 // It tells the number of open connections until it is 0 or the limit has passed.
-func drain(program envoy, limit time.Duration, tell func(Draining) error) error {
+func Drain(program envoy, limit time.Duration, tell func(Draining) error) error {
 	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful&inboundonly"); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"archive/tar"
@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -27,10 +29,10 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	root := filepath.Join(disk, "fw")
-	wanted, files := set("1", append(paths, routes, listeners)...)
+	wanted, files := hottest.Set("1", append(paths, hottest.Routes, hottest.Listeners)...)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
-	record(t, committedRecord(root), wanted)
-	if err := startGood(root); err != nil {
+	hottest.WriteRecord(t, record.Path(root), wanted)
+	if err := StartGood(root); err != nil {
 		t.Fatal(err)
 	}
 	return root, disk
@@ -55,7 +57,7 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent, read again.
-func sent(t *testing.T, wanted Commit, files filetest.Tree) (Commit, map[string]sentFile) {
+func sent(t *testing.T, wanted record.Commit, files filetest.Tree) (record.Commit, map[string]sentFile) {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -79,7 +81,7 @@ func sent(t *testing.T, wanted Commit, files filetest.Tree) (Commit, map[string]
 	if err := archive.Close(); err != nil {
 		t.Fatal(err)
 	}
-	read, found, err := readSent(int64(content.Len()), &content)
+	read, found, err := ReadSent(int64(content.Len()), &content)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,13 +92,13 @@ func sent(t *testing.T, wanted Commit, files filetest.Tree) (Commit, map[string]
 // the good set.
 func TestCommitInPlaceOnAFullDisk(t *testing.T) {
 	root, disk := newSmallVolume(t)
-	versions := []string{unversioned}
+	versions := []string{record.Unversioned}
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
-		wanted, files := set(name, routes, listeners)
+		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
 		read, found := sent(t, wanted, files)
 
-		result, err := commitInPlace(root, read, found, resources, newReader(t, root), time.Now, func() {})
+		result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -104,25 +106,25 @@ func TestCommitInPlaceOnAFullDisk(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := readCommitted(root)
+		committed, err := record.Read(root)
 		if err != nil {
 			t.Fatal(err)
 		}
 		versions = append(versions, committed.Version)
 	}
 	fill(t, disk)
-	if err := startGood(root); err != nil {
+	if err := StartGood(root); err != nil {
 		t.Errorf("it does not start again: %v", err)
 	}
 }
 
 // A file that is gone with the last rule that it was for is removed.
 func TestCommitInPlaceRemovesFiles(t *testing.T) {
-	root, disk := newSmallVolume(t, added)
+	root, disk := newSmallVolume(t, hottest.Added)
 	fill(t, disk)
-	wanted, files := set("2", routes, listeners)
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 	read, found := sent(t, wanted, files)
-	result, err := commitInPlace(root, read, found, resources, newReader(t, root), time.Now, func() {})
+	result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -132,25 +134,27 @@ func TestCommitInPlaceRemovesFiles(t *testing.T) {
 
 // What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
 func TestCommitInPlaceTakesBack(t *testing.T) {
-	for name, change := range map[string]func(filetest.Tree, *reader){
-		"rejected": func(files filetest.Tree, program *reader) { program.refuses = []string{files[listeners]} },
-		"too large": func(files filetest.Tree, _ *reader) {
-			files[listeners] = strings.Replace(files[listeners], "2", strings.Repeat("2", 3*volume.Slack), 1)
+	for name, change := range map[string]func(filetest.Tree, *hottest.Reader){
+		"rejected": func(files filetest.Tree, program *hottest.Reader) {
+			program.Refuses = []string{files[hottest.Listeners]}
+		},
+		"too large": func(files filetest.Tree, _ *hottest.Reader) {
+			files[hottest.Listeners] = strings.Replace(files[hottest.Listeners], "2", strings.Repeat("2", 3*volume.Slack), 1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, disk := newSmallVolume(t)
-			_, before := set("1", routes, listeners)
+			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
 			fill(t, disk)
-			wanted, files := set("2", routes, listeners)
-			program := newReader(t, root)
+			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+			program := hottest.NewReader(t, root)
 			change(files, program)
 			for at, each := range wanted.Files {
-				wanted.Files[at].Digest = digestOf([]byte(files[each.Path]))
+				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
 			}
 			read, found := sent(t, wanted, files)
 
-			result, err := commitInPlace(root, read, found, resources, program, time.Now, func() {})
+			result, err := CommitInPlace(root, read, found, hottest.Resources, program, time.Now, func() {})
 
 			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
 				t.Errorf("got %+v, %v", result, err)
@@ -164,12 +168,12 @@ func TestCommitInPlaceTakesBack(t *testing.T) {
 // A commit that was staged in time is completed on a disk that is full by then.
 func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	root, disk := newSmallVolume(t)
-	wanted, files := set("2", routes, listeners)
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 	stage(t, root, wanted, files)
-	program := newReader(t, root)
+	program := hottest.NewReader(t, root)
 	full := func() { fill(t, disk) }
 
-	result, err := commit(root, resources, program, time.Now, full)
+	result, err := Commit(root, hottest.Resources, program, time.Now, full)
 
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -181,10 +185,10 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 
 // What is sent is refused unless every file is there as its digest says.
 func TestReadSentChecksDigests(t *testing.T) {
-	wanted, files := set("2", routes, listeners)
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 	for name, change := range map[string]func(filetest.Tree){
-		"missing": func(files filetest.Tree) { delete(files, routes) },
-		"another": func(files filetest.Tree) { files[routes] += " " },
+		"missing": func(files filetest.Tree) { delete(files, hottest.Routes) },
+		"another": func(files filetest.Tree) { files[hottest.Routes] += " " },
 	} {
 		changed := maps.Clone(files)
 		change(changed)
@@ -195,7 +199,7 @@ func TestReadSentChecksDigests(t *testing.T) {
 	if err := verifySent(wanted, sentOf(files)); err != nil {
 		t.Error(err)
 	}
-	if err := verifySent(Commit{}, nil); err == nil {
+	if err := verifySent(record.Commit{}, nil); err == nil {
 		t.Error("nothing was taken")
 	}
 }

@@ -1,4 +1,6 @@
-package main
+// Package hot puts the files that a sibling's program reads while it runs in place, proves them live, and restores the
+// last good set.
+package hot
 
 import (
 	"errors"
@@ -11,17 +13,19 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
 // Result is the output of commit. When Committed is false, the last good set has already been restored.
 type Result struct {
-	Committed bool     `json:"committed"`
-	Rejected  []string `json:"rejected"` // resources that the program rejected
-	Missing   []string `json:"missing"`  // resources that did not become live in time
-	Reason    string   `json:"reason"`
-	Hung      bool     `json:"hung"`               // the program no longer answers and must be restarted
-	Evidence  Evidence `json:"evidence,omitempty"` // by which it was proven
+	Committed bool             `json:"committed"`
+	Rejected  []string         `json:"rejected"` // resources that the program rejected
+	Missing   []string         `json:"missing"`  // resources that did not become live in time
+	Reason    string           `json:"reason"`
+	Hung      bool             `json:"hung"`               // the program no longer answers and must be restarted
+	Evidence  serving.Evidence `json:"evidence,omitempty"` // by which it was proven
 }
 
 // Taken is what commit says before its result, as soon as the program has accepted every file that has a version. That
@@ -37,11 +41,11 @@ const hungAfter = 0.6
 // backWithin is how long the restored good set may take to be live again.
 const backWithin = time.Second
 
-// commit moves the staged files into place by rename (Envoy watches only renames) and waits until the program proves
+// Commit moves the staged files into place by rename (Envoy watches only renames) and waits until the program proves
 // them live. If it does not, commit restores the last good set, because a half-applied update must not stay. It calls
 // `taken` before the proof, once the program has accepted every file that has a version.
-func commit(
-	root string, resources []boot.Resource, program Program, now func() time.Time, taken func(),
+func Commit(
+	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
 	unlock, err := lockHot(root)
 	if err != nil {
@@ -49,7 +53,7 @@ func commit(
 	}
 	defer unlock()
 	stage := filepath.Join(root, "stage")
-	var wanted Commit
+	var wanted record.Commit
 	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
@@ -58,10 +62,10 @@ func commit(
 
 // commitFrom commits a set that is staged in a folder, and removes the folder. No other commit may be at work.
 func commitFrom(
-	root, stage string, wanted Commit, resources []boot.Resource, program Program, now func() time.Time, taken func(),
+	root, stage string, wanted record.Commit, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
 	hot := filepath.Join(root, "hot")
-	if err := wanted.verify(filepath.Join(stage, "hot")); err != nil {
+	if err := wanted.Verify(filepath.Join(stage, "hot")); err != nil {
 		return Result{}, err
 	}
 	if err := keepGood(root); err != nil {
@@ -71,11 +75,11 @@ func commitFrom(
 	if err != nil {
 		return Result{}, err
 	}
-	wanted.Version = newVersion()
-	if err := mark(filepath.Join(stage, "hot"), wanted.Version, wanted.paths()); err != nil {
+	wanted.Version = record.NewVersion()
+	if err := mark(filepath.Join(stage, "hot"), wanted.Version, wanted.Paths()); err != nil {
 		return Result{}, err
 	}
-	if err := place(filepath.Join(stage, "hot"), hot, wanted.paths()); err != nil {
+	if err := place(filepath.Join(stage, "hot"), hot, wanted.Paths()); err != nil {
 		return Result{}, errors.Join(err, restore(root))
 	}
 	seconds := time.Duration(wanted.Seconds * float64(time.Second))
@@ -83,7 +87,7 @@ func commitFrom(
 	if !result.Committed {
 		return giveBack(root, stage, resources, program, result, now)
 	}
-	if err := removeOthers(hot, wanted.paths()); err != nil { // hot/ must match the record exactly
+	if err := removeOthers(hot, wanted.Paths()); err != nil { // hot/ must match the record exactly
 		return result, err
 	}
 	// What is staged goes first: where the disk is full, its room is needed.
@@ -96,7 +100,7 @@ func commitFrom(
 
 // giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.
 func giveBack(
-	root, stage string, resources []boot.Resource, program Program, result Result, now func() time.Time,
+	root, stage string, resources []boot.Resource, program serving.Program, result Result, now func() time.Time,
 ) (Result, error) {
 	if err := restore(root); err != nil {
 		return result, err
@@ -104,7 +108,7 @@ func giveBack(
 	if result.Hung {
 		return result, removeUnfinished(root, stage)
 	}
-	good, err := readCommitted(root)
+	good, err := record.Read(root)
 	if err != nil {
 		return result, errors.Join(err, removeUnfinished(root, stage))
 	}
@@ -138,13 +142,13 @@ type Proof struct {
 }
 
 // prove polls until everything is live, an update is rejected, the program is silent for too long, or the time is up.
-func prove(program Program, resources []boot.Resource, wanted Proof, now func() time.Time) Result {
+func prove(program serving.Program, resources []boot.Resource, wanted Proof, now func() time.Time) Result {
 	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
 	answered := now()
 	limit := answered.Add(wanted.within)
 	tell := sync.OnceFunc(wanted.taken)
-	for ; ; time.Sleep(pollEvery) {
-		missing, err := notTaken(program, resources, wanted.version)
+	for ; ; time.Sleep(serving.PollEvery) {
+		missing, err := serving.NotTaken(program, resources, wanted.version)
 		if err == nil && len(missing) == 0 {
 			tell()
 			missing, err = notLive(program, resources, wanted.live)
@@ -181,29 +185,12 @@ func prove(program Program, resources []boot.Resource, wanted Proof, now func() 
 }
 
 // notLive lists the resources that are not live as wanted.
-func notLive(program Program, resources []boot.Resource, wanted map[string]string) ([]string, error) {
+func notLive(program serving.Program, resources []boot.Resource, wanted map[string]string) ([]string, error) {
 	live, err := program.Live(resources)
 	if err != nil {
 		return nil, err
 	}
-	return differing(wanted, live), nil
-}
-
-// notTaken lists the resources that were loaded from files of another version. That their content is live is not enough
-// for a proof: the same content may have been live before.
-func notTaken(program Program, resources []boot.Resource, version string) ([]string, error) {
-	taken, err := program.Versions(resources)
-	if err != nil {
-		return nil, err
-	}
-	older := []string{}
-	for name, other := range taken {
-		if other != version {
-			older = append(older, name)
-		}
-	}
-	slices.Sort(older)
-	return older, nil
+	return record.Differing(wanted, live), nil
 }
 
 // mark writes the version into the files.
@@ -218,7 +205,7 @@ func mark(folder, version string, paths []string) error {
 		if err != nil {
 			return err
 		}
-		if err := volume.WriteLike(path, withVersion(content, version), info); err != nil {
+		if err := volume.WriteLike(path, record.WithVersion(content, version), info); err != nil {
 			return err
 		}
 	}
@@ -239,14 +226,14 @@ func place(from, to string, paths []string) error {
 	return nil
 }
 
-// check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
+// Check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
 // digest of hashed ones.
-func check(root string, resources []boot.Resource, program Program) error {
-	committed, err := readCommitted(root)
+func Check(root string, resources []boot.Resource, program serving.Program) error {
+	committed, err := record.Read(root)
 	if err != nil {
 		return err
 	}
-	other, err := notTaken(program, resources, committed.Version)
+	other, err := serving.NotTaken(program, resources, committed.Version)
 	if err != nil {
 		return err
 	}

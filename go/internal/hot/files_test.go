@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"errors"
@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
@@ -65,7 +67,7 @@ func expectSecret(t *testing.T, path, set string) {
 		t.Errorf("%s can be read by others: %v", path, err)
 	}
 	text, err := volume.ReadFile(path)
-	if said := string(withVersion(text, unversioned)); err != nil || said != content(set, secret) {
+	if said := string(record.WithVersion(text, record.Unversioned)); err != nil || said != hottest.Content(set, secret) {
 		t.Errorf("%s is %q, %v", path, said, err)
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || volume.UserOf(info) != 0 {
@@ -76,7 +78,7 @@ func expectSecret(t *testing.T, path, set string) {
 // stageSecret stages a set with a secret in it.
 func stageSecret(t *testing.T, root, name string) filetest.Tree {
 	t.Helper()
-	files := stageSet(t, root, name, routes, secret, listeners)
+	files := stageSet(t, root, name, hottest.Routes, secret, hottest.Listeners)
 	own(t, filepath.Join(root, "stage", "hot", secret))
 	return files
 }
@@ -88,50 +90,50 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // as everything above a volume is in a sibling
 		t.Fatal(err)
 	}
-	wanted, files := set("1", routes, secret, listeners)
+	wanted, files := hottest.Set("1", hottest.Routes, secret, hottest.Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
 	own(t, filepath.Join(root, "hot", secret))
-	record(t, committedRecord(root), wanted)
+	hottest.WriteRecord(t, record.Path(root), wanted)
 	expectBoth := func(set string) {
 		t.Helper()
 		for _, folder := range []string{root, goodFolder(root)} {
 			expectSecret(t, filepath.Join(folder, "hot", secret), set)
-			if _, err := os.ReadFile(filepath.Join(folder, "hot", routes)); err != nil {
+			if _, err := os.ReadFile(filepath.Join(folder, "hot", hottest.Routes)); err != nil {
 				t.Errorf("what is no secret can't be read: %v", err)
 			}
 		}
 		expectFinished(t, root)
 	}
 
-	if err := startGood(root); err != nil {
+	if err := StartGood(root); err != nil {
 		t.Fatal(err)
 	}
 	expectBoth("1")
 
 	stageSecret(t, root, "2")
-	program := newReader(t, root)
-	if result, err := commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	program := hottest.NewReader(t, root)
+	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectBoth("2")
 
-	program.refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
-	if result, err := commit(root, resources, program, program.clock, func() {}); err != nil || result.Committed {
+	program.Refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
+	if result, err := Commit(root, hottest.Resources, program, program.Clock, func() {}); err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)
 	}
 	expectBoth("2")
-	if err := check(root, resources, program); err != nil {
+	if err := Check(root, hottest.Resources, program); err != nil {
 		t.Errorf("it is not healthy: %v", err)
 	}
 
 	for _, spoil := range []func(path string) error{
 		os.Remove,
-		func(path string) error { return volume.WriteFile(path, []byte(content("x", secret))) },
+		func(path string) error { return volume.WriteFile(path, []byte(hottest.Content("x", secret))) },
 	} {
 		if err := spoil(filepath.Join(root, "hot", secret)); err != nil {
 			t.Fatal(err)
 		}
-		if err := startGood(root); err != nil {
+		if err := StartGood(root); err != nil {
 			t.Fatal(err)
 		}
 		expectBoth("2")

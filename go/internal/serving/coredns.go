@@ -1,4 +1,4 @@
-package main
+package serving
 
 import (
 	"encoding/json"
@@ -85,7 +85,7 @@ func (c coredns) Build() (string, error) {
 }
 
 func (c coredns) Live(resources []boot.Resource) (map[string]string, error) {
-	if err := refuses(c.server, "udp"); err != nil {
+	if err := Refuses(c.server, "udp"); err != nil {
 		return nil, err
 	}
 	statuses, err := c.statuses(resources)
@@ -101,7 +101,7 @@ func (c coredns) Live(resources []boot.Resource) (map[string]string, error) {
 
 // Serves asks over both transports. While many ask, one may fail.
 func (c coredns) Serves() error {
-	return patiently(func() error { return errors.Join(refuses(c.server, "udp"), refuses(c.server, "tcp")) })
+	return patiently(func() error { return errors.Join(Refuses(c.server, "udp"), Refuses(c.server, "tcp")) })
 }
 
 // Evidence is empty: the plugins tell digests at no cost.
@@ -150,8 +150,8 @@ func (c coredns) Suppressed() (Suppressed, error) { return Suppressed{}, nil }
 
 func (c coredns) Connections() (int, error) { return 0, nil }
 
-// refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
-func refuses(server, network string) error {
+// Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
+func Refuses(server, network string) error {
 	query := dnsmessage.Message{
 		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
 		Questions: []dnsmessage.Question{{

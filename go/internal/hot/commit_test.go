@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"encoding/json"
@@ -17,20 +17,23 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
-func stage(t *testing.T, root string, wanted Commit, files filetest.Tree) {
+func stage(t *testing.T, root string, wanted record.Commit, files filetest.Tree) {
 	t.Helper()
 	filetest.Write(t, filepath.Join(root, "stage", "hot"), files)
-	record(t, filepath.Join(root, "stage", "commit.json"), wanted)
+	hottest.WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
 }
 
 // said returns files without their versions.
 func said(files filetest.Tree) filetest.Tree {
 	plain := filetest.Tree{}
 	for path, text := range files {
-		plain[path] = string(withVersion([]byte(text), unversioned))
+		plain[path] = string(record.WithVersion([]byte(text), record.Unversioned))
 	}
 	return plain
 }
@@ -42,7 +45,7 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
-	committed, err := readCommitted(root)
+	committed, err := record.Read(root)
 	if err != nil {
 		t.Error(err)
 	}
@@ -50,11 +53,11 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 		t.Errorf("version %s was used before", committed.Version)
 	}
 	for path, text := range found {
-		if version := versionOf([]byte(text)); version != "" && version != committed.Version {
+		if version := record.VersionOf([]byte(text)); version != "" && version != committed.Version {
 			t.Errorf("%s is of version %s, the record of %s", path, version, committed.Version)
 		}
 	}
-	if err := intact(filepath.Join(root, "hot"), committedRecord(root)); err != nil {
+	if err := intact(filepath.Join(root, "hot"), record.Path(root)); err != nil {
 		t.Errorf("the record does not fit: %v", err)
 	}
 }
@@ -79,14 +82,14 @@ func expectFinished(t *testing.T, root string) {
 // A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
 // folders are removed.
 func TestCommitSucceeds(t *testing.T) {
-	root, _ := newVolume(t)
-	versions := []string{unversioned}
+	root, _ := hottest.NewVolume(t)
+	versions := []string{record.Unversioned}
 	for _, name := range []string{"2", "3", "3"} {
-		wanted, files := set(name, routes, added, listeners)
+		wanted, files := hottest.Set(name, hottest.Routes, hottest.Added, hottest.Listeners)
 		wanted.Rules = json.RawMessage(`{"count":3}`)
 		stage(t, root, wanted, files)
 
-		result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+		result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -94,7 +97,7 @@ func TestCommitSucceeds(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := readCommitted(root)
+		committed, err := record.Read(root)
 		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
 			t.Errorf("the record is %+v, %v", committed, err)
 		}
@@ -108,17 +111,17 @@ func TestCommitSucceeds(t *testing.T) {
 // A commit tells that the program has taken the files once, when it has taken all of them, and before the proof. Its
 // result has the evidence.
 func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
-	root, _ := newVolume(t)
-	files := stageSet(t, root, "2", routes, added, listeners)
-	program := newReader(t, root)
-	program.slow = 5
-	program.deaf = func(asked int) bool { return asked == 7 } // the first proof
+	root, _ := hottest.NewVolume(t)
+	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Slow = 5
+	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
 	told := 0
 
-	result, err := commit(root, resources, program, time.Now, func() {
+	result, err := Commit(root, hottest.Resources, program, time.Now, func() {
 		told++
-		if said(program.taken)["listeners"] != files[listeners] || program.asked != 6 {
-			t.Errorf("told after %d answers, when %v was taken", program.asked, program.taken)
+		if said(program.Taken)["listeners"] != files[hottest.Listeners] || program.Asked != 6 {
+			t.Errorf("told after %d answers, when %v was taken", program.Asked, program.Taken)
 		}
 	})
 
@@ -132,16 +135,16 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 
 // Of files that the program rejects, or does not take in time, nobody is told.
 func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
-	for _, refuse := range []func(*reader, filetest.Tree){
-		func(r *reader, files filetest.Tree) { r.refuses = []string{files[listeners]} },
-		func(r *reader, files filetest.Tree) { r.ignores = []string{files[listeners]} },
+	for _, refuse := range []func(*hottest.Reader, filetest.Tree){
+		func(r *hottest.Reader, files filetest.Tree) { r.Refuses = []string{files[hottest.Listeners]} },
+		func(r *hottest.Reader, files filetest.Tree) { r.Ignores = []string{files[hottest.Listeners]} },
 	} {
-		root, _ := newVolume(t)
-		files := stageSet(t, root, "2", routes, listeners)
-		program := newReader(t, root)
+		root, _ := hottest.NewVolume(t)
+		files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
+		program := hottest.NewReader(t, root)
 		refuse(program, files)
 
-		result, err := commit(root, resources, program, program.clock, func() { t.Error("told") })
+		result, err := Commit(root, hottest.Resources, program, program.Clock, func() { t.Error("told") })
 
 		if err != nil || result.Committed || result.Evidence != nil {
 			t.Errorf("got %+v, %v", result, err)
@@ -151,10 +154,10 @@ func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
 
 // The answer is one JSON object in which lists are never null.
 func TestCommitAnswersWithLists(t *testing.T) {
-	root, _ := newVolume(t)
-	stageSet(t, root, "2", routes, listeners)
+	root, _ := hottest.NewVolume(t)
+	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
 
-	result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+	result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 	if err != nil {
 		t.Fatal(err)
@@ -167,22 +170,22 @@ func TestCommitAnswersWithLists(t *testing.T) {
 
 func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
 	t.Helper()
-	wanted, files := set(version, paths...)
+	wanted, files := hottest.Set(version, paths...)
 	stage(t, root, wanted, files)
 	return files
 }
 
 // Files go into place by one rename each, in the order in which the commit lists them.
 func TestCommitRenamesInOrder(t *testing.T) {
-	for _, order := range [][]string{{routes, added, listeners}, {listeners, added, routes}} {
-		root, _ := newVolume(t)
+	for _, order := range [][]string{{hottest.Routes, hottest.Added, hottest.Listeners}, {hottest.Listeners, hottest.Added, hottest.Routes}} {
+		root, _ := hottest.NewVolume(t)
 		stageSet(t, root, "2", order...)
 		if err := os.Mkdir(filepath.Join(root, "hot", "policy"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-		if _, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil {
+		if _, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -232,19 +235,19 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 
 // A file to remove stays until the new set is proven, which does not wait for its resource. Then it is removed.
 func TestCommitRemovesLast(t *testing.T) {
-	root, _ := newVolume(t)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{added: content("1", added)})
-	wanted, files := set("2", routes, listeners)
-	wanted.Remove = []string{added}
+	root, _ := hottest.NewVolume(t)
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Added: hottest.Content("1", hottest.Added)})
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+	wanted.Remove = []string{hottest.Added}
 	stage(t, root, wanted, files)
-	program := newReader(t, root)
+	program := hottest.NewReader(t, root)
 
-	result, err := commit(root, resources, program, time.Now, func() {})
+	result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
 
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	if _, there := program.looked[len(program.looked)-1][added]; !there {
+	if _, there := program.Looked[len(program.Looked)-1][hottest.Added]; !there {
 		t.Error("it was gone before the new set was proven")
 	}
 	expectSet(t, root, files)
@@ -253,16 +256,16 @@ func TestCommitRemovesLast(t *testing.T) {
 // A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
-	files := stageSet(t, root, "2", routes, added, listeners)
+	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
 
-	if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
-	if err := startGood(root); err != nil {
+	if err := StartGood(root); err != nil {
 		t.Fatal(err)
 	}
 	expectSet(t, root, files)
@@ -270,33 +273,33 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 
 // A file to remove that is already gone is not an error.
 func TestCommitRemovesWhatIsGone(t *testing.T) {
-	root, _ := newVolume(t)
-	wanted, files := set("2", routes, listeners)
-	wanted.Remove = []string{added}
+	root, _ := hottest.NewVolume(t)
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+	wanted.Remove = []string{hottest.Added}
 	stage(t, root, wanted, files)
 
-	if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
 // resourceAt returns the resource of a file.
 func resourceAt(path string) string {
-	return resources[slices.IndexFunc(resources, func(each boot.Resource) bool { return each.Path == path })].Name
+	return hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })].Name
 }
 
 // If any resource is rejected, the whole set is rolled back under a new version: old contents and their record are
 // restored, and added files removed.
 func TestCommitRejected(t *testing.T) {
-	for _, refused := range []string{routes, added, listeners} {
-		root, before := newVolume(t)
-		program := newReader(t, root)
-		versions := []string{unversioned}
+	for _, refused := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
+		root, before := hottest.NewVolume(t)
+		program := hottest.NewReader(t, root)
+		versions := []string{record.Unversioned}
 		for _, name := range []string{"2", "3", "3"} {
-			files := stageSet(t, root, name, routes, added, listeners)
-			program.refuses = []string{files[refused]}
+			files := stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)
+			program.Refuses = []string{files[refused]}
 
-			result, err := commit(root, resources, program, time.Now, func() {})
+			result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
 
 			if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
 				t.Fatalf("got %+v, %v", result, err)
@@ -307,10 +310,10 @@ func TestCommitRejected(t *testing.T) {
 			expectSet(t, root, before, versions...)
 			expectGood(t, root, before)
 			expectFinished(t, root)
-			if err := check(root, resources, program); err != nil {
+			if err := Check(root, hottest.Resources, program); err != nil {
 				t.Errorf("the program has not taken the old files again: %v", err)
 			}
-			committed, err := readCommitted(root)
+			committed, err := record.Read(root)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -322,12 +325,12 @@ func TestCommitRejected(t *testing.T) {
 // All rejected resources are listed, always in the same order.
 func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
-		root, _ := newVolume(t)
-		files := stageSet(t, root, "2", routes, added, listeners)
-		program := newReader(t, root)
-		program.refuses = slices.Collect(maps.Values(files))
+		root, _ := hottest.NewVolume(t)
+		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+		program := hottest.NewReader(t, root)
+		program.Refuses = slices.Collect(maps.Values(files))
 
-		result, err := commit(root, resources, program, time.Now, func() {})
+		result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
 
 		wanted := []string{"listeners", "names", "routes"}
 		if err != nil || !slices.Equal(result.Rejected, wanted) {
@@ -338,26 +341,26 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 
 // Rejections from before the commit don't count.
 func TestCommitIgnoresOlderRejections(t *testing.T) {
-	root, _ := newVolume(t)
-	stageSet(t, root, "2", routes, listeners)
-	program := newReader(t, root)
-	program.rejections["listeners"] = 7
-	program.slow = 5 // its rejections are looked at before it has taken anything
+	root, _ := hottest.NewVolume(t)
+	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Refused["listeners"] = 7
+	program.Slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
 // A set that is not live in time is rolled back, and the missing resources are listed.
 func TestCommitTimesOut(t *testing.T) {
-	for _, missing := range []string{routes, added, listeners} {
-		root, before := newVolume(t)
-		files := stageSet(t, root, "2", routes, added, listeners)
-		program := newReader(t, root)
-		program.ignores = []string{files[missing]}
+	for _, missing := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
+		root, before := hottest.NewVolume(t)
+		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+		program := hottest.NewReader(t, root)
+		program.Ignores = []string{files[missing]}
 
-		result, err := commit(root, resources, program, program.clock, func() {})
+		result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 		if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
 			t.Fatalf("got %+v, %v", result, err)
@@ -365,7 +368,7 @@ func TestCommitTimesOut(t *testing.T) {
 		if !slices.Equal(result.Missing, []string{resourceAt(missing)}) || len(result.Rejected) > 0 {
 			t.Errorf("missing %v, rejected %v", result.Missing, result.Rejected)
 		}
-		expectSet(t, root, before, unversioned)
+		expectSet(t, root, before, record.Unversioned)
 		expectGood(t, root, before)
 		expectFinished(t, root)
 	}
@@ -373,12 +376,12 @@ func TestCommitTimesOut(t *testing.T) {
 
 // Equal content from before proves nothing: it must have been loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
-	root, _ := newVolume(t)
-	files := stageSet(t, root, "1", routes, listeners)
-	program := newReader(t, root)
-	program.ignores = []string{files[listeners]}
+	root, _ := hottest.NewVolume(t)
+	files := stageSet(t, root, "1", hottest.Routes, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Ignores = []string{files[hottest.Listeners]}
 
-	result, err := commit(root, resources, program, program.clock, func() {})
+	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 	if err != nil || result.Committed || !slices.Equal(result.Missing, []string{"listeners"}) {
 		t.Errorf("got %+v, %v", result, err)
@@ -388,82 +391,82 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 // The right version proves nothing either: the loaded content must be the desired one.
 func TestCommitNeedsTheContent(t *testing.T) {
 	for _, name := range []string{"routes", "names", "listeners"} {
-		root, before := newVolume(t)
-		wanted, files := set("2", routes, added, listeners)
-		wanted.Live[name] = digestOf([]byte("another"))
+		root, before := hottest.NewVolume(t)
+		wanted, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
+		wanted.Live[name] = record.DigestOf([]byte("another"))
 		stage(t, root, wanted, files)
-		program := newReader(t, root)
+		program := hottest.NewReader(t, root)
 
-		result, err := commit(root, resources, program, program.clock, func() {})
+		result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 		if err != nil || result.Committed || !slices.Equal(result.Missing, []string{name}) {
 			t.Errorf("got %+v, %v", result, err)
 		}
-		expectSet(t, root, before, unversioned)
+		expectSet(t, root, before, record.Unversioned)
 	}
 }
 
 // A program that is silent for less than the hung limit is asked again.
 func TestCommitAsksAgain(t *testing.T) {
-	root, _ := newVolume(t)
-	files := stageSet(t, root, "2", routes, listeners)
-	program := newReader(t, root)
-	program.deaf = func(asked int) bool { return asked > 1 && asked < 4 }
+	root, _ := hottest.NewVolume(t)
+	files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
-	result, err := commit(root, resources, program, program.clock, func() {})
+	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
-	if err != nil || !result.Committed || program.asked < 4 {
+	if err != nil || !result.Committed || program.Asked < 4 {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	expectSet(t, root, files, unversioned)
+	expectSet(t, root, files, record.Unversioned)
 }
 
 // A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
 func TestCommitHangs(t *testing.T) {
-	root, before := newVolume(t)
-	files := stageSet(t, root, "2", routes, added, listeners)
-	program := newReader(t, root)
-	program.hangs = []string{files[listeners]}
+	root, before := hottest.NewVolume(t)
+	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Hangs = []string{files[hottest.Listeners]}
 
-	result, err := commit(root, resources, program, program.clock, func() {})
+	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 	if err != nil || result.Committed || !result.Hung || len(result.Rejected) > 0 {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	if program.asked != 5 {
-		t.Errorf("known after %d seconds, expected 5", program.asked)
+	if program.Asked != 5 {
+		t.Errorf("known after %d seconds, expected 5", program.Asked)
 	}
 	if !slices.Equal(result.Missing, []string{"listeners", "names", "routes"}) {
 		t.Errorf("missing %v", result.Missing)
 	}
-	expectSet(t, root, before, unversioned)
+	expectSet(t, root, before, record.Unversioned)
 	expectGood(t, root, before)
 	expectFinished(t, root)
-	if err := check(root, resources, startReader(root)); err != nil {
+	if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
 		t.Errorf("a new start is not healthy: %v", err)
 	}
 }
 
 // A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
-	for name, silent := range map[string]func(*reader, filetest.Tree){
-		"at once":                      func(r *reader, _ filetest.Tree) { r.deaf = func(asked int) bool { return asked > 3 } },
-		"after one more answer":        func(r *reader, _ filetest.Tree) { r.deaf = func(asked int) bool { return asked > 4 } },
-		"at the sight of the old ones": func(r *reader, before filetest.Tree) { r.hangs = []string{before[listeners]} },
+	for name, silent := range map[string]func(*hottest.Reader, filetest.Tree){
+		"at once":                      func(r *hottest.Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
+		"after one more answer":        func(r *hottest.Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
+		"at the sight of the old ones": func(r *hottest.Reader, before filetest.Tree) { r.Hangs = []string{before[hottest.Listeners]} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root, before := newVolume(t)
-			files := stageSet(t, root, "2", routes, listeners)
-			program := newReader(t, root)
-			program.refuses = []string{files[listeners]}
+			root, before := hottest.NewVolume(t)
+			files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
+			program := hottest.NewReader(t, root)
+			program.Refuses = []string{files[hottest.Listeners]}
 			silent(program, before)
 
-			result, err := commit(root, resources, program, program.clock, func() {})
+			result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 			if err != nil || !result.Hung || !slices.Equal(result.Rejected, []string{"listeners"}) {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			expectSet(t, root, before, unversioned)
+			expectSet(t, root, before, record.Unversioned)
 			expectFinished(t, root)
 		})
 	}
@@ -471,25 +474,25 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 
 // If the staged files don't match commit.json, nothing is moved.
 func TestCommitVerifiesFirst(t *testing.T) {
-	cases := map[string]func(*Commit, filetest.Tree){
-		"another content":          func(_ *Commit, files filetest.Tree) { files[listeners] += "!" },
-		"no content":               func(_ *Commit, files filetest.Tree) { delete(files, listeners) },
-		"no path":                  func(c *Commit, _ filetest.Tree) { c.Files[0].Path = "" },
-		"a path out of the folder": func(c *Commit, files filetest.Tree) { rename(c, files, "../outside") },
-		"an absolute path":         func(c *Commit, files filetest.Tree) { rename(c, files, "/outside") },
-		"a removal out of the folder": func(c *Commit, _ filetest.Tree) {
+	cases := map[string]func(*record.Commit, filetest.Tree){
+		"another content":          func(_ *record.Commit, files filetest.Tree) { files[hottest.Listeners] += "!" },
+		"no content":               func(_ *record.Commit, files filetest.Tree) { delete(files, hottest.Listeners) },
+		"no path":                  func(c *record.Commit, _ filetest.Tree) { c.Files[0].Path = "" },
+		"a path out of the folder": func(c *record.Commit, files filetest.Tree) { rename(c, files, "../outside") },
+		"an absolute path":         func(c *record.Commit, files filetest.Tree) { rename(c, files, "/outside") },
+		"a removal out of the folder": func(c *record.Commit, _ filetest.Tree) {
 			c.Remove = []string{"../state/committed.json"}
 		},
 	}
 	for name, spoil := range cases {
 		t.Run(name, func(t *testing.T) {
-			root, before := newVolume(t)
-			wanted, files := set("2", routes, listeners)
+			root, before := hottest.NewVolume(t)
+			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 			spoil(&wanted, files)
 			stage(t, root, wanted, files)
 			staged := filetest.Read(t, filepath.Join(root, "stage"))
 
-			result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+			result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 			if err == nil || result.Committed {
 				t.Errorf("got %+v, %v", result, err)
@@ -502,21 +505,21 @@ func TestCommitVerifiesFirst(t *testing.T) {
 }
 
 // rename changes the path of a commit's first file.
-func rename(commit *Commit, files filetest.Tree, path string) {
+func rename(commit *record.Commit, files filetest.Tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
 }
 
 // The error for unexpected content names the file, but no digest, which may be a secret's.
 func TestCommitNamesTheWrongFile(t *testing.T) {
-	root, _ := newVolume(t)
-	wanted, files := set("2", routes)
-	files[routes] = "another"
+	root, _ := hottest.NewVolume(t)
+	wanted, files := hottest.Set("2", hottest.Routes)
+	files[hottest.Routes] = "another"
 	stage(t, root, wanted, files)
 
-	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
-	text := routes + " has another digest"
+	text := hottest.Routes + " has another digest"
 	if err == nil || err.Error() != text {
 		t.Errorf("got %v, expected %s", err, text)
 	}
@@ -524,9 +527,9 @@ func TestCommitNamesTheWrongFile(t *testing.T) {
 
 // Without a stage there is nothing to commit, which is an error.
 func TestCommitWithoutStage(t *testing.T) {
-	root, before := newVolume(t)
+	root, before := hottest.NewVolume(t)
 
-	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
@@ -536,10 +539,10 @@ func TestCommitWithoutStage(t *testing.T) {
 
 // A stage whose description can't be read is an error that names it.
 func TestCommitUnreadable(t *testing.T) {
-	root, before := newVolume(t)
+	root, before := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
 
-	_, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 	if err == nil || !strings.Contains(err.Error(), "stage/commit.json") {
 		t.Errorf("got %v", err)
@@ -549,14 +552,14 @@ func TestCommitUnreadable(t *testing.T) {
 
 // A program whose rejections can't be read gets no new files, because their effect could not be seen.
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
-	root, before := newVolume(t)
-	stageSet(t, root, "2", routes, listeners)
-	program := newReader(t, root)
-	program.broken = errors.New("no answer")
+	root, before := hottest.NewVolume(t)
+	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Broken = errors.New("no answer")
 
-	_, err := commit(root, resources, program, time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, program, time.Now, func() {})
 
-	if !errors.Is(err, program.broken) {
+	if !errors.Is(err, program.Broken) {
 		t.Errorf("got %v", err)
 	}
 	filetest.Expect(t, filepath.Join(root, "hot"), before)
@@ -564,39 +567,39 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 
 // When a file can't be placed, the files placed before it are rolled back.
 func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
-	root, before := newVolume(t)
-	stageSet(t, root, "2", routes, added, "blocked")
+	root, before := hottest.NewVolume(t)
+	stageSet(t, root, "2", hottest.Routes, hottest.Added, "blocked")
 	if err := os.MkdirAll(filepath.Join(root, "hot", "blocked", "folder"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 
-	result, err := commit(root, resources, newReader(t, root), time.Now, func() {})
+	result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	expectSet(t, root, before, unversioned)
+	expectSet(t, root, before, record.Unversioned)
 }
 
 // Without a good set, the previous content of hot/ is restored, but does not count as proven: nothing starts with it.
 func TestCommitWithoutAGoodSet(t *testing.T) {
 	for name, spoil := range map[string]func(root string) error{
 		"a changed file": func(root string) error {
-			return volume.WriteFile(filepath.Join(root, "hot", listeners), []byte(content("x", listeners)))
+			return volume.WriteFile(filepath.Join(root, "hot", hottest.Listeners), []byte(hottest.Content("x", hottest.Listeners)))
 		},
-		"no record": func(root string) error { return os.Remove(committedRecord(root)) },
+		"no record": func(root string) error { return os.Remove(record.Path(root)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root, _ := newVolume(t)
+			root, _ := hottest.NewVolume(t)
 			if err := spoil(root); err != nil {
 				t.Fatal(err)
 			}
 			before := filetest.Read(t, filepath.Join(root, "hot"))
-			files := stageSet(t, root, "2", routes, added, listeners)
-			program := newReader(t, root)
-			program.refuses = []string{files[routes]}
+			files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+			program := hottest.NewReader(t, root)
+			program.Refuses = []string{files[hottest.Routes]}
 
-			result, err := commit(root, resources, program, program.clock, func() {})
+			result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
@@ -604,11 +607,11 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			if found := said(filetest.Read(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
 				t.Errorf("hot has %v, expected %v", found, before)
 			}
-			if err := startGood(root); err == nil {
+			if err := StartGood(root); err == nil {
 				t.Error("it would be started")
 			}
-			stageSet(t, root, "3", routes, listeners)
-			if result, err := commit(root, resources, newReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
+			stageSet(t, root, "3", hottest.Routes, hottest.Listeners)
+			if result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})
@@ -617,15 +620,15 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 
 // A good set older than the last commit is never restored.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
-	root, before := newVolume(t)
-	older, files := set("0", routes, listeners)
+	root, before := hottest.NewVolume(t)
+	older, files := hottest.Set("0", hottest.Routes, hottest.Listeners)
 	filetest.Write(t, filepath.Join(goodFolder(root), "hot"), files)
-	record(t, goodRecord(root), older)
-	refused := stageSet(t, root, "2", routes, listeners)
-	program := newReader(t, root)
-	program.refuses = []string{refused[listeners]}
+	hottest.WriteRecord(t, goodRecord(root), older)
+	refused := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
+	program := hottest.NewReader(t, root)
+	program.Refuses = []string{refused[hottest.Listeners]}
 
-	if _, err := commit(root, resources, program, time.Now, func() {}); err != nil {
+	if _, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -634,17 +637,17 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 
 // Files are restored in the order of their record, so that a file comes before those that refer to it.
 func TestCommitTakesBackInOrder(t *testing.T) {
-	for _, order := range [][]string{{routes, added, listeners}, {listeners, added, routes}} {
+	for _, order := range [][]string{{hottest.Routes, hottest.Added, hottest.Listeners}, {hottest.Listeners, hottest.Added, hottest.Routes}} {
 		root := t.TempDir()
-		committed, before := set("1", order...)
+		committed, before := hottest.Set("1", order...)
 		filetest.Write(t, filepath.Join(root, "hot"), before)
-		record(t, committedRecord(root), committed)
+		hottest.WriteRecord(t, record.Path(root), committed)
 		files := stageSet(t, root, "2", order...)
-		program := newReader(t, root)
-		program.refuses = []string{files[listeners]}
+		program := hottest.NewReader(t, root)
+		program.Refuses = []string{files[hottest.Listeners]}
 		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-		if _, err := commit(root, resources, program, time.Now, func() {}); err != nil {
+		if _, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -657,21 +660,21 @@ func TestCommitTakesBackInOrder(t *testing.T) {
 
 // A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
 func TestNotTaken(t *testing.T) {
-	program := startReader(t.TempDir())
-	program.taken = filetest.Tree{
-		"routes":    string(withVersion([]byte(content("1", routes)), "a1")),
-		"listeners": string(withVersion([]byte(content("1", listeners)), "a2")),
-		"names":     content("1", added),
+	program := hottest.StartReader(t.TempDir())
+	program.Taken = filetest.Tree{
+		"routes":    string(record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "a1")),
+		"listeners": string(record.WithVersion([]byte(hottest.Content("1", hottest.Listeners)), "a2")),
+		"names":     hottest.Content("1", hottest.Added),
 	}
-	program.slow = 9
+	program.Slow = 9
 	for version, wanted := range map[string][]string{
 		"a1": {"listeners"}, "a2": {"routes"}, "a": {"listeners", "routes"}, "": {"listeners", "routes"},
 	} {
-		if found, err := notTaken(program, resources, version); err != nil || !slices.Equal(found, wanted) {
+		if found, err := serving.NotTaken(program, hottest.Resources, version); err != nil || !slices.Equal(found, wanted) {
 			t.Errorf("%s: got %v, %v, expected %v", version, found, err, wanted)
 		}
 	}
-	if found, err := notTaken(program, resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
+	if found, err := serving.NotTaken(program, hottest.Resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
 		t.Errorf("got %#v, %v, expected an empty list", found, err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package serving
 
 import (
 	"errors"
@@ -107,7 +107,7 @@ func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
 	server := &http.Server{Handler: mux}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	return newEnvoy(socket, nil)
+	return NewEnvoy(socket, nil)
 }
 
 // says returns a handler that answers with a text.
@@ -373,7 +373,7 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 func TestEnvoyWithoutVersions(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": says("")})
 
-	older, err := notTaken(program, envoyResources, "9f86d081884c7d65")
+	older, err := NotTaken(program, envoyResources, "9f86d081884c7d65")
 	if err != nil || !slices.Equal(older, []string{"clusters", "listeners", "routes"}) {
 		t.Errorf("got %v, %v", older, err)
 	}
@@ -428,7 +428,7 @@ func TestEnvoyErrors(t *testing.T) {
 
 // Without an Envoy, every request is an error.
 func TestEnvoyAbsent(t *testing.T) {
-	expectErrors(t, newEnvoy(filepath.Join(t.TempDir(), "s"), nil), "no such file or directory")
+	expectErrors(t, NewEnvoy(filepath.Join(t.TempDir(), "s"), nil), "no such file or directory")
 }
 
 func expectErrors(t *testing.T, program envoy, text string) {
@@ -439,7 +439,7 @@ func expectErrors(t *testing.T, program envoy, text string) {
 	_, connections := program.Connections()
 	_, build := program.Build()
 	reason := errors.New(program.Reason())
-	for _, err := range []error{live, versions, rejections, connections, build, reason, drain(program, 0, nil)} {
+	for _, err := range []error{live, versions, rejections, connections, build, reason, Drain(program, 0, nil)} {
 		if err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("got %v, expected %q in it", err, text)
 		}
@@ -499,7 +499,7 @@ func TestDrainEnds(t *testing.T) {
 
 // draining drains, and returns what is told meanwhile.
 func draining(program envoy, limit time.Duration) (told []Draining, err error) {
-	err = drain(program, limit, func(now Draining) error {
+	err = Drain(program, limit, func(now Draining) error {
 		told = append(told, now)
 		return nil
 	})

@@ -1,4 +1,6 @@
-package main
+// Package record has what a commit says of the hot files, which digests and versions these have, and what was committed
+// last.
+package record
 
 import (
 	"crypto/rand"
@@ -20,10 +22,10 @@ var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
 // fileVersionLength is the length of a file's end in which its version is searched.
 const fileVersionLength = 64
 
-const unversioned = "0"
+const Unversioned = "0"
 
-// versionOf returns the version in a file, or "" if it has none.
-func versionOf(content []byte) string {
+// VersionOf returns the version in a file, or "" if it has none.
+func VersionOf(content []byte) string {
 	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
 	if found == nil {
 		return ""
@@ -31,9 +33,9 @@ func versionOf(content []byte) string {
 	return string(found[1])
 }
 
-// withVersion returns the file with its version replaced. A file without a version is returned unchanged.
-func withVersion(content []byte, version string) []byte {
-	before := versionOf(content)
+// WithVersion returns the file with its version replaced. A file without a version is returned unchanged.
+func WithVersion(content []byte, version string) []byte {
+	before := VersionOf(content)
 	if before == "" {
 		return content
 	}
@@ -41,21 +43,21 @@ func withVersion(content []byte, version string) []byte {
 	return slices.Concat(content[:end], []byte(version), []byte(`"}`))
 }
 
-// newVersion returns a random version, never used before.
-func newVersion() string {
+// NewVersion returns a random version, never used before.
+func NewVersion() string {
 	var random [16]byte
 	rand.Read(random[:]) // never fails
 	return hex.EncodeToString(random[:])
 }
 
-// digestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
-func digestOf(content []byte) string {
-	sum := sha256.Sum256(withVersion(content, unversioned))
+// DigestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
+func DigestOf(content []byte) string {
+	sum := sha256.Sum256(WithVersion(content, Unversioned))
 	return hex.EncodeToString(sum[:])
 }
 
-// differing returns the sorted names in wanted whose values in found differ or are missing.
-func differing(wanted, found map[string]string) []string {
+// Differing returns the sorted names in wanted whose values in found differ or are missing.
+func Differing(wanted, found map[string]string) []string {
 	names := []string{}
 	for name, value := range wanted {
 		if found[name] != value {
@@ -83,7 +85,7 @@ type StagedFile struct {
 	Digest string `json:"sha256"`
 }
 
-func (c Commit) verify(folder string) error {
+func (c Commit) Verify(folder string) error {
 	for _, path := range c.Remove {
 		if !filepath.IsLocal(path) {
 			return fmt.Errorf("path to remove %q leaves the folder", path)
@@ -97,21 +99,21 @@ func (c Commit) verify(folder string) error {
 	return nil
 }
 
-// verifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
-func (c Commit) verifyVersions(folder string) error {
-	for _, path := range c.paths() {
+// VerifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
+func (c Commit) VerifyVersions(folder string) error {
+	for _, path := range c.Paths() {
 		content, err := volume.ReadFile(filepath.Join(folder, path))
 		if err != nil {
 			return err
 		}
-		if version := versionOf(content); version != "" && version != c.Version {
+		if version := VersionOf(content); version != "" && version != c.Version {
 			return fmt.Errorf("%s has version %s, expected %s", path, version, c.Version)
 		}
 	}
 	return nil
 }
 
-func (c Commit) paths() []string {
+func (c Commit) Paths() []string {
 	paths := make([]string, len(c.Files))
 	for index, file := range c.Files {
 		paths[index] = file.Path
@@ -127,16 +129,16 @@ func (f StagedFile) verify(folder string) error {
 	if err != nil {
 		return err
 	}
-	if digestOf(content) != f.Digest {
+	if DigestOf(content) != f.Digest {
 		return fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
 	}
 	return nil
 }
 
-func committedRecord(root string) string { return filepath.Join(root, "state", "committed.json") }
+func Path(root string) string { return filepath.Join(root, "state", "committed.json") }
 
-func readCommitted(root string) (Commit, error) {
+func Read(root string) (Commit, error) {
 	var committed Commit
-	err := volume.ReadJSON(committedRecord(root), &committed)
+	err := volume.ReadJSON(Path(root), &committed)
 	return committed, err
 }

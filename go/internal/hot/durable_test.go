@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/volume"
 )
 
@@ -132,7 +133,7 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 func TestCommitLosesPower(t *testing.T) {
 	root := staged(t)
 	during, after := losing(t, root, func() {
-		result, err := commit(root, resources, startReader(root), time.Now, func() {})
+		result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 		if err != nil || !result.Committed {
 			t.Errorf("%+v, %v", result, err)
 		}
@@ -142,15 +143,15 @@ func TestCommitLosesPower(t *testing.T) {
 	}
 	for point, volume := range during {
 		t.Run(fmt.Sprintf("point %d", point), func(t *testing.T) {
-			if err := startGood(volume); err != nil {
+			if err := StartGood(volume); err != nil {
 				t.Fatal(err)
 			}
 			expectSet(t, volume, proven(t, volume))
 		})
 	}
-	_, second := set("2", routes, added, listeners)
+	_, second := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	for _, volume := range after {
-		if err := startGood(volume); err != nil {
+		if err := StartGood(volume); err != nil {
 			t.Fatal(err)
 		}
 		expectSet(t, volume, second)
@@ -159,9 +160,9 @@ func TestCommitLosesPower(t *testing.T) {
 
 // A start makes sure that what the engine has put there is on the disk.
 func TestStartLosesPower(t *testing.T) {
-	root, files := newVolume(t)
+	root, files := hottest.NewVolume(t)
 	_, after := losing(t, root, func() {
-		for _, path := range []string{"hot/" + routes, "hot/" + listeners, "state/committed.json"} {
+		for _, path := range []string{"hot/" + hottest.Routes, "hot/" + hottest.Listeners, "state/committed.json"} {
 			content, err := os.ReadFile(filepath.Join(root, path))
 			if err != nil {
 				t.Fatal(err)
@@ -170,12 +171,12 @@ func TestStartLosesPower(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := startGood(root); err != nil {
+		if err := StartGood(root); err != nil {
 			t.Fatal(err)
 		}
 	})
 	for _, volume := range after {
-		if err := startGood(volume); err != nil {
+		if err := StartGood(volume); err != nil {
 			t.Fatal(err)
 		}
 		expectSet(t, volume, files)

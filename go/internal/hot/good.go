@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -22,16 +23,16 @@ func unfinished(folder string) string { return folder + ".new" }
 
 // keepGood makes the hot files the good set if they match the record of the last commit. If they don't, a commit died
 // halfway or somebody has changed them, and the existing good set stays. If there is no good set at all, hot/ is
-// copied as it is: a failed commit then restores that, although startGood never accepts it. The copy is on the disk
+// copied as it is: a failed commit then restores that, although StartGood never accepts it. The copy is on the disk
 // before it takes the place of the former one.
 func keepGood(root string) error {
-	record := committedRecord(root)
-	if intact(filepath.Join(root, "hot"), record) != nil {
+	path := record.Path(root)
+	if intact(filepath.Join(root, "hot"), path) != nil {
 		if _, err := os.Lstat(goodFolder(root)); err == nil {
 			return nil
 		}
 	}
-	if same(record, goodRecord(root)) && intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)) == nil {
+	if same(path, goodRecord(root)) && intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)) == nil {
 		return nil
 	}
 	copied := unfinished(goodFolder(root))
@@ -41,7 +42,7 @@ func keepGood(root string) error {
 	if err := volume.CopyTree(filepath.Join(root, "hot"), filepath.Join(copied, "hot")); err != nil {
 		return err
 	}
-	if text, err := os.ReadFile(record); err == nil {
+	if text, err := os.ReadFile(path); err == nil {
 		if err := volume.WriteFile(filepath.Join(copied, "committed.json"), text); err != nil {
 			return err
 		}
@@ -58,10 +59,10 @@ func keepGood(root string) error {
 	return flush(root)
 }
 
-// startGood makes sure that hot/ holds a proven set, and restores the good set if it does not. It fails if neither is
+// StartGood makes sure that hot/ holds a proven set, and restores the good set if it does not. It fails if neither is
 // proven, since a program must never start on unproven files.
-func startGood(root string) error {
-	changed := intact(filepath.Join(root, "hot"), committedRecord(root))
+func StartGood(root string) error {
+	changed := intact(filepath.Join(root, "hot"), record.Path(root))
 	if changed == nil {
 		// The engine has put these files there, and does not wait until they are on the disk.
 		if err := errors.Join(flushTree(filepath.Join(root, "hot")), flushTree(filepath.Join(root, "state"))); err != nil {
@@ -77,7 +78,7 @@ func startGood(root string) error {
 	if err := errors.Join(restore(root), removeUnfinished(root, stages(root)...)); err != nil {
 		return err
 	}
-	return intact(filepath.Join(root, "hot"), committedRecord(root))
+	return intact(filepath.Join(root, "hot"), record.Path(root))
 }
 
 // stages are the folders in which a commit's files are staged: one of clawker-fw, and one of rules that have ended.
@@ -87,16 +88,16 @@ func goodRecord(root string) string { return filepath.Join(goodFolder(root), "co
 
 // intact fails unless a folder holds exactly the files of a record, with its digests and its version. A program with
 // another version would be unhealthy.
-func intact(folder, record string) error {
-	var committed Commit
-	if err := volume.ReadJSON(record, &committed); err != nil {
+func intact(folder, path string) error {
+	var committed record.Commit
+	if err := volume.ReadJSON(path, &committed); err != nil {
 		return err
 	}
 	present, err := volume.FilesBelow(folder)
 	if err != nil {
 		return err
 	}
-	recorded := committed.paths()
+	recorded := committed.Paths()
 	for _, path := range present {
 		if !slices.Contains(recorded, path) {
 			return fmt.Errorf("%s is not in the record", path)
@@ -106,10 +107,10 @@ func intact(folder, record string) error {
 			return errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 		}
 	}
-	if err := committed.verify(folder); err != nil {
+	if err := committed.Verify(folder); err != nil {
 		return err
 	}
-	return committed.verifyVersions(folder)
+	return committed.VerifyVersions(folder)
 }
 
 // restore replaces hot/ with a copy of good/ under a new version. It places the files in the order of their record,
@@ -120,19 +121,19 @@ func restore(root string) error {
 	if err != nil {
 		return err
 	}
-	var record Commit
-	if err := volume.ReadJSON(goodRecord(root), &record); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	var kept record.Commit
+	if err := volume.ReadJSON(goodRecord(root), &kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	order := record.paths()
+	order := kept.Paths()
 	slices.SortStableFunc(before, func(one, other string) int {
 		return slices.Index(order, one) - slices.Index(order, other)
 	})
 	if err := copyFolder(good, copied); err != nil {
 		return err
 	}
-	record.Version = newVersion()
-	if err := mark(copied, record.Version, before); err != nil {
+	kept.Version = record.NewVersion()
+	if err := mark(copied, kept.Version, before); err != nil {
 		return err
 	}
 	if err := place(copied, hot, before); err != nil {
@@ -141,7 +142,7 @@ func restore(root string) error {
 	if err := removeOthers(hot, before); err != nil {
 		return err
 	}
-	return errors.Join(recordCommitted(root, record), os.RemoveAll(copied))
+	return errors.Join(recordCommitted(root, kept), os.RemoveAll(copied))
 }
 
 // removeOthers removes every file in a folder that is not in paths.

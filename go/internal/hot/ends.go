@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"encoding/json"
@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
@@ -24,10 +26,10 @@ import (
 // endsPath is the path of the ends below hot/.
 const endsPath = "ends/ends.json"
 
-// endsRead is how often the keeper looks whether the ends are others, and endAgain how long it waits after a failure.
+// endsRead is how often the keeper looks whether the ends are others, and EndAgain how long it waits after a failure.
 const (
 	endsRead = time.Second
-	endAgain = 2 * time.Second
+	EndAgain = 2 * time.Second
 )
 
 // End is a time at which rules end, in seconds since 1970, and what becomes of the files that change then: those of
@@ -63,7 +65,7 @@ func (f EndedFile) of(content []byte) ([]byte, error) {
 		position = part.To
 	}
 	after = append(after, content[position:]...)
-	if digestOf(after) != f.Digest {
+	if record.DigestOf(after) != f.Digest {
 		return nil, errors.New("it would have another digest")
 	}
 	return after, nil
@@ -111,20 +113,20 @@ func endedFolder(root string) string { return filepath.Join(root, "ended") }
 
 // stageEnded stages what the hot files are to be by now, if rules have ended since they were committed. It reports
 // whether that is so.
-func stageEnded(root string, now time.Time) (Commit, bool, error) {
+func stageEnded(root string, now time.Time) (record.Commit, bool, error) {
 	hot, from, err := provenSet(root)
 	if err != nil {
-		return Commit{}, false, err
+		return record.Commit{}, false, err
 	}
 	left, err := readEnds(hot)
 	if err != nil {
-		return Commit{}, false, err
+		return record.Commit{}, false, err
 	}
 	first, there, err := left.first()
 	if err != nil || !there || first.At > now.Unix() {
-		return Commit{}, false, err
+		return record.Commit{}, false, err
 	}
-	var wanted Commit
+	var wanted record.Commit
 	if err := volume.ReadJSON(from, &wanted); err != nil {
 		return wanted, false, err
 	}
@@ -151,9 +153,9 @@ func stageEnded(root string, now time.Time) (Commit, bool, error) {
 // a commit has died halfway or somebody has changed them.
 func provenSet(root string) (string, string, error) {
 	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
-	changed := intact(hot, committedRecord(root))
+	changed := intact(hot, record.Path(root))
 	if changed == nil {
-		return hot, committedRecord(root), nil
+		return hot, record.Path(root), nil
 	}
 	if err := intact(good, goodRecord(root)); err != nil {
 		return "", "", errors.Join(changed, err)
@@ -162,8 +164,8 @@ func provenSet(root string) (string, string, error) {
 }
 
 // rewrite changes a file of the staged set, and its digest in the record.
-func rewrite(c *Commit, stage, path string, change func([]byte) ([]byte, error)) error {
-	place := slices.Index(c.paths(), path)
+func rewrite(c *record.Commit, stage, path string, change func([]byte) ([]byte, error)) error {
+	place := slices.Index(c.Paths(), path)
 	if place < 0 {
 		return fmt.Errorf("%s is not in the record", path)
 	}
@@ -176,17 +178,17 @@ func rewrite(c *Commit, stage, path string, change func([]byte) ([]byte, error))
 	if err != nil {
 		return err
 	}
-	after, err := change(withVersion(content, unversioned))
+	after, err := change(record.WithVersion(content, record.Unversioned))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	c.Files = slices.Clone(c.Files)
-	c.Files[place].Digest = digestOf(after)
+	c.Files[place].Digest = record.DigestOf(after)
 	return volume.WriteLike(target, after, info)
 }
 
-// endRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones.
-func endRules(root string, resources []boot.Resource, program Program, now func() time.Time) error {
+// EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones.
+func EndRules(root string, resources []boot.Resource, program serving.Program, now func() time.Time) error {
 	unlock, err := lockHot(root)
 	if err != nil {
 		return err
@@ -205,9 +207,9 @@ func endRules(root string, resources []boot.Resource, program Program, now func(
 	return err
 }
 
-// endAtStart does so before the program has started, which then reads these files.
-func endAtStart(root string, now time.Time) error {
-	if due, _ := (&deadline{root: root}).due(now); !due {
+// EndAtStart does so before the program has started, which then reads these files.
+func EndAtStart(root string, now time.Time) error {
+	if due, _ := (&Deadline{Root: root}).Due(now); !due {
 		return nil
 	}
 	wanted, due, err := stageEnded(root, now)
@@ -215,11 +217,11 @@ func endAtStart(root string, now time.Time) error {
 		return err
 	}
 	stage, hot := filepath.Join(endedFolder(root), "hot"), filepath.Join(root, "hot")
-	wanted.Version = newVersion()
-	if err := mark(stage, wanted.Version, wanted.paths()); err != nil {
+	wanted.Version = record.NewVersion()
+	if err := mark(stage, wanted.Version, wanted.Paths()); err != nil {
 		return err
 	}
-	if err := place(stage, hot, wanted.paths()); err != nil {
+	if err := place(stage, hot, wanted.Paths()); err != nil {
 		return err
 	}
 	if err := keepCommitted(root, wanted); err != nil {
@@ -246,16 +248,16 @@ func lockHot(root string) (func(), error) {
 	return func() { folder.Close() }, nil
 }
 
-// deadline knows when the next rules end.
-type deadline struct {
-	root  string
+// Deadline knows when the next rules end.
+type Deadline struct {
+	Root  string
 	state string // of the file that was read last
 	next  time.Time
 }
 
-// due reports whether rules have ended by now, and for how long to wait before the next look.
-func (d *deadline) due(now time.Time) (bool, time.Duration) {
-	hot := filepath.Join(d.root, "hot")
+// Due reports whether rules have ended by now, and for how long to wait before the next look.
+func (d *Deadline) Due(now time.Time) (bool, time.Duration) {
+	hot := filepath.Join(d.Root, "hot")
 	var state unix.Stat_t
 	if err := unix.Lstat(filepath.Join(hot, endsPath), &state); err != nil {
 		d.state, d.next = "", time.Time{}
@@ -280,7 +282,7 @@ func (d *deadline) due(now time.Time) (bool, time.Duration) {
 	case d.next.IsZero():
 		return false, endsRead
 	case left <= 0:
-		return true, endAgain
+		return true, EndAgain
 	default:
 		return false, min(left, endsRead)
 	}

@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"fmt"
@@ -15,26 +15,30 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
 // spoils are ways in which hot files or their record can differ from the last commit.
 var spoils = map[string]func(folder, record string) error{
 	"a changed file": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, listeners), []byte(content("x", listeners)))
+		return volume.WriteFile(filepath.Join(folder, hottest.Listeners), []byte(hottest.Content("x", hottest.Listeners)))
 	},
 	"a file of another version": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, routes), withVersion([]byte(content("1", routes)), "beef"))
+		return volume.WriteFile(filepath.Join(folder, hottest.Routes), record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "beef"))
 	},
-	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, routes)) },
-	"a further file": func(folder, _ string) error { return volume.WriteFile(filepath.Join(folder, added), []byte("{}")) },
+	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, hottest.Routes)) },
+	"a further file": func(folder, _ string) error {
+		return volume.WriteFile(filepath.Join(folder, hottest.Added), []byte("{}"))
+	},
 	"a missing tree": func(folder, _ string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
 	"a link to a file": func(folder, _ string) error {
 		elsewhere := filepath.Join(folder, "..", "elsewhere")
-		if err := os.Rename(filepath.Join(folder, routes), elsewhere); err != nil {
+		if err := os.Rename(filepath.Join(folder, hottest.Routes), elsewhere); err != nil {
 			return err
 		}
-		return os.Symlink(elsewhere, filepath.Join(folder, routes))
+		return os.Symlink(elsewhere, filepath.Join(folder, hottest.Routes))
 	},
 	"an unreadable record": func(_, record string) error { return os.WriteFile(record, []byte("{"), 0o644) },
 	"a missing record":     func(_, record string) error { return os.Remove(record) },
@@ -44,8 +48,8 @@ var spoils = map[string]func(folder, record string) error{
 // running returns a volume in which set 1 was started, and so is the good set as well.
 func running(t *testing.T) (root string, files filetest.Tree) {
 	t.Helper()
-	root, files = newVolume(t)
-	if err := startGood(root); err != nil {
+	root, files = hottest.NewVolume(t)
+	if err := StartGood(root); err != nil {
 		t.Fatal(err)
 	}
 	expectGood(t, root, files)
@@ -54,11 +58,11 @@ func running(t *testing.T) (root string, files filetest.Tree) {
 
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
-	root, files := newVolume(t)
-	filetest.Write(t, root, filetest.Tree{"stage/hot/" + routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
+	root, files := hottest.NewVolume(t)
+	filetest.Write(t, root, filetest.Tree{"stage/hot/" + hottest.Routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
 
 	for range 2 {
-		if err := startGood(root); err != nil {
+		if err := StartGood(root); err != nil {
 			t.Fatal(err)
 		}
 
@@ -73,18 +77,18 @@ func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			if err := spoil(filepath.Join(root, "hot"), committedRecord(root)); err != nil {
+			if err := spoil(filepath.Join(root, "hot"), record.Path(root)); err != nil {
 				t.Fatal(err)
 			}
 
-			if err := startGood(root); err != nil {
+			if err := StartGood(root); err != nil {
 				t.Fatal(err)
 			}
 
-			expectSet(t, root, files, unversioned)
+			expectSet(t, root, files, record.Unversioned)
 			expectGood(t, root, files)
 			expectFinished(t, root)
-			if err := check(root, resources, startReader(root)); err != nil {
+			if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
 				t.Errorf("what starts is not healthy: %v", err)
 			}
 		})
@@ -102,11 +106,11 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if startGood(root) != nil && startGood(root) != nil { // the engine starts a container again that has failed
+	if StartGood(root) != nil && StartGood(root) != nil { // the engine starts a container again that has failed
 		t.Error("nothing starts any more")
 	}
 
-	expectSet(t, root, files, unversioned)
+	expectSet(t, root, files, record.Unversioned)
 }
 
 // If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
@@ -115,7 +119,7 @@ func TestStartGoodFailsClosed(t *testing.T) {
 		for _, other := range []string{"a changed file", "no copy"} {
 			t.Run(name+" and "+other, func(t *testing.T) {
 				root, _ := running(t)
-				if err := spoil(filepath.Join(root, "hot"), committedRecord(root)); err != nil {
+				if err := spoil(filepath.Join(root, "hot"), record.Path(root)); err != nil {
 					t.Fatal(err)
 				}
 				if other == "no copy" {
@@ -127,7 +131,7 @@ func TestStartGoodFailsClosed(t *testing.T) {
 				}
 				before := filetest.Read(t, filepath.Join(root, "hot"))
 
-				err := startGood(root)
+				err := StartGood(root)
 
 				if err == nil || !strings.Contains(err.Error(), "the hot files are not what was committed") {
 					t.Errorf("got %v", err)
@@ -147,7 +151,7 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			if err := startGood(root); err != nil {
+			if err := StartGood(root); err != nil {
 				t.Fatal(err)
 			}
 
@@ -164,14 +168,14 @@ func TestIntact(t *testing.T) {
 		if err := os.CopyFS(copied, os.DirFS(root)); err != nil {
 			t.Fatal(err)
 		}
-		if err := intact(filepath.Join(copied, "hot"), committedRecord(copied)); err != nil {
+		if err := intact(filepath.Join(copied, "hot"), record.Path(copied)); err != nil {
 			t.Errorf("before %s: %v", name, err)
 		}
-		if err := spoil(filepath.Join(copied, "hot"), committedRecord(copied)); err != nil {
+		if err := spoil(filepath.Join(copied, "hot"), record.Path(copied)); err != nil {
 			t.Fatal(err)
 		}
 
-		if intact(filepath.Join(copied, "hot"), committedRecord(copied)) == nil {
+		if intact(filepath.Join(copied, "hot"), record.Path(copied)) == nil {
 			t.Errorf("%s is not seen", name)
 		}
 	}
@@ -180,17 +184,29 @@ func TestIntact(t *testing.T) {
 // dying is the variable that has this test binary play a scene in which a child changes a volume and is killed meanwhile.
 const dying = "FWCTL_TEST_DYING"
 
+func TestMain(m *testing.M) {
+	scene := os.Getenv(dying)
+	if scene == "" {
+		os.Exit(m.Run())
+	}
+	if err := playDying(scene); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
 // playDying plays a scene on a volume: an accepted commit, a rejected one, or a start.
 func playDying(scene string) error {
 	what, root, _ := strings.Cut(scene, ":")
-	program := startReader(root)
+	program := hottest.StartReader(root)
 	switch what {
 	case "start":
-		return startGood(root)
+		return StartGood(root)
 	case "refused":
-		program.refuses = []string{content("2", listeners)}
+		program.Refuses = []string{hottest.Content("2", hottest.Listeners)}
 	}
-	_, err := commit(root, resources, program, time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, program, time.Now, func() {})
 	return err
 }
 
@@ -287,20 +303,20 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 func staged(t *testing.T) string {
 	t.Helper()
 	root, _ := running(t)
-	stageSet(t, root, "2", routes, added, listeners)
+	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
 	return root
 }
 
 // proven returns the set that a volume's record has as proven: 1 or 2.
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
-	committed, err := readCommitted(root)
+	committed, err := record.Read(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, files := set("2", routes, added, listeners)
+	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
-		_, files = set("1", routes, listeners)
+		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)
 	}
 	return files
 }
@@ -312,18 +328,18 @@ func TestCommitDies(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			dead(t, what, staged, func(t *testing.T, root string) {
 				files := proven(t, root)
-				if first, _ := set("1", routes, listeners); what == "refused" && len(files) != len(first.Files) {
+				if first, _ := hottest.Set("1", hottest.Routes, hottest.Listeners); what == "refused" && len(files) != len(first.Files) {
 					t.Error("a set that was refused is on record")
 				}
 				again := copyOf(t, root)
 				goesOn(t, copyOf(t, root))
-				if err := startGood(root); err != nil {
+				if err := StartGood(root); err != nil {
 					t.Fatal(err)
 				}
 				expectSet(t, root, files)
 				expectGood(t, root, files)
 				expectFinished(t, root)
-				if err := check(root, resources, startReader(root)); err != nil {
+				if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
 					t.Errorf("what starts is not healthy: %v", err)
 				}
 				isRefused(t, again, files)
@@ -338,16 +354,16 @@ func TestStartGoodDies(t *testing.T) {
 	changed := func(t *testing.T) string {
 		var root string
 		root, files = running(t)
-		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{listeners: content("x", listeners), added: "{}", "rds/x": ""})
+		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Listeners: hottest.Content("x", hottest.Listeners), hottest.Added: "{}", "rds/x": ""})
 		return root
 	}
 	dead(t, "start", changed, func(t *testing.T, root string) {
 		again := copyOf(t, root)
 		goesOn(t, copyOf(t, root))
-		if err := startGood(root); err != nil {
+		if err := StartGood(root); err != nil {
 			t.Fatal(err)
 		}
-		expectSet(t, root, files, unversioned)
+		expectSet(t, root, files, record.Unversioned)
 		expectGood(t, root, files)
 		expectFinished(t, root)
 		isRefused(t, again, files)
@@ -366,11 +382,11 @@ func copyOf(t *testing.T, root string) string {
 // goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
-	wanted, files := set("3", routes, added, listeners)
+	wanted, files := hottest.Set("3", hottest.Routes, hottest.Added, hottest.Listeners)
 	wanted.Remove = []string{"rds/x"}
 	stage(t, root, wanted, files)
 
-	result, err := commit(root, resources, startReader(root), time.Now, func() {})
+	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 	if err != nil || !result.Committed {
 		t.Fatalf("the next commit: %+v, %v", result, err)
@@ -383,11 +399,11 @@ func goesOn(t *testing.T, root string) {
 // isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
 func isRefused(t *testing.T, root string, before filetest.Tree) {
 	t.Helper()
-	files := stageSet(t, root, "4", routes, added, listeners)
-	program := startReader(root)
-	program.refuses = slices.Collect(maps.Values(files))
+	files := stageSet(t, root, "4", hottest.Routes, hottest.Added, hottest.Listeners)
+	program := hottest.StartReader(root)
+	program.Refuses = slices.Collect(maps.Values(files))
 
-	result, err := commit(root, resources, program, program.clock, func() {})
+	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
 	if err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)

@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"encoding/json"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/record"
 )
 
 // moment returns a clock that stands still.
@@ -23,10 +25,10 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 	root := t.TempDir()
 	sets, lives, names := []filetest.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
 	for _, name := range names {
-		wanted, files := set(name, routes, listeners)
+		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
 		if name == "2" {
-			files[routes] = content("1", routes)
-			wanted.Live["routes"] = digestOf([]byte(files[routes]))
+			files[hottest.Routes] = hottest.Content("1", hottest.Routes)
+			wanted.Live["routes"] = record.DigestOf([]byte(files[hottest.Routes]))
 		}
 		sets, lives = append(sets, files), append(lives, wanted.Live)
 	}
@@ -39,7 +41,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 				continue
 			}
 			at := strings.Index(before, "set ") + len("set ")
-			end.Files[path] = EndedFile{digestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
+			end.Files[path] = EndedFile{record.DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
 		}
 		text, err := json.Marshal(end)
 		if err != nil {
@@ -50,12 +52,12 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 	for number := range sets {
 		sets[number][endsPath] = `{"ends":[` + strings.Join(texts[number:], ",") + `]}`
 	}
-	committed := Commit{Version: unversioned, Live: lives[0], Seconds: 5}
-	for _, path := range []string{endsPath, routes, listeners} {
-		committed.Files = append(committed.Files, StagedFile{path, digestOf([]byte(sets[0][path]))})
+	committed := record.Commit{Version: record.Unversioned, Live: lives[0], Seconds: 5}
+	for _, path := range []string{endsPath, hottest.Routes, hottest.Listeners} {
+		committed.Files = append(committed.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(sets[0][path]))})
 	}
 	filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-	record(t, committedRecord(root), committed)
+	hottest.WriteRecord(t, record.Path(root), committed)
 	return root, sets
 }
 
@@ -64,20 +66,20 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
-	program := newReader(t, root)
+	program := hottest.NewReader(t, root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
-		if err := endRules(root, resources, program, moment(second)); err != nil {
+		if err := EndRules(root, hottest.Resources, program, moment(second)); err != nil {
 			t.Fatal(err)
 		}
 		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
 		expectSet(t, root, wanted)
 		if second >= 100 {
 			expectGood(t, root, wanted)
-			committed, err := readCommitted(root)
+			committed, err := record.Read(root)
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
 			}
-			if found, err := program.Live(resources); err != nil || !maps.Equal(found, committed.Live) {
+			if found, err := program.Live(hottest.Resources); err != nil || !maps.Equal(found, committed.Live) {
 				t.Errorf("live is %v, on record %v (%v)", found, committed.Live, err)
 			}
 		}
@@ -89,7 +91,7 @@ func TestRulesEnd(t *testing.T) {
 // Of several ends that have passed, the last one counts, whoever notices them: the keeper, or the next start.
 func TestSeveralEndsAtOnce(t *testing.T) {
 	root, sets := newEnding(t)
-	if err := endRules(root, resources, newReader(t, root), moment(300)); err != nil {
+	if err := EndRules(root, hottest.Resources, hottest.NewReader(t, root), moment(300)); err != nil {
 		t.Fatal(err)
 	}
 	expectSet(t, root, sets[2])
@@ -98,15 +100,15 @@ func TestSeveralEndsAtOnce(t *testing.T) {
 // A program that rejects the files keeps the old ones, and it is tried again.
 func TestAnEndThatIsRejected(t *testing.T) {
 	root, sets := newEnding(t)
-	program := newReader(t, root)
-	program.refuses = []string{sets[1][listeners]}
-	err := endRules(root, resources, program, moment(100))
+	program := hottest.NewReader(t, root)
+	program.Refuses = []string{sets[1][hottest.Listeners]}
+	err := EndRules(root, hottest.Resources, program, moment(100))
 	if err == nil || !strings.Contains(err.Error(), "rejected by the test") {
 		t.Errorf("got %v", err)
 	}
 	expectSet(t, root, sets[0])
-	program.refuses = nil
-	if err := endRules(root, resources, program, moment(100)); err != nil {
+	program.Refuses = nil
+	if err := EndRules(root, hottest.Resources, program, moment(100)); err != nil {
 		t.Fatal(err)
 	}
 	expectSet(t, root, sets[1])
@@ -116,10 +118,12 @@ func TestAnEndThatIsRejected(t *testing.T) {
 // that died halfway, nor after an end that did.
 func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
-		"as it was":          func(string) {},
-		"a commit that died": func(root string) { filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{routes: "half"}) },
+		"as it was": func(string) {},
+		"a commit that died": func(root string) {
+			filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: "half"})
+		},
 		"an end that died": func(root string) {
-			filetest.Write(t, filepath.Join(root, "ended", "hot"), filetest.Tree{routes: "half"})
+			filetest.Write(t, filepath.Join(root, "ended", "hot"), filetest.Tree{hottest.Routes: "half"})
 		},
 		"a foreign good copy": func(root string) {
 			filetest.Write(t, filepath.Join(goodFolder(root), "hot"), filetest.Tree{"more": "x"})
@@ -127,15 +131,15 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
-			if err := startGood(root); err != nil {
+			if err := StartGood(root); err != nil {
 				t.Fatal(err)
 			}
 			spoil(root)
 			for range 2 {
-				if err := startGood(root); err != nil {
+				if err := StartGood(root); err != nil {
 					t.Fatal(err)
 				}
-				if err := endAtStart(root, time.Unix(150, 0)); err != nil {
+				if err := EndAtStart(root, time.Unix(150, 0)); err != nil {
 					t.Fatal(err)
 				}
 				expectSet(t, root, sets[1])
@@ -149,11 +153,11 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 // While the program runs, an end is committed although somebody has changed the files in place, or a commit has died.
 func TestAnEndAfterAChangeByHand(t *testing.T) {
 	root, sets := newEnding(t)
-	if err := startGood(root); err != nil {
+	if err := StartGood(root); err != nil {
 		t.Fatal(err)
 	}
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{routes: content("9", routes)})
-	if err := endRules(root, resources, newReader(t, root), moment(100)); err != nil {
+	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: hottest.Content("9", hottest.Routes)})
+	if err := EndRules(root, hottest.Resources, hottest.NewReader(t, root), moment(100)); err != nil {
 		t.Fatal(err)
 	}
 	expectSet(t, root, sets[1])
@@ -164,19 +168,19 @@ func TestEndsThatFitNothing(t *testing.T) {
 	for name, spoil := range map[string]func(string) string{
 		"another digest": func(text string) string { return strings.ReplaceAll(text, `"sha256":"`, `"sha256":"0`) },
 		"another place":  func(text string) string { return strings.ReplaceAll(text, `"to":`, `"to":100`) },
-		"another file":   func(text string) string { return strings.ReplaceAll(text, listeners, "x") },
+		"another file":   func(text string) string { return strings.ReplaceAll(text, hottest.Listeners, "x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
 			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-			committed, err := readCommitted(root)
+			committed, err := record.Read(root)
 			if err != nil {
 				t.Fatal(err)
 			}
-			committed.Files[0].Digest = digestOf([]byte(sets[0][endsPath]))
-			record(t, committedRecord(root), committed)
-			if err := endRules(root, resources, newReader(t, root), moment(100)); err == nil {
+			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
+			hottest.WriteRecord(t, record.Path(root), committed)
+			if err := EndRules(root, hottest.Resources, hottest.NewReader(t, root), moment(100)); err == nil {
 				t.Error("it was taken")
 			}
 			expectSet(t, root, sets[0])
@@ -187,17 +191,17 @@ func TestEndsThatFitNothing(t *testing.T) {
 // The keeper knows the next end, and that it is another one by now.
 func TestTheNextEnd(t *testing.T) {
 	root, sets := newEnding(t)
-	clock := &deadline{root: root}
+	clock := &Deadline{Root: root}
 	look := func(second float64, due bool, wait time.Duration) {
 		t.Helper()
 		at := time.UnixMilli(int64(second * 1000))
-		if found, left := clock.due(at); found != due || left != wait {
+		if found, left := clock.Due(at); found != due || left != wait {
 			t.Errorf("at %v, due is %v and the next look after %v", second, found, left)
 		}
 	}
 	look(50, false, endsRead)
 	look(99.75, false, 250*time.Millisecond)
-	look(100, true, endAgain)
+	look(100, true, EndAgain)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[1][endsPath]})
 	look(100, false, endsRead)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[2][endsPath]})

@@ -1,4 +1,4 @@
-package main
+package hot
 
 import (
 	"archive/tar"
@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
@@ -24,7 +26,7 @@ import (
 // files in hot/ (renameat2(2), RENAME_EXCHANGE). It is for files that are hardly larger than those before, as they are
 // with a rule less, and for file systems that write over a block where it is, as ext4, XFS and tmpfs do.
 
-const commitInPlaceVerb = "commit-in-place"
+const CommitInPlaceVerb = "commit-in-place"
 
 // mostSent is how many octets of files are taken from the standard input: more than the largest rule set has.
 const mostSent = 256 << 20
@@ -37,9 +39,9 @@ type sentFile struct {
 	group   int
 }
 
-// readSent reads what would be staged otherwise, as a tar: the record and the files.
-func readSent(size int64, from io.Reader) (Commit, map[string]sentFile, error) {
-	var wanted Commit
+// ReadSent reads what would be staged otherwise, as a tar: the record and the files.
+func ReadSent(size int64, from io.Reader) (record.Commit, map[string]sentFile, error) {
+	var wanted record.Commit
 	files := map[string]sentFile{}
 	if size <= 0 || size > mostSent {
 		return wanted, nil, fmt.Errorf("%d octets are no commit", size)
@@ -71,21 +73,21 @@ func readSent(size int64, from io.Reader) (Commit, map[string]sentFile, error) {
 	}
 }
 
-func verifySent(wanted Commit, files map[string]sentFile) error {
+func verifySent(wanted record.Commit, files map[string]sentFile) error {
 	if len(wanted.Files) == 0 {
 		return errors.New("nothing is to be committed")
 	}
 	for _, each := range wanted.Files {
-		if file, sent := files[each.Path]; !sent || digestOf(file.content) != each.Digest {
+		if file, sent := files[each.Path]; !sent || record.DigestOf(file.content) != each.Digest {
 			return fmt.Errorf("%s has another digest", each.Path)
 		}
 	}
 	return nil
 }
 
-// commitInPlace commits files that are sent, without any further room on the disk.
-func commitInPlace(
-	root string, wanted Commit, files map[string]sentFile, resources []boot.Resource, program Program, now func() time.Time, taken func(),
+// CommitInPlace commits files that are sent, without any further room on the disk.
+func CommitInPlace(
+	root string, wanted record.Commit, files map[string]sentFile, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
 	unlock, err := lockHot(root)
 	if err != nil {
@@ -100,24 +102,24 @@ func commitInPlace(
 	if err != nil {
 		return Result{}, err
 	}
-	wanted.Version = newVersion()
+	wanted.Version = record.NewVersion()
 	for path, file := range files {
-		file.content = withVersion(file.content, wanted.Version)
+		file.content = record.WithVersion(file.content, wanted.Version)
 		files[path] = file
 	}
-	if err := overwriteAll(good, wanted.paths(), files); err != nil {
-		return Result{}, errors.Join(err, copyBack(hot, good, wanted.paths()))
+	if err := overwriteAll(good, wanted.Paths(), files); err != nil {
+		return Result{}, errors.Join(err, copyBack(hot, good, wanted.Paths()))
 	}
-	if err := exchangeAll(good, hot, wanted.paths()); err != nil {
+	if err := exchangeAll(good, hot, wanted.Paths()); err != nil {
 		return Result{}, err
 	}
 	seconds := time.Duration(wanted.Seconds * float64(time.Second))
 	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds, taken}, now)
 	if !result.Committed {
-		err := errors.Join(exchangeAll(good, hot, wanted.paths()), copyBack(hot, good, wanted.paths()))
+		err := errors.Join(exchangeAll(good, hot, wanted.Paths()), copyBack(hot, good, wanted.Paths()))
 		return result, err
 	}
-	if err := removeOthers(hot, wanted.paths()); err != nil {
+	if err := removeOthers(hot, wanted.Paths()); err != nil {
 		return result, err
 	}
 	return result, keepInPlace(root, wanted)
@@ -125,7 +127,7 @@ func commitInPlace(
 
 // keepInPlace makes hot/ what was proven last, as keepCommitted does, without further room: the record is written over its
 // copy, both change places, and then the files are written over their copies. Where these can't be, there is no copy.
-func keepInPlace(root string, proven Commit) error {
+func keepInPlace(root string, proven record.Commit) error {
 	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
 	text, err := json.Marshal(proven)
 	if err != nil {
@@ -137,11 +139,11 @@ func keepInPlace(root string, proven Commit) error {
 	if err := overwrite(goodRecord(root), sentFile{content: text, mode: 0o644}); err != nil {
 		return err
 	}
-	if err := exchange(goodRecord(root), committedRecord(root)); err != nil {
+	if err := exchange(goodRecord(root), record.Path(root)); err != nil {
 		return err
 	}
 	err = errors.Join(
-		flushTree(filepath.Dir(committedRecord(root))), copyBack(hot, good, proven.paths()), removeOthers(good, proven.paths()),
+		flushTree(filepath.Dir(record.Path(root))), copyBack(hot, good, proven.Paths()), removeOthers(good, proven.Paths()),
 		overwrite(goodRecord(root), sentFile{content: text, mode: 0o644}),
 	)
 	if err != nil {

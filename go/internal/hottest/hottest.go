@@ -1,0 +1,198 @@
+// Package hottest makes volumes, commits and a program that loads them, for tests.
+package hottest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
+	"clawker-fw/internal/volume"
+)
+
+const (
+	Routes    = "rds/routes.json"
+	Listeners = "lds/listeners.json"
+	Added     = "policy/names.json"
+)
+
+// Resources covers every kind of proof: by version and loaded content, and by the hash of the bytes read.
+var Resources = []boot.Resource{
+	{Name: "routes", Path: Routes, Envoy: &boot.EnvoyProof{Statistics: "routes"}},
+	{Name: "names", Path: Added, Hashed: true},
+	{Name: "listeners", Path: Listeners, Envoy: &boot.EnvoyProof{Statistics: "listeners"}},
+}
+
+// Content returns a file as clawker-fw writes it. Only Envoy's files have a version.
+func Content(set, path string) string {
+	if path == Added {
+		return fmt.Sprintf(`{"names":{"%s":{}}}`, set)
+	}
+	return fmt.Sprintf(`{"resources":[{"name":"%s of set %s"}],"version_info":"0"}`, path, set)
+}
+
+// Set returns a commit of files in the given order, with the live digest of each resource.
+func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
+	wanted, files := record.Commit{Version: record.Unversioned, Live: map[string]string{}, Seconds: 5}, filetest.Tree{}
+	for _, path := range paths {
+		files[path] = Content(name, path)
+		wanted.Files = append(wanted.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(files[path]))})
+		for _, resource := range Resources {
+			if resource.Path == path {
+				wanted.Live[resource.Name] = record.DigestOf([]byte(files[path]))
+			}
+		}
+	}
+	return wanted, files
+}
+
+func WriteRecord(t *testing.T, path string, commit record.Commit) {
+	t.Helper()
+	text, err := json.Marshal(commit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := volume.WriteFile(path, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// NewVolume returns a volume in which set 1 of the routes and listeners is live.
+func NewVolume(t *testing.T) (string, filetest.Tree) {
+	t.Helper()
+	root := t.TempDir()
+	wanted, files := Set("1", Routes, Listeners)
+	filetest.Write(t, filepath.Join(root, "hot"), files)
+	WriteRecord(t, record.Path(root), wanted)
+	return root, files
+}
+
+// Reader is a program that loads hot/ whenever it is asked. It can reject, ignore or hang at certain contents.
+type Reader struct {
+	hot     string
+	Refuses []string
+	Ignores []string
+	Hangs   []string
+	Deaf    func(asked int) bool // whether a question, by its number, is not answered
+	Slow    int                  // so many questions are answered without a look at the files
+	Broken  error
+	Asked   int
+	seen    filetest.Tree
+	Taken   filetest.Tree
+	Refused map[string]int
+	Looked  []filetest.Tree
+	Known   serving.Evidence
+}
+
+func NewReader(t *testing.T, root string) *Reader {
+	t.Helper()
+	return StartReader(root)
+}
+
+func StartReader(root string) *Reader {
+	program := &Reader{
+		hot: filepath.Join(root, "hot"), seen: filetest.Tree{}, Taken: filetest.Tree{}, Refused: map[string]int{},
+		Known: serving.Evidence{"listeners": {State: "now", Digest: "digest"}},
+	}
+	program.look()
+	return program
+}
+
+// Clock advances only by one second with each request to the program, answered or not.
+func (r *Reader) Clock() time.Time { return time.Unix(int64(r.Asked), 0) }
+
+// answers loads changed files, and reports whether the program answers this request.
+func (r *Reader) answers() error {
+	r.Asked++
+	if r.Deaf != nil && r.Deaf(r.Asked) {
+		return errors.New("no answer")
+	}
+	if r.Asked > r.Slow && r.Broken == nil {
+		r.look()
+	}
+	return r.Broken
+}
+
+func (r *Reader) look() {
+	now := filetest.Tree{}
+	for _, resource := range Resources {
+		text, err := os.ReadFile(filepath.Join(r.hot, resource.Path))
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(r.Taken, resource.Name)
+			continue
+		}
+		if err != nil {
+			panic(err)
+		}
+		now[resource.Path] = string(text)
+		plain := string(record.WithVersion(text, record.Unversioned))
+		switch {
+		case r.seen[resource.Path] == string(text), slices.Contains(r.Ignores, plain):
+		case slices.Contains(r.Hangs, plain):
+			r.Broken = errors.New("no answer any more")
+		case slices.Contains(r.Refuses, plain):
+			r.Refused[resource.Name]++
+		default:
+			r.Taken[resource.Name] = string(text)
+		}
+	}
+	r.seen = now
+	r.Looked = append(r.Looked, now)
+}
+
+func (r *Reader) Build() (string, error) { return "reader", r.Broken }
+
+func (r *Reader) Live(resources []boot.Resource) (map[string]string, error) {
+	if err := r.answers(); err != nil {
+		return nil, err
+	}
+	live := map[string]string{}
+	for _, resource := range resources {
+		if text, there := r.Taken[resource.Name]; there {
+			live[resource.Name] = record.DigestOf([]byte(text))
+		}
+	}
+	return live, nil
+}
+
+func (r *Reader) Evidence() serving.Evidence { return r.Known }
+
+func (r *Reader) Versions(resources []boot.Resource) (map[string]string, error) {
+	if err := r.answers(); err != nil {
+		return nil, err
+	}
+	versions := map[string]string{}
+	for _, resource := range resources {
+		if resource.Envoy != nil {
+			versions[resource.Name] = record.VersionOf([]byte(r.Taken[resource.Name]))
+		}
+	}
+	return versions, nil
+}
+
+func (r *Reader) Rejections([]boot.Resource) (map[string]int, error) {
+	if err := r.answers(); err != nil {
+		return nil, err
+	}
+	return maps.Clone(r.Refused), nil
+}
+
+func (r *Reader) Reason() string { return "rejected by the test" }
+
+func (r *Reader) Telemetry() (serving.Telemetry, error) { return serving.Telemetry{}, r.Broken }
+
+func (r *Reader) Serves() error { return r.Broken }
+
+func (r *Reader) Suppressed() (serving.Suppressed, error) { return serving.Suppressed{}, r.Broken }
+
+func (r *Reader) Connections() (int, error) { return len(r.seen), r.Broken }
