@@ -1,7 +1,7 @@
 """What `fwctl` has read of the programs in containers, so that it need not read it again.
 
 An Envoy with thousands of rules takes half a second to print what it has loaded, and printing is not serving. So
-`fwctl` says with each digest in which state of the program it was read (go/cmd/fwctl/sibling.go), is told so the
+`fwctl` says with each digest in which state of the program it was read (go/internal/serving), is told so the
 next time, and reads only what has changed since. It is kept in this process alone, where nobody else can write.
 """
 

@@ -10,7 +10,7 @@ from clawker_fw.model import File
 ROOT = (0, 0)
 
 READERS = (65532, 65532)
-"""The owner of secrets, and the group that a sibling's program is in (`readers` in `go/cmd/fwctl/users.go`)."""
+"""The owner of secrets, and the group that a sibling's program is in (`Readers` in `go/internal/users`)."""
 
 _READ_BY_ALL = 0o004
 

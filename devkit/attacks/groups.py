@@ -86,8 +86,8 @@ GROUPS = (
             f"{_ENFORCEMENT}test_the_world_is_reached_though_a_private_address_is_offered_too",
             f"{_ENFORCEMENT}test_a_name_that_changes_between_check_and_connect",
             f"{_ENFORCEMENT}test_nothing_else_listens",
-            "go/cmd/fwctl/network_test.go::TestGuardedSource",
-            "go/cmd/fwctl/network_test.go::TestExemptSource",
+            "go/internal/kernel/network_test.go::TestGuardedSource",
+            "go/internal/kernel/network_test.go::TestExemptSource",
         ),
     ),
     Group(
@@ -141,8 +141,8 @@ GROUPS = (
         PACKETS,
         (
             f"{_ENFORCEMENT}test_no_ping_arrives",
-            "go/cmd/fwctl/limits_test.go::TestOnlyTCPIsTracked",
-            "go/cmd/fwctl/limits_test.go::TestSixIsDropped",
+            "go/internal/kernel/limits_test.go::TestOnlyTCPIsTracked",
+            "go/internal/kernel/limits_test.go::TestSixIsDropped",
         ),
     ),
     Group(
@@ -158,7 +158,7 @@ GROUPS = (
             f"{_ENFORCEMENT}test_a_forger_takes_an_address_over_unseen",
             "tests/engine/test_verdict.py::test_a_spoofer_can_accuse_nobody",
             "tests/engine/test_watch.py::test_an_agent_at_an_address_of_ours_is_taken_off",
-            "go/cmd/fwctl/holders_test.go::TestOthersWhoHaveOurAddress",
+            "go/internal/arp/holders_test.go::TestOthersWhoHaveOurAddress",
         ),
         {
             "With `NET_RAW`, the address of a sibling, taken over from a neighbour": "Agents share an Ethernet "
@@ -183,8 +183,8 @@ GROUPS = (
             "tests/attack/test_evidence.py::test_many_requests_on_each_connection",
             "tests/attack/test_evidence.py::test_every_refusal_is_told_of",
             "tests/attack/test_evidence.py::test_a_flood_of_long_requests_is_told_of",
-            "go/cmd/fwctl/limits_test.go::TestHalfClosedConnectionsCount",
-            "go/cmd/fwctl/journal_test.go::TestAReaderThatStalls",
+            "go/internal/kernel/limits_test.go::TestHalfClosedConnectionsCount",
+            "go/internal/refusals/journal_test.go::TestAReaderThatStalls",
             "go/internal/policy/record_test.go::TestAReaderThatStalls",
             "tests/attack/test_lookups.py::test_one_agent_s_lookups_are_in_nobody_else_s_way",
             "tests/attack/test_lookups.py::test_names_of_exact_rules_within_a_subtree",
@@ -227,7 +227,7 @@ GROUPS = (
             "tests/engine/test_commit.py::test_a_resolver_without_anything_proven_does_not_start",
             "tests/engine/test_settings.py::test_an_emptied_file_cuts_nobody",
             "tests/engine/test_bad_days.py::test_a_rule_is_taken_away_while_the_disk_is_full",
-            "go/cmd/fwctl/good_test.go::TestStartGoodFailsClosed",
+            "go/internal/hot/good_test.go::TestStartGoodFailsClosed",
         ),
     ),
     Group(

@@ -27,7 +27,7 @@ NEAR = b"a.near.test"
 
 SLOW_SECONDS = 2.5
 OF_A_RULE, QUERIES = 12, 3
-"""Lookups of one share of agents below one rule at once, and queries of each (`go/cmd/fwctl/forwarder.go`)."""
+"""Lookups of one share of agents below one rule at once, and queries of each (`go/internal/lookups`)."""
 
 STOPPED_SECONDS = 5.0
 """Within so many seconds after an attack, its last lookup begins."""

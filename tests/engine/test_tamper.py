@@ -28,7 +28,7 @@ from devkit.waiting import until
 
 ENVOY, COREDNS = "envoy", "coredns"
 LONG_TO_READ = 2 << 20
-"""The size of a file from which on a quick look leaves out what Envoy has loaded of it (go/cmd/fwctl/probe.go)."""
+"""The size of a file from which on a quick look leaves out what Envoy has loaded of it (go/internal/probe)."""
 Finding = tuple[str, str, str, str, str]
 ANEW = {"create", "replace", "recreate-networks"}
 

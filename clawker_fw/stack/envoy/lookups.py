@@ -45,7 +45,7 @@ NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
 _LOOKING_UP, _LOOKED_UP_AGAIN = "looking_up", "lookup.clawker-fw.invalid"
-"""The cluster and the name with which Envoy shows that it can look names up (envoy.go, forwarder.go)."""
+"""The cluster and the name with which Envoy shows that it can look names up (`go/internal/{serving,lookups}`)."""
 
 _AGAIN = "0.5s"
 

@@ -16,10 +16,16 @@ import (
 	"strings"
 	"time"
 
+	"clawker-fw/internal/arp"
+	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
+	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/lookups"
+	"clawker-fw/internal/probe"
+	"clawker-fw/internal/refusals"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/start"
 )
 
 // root is the sibling's volume. fwctl reads and writes files only below it.
@@ -63,14 +69,14 @@ func run(arguments []string) error {
 		return fmt.Errorf("no verb given\n%s", usage)
 	}
 	verb, rest := arguments[0], arguments[1:]
-	if verb == forwardVerb {
-		return lookups.Forward(rest, given())
+	if verb == start.ForwardVerb {
+		return lookups.Forward(rest, start.GivenSockets())
 	}
 	if verb == "attempts" { // in an agent's container, which is no sibling
-		return attempts(root, os.Stdout)
+		return attempts.Do(root, os.Stdout)
 	}
 	if verb == "requirements" { // in a container that is neither
-		return answer(requirements())
+		return answer(kernel.CheckRequirements())
 	}
 	sibling, err := boot.Read(root)
 	if err != nil {
@@ -81,18 +87,22 @@ func run(arguments []string) error {
 		if len(rest) < 2 || rest[0] != "--" {
 			return fmt.Errorf("serve needs `--` and a program to execute")
 		}
-		return serve(root, sibling, rest[1:])
-	case keepVerb:
-		return keep(root, sibling)
-	case recordVerb:
-		return recordRefusals(root, sibling, os.NewFile(companionSocket, "refusals"), os.NewFile(companionSocket+1, "lines"), os.Stdout)
+		return start.Serve(root, sibling, rest[1:])
+	case start.KeepVerb:
+		return start.Keep(root, sibling)
+	case start.RecordVerb:
+		given := start.GivenSockets()
+		if len(given) != 2 {
+			return fmt.Errorf("%s needs the two sockets that its keeper gives it", start.RecordVerb)
+		}
+		return refusals.Record(root, sibling, given[0], given[1], os.Stdout)
 	case "probe":
 		known, err := readEvidence(rest)
 		if err != nil {
 			return err
 		}
-		return answer(probe(root, sibling, serving.Of(sibling, known), Thoroughness{
-			envoy: !slices.Contains(rest, "without-envoy"), quick: slices.Contains(rest, "quick"),
+		return answer(probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
+			Envoy: !slices.Contains(rest, "without-envoy"), Quick: slices.Contains(rest, "quick"),
 		}))
 	case "suppressed":
 		return answerUnless(serving.Of(sibling, nil).Suppressed())
@@ -100,32 +110,32 @@ func run(arguments []string) error {
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
 		}
-		return answerUnless(lookup(sibling.Tables, &net.Resolver{PreferGo: true}, rest[0]))
+		return answerUnless(attempts.Resolve(sibling.Tables, &net.Resolver{PreferGo: true}, rest[0]))
 	case "see":
 		if len(rest) != 1 {
 			return fmt.Errorf("see needs exactly one argument: an address and ports, as JSON")
 		}
-		return answerUnless(see(rest[0]))
+		return answerUnless(attempts.See(rest[0]))
 	case "try":
-		return answerUnless(try(sibling, rest))
+		return answerUnless(attempts.Try(sibling, rest))
 	case "health":
-		return health(root, sibling, serving.Of(sibling, nil))
+		return probe.Health(root, sibling, serving.Of(sibling, nil))
 	case "commit":
 		began := time.Now()
 		taken := func() { tellTaken(time.Since(began)) }
 		return answerUnless(hot.Commit(root, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
 	case hot.CommitInPlaceVerb:
 		return answerInPlace(rest, sibling)
-	case endVerb:
+	case start.EndVerb:
 		return hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
 	case "claim":
 		announce, err := seconds(rest)
 		if err != nil {
 			return err
 		}
-		return claim(root, sibling, announce)
+		return arp.Claim(root, sibling, announce)
 	case "release":
-		return release(root, sibling)
+		return arp.Release(root, sibling)
 	case "drain":
 		limit, err := seconds(rest)
 		if err != nil {

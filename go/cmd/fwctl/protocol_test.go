@@ -8,7 +8,10 @@ import (
 	"reflect"
 	"testing"
 
+	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/hot"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/probe"
 	"clawker-fw/internal/serving"
 )
 
@@ -28,13 +31,13 @@ func TestProtocol(t *testing.T) {
 	if err := json.Unmarshal(content, &described); err != nil {
 		t.Fatal(err)
 	}
-	if described.Protocol != protocol {
-		t.Errorf("protocol %d is described, not %d", described.Protocol, protocol)
+	if described.Protocol != probe.Protocol {
+		t.Errorf("protocol %d is described, not %d", described.Protocol, probe.Protocol)
 	}
 	printed := map[string][]any{
-		"probe": {&Report{}}, "suppressed": {&serving.Suppressed{}}, "lookup": {&Lookup{}}, "see": {&Seen{}}, "try": {&Trial{}},
+		"probe": {&probe.Report{}}, "suppressed": {&serving.Suppressed{}}, "lookup": {&attempts.Lookup{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
 		"commit": {&hot.Taken{}, &hot.Result{}}, "commit-in-place": {&hot.Taken{}, &hot.Result{}}, "claim": nil, "release": nil, "drain": {&serving.Draining{}},
-		"requirements": {&Requirements{}}, "attempts": {&Outcome{}},
+		"requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
 	}
 	for verb, answers := range printed {
 		said, there := described.Verbs[verb]

@@ -175,9 +175,7 @@ func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) e
 	sibling.Settings["arp_ignore"] = 0 // for the blocks
 	asAgent = Moved(t, "agents-end", AgentNet, append(limits.Except, Agent, OtherAgent)...)
 	Settle(t)
-	if err := shape(sibling); err != nil {
-		t.Fatal(err)
-	}
+	Must(t, shape(sibling))
 	return asAgent
 }
 
@@ -368,4 +366,12 @@ func Silence(t *testing.T, names ...string) {
 // netOf returns a prefix in the form of netlink.
 func netOf(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
+}
+
+// Must ends a test in which something has failed that it builds on.
+func Must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -63,7 +63,7 @@ type Suppressed struct {
 	Refusals uint64 `json:"refusals"`
 }
 
-// Of returns the interface to the serving process, of which this much is known.
+// Of returns the program of a sibling, of which this much is known.
 func Of(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
 		return NewEnvoy(AdminSocket, known)

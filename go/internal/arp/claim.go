@@ -1,0 +1,174 @@
+// Package arp takes, announces and gives up addresses that the engine does not know, and finds others who have ours.
+package arp
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/volume"
+)
+
+const announceEvery = 100 * time.Millisecond
+
+// ClaimRecord returns the path of a file that exists while this container holds the service address. After a
+// restart the network namespace is new and the engine does not know that address, so serve takes it again.
+func ClaimRecord(root string) string { return filepath.Join(root, "state", "claimed") }
+
+func Claimed(root string) bool {
+	_, err := os.Stat(ClaimRecord(root))
+	return err == nil
+}
+
+// Claim takes the service address and announces it. It repeats this for the duration `announce`, because a neighbour
+// entry that has just changed is locked against change for a second.
+//
+// A claim without an interface for the address leaves no record, because serve could never start again with one.
+func Claim(root string, sibling boot.Sibling, announce time.Duration) error {
+	link, err := serviceLink(sibling)
+	if err != nil {
+		return err
+	}
+	if err := volume.WriteFile(ClaimRecord(root), []byte("service address\n")); err != nil {
+		return err
+	}
+	if err := kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
+		return err
+	}
+	for end := time.Now().Add(announce); ; time.Sleep(announceEvery) {
+		if err := announceAddress(link, *sibling.Service, askedBeside(sibling, *sibling.Service)); err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return nil
+		}
+	}
+}
+
+// AnnounceOwn takes the service address again if it was claimed, and announces every address that the engine does not
+// know. Since release 28 the engine gives a container a new hardware address at each start, but announces only the
+// addresses that it assigned itself. Neighbours would use the old hardware address for half a minute.
+func AnnounceOwn(root string, sibling boot.Sibling) error {
+	own := sibling.Addresses
+	if Claimed(root) {
+		link, err := serviceLink(sibling)
+		if err != nil {
+			return err
+		}
+		if err := kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
+			return err
+		}
+		own = append(slices.Clone(own), *sibling.Service)
+	}
+	for _, address := range own {
+		link, err := kernel.LinkHolding(address.Address)
+		if err != nil {
+			return err
+		}
+		if err := announceAddress(link, address, askedBeside(sibling, address)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func serviceLink(sibling boot.Sibling) (netlink.Link, error) {
+	if sibling.Service == nil {
+		return nil, fmt.Errorf("the %s sibling has no service address", sibling.Name)
+	}
+	return kernel.LinkIn(sibling.Service.Subnet)
+}
+
+// Release moves the service address to the loopback interface with host scope. The container still answers queries
+// that agents send to its hardware address, so none is lost. With arp_ignore=3 it no longer answers ARP requests for
+// the address, so no agent resolves the address to this container again.
+func Release(root string, sibling boot.Sibling) error {
+	if sibling.Service == nil {
+		return fmt.Errorf("the %s sibling has no service address", sibling.Name)
+	}
+	if err := os.Remove(ClaimRecord(root)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	link, err := kernel.LinkHolding(sibling.Service.Address)
+	if errors.Is(err, kernel.ErrNoInterface) {
+		return nil // not held: nothing to release
+	}
+	if err != nil {
+		return err
+	}
+	loopback, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := kernel.AddAddress(loopback, sibling.Service.Address, netlink.SCOPE_HOST); err != nil {
+		return err
+	}
+	return netlink.AddrDel(link, &netlink.Addr{IPNet: kernel.IPNet(netip.PrefixFrom(sibling.Service.Address, 32))})
+}
+
+// announceAddress broadcasts two ARP requests with the address as their sender. The first is gratuitous: the address is
+// its target as well (RFC 5944, section 4.6), and a neighbour takes it at once. A host with `drop_gratuitous_arp`, whose
+// containers inherit that, ignores it, and can't ignore the second, which asks for another address: whoever uses the
+// sender's address reads there where it is, and whoever has the address that is asked for learns it (RFC 826).
+func announceAddress(link netlink.Link, address boot.Address, asked netip.Addr) error {
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // it only sends
+	if err != nil {
+		return fmt.Errorf("announcing %s: %w", address.Address, err)
+	}
+	defer unix.Close(socket)
+	for _, target := range []netip.Addr{address.Address, asked} {
+		frame := arpRequest(link.Attrs().HardwareAddr, address.Address, target)
+		if err := broadcast(socket, link.Attrs().Index, frame); err != nil {
+			return fmt.Errorf("announcing %s: %w", address.Address, err)
+		}
+	}
+	return nil
+}
+
+// askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
+// know our sources on the way out, or our own first address, where nobody in particular has to.
+func askedBeside(sibling boot.Sibling, address boot.Address) netip.Addr {
+	for _, each := range sibling.Interfaces {
+		if each.Subnet == address.Subnet && each.Gateway != nil {
+			return *each.Gateway
+		}
+		if each.Subnet == address.Subnet {
+			return each.Address
+		}
+	}
+	return address.Address
+}
+
+func broadcast(socket, link int, frame []byte) error {
+	return unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{
+		Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link, Halen: 6,
+		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+	})
+}
+
+// arpRequest returns an Ethernet frame: a header (14 bytes) and an ARP packet for IPv4 (28 bytes; RFC 826).
+func arpRequest(hardware []byte, sender, target netip.Addr) []byte {
+	frame := make([]byte, 0, arpLength)
+	frame = append(frame, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
+	frame = append(frame, hardware...)
+	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
+	frame = binary.BigEndian.AppendUint16(frame, 1)             // hardware type: Ethernet
+	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_IP) // protocol type: IPv4
+	frame = append(frame, 6, 4, 0, 1)                           // lengths; operation 1: request
+	frame = append(frame, hardware...)
+	frame = append(frame, sender.AsSlice()...)
+	frame = append(frame, 0, 0, 0, 0, 0, 0)
+	return append(frame, target.AsSlice()...)
+}
+
+func networkOrder(value uint16) uint16 { return value<<8 | value>>8 }

@@ -1,0 +1,208 @@
+package arp
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/nettest"
+)
+
+// A gratuitous ARP request is a broadcast with the address as both sender and target.
+func TestGratuitousARP(t *testing.T) {
+	frame := arpRequest([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, nettest.Service, nettest.Service)
+
+	wanted := strings.Join([]string{
+		"ffffffffffff", "02420ad50835", "0806", // Ethernet: to everyone, from us, ARP
+		"0001", "0800", "06", "04", "0001", // Ethernet and IPv4 addresses, a request
+		"02420ad50835", "0ad50835", // the sender
+		"000000000000", "0ad50835", // the target
+	}, "")
+	if found := hex.EncodeToString(frame); found != wanted {
+		t.Errorf("got %s, expected %s", found, wanted)
+	}
+}
+
+// A claim adds the address to the interface on the agent network, announces it there, and is recorded.
+func TestClaim(t *testing.T) {
+	nettest.InNetwork(t)
+	root := t.TempDir()
+	hear := nettest.ListenForARP(t, "agents-end")
+
+	if err := Claim(root, nettest.NewResolver(), 0); err != nil {
+		t.Fatal(err)
+	}
+
+	nettest.ExpectHolders(t, "agents")
+	for _, target := range []netip.Addr{nettest.Service, nettest.OnAgents} {
+		if wanted := arpRequest(nettest.Link(t, "agents").Attrs().HardwareAddr, nettest.Service, target); !bytes.Equal(hear(), wanted) {
+			t.Errorf("what was announced is not the address, with a request for %s", target)
+		}
+	}
+	if !Claimed(root) {
+		t.Error("it is not recorded")
+	}
+	if !slices.Contains(kernel.Addresses(), nettest.Service.String()) {
+		t.Errorf("others can find %v", kernel.Addresses())
+	}
+}
+
+// Agents learn who has the service address now, whether or not they take what nobody has asked for. So does a gateway that
+// has never heard of an address.
+func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
+	for _, drops := range []string{"0", "1"} {
+		nettest.InNetwork(t)
+		asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
+		asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
+		nettest.Settle(t)
+		own := map[string]net.HardwareAddr{}
+		for _, name := range []string{"agents", "egress"} {
+			own[name] = nettest.Link(t, name).Attrs().HardwareAddr
+		}
+		drop := func() {
+			if err := os.WriteFile(filepath.Join(kernel.SystemSettings, "net/ipv4/conf/all/drop_gratuitous_arp"), []byte(drops), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asAgent(func() {
+			drop()
+			before := netlink.Neigh{
+				LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, IP: nettest.Service.AsSlice(),
+				HardwareAddr: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}, State: netlink.NUD_REACHABLE,
+			}
+			if err := netlink.NeighSet(&before); err != nil {
+				t.Fatal(err)
+			}
+		})
+		asGateway(drop)
+		sibling := nettest.NewResolver()
+		nettest.Must(t, kernel.Shape(nettest.NewSibling()))
+		sibling.Addresses = nettest.NewSibling().Addresses
+
+		root := t.TempDir()
+		if err := Claim(root, sibling, 1250*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if err := AnnounceOwn(root, sibling); err != nil {
+			t.Fatal(err)
+		}
+
+		expect := func(name string, address netip.Addr) {
+			t.Helper()
+			found, err := netlink.NeighList(nettest.Link(t, name+"-end").Attrs().Index, unix.AF_INET)
+			if err != nil || !slices.ContainsFunc(found, func(each netlink.Neigh) bool {
+				return each.IP.Equal(address.AsSlice()) && bytes.Equal(each.HardwareAddr, own[name])
+			}) {
+				t.Errorf("with drop_gratuitous_arp=%s, %s is not at %s, but %v (%v)", drops, address, own[name], found, err)
+			}
+		}
+		asAgent(func() { expect("agents", nettest.Service) })
+		asGateway(func() { expect("egress", nettest.Guarded); expect("egress", nettest.Exempt) })
+	}
+}
+
+// A repeated claim changes nothing.
+func TestClaimIsIdempotent(t *testing.T) {
+	nettest.InNetwork(t)
+	root := t.TempDir()
+	for range 2 {
+		if err := Claim(root, nettest.NewResolver(), 0); err != nil {
+			t.Fatal(err)
+		}
+		nettest.ExpectHolders(t, "agents")
+	}
+}
+
+// A claim without an interface is an error and leaves no record, with which the container would never start again.
+func TestClaimThatFails(t *testing.T) {
+	nettest.InNetwork(t)
+	elsewhere := boot.Address{Address: netip.MustParseAddr("10.215.0.53"), Subnet: netip.MustParsePrefix("10.215.0.0/24")}
+	for _, sibling := range []boot.Sibling{nettest.NewSibling(), {Name: "coredns", Service: &elsewhere}} {
+		root := t.TempDir()
+
+		if err := Claim(root, sibling, 0); err == nil {
+			t.Errorf("%s has claimed an address", sibling.Name)
+		}
+
+		filetest.ExpectAbsent(t, root, "state")
+	}
+}
+
+// A released address is on the loopback interface, where ARP does not find it, and its record is removed.
+func TestRelease(t *testing.T) {
+	nettest.InNetwork(t)
+	root := t.TempDir()
+	if err := Claim(root, nettest.NewResolver(), 0); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 {
+		if err := Release(root, nettest.NewResolver()); err != nil {
+			t.Fatal(err)
+		}
+		nettest.ExpectHolders(t, "lo host")
+	}
+
+	if Claimed(root) {
+		t.Error("it is still recorded")
+	}
+	if slices.Contains(kernel.Addresses(), nettest.Service.String()) {
+		t.Errorf("others can find %v", kernel.Addresses())
+	}
+	if found, err := kernel.LinkHolding(nettest.Service); !errors.Is(err, kernel.ErrNoInterface) {
+		t.Errorf("got %v, %v", found, err)
+	}
+}
+
+// An address that was released can be claimed and released again.
+func TestClaimAfterRelease(t *testing.T) {
+	nettest.InNetwork(t)
+	root := t.TempDir()
+	for range 2 {
+		if err := Claim(root, nettest.NewResolver(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(kernel.Addresses(), nettest.Service.String()) {
+			t.Errorf("others can find %v", kernel.Addresses())
+		}
+		if err := Release(root, nettest.NewResolver()); err != nil {
+			t.Fatal(err)
+		}
+		nettest.ExpectHolders(t, "lo host")
+	}
+}
+
+// A release without the address held changes no interface, but still removes a record.
+func TestReleaseOfNothing(t *testing.T) {
+	nettest.InNetwork(t)
+	root := t.TempDir()
+	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
+
+	if err := Release(root, nettest.NewResolver()); err != nil {
+		t.Fatal(err)
+	}
+
+	nettest.ExpectHolders(t)
+	filetest.ExpectAbsent(t, root, filepath.Join("state", "claimed"))
+}
+
+// A sibling without a service address has none to release.
+func TestReleaseWithoutService(t *testing.T) {
+	if err := Release(t.TempDir(), boot.Sibling{Name: "envoy"}); err == nil {
+		t.Error("it has released an address")
+	}
+}

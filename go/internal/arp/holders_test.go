@@ -1,0 +1,78 @@
+package arp
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
+)
+
+// answerARP lets the other end of a link answer the next ARP request for an address.
+func answerARP(t *testing.T, name string) {
+	t.Helper()
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := nettest.Link(t, name).Attrs().Index
+	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
+	if err := unix.Bind(socket, here); err != nil {
+		t.Fatal(err)
+	}
+	hardware := nettest.Link(t, name).Attrs().HardwareAddr
+	go func() {
+		defer unix.Close(socket)
+		request := make([]byte, 128)
+		if _, err := unix.Read(socket, request); err != nil {
+			return
+		}
+		reply := slices.Clone(request[:arpLength])
+		binary.BigEndian.PutUint16(reply[arpOperation:], arpReply)
+		copy(reply[arpSender:], hardware)
+		copy(reply[arpSender+6:], request[arpSender+16:arpSender+20])
+		_ = broadcast(socket, index, reply)
+	}()
+}
+
+// Another host that answers ARP for one of our addresses is found, with its hardware address.
+func TestOthersWhoHaveOurAddress(t *testing.T) {
+	nettest.InNetwork(t)
+	nettest.Silence(t, "agents-end", "egress-end")
+	wanted := nettest.OnAgents.String() + " " + nettest.Link(t, "agents-end").Attrs().HardwareAddr.String()
+	found := []string{}
+	// On a busy machine the answer may be too late for one probe.
+	for try := 0; try < 20 && len(found) == 0; try++ {
+		answerARP(t, "agents-end")
+		asked, err := AskForOthers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = asked.Answers()
+	}
+
+	if !slices.Equal(found, []string{wanted}) {
+		t.Errorf("found %q, expected %q", found, wanted)
+	}
+}
+
+// Without another holder none is found, and the probes change no ARP cache.
+func TestNobodyElseHasOurAddress(t *testing.T) {
+	nettest.InNetwork(t)
+	nettest.Silence(t, "agents-end", "egress-end")
+	hear := nettest.ListenForARP(t, "agents-end")
+
+	asked, err := AskForOthers()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if found := asked.Answers(); found == nil || len(found) > 0 {
+		t.Errorf("found %#v", found)
+	}
+	if frame := hear(); !slices.Equal(frame[arpSender+6:arpSender+10], []byte{0, 0, 0, 0}) {
+		t.Errorf("the question claims the address: % x", frame)
+	}
+}

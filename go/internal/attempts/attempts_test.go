@@ -1,0 +1,112 @@
+package attempts
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func perform(t *testing.T, wanted []Attempt) map[string]string {
+	t.Helper()
+	root := t.TempDir()
+	content, _ := json.Marshal(wanted)
+	if err := os.MkdirAll(filepath.Join(root, "boot"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "boot", "attempts.json"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	if err := Do(root, &output); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for decoder := json.NewDecoder(&output); decoder.More(); {
+		var each Outcome
+		if err := decoder.Decode(&each); err != nil {
+			t.Fatal(err)
+		}
+		found[each.ID] = each.Outcome
+	}
+	return found
+}
+
+func TestAttempts(t *testing.T) {
+	there := answering(t, func(connection net.Conn) {
+		buffer := make([]byte, 64)
+		size, _ := connection.Read(buffer)
+		if bytes.HasPrefix(buffer[:size], []byte("GET")) {
+			connection.Write([]byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"))
+		}
+	}).String()
+	found := perform(t, []Attempt{
+		{ID: "open", Kind: "connect", Network: "tcp", Address: there},
+		{ID: "shut", Kind: "connect", Network: "tcp", Address: "127.0.0.1:1"},
+		{ID: "http", Kind: "send", Network: "tcp", Address: there, Text: "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},
+		{ID: "other", Kind: "send", Network: "tcp", Address: there, Text: "SSH-2.0-x\r\n"},
+		{ID: "tls", Kind: "tls", Network: "tcp", Address: there, Name: "a.test"},
+		{ID: "ask", Kind: "ask", Network: "tcp", Address: there, Name: "a.test.", Type: 1, Class: 1},
+		{ID: "datagram", Kind: "datagram", Network: "udp", Address: "127.0.0.1:1", Text: "x"},
+	})
+	for id, want := range map[string]string{
+		"open": "connected", "shut": "connection refused", "http": "HTTP 403", "other": "closed without an answer",
+		"tls": "closed without an answer", "ask": "closed without an answer", "datagram": "connection refused",
+	} {
+		if found[id] != want {
+			t.Errorf("%s: %q, not %q", id, found[id], want)
+		}
+	}
+}
+
+// An alert is Envoy's refusal, and anything else in TLS is from a host.
+func TestAttemptsAtTLS(t *testing.T) {
+	for want, answer := range map[string][]byte{
+		"access denied":   {21, 3, 3, 0, 2, 2, byte(accessDenied)},
+		"a host answered": {21, 3, 3, 0, 2, 2, 40},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer connection.Close()
+			connection.Read(make([]byte, 4096))
+			connection.Write(answer)
+		}()
+		attempt := Attempt{ID: "tls", Kind: "tls", Network: "tcp", Address: listener.Addr().String(), Name: "a.test"}
+		if found := perform(t, []Attempt{attempt})["tls"]; found != want {
+			t.Errorf("%q, not %q", found, want)
+		}
+	}
+}
+
+func TestAnUnknownKindOfAttemptIsAnError(t *testing.T) {
+	root := t.TempDir()
+	os.MkdirAll(filepath.Join(root, "boot"), 0o755)
+	os.WriteFile(filepath.Join(root, "boot", "attempts.json"), []byte(`[{"id": "1", "kind": "dance"}]`), 0o644)
+	if err := Do(root, &bytes.Buffer{}); err == nil {
+		t.Error("it should be refused")
+	}
+}
+
+func TestGateways(t *testing.T) {
+	routes := "Iface Destination Gateway Flags\neth0 00000000 0100630A 0003\neth0 0000630A 00000000 0001\n"
+	if found := gatewaysIn(routes); len(found) != 1 || found[0] != "10.99.0.1" {
+		t.Errorf("%v", found)
+	}
+	neighbours := "IP address HW type Flags HW address Mask Device\n" +
+		"10.99.0.1 0x1 0x0 00:00:00:00:00:00 * eth0\n10.99.0.2 0x1 0x2 02:42:0a:63:00:02 * eth0\n"
+	for address, want := range map[string]bool{"10.99.0.1": false, "10.99.0.2": true, "10.99.0.3": false} {
+		if answersIn(neighbours, address) != want {
+			t.Errorf("%s: not %v", address, want)
+		}
+	}
+}

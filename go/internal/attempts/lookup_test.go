@@ -1,0 +1,126 @@
+package attempts
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/nettest"
+)
+
+// resolverAt returns a resolver that asks one server, whatever the machine's files say.
+func resolverAt(server string) *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "udp", server)
+	}}
+}
+
+// saying answers every query for an A record of a name with addresses, and denies that any other name exists.
+func saying(name string, addresses ...string) dnstest.Replies {
+	return func(query dnsmessage.Message) [][]byte {
+		question := query.Questions[0]
+		if question.Name.String() != name || question.Type != dnsmessage.TypeA {
+			return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeNameError)}
+		}
+		reply := dnsmessage.Message{
+			Header: dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true}, Questions: query.Questions,
+		}
+		for _, address := range addresses {
+			reply.Answers = append(reply.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
+				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(address).As4()},
+			})
+		}
+		packed, err := reply.Pack()
+		if err != nil {
+			panic(err)
+		}
+		return [][]byte{packed}
+	}
+}
+
+// A lookup reports all addresses of the name itself, in order and once each, and no name of a search domain.
+func TestLookup(t *testing.T) {
+	server := resolverAt(dnstest.ServeDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
+
+	found, err := Resolve(nil, server, "a.test")
+
+	if err != nil || found.Error != "" || len(found.Addresses) != 2 {
+		t.Fatalf("got %+v, %v", found, err)
+	}
+	if first, second := found.Addresses[0], found.Addresses[1]; first.Address != nettest.World ||
+		second.Address != netip.MustParseAddr("198.51.100.9") || first.Closed == nil {
+		t.Errorf("got %+v", found)
+	}
+	if found, err = Resolve(nil, server, "a"); err != nil || len(found.Addresses) > 0 {
+		t.Errorf("got %+v, %v", found, err)
+	}
+}
+
+// An address is taken as it is: nobody is asked.
+func TestLookupOfAnAddress(t *testing.T) {
+	found, err := Resolve(nil, resolverAt("127.0.0.1:9"), "198.51.100.7")
+	if err != nil || found.Error != "" || len(found.Addresses) != 1 || found.Addresses[0].Address != nettest.World {
+		t.Errorf("got %+v, %v", found, err)
+	}
+}
+
+// A name without an address is reported with the reason, which does not name the resolver.
+func TestLookupOfNothing(t *testing.T) {
+	nobody := dnstest.ServeDNS(t, "udp", saying("a.test."))
+	broken := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeServerFailure)}
+	})
+	for server, wanted := range map[string]string{
+		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
+	} {
+		for _, name := range []string{"a.test", "b.test"} {
+			found, err := Resolve(nil, resolverAt(server), name)
+			if err != nil || found.Addresses == nil || len(found.Addresses) > 0 || found.Error != wanted {
+				t.Errorf("%s: got %+v, %v", name, found, err)
+			}
+		}
+	}
+}
+
+// The kernel says which sources may reach an address: the world both, private addresses only the exempt one, and
+// loopback, agents and Envoy itself none.
+func TestClosedTo(t *testing.T) {
+	nettest.InNetwork(t)
+	nettest.Must(t, kernel.Shape(nettest.NewSibling()))
+	for _, each := range []struct {
+		address netip.Addr
+		closed  string
+	}{
+		{nettest.World, ""},
+		{nettest.Private, "guarded"},
+		{nettest.Gateway, "guarded"},
+		{netip.MustParseAddr("10.99.0.1"), "guarded"},
+		{netip.MustParseAddr("169.254.169.254"), "guarded exempt"},
+		{nettest.Loopback, "guarded exempt"},
+		{nettest.Agent, "guarded exempt"},
+		{nettest.Exempt, "guarded exempt"},
+		{netip.MustParseAddr("0.0.0.0"), "guarded exempt"},
+	} {
+		closed, err := closedTo(nettest.NewSibling().Tables, each.address)
+		if err != nil || !slices.Equal(closed, strings.Fields(each.closed)) {
+			t.Errorf("%s: got %q, %v", each.address, closed, err)
+		}
+	}
+}
+
+// A source that is missing reaches nothing.
+func TestClosedToAMissingSource(t *testing.T) {
+	nettest.InNetwork(t)
+	if closed, err := closedTo(nettest.NewSibling().Tables, nettest.World); err != nil || !slices.Equal(closed, []string{"guarded", "exempt"}) {
+		t.Errorf("got %q, %v", closed, err)
+	}
+}

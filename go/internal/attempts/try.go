@@ -1,0 +1,257 @@
+package attempts
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/dnsclient"
+)
+
+// An attempt: what happens to an agent that wants to use a name. CoreDNS's container is on the agent network, so it
+// can do the same steps as an agent.
+
+// speakWithin is enough for Envoy to look up a name and to give up on a host that does not answer.
+const speakWithin = 20 * time.Second
+
+// waitWithin is how long a connection must stay open on which nobody speaks.
+var waitWithin = 3 * time.Second
+
+// Trial is the output of try: the steps until one fails.
+type Trial struct {
+	Steps []Step `json:"steps"`
+}
+
+// Step is one step of an attempt. Source is our own address and port, by which the siblings' records can be found.
+type Step struct {
+	Name    string  `json:"step"` // resolve, connect, and handshake, request, wait or datagram
+	Source  string  `json:"source"`
+	Seconds float64 `json:"seconds"`
+	OK      bool    `json:"ok"`
+	Status  int     `json:"status"`  // of the HTTP response, or 0
+	Outcome string  `json:"outcome"` // in words
+}
+
+// Try resolves a name at the service address, connects to the answer, and waits for anything that the host says.
+func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
+	if len(arguments) != 3 || speakers[arguments[1]] == nil {
+		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
+	}
+	name, protocol := arguments[0], arguments[1]
+	port, err := strconv.ParseUint(arguments[2], 10, 16)
+	if err != nil {
+		return Trial{}, fmt.Errorf("not a port: %q", arguments[2])
+	}
+	if sibling.Service == nil {
+		return Trial{}, errors.New("only CoreDNS's container can try what agents can")
+	}
+	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port)), nil
+}
+
+// speakers are what is said over each protocol.
+var speakers = map[string]func(net.Conn, string, uint16) Step{
+	"https": shakeHands, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
+}
+
+// kernelOf is what the kernel calls that by which each protocol is sent.
+func kernelOf(protocol string) string {
+	if protocol == "udp" {
+		return protocol
+	}
+	return "tcp"
+}
+
+func tryAt(resolver netip.AddrPort, name, protocol string, port uint16) Trial {
+	var steps []Step
+	address, step := timed(func() (netip.Addr, Step) { return resolve(resolver.String(), name) })
+	if steps = append(steps, step); !step.OK {
+		return Trial{steps}
+	}
+	connection, step := timed(func() (net.Conn, Step) { return reach(kernelOf(protocol), netip.AddrPortFrom(address, port)) })
+	if steps = append(steps, step); !step.OK {
+		return Trial{steps}
+	}
+	defer connection.Close()
+	_, step = timed(func() (struct{}, Step) { return struct{}{}, speakers[protocol](connection, name, port) })
+	step.Source = connection.LocalAddr().String()
+	return Trial{append(steps, step)}
+}
+
+func timed[T any](perform func() (T, Step)) (T, Step) {
+	begin := time.Now()
+	result, step := perform()
+	step.Seconds = time.Since(begin).Seconds()
+	return result, step
+}
+
+// resolve asks for the A record of a name.
+func resolve(server, name string) (netip.Addr, Step) {
+	step := Step{Name: "resolve"}
+	none := netip.Addr{}
+	full, err := dnsmessage.NewName(name + ".")
+	if err != nil {
+		step.Outcome = err.Error()
+		return none, step
+	}
+	connection, err := net.DialTimeout("udp", server, dnsclient.AnswerLimit)
+	if err != nil {
+		step.Outcome = reason(err)
+		return none, step
+	}
+	defer connection.Close()
+	step.Source = connection.LocalAddr().String()
+	reply, err := dnsclient.AskOver(connection, "udp", dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
+		Questions: []dnsmessage.Question{{Name: full, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+	})
+	if err != nil {
+		step.Outcome = fmt.Sprintf("%s: %s", server, reason(err))
+		return none, step
+	}
+	for _, answer := range reply.Answers {
+		if record, ok := answer.Body.(*dnsmessage.AResource); ok {
+			address := netip.AddrFrom4(record.A)
+			step.OK, step.Outcome = true, address.String()
+			return address, step
+		}
+	}
+	step.Outcome = "no address"
+	if reply.RCode == dnsmessage.RCodeNameError {
+		step.Outcome = "no such name"
+	} else if reply.RCode != dnsmessage.RCodeSuccess {
+		step.Outcome = fmt.Sprintf("the resolver's answer is %s", reply.RCode)
+	}
+	return none, step
+}
+
+func reach(network string, place netip.AddrPort) (net.Conn, Step) {
+	step := Step{Name: "connect"}
+	connection, err := net.DialTimeout(network, place.String(), eyeTimeout)
+	if err == nil {
+		step.Source = connection.LocalAddr().String()
+		err = connection.SetDeadline(time.Now().Add(speakWithin))
+	}
+	if err != nil {
+		step.Outcome = fmt.Sprintf("%s: %s", place, reason(err))
+		return nil, step
+	}
+	step.OK, step.Outcome = true, place.String()
+	return connection, step
+}
+
+// heard is a connection that remembers whether anything came back.
+type heard struct {
+	net.Conn
+	anything bool
+}
+
+func (h *heard) Read(buffer []byte) (int, error) {
+	size, err := h.Conn.Read(buffer)
+	h.anything = h.anything || size > 0
+	return size, err
+}
+
+// shakeHands begins TLS with the server name, and sends nothing afterwards. Envoy says nothing of its own in TLS but that
+// access is denied, so whatever else comes back is from the host. Whose certificate it is does not matter here.
+func shakeHands(connection net.Conn, name string, _ uint16) Step {
+	hearing := &heard{Conn: connection}
+	err := tls.Client(hearing, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
+	step := Step{Name: "handshake", OK: hearing.anything}
+	switch {
+	case err == nil:
+		step.Outcome = "completed"
+	case deniedAccess(err):
+		step.OK, step.Outcome = false, "refused: access denied"
+	case hearing.anything:
+		step.Outcome = "the host answered: " + reason(err)
+	default:
+		step.Outcome = silentEnd(err)
+	}
+	return step
+}
+
+// requestHead sends one request without a body. Envoy's own refusals are responses as well: they have a record.
+func requestHead(connection net.Conn, name string, port uint16) Step {
+	step := Step{Name: "request"}
+	host := name
+	if port != 80 {
+		host = net.JoinHostPort(name, strconv.Itoa(int(port)))
+	}
+	request, err := http.NewRequest(http.MethodHead, "http://"+host+"/", nil)
+	if err == nil {
+		request.Close = true
+		request.Header.Set("User-Agent", "clawker-fw")
+		err = request.Write(connection)
+	}
+	if err != nil {
+		step.Outcome = reason(err)
+		return step
+	}
+	response, err := http.ReadResponse(bufio.NewReader(connection), request)
+	if err != nil {
+		step.Outcome = silentEnd(err)
+		return step
+	}
+	response.Body.Close()
+	step.OK, step.Status, step.Outcome = true, response.StatusCode, "HTTP "+strconv.Itoa(response.StatusCode)
+	return step
+}
+
+// waitForIt sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.
+func waitForIt(connection net.Conn, _ string, _ uint16) Step {
+	step := Step{Name: "wait"}
+	if err := connection.SetReadDeadline(time.Now().Add(waitWithin)); err != nil {
+		step.Outcome = reason(err)
+		return step
+	}
+	size, err := connection.Read(make([]byte, 1))
+	switch {
+	case size > 0:
+		step.OK, step.Outcome = true, "the host spoke first"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		step.OK, step.Outcome = true, fmt.Sprintf("still open after %s", waitWithin)
+	default:
+		step.Outcome = silentEnd(err)
+	}
+	return step
+}
+
+// sendNothing sends a datagram without content, which few hosts answer. Nobody answers for a host, so an answer is from
+// it. An error is the kernel's of Envoy's container: no rule's listener is there.
+func sendNothing(connection net.Conn, _ string, _ uint16) Step {
+	step := Step{Name: "datagram"}
+	_, err := connection.Write(nil)
+	if err == nil {
+		err = connection.SetReadDeadline(time.Now().Add(waitWithin))
+	}
+	if err == nil {
+		_, err = connection.Read(make([]byte, 1))
+	}
+	switch {
+	case err == nil:
+		step.OK, step.Outcome = true, "the host answered"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		step.OK, step.Outcome = true, fmt.Sprintf("neither answered nor refused after %s", waitWithin)
+	default:
+		step.Outcome = reason(err)
+	}
+	return step
+}
+
+func silentEnd(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "closed without an answer"
+	}
+	return reason(err)
+}

@@ -1,0 +1,208 @@
+package attempts
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/nettest"
+)
+
+// trying tries a.test, which is at a place on loopback.
+func trying(t *testing.T, protocol string, place netip.AddrPort) Trial {
+	t.Helper()
+	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
+	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port())
+}
+
+// steps returns the steps in one line: each name, `+` or `-`, and the words of the last one.
+func (t Trial) String() string {
+	var names []string
+	for _, each := range t.Steps {
+		names = append(names, each.Name+map[bool]string{true: "+", false: "-"}[each.OK])
+	}
+	return strings.Join(names, " ") + ": " + t.Steps[len(t.Steps)-1].Outcome
+}
+
+func placeOf(server *httptest.Server) netip.AddrPort {
+	return netip.MustParseAddrPort(server.Listener.Addr().String())
+}
+
+// Over TCP nothing is sent. It succeeds when the host speaks, or when the connection stays open for a while.
+func TestTryTCP(t *testing.T) {
+	defer func(before time.Duration) { waitWithin = before }(waitWithin)
+	waitWithin = 50 * time.Millisecond
+	for outcome, perform := range map[string]func(net.Conn){
+		"resolve+ connect+ wait+: the host spoke first":     func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0\r\n")) },
+		"resolve+ connect+ wait+: still open after 50ms":    func(net.Conn) { time.Sleep(time.Second) },
+		"resolve+ connect+ wait-: closed without an answer": func(net.Conn) {},
+	} {
+		listener, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if connection, err := listener.Accept(); err == nil {
+				perform(connection)
+				connection.Close()
+			}
+		}()
+		if got := trying(t, "tcp", netip.MustParseAddrPort(listener.Addr().String())); got.String() != outcome {
+			t.Errorf("got %s, expected %s", got, outcome)
+		}
+		listener.Close()
+	}
+}
+
+// Over UDP a datagram without content is sent. It fails only where no port is open.
+func TestTryUDP(t *testing.T) {
+	defer func(before time.Duration) { waitWithin = before }(waitWithin)
+	waitWithin = 50 * time.Millisecond
+	for _, answer := range []bool{true, false} {
+		host, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes := make(chan int, 1)
+		go func() {
+			size, sender, _ := host.ReadFrom(make([]byte, 16))
+			if sizes <- size; answer {
+				_, _ = host.WriteTo([]byte("x"), sender)
+			}
+		}()
+		outcome := map[bool]string{true: "the host answered", false: "neither answered nor refused after 50ms"}[answer]
+		found := trying(t, "udp", netip.MustParseAddrPort(host.LocalAddr().String()))
+		if found.String() != "resolve+ connect+ datagram+: "+outcome || <-sizes != 0 {
+			t.Errorf("got %s", found)
+		}
+		host.Close()
+	}
+}
+
+// An attempt over TLS ends with the handshake: the host sees the server name, and no request. Over HTTP it is one
+// request without a body, with the name in `Host`.
+func TestTry(t *testing.T) {
+	asked := make(chan string, 8)
+	handler := http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
+		asked <- request.Method + " " + request.Host + request.URL.String()
+		writer.WriteHeader(http.StatusTeapot)
+	})
+	plain := httptest.NewServer(handler)
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(handler)
+	names := make(chan string, 8)
+	secure.TLS = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		names <- hello.ServerName
+		return nil, nil
+	}}
+	secure.StartTLS()
+	defer secure.Close()
+
+	overTLS := trying(t, "https", placeOf(secure))
+	if overTLS.String() != "resolve+ connect+ handshake+: completed" || <-names != "a.test" || len(asked) > 0 {
+		t.Errorf("got %s, %d requests", overTLS, len(asked))
+	}
+	for _, step := range overTLS.Steps {
+		if _, err := netip.ParseAddrPort(step.Source); err != nil || step.Seconds <= 0 {
+			t.Errorf("got %+v", step)
+		}
+	}
+
+	overHTTP := trying(t, "http", placeOf(plain))
+	if overHTTP.String() != "resolve+ connect+ request+: HTTP 418" || overHTTP.Steps[2].Status != http.StatusTeapot {
+		t.Errorf("got %s", overHTTP)
+	}
+	if got, wanted := <-asked, fmt.Sprintf("HEAD a.test:%d/", placeOf(plain).Port()); got != wanted {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A host that refuses the handshake has been reached all the same: Envoy says nothing but that access is denied.
+func TestTryOfAHostThatRefuses(t *testing.T) {
+	refusing := httptest.NewUnstartedServer(http.NotFoundHandler())
+	refusing.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return nil, fmt.Errorf("not this one")
+	}}
+	refusing.Config.ErrorLog = nil
+	refusing.StartTLS()
+	defer refusing.Close()
+
+	if found := trying(t, "https", placeOf(refusing)).String(); !strings.HasPrefix(
+		found, "resolve+ connect+ handshake+: the host answered: remote error: tls:") {
+		t.Errorf("got %s", found)
+	}
+}
+
+// Envoy's own alert is no answer of the host.
+func TestTryThatEnvoyRefuses(t *testing.T) {
+	place := answering(t, func(connection net.Conn) {
+		connection.Read(make([]byte, 4096))
+		connection.Write([]byte{0x15, 3, 3, 0, 2, 2, 49})
+	})
+
+	if found := trying(t, "https", place).String(); found != "resolve+ connect+ handshake-: refused: access denied" {
+		t.Errorf("got %s", found)
+	}
+	if err := refusedOverTLS(place.String()); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An attempt ends at the first step that fails, with the reason.
+func TestTryThatFails(t *testing.T) {
+	gone := answering(t, func(connection net.Conn) { connection.Read(make([]byte, 4096)) })
+	nobody := netip.MustParseAddrPort("127.0.0.1:1")
+	for _, each := range []struct {
+		protocol string
+		place    netip.AddrPort
+		wanted   string
+	}{
+		{"https", gone, "resolve+ connect+ handshake-: closed without an answer"},
+		{"http", gone, "resolve+ connect+ request-: closed without an answer"},
+		{"https", nobody, "resolve+ connect-: 127.0.0.1:1: connection refused"},
+		{"udp", nobody, "resolve+ connect+ datagram-: connection refused"},
+	} {
+		if found := trying(t, each.protocol, each.place).String(); found != each.wanted {
+			t.Errorf("%s: got %s", each.protocol, found)
+		}
+	}
+	for code, wanted := range map[dnsmessage.RCode]string{
+		dnsmessage.RCodeNameError: "no such name", dnsmessage.RCodeSuccess: "no address",
+		dnsmessage.RCodeRefused: "the resolver's answer is RCodeRefused",
+	} {
+		server := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+			return [][]byte{dnstest.Answered("udp", query, code)}
+		})
+		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443).String()
+		if found != "resolve-: "+wanted {
+			t.Errorf("%s: got %s", code, found)
+		}
+	}
+	if found := tryAt(nobody, "a.test", "https", 443).String(); found != "resolve-: 127.0.0.1:1: connection refused" {
+		t.Errorf("got %s", found)
+	}
+	if found := tryAt(nobody, strings.Repeat("a.", 200), "https", 443); found.Steps[0].OK {
+		t.Errorf("got %s", found)
+	}
+}
+
+// What is not a name, a protocol and a port, or another container, is an error.
+func TestTryThatIsNone(t *testing.T) {
+	for _, arguments := range [][]string{{}, {"a.test", "https"}, {"a.test", "ssh", "22"}, {"a.test", "http", "65536"}} {
+		if _, err := Try(nettest.NewResolver(), arguments); err == nil {
+			t.Errorf("%q was tried", arguments)
+		}
+	}
+	if _, err := Try(nettest.NewSibling(), []string{"a.test", "https", "443"}); err == nil {
+		t.Error("Envoy's container was taken for an agent")
+	}
+}

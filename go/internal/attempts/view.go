@@ -1,0 +1,312 @@
+package attempts
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/arp"
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/serving"
+)
+
+// The agents' eye: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
+// a name that no rule can allow, and expects the refusal that an agent would get.
+
+// refusedHost is refusedName without the final dot. Neither sibling logs these requests.
+const refusedHost = "refused.clawker-fw.invalid"
+
+// refusalWords is the beginning of Envoy's response to a request for a host that no rule allows.
+const refusalWords = "clawker-fw: no rule allows this host"
+
+const (
+	eyeTimeout  = time.Second // for an answer from the same host, on a busy machine
+	eyePatience = time.Second
+	eyesAtOnce  = 64
+	discard     = 9 // a port at which nobody listens (RFC 863)
+	// portsEachCheck limits the ports that one health check tries. With more ports, each check tries a random choice.
+	portsEachCheck = 32
+)
+
+// Eye is hot/eye/envoy.json: the address and ports at which agents reach Envoy.
+type Eye struct {
+	Address netip.Addr `json:"address"`
+	Ports   []int      `json:"ports"`
+}
+
+func readEye(root string) (Eye, error) {
+	var eye Eye
+	path := filepath.Join(root, "hot", "eye", "envoy.json")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return eye, err
+	}
+	if err := json.Unmarshal(content, &eye); err != nil {
+		return eye, fmt.Errorf("%s: %w", path, err)
+	}
+	return eye, nil
+}
+
+// AgentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked
+// for. Only CoreDNS's container can tell. It also returns the siblings on whose way packets are dropped.
+func AgentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]string, []string) {
+	if sibling.Service == nil {
+		return map[string][]string{}, nil
+	}
+	seen := map[string][]string{"coredns": {}}
+	if arp.Claimed(root) {
+		seen["coredns"] = seenOfResolver(netip.AddrPortFrom(sibling.Service.Address, 53))
+	}
+	if !envoy {
+		return seen, nil
+	}
+	eye, err := readEye(root)
+	if err != nil {
+		seen["envoy"] = []string{"unreadable: " + err.Error()}
+		return seen, nil
+	}
+	found, dropped := seenForAWhile(eye)
+	seen["envoy"] = found
+	if dropped {
+		return seen, []string{"envoy"}
+	}
+	return seen, nil
+}
+
+// Seen is the output of see: what agents would see of an Envoy that is not theirs yet, and should not.
+type Seen struct {
+	AgentsSee []string `json:"agents_see"`
+}
+
+// See looks at an Envoy before agents are led to it, once.
+func See(text string) (Seen, error) {
+	var eye Eye
+	if err := json.Unmarshal([]byte(text), &eye); err != nil {
+		return Seen{}, err
+	}
+	found, reasons := seenOfEnvoy(eye)
+	found, _ = onTheWay(eye, found, reasons)
+	return Seen{found}, nil
+}
+
+// filteredFrames is there where the kernel may hand frames between containers to the packet filter of the engine's machine.
+const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+
+// onTheWay reports whether packets are dropped on the way to Envoy, and says so in each of the problems. They are if no
+// port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
+// is compared elsewhere, so that of the engine's machine is left.
+func onTheWay(eye Eye, found []string, reasons []error) ([]string, bool) {
+	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(eye.Address) {
+		return found, false
+	}
+	because := ""
+	if _, err := os.Stat(filteredFrames); err == nil {
+		because = ", whose kernel has br_netfilter,"
+	}
+	told := []string{}
+	for _, each := range found {
+		told = append(told, fmt.Sprintf("%s (the packet filter of the engine's machine%s drops what passes between containers)", each, because))
+	}
+	return told, true
+}
+
+// unreached reports whether an error says that the kernel of the other side did not answer, and not its program.
+func unreached(err error) bool {
+	var failure *net.OpError
+	return errors.As(err, &failure) && failure.Op == "dial" && failure.Timeout()
+}
+
+// isThere reports whether a host of our networks says now at which hardware address it is.
+func isThere(address netip.Addr) bool {
+	known := func() (netlink.Neigh, bool) {
+		entries, _ := netlink.NeighList(0, unix.AF_INET)
+		at := slices.IndexFunc(entries, func(each netlink.Neigh) bool { return each.IP.Equal(address.AsSlice()) })
+		if at < 0 {
+			return netlink.Neigh{}, false
+		}
+		return entries[at], entries[at].State&(unix.NUD_REACHABLE|unix.NUD_PERMANENT) != 0
+	}
+	if entry, there := known(); there || entry.IP != nil {
+		_ = netlink.NeighDel(&entry) // what is known may be outdated
+	}
+	connection, err := net.Dial("udp", netip.AddrPortFrom(address, discard).String())
+	if err != nil {
+		return false
+	}
+	defer connection.Close()
+	if _, err := connection.Write(nil); err != nil {
+		return false
+	}
+	for end := time.Now().Add(eyePatience); time.Now().Before(end); time.Sleep(serving.PollEvery) {
+		if _, there := known(); there {
+			return true
+		}
+	}
+	return false
+}
+
+// AgentsAreServed is the part of a health check that tries Envoy, on a random choice of its ports if there are many.
+func AgentsAreServed(root string, sibling boot.Sibling) error {
+	if sibling.Service == nil {
+		return nil
+	}
+	eye, err := readEye(root)
+	if err != nil {
+		return err
+	}
+	rand.Shuffle(len(eye.Ports), func(i, j int) { eye.Ports[i], eye.Ports[j] = eye.Ports[j], eye.Ports[i] })
+	eye.Ports = eye.Ports[:min(len(eye.Ports), portsEachCheck)]
+	if found, _ := seenForAWhile(eye); len(found) > 0 {
+		return fmt.Errorf("agents can't use envoy: %s", strings.Join(found, "; "))
+	}
+	return nil
+}
+
+// seenOfResolver queries an address for the refused name over UDP and TCP (RFC 7766), and describes what fails.
+func seenOfResolver(server netip.AddrPort) []string {
+	found := []string{}
+	for _, transport := range []string{"udp", "tcp"} {
+		if err := serving.Refuses(server.String(), transport); err != nil {
+			found = append(found, fmt.Sprintf("%s over %s: %s", server, transport, reason(err)))
+		}
+	}
+	return found
+}
+
+// seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
+// another port, needs a moment. Without a way to its network there is nothing to wait for. It also reports whether packets
+// are dropped on the way.
+func seenForAWhile(eye Eye) ([]string, bool) {
+	for end := time.Now().Add(eyePatience); ; time.Sleep(serving.PollEvery) {
+		found, reasons := seenOfEnvoy(eye)
+		if len(found) == 0 || time.Now().After(end) || errors.Is(errors.Join(reasons...), syscall.ENETUNREACH) {
+			return onTheWay(eye, found, reasons)
+		}
+	}
+}
+
+// seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client. It describes what fails, and
+// returns the reasons.
+func seenOfEnvoy(eye Eye) ([]string, []error) {
+	var group sync.WaitGroup
+	var lock sync.Mutex
+	found, reasons := []string{}, []error{}
+	room := make(chan struct{}, eyesAtOnce)
+	for _, port := range eye.Ports {
+		place := netip.AddrPortFrom(eye.Address, uint16(port)).String()
+		for protocol, ask := range map[string]func(string) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
+			group.Add(1)
+			room <- struct{}{}
+			go func() {
+				defer func() { <-room; group.Done() }()
+				if err := ask(place); err != nil {
+					lock.Lock()
+					defer lock.Unlock()
+					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
+					reasons = append(reasons, err)
+				}
+			}()
+		}
+	}
+	group.Wait()
+	slices.Sort(found)
+	return found, reasons
+}
+
+func dialEnvoy(place string) (net.Conn, error) {
+	connection, err := net.DialTimeout("tcp", place, eyeTimeout)
+	if err == nil {
+		err = connection.SetDeadline(time.Now().Add(eyeTimeout))
+	}
+	return connection, err
+}
+
+// refusedOverHTTP fails unless the response to the refused host is Envoy's refusal.
+func refusedOverHTTP(place string) error {
+	connection, err := dialEnvoy(place)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	request, err := http.NewRequest(http.MethodGet, "http://"+refusedHost+"/", nil)
+	if err != nil {
+		return err
+	}
+	request.Close = true
+	if err := request.Write(connection); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(connection), request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body := make([]byte, len(refusalWords))
+	if _, err := io.ReadFull(response.Body, body); response.StatusCode != http.StatusForbidden || err != nil ||
+		string(body) != refusalWords {
+		return fmt.Errorf("status %d, not Envoy's refusal, for a name that no rule allows", response.StatusCode)
+	}
+	return nil
+}
+
+// accessDenied is the alert with which Envoy ends TLS that no rule allows (RFC 8446, section 6.2).
+const accessDenied = tls.AlertError(49)
+
+// refusedOverTLS fails unless the handshake is refused, once the server name is known. (An earlier release's Envoy only
+// closes the connection.)
+func refusedOverTLS(place string) error {
+	connection, err := dialEnvoy(place)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	// The handshake must not succeed and nothing is sent after it, so the certificate need not be verified.
+	err = tls.Client(connection, &tls.Config{ServerName: refusedHost, InsecureSkipVerify: true}).Handshake()
+	if deniedAccess(err) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil
+	}
+	if err == nil {
+		return errors.New("the connection succeeded for a name that no rule allows")
+	}
+	return err
+}
+
+// deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
+func deniedAccess(err error) bool {
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
+}
+
+// unanswered is the reason where nothing comes back.
+const unanswered = "no answer"
+
+// reason returns an error's text without our own address and port, which differ each time.
+func reason(err error) string {
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		return unanswered
+	}
+	var failure syscall.Errno
+	if errors.As(err, &failure) {
+		return failure.Error()
+	}
+	return err.Error()
+}

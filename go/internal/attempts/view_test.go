@@ -1,0 +1,140 @@
+package attempts
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/nettest"
+)
+
+// answering returns a loopback port on which a function handles each connection, which is then closed.
+func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	return netip.MustParseAddrPort(nettest.ServeAt(t, "tcp4", "127.0.0.1:0", serve).String())
+}
+
+// likeEnvoy refuses as Envoy does: it closes TLS connections, and answers HTTP with a message.
+func likeEnvoy(words string) func(net.Conn) {
+	return func(connection net.Conn) {
+		buffer := make([]byte, 4096)
+		size, _ := connection.Read(buffer)
+		if size > 0 && buffer[0] == 'G' {
+			io.WriteString(connection, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n"+words)
+		}
+	}
+}
+
+func eyeOn(place netip.AddrPort) Eye { return Eye{place.Addr(), []int{int(place.Port())}} }
+
+// An Envoy that refuses over both protocols has no problem.
+func TestEyeOnARefusal(t *testing.T) {
+	place := answering(t, likeEnvoy(refusalWords+" over http on port 80\n"))
+
+	if found, _ := seenOfEnvoy(eyeOn(place)); len(found) > 0 {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Anything except the refusal is reported: no listener, silence, another server's response, or access.
+func TestEyeOnAnythingElse(t *testing.T) {
+	gone := answering(t, func(net.Conn) {})
+	silent := answering(t, func(connection net.Conn) { io.Copy(io.Discard, connection) })
+	other := answering(t, likeEnvoy("forbidden by somebody else: go away and do not come back here"))
+	server := http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	go server.Serve(listener)
+
+	for name, each := range map[string]struct {
+		place netip.AddrPort
+		words []string
+	}{
+		"closes at once": {gone, []string{"over http: "}},
+		"silent":         {silent, []string{"over http: no answer", "over https: no answer"}},
+		"another":        {other, []string{"over http: status 403, not Envoy's refusal, for a name that no rule allows"}},
+		"lets through": {
+			netip.MustParseAddrPort(listener.Addr().String()),
+			[]string{"over http: status 200, not Envoy's refusal, for a name that no rule allows", "over https: "},
+		},
+		"nobody": {
+			netip.MustParseAddrPort("127.0.0.1:1"),
+			[]string{"over http: connection refused", "over https: connection refused"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, _ := seenOfEnvoy(eyeOn(each.place))
+			if len(found) != len(each.words) {
+				t.Fatalf("got %q", found)
+			}
+			for index, words := range each.words {
+				if !strings.Contains(found[index], words) {
+					t.Errorf("got %q, expected %q", found[index], words)
+				}
+			}
+		})
+	}
+}
+
+// A resolver that resolves the refused name, or does not answer over UDP or TCP, is reported.
+func TestEyeOnAResolver(t *testing.T) {
+	server := dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp"))
+
+	found := seenOfResolver(netip.MustParseAddrPort(server))
+
+	if !slices.Equal(found, []string{server + " over tcp: connection refused"}) {
+		t.Errorf("got %q", found)
+	}
+	knowing := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
+		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeSuccess)}
+	})
+	found = seenOfResolver(netip.MustParseAddrPort(knowing))
+	if len(found) != 2 || !strings.Contains(found[0], "was answered with RCodeSuccess") {
+		t.Errorf("got %q", found)
+	}
+}
+
+// If the file with Envoy's address can't be read, this is reported, and every health check fails.
+func TestEyeThatIsUnreadable(t *testing.T) {
+	root := t.TempDir()
+	all, dropped := AgentsSee(root, nettest.NewResolver(), true)
+	if seen := all["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") || dropped != nil {
+		t.Errorf("got %q", seen)
+	}
+	if err := AgentsAreServed(root, nettest.NewResolver()); err == nil {
+		t.Error("healthy")
+	}
+	if err := AgentsAreServed(root, nettest.NewSibling()); err != nil {
+		t.Errorf("Envoy has no eye: %v", err)
+	}
+}
+
+// Without a way to Envoy's network there is nothing to wait for. Linux has none to this address for TCP.
+func TestEyeThatNeedNotWait(t *testing.T) {
+	begin := time.Now()
+	found, dropped := seenForAWhile(eyeOn(netip.MustParseAddrPort("255.255.255.255:80")))
+	if len(found) != 2 || dropped || time.Since(begin) > eyePatience/2 {
+		t.Errorf("got %q after %s", found, time.Since(begin))
+	}
+	if !strings.HasSuffix(found[0], "over http: network is unreachable") {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Whoever asks may leave Envoy out.
+func TestEyeWithoutEnvoy(t *testing.T) {
+	if seen, _ := AgentsSee(t.TempDir(), nettest.NewResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
+		t.Errorf("got %q", seen)
+	}
+}

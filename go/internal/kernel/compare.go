@@ -1,0 +1,482 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/compare"
+)
+
+// changesTolerated is how often a part is read again after it changed during reading.
+const changesTolerated = 3
+
+// namespace holds the interfaces of this network namespace and their addresses, of both families.
+type namespace struct {
+	links     []netlink.Link
+	addresses []netlink.Addr
+}
+
+// Differences describes how this network namespace differs from the desired one, one sentence a difference.
+// Everything that decides about a packet is read completely. Each item found is either expected or a difference, and
+// so is a part that can't be read.
+func Differences(sibling boot.Sibling) []string {
+	differences := []string{}
+	seen, err := readNamespace()
+	if err != nil {
+		return append(differences, "unreadable: interfaces: "+err.Error())
+	}
+	for _, part := range []struct {
+		name    string
+		compare func(boot.Sibling, *namespace) ([]string, error)
+	}{
+		{"interfaces", interfaceDifferences},
+		{"queues", queueDifferences},
+		{"addresses", addressDifferences},
+		{"routes", routeDifferences},
+		{"rules", ruleDifferences},
+		{"neighbours", neighbourDifferences},
+		{"settings", settingDifferences},
+		{"packet filter", filterDifferences},
+		{"timeouts", halfClosedDifferences},
+		{"IPsec policies", policyDifferences},
+	} {
+		found, err := part.compare(sibling, seen)
+		for range changesTolerated {
+			if !errors.Is(err, netlink.ErrDumpInterrupted) {
+				break
+			}
+			found, err = part.compare(sibling, seen)
+		}
+		differences = append(differences, found...)
+		if err != nil {
+			text := strings.ReplaceAll(err.Error(), "\n", "; ")
+			differences = append(differences, fmt.Sprintf("unreadable: %s: %s", part.name, text))
+		}
+	}
+	slices.Sort(differences)
+	return slices.Compact(differences)
+}
+
+func readNamespace() (*namespace, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := netlink.AddrList(nil, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, err
+	}
+	return &namespace{links, addresses}, nil
+}
+
+// name returns the name of an interface.
+func (n *namespace) name(index int) string {
+	for _, link := range n.links {
+		if link.Attrs().Index == index {
+			return link.Attrs().Name
+		}
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+// holding returns the interface with a matching address, or nil.
+func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
+	for _, address := range n.addresses {
+		ip, ok := netip.AddrFromSlice(address.IP.To4())
+		if !ok || !matches(ip) || netlink.Scope(address.Scope) == netlink.SCOPE_HOST {
+			continue
+		}
+		for _, link := range n.links {
+			if link.Attrs().Index == address.LinkIndex {
+				return link
+			}
+		}
+	}
+	return nil
+}
+
+func (n *namespace) withAddress(address netip.Addr) netlink.Link {
+	return n.holding(func(other netip.Addr) bool { return other == address })
+}
+
+func (n *namespace) in(subnet netip.Prefix) netlink.Link { return n.holding(subnet.Contains) }
+
+// nameIn returns the name of the interface in a subnet, or a description if there is none.
+func (n *namespace) nameIn(subnet netip.Prefix) string {
+	if link := n.in(subnet); link != nil {
+		return link.Attrs().Name
+	}
+	return fmt.Sprintf("the interface in %s", subnet)
+}
+
+// interfaceDifferences finds unknown interfaces that are up, and problems with our own.
+func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+	var differences []string
+	ours := map[int]bool{}
+	for _, each := range sibling.Interfaces {
+		link := seen.withAddress(each.Address)
+		if link == nil {
+			differences = append(differences, fmt.Sprintf("the interface with %s is missing", each.Address))
+			continue
+		}
+		ours[link.Attrs().Index] = true
+		for _, problem := range problems(link) {
+			differences = append(differences, fmt.Sprintf("%s %s", link.Attrs().Name, problem))
+		}
+	}
+	for _, link := range seen.links {
+		attributes := link.Attrs()
+		switch {
+		case attributes.Flags&net.FlagLoopback != 0:
+			for _, problem := range problems(link) {
+				differences = append(differences, fmt.Sprintf("%s %s", attributes.Name, problem))
+			}
+		case !ours[attributes.Index] && attributes.Flags&net.FlagUp != 0:
+			differences = append(differences, fmt.Sprintf("interface %s is not ours", attributes.Name))
+		}
+	}
+	return differences, nil
+}
+
+func problems(link netlink.Link) []string {
+	attributes := link.Attrs()
+	var found []string
+	switch {
+	case attributes.Flags&net.FlagUp == 0:
+		found = append(found, "is down")
+	case attributes.RawFlags&unix.IFF_LOWER_UP == 0:
+		found = append(found, "has no carrier")
+	}
+	if attributes.RawFlags&unix.IFF_NOARP != 0 {
+		found = append(found, "has ARP switched off")
+	}
+	if attributes.MasterIndex != 0 {
+		found = append(found, "is enslaved to another interface")
+	}
+	if attributes.Xdp != nil && attributes.Xdp.Attached {
+		found = append(found, "has an XDP program attached")
+	}
+	return found
+}
+
+// queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Virtual interfaces have none
+// by default.
+func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
+	queues, err := netlink.QdiscList(nil)
+	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED has none
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var differences []string
+	for _, queue := range queues {
+		if queue.Type() != "noqueue" {
+			differences = append(differences,
+				fmt.Sprintf("queue %s on %s is not ours", queue.Type(), seen.name(queue.Attrs().LinkIndex)))
+		}
+	}
+	return differences, nil
+}
+
+func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+	expected := compare.Expect("address 127.0.0.1/8 on lo of scope host")
+	expected.Allow("address ::1/128 on lo of scope host")
+	for _, each := range sibling.Interfaces {
+		name := seen.nameIn(each.Subnet)
+		expected.Add(fmt.Sprintf("address %s/%d on %s", each.Address, each.Subnet.Bits(), name))
+	}
+	for _, each := range sibling.Addresses {
+		expected.Add(fmt.Sprintf("address %s/32 on %s", each.Address, seen.nameIn(each.Subnet)))
+	}
+	if sibling.Service != nil { // the report has Claimed for it; after a release it stays on lo
+		service := sibling.Service
+		expected.Allow(
+			fmt.Sprintf("address %s/32 on %s", service.Address, seen.nameIn(service.Subnet)),
+			fmt.Sprintf("address %s/32 on lo of scope host", service.Address),
+		)
+	}
+	var found []string
+	for _, address := range seen.addresses {
+		text := fmt.Sprintf("address %s on %s", address.IPNet, seen.name(address.LinkIndex))
+		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
+			text += " of scope " + scope.String()
+		}
+		if address.Peer != nil && address.Peer.String() != address.IPNet.String() {
+			text += " towards " + address.Peer.String()
+		}
+		found = append(found, text)
+	}
+	return expected.Differences(found), nil
+}
+
+func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+	expected := compare.Expect()
+	sentence := func(table int, text string) string { return fmt.Sprintf("route %s in table %d", text, table) }
+	main := func(text string) { expected.Add(sentence(unix.RT_TABLE_MAIN, text)) }
+	for _, each := range sibling.Interfaces {
+		name := seen.nameIn(each.Subnet)
+		main(fmt.Sprintf("%s on %s from %s", each.Subnet.Masked(), name, each.Address))
+		if each.Gateway != nil {
+			main(fmt.Sprintf("default via %s on %s", each.Gateway, name))
+		}
+	}
+	for _, table := range sibling.Tables {
+		name := seen.nameIn(table.Subnet)
+		expected.Add(sentence(table.ID, fmt.Sprintf("default via %s on %s", table.Gateway, name)))
+		if table.Connected {
+			expected.Add(sentence(table.ID, fmt.Sprintf("%s on %s", table.Subnet.Masked(), name)))
+		}
+		for _, prefix := range table.Unreachable {
+			expected.Add(sentence(table.ID, "unreachable "+prefix.String()))
+		}
+	}
+	for _, block := range sibling.Blocks {
+		expected.Add(sentence(unix.RT_TABLE_LOCAL, fmt.Sprintf("local %s on %s", block, seen.nameIn(sibling.Around(block)))))
+	}
+	for _, address := range seen.addresses {
+		expectLocal(expected, seen, address)
+	}
+	found, err := netlink.RouteListFiltered(
+		unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	for _, route := range found {
+		texts = append(texts, sentence(route.Table, seen.describeRoute(route)))
+	}
+	six, err := seen.sixRoutes()
+	if err != nil {
+		return nil, err
+	}
+	return append(expected.Differences(texts), six...), nil
+}
+
+// sixRoutes finds routes of IPv6. The kernel itself makes those for its own loopback address.
+func (n *namespace) sixRoutes() ([]string, error) {
+	routes, err := netlink.RouteListFiltered(
+		unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, route := range routes {
+		own := n.isLoopback(route.LinkIndex) &&
+			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
+		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
+			found = append(found, fmt.Sprintf("%sroute %s in table %d is not ours", inSix, n.describeRoute(route), route.Table))
+		}
+	}
+	return found, nil
+}
+
+func (n *namespace) isLoopback(index int) bool {
+	return slices.ContainsFunc(n.links, func(link netlink.Link) bool {
+		return link.Attrs().Index == index && link.Attrs().Flags&net.FlagLoopback != 0
+	})
+}
+
+// expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
+// for a subnet's first address. The addresses themselves are compared by addressDifferences.
+func expectLocal(expected *compare.Expectation, seen *namespace, address netlink.Addr) {
+	ip, ok := netip.AddrFromSlice(address.IP.To4())
+	if !ok {
+		return
+	}
+	bits, _ := address.Mask.Size()
+	subnet := netip.PrefixFrom(ip, bits).Masked()
+	from := fmt.Sprintf("on %s from %s", seen.name(address.LinkIndex), ip)
+	local := func(form string, place any) string {
+		return fmt.Sprintf("route %s %s %s in table %d", form, place, from, unix.RT_TABLE_LOCAL)
+	}
+	expected.Add(local("local", netip.PrefixFrom(ip, 32)))
+	if ip.IsLoopback() {
+		expected.Add(local("local", subnet))
+	}
+	if bits < 31 {
+		expected.Add(local("broadcast", netip.PrefixFrom(lastOf(subnet), 32)))
+		expected.Allow(local("broadcast", netip.PrefixFrom(subnet.Addr(), 32)))
+	}
+}
+
+// lastOf returns the highest address of an IPv4 prefix.
+func lastOf(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().As4()
+	for bit := prefix.Bits(); bit < 32; bit++ {
+		bytes[bit/8] |= 1 << (7 - bit%8)
+	}
+	return netip.AddrFrom4(bytes)
+}
+
+var routeTypes = map[int]string{
+	unix.RTN_LOCAL: "local ", unix.RTN_BROADCAST: "broadcast ", unix.RTN_UNREACHABLE: "unreachable ",
+	unix.RTN_UNICAST: "", unix.RTN_ANYCAST: "anycast ", unix.RTN_MULTICAST: "multicast ",
+	unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw ", unix.RTN_NAT: "nat ",
+}
+
+func (n *namespace) describeRoute(route netlink.Route) string {
+	text, known := routeTypes[route.Type]
+	if !known {
+		text = fmt.Sprintf("type %d ", route.Type)
+	}
+	if isDefault(route) {
+		text += "default"
+	} else {
+		text += route.Dst.String()
+	}
+	if route.Gw != nil {
+		text += " via " + route.Gw.String()
+	}
+	if route.LinkIndex != 0 {
+		text += " on " + n.name(route.LinkIndex)
+	}
+	if route.Src != nil {
+		text += " from " + route.Src.String()
+	}
+	if route.Tos != 0 {
+		text += fmt.Sprintf(" tos %d", route.Tos)
+	}
+	if route.Priority != 0 {
+		text += fmt.Sprintf(" metric %d", route.Priority)
+	}
+	plain := netlink.Route{
+		Type: route.Type, Dst: route.Dst, Gw: route.Gw, LinkIndex: route.LinkIndex, Src: route.Src, Tos: route.Tos,
+		Priority: route.Priority, Table: route.Table,
+		Family: route.Family, Protocol: route.Protocol, Scope: route.Scope, Flags: route.Flags, // irrelevant to the decision
+	}
+	if !reflect.DeepEqual(route, plain) {
+		text += " with further attributes" // multipath, encapsulation, MTU, ...
+	}
+	return text
+}
+
+func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
+	sentence := func(rule netlink.Rule) string { return "rule " + describeRule(rule) }
+	local := 0
+	if len(sibling.Tables) > 0 {
+		local = localRulePriority
+	}
+	expected := compare.Expect(
+		sentence(*localRule(local)), sentence(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)),
+		sentence(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
+	for index, table := range sibling.Tables {
+		for _, rule := range rulesFor(table, index) {
+			expected.Add(sentence(*rule))
+		}
+	}
+	rules, err := netlink.RuleList(unix.AF_INET)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, rule := range rules {
+		found = append(found, sentence(rule))
+	}
+	six, err := sixRules()
+	if err != nil {
+		return nil, err
+	}
+	return append(expected.Differences(found), six...), nil
+}
+
+// sixRules finds rules for routes of IPv6, except for the kernel's own.
+func sixRules() ([]string, error) {
+	if !hasSix() {
+		return nil, nil
+	}
+	expected := compare.Expect()
+	expected.Allow(describeRule(kernelRule(0, unix.RT_TABLE_LOCAL)), describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)))
+	rules, err := netlink.RuleList(unix.AF_INET6)
+	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without rules for IPv6 (CONFIG_IPV6_MULTIPLE_TABLES)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, rule := range rules {
+		found = append(found, describeRule(rule))
+	}
+	differences := expected.Differences(found)
+	for index := range differences {
+		differences[index] = inSix + "rule " + differences[index]
+	}
+	return differences, nil
+}
+
+func kernelRule(priority, table int) netlink.Rule {
+	rule := localRule(priority)
+	rule.Table = table
+	return *rule
+}
+
+func describeRule(rule netlink.Rule) string {
+	source := "all"
+	if rule.Src != nil {
+		source = rule.Src.String()
+	}
+	text := fmt.Sprintf("%d: from %s", rule.Priority, source)
+	if rule.Dst != nil {
+		text += " to " + rule.Dst.String()
+	}
+	if rule.UIDRange != nil {
+		text += fmt.Sprintf(" of users %d to %d", rule.UIDRange.Start, rule.UIDRange.End)
+	}
+	text += fmt.Sprintf(" lookup %d", rule.Table)
+	plain := netlink.NewRule()
+	plain.Priority, plain.Src, plain.Dst, plain.UIDRange, plain.Table = rule.Priority, rule.Src, rule.Dst, rule.UIDRange, rule.Table
+	plain.Family, plain.Protocol = rule.Family, rule.Protocol // Protocol is who added the rule, which is irrelevant
+	if !reflect.DeepEqual(rule, *plain) {
+		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, another action, ...
+	}
+	return text
+}
+
+// neighbourDifferences finds permanent neighbour entries and proxy ARP entries. A permanent entry is never refreshed,
+// so it can divert packets for a gateway or an agent.
+func neighbourDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
+	var differences []string
+	for _, link := range seen.links {
+		if link.Attrs().Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, list := range []func(int, int) ([]netlink.Neigh, error){netlink.NeighList, netlink.NeighProxyList} {
+			neighbours, err := list(link.Attrs().Index, unix.AF_INET)
+			if err != nil {
+				return differences, err
+			}
+			for _, each := range neighbours {
+				proxy := each.Flags&netlink.NTF_PROXY != 0
+				if !proxy && (each.State&netlink.NUD_PERMANENT == 0) {
+					continue
+				}
+				differences = append(differences,
+					fmt.Sprintf("neighbour %s on %s is not ours", each.IP, seen.name(each.LinkIndex)))
+			}
+		}
+	}
+	return differences, nil
+}
+
+// policyDifferences finds IPsec policies, by which the kernel would encrypt or drop packets.
+func policyDifferences(boot.Sibling, *namespace) ([]string, error) {
+	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, nil // a kernel without IPsec
+	}
+	var differences []string
+	for _, policy := range policies {
+		differences = append(differences, fmt.Sprintf("IPsec policy %s to %s is not ours", policy.Src, policy.Dst))
+	}
+	return differences, err
+}

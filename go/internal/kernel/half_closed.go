@@ -1,0 +1,88 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+)
+
+// The kernel's table of connections forgets one that an end has half closed after 60 s without a packet, and with it that
+// it counts (limits.go), though the program may still have it. While nothing is to be sent, keepalive sends packets. While
+// an agent does not read what is to be sent, the kernel asks for room instead, at intervals that grow to TCP_RTO_MAX (120 s).
+// So the table has to remember for longer than that. fwctl sets it by netlink, because /proc/sys is read-only in a container;
+// the engine can't: some kernels have no such sysctl in a user namespace.
+
+// rememberHalfClosed is longer than TCP_RTO_MAX and the eighth of it by which timers of the kernel may be late.
+const rememberHalfClosed = 150 * time.Second
+
+// Netlink messages and attributes of timeouts (linux/netfilter/nfnetlink_cttimeout.h).
+const (
+	timeoutSubsystem  = unix.NFNL_SUBSYS_CTNETLINK_TIMEOUT << 8
+	timeoutDefaultSet = timeoutSubsystem | 3
+	timeoutDefaultGet = timeoutSubsystem | 4
+
+	timeoutNetwork, timeoutTransport, timeoutData = 2, 3, 4
+	timeoutCloseWait                              = 5 // within timeoutData, of TCP
+)
+
+// keepHalfClosed has the table of this network remember half closed connections. A kernel that can't be told so (without
+// CONFIG_NF_CT_NETLINK_TIMEOUT) remembers as long as it does by default.
+func keepHalfClosed(limits *boot.Limits) error {
+	if limits == nil {
+		return nil
+	}
+	data := nl.NewRtAttr(timeoutData|unix.NLA_F_NESTED, nil)
+	data.AddRtAttr(timeoutCloseWait, nl.BEUint32Attr(uint32(rememberHalfClosed.Seconds())))
+	_, err := askTimeouts(timeoutDefaultSet, data)
+	return err
+}
+
+// halfClosedDifferences compares for how long half closed connections are remembered.
+func halfClosedDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
+	if sibling.Limits == nil {
+		return nil, nil
+	}
+	answer, err := askTimeouts(timeoutDefaultGet)
+	if answer == nil || err != nil {
+		return nil, err
+	}
+	timeouts, err := readAttributes(answer[timeoutData])
+	if err != nil {
+		return nil, err
+	}
+	if found := timeouts.number(timeoutCloseWait); found != int(rememberHalfClosed.Seconds()) {
+		return []string{fmt.Sprintf("half closed connections are counted for %d s without a packet, not %.0f",
+			found, rememberHalfClosed.Seconds())}, nil
+	}
+	return nil, nil
+}
+
+// askTimeouts asks about the table's timeouts for TCP. A kernel without them answers nothing. Others mark an answer as one of
+// several and send no end of them, so the end is an acknowledgement.
+func askTimeouts(question int, about ...nl.NetlinkRequestData) (attributes, error) {
+	request := nl.NewNetlinkRequest(question, unix.NLM_F_ACK)
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: unix.NFNETLINK_V0})
+	request.AddData(nl.NewRtAttr(timeoutNetwork, nl.BEUint16Attr(unix.AF_INET)))
+	request.AddData(nl.NewRtAttr(timeoutTransport, nl.Uint8Attr(unix.IPPROTO_TCP)))
+	for _, each := range about {
+		request.AddData(each)
+	}
+	messages, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.EINVAL) { // no such subsystem
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("timeouts of connections: %w", err)
+	}
+	for _, message := range messages {
+		if len(message) >= nl.SizeofNfgenmsg {
+			return readAttributes(message[nl.SizeofNfgenmsg:])
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,718 @@
+package kernel
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/compare"
+	"clawker-fw/internal/users"
+)
+
+// What one agent can take of a sibling is limited by the kernel, in a table of our own, before the program spends
+// anything on it. Each limit is a set of source addresses that the kernel fills itself. Only what a set has room for
+// passes: if a set is full, or the kernel has no memory for it, the packet is refused.
+
+const (
+	limitTable = "clawker-fw"
+
+	refusedConnections, refusedQueries, refusedDatagrams = "refused-connections", "refused-queries", "refused-datagrams"
+
+	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
+	connectionBurst = 1
+	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
+	// (208 KiB by default), from which one agent's must not crowd out those of others.
+	queriesInBurst, queriesPerSecond = 2, 5
+	// datagramBurst is the part of a second's datagrams that may be sent at once, for the same reason.
+	datagramBurst = 10
+
+	// octetsPerQuery is a query over TCP with its headers. The kernel sees segments, not queries, so it counts octets.
+	octetsPerQuery = 128
+	// leastOctets is the largest segment that the kernel may hand over at once. A smaller burst would never let it pass.
+	leastOctets = 1 << 16
+
+	// One part in keptShare of all connections is kept for agents that have few: one part in fewShare of all, or less.
+	keptShare, fewShare = 4, 64
+
+	// tellFor is how long a source address is remembered after its last refusal.
+	tellFor = time.Hour
+
+	// forgetAfter is how long a source address is remembered after its last packet. By then its burst is full again.
+	forgetAfter = 10 * time.Second
+
+	// mostSources limits the memory of a set, on networks with more addresses.
+	mostSources = 1 << 16
+)
+
+// Numbers in packets and in the kernel's interface.
+const (
+	registerOne = 1
+
+	synAlone, resetAndAck = 0x02, 0x14 // of the flags in connectionFlags
+	// connectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection, and RST
+	// and ACK in one that refuses it.
+	connectionFlags = 0x17
+
+	confirmed = 1 << 3 // the status of a connection in the kernel's table (IPS_CONFIRMED)
+
+	portUnreachableType, portUnreachableCode, redirectType = 3, 3, 5 // RFC 792
+)
+
+// limitFilter is our table and its content, in the order in which the kernel needs it.
+type limitFilter struct {
+	table  *nftables.Table
+	sets   []*nftables.Set
+	chains []*nftables.Chain
+	rules  []*nftables.Rule
+}
+
+// newLimitFilter describes the table. Agents are told by addresses in their subnet, not by an interface, so that it holds
+// for one that comes later, too. What has another address, or comes by another interface, is dropped by rp_filter.
+//
+// Connections are checked when they begin, in the chain "receiving": first how many the agent has begun lately, then
+// how many it has, then how many there are of all agents. Who begins them too fast gets no answer: its next attempt a
+// second later may be in time, and a flood slows itself down. Who has too many gets a reset, so that it sees an error
+// at once. Connections that exist are never touched. When there are many of all agents, only those that have few get
+// another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving",
+// before the kernel tracks them as connections, and dropped.
+//
+// Redirects are dropped: a neighbour must not change our routes. The kernel's setting against them can't be relied on,
+// because another one switches it on (inet_forward_change).
+//
+// What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
+// not keep the next one from refusing.
+//
+// A connection or datagram of anybody else to an address that only those without limits may use ends as at a closed port. It
+// has counted as one that was begun by then.
+//
+// The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
+// a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
+//
+// A session of UDP counts as a connection: the first datagram between two ports is checked like the first segment of one,
+// and dropped if it is refused. How many datagrams an agent sends is limited before that.
+//
+// Nothing else of agents is tracked, and UDP only where its sessions are limited: an agent could fill the kernel's table
+// of connections, which is for all.
+//
+// What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
+// connections that have not begun, and messages that nobody listens on a port.
+func newLimitFilter(limits boot.Limits) limitFilter {
+	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
+	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
+	begun := f.addSet("begun", size, forgetAfter)
+	open := f.addSet("open", size, 0)
+	refused := f.addSet(refusedConnections, size, tellFor)
+
+	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	receiving := f.addHook("receiving", nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	few := f.addSet("few", size, 0)
+	beginning, opening, sharing := f.addChain("beginning"), f.addChain("opening"), f.addChain("sharing")
+
+	from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, limits.Subnet))
+	to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, limits.Subnet))
+	outside := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isNotIn(source, limits.Subnet), isIn(destination, limits.Subnet))
+	f.addRule(arriving, outside, verdict(expr.VerdictDrop))
+	f.addRule(receiving, isProtocol(unix.IPPROTO_ICMP), isRedirect, verdict(expr.VerdictDrop))
+	f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isNewConnection, goTo(beginning))
+	for _, address := range limits.Except {
+		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
+	}
+	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst*limits.ConnectionsPerSecond)), goTo(opening))
+	f.addRule(beginning, counted(refused))
+	f.addRule(beginning, verdict(expr.VerdictDrop))
+	for _, address := range limits.Private {
+		f.addRule(opening, isTo(address), isProtocol(unix.IPPROTO_TCP), reset)
+		f.addRule(opening, isTo(address), unreachable)
+	}
+	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
+	f.addRule(opening, counted(refused))
+	f.addRule(opening, reset)
+	kept := limits.AllConnections / keptShare
+	f.addRule(sharing, within(few, unix.NFT_DYNSET_OP_ADD, atMost(max(1, limits.AllConnections/fewShare))), setMark)
+	f.addRule(sharing, []expr.Any{atMost(limits.AllConnections - kept)}, verdict(expr.VerdictAccept))
+	f.addRule(sharing, isMarked, []expr.Any{atMost(kept)}, verdict(expr.VerdictAccept))
+	f.addRule(sharing, counted(refused))
+	f.addRule(sharing, reset)
+
+	if limits.QueriesPerSecond > 0 {
+		queries := f.addSet("queries", size, forgetAfter)
+		octets := f.addSet("octets", size, forgetAfter)
+		refused := f.addSet(refusedQueries, size, tellFor)
+		asking, sending := f.addChain("asking"), f.addChain("sending")
+		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), isQuery, jumpTo(asking))
+		f.limitRate(asking, queries, refused, perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond)))
+		f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isQuery, goTo(sending))
+		f.addRule(sending, within(octets, unix.NFT_DYNSET_OP_UPDATE, octetsPerSecond(limits.QueriesPerSecond)),
+			verdict(expr.VerdictAccept))
+		f.addRule(sending, verdict(expr.VerdictDrop))
+	}
+	telling := f.addChain("telling")
+	for _, address := range limits.Except {
+		f.addRule(telling, isTo(address), verdict(expr.VerdictReturn))
+	}
+	f.addRule(telling, []expr.Any{&expr.Log{
+		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: refusalGroup, Snaplen: refusalOctets,
+	}})
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_TCP), isRefusedConnection, jumpTo(telling))
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_ICMP), isRefusedDatagram, jumpTo(telling))
+	untracked := isNot(unix.IPPROTO_TCP)
+	if limits.DatagramsPerSecond > 0 {
+		datagrams := f.addSet("datagrams", size, forgetAfter)
+		refused := f.addSet(refusedDatagrams, size, tellFor)
+		talking := f.addChain("talking")
+		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), jumpTo(talking))
+		f.limitRate(talking, datagrams, refused, perSecond(limits.DatagramsPerSecond, max(1, limits.DatagramsPerSecond/datagramBurst)))
+		f.addRule(receiving, from, isProtocol(unix.IPPROTO_UDP), isNewSession, goTo(beginning))
+		untracked = slices.Concat(untracked, isNot(unix.IPPROTO_UDP))
+	}
+	f.addRule(arriving, from, untracked, []expr.Any{&expr.Notrack{}})
+	f.addRule(leaving, to, untracked, []expr.Any{&expr.Notrack{}})
+	return f
+}
+
+// newSixFilter describes our table for IPv6, which nobody uses here: whoever gives a sibling an address or a route of it opens
+// no way.
+func newSixFilter() limitFilter {
+	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv6}}
+	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	f.addRule(arriving, notLoopback(expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop))
+	f.addRule(leaving, notLoopback(expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop))
+	return f
+}
+
+// hasSix reports whether the kernel has IPv6 at all.
+func hasSix() bool {
+	_, err := os.Stat(filepath.Join(users.Processes, "self", "net", "if_inet6"))
+	return err == nil
+}
+
+// limitRate has a chain return for packets within the limit of their source address, and count and drop all others.
+func (f *limitFilter) limitRate(chain *nftables.Chain, sources, refused *nftables.Set, limit *expr.Limit) {
+	f.addRule(chain, within(sources, unix.NFT_DYNSET_OP_UPDATE, limit), verdict(expr.VerdictReturn))
+	f.addRule(chain, counted(refused))
+	f.addRule(chain, verdict(expr.VerdictDrop))
+}
+
+func (f *limitFilter) addSet(name string, size uint32, forget time.Duration) *nftables.Set {
+	set := &nftables.Set{
+		Table: f.table, Name: name, KeyType: nftables.TypeIPAddr, Dynamic: true, Size: size,
+		HasTimeout: forget > 0, Timeout: forget,
+	}
+	f.sets = append(f.sets, set)
+	return set
+}
+
+func (f *limitFilter) addChain(name string) *nftables.Chain {
+	chain := &nftables.Chain{Table: f.table, Name: name}
+	f.chains = append(f.chains, chain)
+	return chain
+}
+
+func (f *limitFilter) addHook(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+	chain, accept := f.addChain(name), nftables.ChainPolicyAccept
+	chain.Type, chain.Hooknum, chain.Priority, chain.Policy = nftables.ChainTypeFilter, hook, priority, &accept
+	return chain
+}
+
+func (f *limitFilter) addRule(chain *nftables.Chain, parts ...[]expr.Any) {
+	rule := &nftables.Rule{Table: f.table, Chain: chain}
+	for _, part := range parts {
+		rule.Exprs = append(rule.Exprs, part...)
+	}
+	f.rules = append(f.rules, rule)
+}
+
+// markOfFew marks the first segment of a connection whose agent has few: a number in the machine's byte order.
+var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
+
+// Conditions and actions of rules.
+var (
+	isNewConnection = hasFlags(synAlone)
+	// A reset of what has not begun has the sequence number 0 (RFC 9293, section 3.5.2), others have a random one.
+	isRefusedConnection = append(hasFlags(resetAndAck),
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 4},
+		equal(0, 0, 0, 0))
+	isRefusedDatagram = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		equal(portUnreachableType, portUnreachableCode),
+	}
+	isRedirect = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		equal(redirectType),
+	}
+	isQuery = []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		equal(0, 53),
+	}
+	// isNewSession is true for the first packet that the kernel tracks: it has no entry in the table yet. (Its state
+	// would be new until there is an answer.)
+	isNewSession = []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: registerOne},
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 4,
+			Mask: binary.NativeEndian.AppendUint32(nil, confirmed), Xor: make([]byte, 4),
+		},
+		equal(0, 0, 0, 0),
+	}
+	setMark = []expr.Any{
+		&expr.Immediate{Register: registerOne, Data: markOfFew},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: registerOne, SourceRegister: true},
+	}
+	isMarked = []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: registerOne}, equal(markOfFew...)}
+
+	reset       = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	unreachable = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachableCode}}
+
+	source      = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
+	destination = &expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
+)
+
+func equal(value ...byte) *expr.Cmp {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: registerOne, Data: value}
+}
+
+// hasFlags is true for a segment with these of the connectionFlags, and no others.
+func hasFlags(flags byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 1, Mask: []byte{connectionFlags}, Xor: []byte{0},
+		},
+		equal(flags),
+	}
+}
+
+// notLoopback is true for what does not stay in this container.
+func notLoopback(key expr.MetaKey) []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, "lo")
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: registerOne},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: name},
+	}
+}
+
+func isIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
+	mask := net.CIDRMask(subnet.Bits(), 32)
+	return []expr.Any{
+		address,
+		&expr.Bitwise{
+			SourceRegister: registerOne, DestRegister: registerOne, Len: 4, Mask: mask, Xor: make([]byte, 4),
+		},
+		equal(subnet.Masked().Addr().AsSlice()...),
+	}
+}
+
+func isNotIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
+	matched := isIn(address, subnet)
+	return append(matched[:len(matched)-1], &expr.Cmp{
+		Op: expr.CmpOpNeq, Register: registerOne, Data: subnet.Masked().Addr().AsSlice(),
+	})
+}
+
+func isProtocol(number byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne}, equal(number)}
+}
+
+func isNot(protocol byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: []byte{protocol}},
+	}
+}
+
+func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
+
+func isTo(address netip.Addr) []expr.Any {
+	return []expr.Any{destination, equal(address.AsSlice()...)}
+}
+
+func goTo(chain *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}
+}
+
+func jumpTo(chain *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}}
+}
+
+func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+
+// within is true while the source address is within a limit of its own.
+func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
+	return []expr.Any{source, &expr.Dynset{
+		SrcRegKey: registerOne, SetName: set.Name, Operation: operation, Exprs: []expr.Any{limit},
+	}}
+}
+
+// atMost is true while there are at most so many connections, of those that it was asked for.
+func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
+
+// counted counts a packet for its source address.
+func counted(set *nftables.Set) []expr.Any {
+	return []expr.Any{source, &expr.Dynset{
+		SrcRegKey: registerOne, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
+	}}
+}
+
+func perSecond(rate, burst int) *expr.Limit {
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(burst)}
+}
+
+func queriesAtOnce(rate int) int { return max(1, rate*queriesInBurst/queriesPerSecond) }
+
+func octetsPerSecond(queries int) *expr.Limit {
+	rate := queries * octetsPerQuery
+	return &expr.Limit{
+		Type: expr.LimitTypePktBytes, Rate: uint64(rate), Unit: expr.LimitTimeSecond,
+		Burst: uint32(max(rate, leastOctets)),
+	}
+}
+
+// limitAgents installs the table, in place of one from an earlier start, in one transaction.
+func limitAgents(limits *boot.Limits, options ...nftables.ConnOption) error {
+	if limits == nil {
+		return nil
+	}
+	connection, err := openFilter(options)
+	if err != nil {
+		return err
+	}
+	if err := requireFilter(connection); err != nil {
+		return err
+	}
+	filter := newLimitFilter(*limits)
+	if err := filter.install(filter.rules, options); err != nil {
+		takes := func(rule *nftables.Rule) bool { return filter.install([]*nftables.Rule{rule}, options) == nil }
+		missing := strings.Join(missingParts(filter.rules, takes), ", ")
+		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
+			"or its modules, nft_*, can't be loaded): %w", cmp.Or(missing, "nothing in particular"), err)
+	}
+	if six := newSixFilter(); hasSix() {
+		if err := six.install(six.rules, options); err != nil {
+			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
+				"loaded): %w", err)
+		}
+	}
+	return nil
+}
+
+// install installs the table with some of its rules, in place of what it was.
+func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOption) error {
+	connection, err := openFilter(options)
+	if err != nil {
+		return err
+	}
+	connection.AddTable(f.table)
+	connection.DelTable(f.table) // which must exist
+	connection.AddTable(f.table)
+	for _, set := range f.sets {
+		if err := connection.AddSet(set, nil); err != nil {
+			return err
+		}
+	}
+	for _, chain := range f.chains {
+		connection.AddChain(chain)
+	}
+	for _, rule := range rules {
+		connection.AddRule(rule)
+	}
+	return connection.Flush()
+}
+
+// limitDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.
+func limitDifferences(limits *boot.Limits) ([]string, error) {
+	four, six := compare.Expect(), compare.Expect()
+	if limits != nil {
+		if err := newLimitFilter(*limits).describe(four); err != nil {
+			return nil, err
+		}
+		if err := newSixFilter().describe(six); err != nil {
+			return nil, err
+		}
+	}
+	found, err := readLimits(unix.NFPROTO_IPV4)
+	if err != nil {
+		return nil, err
+	}
+	differences := four.Differences(found)
+	if !hasSix() {
+		return differences, nil
+	}
+	found, err = readLimits(unix.NFPROTO_IPV6)
+	for _, each := range six.Differences(found) {
+		differences = append(differences, inSix+each)
+	}
+	return differences, err
+}
+
+// inSix begins a sentence about IPv6.
+const inSix = "IPv6 "
+
+// describe adds a sentence for each part of the table. Rules are marshalled and read again, so that both sides of the
+// comparison are read by the same code.
+func (f limitFilter) describe(expected *compare.Expectation) error {
+	expected.Add(describeTable(0))
+	for _, set := range f.sets {
+		flags := uint32(unix.NFT_SET_EVAL)
+		if set.HasTimeout {
+			flags |= unix.NFT_SET_TIMEOUT
+		}
+		expected.Add(describeSet(set.Name, int(flags), int(set.KeyType.Bytes), int(set.Size), uint64(set.Timeout.Milliseconds())))
+	}
+	for _, chain := range f.chains {
+		text := describeChain(chain.Name, "", 0, 0, 0)
+		if chain.Hooknum != nil {
+			text = describeChain(chain.Name, string(chain.Type), int(*chain.Hooknum), int(*chain.Priority), int(*chain.Policy))
+		}
+		expected.Add(text)
+	}
+	places := map[string]int{}
+	for _, rule := range f.rules {
+		read, loaded := filterRule{}, map[int]string{}
+		for _, each := range rule.Exprs {
+			if err := read.readMarshalled(each, loaded); err != nil {
+				return err
+			}
+			if filled, is := each.(*expr.Dynset); is {
+				element := filterRule{}
+				if err := element.readMarshalled(filled.Exprs[0], nil); err != nil {
+					return err
+				}
+				expected.Allow(describeElement(filled.SetName, element.words))
+			}
+		}
+		expected.Add(describeLimit(rule.Chain.Name, places, read.words))
+	}
+	return nil
+}
+
+func (r *filterRule) readMarshalled(expression expr.Any, loaded map[int]string) error {
+	content, err := expr.Marshal(unix.NFPROTO_IPV4, expression)
+	if err != nil {
+		return err
+	}
+	return r.readExpression(content, loaded)
+}
+
+// readLimits describes the table that the kernel has for one family.
+func readLimits(family byte) ([]string, error) {
+	var found []string
+	tables, err := askNftables(nftGetTable, nftNewTable)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range tables {
+		if table.oursIn(family, unix.NFTA_TABLE_NAME) {
+			found = append(found, describeTable(table.attributes.number(unix.NFTA_TABLE_FLAGS)))
+		}
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	sets, err := askNftables(nftGetSet, nftNewSet)
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range sets {
+		if !set.oursIn(family, unix.NFTA_SET_TABLE) {
+			continue
+		}
+		size, err := readAttributes(set.attributes[unix.NFTA_SET_DESC])
+		if err != nil {
+			return nil, err
+		}
+		name := set.attributes.text(unix.NFTA_SET_NAME)
+		found = append(found, describeSet(name, set.attributes.number(unix.NFTA_SET_FLAGS),
+			set.attributes.number(unix.NFTA_SET_KEY_LEN), size.number(unix.NFTA_SET_DESC_SIZE),
+			set.attributes.big(unix.NFTA_SET_TIMEOUT)))
+		elements, err := readElements(name)
+		if err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+		found = append(found, elements...)
+	}
+	chains, err := askNftables(nftGetChain, nftNewChain)
+	if err != nil {
+		return nil, err
+	}
+	for _, chain := range chains {
+		if !chain.oursIn(family, unix.NFTA_CHAIN_TABLE) {
+			continue
+		}
+		name, kind := chain.attributes.text(unix.NFTA_CHAIN_NAME), chain.attributes.text(unix.NFTA_CHAIN_TYPE)
+		text := describeChain(name, "", 0, 0, 0)
+		if kind != "" {
+			hook, err := readAttributes(chain.attributes[unix.NFTA_CHAIN_HOOK])
+			if err != nil {
+				return nil, err
+			}
+			text = describeChain(name, kind, hook.number(unix.NFTA_HOOK_HOOKNUM), hook.number(unix.NFTA_HOOK_PRIORITY),
+				chain.attributes.number(unix.NFTA_CHAIN_POLICY))
+		}
+		found = append(found, text)
+	}
+	rules, err := askNftables(nftGetRule, nftNewRule)
+	if err != nil {
+		return nil, err
+	}
+	places := map[string]int{}
+	for _, rule := range rules {
+		if !rule.oursIn(family, unix.NFTA_RULE_TABLE) {
+			continue
+		}
+		read := filterRule{}
+		if err := read.read(rule.attributes[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
+			return nil, err
+		}
+		found = append(found, describeLimit(rule.attributes.text(unix.NFTA_RULE_CHAIN), places, read.words))
+	}
+	return found, nil
+}
+
+// readElements describes the limit of each source address in a set. It is the rule's, unless somebody else has added
+// the element.
+func readElements(set string) ([]string, error) {
+	elements, err := elementsOf(set)
+	if err != nil {
+		return nil, err
+	}
+	texts := map[string]bool{}
+	for _, element := range elements {
+		limit := filterRule{}
+		if content := element[unix.NFTA_SET_ELEM_EXPR]; content != nil {
+			if err := limit.readExpression(content, nil); err != nil {
+				return nil, err
+			}
+		}
+		texts[describeElement(set, limit.words)] = true
+	}
+	return slices.Collect(maps.Keys(texts)), nil
+}
+
+func elementsOf(set string) ([]attributes, error) {
+	lists, err := askNftablesOf(unix.NFPROTO_IPV4, nftGetElement, nftNewElement,
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
+	if err != nil {
+		return nil, err
+	}
+	var found []attributes
+	for _, list := range lists {
+		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range elements {
+			element, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, element)
+		}
+	}
+	return found, nil
+}
+
+// Refused is what the limits have refused of one source address.
+type Refused struct {
+	Source      netip.Addr `json:"source"`
+	Connections uint64     `json:"connections"`
+	Queries     uint64     `json:"queries"`
+	Datagrams   uint64     `json:"datagrams"`
+}
+
+// RefusedSources returns what the limits have refused, sorted by source address.
+func RefusedSources() ([]Refused, error) {
+	found := map[netip.Addr]Refused{}
+	for set, add := range map[string]func(*Refused, uint64){
+		refusedConnections: func(r *Refused, count uint64) { r.Connections = count },
+		refusedQueries:     func(r *Refused, count uint64) { r.Queries = count },
+		refusedDatagrams:   func(r *Refused, count uint64) { r.Datagrams = count },
+	} {
+		counted, err := counts(set)
+		if err != nil {
+			return nil, err
+		}
+		for address, count := range counted {
+			refused := found[address]
+			refused.Source = address
+			add(&refused, count)
+			found[address] = refused
+		}
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
+}
+
+// counts returns the packets that a set has counted for each source address. There are none without the set.
+func counts(set string) (map[netip.Addr]uint64, error) {
+	elements, err := elementsOf(set)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[netip.Addr]uint64{}
+	for _, element := range elements {
+		key, err := readAttributes(element[unix.NFTA_SET_ELEM_KEY])
+		if err != nil {
+			return nil, err
+		}
+		address, is := netip.AddrFromSlice(key[unix.NFTA_DATA_VALUE])
+		if !is {
+			return nil, fmt.Errorf("set %s has a key of %d octets", set, len(key[unix.NFTA_DATA_VALUE]))
+		}
+		counter, err := readAttributes(element[unix.NFTA_SET_ELEM_EXPR])
+		if err != nil {
+			return nil, err
+		}
+		data, err := readAttributes(counter[unix.NFTA_EXPR_DATA])
+		if err != nil {
+			return nil, err
+		}
+		found[address] = data.big(unix.NFTA_COUNTER_PACKETS)
+	}
+	return found, nil
+}
+
+func describeTable(flags int) string {
+	return fmt.Sprintf("nftables table %s, flags %d", limitTable, flags)
+}
+
+func describeSet(name string, flags, key, size int, timeout uint64) string {
+	return fmt.Sprintf("nftables set %s of %d keys of %d octets for %d ms, flags %d", name, size, key, timeout, flags)
+}
+
+func describeElement(set string, words []string) string {
+	return fmt.Sprintf("nftables element of set %s: %s", set, cmp.Or(strings.Join(words, ", "), "no limit"))
+}
+
+func describeChain(name, kind string, hook, priority, policy int) string {
+	if kind == "" {
+		return "nftables chain " + name
+	}
+	return fmt.Sprintf("nftables chain %s %s, policy %d", name, describeHook(kind, hook, priority), policy)
+}
+
+// describeLimit describes the next rule of a chain. Its place is part of it: the order of rules decides.
+func describeLimit(chain string, places map[string]int, words []string) string {
+	places[chain]++
+	return fmt.Sprintf("nftables rule %s %d: %s", chain, places[chain], strings.Join(words, ", "))
+}

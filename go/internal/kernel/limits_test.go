@@ -1,0 +1,970 @@
+package kernel
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
+)
+
+func echoes(connection net.Conn) error {
+	if err := connection.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := connection.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(connection, make([]byte, 1))
+	return err
+}
+
+// An agent with as many connections as it may have is refused another one at once. Its older ones, and those of another
+// agent, go on, and when one of its own ends there is room for another.
+func TestConnectionsAtOnceAreLimited(t *testing.T) {
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		begun := time.Now()
+		opened, refused := nettest.DialMany(t, nettest.Agent, port, 8)
+		if len(opened) != 5 || refused != 3 || time.Since(begun) > time.Second {
+			t.Fatalf("%d opened, %d refused, in %s", len(opened), refused, time.Since(begun))
+		}
+		others, refused := nettest.DialMany(t, nettest.OtherAgent, port, 5)
+		if refused != 0 {
+			t.Errorf("%d of another agent's were refused", refused)
+		}
+		for _, connection := range slices.Concat(opened, others) {
+			if err := echoes(connection); err != nil {
+				t.Errorf("%s: %v", connection.LocalAddr(), err)
+			}
+		}
+		opened[0].Close()
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if connection, err := nettest.DialFrom(nettest.Agent, port); err == nil {
+				connection.Close()
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("there is no room again")
+			}
+		}
+	})
+}
+
+// closeWait is for how many seconds the kernel's table remembers a half closed connection after its last packet.
+const closeWait = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
+
+func rememberFor(t *testing.T, seconds int) {
+	t.Helper()
+	path := filepath.Join(SystemSettings, strings.ReplaceAll(closeWait, ".", "/"))
+	if err := os.WriteFile(path, []byte(strconv.Itoa(seconds)), 0); err != nil {
+		t.Fatal("this needs settings of the kernel that can be written: ", err)
+	}
+}
+
+// A connection that an agent has half closed counts for as long as the program has it, because the kernel asks whether it is
+// still there. Without that, the kernel would forget it.
+func TestHalfClosedConnectionsCount(t *testing.T) {
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
+	rememberFor(t, 2)
+	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
+	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	for listening, wanted := range map[*net.ListenConfig]int{&asked: 0, &never: 5} {
+		listener, err := listening.Listen(t.Context(), "tcp4", "0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := make(chan net.Conn, 100)
+		go func() {
+			for {
+				connection, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				held <- connection
+			}
+		}()
+		port := listener.Addr().(*net.TCPAddr).Port
+		asAgent(func() {
+			opened, _ := nettest.DialMany(t, nettest.Agent, port, 5)
+			for _, each := range opened {
+				if err := each.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			further := 0
+			for end := time.Now().Add(time.Duration(5+3*wanted) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				if more, err := nettest.DialFrom(nettest.Agent, port); err == nil {
+					t.Cleanup(func() { more.Close() })
+					further++
+				}
+			}
+			if further != wanted {
+				t.Errorf("%d further ones, expected %d", further, wanted)
+			}
+			for _, each := range opened {
+				each.(*net.TCPConn).SetLinger(0)
+				each.Close()
+			}
+		})
+		listener.Close()
+		for len(held) > 0 {
+			connection := <-held
+			connection.(*net.TCPConn).SetLinger(0)
+			connection.Close()
+		}
+	}
+}
+
+// A connection that an agent has half closed and does not read counts, too. Keepalive does not run then: the kernel asks the
+// agent for room, at intervals that grow to two minutes, and the table remembers for longer than that.
+func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
+	place := nettest.ServeAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = connection.Write(make([]byte, 16<<20)) })
+	port := place.(*net.TCPAddr).Port
+	further := func(from netip.Addr) (count int) {
+		asAgent(func() {
+			opened, _ := nettest.DialMany(t, from, port, 5)
+			for _, each := range opened {
+				if err := each.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for end := time.Now().Add(4 * time.Second); count < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				if more, err := nettest.DialFrom(from, port); err == nil {
+					t.Cleanup(func() { more.Close() })
+					count++
+				}
+			}
+		})
+		return count
+	}
+	if found, err := readSetting(closeWait); err != nil || found != "150" {
+		t.Fatalf("%s is %q, %v", closeWait, found, err)
+	}
+	if count := further(nettest.Agent); count != 0 {
+		t.Errorf("%d further ones", count)
+	}
+	rememberFor(t, 1)
+	if count := further(nettest.OtherAgent); count != 5 {
+		t.Errorf("%d further ones of 5 that a table forgets which remembers for a second", count)
+	}
+}
+
+// For how long half closed connections are remembered is compared.
+func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
+	nettest.InNetwork(t)
+	sibling, limits := nettest.NewSibling(), nettest.SmallLimits()
+	sibling.Limits = &limits
+	nettest.Must(t, Shape(sibling))
+	expectDifferences(t, sibling)
+	rememberFor(t, 60)
+	expectDifferences(t, sibling, "half closed connections are counted for 60 s without a packet, not 150")
+}
+
+// At a private address, an agent finds a closed port, although there is a listener. Only addresses without limits get in.
+func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.Private = []netip.Addr{netip.MustParseAddr("10.213.8.31"), nettest.OnAgents}
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		if opened, refused := nettest.DialMany(t, nettest.Agent, port, 3); len(opened) != 0 || refused != 3 {
+			t.Errorf("an agent: %d opened, %d refused", len(opened), refused)
+		}
+		opened, refused := nettest.DialMany(t, limits.Except[0], port, 3)
+		if len(opened) != 3 || refused != 0 {
+			t.Fatalf("one without limits: %d opened, %d refused", len(opened), refused)
+		}
+		for _, connection := range opened {
+			if err := echoes(connection); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// All agents together can't have more connections than the sibling has memory for. Of these, the last quarter is for
+// agents that have few: the heaviest can't take it, and their older ones are not touched.
+func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.Connections, limits.AllConnections = 200, 4*fewShare
+	few, kept := 4, fewShare
+	third := netip.MustParseAddr("10.213.0.9")
+	limits.Except = append(limits.Except, third) // for an address there; it is an agent like the others
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	limits.Except = limits.Except[:1]
+	if err := limitAgents(&limits); err != nil {
+		t.Fatal(err)
+	}
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		heavy, refused := nettest.DialMany(t, nettest.Agent, port, 200)
+		if len(heavy) != 4*fewShare-kept || refused != 200-len(heavy) {
+			t.Fatalf("the heaviest: %d opened, %d refused", len(heavy), refused)
+		}
+		for _, each := range []netip.Addr{nettest.OtherAgent, third} {
+			light, refused := nettest.DialMany(t, each, port, few+1)
+			if len(light) != few || refused != 1 {
+				t.Errorf("%s: %d opened, %d refused", each, len(light), refused)
+			}
+		}
+		if opened, _ := nettest.DialMany(t, nettest.Agent, port, 3); len(opened) != 0 {
+			t.Errorf("%d more of the heaviest", len(opened))
+		}
+		for _, connection := range heavy {
+			if err := echoes(connection); err != nil {
+				t.Fatalf("an older one: %v", err)
+			}
+		}
+		for _, connection := range heavy[:50] {
+			connection.Close()
+		}
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if connection, err := nettest.DialFrom(nettest.OtherAgent, port); err == nil {
+				connection.Close()
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("there is no room again")
+			}
+		}
+	})
+}
+
+// What is kept for those that have few is limited as well.
+func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.AllConnections = 4 // of which one is kept, for agents with one at most
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		if opened, refused := nettest.DialMany(t, nettest.Agent, port, 5); len(opened) != 3 || refused != 2 {
+			t.Fatalf("%d opened, %d refused", len(opened), refused)
+		}
+		if opened, refused := nettest.DialMany(t, nettest.OtherAgent, port, 3); len(opened) != 1 || refused != 2 {
+			t.Errorf("%d opened, %d refused", len(opened), refused)
+		}
+	})
+}
+
+// An agent that begins connections faster than it may gets no answer at first, and one later; another one's are opened.
+func TestNewConnectionsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.Connections, limits.ConnectionsPerSecond = 100, 5
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		opened, silent := 0, 0
+		for begun := time.Now(); silent == 0 && time.Since(begun) < 3*time.Second; {
+			if connection, err := nettest.DialWithin(200*time.Millisecond, nettest.Agent, port); err == nil {
+				t.Cleanup(func() { connection.Close() })
+				opened++
+			} else if os.IsTimeout(err) {
+				silent++
+			} else {
+				t.Fatal(err)
+			}
+		}
+		if opened < connectionBurst*5 || silent == 0 {
+			t.Errorf("%d opened, %d silent", opened, silent)
+		}
+		if _, refused := nettest.DialMany(t, nettest.OtherAgent, port, 10); refused != 0 {
+			t.Errorf("%d of another agent's were refused", refused)
+		}
+		late, err := nettest.DialWithin(5*time.Second, nettest.Agent, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late.Close()
+	})
+}
+
+// An address of our own has no limits.
+func TestOurOwnAreNotLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.ConnectionsPerSecond = 1
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	openBriefly := func(from netip.Addr) (opened int) {
+		for range 20 {
+			connection, err := nettest.DialWithin(50*time.Millisecond, from, port)
+			if err == nil {
+				connection.Close()
+				opened++
+			}
+		}
+		return opened
+	}
+
+	asAgent(func() {
+		if opened := openBriefly(limits.Except[0]); opened != 20 {
+			t.Errorf("%d opened", opened)
+		}
+		if opened := openBriefly(nettest.Agent); opened == 20 {
+			t.Error("agents have none either")
+		}
+	})
+}
+
+// session sends a datagram to a port from one of its own, and returns the connection if it is sent back.
+func session(t *testing.T, from netip.Addr, port int) (net.Conn, bool) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
+	connection, err := dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(port)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	return connection, comesBack(connection)
+}
+
+func comesBack(connection net.Conn) bool {
+	if _, err := connection.Write([]byte("x")); err != nil {
+		return false
+	}
+	_ = connection.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	_, err := connection.Read(make([]byte, 1))
+	return err == nil
+}
+
+// Sessions of UDP count as connections, of one agent and of all: the first datagram of one too many is dropped, and none
+// that is dropped is tracked. Those that there are go on, and so does another agent.
+func TestSessionsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	answerQueries(t)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		connected, _ := nettest.DialMany(t, nettest.Agent, port, 1)
+		var going []net.Conn
+		for range 8 {
+			if connection, answered := session(t, nettest.Agent, 53); answered {
+				going = append(going, connection)
+			}
+		}
+		if len(connected) != 1 || len(going) != 4 {
+			t.Errorf("%d sessions beside %d connections", len(going), len(connected))
+		}
+		if _, refused := nettest.DialMany(t, nettest.Agent, port, 1); refused != 1 {
+			t.Error("another connection is opened")
+		}
+		for range 20 {
+			for _, connection := range going {
+				if !comesBack(connection) {
+					t.Fatal("a session does not go on")
+				}
+			}
+		}
+		if _, answered := session(t, nettest.OtherAgent, 53); !answered {
+			t.Error("another agent's is refused")
+		}
+	})
+	if tracked := trackedConnections(t); tracked != 6 {
+		t.Errorf("%d are tracked", tracked)
+	}
+	refused, err := RefusedSources()
+	if err != nil || len(refused) != 1 || refused[0] != (Refused{Source: nettest.Agent, Connections: 5}) {
+		t.Errorf("%v, %v", refused, err)
+	}
+}
+
+// An agent that begins sessions faster than it may gets no answer, also where nothing ever answers.
+func TestNewSessionsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
+	limits.Connections, limits.ConnectionsPerSecond = 100, 5
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+
+	asAgent(func() {
+		for range 50 {
+			connection, _ := net.DialUDP("udp4", &net.UDPAddr{IP: nettest.Agent.AsSlice()}, &net.UDPAddr{IP: nettest.OnAgents.AsSlice(), Port: 9})
+			_, _ = connection.Write([]byte("x"))
+			connection.Close()
+		}
+	})
+	if tracked := trackedConnections(t); tracked < 5 || tracked > 10 {
+		t.Errorf("%d are tracked", tracked)
+	}
+}
+
+// Datagrams beyond an agent's rate are dropped and counted, within a session as well; another agent's pass.
+func TestDatagramsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 100
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	answerQueries(t)
+
+	asAgent(func() {
+		flood, answered := session(t, nettest.Agent, 53)
+		other, too := session(t, nettest.OtherAgent, 53)
+		if !answered || !too {
+			t.Fatal("nothing is answered")
+		}
+		for range 300 {
+			_, _ = flood.Write([]byte("x"))
+		}
+		answers := 0
+		for _ = flood.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); ; answers++ {
+			if _, err := flood.Read(make([]byte, 1)); err != nil {
+				break
+			}
+		}
+		if answers < 5 || answers > 100 {
+			t.Errorf("%d answers", answers)
+		}
+		if !comesBack(other) {
+			t.Error("another agent is not answered")
+		}
+	})
+	refused, err := RefusedSources()
+	if err != nil || len(refused) != 1 || refused[0].Datagrams < 200 || refused[0].Queries+refused[0].Connections != 0 {
+		t.Errorf("%v, %v", refused, err)
+	}
+}
+
+// queryMany sends queries over UDP from a port each, and counts the answers.
+func queryMany(t *testing.T, from netip.Addr, count int) (answers int) {
+	t.Helper()
+	var asked []net.Conn
+	for range count {
+		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
+		connection, err := dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, 53).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		if _, err := connection.Write([]byte("query")); err != nil {
+			t.Fatal(err)
+		}
+		asked = append(asked, connection)
+	}
+	deadline := time.Now().Add(300 * time.Millisecond)
+	for _, connection := range asked {
+		_ = connection.SetReadDeadline(deadline)
+		if _, err := connection.Read(make([]byte, 16)); err == nil {
+			answers++
+		}
+	}
+	return answers
+}
+
+func answerQueries(t *testing.T) {
+	t.Helper()
+	server, err := net.ListenPacket("udp4", "0.0.0.0:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	go func() {
+		for message := make([]byte, 16); ; {
+			length, sender, err := server.ReadFrom(message)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(message[:length], sender)
+		}
+	}()
+}
+
+// Queries beyond an agent's rate get no answer, and those of another agent do. None is tracked as a connection.
+func TestQueriesAreLimited(t *testing.T) {
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
+	answerQueries(t)
+
+	asAgent(func() {
+		if answers := queryMany(t, nettest.Agent, 100); answers < 20 || answers > 60 {
+			t.Errorf("%d answers", answers)
+		}
+		if answers := queryMany(t, nettest.OtherAgent, 5); answers != 5 {
+			t.Errorf("another agent got %d answers", answers)
+		}
+	})
+	if tracked := trackedConnections(t); tracked != 0 {
+		t.Errorf("%d are tracked", tracked)
+	}
+	asAgent(func() {
+		for end := time.Now().Add(5 * time.Second); queryMany(t, nettest.Agent, 1) == 0; {
+			if time.Now().After(end) {
+				t.Fatal("it never gets an answer again")
+			}
+		}
+	})
+}
+
+func trackedConnections(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.
+func TestOnlyTCPIsTracked(t *testing.T) {
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+
+	asAgent(func() {
+		for port := range 100 {
+			connection, err := net.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(9000+port)).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = connection.Write([]byte("x"))
+			connection.Close()
+		}
+	})
+	if tracked := trackedConnections(t); tracked != 0 {
+		t.Errorf("%d are tracked", tracked)
+	}
+	asAgent(func() { nettest.DialMany(t, nettest.Agent, port, 1) })
+	if tracked := trackedConnections(t); tracked != 1 {
+		t.Errorf("%d are tracked", tracked)
+	}
+}
+
+// Over TCP, an agent's queries are slowed to its rate, however many it puts into a segment; another's pass at once.
+func TestQueriesOverTCPAreLimited(t *testing.T) {
+	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:53")
+
+	asAgent(func() {
+		flood, err := nettest.DialFrom(nettest.Agent, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer flood.Close()
+		go func() {
+			for chunk := make([]byte, 4096); ; {
+				if _, err := flood.Write(chunk); err != nil {
+					return
+				}
+			}
+		}()
+		_ = flood.SetReadDeadline(time.Now().Add(time.Second))
+		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastOctets {
+			t.Errorf("%d octets passed", came)
+		}
+		other, err := nettest.DialFrom(nettest.OtherAgent, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if err := echoes(other); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Limits that are installed again, as after a restart, are what is desired.
+func TestLimitsAreIdempotent(t *testing.T) {
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
+	limits := nettest.SmallLimits()
+	sibling.Limits = &limits
+	for range 2 {
+		nettest.Must(t, Shape(sibling))
+		expectDifferences(t, sibling)
+	}
+	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 50 // as for a sibling that is no resolver
+	nettest.Must(t, Shape(sibling))
+	expectDifferences(t, sibling)
+}
+
+// Nothing of IPv6 arrives or leaves, whoever has switched it on, and it is our own table that keeps it out.
+func TestSixIsDropped(t *testing.T) {
+	nettest.InNetwork(t)
+	asNeighbour := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
+	own, other := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
+	giveSix(t, "egress", own)
+	asNeighbour(func() { giveSix(t, "egress-end", other) })
+	if !arrivesOverSix(t, asNeighbour, own) {
+		t.Fatal("nothing arrives without our table either: this test shows nothing")
+	}
+	limits := nettest.SmallLimits()
+	if err := limitAgents(&limits); err != nil {
+		t.Fatal(err)
+	}
+	if arrivesOverSix(t, asNeighbour, own) {
+		t.Error("a datagram has arrived")
+	}
+	socket, err := net.Dial("udp6", netip.AddrPortFrom(other, 9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if _, err := socket.Write([]byte("x")); !errors.Is(err, unix.EPERM) {
+		t.Errorf("sending a datagram: %v", err)
+	}
+}
+
+// giveSix switches IPv6 on for an interface of this network, and gives it an address.
+func giveSix(t *testing.T, name string, address netip.Addr) {
+	t.Helper()
+	setting := filepath.Join(SystemSettings, "net/ipv6/conf", name, "disable_ipv6")
+	there := netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
+	if err := errors.Join(os.WriteFile(setting, []byte("0"), 0), netlink.AddrAdd(nettest.Link(t, name), &there)); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitForLocalSix(address.String() + "/128"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// arrivesOverSix reports whether a neighbour's datagrams arrive at an address of ours.
+func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool {
+	t.Helper()
+	socket, err := net.ListenUDP("udp6", &net.UDPAddr{IP: own.AsSlice()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	for range 5 {
+		asNeighbour(func() {
+			out, err := net.Dial("udp6", socket.LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			_, _ = out.Write([]byte("x"))
+		})
+		if err := socket.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := socket.Read(make([]byte, 1)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Sources that the kernel has added to the sets are no difference.
+func TestLimitsInUseAreNoDifference(t *testing.T) {
+	limits := nettest.SmallLimits()
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	answerQueries(t)
+	asAgent(func() {
+		nettest.DialMany(t, nettest.Agent, port, 8)
+		queryMany(t, nettest.Agent, 50)
+	})
+	found, err := readElements("queries")
+	if err != nil || len(found) != 1 {
+		t.Errorf("elements: %q, %v", found, err)
+	}
+	if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// What is refused is counted for each source address.
+func TestRefusalsAreCounted(t *testing.T) {
+	limits := nettest.SmallLimits()
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	answerQueries(t)
+	if found, err := RefusedSources(); err != nil || len(found) != 0 {
+		t.Errorf("before: %v, %v", found, err)
+	}
+	asAgent(func() {
+		nettest.DialMany(t, nettest.Agent, port, 8)
+		queryMany(t, nettest.OtherAgent, 100)
+	})
+	found, err := RefusedSources()
+	if err != nil || len(found) != 2 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	if found[0] != (Refused{Source: nettest.Agent, Connections: 3}) {
+		t.Errorf("connections: %v", found[0])
+	}
+	if other := found[1]; other.Source != nettest.OtherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
+		t.Errorf("queries: %v", other)
+	}
+}
+
+// Without limits, nothing is refused.
+func TestNoLimitsRefuseNothing(t *testing.T) {
+	nettest.InNetwork(t)
+	if found, err := RefusedSources(); err != nil || len(found) != 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+}
+
+// A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
+func TestSourceWithAnotherLimit(t *testing.T) {
+	limits := nettest.SmallLimits()
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	answerQueries(t)
+	connection, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := newLimitFilter(limits)
+	for _, limit := range []*expr.Limit{perSecond(1000, 4), perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond))} {
+		rules, err := connection.GetRules(filter.table, &nftables.Chain{Name: "asking"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules[0].Exprs[1].(*expr.Dynset).Exprs = []expr.Any{limit}
+		connection.AddRule(rules[0]) // which has a handle, so it is replaced
+		if err := connection.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		asAgent(func() { queryMany(t, nettest.Agent, 1) })
+	}
+	found, err := limitDifferences(&limits)
+	wanted := "nftables element of set queries: at most 1000 in 1 s, 4 at once, of kind 0, flags 0 is not ours"
+	if err != nil || !slices.Equal(found, []string{wanted}) {
+		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// Every change of our table is reported.
+func TestLimitDifferences(t *testing.T) {
+	limits := nettest.SmallLimits()
+	filter := newLimitFilter(limits)
+	set := func(name string) *nftables.Set {
+		return filter.sets[slices.IndexFunc(filter.sets, func(each *nftables.Set) bool { return each.Name == name })]
+	}
+	chain := func(name string) *nftables.Chain {
+		return filter.chains[slices.IndexFunc(filter.chains, func(each *nftables.Chain) bool { return each.Name == name })]
+	}
+	// firstRule returns the first rule of a chain, as the kernel has it.
+	firstRule := func(connection *nftables.Conn, name string) *nftables.Rule {
+		rules, err := connection.GetRules(filter.table, chain(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rules[0]
+	}
+	drop := nftables.ChainPolicyDrop
+	for name, each := range map[string]struct {
+		change func(*nftables.Conn) error
+		found  []string // what some difference begins with, and all differences begin with
+	}{
+		"the table deleted": {
+			func(c *nftables.Conn) error { c.DelTable(filter.table); return nil },
+			[]string{"nftables table clawker-fw", "nftables set ", "nftables chain ", "nftables rule "},
+		},
+		"the table made dormant": {
+			func(*nftables.Conn) error { return makeDormant(limitTable) },
+			[]string{"nftables table clawker-fw, flags 1 is not ours", "nftables table clawker-fw, flags 0 is missing"},
+		},
+		"a rule deleted": {
+			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "receiving")) },
+			[]string{"nftables rule receiving 1: ", "nftables rule receiving 2: ", "nftables rule receiving 3: "},
+		},
+		"a rule of the raw hook deleted": {
+			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "leaving")) },
+			[]string{"nftables rule leaving 1: ", "nftables rule leaving 2: ", "nftables rule leaving 3: "},
+		},
+		"the rule that tells of refusals deleted": {
+			func(c *nftables.Conn) error {
+				rules, err := c.GetRules(filter.table, chain("telling"))
+				if err != nil {
+					return err
+				}
+				return c.DelRule(rules[len(rules)-1])
+			},
+			[]string{"nftables rule telling 2: log 136 octets to group 0001, flags 0 is missing"},
+		},
+		"refusals told to somebody else": {
+			func(c *nftables.Conn) error {
+				log := &expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: refusalGroup + 1}
+				c.AddRule(&nftables.Rule{Table: filter.table, Chain: chain("telling"), Exprs: []expr.Any{log}})
+				return nil
+			},
+			[]string{"nftables rule telling 3: log -1 octets to group 0002, flags 0 is not ours"},
+		},
+		"a rule inserted that accepts": {
+			func(c *nftables.Conn) error {
+				rule := &nftables.Rule{Table: filter.table, Chain: chain("opening"), Exprs: verdict(expr.VerdictAccept)}
+				c.InsertRule(rule)
+				return nil
+			},
+			[]string{
+				"nftables rule opening 1: ", "nftables rule opening 2: ", "nftables rule opening 3: ", "nftables rule opening 4: ",
+			},
+		},
+		"a rule added at the end": {
+			func(c *nftables.Conn) error {
+				rule := &nftables.Rule{Table: filter.table, Chain: chain("arriving"), Exprs: verdict(expr.VerdictDrop)}
+				c.AddRule(rule)
+				return nil
+			},
+			[]string{"nftables rule arriving 4: drop is not ours"},
+		},
+		"a limit raised": {
+			func(c *nftables.Conn) error {
+				rule := firstRule(c, "opening")
+				for _, part := range rule.Exprs {
+					if filled, is := part.(*expr.Dynset); is {
+						filled.Exprs = []expr.Any{&expr.Connlimit{Count: 6}}
+					}
+				}
+				c.AddRule(rule) // which has a handle, so it is replaced
+				return nil
+			},
+			[]string{"nftables rule opening 1: "},
+		},
+		"a limit for other addresses": {
+			func(c *nftables.Conn) error {
+				rule := firstRule(c, "asking")
+				rule.Exprs[0].(*expr.Payload).Offset = 16
+				c.AddRule(rule)
+				return nil
+			},
+			[]string{"nftables rule asking 1: "},
+		},
+		"a set added": {
+			func(c *nftables.Conn) error {
+				other := *set("open")
+				other.Name, other.ID = "other", 0
+				return c.AddSet(&other, nil)
+			},
+			[]string{"nftables set other "},
+		},
+		"a chain added": {
+			func(c *nftables.Conn) error {
+				c.AddChain(&nftables.Chain{Table: filter.table, Name: "other"})
+				return nil
+			},
+			[]string{"nftables chain other is not ours"},
+		},
+		"another policy": {
+			func(c *nftables.Conn) error {
+				other := *chain("receiving")
+				other.Policy = &drop
+				c.AddChain(&other)
+				return nil
+			},
+			[]string{"nftables chain receiving for filter at hook 1, priority 0, policy 0 is not ours", "nftables chain receiving "},
+		},
+		"a table of the same name in another family": {
+			func(c *nftables.Conn) error {
+				table := c.AddTable(&nftables.Table{Name: limitTable, Family: nftables.TableFamilyINet})
+				other := c.AddChain(&nftables.Chain{
+					Table: table, Name: "other", Type: nftables.ChainTypeFilter,
+					Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+				})
+				c.AddRule(&nftables.Rule{Table: table, Chain: other, Exprs: verdict(expr.VerdictAccept)})
+				return nil
+			},
+			[]string{"nftables rule inet clawker-fw other: accept is not ours"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nettest.InNetwork(t)
+			sibling := nettest.NewSibling()
+			sibling.Limits = &limits
+			nettest.Must(t, Shape(sibling))
+			connection, err := nftables.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(each.change(connection), connection.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			found, err := filterDifferences(sibling, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range found {
+				if !slices.ContainsFunc(each.found, func(start string) bool { return strings.HasPrefix(text, start) }) {
+					t.Errorf("unexpected: %q", text)
+				}
+			}
+			for _, start := range each.found {
+				if !slices.ContainsFunc(found, func(text string) bool { return strings.HasPrefix(text, start) }) {
+					t.Errorf("%q is not in %q", start, found)
+				}
+			}
+			nettest.Must(t, Shape(sibling)) // a restart repairs it
+			if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+				t.Errorf("after a restart: %q, %v", found, err)
+			}
+		})
+	}
+}
+
+// makeDormant sets a table's flag by which its chains are taken off their hooks. The library can't.
+func makeDormant(table string) error {
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	message := func(kind, flags int, header nl.Nfgenmsg, attributes ...*nl.RtAttr) []byte {
+		request := nl.NewNetlinkRequest(kind, flags)
+		request.AddData(&header)
+		for _, each := range attributes {
+			request.AddData(each)
+		}
+		return request.Serialize()
+	}
+	const dormant = 1
+	batch := nl.Nfgenmsg{ResId: unix.NFNL_SUBSYS_NFTABLES << 8} // in network order
+	name := nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(table))
+	flags := nl.NewRtAttr(unix.NFTA_TABLE_FLAGS, []byte{0, 0, 0, dormant})
+	return unix.Sendto(socket, slices.Concat(
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, batch),
+		message(nftNewTable, 0, nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_IPV4}, name, flags),
+		message(unix.NFNL_MSG_BATCH_END, 0, batch),
+	), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// Without limits, our table does not belong here.
+func TestUnwantedLimits(t *testing.T) {
+	nettest.InNetwork(t)
+	sibling := nettest.NewSibling()
+	limits := nettest.SmallLimits()
+	sibling.Limits = &limits
+	nettest.Must(t, Shape(sibling))
+	sibling.Limits = nil
+	if found := Differences(sibling); !slices.Contains(found, "nftables table clawker-fw, flags 0 is not ours") {
+		t.Errorf("got %q", found)
+	}
+}
+
+// Limits are there before the agents' interface is, and hold for it when it comes.
+func TestLimitsWithoutInterface(t *testing.T) {
+	nettest.InNetwork(t)
+	if err := netlink.LinkDel(nettest.Link(t, "agents")); err != nil {
+		t.Fatal(err)
+	}
+	limits := nettest.SmallLimits()
+	if err := limitAgents(&limits); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+		t.Errorf("got %q, %v", found, err)
+	}
+}

@@ -1,0 +1,154 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// What the kernel refuses to an agent reaches no program: a connection to a port on which nobody listens, or one more
+// than an agent may have. The kernel answers with a reset, or with an ICMP message to a datagram. Our table (limits.go)
+// copies these answers to a netlink socket. Whoever holds the socket needs no privilege to read from it, and can do
+// nothing else with it.
+
+const (
+	// refusalGroup is the group in which the kernel sends copies. Each network namespace has its own groups.
+	refusalGroup = 1
+	// refusalOctets are copied of an answer: its headers, and those of the datagram that it is about. With all options that
+	// fit, a header of IP has 60 octets, and an answer has those of the datagram.
+	refusalOctets = 2*60 + 2*8
+	// refusalsAtOnce may be in one message. Fewer wait for refusalDelay.
+	refusalsAtOnce = 32
+	refusalDelay   = 10 // hundredths of a second
+)
+
+// Numbers of the kernel's interface (linux/netfilter/nfnetlink_log.h).
+const (
+	logConfigure = unix.NFNL_SUBSYS_ULOG<<8 | 1
+	logPacket    = unix.NFNL_SUBSYS_ULOG << 8
+	logPayload   = 9
+
+	logCommand, logMode, logTimeout, logThreshold = 1, 2, 4, 5
+
+	logBind, logCopyPacket = 1, 2
+)
+
+// ListenForRefusals opens the socket on which the kernel sends copies of its refusals. It needs CAP_NET_ADMIN.
+func ListenForRefusals() (*os.File, error) {
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(socket), "refusals")
+	if err := bindToRefusals(socket); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("reading what the kernel refuses needs its nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG): %w", err)
+	}
+	return file, nil
+}
+
+func bindToRefusals(socket int) error {
+	// When the buffer is full, copies are lost. Nobody needs to be told.
+	if err := unix.SetsockoptInt(socket, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(socket, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	request := nl.NewNetlinkRequest(logConfigure, unix.NLM_F_ACK)
+	request.AddData(&nl.Nfgenmsg{
+		NfgenFamily: unix.AF_INET, Version: unix.NFNETLINK_V0, ResId: nl.Swap16(refusalGroup),
+	})
+	mode := append(binary.BigEndian.AppendUint32(nil, refusalOctets), logCopyPacket, 0)
+	request.AddData(nl.NewRtAttr(logCommand, []byte{logBind}))
+	request.AddData(nl.NewRtAttr(logMode, mode))
+	request.AddData(nl.NewRtAttr(logTimeout, binary.BigEndian.AppendUint32(nil, refusalDelay)))
+	request.AddData(nl.NewRtAttr(logThreshold, binary.BigEndian.AppendUint32(nil, refusalsAtOnce)))
+	if err := unix.Sendto(socket, request.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, unix.Getpagesize())
+	size, _, err := unix.Recvfrom(socket, answer, 0)
+	if err != nil {
+		return err
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer[:size])
+	if err != nil {
+		return err
+	}
+	if len(messages) != 1 || messages[0].Header.Type != unix.NLMSG_ERROR || len(messages[0].Data) < 4 {
+		return errors.New("the kernel's answer is not understood")
+	}
+	if failure := int32(binary.NativeEndian.Uint32(messages[0].Data)); failure != 0 {
+		return unix.Errno(-failure)
+	}
+	return nil
+}
+
+// Refusal is what an agent wanted, and the kernel has refused.
+type Refusal struct {
+	Protocol byte // TCP or UDP
+	Source   netip.AddrPort
+	Place    netip.AddrPort
+}
+
+// ReadRefusals returns the refusals in what was read from the socket.
+func ReadRefusals(content []byte) ([]Refusal, error) {
+	messages, err := syscall.ParseNetlinkMessage(content)
+	if err != nil {
+		return nil, err
+	}
+	var found []Refusal
+	for _, message := range messages {
+		if message.Header.Type != logPacket || len(message.Data) < nl.SizeofNfgenmsg {
+			continue
+		}
+		attributes, err := readAttributes(message.Data[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return nil, err
+		}
+		if refused, is := ReadRefusal(attributes[logPayload]); is {
+			found = append(found, refused)
+		}
+	}
+	return found, nil
+}
+
+// ReadRefusal reads one answer of the kernel: a reset, or an ICMP message with the beginning of the datagram (RFC 792).
+func ReadRefusal(packet []byte) (Refusal, bool) {
+	const icmpHeader = 8
+	protocol, from, to, ports := readPacket(packet)
+	switch {
+	case protocol == unix.IPPROTO_TCP && len(ports) >= 4:
+		return Refusal{protocol, portAt(to, ports[2:]), portAt(from, ports)}, true
+	case protocol == unix.IPPROTO_ICMP && len(ports) >= icmpHeader:
+		protocol, from, to, ports = readPacket(ports[icmpHeader:])
+		if protocol == unix.IPPROTO_UDP && len(ports) >= 4 {
+			return Refusal{protocol, portAt(from, ports), portAt(to, ports[2:])}, true
+		}
+	}
+	return Refusal{}, false
+}
+
+// readPacket returns the protocol and the addresses of an IPv4 packet, and what comes after its header (RFC 791).
+func readPacket(packet []byte) (protocol byte, from, to netip.Addr, rest []byte) {
+	const leastHeader = 20
+	if len(packet) < leastHeader {
+		return 0, from, to, nil
+	}
+	header := int(packet[0]&0x0f) * 4
+	if header < leastHeader || header > len(packet) {
+		return 0, from, to, nil
+	}
+	return packet[9], netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20])), packet[header:]
+}
+
+func portAt(address netip.Addr, port []byte) netip.AddrPort {
+	return netip.AddrPortFrom(address, binary.BigEndian.Uint16(port))
+}

@@ -1,0 +1,19 @@
+package kernel
+
+import "testing"
+
+// Whatever the kernel copies of a datagram, what is read of it is an address and a port, or nothing.
+func FuzzReadRefusal(f *testing.F) {
+	header := []byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 2, 10, 0, 0, 7}
+	f.Add(append(header, 1, 187, 200, 0, 0, 0, 0, 0))
+	longest := append([]byte{0x4f}, header[1:]...)
+	f.Add(append(longest, make([]byte, 48)...))
+	f.Add([]byte{0x45})
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		found, is := ReadRefusal(packet)
+		if is && !(found.Source.Addr().Is4() && found.Place.Addr().Is4()) {
+			t.Errorf("%v is read of %x", found, packet)
+		}
+		_, _ = ReadRefusals(packet)
+	})
+}

@@ -1,0 +1,151 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/nettest"
+)
+
+// A kernel that has everything lacks nothing.
+func TestRequirements(t *testing.T) {
+	nettest.InNetwork(t)
+
+	if found := CheckRequirements(); len(found.Lacking) > 0 {
+		t.Errorf("got %q", found.Lacking)
+	}
+}
+
+// A kernel without nf_tables is told by its first answer, and named; nobody waits for a second one.
+func TestWithoutNfTables(t *testing.T) {
+	limits := nettest.SmallLimits()
+	without := nftables.WithTestDial(func(requests []netlink.Message) ([]netlink.Message, error) {
+		header := requests[0].Header
+		header.Type, header.Flags = netlink.Error, 0
+		refusal := binary.NativeEndian.AppendUint32(nil, ^uint32(0)-uint32(unix.EINVAL)+1)
+		return []netlink.Message{{Header: header, Data: append(refusal, make([]byte, 16)...)}}, nil
+	})
+
+	err := limitAgents(&limits, without)
+
+	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "needs nf_tables in the kernel") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What a kernel lacks of nf_tables is what is in all rules that it refuses, and in none that it takes.
+func TestMissingParts(t *testing.T) {
+	limits := nettest.SmallLimits()
+	rules := newLimitFilter(limits).rules
+	has := func(rule *nftables.Rule, part string) bool {
+		return slices.ContainsFunc(rule.Exprs, func(each expr.Any) bool {
+			set, nested := each.(*expr.Dynset)
+			return partOf(each) == part ||
+				nested && slices.ContainsFunc(set.Exprs, func(inner expr.Any) bool { return partOf(inner) == part })
+		})
+	}
+	for _, part := range []string{"connlimit", "log", "limit", "reject", "notrack"} {
+		found := missingParts(rules, func(rule *nftables.Rule) bool { return !has(rule, part) })
+		if !slices.Contains(found, part) {
+			t.Errorf("without %s: %q", part, found)
+		}
+	}
+	if found := missingParts(rules, func(*nftables.Rule) bool { return true }); len(found) > 0 {
+		t.Errorf("with all: %q", found)
+	}
+}
+
+// Modules are loaded by a few of the rules, in which everything occurs that occurs in any.
+func TestFewRulesLoadAllModules(t *testing.T) {
+	limits := nettest.SmallLimits()
+	rules := newLimitFilter(limits).rules
+	parts := func(some []*nftables.Rule) []string {
+		all := []string{}
+		for _, rule := range some {
+			all = append(all, partsOf(rule)...)
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	}
+	few := covering(rules)
+	if !slices.Equal(parts(few), parts(rules)) || len(few) > len(parts(rules)) {
+		t.Errorf("%q of %q, by %d rules", parts(few), parts(rules), len(few))
+	}
+}
+
+// nobody is a user that has no process on any machine.
+const nobody = 64_999
+
+// Where a user has used up its inotify instances, that is said by name.
+func TestWithoutInotify(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to become another user")
+	}
+	var held []int
+	taken, done := make(chan bool), make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); failure == 0 {
+			for file, err := unix.InotifyInit(); err == nil && len(held) < 1<<16; file, err = unix.InotifyInit() {
+				held = append(held, file)
+			}
+		}
+		taken <- true
+		<-done
+	}()
+	<-taken
+	defer func() {
+		for _, file := range held {
+			unix.Close(file)
+		}
+		done <- true
+	}()
+
+	err := askForWatches(nobody)
+
+	if err == nil || !strings.Contains(err.Error(), "fs.inotify.max_user_instances") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Asking as another user leaves no thread that is one: the process could not become a user as a whole any more.
+func TestAskingLeavesNoThreadOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to become another user")
+	}
+	before := threadsOfOthers(t)
+	for range 20 {
+		if err := askForWatches(nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, thread := range threadsOfOthers(t) {
+		if !slices.Contains(before, thread) { // one of another test
+			t.Errorf("%s has another user", thread)
+		}
+	}
+}
+
+// threadsOfOthers returns the threads of this process that are not root's.
+func threadsOfOthers(t *testing.T) []string {
+	t.Helper()
+	threads, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("%d threads, %v", len(threads), err)
+	}
+	return slices.DeleteFunc(threads, func(thread string) bool {
+		status, err := os.ReadFile(thread)
+		return err != nil || strings.Contains(string(status), "\nUid:\t0\t0\t0\t0\n")
+	})
+}

@@ -1,0 +1,132 @@
+// Package probe reports everything that can only be seen inside a sibling's container, and checks its health.
+package probe
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+
+	"clawker-fw/internal/arp"
+	"clawker-fw/internal/attempts"
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/serving"
+	"clawker-fw/internal/start"
+	"clawker-fw/internal/users"
+)
+
+// Protocol is the version of what fwctl and its client say to each other (protocol.json). It changes where an earlier client
+// would misunderstand a helper.
+const Protocol = 1
+
+// Report is the output of probe: everything that can only be seen inside the container.
+type Report struct {
+	Protocol    int                 `json:"protocol"`
+	Sibling     string              `json:"sibling"`
+	Build       string              `json:"build"`
+	Live        map[string]string   `json:"live"`             // resource -> digest of the loaded content
+	Unread      []string            `json:"unread,omitempty"` // resources left out by a quick probe
+	Evidence    serving.Evidence    `json:"evidence,omitempty"`
+	Connections int                 `json:"connections"`
+	Telemetry   serving.Telemetry   `json:"telemetry"`
+	Addresses   []string            `json:"addresses"`
+	Claimed     bool                `json:"claimed"`
+	Refused     []kernel.Refused    `json:"refused"`      // what the limits have refused
+	Others      []string            `json:"others"`       // other hosts that answer ARP for our addresses
+	Network     []string            `json:"network"`      // differences from the desired network
+	AgentsSee   map[string][]string `json:"agents_see"`   // problems that agents see, by sibling
+	Dropped     []string            `json:"dropped"`      // siblings to whom agents' packets don't get
+	Files       []string            `json:"engine_files"` // differences in the files that the engine provides
+	Program     []string            `json:"program"`      // the command line of process 1
+	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
+	Restarts    []start.Restart     `json:"restarts"`     // helpers that have ended since the container started
+	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
+	Error       string              `json:"error"`        // why the program did not answer, or ""
+}
+
+// Thoroughness says what a probe reports: what agents see of Envoy, or not; and everything that is live, or only what
+// is quickly read.
+type Thoroughness struct{ Envoy, Quick bool }
+
+// longToRead is the size of a file, in octets, from which on Envoy takes longer to print what it has loaded than
+// another probe takes.
+const longToRead = 2 << 20
+
+// quicklyRead returns the resources that a program shows at once, and the names of all others: those with a large file
+// of which nothing is known yet.
+func quicklyRead(root string, resources []boot.Resource, known serving.Evidence) ([]boot.Resource, []string) {
+	quick, unread := []boot.Resource{}, []string{}
+	for _, each := range resources {
+		info, err := os.Stat(filepath.Join(root, "hot", each.Path))
+		if _, read := known[each.Name]; each.Envoy != nil && !read && err == nil && info.Size() > longToRead {
+			unread = append(unread, each.Name)
+		} else {
+			quick = append(quick, each)
+		}
+	}
+	return quick, unread
+}
+
+// Run collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
+// Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
+// and waiting for it takes as long as everything else together.
+func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroughness) Report {
+	report := Report{Protocol: Protocol, Sibling: sibling.Name, Claimed: arp.Claimed(root), Live: map[string]string{}}
+	report.Addresses = kernel.Addresses()
+	others, othersError := arp.AskForOthers()
+	report.Network = kernel.Differences(sibling)
+	refused, refusedError := kernel.RefusedSources()
+	report.Refused = refused
+	report.AgentsSee, report.Dropped = attempts.AgentsSee(root, sibling, how.Envoy)
+	report.Files = orUnreadable(hereGiven(sibling))
+	report.Program = orUnreadable(start.CommandOf(users.Processes, "1"))
+	report.Restarts, _ = start.ReadRestarts(root) // that it can't be read is among the processes
+	report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling))
+	read := sibling.Resources
+	if how.Quick {
+		read, report.Unread = quicklyRead(root, read, program.Evidence())
+	}
+	live, err := program.Live(read)
+	if err == nil {
+		report.Live, report.Evidence = live, program.Evidence()
+		report.Build, err = program.Build()
+	}
+	if err == nil {
+		report.Connections, err = program.Connections()
+	}
+	if err == nil {
+		report.Telemetry, err = program.Telemetry()
+	}
+	if unhealthy := hot.Check(root, sibling.Resources, program); unhealthy != nil {
+		report.Unhealthy = unhealthy.Error()
+	}
+	if err = cmp.Or(err, refusedError); err != nil {
+		report.Error = err.Error()
+	}
+	if othersError != nil {
+		report.Others = orUnreadable(nil, othersError)
+	} else {
+		report.Others = others.Answers()
+	}
+	return report
+}
+
+func orUnreadable(found []string, err error) []string {
+	if err != nil {
+		return []string{"unreadable: " + err.Error()}
+	}
+	return found
+}
+
+// Health is the container's HEALTHCHECK. In CoreDNS's container it also checks that agents can reach Envoy. Each
+// check announces our own addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
+func Health(root string, sibling boot.Sibling, program serving.Program) error {
+	if err := hot.Check(root, sibling.Resources, program); err != nil {
+		return err
+	}
+	if err := arp.AnnounceOwn(root, sibling); err != nil {
+		return err
+	}
+	return attempts.AgentsAreServed(root, sibling)
+}

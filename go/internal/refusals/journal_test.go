@@ -1,0 +1,320 @@
+package refusals
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/nettest"
+)
+
+// journalAt returns a journal whose clock is now, and what it has written since the last time.
+func journalAt(t *testing.T, now *time.Time) (*journal, func() []suppressedLine) {
+	t.Helper()
+	var out bytes.Buffer
+	found := newJournal(&out)
+	found.now = func() time.Time { return *now }
+	return found, func() (lines []suppressedLine) {
+		t.Helper()
+		if err := found.flush(); err != nil {
+			t.Fatal(err)
+		}
+		for text := range strings.Lines(out.String()) {
+			var each suppressedLine
+			if err := json.Unmarshal([]byte(text), &each); err != nil {
+				t.Fatalf("%q: %v", text, err)
+			}
+			lines = append(lines, each)
+		}
+		out.Reset()
+		return lines
+	}
+}
+
+// lineOf returns a line about an agent with so many octets more.
+func lineOf(agent netip.Addr, octets int) []byte {
+	return fmt.Appendf(nil, `{"path":"%s","source":"%s:1024"}`+"\n", strings.Repeat("x", octets), agent)
+}
+
+// suppressed returns how many refusals of an agent lines tell of that were only counted.
+func suppressed(lines []suppressedLine, agent string) (sum int) {
+	for _, each := range lines {
+		if each.Source == agent {
+			sum += each.Suppressed
+		}
+	}
+	return sum
+}
+
+// The flood of one agent is counted after its share of lines, and another's refusals are still written. What was counted is
+// told by the clock, whether or not anybody is refused anything later.
+func TestFloodOfRefusals(t *testing.T) {
+	now := time.Now()
+	journal, lines := journalAt(t, &now)
+	for range 1000 {
+		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
+	}
+	journal.add(nettest.OtherAgent, lineOf(nettest.OtherAgent, 0), 1)
+	if found := lines(); len(found) != linesAtOnce+1 {
+		t.Errorf("%d lines", len(found))
+	}
+	journal.count()
+	if found := lines(); len(found) != 1 || suppressed(found, nettest.Agent.String()) != 1000-linesAtOnce {
+		t.Errorf("got %+v", found)
+	}
+	journal.count()
+	if found := lines(); len(found) != 0 {
+		t.Errorf("told twice: %+v", found)
+	}
+	now = now.Add(time.Second)
+	for range 1000 {
+		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
+	}
+	if found := lines(); len(found) != linesPerSecond {
+		t.Errorf("%d lines after a second", len(found))
+	}
+}
+
+// Long lines count for as many short ones as they have room for, so the record of one agent is bounded in octets.
+func TestLongLines(t *testing.T) {
+	now := time.Now()
+	journal, _ := journalAt(t, &now)
+	written := 0
+	for range 600 {
+		for range 1000 {
+			before := journal.octets
+			journal.add(nettest.Agent, lineOf(nettest.Agent, 2500), 1)
+			written += journal.octets - before
+		}
+		if err := journal.flush(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Second)
+	}
+	if most := linesOctetsAtOnce + 600*linesOctetsInSecond; written > most || written < most/2 {
+		t.Errorf("%d octets in 600 s, at most %d", written, most)
+	}
+}
+
+// However many addresses an agent forges, those that are remembered are bounded, and nothing that was counted is forgotten.
+func TestManySourcesOfRefusals(t *testing.T) {
+	now := time.Now()
+	journal, lines := journalAt(t, &now)
+	told, refused := 0, 0
+	source := nettest.AgentNet.Addr()
+	for number := range 2*mostAgents + 2 {
+		source = source.Next()
+		for range 1 + number%2*linesAtOnce {
+			journal.add(source, lineOf(source, 0), 1)
+			refused++
+		}
+		for _, each := range lines() {
+			told += max(each.Suppressed, 1)
+		}
+		if found := len(journal.agents); found > mostAgents {
+			t.Fatalf("%d are remembered", found)
+		}
+	}
+	journal.count()
+	for _, each := range lines() {
+		told += max(each.Suppressed, 1)
+	}
+	if told != refused {
+		t.Errorf("%d of %d are told of", told, refused)
+	}
+}
+
+// A reader that stalls delays nobody: what waits is bounded, the rest is counted, and told when it reads again.
+func TestAReaderThatStalls(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	journal := newJournal(write)
+	go func() { _ = journal.write() }()
+	refused := 0
+	for number := range 100 {
+		source := netip.AddrFrom4([4]byte{10, 213, 1, byte(number)})
+		for range linesAtOnce {
+			journal.add(source, lineOf(source, 100), 1)
+			refused++
+		}
+	}
+	journal.mutex.Lock()
+	if journal.octets > mostUnread {
+		t.Errorf("%d octets are waiting", journal.octets)
+	}
+	journal.mutex.Unlock()
+	stop := time.Now().Add(10 * time.Second)
+	lines := make(chan suppressedLine)
+	go func() {
+		for decoder := json.NewDecoder(read); ; {
+			var each suppressedLine
+			if decoder.Decode(&each) != nil {
+				return
+			}
+			lines <- each
+		}
+	}()
+	for told := 0; told < refused; {
+		select {
+		case each := <-lines:
+			told += max(each.Suppressed, 1)
+		case <-time.After(50 * time.Millisecond):
+			journal.count()
+		}
+		if time.Now().After(stop) {
+			t.Fatalf("%d of %d are told of", told, refused)
+		}
+	}
+	write.Close()
+}
+
+// What a program writes is charged to the agent that it is about, whatever that agent has chosen, and passed on unchanged.
+func TestLinesOfTheProgram(t *testing.T) {
+	for text, wanted := range map[string]struct {
+		agent    netip.Addr
+		refusals int
+	}{
+		`{"name":"a","source":"10.213.0.7:1024"}`:                              {nettest.Agent, 1},
+		`{"source":"10.213.0.7:1024","suppressed":7}`:                          {nettest.Agent, 8},
+		`{"name":"\",\"source\":\"10.213.0.8:1\"","source":"10.213.0.7:1024"}`: {nettest.Agent, 1},
+		`{"source":"10.213.0.7:1024","name":",\"suppressed\":99"}`:             {nettest.Agent, 1},
+		`{"source":"nowhere"}`:                                                 {netip.Addr{}, 1},
+		`[INFO] plugin/policy: source is 10.213.0.7`:                           {netip.Addr{}, 1},
+	} {
+		if agent, refusals := readLine([]byte(text)); agent != wanted.agent || refusals != wanted.refusals {
+			t.Errorf("%s: %s, %d", text, agent, refusals)
+		}
+	}
+	var out bytes.Buffer
+	journal := newJournal(&out)
+	program := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + strings.Repeat("x", 3*longestLine) + "\n" + string(lineOf(nettest.Agent, 20))
+	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
+		t.Fatal(err)
+	}
+	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); out.String() != wanted {
+		t.Errorf("got %q", out.String())
+	}
+	if lost := journal.agents[netip.Addr{}].suppressed; lost != 1 {
+		t.Errorf("%d are counted", lost)
+	}
+}
+
+// A request that its agent gives up was not refused; one that has failed was, whoever ends the connection first. What an agent
+// has chosen is never taken for either.
+func TestARequestThatIsGivenUp(t *testing.T) {
+	kept := []string{
+		`{"ended":"Normal","flags":"-","source":"10.213.0.7:1024"}`,
+		`{"ended":"RemoteReset","flags":"UF","source":"10.213.0.7:1024"}`,
+		`{"name":"\"ended\":\"RemoteReset\"","flags":"-","source":"10.213.0.7:1024"}`,
+	}
+	var out bytes.Buffer
+	journal := newJournal(&out)
+	program := `{"ended":"RemoteReset","flags":"-","source":"10.213.0.7:1024"}` + "\n" + strings.Join(kept, "\n") + "\n"
+	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
+		t.Fatal(err)
+	}
+	if wanted := strings.Join(kept, "\n") + "\n"; out.String() != wanted {
+		t.Errorf("got %q", out.String())
+	}
+}
+
+// Whatever is written at the same time, each line is whole: those of the program, and those of the kernel's refusals.
+func TestLinesNeverMix(t *testing.T) {
+	var out bytes.Buffer
+	lines, program := io.Pipe()
+	journal := newJournal(&out)
+	recorder := newRecorder(t.TempDir(), nettest.NewSibling(), journal)
+	recorder.listening.folder = listeningFolder(t, "")
+	done := make(chan error, 2)
+	go func() { done <- journal.follow(lines) }()
+	go func() {
+		for range linesAtOnce / 2 {
+			each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: netip.AddrPortFrom(nettest.OnAgents, 1)}
+			if err := recorder.record([]kernel.Refusal{each}); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for range linesAtOnce / 2 {
+		for _, part := range bytes.SplitAfter(lineOf(nettest.OtherAgent, 200), []byte("xxxxx")) {
+			if _, err := program.Write(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	program.Close()
+	if err := errors.Join(<-done, <-done, journal.flush()); err != nil {
+		t.Fatal(err)
+	}
+	whole := 0
+	for text := range strings.Lines(out.String()) {
+		var each suppressedLine
+		if err := json.Unmarshal([]byte(text), &each); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		whole++
+	}
+	if whole != linesAtOnce {
+		t.Errorf("%d lines", whole)
+	}
+}
+
+// The recorder ends when it can't write any more, and not before.
+func TestTheRecorderEndsWithItsLog(t *testing.T) {
+	lines, program, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	silent, never, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer never.Close()
+	log := filepath.Join(t.TempDir(), "log")
+	out, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, out) }()
+	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if content, _ := os.ReadFile(log); bytes.Equal(content, lineOf(nettest.Agent, 0)) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the line is not written")
+		}
+	}
+	out.Close()
+	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it ended without an error")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on")
+	}
+}

@@ -1,0 +1,184 @@
+// Package refusals writes down what is refused to agents, by the kernel and by the program, with a share of the log for
+// each.
+package refusals
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/users"
+)
+
+// The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
+// what they write (journal.go). It is a process of its own beside the program, without privileges and with nothing but the
+// socket and what the program writes: `fwctl record`.
+
+// recorderBuffer has room for any message of the kernel.
+const recorderBuffer = 1 << 17
+
+// The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
+const (
+	becauseNoRule    = "no-rule"
+	becauseWrongPort = "wrong-port"
+	becauseLimit     = "limit"
+)
+
+// Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails.
+func Record(root string, sibling boot.Sibling, socket, program io.Reader, out io.Writer) error {
+	journal := newJournal(out)
+	failed := make(chan error)
+	go func() { failed <- journal.write() }()
+	go func() { failed <- newRecorder(root, sibling, journal).read(socket) }()
+	go func() {
+		if err := journal.follow(program); err != nil {
+			failed <- err
+		}
+	}()
+	for counting := time.Tick(countEvery); ; {
+		select {
+		case err := <-failed:
+			return err
+		case <-counting:
+			journal.count()
+		}
+	}
+}
+
+// read records all refusals that it reads from the socket.
+func (r *recorder) read(socket io.Reader) error {
+	buffer := make([]byte, recorderBuffer)
+	for {
+		size, err := socket.Read(buffer)
+		if err != nil {
+			return err
+		}
+		refusals, err := kernel.ReadRefusals(buffer[:size])
+		if err != nil {
+			return err
+		}
+		if err := r.record(refusals); err != nil {
+			return err
+		}
+	}
+}
+
+type recorder struct {
+	journal   *journal
+	listening listening
+	names     virtualNames
+	private   []netip.Addr // at which nothing is for agents, whatever listens
+}
+
+func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder {
+	var private []netip.Addr
+	if sibling.Limits != nil {
+		private = sibling.Limits.Private
+	}
+	return &recorder{
+		journal: journal, private: private,
+		listening: listening{folder: filepath.Join(users.Processes, "self", "net")},
+		names:     virtualNames{path: filepath.Join(root, "hot", "numbers", "numbers.json"), blocks: sibling.Blocks},
+	}
+}
+
+// line is one refusal, in the form in which Envoy writes its own.
+type line struct {
+	Address  netip.Addr `json:"address"`
+	Name     *string    `json:"name"`
+	Port     uint16     `json:"port"`
+	Protocol string     `json:"protocol"`
+	Reason   string     `json:"reason"`
+	Source   string     `json:"source"`
+	Time     string     `json:"time"`
+}
+
+// record writes refusals down. While nothing listens at all, nothing is refused: the program is starting, or ending.
+func (r *recorder) record(refusals []kernel.Refusal) error {
+	if len(refusals) == 0 {
+		return nil
+	}
+	if err := r.listening.refresh(); err != nil || !r.listening.anything() {
+		return err
+	}
+	for _, each := range refusals {
+		name := r.names.at(each.Place.Addr())
+		text, err := json.Marshal(line{
+			Address: each.Place.Addr(), Port: each.Place.Port(), Source: each.Source.String(),
+			Name: name, Protocol: map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[each.Protocol],
+			Reason: r.reason(each, name), Time: written(r.journal.now()),
+		})
+		if err != nil {
+			return err
+		}
+		r.journal.add(each.Source.Addr(), append(text, '\n'), 1)
+	}
+	return nil
+}
+
+// reason returns why something was refused. At a virtual address on which something listens, its name has a rule, but
+// for another port or protocol. Elsewhere no name is known, and no rule is for this port.
+func (r *recorder) reason(refused kernel.Refusal, name *string) string {
+	switch {
+	case slices.Contains(r.private, refused.Place.Addr()):
+		return becauseNoRule
+	case refused.Protocol == unix.IPPROTO_TCP && r.listening.at(refused.Place):
+		return becauseLimit
+	case name != nil && r.listening.on(refused.Place.Addr()):
+		return becauseWrongPort
+	}
+	return becauseNoRule
+}
+
+// virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.
+type virtualNames struct {
+	path   string
+	blocks []netip.Prefix
+	read   syscall.Stat_t // of the file that was read
+	names  map[uint32]string
+}
+
+// at returns the name of an address, or nil if it has none. Addresses are numbered from the first one of the first block.
+func (v *virtualNames) at(address netip.Addr) *string {
+	if len(v.blocks) == 0 {
+		return nil
+	}
+	v.refresh()
+	if name, known := v.names[number(address)-number(v.blocks[0].Addr())]; known {
+		return &name
+	}
+	return nil
+}
+
+// refresh reads the file again if it has changed, by its ctime, which nobody can set. Without a file that can be read, no
+// name is known.
+func (v *virtualNames) refresh() {
+	var state syscall.Stat_t
+	if err := syscall.Stat(v.path, &state); err != nil {
+		state = syscall.Stat_t{}
+	}
+	if state.Ctim == v.read.Ctim && state.Ino == v.read.Ino {
+		return
+	}
+	v.read, v.names = state, map[uint32]string{}
+	var file struct {
+		Names map[string]uint32 `json:"names"`
+	}
+	if content, err := os.ReadFile(v.path); err == nil && json.Unmarshal(content, &file) == nil {
+		for name, number := range file.Names {
+			v.names[number] = name
+		}
+	}
+}
+
+func number(address netip.Addr) uint32 { return binary.BigEndian.Uint32(address.AsSlice()) }

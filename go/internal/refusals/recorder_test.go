@@ -1,0 +1,366 @@
+package refusals
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/nettest"
+)
+
+// In the block of nettest.NewSibling: the first address, one whose name has a rule, one of a name that has none any more.
+var (
+	virtualFirst = netip.MustParseAddr("10.213.8.64")
+	virtualOpen  = netip.MustParseAddr("10.213.8.71")
+	virtualGone  = netip.MustParseAddr("10.213.8.200")
+)
+
+const numbersFile = `{"names":{"open.test":7,"gone.test":136},"next":137}`
+
+// recordingSibling is a limited sibling whose refusals are read and written down in this thread.
+type recordingSibling struct {
+	*recorder
+	asAgent func(func())
+	socket  *os.File
+	written bytes.Buffer
+}
+
+func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
+	t.Helper()
+	found := &recordingSibling{asAgent: nettest.LimitedSibling(t, limits, kernel.Shape)}
+	root := t.TempDir()
+	filetest.Write(t, root, filetest.Tree{"hot/numbers/numbers.json": numbersFile})
+	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
+	found.listening.folder = "/proc/thread-self/net"
+	socket, err := kernel.ListenForRefusals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	wait := unix.Timeval{Usec: 500_000}
+	if err := unix.SetsockoptTimeval(int(socket.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		t.Fatal(err)
+	}
+	found.socket = socket
+	return found
+}
+
+// lines returns what is written down of all refusals until now.
+func (r *recordingSibling) lines(t *testing.T) []line {
+	t.Helper()
+	r.written.Reset()
+	buffer := make([]byte, recorderBuffer)
+	for {
+		size, err := r.socket.Read(buffer)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusals, err := kernel.ReadRefusals(buffer[:size])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.record(refusals); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.journal.flush(); err != nil {
+		t.Fatal(err)
+	}
+	var found []line
+	for text := range strings.Lines(r.written.String()) {
+		var each line
+		if err := json.Unmarshal([]byte(text), &each); err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, each)
+	}
+	return found
+}
+
+func listenAt(t *testing.T, place netip.AddrPort) {
+	t.Helper()
+	listener, err := net.Listen("tcp4", place.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+}
+
+// A connection and a datagram to a port on which nobody listens leave one line each, with who, where and why; and the
+// agent is refused at once. What is forwarded leaves none, and neither does what CoreDNS tries.
+func TestRefusalsAreRecorded(t *testing.T) {
+	limits := nettest.SmallLimits()
+	recorder := newRecording(t, limits)
+	listenAt(t, netip.AddrPortFrom(virtualOpen, 22))
+	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
+	for _, wanted := range []struct {
+		protocol string
+		place    netip.AddrPort
+		name     string
+		reason   string
+	}{
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 1), "", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 65535), "", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(virtualOpen, 80), "open.test", becauseWrongPort},
+		{"udp", netip.AddrPortFrom(virtualOpen, 22), "open.test", becauseWrongPort},
+		{"tcp", netip.AddrPortFrom(virtualGone, 22), "gone.test", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(virtualFirst, 443), "", becauseNoRule},
+		{"udp", netip.AddrPortFrom(nettest.OnAgents, 443), "", becauseNoRule},
+	} {
+		var source string
+		recorder.asAgent(func() {
+			began := time.Now()
+			source = refusedAt(t, wanted.protocol, wanted.place)
+			if took := time.Since(began); took > 500*time.Millisecond {
+				t.Errorf("%s: refused after %s", wanted.place, took)
+			}
+		})
+		found := recorder.lines(t)
+		if len(found) != 1 {
+			t.Fatalf("%s %s: %v", wanted.protocol, wanted.place, found)
+		}
+		each := found[0]
+		name := ""
+		if each.Name != nil {
+			name = *each.Name
+		}
+		if each.Address != wanted.place.Addr() || each.Port != wanted.place.Port() || each.Protocol != wanted.protocol ||
+			each.Source != source || each.Reason != wanted.reason || name != wanted.name {
+			t.Errorf("%v: got %+v of %q", wanted, each, name)
+		}
+		if _, err := time.Parse(time.RFC3339, each.Time); err != nil {
+			t.Error(err)
+		}
+	}
+	recorder.asAgent(func() {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: limits.Except[0].AsSlice()}, Timeout: time.Second}
+		if _, err := dialer.Dial("tcp4", netip.AddrPortFrom(nettest.OnAgents, 1).String()); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Error(err)
+		}
+		connection, err := net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		connection.Close()
+	})
+	if found := recorder.lines(t); len(found) != 0 {
+		t.Errorf("got %+v", found)
+	}
+}
+
+// refusedAt uses a place over a protocol, expects that it is refused, and returns from where that was.
+func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
+	t.Helper()
+	if protocol == "tcp" {
+		// Bound beforehand, because a connection that was refused has no address any more.
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: nettest.Agent.AsSlice(), Port: 33333}, Timeout: time.Second}
+		if _, err := dialer.Dial("tcp4", place.String()); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("%s: %v", place, err)
+		}
+		return netip.AddrPortFrom(nettest.Agent, 33333).String()
+	}
+	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
+	connection, err := dialer.Dial("udp4", place.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	_, _ = connection.Write([]byte("x"))
+	_ = connection.SetReadDeadline(time.Now().Add(time.Second))
+	if _, err := connection.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("%s: %v", place, err)
+	}
+	return connection.LocalAddr().String()
+}
+
+// A datagram is on record whatever options its header has, and at an address that is not for agents as well.
+func TestRefusedDatagramsAreRecorded(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.DatagramsPerSecond = 1000
+	private := netip.MustParseAddr("10.213.8.10")
+	limits.Private = []netip.Addr{private}
+	recorder := newRecording(t, limits)
+	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
+	const recordRoute, noOperation = "\x07\x27\x04", "\x01"
+	for _, options := range []string{"", recordRoute + strings.Repeat("\x00", 36) + noOperation} {
+		place := netip.AddrPortFrom(private, 9)
+		recorder.asAgent(func() {
+			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
+			connection, err := dialer.Dial("udp4", place.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer connection.Close()
+			socket, err := connection.(*net.UDPConn).File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer socket.Close()
+			if err := unix.SetsockoptString(int(socket.Fd()), unix.IPPROTO_IP, unix.IP_OPTIONS, options); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := connection.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		found := recorder.lines(t)
+		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != becauseNoRule {
+			t.Errorf("%d octets of options: got %+v", len(options), found)
+		}
+	}
+}
+
+// A connection above what an agent may have is on record as well, with another reason.
+func TestRefusalsByLimitsAreRecorded(t *testing.T) {
+	limits := nettest.SmallLimits()
+	recorder := newRecording(t, limits)
+	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	recorder.asAgent(func() { nettest.DialMany(t, nettest.Agent, port, limits.Connections+2) })
+	found := recorder.lines(t)
+	if len(found) != 2 {
+		t.Fatalf("got %+v", found)
+	}
+	for _, each := range found {
+		if each.Reason != becauseLimit || int(each.Port) != port || each.Address != nettest.OnAgents {
+			t.Errorf("got %+v", each)
+		}
+	}
+}
+
+// While nothing listens at all, nothing is refused by any rule.
+func TestNothingListensYet(t *testing.T) {
+	recorder := newRecording(t, nettest.SmallLimits())
+	recorder.asAgent(func() { refusedAt(t, "tcp", netip.AddrPortFrom(nettest.OnAgents, 443)) })
+	if found := recorder.lines(t); len(found) != 0 {
+		t.Errorf("got %+v", found)
+	}
+}
+
+// At a private address nothing is for agents, although something listens: their connections are not one too many.
+func TestRefusalsAtPrivateAddresses(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		sibling := nettest.NewSibling()
+		sibling.Limits = &boot.Limits{}
+		wanted := becauseLimit
+		if private {
+			sibling.Limits.Private, wanted = []netip.Addr{nettest.OnAgents}, becauseNoRule
+		}
+		var written bytes.Buffer
+		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
+		recorder.listening.folder = listeningFolder(t, "")
+		each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: netip.AddrPortFrom(nettest.OnAgents, 443)}
+		if err := errors.Join(recorder.record([]kernel.Refusal{each}), recorder.journal.flush()); err != nil {
+			t.Fatal(err)
+		}
+		if text := written.String(); !strings.Contains(text, `"reason":"`+wanted+`"`) {
+			t.Errorf("private %t: %s", private, text)
+		}
+	}
+}
+
+// listeningFolder returns a folder in which the kernel's list of sockets has one that listens at the shared address, and
+// further lines.
+func listeningFolder(t *testing.T, further string) string {
+	t.Helper()
+	folder := t.TempDir()
+	filetest.Write(t, folder, filetest.Tree{"tcp": "  sl  local_address rem_address   st tx_queue\n" +
+		"   0: 0A08D50A:01BB 00000000:0000 0A 00000000:00000000\n" + further})
+	return folder
+}
+
+// Sockets that listen are read, on an address or on all of them, and other ones are not.
+func TestListening(t *testing.T) {
+	folder := listeningFolder(t, "   1: 0B08D50A:0050 0708D50A:8000 01 00000000:00000000\n")
+	filetest.Write(t, folder, filetest.Tree{"tcp6": "header\n" +
+		"   0: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 0A 0\n" +
+		"   1: 000080FE000000000000000000000001:0036 00000000000000000000000000000000:0000 0A 0\n"})
+	found := listening{folder: folder}
+	if err := found.refresh(); err != nil || !found.anything() {
+		t.Fatal(err, found)
+	}
+	for place, wanted := range map[string]bool{
+		"10.213.8.10:443": true, "10.213.8.10:80": false, "10.213.8.11:80": false, "10.213.8.11:443": false,
+		"10.213.8.10:53": true, "1.2.3.4:53": true, "10.213.8.10:54": false,
+	} {
+		if at := found.at(netip.MustParseAddrPort(place)); at != wanted {
+			t.Errorf("%s: %t", place, at)
+		}
+	}
+	if found.on(nettest.OnAgents) != true || found.on(virtualOpen) != false {
+		t.Errorf("got %v", found.hosts)
+	}
+}
+
+// A list of sockets that can't be read is an error, never an empty one.
+func TestListeningUnreadable(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.Mkdir(filepath.Join(folder, "tcp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	found := listening{folder: folder}
+	if err := found.refresh(); err == nil {
+		t.Errorf("got %v", found)
+	}
+}
+
+// Names are read again when their file has changed, and without a file that can be read there are none.
+func TestVirtualNames(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "numbers.json")
+	names := virtualNames{path: path, blocks: nettest.NewSibling().Blocks}
+	for index, content := range []string{"", numbersFile, "{", `{"names":{"other.test":7},"next":8}`} {
+		if content != "" { // in place by a rename, like each commit; all files of the engine may have the same time
+			filetest.Write(t, root, filetest.Tree{"fresh": content})
+			if err := errors.Join(
+				os.Chtimes(filepath.Join(root, "fresh"), time.Unix(0, 0), time.Unix(0, 0)),
+				os.Rename(filepath.Join(root, "fresh"), path),
+			); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found, wanted := names.at(virtualOpen), map[int]string{1: "open.test", 3: "other.test"}[index]
+		if (found == nil) != (wanted == "") || found != nil && *found != wanted {
+			t.Errorf("%q: %v", content, found)
+		}
+		if found := names.at(nettest.OnAgents); found != nil {
+			t.Errorf("%q: the shared address is %s", content, *found)
+		}
+	}
+	if found := (&virtualNames{path: path}).at(virtualOpen); found != nil {
+		t.Errorf("without blocks it is %s", *found)
+	}
+}
+
+// Whatever the kernel sends, nothing is read beyond its end.
+func TestCutRefusals(t *testing.T) {
+	reset := append([]byte{
+		0x45, 0, 0, 40, 0, 0, 0, 0, 64, unix.IPPROTO_TCP, 0, 0, 10, 213, 8, 10, 10, 213, 0, 7,
+	}, 1, 187, 4, 0)
+	if found, is := kernel.ReadRefusal(reset); !is || found.Place.String() != "10.213.8.10:443" || found.Source.String() != "10.213.0.7:1024" {
+		t.Errorf("got %v", found)
+	}
+	for length := range len(reset) {
+		if found, is := kernel.ReadRefusal(reset[:length]); is {
+			t.Errorf("%d octets: %v", length, found)
+		}
+	}
+	reset[0] = 0x4f
+	if found, is := kernel.ReadRefusal(reset); is {
+		t.Errorf("with a header of 60 octets: %v", found)
+	}
+}

@@ -1,0 +1,248 @@
+package start
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/lookups"
+)
+
+// The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It also knows when rules
+// end, and starts `fwctl end` then. It does nothing else, reads nothing from any agent, and has only the capabilities
+// that it takes to start a process of another user, and that `fwctl end` needs. It outlives its helpers and ends with the
+// container, as they do.
+
+// The sockets that the keeper is given: on the first it says that all helpers have started; the others, of a sibling
+// that limits agents, are the recorder's.
+const (
+	startedSocket = companionSocket + iota
+	refusalsSocket
+	linesSocket
+)
+
+// A helper is started again at once, and each time after twice as long if it ends again. One that has run for
+// restartForgotten begins anew.
+const (
+	restartSoonest   = 100 * time.Millisecond
+	restartLatest    = 10 * time.Second
+	restartForgotten = time.Minute
+)
+
+// keeping are the capabilities of the keeper.
+var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
+
+// helper is a companion that the keeper starts, with what it is given.
+type helper struct {
+	companion
+	sockets []*os.File
+	delay   time.Duration // before its next start
+	began   time.Time
+}
+
+// ending is the end of a helper, and why.
+type ending struct {
+	helper *helper
+	reason string
+}
+
+// Keep starts the helpers and says so, and starts each again that ends.
+func Keep(root string, sibling boot.Sibling) error {
+	// Only this thread starts helpers, and hands down none of its privileges.
+	runtime.LockOSThread()
+	end, ended, err := newEnder(root)
+	if err != nil {
+		return err
+	}
+	if err := inherit(); err != nil {
+		return err
+	}
+	for _, each := range []int{startedSocket, refusalsSocket, linesSocket} {
+		unix.CloseOnExec(each)
+	}
+	restarts, err := newRestarts(root)
+	if err != nil {
+		return err
+	}
+	ends := make(chan ending)
+	kept, err := keptBy(root, sibling)
+	if err != nil {
+		return err
+	}
+	for _, each := range kept {
+		if err := each.begin(ends); err != nil {
+			return fmt.Errorf("starting the %s: %w", each.name(), err)
+		}
+	}
+	started := os.NewFile(startedSocket, "started")
+	if _, err := started.Write([]byte{1}); err != nil {
+		return err
+	}
+	if err := started.Close(); err != nil {
+		return err
+	}
+	again := make(chan *helper)
+	clock := &hot.Deadline{Root: root}
+	look := time.After(0)
+	for {
+		select {
+		case now := <-look:
+			due, wait := clock.Due(now)
+			if !due {
+				look = time.After(wait)
+				continue
+			}
+			look = nil
+			end <- struct{}{}
+		case err := <-ended:
+			if look = time.After(0); err != nil {
+				fmt.Fprintf(os.Stderr, "fwctl: ending rules: %v\n", err)
+				look = time.After(hot.EndAgain)
+			}
+		case end := <-ends:
+			fmt.Fprintf(os.Stderr, "fwctl: the %s has ended: %s\n", end.helper.name(), end.reason)
+			if err := restarts.add(end.helper.name(), end.reason, time.Now(), sinceStart()); err != nil {
+				fmt.Fprintf(os.Stderr, "fwctl: counting that: %v\n", err)
+			}
+			time.AfterFunc(end.helper.pause(time.Now()), func() { again <- end.helper })
+		case each := <-again:
+			if err := each.begin(ends); err != nil {
+				go func() { ends <- ending{each, err.Error()} }()
+			}
+		}
+	}
+}
+
+// newEnder returns what starts `fwctl end` when it is asked to, and tells how that has ended. It does so on a thread of its
+// own, the only one that hands down privileges: a thread that has given them up can't take them back.
+func newEnder(root string) (chan<- struct{}, <-chan error, error) {
+	asked, ended, ready := make(chan struct{}, 1), make(chan error), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := inherit(forEnding...)
+		ready <- err
+		for range asked {
+			process, err := newCompanion(root, 0, EndVerb).start()
+			if err == nil {
+				err = process.Wait()
+			}
+			ended <- err
+		}
+	}()
+	return asked, ended, <-ready
+}
+
+// keptBy returns the helpers that a sibling needs, with their sockets. These outlive them.
+func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
+	var found []*helper
+	for _, each := range helpersOf(root, sibling) {
+		kept := &helper{companion: each}
+		switch each.verb() {
+		case RecordVerb:
+			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines")}
+		case ForwardVerb:
+			sockets, err := lookups.Listen(sibling.Forwarder.Listen)
+			if err != nil {
+				return nil, err
+			}
+			kept.sockets = sockets
+		}
+		found = append(found, kept)
+	}
+	return found, nil
+}
+
+// begin starts a helper, and sends its end.
+func (h *helper) begin(ends chan<- ending) error {
+	h.began = time.Now()
+	process, err := h.start(h.sockets...)
+	if err != nil {
+		return err
+	}
+	go func() {
+		reason := "exit status 0"
+		if err := process.Wait(); err != nil {
+			reason = err.Error()
+		}
+		ends <- ending{h, reason}
+	}()
+	return nil
+}
+
+// pause returns for how long a helper that has ended just now waits for its next start.
+func (h *helper) pause(now time.Time) time.Duration {
+	h.delay = min(max(2*h.delay, restartSoonest), restartLatest)
+	if now.Sub(h.began) >= restartForgotten {
+		h.delay = restartSoonest
+	}
+	return h.delay
+}
+
+// inherit sets which of its capabilities a program gets that the calling thread executes.
+func inherit(wanted ...uint) error {
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&capabilities, &sets[0]); err != nil {
+		return fmt.Errorf("reading the capabilities: %w", err)
+	}
+	sets[0].Inheritable, sets[1].Inheritable = 0, 0
+	for _, each := range wanted {
+		sets[each/32].Inheritable |= 1 << (each % 32)
+	}
+	if err := unix.Capset(&capabilities, &sets[0]); err != nil {
+		return fmt.Errorf("setting what is inherited: %w", err)
+	}
+	return nil
+}
+
+// startKeeper starts the keeper, and returns when all helpers have started. The calling thread has given up its bounds. What
+// it writes to its standard output from then on goes through the recorder.
+func startKeeper(root string, sibling boot.Sibling) error {
+	if len(helpersOf(root, sibling)) == 0 {
+		return nil
+	}
+	started, says, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer started.Close()
+	sockets := []*os.File{says}
+	var lines *os.File
+	if sibling.Limits != nil {
+		refusals, err := kernel.ListenForRefusals()
+		if err != nil {
+			return fmt.Errorf("starting the %s: %w", companionNames[RecordVerb], err)
+		}
+		defer refusals.Close()
+		read, write, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		defer write.Close()
+		sockets, lines = append(sockets, refusals, read), write
+	}
+	_, err = keeperOf(root).start(sockets...)
+	if err = errors.Join(err, says.Close()); err != nil {
+		return fmt.Errorf("starting the %s: %w", companionNames[KeepVerb], err)
+	}
+	if _, err := started.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("the %s has ended: %w", companionNames[KeepVerb], err)
+	}
+	if lines == nil {
+		return nil
+	}
+	if err := lines.Chmod(0o622); err != nil { // Envoy opens its standard output again, as whoever it is
+		return fmt.Errorf("giving the program what it writes to: %w", err)
+	}
+	return unix.Dup3(int(lines.Fd()), int(os.Stdout.Fd()), 0)
+}
+
+// forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
+var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}

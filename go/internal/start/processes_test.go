@@ -1,0 +1,227 @@
+package start
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/users"
+)
+
+// mounted is where a sibling's volume is.
+const mounted = "/fw"
+
+// Any process except the program and this helper is reported, with its id and command line.
+func TestUnknownProcesses(t *testing.T) {
+	other := exec.Command("/bin/sleep", "60")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := other.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = other.Wait()
+	}()
+
+	found, err := unknownProcesses(users.Processes, mounted, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
+		t.Errorf("%q is not among %q", wanted, found)
+	}
+	own := strconv.Itoa(os.Getpid()) + ":"
+	if slices.ContainsFunc(found, func(text string) bool { return strings.HasPrefix(text, own) }) {
+		t.Errorf("this process is a stranger to itself: %q", found)
+	}
+}
+
+// A list of processes that can't be read is an error, never an empty one.
+func TestUnknownProcessesUnreadable(t *testing.T) {
+	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), mounted, nil); err == nil {
+		t.Errorf("got %q", found)
+	}
+}
+
+// A command line is split into the arguments that the program got.
+func TestCommandOf(t *testing.T) {
+	proc := t.TempDir()
+	filetest.Write(t, proc, filetest.Tree{"7/cmdline": "/coredns\x00-conf\x00two words\x00"})
+
+	command, err := CommandOf(proc, "7")
+
+	if err != nil || !slices.Equal(command, []string{"/coredns", "-conf", "two words"}) {
+		t.Errorf("got %q, %v", command, err)
+	}
+}
+
+// A process's name may contain anything, even what looks like its own end.
+func TestReadProcess(t *testing.T) {
+	proc := t.TempDir()
+	filetest.Write(t, proc, filetest.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
+
+	if found, err := readProcess(proc, "7"); err != nil || found != (process{"7", "T", "12", true}) {
+		t.Errorf("got %v, %v", found, err)
+	}
+	if found, err := readProcess(proc, "8"); err == nil {
+		t.Errorf("got %v", found)
+	}
+}
+
+// stat is what the kernel says of a process that sleeps, with a parent and flags.
+func stat(process, parent string, flags int) string {
+	return fmt.Sprintf("%s (x) S %s 0 0 0 -1 %d 0 0 0 0", process, parent, flags)
+}
+
+// A process that has executed nothing yet is told by who has forked it: the engine and the keeper are about to execute
+// something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of.
+func TestAboutToExecute(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, who the keeper belongs to")
+	}
+	const exec = 0x400000
+	for what, each := range map[string]struct {
+		stat  string
+		known bool
+	}{
+		"the engine's, before it executes":         {stat("7", outside, exec|forkedOnly), true},
+		"the engine's, once it has":                {stat("7", outside, exec), false},
+		"the keeper's, before it executes":         {stat("7", "8", forkedOnly), true},
+		"the keeper's, once it has":                {stat("7", "8", 0), false},
+		"the program's, without executing":         {stat("7", "1", forkedOnly), false},
+		"that of a stranger, without executing it": {stat("7", "9", forkedOnly), false},
+	} {
+		volume, proc := t.TempDir(), t.TempDir()
+		filetest.Write(t, proc, filetest.Tree{
+			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "program", "1/cmdline": "/envoy\x00",
+			"7/stat": each.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
+			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": strings.Join(keeperOf(volume).command, "\x00") + "\x00",
+			"9/cmdline": "",
+		})
+		found, err := unknownProcesses(proc, volume, []companion{keeperOf(volume)})
+		if err != nil || slices.Contains(found, "7: runc init") == each.known {
+			t.Errorf("%s: %q, %v", what, found, err)
+		}
+	}
+}
+
+// A helper is known by its user, its group and its command line. It is missing where agents are limited and nobody is it.
+func TestRecorderIsKnown(t *testing.T) {
+	proc := t.TempDir()
+	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
+	filetest.WriteUsers(t, proc)
+	limited, command := boot.Sibling{Limits: &boot.Limits{}}, "/fw/bin/fwctl\x00record\x00"
+	const noKeeper = "missing: /fw/bin/fwctl keep"
+	expect := func(when string, sibling boot.Sibling, wanted ...string) {
+		t.Helper()
+		found, err := ProcessDifferences(proc, mounted, sibling)
+		if err != nil || !slices.Equal(found, wanted) {
+			t.Errorf("%s: %q, %v", when, found, err)
+		}
+	}
+	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
+	expect("without limits", boot.Sibling{})
+	filetest.Write(t, proc, filetest.Tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
+	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to have a process of another user")
+	}
+	for _, another := range []struct{ user, group int }{{users.FewestUsers, users.Readers}, {0, recording}} {
+		if err := os.Chown(filepath.Join(proc, "9"), another.user, another.group); err != nil {
+			t.Fatal(err)
+		}
+		expect("with another's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
+	}
+	if err := os.Chown(filepath.Join(proc, "9"), users.FewestUsers, recording); err != nil {
+		t.Fatal(err)
+	}
+	expect("with one", limited, noKeeper)
+	filetest.Write(t, proc, filetest.Tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	expect("with both", limited)
+	filetest.Write(t, proc, filetest.Tree{"9/cmdline": "/tmp/shell\x00"})
+	expect("with another command", limited, "9: /tmp/shell")
+}
+
+// A helper that has ended is no difference while its keeper starts it again. It is one when it keeps ending, or when
+// nobody is there to start it.
+func TestHelpersThatEnd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, who the keeper belongs to")
+	}
+	volume, proc := t.TempDir(), t.TempDir()
+	sibling := boot.Sibling{Limits: &boot.Limits{}}
+	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
+	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	filetest.WriteUsers(t, proc)
+	expect := func(when string, wanted ...string) {
+		t.Helper()
+		found, err := ProcessDifferences(proc, volume, sibling)
+		if err != nil || !slices.Equal(found, wanted) {
+			t.Errorf("%s: %q, %v", when, found, err)
+		}
+	}
+	name := strings.Join(recorderOf(volume).command, " ")
+	record, err := newRestarts(volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	ends := func(ago time.Duration) {
+		t.Helper()
+		if err := record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago), sinceStart()-ago); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("the keeper has not noticed it yet")
+	ends(0)
+	expect("it is started again")
+	for range restartsTolerated {
+		ends(0)
+	}
+	expect("it keeps ending", "keeps ending: "+name+": signal: killed")
+	if record, err = newRestarts(volume); err != nil {
+		t.Fatal(err)
+	}
+	filetest.Write(t, proc, filetest.Tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
+	expect("its keeper was stopped", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
+	if err := os.RemoveAll(filepath.Join(proc, "8")); err != nil {
+		t.Fatal(err)
+	}
+	if record, err = newRestarts(volume); err != nil {
+		t.Fatal(err)
+	}
+	ends(0)
+	expect("without its keeper", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
+}
+
+// Each companion is known by its user and its command line, and is missing where nobody is it.
+func TestForwarderIsMissed(t *testing.T) {
+	place := netip.MustParseAddrPort("127.0.0.53:53")
+	sibling := boot.Sibling{Forwarder: &boot.ForwarderSettings{
+		Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
+		Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
+	}}
+	proc := t.TempDir()
+	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+	filetest.WriteUsers(t, proc)
+
+	found, err := ProcessDifferences(proc, mounted, sibling)
+
+	wanted := []string{
+		"missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24",
+		"missing: /fw/bin/fwctl keep",
+	}
+	if err != nil || !slices.Equal(found, wanted) {
+		t.Errorf("%q, %v", found, err)
+	}
+}

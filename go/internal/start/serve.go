@@ -1,0 +1,123 @@
+// Package start starts a sibling's program and its helpers, keeps these running, and finds processes that don't belong
+// there.
+package start
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/arp"
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/users"
+)
+
+// announcementsAtStart is the number of ARP announcements before the program starts. The addresses may have a new
+// hardware address since the last start of this container, or of another one in its slot, and neighbours have
+// cached the old one.
+const announcementsAtStart = 3
+
+// capabilities are those of the calling thread.
+var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+
+// Serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network,
+// starts the program's helpers and their keeper, drops all privileges and executes the program. If any step fails, the
+// program does not start: it never serves with an unguarded network, with unproven files or without a record.
+func Serve(root string, sibling boot.Sibling, program []string) error {
+	user, err := users.New()
+	if err != nil {
+		return err
+	}
+	if err := kernel.RequireForEnvoy(sibling, user); err != nil {
+		return err
+	}
+	if err := hot.StartGood(root); err != nil {
+		return err
+	}
+	if err := hot.EndAtStart(root, time.Now()); err != nil {
+		return fmt.Errorf("ending rules: %w", err)
+	}
+	if err := kernel.Shape(sibling); err != nil {
+		return err
+	}
+	// From the second start on, runc gives the tmpfs the mode of the mount point that it created at the first one.
+	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
+		return err
+	}
+	for range announcementsAtStart {
+		if err := arp.AnnounceOwn(root, sibling); err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := openAllFiles(); err != nil {
+		return err
+	}
+	// Capability sets belong to a thread: the one that drops them must be the one that executes.
+	runtime.LockOSThread()
+	if err := dropBounds(); err != nil {
+		return err
+	}
+	if err := startKeeper(root, sibling); err != nil {
+		return err
+	}
+	if err := dropPrivileges(user); err != nil {
+		return err
+	}
+	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+// openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.
+func openAllFiles() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+}
+
+// dropBounds gives up every privilege that could be gained by executing a program, except those that root hands down to
+// the keeper.
+func dropBounds() error {
+	if err := inherit(keeping...); err != nil {
+		return err
+	}
+	for capability := uintptr(0); ; capability++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			break // past the kernel's last capability
+		}
+		if err != nil {
+			return fmt.Errorf("dropping capability %d from the bounding set: %w", capability, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("clearing the ambient set: %w", err)
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// dropPrivileges gives up all that is left, and becomes a user, in the group that may read the secrets.
+func dropPrivileges(user uint32) error {
+	if err := unix.Setgroups(nil); err != nil {
+		return fmt.Errorf("dropping groups: %w", err)
+	}
+	if err := unix.Setresgid(users.Readers, users.Readers, users.Readers); err != nil {
+		return fmt.Errorf("dropping the group: %w", err)
+	}
+	if err := unix.Setresuid(int(user), int(user), int(user)); err != nil {
+		return fmt.Errorf("dropping the user: %w", err)
+	}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&capabilities, &none[0]); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	return nil
+}

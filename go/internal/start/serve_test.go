@@ -1,0 +1,361 @@
+package start
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/arp"
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/users"
+	"clawker-fw/internal/volume"
+)
+
+// A child process has to execute another program, so the test binary is started again with a scene to play.
+const sceneVariable = "FWCTL_TEST_SCENE"
+
+func TestMain(m *testing.M) {
+	scene := os.Getenv(sceneVariable)
+	if scene == "" {
+		os.Exit(m.Run())
+	}
+	if scene == KeepVerb {
+		_, sibling := sceneOf("")
+		fmt.Fprintln(os.Stderr, Keep(sceneRoot, sibling))
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stderr, play(scene))
+	os.Exit(1)
+}
+
+// sceneRoot is the volume of a sibling in a scene.
+const sceneRoot = "/tmp/volume"
+
+// sceneOf returns who owns the volume in a scene, and the sibling.
+func sceneOf(scene string) (owner int, sibling boot.Sibling) {
+	limits := nettest.SmallLimits()
+	sibling = nettest.NewSibling()
+	sibling.Service, sibling.Limits = &boot.Address{Address: nettest.Service, Subnet: nettest.AgentNet}, &limits
+	switch scene {
+	case "as nobody":
+		return users.Readers, boot.Sibling{Name: "coredns"}
+	case "without its network", "on nothing proven":
+		sibling.Tables[1].Subnet = nettest.Prefixes("10.215.0.0/24")[0]
+	case "with impossible limits":
+		sibling.Limits = &boot.Limits{Subnet: nettest.AgentNet}
+	case "claiming in vain":
+		sibling.Service.Subnet = nettest.Prefixes("10.215.0.0/24")[0]
+	}
+	return 0, sibling
+}
+
+// play sets up the network and /tmp of a container and calls serve. It returns only if that fails.
+func play(scene string) error {
+	runtime.LockOSThread()
+	if err := nettest.MakeInterfaces(); err != nil {
+		return err
+	}
+	owner, sibling := sceneOf(scene)
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, fmt.Sprintf("mode=755,uid=%d", owner)); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
+	}
+	const root = sceneRoot
+	if scene != "on nothing proven" {
+		if err := makeVolume(root, owner, scene == "on changed files"); err != nil {
+			return err
+		}
+	}
+	switch scene {
+	case "without helpers":
+		if err := os.Remove(recorderOf(root).command[0]); err != nil {
+			return err
+		}
+	case "without a keeper that stays":
+		if err := os.Remove(keeperUnderTest); err != nil {
+			return err
+		}
+	case "with a recorder that ends":
+		if err := volume.WriteFile("/tmp/ends", nil); err != nil {
+			return err
+		}
+	}
+	if sibling.Service != nil {
+		if err := volume.WriteFile(arp.ClaimRecord(root), nil); err != nil {
+			return err
+		}
+	}
+	if scene == "with a missing program" {
+		return Serve(root, sibling, []string{"/nowhere/program"})
+	}
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		return err
+	}
+	if err := unix.Setresgid(owner, owner, owner); err != nil {
+		return err
+	}
+	if err := unix.Setresuid(owner, owner, owner); err != nil {
+		return err
+	}
+	return Serve(root, sibling, []string{shell, "-c", look})
+}
+
+// look is the program that sees what serve has prepared.
+const look = `
+until [ -e /tmp/recorder ]; do sleep 0.01; done
+cat /tmp/recorder
+cat /proc/$(pgrep -o -u 0)/status | sed 's/^/Keeper/'
+cat /proc/$$/status /proc/$$/net/fib_trie
+stat -c 'Tmp: %a' /tmp
+echo Writes: $(readlink /proc/$$/fd/1)
+echo Files: $(ulimit -Sn) $(ulimit -Hn)
+echo Hot: $(cat /tmp/volume/hot/*/*)
+echo Restarts: $(cat /tmp/volume/state/restarts.json)
+echo END
+until [ -e /tmp/copied ]; do sleep 0.01; done
+`
+
+// keeperUnderTest is a copy of this test binary, as the keeper.
+const keeperUnderTest = sceneRoot + "/bin/keeper-under-test"
+
+// playHelper is the keeper, or it says who the recorder is, and what it has, in lines that begin with its name.
+const playHelper = `#!/bin/sh
+if [ "$1" = keep ]; then ` + sceneVariable + `=keep exec ` + keeperUnderTest + `; fi
+if [ -e /tmp/ends ] && mkdir /tmp/once; then exit 3; fi
+{ sed -u '/^END$/q' <&4; touch /tmp/copied; } &
+{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
+mv /tmp/recorder.new /tmp/recorder
+wait
+`
+
+// makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
+func makeVolume(root string, owner int, changed bool) error {
+	wanted, files := hottest.Set("1", hottest.Routes, hottest.Listeners)
+	text, err := json.Marshal(wanted)
+	if err != nil {
+		return err
+	}
+	if err := volume.WriteFile(record.Path(root), text); err != nil {
+		return err
+	}
+	for path, content := range files {
+		if err := volume.WriteFile(filepath.Join(root, "hot", path), []byte(content)); err != nil {
+			return err
+		}
+	}
+	if err := hot.StartGood(root); err != nil {
+		return err
+	}
+	binary, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	for path, content := range map[string][]byte{recorderOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
+		if err := volume.WriteFile(path, content); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o755); err != nil {
+			return err
+		}
+	}
+	if changed {
+		if err := volume.WriteFile(filepath.Join(root, "hot", hottest.Routes), []byte(hottest.Content("x", hottest.Routes))); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, owner, owner))
+	})
+}
+
+// limitFiles starts a child with a soft limit of open files below the hard limit.
+const limitFiles = `ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0"`
+
+// start plays a scene in new namespaces, with more privileges than a container has.
+func start(t *testing.T, scene string) (stdout, stderr string, err error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to have privileges that can be dropped")
+	}
+	child := exec.Command("sh", "-c", limitFiles, os.Args[0])
+	child.Env = append(os.Environ(), sceneVariable+"="+scene)
+	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID, // as in a container: with the program, the recorder ends
+		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		Credential:   &syscall.Credential{Groups: []uint32{0, 27}},
+		AmbientCaps:  []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW},
+	}
+	var out, talk bytes.Buffer
+	child.Stdout, child.Stderr = &out, &talk
+	err = child.Run()
+	return out.String(), talk.String(), err
+}
+
+// served returns what a sibling's program sees: its status by field, and all its output.
+func served(t *testing.T, scene string) (status map[string]string, text string) {
+	t.Helper()
+	stdout, stderr, err := start(t, scene)
+	if err != nil {
+		t.Fatal(err, stderr)
+	}
+	status = map[string]string{}
+	for line := range strings.Lines(stdout) {
+		if name, value, found := strings.Cut(line, ":"); found {
+			status[name] = strings.Join(strings.Fields(value), " ")
+		}
+	}
+	return status, stdout
+}
+
+// The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities,
+// and can't gain any.
+func TestServeDropsPrivileges(t *testing.T) {
+	status, _ := served(t, "as a sibling")
+	expectUnprivileged(t, status, "", "65532")
+	if again, _ := served(t, "as a sibling"); again["Uid"] == status["Uid"] || status["RecorderUid"] == status["Uid"] {
+		t.Errorf("%s, %s again, recorder %s", status["Uid"], again["Uid"], status["RecorderUid"])
+	}
+}
+
+func expectUnprivileged(t *testing.T, status map[string]string, who, group string) {
+	t.Helper()
+	user, _, _ := strings.Cut(status[who+"Uid"], " ")
+	if id, err := strconv.Atoi(user); err != nil || id < users.FewestUsers {
+		t.Errorf("%s is %s, %v", who, user, err)
+	}
+	for name, wanted := range map[string]string{
+		"Uid":        strings.Join([]string{user, user, user, user}, " "),
+		"Gid":        strings.Join([]string{group, group, group, group}, " "),
+		"Groups":     "",
+		"CapInh":     "0000000000000000",
+		"CapPrm":     "0000000000000000",
+		"CapEff":     "0000000000000000",
+		"CapBnd":     "0000000000000000",
+		"CapAmb":     "0000000000000000",
+		"NoNewPrivs": "1",
+	} {
+		if found, there := status[who+name]; !there || found != wanted {
+			t.Errorf("%s is %q (%t), expected %q", who+name, found, there, wanted)
+		}
+	}
+}
+
+// The recorder is a process of a user of its own, without any privilege, and with nothing but the socket and what the program
+// writes: also when it was started again.
+func TestServeStartsTheRecorder(t *testing.T) {
+	for scene, restarts := range map[string]string{
+		"as a sibling":              "",
+		"with a recorder that ends": `"helper":"recorder of refusals","count":1`,
+	} {
+		status, _ := served(t, scene)
+		expectUnprivileged(t, status, "Recorder", "65533")
+		if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
+			t.Errorf("%s: it is to %q, with %q", scene, verb, socket)
+		}
+		if lines := status["RecorderLines"]; !strings.HasPrefix(lines, "pipe:") || lines != status["Writes"] {
+			t.Errorf("%s: it reads what is written to %q from %q", scene, status["Writes"], lines)
+		}
+		if more := status["RecorderMore"]; more != "" {
+			t.Errorf("%s: it also has %q", scene, more)
+		}
+		if told := status["Restarts"]; !strings.Contains(told, restarts) || restarts == "" && told != "" {
+			t.Errorf("%s: told is %q", scene, told)
+		}
+	}
+}
+
+// The keeper belongs to root, and has only what it takes to start a process of another user, and to copy the files of one.
+func TestServeStartsTheKeeper(t *testing.T) {
+	status, _ := served(t, "as a sibling")
+	for name, wanted := range map[string]string{
+		"Uid": "0 0 0 0", "Groups": "", "CapInh": "0000000000000000", "CapPrm": "00000000000000c1",
+		"CapEff": "00000000000000c1", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
+	} {
+		if found := status["Keeper"+name]; found != wanted {
+			t.Errorf("%s is %q, expected %q", name, found, wanted)
+		}
+	}
+}
+
+// When the program starts, the network is configured and a claimed address is held again.
+func TestServeShapesTheNetworkFirst(t *testing.T) {
+	_, text := served(t, "as a sibling")
+	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
+		if !strings.Contains(text, "|-- "+address+"\n") {
+			t.Errorf("%s is missing", address)
+		}
+	}
+}
+
+// When the program starts, everybody may write into /tmp, whatever mode the engine gave it.
+func TestServeOpensTmp(t *testing.T) {
+	if status, _ := served(t, "as a sibling"); status["Tmp"] != "1777" {
+		t.Errorf("its mode is %q", status["Tmp"])
+	}
+}
+
+// The program may open as many files as its container's hard limit allows, even if fwctl was started with a lower soft
+// limit, which Go's runtime would otherwise restore.
+func TestServeOpensAllFiles(t *testing.T) {
+	if status, _ := served(t, "as a sibling"); status["Files"] != "4096 4096" {
+		t.Errorf("its limits are %q", status["Files"])
+	}
+}
+
+// The program finds the proven files, even if somebody had changed them.
+func TestServePutsBackWhatWasProven(t *testing.T) {
+	for _, scene := range []string{"as a sibling", "on changed files"} {
+		status, _ := served(t, scene)
+
+		for _, path := range []string{hottest.Routes, hottest.Listeners} {
+			said, _, _ := strings.Cut(hottest.Content("1", path), `,"version_info"`)
+			if !strings.Contains(status["Hot"], said) {
+				t.Errorf("%s: %s is missing in %s", scene, said, status["Hot"])
+			}
+		}
+		if strings.Contains(status["Hot"], "of set x") {
+			t.Errorf("%s: it has %s", scene, status["Hot"])
+		}
+	}
+}
+
+// If any step of serve fails, the program does not start.
+func TestServeFailsClosed(t *testing.T) {
+	for scene, wanted := range map[string]string{
+		"as nobody":                   "setting what is inherited: operation not permitted",
+		"on nothing proven":           "the hot files are not what was committed", // before its network, which can't be shaped
+		"without its network":         "no interface has an address in 10.215.0.0/24",
+		"with impossible limits":      "limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: limit;",
+		"without helpers":             "starting the keeper of the helpers",
+		"without a keeper that stays": "the keeper of the helpers has ended",
+		"claiming in vain":            "no interface has an address in 10.215.0.0/24",
+		"with a missing program":      "executing /nowhere/program: no such file or directory",
+	} {
+		t.Run(scene, func(t *testing.T) {
+			stdout, stderr, err := start(t, scene)
+
+			if err == nil || stdout != "" || !strings.Contains(stderr, wanted) {
+				t.Errorf("got %v, %q, %q", err, stdout, stderr)
+			}
+		})
+	}
+}
