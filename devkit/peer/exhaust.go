@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -34,13 +33,14 @@ func declareExhaust(flags *flag.FlagSet) action {
 		if err != nil {
 			return false, usageError(err.Error())
 		}
-		if err := syscall.Setresuid(user, user, user); err != nil {
-			return false, err
-		}
+		// Go takes a watch for itself with the first timer: as another user, there may be none left.
 		if *pause > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, *pause)
 			defer cancel()
+		}
+		if err := syscall.Setresuid(user, user, user); err != nil {
+			return false, err
 		}
 		take := takeInotify
 		if *epoll {
@@ -52,9 +52,9 @@ func declareExhaust(flags *flag.FlagSet) action {
 			found.Error = err.Error()
 		}
 		found.Seconds = time.Since(began).Seconds()
-		other, err := os.Open("/dev/null")
+		other, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 		if found.Files = err == nil; found.Files {
-			other.Close()
+			syscall.Close(other)
 		}
 		out.print(found)
 		<-ctx.Done()

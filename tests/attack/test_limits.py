@@ -7,6 +7,8 @@ import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from docker import APIClient
 
 from clawker_fw.rules.reasons import Reason
 from devkit.firewall import Firewall, remove_project
+from devkit.floor import Lock
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
@@ -33,6 +36,12 @@ PACE = 0.3
 """Seconds between two looks of an agent: one that asks more often is over the limit, and never answered."""
 
 HELD = "2s"
+NOBODY = "65532"
+"""The user as which programs run in many images."""
+
+MOST_WATCHES, WATCHES = Path("/proc/sys/fs/epoll/max_user_watches"), 200_000
+"""How many watches of epoll the kernel gives a user, and a number that nobody else who tests needs."""
+
 LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and sends one octet of it."""
 
@@ -193,22 +202,24 @@ def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:
     firewall.run()
 
 
+def _user(docker: APIClient, envoy: str) -> str:
+    """Return the id of the user as which Envoy runs."""
+    processes = docker.top(envoy, ps_args="-eo pid,uid,args")["Processes"]
+    shown = next(user for _, user, command in processes if "/envoy" in command)
+    return str(int(shown) % (1 << 32))  # `ps` shows the upper half as negative numbers
+
+
+def _served(neighbour: Peer) -> bool:
+    return neighbour.get("https://a.test/").ok and neighbour.get("http://h.test/").ok
+
+
 def test_what_the_kernel_counts_for_a_user(
     docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer
 ) -> None:
     """An agent that becomes Envoy's user and takes all it may watch stops neither Envoy nor its next start."""
-    envoy = firewall.container("envoy")
-
-    def user() -> str:
-        processes = docker.top(envoy, ps_args="-eo pid,uid,args")["Processes"]
-        shown = next(user for _, user, command in processes if "/envoy" in command)
-        return str(int(shown) % (1 << 32))  # `ps` shows the upper half as negative numbers
-
-    def served() -> bool:
-        return neighbour.get("https://a.test/").ok and neighbour.get("http://h.test/").ok
-
+    envoy, served = firewall.container("envoy"), partial(_served, neighbour)
     assert until(served, every=PACE)
-    known = user()
+    known = _user(docker, envoy)
     attacker = firewall.agent(peers, "exhaust", known)
     taken = until(attacker.said)[-1]
     assert (taken["taken"] > 0, taken["files"]) == (True, True), taken
@@ -219,8 +230,45 @@ def test_what_the_kernel_counts_for_a_user(
     firewall.drift().expect()
     docker.restart(envoy)
     assert until(served, every=PACE), "Envoy was not started again"
-    assert user() != known
+    assert _user(docker, envoy) != known
     firewall.run("--force-recreate")
     assert until(served, every=PACE), "Envoy was not replaced"
     firewall.drift().expect()
     attacker.remove()
+
+
+@pytest.fixture
+def few_watches() -> Iterator[None]:
+    """Have the kernel give users of this machine few watches of epoll: by default, all of them take 1 GB."""
+    with Lock(Path("/run/clawker-fw-devkit-watches.lock")):
+        before = MOST_WATCHES.read_text()
+        MOST_WATCHES.write_text(str(WATCHES))
+        try:
+            yield
+        finally:
+            MOST_WATCHES.write_text(before)
+
+
+@pytest.mark.usefixtures("few_watches")
+def test_all_watches_of_a_user(
+    docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer
+) -> None:
+    """All of a user's watches of epoll stop only an Envoy whose user an agent has found, until a restart."""
+    envoy, served = firewall.container("envoy"), partial(_served, neighbour)
+    assert until(served, every=PACE)
+    known = _user(docker, envoy)
+    for user, stops in ((NOBODY, False), (known, True)):
+        attacker = firewall.agent(peers, "exhaust", user, "--epoll")
+        taken = until(attacker.said)[-1]
+        assert WATCHES / 2 < taken["taken"] <= WATCHES, taken
+        control = agent.ask("exhaust", user, "--epoll", "--for", "1ms").last
+        assert (control["taken"], control["files"]) == (0, True), "something is left for that user"
+        assert served() != stops
+        findings = firewall.drift().findings
+        assert findings == ({("envoy", "live", "answer", "tamper", "replace")} if stops else set())
+        if stops:
+            docker.restart(envoy)
+            assert until(served, every=PACE), "Envoy was not started again"
+            assert _user(docker, envoy) != known
+            assert until(firewall.current)
+        attacker.remove()
