@@ -1,9 +1,11 @@
 """The Go programs' own tests, as part of the whole."""
 
+import os
 import subprocess
 
 import pytest
 
+from devkit.engines import install
 from devkit.stacks import CHECKOUT
 from hatch_build import toolchain
 
@@ -20,3 +22,21 @@ def test_go(module: str) -> None:
         [go.with_name("gofmt"), "-l", "."], cwd=CHECKOUT / module, capture_output=True, text=True, check=True
     )
     assert unformatted.stdout == ""
+
+
+SIDE_BY_SIDE = ("arp", "attempts", "hotfile", "listening", "lookups", "otel", "policy", "refusals", "start")
+"""The packages in which goroutines work side by side. Without `hot`, whose tests take minutes on a slow disk."""
+
+
+def test_no_data_races() -> None:
+    """Go's race detector finds nothing where goroutines work side by side. It needs a C compiler."""
+    install({"gcc": "gcc", "/usr/include/stdlib.h": "libc6-dev"})
+    outcome = subprocess.run(
+        [toolchain(), "test", "-race", *(f"./internal/{name}" for name in SIDE_BY_SIDE)],
+        cwd=CHECKOUT / "go",
+        env=os.environ | {"CGO_ENABLED": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
