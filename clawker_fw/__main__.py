@@ -1,6 +1,7 @@
 """The program: `clawker-fw`, or `python -m clawker_fw`."""
 
 import gc
+import sys
 
 ALLOCATIONS = 1_000_000
 """Allocations between two runs of the garbage collector. The default of Python 3.11 is 700."""
@@ -13,13 +14,13 @@ def main() -> None:
     of the start-up time, and another 60 ms at exit. So it runs rarely, and never at exit.
     """
     gc.set_threshold(ALLOCATIONS)
-    from clawker_fw.cli import app  # noqa: PLC0415 - imported after the threshold is raised
+    from clawker_fw.cli import program  # noqa: PLC0415 - imported after the threshold is raised
     from clawker_fw.report import log, terminal  # noqa: PLC0415 - the same
 
     terminal.guard()
     log.capture()
     try:
-        app(prog_name="clawker-fw")
+        program(sys.argv[1:])(prog_name="clawker-fw")
     finally:
         gc.freeze()
 

@@ -61,7 +61,7 @@ def _code(text: str) -> str:
 
 def program() -> TyperGroup:
     """Return the command line as a group of typer."""
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(cli.program())
     assert isinstance(group, TyperGroup)  # noqa: S101 - it has commands
     return group
 

@@ -3,22 +3,6 @@
 Each command imports its heavy dependencies itself, so that `--help` and completion are quick.
 """
 
-from clawker_fw.cli import (  # noqa: F401 - they register their commands
-    agent,
-    certs,
-    config,
-    conformance,
-    denials,
-    doctor,
-    explain,
-    logs,
-    overview,
-    rules,
-    service,
-    stack,
-    status,
-    watching,
-)
-from clawker_fw.cli.app import app
+from clawker_fw.cli.commands import program
 
-__all__ = ["app"]
+__all__ = ["program"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typer._click import HelpFormatter
 
 PROGRAM = "clawker-fw"
-_COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
+COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETION_OPTIONS = ("--show-completion", "--install-completion")
 
@@ -123,7 +123,7 @@ class Program(Commands):
 @contextmanager
 def _silent_completion() -> Iterator[None]:
     """While a shell asks for candidates, write nothing to standard error: it would be in the middle of a line."""
-    if _COMPLETE_VARIABLE not in os.environ:
+    if COMPLETE_VARIABLE not in os.environ:
         yield
         return
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
@@ -132,7 +132,7 @@ def _silent_completion() -> Iterator[None]:
 
 def _completed(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the user's shell added to a completion option that names none."""
-    if _COMPLETE_VARIABLE in os.environ:
+    if COMPLETE_VARIABLE in os.environ:
         from typer._completion_classes import completion_init
 
         completion_init()
@@ -211,7 +211,7 @@ def _show_completion(shell: str | None) -> None:
     if shell := _checked_shell(shell):
         from typer._completion_shared import get_completion_script
 
-        terminal.answer(get_completion_script(prog_name=PROGRAM, complete_var=_COMPLETE_VARIABLE, shell=shell))
+        terminal.answer(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell))
         raise typer.Exit
 
 
@@ -220,7 +220,7 @@ def _install_completion(shell: str | None) -> None:
         from typer._completion_shared import install
 
         try:
-            _, path = install(shell, PROGRAM, _COMPLETE_VARIABLE)
+            _, path = install(shell, PROGRAM, COMPLETE_VARIABLE)
         except (OSError, UnicodeError) as error:  # bash's own file is read, too
             raise RefusedError(
                 "completion-unwritable",

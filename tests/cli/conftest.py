@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clawker_fw.agents import names as agents
-from clawker_fw.cli import app, connection
+from clawker_fw.cli import connection, program
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 
@@ -72,7 +72,7 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
         result = CliRunner().invoke(
-            app,
+            program(arguments),
             arguments,
             input=stdin,
             env={
