@@ -1,4 +1,4 @@
-"""A cache of files' SHA-256 digests, because hashing Envoy for every comparison takes 0.1 s.
+"""A cache of files' SHA-256 digests, because hashing Envoy takes 0.1 s, and of other results that take as long.
 
 A file is hashed again if its size, times, inode or device differ. A file that changed within the last two seconds
 is not cached, because its times could be equal after another change. An unusable cache is ignored.
@@ -63,13 +63,17 @@ class Digests:
         return digest
 
     def recall(self, key: str) -> str | None:
-        """Return the digest stored under a key that identifies the content."""
+        """Return the text stored under a key that identifies the content."""
         value = self._known.get(key)
         return value if isinstance(value, str) else None
 
-    def remember(self, key: str, value: object) -> None:
-        """Store a value under a key."""
+    def remember(self, key: str, value: object, most: int = 0) -> None:
+        """Store a value under a key. With `most`, that many are kept whose keys begin with the same word."""
         self._known[key] = value
+        if most:
+            kind = f"{key.partition(' ')[0]} "
+            for former in [each for each in self._known if each.startswith(kind)][:-most]:
+                del self._known[former]
         self._changed = True
 
 

@@ -35,7 +35,7 @@ from clawker_fw.model import (
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
-from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, templates, virtual
+from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
@@ -115,7 +115,6 @@ class Blueprint:
 
 def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
-    templates.prepare(blueprint.release)
     labels.digest(blueprint.helper.content)
     _ = blueprint.images, blueprint.release.build_sha, blueprint.policy, blueprint.later
 
