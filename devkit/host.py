@@ -9,7 +9,7 @@ from docker import APIClient
 
 from clawker_fw.engine.docker import connect
 from clawker_fw.errors import EngineError
-from devkit.engines import private_engine
+from devkit.engines import INSTALLED, private_engine
 
 
 def reachable() -> str | None:
@@ -22,8 +22,8 @@ def reachable() -> str | None:
 
 
 @contextmanager
-def some_engine() -> Iterator[str]:
-    """Yield the address of an engine. A private one is installed if necessary, and removed afterwards.
+def some_engine(kind: str = INSTALLED.name) -> Iterator[str]:
+    """Yield the address of an engine. A private one of a kind is installed if necessary, and removed afterwards.
 
     Raises:
         devkit.engines.EngineError: when there is none and none can be started, with what to install.
@@ -33,7 +33,7 @@ def some_engine() -> Iterator[str]:
         print(f"Using the Docker engine at {found}.", file=sys.stderr)
         yield found
         return
-    with private_engine() as engine:
+    with private_engine(kind) as engine:
         print(f"Using a private Docker engine ({engine.version()}) in {engine.folder}.", file=sys.stderr)
         yield engine.host
 

@@ -11,7 +11,7 @@ from docker import APIClient
 
 from clawker_fw.stack.release import Release
 from devkit import prepared
-from devkit.engines import available
+from devkit.engines import USUAL, available
 from devkit.firewall import remove_project
 from devkit.floor import Floor
 from devkit.host import client, reachable, some_engine
@@ -128,7 +128,7 @@ def needs_engine(require_engine: bool) -> Callable[..., None]:  # noqa: FBT001 -
     With `--require-engine` it does nothing, and the test fails as it starts the engine.
     """
 
-    def check(kind: str = "installed") -> None:
+    def check(kind: str = USUAL) -> None:
         if (reason := available(kind)) and not require_engine:
             pytest.skip(f"NOT TESTED, WITHOUT AN ENGINE OF KIND {kind}: {reason}")
 
@@ -140,7 +140,7 @@ def host(require_engine: bool) -> Iterator[str]:  # noqa: FBT001 - a fixture
     """The address of an engine: the reachable one, else a private one."""
     if (reason := reachable() is None and available()) and not require_engine:
         pytest.skip(f"NO ENGINE IS TESTED: none is reachable, and {reason}")
-    with some_engine() as address:
+    with some_engine(USUAL) as address:
         yield address
 
 
