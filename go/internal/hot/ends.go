@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
@@ -250,20 +251,20 @@ func lockHot(root string) (func(), error) {
 
 // Deadline knows when the next rules end.
 type Deadline struct {
-	Root  string
-	state string // of the file that was read last
-	next  time.Time
+	Root string
+	read hotfile.Identity // of the file that was read last
+	next time.Time
 }
 
 // Due reports whether rules have ended by now, and for how long to wait before the next look.
 func (d *Deadline) Due(now time.Time) (bool, time.Duration) {
 	hot := filepath.Join(d.Root, "hot")
-	var state unix.Stat_t
-	if err := unix.Lstat(filepath.Join(hot, endsPath), &state); err != nil {
-		d.state, d.next = "", time.Time{}
+	present := hotfile.Identify(filepath.Join(hot, endsPath))
+	if !present.Exists() {
+		d.read, d.next = hotfile.Identity{}, time.Time{}
 		return false, endsRead
 	}
-	if text := fmt.Sprint(state.Ino, state.Ctim, state.Size); text != d.state {
+	if present != d.read {
 		d.next = time.Time{}
 		found, err := readEnds(hot)
 		if err == nil {
@@ -276,7 +277,7 @@ func (d *Deadline) Due(now time.Time) (bool, time.Duration) {
 			fmt.Fprintf(os.Stderr, "fwctl: reading when rules end: %v\n", err)
 			return false, endsRead
 		}
-		d.state = text
+		d.read = present
 	}
 	switch left := d.next.Sub(now); {
 	case d.next.IsZero():

@@ -1,11 +1,12 @@
-// Package hotfile is what the plugins share: each follows one file that may change at any time, and reports on a socket
-// what it has loaded from it.
+// Package hotfile follows files that may change at any time. It reads one again when it has changed, and only then.
 package hotfile
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,8 @@ type File[T any] struct {
 	parse func(content []byte) (T, error)
 	state atomic.Pointer[state[T]]
 	stop  chan struct{}
+
+	seen, unread Identity // what was loaded or rejected last, and what could not be read
 }
 
 type state[T any] struct {
@@ -56,16 +59,36 @@ func (f *File[T]) Snapshot() (T, Status) {
 }
 
 // Load reads the file. If it can't be used, nothing but the status changes.
-func (f *File[T]) Load() error {
+func (f *File[T]) Load() error { return f.load(true) }
+
+func (f *File[T]) load(counted bool) error {
 	before := f.state.Load()
 	value, digest, err := f.read()
 	switch {
-	case err != nil:
+	case err != nil && counted:
 		f.state.Store(&state[T]{before.value, Status{before.Digest, before.Refused + 1, err.Error()}})
-	case digest != before.Digest || before.Reason != "":
+	case err == nil && (digest != before.Digest || before.Reason != ""):
 		f.state.Store(&state[T]{value, Status{Digest: digest, Refused: before.Refused}})
 	}
 	return err
+}
+
+// Refresh loads the file if it is another one than the last time, or could not be read then. Nothing else may load it
+// meanwhile. The status reports an error.
+func (f *File[T]) Refresh() {
+	now := Identify(f.path)
+	if now == f.seen {
+		return
+	}
+	err := f.load(now != f.unread)
+	if Identify(f.path) != now {
+		return // it has changed while it was read
+	}
+	if failure := (*fs.PathError)(nil); errors.As(err, &failure) && now.Exists() {
+		f.unread = now
+	} else {
+		f.seen = now
+	}
 }
 
 func (f *File[T]) read() (value T, digest string, err error) {
@@ -84,21 +107,12 @@ func (f *File[T]) read() (value T, digest string, err error) {
 func (f *File[T]) Follow() {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
-	var seen identity
 	for {
 		select {
 		case <-f.stop:
 			return
 		case <-ticks.C:
-			now := identify(f.path)
-			if now == seen {
-				continue
-			}
-			_ = f.Load() // the status reports the error
-			// A file that changed while it was read is read again at the next tick.
-			if identify(f.path) == now {
-				seen = now
-			}
+			f.Refresh()
 		}
 	}
 }
@@ -106,19 +120,23 @@ func (f *File[T]) Follow() {
 // Close stops Follow.
 func (f *File[T]) Close() { close(f.stop) }
 
-// identity distinguishes contents of a file without reading it. The time of a change (st_ctim, stat(2)) can't be set
-// by any program.
-type identity struct {
+// Identity distinguishes contents of a file without reading it. The time of a change (st_ctim, stat(2)) can't be set by any
+// program.
+type Identity struct {
 	device, inode uint64
 	size          int64
 	changed       syscall.Timespec
 	problem       string
 }
 
-func identify(path string) identity {
+// Identify returns the identity of what a file is now. Those of two files that are not there for the same reason are equal.
+func Identify(path string) Identity {
 	var status syscall.Stat_t
 	if err := syscall.Stat(path, &status); err != nil {
-		return identity{problem: err.Error()}
+		return Identity{problem: err.Error()}
 	}
-	return identity{uint64(status.Dev), status.Ino, status.Size, status.Ctim, ""}
+	return Identity{uint64(status.Dev), status.Ino, status.Size, status.Ctim, ""}
 }
+
+// Exists reports whether there is a file.
+func (i Identity) Exists() bool { return i.problem == "" }

@@ -97,10 +97,10 @@ func TestFileTakesChanges(t *testing.T) {
 // anotherMoment waits until a change would get a later ctime than the file has: the kernel's clock advances in steps.
 func anotherMoment(t *testing.T, path string) {
 	t.Helper()
-	before := identify(path).changed
+	before := Identify(path).changed
 	hotfiletest.Until(t, "another moment", func() bool {
 		hotfiletest.Write(t, path+".clock", "")
-		now := identify(path + ".clock").changed
+		now := Identify(path + ".clock").changed
 		return now.Nano() > before.Nano()
 	})
 }
@@ -161,6 +161,30 @@ func TestFileKeepsItsValue(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A file that could not be read is read again although it has not changed, and counts once.
+func TestRefreshReadsAgainWhatCouldNotBeRead(t *testing.T) {
+	file, path := opened(t)
+	file.Refresh()
+	os.Remove(path)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		file.Refresh()
+	}
+	if status := file.Status(); status.Refused != 1 || status.Reason == "" || file.unread != Identify(path) {
+		t.Errorf("got %+v", status)
+	}
+	os.Remove(path)
+	hotfiletest.Write(t, path, "value b")
+	for range 3 {
+		file.Refresh()
+	}
+	if status := file.Status(); file.Value() != "b" || status.Refused != 1 || status.Reason != "" {
+		t.Errorf("got %q, %+v", file.Value(), status)
 	}
 }
 

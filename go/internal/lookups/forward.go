@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/hotfile"
 )
 
 const (
@@ -57,7 +58,7 @@ func Forward(arguments []string, given []*os.File) error {
 	if err != nil {
 		return err
 	}
-	forwarder := newForwarder(exchangeWith(upstream), (&subtrees{path: arguments[2]}).around)
+	forwarder := newForwarder(exchangeWith(upstream), newSubtrees(arguments[2]).around)
 	forwarder.agents, forwarder.egress = agents, egress
 	failed := make(chan error, 2)
 	go func() { failed <- forwardDatagrams(forwarder, datagrams) }()
@@ -206,11 +207,22 @@ func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 
 // subtrees are the names in subtree rules: hot/subtrees/subtrees.json.
 type subtrees struct {
-	path string
+	lock sync.Mutex
+	file *hotfile.File[map[string]struct{}]
+}
 
-	lock  sync.Mutex
-	read  syscall.Stat_t // of the file that was read
-	names map[string]struct{}
+func newSubtrees(path string) *subtrees { return &subtrees{file: hotfile.New(path, parseSubtrees)} }
+
+func parseSubtrees(content []byte) (map[string]struct{}, error) {
+	var file struct {
+		Names []string `json:"names"`
+	}
+	names := map[string]struct{}{}
+	err := json.Unmarshal(content, &file)
+	for _, each := range file.Names {
+		names[each] = struct{}{}
+	}
+	return names, err
 }
 
 // unknownRule stands for the rule of every name while the file can't be read: there is room for few then.
@@ -219,32 +231,16 @@ const unknownRule = "?"
 // around returns the nearest subtree rule that a name is below or at, or "" if there is none.
 func (s *subtrees) around(name string) string {
 	s.lock.Lock()
-	defer s.lock.Unlock()
-	s.refresh()
-	if s.names == nil {
+	s.file.Refresh()
+	names := s.file.Value()
+	s.lock.Unlock()
+	if names == nil {
 		return unknownRule
 	}
 	for rest, more := name, true; more; _, rest, more = strings.Cut(rest, ".") {
-		if _, known := s.names[rest]; known {
+		if _, known := names[rest]; known {
 			return rest
 		}
 	}
 	return ""
-}
-
-// refresh reads the file again if it has changed, by its ctime, which nobody can set.
-func (s *subtrees) refresh() {
-	var state syscall.Stat_t
-	if err := syscall.Stat(s.path, &state); err != nil || state.Ctim == s.read.Ctim && state.Ino == s.read.Ino {
-		return
-	}
-	var file struct {
-		Names []string `json:"names"`
-	}
-	if content, err := os.ReadFile(s.path); err == nil && json.Unmarshal(content, &file) == nil {
-		s.read, s.names = state, map[string]struct{}{}
-		for _, each := range file.Names {
-			s.names[each] = struct{}{}
-		}
-	}
 }

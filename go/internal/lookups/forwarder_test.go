@@ -569,7 +569,7 @@ func TestForward(t *testing.T) {
 // The nearest rule counts. A file that changes is read again, and one that can't be read leaves what was known.
 func TestSubtrees(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "subtrees.json")
-	known := &subtrees{path: file}
+	known := newSubtrees(file)
 	expect := func(name, wanted string) {
 		t.Helper()
 		if found := known.around(name); found != wanted {

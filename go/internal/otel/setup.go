@@ -6,6 +6,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/statussocket"
 )
 
 func init() { plugin.Register("otel", setup) }
@@ -29,14 +30,14 @@ func setup(controller *caddy.Controller) error {
 	}
 	settings := hotfile.New(arguments[0], Parse)
 	_ = settings.Load() // the status reports the error
-	listener, err := hotfile.Listen(arguments[1])
+	listener, err := statussocket.Listen(arguments[1])
 	if err != nil {
 		return plugin.Error("otel", err)
 	}
 	exporter := NewExporter(settings.Value)
 	go settings.Follow()
 	go exporter.Run()
-	go hotfile.Tell(listener, func() any {
+	go statussocket.Tell(listener, func() any {
 		return Status{settings.Status(), exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
 	})
 	controller.OnShutdown(func() error {

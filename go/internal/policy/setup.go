@@ -7,7 +7,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
-	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/statussocket"
 )
 
 func init() { plugin.Register("policy", setup) }
@@ -23,12 +23,12 @@ func setup(controller *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error("policy", err)
 	}
-	listener, err := hotfile.Listen(arguments[1])
+	listener, err := statussocket.Listen(arguments[1])
 	if err != nil {
 		return plugin.Error("policy", err)
 	}
 	go source.Follow()
-	go hotfile.Tell(listener, func() any { return source.status() })
+	go statussocket.Tell(listener, func() any { return source.status() })
 	controller.OnShutdown(func() error {
 		source.Close()
 		return listener.Close()

@@ -6,6 +6,7 @@ import (
 
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/statussocket"
 )
 
 // A client of the socket receives the current status once: the live digest, the rejected files and the reason.
@@ -16,13 +17,13 @@ func TestStatusSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := hotfile.Listen(path)
+	listener, err := statussocket.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
-		hotfile.Tell(listener, func() any { return source.status() })
+		statussocket.Tell(listener, func() any { return source.status() })
 		close(ended)
 	}()
 	digest := source.Status().Digest

@@ -7,15 +7,14 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/users"
 )
@@ -88,7 +87,7 @@ func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder 
 	return &recorder{
 		journal: journal, private: private,
 		listening: listening{folder: filepath.Join(users.Processes, "self", "net")},
-		names:     virtualNames{path: filepath.Join(root, "hot", "numbers", "numbers.json"), blocks: sibling.Blocks},
+		names:     virtualNames{hotfile.New(filepath.Join(root, "hot", "numbers", "numbers.json"), parseNumbers), sibling.Blocks},
 	}
 }
 
@@ -142,43 +141,34 @@ func (r *recorder) reason(refused kernel.Refusal, name *string) string {
 
 // virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.
 type virtualNames struct {
-	path   string
+	file   *hotfile.File[map[uint32]string]
 	blocks []netip.Prefix
-	read   syscall.Stat_t // of the file that was read
-	names  map[uint32]string
+}
+
+func parseNumbers(content []byte) (map[uint32]string, error) {
+	var file struct {
+		Names map[string]uint32 `json:"names"`
+	}
+	names := map[uint32]string{}
+	err := json.Unmarshal(content, &file)
+	for name, number := range file.Names {
+		names[number] = name
+	}
+	return names, err
 }
 
 // at returns the name of an address, or nil if it has none. Addresses are numbered from the first one of the first block.
+// Without a file that can be read, no name is known.
 func (v *virtualNames) at(address netip.Addr) *string {
 	if len(v.blocks) == 0 {
 		return nil
 	}
-	v.refresh()
-	if name, known := v.names[number(address)-number(v.blocks[0].Addr())]; known {
+	v.file.Refresh()
+	names, status := v.file.Snapshot()
+	if name, known := names[number(address)-number(v.blocks[0].Addr())]; known && status.Reason == "" {
 		return &name
 	}
 	return nil
-}
-
-// refresh reads the file again if it has changed, by its ctime, which nobody can set. Without a file that can be read, no
-// name is known.
-func (v *virtualNames) refresh() {
-	var state syscall.Stat_t
-	if err := syscall.Stat(v.path, &state); err != nil {
-		state = syscall.Stat_t{}
-	}
-	if state.Ctim == v.read.Ctim && state.Ino == v.read.Ino {
-		return
-	}
-	v.read, v.names = state, map[uint32]string{}
-	var file struct {
-		Names map[string]uint32 `json:"names"`
-	}
-	if content, err := os.ReadFile(v.path); err == nil && json.Unmarshal(content, &file) == nil {
-		for name, number := range file.Names {
-			v.names[number] = name
-		}
-	}
 }
 
 func number(address netip.Addr) uint32 { return binary.BigEndian.Uint32(address.AsSlice()) }

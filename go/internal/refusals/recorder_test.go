@@ -16,6 +16,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/nettest"
 )
@@ -322,7 +323,7 @@ func TestListeningUnreadable(t *testing.T) {
 func TestVirtualNames(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "numbers.json")
-	names := virtualNames{path: path, blocks: nettest.NewSibling().Blocks}
+	names := virtualNames{hotfile.New(path, parseNumbers), nettest.NewSibling().Blocks}
 	for index, content := range []string{"", numbersFile, "{", `{"names":{"other.test":7},"next":8}`} {
 		if content != "" { // in place by a rename, like each commit; all files of the engine may have the same time
 			filetest.Write(t, root, filetest.Tree{"fresh": content})
@@ -341,7 +342,7 @@ func TestVirtualNames(t *testing.T) {
 			t.Errorf("%q: the shared address is %s", content, *found)
 		}
 	}
-	if found := (&virtualNames{path: path}).at(virtualOpen); found != nil {
+	if found := (&virtualNames{file: hotfile.New(path, parseNumbers)}).at(virtualOpen); found != nil {
 		t.Errorf("without blocks it is %s", *found)
 	}
 }

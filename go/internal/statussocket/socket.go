@@ -1,4 +1,5 @@
-package hotfile
+// Package statussocket tells fwctl, on a socket, what a plugin of CoreDNS has loaded.
+package statussocket
 
 import (
 	"encoding/json"
@@ -7,6 +8,9 @@ import (
 	"os"
 	"time"
 )
+
+// acceptAgain is how long to wait after a failed accept.
+const acceptAgain = 50 * time.Millisecond
 
 // Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
 // root without capabilities. Only processes in this container can see it.
@@ -30,7 +34,7 @@ func Tell(listener net.Listener, status func() any) {
 			return
 		}
 		if err != nil {
-			time.Sleep(lookEvery)
+			time.Sleep(acceptAgain)
 			continue
 		}
 		_ = json.NewEncoder(connection).Encode(status()) // a client that has gone needs no answer

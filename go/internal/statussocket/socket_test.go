@@ -1,4 +1,4 @@
-package hotfile
+package statussocket
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
 )
 
@@ -21,7 +22,7 @@ func TestTell(t *testing.T) {
 	told := atomic.Int64{}
 	ended := make(chan struct{})
 	go func() {
-		Tell(listener, func() any { return Status{Refused: int(told.Add(1))} })
+		Tell(listener, func() any { return hotfile.Status{Refused: int(told.Add(1))} })
 		close(ended)
 	}()
 	gone, err := net.Dial("unix", path)
@@ -30,7 +31,7 @@ func TestTell(t *testing.T) {
 	}
 	gone.Close() // a client that goes away does not block others
 	for count := range 3 {
-		if status := hotfiletest.StatusFrom[Status](t, path); status.Refused != count+2 {
+		if status := hotfiletest.StatusFrom[hotfile.Status](t, path); status.Refused != count+2 {
 			t.Errorf("got %+v", status)
 		}
 	}
@@ -65,13 +66,13 @@ func TestTellGoesOn(t *testing.T) {
 	}
 	ended := make(chan struct{})
 	go func() {
-		Tell(&failing{listener, 2}, func() any { return Status{Refused: 1} })
+		Tell(&failing{listener, 2}, func() any { return hotfile.Status{Refused: 1} })
 		close(ended)
 	}()
 	defer func() { <-ended }()
 	defer listener.Close()
 
-	if status := hotfiletest.StatusFrom[Status](t, path); status.Refused != 1 {
+	if status := hotfiletest.StatusFrom[hotfile.Status](t, path); status.Refused != 1 {
 		t.Errorf("got %+v", status)
 	}
 }
