@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // The journal is the only one that writes lines about agents into the container's log: what the kernel refuses, and what
@@ -42,14 +44,14 @@ type journal struct {
 	now func() time.Time
 
 	mutex   sync.Mutex
-	agents  map[netip.Addr]*bucket
+	agents  map[netip.Addr]*share
 	waiting [][]byte
 	octets  int           // of all that is waiting
 	arrived chan struct{} // tells the writer that something is waiting
 }
 
 func newJournal(out io.Writer) *journal {
-	return &journal{out: out, now: time.Now, agents: map[netip.Addr]*bucket{}, arrived: make(chan struct{}, 1)}
+	return &journal{out: out, now: time.Now, agents: map[netip.Addr]*share{}, arrived: make(chan struct{}, 1)}
 }
 
 // add has a line written for an agent, or counts it. The line ends with a line break, and tells of some refusals.
@@ -57,7 +59,7 @@ func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	from := j.agent(agent)
-	if !from.take(float64(max(len(line), leastOfLine))) || !j.wait(line) {
+	if !from.octets.AllowN(j.now(), max(len(line), leastOfLine)) || !j.wait(line) {
 		from.suppressed += refusals
 	}
 }
@@ -78,7 +80,7 @@ func (j *journal) count() {
 	}
 }
 
-func (j *journal) tell(agent netip.Addr, from *bucket) {
+func (j *journal) tell(agent netip.Addr, from *share) {
 	if from.suppressed == 0 {
 		return
 	}
@@ -138,26 +140,25 @@ func (j *journal) flush() error {
 	}
 }
 
-// agent returns the bucket of an agent, filled up to now. Agents whose buckets are full are forgotten first, and what was
-// only counted of one that is forgotten is told before.
-func (j *journal) agent(source netip.Addr) *bucket {
-	now := j.now()
+// agent returns the share of an agent. Agents whose shares are full are forgotten first, and what was only counted of one that
+// is forgotten is told before.
+func (j *journal) agent(source netip.Addr) *share {
 	known := j.agents[source]
 	if known == nil {
 		if len(j.agents) >= mostAgents {
-			j.forget(now)
+			j.forget()
 		}
-		known = &bucket{octets: linesOctetsAtOnce, at: now}
+		known = newShare()
 		j.agents[source] = known
 	}
-	known.fill(now)
 	return known
 }
 
-func (j *journal) forget(now time.Time) {
-	unknown := &bucket{octets: linesOctetsAtOnce, at: now} // for what there is no room to tell
+func (j *journal) forget() {
+	now := j.now()
+	unknown := newShare() // for what there is no room to tell
 	for source, each := range j.agents {
-		if each.fill(now); each.octets >= linesOctetsAtOnce || len(j.agents) >= mostAgents {
+		if each.octets.TokensAt(now) >= linesOctetsAtOnce || len(j.agents) >= mostAgents {
 			j.tell(source, each)
 			unknown.suppressed += each.suppressed
 			delete(j.agents, source)
@@ -168,27 +169,14 @@ func (j *journal) forget(now time.Time) {
 	}
 }
 
-// bucket is how many octets of lines an agent may cause at the time of its last refusal.
-type bucket struct {
-	octets     float64
-	at         time.Time
+// share is how many octets of lines an agent may cause, and how many of its refusals were only counted.
+type share struct {
+	octets     *rate.Limiter
 	suppressed int
 }
 
-func (b *bucket) fill(now time.Time) {
-	if passed := now.Sub(b.at).Seconds(); passed > 0 {
-		b.octets = min(linesOctetsAtOnce, b.octets+passed*linesOctetsInSecond)
-	}
-	b.at = now
-}
-
-// take takes octets from the bucket, if it has as many.
-func (b *bucket) take(octets float64) bool {
-	if b.octets < octets {
-		return false
-	}
-	b.octets -= octets
-	return true
+func newShare() *share {
+	return &share{octets: rate.NewLimiter(linesOctetsInSecond, linesOctetsAtOnce)}
 }
 
 // follow adds the lines that the program writes, until it ends. What is no line about an agent has a share of its own.
