@@ -137,7 +137,7 @@ func resolve(server, name string) (netip.Addr, Step) {
 
 func reach(network string, place netip.AddrPort) (net.Conn, Step) {
 	step := Step{Name: "connect"}
-	connection, err := net.DialTimeout(network, place.String(), eyeTimeout)
+	connection, err := net.DialTimeout(network, place.String(), answerTimeout)
 	if err == nil {
 		step.Source = connection.LocalAddr().String()
 		err = connection.SetDeadline(time.Now().Add(speakWithin))

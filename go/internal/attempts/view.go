@@ -28,7 +28,7 @@ import (
 	"clawker-fw/internal/serving"
 )
 
-// The agents' eye: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
+// What agents see: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
 // a name that no rule can allow, and expects the refusal that an agent would get.
 
 // refusedHost is refusedName without the final dot. Neither sibling logs these requests.
@@ -38,31 +38,31 @@ const refusedHost = "refused.clawker-fw.invalid"
 const refusalWords = "clawker-fw: no rule allows this host"
 
 const (
-	eyeTimeout  = time.Second // for an answer from the same host, on a busy machine
-	eyePatience = time.Second
-	eyesAtOnce  = 64
-	discard     = 9 // a port at which nobody listens (RFC 863)
+	answerTimeout = time.Second // for an answer from the same host, on a busy machine
+	patience      = time.Second
+	viewsAtOnce   = 64
+	discard       = 9 // a port at which nobody listens (RFC 863)
 	// portsEachCheck limits the ports that one health check tries. With more ports, each check tries a random choice.
 	portsEachCheck = 32
 )
 
-// Eye is hot/eye/envoy.json: the address and ports at which agents reach Envoy.
-type Eye struct {
+// Entrance is hot/eye/envoy.json: the address and ports at which agents reach Envoy.
+type Entrance struct {
 	Address netip.Addr `json:"address"`
 	Ports   []int      `json:"ports"`
 }
 
-func readEye(root string) (Eye, error) {
-	var eye Eye
+func readEntrance(root string) (Entrance, error) {
+	var entrance Entrance
 	path := filepath.Join(root, "hot", "eye", "envoy.json")
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return eye, err
+		return entrance, err
 	}
-	if err := json.Unmarshal(content, &eye); err != nil {
-		return eye, fmt.Errorf("%s: %w", path, err)
+	if err := json.Unmarshal(content, &entrance); err != nil {
+		return entrance, fmt.Errorf("%s: %w", path, err)
 	}
-	return eye, nil
+	return entrance, nil
 }
 
 // AgentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked
@@ -78,12 +78,12 @@ func AgentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]stri
 	if !envoy {
 		return seen, nil
 	}
-	eye, err := readEye(root)
+	entrance, err := readEntrance(root)
 	if err != nil {
 		seen["envoy"] = []string{"unreadable: " + err.Error()}
 		return seen, nil
 	}
-	found, dropped := seenForAWhile(eye)
+	found, dropped := seenForAWhile(entrance)
 	seen["envoy"] = found
 	if dropped {
 		return seen, []string{"envoy"}
@@ -98,12 +98,12 @@ type Seen struct {
 
 // See looks at an Envoy before agents are led to it, once.
 func See(text string) (Seen, error) {
-	var eye Eye
-	if err := json.Unmarshal([]byte(text), &eye); err != nil {
+	var entrance Entrance
+	if err := json.Unmarshal([]byte(text), &entrance); err != nil {
 		return Seen{}, err
 	}
-	found, reasons := seenOfEnvoy(eye)
-	found, _ = onTheWay(eye, found, reasons)
+	found, reasons := seenOfEnvoy(entrance)
+	found, _ = onTheWay(entrance, found, reasons)
 	return Seen{found}, nil
 }
 
@@ -113,8 +113,8 @@ const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 // onTheWay reports whether packets are dropped on the way to Envoy, and says so in each of the problems. They are if no
 // port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
 // is compared elsewhere, so that of the engine's machine is left.
-func onTheWay(eye Eye, found []string, reasons []error) ([]string, bool) {
-	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(eye.Address) {
+func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, bool) {
+	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(entrance.Address) {
 		return found, false
 	}
 	because := ""
@@ -155,7 +155,7 @@ func isThere(address netip.Addr) bool {
 	if _, err := connection.Write(nil); err != nil {
 		return false
 	}
-	for end := time.Now().Add(eyePatience); time.Now().Before(end); time.Sleep(serving.PollEvery) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(serving.PollEvery) {
 		if _, there := known(); there {
 			return true
 		}
@@ -168,13 +168,13 @@ func AgentsAreServed(root string, sibling boot.Sibling) error {
 	if sibling.Service == nil {
 		return nil
 	}
-	eye, err := readEye(root)
+	entrance, err := readEntrance(root)
 	if err != nil {
 		return err
 	}
-	rand.Shuffle(len(eye.Ports), func(i, j int) { eye.Ports[i], eye.Ports[j] = eye.Ports[j], eye.Ports[i] })
-	eye.Ports = eye.Ports[:min(len(eye.Ports), portsEachCheck)]
-	if found, _ := seenForAWhile(eye); len(found) > 0 {
+	rand.Shuffle(len(entrance.Ports), func(i, j int) { entrance.Ports[i], entrance.Ports[j] = entrance.Ports[j], entrance.Ports[i] })
+	entrance.Ports = entrance.Ports[:min(len(entrance.Ports), portsEachCheck)]
+	if found, _ := seenForAWhile(entrance); len(found) > 0 {
 		return fmt.Errorf("agents can't use envoy: %s", strings.Join(found, "; "))
 	}
 	return nil
@@ -194,24 +194,24 @@ func seenOfResolver(server netip.AddrPort) []string {
 // seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
 // another port, needs a moment. Without a way to its network there is nothing to wait for. It also reports whether packets
 // are dropped on the way.
-func seenForAWhile(eye Eye) ([]string, bool) {
-	for end := time.Now().Add(eyePatience); ; time.Sleep(serving.PollEvery) {
-		found, reasons := seenOfEnvoy(eye)
+func seenForAWhile(entrance Entrance) ([]string, bool) {
+	for end := time.Now().Add(patience); ; time.Sleep(serving.PollEvery) {
+		found, reasons := seenOfEnvoy(entrance)
 		if len(found) == 0 || time.Now().After(end) || errors.Is(errors.Join(reasons...), syscall.ENETUNREACH) {
-			return onTheWay(eye, found, reasons)
+			return onTheWay(entrance, found, reasons)
 		}
 	}
 }
 
 // seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client. It describes what fails, and
 // returns the reasons.
-func seenOfEnvoy(eye Eye) ([]string, []error) {
+func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	var group sync.WaitGroup
 	var lock sync.Mutex
 	found, reasons := []string{}, []error{}
-	room := make(chan struct{}, eyesAtOnce)
-	for _, port := range eye.Ports {
-		place := netip.AddrPortFrom(eye.Address, uint16(port)).String()
+	room := make(chan struct{}, viewsAtOnce)
+	for _, port := range entrance.Ports {
+		place := netip.AddrPortFrom(entrance.Address, uint16(port)).String()
 		for protocol, ask := range map[string]func(string) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
 			group.Add(1)
 			room <- struct{}{}
@@ -232,9 +232,9 @@ func seenOfEnvoy(eye Eye) ([]string, []error) {
 }
 
 func dialEnvoy(place string) (net.Conn, error) {
-	connection, err := net.DialTimeout("tcp", place, eyeTimeout)
+	connection, err := net.DialTimeout("tcp", place, answerTimeout)
 	if err == nil {
-		err = connection.SetDeadline(time.Now().Add(eyeTimeout))
+		err = connection.SetDeadline(time.Now().Add(answerTimeout))
 	}
 	return connection, err
 }

@@ -33,19 +33,21 @@ func likeEnvoy(words string) func(net.Conn) {
 	}
 }
 
-func eyeOn(place netip.AddrPort) Eye { return Eye{place.Addr(), []int{int(place.Port())}} }
+func entranceAt(place netip.AddrPort) Entrance {
+	return Entrance{place.Addr(), []int{int(place.Port())}}
+}
 
 // An Envoy that refuses over both protocols has no problem.
-func TestEyeOnARefusal(t *testing.T) {
+func TestViewOnARefusal(t *testing.T) {
 	place := answering(t, likeEnvoy(refusalWords+" over http on port 80\n"))
 
-	if found, _ := seenOfEnvoy(eyeOn(place)); len(found) > 0 {
+	if found, _ := seenOfEnvoy(entranceAt(place)); len(found) > 0 {
 		t.Errorf("got %q", found)
 	}
 }
 
 // Anything except the refusal is reported: no listener, silence, another server's response, or access.
-func TestEyeOnAnythingElse(t *testing.T) {
+func TestViewOnAnythingElse(t *testing.T) {
 	gone := answering(t, func(net.Conn) {})
 	silent := answering(t, func(connection net.Conn) { io.Copy(io.Discard, connection) })
 	other := answering(t, likeEnvoy("forbidden by somebody else: go away and do not come back here"))
@@ -74,7 +76,7 @@ func TestEyeOnAnythingElse(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, _ := seenOfEnvoy(eyeOn(each.place))
+			found, _ := seenOfEnvoy(entranceAt(each.place))
 			if len(found) != len(each.words) {
 				t.Fatalf("got %q", found)
 			}
@@ -88,7 +90,7 @@ func TestEyeOnAnythingElse(t *testing.T) {
 }
 
 // A resolver that resolves the refused name, or does not answer over UDP or TCP, is reported.
-func TestEyeOnAResolver(t *testing.T) {
+func TestViewOnAResolver(t *testing.T) {
 	server := dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp"))
 
 	found := seenOfResolver(netip.MustParseAddrPort(server))
@@ -106,7 +108,7 @@ func TestEyeOnAResolver(t *testing.T) {
 }
 
 // If the file with Envoy's address can't be read, this is reported, and every health check fails.
-func TestEyeThatIsUnreadable(t *testing.T) {
+func TestViewThatIsUnreadable(t *testing.T) {
 	root := t.TempDir()
 	all, dropped := AgentsSee(root, nettest.NewResolver(), true)
 	if seen := all["envoy"]; len(seen) != 1 || !strings.HasPrefix(seen[0], "unreadable: ") || dropped != nil {
@@ -116,15 +118,15 @@ func TestEyeThatIsUnreadable(t *testing.T) {
 		t.Error("healthy")
 	}
 	if err := AgentsAreServed(root, nettest.NewSibling()); err != nil {
-		t.Errorf("Envoy has no eye: %v", err)
+		t.Errorf("Envoy has no entrance: %v", err)
 	}
 }
 
 // Without a way to Envoy's network there is nothing to wait for. Linux has none to this address for TCP.
-func TestEyeThatNeedNotWait(t *testing.T) {
+func TestViewThatNeedNotWait(t *testing.T) {
 	begin := time.Now()
-	found, dropped := seenForAWhile(eyeOn(netip.MustParseAddrPort("255.255.255.255:80")))
-	if len(found) != 2 || dropped || time.Since(begin) > eyePatience/2 {
+	found, dropped := seenForAWhile(entranceAt(netip.MustParseAddrPort("255.255.255.255:80")))
+	if len(found) != 2 || dropped || time.Since(begin) > patience/2 {
 		t.Errorf("got %q after %s", found, time.Since(begin))
 	}
 	if !strings.HasSuffix(found[0], "over http: network is unreachable") {
@@ -133,7 +135,7 @@ func TestEyeThatNeedNotWait(t *testing.T) {
 }
 
 // Whoever asks may leave Envoy out.
-func TestEyeWithoutEnvoy(t *testing.T) {
+func TestViewWithoutEnvoy(t *testing.T) {
 	if seen, _ := AgentsSee(t.TempDir(), nettest.NewResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
 		t.Errorf("got %q", seen)
 	}

@@ -68,7 +68,7 @@ func commitFrom(
 	if err := wanted.Verify(filepath.Join(stage, "hot")); err != nil {
 		return Result{}, err
 	}
-	if err := keepGood(root); err != nil {
+	if err := saveGood(root); err != nil {
 		return Result{}, err
 	}
 	before, err := program.Rejections(resources)
@@ -94,8 +94,8 @@ func commitFrom(
 	if err := removeUnfinished(root, stage); err != nil {
 		return result, err
 	}
-	usual := func() error { return keepCommitted(root, wanted) }
-	return result, withoutRoom(usual, func() error { return errors.Join(removeUnfinished(root), keepInPlace(root, wanted)) })
+	usual := func() error { return saveProven(root, wanted) }
+	return result, withoutRoom(usual, func() error { return errors.Join(removeUnfinished(root), saveProvenInPlace(root, wanted)) })
 }
 
 // giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.

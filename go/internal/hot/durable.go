@@ -47,16 +47,16 @@ func flushTree(folder string) error {
 	return nil
 }
 
-// keepCommitted makes hot/ what was proven last: the files, then their record, and then the good set are on the disk.
-func keepCommitted(root string, proven record.Commit) error {
-	if err := recordCommitted(root, proven); err != nil {
+// saveProven makes hot/ what was proven last: the files, then their record, and then the good set are on the disk.
+func saveProven(root string, proven record.Commit) error {
+	if err := writeRecord(root, proven); err != nil {
 		return err
 	}
-	return keepGood(root)
+	return saveGood(root)
 }
 
-// recordCommitted writes the record of the files in hot/, once these are on the disk.
-func recordCommitted(root string, committed record.Commit) error {
+// writeRecord writes the record of the files in hot/, once these are on the disk.
+func writeRecord(root string, committed record.Commit) error {
 	if err := flushTree(filepath.Join(root, "hot")); err != nil {
 		return err
 	}

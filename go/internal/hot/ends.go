@@ -225,7 +225,7 @@ func EndAtStart(root string, now time.Time) error {
 	if err := place(stage, hot, wanted.Paths()); err != nil {
 		return err
 	}
-	if err := keepCommitted(root, wanted); err != nil {
+	if err := saveProven(root, wanted); err != nil {
 		return err
 	}
 	return os.RemoveAll(endedFolder(root))

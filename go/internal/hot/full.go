@@ -95,7 +95,7 @@ func CommitInPlace(
 	}
 	defer unlock()
 	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
-	if err := errors.Join(removeUnfinished(root, stages(root)...), keepGood(root)); err != nil {
+	if err := errors.Join(removeUnfinished(root, stages(root)...), saveGood(root)); err != nil {
 		return Result{}, fmt.Errorf("the last proven set has no copy whose room could be used: %w", err)
 	}
 	before, err := program.Rejections(resources)
@@ -122,12 +122,12 @@ func CommitInPlace(
 	if err := removeOthers(hot, wanted.Paths()); err != nil {
 		return result, err
 	}
-	return result, keepInPlace(root, wanted)
+	return result, saveProvenInPlace(root, wanted)
 }
 
-// keepInPlace makes hot/ what was proven last, as keepCommitted does, without further room: the record is written over its
+// saveProvenInPlace makes hot/ what was proven last, as saveProven does, without further room: the record is written over its
 // copy, both change places, and then the files are written over their copies. Where these can't be, there is no copy.
-func keepInPlace(root string, proven record.Commit) error {
+func saveProvenInPlace(root string, proven record.Commit) error {
 	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
 	text, err := json.Marshal(proven)
 	if err != nil {

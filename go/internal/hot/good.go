@@ -21,11 +21,11 @@ func restoreFolder(root string) string { return filepath.Join(root, "restore") }
 
 func unfinished(folder string) string { return folder + ".new" }
 
-// keepGood makes the hot files the good set if they match the record of the last commit. If they don't, a commit died
+// saveGood makes the hot files the good set if they match the record of the last commit. If they don't, a commit died
 // halfway or somebody has changed them, and the existing good set stays. If there is no good set at all, hot/ is
 // copied as it is: a failed commit then restores that, although StartGood never accepts it. The copy is on the disk
 // before it takes the place of the former one.
-func keepGood(root string) error {
+func saveGood(root string) error {
 	path := record.Path(root)
 	if intact(filepath.Join(root, "hot"), path) != nil {
 		if _, err := os.Lstat(goodFolder(root)); err == nil {
@@ -70,7 +70,7 @@ func StartGood(root string) error {
 		}
 		reserveAll(filepath.Join(root, "hot"))
 		reserveAll(filepath.Join(root, "state"))
-		return errors.Join(keepGood(root), removeUnfinished(root, stages(root)...))
+		return errors.Join(saveGood(root), removeUnfinished(root, stages(root)...))
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
 		return fmt.Errorf("the hot files are not what was committed (%w), and neither is their copy (%w)", changed, err)
@@ -142,7 +142,7 @@ func restore(root string) error {
 	if err := removeOthers(hot, before); err != nil {
 		return err
 	}
-	return errors.Join(recordCommitted(root, kept), os.RemoveAll(copied))
+	return errors.Join(writeRecord(root, kept), os.RemoveAll(copied))
 }
 
 // removeOthers removes every file in a folder that is not in paths.

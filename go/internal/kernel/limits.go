@@ -46,8 +46,8 @@ const (
 	// leastOctets is the largest segment that the kernel may hand over at once. A smaller burst would never let it pass.
 	leastOctets = 1 << 16
 
-	// One part in keptShare of all connections is kept for agents that have few: one part in fewShare of all, or less.
-	keptShare, fewShare = 4, 64
+	// One part in reservedShare of all connections is reserved for agents that have few: one part in fewShare of all, or less.
+	reservedShare, fewShare = 4, 64
 
 	// tellFor is how long a source address is remembered after its last refusal.
 	tellFor = time.Hour
@@ -143,10 +143,10 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
 	f.addRule(opening, counted(refused))
 	f.addRule(opening, reset)
-	kept := limits.AllConnections / keptShare
+	reserved := limits.AllConnections / reservedShare
 	f.addRule(sharing, within(few, unix.NFT_DYNSET_OP_ADD, atMost(max(1, limits.AllConnections/fewShare))), setMark)
-	f.addRule(sharing, []expr.Any{atMost(limits.AllConnections - kept)}, verdict(expr.VerdictAccept))
-	f.addRule(sharing, isMarked, []expr.Any{atMost(kept)}, verdict(expr.VerdictAccept))
+	f.addRule(sharing, []expr.Any{atMost(limits.AllConnections - reserved)}, verdict(expr.VerdictAccept))
+	f.addRule(sharing, isMarked, []expr.Any{atMost(reserved)}, verdict(expr.VerdictAccept))
 	f.addRule(sharing, counted(refused))
 	f.addRule(sharing, reset)
 

@@ -54,12 +54,12 @@ const (
 
 	// How long an answer for a name below a subtree rule is good at most. Envoy has room for so many names, and keeps each
 	// for that long: with the answers' own times, one agent could fill it for days.
-	keepTime       = time.Minute
-	keepTimeOfMany = 5 * time.Second // of a share with more names than manyNames in a keepTime
-	manyNames      = 1000
+	longestTTL       = time.Minute
+	longestTTLOfMany = 5 * time.Second // of a share with more names than manyNames in a longestTTL
+	manyNames        = 1000
 
 	// The engine's own answers are good for ten minutes, also if the container has gone by then.
-	keepTimeOfContainers = 5 * time.Second
+	longestTTLOfContainers = 5 * time.Second
 
 	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
 	mostAskers = 16
@@ -293,11 +293,11 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 		f.fail(l, rememberFailure)
 	default:
 		delete(f.pending, l.inquiry)
-		keep := f.keeps(l)
+		ttl := f.ttlFor(l)
 		if has(reply, f.egress) {
-			keep = min(keep, keepTimeOfContainers)
+			ttl = min(ttl, longestTTLOfContainers)
 		}
-		l.answer(l.told(reply, keep))
+		l.answer(l.told(reply, ttl))
 	}
 	if silent { // the engine's resolver waits longer
 		f.lock.Unlock()
@@ -316,20 +316,20 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	}
 }
 
-// keeps returns for how long Envoy may keep an answer: names that a rule names as long as their answers say.
-func (f *forwarder) keeps(l *pendingLookup) time.Duration {
+// ttlFor returns for how long Envoy may keep an answer: names that a rule names as long as their answers say.
+func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
 	if l.rule == "" {
 		return math.MaxUint32 * time.Second
 	}
 	now, counted := f.now(), f.told[l.share]
-	if counted == nil || now.Sub(counted.since) > keepTime {
+	if counted == nil || now.Sub(counted.since) > longestTTL {
 		counted = &tally{since: now}
 		f.told[l.share] = counted
 	}
 	if counted.names++; counted.names > manyNames {
-		return keepTimeOfMany
+		return longestTTLOfMany
 	}
-	return keepTime
+	return longestTTL
 }
 
 // giveUp answers those that have waited for room for too long.
@@ -392,7 +392,7 @@ func (l *pendingLookup) query() ([]byte, error) {
 
 // told returns what Envoy is told of the resolver's reply: the records of the type that it has asked for, under the name
 // that it has asked for. It need not know of aliases. It may keep them for so long.
-func (l *pendingLookup) told(reply []byte, keep time.Duration) []byte {
+func (l *pendingLookup) told(reply []byte, ttl time.Duration) []byte {
 	var parser dnsmessage.Parser
 	header, err := parser.Start(reply)
 	if err != nil || parser.SkipAllQuestions() != nil {
@@ -407,14 +407,14 @@ func (l *pendingLookup) told(reply []byte, keep time.Duration) []byte {
 		if err != nil {
 			return l.failure()
 		}
-		keep = min(keep, time.Duration(record.Header.TTL)*time.Second)
+		ttl = min(ttl, time.Duration(record.Header.TTL)*time.Second)
 		if record.Header.Type == l.kind && record.Header.Class == l.class {
 			record.Header.Name = l.question.Name
 			message.Answers = append(message.Answers, record)
 		}
 	}
 	for number := range message.Answers {
-		message.Answers[number].Header.TTL = uint32(keep / time.Second)
+		message.Answers[number].Header.TTL = uint32(ttl / time.Second)
 	}
 	packed, err := message.Pack()
 	if err != nil {

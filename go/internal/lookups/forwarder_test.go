@@ -171,7 +171,7 @@ func TestForwarderNamesWithinASubtree(t *testing.T) {
 		under.ask(fmt.Sprintf("named%d.silent.test.", number), "", 2)
 	}
 	under.eventually("only what was invented waits", func() bool { return under.count(".silent.test.") == 3*lookupsOfARule })
-	if kept := under.keeps(&pendingLookup{inquiry: inquiry{name: "named.silent.test."}}); kept < 24*time.Hour {
+	if kept := under.ttlFor(&pendingLookup{inquiry: inquiry{name: "named.silent.test."}}); kept < 24*time.Hour {
 		t.Errorf("it is kept for %s", kept)
 	}
 }
@@ -271,21 +271,21 @@ func TestForwarderKeepsFewNames(t *testing.T) {
 		return &pendingLookup{inquiry: inquiry{share: share}, rule: "rule.test"}
 	}
 	for number := range manyNames {
-		if kept := under.keeps(below("*1")); kept != keepTime {
+		if kept := under.ttlFor(below("*1")); kept != longestTTL {
 			t.Fatalf("the name number %d is kept for %s", number, kept)
 		}
 	}
-	if kept := under.keeps(below("*1")); kept != keepTimeOfMany {
+	if kept := under.ttlFor(below("*1")); kept != longestTTLOfMany {
 		t.Errorf("one name more is kept for %s", kept)
 	}
-	if kept := under.keeps(below("*2")); kept != keepTime {
+	if kept := under.ttlFor(below("*2")); kept != longestTTL {
 		t.Errorf("another share's is kept for %s", kept)
 	}
-	if kept := under.keeps(&pendingLookup{inquiry: inquiry{share: "*1"}}); kept < 24*time.Hour {
+	if kept := under.ttlFor(&pendingLookup{inquiry: inquiry{share: "*1"}}); kept < 24*time.Hour {
 		t.Errorf("one that a rule names is kept for %s", kept)
 	}
-	under.pass(keepTime + time.Second)
-	if kept := under.keeps(below("*1")); kept != keepTime {
+	under.pass(longestTTL + time.Second)
+	if kept := under.ttlFor(below("*1")); kept != longestTTL {
 		t.Errorf("later, one is kept for %s", kept)
 	}
 }
@@ -293,7 +293,7 @@ func TestForwarderKeepsFewNames(t *testing.T) {
 // An answer is told for as long as it may be kept: a day is too long below a subtree rule, and not for a name of a rule.
 func TestForwarderBoundsAnswers(t *testing.T) {
 	const day = 24 * 60 * 60
-	for name, wanted := range map[string]uint32{"a.rule.test.": uint32(keepTime / time.Second), "named.": day} {
+	for name, wanted := range map[string]uint32{"a.rule.test.": uint32(longestTTL / time.Second), "named.": day} {
 		under := newForwarderUnderTest(t)
 		resolved := queryFor(name)
 		resolved.Response = true
@@ -605,7 +605,7 @@ func TestSubtrees(t *testing.T) {
 // answer: it is forgotten within a second. What is on the way out is kept for a moment, and all else for as long as it says.
 func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 	for address, wanted := range map[[4]byte]uint32{
-		{10, 213, 0, 2}: 0, {10, 214, 0, 2}: uint32(keepTimeOfContainers / time.Second), {10, 215, 0, 2}: 600,
+		{10, 213, 0, 2}: 0, {10, 214, 0, 2}: uint32(longestTTLOfContainers / time.Second), {10, 215, 0, 2}: 600,
 	} {
 		under := newForwarderUnderTest(t)
 		under.agents, under.egress = netip.MustParsePrefix("10.213.0.0/20"), netip.MustParsePrefix("10.214.0.0/24")

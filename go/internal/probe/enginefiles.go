@@ -11,8 +11,8 @@ import (
 	"clawker-fw/internal/compare"
 )
 
-// givenFiles is the folder with the files that the engine provides in every container.
-const givenFiles = "/etc"
+// engineFolder is the folder with the files that the engine provides in every container.
+const engineFolder = "/etc"
 
 // commonHosts are lines that may be in /etc/hosts of every container, depending on the engine's version.
 var commonHosts = []string{
@@ -26,18 +26,18 @@ var commonHosts = []string{
 // Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
 var decisive = []string{"domain", "nameserver", "options", "search"}
 
-// hereGiven compares the engine's files in this container.
-func hereGiven(sibling boot.Sibling) ([]string, error) {
+// engineFiles compares the engine's files in this container.
+func engineFiles(sibling boot.Sibling) ([]string, error) {
 	hostname, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
-	return givenDifferences(givenFiles, hostname, sibling)
+	return engineFileDifferences(engineFolder, hostname, sibling)
 }
 
-// givenDifferences compares the engine's files with those that any supported engine provides for this container. It
+// engineFileDifferences compares the engine's files with those that any supported engine provides for this container. It
 // ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
-func givenDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
+func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
 	expected := compare.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {
 		expected.Add("/etc/resolv.conf: " + line)

@@ -79,7 +79,7 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	refused, refusedError := kernel.RefusedSources()
 	report.Refused = refused
 	report.AgentsSee, report.Dropped = attempts.AgentsSee(root, sibling, how.Envoy)
-	report.Files = orUnreadable(hereGiven(sibling))
+	report.Files = orUnreadable(engineFiles(sibling))
 	report.Program = orUnreadable(start.CommandOf(users.Processes, "1"))
 	report.Restarts, _ = start.ReadRestarts(root) // that it can't be read is among the processes
 	report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling))

@@ -126,7 +126,7 @@ func (e envoy) Live(resources []boot.Resource) (map[string]string, error) {
 func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 	if proof.Runtime != "" {
 		text, err := e.runtime(proof.Runtime)
-		return sum([]byte(text)), err
+		return digestOf([]byte(text)), err
 	}
 	state, err := e.state(proof) // before the dump: what is loaded in between makes it another one
 	if err != nil {
@@ -162,7 +162,7 @@ func (e envoy) state(proof boot.EnvoyProof) (string, error) {
 	if len(dump.Configs) > 0 && !bytes.Contains(body, []byte(`"last_updated"`)) {
 		return "", nil
 	}
-	return sum(body), nil
+	return digestOf(body), nil
 }
 
 // lookupStatistics are those of the cluster whose name Envoy looks up again and again, as set in the bootstrap.
@@ -206,7 +206,7 @@ func (e envoy) Serves() error {
 // Evidence returns what Live has read, in addition to what was known before.
 func (e envoy) Evidence() Evidence { return e.evidence }
 
-func sum(text []byte) string {
+func digestOf(text []byte) string {
 	digest := sha256.Sum256(text)
 	return hex.EncodeToString(digest[:])
 }

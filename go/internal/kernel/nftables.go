@@ -17,7 +17,7 @@ import (
 // The packet filter is read as text: one line for each rule, and one for each chain whose policy is drop. The only
 // rules that belong here are those with which the engine redirects DNS to its embedded resolver (redirect.go), and those
 // of our own table (limits.go), of which sets, chains and elements are read as well. Depending on the host, the engine's
-// are nftables rules (this file) or rules of the older iptables (filter_older.go).
+// are nftables rules (this file) or rules of the older iptables (iptables_legacy.go).
 
 // filterDifferences finds rules that are neither the engine's nor ours, and missing ones.
 func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
@@ -29,7 +29,7 @@ func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	older, err := olderRules()
+	older, err := legacyRules()
 	return append(differences, redirectDifferences(sibling.Resolver, append(found, older...))...), err
 }
 

@@ -18,11 +18,10 @@ import (
 // Reading a table that is not listed would create it.
 const kernelTables = "/proc/net"
 
-// olderFilter describes how to read the tables of a packet filter from before nftables (linux/netfilter_ipv4/
+// legacyFilter describes how to read the tables of a packet filter from before nftables (linux/netfilter_ipv4/
 // ip_tables.h and its siblings). An entry consists of a head with conditions, counters, matches and a target.
-type olderFilter struct {
+type legacyFilter struct {
 	family  string
-	list    string // the file with the names of its tables
 	domain  int
 	level   int
 	command int // getsockopt's option for the table's information; the next number is for its entries
@@ -32,17 +31,17 @@ type olderFilter struct {
 	size    int // length of an entry without matches and target
 }
 
-var olderFilters = []olderFilter{
+var legacyFilters = []legacyFilter{
 	{
-		"ip", "ip_tables_names", unix.AF_INET, unix.IPPROTO_IP, 64,
+		"ip", unix.AF_INET, unix.IPPROTO_IP, 64,
 		[]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}, 84, 88, 112,
 	},
 	{
-		"ip6", "ip6_tables_names", unix.AF_INET6, unix.IPPROTO_IPV6, 64,
+		"ip6", unix.AF_INET6, unix.IPPROTO_IPV6, 64,
 		[]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}, 136, 140, 168,
 	},
 	{
-		"arp", "arp_tables_names", unix.AF_INET, unix.IPPROTO_IP, 96,
+		"arp", unix.AF_INET, unix.IPPROTO_IP, 96,
 		[]string{"INPUT", "OUTPUT", "FORWARD"}, 162, 164, 192,
 	},
 }
@@ -54,11 +53,11 @@ const (
 	targetNameLength = 29
 )
 
-// olderRules lists the rules of the older packet filters, except those that accept every packet.
-func olderRules() ([]filterRule, error) {
+// legacyRules lists the rules of the older packet filters, except those that accept every packet.
+func legacyRules() ([]filterRule, error) {
 	var found []filterRule
-	for _, filter := range olderFilters {
-		names, err := os.ReadFile(filepath.Join(kernelTables, filter.list))
+	for _, filter := range legacyFilters {
+		names, err := os.ReadFile(filepath.Join(kernelTables, filter.family+"_tables_names"))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // a kernel without this filter
 		}
@@ -76,7 +75,7 @@ func olderRules() ([]filterRule, error) {
 	return found, nil
 }
 
-func (f olderFilter) rules(table string) ([]filterRule, error) {
+func (f legacyFilter) rules(table string) ([]filterRule, error) {
 	socket, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return nil, err
@@ -102,7 +101,7 @@ func (f olderFilter) rules(table string) ([]filterRule, error) {
 
 // ask calls getsockopt with a table's name and, for entries, their size in the buffer (ip_tables.h: ipt_getinfo,
 // ipt_get_entries).
-func (f olderFilter) ask(socket, command int, table string, size, length int) ([]byte, error) {
+func (f legacyFilter) ask(socket, command int, table string, size, length int) ([]byte, error) {
 	buffer := make([]byte, length)
 	copy(buffer[:tableNameLength-1], table)
 	if size > 0 {
@@ -117,7 +116,7 @@ func (f olderFilter) ask(socket, command int, table string, size, length int) ([
 	return buffer, nil
 }
 
-func (f olderFilter) read(table string, information, entries []byte) ([]filterRule, error) {
+func (f legacyFilter) read(table string, information, entries []byte) ([]filterRule, error) {
 	chains, names := map[int]string{}, map[int]string{}
 	valid := binary.NativeEndian.Uint32(information[tableNameLength:])
 	for hook, name := range f.chains {
@@ -128,7 +127,7 @@ func (f olderFilter) read(table string, information, entries []byte) ([]filterRu
 	// Chains first: a jump's target is the offset after the entry with the chain's name.
 	err := f.each(entries, func(place int, entry []byte, target []byte) {
 		if nameOf(target) == "ERROR" {
-			name := text(target[targetHead:])
+			name := cString(target[targetHead:])
 			names[place+len(entry)], chains[place] = name, name
 		}
 	})
@@ -148,20 +147,20 @@ func (f olderFilter) read(table string, information, entries []byte) ([]filterRu
 		offset := int(binary.NativeEndian.Uint16(entry[f.offsets:]))
 		if f.family == "ip" {
 			rule.sayHead(entry)
-		} else if !empty(entry[:f.head]) {
+		} else if !isZero(entry[:f.head]) {
 			rule.say("some packets")
 		}
 		if f.sayMatches(&rule, entry[f.size:offset]); len(rule.words) == 0 && acceptsOrReturns(target) {
 			return
 		}
-		rule.sayOlderTarget(target, names)
+		rule.sayLegacyTarget(target, names)
 		found = append(found, rule)
 	})
 	return found, err
 }
 
 // each calls visit for every entry of a table.
-func (f olderFilter) each(entries []byte, visit func(place int, entry, target []byte)) error {
+func (f legacyFilter) each(entries []byte, visit func(place int, entry, target []byte)) error {
 	for place := 0; place < len(entries); {
 		if len(entries)-place < f.size {
 			return errors.New("an entry is too short")
@@ -190,8 +189,8 @@ func (r *filterRule) sayHead(entry []byte) {
 			r.say("%s %s mask %s", word, netip.AddrFrom4(address), netip.AddrFrom4(mask))
 		}
 	}
-	if !empty(entry[16:80]) {
-		r.say("by %s%s", text(entry[16:32]), text(entry[32:48]))
+	if !isZero(entry[16:80]) {
+		r.say("by %s%s", cString(entry[16:32]), cString(entry[32:48]))
 	}
 	if protocol := binary.NativeEndian.Uint16(entry[80:]); protocol != 0 {
 		r.sayProtocol(byte(protocol))
@@ -201,7 +200,7 @@ func (r *filterRule) sayHead(entry []byte) {
 	}
 }
 
-func (f olderFilter) sayMatches(rule *filterRule, matches []byte) {
+func (f legacyFilter) sayMatches(rule *filterRule, matches []byte) {
 	for len(matches) >= targetHead {
 		size := int(binary.NativeEndian.Uint16(matches))
 		if size < targetHead || size > len(matches) {
@@ -213,7 +212,7 @@ func (f olderFilter) sayMatches(rule *filterRule, matches []byte) {
 	}
 }
 
-func (r *filterRule) sayOlderTarget(target []byte, chains map[int]string) {
+func (r *filterRule) sayLegacyTarget(target []byte, chains map[int]string) {
 	name, revision := nameOf(target), int(target[targetHead-1])
 	if name != "" {
 		r.sayTarget(name, revision, target[targetHead:])
@@ -243,11 +242,11 @@ func verdictOf(target []byte) int {
 	return int(int32(binary.NativeEndian.Uint32(target[targetHead:])))
 }
 
-func nameOf(extension []byte) string { return text(extension[2 : 2+targetNameLength]) }
+func nameOf(extension []byte) string { return cString(extension[2 : 2+targetNameLength]) }
 
-func text(data []byte) string {
+func cString(data []byte) string {
 	until, _, _ := bytes.Cut(data, []byte{0})
 	return string(until)
 }
 
-func empty(data []byte) bool { return len(bytes.Trim(data, "\x00")) == 0 }
+func isZero(data []byte) bool { return len(bytes.Trim(data, "\x00")) == 0 }
