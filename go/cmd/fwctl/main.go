@@ -124,7 +124,7 @@ func run(arguments []string) error {
 		began := time.Now()
 		taken := func() { tellTaken(time.Since(began)) }
 		return answerUnless(hot.Commit(root, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
-	case hot.CommitInPlaceVerb:
+	case commitInPlaceVerb:
 		return answerInPlace(rest, sibling)
 	case start.EndVerb:
 		return hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
@@ -146,10 +146,12 @@ func run(arguments []string) error {
 	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
 }
 
+const commitInPlaceVerb = "commit-in-place"
+
 // answerInPlace commits what is sent on the standard input.
 func answerInPlace(arguments []string, sibling boot.Sibling) error {
 	if len(arguments) != 1 {
-		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", hot.CommitInPlaceVerb)
+		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", commitInPlaceVerb)
 	}
 	size, err := strconv.ParseInt(arguments[0], 10, 64)
 	if err != nil {

@@ -9,24 +9,28 @@ type Expectation struct {
 	optional map[string]bool
 }
 
+// Expect returns an expectation of texts that must be there.
 func Expect(texts ...string) *Expectation {
 	expected := &Expectation{map[string]bool{}, map[string]bool{}}
 	expected.Add(texts...)
 	return expected
 }
 
+// Add adds texts that must be there.
 func (e *Expectation) Add(texts ...string) {
 	for _, text := range texts {
 		e.required[text] = true
 	}
 }
 
+// Allow adds texts that may be there.
 func (e *Expectation) Allow(texts ...string) {
 	for _, text := range texts {
 		e.optional[text] = true
 	}
 }
 
+// Differences returns a sentence for each text that was found and not expected, and for each that is missing.
 func (e *Expectation) Differences(found []string) []string {
 	var differences []string
 	for _, text := range found {

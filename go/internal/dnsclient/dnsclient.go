@@ -12,8 +12,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// AnswerLimit is how long an answer may take.
 const AnswerLimit = time.Second
 
+// Ask sends a query to a server over `udp` or `tcp`, and returns the answer.
 func Ask(server, network string, query dnsmessage.Message) (dnsmessage.Message, error) {
 	connection, err := net.DialTimeout(network, server, AnswerLimit)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 // Tree maps the paths in a folder to their contents.
 type Tree map[string]string
 
+// Write writes files below a folder.
 func Write(t *testing.T, folder string, files Tree) {
 	t.Helper()
 	for path, content := range files {
@@ -24,6 +25,7 @@ func Write(t *testing.T, folder string, files Tree) {
 	}
 }
 
+// Read returns all files below a folder.
 func Read(t *testing.T, folder string) Tree {
 	t.Helper()
 	paths, err := volume.FilesBelow(folder)
@@ -41,6 +43,7 @@ func Read(t *testing.T, folder string) Tree {
 	return files
 }
 
+// Expect fails unless a folder has exactly these files.
 func Expect(t *testing.T, folder string, wanted Tree) {
 	t.Helper()
 	if found := Read(t, folder); !maps.Equal(found, wanted) {
@@ -48,6 +51,7 @@ func Expect(t *testing.T, folder string, wanted Tree) {
 	}
 }
 
+// ExpectAbsent fails if something of these names is in a folder.
 func ExpectAbsent(t *testing.T, root string, names ...string) {
 	t.Helper()
 	for _, name := range names {

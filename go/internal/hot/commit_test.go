@@ -89,7 +89,7 @@ func TestCommitSucceeds(t *testing.T) {
 		wanted.Rules = json.RawMessage(`{"count":3}`)
 		stage(t, root, wanted, files)
 
-		result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+		result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -113,7 +113,7 @@ func TestCommitSucceeds(t *testing.T) {
 func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Slow = 5
 	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
 	told := 0
@@ -141,7 +141,7 @@ func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
 	} {
 		root, _ := hottest.NewVolume(t)
 		files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-		program := hottest.NewReader(t, root)
+		program := hottest.StartReader(root)
 		refuse(program, files)
 
 		result, err := Commit(root, hottest.Resources, program, program.Clock, func() { t.Error("told") })
@@ -157,7 +157,7 @@ func TestCommitAnswersWithLists(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
 
-	result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestCommitRenamesInOrder(t *testing.T) {
 		}
 		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 
-		if _, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil {
+		if _, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -240,7 +240,7 @@ func TestCommitRemovesLast(t *testing.T) {
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 	wanted.Remove = []string{hottest.Added}
 	stage(t, root, wanted, files)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 
 	result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
 
@@ -259,7 +259,7 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
 
-	if result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 
@@ -278,7 +278,7 @@ func TestCommitRemovesWhatIsGone(t *testing.T) {
 	wanted.Remove = []string{hottest.Added}
 	stage(t, root, wanted, files)
 
-	if result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
@@ -293,7 +293,7 @@ func resourceAt(path string) string {
 func TestCommitRejected(t *testing.T) {
 	for _, refused := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
 		root, before := hottest.NewVolume(t)
-		program := hottest.NewReader(t, root)
+		program := hottest.StartReader(root)
 		versions := []string{record.Unversioned}
 		for _, name := range []string{"2", "3", "3"} {
 			files := stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)
@@ -327,7 +327,7 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
 		root, _ := hottest.NewVolume(t)
 		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-		program := hottest.NewReader(t, root)
+		program := hottest.StartReader(root)
 		program.Refuses = slices.Collect(maps.Values(files))
 
 		result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
@@ -343,7 +343,7 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 func TestCommitIgnoresOlderRejections(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Refused["listeners"] = 7
 	program.Slow = 5 // its rejections are looked at before it has taken anything
 
@@ -357,7 +357,7 @@ func TestCommitTimesOut(t *testing.T) {
 	for _, missing := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
 		root, before := hottest.NewVolume(t)
 		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-		program := hottest.NewReader(t, root)
+		program := hottest.StartReader(root)
 		program.Ignores = []string{files[missing]}
 
 		result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
@@ -378,7 +378,7 @@ func TestCommitTimesOut(t *testing.T) {
 func TestCommitNeedsTheVersion(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	files := stageSet(t, root, "1", hottest.Routes, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Ignores = []string{files[hottest.Listeners]}
 
 	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
@@ -395,7 +395,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 		wanted, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 		wanted.Live[name] = record.DigestOf([]byte("another"))
 		stage(t, root, wanted, files)
-		program := hottest.NewReader(t, root)
+		program := hottest.StartReader(root)
 
 		result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
 
@@ -410,7 +410,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 func TestCommitAsksAgain(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
 	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
@@ -425,7 +425,7 @@ func TestCommitAsksAgain(t *testing.T) {
 func TestCommitHangs(t *testing.T) {
 	root, before := hottest.NewVolume(t)
 	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Hangs = []string{files[hottest.Listeners]}
 
 	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
@@ -457,7 +457,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root, before := hottest.NewVolume(t)
 			files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-			program := hottest.NewReader(t, root)
+			program := hottest.StartReader(root)
 			program.Refuses = []string{files[hottest.Listeners]}
 			silent(program, before)
 
@@ -492,7 +492,7 @@ func TestCommitVerifiesFirst(t *testing.T) {
 			stage(t, root, wanted, files)
 			staged := filetest.Read(t, filepath.Join(root, "stage"))
 
-			result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+			result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 			if err == nil || result.Committed {
 				t.Errorf("got %+v, %v", result, err)
@@ -517,7 +517,7 @@ func TestCommitNamesTheWrongFile(t *testing.T) {
 	files[hottest.Routes] = "another"
 	stage(t, root, wanted, files)
 
-	_, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 	text := hottest.Routes + " has another digest"
 	if err == nil || err.Error() != text {
@@ -529,7 +529,7 @@ func TestCommitNamesTheWrongFile(t *testing.T) {
 func TestCommitWithoutStage(t *testing.T) {
 	root, before := hottest.NewVolume(t)
 
-	_, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
@@ -542,7 +542,7 @@ func TestCommitUnreadable(t *testing.T) {
 	root, before := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
 
-	_, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+	_, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 	if err == nil || !strings.Contains(err.Error(), "stage/commit.json") {
 		t.Errorf("got %v", err)
@@ -554,7 +554,7 @@ func TestCommitUnreadable(t *testing.T) {
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	root, before := hottest.NewVolume(t)
 	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Broken = errors.New("no answer")
 
 	_, err := Commit(root, hottest.Resources, program, time.Now, func() {})
@@ -573,7 +573,7 @@ func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -596,7 +596,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			}
 			before := filetest.Read(t, filepath.Join(root, "hot"))
 			files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-			program := hottest.NewReader(t, root)
+			program := hottest.StartReader(root)
 			program.Refuses = []string{files[hottest.Routes]}
 
 			result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
@@ -611,7 +611,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 				t.Error("it would be started")
 			}
 			stageSet(t, root, "3", hottest.Routes, hottest.Listeners)
-			if result, err := Commit(root, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {}); err != nil || !result.Committed {
+			if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})
@@ -625,7 +625,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	filetest.Write(t, filepath.Join(goodFolder(root), "hot"), files)
 	hottest.WriteRecord(t, goodRecord(root), older)
 	refused := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Refuses = []string{refused[hottest.Listeners]}
 
 	if _, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil {
@@ -643,7 +643,7 @@ func TestCommitTakesBackInOrder(t *testing.T) {
 		filetest.Write(t, filepath.Join(root, "hot"), before)
 		hottest.WriteRecord(t, record.Path(root), committed)
 		files := stageSet(t, root, "2", order...)
-		program := hottest.NewReader(t, root)
+		program := hottest.StartReader(root)
 		program.Refuses = []string{files[hottest.Listeners]}
 		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
 

@@ -66,7 +66,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
 		if err := EndRules(root, hottest.Resources, program, moment(second)); err != nil {
 			t.Fatal(err)
@@ -91,7 +91,7 @@ func TestRulesEnd(t *testing.T) {
 // Of several ends that have passed, the last one counts, whoever notices them: the keeper, or the next start.
 func TestSeveralEndsAtOnce(t *testing.T) {
 	root, sets := newEnding(t)
-	if err := EndRules(root, hottest.Resources, hottest.NewReader(t, root), moment(300)); err != nil {
+	if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(300)); err != nil {
 		t.Fatal(err)
 	}
 	expectSet(t, root, sets[2])
@@ -100,7 +100,7 @@ func TestSeveralEndsAtOnce(t *testing.T) {
 // A program that rejects the files keeps the old ones, and it is tried again.
 func TestAnEndThatIsRejected(t *testing.T) {
 	root, sets := newEnding(t)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Refuses = []string{sets[1][hottest.Listeners]}
 	err := EndRules(root, hottest.Resources, program, moment(100))
 	if err == nil || !strings.Contains(err.Error(), "rejected by the test") {
@@ -157,7 +157,7 @@ func TestAnEndAfterAChangeByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: hottest.Content("9", hottest.Routes)})
-	if err := EndRules(root, hottest.Resources, hottest.NewReader(t, root), moment(100)); err != nil {
+	if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
 		t.Fatal(err)
 	}
 	expectSet(t, root, sets[1])
@@ -180,7 +180,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 			}
 			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
 			hottest.WriteRecord(t, record.Path(root), committed)
-			if err := EndRules(root, hottest.Resources, hottest.NewReader(t, root), moment(100)); err == nil {
+			if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err == nil {
 				t.Error("it was taken")
 			}
 			expectSet(t, root, sets[0])

@@ -111,7 +111,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	expectBoth("1")
 
 	stageSecret(t, root, "2")
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}

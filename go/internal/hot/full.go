@@ -26,8 +26,6 @@ import (
 // files in hot/ (renameat2(2), RENAME_EXCHANGE). It is for files that are hardly larger than those before, as they are
 // with a rule less, and for file systems that write over a block where it is, as ext4, XFS and tmpfs do.
 
-const CommitInPlaceVerb = "commit-in-place"
-
 // mostSent is how many octets of files are taken from the standard input: more than the largest rule set has.
 const mostSent = 256 << 20
 

@@ -98,7 +98,7 @@ func TestCommitInPlaceOnAFullDisk(t *testing.T) {
 		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
 		read, found := sent(t, wanted, files)
 
-		result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+		result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -124,7 +124,7 @@ func TestCommitInPlaceRemovesFiles(t *testing.T) {
 	fill(t, disk)
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 	read, found := sent(t, wanted, files)
-	result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.NewReader(t, root), time.Now, func() {})
+	result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -147,7 +147,7 @@ func TestCommitInPlaceTakesBack(t *testing.T) {
 			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
 			fill(t, disk)
 			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-			program := hottest.NewReader(t, root)
+			program := hottest.StartReader(root)
 			change(files, program)
 			for at, each := range wanted.Files {
 				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
@@ -170,7 +170,7 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	root, disk := newSmallVolume(t)
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 	stage(t, root, wanted, files)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	full := func() { fill(t, disk) }
 
 	result, err := Commit(root, hottest.Resources, program, time.Now, full)

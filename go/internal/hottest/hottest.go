@@ -56,6 +56,7 @@ func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
 	return wanted, files
 }
 
+// WriteRecord writes what a commit says.
 func WriteRecord(t *testing.T, path string, commit record.Commit) {
 	t.Helper()
 	text, err := json.Marshal(commit)
@@ -94,11 +95,7 @@ type Reader struct {
 	Known   serving.Evidence
 }
 
-func NewReader(t *testing.T, root string) *Reader {
-	t.Helper()
-	return StartReader(root)
-}
-
+// StartReader returns a program that has loaded the files of a volume.
 func StartReader(root string) *Reader {
 	program := &Reader{
 		hot: filepath.Join(root, "hot"), seen: filetest.Tree{}, Taken: filetest.Tree{}, Refused: map[string]int{},

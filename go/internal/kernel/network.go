@@ -228,6 +228,7 @@ func linkWhere(matches func(netip.Addr) bool, what string) (netlink.Link, error)
 	return nil, fmt.Errorf("%w has %s", ErrNoInterface, what)
 }
 
+// AddAddress gives an interface an address, if it does not have it.
 func AddAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) error {
 	err := netlink.AddrAdd(link, &netlink.Addr{
 		IPNet: IPNet(netip.PrefixFrom(address, 32)), Scope: int(scope),
@@ -238,6 +239,7 @@ func AddAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) erro
 	return nil
 }
 
+// IPNet returns a prefix in the form of netlink.
 func IPNet(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
 }

@@ -61,6 +61,7 @@ func NewSibling() boot.Sibling {
 	}
 }
 
+// Prefixes returns the prefixes in a text, which are separated by spaces.
 func Prefixes(text string) []netip.Prefix {
 	var parsed []netip.Prefix
 	for _, prefix := range strings.Fields(text) {
@@ -129,6 +130,7 @@ func MakeInterfaces() error {
 	return nil
 }
 
+// Link returns an interface by its name.
 func Link(t *testing.T, name string) netlink.Link {
 	t.Helper()
 	found, err := netlink.LinkByName(name)
@@ -155,6 +157,7 @@ func Settle(t *testing.T) {
 	}
 }
 
+// OtherAgent is the address of another agent.
 var OtherAgent = netip.MustParseAddr("10.213.0.8")
 
 // SmallLimits are limits that a test can reach quickly.
@@ -165,8 +168,8 @@ func SmallLimits() boot.Limits {
 	}
 }
 
-// LimitedSibling configures a sibling's network with kernel.Shape, and moves the agents' end of it into a namespace of its own, in which
-// two agents and an address that is not limited are. The returned function runs another one in that namespace.
+// LimitedSibling configures a sibling's network with `shape`, and moves the agents' end of it into a namespace of its own, in
+// which two agents and an address that is not limited are. The returned function runs another one in that namespace.
 func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) error) (asAgent func(func())) {
 	t.Helper()
 	InNetwork(t)
@@ -236,10 +239,12 @@ func ServeEcho(t *testing.T, address string) int {
 	return place.(*net.TCPAddr).Port
 }
 
+// DialFrom connects to the sibling from an address.
 func DialFrom(from netip.Addr, port int) (net.Conn, error) {
 	return DialWithin(3*time.Second, from, port)
 }
 
+// DialWithin does so within a time.
 func DialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
 	return dialer.Dial("tcp4", netip.AddrPortFrom(OnAgents, uint16(port)).String())
@@ -286,8 +291,10 @@ func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Ad
 	return listener.Addr()
 }
 
+// Service is the service address.
 var Service = netip.MustParseAddr("10.213.8.53")
 
+// NewResolver returns a CoreDNS, as clawker-fw describes one.
 func NewResolver() boot.Sibling {
 	return boot.Sibling{Name: "coredns", Interfaces: NewSibling().Interfaces, Service: &boot.Address{Address: Service, Subnet: AgentNet}}
 }
@@ -318,6 +325,7 @@ func holders(t *testing.T) []string {
 	return found
 }
 
+// ExpectHolders fails unless exactly these interfaces hold the service address.
 func ExpectHolders(t *testing.T, wanted ...string) {
 	t.Helper()
 	if found := holders(t); !slices.Equal(found, wanted) {

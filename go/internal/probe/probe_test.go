@@ -32,7 +32,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	report := Run(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root), Thoroughness{Envoy: true})
+	report := Run(root, withResources(nettest.NewResolver()), hottest.StartReader(root), Thoroughness{Envoy: true})
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
@@ -62,7 +62,7 @@ func TestProbe(t *testing.T) {
 func TestProbeOfASilentProgram(t *testing.T) {
 	nettest.InNetwork(t)
 	root, _ := hottest.NewVolume(t)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Broken = errors.New("no answer")
 
 	report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Envoy: true})
@@ -84,7 +84,7 @@ func TestProbeOfAnUnreadableRecord(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"state/restarts.json": "["})
 
-	report := Run(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root), Thoroughness{Envoy: true})
+	report := Run(root, withResources(nettest.NewResolver()), hottest.StartReader(root), Thoroughness{Envoy: true})
 
 	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
 	if report.Error != "" || !slices.ContainsFunc(report.Processes, unreadable) {
@@ -101,7 +101,7 @@ func TestQuickProbe(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	large := strings.Repeat(" ", longToRead+1)
 	filetest.Write(t, root, filetest.Tree{"hot/" + hottest.Listeners: large, "hot/" + hottest.Added: large}) // what is hashed is never printed
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	program.Known = nil
 
 	report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Quick: true})
@@ -129,7 +129,7 @@ func TestProbeOfAnUnreadableNetwork(t *testing.T) {
 	resolver := nettest.NewResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
-	report := Run(root, withResources(resolver), hottest.NewReader(t, root), Thoroughness{Envoy: true})
+	report := Run(root, withResources(resolver), hottest.StartReader(root), Thoroughness{Envoy: true})
 
 	if !slices.ContainsFunc(report.Network, func(text string) bool {
 		return strings.HasPrefix(text, "unreadable: settings: ") && strings.Contains(text, "nonexistent")
@@ -216,7 +216,7 @@ func (a *asking) Live(resources []boot.Resource) (map[string]string, error) {
 // Without a commit record or without an answer, the sibling is unhealthy.
 func TestHealthNeedsProof(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
-	program := hottest.NewReader(t, root)
+	program := hottest.StartReader(root)
 	if err := Health(t.TempDir(), withResources(nettest.NewResolver()), program); err == nil {
 		t.Error("healthy without a record")
 	}
@@ -235,7 +235,7 @@ func TestHealthKeepsTheClaim(t *testing.T) {
 	hear := nettest.ListenForARP(t, "agents-end")
 
 	for range 2 {
-		if err := Health(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root)); err != nil {
+		if err := Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)); err != nil {
 			t.Fatal(err)
 		}
 		hear()
@@ -249,7 +249,7 @@ func TestHealthClaimsNothing(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 
-	if err := Health(root, withResources(nettest.NewResolver()), hottest.NewReader(t, root)); err != nil {
+	if err := Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)); err != nil {
 		t.Fatal(err)
 	}
 

@@ -22,6 +22,7 @@ var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
 // fileVersionLength is the length of a file's end in which its version is searched.
 const fileVersionLength = 64
 
+// Unversioned is the version of a file in no commit.
 const Unversioned = "0"
 
 // VersionOf returns the version in a file, or "" if it has none.
@@ -85,6 +86,7 @@ type StagedFile struct {
 	Digest string `json:"sha256"`
 }
 
+// Verify fails unless a folder has all files, with their digests.
 func (c Commit) Verify(folder string) error {
 	for _, path := range c.Remove {
 		if !filepath.IsLocal(path) {
@@ -113,6 +115,7 @@ func (c Commit) VerifyVersions(folder string) error {
 	return nil
 }
 
+// Paths returns the paths of the files, in the order in which they are placed.
 func (c Commit) Paths() []string {
 	paths := make([]string, len(c.Files))
 	for index, file := range c.Files {
@@ -135,8 +138,10 @@ func (f StagedFile) verify(folder string) error {
 	return nil
 }
 
+// Path returns the path of the record of what was committed last.
 func Path(root string) string { return filepath.Join(root, "state", "committed.json") }
 
+// Read reads the record of what was committed last.
 func Read(root string) (Commit, error) {
 	var committed Commit
 	err := volume.ReadJSON(Path(root), &committed)

@@ -71,6 +71,7 @@ func Of(sibling boot.Sibling, known Evidence) Program {
 	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: sibling.Resources}
 }
 
+// PollEvery is how long to wait before a program is asked again.
 const PollEvery = 10 * time.Millisecond
 
 // servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.

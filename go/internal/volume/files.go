@@ -53,10 +53,13 @@ func Open(path string) (*os.File, error) {
 	return os.Open(path)
 }
 
+// UserOf returns the user id of a file's owner.
 func UserOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
+// GroupOf returns the group id of a file.
 func GroupOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
 
+// ReadJSON reads a value from a file that everybody may read.
 func ReadJSON(path string, value any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
