@@ -24,7 +24,18 @@ def test_go(module: str) -> None:
     assert unformatted.stdout == ""
 
 
-SIDE_BY_SIDE = ("arp", "attempts", "hotfile", "listening", "lookups", "otel", "policy", "refusals", "start")
+SIDE_BY_SIDE = (
+    "arp",
+    "attempts",
+    "hotfile",
+    "listening",
+    "lookups",
+    "otel",
+    "policy",
+    "refusals",
+    "start",
+    "statussocket",
+)
 """The packages in which goroutines work side by side. Without `hot`, whose tests take minutes on a slow disk."""
 
 
