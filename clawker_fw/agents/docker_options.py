@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clawker_fw.agents.exposure import ENGINE_FOLDER, engine_ways, is_of_network, ways
+from clawker_fw.agents.exposure import EngineWays, engine_ways, is_of_network, ways
 from clawker_fw.engine.inspection import LOCAL_LOGS, LOCAL_SYSLOG
 from clawker_fw.errors import RefusedError, UsageError
 from clawker_fw.stack.labels import PREFIX
@@ -105,7 +105,7 @@ class _Given:
 class Guarded:
     """What an agent must not get: ways to the engine, writable ones to the settings, names that rules allow."""
 
-    engine: frozenset[Path]
+    engine: EngineWays
     settings: frozenset[Path]
     resolves: Callable[[str], bool] = lambda _: False
 
@@ -298,7 +298,7 @@ def _mounted(source: str, guarded: Guarded, *, writable: bool) -> str:
     # `normpath` leaves two slashes at the beginning as they are
     lexical = Path("/", os.path.normpath(Path.cwd() / source).lstrip("/"))
     spellings = {lexical, Path(os.path.realpath(source))}
-    if spellings & guarded.engine or any(each.is_relative_to(ENGINE_FOLDER) for each in spellings):
+    if any(guarded.engine.named_by(str(each)) for each in spellings):
         return f"{source} leads to the engine itself"
     if writable and spellings & guarded.settings:
         return (

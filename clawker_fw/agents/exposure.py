@@ -14,7 +14,7 @@ from clawker_fw.model import ContainerSummary, Mount, Observed, VolumeView
 
 HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
-ENGINE_FOLDER = "/var/lib/docker"
+_ENGINE_FOLDER = "/var/lib/docker"
 _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"),
     *(
@@ -104,12 +104,35 @@ def _named_here(source: str) -> set[Path]:
     return {said, Path("/", said.relative_to(_SHARED))} if said.is_relative_to(_SHARED) else {said}
 
 
-def engine_ways(endpoint: str) -> frozenset[Path]:
-    """Return the paths on an engine's machine, sockets and folders, that lead to the engine itself."""
+@dataclass(frozen=True, slots=True)
+class EngineWays:
+    """The paths on an engine's machine, sockets and folders, that lead to the engine itself.
+
+    `here` is whether that is this machine, whose links can be followed.
+    """
+
+    paths: frozenset[Path]
+    here: bool
+
+    def named_by(self, source: str) -> bool:
+        """Whether a path is one of them by what it says."""
+        # `normpath` leaves two slashes at the beginning as they are
+        path = Path("/", os.path.normpath(source).lstrip("/"))
+        return path in self.paths or path.is_relative_to(_ENGINE_FOLDER)
+
+    def reached_by(self, source: str) -> bool:
+        """Whether a path is one of them, or a link to one. Where links lead may be the work of an agent."""
+        named = _named_here(source) if self.here else ()
+        return self.named_by(source) or any(self.named_by(os.path.realpath(each)) for each in named)
+
+
+def engine_ways(endpoint: str) -> EngineWays:
+    """Return the paths that lead to the engine at an address."""
+    here = endpoint.startswith("unix://")
     socket = endpoint.removeprefix("unix://")
-    own = [socket, f"{_SHARED}{socket}"] if endpoint.startswith("unix://") else []
-    paths = [Path(each) for each in (*_SOCKETS, *own, ENGINE_FOLDER)]
-    return frozenset(way for path in paths for way in (path, *ways(path)))
+    own = [socket, f"{_SHARED}{socket}"] if here else []
+    paths = [Path(each) for each in (*_SOCKETS, *own, _ENGINE_FOLDER)]
+    return EngineWays(frozenset(way for path in paths for way in (path, *ways(path))), here)
 
 
 def ways(file: Path) -> set[Path]:

@@ -3,15 +3,17 @@
 An agent is judged by what the engine says about it, never by anything that it says or does itself.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from clawker_fw.agents.exposure import ENGINE_FOLDER, Exposure, bound_folder, is_of_network
-from clawker_fw.agents.namespaces import Chain, chain
+from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of_network
+from clawker_fw.agents.namespaces import HOST, Chain, chain
 from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Sibling, Verdict, VolumeView
-from clawker_fw.stack import policy
+from clawker_fw.stack import labels, policy
 from clawker_fw.stack.topology import Addressing, network_names
 
 _ESCAPES = frozenset(
@@ -22,10 +24,20 @@ _ESCAPES = frozenset(
 )
 """Capabilities with which a container can change its own network, or reach the host."""
 
+_RAW = "NET_RAW"
+_ORDINARY = frozenset(
+    {
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
+        *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+        *("IPC_LOCK", "SYS_NICE", "SYS_PTRACE"),
+    }
+)
+"""What docker grants by default, without raw sockets, and what debuggers and databases need."""
+
 _UNFILTERED = frozenset({"seccomp=unconfined", "seccomp:unconfined"})
+_UNCONFINED_BY_APPARMOR = frozenset({"apparmor=unconfined", "apparmor:unconfined"})
 _LOCAL_DRIVER = "local"
 
-_RAW = "NET_RAW"
 _WITHOUT_HOST = {
     "com.docker.network.bridge.inhibit_ipv4": "true",
     "com.docker.network.bridge.gateway_mode_ipv4": "isolated",
@@ -95,12 +107,16 @@ def resolving(observed: Observed, now: float) -> Callable[[str], bool]:
 
 
 def judge(
-    observed: Observed, project: str, ways: frozenset[Path], exposures: Iterable[Exposure], now: float
+    observed: Observed,
+    project: str,
+    ways: EngineWays,
+    exposures: Iterable[Exposure],
+    resolves: Callable[[str], bool],
 ) -> tuple[Agent, ...]:
     """Return every agent of a stack, sorted by name.
 
     `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
-    settings. `now` is in seconds since 1970: rules end.
+    settings. `resolves` is whether the rules allow a name.
     """
     siblings = tuple(each.container for each in (*observed.siblings.values(), *observed.leftovers))
     place = _Place(
@@ -113,7 +129,16 @@ def judge(
         {volume: each.name for each in siblings for volume in each.volumes.values()},
         observed.volumes,
         (*observed.agents, *siblings, *observed.companions),
-        resolving(observed, now),
+        resolves,
+        network.ip_range if (network := observed.networks.get(Role.AGENTS)) else None,
+        {
+            endpoint.hardware: each.name
+            for each in observed.listing
+            if each.id in {sibling.id for sibling in siblings}
+            for endpoint in each.networks.values()
+            if endpoint.hardware
+        },
+        observed.trial.id if observed.trial else "",
     )
     written: dict[str, list[Exposure]] = {}
     for each in exposures:
@@ -126,19 +151,27 @@ def judge(
             address=view.connected.get(place.own, ""),
             since=view.started,
             openings=tuple(dict.fromkeys(_openings(view, place, ways, written))),
-            weaknesses=(*_raw(view), *_host_addresses(view, place), *_told_elsewhere(view, place)),
+            weaknesses=(
+                *_raw(view),
+                *_granted(view),
+                *_host_addresses(view, place),
+                *_chosen_addresses(view, place),
+                *_told_elsewhere(view, place),
+                *_labels(view, place),
+            ),
         )
         for view in observed.agents
     )
 
 
 def _openings(
-    view: ContainerView, place: "_Place", ways: frozenset[Path], written: Mapping[str, Iterable[Exposure]]
+    view: ContainerView, place: "_Place", ways: EngineWays, written: Mapping[str, Iterable[Exposure]]
 ) -> Iterator[Opening]:
     """Yield the ways around of an agent, and those of the agents whose processes it sees: it can be these."""
     processes = chain(view, lambda each: each.shape.pid_mode, place.known)
     for each in (view, *(found for found in processes.passed if found.id in place.agents)):
         yield from _network(each, place)
+        yield from _own_addresses(each, place)
         yield from _privileges(each)
         yield from _mounts(each, place, ways, written.get(each.name, ()))
         yield from _names(each, place)
@@ -158,7 +191,8 @@ class _Place:
     `joined` has the ids of those that use another container's network, each with the id of that container, and
     `siblings` the names of our containers by their ids. `files` are the volumes of these, with the same names, and
     `volumes` all that is known of any. `known` are all containers whose namespaces matter. `resolves` is whether
-    the rules that are live answer a name.
+    the rules allow a name. `range` is what the engine assigns addresses from, `hardware` the MAC
+    addresses of siblings with their names, and `trial` the id of the container of `conformance`.
     """
 
     own: str
@@ -171,6 +205,9 @@ class _Place:
     volumes: Mapping[str, VolumeView]
     known: tuple[ContainerView, ...]
     resolves: Callable[[str], bool]
+    range: IPv4Network | None
+    hardware: Mapping[str, str]
+    trial: str
 
     def owner(self, view: ContainerView) -> ContainerView | None:
         """Return the agent whose network an agent uses, usually itself; None if it is no agent, or has gone."""
@@ -197,24 +234,47 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
         yield Opening("dns", "without a DNS server of its own, the engine asks the host's")
     elif servers := sorted(set(view.shape.dns) - {place.resolver}):
         yield Opening("dns", f"it asks another DNS server, {', '.join(servers)}")
-    if any(_switches_ipv6_on(*each) for each in view.shape.sysctls.items()):
+    if any(_is_about_ipv6(name) and value.strip() == "0" for name, value in view.shape.sysctls.items()):
         yield Opening("ipv6", "IPv6 is switched on")
 
 
-def _switches_ipv6_on(name: str, value: str) -> bool:
-    return name.startswith("net.ipv6.") and name.endswith(".disable_ipv6") and value.strip() == "0"
+def _own_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    """Yield the addresses that were asked for and are the firewall's: agents would reach it there."""
+    for address in () if view.id == place.trial else view.requested.get(place.own, ()):
+        if sibling := place.hardware.get(address.lower()):
+            yield Opening("address", f"it has the address {address} of {sibling}, a part of the firewall")
+        elif place.range and _is_outside(address, place.range):
+            yield Opening("address", f"it has the address {address}, which is for parts of the firewall")
+
+
+def _is_outside(address: str, assigned: IPv4Network) -> bool:
+    with suppress(AddressValueError):
+        return IPv4Address(address) not in assigned
+    return False
+
+
+def _chosen_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    """Yield a warning for addresses that were asked for: another agent may have had them, or expect them."""
+    if (found := view.requested.get(place.own)) and view.id != place.trial:
+        yield Opening("address", f"the engine did not choose its address, {', '.join(found)}")
 
 
 def _privileges(view: ContainerView) -> Iterator[Opening]:
     shape = view.shape
     if shape.privileged:
         yield Opening("privileged", "it is privileged")
-    if escapes := sorted(_ESCAPES & {each.upper() for each in shape.capabilities_added}):
+    if escapes := sorted(_ESCAPES & set(shape.capabilities_added)):
         yield Opening("capability", f"it has {', '.join(escapes)}")
-    if shape.devices or shape.device_rules:
-        yield Opening("device", f"it has devices of the host, {', '.join((*shape.devices, *shape.device_rules))}")
+    devices = (*shape.devices, *shape.device_rules, *filter(_is_by_name, shape.device_requests))
+    if devices:
+        yield Opening("device", f"it has devices of the host, {', '.join(devices)}")
     if shape.system_paths and not shape.privileged:
         yield Opening("system-paths", "the host's kernel settings are open to it")
+
+
+def _is_by_name(request: str) -> bool:
+    """Whether a request for devices (JSON) names one that a file of the host describes (CDI): it can be any."""
+    return bool(json.loads(request).get("Driver") == "cdi")
 
 
 def _processes(found: Chain, place: _Place) -> Iterator[Opening]:
@@ -249,15 +309,15 @@ def _names(view: ContainerView, place: _Place) -> Iterator[Opening]:
 
 
 def _mounts(
-    view: ContainerView, place: _Place, ways: frozenset[Path], exposures: Iterable[Exposure]
+    view: ContainerView, place: _Place, ways: EngineWays, exposures: Iterable[Exposure]
 ) -> Iterator[Opening]:
     for sibling in dict.fromkeys(place.files[each] for each in view.volumes.values() if each in place.files):
         yield Opening("sibling-files", f"it has the files of {sibling}, a part of the firewall")
     sources = [mount.source for mount in view.shape.mounts if mount.kind == "bind"]
     bound = (bound_folder(place.volumes[each]) for each in view.volumes.values() if each in place.volumes)
     for source in (*sources, *filter(None, bound)):
-        if Path(source) in ways or Path(source).is_relative_to(ENGINE_FOLDER):
-            yield Opening("engine", f"{source} leads to the engine")
+        if ways.reached_by(source):
+            yield Opening("engine", f"{source} leads to the engine", certain=ways.named_by(source))
     for each in exposures:
         yield Opening("settings", f"it can write {each.file}, through {each.target}", certain=each.certain)
 
@@ -268,6 +328,31 @@ def _raw(view: ContainerView) -> Iterator[Opening]:
     added = _RAW in shape.capabilities_added
     if added or not {_RAW, "ALL"} & set(shape.capabilities_dropped):
         yield Opening("raw-packets", "with NET_RAW it can pose as a neighbour, and reach the host over IPv6")
+
+
+def _granted(view: ContainerView) -> Iterator[Opening]:
+    """Yield a warning for what an agent was given that opens no way by itself, and that agents need not have."""
+    shape = view.shape
+    if unusual := sorted(set(shape.capabilities_added) - _ORDINARY - _ESCAPES - {_RAW}):
+        yield Opening("capability", f"it has {', '.join(unusual)}, which docker grants to no container by itself")
+    changed = sorted(name for name in shape.sysctls if name.startswith("net.") and not _is_about_ipv6(name))
+    if changed:
+        yield Opening("sysctl", f"its network has other settings, {', '.join(changed)}")
+    for kind, mode in (("UTS", shape.uts_mode), ("user", shape.userns_mode)):
+        if mode == HOST:
+            yield Opening("host-namespace", f"it uses the {kind} namespace of the host")
+    if not shape.privileged and _UNCONFINED_BY_APPARMOR & set(shape.security_options):
+        yield Opening("apparmor", "it has no AppArmor profile")
+
+
+def _is_about_ipv6(name: str) -> bool:
+    return name.startswith("net.ipv6.") and name.endswith(".disable_ipv6")
+
+
+def _labels(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    """Yield a warning for labels that are for what we make. They make nothing ours, but people read them."""
+    if view.id != place.trial and any(each.startswith(labels.PREFIX) for each in view.labels):
+        yield Opening("labels", f"it has labels that begin with {labels.PREFIX}, like a part of the firewall")
 
 
 def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:

@@ -13,7 +13,6 @@ CONFIG: Mapping[str, str] = {
     "AttachStdin": "as `AttachStderr`",
     "AttachStdout": "as `AttachStderr`",
     "ExposedPorts": "publishes nothing: `PortBindings` and `PublishAllPorts` do, and are compared",
-    "MacAddress": "neighbours learn whatever address there is; differences of the interface are seen from inside",
     "NetworkDisabled": "the networks are compared as they are",
     "OnBuild": "only for builds",
     "Shell": "only for builds, and for health checks in a shell, which ours is not",
@@ -38,10 +37,12 @@ IN_PART: Mapping[str, str] = {
     "LogConfig": "the driver, `max-size` and `max-file` are set and compared. An engine adds the other `log-opts` "
     "of its daemon.json, and takes no `mode: blocking` beside a `max-buffer-size` there. So the mode is the "
     "engine's, and `non-blocking` is warned of, because it loses lines",
+    "MacAddress": "agents are judged by it. Of a sibling, neighbours learn whatever address there is, and "
+    "differences of the interface are seen from inside",
     "Mounts": "that our volume was requested, with our labels, says whose a container is. What is mounted is "
     "compared",
     "Runtime": "the engine's default is asked for, by its name",
     "Ulimits": "those in `stack/ulimits.py` are set and compared. An engine adds its other `default-ulimits`, "
     "which limit what no program of ours uses",
 }
-"""Fields of `HostConfig` of which the rest is the engine's."""
+"""Fields that are read, and not compared as a whole."""

@@ -115,7 +115,23 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
             raw["Config"].get("Labels") or {}, _requested_labels(raw["HostConfig"])
         ),
         volumes=_volumes(raw),
+        requested={
+            name: addresses
+            for name, endpoint in networks.items()
+            if (addresses := _requested_addresses(endpoint, raw["Config"].get("MacAddress") or ""))
+        },
     )
+
+
+def _requested_addresses(endpoint: Mapping[str, Any], hardware: str) -> tuple[str, ...]:
+    """Return the addresses that were asked for on a network. `hardware` is what old engines say of the container.
+
+    Later engines say it of the endpoint, which has one that nobody asked for while the container runs.
+    """
+    asked = endpoint.get("IPAMConfig") or {}
+    found = (asked.get("IPv4Address"), asked.get("IPv6Address"), *(asked.get("LinkLocalIPs") or ()))
+    unconnected = "" if endpoint.get("EndpointID") else endpoint.get("MacAddress")
+    return tuple(filter(None, (*found, hardware or unconnected)))
 
 
 def _requested_labels(host: Mapping[str, Any]) -> Mapping[str, str] | None:
@@ -261,8 +277,8 @@ def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str, hostname:
 
 
 def _capabilities(names: list[str] | None) -> tuple[str, ...]:
-    """Return capabilities without the prefix `CAP_`, which some engines keep and others drop."""
-    return tuple(sorted(name.removeprefix("CAP_") for name in names or ()))
+    """Return capabilities in capitals without the prefix `CAP_`, which some engines keep and others drop."""
+    return tuple(sorted(name.upper().removeprefix("CAP_") for name in names or ()))
 
 
 def _mount(raw: Mapping[str, Any]) -> Mount:

@@ -159,7 +159,8 @@ class ContainerView:
     started, usually its own: also where it has joined one that had joined another, and that is gone. It is empty
     before the first start. `may_lose_lines` is whether its log has the mode
     `non-blocking`, `logs_to` the driver of its log if that sends it over a network. `project` and `volumes` are as
-    in a list.
+    in a list. `requested` maps network names to the addresses that were asked for: IP and, as far as the engine
+    tells them from those that it chose itself, MAC addresses.
     """
 
     id: str
@@ -182,6 +183,7 @@ class ContainerView:
     logs_to: str = ""
     project: str = ""
     volumes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    requested: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def running(self) -> bool:

@@ -276,6 +276,33 @@ def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
     return observed.lock is None and listing == observed.listing and networks == observed.networks
 
 
+def with_agent(reader: EngineReader, project: str, observed: Observed, container: str) -> Observed:
+    """Return what was observed with one more agent, a container that has been created since, as if it ran.
+
+    `container` is its id. What else it may use is read again: networks, volumes, and containers it has joined.
+
+    Raises:
+        NotFoundError: when it is gone.
+        EngineError: when the engine can't be read.
+    """
+    view = reader.container(container)
+    _, listing = _listing(reader, project)
+    if view is None or all(each.id != view.id for each in listing):
+        raise NotFoundError("not-found", f"The container {container} has been removed.")
+    networks = reader.networks()
+    ours = {each.id for each in _our_networks(networks, project).values()}
+    agents = tuple(sorted((*observed.agents, view), key=lambda each: each.name))
+    siblings = [each.container for each in (*observed.siblings.values(), *observed.leftovers)]
+    return replace(
+        observed,
+        listing=listing,
+        agents=agents,
+        others=tuple(each for each in networks if each.id not in ours),
+        companions=_companions(reader, [*agents, *siblings]),
+        volumes={each.name: each for each in reader.volumes()},
+    )
+
+
 def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | None, tuple[ContainerSummary, ...]]:
     """Return the lock container, if there is one, and all other containers."""
     listing = reader.listing()

@@ -88,9 +88,12 @@ class Comparison:
     @functools.cached_property
     def agents(self) -> tuple[Agent, ...]:
         """The agents, and whether each is confined."""
-        observed, wanted = self.observed, self.desired
+        return self.judged(self.observed, judge.resolving(self.observed, time.time()))
+
+    def judged(self, observed: Observed, resolves: Callable[[str], bool]) -> tuple[Agent, ...]:
+        """Judge the agents of an observation of this stack. `resolves` is whether the rules allow a name."""
         ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
-        return judge.judge(observed, wanted.project, ways, written, time.time())
+        return judge.judge(observed, self.desired.project, ways, written, resolves)
 
     @property
     def verdict(self) -> Verdict:

@@ -147,7 +147,9 @@ def _said(said: Summary | None) -> Sequence[str]:
 def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
     resolver = judge.running_resolver(observed)
-    agents = judge.judge(observed, project, engine_ways(observed.engine.endpoint), (), time.time())
+    agents = judge.judge(
+        observed, project, engine_ways(observed.engine.endpoint), (), judge.resolving(observed, time.time())
+    )
     return Status(
         project=project,
         observed=observed,

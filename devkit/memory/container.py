@@ -107,6 +107,7 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
 
 def view_of(inside: MemoryContainer) -> ContainerView:
     """Return the container as `docker inspect` would show it."""
+    attached = inside.status in ATTACHED
     return ContainerView(
         id=inside.id,
         name=inside.spec.name,
@@ -122,7 +123,7 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         started=inside.started,
         exit_code=inside.exit_code,
         restarts=inside.restarts,
-        connected=dict(inside.networks) if inside.status in ATTACHED else {},
+        connected={name: address if attached else "" for name, address in inside.networks.items()},
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
         reference=inside.spec.image,
         network_mode=inside.network_mode or next(iter(inside.networks), "none"),
@@ -131,4 +132,5 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         network_owner=(inside.network_owner or inside.id) if inside.started else "",
         project=labels.project_of_container(inside.spec.labels, inside.volume),
         volumes=dict(inside.volumes),
+        requested={name: (address,) for name, address in inside.spec.shape.networks.items() if address},
     )

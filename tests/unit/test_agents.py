@@ -1,6 +1,6 @@
 """Which agents are confined: each way around the firewall, and what is none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.exposure import Exposure, engine_ways
-from clawker_fw.agents.judge import Agent, Confinement, judge, verdict
-from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Role, Verdict, VolumeView
+from clawker_fw.agents.judge import Agent, Confinement, judge, resolving, verdict
+from clawker_fw.errors import NotFoundError
+from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Role, Verdict, VolumeView
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.observe import observe, with_agent
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -38,7 +39,12 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
     """Return the agents of the stack."""
-    return judge(observe(engine, "clawker", ()), "clawker", engine_ways("unix:///x/my.sock"), exposures, 0)
+    return judged_by(observe(engine, "clawker", ()), "unix:///x/my.sock", exposures)
+
+
+def judged_by(observed: Observed, endpoint: str, exposures: Iterable[Exposure] = ()) -> tuple[Agent, ...]:
+    """Return the agents of an observed stack, on the engine at an address."""
+    return judge(observed, "clawker", engine_ways(endpoint), exposures, resolving(observed, 0))
 
 
 def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape
@@ -89,6 +95,8 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "the processes of nobody known": ("processes", {"pid_mode": "container:gone"}),
     "a name that a rule allows": ("name", {"hostname": "a.test"}),
     "an alias that a rule allows": ("name", {"aliases": ("clawker-net:agent", "clawker-net:A.test")}),
+    "a device that a file of the host describes": ("device", {"device_requests": ('{"Driver": "cdi"}',)}),
+    "the engine's socket, spelled otherwise": ("engine", {"mounts": (Mount("bind", "/s", "//srv/../run"),)}),
 }
 
 
@@ -113,6 +121,88 @@ def test_an_agent_as_documented_is_fenced(engine: MemoryEngine) -> None:
     assert agent.address.startswith("10.213.")
     assert agent.since
     assert verdict(Verdict.DRIFTED, [agent]) is Verdict.DRIFTED
+
+
+WEAK: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "an unusual capability": ("capability", {"capabilities_added": ("SYS_RESOURCE", "CHOWN")}),
+    "settings of its network": ("sysctl", {"sysctls": {"net.ipv4.conf.all.proxy_arp": "1"}}),
+    "the host's name": ("host-namespace", {"uts_mode": "host"}),
+    "the host's users": ("host-namespace", {"userns_mode": "host"}),
+    "no AppArmor profile": ("apparmor", {"security_options": ("apparmor=unconfined",)}),
+    "the host's memory": ("shared-memory", {"ipc_mode": "host"}),
+}
+
+
+@pytest.mark.parametrize("name", WEAK)
+def test_what_makes_an_agent_weak(name: str, engine: MemoryEngine) -> None:
+    """It is a warning, for exactly this reason, and the verdict stays."""
+    code, shape = WEAK[name]
+    started(engine, **shape)
+    (agent,) = judged(engine)
+    assert (agent.openings, [each.code for each in agent.weaknesses]) == ((), [code])
+    assert agent.confinement is Confinement.WEAK
+
+
+@pytest.mark.parametrize(
+    ("address", "opens"), [("10.213.0.77", 0), ("10.213.1.53", 1), ("fd00::1", 0), ("envoy", 1)]
+)
+def test_an_address_that_was_asked_for(address: str, opens: int, engine: MemoryEngine) -> None:
+    """One of the firewall's own opens, IP or MAC; any other is a weakness: the engine did not choose it."""
+    started(engine)
+    observed = observe(engine, "clawker", ())
+    (envoy,) = (each for each in observed.listing if each.name == "clawker-envoy")
+    asked = envoy.networks["clawker-net"].hardware.upper() if address == "envoy" else address
+    (view,) = observed.agents
+    found = replace(observed, agents=(replace(view, requested={"clawker-net": (asked,), "other": ("10.1.1.1",)}),))
+    (agent,) = judged_by(found, "unix:///x/my.sock")
+    assert [each.code for each in agent.openings] == ["address"] * opens
+    assert [each.code for each in agent.weaknesses] == ["address"]
+
+
+def test_labels_of_ours_are_a_weakness(engine: MemoryEngine) -> None:
+    """They make nothing ours, and whoever reads them may think so."""
+    spec = started(engine)
+    engine.inside("agent").spec = replace(spec, labels={"dev.clawker.managed": "true", "role": "agent"})
+    (agent,) = judged(engine)
+    assert [each.code for each in agent.weaknesses] == ["labels"]
+
+
+def test_a_link_to_the_engine_is_followed_on_its_machine(engine: MemoryEngine, tmp_path: Path) -> None:
+    """Where links lead may be an agent's work, so nobody is acted on; for a remote engine they mean nothing."""
+    link = tmp_path / "link"
+    link.symlink_to("/var/run")
+    started(engine, mounts=(Mount("bind", "/r", str(link)),))
+    (agent,) = judged(engine)
+    assert [each.code for each in agent.openings] == ["engine"]
+    assert not agent.certainly_open
+    (agent,) = judged_by(observe(engine, "clawker", ()), "ssh://gate")
+    assert agent.confinement is Confinement.FENCED
+
+
+def test_a_container_is_judged_before_it_runs(engine: MemoryEngine) -> None:
+    """One that has only been created is judged like one that runs, with what it uses; others stay as they were."""
+    started(engine, "running")
+    before = observe(engine, "clawker", ())
+    engine.drivers["data"] = VolumeView("data", "sshfs", {})
+    spec = replace(
+        engine.inside("running").spec,
+        name="a.test",
+        shape=replace(
+            engine.inside("running").spec.shape,
+            networks=dict.fromkeys(("clawker-net", "world"), ""),
+            mounts=(Mount("volume", "/data", "data"), Mount("bind", "/r", "/run")),
+        ),
+    )
+    created = engine.create_container(spec)
+    assert created not in {each.id for each in observe(engine, "clawker", ()).agents}
+    observed = with_agent(engine, "clawker", before, created)
+    agents = {each.id: each for each in judged_by(observed, "unix:///x/my.sock")}
+    assert len(agents) == 2
+    reasons = (*agents[created].openings, *agents[created].weaknesses)
+    assert [each.code for each in reasons] == ["network", "engine", "name", "volume"]
+    engine.remove(created)
+    with pytest.raises(NotFoundError):
+        with_agent(engine, "clawker", before, created)
 
 
 HARMLESS: Mapping[str, Mapping[str, Any]] = {
