@@ -155,10 +155,11 @@ class MainJob:
 
     def agent_run(self) -> None:
         """`agent run` starts an agent with the docker CLI, and its exit code is the agent's."""
-        started = "fw agent run --rm $IMAGE /peer get https://pub.test/"
+        run = "fw agent run --rm --log-driver local $IMAGE /peer"  # whatever the engine does with logs by default
+        started = f"{run} get https://pub.test/"
         answer = self.firewall.shell(started, IMAGE=self.peers.image).expect()
         assert json.loads(answer.out.splitlines()[-1])["status"] == 200, answer.out
-        refused = "fw agent run --rm $IMAGE /peer get https://denied.test/"
+        refused = f"{run} get https://denied.test/"
         assert self.firewall.shell(refused, IMAGE=self.peers.image).code != 0
 
     def replacement(self) -> None:

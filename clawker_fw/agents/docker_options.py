@@ -1,21 +1,14 @@
-"""The options of `docker run` that `agent run` passes on, and those that it refuses.
+"""The options of `docker run`, read as far as `docker create` and `docker start` need them apart.
 
-Only options that are known to leave an agent confined are passed on. Whatever follows the image is the agent's own
-command, so each option's form must be known: one that takes a value takes the next word.
+Whatever follows the image is the agent's own command, so each option's form must be known: one that takes a value
+takes the next word. Whether the container is confined is for `judge.py` to say, once it has been created. Only
+what no engine records is refused here.
 """
 
-import csv
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from clawker_fw.agents.exposure import EngineWays, engine_ways, is_of_network, ways
-from clawker_fw.engine.inspection import LOCAL_LOGS, LOCAL_SYSLOG
 from clawker_fw.errors import RefusedError, UsageError
-from clawker_fw.stack.labels import PREFIX
 
 _SHORT = {
     "a": "attach",
@@ -47,130 +40,121 @@ _SWITCHES = _words(
     """
 )
 
-_HARMLESS = _words(
+_WITH_VALUE = _words(
     """
-    add-host annotation attach blkio-weight blkio-weight-device cap-drop cgroup-parent cidfile cpu-count
-    cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems
-    detach-keys device-read-bps device-read-iops device-write-bps device-write-iops dns-opt dns-option
-    domainname entrypoint env env-file expose gpus group-add health-cmd health-interval health-retries
-    health-start-interval health-start-period health-timeout io-maxbandwidth io-maxiops isolation
-    kernel-memory link memory memory-reservation memory-swap
-    memory-swappiness oom-score-adj pids-limit platform publish pull restart
-    runtime shm-size stop-signal stop-timeout storage-opt tmpfs ulimit user workdir
-    """
-)
-"""Options with a value that leave an agent confined, whatever the value is."""
-
-_CHOSEN = "the firewall chooses it"
-_ADDRESS = "an agent's address comes from the engine; one that is chosen may be a sibling's"
-_DEVICE = "a device can be a way to the host"
-
-_ALWAYS_REFUSED = {
-    "network": _CHOSEN,
-    "net": _CHOSEN,
-    "dns": _CHOSEN,
-    "dns-search": _CHOSEN,
-    "ip": _ADDRESS,
-    "ip6": _ADDRESS,
-    "link-local-ip": _ADDRESS,
-    "mac-address": _ADDRESS,
-    "device": _DEVICE,
-    "device-cgroup-rule": _DEVICE,
-    "volumes-from": "the other container may have the engine's socket, or be a sibling",
-}
-
-_PERMITTED_CAPABILITIES = _words(
-    """
-    AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID IPC_LOCK KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP
-    SETUID SYS_CHROOT SYS_NICE SYS_PTRACE
+    add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns cidfile
+    cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems
+    detach-keys device device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops dns
+    dns-opt dns-option dns-search domainname entrypoint env env-file expose gpus group-add health-cmd
+    health-interval health-retries health-start-interval health-start-period health-timeout hostname
+    io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label label-file link link-local-ip log-driver
+    log-opt mac-address memory memory-reservation memory-swap memory-swappiness mount name net net-alias network
+    network-alias oom-score-adj pid pids-limit platform publish pull restart runtime security-opt shm-size
+    stop-signal stop-timeout storage-opt sysctl tmpfs ulimit user userns uts volume volume-driver volumes-from
+    workdir
     """
 )
-"""What docker grants by default, without raw sockets, and what debuggers and databases need. With all others an
-agent can change its own network or reach the host."""
 
-_PUBLISHING = _words("publish publish-all")
+_RUN_ONLY = _words("detach detach-keys sig-proxy")
+"""What `docker create` does not know (docker/cli, cli/command/container: `run.go` against `create.go`)."""
 
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
 
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """One option of a command line, under its long name. A switch without a value is `true`."""
-
-    name: str
-    value: str
+_OUTPUTS = frozenset({"stdout", "stderr"})
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
-    """What an agent must not get: ways to the engine, writable ones to the settings, names that rules allow."""
+class RunWords:
+    """What the words after `docker run` ask for.
 
-    engine: EngineWays
-    settings: frozenset[Path]
-    resolves: Callable[[str], bool] = lambda _: False
+    `create` are those for `docker create`. `attached` are the streams that are attached, `cid_file` is the file
+    that gets the container's id, and `removed` is whether the engine removes the container at its end.
+    """
 
-    @classmethod
-    def of(
-        cls, endpoint: str, settings: Iterable[Path], resolves: Callable[[str], bool] = lambda _: False
-    ) -> "Guarded":
-        """Guard the engine at an address, and, if it is on this machine, the settings files.
-
-        `resolves` is whether the rules allow a name.
-        """
-        local = endpoint.startswith("unix://")
-        return cls(
-            engine_ways(endpoint),
-            frozenset(way for each in settings for way in ways(each)) if local else frozenset(),
-            resolves,
-        )
+    create: tuple[str, ...]
+    attached: frozenset[str]
+    terminal: bool
+    removed: bool
+    detach_keys: str
+    cid_file: str
 
 
-def require_confined(words: Sequence[str], guarded: Guarded) -> None:
-    """Require that the words after `docker run` open no way around the firewall, and publish no port.
+def parse_run(words: Sequence[str]) -> RunWords:
+    """Read the words after `docker run`.
 
     Raises:
-        RefusedError: when an option does.
-        UsageError: when an option is not known.
+        RefusedError: when an option loosens an agent in a way that the engine does not record.
+        UsageError: when an option is not known, or can't be had.
     """
-    for each in _options(words):
-        if each.name in _PUBLISHING and each.value not in _FALSE:
-            raise RefusedError(
-                "agent-unreachable",
-                f"An agent can't be started with --{each.name}: its network leads nowhere, so nobody would reach "
-                "it at a port that docker has published.",
-                hint="Leave it out.",
-            )
-        if reason := _objection(each, guarded):
+    left = list(words)
+    given = list(_options(left))
+    last = dict(given)
+    for name, value in given:
+        if reason := _unrecorded(name, value):
             raise RefusedError(
                 "agent-unconfined",
-                f"An agent can't be started with --{each.name}: {reason}.",
+                f"An agent can't be started with --{name}: {reason}.",
                 hint="Leave it out. A container that needs it is no agent: start it with docker itself.",
             )
+    if not _is_on(last, "sig-proxy", default="true"):
+        raise UsageError("agent-option", "An agent gets the signals that `agent run` gets: leave out --sig-proxy.")
+    return RunWords(
+        create=(*(f"--{name}={value}" for name, value in given if name not in _RUN_ONLY), *left),
+        attached=_attached(last, [value.lower() for name, value in given if name == "attach"]),
+        terminal=_is_on(last, "tty"),
+        removed=_is_on(last, "rm"),
+        detach_keys=last.get("detach-keys", ""),
+        cid_file=last.get("cidfile", ""),
+    )
 
 
-def _options(words: Sequence[str]) -> Iterator[_Given]:
-    """Yield the options before the image, read as docker's own parser (pflag) reads them."""
-    left = list(words)
+def _attached(last: dict[str, str], asked: Sequence[str]) -> frozenset[str]:
+    """Return the streams that `docker run` would attach."""
+    if _is_on(last, "detach"):
+        if asked:
+            raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
+        return frozenset()
+    return frozenset(asked or _OUTPUTS) | ({"stdin"} if _is_on(last, "interactive") else frozenset())
+
+
+def _is_on(last: dict[str, str], name: str, default: str = "false") -> bool:
+    return last.get(name, default) not in _FALSE
+
+
+def _unrecorded(name: str, value: str) -> str:
+    """Return why an option is refused whose effect the judge can't see, or an empty string."""
+    if name == "dns-search":
+        return "the firewall chooses it"
+    if name == "cgroupns" and value == "host":  # the default of some engines, so that nobody could tell it apart
+        return "it is a namespace of the host"
+    return ""
+
+
+def _options(left: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the options before the image and take them off, read as docker's own parser (pflag) reads them.
+
+    An option has its long name. A switch without a value is `true`.
+    """
     while left and left[0].startswith("-") and left[0] not in {"-", "--"}:
         word = left.pop(0)
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            yield _Given(_known(name), _value_of(name, value if equals else None, left))
+            yield _known(name), _value_of(name, value if equals else None, left)
         else:
             yield from _shorthands(word[1:], left)
 
 
-def _shorthands(letters: str, left: list[str]) -> Iterator[_Given]:
+def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the options of a word like `-it` or `-eNAME=value`."""
     while letters:
         name, letters = _known(_SHORT.get(letters[0], letters[0])), letters[1:]
         if letters.startswith("=") and len(letters) > 1:
-            yield _Given(name, letters[1:])
+            yield name, letters[1:]
             return
         if name in _SWITCHES:
-            yield _Given(name, "true")
+            yield name, "true"
             continue
-        yield _Given(name, _value_of(name, letters or None, left))
+        yield name, _value_of(name, letters or None, left)
         return
 
 
@@ -187,9 +171,9 @@ def _known(name: str) -> str:
     """Return an option's name.
 
     Raises:
-        UsageError: when it is not known: whether it takes a value, and what it does, is then unknown as well.
+        UsageError: when it is not known: whether it takes a value is then unknown as well.
     """
-    if name in _SWITCHES or name in _HARMLESS or name in _ALWAYS_REFUSED or name in _DECIDED_BY_VALUE:
+    if name in _SWITCHES or name in _WITH_VALUE:
         return name
     raise UsageError(
         "agent-option",
@@ -197,136 +181,3 @@ def _known(name: str) -> str:
         hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around the "
         "firewall, use it with `docker run $(clawker-fw agent flags)`.",
     )
-
-
-def _objection(given: _Given, guarded: Guarded) -> str:
-    """Return why an option is refused, or an empty string."""
-    if given.name in _ALWAYS_REFUSED:
-        return _ALWAYS_REFUSED[given.name]
-    if given.name in _DECIDED_BY_VALUE:
-        return _DECIDED_BY_VALUE[given.name](given.value, guarded)
-    return ""
-
-
-def _switch(value: str, _: Guarded) -> str:
-    return "" if value in _FALSE else "it removes the confinement"
-
-
-def _capability(value: str, _: Guarded) -> str:
-    permitted = value.upper().removeprefix("CAP_") in _PERMITTED_CAPABILITIES
-    return "" if permitted else f"with {value} it could get around the firewall"
-
-
-def _namespace(value: str, _: Guarded) -> str:
-    shared = value == "host" or value.startswith("container:")
-    return f"{value} is a namespace of somebody else" if shared else ""
-
-
-def _sysctl(value: str, _: Guarded) -> str:
-    return "it changes the agent's network" if value.strip().startswith("net") else ""
-
-
-def _security(value: str, _: Guarded) -> str:
-    if value.startswith("systempaths"):
-        return "it opens the host's kernel settings"
-    unfiltered = re.fullmatch("seccomp[=:]unconfined", value)
-    return "it could open sockets that no network confines (AF_VSOCK)" if unfiltered else ""
-
-
-def _name(value: str, guarded: Guarded) -> str:
-    """Return why an agent may not have a name. The engine tells all who are on its network who has it."""
-    taken = guarded.resolves(value)
-    return f"a rule allows {value}, and other agents would reach this one in its place" if taken else ""
-
-
-def _log_driver(value: str, _: Guarded) -> str:
-    return "" if value in {*LOCAL_LOGS, "syslog"} else f"what the agent prints would be sent by {value}"
-
-
-def _log_option(value: str, _: Guarded) -> str:
-    address = value.removeprefix("syslog-address=")
-    sent = address != value and address.partition("://")[0] not in LOCAL_SYSLOG
-    return f"what the agent prints would be sent to {address}" if sent else ""
-
-
-def _volume_driver(value: str, _: Guarded) -> str:
-    return "" if value in {"", "local"} else f"what the agent writes would go to the driver {value}"
-
-
-def _label(value: str, _: Guarded) -> str:
-    return f"labels that begin with {PREFIX} are for what clawker-fw makes itself" if _is_ours(value) else ""
-
-
-def _label_file(value: str, guarded: Guarded) -> str:
-    """Return why a file with labels is refused. One that can't be read, docker can't read either."""
-    with suppress(OSError):
-        lines = Path(value).read_text(errors="replace").splitlines()
-        return next(filter(None, (_label(line, guarded) for line in lines)), "")
-    return ""
-
-
-def _is_ours(label: str) -> bool:
-    return label.strip().startswith(PREFIX)
-
-
-def _volume(value: str, guarded: Guarded) -> str:
-    source, colon, rest = value.partition(":")
-    options = rest.partition(":")[2].split(",")
-    return _mounted(source, guarded, writable="ro" not in options) if colon else ""
-
-
-def _mount(value: str, guarded: Guarded) -> str:
-    pairs = [field.partition("=") for field in next(csv.reader([value]), [])]
-    fields = {key.strip().lower(): given for key, _, given in pairs}
-    writable = all(fields.get(name, "false") in _FALSE for name in ("readonly", "ro"))
-    sources = [fields[name] for name in ("source", "src") if name in fields]
-    options = [given for key, _, given in pairs if key.strip().lower() == "volume-opt"]
-    sources += [each.removeprefix("device=") for each in options]
-    kinds = [each.removeprefix("type=") for each in options if each.startswith("type=")]
-    objections = (
-        *(_mounted(source, guarded, writable=writable) for source in sources),
-        *(f"what the agent writes would be sent over {kind}" for kind in kinds if is_of_network(kind)),
-        _volume_driver(fields.get("volume-driver", ""), guarded),
-    )
-    return next(filter(None, objections), "")
-
-
-def _mounted(source: str, guarded: Guarded, *, writable: bool) -> str:
-    """Return why a folder or file of the host may not be mounted, or an empty string."""
-    if not source.startswith(("/", ".")):
-        return ""  # a volume's name
-    # `normpath` leaves two slashes at the beginning as they are
-    lexical = Path("/", os.path.normpath(Path.cwd() / source).lstrip("/"))
-    spellings = {lexical, Path(os.path.realpath(source))}
-    if any(guarded.engine.named_by(str(each)) for each in spellings):
-        return f"{source} leads to the engine itself"
-    if writable and spellings & guarded.settings:
-        return (
-            f"the agent could write the firewall's settings in {source}; add `ro`, or move them and use --config"
-        )
-    return ""
-
-
-_DECIDED_BY_VALUE: Mapping[str, Callable[[str, Guarded], str]] = {
-    "privileged": _switch,
-    "use-api-socket": _switch,
-    "cap-add": _capability,
-    "pid": _namespace,
-    "ipc": _namespace,
-    "uts": _namespace,
-    "userns": _namespace,
-    "cgroupns": _namespace,
-    "sysctl": _sysctl,
-    "security-opt": _security,
-    "name": _name,
-    "hostname": _name,
-    "net-alias": _name,
-    "network-alias": _name,
-    "log-driver": _log_driver,
-    "log-opt": _log_option,
-    "volume-driver": _volume_driver,
-    "label": _label,
-    "label-file": _label_file,
-    "volume": _volume,
-    "mount": _mount,
-}

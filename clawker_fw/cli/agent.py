@@ -1,12 +1,7 @@
 """The commands that attach agents: `agent flags`, `agent compose` and `agent run`."""
 
-import os
 import re
 import shutil
-import signal
-import sys
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,12 +88,14 @@ def agent_run(
 ) -> None:
     """Start an agent inside the firewall.
 
-    This is `docker run` with the flags of `agent flags`. Everything after `run` goes to the docker CLI, but
-    options that would open a way around the firewall, or can't work, are refused. The exit code is docker's.
+    This is `docker run` with the flags of `agent flags`. Everything after `run` goes to the docker CLI, which
+    creates the container. If it is confined, it is started, and the exit code is docker's. If not, it is removed.
 
     Example: clawker-fw agent run --rm -it IMAGE
     """
-    from clawker_fw.agents.docker_options import Guarded, require_confined
+    from clawker_fw.agents.docker_options import parse_run
+    from clawker_fw.cli.docker_cli import DockerCli
+    from clawker_fw.cli.running import run_agent
 
     chosen: Options = context.obj
     program = shutil.which("docker")
@@ -108,24 +105,13 @@ def agent_run(
             "There is no docker program here to start the agent with.",
             hint="Install the docker CLI. Other clients need what `clawker-fw agent flags --format json` shows.",
         )
+    wanted = parse_run(words)
     with reading(chosen) as (engine, seen):
-        endpoint = seen.observed.engine.endpoint
-        require_confined(words, Guarded.of(endpoint, seen.blueprint.files, _resolving(seen)))
         flags = _attachment(seen).flags
-        engine.close()
-    place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
-    _become(program, ["docker", *place, "run", *flags, *words])
-
-
-def _resolving(seen: "Comparison") -> "Callable[[str], bool]":
-    """Return whether the rules allow a name: those that are live, or those in the settings."""
-    from clawker_fw.agents.judge import resolving
-    from clawker_fw.model import Sibling
-    from clawker_fw.stack import policy
-
-    now = time.time()
-    live, wanted = resolving(seen.observed, now), policy.answers(seen.desired.siblings[Sibling.COREDNS].hot, now)
-    return lambda name: live(name) or wanted(name)
+        endpoint = seen.observed.engine.endpoint
+        place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
+        with DockerCli(program, place) as docker:
+            raise typer.Exit(run_agent(engine, seen, docker, flags, wanted))
 
 
 def _attachment(seen: "Comparison") -> "Attachment":
@@ -143,11 +129,3 @@ def _attachment(seen: "Comparison") -> "Attachment":
             "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
         )
     return attachment(seen.desired, proxy_variables())
-
-
-def _become(program: str, command: list[str]) -> None:
-    """Replace this process by a program, so that signals, the terminal and the exit code are its own."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a program would inherit that
-    os.execv(program, command)  # noqa: S606 - without a shell, by design

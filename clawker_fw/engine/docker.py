@@ -233,6 +233,11 @@ class DockerEngine:
         self.run_helper(container, [*arguments, *known], answers.append, silence)
         return answers[0] if len(answers) == 1 else None
 
+    def wait_for_removal(self, container: str) -> int:
+        """See `EngineReader`."""
+        with translated(f"wait for container {container}"):
+            return int(self._client.wait(container, timeout=None, condition="removed")["StatusCode"])
+
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         with translated(f"read the log of container {container}"):

@@ -84,6 +84,9 @@ class EngineReader(Protocol):
             EngineError: when it fails; the context has its error output.
         """
 
+    def wait_for_removal(self, container: str) -> int:
+        """Wait until a container has been removed, however long it takes, and return its last exit code."""
+
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""
 

@@ -46,6 +46,7 @@ from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, VOLUME, examinatio
 from clawker_fw.stack.resources import SIBLING, declared
 from devkit.memory import helper
 from devkit.memory.container import MemoryContainer, summary_of, view_of
+from devkit.waiting import until
 
 _SLACK = 4096
 """By how many octets a file may grow on a full disk: the block that is kept for it."""
@@ -178,6 +179,12 @@ class MemoryEngine:
         inside = self._running(container, "suppressed")
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
         return inside.suppressed
+
+    def wait_for_removal(self, container: str) -> int:
+        """See `EngineReader`."""
+        inside = self.inside(container)
+        until(lambda: inside.id not in self._containers)
+        return inside.exit_code
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""

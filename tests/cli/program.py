@@ -1,12 +1,18 @@
 """The whole program as a process with an in-memory engine: `program.py [RULE]... -- ARGUMENTS`.
 
-With rules before the `--`, a stack with these rules is running.
+With rules before the `--`, a stack with these rules is running, and a container has been created as an agent is,
+but for the fields of its shape in the variable AGENT_SHAPE (JSON). Its id is in the variable AGENT_ID.
 """
 
+import json
+import os
 import sys
+from dataclasses import replace
 
 from clawker_fw.__main__ import main
+from clawker_fw.agents.attachment import Attachment
 from clawker_fw.cli import connection
+from clawker_fw.model import ContainerSpec
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -15,6 +21,10 @@ if __name__ == "__main__":
     memory = MemoryEngine()
     if rules := sys.argv[1:split]:
         stacks.converged(memory, stacks.blueprint(memory.facts(), *rules))
+        resolver = memory.inside("clawker-coredns").spec
+        shape = replace(Attachment("clawker-net", "10.213.1.53").shape(()), mounts=())
+        shape = replace(shape, **json.loads(os.environ.get("AGENT_SHAPE", "{}")))
+        os.environ["AGENT_ID"] = memory.create_container(ContainerSpec("agent", resolver.image, {}, shape))
     connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
     sys.argv = ["clawker-fw", *sys.argv[split + 1 :]]
     main()

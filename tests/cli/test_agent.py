@@ -19,11 +19,26 @@ FLAGS = "--network clawker-net --dns 10.213.1.53 --dns-search . --cap-drop NET_R
 PROGRAM = Path(__file__).with_name("program.py")
 
 DOCKER = f"""#!{sys.executable}
-import json, sys
-print(json.dumps({{"arguments": sys.argv[1:], "input": sys.stdin.read()}}))
-sys.exit(42)
+import json, os, pathlib, signal, sys
+arguments = sys.argv[1:]
+verb = next(each for each in arguments if each in ("create", "start", "rm", "kill"))
+stopping = os.environ.get("STOPPED_BY") if verb == "create" else None
+if stopping:  # as it ends
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    os.kill(os.getppid(), getattr(signal, stopping))
+typed = sys.stdin.read() if verb == "start" else ""
+with pathlib.Path(sys.argv[0]).with_name("calls").open("a") as calls:
+    print(json.dumps(arguments), file=calls)
+if verb == "create":
+    code = int(os.environ.get("CREATES_WITH", "0"))
+    print(os.environ["AGENT_ID"] if code == 0 else "", end="")
+    sys.exit(code)
+if verb == "start":
+    print(typed, end="")
+    sys.exit(int(os.environ.get("STARTS_WITH", "42")))
 """
-"""A docker CLI that tells what it was given."""
+"""A docker CLI that notes what it was given, and tells the container that the engine has."""
 
 
 @pytest.fixture
@@ -144,7 +159,9 @@ def test_a_mistake_is_refused_by_docker(code: int, arguments: list[str], command
     assert (found.code, found.out) == (code, f"{REFUSAL}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--project", "agent", "drift"], ["agent", "run", "--network", "x", "y"]])
+@pytest.mark.parametrize(
+    "arguments", [["--project", "agent", "drift"], ["agent", "run", "--dns-search", "x", "y"]]
+)
 def test_only_answers_for_docker_are_refused(arguments: list[str], command: Command) -> None:
     """Whatever else fails prints no such word."""
     found = command(*arguments)
@@ -164,33 +181,111 @@ def test_compose(command: Command) -> None:
         ]
 
 
+def calls(folder: Path) -> list[list[str]]:
+    """Return the arguments of each call of docker."""
+    file = folder / "calls"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 @pytest.mark.parametrize(
     ("before", "place"),
     [([], []), (["--context", "far"], ["--context", "far"]), (["--host", "x"], ["--host", "unix:///memory.sock"])],
 )
-def test_run_becomes_docker(before: list[str], place: list[str], docker: Path, settings_file: Path) -> None:
-    """`agent run` is `docker run` with the flags and all words as given, on the same engine, as one process."""
+def test_run_creates_and_starts(before: list[str], place: list[str], docker: Path, settings_file: Path) -> None:
+    """`agent run` creates a container with the flags and all words, and starts it: input and exit code are its."""
     settings_file.write_text("rules:\n  - dst: a.test\n")
     words = ["-it", "--rm", "-h", "name", "-e", "A=$B c", "debian", "sh", "-c", "--help", "--", "--network"]
     done = started(docker, "--config", str(settings_file), *before, "agent", "run", *words)
-    assert (done.returncode, done.stderr) == (42, "")
-    assert json.loads(done.stdout) == {"arguments": [*place, "run", *FLAGS.split(), *words], "input": "typed"}
+    assert (done.returncode, done.stdout, done.stderr) == (42, "typed", "")
+    create, start = calls(docker)
+    named = ["--interactive=true", "--tty=true", "--rm=true", "--hostname=name", "--env=A=$B c"]
+    assert create == [*place, "create", *FLAGS.split(), *named, *words[6:]]
+    assert start[:-1] == [*place, "start", "--attach", "--interactive"]
+    assert re.fullmatch("[0-9a-f]{64}", start[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "out"),
+    [
+        ([], ["--attach"], "typed"),
+        (["-d"], [], "typed"),
+        (["-a", "stdout", "--detach-keys", "ctrl-x"], ["--detach-keys=ctrl-x", "--attach"], "typed"),
+        (["-a", "stderr"], ["--attach"], ""),
+        (["-i", "-a", "stdin"], ["--attach", "--interactive"], "ID"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_what_is_attached(
+    words: list[str], options: list[str], out: str, docker: Path, settings_file: Path
+) -> None:
+    """What `docker start` can't leave out goes nowhere; without outputs, the id is printed."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    done = started(docker, "--config", str(settings_file), "agent", "run", *words, "debian", STARTS_WITH="0")
+    _, (verb, *found, container) = calls(docker)
+    assert (verb, found) == ("start", options)
+    assert (done.returncode, done.stdout) == (0, f"{container}\n" if out == "ID" else out)
 
 
 def test_run_refuses_what_opens_a_way_around(docker: Path, settings_file: Path) -> None:
-    """Docker is not started: neither with such an option, nor while the stack does not serve."""
-    place = ("--config", str(settings_file), "agent", "run")
+    """What can't be confined is not started; what was created is removed with its volumes, and its file."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    file = docker / "id"
+    place = ("--config", str(settings_file), "agent", "run", "--cidfile", str(file))
+    for shape, code, words in (
+        ({"privileged": True, "security_options": ["seccomp=unconfined"]}, "agent-unconfined", "it is privileged"),
+        ({"capabilities_added": ["SYS_TIME"], "uts_mode": "host"}, "agent-unconfined", "it has SYS_TIME; it uses"),
+        ({"ports": ["80/tcp"]}, "agent-unreachable", "it would publish a port"),
+        ({"publish_all": True}, "agent-unreachable", "it would publish a port"),
+    ):
+        file.write_text("as docker has written it")
+        done = started(docker, *place, "debian", AGENT_SHAPE=json.dumps(shape))
+        assert (done.returncode, done.stdout) == (6, "")
+        assert f"error[{code}]" in done.stderr
+        assert words in done.stderr
+        create, remove = calls(docker)[-2:]
+        assert (create[0], remove[:-1]) == ("create", ["rm", "--force", "--volumes"])
+        assert not file.exists()
+
+
+def test_run_creates_nothing(docker: Path, settings_file: Path) -> None:
+    """Docker is not asked for what is not understood, nor while the stack does not serve."""
     for rules, words, code, error in (
-        (("a.test",), ["--network", "host", "debian"], 6, "agent-unconfined"),
-        (("a.test",), ["-v", "/memory.sock:/s", "debian"], 6, "agent-unconfined"),
-        (("a.test",), ["-dp", "8080:80", "debian"], 6, "agent-unreachable"),
         (("a.test",), ["--no-such-option", "debian"], 2, "agent-option"),
+        (("a.test",), ["--dns-search", "a.test", "debian"], 6, "agent-unconfined"),
         ((), ["debian"], 6, "not-up"),
         (("a.test",), [], 2, "usage"),
     ):
-        done = started(docker, *place, *words, rules=rules)
-        assert (done.returncode, done.stdout) == (code, ""), words
+        done = started(docker, "--config", str(settings_file), "agent", "run", *words, rules=rules)
+        assert (done.returncode, done.stdout, calls(docker)) == (code, "", []), words
         assert f"error[{error}]" in done.stderr
+
+
+def test_run_refuses_what_it_can_t_judge(docker: Path, settings_file: Path) -> None:
+    """A container that the engine does not show is removed, and not started."""
+    unknown = "f" * 64
+    script = (docker / "docker").read_text().replace('os.environ["AGENT_ID"]', f'"{unknown}"')
+    (docker / "docker").write_text(script)
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    done = started(docker, "--config", str(settings_file), "agent", "run", "debian")
+    assert (done.returncode, "error[agent-unconfined]" in done.stderr) == (6, True)
+    assert calls(docker)[1:] == [["rm", "--force", "--volumes", unknown]]
+
+
+@pytest.mark.parametrize(("given", "code"), [("1", 125), ("125", 125), ("126", 126)])
+def test_a_container_that_can_t_be_created(given: str, code: int, docker: Path, settings_file: Path) -> None:
+    """The exit code is the one of `docker run`, and nothing else is done."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    done = started(docker, "--config", str(settings_file), "agent", "run", "debian", CREATES_WITH=given)
+    assert (done.returncode, len(calls(docker))) == (code, 1)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, settings_file: Path) -> None:
+    """Whatever ends a program between the creation and the start has the container removed."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    done = started(docker, "--config", str(settings_file), "agent", "run", "debian", STOPPED_BY=number)
+    assert done.returncode == 130
+    assert [each[0] for each in calls(docker)] == ["create", "rm"]
 
 
 def test_run_without_docker(tmp_path: Path, settings_file: Path) -> None:
@@ -203,5 +298,5 @@ def test_run_without_docker(tmp_path: Path, settings_file: Path) -> None:
 
 def test_help_of_run_and_of_docker(command: Command) -> None:
     """`--help` is ours; `-h` is docker's, for the host name."""
-    assert "The exit code is docker's." in " ".join(command("agent", "run", "--help").out.split())
+    assert "the exit code is docker's" in " ".join(command("agent", "run", "--help").out.split())
     assert "error[not-up]" in command("agent", "run", "-h", "name", "debian").err

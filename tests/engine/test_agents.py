@@ -1,20 +1,32 @@
 """Agents started with what `agent` prints, by the docker CLI, as a user starts them."""
 
 import json
+import os
+import pty
 import secrets
+import shlex
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from clawker_fw.agents.attachment import REFUSAL
+from clawker_fw.agents.attachment import REFUSAL, attachment
+from clawker_fw.agents.docker_options import parse_run
+from clawker_fw.cli.running import require_confined
+from clawker_fw.engine.docker import connect
+from clawker_fw.errors import RefusedError
+from clawker_fw.reconcile.pipeline import compare
+from devkit import stacks
 from devkit.engines import install_client, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client
 from devkit.peers import Peer, Peers
+from devkit.waiting import until
 
 REFUSED_BY_THE_CLI = 125
 SEARCHED = "corp.test"
@@ -79,15 +91,180 @@ def test_docker_with_flags(site: Site) -> None:
 
 
 def test_agent_run(site: Site) -> None:
-    """`agent run` starts a confined agent; its output and exit code are those of the agent's command."""
+    """`agent run` starts a confined agent; its input, output and exit code are those of the agent's command."""
     assert confined(site.started("fw agent run -d --restart=no $IMAGE /peer wait"))
     assert site.shell("fw agent run --rm $IMAGE /peer get https://a.test/").code == 0
-    denied = site.shell("fw agent run --rm $IMAGE /peer get https://denied.test/")
-    assert (denied.code, "dns-nxdomain" in denied.out) == (1, True)
+    asked = site.shell('echo \'["get", "https://denied.test/"]\' | fw agent run --rm -i $IMAGE /peer commands')
+    assert (asked.code, "dns-nxdomain" in asked.out) == (0, True)
     assert site.shell("fw agent run --rm $IMAGE /peer no-such-verb").code == 2
+
+
+def test_exit_codes_of_docker_run(site: Site, tmp_path: Path) -> None:
+    """Where docker fails, the exit code is that of `docker run`, and nothing is left that it would not leave."""
     before = site.containers()
-    assert site.shell("fw agent run --rm --cap-add NET_RAW $IMAGE /peer wait").code == 6
+    for words, code in (
+        ("--rm $IMAGE no-such-program", 127),
+        ("--rm -d $IMAGE no-such-program", 127),
+        ("--rm $IMAGE /", 126),
+        ("--pull never no-such-image", 125),
+        ("--no-healthcheck --health-cmd true $IMAGE", 125),
+    ):
+        assert site.shell(f"fw agent run {words}").code == code, words
     assert site.containers() == before
+    file = tmp_path / "id"
+    named = f"--name taken-{site.firewall.project} --cidfile {file}"
+    volumes = site.docker.volumes()
+    for removes in ("", "--rm"):
+        refused = site.shell(f"fw agent run {named} {removes} -v /data --pid host $IMAGE /peer wait")
+        assert (refused.code, "it sees the processes of the host" in refused.err) == (6, True)
+        assert (site.containers(), site.docker.volumes(), file.exists()) == (before, volumes, False)
+    assert site.shell(f"fw agent run {named} $IMAGE no-such-program").code == 127
+    (failed,) = site.containers() - before
+    assert file.read_text() == failed
+    assert site.shell(f"rm {file}; fw agent run {named} $IMAGE /peer wait").code == 125
+    assert site.containers() - before == {failed}
+    site.docker.remove_container(failed)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_signals_reach_the_agent(terminal: bool, site: Site) -> None:  # noqa: FBT001 - a column
+    """A signal that `agent run` gets is the agent's, with and without a terminal, and the agent ends by it."""
+    before = site.containers()
+    master, slave = pty.openpty()
+    command = site.firewall.command("agent", "run", "--rm", *(("-it",) if terminal else ()), site.peers.image)
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+    process = subprocess.Popen([*command, "/peer", "wait"], **streams, start_new_session=True)  # type: ignore[call-overload]
+    try:
+        until(lambda: {each["Id"] for each in site.docker.containers()} - before)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        os.close(master)
+        os.close(slave)
+    assert site.containers() == before
+
+
+UNCONFINED = {
+    "--network elsewhere": "the network elsewhere has a way out",
+    "--dns 192.0.2.1": "it asks another DNS server, 192.0.2.1",
+    "--ip {service}": "it has the address {service}, which is for parts of the firewall",
+    "--ip6 fd00::9": "the engine did not choose its address, fd00::9",
+    "--link-local-ip 169.254.1.9": "the engine did not choose its address, 169.254.1.9",
+    "--mac-address 02:42:0a:d5:08:0a": "the engine did not choose its address, 02:42:0a:d5:08:0a",
+    "--device /dev/null": "it has devices of the host, /dev/null",
+    "--device-cgroup-rule 'c 1:3 rwm'": "it has devices of the host, c 1:3 rwm",
+    "--privileged": "it is privileged",
+    "--cap-add net_admin": "it has NET_ADMIN",
+    "--cap-add=ALL": "it has ALL",
+    "--cap-add CAP_SYS_ADMIN --cap-add SYS_MODULE": "it has SYS_ADMIN, SYS_MODULE",
+    "--cap-add BPF": "it has BPF",
+    "--cap-add net_raw": "with NET_RAW it can pose as a neighbour",
+    "--cap-add CAP_NET_RAW": "with NET_RAW it can pose as a neighbour",
+    "--cap-add SYSLOG": "it has SYSLOG, which docker grants to no container by itself",
+    "--pid host": "it sees the processes of the host",
+    "--pid container:{project}-envoy": "it sees the processes of {project}-envoy, a part of the firewall",
+    "--ipc host": "it shares memory with programs of the host",
+    "--uts host": "it uses the UTS namespace of the host",
+    "--userns host": "it uses the user namespace of the host",
+    "--sysctl net.ipv6.conf.all.disable_ipv6=0": "IPv6 is switched on",
+    "--sysctl net.ipv4.conf.all.proxy_arp=1": "its network has other settings, net.ipv4.conf.all.proxy_arp",
+    "--security-opt systempaths=unconfined": "the host's kernel settings are open to it",
+    "--security-opt seccomp=unconfined": "without a seccomp profile",
+    "--security-opt apparmor=unconfined": "it has no AppArmor profile",
+    "-v {socket}:/s:ro": "{socket} leads to the engine",
+    "-v/:/host": "/ leads to the engine",
+    "-itv=/var/run:/r": "/var/run leads to the engine",
+    "-v {link}:/r": "{link} leads to the engine",
+    "--mount type=bind,source=/run,target=/s": "/run leads to the engine",
+    "--mount=type=bind,target=/s,SRC=/srv/../run//": "/run leads to the engine",
+    "--mount type=volume,dst=/s,volume-opt=type=none,volume-opt=device=/run,volume-opt=o=bind": "/run leads to",
+    "--use-api-socket": "leads to the engine",
+    "-v {folder}:/s": "it can write {settings}, through /s",
+    "--mount type=bind,src={settings},dst=/s,readonly=false": "it can write {settings}, through /s",
+    "--volumes-from {project}-envoy": "it has the files of {project}-envoy, a part of the firewall",
+    "-l dev.clawker.firewall.sibling=envoy": "it has labels that begin with dev.clawker.",
+    "--label-file {labels}": "it has labels that begin with dev.clawker.",
+    "--name a.test": "it is called a.test",
+    "-h h.test": "it is called h.test",
+    "--net-alias a.test": "it is called a.test",
+    "--network-alias db --network-alias a.test": "it is called a.test",
+    "--log-driver gelf --log-opt gelf-address=udp://192.0.2.1:1": "what it prints is sent by the log driver gelf",
+    "--log-driver syslog --log-opt syslog-address=udp://192.0.2.1:514": "is sent by the log driver syslog",
+    "--mount type=volume,dst=/a,volume-opt=type=nfs,volume-opt=o=addr=192.0.2.1,volume-opt=device=:/a": "over nfs",
+    "-p 8080:80": "it would publish a port",
+    "-P": "it would publish a port",
+}
+"""What a container may not be created with, and what is said of it."""
+
+CLIENTS_DIFFER = {
+    *("--network elsewhere", "--mac-address 02:42:0a:d5:08:0a", "--ip6 fd00::9", "--use-api-socket"),
+    "--cap-add BPF",
+}
+"""What some versions of docker refuse by themselves."""
+
+DOCKER_REFUSES = ("--network host", "--net none", "--network bridge", "--network container:{project}-envoy")
+"""Beside the agent network, which no option takes away."""
+
+HARMLESS = (
+    "",
+    "-it --rm --name other.test --hostname a --network-alias db -e A=1 -w /work -u 1000:1000 --read-only --init",
+    "-v /srv:/work:ro -v {settings}:/s:ro -v work:/var/run/docker.sock --tmpfs /tmp",
+    "--mount type=bind,src={folder},dst=/s,readonly --mount type=volume,dst=/data",
+    "--cap-drop ALL --cap-add SYS_PTRACE --cap-add=cap_chown --security-opt no-new-privileges",
+    "--ipc private --sysctl kernel.shm_rmid_forced=1 --sysctl net.ipv6.conf.all.disable_ipv6=1",
+    "--privileged=false --publish-all=false --expose 80 --restart always --memory 64m --cpus=1",
+    "--log-driver local --log-opt max-size=1m",
+    "--log-driver syslog",
+    "--health-cmd true --health-interval 1s -l role=agent --add-host a:192.0.2.1 --cgroupns private",
+)
+
+
+def test_what_an_agent_may_be_created_with(site: Site, tmp_path: Path) -> None:
+    """The judge sees every option that loosens an agent in what the engine records, and nothing in the others."""
+    site.docker.create_network("elsewhere")
+    (tmp_path / "labels").write_text("role=agent\n  dev.clawker.purpose=firewall\n")
+    (tmp_path / "link").symlink_to("/run")
+    names = {
+        "project": site.firewall.project,
+        "service": str(site.firewall.status()["agent"]["dns"]),
+        "socket": site.firewall.host.removeprefix("unix://"),
+        "settings": str(site.firewall.settings),
+        "folder": str(site.firewall.folder),
+        "link": str(tmp_path / "link"),
+        "labels": str(tmp_path / "labels"),
+    }
+    with closing(connect(site.firewall.host, None, {})) as engine:
+        blueprint = stacks.blueprint(engine.facts(), *RULES, project=site.firewall.project)
+        seen = compare(engine, replace(blueprint, files=(site.firewall.settings,)))
+        flags = attachment(seen.desired).flags
+
+        def refused(line: str) -> str | None:
+            """Create a container with these options, and return why it is refused, if it is."""
+            words = parse_run([*shlex.split(line.format(**names)), site.peers.image, "/peer", "wait"]).create
+            command = ["docker", "--host", site.firewall.host, "create", *flags, *words]
+            created = subprocess.run(command, capture_output=True, text=True, check=False)
+            if created.returncode:
+                return f"docker: {created.stderr}"
+            container = created.stdout.split()[-1]
+            try:
+                require_confined(engine, seen, container)
+            except RefusedError as error:
+                return error.message
+            finally:
+                site.docker.remove_container(container, v=True)
+            return None
+
+        found = {line: refused(line) or "" for line in UNCONFINED}
+        wrong = {
+            line: why
+            for line, why in found.items()
+            if UNCONFINED[line].format(**names) not in why
+            and not (line in CLIENTS_DIFFER and why.startswith("docker: "))
+        }
+        assert wrong == {}
+        assert {line: refused(line) for line in HARMLESS} == dict.fromkeys(HARMLESS)
+        assert [line for line in DOCKER_REFUSES if not (refused(line) or "").startswith("docker: ")] == []
 
 
 def test_proxies_of_docker_are_taken_off(site: Site, tmp_path: Path) -> None:

@@ -232,7 +232,8 @@ def test_a_container_that_is_called_like_a_host(how: str, site: Site) -> None:
         site.agent.get("https://pub.test/", *way)
         assert site.agent.get("https://a.test/", *way).ok
         assert not any(each["event"] == "request" for each in bearer.said())
-        assert "pub.test" in site.firewall.call("agent", "run", "--name", "pub.test", "IMAGE").expect(6).err
+        again = site.firewall.call("agent", "run", "--hostname", "pub.test", site.peers.image, "/peer", "wait")
+        assert "it is called pub.test" in again.expect(6).err
     finally:
         bearer.remove()
     until(lambda: site.agent.get("https://pub.test/", *way).ok, 20)

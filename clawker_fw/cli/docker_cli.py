@@ -1,0 +1,146 @@
+"""The docker CLI as a child of this process, with which it shares the terminal and signals.
+
+`docker run` can't be stopped between creating a container and starting it, so this is `docker create`, and later
+`docker start`. Where these differ from `docker run` (docker/cli, cli/command/container: `run.go`, and `create.go`
+and `start.go`), the difference is made up for here.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from types import FrameType, TracebackType
+from typing import Self
+
+from clawker_fw.agents.docker_options import RunWords
+from clawker_fw.errors import EngineError
+
+FAILED = 1
+"""What `docker create` and `docker start` exit with when they fail, whatever the reason is."""
+
+RUN_FAILED = 125
+"""What `docker run` exits with when it is docker that fails."""
+
+_ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+_PASSED_ON = (*sorted(_ENDING), signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+
+_ID = re.compile("[0-9a-f]{64}")
+
+
+class DockerCli:
+    """The docker CLI. Within the context, signals are for its running command, and end nothing else."""
+
+    def __init__(self, program: str, place: Sequence[str]) -> None:
+        """Use a program. `place` are the options that name the engine."""
+        self._command = [program, *place]
+        self._before: dict[signal.Signals, object] = {}
+        self._pass_on: Callable[[int], object] | None = None
+        self._waiting: list[int] = []
+        self.stopped = False
+        """Whether a signal has come that ends programs."""
+
+    def go_on(self) -> None:
+        """Go on, unless a signal has come that ends programs.
+
+        Raises:
+            KeyboardInterrupt: when one has.
+        """
+        if self.stopped:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> Self:
+        """Take the signals that this process does not ignore."""
+        for each in _PASSED_ON:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                self._before[each] = signal.signal(each, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back."""
+        for each, handler in self._before.items():
+            signal.signal(each, handler)  # type: ignore[arg-type]  # what `signal.signal` has returned
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.stopped = self.stopped or number in _ENDING
+        if self._pass_on:
+            self._pass_on(number)
+        else:
+            self._waiting.append(number)
+
+    def create(self, words: Sequence[str]) -> str | int:
+        """Create a container with the words after `docker create`.
+
+        Returns its id; or docker's exit code, as that of `docker run`, if there is no container.
+        """
+        child = self._begin("create", *words, stdout=subprocess.PIPE)
+        out = self._to_end(child, child.send_signal)
+        told = out.split()
+        if child.returncode == 0 and told and _ID.fullmatch(told[-1]):
+            return told[-1]
+        if out:
+            os.write(1, out.encode())
+        return RUN_FAILED if child.returncode == FAILED else _exit_code(child)
+
+    def start(self, container: str, wanted: RunWords) -> int:
+        """Start a container and attach to it, until it ends, or at once if it is detached.
+
+        Returns docker's exit code. `docker start` passes no signals on to a container with a terminal, and newer
+        versions (28) end at a signal while the container runs on, so they are sent by `docker kill`. It always
+        attaches both outputs: what is not wanted of them goes nowhere.
+        """
+        attached = wanted.attached
+        options = [f"--detach-keys={wanted.detach_keys}"] if wanted.detach_keys and attached else []
+        options += ["--attach"] if attached else []
+        options += ["--interactive"] if "stdin" in attached else []
+        if attached == {"stdin"}:
+            os.write(1, f"{container}\n".encode())
+        nowhere = {each: subprocess.DEVNULL for each in ("stdout", "stderr") if attached and each not in attached}
+        child = self._begin("start", *options, container, **nowhere)
+
+        def pass_on(number: int) -> None:
+            name = signal.Signals(number).name
+            if number == signal.SIGWINCH:
+                child.send_signal(number)
+            elif self._quietly("kill", f"--signal={name}", container, stderr=subprocess.DEVNULL).returncode:
+                child.send_signal(number)  # the container does not run yet
+
+        self._to_end(child, pass_on)
+        return _exit_code(child)
+
+    def _begin(self, *words: str, **streams: int) -> "subprocess.Popen[str]":
+        """Start a command. In a session of its own, it gets no signals of the terminal, and can still use it."""
+        return subprocess.Popen([*self._command, *words], text=True, start_new_session=True, **streams)  # type: ignore[call-overload,no-any-return]
+
+    def _to_end(self, child: "subprocess.Popen[str]", pass_on: Callable[[int], object]) -> str:
+        """Wait for a command, to which signals are passed on, also those that have come meanwhile."""
+        self._pass_on = pass_on
+        try:
+            while self._waiting:
+                pass_on(self._waiting.pop())
+            return child.communicate()[0] or ""
+        finally:
+            self._pass_on = None
+
+    def remove(self, container: str) -> None:
+        """Remove a container with its anonymous volumes, whatever signals come.
+
+        Raises:
+            EngineError: when it can't be removed.
+        """
+        done = self._quietly("rm", "--force", "--volumes", container)
+        if done.returncode:
+            raise EngineError("engine-error", f"docker could not remove the container {container}.")
+
+    def _quietly(self, *words: str, stderr: int | None = None) -> "subprocess.CompletedProcess[bytes]":
+        """Run a command that no terminal can interrupt, and that prints nothing but errors."""
+        command = [*self._command, *words]
+        return subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True, check=False
+        )
+
+
+def _exit_code(child: "subprocess.Popen[str]") -> int:
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
