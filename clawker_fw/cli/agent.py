@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading, with_sources
+from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import EngineError
 from clawker_fw.report import log, terminal
@@ -40,9 +40,9 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     with reading(context.obj) as (_, seen):
         attached = _attachment(seen)
         if format_ is Format.JSON:
-            from clawker_fw.report import documents
+            from clawker_fw.report.documents.flags import FlagsDocument
 
-            print_json(with_sources(documents.attachment_document(attached, seen.desired, seen.diff), seen))
+            print_json(FlagsDocument.of(seen, attached))
         else:
             terminal.answer(" ".join(attached.flags))
 

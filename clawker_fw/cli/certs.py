@@ -162,7 +162,9 @@ def _answer(answer: "CertificatesAnswer", format_: Format, sentence: str) -> Non
     from clawker_fw.report import certs as report
 
     if format_ is Format.JSON:
-        print_json(report.document(answer))
+        from clawker_fw.report.documents.certs import CertsDocument
+
+        print_json(CertsDocument.of(answer))
         return
     if answer.rows:
         from clawker_fw.report import text

@@ -4,7 +4,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clawker_fw.cli import given
 from clawker_fw.cli.parameters import Options
@@ -77,16 +77,8 @@ def _comparing(
         yield engine, read, pipeline.compare(engine, read(), observation)
 
 
-def with_sources(document: dict[str, Any], seen: "Comparison") -> dict[str, Any]:
-    """Return an answer with the settings and the engine that it is about."""
-    from clawker_fw.report import sources
+def print_json(document: object, *, indent: int | None = 2) -> None:
+    """Print an answer in JSON, or without an indent a line of one."""
+    from clawker_fw.report import documents
 
-    where = sources.document(seen.blueprint, seen.observed)
-    return {**document, **where, "engine": {**document.get("engine", {}), **where["engine"]}}
-
-
-def print_json(document: dict[str, Any]) -> None:
-    """Print a JSON answer."""
-    import json
-
-    terminal.answer(json.dumps(document, indent=2))
+    terminal.answer(documents.text(document, indent=indent))

@@ -25,7 +25,9 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     given.warn_of_project(chosen, loaded)
     values = report.values(loaded, _options(chosen))
     if format_ is Format.JSON:
-        print_json(report.document(loaded, given.named_by(chosen, loaded), values))
+        from clawker_fw.report.documents.config import ConfigDocument
+
+        print_json(ConfigDocument.of(loaded, given.named_by(chosen, loaded), values))
     else:
         from clawker_fw.report import text
 

@@ -27,7 +27,9 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
         require_serving(seen.desired.project, seen.observed, seen.diff)
         results = perform(engine, seen)
         if format_ is Format.JSON:
-            print_json(report.document(seen.desired.project, results))
+            from clawker_fw.report.documents.checks import ConformanceDocument
+
+            print_json(ConformanceDocument.of(seen.desired.project, results))
         else:
             from clawker_fw.report import text
 

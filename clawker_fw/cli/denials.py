@@ -105,7 +105,9 @@ def denials(
     if as_rules:
         terminal.answer(report.rules_text(told.targets()))
     elif format_ is Format.JSON:
-        print_json(report.denials_document(told))
+        from clawker_fw.report.documents.denials import DenialsDocument
+
+        print_json(DenialsDocument.of(told))
     else:
         text.console().print(report.denials_report(told))
 
@@ -165,21 +167,21 @@ def _follow(
     engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", telling: Telling
 ) -> None:
     """Print each refusal when it happens. When a sibling is replaced, the new one is followed."""
-    import json
-
     from clawker_fw.denials import reading
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Following, Missed
     from clawker_fw.errors import RefusedError
     from clawker_fw.report import denials as report
-    from clawker_fw.report import terminal, text
+    from clawker_fw.report import text
 
     console, known, looked = text.console(), {*found.agents, *found.own}, time.monotonic()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted in Following(engine, chosen.project, found):
             if isinstance(counted, Missed):
                 if telling.format_ is Format.JSON:
-                    terminal.answer(json.dumps({"gap": report.gap_document(counted.sibling, counted.gap)}))
+                    from clawker_fw.report.documents.denials import GapLine
+
+                    print_json(GapLine.of(counted), indent=None)
                 else:
                     console.print(report.gap_text(counted.sibling, counted.gap), style="dim")
                 continue
@@ -194,7 +196,9 @@ def _follow(
                 continue
             told = denial(counted, name, telling.names, telling.adviser)
             if telling.format_ is Format.JSON:
-                terminal.answer(json.dumps(report.denial_document(told)))
+                from clawker_fw.report.documents.denials import DenialDocument
+
+                print_json(DenialDocument.of(told), indent=None)
             else:
                 for line in report.denial_lines(told):
                     console.print(line)

@@ -32,7 +32,9 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     from clawker_fw.report import diagnosis
 
     if format_ is Format.JSON:
-        print_json(diagnosis.document(checks))
+        from clawker_fw.report.documents.checks import DoctorDocument
+
+        print_json(DoctorDocument.of(checks))
     else:
         from clawker_fw.report import text
 

@@ -65,7 +65,9 @@ def explain(
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:
-        print_json(report.explanation_document(answer))
+        from clawker_fw.report.documents.explain import ExplainDocument
+
+        print_json(ExplainDocument.of(answer))
     else:
         from clawker_fw.report import text
 

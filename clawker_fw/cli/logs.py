@@ -12,6 +12,7 @@ import typer
 
 from clawker_fw.cli import completion
 from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.report import terminal
@@ -138,8 +139,8 @@ def _print(name: str, line: str, format_: Format) -> None:
     time, _, words = line.partition(" ")
     short = f"{time[:_MILLISECONDS]}Z" if time.endswith("Z") else time
     if format_ is Format.JSON:
-        import json
+        from clawker_fw.report.documents.logs import LogLine
 
-        terminal.answer(json.dumps({"time": time, "container": name, "line": words}))
+        print_json(LogLine(time, name, words), indent=None)
     else:
         terminal.answer(f"{short}  {name}  {words}")

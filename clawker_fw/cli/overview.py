@@ -42,7 +42,9 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
         release = Release.installed(digests)
         found = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
-        print_json(overview.document(found, engine.facts()))
+        from clawker_fw.report.documents.ps import PsDocument
+
+        print_json(PsDocument.of(found, engine.facts()))
     elif found:
         from clawker_fw.report import text
 
@@ -65,7 +67,7 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     made_from = next(iter(origins.recorded(observed)), None)
     if made_from is None or made_from.host != os.uname().nodename or not made_from.path:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
-        return overview.Stack.of(status.without_settings(observed, project, elsewhere), "")
+        return overview.Stack.of(status.without_settings(observed, project, elsewhere), None)
     own = replace(chosen, config=Path(made_from.path), named_project=project)
     try:
         seen = pipeline.compare(engine, given.blueprint(own, given.load(own), release, engine.facts()))

@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputErro
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
+    from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.rules.importing import Imported
     from clawker_fw.settings.edit.edits import Addition
     from clawker_fw.settings.edit.rules_file import Decide, Edited
@@ -87,7 +88,9 @@ def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -
     from clawker_fw.report import rules
 
     if format_ is Format.JSON:
-        print_json(rules.list_document(loaded, given.named_by(context.obj, loaded), now))
+        from clawker_fw.report.documents.rules import RulesListDocument
+
+        print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now))
     elif loaded.rules.rules:
         from clawker_fw.report import text
 
@@ -116,7 +119,9 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     remarks = review(loaded.rules, time.time())
     if format_ is Format.JSON:
-        print_json(rules.check_document(loaded, given.named_by(context.obj, loaded), remarks))
+        from clawker_fw.report.documents.rules import RulesCheckDocument
+
+        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks))
         return
     terminal.answer(f"valid  {rules.summary(loaded)}")
     for each in remarks:
@@ -304,11 +309,13 @@ def _loaded(chosen: Options) -> "Loaded":
 
 
 def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
-    from clawker_fw.report import rules
-
     if format_ is Format.JSON:
-        print_json(rules.refused_document(imported))
+        from clawker_fw.report.documents.rules import RulesEditDocument
+
+        print_json(RulesEditDocument.refused(imported))
     else:
+        from clawker_fw.report import rules
+
         for line in rules.import_lines(imported):
             terminal.answer(line)
 
@@ -332,33 +339,32 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     applying = done.changed and not orders.dry_run and not orders.no_reload
     if not applying:
         given.warn_of_rules(remarks)  # otherwise they are told with all others
-    document = rules.edit_document(
-        done, given.named_by(chosen, done.after), remarks, orders.imported, dry_run=orders.dry_run
-    )
     if orders.format_ is Format.TEXT:
         for line in (*rules.import_lines(orders.imported or ()), *rules.edit_lines(done.results)):
             terminal.answer(line)
         if orders.dry_run and done.changed:
             terminal.answer(f"Nothing was written. {done.path} would be changed:")
             terminal.answer(rules.edit_diff(done))
-    if applying:
-        _apply(chosen, done, document, orders)
-    elif orders.format_ is Format.JSON:
-        print_json({**document, "reload": None})
+    reloaded: list[RunDocument] = []  # if it succeeds, its answer
+    try:
+        if applying:
+            _apply(chosen, done, orders, reloaded.append)
+    finally:
+        if orders.format_ is Format.JSON:
+            from clawker_fw.report.documents.rules import RulesEditDocument
+
+            named_by, dry_run = given.named_by(chosen, done.after), orders.dry_run
+            print_json(RulesEditDocument.of(done, named_by, remarks, orders.imported, *reloaded, dry_run=dry_run))
     if orders.dry_run and done.changed:
         raise typer.Exit(ExitCode.DRIFT)
 
 
-def _apply(chosen: Options, done: "Edited", document: dict[str, Any], orders: _Orders) -> None:
+def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[RunDocument], None]") -> None:
     """Apply the edited settings. When that fails, the edit stays, and the error says so."""
-    reloaded: list[dict[str, Any]] = []
     try:
-        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=reloaded.append)
+        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=answer)
     except OutputError:
         raise
     except FirewallError as error:
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
         raise
-    finally:
-        if orders.format_ is Format.JSON:
-            print_json({**document, "reload": reloaded[0] if reloaded else None})

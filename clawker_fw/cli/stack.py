@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading, with_sources, writing
+from clawker_fw.cli.comparing import print_json, reading, writing
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.reconcile.summary import Summary
-    from clawker_fw.report.documents import Left
+    from clawker_fw.report.documents.run import RunDocument
+    from clawker_fw.report.facts import Left
     from clawker_fw.report.log import StepRecords
     from clawker_fw.report.text import StepDisplay
 
@@ -128,19 +129,9 @@ def drift(
         judged = None if agents is Agents.IGNORE else seen.agents
         found = seen.diff.verdict if judged is None else seen.verdict
         if format_ is Format.JSON:
-            from clawker_fw.report import documents
+            from clawker_fw.report.documents.drift import DriftDocument
 
-            document = documents.drift_document(
-                seen.diff,
-                said,
-                seen.failed_attempt,
-                seen.rule_changes,
-                verdict=found,
-                agents=judged,
-                busy=seen.busy,
-                warnings=seen.advice,
-            )
-            print_json(with_sources(document, seen))
+            print_json(DriftDocument.of(seen, said, found, judged))
         else:
             print_notices(seen.busy, seen.advice)
             _print_difference(seen, said, files=diff)
@@ -181,7 +172,7 @@ def apply_settings(
     adopt: bool = False,
     drain_timeout: float | None = None,
     files: bool = False,
-    answer: Callable[[dict[str, Any]], None] = print_json,
+    answer: "Callable[[RunDocument], None]" = print_json,
 ) -> None:
     """Apply the settings to the running stack. `answer` prints the answer in JSON."""
     with writing(chosen, quick=True) as (engine, read, seen):
@@ -230,11 +221,13 @@ def down(
     if everything:
         names.forget()
         digests.forget()
-    from clawker_fw.report import documents
+    from clawker_fw.report.facts import Left
 
-    left = documents.Left(images, digests.path if digests.path.exists() else None)
+    left = Left(images, digests.path if digests.path.exists() else None)
     if format_ is Format.JSON:
-        print_json(documents.down_document(chosen.project, performed, left))
+        from clawker_fw.report.documents.run import DownDocument
+
+        print_json(DownDocument.of(chosen.project, performed, left))
     else:
         terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
         _print_left(left)
@@ -307,10 +300,9 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if format_ is Format.JSON:
-        from clawker_fw.report import documents
+        from clawker_fw.report.documents.run import RunDocument
 
-        document = documents.plan_document(seen.diff, said, steps, seen.advice, rules=seen.rule_changes)
-        print_json(with_sources(document, seen))
+        print_json(RunDocument.planned(seen, said, steps))
     else:
         print_notices(seen.busy, seen.advice)
         _print_difference(seen, said, files=files)
@@ -333,7 +325,7 @@ def _converge(
     lock_wait: float,
     format_: Format,
     files: bool,
-    answer: Callable[[dict[str, Any]], None] = print_json,
+    answer: "Callable[[RunDocument], None]" = print_json,
 ) -> None:
     """Report the differences, close them, and print the proof. `answer` prints the answer in JSON."""
     from clawker_fw.reconcile import converge, pipeline
@@ -341,7 +333,7 @@ def _converge(
     converge.require_settings(seen, options)
     given.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
-    before, changes = seen.diff, seen.rule_changes
+    before = seen
     performed: list[Progress] = []
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
@@ -352,20 +344,13 @@ def _converge(
             _step_output(chosen, files=files) as output,
             _run_context(output, lock_wait, performed) as run_context,
         ):
-            output.difference(before, said)
+            output.difference(before.diff, said)
             seen = converge.converge(engine, read, options, run_context, seen)
         further = _tried(engine, seen, performed)
     if format_ is Format.JSON:
-        from clawker_fw.report import documents
+        from clawker_fw.report.documents.run import RunDocument
 
-        answer(
-            with_sources(
-                documents.run_document(
-                    before, said, performed, seen.diff, (*seen.advice, *further), rules=changes
-                ),
-                seen,
-            )
-        )
+        answer(RunDocument.performed(before, said, performed, seen, (*seen.advice, *further)))
     else:
         print_notices(None, (*seen.advice, *further))
         words = "applied and proven" if performed else "nothing to do"

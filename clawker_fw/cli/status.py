@@ -54,9 +54,9 @@ def status(
         return
     found = _found(chosen)
     if format_ is Format.JSON:
-        from clawker_fw.report.status import document
+        from clawker_fw.report.documents.status import StatusDocument
 
-        print_json(document(found))
+        print_json(StatusDocument.of(found))
     else:
         from clawker_fw.report import text
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from pydantic import PositiveInt
+
 from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Refusals
@@ -56,11 +58,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """Refusals that were never written down: how many, of which address, and of the agent that had it, or ""."""
+    """Refusals that were never written down."""
 
+    agent: str | None
+    """The agent's name; null if nobody knows who had the address."""
     address: str
-    agent: str
-    times: int
+    """The address to which it was refused."""
+    times: PositiveInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
         if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
-            suppressed.append(Suppressed(address, name, times))
+            suppressed.append(Suppressed(name or None, address, times))
     return DenialsAnswer(
         tuple(denial(each, name, agents, adviser) for each, name in chosen),
         found - len(chosen),

@@ -42,17 +42,18 @@ class CheckHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name, the result, what was seen, and what to do if it is not well."""
+    """One check: its name, the result, and what was seen."""
 
     name: str
     health: CheckHealth
     seen: str
-    advice: str = ""
+    advice: str | None = None
+    """What to do about it."""
 
 
 def failed(name: str, error: FirewallError) -> Check:
     """Return the check that ended with an error."""
-    return Check(name, CheckHealth.FAILED, error.in_one_line, error.hint)
+    return Check(name, CheckHealth.FAILED, error.in_one_line, error.hint or None)
 
 
 def permissions(files: Sequence[Path]) -> Check:

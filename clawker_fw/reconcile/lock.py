@@ -71,12 +71,14 @@ _SILENCE = f"{labels.PREFIX}lock.lease"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The holder of a lock, according to its labels. `since` is RFC 3339, and `process` an id on `host`."""
+    """The holder of a lock, according to its labels."""
 
     host: str
     user: str
     process: str
+    """The process id, on the host."""
     since: str
+    """RFC 3339, UTC."""
     command: str
 
 

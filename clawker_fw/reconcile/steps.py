@@ -48,7 +48,7 @@ class ProvideImage:
         return Told(
             f"{verb}-image",
             f"{verb} image {self.reference}",
-            {"sibling": self.sibling.value, "image": self.reference},
+            {"sibling": self.sibling, "image": self.reference},
         )
 
 
@@ -149,7 +149,7 @@ class Create:
         return Told(
             "create",
             f"create and start {self.spec.name}",
-            {"sibling": self.sibling.value, "container": self.spec.name},
+            {"sibling": self.sibling, "container": self.spec.name},
         )
 
 
@@ -176,7 +176,7 @@ class Verify:
             "verify",
             f"verify {self.container} serves version {version_of(self.live)}",
             {
-                "sibling": self.sibling.value,
+                "sibling": self.sibling,
                 "container": self.container,
                 "live": {name: f"sha256:{digest}" for name, digest in self.live.items()},
             },
@@ -195,7 +195,7 @@ class Commit:
     @property
     def told(self) -> Told:
         """See `Told`."""
-        return Told("commit", f"commit hot files to {self.sibling}", {"sibling": self.sibling.value})
+        return Told("commit", f"commit hot files to {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class ClaimAddress:
         return Told(
             "claim",
             announcing if self.seconds else "take the service address",
-            {"sibling": Sibling.COREDNS.value, "seconds": self.seconds},
+            {"sibling": Sibling.COREDNS, "seconds": self.seconds},
         )
 
 
@@ -226,7 +226,7 @@ class ReleaseAddress:
     @property
     def told(self) -> Told:
         """See `Told`."""
-        return Told("release", "release the service address", {"sibling": Sibling.COREDNS.value})
+        return Told("release", "release the service address", {"sibling": Sibling.COREDNS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class Start:
     @property
     def told(self) -> Told:
         """See `Told`."""
-        return Told("start", f"start {self.sibling}", {"sibling": self.sibling.value})
+        return Told("start", f"start {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +299,7 @@ class Stop:
     @property
     def told(self) -> Told:
         """See `Told`."""
-        return Told("stop", f"stop {self.name}", {"sibling": self.sibling.value})
+        return Told("stop", f"stop {self.name}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +313,7 @@ class Unpause:
     @property
     def told(self) -> Told:
         """See `Told`."""
-        return Told("unpause", f"unpause {self.sibling}", {"sibling": self.sibling.value})
+        return Told("unpause", f"unpause {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ class Reattach:
             "reattach",
             f"put {self.sibling} back on {' and '.join(name for name, _ in self.networks)}",
             {
-                "sibling": self.sibling.value,
+                "sibling": self.sibling,
                 "networks": [name for name, _ in self.networks],
             },
         )
@@ -353,7 +353,7 @@ class Rename:
     def told(self) -> Told:
         """See `Told`."""
         return Told(
-            "rename", f"name {self.sibling} {self.name}", {"sibling": self.sibling.value, "container": self.name}
+            "rename", f"name {self.sibling} {self.name}", {"sibling": self.sibling, "container": self.name}
         )
 
 

@@ -1,15 +1,13 @@
-"""The answers of `clawker-fw certs`: for people, and as JSON documents. No key is ever in them."""
+"""The answers of `clawker-fw certs`, for people. No key is ever in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from clawker_fw.certificates.x509 import Certificate, Use, certificate, moment
 from clawker_fw.model import Observed
-from clawker_fw.report.documents import SCHEMA
 from clawker_fw.stack.telemetry import certificates, is_live
 
-_COLLECTOR = "collector"
+COLLECTOR = "collector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
             said_of_it = Certificate(
                 shown.subject, Use.SERVER, shown.names, shown.begins, shown.ends, shown.fingerprint
             )
-            found[_COLLECTOR] = {shown.fingerprint: said_of_it}
+            found[COLLECTOR] = {shown.fingerprint: said_of_it}
     return found
 
 
@@ -84,35 +82,6 @@ def _read(pem: bytes) -> Certificate | None:
         return certificate(pem)
     except ValueError:
         return None
-
-
-def document(answer: CertificatesAnswer) -> dict[str, Any]:
-    """Return the answer as JSON."""
-    return {
-        "schema": SCHEMA,
-        "project": answer.project,
-        "endpoint": answer.endpoint,
-        "ready": answer.ready,
-        "reason": answer.reason or None,
-        "due": list(answer.due),
-        "certificates": [_row(each) for each in answer.rows],
-    }
-
-
-def _row(row: Row) -> dict[str, Any]:
-    said = row.said
-    return {
-        "name": row.name,
-        "path": row.path,
-        "subject": said.subject if said else None,
-        "use": said.use.value if said else None,
-        "names": list(said.names) if said else [],
-        "begins": moment(said.begins) if said else None,
-        "expires": moment(said.ends) if said else None,
-        "renewed": moment(said.renewed_at) if said else None,
-        "sha256": said.fingerprint if said else None,
-        "live": list(row.live),
-    }
 
 
 def table(answer: CertificatesAnswer) -> tuple[list[str], list[list[str]]]:

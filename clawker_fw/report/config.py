@@ -1,4 +1,4 @@
-"""The answer of `config`: every setting, its value, and where it comes from."""
+"""The answer of `config` for people: every setting, its value, and where it comes from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 from clawker_fw.settings.find import DEFAULT_PROJECT
@@ -27,15 +26,14 @@ class ValueSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A setting. `place` is the file and line, the variable or the option; empty for a default.
-
-    `value` is representable in JSON; null means that the default is chosen when the stack is made.
-    """
+    """A setting."""
 
     key: str
     value: Any
+    """Null if it is chosen when the stack is made."""
     origin: ValueSource
-    place: str
+    place: str | None
+    """The file and line, the variable, or the option."""
 
 
 def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
@@ -57,25 +55,10 @@ def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[
         return Value(key, chosen, ValueSource.OPTION if place.startswith("-") else ValueSource.ENVIRONMENT, place)
     place = loaded.places.get(key, "")
     if not place:
-        return Value(key, DEFAULT_PROJECT if key == "project" else value, ValueSource.DEFAULT, "")
+        return Value(key, DEFAULT_PROJECT if key == "project" else value, ValueSource.DEFAULT, None)
     return Value(
         key, value, ValueSource.ENVIRONMENT if place.startswith(ENVIRONMENT_PREFIX) else ValueSource.FILE, place
     )
-
-
-def document(loaded: Loaded, named_by: str, found: Sequence[Value]) -> dict[str, Any]:
-    """Return the answer as JSON."""
-    return {
-        "schema": SCHEMA,
-        "path": str(loaded.source) if loaded.source else None,
-        "source": named_by,
-        "files": [str(path) for path in loaded.files],
-        "rules": len(loaded.rules.rules),
-        "settings": [
-            {"key": each.key, "value": each.value, "origin": each.origin.value, "place": each.place or None}
-            for each in found
-        ],
-    }
 
 
 def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableType:

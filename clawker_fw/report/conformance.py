@@ -1,13 +1,11 @@
-"""The answer of `conformance`: what held, for people and as a JSON document."""
+"""The answer of `conformance` for people: what held."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.inspect.conformance.run import CaseResult
-from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 
@@ -17,26 +15,6 @@ _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 def held(results: Sequence[CaseResult]) -> bool:
     """Whether everything ended as it must."""
     return all(each.held for each in results)
-
-
-def document(project: str, results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Return the answer as JSON."""
-    return {
-        "schema": SCHEMA,
-        "project": project,
-        "held": held(results),
-        "attempts": [
-            {
-                "id": each.attempt.id,
-                "what": each.attempt.what,
-                "control": each.attempt.control,
-                "outcome": each.outcome,
-                "expected": sorted(each.attempt.holds),
-                "held": each.held,
-            }
-            for each in results
-        ],
-    }
 
 
 def report(project: str, results: Sequence[CaseResult]) -> RenderableType:

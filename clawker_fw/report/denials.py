@@ -1,9 +1,8 @@
-"""The answer of `denials`, for people and for programs."""
+"""The answer of `denials` for people."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,7 +12,6 @@ from clawker_fw.denials.refusal import Refusal
 from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
 from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
-from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
@@ -21,6 +19,7 @@ from clawker_fw.rules.target import Target
 from clawker_fw.rules.yaml_text import yaml_text
 
 _INDENT = " " * 2
+_FAILURES = {each for each in Reason if each.failed}
 
 
 def denials_report(answer: DenialsAnswer) -> RenderableType:
@@ -62,7 +61,7 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
     decided = f" by `{denial.advice.rule}`" if denial.advice.rule and refusal.reason == Reason.DENIED else ""
     place = f" ({denial.advice.rule.place})" if decided and denial.advice.rule and denial.advice.rule.place else ""
     why = f"{refusal.sibling}: {denial.advice.message}{decided}{place} ({refusal.reason})"
-    yield Text.assemble(_INDENT, (visible(why), "yellow" if _failed(refusal) else "red"))
+    yield Text.assemble(_INDENT, (visible(why), "yellow" if is_failure(refusal) else "red"))
     if denial.advice.remedy.text:
         yield Text.assemble(_INDENT, visible(denial.advice.remedy.text))
 
@@ -75,25 +74,9 @@ def _asked(denial: Denial) -> str:
     return f"{refusal.protocol} {name}:{refusal.port} {counted.request}".strip()
 
 
-def _failed(refusal: Refusal) -> bool:
-    return refusal.reason in {each for each in Reason if each.failed}
-
-
-def denials_document(answer: DenialsAnswer) -> dict[str, Any]:
-    """Return the answer of `denials`."""
-    return {
-        "schema": SCHEMA,
-        "denials": [denial_document(each) for each in answer.denials],
-        "left_out": answer.left_out,
-        "more": answer.more,
-        "suppressed": [
-            {"agent": each.agent or None, "address": each.address, "times": each.times}
-            for each in answer.suppressed
-        ],
-        "unattributed": answer.unattributed,
-        "tried": answer.tried,
-        "gaps": [gap_document(*each) for each in answer.gaps],
-    }
+def is_failure(refusal: Refusal) -> bool:
+    """Whether a rule allows what was refused, and it failed elsewhere: this is no denial."""
+    return refusal.reason in _FAILURES
 
 
 def gap_text(sibling: Sibling, gap: Gap) -> str:
@@ -106,38 +89,6 @@ def gap_text(sibling: Sibling, gap: Gap) -> str:
     return (
         f"{when}, refusals of {sibling} may be missing: the engine could not write its whole log (a full disk?)."
     )
-
-
-def gap_document(sibling: Sibling, gap: Gap) -> dict[str, str | None]:
-    """Return a gap in a sibling's log."""
-    return {"sibling": sibling.value, "since": gap.since, "until": gap.until or None}
-
-
-def denial_document(denial: Denial) -> dict[str, Any]:
-    """Return one refusal."""
-    counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
-    method, _, path = counted.request.partition(" ")
-    return {
-        "last": counted.last,
-        "times": counted.times,
-        "agent": denial.agent or None,
-        "address": refusal.agent,
-        "sibling": refusal.sibling.value,
-        "protocol": refusal.protocol,
-        "name": refusal.name or None,
-        "port": refusal.port,
-        "tried": refusal.tried or None,
-        "types": sorted(counted.types),
-        "method": method or None,
-        "path": path or None,
-        "upstream": counted.upstream or None,
-        "reason": refusal.reason,
-        "failed": _failed(refusal),
-        "message": advice.message,
-        "allowed": advice.allowed,
-        "rule": {"text": str(advice.rule), "place": advice.rule.place} if advice.rule else None,
-        "remedy": {"text": advice.remedy.text or None, "command": advice.remedy.command or None},
-    }
 
 
 def rules_text(targets: Iterable[Target]) -> str:

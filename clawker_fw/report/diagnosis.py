@@ -1,15 +1,13 @@
-"""The answer of `doctor`: each check with what to do, for people and as a JSON document."""
+"""The answer of `doctor` for people: each check with what to do."""
 
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from clawker_fw.inspect.diagnosis import Check, CheckHealth
-from clawker_fw.report.documents import SCHEMA
 from clawker_fw.report.terminal import visible
 
 _STYLES = {
@@ -21,18 +19,6 @@ _STYLES = {
 _WIDEST = max(map(len, CheckHealth))
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 """Stands for the spaces of a command while lines are broken."""
-
-
-def document(checks: Sequence[Check]) -> dict[str, Any]:
-    """Return the answer as JSON."""
-    return {
-        "schema": SCHEMA,
-        "healthy": not any(each.health is CheckHealth.FAILED for each in checks),
-        "checks": [
-            {"name": each.name, "health": each.health.value, "seen": each.seen, "advice": each.advice or None}
-            for each in checks
-        ],
-    }
 
 
 class Report:

@@ -1,17 +1,15 @@
-"""The answer of `explain`, for people and for programs."""
+"""The answer of `explain` for people."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import Difference, Near
+from clawker_fw.inspect.explanation import Difference
 from clawker_fw.inspect.trial import UNCLEAR, Attempted
-from clawker_fw.report.documents import SCHEMA, live_rules
+from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
-from clawker_fw.rules import until
 from clawker_fw.rules.schema import Rule
 
 _DIFFERENCES = {
@@ -65,7 +63,7 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
         yield "to do", remedy.text
     if answer.unasked:
         yield "stack", f"Answered from the rules alone: {answer.unasked.rstrip('.')}."
-    if _other_rules(answer):
+    if other_rules(answer):
         yield "stack", "It serves other rules than the settings have. Apply them with `clawker-fw reload`."
     if answer.attempted:
         yield from _tried(answer, answer.attempted)
@@ -87,68 +85,7 @@ def _written(rule: Rule) -> str:
     return f"{rule}{place}, {rule.note}" if rule.note else f"{rule}{place}"
 
 
-def _other_rules(answer: ConnectionAnswer) -> bool | None:
+def other_rules(answer: ConnectionAnswer) -> bool | None:
     """Whether the stack serves other rules than the settings have; None if that is unknown."""
     live = live_rules(answer.observed) if answer.observed else None
     return None if live is None else live != answer.rules
-
-
-def explanation_document(answer: ConnectionAnswer) -> dict[str, Any]:
-    """Return the answer of `explain`."""
-    explained, attempted = answer.explanation, answer.attempted
-    found, remedy = explained.lookup, explained.remedy
-    return {
-        "schema": SCHEMA,
-        "allowed": explained.allowed,
-        "reason": explained.reason,
-        "message": explained.sentence or None,
-        "name": explained.target.name,
-        "protocol": explained.target.protocol.value,
-        "port": explained.target.port,
-        "rule": _rule(explained.rule) if explained.rule else None,
-        "near": [_near(each) for each in explained.near],
-        "remedy": {"text": remedy.text, "command": remedy.command or None} if remedy else None,
-        "addresses": None
-        if found is None
-        else [
-            {"address": each.address, "reachable": explained.kind not in each.closed} for each in found.addresses
-        ],
-        "lookup_error": (found.error or None) if found else None,
-        "unasked": answer.unasked or None,
-        "other_rules": _other_rules(answer),
-        "live": _live(answer, attempted) if attempted else None,
-    }
-
-
-def _rule(rule: Rule) -> dict[str, Any]:
-    return {
-        "text": str(rule),
-        "action": rule.action.value,
-        "allow_private": rule.allow_private,
-        "until": None if rule.until is None else until.written(rule.until),
-        "note": rule.note,
-        "place": rule.place,
-    }
-
-
-def _near(near: Near) -> dict[str, Any]:
-    return {"difference": near.difference.value, "rule": _rule(near.rule)}
-
-
-def _live(answer: ConnectionAnswer, attempted: Attempted) -> dict[str, Any]:
-    return {
-        "passed": attempted.passed,
-        "reason": attempted.reason,
-        "unclear": attempted.unclear,
-        "contradicts": answer.contradicted,
-        "steps": [
-            {
-                "step": each.name,
-                "ok": each.ok,
-                "seconds": round(each.seconds, 6),
-                "status": each.status or None,
-                "outcome": each.outcome,
-            }
-            for each in attempted.trial.steps
-        ],
-    }

@@ -1,16 +1,13 @@
-"""The answers of `clawker-fw rules`: for people, and as JSON documents."""
+"""The answers of `clawker-fw rules`, for people."""
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from enum import StrEnum
 
-from clawker_fw.report.documents import SCHEMA
 from clawker_fw.rules.importing import Imported
-from clawker_fw.rules.review import Remark
 from clawker_fw.rules.schema import Rule
-from clawker_fw.rules.until import written
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.load import Loaded
@@ -18,104 +15,18 @@ from clawker_fw.settings.load import Loaded
 _WIDEST = max(len(each) for each in EditOutcome)
 
 
-def list_document(loaded: Loaded, named_by: str, now: float) -> dict[str, Any]:
-    """Return the answer of `rules list`: `now` is in seconds since 1970, `named_by` is what chose the settings."""
-    return {**_about(loaded, named_by), "rules": [_rule(rule, now) for rule in loaded.rules.rules]}
+class ImportResult(StrEnum):
+    """What becomes of an entry of an imported file."""
 
-
-def _rule(rule: Rule, now: float) -> dict[str, Any]:
-    return {
-        "dst": rule.host or str(rule.destination),
-        "as": rule.destination.name if rule.host else None,
-        "proto": rule.protocol and rule.protocol.value,
-        "port": rule.written_port,
-        "action": rule.action.value,
-        "allow_private": rule.allow_private,
-        "until": None if rule.until is None else written(rule.until),
-        "ended": rule.until is not None and rule.until <= now,
-        "note": rule.note,
-        "place": rule.place,
-    }
-
-
-def check_document(loaded: Loaded, named_by: str, remarks: Sequence[Remark]) -> dict[str, Any]:
-    """Return the answer of `rules check`."""
-    files = [{"path": str(path), "rules": count} for path, count in counts(loaded).items()]
-    return {
-        **_about(loaded, named_by),
-        "rules": len(loaded.rules.rules),
-        "files": files,
-        "warnings": _warnings(remarks),
-    }
+    TAKEN = "taken"
+    DIFFERS = "differs"
+    LEFT_OUT = "left out"
 
 
 def counts(loaded: Loaded) -> dict[str, int]:
     """Return how many rules each file has, or the variable that they come from."""
     found = Counter(rule.place.partition(", line ")[0] for rule in loaded.rules.rules)
     return {**{str(path): found[str(path)] for path in loaded.paths}, **found}
-
-
-def edit_document(
-    done: Edited,
-    named_by: str,
-    remarks: Sequence[Remark],
-    imported: Sequence[Imported] | None,
-    *,
-    dry_run: bool,
-) -> dict[str, Any]:
-    """Return the answer of the verbs that edit, without that of the reload. `remarks` are those that are new."""
-    return {
-        **_about(done.after, named_by),
-        "changed": done.changed and not dry_run,
-        "dry_run": dry_run,
-        "imported": None if imported is None else _imported(imported),
-        "rules": [
-            {
-                "outcome": each.outcome.value,
-                "rule": each.rule,
-                "place": each.place or None,
-                "changes": list(each.changes),
-                "allowed_by": each.allowed_by or None,
-            }
-            for each in done.results
-        ],
-        "warnings": _warnings(remarks),
-    }
-
-
-def refused_document(imported: Sequence[Imported]) -> dict[str, Any]:
-    """Return the answer of `rules import` when nothing was imported, because something is left out."""
-    return {
-        "schema": SCHEMA,
-        "settings": None,
-        "changed": False,
-        "dry_run": False,
-        "imported": _imported(imported),
-        "rules": [],
-        "warnings": [],
-        "reload": None,
-    }
-
-
-def _imported(imported: Sequence[Imported]) -> list[dict[str, Any]]:
-    return [
-        {
-            "result": _result(each),
-            "entry": each.entry or str(each.rule),
-            "place": each.place,
-            "remarks": list(each.remarks),
-        }
-        for each in imported
-    ]
-
-
-def _about(loaded: Loaded, named_by: str) -> dict[str, Any]:
-    path = str(loaded.source.absolute()) if loaded.source else None
-    return {"schema": SCHEMA, "settings": {"path": path, "source": named_by}}
-
-
-def _warnings(remarks: Iterable[Remark]) -> list[dict[str, str]]:
-    return [{"code": each.code, "message": f"{each}."} for each in remarks]
 
 
 def rows(loaded: Loaded, now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -167,13 +78,14 @@ def import_lines(imported: Iterable[Imported]) -> Iterator[str]:
     """Yield a line for each entry of a file that is imported."""
     for each in imported:
         remarks = f": {'; '.join(each.remarks)}" if each.remarks else ""
-        yield f"{_result(each):<{_WIDEST}}  {each.entry or each.rule}  {each.place}{remarks}"
+        yield f"{import_result(each):<{_WIDEST}}  {each.entry or each.rule}  {each.place}{remarks}"
 
 
-def _result(imported: Imported) -> str:
+def import_result(imported: Imported) -> ImportResult:
+    """Return what becomes of an entry."""
     if imported.rule is None:
-        return "left out"
-    return "differs" if imported.remarks else "taken"
+        return ImportResult.LEFT_OUT
+    return ImportResult.DIFFERS if imported.remarks else ImportResult.TAKEN
 
 
 def counted_rules(number: int) -> str:

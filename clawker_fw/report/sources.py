@@ -1,38 +1,10 @@
 """What an answer is about: the settings file and the engine, who chose them, and who can write the settings."""
 
-from typing import Any
-
 from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.model import Observed
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.report.terminal import visible
-
-
-def document(blueprint: Blueprint, observed: Observed) -> dict[str, dict[str, Any]]:
-    """Return the `settings` and `engine` fields of every JSON answer."""
-    now = blueprint.origin
-    return {
-        "settings": {
-            "path": (now.path or None) if now else None,
-            "source": blueprint.named_by,
-            "made_from": _made_from(observed),
-            "open": [
-                {"container": each.container, "mount": each.source, "target": each.target, "file": each.file}
-                for each in exposures(observed, blueprint.files)
-            ],
-        },
-        "engine": {"endpoint": blueprint.engine.endpoint, "source": blueprint.engine.named_by},
-    }
-
-
-def unread(observed: Observed) -> dict[str, dict[str, Any]]:
-    """Return the same fields when the settings can't be used."""
-    found = {"path": None, "source": "unreadable", "made_from": _made_from(observed), "open": []}
-    return {
-        "settings": found,
-        "engine": {"endpoint": observed.engine.endpoint, "source": observed.engine.named_by},
-    }
 
 
 def unread_lines(observed: Observed) -> tuple[str, ...]:
@@ -42,13 +14,6 @@ def unread_lines(observed: Observed) -> tuple[str, ...]:
         f"Engine    {observed.engine.endpoint} ({observed.engine.named_by})",
         *(f"Made from {each}" for each in origins.recorded(observed)),
     )
-
-
-def _made_from(observed: Observed) -> list[dict[str, Any]]:
-    return [
-        {"path": each.path or None, "host": each.host, "project": each.project}
-        for each in origins.recorded(observed)
-    ]
 
 
 def lines(blueprint: Blueprint, observed: Observed) -> tuple[str, ...]:

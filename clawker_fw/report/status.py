@@ -1,4 +1,4 @@
-"""What `status` knows: as a value, and as its JSON answer. `status_text.py` has the text for people.
+"""What `status` knows.
 
 Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
 live, who the agents are.
@@ -8,9 +8,8 @@ import functools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.attachment import Attachment
@@ -21,17 +20,16 @@ from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import Summary
-from clawker_fw.report import documents, sources, summary
+from clawker_fw.report import facts, sources, summary
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import network_names
 
 MOST_REFUSALS = 5
 """How many of the last refusals are shown. `denials` has all."""
-
-_NO_LEFTOVERS: Mapping[str, list[str]] = {"containers": [], "images": [], "volumes": []}
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class Status:
     `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
     the seconds left of each. `unread` is why the settings can't be read: then there is no comparison.
     `said` is what the next run would mean, if anything but the rules differs; `summary` is all of it, for
-    programs. `refusals` are those of the last hour, the latest last. `sources` and `source_lines` say which
-    settings and which engine this is about.
+    programs. `refusals` are those of the last hour, the latest last. `blueprint` are the settings and the engine
+    that this is about, if there is a comparison.
     """
 
     project: str
@@ -51,22 +49,21 @@ class Status:
     verdicts: Mapping[Sibling, Verdict]
     attached: Attachment
     agents: tuple[Agent, ...]
+    leftovers: facts.Leftovers
     wanted: Rules | None = None
     ending: Sequence[tuple[str, float]] = ()
-    leftovers: Mapping[str, list[str]] = field(default_factory=lambda: _NO_LEFTOVERS)
     busy: Holder | None = None
     warnings: Sequence[Advice] = ()
     unread: SettingsError | None = None
     said: Sequence[str] = ()
     summary: Sequence[str] = ()
     refusals: Sequence[Counted] = ()
-    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    source_lines: Sequence[str] = ()
+    blueprint: Blueprint | None = None
 
     @property
     def live(self) -> Rules | None:
         """The rules that the siblings serve, or None if that is unknown."""
-        return documents.live_rules(self.observed)
+        return facts.live_rules(self.observed)
 
     @property
     def protocols(self) -> Mapping[str, int]:
@@ -110,9 +107,16 @@ class Status:
         return found
 
     @property
+    def source_lines(self) -> Sequence[str]:
+        """The lines about settings and engine."""
+        if self.blueprint is None:
+            return sources.unread_lines(self.observed)
+        return sources.lines(self.blueprint, self.observed)
+
+    @property
     def attachable(self) -> bool:
         """Whether agents can be attached: the stack is up, at the addresses that the settings ask for."""
-        return documents.attachable(self.observed) and self.attached.dns == judge.running_resolver(self.observed)
+        return facts.attachable(self.observed) and self.attached.dns == judge.running_resolver(self.observed)
 
 
 def of_comparison(seen: Comparison, now: float) -> Status:
@@ -127,13 +131,12 @@ def of_comparison(seen: Comparison, now: float) -> Status:
         agents=seen.agents,
         wanted=seen.desired.rules,
         ending=seen.blueprint.rules.ending(now),
-        leftovers=documents.leftovers(seen.observed, seen.desired),
+        leftovers=facts.leftovers(seen.observed, seen.desired),
         busy=seen.busy,
         warnings=seen.advice,
         said=_said(said),
         summary=summary.lines(said) if said else (),
-        sources=sources.document(seen.blueprint, seen.observed),
-        source_lines=sources.lines(seen.blueprint, seen.observed),
+        blueprint=seen.blueprint,
     )
 
 
@@ -157,70 +160,7 @@ def without_settings(observed: Observed, project: str, unread: SettingsError) ->
         verdicts=dict.fromkeys(Sibling, Verdict.UNKNOWN),
         attached=Attachment(network_names(project)[Role.AGENTS], resolver),
         agents=agents,
-        leftovers={
-            **_NO_LEFTOVERS,
-            "containers": documents.left_containers(observed),
-            "volumes": list(observed.orphans),
-        },
+        leftovers=facts.leftovers(observed, None),
         busy=at_work(observed.lock),
         unread=unread,
-        sources=sources.unread(observed),
-        source_lines=sources.unread_lines(observed),
     )
-
-
-def _refusal(counted: Counted, who: str) -> dict[str, Any]:
-    refusal = counted.refusal
-    return {
-        "agent": who or None,
-        "address": refusal.agent,
-        "last": counted.last,
-        "times": counted.times,
-        "sibling": refusal.sibling.value,
-        "protocol": refusal.protocol,
-        "name": refusal.name or None,
-        "port": refusal.port,
-        "reason": refusal.reason,
-    }
-
-
-def document(status: Status) -> dict[str, Any]:
-    """Return the answer of `status`. `agent` is null while the stack can't take agents."""
-    observed, live = status.observed, status.live
-    unread = status.unread
-    return {
-        "schema": documents.SCHEMA,
-        "verdict": status.verdict.value,
-        "summary": list(status.summary),
-        **documents.notices(status.busy, status.warnings),
-        "project": status.project,
-        "engine": {
-            "version": observed.engine.version,
-            "architecture": observed.engine.architecture,
-            **status.sources["engine"],
-        },
-        "settings": dict(status.sources["settings"]),
-        "agent": {
-            "network": status.attached.network,
-            "dns": status.attached.dns,
-            "attached": sorted(observed.attached.get(Role.AGENTS, ())),
-        }
-        if status.attachable
-        else None,
-        "agents": [
-            {**each, "refused": status.refused.get(each["address"] or "", 0)}
-            for each in documents.agents_document(status.agents)
-        ],
-        "refusals": [_refusal(each, status.whose(each)) for each in status.refusals[-MOST_REFUSALS:]],
-        "siblings": [
-            documents.sibling_status(sibling, observed, status.attached.network, status.verdicts[sibling])
-            for sibling in Sibling
-        ],
-        "rules": status.wanted.count if status.wanted else None,
-        "live_rules": None if live is None else live.count,
-        "live_protocols": dict(sorted(status.protocols.items())),
-        "ending": [{"rule": rule, "seconds": round(seconds)} for rule, seconds in status.ending],
-        "other_rules": None if live is None or status.wanted is None else live != status.wanted,
-        "leftovers": dict(status.leftovers),
-        "unread": {"code": unread.code, "message": unread.message} if unread else None,
-    }

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -12,7 +13,7 @@ from rich.text import Text
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
 from clawker_fw.report import verdict
-from clawker_fw.report.documents import limited, live_version, program_version
+from clawker_fw.report.facts import limited, live_version, program_version
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, console, counted, error_report, remaining, styled_verdict
@@ -34,7 +35,7 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
     engine = visible(f"{status.project} on engine {observed.engine.version}")
     left = [
         Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
-        for kind, names in status.leftovers.items()
+        for kind, names in asdict(status.leftovers).items()
         for name in names
     ]
     if observed.absent:

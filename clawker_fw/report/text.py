@@ -21,9 +21,7 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
-from clawker_fw.report.documents import (
-    unified_diff,
-)
+from clawker_fw.report.facts import unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.terminal import visible
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.cli import connection
+from clawker_fw.rules.schema import Protocol
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, Outcome
 
@@ -66,6 +67,17 @@ def test_rules_are_listed_without_an_engine(no_engine: Command, settings_file: P
     settings_file.write_text("rules: []")
     assert no_engine("rules", "list").out == "There are no rules: everything is denied.\n"
     assert no_engine("rules", "list", "--format", "json").valid("rules-list")["rules"] == []
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_the_published_schemas_know_every_protocol(
+    protocol: Protocol, command: Command, settings_file: Path
+) -> None:
+    """A rule of any protocol can be listed, and a connection of any can be explained."""
+    settings_file.write_text(f"rules: [{{dst: a.test, proto: {protocol}, port: 5000}}]")
+    (listed,) = command("rules", "list", "--format", "json").valid("rules-list")["rules"]
+    explained = command("explain", f"{protocol}://a.test:5000", "--format", "json").valid("explain")
+    assert listed["proto"] == explained["protocol"] == protocol
 
 
 def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: Path) -> None:

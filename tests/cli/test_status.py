@@ -14,6 +14,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from clawker_fw.report import status as statuses
 from clawker_fw.report import status_text
+from clawker_fw.report.documents.status import StatusDocument
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.memory.helper import service_address
@@ -174,8 +175,7 @@ def test_status_looks_at_each_agent_a_few_times_however_many_refusals_there_are(
         for address, name in what
     )
     status = replace(statuses.of_comparison(seen, 0), agents=Counting(agents), refusals=refusals)
-    document = statuses.document(status)
-    assert {each["refused"] for each in document["agents"]} == {100}
+    assert {each.refused for each in StatusDocument.of(status).agents} == {100}
     assert Counting.looks <= 10 * len(agents)
     status_text.status_report(status, 0, "", compose=False)
     assert Counting.looks <= 20 * len(agents)

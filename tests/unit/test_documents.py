@@ -33,7 +33,9 @@ from clawker_fw.reconcile.steps import (
     Verify,
     describe,
 )
-from clawker_fw.report.documents import Left, down_document
+from clawker_fw.report import documents
+from clawker_fw.report.documents.run import DownDocument
+from clawker_fw.report.facts import Left
 from devkit.stacks import CHECKOUT
 
 ENVOY = Sibling.ENVOY
@@ -81,10 +83,13 @@ def test_every_step_is_tried() -> None:
 @pytest.mark.parametrize("answer", ["run", "down"])
 def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object]) -> None:
     """A step has its kind, its subjects and a line for people, and is valid only with all required fields."""
-    (shown,) = down_document("x", [Progress(step, 1.0)], Left((), None))["steps"]
+    answered = DownDocument.of("x", [Progress(step, 1.0)], Left((), None))
+    (shown,) = json.loads(documents.text(answered))["steps"]
     assert shown == {**fields, "text": describe(step)}
     schema = json.loads((CHECKOUT / "docs" / "schemas" / f"{answer}.schema.json").read_text())
-    validator = jsonschema.Draft202012Validator(schema["$defs"]["step"])
+    validator = jsonschema.Draft202012Validator(
+        {**schema["properties"]["steps"]["items"], "$defs": schema["$defs"]}
+    )
     validator.validate(shown)
     for field in shown:
         assert not validator.is_valid({name: value for name, value in shown.items() if name != field})

@@ -13,7 +13,7 @@ from clawker_fw.reconcile.advice import advice
 from clawker_fw.reconcile.converge import RunContext, converge
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
-from clawker_fw.report.documents import live_rules
+from clawker_fw.report.facts import live_rules
 from clawker_fw.rules.until import written
 from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends, parts

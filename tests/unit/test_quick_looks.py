@@ -9,7 +9,7 @@ from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.report.documents import live_rules, live_version
+from clawker_fw.report.facts import live_rules, live_version
 from clawker_fw.stack.container import HELPER_PATH
 from clawker_fw.stack.release import Release
 from devkit import stacks

@@ -28,7 +28,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, ReleaseAddress
-from clawker_fw.report import documents
+from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -179,11 +179,10 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     failed = pipeline.compare(engine, wanted).failed_attempt
     assert failed
     assert (failed.code, failed.context[-1]) == ("replacement-not-ready", "log: the program's last words")
-    diff = pipeline.compare(engine, wanted).diff
-    document = documents.drift_document(
-        diff, None, failed, None, verdict=diff.verdict, agents=(), busy=None, warnings=()
-    )
-    assert document["failed_attempt"]["code"] == "replacement-not-ready"
+    seen = pipeline.compare(engine, wanted)
+    shown = DriftDocument.of(seen, None, seen.verdict, ()).failed_attempt
+    assert shown
+    assert shown.code == "replacement-not-ready"
 
     engine.heal()
     assert stacks.converged(engine, wanted).failed_attempt is None

@@ -21,6 +21,8 @@ from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
+from clawker_fw.report.documents.logs import LogLine
+from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -130,24 +132,18 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
             lambda: terminal.answer(said),
             lambda: terminal.answer_styled(verdict.line(Verdict.CURRENT, said)),
-            lambda: terminal.answer(
-                json.dumps(
-                    documents.drift_document(
-                        diff(said),
-                        summary(said),
-                        None,
-                        None,
-                        verdict=Verdict.DRIFTED,
-                        agents=(),
-                        busy=None,
-                        warnings=(),
-                    )
-                )
-            ),
+            lambda: terminal.answer(documents.text(SiblingFindings.both(diff(said))[0])),
             display,
             record,
         ):
             assert harmless(printed(show))
+
+
+@given(foreign)
+def test_json_stays_json(said: str) -> None:
+    """What a program reads is what was said, whatever had to be escaped."""
+    line = printed(lambda: terminal.answer(documents.text(LogLine("", said, f"{said}\x7f"), indent=None)))
+    assert json.loads(line) == {"time": "", "container": said, "line": f"{said}\x7f"}
 
 
 @given(foreign)

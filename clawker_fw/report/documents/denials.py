@@ -1,0 +1,165 @@
+"""The answer of `denials`, and with `--follow` its lines."""
+
+from dataclasses import dataclass
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
+from clawker_fw.denials.following import Missed
+from clawker_fw.denials.tally import Gap
+from clawker_fw.model import Sibling
+from clawker_fw.report.denials import is_failure
+from clawker_fw.report.documents import Document, Moment
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingRule:
+    """A rule that decides."""
+
+    text: str
+    """The rule in one line."""
+    place: str
+    """The file and line where it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenialRemedy:
+    """What would change a refusal."""
+
+    text: str | None
+    """What to do, or why no rule would help; null without settings."""
+    command: str | None
+    """The command that would allow it, if one is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenialDocument:
+    """One refusal, or equal ones."""
+
+    last: Moment
+    """When it happened last, by the engine's clock."""
+    times: PositiveInt
+    """How often."""
+    agent: str | None
+    """The name of the container that had this address at the time, if it is known."""
+    address: str
+    """The agent's address."""
+    sibling: Sibling
+    """Which sibling refused."""
+    protocol: str
+    """`dns`, `tls`, `http`, `tcp` or `udp`."""
+    name: str | None
+    """The host that was asked for; null if nothing named one."""
+    port: NonNegativeInt
+    """The port that the agent has connected to."""
+    tried: str | None
+    """The address that the agent has connected to, where no host was named and the kernel refused."""
+    types: list[str]
+    """The types of records that were asked for, over DNS."""
+    method: str | None
+    """The method of the last request, over HTTP."""
+    path: str | None
+    """The path of the last request, without its query."""
+    upstream: str | None
+    """The address to which Envoy was about to connect."""
+    reason: str
+    """A word of the siblings' records, such as `no-rule`."""
+    failed: bool
+    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    message: str
+    """The reason in words, by the rules in the settings."""
+    allowed: bool
+    """Whether the rules in the settings allow it by now."""
+    rule: DecidingRule | None
+    """The rule that decides, if one does."""
+    remedy: DenialRemedy
+
+    @classmethod
+    def of(cls, denial: Denial) -> "DenialDocument":
+        """Return a refusal with its advice."""
+        counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
+        method, _, path = counted.request.partition(" ")
+        return cls(
+            last=counted.last,
+            times=counted.times,
+            agent=denial.agent or None,
+            address=refusal.agent,
+            sibling=refusal.sibling,
+            protocol=refusal.protocol,
+            name=refusal.name or None,
+            port=refusal.port,
+            tried=refusal.tried or None,
+            types=sorted(counted.types),
+            method=method or None,
+            path=path or None,
+            upstream=counted.upstream or None,
+            reason=refusal.reason,
+            failed=is_failure(refusal),
+            message=advice.message,
+            allowed=advice.allowed,
+            rule=DecidingRule(str(advice.rule), advice.rule.place) if advice.rule else None,
+            remedy=DenialRemedy(advice.remedy.text or None, advice.remedy.command or None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GapDocument:
+    """Where lines of a sibling's log are missing."""
+
+    sibling: Sibling
+    since: Moment
+    """When the last line before it was written, by the engine's clock."""
+    until: Moment | None
+    """When the first line after it was written; null if there is none."""
+
+    @classmethod
+    def of(cls, sibling: Sibling, gap: Gap) -> "GapDocument":
+        """Return a gap in a sibling's log."""
+        return cls(sibling, gap.since, gap.until or None)
+
+
+@dataclass(frozen=True, slots=True)
+class GapLine:
+    """A line of `denials --follow`."""
+
+    gap: GapDocument
+
+    @classmethod
+    def of(cls, missed: Missed) -> "GapLine":
+        """Return the line."""
+        return cls(GapDocument.of(missed.sibling, missed.gap))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialsDocument(Document):
+    """With `--follow`, each line is one object of `denials`, or has one of `gaps` as its `gap`."""
+
+    denials: list[DenialDocument]
+    """Different refusals, the latest last; with `--top`, the most frequent first."""
+    left_out: NonNegativeInt
+    """Different refusals that `--top` has left out."""
+    more: NonNegativeInt
+    """Refusals that were too different to be told apart."""
+    suppressed: tuple[Suppressed, ...]
+    """Refusals that came too fast to be written down, by the address."""
+    unattributed: NonNegativeInt
+    """Refusals that Envoy has only counted, because they came too fast: since it started and by whatever agent. 0
+    with `--agent`."""
+    tried: NonNegativeInt
+    """How often something was refused to `conformance` that is left out here; 0 with `--conformance` or
+    `--agent`."""
+    gaps: list[GapDocument]
+    """Where lines of a sibling's log are missing, because the engine could not write them, as on a full disk."""
+
+    @classmethod
+    def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
+        """Return the answer of `denials`."""
+        return cls(
+            denials=[DenialDocument.of(each) for each in answer.denials],
+            left_out=answer.left_out,
+            more=answer.more,
+            suppressed=answer.suppressed,
+            unattributed=answer.unattributed,
+            tried=answer.tried,
+            gaps=[GapDocument.of(*each) for each in answer.gaps],
+        )

@@ -1,0 +1,51 @@
+"""The answer of `agent flags`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
+from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.report.documents import Document, SiblingVerdict
+from clawker_fw.report.documents.parts import EngineUsed, SettingsUsed
+
+Texts = Annotated[list[str], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagsDocument(Document):
+    """The answer of `agent flags`."""
+
+    verdict: SiblingVerdict
+    project: str
+    flags: Texts
+    """The words for `docker run`. The other fields say the same."""
+    network: str
+    """The only network of an agent (`HostConfig.NetworkMode`)."""
+    dns: Texts
+    """Its DNS servers (`HostConfig.Dns`)."""
+    dns_search: Texts
+    """Its search domains: `.` stands for none (`HostConfig.DnsSearch`)."""
+    cap_drop: Texts
+    """The capabilities to take from it (`HostConfig.CapDrop`)."""
+    environment: dict[str, str]
+    """Variables that the docker CLI would set otherwise: those of its own proxies, empty (`Env`)."""
+    settings: SettingsUsed
+    engine: EngineUsed
+
+    @classmethod
+    def of(cls, seen: Comparison, attached: Attachment) -> "FlagsDocument":
+        """Return the flags, and the same in the engine's terms."""
+        return cls(
+            verdict=seen.diff.verdict,
+            project=seen.desired.project,
+            flags=list(attached.flags),
+            network=attached.network,
+            dns=[attached.dns],
+            dns_search=[NO_SEARCH_DOMAIN],
+            cap_drop=[DROPPED_CAPABILITY],
+            environment=dict.fromkeys(attached.emptied, ""),
+            settings=SettingsUsed.of(seen.blueprint, seen.observed),
+            engine=EngineUsed.of(seen.blueprint.engine),
+        )

@@ -1,0 +1,233 @@
+"""What several answers have: the settings and the engine that they are about, agents, and findings."""
+
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from clawker_fw.agents.exposure import exposures
+from clawker_fw.agents.judge import Agent, Confinement
+from clawker_fw.model import Action, Cause, Diff, EngineFacts, Finding, Layer, Observed, Sibling, Value, Verdict
+from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.lock import Holder
+from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.summary import Summary
+from clawker_fw.report import summary
+from clawker_fw.report.documents import Moment, SiblingVerdict
+from clawker_fw.report.facts import unified_diff
+
+StackVerdict = Annotated[
+    Verdict,
+    Field(
+        description="The verdict on the stack: that on its siblings, or `open` if an agent has a way around the "
+        "firewall."
+    ),
+]
+
+Busy = Annotated[
+    Holder | None,
+    Field(
+        description="Who is changing the stack at the moment, so that the answer may show a half-finished change; "
+        "else null."
+    ),
+]
+
+Warnings = Annotated[tuple[Advice, ...], Field(description="Warnings: things to know that are not differences.")]
+
+Changes = Annotated[
+    RuleChanges | None,
+    Field(
+        description="The rules that the difference adds and removes, each as one line of text. Null if those that "
+        "were committed last are unknown."
+    ),
+]
+
+Lines = Annotated[
+    list[str],
+    Field(
+        description="What closing the differences means, as lines for people: what happens and what agents "
+        "notice, then why. Empty for a stack that is current."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsNamed:
+    """The settings that an answer is about."""
+
+    path: str | None
+    """The settings file; null when only environment variables are used."""
+    source: str
+    """What chose it: an option, a variable, or the place where it was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """The settings file that a stack was made from."""
+
+    path: str | None
+    host: str
+    project: str | None
+    """The `project` in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMount:
+    """A mount by which an agent can write the settings."""
+
+    container: str
+    mount: str
+    """The folder or file on the host."""
+    target: str
+    """The path in the container."""
+    file: str
+    """The settings file that the container can write through the mount."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsUsed(SettingsNamed):
+    """The settings that an answer about a stack is about."""
+
+    made_from: list[MadeFrom]
+    """The settings file that the stack was made from: two after an interrupted run, none without a record."""
+    open: list[OpenMount]
+    """The mounts by which agents can write the settings."""
+
+    @classmethod
+    def of(cls, blueprint: Blueprint | None, observed: Observed) -> "SettingsUsed":
+        """Return the settings; without a blueprint, they can't be read."""
+        made_from = [MadeFrom(each.path or None, each.host, each.project) for each in origins.recorded(observed)]
+        if blueprint is None:
+            return cls(None, "unreadable", made_from, [])
+        now = blueprint.origin
+        found = exposures(observed, blueprint.files)
+        mounts = [OpenMount(each.container, each.source, each.target, each.file) for each in found]
+        return cls((now.path or None) if now else None, blueprint.named_by, made_from, mounts)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUsed:
+    """The engine that an answer is about."""
+
+    endpoint: str
+    """The engine's address."""
+    source: str
+    """What chose it: an option, a variable, a docker context, or the default."""
+
+    @classmethod
+    def of(cls, engine: EngineFacts) -> "EngineUsed":
+        """Return the engine."""
+        return cls(engine.endpoint, engine.named_by)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReason:
+    """Why an agent is not fenced."""
+
+    code: str
+    text: str
+    opens: bool
+    """Whether it makes the agent open."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDocument:
+    """An agent, and how well it is confined."""
+
+    name: str
+    id: str
+    image: str
+    """As it was asked for."""
+    address: str | None
+    """On the agent network; null for a container that uses the network of another agent."""
+    since: Moment | None
+    """When it was started, in UTC."""
+    state: Confinement
+    """`weak` is a warning; `open` means that it has a way around the firewall."""
+    reasons: list[AgentReason]
+
+    @classmethod
+    def of(cls, agent: Agent, *further: int) -> Self:
+        """Return an agent: who it is, how well it is confined, and why not better."""
+        found = [(each, True) for each in agent.openings] + [(each, False) for each in agent.weaknesses]
+        reasons = [AgentReason(each.code, each.phrase, opens) for each, opens in found]
+        address, since = agent.address or None, agent.since or None
+        return cls(agent.name, agent.id, agent.image, address, since, agent.confinement, reasons, *further)
+
+
+@dataclass(frozen=True, slots=True)
+class FindingDocument:
+    """One difference. Where there is no value, it is null."""
+
+    layer: Layer
+    field: str
+    running: Value
+    """null where there is no value."""
+    desired: Value
+    """null where there is no value."""
+    cause: Cause
+    """`settings`: as we made it, but settings or rules have changed since. `machine`: what the engine's machine
+    has is different now, and no setting says what to use of it. `upgrade`: as another release made it. `tamper`:
+    changed by somebody else."""
+    action: Action
+    """What `run` does about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The versions of a program: of the image that runs, and of the desired one."""
+
+    running: str | None
+    """null where it is unknown."""
+    desired: str | None
+    """null where it is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFinding(FindingDocument):
+    """A difference whose values are ids of images."""
+
+    versions: Versions
+    """The versions of the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFinding(FindingDocument):
+    """A difference whose values are digests of files."""
+
+    diff: str
+    """A unified diff."""
+
+
+def finding(found: Finding) -> FindingDocument | ImageFinding | FileFinding:
+    """Return a difference, with what is known beyond its values."""
+    values = (found.layer, found.field, found.running, found.desired, found.cause, found.action)
+    if found.versions:
+        return ImageFinding(*values, Versions(*found.versions))
+    if found.contents:
+        return FileFinding(*values, "".join(unified_diff(found)))
+    return FindingDocument(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingFindings:
+    """How a sibling differs."""
+
+    name: Sibling
+    verdict: SiblingVerdict
+    findings: list[FindingDocument | ImageFinding | FileFinding]
+
+    @classmethod
+    def both(cls, found: Diff) -> "list[SiblingFindings]":
+        """Return the findings of both siblings."""
+        return [cls(each, found.verdicts[each], [finding(one) for one in found.of(each)]) for each in Sibling]
+
+
+BothSiblings = Annotated[list[SiblingFindings], Field(min_length=2, max_length=2)]
+
+
+def lines(said: Summary | None) -> list[str]:
+    """Return what closing the differences means, as lines for people; none for a stack that is current."""
+    return summary.lines(said) if said else []

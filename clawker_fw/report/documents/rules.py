@@ -1,0 +1,210 @@
+"""The answers of `clawker-fw rules`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, WithJsonSchema
+
+from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.documents.parts import SettingsNamed
+from clawker_fw.report.documents.run import RunDocument
+from clawker_fw.report.rules import ImportResult, counts, import_result
+from clawker_fw.rules.importing import Imported
+from clawker_fw.rules.review import Remark
+from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule, RuleAction
+from clawker_fw.rules.until import written
+from clawker_fw.settings.edit.edits import EditOutcome, EditResult
+from clawker_fw.settings.edit.rules_file import Edited
+from clawker_fw.settings.load import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRule:
+    """A rule of the settings."""
+
+    dst: str
+    """The name; with a leading dot, everything below it as well."""
+    as_: Annotated[str | None, Field(serialization_alias="as")]
+    """The name that stands for `dst`, if that is an address."""
+    proto: Protocol | None
+    """Null: every protocol."""
+    port: Annotated[int, Field(ge=1, le=HIGHEST_PORT)] | str | None
+    """The port, or several as text (`8000-8010`); null for every port."""
+    action: RuleAction
+    allow_private: bool
+    until: Moment | None
+    """When the rule ends; null: never."""
+    ended: bool
+    """Whether it has ended."""
+    note: str
+    """What it is for."""
+    place: str
+    """Where it is written: the file and the line, or the environment variable."""
+
+    @classmethod
+    def of(cls, rule: Rule, now: float) -> "ListedRule":
+        """Return a rule. `now` is in seconds since 1970."""
+        return cls(
+            dst=rule.host or str(rule.destination),
+            as_=rule.destination.name if rule.host else None,
+            proto=rule.protocol,
+            port=rule.written_port,
+            action=rule.action,
+            allow_private=rule.allow_private,
+            until=None if rule.until is None else written(rule.until),
+            ended=rule.until is not None and rule.until <= now,
+            note=rule.note,
+            place=rule.place,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesListDocument(Document):
+    """The answer of `rules list`."""
+
+    settings: SettingsNamed
+    rules: list[ListedRule]
+    """All rules, in canonical order, also those that have ended."""
+
+    @classmethod
+    def of(cls, loaded: Loaded, named_by: str, now: float) -> "RulesListDocument":
+        """Return the answer: `now` is in seconds since 1970, `named_by` is what chose the settings."""
+        return cls(
+            settings=_named(loaded, named_by), rules=[ListedRule.of(each, now) for each in loaded.rules.rules]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RulesOfFile:
+    """How many rules a file has."""
+
+    path: str
+    """The file, or the environment variable."""
+    rules: NonNegativeInt
+
+
+@dataclass(frozen=True, slots=True)
+class RuleWarning:
+    """A rule that decides nothing."""
+
+    code: Annotated[str, WithJsonSchema({"enum": ["rule-ended", "rule-overridden"]})]
+    """Why the rule decides nothing."""
+    message: str
+    """A sentence for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesCheckDocument(Document):
+    """The answer of `rules check`."""
+
+    settings: SettingsNamed
+    rules: NonNegativeInt
+    """How many rules there are."""
+    files: list[RulesOfFile]
+    """How many rules each file has."""
+    warnings: list[RuleWarning]
+    """Rules that decide nothing."""
+
+    @classmethod
+    def of(cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark]) -> "RulesCheckDocument":
+        """Return the answer. `named_by` is what chose the settings."""
+        return cls(
+            settings=_named(loaded, named_by),
+            rules=len(loaded.rules.rules),
+            files=[RulesOfFile(path, count) for path, count in counts(loaded).items()],
+            warnings=_warnings(remarks),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedEntry:
+    """What becomes of an entry of an imported file."""
+
+    result: ImportResult
+    entry: str
+    """The rule that is made of it, or its name if it is left out."""
+    place: str
+    """Where it is written: the file and the line, or the environment variable."""
+    remarks: tuple[str, ...]
+    """What differs, or why it is left out."""
+
+    @classmethod
+    def of(cls, each: Imported) -> "ImportedEntry":
+        """Return an entry."""
+        return cls(import_result(each), each.entry or str(each.rule), each.place, each.remarks)
+
+
+@dataclass(frozen=True, slots=True)
+class EditedRule:
+    """What becomes of a rule."""
+
+    outcome: EditOutcome
+    rule: str
+    """The rule in one line."""
+    place: str | None
+    """Where it is written after the edit, or was before it was removed; null if it was not found."""
+    changes: tuple[str, ...]
+    """What of it is changed."""
+    allowed_by: str | None
+    """Another rule that still allows what a removed one did, or some of it; null if there is none."""
+
+    @classmethod
+    def of(cls, each: EditResult) -> "EditedRule":
+        """Return what becomes of a rule."""
+        return cls(each.outcome, each.rule, each.place or None, each.changes, each.allowed_by or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesEditDocument(Document):
+    """The answer of the verbs that edit."""
+
+    settings: SettingsNamed | None = None
+    """The settings that were edited; null when an import was refused before they were read."""
+    changed: bool = False
+    """Whether the settings file was changed."""
+    dry_run: bool = False
+    """Whether only to show what would be done."""
+    imported: list[ImportedEntry] | None
+    """Every entry of an imported file; null for other commands."""
+    rules: list[EditedRule]
+    """What becomes of each rule, in the order of the command line."""
+    warnings: list[RuleWarning]
+    """Rules that decide nothing since this edit."""
+    reload: RunDocument | None = None
+    """The answer of `reload`; null when nothing was applied."""
+
+    @classmethod
+    def of(
+        cls,
+        done: Edited,
+        named_by: str,
+        remarks: Sequence[Remark],
+        imported: Sequence[Imported] | None,
+        reload: RunDocument | None = None,
+        *,
+        dry_run: bool,
+    ) -> "RulesEditDocument":
+        """Return the answer. `remarks` are those that are new."""
+        return cls(
+            settings=_named(done.after, named_by),
+            changed=done.changed and not dry_run,
+            dry_run=dry_run,
+            imported=None if imported is None else [ImportedEntry.of(each) for each in imported],
+            rules=[EditedRule.of(each) for each in done.results],
+            warnings=_warnings(remarks),
+            reload=reload,
+        )
+
+    @classmethod
+    def refused(cls, imported: Sequence[Imported]) -> "RulesEditDocument":
+        """Return the answer of `rules import` when nothing was imported, because something is left out."""
+        return cls(imported=[ImportedEntry.of(each) for each in imported], rules=[], warnings=[])
+
+
+def _named(loaded: Loaded, named_by: str) -> SettingsNamed:
+    return SettingsNamed(str(loaded.source.absolute()) if loaded.source else None, named_by)
+
+
+def _warnings(remarks: Iterable[Remark]) -> list[RuleWarning]:
+    return [RuleWarning(each.code, f"{each}.") for each in remarks]

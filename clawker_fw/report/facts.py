@@ -1,0 +1,90 @@
+"""What an observation says, as several reports show it."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from clawker_fw.model import Desired, Finding, Observed, ObservedSibling, Refused, Role, Rules, Sibling, version_of
+from clawker_fw.reconcile.lock import abandoned
+from clawker_fw.reconcile.removal import unused_images
+from clawker_fw.report.filediff import unified
+from clawker_fw.stack import labels, versions
+from clawker_fw.stack.container import recorded_rules
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Left:
+    """What `down` has kept."""
+
+    images: tuple[str, ...]
+    """Our images that no container uses."""
+    cache: Path | None
+    """The file of digests in the user's cache folder; null when there is none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leftovers:
+    """The names of what earlier runs and releases have left behind and `run` would remove."""
+
+    containers: tuple[str, ...]
+    images: tuple[str, ...]
+    volumes: tuple[str, ...]
+
+
+def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
+    """Return what is left behind. Which images are unused is only known with a desired state."""
+    containers = [each.container.name for each in observed.leftovers]
+    if observed.trial and abandoned(observed.trial):
+        containers.append(observed.trial.name)
+    unused = unused_images(observed, desired, frozenset()) if desired else ()
+    images = sorted(reference for image in unused for reference in image.references)
+    return Leftovers(tuple(containers), tuple(images), observed.orphans)
+
+
+def limited(observed: Observed, sibling: Sibling) -> list[tuple[str | None, Refused]]:
+    """Return what a sibling's limits have refused, with the names of the agents that are still attached."""
+    seen = observed.siblings.get(sibling)
+    names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
+    return [(names.get(each.source), each) for each in (seen.probe.refused if seen and seen.probe else ())]
+
+
+def program_version(seen: ObservedSibling) -> str | None:
+    """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
+    reported = versions.of_build(seen.probe.build) if seen.probe else None
+    applied = labels.read_applied(seen.container.labels)
+    if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
+        return reported  # the tag of a CoreDNS image that we built is our own version
+    made = not applied.image_ids or seen.container.image in applied.image_ids
+    return versions.of_reference(applied.image) if made else None
+
+
+def live_version(observed: Observed, sibling: Sibling) -> str | None:
+    """Return a sibling's live version, or None when its process has not reported everything that is live."""
+    seen = observed.siblings.get(sibling)
+    if seen is None or seen.probe is None or seen.probe.error or seen.probe.unread or not seen.probe.live:
+        return None
+    return version_of(seen.probe.live)
+
+
+def attachable(observed: Observed) -> bool:
+    """Whether agents can be attached: the agent network and both siblings exist."""
+    return Role.AGENTS in observed.networks and all(each in observed.siblings for each in Sibling)
+
+
+def live_rules(observed: Observed) -> Rules | None:
+    """Return the rules that the siblings serve, or None when a sibling is silent or serves no known set.
+
+    The source is the record of Envoy's last commit, if Envoy still serves that: every change of a rule changes
+    Envoy's files. Records of earlier releases don't have this.
+    """
+    if None in {live_version(observed, sibling) for sibling in Sibling}:
+        return None
+    envoy = observed.siblings[Sibling.ENVOY]
+    return recorded_rules(envoy.files, envoy.probe.live if envoy.probe else {})
+
+
+def unified_diff(finding: Finding) -> Iterable[str]:
+    """Return a unified diff of a finding's files."""
+    old = f"running {finding.field}" if finding.running is not None else "/dev/null"
+    new = f"desired {finding.field}" if finding.desired is not None else "/dev/null"
+    return unified(*(finding.contents or (b"", b"")), old, new)
