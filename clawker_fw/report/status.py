@@ -13,18 +13,20 @@ from datetime import datetime
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.attachment import Attachment
-from clawker_fw.agents.exposure import engine_ways
+from clawker_fw.agents.exposure import HINT, engine_ways, exposures
 from clawker_fw.agents.judge import Agent
 from clawker_fw.agents.names import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
+from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import Summary
-from clawker_fw.report import facts, sources, summary
+from clawker_fw.report import facts, summary
+from clawker_fw.report.terminal import visible
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import network_names
 
@@ -108,10 +110,21 @@ class Status:
 
     @property
     def source_lines(self) -> Sequence[str]:
-        """The lines about settings and engine."""
+        """The lines that say which settings and which engine this is about, and who can write the settings."""
+        engine = f"Engine    {self.observed.engine.endpoint} ({self.observed.engine.named_by})"
         if self.blueprint is None:
-            return sources.unread_lines(self.observed)
-        return sources.lines(self.blueprint, self.observed)
+            made_from = (f"Made from {each}" for each in origins.recorded(self.observed))
+            return ("Settings  can't be used, so differences from them are unknown", engine, *made_from)
+        now = self.blueprint.origin
+        path = (now.path if now else "") or "none: only environment variables"
+        found = exposures(self.observed, self.blueprint.files)
+        return (
+            f"Settings  {path} ({self.blueprint.named_by})",
+            engine,
+            *(f"Made from another settings file: {each}" for each in origins.others(self.observed, now)),
+            *(visible(f"The settings are open: {each}.") for each in found),
+            *([HINT] if found else []),
+        )
 
     @property
     def attachable(self) -> bool:
