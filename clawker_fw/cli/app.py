@@ -106,7 +106,7 @@ class Program(Commands):
             except typer.Abort:
                 return _failed(_interrupted())
             except typer.TyperException as error:
-                return _failed(usage.mistake(self, arguments, error))
+                return _failed(usage.mistake(self, error))
             except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
                 return _failed(_bug(error))
         except KeyboardInterrupt:  # while an error was being printed
