@@ -127,7 +127,8 @@ class MainJob:
         found = self.firewall.drift().expect()
         assert (found.json["verdict"], found.findings) == ("current", set()), found.out
         assert self.firewall.run().json["changed"] is False
-        assert self.firewall.status()["verdict"] == "current"
+        status = self.firewall.status()
+        assert status["verdict"] == "current", status
         checks = self.firewall.call("doctor", "--format", "json").expect().json["checks"]
         assert [each for each in checks if each["health"] == "failed"] == []
 
@@ -155,11 +156,10 @@ class MainJob:
 
     def agent_run(self) -> None:
         """`agent run` starts an agent with the docker CLI, and its exit code is the agent's."""
-        run = "fw agent run --rm --log-driver local $IMAGE /peer"  # whatever the engine does with logs by default
-        started = f"{run} get https://pub.test/"
+        started = "fw agent run --rm $IMAGE /peer get https://pub.test/"
         answer = self.firewall.shell(started, IMAGE=self.peers.image).expect()
         assert json.loads(answer.out.splitlines()[-1])["status"] == 200, answer.out
-        refused = f"{run} get https://denied.test/"
+        refused = "fw agent run --rm $IMAGE /peer get https://denied.test/"
         assert self.firewall.shell(refused, IMAGE=self.peers.image).code != 0
 
     def replacement(self) -> None:

@@ -56,11 +56,17 @@ func Claim(root string, sibling boot.Sibling, announce time.Duration) error {
 	}
 }
 
-// AnnounceOwn takes the service address again if it was claimed, and announces every address that the engine does not
-// know. Since release 28 the engine gives a container a new hardware address at each start, but announces only the
-// addresses that it assigned itself. Neighbours would use the old hardware address for half a minute.
+// AnnounceOwn takes the service address again if it was claimed, and announces every address of ours. Since release 28
+// the engine gives a container a new hardware address at each start, but announces only the addresses that it assigned
+// itself, and only with gratuitous requests, which a neighbour may ignore. Neighbours would use the hardware address of a
+// former container for half a minute.
 func AnnounceOwn(root string, sibling boot.Sibling) error {
-	own := sibling.Addresses
+	own := slices.Clone(sibling.Addresses)
+	for _, each := range sibling.Interfaces {
+		if _, err := kernel.LinkHolding(each.Address); err == nil { // whether it is there is compared elsewhere
+			own = append(own, boot.Address{Address: each.Address, Subnet: each.Subnet})
+		}
+	}
 	if Claimed(root) {
 		link, err := serviceLink(sibling)
 		if err != nil {
@@ -69,7 +75,7 @@ func AnnounceOwn(root string, sibling boot.Sibling) error {
 		if err := kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
 			return err
 		}
-		own = append(slices.Clone(own), *sibling.Service)
+		own = append(own, *sibling.Service)
 	}
 	for _, address := range own {
 		link, err := kernel.LinkHolding(address.Address)
@@ -137,17 +143,20 @@ func announceAddress(link netlink.Link, address boot.Address, asked netip.Addr) 
 }
 
 // askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
-// know our sources on the way out, or our own first address, where nobody in particular has to.
+// know our sources on the way out, or else another of the subnet, where nobody in particular has to.
 func askedBeside(sibling boot.Sibling, address boot.Address) netip.Addr {
 	for _, each := range sibling.Interfaces {
 		if each.Subnet == address.Subnet && each.Gateway != nil {
 			return *each.Gateway
 		}
-		if each.Subnet == address.Subnet {
+		if each.Subnet == address.Subnet && each.Address != address.Address {
 			return each.Address
 		}
 	}
-	return address.Address
+	if first := address.Subnet.Masked().Addr().Next(); first != address.Address {
+		return first
+	}
+	return address.Address.Next()
 }
 
 func broadcast(socket, link int, frame []byte) error {

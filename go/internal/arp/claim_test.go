@@ -61,8 +61,8 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// Agents learn who has the service address now, whether or not they take what nobody has asked for. So does a gateway that
-// has never heard of an address.
+// Agents learn who has the service address now, and the address of a container, whether or not they take what nobody has
+// asked for. So does a gateway that has never heard of an address.
 func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 	for _, drops := range []string{"0", "1"} {
 		nettest.InNetwork(t)
@@ -80,18 +80,20 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 		}
 		asAgent(func() {
 			drop()
-			before := netlink.Neigh{
-				LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, IP: nettest.Service.AsSlice(),
-				HardwareAddr: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}, State: netlink.NUD_REACHABLE,
-			}
-			if err := netlink.NeighSet(&before); err != nil {
-				t.Fatal(err)
+			for _, known := range []netip.Addr{nettest.Service, nettest.OnAgents} {
+				before := netlink.Neigh{
+					LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, IP: known.AsSlice(),
+					HardwareAddr: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}, State: netlink.NUD_REACHABLE,
+				}
+				if err := netlink.NeighSet(&before); err != nil {
+					t.Fatal(err)
+				}
 			}
 		})
 		asGateway(drop)
 		sibling := nettest.NewResolver()
 		nettest.Must(t, kernel.Shape(nettest.NewSibling()))
-		sibling.Addresses = nettest.NewSibling().Addresses
+		sibling.Addresses, sibling.Interfaces = nettest.NewSibling().Addresses, nettest.NewSibling().Interfaces
 
 		root := t.TempDir()
 		if err := Claim(root, sibling, 1250*time.Millisecond); err != nil {
@@ -110,7 +112,7 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 				t.Errorf("with drop_gratuitous_arp=%s, %s is not at %s, but %v (%v)", drops, address, own[name], found, err)
 			}
 		}
-		asAgent(func() { expect("agents", nettest.Service) })
+		asAgent(func() { expect("agents", nettest.Service); expect("agents", nettest.OnAgents) })
 		asGateway(func() { expect("egress", nettest.Guarded); expect("egress", nettest.Exempt) })
 	}
 }
