@@ -58,14 +58,14 @@ PACKETS = (
     Attack(
         "IPv6 to a server in the internet",
         ("probe-tcp", "[{six}]:443", "--timeout", "300ms"),
-        "no address to send from",
+        "no answer",
         control=("probe-tcp", "[{six}]:443", "--timeout", "1s"),
         control_by=Who.HOST,
     ),
     Attack(
         "IPv6 to the host, by the bridge's link-local address",
         ("probe-tcp", "[{bridge_link}%eth0]:443", "--timeout", "300ms"),
-        "no address to send from",
+        "no answer",
         control=("probe-tcp", "[{bridge_link}%{bridge_name}]:443", "--timeout", "1s"),
         control_by=Who.HOST,
     ),
@@ -160,7 +160,7 @@ OTHERWISE = (
         Attack(
             f"Without `--dns`, {what}",
             ("resolve", name, "--timeout", "1s"),
-            "no answer",
+            "SERVFAIL",  # from docker's own resolver; older engines give no answer
             control=RESOLVES,
             by=Who.UNTOLD,
             control_by=Who.AGENT,

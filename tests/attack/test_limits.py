@@ -18,6 +18,7 @@ from clawker_fw.rules.reasons import Reason
 from devkit.firewall import Firewall, remove_project
 from devkit.floor import Lock
 from devkit.peers import Peer, Peers
+from devkit.processes import processes
 from devkit.waiting import until
 
 LIMITS = {
@@ -204,9 +205,9 @@ def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:
 
 def _user(docker: APIClient, envoy: str) -> str:
     """Return the id of the user as which Envoy runs."""
-    processes = docker.top(envoy, ps_args="-eo pid,uid,args")["Processes"]
-    shown = next(user for _, user, command in processes if "/envoy" in command)
-    return str(int(shown) % (1 << 32))  # `ps` shows the upper half as negative numbers
+    found = processes(docker, envoy)
+    running = next(each for each in found if b"/envoy" in (each / "cmdline").read_bytes())
+    return (running / "status").read_text().partition("Uid:")[2].split()[0]
 
 
 def _served(neighbour: Peer) -> bool:

@@ -205,7 +205,7 @@ def test_a_container_that_is_called_like_a_host(place: Place, borne: str) -> Non
         assert not answer.ok, answer
         assert neighbour.get("https://a.test/", *way).ok
         assert not any(each["event"] == "request" for each in bearer.said()), "nobody is led to it by Envoy"
-        refused = place.firewall.call("agent", "run", "--name", borne, "IMAGE").expect(6)
-        assert borne in refused.err
         bearer.remove()
+        refused = place.firewall.call("agent", "run", "--name", borne, there.image, "/peer", "wait").expect(6)
+        assert borne in refused.err
         until(lambda: neighbour.get(f"https://{borne}/", *way).ok, 20)

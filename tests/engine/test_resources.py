@@ -4,14 +4,15 @@ from docker import APIClient
 
 from devkit.firewall import Firewall
 from devkit.peers import Peers
+from devkit.processes import processes
 
 GIB = 1 << 30
 
 
 def workers(docker: APIClient, container: str) -> int:
     """Return the number of Envoy's threads that forward, as the engine's machine counts them."""
-    found = docker.top(container, ps_args="-L -o pid,comm")["Processes"]
-    return sum(name.startswith("wrk:worker") for _, name in found)
+    threads = (thread for each in processes(docker, container) for thread in (each / "task").iterdir())
+    return sum((each / "comm").read_text().startswith("wrk:worker") for each in threads)
 
 
 def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers) -> None:
