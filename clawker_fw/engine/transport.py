@@ -11,14 +11,14 @@ import requests
 from docker import APIClient, errors
 from docker.tls import TLSConfig
 from docker.utils.config import load_general_config
-from requests.adapters import HTTPAdapter
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3 import disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
-from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation
+from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, Tls
 from clawker_fw.engine.ssh import SshAdapter
-from clawker_fw.errors import EngineError
+from clawker_fw.errors import EngineError, FirewallError
 
 LOG = logging.getLogger("clawker_fw")
 
@@ -110,10 +110,8 @@ def asked_version(client: APIClient) -> Mapping[str, Any]:
 def open_client(place: EngineLocation, version: str) -> APIClient:
     """Return a client for an engine. No request is sent yet."""
     options: dict[str, Any] = {}
-    trusted: str | bool = False
     if place.tls:
         authority = str(place.tls.authority) if place.tls.authority else None
-        trusted = place.tls.verify and (authority or True)
         certificate = (str(place.tls.client[0]), str(place.tls.client[1])) if place.tls.client else None
         options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
     address = DEFAULT_ADDRESS if place.over_ssh else place.address
@@ -133,7 +131,7 @@ def open_client(place: EngineLocation, version: str) -> APIClient:
     if place.over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, _CALL_SECONDS))
     elif place.tls:
-        client.mount("https://", _Trusting(trusted))
+        client.mount("https://", _Trusting(place.tls))
     return client
 
 
@@ -143,30 +141,50 @@ class _Trusting(HTTPAdapter):
     It verifies as strictly as the docker CLI. By default (`VERIFY_X509_STRICT`), Python 3.13 and later require
     extensions that certificates do not have which are made as Docker's own page says:
     https://docs.docker.com/engine/security/protect-access/.
+
+    All connections share what is read here once. Left to `urllib3`, each one reads the files into it, while others
+    use it: OpenSSL permits no change of what several threads use (SSL_CTX_new(3)), and a call failed now and then.
     """
 
-    def __init__(self, trusted: str | bool) -> None:  # noqa: FBT001 - the argument `verify` of `requests`
-        self._trusted = trusted
-        if trusted is False:
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._read = False
+        self._context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if tls.verify else ssl.CERT_NONE)
+        self._context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if not tls.verify:
             disable_warnings(InsecureRequestWarning)  # the user asked for it
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
         """Create the connections."""
-        super().init_poolmanager(*arguments, **options, ssl_context=self._verification())
+        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
         """Create the connections through a proxy."""
-        return super().proxy_manager_for(*arguments, **options, ssl_context=self._verification())
+        return super().proxy_manager_for(*arguments, **options, ssl_context=self._context)
 
-    def _verification(self) -> ssl.SSLContext:
-        context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if self._trusted else ssl.CERT_NONE)
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return context
+    def cert_verify(self, conn: Any, *_: object) -> None:  # noqa: ANN401 - requests' own
+        """Have each connection use what is read, and add nothing to it."""
+        conn.cert_reqs = self._context.verify_mode
 
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
         """Send a request."""
-        return super().send(request, **{**options, "verify": self._trusted})
+        with self._lock:
+            if not self._read:
+                try:
+                    self._read_files()
+                except OSError as error:
+                    raise requests.exceptions.SSLError(error) from error
+                self._read = True
+        return super().send(request, **{**options, "verify": self._tls.verify, "cert": None})
+
+    def _read_files(self) -> None:
+        if self._tls.verify:
+            self._context.load_verify_locations(self._tls.authority or DEFAULT_CA_BUNDLE_PATH)
+        if self._tls.client:
+            certificate, key = self._tls.client
+            self._context.load_cert_chain(certificate, key, password="")  # nobody is asked for one
 
 
 def _trust(place: EngineLocation) -> list[str]:
@@ -179,7 +197,7 @@ def _trust(place: EngineLocation) -> list[str]:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the original error, whose text says most."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
+    """Return the original error, whose text says most. One of ours that was being handled is not its reason."""
+    while (earlier := error.__cause__ or error.__context__) and not isinstance(earlier, FirewallError):
+        error = earlier
     return error

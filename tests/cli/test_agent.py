@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -283,7 +284,11 @@ def test_a_container_that_can_t_be_created(given: str, code: int, docker: Path, 
 def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, settings_file: Path) -> None:
     """Whatever ends a program between the creation and the start has the container removed."""
     settings_file.write_text("rules:\n  - dst: a.test\n")
-    done = started(docker, "--config", str(settings_file), "agent", "run", "debian", STOPPED_BY=number)
+    former = signal.signal(signal.Signals[number], signal.default_int_handler)  # programs inherit what is ignored
+    try:
+        done = started(docker, "--config", str(settings_file), "agent", "run", "debian", STOPPED_BY=number)
+    finally:
+        signal.signal(signal.Signals[number], former)
     assert done.returncode == 130
     assert [each[0] for each in calls(docker)] == ["create", "rm"]
 

@@ -8,7 +8,7 @@ import ssl
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -21,6 +21,7 @@ import pytest
 from clawker_fw.background import in_background
 from clawker_fw.engine import outputs, transport
 from clawker_fw.engine.docker import connect
+from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError, NotFoundError
 from devkit.certificates import certify
 from devkit.waiting import until
@@ -308,6 +309,33 @@ def test_certificates_as_docker_s_own_page_makes_them(secured: dict[str, str]) -
         assert connected.facts().version == "28.5.2"
 
 
+def test_certificates_are_read_once(
+    secured: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that are opened side by side share them: reading them again breaks those of others."""
+    read: list[str] = []
+
+    def noted(name: str) -> Callable[..., None]:
+        before = getattr(ssl.SSLContext, name)
+
+        def note(*given: Any, **named: Any) -> None:  # noqa: ANN401 - whatever is given to the library
+            read.append(name)
+            before(*given, **named)
+
+        return note
+
+    names = ("load_cert_chain", "load_default_certs", "load_verify_locations")
+    for name in names:
+        monkeypatch.setattr(ssl.SSLContext, name, noted(name))
+    engine.answering.clear()
+    with closing(transport.open_client(locate(None, None, secured), "1.51")) as client:
+        waiting = [in_background(client.version, api_version=False) for _ in range(8)]
+        until(lambda: len(engine.asked) == len(waiting))
+        engine.answering.set()
+        assert [each.result(30) for each in waiting] == [VERSION] * 8
+    assert sorted(read) == ["load_cert_chain", "load_verify_locations"]
+
+
 def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) -> None:
     """An engine is not trusted for lack of an extension: one of another CA is refused, unless nobody asked."""
     stranger = certify(tmp_path / "stranger")[1]
@@ -323,6 +351,15 @@ def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) 
     unverified = {**secured, "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(stranger)}
     with closing(connect(None, None, unverified)) as connected:
         assert connected.facts().version == "28.5.2"
+
+
+def test_another_error_is_not_the_reason(tmp_path: Path) -> None:
+    """The error says why an engine is not reached, and not what was being handled when it was asked."""
+    try:
+        locate("ftp://nowhere", None, {})
+    except EngineError:
+        error = refused(f"unix://{tmp_path}/nothing")
+    assert "No such file" in error.context[0]
 
 
 def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
