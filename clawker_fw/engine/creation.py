@@ -1,9 +1,12 @@
 """Translation of a shape into the Docker SDK's parameters for creating a container."""
 
+from collections.abc import Mapping
+from ipaddress import IPv4Address
 from typing import Any
 
-from docker.types import HostConfig, LogConfig, Ulimit
+from docker.types import EndpointConfig, HostConfig, LogConfig, Ulimit
 from docker.types import Mount as VolumeMount
+from docker.utils import version_lt
 
 from clawker_fw.model import (
     ContainerSpec,
@@ -61,6 +64,27 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
     if shape.cgroup_mode:
         host["CgroupnsMode"] = shape.cgroup_mode
     return host
+
+
+def endpoints(networks: Mapping[str, str], version: str) -> dict[str, EndpointConfig]:
+    """Return the endpoints that a container can be created with: later engines take all, former ones only one.
+
+    An address always has the same hardware address, as with engines before release 28, which derive it alike
+    (libnetwork, `netutils.GenerateMACFromIP`). Later ones choose another one at each start, and neighbours would
+    send to the former one for up to a minute; only they let it be chosen (API 1.44).
+    """
+    places = sorted(networks.items())
+    if version_lt(version, "1.44"):
+        return {name: EndpointConfig(version, ipv4_address=address) for name, address in places[:1]}
+    return {
+        name: EndpointConfig(version, ipv4_address=address, mac_address=hardware_address(address))
+        for name, address in places
+    }
+
+
+def hardware_address(address: str) -> str:
+    """Return the hardware address that belongs to an address."""
+    return ":".join(f"{each:02x}" for each in (0x02, 0x42, *IPv4Address(address).packed))
 
 
 def _ulimit(name: str, limit: str) -> Ulimit:

@@ -14,10 +14,10 @@ from typing import Any
 
 import requests
 from docker import APIClient, errors
-from docker.types import EndpointConfig, IPAMConfig, IPAMPool, NetworkingConfig
+from docker.types import IPAMConfig, IPAMPool, NetworkingConfig
 
 from clawker_fw.engine import archive, direct, host_network, pulling, requirements
-from clawker_fw.engine.creation import healthcheck, host_config
+from clawker_fw.engine.creation import endpoints, hardware_address, healthcheck, host_config
 from clawker_fw.engine.evidence import EvidenceStore
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.inspection import (
@@ -381,7 +381,7 @@ class DockerEngine:
         """See `EngineWriter`. A container that can't be completed is removed again."""
         networks = sorted(spec.shape.networks.items())
         version = self._client.api_version
-        first = {name: EndpointConfig(version=version, ipv4_address=address) for name, address in networks[:1]}
+        at_once = endpoints(spec.shape.networks, version)
         with translated(f"create container {spec.name}"):
             identity: str = self._client.create_container(
                 spec.image,
@@ -395,12 +395,12 @@ class DockerEngine:
                 labels=dict(spec.labels),
                 healthcheck=healthcheck(spec.shape),
                 host_config=host_config(spec, networks[0][0] if networks else "none", version),
-                networking_config=NetworkingConfig(first) if first else None,  # type: ignore[arg-type]  # the stub lacks the name
+                networking_config=NetworkingConfig(at_once) if at_once else None,  # type: ignore[arg-type]  # the stub lacks the name
                 use_config_proxy=False,  # the client's proxy settings don't apply to siblings
             )["Id"]
         try:
             with translated(f"create container {spec.name}"):
-                for name, address in networks[1:]:
+                for name, address in networks[len(at_once) :]:
                     self._client.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
                     self._client.put_archive(identity, VOLUME, archive.pack(spec.files))
@@ -442,7 +442,9 @@ class DockerEngine:
     def connect(self, network: str, container: str, address: str) -> None:
         """See `EngineWriter`."""
         with translated(f"put {container} on network {network}"):
-            self._client.connect_container_to_network(container, network, ipv4_address=address)
+            self._client.connect_container_to_network(
+                container, network, ipv4_address=address, mac_address=hardware_address(address)
+            )
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""

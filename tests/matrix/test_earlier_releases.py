@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devkit.earlier import EARLIER, earlier_release
-from devkit.engines import private_engine
+from devkit.engines import INSTALLED, private_engine
 from devkit.firewall import Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peers
@@ -23,12 +23,12 @@ SIBLINGS = ("envoy", "coredns")
 @pytest.mark.parametrize("commit", [each.commit for each in EARLIER])
 def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """What differs is an upgrade: a watcher leaves it, agents may start, and `run` closes it without a failure."""
-    needs_engine()
-    with private_engine() as engine, closing(client(engine.host)) as docker:
+    needs_engine(INSTALLED.name)
+    with private_engine(INSTALLED.name) as engine, closing(client(engine.host)) as docker:
         firewall = Firewall(engine.host, "clawker", tmp_path)
         firewall.write(*RULES)
         earlier = upgraded(firewall, earlier_release(commit, docker.version()["Arch"]))
-        # Where the engine forwards, these releases could not create a stack.
+        # Where the engine forwards, these releases could not create a stack; later engines switch it on again.
         engine.run_in_network(["sysctl", "-w", "net.ipv4.ip_forward=0"])
         earlier.run()
         engine.run_in_network(["sysctl", "-w", "net.ipv4.ip_forward=1"])

@@ -15,6 +15,7 @@ import pytest
 from docker import APIClient, errors
 
 from clawker_fw.engine import ignored
+from clawker_fw.engine.creation import hardware_address
 from clawker_fw.engine.inspection import container_view
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
@@ -169,6 +170,18 @@ def test_up_from_nothing_is_current(site: Site) -> None:
     before = site.made()
     assert site.idle()
     assert site.made() == before
+
+
+def test_hardware_addresses_follow_from_addresses(site: Site) -> None:
+    """Whatever engine it is, and also after a restart: agents remember where Envoy and its names' addresses are."""
+    for sibling in ("envoy", "coredns"):
+        container = site.firewall.container(sibling)
+        for _ in range(2):
+            networks = site.docker.inspect_container(container)["NetworkSettings"]["Networks"]
+            for each in networks.values():
+                assert each["MacAddress"] == hardware_address(each["IPAddress"])
+            site.docker.restart(container, timeout=1)
+    until(site.firewall.current)
 
 
 def test_every_field_of_a_container_is_compared_or_ignored_for_a_reason(site: Site) -> None:
