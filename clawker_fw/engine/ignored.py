@@ -37,8 +37,8 @@ IN_PART: Mapping[str, str] = {
     "LogConfig": "the driver, `max-size` and `max-file` are set and compared. An engine adds the other `log-opts` "
     "of its daemon.json, and takes no `mode: blocking` beside a `max-buffer-size` there. So the mode is the "
     "engine's, and `non-blocking` is warned of, because it loses lines",
-    "MacAddress": "agents are judged by it. Of a sibling, neighbours learn whatever address there is, and "
-    "differences of the interface are seen from inside",
+    "MacAddress": "agents are judged by it. A sibling is given the one that follows from its address; neighbours "
+    "learn whatever there is, and differences of the interface are seen from inside",
     "Mounts": "that our volume was requested, with our labels, says whose a container is. What is mounted is "
     "compared",
     "Runtime": "the engine's default is asked for, by its name",

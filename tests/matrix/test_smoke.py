@@ -173,7 +173,7 @@ def test_up_from_nothing_is_current(site: Site) -> None:
 
 
 def test_hardware_addresses_follow_from_addresses(site: Site) -> None:
-    """Whatever engine it is, and also after a restart: agents remember where Envoy and its names' addresses are."""
+    """Whatever engine it is, and also after a restart: agents remember where Envoy and its names are."""
     for sibling in ("envoy", "coredns"):
         container = site.firewall.container(sibling)
         for _ in range(2):
