@@ -199,7 +199,7 @@ def _storm(place: Stage, result: Result) -> None:
 
 def _restarts(place: Stage, result: Result) -> None:
     """Restart a private engine, and kill it, while a watcher runs."""
-    if (reason := available()) is not None:
+    if (reason := available(place.kind or INSTALLED.name)) is not None:
         result.notes.append(f"Engine restarts are not measured: {reason}.")
         return
     took: list[float] = []

@@ -67,6 +67,9 @@ OTHER_RUNTIME = "runc-by-another-name"
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
 _CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
 
+_AROUND = {"ip": "iproute2", "iptables": "iptables"}
+"""What makes an engine's network and changes it from outside: programs of this machine, with their packages."""
+
 FORWARDING = {"net.ipv4.ip_forward": "1"}
 """What every engine sets for its host, unless it is told not to."""
 
@@ -427,6 +430,7 @@ def _prepare(kind: Kind) -> Path:
     if root is None:
         install_engine()
         return Path("/")
+    install(_AROUND)
     if not root.exists():
         with Lock(root.with_name(f"{root.name}.lock")):  # another process may be at it
             _build_root(kind, root)
@@ -460,7 +464,7 @@ def _kind(name: str) -> Kind:
 
 def install_engine() -> None:
     """Install Debian's engine without starting it, unless this machine has one."""
-    install({"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2"})
+    install({"dockerd": "docker.io", **_AROUND})
 
 
 def install_client() -> None:
@@ -473,7 +477,6 @@ def _build_root(kind: Kind, root: Path) -> None:
     """Build a root folder, unless it exists: in half a minute from a Debian suite, in minutes from sources."""
     if root.exists() or kind.suite is None:
         return
-    install({"ip": "iproute2"})
     _say(f"building the {kind.name} engine in {root}")
     # Only a complete folder gets its final name.
     with tempfile.TemporaryDirectory(prefix=f"{root.name}-", dir=ENGINE_ROOTS) as building:
