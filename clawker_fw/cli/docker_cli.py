@@ -25,6 +25,9 @@ RUN_FAILED = 125
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _PASSED_ON = (*sorted(_ENDING), signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` returns: a function, or one of the two numbers for the default and for nothing."""
+
 _ID = re.compile("[0-9a-f]{64}")
 
 
@@ -34,7 +37,7 @@ class DockerCli:
     def __init__(self, program: str, place: Sequence[str]) -> None:
         """Use a program. `place` are the options that name the engine."""
         self._command = [program, *place]
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
         self._pass_on: Callable[[int], object] | None = None
         self._waiting: list[int] = []
         self.stopped = False
@@ -61,7 +64,7 @@ class DockerCli:
     ) -> None:
         """Give the signals back."""
         for each, handler in self._before.items():
-            signal.signal(each, handler)  # type: ignore[arg-type]  # what `signal.signal` has returned
+            signal.signal(each, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.stopped = self.stopped or number in _ENDING
@@ -110,9 +113,10 @@ class DockerCli:
         self._to_end(child, pass_on)
         return _exit_code(child)
 
-    def _begin(self, *words: str, **streams: int) -> "subprocess.Popen[str]":
+    def _begin(self, *words: str, stdout: int | None = None, stderr: int | None = None) -> "subprocess.Popen[str]":
         """Start a command. In a session of its own, it gets no signals of the terminal, and can still use it."""
-        return subprocess.Popen([*self._command, *words], text=True, start_new_session=True, **streams)  # type: ignore[call-overload,no-any-return]
+        command = [*self._command, *words]
+        return subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, start_new_session=True)
 
     def _to_end(self, child: "subprocess.Popen[str]", pass_on: Callable[[int], object]) -> str:
         """Wait for a command, to which signals are passed on, also those that have come meanwhile."""

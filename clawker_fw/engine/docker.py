@@ -473,7 +473,7 @@ class DockerEngine:
     def _keeping(self, container: str, on_line: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return what keeps the evidence in each line before it is passed on."""
 
-        def keep(answer: Any) -> None:  # noqa: ANN401 - JSON
+        def keep(answer: object) -> None:
             self._evidence.keep(container, answer)
             on_line(answer)
 

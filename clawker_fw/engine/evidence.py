@@ -6,7 +6,6 @@ next time, and reads only what has changed since. It is kept in this process alo
 """
 
 import json
-from typing import Any
 
 
 class EvidenceStore:
@@ -21,7 +20,7 @@ class EvidenceStore:
         known = self._known.get(container)
         return [f"known={known}"] if known else []
 
-    def keep(self, container: str, answer: Any) -> None:  # noqa: ANN401 - JSON
+    def keep(self, container: str, answer: object) -> None:
         """Keep the evidence in an answer of `fwctl`, if there is any. An earlier release's has none."""
         evidence = answer.get("evidence") if isinstance(answer, dict) else None
         if evidence:

@@ -12,7 +12,7 @@ from docker import APIClient, errors
 from docker.tls import TLSConfig
 from docker.utils.config import load_general_config
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
-from urllib3 import disable_warnings
+from urllib3 import HTTPSConnectionPool, disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
@@ -164,7 +164,7 @@ class _Trusting(HTTPAdapter):
         """Create the connections through a proxy."""
         return super().proxy_manager_for(*arguments, **options, ssl_context=self._context)
 
-    def cert_verify(self, conn: Any, *_: object) -> None:  # noqa: ANN401 - requests' own
+    def cert_verify(self, conn: HTTPSConnectionPool, *_: object) -> None:
         """Have each connection use what is read, and add nothing to it."""
         conn.cert_reqs = self._context.verify_mode
 

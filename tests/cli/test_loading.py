@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from clawker_fw.cli import commands
 from clawker_fw.cli.app import COMPLETE_VARIABLE, app
@@ -17,7 +18,8 @@ def named(*line: str) -> set[str]:
     """Return the commands of the program for a line."""
     program = commands.program(line)
     group = typer.main.get_command(program)
-    return set(group.commands)  # type: ignore[attr-defined]  # it is a group
+    assert isinstance(group, TyperGroup)
+    return set(group.commands)
 
 
 @pytest.mark.parametrize("command", MODULES)

@@ -132,8 +132,8 @@ def test_signals_reach_the_agent(terminal: bool, site: Site) -> None:  # noqa: F
     before = site.containers()
     master, slave = pty.openpty()
     command = site.firewall.command("agent", "run", "--rm", *(("-it",) if terminal else ()), site.peers.image)
-    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
-    process = subprocess.Popen([*command, "/peer", "wait"], **streams, start_new_session=True)  # type: ignore[call-overload]
+    words = [*command, "/peer", "wait"]
+    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     try:
         until(lambda: {each["Id"] for each in site.docker.containers()} - before)
         process.send_signal(signal.SIGTERM)

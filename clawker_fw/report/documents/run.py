@@ -29,7 +29,7 @@ Seconds = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0})]
 """A whole number stays one."""
 
 
-def _form(*kinds: str, **fields: Any) -> Mapping[str, type]:  # noqa: ANN401 - types
+def _form(*kinds: str, **fields: object) -> Mapping[str, type]:
     """Return the form of steps of these kinds, by each of them."""
     name = kinds[0].title().replace("-", "")
     form = make_dataclass(name, [("kind", Literal[kinds]), *fields.items(), ("text", str)], frozen=True)
