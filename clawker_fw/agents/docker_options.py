@@ -73,7 +73,6 @@ class RunWords:
 
     create: tuple[str, ...]
     attached: frozenset[str]
-    terminal: bool
     removed: bool
     detach_keys: str
     cid_file: str
@@ -101,7 +100,6 @@ def parse_run(words: Sequence[str]) -> RunWords:
     return RunWords(
         create=(*(f"--{name}={value}" for name, value in given if name not in _RUN_ONLY), *left),
         attached=_attached(last, [value.lower() for name, value in given if name == "attach"]),
-        terminal=_is_on(last, "tty"),
         removed=_is_on(last, "rm"),
         detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),

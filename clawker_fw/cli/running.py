@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
 from clawker_fw.agents.docker_options import RunWords
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
-from clawker_fw.background import in_background
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, RefusedError, after
@@ -39,6 +39,7 @@ def run_agent(
         return container
     try:
         require_confined(engine, seen, container)
+        removal = engine.removal(container) if wanted.removed else None
         docker.go_on()
     except BaseException as error:
         with after(error, "It was created, and could not be removed"):
@@ -47,7 +48,7 @@ def run_agent(
             with suppress(OSError):
                 Path(wanted.cid_file).unlink()
         raise
-    return _start(engine, docker, container, wanted)
+    return _start(engine, docker, container, wanted, removal)
 
 
 def require_confined(engine: EngineReader, seen: Comparison, container: str) -> None:
@@ -90,12 +91,13 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
         )
 
 
-def _start(engine: EngineReader, docker: DockerCli, container: str, wanted: RunWords) -> int:
+def _start(
+    engine: EngineReader, docker: DockerCli, container: str, wanted: RunWords, removal: Future[int] | None
+) -> int:
     """Start a container, and return the exit code that `docker run` would have.
 
     `docker start` has one code for every failure. What the engine has recorded says which one it was.
     """
-    removal = in_background(engine.wait_for_removal, container) if wanted.removed else None
     code = docker.start(container, wanted)
     if code == 0:
         return code

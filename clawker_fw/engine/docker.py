@@ -7,6 +7,7 @@ them. The code uses what API 1.41 (engine 20.10) and all later versions have in 
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,7 @@ import requests
 from docker import APIClient, errors
 from docker.types import IPAMConfig, IPAMPool, NetworkingConfig
 
+from clawker_fw.background import in_background
 from clawker_fw.engine import archive, direct, host_network, pulling, requirements
 from clawker_fw.engine.creation import endpoints, hardware_address, healthcheck, host_config
 from clawker_fw.engine.evidence import EvidenceStore
@@ -233,10 +235,18 @@ class DockerEngine:
         self.run_helper(container, [*arguments, *known], answers.append, silence)
         return answers[0] if len(answers) == 1 else None
 
-    def wait_for_removal(self, container: str) -> int:
-        """See `EngineReader`."""
-        with translated(f"wait for container {container}"):
-            return int(self._client.wait(container, timeout=None, condition="removed")["StatusCode"])
+    def removal(self, container: str) -> Future[int]:
+        """See `EngineReader`. The engine sends the head of its answer when it has begun to wait."""
+        waiting = f"wait for container {container}"
+        path = f"/containers/{container}/wait"
+        with translated(waiting):
+            response = direct.opened(self._client, "POST", path, None, params={"condition": "removed"})
+
+        def wait() -> int:
+            with translated(waiting), response:
+                return int(response.json()["StatusCode"])
+
+        return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""

@@ -5,6 +5,7 @@ in an engine is raised as `EngineError` or its subclasses `NotFoundError` and `C
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -84,8 +85,8 @@ class EngineReader(Protocol):
             EngineError: when it fails; the context has its error output.
         """
 
-    def wait_for_removal(self, container: str) -> int:
-        """Wait until a container has been removed, however long it takes, and return its last exit code."""
+    def removal(self, container: str) -> Future[int]:
+        """Return what has a container's last exit code when it has been removed, however soon or late that is."""
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""

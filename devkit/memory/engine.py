@@ -12,12 +12,14 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from clawker_fw.background import in_background
 from clawker_fw.engine import archive
 from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
@@ -180,11 +182,15 @@ class MemoryEngine:
         self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
         return inside.suppressed
 
-    def wait_for_removal(self, container: str) -> int:
+    def removal(self, container: str) -> Future[int]:
         """See `EngineReader`."""
         inside = self.inside(container)
-        until(lambda: inside.id not in self._containers)
-        return inside.exit_code
+
+        def wait() -> int:
+            until(lambda: inside.id not in self._containers)
+            return inside.exit_code
+
+        return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import pytest
 
-from clawker_fw.background import in_background
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.fwctl.client import Helper, HelperReader
@@ -369,7 +368,7 @@ def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
 def test_the_last_exit_code_of_what_is_removed(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Whoever waits for a container to be removed learns its last exit code, and not before."""
     container = running[Sibling.COREDNS]
-    waiting = in_background(engine.wait_for_removal, container)
+    waiting = engine.removal(container)
     with pytest.raises(TimeoutError):
         waiting.result(0.5)
     engine.stop(container)

@@ -69,11 +69,11 @@ def test_which_streams_are_attached(line: str) -> None:
 
 
 def test_what_else_is_read() -> None:
-    """The terminal, who removes the container, the file with its id, and the keys that detach."""
+    """Who removes the container, the file with its id, and the keys that detach."""
     found = parsed("-t --rm --cidfile first --cidfile=second --detach-keys ctrl-x debian --rm=false")
-    assert (found.terminal, found.removed, found.cid_file, found.detach_keys) == (True, True, "second", "ctrl-x")
+    assert (found.removed, found.cid_file, found.detach_keys) == (True, "second", "ctrl-x")
     found = parsed("--rm --rm=false debian")
-    assert (found.terminal, found.removed, found.cid_file, found.detach_keys) == (False, False, "", "")
+    assert (found.removed, found.cid_file, found.detach_keys) == (False, "", "")
 
 
 @pytest.mark.parametrize(
