@@ -93,7 +93,7 @@ KINDS = tuple(kind.name for kind in MATRIX)
 _CLEAN = f"""
 {inheritance.GIVE}
 if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi
-find /sys/fs/cgroup -depth -type d -path "*/$NETNS*" -delete
+find /sys/fs/cgroup -ignore_readdir_race -depth -type d -path "*/$NETNS*" -delete
 rm -rf --one-file-system "$FOLDER"
 """
 
