@@ -24,9 +24,9 @@ from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling
 from clawker_fw.stack.envoy import http as through
+from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
-from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.envoy.sibling import (
     CLUSTERS,
     DRAIN_SECONDS,

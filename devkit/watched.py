@@ -12,9 +12,8 @@ from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Decision, Reaction
 from clawker_fw.watch.follow import Inbox, News
 from clawker_fw.watch.guard import OpenAgent
-from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.presence import Presence
+from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

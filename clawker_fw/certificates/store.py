@@ -18,7 +18,6 @@ from pathlib import Path
 import platformdirs
 
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.renewal import Situation, due
 from clawker_fw.certificates.x509 import (
     Judgement,
     certificate,
@@ -29,6 +28,7 @@ from clawker_fw.certificates.x509 import (
     mint_authority,
     mint_client,
     mint_server,
+    moment,
 )
 from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
@@ -38,6 +38,9 @@ _EXPORTED = "exported.json"
 
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
 """The names of pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
+
+_EXPORT = "`clawker-fw certs export collector DIR`"
+_READ = "have the collector read its new files"
 
 LEAD_SECONDS = 3600.0
 """For how long credentials must still be valid to be put into siblings that have none."""
@@ -80,7 +83,7 @@ class CertificateStore:
             own=self.own is not None,
             signs=signs,
         )
-        return replace(found, due=tuple(due(now, known)))
+        return replace(found, due=tuple(_due(now, known)))
 
     @property
     def _signs(self) -> bool:
@@ -352,3 +355,41 @@ def _sentence(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of certificates that are in use.
+
+    `judged` is the judgement on those of the siblings. `exported` is the certificate that was exported last
+    for the collector, and `shown` the one that it showed last. `superseded` is whether the authority has changed
+    since that export, `own` whether the authority is the user's own, and `signs` whether we have its key.
+    """
+
+    judged: Judgement
+    exported: ServerCertificate | None
+    shown: ServerCertificate | None
+    superseded: bool
+    own: bool
+    signs: bool
+
+
+def _due(now: float, known: Situation) -> Iterator[str]:
+    """Yield a sentence for each thing that only the user can renew in time."""
+    begins, ends = known.judged.issued[0], known.judged.authority_ends
+    if not known.judged.problem and is_due(now, begins, ends):
+        how = (
+            "replace it in `otel.certs_dir`, and the collector's with it"
+            if known.own
+            else f"run `clawker-fw certs rotate --authority` and {_EXPORT}, {_READ}, then run `clawker-fw run`"
+        )
+        yield f"The authority of telemetry's certificates expires at {moment(ends)}: {how}."
+    if known.superseded:
+        what = "The authority of telemetry's certificates is another one since the collector's was exported"
+        yield f"{what}: repeat {_EXPORT}, and {_READ}."
+        return
+    seen = known.shown or known.exported
+    if seen and is_due(now, seen.begins, seen.ends):
+        verb = "has expired" if now >= seen.ends else "expires"
+        how = f"repeat {_EXPORT}, and {_READ}" if known.signs else "give it another one"
+        yield f"The collector's certificate {verb} at {moment(seen.ends)}: {how}."

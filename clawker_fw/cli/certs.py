@@ -47,14 +47,14 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     chosen: Options = context.obj
     with reading(chosen) as (_, seen):
         from clawker_fw.digests import Digests
-        from clawker_fw.inspect.telemetry import obstacle
+        from clawker_fw.inspect.diagnosis import telemetry_obstacle
         from clawker_fw.report import certs as report
 
         loaded = given.load(chosen)
         kept = given.store(chosen, loaded, Digests(), keeps=False).kept()
         provision = seen.provision
         usable = provision.credentials is not None
-        unsent = obstacle(seen.observed, seen.desired, provision.live) if usable else ""
+        unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
         reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
         answer = report.CertificatesAnswer(
             chosen.project,

@@ -22,7 +22,7 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     with writing(chosen) as (engine, _, seen):
         from clawker_fw.agents.serving import require_serving
         from clawker_fw.inspect.conformance.run import perform
-        from clawker_fw.report import conformance as report
+        from clawker_fw.report import checks as report
 
         require_serving(seen.desired.project, seen.observed, seen.diff)
         results = perform(engine, seen)
@@ -33,6 +33,6 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
         else:
             from clawker_fw.report import text
 
-            text.console().print(report.report(seen.desired.project, results))
+            text.console().print(report.conformance_report(seen.desired.project, results))
     if not report.held(results):
         raise typer.Exit(ExitCode.DRIFT)

@@ -29,7 +29,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     from clawker_fw.inspect.diagnosis import CheckHealth
 
     checks = list(_checks(context.obj))
-    from clawker_fw.report import diagnosis
+    from clawker_fw.report import checks as report
 
     if format_ is Format.JSON:
         from clawker_fw.report.documents.checks import DoctorDocument
@@ -38,7 +38,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     else:
         from clawker_fw.report import text
 
-        text.console().print(diagnosis.Report(checks))
+        text.console().print(report.DoctorReport(checks))
     if any(each.health is CheckHealth.FAILED for each in checks):
         raise typer.Exit(ExitCode.DRIFT)
 

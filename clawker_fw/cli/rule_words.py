@@ -1,7 +1,9 @@
 """Rules as the command line names them: by words and options, or by a file to import."""
 
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +67,6 @@ def _rule(fields: dict[str, Any]) -> "Rule":
 def _named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
     """Return the fields of a rule that a name and the options give."""
     from clawker_fw.rules.schema import ALIASES
-    from clawker_fw.settings.edit.naming import parse_name, port_of
 
     named = parse_name(name)
     fields: dict[str, Any] = {"dst": named.dst}
@@ -124,3 +125,35 @@ def imported_from(file: Path) -> "list[Imported]":
         return import_rules(document.values, document.place)
     except ValueError as error:
         raise SettingsError("rules-not-importable", f"{source} can't be imported: {error}.") from error
+
+
+_NAME = re.compile(
+    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[0-9.]+/[0-9]+|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
+)
+_URL = re.compile(r"(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`, `192.0.2.0/28`. Nothing of it is checked yet."""
+
+    dst: str
+    proto: str | None = None
+    port: int | str | None = None
+
+
+def parse_name(text: str) -> Named:
+    """Split a destination into its parts. What has another form is a `dst`, which will be refused.
+
+    The protocol is no part of that: it is none of the mistakes.
+    """
+    found = _NAME.fullmatch(text)
+    if found is None:
+        url = _URL.fullmatch(text)
+        return Named(url["rest"], url["proto"]) if url else Named(text)
+    return Named(found["dst"], found["proto"], port_of(found["port"]))
+
+
+def port_of(text: str | None) -> int | str | None:
+    """Return a port as a number. Several ports stay text, as in the settings."""
+    return int(text) if text and text.isdecimal() else text

@@ -19,8 +19,7 @@ from clawker_fw.cli.watch_options import (
 )
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import terminal
-from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.watch.service import Unit

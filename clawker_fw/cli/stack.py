@@ -205,7 +205,7 @@ def down(
     from clawker_fw.agents import names
     from clawker_fw.cli import connection
     from clawker_fw.digests import Digests
-    from clawker_fw.reconcile import teardown
+    from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
@@ -215,9 +215,7 @@ def down(
         _step_output(chosen) as output,
         _run_context(output, lock_wait, performed) as run_context,
     ):
-        images = teardown.take_down(
-            engine, chosen.project, digests, run_context, detach=force, everything=everything
-        )
+        images = take_down(engine, chosen.project, digests, run_context, detach=force, everything=everything)
     if everything:
         names.forget()
         digests.forget()

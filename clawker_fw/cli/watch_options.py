@@ -7,8 +7,7 @@ import typer
 from clawker_fw.cli import given
 from clawker_fw.cli.parameters import Options, duration
 from clawker_fw.errors import SettingsError, UsageError
-from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.reactions import Heal, OnOpen
 
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
 

@@ -22,8 +22,7 @@ from clawker_fw.cli.watch_options import (
 )
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log
-from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
@@ -68,7 +67,7 @@ def watch(
     from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
-    from clawker_fw.watch.steady import Steady
+    from clawker_fw.watch.trust import Steady
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
     chosen: Options = context.obj
@@ -150,10 +149,9 @@ def _serving(
     from http import HTTPStatus
 
     from clawker_fw.watch import page
-    from clawker_fw.watch.health import WatcherHealth
     from clawker_fw.watch.metrics import CONTENT_TYPE
 
-    health = WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
+    health = page.WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
 
     def health_page() -> page.Reply:
         healthy, content = health.answer()

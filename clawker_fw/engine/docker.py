@@ -20,8 +20,7 @@ from docker.types import IPAMConfig, IPAMPool, NetworkingConfig
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, direct, host_network, pulling, requirements
 from clawker_fw.engine.creation import endpoints, hardware_address, healthcheck, host_config
-from clawker_fw.engine.evidence import EvidenceStore
-from clawker_fw.engine.helper_program import run_in_helper
+from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.inspection import (
     bridge_of,
     container_view,

@@ -23,6 +23,7 @@ from clawker_fw.model.files import File, Files
 from clawker_fw.model.observed import (
     ATTACHED,
     NO_RECORDS,
+    Address,
     Attempt,
     ContainerSummary,
     ContainerView,
@@ -30,6 +31,7 @@ from clawker_fw.model.observed import (
     EngineFacts,
     Event,
     ImageView,
+    Lookup,
     Machine,
     NetworkView,
     Observed,
@@ -40,9 +42,10 @@ from clawker_fw.model.observed import (
     Refused,
     Restart,
     ServerCertificate,
+    Trial,
+    TrialStep,
     VolumeView,
 )
-from clawker_fw.model.reach import Address, Lookup, Trial, TrialStep
 from clawker_fw.model.vocabulary import CLOSING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [

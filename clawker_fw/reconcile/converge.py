@@ -1,13 +1,15 @@
-"""Convergence: perform plans under the stack's lock until a comparison finds no difference.
+"""Under the stack's lock: perform plans until a comparison finds no difference, or until nothing is left.
 
-That last comparison is the proof. A failed attempt is recorded in the serving siblings, so that `drift` shows it.
+The last comparison is the proof. A failed attempt is recorded in the serving siblings, so that `drift` shows it.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from clawker_fw.digests import Digests
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
@@ -18,26 +20,29 @@ from clawker_fw.errors import (
     StoppedError,
     SubnetTakenError,
 )
-from clawker_fw.model import Action, Observed, Sibling, Verdict
+from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile import origin as origins
-from clawker_fw.reconcile import replacement
-from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback
+from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.lock import Lock, remove_abandoned
-from clawker_fw.reconcile.observe import unchanged
+from clawker_fw.reconcile.lock import Lock, others_at_work, remove_abandoned
+from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
+from clawker_fw.reconcile.removal import teardown, unused_references, without_images
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
     InTurn,
     Plan,
+    Remove,
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     Step,
 )
-from clawker_fw.stack import images
+from clawker_fw.stack import images, labels
+
+LOG = logging.getLogger("clawker_fw")
 
 _ROUNDS = 3
 
@@ -46,6 +51,12 @@ _WITHOUT_ROOM = (Commit, RemoveImage, RemoveVolume)
 
 _CHOICES = 10
 """How often subnets are chosen. Of several runs that choose the same one at once, one gets it each time."""
+
+_SPECIFIED = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE, Layer.BOOT})
+"""The layers of a sibling's specification. The other layers are about its state and behaviour."""
+
+_MOST_NAMED = 3
+"""In a line for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +234,75 @@ def _recorder(seen: Comparison, steps: Plan) -> Callable[[tuple[Step | InTurn, .
     """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
 
     def beginning(stage: tuple[Step | InTurn, ...]) -> None:
-        for sibling in replacement.replaced(seen.observed, steps, stage):
-            replacement.record(sibling, seen.observed, seen.desired, seen.diff)
+        for sibling in _replaced(seen.observed, steps, stage):
+            _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
 
     return beginning
+
+
+def _replaced(observed: Observed, steps: Plan, stage: tuple[Step | InTurn, ...]) -> tuple[Sibling, ...]:
+    """Return the siblings whose old containers a stage removes after new ones have taken over."""
+    taken = {
+        step.container
+        for each in stage
+        for step in (each.steps if isinstance(each, InTurn) else (each,))
+        if isinstance(step, Remove)
+    }
+    return tuple(
+        sibling
+        for sibling in steps.replaced
+        if (seen := observed.siblings.get(sibling)) and seen.container.id in taken
+    )
+
+
+def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
+    """Log the replacement of a sibling, if drift from its specification is the reason.
+
+    It is written once the replacement is certain: the new sibling is verified and serves, and the old one is about
+    to be removed. An attempt that is rolled back before that logs nothing.
+    """
+    reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
+    if not reason:
+        return
+    container = observed.siblings[sibling].container
+    fields: dict[str, object] = {"container": container.name, "reason": ", ".join(reason)}
+    for label in labels.DRIFT_LABELS:
+        name = label.rpartition(".")[2]
+        fields[f"desired_{name}"] = desired.siblings[sibling].labels[label]
+        fields[f"running_{name}"] = container.labels.get(label)
+    more = f" and {len(reason) - _MOST_NAMED} more" if len(reason) > _MOST_NAMED else ""
+    line = f"{container.name} has been replaced: {', '.join(reason[:_MOST_NAMED])}{more} differed"
+    LOG.warning("firewall_container_spec_drift", extra={"fields": fields, "line": line})
+
+
+def take_down(
+    engine: EngineWriter,
+    project: str,
+    digests: Digests,
+    context: RunContext,
+    *,
+    detach: bool,
+    everything: bool = False,
+) -> tuple[str, ...]:
+    """Remove a stack's containers, volumes and networks; with `everything`, our unused images as well.
+
+    While a run of another project is at work, which may need them, these are left.
+    Return the references of our unused images that are left.
+
+    Raises:
+        RefusedError: when agents are attached and `detach` is false.
+    """
+    observed = observe(engine, project, ())
+    if teardown(observed, detach=detach).empty:
+        remove_abandoned(engine, observed)
+    else:
+        image = images.lock_image(engine.facts(), digests)
+        with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
+            steps = teardown(observe(engine, project, ()), detach=detach)
+            apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping, lock.require_held))
+    observed = observe(engine, project, ())
+    free = observed.lock is None and not others_at_work(observed)
+    if everything and free and not (steps := without_images(observed)).empty:
+        apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping))
+        observed = observe(engine, project, ())
+    return unused_references(observed)

@@ -12,7 +12,7 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Role
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.reactions import OnOpen
 
 
 @dataclass(frozen=True, slots=True)

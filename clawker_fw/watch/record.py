@@ -8,8 +8,8 @@ from clawker_fw.model import Finding, Verdict
 from clawker_fw.watch import presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from clawker_fw.watch.guard import OpenAgent
-from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.presence import Presence
+from clawker_fw.watch.reactions import OnOpen
 
 LOG = logging.getLogger("clawker_fw")
 

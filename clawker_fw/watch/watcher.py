@@ -34,9 +34,8 @@ from clawker_fw.watch.decision import (
 )
 from clawker_fw.watch.follow import Inbox, News, followed
 from clawker_fw.watch.guard import Guard, OpenAgent
-from clawker_fw.watch.heal import Heal
-from clawker_fw.watch.on_open import OnOpen
 from clawker_fw.watch.presence import Presence, Register
+from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
 from clawker_fw.watch.trust import Trust
 

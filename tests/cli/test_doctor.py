@@ -14,7 +14,7 @@ from clawker_fw.engine import host_network
 from clawker_fw.errors import EngineError
 from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.model import Records, Trial, TrialStep
-from clawker_fw.report import diagnosis
+from clawker_fw.report.checks import DoctorReport
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
@@ -248,7 +248,7 @@ def test_lines_fit_a_terminal() -> None:
     )
     written = io.StringIO()
     console = Console(width=80, file=written, soft_wrap=True)
-    console.print(diagnosis.Report([long, Check("engine", CheckHealth.OK, "Engine 28 on amd64.")]))
+    console.print(DoctorReport([long, Check("engine", CheckHealth.OK, "Engine 28 on amd64.")]))
     lines = written.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("failed   way-out: An agent")

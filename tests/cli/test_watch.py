@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.watch import record, service, steady
+from clawker_fw.watch import record, service, trust
 from clawker_fw.watch.decision import Decision
 from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
@@ -22,7 +22,7 @@ from tests.cli.conftest import Command
 @pytest.fixture(autouse=True)
 def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept settings files at once, because these tests have just written them."""
-    monkeypatch.setattr(steady, "STEADY_SECONDS", 0.0)
+    monkeypatch.setattr(trust, "STEADY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_settings_that_have_just_been_changed_are_not_applied_yet(
 ) -> None:
     """A file that has just changed is not applied yet, which is reported; later it is."""
     command("run")
-    monkeypatch.setattr(steady, "STEADY_SECONDS", 1.0)
+    monkeypatch.setattr(trust, "STEADY_SECONDS", 1.0)
     settings_file.write_text("rules:\n  - dst: b.test\n")
     decisions = decisions_of(1)
     assert command("--log-format", "json", "watch", "--heal", "all").code == 0

@@ -14,7 +14,7 @@ from docker import APIClient
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.schedule import SPACING
-from clawker_fw.watch.steady import STEADY_SECONDS
+from clawker_fw.watch.trust import STEADY_SECONDS
 from devkit import stacks
 from devkit.engines import PrivateEngine
 from devkit.firewall import Firewall, upgraded

@@ -16,8 +16,8 @@ from clawker_fw.settings.load import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.stack import labels
 from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger
-from clawker_fw.watch.heal import Heal
 from clawker_fw.watch.metrics import Metrics
+from clawker_fw.watch.reactions import Heal
 from devkit import reference
 from devkit.attacks import ATTACKS, GROUPS, Group
 from devkit.stacks import CHECKOUT

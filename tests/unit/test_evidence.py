@@ -2,7 +2,7 @@
 
 import json
 
-from clawker_fw.engine.evidence import EvidenceStore
+from clawker_fw.engine.helper_program import EvidenceStore
 
 EVIDENCE = {"listeners": {"state": "5", "digest": "d"}}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from clawker_fw.model import Action, Cause, Diff, File, Finding, Layer, Sibling, Verdict
-from clawker_fw.reconcile.compare.file_values import contents, value_pair
+from clawker_fw.reconcile.compare.files import contents, value_pair
 from clawker_fw.report import text
 from clawker_fw.stack.files import FOLDER, public, secret
 from clawker_fw.stack.labels import digest

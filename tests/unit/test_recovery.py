@@ -20,7 +20,7 @@ from clawker_fw.errors import (
     StoppedError,
 )
 from clawker_fw.model import ContainerSpec, Files, Sibling
-from clawker_fw.reconcile import converge, pipeline, teardown
+from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.carried import carried
 from clawker_fw.reconcile.converge import RunContext
@@ -547,7 +547,7 @@ def test_nobody_is_said_to_be_served_while_the_stack_is_removed(release: Release
     seen: list[Progress] = []
     run_context = converge.RunContext(seen.append, partial(_after, seen, 1))
     with pytest.raises(StoppedError) as caught:
-        teardown.take_down(engine, "clawker", release.digests, run_context, detach=False)
+        converge.take_down(engine, "clawker", release.digests, run_context, detach=False)
     assert caught.value.hint == "Run the command again: it completes the remaining steps."
 
 

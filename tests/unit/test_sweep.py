@@ -12,7 +12,7 @@ import pytest
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model import ContainerSpec, Shape, Verdict
-from clawker_fw.reconcile import converge, teardown
+from clawker_fw.reconcile import converge
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ATTEMPT
@@ -174,13 +174,13 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
         engine.arm(fault, point)
         run_context = converge.RunContext(lambda _: None)
         with suppress(Killed, FirewallError):
-            teardown.take_down(cast("EngineWriter", engine), "clawker", release.digests, run_context, detach=False)
+            converge.take_down(cast("EngineWriter", engine), "clawker", release.digests, run_context, detach=False)
         if not engine.hit:
             break
         _forget_lock(memory)
         if point % 2:
             assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, point
-        teardown.take_down(memory, "clawker", release.digests, run_context, detach=False)
+        converge.take_down(memory, "clawker", release.digests, run_context, detach=False)
         assert observe(memory, "clawker", ()).absent, point
         assert memory.listing() == (), point
     assert point > 1

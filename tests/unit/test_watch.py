@@ -24,7 +24,7 @@ from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.telemetry import FILE as TELEMETRY
 from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger, matters, ours
-from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.reactions import Heal
 from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
 from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watcher
 from devkit import stacks

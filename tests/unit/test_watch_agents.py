@@ -13,10 +13,10 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount, NetworkSpec, Role, Verdict
 from clawker_fw.watch import record
 from clawker_fw.watch.guard import OpenAgent
-from clawker_fw.watch.health import WatcherHealth
 from clawker_fw.watch.metrics import Metrics
-from clawker_fw.watch.on_open import OnOpen
+from clawker_fw.watch.page import WatcherHealth
 from clawker_fw.watch.presence import Change, Presence, Register
+from clawker_fw.watch.reactions import OnOpen
 from clawker_fw.watch.schedule import SPACING
 from devkit import stacks
 from devkit.watched import Watched

@@ -18,7 +18,7 @@ from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.decision import Reaction
-from clawker_fw.watch.heal import Heal
+from clawker_fw.watch.reactions import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched

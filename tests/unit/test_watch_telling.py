@@ -29,11 +29,10 @@ from clawker_fw.report import log
 from clawker_fw.stack.release import Release
 from clawker_fw.watch import page, record
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
-from clawker_fw.watch.health import WatcherHealth
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
-from clawker_fw.watch.page import ListenAddress, Reply, parse_address, served
+from clawker_fw.watch.page import ListenAddress, Reply, WatcherHealth, parse_address, served
 from devkit import stacks
 from devkit.waiting import until
 

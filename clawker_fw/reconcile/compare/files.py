@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from clawker_fw.model import Action, Cause, File, Files, Finding, Layer
-from clawker_fw.reconcile.compare.file_values import attribute_pairs, contents, digest_pair, value_pair
 from clawker_fw.reconcile.compare.sibling import SiblingComparison
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import (
@@ -21,6 +20,9 @@ from clawker_fw.stack.container import (
 )
 from clawker_fw.stack.files import FOLDER, RECORD
 from clawker_fw.stack.resources import plain
+
+_HIDDEN = ("another content", "this content")
+"""A finding has nothing of a secret's content, not even a digest, which would confirm a guess."""
 
 
 class FileComparison(SiblingComparison):
@@ -167,3 +169,38 @@ def _without_version(committed: Mapping[str, str], files: Files) -> dict[str, st
 def _is_boot(path: str) -> bool:
     folder, slash, _ = path.partition("/")
     return path not in KEPT and not (slash and (folder in UNFINISHED or f"{folder}/" in {HOT, GOOD}))
+
+
+def value_pair(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
+    """Return the running and the desired value of a finding about a file; None for a missing file."""
+    if running is None or desired is None:
+        return _named(running), _named(desired)
+    words = attribute_pairs(running, desired)
+    if running.content != desired.content:
+        digests = labels.digest(running.content), labels.digest(desired.content)
+        words = [_HIDDEN if running.secret or desired.secret else digests, *words]
+    return ", ".join(one for one, _ in words), ", ".join(other for _, other in words)
+
+
+def digest_pair(running: File, desired: File | None, digest: str, wanted: str | None) -> tuple[str, str | None]:
+    """Return the values for contents known only by their digests, in a file that should be like `desired`."""
+    return _HIDDEN if running.secret or (desired is not None and desired.secret) else (digest, wanted)
+
+
+def attribute_pairs(running: File, desired: File) -> list[tuple[str, str]]:
+    """Return the modes and owners in which two files differ, as pairs of running and desired value."""
+    pairs = ((f"mode {file.mode:04o}", "owner {}:{}".format(*file.owner)) for file in (running, desired))
+    return [(one, other) for one, other in zip(*pairs, strict=True) if one != other]
+
+
+def contents(running: File | None, desired: File | None) -> tuple[bytes, bytes] | None:
+    """Return both contents for a diff, or None if they are equal or one is a secret."""
+    there = [file for file in (running, desired) if file is not None]
+    one, other = (file.content if file is not None else b"" for file in (running, desired))
+    return None if one == other or any(file.secret for file in there) else (one, other)
+
+
+def _named(file: File | None) -> str | None:
+    if file is None:
+        return None
+    return "a secret" if file.secret else labels.digest(file.content)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from clawker_fw.inspect.conformance.run import CaseResult
 from clawker_fw.inspect.diagnosis import Check, CheckHealth
-from clawker_fw.report.conformance import held
+from clawker_fw.report.checks import held
 from clawker_fw.report.documents import Document
 
 

@@ -9,9 +9,9 @@ from clawker_fw.settings.model import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, sampling, virtual_listeners
+from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
-from clawker_fw.stack.envoy.overload import overload_manager
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.release import Release

@@ -1,4 +1,7 @@
-"""Which differences a watcher closes. The command line imports this module, so it must import nothing heavy."""
+"""What a watcher does without being asked: the differences that it closes, and what becomes of open agents.
+
+The command line imports this module early, so it must import nothing heavy.
+"""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
@@ -28,3 +31,11 @@ class Heal(StrEnum):
                 return frozenset()
             case _:
                 assert_never(self)
+
+
+class OnOpen(StrEnum):
+    """What is done about an open agent, besides a record of it."""
+
+    WARN = "warn"
+    DETACH = "detach"
+    STOP = "stop"

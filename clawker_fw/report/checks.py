@@ -1,14 +1,39 @@
-"""The answer of `doctor` for people: each check with what to do."""
+"""The answers of `doctor` and `conformance` for people: each check with what to do, and what held."""
 
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
+from clawker_fw.inspect.conformance.run import CaseResult
 from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.report.terminal import visible
+from clawker_fw.report.text import Rows
+
+_HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
+
+
+def held(results: Sequence[CaseResult]) -> bool:
+    """Whether everything ended as it must."""
+    return all(each.held for each in results)
+
+
+def conformance_report(project: str, results: Sequence[CaseResult]) -> RenderableType:
+    """Return the answer for people: what did not hold comes last, where a person looks first."""
+    rows: list[list[Text | str]] = [
+        [_HELD if each.held else _BROKEN, each.attempt.what, each.outcome]
+        for each in sorted(results, key=lambda each: not each.held)
+    ]
+    broken = sum(not each.held for each in results)
+    number = len(results)
+    words = f"{project}: {number - broken} of {number} held"
+    lines = [Text(""), Text(visible(words), "bold red" if broken else "bold green")]
+    if broken:
+        lines.append(Text("`clawker-fw drift` and `clawker-fw doctor` say what may be wrong. If not, report it."))
+    return Group(Rows(("result", "what was tried", "what came of it"), rows), *lines)
+
 
 _STYLES = {
     CheckHealth.OK: "green",
@@ -21,7 +46,7 @@ _UNBROKEN = "\N{NO-BREAK SPACE}"
 """Stands for the spaces of a command while lines are broken."""
 
 
-class Report:
+class DoctorReport:
     """The answer for people: a paragraph for each check, and one for what to do. Commands stay in one line."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
