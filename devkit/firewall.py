@@ -76,7 +76,9 @@ class Firewall:
     def write(self, *rules: str | Mapping[str, Any], **settings: Any) -> None:  # noqa: ANN401 - any setting
         """Write the settings file. A plain name is a rule with this `dst`."""
         entries = [{"dst": rule} if isinstance(rule, str) else dict(rule) for rule in rules]
-        self.settings.write_text(json.dumps({"rules": entries, **settings}, indent=1))
+        lines = [f"\n- {json.dumps(entry)}" for entry in entries] or [" []"]
+        lines += [f"\n{name}: {json.dumps(value)}" for name, value in settings.items()]
+        self.settings.write_text(f"rules:{''.join(lines)}\n")
 
     def command(self, *arguments: str) -> list[str]:
         """Return the program's command line."""

@@ -135,7 +135,7 @@ _URL = re.compile(r"(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)")
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`, `192.0.2.0/28`. Nothing of it is checked yet."""
+    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`, `192.0.2.0/28`. Nothing is checked yet."""
 
     dst: str
     proto: str | None = None

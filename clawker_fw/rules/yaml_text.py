@@ -8,9 +8,9 @@ import yaml
 _PLAIN = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*( [A-Za-z0-9_.-]+)*")
 
 
-def yaml_text(text: str, *, as_json: bool = False) -> str:
-    """Return a text without quotes where that is possible, else as JSON as well; always so if that is wanted."""
-    if not as_json and _PLAIN.fullmatch(text) and _is_text(text):
+def yaml_text(text: str) -> str:
+    """Return a text without quotes where that is possible."""
+    if _PLAIN.fullmatch(text) and _is_text(text):
         return text
     if text.isprintable():
         return json.dumps(text, ensure_ascii=False)

@@ -159,7 +159,7 @@ def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
 def test_half_a_settings_file_makes_nothing_anew(hand: Hand, watched: Watching) -> None:
     """It is reported, and everything is healed once the file is complete; stopped siblings are started before."""
     before, settings = len(watched.decisions), hand.firewall.settings.read_text()
-    hand.firewall.settings.write_text(settings[: len(settings) // 2])
+    hand.firewall.settings.write_text(settings[: settings.index("}")])
     kill(hand, COREDNS)
     started = watched.healed(since=before)
     assert (started["actions"], started["verdict"]) == (["start"], None)

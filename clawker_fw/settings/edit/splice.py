@@ -1,14 +1,13 @@
 """Edits the list of rules in the text of a settings file, and leaves every other character as it is.
 
-A YAML writer would format the whole file anew. Here, only the characters of the rules in question are replaced, at
-the positions that the parser reports. Then the new text is read: it must hold exactly what was meant, or the edit
-is an error. This module knows neither files nor what a rule means.
+A YAML writer would format the whole file anew. Here, only the lines of the rules in question are replaced, at the
+positions that the parser reports. A rule has lines of its own, in a list with dashes or in brackets, or the whole
+list is on one line. Then the new text is read: it must hold exactly what was meant, or the edit is an error, which
+is how every other form ends. This module knows neither files nor what a rule means.
 """
 
 import json
-import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -27,13 +26,7 @@ Fields = Mapping[str, object]
 _Cut = tuple[int, int, str]
 """A part of the text, from a position to another, and what replaces it."""
 
-_Span = tuple[int, int]
-
 _BYTE_ORDER_MARK = "\ufeff"
-_LINE_BREAK = re.compile(r"\r\n|\n|\r|\Z")
-_REST_OF_LINE = re.compile(r"[ \t]*(#[^\r\n]*)?(?=\r|\n|\Z)")
-_COMMENT_LINE = re.compile(r"[ \t]*#")
-_SPACES_BEFORE_MORE = re.compile(r"[ \t]+(?![ \t\r\n#]|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +54,18 @@ def spliced(text: str, edit: Edit, source: str) -> str:
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
     values, _ = parse(text, source)
-    page = _Page(text)
-    after = _replaced(text, page.cuts(edit))
-    if not _holds(after, _meant(values or {}, edit, as_json=page.as_json)):
+    after = _replaced(text, _Page(text).cuts(edit))
+    if not _holds(after, _meant(values or {}, edit)):
         raise SettingsError(
             "rules-not-editable",
             f"The form of {source} is one in which rules can't be edited in place; nothing has been changed.",
-            hint="Edit the file by hand, or write each rule on a line of its own.",
+            hint="Edit the file by hand, or write `rules:` on a line of its own and each rule below it as "
+            "`- {dst: …}`.",
         )
     return mark + after
 
 
-def _replaced(text: str, cuts: Sequence[_Cut]) -> str:
+def _replaced(text: str, cuts: Iterable[_Cut]) -> str:
     parts, position = [], 0
     for start, end, replacement in sorted(cuts, key=lambda cut: cut[0]):
         parts += [text[position : max(start, position)], replacement]
@@ -80,22 +73,19 @@ def _replaced(text: str, cuts: Sequence[_Cut]) -> str:
     return "".join([*parts, text[position:]])
 
 
-def _meant(values: dict[str, Any], edit: Edit, *, as_json: bool) -> dict[str, Any]:
+def _meant(values: dict[str, Any], edit: Edit) -> dict[str, Any]:
     """Return the values that the edited text must have."""
-
-    def read(fields: Fields) -> dict[str, Any]:
-        given = {name: value for name, value in fields.items() if value is not None}
-        return {name: parse(_scalar(value, as_json=as_json), "")[0] for name, value in given.items()}
-
     rules: list[Any] = []
-    for position, rule in enumerate(values.get(KEY, [])):
-        if position in edit.removed:
-            continue
+    for position, rule in enumerate(values.get(KEY) or []):
         fields = edit.changed.get(position, {})
-        rules.append({**rule, **read(fields)} if fields else rule)
-        for name in (name for name, value in fields.items() if value is None):
-            rules[-1].pop(name, None)
-    return {**values, KEY: [*rules, *(read(fields) for fields in edit.added)]}
+        if position not in edit.removed:
+            kept = {name: value for name, value in rule.items() if name not in fields}
+            rules.append({**kept, **_read(fields)})
+    return {**values, KEY: [*rules, *map(_read, edit.added)]}
+
+
+def _read(fields: Fields) -> dict[str, Any]:
+    return {name: parse(_scalar(value), "")[0] for name, value in fields.items() if value is not None}
 
 
 def _holds(text: str, values: dict[str, Any]) -> bool:
@@ -105,14 +95,21 @@ def _holds(text: str, values: dict[str, Any]) -> bool:
         return False
 
 
-def _scalar(value: object, *, as_json: bool = False) -> str:
-    """Return a value as YAML that is read as just this value; it is JSON as well if that is wanted."""
+def _scalar(value: object) -> str:
+    """Return a value as YAML that is read as just this value."""
     if isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, datetime):
-        written = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return json.dumps(written) if as_json else written
-    return yaml_text(str(value), as_json=as_json)
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return yaml_text(str(value))
+
+
+def _pair(name: str, value: object) -> str:
+    return f"{name}: {_scalar(value)}"
+
+
+def _flow(fields: Fields) -> str:
+    return "{" + ", ".join(_pair(name, value) for name, value in fields.items()) + "}"
 
 
 class _Page:
@@ -120,43 +117,31 @@ class _Page:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._root = yaml.compose(text, Loader=LOADER)
-        self.as_json = isinstance(self._root, yaml.CollectionNode) and bool(self._root.flow_style)
-        self._newline = _LINE_BREAK.search(text)[0] or "\n"  # type: ignore[index]  # it matches at the end
-        self._commas: list[int] = []
-        self._dashes: list[int] = []
-        self._long_scalars: list[_Span] = []  # a line of these may look like a comment
-        for token in yaml.scan(text, Loader=LOADER):
-            if isinstance(token, yaml.FlowEntryToken):
-                self._commas.append(token.start_mark.index)
-            elif isinstance(token, yaml.BlockEntryToken):
-                self._dashes.append(token.start_mark.index)
-            elif isinstance(token, yaml.ScalarToken) and token.start_mark.line < token.end_mark.line:
-                self._long_scalars.append((token.start_mark.index, token.end_mark.index))
+        self._newline = "\r\n" if "\r\n" in text else "\n"
 
-    def cuts(self, edit: Edit) -> list[_Cut]:
-        """Return what to replace where."""
-        pairs = self._root.value if isinstance(self._root, yaml.MappingNode) else []
-        found = next(((key, value) for key, value in pairs if key.value == KEY), None)
-        if found is None:
-            start = self._newline if self._text and not self._text.endswith(("\n", "\r")) else ""
+    def cuts(self, edit: Edit) -> Iterator[_Cut]:
+        """Yield what to replace where."""
+        root = yaml.compose(self._text, Loader=LOADER)
+        if isinstance(root, yaml.MappingNode) and root.flow_style:  # JSON, which is to stay JSON
+            return
+        pairs = root.value if isinstance(root, yaml.MappingNode) else []
+        key, rules = next(((key, value) for key, value in pairs if key.value == KEY), (None, None))
+        if key is None:
             end = len(self._text)
-            return [(end, end, f"{start}{KEY}:{self._block('  ', edit.added)}{self._newline}")]
-        key, rules = found
-        items = rules.value if isinstance(rules, yaml.SequenceNode) else []
-        cuts: list[_Cut] = []
-        for position, fields in edit.changed.items():
-            cuts += self._change(items[position], fields)
-        if edit.removed:
-            cuts += self._remove(key, rules, edit.removed)
-        if edit.added:
-            cuts += self._add(key, rules, edit.added)
-        return cuts
+            start = self._newline if self._text and not self._text.endswith("\n") else ""
+            yield end, end, f"{start}{KEY}:{self._block('  - ', edit.added)}{self._newline}"
+        elif not isinstance(rules, yaml.SequenceNode):  # a key without a value
+            yield self._below(key.end_mark.index, self._block("  - ", edit.added))
+        elif not rules.value:
+            yield from self._fill(key, rules, edit.added)
+        else:
+            for position, fields in edit.changed.items():
+                yield from self._change(rules.value[position], fields)
+            yield from self._remove(key, rules, edit.removed)
+            if edit.added:
+                yield from self._add(rules, edit.added)
 
     # --- positions -------------------------------------------------------------------------------------------
-
-    def _span(self, node: yaml.Node) -> _Span:
-        return node.start_mark.index, self._end(node)
 
     def _end(self, node: yaml.Node) -> int:
         """Return where a node's last character ends. The parser's mark may be far behind, after comments."""
@@ -167,198 +152,100 @@ class _Page:
         return int(start + len(self._text[start : node.end_mark.index].rstrip()))
 
     def _line_start(self, position: int) -> int:
-        return max(self._text.rfind(each, 0, position) for each in "\r\n") + 1
+        return self._text.rfind("\n", 0, position) + 1
 
-    def _line_end(self, position: int) -> _Span:
-        """Return where the line break after a position starts and ends."""
-        found = _LINE_BREAK.search(self._text, position)
-        return found.span() if found else (len(self._text), len(self._text))
+    def _next_line(self, position: int) -> int:
+        return self._text.find("\n", position) + 1 or len(self._text)
 
-    def _indent(self, position: int) -> str | None:
-        """Return what comes before a position on its line, if that is only space."""
-        before = self._text[self._line_start(position) : position]
-        return before if not before.strip(" \t") else None
+    def _below(self, position: int, lines: str) -> _Cut:
+        """Write lines, each after a line break, below the line of a position."""
+        following = self._next_line(position)
+        end = following - len(self._newline) if self._text[:following].endswith("\n") else following
+        return end, end, lines
 
-    def _ends_line(self, position: int) -> bool:
-        return _REST_OF_LINE.match(self._text, position) is not None
-
-    def _comma(self, start: int, end: int) -> int | None:
-        """Return the position of the first comma between two entries."""
-        place = bisect_left(self._commas, start)
-        return self._commas[place] if place < len(self._commas) and self._commas[place] < end else None
-
-    def _after_colon(self, key: yaml.Node) -> int:
-        return self._text.index(":", key.end_mark.index) + 1
-
-    def _comment_lines(self, start: int, end: int) -> Iterator[_Span]:
-        """Yield the lines between two positions that are just comments, each with its line break."""
-        line = start if self._line_start(start) == start else self._line_end(start)[1]
-        while line < end:
-            following = self._line_end(line)[1]
-            if _COMMENT_LINE.match(self._text, line) and not self._in_long_scalar(line):
-                yield line, following
-            line = following
-
-    def _in_long_scalar(self, position: int) -> bool:
-        place = bisect_right(self._long_scalars, position, key=lambda span: span[0])
-        return place > 0 and position < self._long_scalars[place - 1][1]
-
-    # --- removing --------------------------------------------------------------------------------------------
-
-    def _cut(self, start: int, end: int) -> Iterator[_Cut]:
-        """Cut a part of the text, except for comments that have lines of their own in it."""
-        comments = list(self._comment_lines(start, end))
-        before = after = ""
-        if comments and self._line_start(start) != start:  # then what is left of the line goes around them
-            before = self._newline
-            after = self._indent(self._text.index("#", comments[-1][0])) or ""
-        for line, following in comments:
-            yield start, line, before
-            start, before = following, ""
-        yield start, end, after
-
-    def _remove(self, key: yaml.Node, rules: yaml.SequenceNode, removed: frozenset[int]) -> Iterator[_Cut]:
-        if rules.flow_style:
-            yield from self._cut_entries([self._span(item) for item in rules.value], removed, rules)
-            return
-        for position in sorted(removed):
-            start, end = self._span(rules.value[position])
-            dash = self._dashes[bisect_right(self._dashes, start) - 1]
-            yield from self._cut(self._line_start(dash), self._line_end(end)[1])
-        if len(removed) == len(rules.value):  # a key without a value would be no list
-            colon = self._after_colon(key)
-            yield colon, colon, " []"
-
-    def _cut_entries(
-        self, spans: Sequence[_Span], removed: frozenset[int], around: yaml.CollectionNode
-    ) -> Iterator[_Cut]:
-        """Cut entries of a flow collection, each with its comma. The last one keeps having one, or none."""
-        close = around.end_mark.index - 1
-        ends = [*(start for start, _ in spans[1:]), close]
-        for position in sorted(removed):
-            start, end = spans[position]
-            comma = self._comma(end, ends[position])
-            if comma is None:  # it is the last: the one before it becomes the last
-                kept = max((each for each in range(len(spans)) if each not in removed), default=None)
-                comma = None if kept is None else self._comma(spans[kept][1], ends[kept])
-            elif not self._text[end:comma].strip(" \t"):
-                end, comma = comma + 1, None
-            if comma is not None:
-                yield from self._cut_with_spaces(comma, comma + 1)
-            if self._indent(start) is not None and self._ends_line(end):
-                yield from self._cut(self._line_start(start), self._line_end(end)[1])
-            else:
-                yield from self._cut_with_spaces(start, end)
-
-    def _cut_with_spaces(self, start: int, end: int) -> Iterator[_Cut]:
-        """Cut a part of a line, with the space between it and what follows on the line."""
-        space = _SPACES_BEFORE_MORE.match(self._text, end)
-        yield from self._cut(start, space.end() if space else end)
-
-    def _cut_fields(self, spans: Sequence[_Span], removed: frozenset[int]) -> Iterator[_Cut]:
-        """Cut fields of a block mapping with their lines. What comes before the first one, a dash, stays."""
-        for place in sorted(removed):
-            start, end = spans[place]
-            yield from self._cut(self._line_start(start), self._line_end(end)[1])
-        first, _ = spans[0]
-        if 0 in removed and self._indent(first) is None:
-            start, _ = next(span for place, span in enumerate(spans) if place not in removed)
-            yield self._line_start(start), start, self._text[self._line_start(first) : first]
+    def _lines(self, start: int, end: int) -> _Cut:
+        """Cut the lines from a position to another."""
+        return self._line_start(start), self._next_line(end), ""
 
     # --- changing --------------------------------------------------------------------------------------------
 
     def _change(self, item: yaml.MappingNode, fields: Fields) -> Iterator[_Cut]:
-        pairs = {key.value: (key, value) for key, value in item.value}
-        removed = {name for name, value in fields.items() if value is None and name in pairs}
-        spans = [(key.start_mark.index, self._end(value)) for key, value in item.value]
-        positions = frozenset(place for place, name in enumerate(pairs) if name in removed)
+        spans = {key.value: (key.start_mark.index, self._end(value)) for key, value in item.value}
         if item.flow_style:
-            yield from self._cut_entries(spans, positions, item)
-        else:
-            yield from self._cut_fields(spans, positions)
-        for name, value in fields.items():
-            if name in pairs and value is not None:
-                start, end = self._span(pairs[name][1])
-                space = " " if self._text[start - 1] == ":" else ""
-                yield start, end, space + self._value(value)
-        missing = [(name, value) for name, value in fields.items() if name not in pairs and value is not None]
-        if not missing:
+            yield from self._change_flow(item, spans, fields)
             return
-        start, end = [span for span, name in zip(spans, pairs, strict=True) if name not in removed][-1]
-        indent = self._indent(start)
-        if item.flow_style:
-            between = "," + (" " if indent is None else self._newline + indent)
-            yield end, end, "".join(between + self._pair(name, value) for name, value in missing)
-        else:
-            end = self._line_end(end)[0]
-            between = self._newline + " " * item.value[0][0].start_mark.column
-            yield end, end, "".join(between + self._pair(name, value) for name, value in missing)
+        kept = [name for name in spans if fields.get(name, "") is not None]
+        for name in fields.keys() & spans.keys():
+            start, end = spans[name]
+            yield (start, end, _pair(name, fields[name])) if name in kept else self._lines(start, end)
+        first, (second, last) = item.start_mark.index, (spans[kept[0]][0], spans[kept[-1]][1])
+        if first != second:  # the first field is removed, but not the dash before it
+            yield self._line_start(second), second, self._text[self._line_start(first) : first]
+        indent = self._newline + " " * item.start_mark.column
+        new = [_pair(name, value) for name, value in fields.items() if name not in spans and value is not None]
+        yield self._below(last, "".join(indent + pair for pair in new))
+
+    def _change_flow(
+        self, item: yaml.MappingNode, spans: Mapping[str, tuple[int, int]], fields: Fields
+    ) -> Iterator[_Cut]:
+        """Write the fields of a rule in braces anew."""
+        if _on_one_line(item):
+            pairs = {name: self._text[start:end] for name, (start, end) in spans.items()}
+            pairs |= {name: _pair(name, value) for name, value in fields.items() if value is not None}
+            kept = (pair for name, pair in pairs.items() if fields.get(name, "") is not None)
+            starts, ends = zip(*spans.values(), strict=True)
+            yield starts[0], ends[-1], ", ".join(kept)
+
+    # --- removing --------------------------------------------------------------------------------------------
+
+    def _remove(self, key: yaml.Node, rules: yaml.SequenceNode, removed: frozenset[int]) -> Iterator[_Cut]:
+        spans = [(item.start_mark.index, self._end(item)) for item in rules.value]
+        kept = [self._text[start:end] for place, (start, end) in enumerate(spans) if place not in removed]
+        if not _on_one_line(rules):
+            yield from (self._lines(*spans[place]) for place in removed)
+            if not kept and not rules.flow_style:  # a key without a value would be no list
+                yield key.end_mark.index + 1, key.end_mark.index + 1, " []"
+        elif not kept:
+            yield rules.start_mark.index, rules.end_mark.index, "[]"
+        elif removed:
+            yield spans[0][0], spans[-1][1], ", ".join(kept)
 
     # --- adding ----------------------------------------------------------------------------------------------
 
-    def _add(self, key: yaml.Node, rules: yaml.Node, added: Sequence[Fields]) -> list[_Cut]:
-        if not isinstance(rules, yaml.SequenceNode):  # a key without a value
-            return [self._below(self._after_colon(key), added)]
-        if not rules.value:
-            return self._fill(key, rules, added)
+    def _add(self, rules: yaml.SequenceNode, added: Sequence[Fields]) -> Iterator[_Cut]:
+        """Add rules after the last one, in its style."""
         last = rules.value[-1]
-        start, end = self._span(last)
-        if rules.flow_style:
-            return self._add_entries(start, end, rules, added)
-        dash = self._dashes[bisect_right(self._dashes, start) - 1]
-        end = self._line_end(end)[0]
-        indent = self._text[self._line_start(dash) : dash]
-        return [(end, end, self._block(indent, added, in_flow=bool(last.flow_style)))]
+        start, end = last.start_mark.index, self._end(last)
+        before = self._text[self._line_start(start) : start]
+        if not rules.flow_style:
+            yield self._below(end, self._block(before, added, in_flow=bool(last.flow_style)))
+        elif _on_one_line(rules):
+            yield end, end, "".join(f", {_flow(fields)}" for fields in added)
+        else:
+            ended = self._text.startswith(",", end)
+            yield end, end, "," * (not ended)
+            lines = ",".join(self._newline + before + _flow(fields) for fields in added)
+            yield self._below(end, lines + "," * ended)
 
-    def _below(self, position: int, added: Sequence[Fields]) -> _Cut:
-        """Write a new block list below the line of a position."""
-        end = self._line_end(position)[0]
-        return end, end, self._block("  ", added)
+    def _fill(self, key: yaml.Node, rules: yaml.SequenceNode, added: Sequence[Fields]) -> Iterator[_Cut]:
+        """Add rules to an empty list in brackets: between them if they are on two lines, else below the key."""
+        end = rules.end_mark.index
+        if _on_one_line(rules):
+            yield key.end_mark.index + 1, end, ""
+            yield self._below(end, self._block("  - ", added))
+        else:
+            start = self._line_start(end)
+            yield start, start, "".join(f"  {_flow(fields)},{self._newline}" for fields in added)
 
-    def _add_entries(self, start: int, end: int, rules: yaml.SequenceNode, added: Sequence[Fields]) -> list[_Cut]:
-        """Add entries to a flow list after its last one, which is at `start` to `end`."""
-        indent = self._indent(start)
-        between = " " if indent is None else self._newline + indent
-        comma = self._comma(end, rules.end_mark.index)
-        entries = [between + self._flow(fields) for fields in added]
-        after = end if comma is None else comma + 1
-        place = self._line_end(after)[0] if indent is not None and self._ends_line(after) else after
-        if comma is None:
-            return [(end, end, ","), (place, place, ",".join(entries))]
-        return [(place, place, "".join(f"{entry}," for entry in entries))]
-
-    def _fill(self, key: yaml.Node, rules: yaml.SequenceNode, added: Sequence[Fields]) -> list[_Cut]:
-        """Add entries to an empty flow list."""
-        start, close = rules.start_mark.index, rules.end_mark.index - 1
-        inside = self._text[start + 1 : close]
-        if "\n" in inside or "\r" in inside:
-            place = self._line_start(close)
-            comment = next((line for line in reversed(inside.splitlines()) if line.strip(" \t")), "")
-            indent = comment[: len(comment) - len(comment.lstrip(" \t"))] or f"{self._indent(close) or ''}  "
-            between = f",{self._newline}{indent}"
-            end = "" if self.as_json else ","
-            entries = between.join(self._flow(fields) for fields in added)
-            return [(place, place, f"{indent}{entries}{end}{self._newline}")]
-        colon = self._after_colon(key)
-        if self.as_json or self._text[colon:start].strip(" \t") or not self._ends_line(close + 1):
-            return [(start + 1, close, ", ".join(self._flow(fields) for fields in added))]
-        return [(colon, close + 1, ""), self._below(close, added)]
-
-    # --- writing ---------------------------------------------------------------------------------------------
-
-    def _block(self, indent: str, added: Sequence[Fields], *, in_flow: bool = False) -> str:
-        """Return new lines of a block list, each after a line break."""
-        lines = []
+    def _block(self, before: str, added: Sequence[Fields], *, in_flow: bool = False) -> str:
+        """Return the lines of rules with dashes, each after a line break. `before` is what a rule begins with."""
+        lines: list[str] = []
         for fields in added:
-            pairs = [self._flow(fields)] if in_flow else [self._pair(*pair) for pair in fields.items()]
-            lines += [f"{indent}{'  ' if place else '- '}{pair}" for place, pair in enumerate(pairs)]
+            pairs = [_flow(fields)] if in_flow else [_pair(*pair) for pair in fields.items()]
+            lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
 
-    def _flow(self, fields: Fields) -> str:
-        return "{" + ", ".join(self._pair(name, value) for name, value in fields.items()) + "}"
 
-    def _pair(self, name: str, value: object) -> str:
-        return f"{json.dumps(name) if self.as_json else name}: {self._value(value)}"
-
-    def _value(self, value: object) -> str:
-        return _scalar(value, as_json=self.as_json)
+def _on_one_line(node: yaml.CollectionNode) -> bool:
+    """Whether a list or mapping is in brackets or braces that are on one line, and so without comments in them."""
+    return bool(node.flow_style) and node.start_mark.line == node.end_mark.line
