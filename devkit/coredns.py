@@ -36,7 +36,6 @@ class Program:
         self.telemetry.write_bytes(b"{}")
         corefile = folder / "Corefile"
         plugins = (
-            "errors",
             f"otel {self.telemetry} {self._telemetry_socket}",
             f"policy {self.list} {self._policy_socket}",
         )

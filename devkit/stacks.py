@@ -94,9 +94,7 @@ def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 def change_corefile(release: Release) -> None:
     """Change the Corefile template, as a release that hardens the resolver would."""
-    change_file(
-        release.templates / "Corefile.j2", lambda text: text.replace(b"    errors\n", b"    errors {\n    }\n")
-    )
+    change_file(release.templates / "Corefile.j2", lambda text: text.replace(b". {\n", b". {\n\n"))
 
 
 def change_bootstrap(release: Release) -> None:

@@ -67,6 +67,15 @@ def _datagram(content: bytes) -> Command:
     return ("raw", "{resolver}:53", "--udp", "--hex", content.hex(), "--timeout", "400ms")
 
 
+def _framed(content: bytes) -> Command:
+    """Send a message as TCP carries it (RFC 1035, section 4.2.2)."""
+    return _stream(len(content).to_bytes(2, "big") + content)
+
+
+def _stream(content: bytes) -> Command:
+    return ("raw", "{resolver}:53", "--hex", content.hex(), "--timeout", "400ms")
+
+
 def _answer(name: str) -> bytes:
     """Return a query that says that it is an answer."""
     message = bytearray(query(name))
@@ -74,6 +83,7 @@ def _answer(name: str) -> bytes:
     return bytes(message)
 
 
+_CHAOS = ("--type", "TXT", "--class", "CH")
 _DATA = "aGVsbG8gd29ybGQ"
 _TYPES = (
     *("AAAA", "TXT", "MX", "NULL", "CNAME", "NS", "SOA", "SRV", "NAPTR", "CAA", "DS", "DNSKEY", "TLSA", "URI"),
@@ -259,11 +269,34 @@ QUESTIONS = (
         EVIL,
         (*RESOLVES, "--server", "{resolver}"),
     ),
-    Attack(
-        "Octets that are no message, over TCP",
-        ("raw", "{resolver}:53", "--hex", (b"\0\x20" + bytes(range(32))).hex(), "--timeout", "400ms"),
-        "FORMERR",
-        control=(*RESOLVES, "--server", "{resolver}", "--tcp"),
+    *(
+        Attack(
+            f"{what}, over TCP",
+            command,
+            result,
+            Reason.BAD_REQUEST,
+            name,
+            (*RESOLVES, "--server", "{resolver}", "--tcp"),
+        )
+        for what, command, result, name in (
+            *(
+                (what, _asked(name, *options, "--server", "{resolver}", "--tcp"), result, read)
+                for what, name, options, result, read in (
+                    ("The version of the resolver", "version.bind", _CHAOS, "REFUSED", "version.bind"),
+                    ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH"), "REFUSED", ALLOWED),
+                    ("An update of another name", EVIL, ("--opcode", "5"), "NOTIMP", ""),
+                    ("A notification", ALLOWED, ("--opcode", "4"), "NOTIMP", ALLOWED),
+                    ("Version 1 of EDNS", ALLOWED, ("--edns", "--edns-version", "1"), "BADVERS", ALLOWED),
+                )
+            ),
+            ("Octets that are no message", _framed(bytes(range(32))), "FORMERR", ""),
+            ("Two questions", _framed(_question(b"\3pub\4test\0", 2, b"\4evil\4test\0\0\1\0\1")), "FORMERR", ""),
+            ("A message without an octet", _framed(b""), "closed", ""),
+            ("An answer to no question", _framed(_answer(ALLOWED)), "closed", ""),
+            ("A message that does not end", _stream(b"\0\x20" + bytes(4)), "closed", ""),
+            ("Half of a length", _stream(b"\0"), "closed", ""),
+            ("TLS to the resolver", _stream(client_hello(EVIL.encode())), "closed", ""),
+        )
     ),
     *(
         Attack(what, _asked(name), "NXDOMAIN", Reason.DENIED, name, RESOLVES)

@@ -49,7 +49,7 @@ _LOADED = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy
 
 FILES = (
     _write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n", "replace"),
-    _write(COREDNS, "boot/Corefile", b". {\n    errors\n}\n", "replace"),
+    _write(COREDNS, "boot/Corefile", b". {\n}\n", "replace"),
     _write(COREDNS, "boot/extra", b"x", "replace", "added"),
     _write(COREDNS, "extra", b"x", "replace", "added"),
     _write(COREDNS, "state/extra", b"x", "replace", "added"),

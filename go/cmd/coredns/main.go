@@ -5,22 +5,27 @@
 package main
 
 import (
-	"github.com/coredns/coredns/core/dnsserver"
+	"flag"
+	"os"
+
+	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/coremain"
 
 	"clawker-fw/internal/listening"
 	_ "clawker-fw/internal/otel"
 	_ "clawker-fw/internal/policy"
-
-	_ "github.com/coredns/coredns/plugin/errors"
+	"clawker-fw/internal/resolver"
 )
 
-func init() {
-	// The order in which plugins handle a query. CoreDNS's default list has plugins that are not compiled in.
-	dnsserver.Directives = []string{"errors", "otel", "policy"}
-}
-
 func main() {
+	// With its own flag, CoreDNS would start its own type of server.
+	flags := flag.NewFlagSet("coredns", flag.PanicOnError)
+	corefile := flags.String("conf", "Corefile", "")
+	flag.Lookup("conf").Value = flags.Lookup("conf").Value
+	caddy.SetDefaultCaddyfileLoader("corefile", caddy.LoaderFunc(func(string) (caddy.Input, error) {
+		content, err := os.ReadFile(*corefile)
+		return caddy.CaddyfileInput{Filepath: *corefile, Contents: content, ServerTypeName: resolver.ServerType}, err
+	}))
 	listening.EndWithout()
 	coremain.Run()
 }

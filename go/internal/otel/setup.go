@@ -2,14 +2,14 @@ package otel
 
 import (
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
 	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
 
-func init() { plugin.Register("otel", setup) }
+func init() { resolver.Register("otel", setup) }
 
 // Status is what the plugin reports on its socket.
 type Status struct {
@@ -45,7 +45,7 @@ func setup(controller *caddy.Controller) error {
 		exporter.Close()
 		return listener.Close()
 	})
-	dnsserver.GetConfig(controller).AddPlugin(func(next plugin.Handler) plugin.Handler {
+	resolver.ConfigOf(controller).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		return Handler{next, settings.Value, exporter.Add}
 	})
 	return nil

@@ -6,21 +6,21 @@ import (
 	"testing"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/resolver"
 )
 
 // The plugin starts without settings, says so on its socket, and takes them once they are there.
 func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), hotfiletest.SocketPath(t)
-	controller := caddy.NewTestController("dns", "otel "+path+" "+socket)
+	controller := caddy.NewTestController(resolver.ServerType, "otel "+path+" "+socket)
 
 	if err := setup(controller); err != nil {
 		t.Fatal(err)
 	}
 
-	plugins := dnsserver.GetConfig(controller).Plugin
+	plugins := resolver.ConfigOf(controller).Plugin
 	if len(plugins) != 1 || plugins[0](nil).Name() != "otel" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
@@ -42,7 +42,7 @@ func TestSetupErrors(t *testing.T) {
 		"otel " + path + " " + socket + " {\n more\n}": "Wrong argument count",
 		"otel " + path + " " + socket + "/absent/s":    "no such file",
 	} {
-		err := setup(caddy.NewTestController("dns", corefile))
+		err := setup(caddy.NewTestController(resolver.ServerType, corefile))
 		if err == nil || !strings.Contains(err.Error(), wanted) || !strings.HasPrefix(err.Error(), "plugin/otel: ") {
 			t.Errorf("%s: got %v, expected %q in it", corefile, err, wanted)
 		}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"time"
@@ -94,19 +95,17 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 			reply.IsEdns0().Option = append(reply.IsEdns0().Option, blocked) // RFC 8914, code 15
 		}
 	}
-	if err := writer.WriteMsg(reply); err != nil {
-		return dns.RcodeServerFailure, plugin.Error(h.Name(), err)
-	}
-	if isOwnCheck(writer.RemoteAddr(), question.QName()) {
-		return dns.RcodeSuccess, nil
-	}
-	tell(ctx, Outcome{true, reason, reply.Rcode, len(reply.Answer)})
-	if reason != "" {
-		if err := h.refusals.Record(writer.RemoteAddr(), reply, reason); err != nil {
-			return dns.RcodeSuccess, plugin.Error(h.Name(), err)
+	err := writer.WriteMsg(reply)
+	if !isOwnCheck(writer.RemoteAddr(), question.QName()) {
+		tell(ctx, Outcome{true, reason, reply.Rcode, len(reply.Answer)})
+		if reason != "" { // on record even if the client has not waited for the answer
+			err = errors.Join(err, h.refusals.Record(writer.RemoteAddr(), reply, reason))
 		}
 	}
-	return dns.RcodeSuccess, nil // with some other codes, the server would write a second answer
+	if err != nil {
+		err = plugin.Error(h.Name(), err)
+	}
+	return dns.RcodeSuccess, err // with some other codes, the server would write a second answer
 }
 
 // authority returns an SOA record of the root zone, which lets resolvers cache a negative answer for the TTL.

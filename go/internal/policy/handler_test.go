@@ -281,14 +281,18 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 	}
 }
 
-// An answer that can't be sent is an error.
+// An answer that can't be sent is an error, and the refusal is on record: over TCP, a client need not wait for it.
 func TestServeDNSErrors(t *testing.T) {
-	asked, _ := handler(t)
+	asked, refusals := handler(t)
 	query := new(dns.Msg)
 	query.SetQuestion("b.test.", dns.TypeA)
 	gone := &writer{from: stranger, fails: errors.New("gone away")}
 	code, err := asked.ServeDNS(context.Background(), gone, query)
-	if code != dns.RcodeServerFailure || err == nil || !strings.Contains(err.Error(), "gone away") {
+	if code != dns.RcodeSuccess || err == nil || !strings.Contains(err.Error(), "gone away") {
 		t.Errorf("got %d, %v", code, err)
+	}
+	asked.refusals.waiting.Wait()
+	if found := lines(t, refusals); len(found) != 1 || found[0].Name != "b.test" {
+		t.Errorf("got %+v", found)
 	}
 }

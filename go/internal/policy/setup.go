@@ -4,13 +4,13 @@ import (
 	"os"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
+	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
 
-func init() { plugin.Register("policy", setup) }
+func init() { resolver.Register("policy", setup) }
 
 // setup reads `policy FILE SOCKET` from the Corefile: the list, and the socket on which the process reports its status.
 func setup(controller *caddy.Controller) error {
@@ -34,8 +34,9 @@ func setup(controller *caddy.Controller) error {
 		return listener.Close()
 	})
 	handler := NewHandler(source, os.Stdout)
-	config := dnsserver.GetConfig(controller)
+	config := resolver.ConfigOf(controller)
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
-	config.UDPDecorateWriterFunc = handler.watch
+	config.UDPDecorateWriterFunc = handler.watchUDP
+	config.WatchTCP = handler.watchTCP
 	return nil
 }

@@ -6,22 +6,22 @@ import (
 	"testing"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/resolver"
 )
 
 // With a list and a socket in the Corefile, the plugin answers queries and reports its status.
 func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
 	hotfiletest.Write(t, path, listOf("a.test"))
-	controller := caddy.NewTestController("dns", "policy "+path+" "+socket)
+	controller := caddy.NewTestController(resolver.ServerType, "policy "+path+" "+socket)
 
 	if err := setup(controller); err != nil {
 		t.Fatal(err)
 	}
 
-	plugins := dnsserver.GetConfig(controller).Plugin
+	plugins := resolver.ConfigOf(controller).Plugin
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
@@ -42,7 +42,7 @@ func TestSetupErrors(t *testing.T) {
 		"policy " + path + ".absent " + socket:           "no such file",
 		"policy " + path + " " + socket + "/absent/s":    "no such file",
 	} {
-		err := setup(caddy.NewTestController("dns", corefile))
+		err := setup(caddy.NewTestController(resolver.ServerType, corefile))
 		if err == nil || !strings.Contains(err.Error(), wanted) || !strings.HasPrefix(err.Error(), "plugin/policy: ") {
 			t.Errorf("%s: got %v, expected %q in it", corefile, err, wanted)
 		}

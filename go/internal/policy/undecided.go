@@ -11,41 +11,54 @@ import (
 	"github.com/miekg/dns"
 )
 
-// CoreDNS answers some messages before any plugin sees them: what is no query, other classes, other versions of EDNS. Its
-// answers over UDP can be watched; over TCP there is no place for that, so such messages leave no line.
+// CoreDNS answers some messages before any plugin sees them: what is no query, other classes, other versions of EDNS. So its
+// answers are watched.
 
-// watch returns what sees every answer over UDP.
-func (h Handler) watch(*dnsserver.Server) dns.DecorateWriter {
-	return func(client dns.Writer) dns.Writer { return watched{client, h.refusals} }
+// watchUDP returns what sees every answer over UDP.
+func (h Handler) watchUDP(*dnsserver.Server) dns.DecorateWriter {
+	return func(client dns.Writer) dns.Writer { return datagram{client, h.refusals} }
 }
 
-// watched is a client whose answers are watched.
-type watched struct {
+// datagram is a client over UDP whose answer is watched.
+type datagram struct {
 	io.Writer
 	refusals *Recorder
 }
 
 // Write writes an answer, and has it on record if the policy was not asked.
-func (w watched) Write(answer []byte) (int, error) {
-	size, err := w.Writer.Write(answer)
-	client, is := w.Writer.(interface{ RemoteAddr() net.Addr })
-	if err != nil || !is || !undecided(answer) {
-		return size, err
+func (d datagram) Write(answer []byte) (int, error) {
+	size, err := d.Writer.Write(answer)
+	if client, is := d.Writer.(interface{ RemoteAddr() net.Addr }); err == nil && is {
+		d.refusals.watch(client.RemoteAddr(), answer)
+	}
+	return size, err
+}
+
+// watch has an answer on record that was written before the policy was asked.
+func (r *Recorder) watch(client net.Addr, answer []byte) {
+	if !undecided(answer) {
+		return
 	}
 	reply := new(dns.Msg)
 	if reply.Unpack(answer) != nil {
 		reply = new(dns.Msg) // without a question, as some of these messages
 	}
-	if err := w.refusals.Record(client.RemoteAddr(), reply, badRequest); err != nil {
+	r.recordBadRequest(client, reply)
+}
+
+func (r *Recorder) recordBadRequest(client net.Addr, reply *dns.Msg) {
+	if err := r.Record(client, reply, badRequest); err != nil {
 		log.Error(plugin.Error("policy", err))
 	}
-	return size, nil
 }
+
+// headerOctets is the size of a message's header (RFC 1035, section 4.1.1).
+const headerOctets = 12
 
 // undecided reports whether an answer was written before the policy was asked (RFC 1035, section 4.1.1). The policy answers
 // what it allows with a record or an authority, refuses transfers of our class, and does not implement notifications.
 func undecided(answer []byte) bool {
-	const headerOctets, records = 12, 6
+	const records = 6
 	if len(answer) < headerOctets {
 		return false
 	}

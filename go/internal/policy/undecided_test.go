@@ -18,7 +18,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 	t.Helper()
 	var refusals bytes.Buffer
 	handler, client := Handler{refusals: NewRecorder(&refusals)}, &socket{}
-	if _, err := handler.watch(nil)(client).Write(answer); err != nil {
+	if _, err := handler.watchUDP(nil)(client).Write(answer); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(client.Bytes(), answer) {

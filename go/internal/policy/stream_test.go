@@ -1,0 +1,136 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/dnsclient"
+)
+
+// framed returns messages as they are sent over TCP, one after the other (RFC 1035, section 4.2.2).
+func framed(messages ...[]byte) []byte {
+	var octets []byte
+	for _, each := range messages {
+		octets = append(octets, dnsclient.Long(each)...)
+	}
+	return octets
+}
+
+// overTCP returns the records of a connection to CoreDNS over which these octets were sent, and from where that was.
+func overTCP(t *testing.T, octets []byte) ([]record, string) {
+	t.Helper()
+	asked, refusals := handler(t)
+	config := &dnsserver.Config{Zone: ".", Plugin: []plugin.Plugin{func(plugin.Handler) plugin.Handler { return asked }}}
+	server, err := dnsserver.NewServer("dns://127.0.0.1:0", []*dnsserver.Config{config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := server.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error)
+	go func() { served <- server.Serve(asked.watchTCP(listener)) }()
+	connection, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := connection.LocalAddr().String()
+	if _, err := connection.Write(octets); err != nil {
+		t.Fatal(err)
+	}
+	// Until CoreDNS has closed it, which is a reset if it has not read all.
+	_ = connection.(*net.TCPConn).CloseWrite()
+	if _, err = io.Copy(io.Discard, connection); err != nil && !errors.Is(err, unix.ECONNRESET) {
+		t.Fatal(err)
+	}
+	connection.Close()
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	asked.refusals.waiting.Wait()
+	return lines(t, refusals), source
+}
+
+// What is no query of ours leaves a line over TCP as well, each message its own, with who has sent it. So does what is no
+// message, or not a whole one; and what CoreDNS ignores is the last that it reads.
+func TestMessagesOverTCP(t *testing.T) {
+	query := func(change func(*dns.Msg)) []byte {
+		message := new(dns.Msg).SetQuestion("a.test.", dns.TypeTXT)
+		change(message)
+		return packed(t, message)
+	}
+	allowed := query(func(*dns.Msg) {})
+	version := query(func(m *dns.Msg) { m.SetEdns0(payload, false).IsEdns0().SetVersion(1) })
+	answer := query(func(m *dns.Msg) { m.Response = true })
+	chaos := query(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS })
+	for what, each := range map[string]struct {
+		octets []byte
+		names  []string // of the lines
+	}{
+		"a query":              {framed(allowed, allowed), nil},
+		"nothing":              {nil, nil},
+		"another name":         {framed(query(func(m *dns.Msg) { m.Question[0].Name = "b.test." })), []string{"b.test"}},
+		"another version":      {framed(version), []string{"a.test"}},
+		"another class":        {framed(chaos), []string{"a.test"}},
+		"an update":            {framed(query(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate })), []string{""}},
+		"a notification":       {framed(query(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify })), []string{"a.test"}},
+		"two questions":        {framed(query(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) })), []string{""}},
+		"no name":              {framed(slices.Concat(allowed[:12], []byte("\xc0\x0c\x00\x01\x00\x01"))), []string{""}},
+		"an answer":            {framed(answer), []string{""}},
+		"an empty message":     {framed(nil), []string{""}},
+		"less than a header":   {framed(allowed[:11]), []string{""}},
+		"a cut message":        {framed(allowed)[:20], []string{""}},
+		"a cut length":         {[]byte{0}, []string{""}},
+		"a length alone":       {[]byte{0, 20}, []string{""}},
+		"TLS":                  {[]byte("\x16\x03\x01\x00\x05hello"), []string{""}},
+		"several":              {slices.Concat(framed(version, allowed, chaos), []byte{0}), []string{"a.test", "a.test", ""}},
+		"what is ignored":      {framed(nil, nil, chaos), []string{""}},
+		"a long, whole answer": {framed(append(slices.Clone(answer), make([]byte, 60000)...), chaos), []string{""}},
+	} {
+		found, source := overTCP(t, each.octets)
+		var names []string
+		for _, line := range found {
+			names = append(names, line.Name)
+			wanted := badRequest
+			if line.Name == "b.test" {
+				wanted = noRule
+			}
+			if line.Source != source || line.Reason != wanted || line.Protocol != "dns" {
+				t.Errorf("%s: got %+v, from %s", what, line, source)
+			}
+		}
+		if !slices.Equal(names, each.names) {
+			t.Errorf("%s: got %q, expected %q", what, strings.Join(names, ", "), each.names)
+		}
+	}
+}
+
+// A client that does not wait for the answer is on record.
+func TestClientThatIsGone(t *testing.T) {
+	var refusals bytes.Buffer
+	near, far := net.Pipe()
+	far.Close()
+	client := &stream{Conn: near, refusals: NewRecorder(&refusals)}
+	answer := packed(t, &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: dns.RcodeFormatError}})
+	if _, err := client.Write(dnsclient.Long(answer)); err == nil {
+		t.Error("it was written")
+	}
+	client.refusals.waiting.Wait()
+	if found := lines(t, &refusals); len(found) != 1 || found[0].Reason != badRequest {
+		t.Errorf("got %+v", found)
+	}
+}

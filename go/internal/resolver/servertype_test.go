@@ -1,0 +1,122 @@
+package resolver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/caddy/caddyfile"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/log"
+	"github.com/miekg/dns"
+)
+
+// answering answers each query, but for one name.
+type answering struct{}
+
+func (answering) Name() string { return "policy" }
+
+func (answering) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
+	if query.Question[0].Name == "fails.test." {
+		return dns.RcodeServerFailure, errors.New("the answer is lost")
+	}
+	return dns.RcodeSuccess, writer.WriteMsg(new(dns.Msg).SetReply(query))
+}
+
+// watching counts the clients that a listener accepts.
+type watching struct {
+	net.Listener
+	clients *int
+}
+
+func (w watching) Accept() (net.Conn, error) {
+	connection, err := w.Listener.Accept()
+	if err == nil {
+		*w.clients++
+	}
+	return connection, err
+}
+
+var watched int
+
+func init() {
+	Register("policy", func(controller *caddy.Controller) error {
+		config := ConfigOf(controller)
+		config.AddPlugin(func(plugin.Handler) plugin.Handler { return answering{} })
+		config.WatchTCP = func(listener net.Listener) net.Listener { return watching{listener, &watched} }
+		return nil
+	})
+}
+
+func corefile(text string) caddy.Input {
+	return caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(text), ServerTypeName: ServerType}
+}
+
+// The server answers over both transports for its zone, those over TCP can be watched, and errors are in the log.
+func TestServes(t *testing.T) {
+	free, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	free.Close()
+	var written bytes.Buffer
+	log.SetOutput(&written)
+	instance, err := caddy.Start(corefile("test:" + strconv.Itoa(port) + " {\n policy\n}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, transport := range []string{"udp", "tcp"} {
+		for name, wanted := range map[string]int{
+			"a.test.": dns.RcodeSuccess, "fails.test.": dns.RcodeServerFailure, "a.other.": dns.RcodeRefused,
+		} {
+			query := new(dns.Msg).SetQuestion(name, dns.TypeA)
+			reply, _, err := (&dns.Client{Net: transport}).Exchange(query, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			if err != nil || reply.Rcode != wanted {
+				t.Errorf("%s over %s: got %v, %v", name, transport, reply, err)
+			}
+		}
+	}
+	if err := instance.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	instance.Wait()
+	if watched != 3 || strings.Count(written.String(), "the answer is lost") != 2 {
+		t.Errorf("%d clients were watched, and this was written: %s", watched, &written)
+	}
+}
+
+// A Corefile has exactly one zone, on one port.
+func TestCorefileErrors(t *testing.T) {
+	for text, wanted := range map[string]string{
+		"":                             "Corefile: expected exactly one zone",
+		". {\n policy\n}\nx {\n}\n":    "Corefile: expected exactly one zone",
+		"x y {\n policy\n}\n":          "Corefile: expected exactly one zone",
+		"x: {\n policy\n}\n":           "expecting data after last colon",
+		". {\n forward . 192.0.2.1\n}": "Unknown directive 'forward'",
+	} {
+		if _, err := caddy.Start(corefile(text)); err == nil || !strings.Contains(err.Error(), wanted) {
+			t.Errorf("%q: got %v, expected %q in it", text, err, wanted)
+		}
+	}
+}
+
+// Without a port in the Corefile it is the usual one, at every address.
+func TestUsualPort(t *testing.T) {
+	var found zone
+	blocks, err := caddyfile.Parse("Corefile", strings.NewReader(". {\n policy\n}\n"), directives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := found.InspectServerBlocks("Corefile", blocks); err != nil {
+		t.Fatal(err)
+	}
+	if servers, err := found.MakeServers(); err != nil || len(servers) != 1 || servers[0].(server).Address() != "dns://:53" {
+		t.Errorf("got %v, %v", servers, err)
+	}
+}
