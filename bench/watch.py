@@ -35,7 +35,6 @@ STORM = 1000
 LOOKS_A_SECOND = 1.0
 
 SIBLINGS = ("envoy", "coredns")
-_ASKED_EVERY = 0.02
 _LOAD = ("load", "--rate", "50", "--timeout", "300ms", "--seconds", "0", "https://a.test/", "http://h.test/")
 _TELLING = {"die", "disconnect", "extract-to-dir"}
 

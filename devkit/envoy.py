@@ -17,10 +17,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.model import Machine, Sibling
+from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling
 from clawker_fw.stack.envoy import http as through
@@ -33,7 +32,6 @@ from clawker_fw.stack.envoy.sibling import (
     LISTENERS,
     LOG_LEVELS,
     RESOURCES,
-    capacity,
     configuration,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
@@ -61,9 +59,6 @@ def _own_block() -> IPv4Network:
     number = os.getpid() % 2**8 * 2**3 + next(_STARTED) % 2**3
     return IPv4Network((int(IPv4Address("127.128.0.0")) + number * 2**12, 20))
 
-
-CAPACITY = capacity(ResourceSettings(), Machine(processors=1))
-"""What Envoy may use by default."""
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
 

@@ -65,10 +65,6 @@ class Faulty(Generic[Engine]):
         self.calls, self.hit = 0, ""
         self._fault, self._point, self._kill = fault, point, kill or self._die
 
-    def disarm(self) -> None:
-        """Let all calls succeed from now on."""
-        self._fault, self._dead = None, False
-
     def _die(self) -> None:
         self._dead = True
         raise Killed

@@ -7,7 +7,7 @@ from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.inspect.explanation import Explainer, Explanation, Remedy
-from clawker_fw.model import Address, Lookup
+from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
@@ -162,4 +162,4 @@ def _looked_up(upstream: str) -> Lookup:
         closed = ("guarded", "exempt") if is_special(IPv4Network(upstream)) else ("guarded",)
     except (AddressValueError, ValueError):
         closed = ("guarded",)
-    return Lookup((Address(upstream, closed),))
+    return Lookup((FoundAddress(upstream, closed),))

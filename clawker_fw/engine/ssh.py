@@ -75,7 +75,7 @@ class SshAdapter(BaseHTTPAdapter):
         self._end()
 
 
-class _Connection(HTTPConnection):
+class _SshConnection(HTTPConnection):
     """A connection whose other end is a process, made by `command`, which may be silent for some `seconds`."""
 
     def __init__(
@@ -106,7 +106,7 @@ class _Connection(HTTPConnection):
 class _Pool(HTTPConnectionPool):
     """A pool of such connections. What urllib3 does not know of its arguments, it hands to each of them."""
 
-    ConnectionCls = _Connection
+    ConnectionCls = _SshConnection
 
 
 class _Socket(socket.socket):

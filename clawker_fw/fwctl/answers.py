@@ -6,7 +6,7 @@ from typing import Any
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import (
-    Address,
+    FoundAddress,
     Lookup,
     Probe,
     Records,
@@ -119,7 +119,7 @@ def read_lookup(answer: Mapping[str, Any]) -> Lookup:
     """
     try:
         addresses = (
-            Address(str(each["address"]), tuple(map(str, each["closed"]))) for each in answer["addresses"]
+            FoundAddress(str(each["address"]), tuple(map(str, each["closed"]))) for each in answer["addresses"]
         )
         return Lookup(tuple(addresses), str(answer["error"]))
     except (KeyError, TypeError) as error:

@@ -137,7 +137,6 @@ class NetworkSpec:
     """A bridge network to create. `gateway` is the bridge's own address, unless the options inhibit it."""
 
     name: str
-    role: Role
     subnet: IPv4Network
     gateway: IPv4Address
     ip_range: IPv4Network

@@ -385,7 +385,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class FoundAddress:
     """An address of a name. `closed` are the kinds of rules (`guarded`, `exempt`) that can't reach it."""
 
     address: str
@@ -396,7 +396,7 @@ class Address:
 class Lookup:
     """The IPv4 addresses of a name as Envoy sees them at the moment, or the reason why there is none."""
 
-    addresses: tuple[Address, ...]
+    addresses: tuple[FoundAddress, ...]
     error: str = ""
 
     def open_to(self, kind: str) -> tuple[str, ...]:

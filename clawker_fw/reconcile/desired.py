@@ -42,7 +42,7 @@ from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
-from clawker_fw.stack.telemetry import Telemetry
+from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
@@ -210,13 +210,13 @@ def capacities(blueprint: Blueprint, observed: Observed) -> Capacities:
     return Capacities(envoy.capacity(resources, machine), coredns.capacity(resources, machine), machine)
 
 
-def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> Telemetry | None:
+def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> TelemetryTarget | None:
     """Return what the siblings are told about telemetry, or None if the settings name no collector."""
     otel, release = blueprint.settings.otel, blueprint.release
     if otel.endpoint is None:
         return None
     host, _, port = otel.endpoint.rpartition(":")
-    return Telemetry(
+    return TelemetryTarget(
         host,
         int(port),
         otel.server_name or host,

@@ -457,7 +457,7 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     room = tuple(stage for stage in room if stage)
-    specs = {network.name: _as_it_was(role, network) for role, network in observed.networks.items()}
+    specs = {network.name: _as_it_was(network) for network in observed.networks.values()}
     return Plan(
         stages=(*first, *room, *build.stages[len(first) :]),
         rollback=(
@@ -480,12 +480,11 @@ def _stopped(old: ObservedSibling) -> ObservedSibling:
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
 
 
-def _as_it_was(role: Role, network: NetworkView) -> NetworkSpec:
+def _as_it_was(network: NetworkView) -> NetworkSpec:
     """Return what creates a network again as it was observed."""
     subnet = network.subnets[0]
     return NetworkSpec(
         name=network.name,
-        role=role,
         subnet=subnet,
         gateway=IPv4Address(network.gateway) if network.gateway else subnet[1],
         ip_range=network.ip_range or lower_half(subnet),

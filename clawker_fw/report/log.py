@@ -82,7 +82,7 @@ def _with_traceback(line: str, record: logging.LogRecord) -> str:
     return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _LineHandler(logging.StreamHandler[TextIO]):
     """Writes to the current `sys.stderr`, which `rich` replaces while a spinner runs to keep the two apart."""
 
     def __init__(self, style: LogFormat) -> None:
@@ -113,10 +113,10 @@ def configure(style: LogFormat, *, debug: bool) -> None:
     """Send our records to standard error; with `debug`, those of libraries as well."""
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
-        for handler in [each for each in logger.handlers if isinstance(each, _Handler)]:
+        for handler in [each for each in logger.handlers if isinstance(each, _LineHandler)]:
             logger.removeHandler(handler)
     for logger in (everything,) if debug else (LOG, _WARNINGS):
-        logger.addHandler(_Handler(style))
+        logger.addHandler(_LineHandler(style))
     LOG.setLevel(logging.DEBUG if debug else logging.INFO)
     everything.setLevel(logging.DEBUG if debug else logging.WARNING)
 
@@ -131,9 +131,9 @@ def debugging() -> bool:
     return LOG.isEnabledFor(logging.DEBUG)
 
 
-def _handlers() -> Iterator[_Handler]:
+def _handlers() -> Iterator[_LineHandler]:
     for logger in (logging.getLogger(), LOG):
-        yield from (each for each in logger.handlers if isinstance(each, _Handler))
+        yield from (each for each in logger.handlers if isinstance(each, _LineHandler))
 
 
 def capture() -> None:

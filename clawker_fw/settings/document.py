@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,12 @@ _NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, Arithme
 
 
 @dataclass(frozen=True)
-class Document:
+class SettingsDocument:
     """Plain values, the place (`file, line n`) of each location in them, and the name of the source."""
 
     values: dict[str, Any]
     places: Mapping[Location, str]
     source: str
-    known_parts: frozenset[str | int] = field(default=frozenset())
 
     def place(self, location: Location) -> str:
         """Return the place of a location, or of the nearest enclosing location that has one."""
@@ -47,7 +46,7 @@ class Document:
         """Return the place of exactly this location, or an empty string if the document does not have it."""
         return self.places.get(location, "")
 
-    def overlaid(self, other: "Document") -> "Document":
+    def overlaid(self, other: "SettingsDocument") -> "SettingsDocument":
         """Return this document overlaid with another: sections are merged, lists are replaced."""
         if not other.places:
             return self
@@ -58,7 +57,7 @@ class Document:
         }
         return replace(self, values=_merged(self.values, other.values), places={**under, **other.places})
 
-    def with_text(self, location: tuple[str, ...], text: str, place: str) -> "Document":
+    def with_text(self, location: tuple[str, ...], text: str, place: str) -> "SettingsDocument":
         """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""
         value, _ = parse(text, place)
         for part in reversed(location):
@@ -144,7 +143,7 @@ def text_of(content: bytes, path: Path) -> str:
         raise unreadable_settings(path, error) from error
 
 
-def document_of(text: str, path: Path) -> Document:
+def document_of(text: str, path: Path) -> SettingsDocument:
     """Parse the text of a settings file. An empty text is an empty mapping.
 
     Raises:
@@ -155,7 +154,7 @@ def document_of(text: str, path: Path) -> Document:
         values = {}
     if not isinstance(values, dict):
         raise SettingsError("settings-invalid", f"{places[()]}: expected `setting: value` pairs.")
-    return Document(values, places, str(path))
+    return SettingsDocument(values, places, str(path))
 
 
 def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ValidationError
 from clawker_fw.errors import MistakesError, SettingsError
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
-from clawker_fw.settings.document import Document
+from clawker_fw.settings.document import SettingsDocument
 
 
-def invalid(error: ValidationError, document: Document, model: type[BaseModel]) -> SettingsError:
+def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
     """Return the error that names every mistake in a document for a model, with its place."""
     found = error.errors(include_url=False)
     # Missing rules are reported only if nothing else is wrong, because a mistyped key may be the reason.
@@ -28,7 +28,7 @@ def invalid(error: ValidationError, document: Document, model: type[BaseModel]) 
 
 def _problem(
     details: Any,  # noqa: ANN401 - pydantic's ErrorDetails
-    document: Document,
+    document: SettingsDocument,
     model: type[BaseModel],
 ) -> tuple[str, str, str]:
     """Return the place of a problem, a sentence about it, and a hint."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.document import Document, document_of, read_regular, read_text, resolved
+from clawker_fw.settings.document import SettingsDocument, document_of, read_regular, read_text, resolved
 
 KEY = "include"
 _RULES = "rules"
@@ -81,7 +81,7 @@ def _told_of(place: str) -> Iterator[None]:
         ) from error
 
 
-def _included(document: Document) -> Mapping[str, str]:
+def _included(document: SettingsDocument) -> Mapping[str, str]:
     """Return the files that a document includes, as it names them, each with its place."""
     names = document.values.get(KEY, [])
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -93,7 +93,7 @@ def _included(document: Document) -> Mapping[str, str]:
     return {name: document.place((KEY, position)) for position, name in enumerate(names)}
 
 
-def joined(read: Sequence[Source]) -> Document:
+def joined(read: Sequence[Source]) -> SettingsDocument:
     """Return the first file's settings with the rules of all files, each with its own place.
 
     Raises:
@@ -116,7 +116,7 @@ def joined(read: Sequence[Source]) -> Document:
     return replace(first, values={**first.values, _RULES: rules}, places=places)
 
 
-def _followed(source: Source) -> Document:
+def _followed(source: Source) -> SettingsDocument:
     """Return the document of a file, all of whose includes have been followed."""
     document = document_of(source.text, source.path)
     if set(_included(document)) != set(source.includes):
@@ -131,14 +131,14 @@ def _followed(source: Source) -> Document:
     return replace(document, places=places | {(_RULES, at): place for at, place in enumerate(source.origins)})
 
 
-def _moved(document: Document, by: int) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _moved(document: SettingsDocument, by: int) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield the places of a document's rules, each of which is `by` positions further in the joined list."""
     for location, place in document.places.items():
         if location[:1] == (_RULES,) and len(location) > 1:
             yield (_RULES, int(location[1]) + by, *location[2:]), place
 
 
-def _require_rules_alone(document: Document) -> None:
+def _require_rules_alone(document: SettingsDocument) -> None:
     values: Mapping[str, Any] = document.values
     other = next((key for key in values if key not in _KEYS), None)
     if other is not None:

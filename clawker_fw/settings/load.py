@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.settings import errors
-from clawker_fw.settings.document import Document
+from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.find import FILE_NAME, find, users_file
 from clawker_fw.settings.include import KEY as INCLUDE
 from clawker_fw.settings.include import Source, joined, sources
@@ -107,7 +107,7 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
             context=[f"looked for {path}" for path in search_paths()],
             hint="Write one with `clawker-fw init`, or name one with `--config`.",
         )
-    document = joined(read) if read else Document({}, {}, "the environment")
+    document = joined(read) if read else SettingsDocument({}, {}, "the environment")
     merged = document.overlaid(overlay)
     try:
         values = {"rules": [], **merged.values} if INCLUDE in merged.values else merged.values
@@ -130,9 +130,9 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
     return Loaded(settings, rules, tuple(source.path for source in read), found, places)
 
 
-def _environment_document(environment: Mapping[str, str]) -> Document:
+def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:
     """Return the settings in the environment. `__` separates the parts of a key."""
-    document = Document({}, {}, "the environment")
+    document = SettingsDocument({}, {}, "the environment")
     known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != INCLUDE}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)

@@ -104,7 +104,9 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
     }
 
 
-def hot(names: Policy, addressing: Addressing, slots: Slots, reported: telemetry.Telemetry | None = None) -> Files:
+def hot(
+    names: Policy, addressing: Addressing, slots: Slots, reported: telemetry.TelemetryTarget | None = None
+) -> Files:
     """Return the files that are re-read while running: the plugins' list of names and collector, and ours."""
     envoy_slot = slots.envoy
     eye = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}

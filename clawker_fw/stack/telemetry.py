@@ -84,7 +84,7 @@ RESOURCE_ATTRIBUTES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Telemetry:
+class TelemetryTarget:
     """Where records go, and as whom. Without `credentials`, nothing is sent.
 
     `server_name` is the name or address that the collector's certificate must have.
@@ -111,7 +111,7 @@ class Telemetry:
         }
 
 
-def coredns_file(telemetry: Telemetry | None, relay: str, slot: int) -> File:
+def coredns_file(telemetry: TelemetryTarget | None, relay: str, slot: int) -> File:
     """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that.
 
     It is a secret also without a key: another mode or owner is the work of somebody else.

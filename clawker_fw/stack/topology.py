@@ -228,7 +228,6 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
 def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: dict[str, str]) -> NetworkSpec:
     spec = NetworkSpec(
         name=f"{project}-{suffix}",
-        role=role,
         subnet=subnet,
         gateway=subnet[1],
         ip_range=lower_half(subnet),

@@ -71,7 +71,7 @@ Raises:
 Exporter = TypeVar("Exporter", OTLPLogExporter, OTLPMetricExporter)
 
 
-class _Connection(Generic[Exporter]):
+class _CollectorConnection(Generic[Exporter]):
     """The exporter for the current destination. A new one replaces it when the destination changes."""
 
     def __init__(self, find: Find, kind: type[Exporter]) -> None:
@@ -123,7 +123,7 @@ class _Logs(LogRecordExporter):
     """Sends log records."""
 
     def __init__(self, find: Find) -> None:
-        self.connection = _Connection(find, OTLPLogExporter)
+        self.connection = _CollectorConnection(find, OTLPLogExporter)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         sent = self.connection.export(lambda to: to.export(batch) is LogRecordExportResult.SUCCESS)
@@ -142,7 +142,7 @@ class _Metrics(MetricExporter):
 
     def __init__(self, find: Find) -> None:
         super().__init__()
-        self.connection = _Connection(find, OTLPMetricExporter)
+        self.connection = _CollectorConnection(find, OTLPMetricExporter)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 0, **kwargs: object) -> MetricExportResult:
         del timeout_millis, kwargs
@@ -170,7 +170,7 @@ def _options(to: CollectorEndpoint) -> dict[str, Any]:
     }
 
 
-class _Handler(logging.Handler):
+class _RecordHandler(logging.Handler):
     """Turns each of our log records that has fields into one of OpenTelemetry's."""
 
     def __init__(self, provider: LoggerProvider) -> None:
@@ -229,7 +229,7 @@ def sending(find: Find, resource: Mapping[str, str], metrics: Metrics) -> Iterat
     reader = PeriodicExportingMetricReader(metrics_exporter, _METRICS_MS, _CALL_SECONDS * 1000)
     meters = MeterProvider([reader], described, shutdown_on_exit=False)
     _instruments(meters.get_meter(SCOPE), metrics)
-    handler = _Handler(logs)
+    handler = _RecordHandler(logs)
     LOG.addHandler(handler)
     try:
         yield

@@ -177,7 +177,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def _server(address: ListenAddress, pages: Pages) -> _Server:
-    class Handler(_Handler):
+    class Handler(_PageHandler):
         served = pages
 
     class Server(_Server):
@@ -192,7 +192,7 @@ def _server(address: ListenAddress, pages: Pages) -> _Server:
     return server
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _PageHandler(BaseHTTPRequestHandler):
     timeout = CONNECTION_SECONDS
     served: Pages
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import PROTOCOL
-from clawker_fw.model import Address, Files, Lookup, Probe, Sibling, Trial, TrialStep
+from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
 from clawker_fw.stack.files import public
@@ -88,7 +88,7 @@ def lookup(inside: MemoryContainer, name: str) -> Lookup:
     """Return what `fwctl lookup` would report."""
     tables = json.loads(inside.files[SIBLING].content)["tables"]
     addresses = tuple(
-        Address(
+        FoundAddress(
             address,
             tuple(
                 table["name"]

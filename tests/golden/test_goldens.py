@@ -18,7 +18,7 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.inspect.explaining import ConnectionAnswer
 from clawker_fw.inspect.explanation import explain
 from clawker_fw.inspect.trial import Attempted
-from clawker_fw.model import Address, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
+from clawker_fw.model import FoundAddress, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
 from clawker_fw.reconcile.pipeline import Comparison
@@ -164,8 +164,8 @@ ENTRIES: tuple[dict[str, Any], ...] = (
     {"dst": "mirror.example.net", "proto": "http", "until": "2026-01-31T18:00:00Z"},
     {"dst": "mirror.example.net", "port": 8443},
 )
-OFFICE = Address("10.0.0.7", ("guarded",))
-FOUND = Lookup((Address("198.51.100.7", ()), OFFICE))
+OFFICE = FoundAddress("10.0.0.7", ("guarded",))
+FOUND = Lookup((FoundAddress("198.51.100.7", ()), OFFICE))
 ASKED: dict[str, Lookup | None] = {
     "https://api.example.com": FOUND,
     "api.exmple.com": Lookup((), "no such name"),

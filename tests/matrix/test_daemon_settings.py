@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine import ignored
+from devkit import ignored
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
 from devkit.host import client

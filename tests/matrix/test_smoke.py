@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from clawker_fw.engine import ignored
 from clawker_fw.engine.creation import hardware_address
 from clawker_fw.engine.inspection import container_view
+from devkit import ignored
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client

@@ -24,7 +24,7 @@ from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, confi
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response, live_digests
-from clawker_fw.stack.telemetry import Telemetry
+from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.dns import NameServer
 from devkit.envoy import HERE, Loading, Resolving, program
@@ -44,11 +44,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CertificateStore:
     return found
 
 
-def reporting(store: CertificateStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in Telemetry
+def reporting(store: CertificateStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in TelemetryTarget
     """Return what Envoy is told about a collector on loopback."""
     found = store.provide().credentials
     given = {"sample": 1.0, "server_name": HOST, **changed}
-    telemetry = Telemetry(
+    telemetry = TelemetryTarget(
         "127.0.0.1",
         port,
         project="demo",

@@ -11,7 +11,7 @@ import pytest
 from clawker_fw.agents.exposure import Exposure, engine_ways
 from clawker_fw.agents.judge import Agent, Confinement, judge, resolving, verdict
 from clawker_fw.errors import NotFoundError
-from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Role, Verdict, VolumeView
+from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Verdict, VolumeView
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.observe import observe, with_agent
 from clawker_fw.stack.release import Release
@@ -32,7 +32,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
         ("quiet", 3, True, {"com.docker.network.bridge.inhibit_ipv4": "true"}),
     ):
         subnet = IPv4Network(f"172.30.{octet}.0/24")
-        spec = NetworkSpec(name, Role.AGENTS, subnet, subnet[1], subnet, internal, options, {})
+        spec = NetworkSpec(name, subnet, subnet[1], subnet, internal, options, {})
         memory.create_network(spec)
     return memory
 

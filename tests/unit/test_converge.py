@@ -13,6 +13,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images
+from clawker_fw.stack.labels import ROLE
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -109,7 +110,7 @@ class Contested(MemoryEngine):
 
     def create_network(self, spec: NetworkSpec) -> None:
         """Be quicker."""
-        if spec.role is self._role and self.left:
+        if spec.labels[ROLE] == self._role and self.left:
             self.left -= 1
             super().create_network(replace(spec, name=f"another-{self.left}", labels={}))
         super().create_network(spec)

@@ -7,7 +7,7 @@ from typing import get_args
 import jsonschema
 import pytest
 
-from clawker_fw.model import ContainerSpec, NetworkSpec, Role, Shape, Sibling
+from clawker_fw.model import ContainerSpec, NetworkSpec, Shape, Sibling
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
@@ -40,7 +40,7 @@ from devkit.stacks import CHECKOUT
 
 ENVOY = Sibling.ENVOY
 SUBNET = IPv4Network("10.1.0.0/24")
-NETWORK = NetworkSpec("x-net", Role.AGENTS, SUBNET, IPv4Address("10.1.0.1"), SUBNET, True, {}, {})  # noqa: FBT003
+NETWORK = NetworkSpec("x-net", SUBNET, IPv4Address("10.1.0.1"), SUBNET, True, {}, {})  # noqa: FBT003
 CREATED = ContainerSpec("x-envoy-next", "image", {}, Shape((), (), {}))
 
 STEPS: tuple[tuple[Step, dict[str, object]], ...] = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.cli import rule_words
 from clawker_fw.inspect.explanation import Difference, Explanation, Remedy, explain
-from clawker_fw.model import Address, Lookup
+from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -167,9 +167,9 @@ def test_the_nearest_are_few() -> None:
 
 A = Target("a.test", Protocol.HTTPS, 443)
 WORLD, OFFICE, LOOPBACK = (
-    Address("198.51.100.7", ()),
-    Address("10.0.0.7", ("guarded",)),
-    Address("127.0.0.1", ("guarded", "exempt")),
+    FoundAddress("198.51.100.7", ()),
+    FoundAddress("10.0.0.7", ("guarded",)),
+    FoundAddress("127.0.0.1", ("guarded", "exempt")),
 )
 PRIVATE = {"dst": "a.test", "allow_private": True}
 COMMAND = "clawker-fw rules allow https://a.test"
@@ -199,7 +199,9 @@ MEANT = f"If this address is meant, allow it with `{COMMAND}"
         ),
     ],
 )
-def test_addresses(rule: str | Mapping[str, Any], addresses: list[Address], reason: str | None, text: str) -> None:
+def test_addresses(
+    rule: str | Mapping[str, Any], addresses: list[FoundAddress], reason: str | None, text: str
+) -> None:
     """What a rule allows is refused if the rule may reach none of the addresses, and one is enough."""
     entry = {"dst": rule, "force": True} if isinstance(rule, str) else rule
     found = explain(rule_set(entry), NOW, A).with_addresses(Lookup(tuple(addresses), "" if addresses else "none"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Cause, NetworkSpec, Role, Sibling
+from clawker_fw.model import Cause, NetworkSpec, Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
@@ -203,7 +203,6 @@ def remake_the_way_out(memory: MemoryEngine) -> None:
     memory.create_network(
         NetworkSpec(
             seen.name,
-            Role.EGRESS,
             seen.subnets[0],
             IPv4Address(seen.gateway),
             seen.ip_range,

@@ -10,7 +10,7 @@ import pytest
 
 from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Mount, NetworkSpec, Role, Verdict
+from clawker_fw.model import Mount, NetworkSpec, Verdict
 from clawker_fw.watch import record
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.metrics import Metrics
@@ -57,7 +57,7 @@ def test_an_agent_that_joins_another_network_is_seen_at_once(watched: Watched) -
     """A way around the firewall need not be there when the agent starts."""
     join(watched, "agent")
     subnet = IPv4Network("172.30.1.0/24")
-    spec = NetworkSpec("world", Role.AGENTS, subnet, subnet[1], subnet, False, {}, {})  # noqa: FBT003 - not internal
+    spec = NetworkSpec("world", subnet, subnet[1], subnet, False, {}, {})  # noqa: FBT003 - not internal
     watched.engine.create_network(spec)
     watched.until(25, (10, lambda: watched.engine.connect("world", "agent", "")))
     assert actions(watched)[0] == "11 agent warn"

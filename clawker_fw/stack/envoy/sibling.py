@@ -16,7 +16,7 @@ from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
-from clawker_fw.stack.telemetry import CLUSTERS_PATH, Telemetry
+from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
 
 ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
@@ -134,7 +134,7 @@ def boot(
 
 
 def hot(
-    policy: Policy, addressing: Addressing, slot: int, idle: float, telemetry: Telemetry | None = None
+    policy: Policy, addressing: Addressing, slot: int, idle: float, telemetry: TelemetryTarget | None = None
 ) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 

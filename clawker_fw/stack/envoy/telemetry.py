@@ -14,7 +14,7 @@ from clawker_fw.certificates.credentials import Pair, address_of
 from clawker_fw.model import Sibling
 from clawker_fw.stack.envoy import bounds, sampling
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed, watched
-from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, Telemetry
+from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
 _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
@@ -35,7 +35,7 @@ CLIENT = "clawker_fw.client"
 class Reporting:
     """Telemetry of the Envoy in one slot: it listens at `relay` for both CoreDNS, and connects from `source`."""
 
-    telemetry: Telemetry
+    telemetry: TelemetryTarget
     relay: IPv4Address
     source: IPv4Address
     senders: tuple[IPv4Address, ...]
