@@ -14,7 +14,7 @@ from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of
 from clawker_fw.agents.namespaces import HOST, Chain, chain
 from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Sibling, Verdict, VolumeView
 from clawker_fw.stack import labels, policy
-from clawker_fw.stack.topology import Addressing, network_names
+from clawker_fw.stack.topology import GATEWAY_MODE, INHIBIT_IPV4, Addressing, network_names
 
 _ESCAPES = frozenset(
     {
@@ -38,10 +38,7 @@ _UNFILTERED = frozenset({"seccomp=unconfined", "seccomp:unconfined"})
 _UNCONFINED_BY_APPARMOR = frozenset({"apparmor=unconfined", "apparmor:unconfined"})
 _LOCAL_DRIVER = "local"
 
-_WITHOUT_HOST = {
-    "com.docker.network.bridge.inhibit_ipv4": "true",
-    "com.docker.network.bridge.gateway_mode_ipv4": "isolated",
-}
+_WITHOUT_HOST = {INHIBIT_IPV4: "true", GATEWAY_MODE: "isolated"}
 """Options of a network on which the host has no address."""
 
 

@@ -28,10 +28,10 @@ from clawker_fw.certificates.x509 import (
     mint_authority,
     mint_client,
     mint_server,
-    moment,
 )
 from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.rules.until import rfc3339
 
 _EXPORTED = "exported.json"
 """What the collector's certificate says that was exported last."""
@@ -383,7 +383,7 @@ def _due(now: float, known: Situation) -> Iterator[str]:
             if known.own
             else f"run `clawker-fw certs rotate --authority` and {_EXPORT}, {_READ}, then run `clawker-fw run`"
         )
-        yield f"The authority of telemetry's certificates expires at {moment(ends)}: {how}."
+        yield f"The authority of telemetry's certificates expires at {rfc3339(ends)}: {how}."
     if known.superseded:
         what = "The authority of telemetry's certificates is another one since the collector's was exported"
         yield f"{what}: repeat {_EXPORT}, and {_READ}."
@@ -392,4 +392,4 @@ def _due(now: float, known: Situation) -> Iterator[str]:
     if seen and is_due(now, seen.begins, seen.ends):
         verb = "has expired" if now >= seen.ends else "expires"
         how = f"repeat {_EXPORT}, and {_READ}" if known.signs else "give it another one"
-        yield f"The collector's certificate {verb} at {moment(seen.ends)}: {how}."
+        yield f"The collector's certificate {verb} at {rfc3339(seen.ends)}: {how}."

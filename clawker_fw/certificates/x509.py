@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from clawker_fw.certificates.credentials import Credentials, Pair, address_of
 from clawker_fw.model import Sibling
+from clawker_fw.rules.until import rfc3339
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -81,9 +82,9 @@ class Judgement:
         if self.problem:
             return self.problem
         if now < self.begins:
-            return f"the certificates are valid only from {moment(self.begins)} on"
+            return f"the certificates are valid only from {rfc3339(self.begins)} on"
         if now + lead >= self.ends:
-            return f"the certificates {'have expired' if now >= self.ends else 'expire'} at {moment(self.ends)}"
+            return f"the certificates {'have expired' if now >= self.ends else 'expire'} at {rfc3339(self.ends)}"
         return ""
 
     @property
@@ -126,11 +127,6 @@ class Certificate:
     def renewed_at(self) -> float:
         """When the certificate should be renewed."""
         return renewed_at(self.begins, self.ends)
-
-
-def moment(seconds: float) -> str:
-    """Return a time as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def mint_authority(project: str, now: float) -> Pair:

@@ -22,7 +22,7 @@ _PROTOCOLS = {
 }
 """What is probably meant. A question to the resolver does not say what the name is wanted for."""
 
-_NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
+NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons that mean that nothing allows it. The rules tell them apart better than the sibling that refused it."""
 
 _BY_RULES = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.PRIVATE_ADDRESS}
@@ -100,7 +100,7 @@ class Adviser:
         if explained.allowed or resolves:
             return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
         remedy = explained.remedy or Remedy("")
-        if explained.reason is reason or {explained.reason, reason} <= _NOT_ALLOWED:
+        if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
             return RuleAdvice(explained.sentence, _with_other(refusal, explained, remedy), explained.rule)
         # The rules are others by now. What is told of the refusal is why it happened then.
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pydantic import PositiveInt
 
 from clawker_fw.agents.names import AgentNames
-from clawker_fw.denials.advice import Adviser, RuleAdvice
+from clawker_fw.denials.advice import NOT_ALLOWED, Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.denials.tally import Gap
 from clawker_fw.inspect.explanation import Remedy
@@ -14,10 +14,6 @@ from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
-
-_SUGGESTED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
-"""Reasons for which a rule is suggested. What a rule denies was meant to be denied."""
-
 
 _OURS = "Nothing has to be allowed: clawker-fw has tried this itself."
 
@@ -89,7 +85,8 @@ class DenialsAnswer:
         """Yield what agents wanted and rules could allow."""
         for each in self.denials:
             advice = each.advice
-            wanted = each.counted.refusal.reason in _SUGGESTED and not (each.own or advice.allowed)
+            # What a rule denies was meant to be denied.
+            wanted = each.counted.refusal.reason in NOT_ALLOWED and not (each.own or advice.allowed)
             if wanted and advice.target:
                 yield advice.target
 

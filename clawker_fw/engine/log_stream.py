@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-_HEAD = struct.Struct(">BxxxL")
+HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
 _OUTPUT, _ERRORS, _ENGINE = 1, 2, 3
@@ -32,9 +32,9 @@ def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[li
     for content in contents:
         rest += content
         lines, at = [], 0
-        while at + _HEAD.size <= len(rest):
-            stream, size = _HEAD.unpack_from(rest, at)
-            begin, end = at + _HEAD.size, at + _HEAD.size + size
+        while at + HEAD.size <= len(rest):
+            stream, size = HEAD.unpack_from(rest, at)
+            begin, end = at + HEAD.size, at + HEAD.size + size
             if end > len(rest):
                 break
             if stream != _ENGINE:  # which says why it ends here

@@ -6,7 +6,6 @@ buffered. On a busy machine, the whole output of a quick program may arrive toge
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
@@ -15,12 +14,12 @@ from typing import cast
 from docker import APIClient
 
 from clawker_fw.engine import direct
+from clawker_fw.engine.log_stream import HEAD
 
 EXIT_SECONDS = 10.0
 """How long an engine may take to know the exit code of a program whose output has ended."""
 _ASK_EVERY = 0.02
 
-_HEAD = struct.Struct(">BxxxL")
 _ERROR = 2
 
 
@@ -68,8 +67,8 @@ def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
 
     The format is that of ContainerAttach in the engine's API: the stream, the number of bytes, the bytes.
     """
-    while len(head := read(_HEAD.size)) == _HEAD.size:
-        which, size = _HEAD.unpack(head)
+    while len(head := read(HEAD.size)) == HEAD.size:
+        which, size = HEAD.unpack(head)
         content = read(size)
         yield (b"", content) if which == _ERROR else (content, b"")
 

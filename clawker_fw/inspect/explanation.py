@@ -17,7 +17,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
-from clawker_fw.rules.until import written
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
 
 _MOST_NEAR = 5
@@ -305,8 +305,8 @@ def _remedy(explained: Explanation) -> Remedy | None:
         command, how = "", f"`{wanted.entry}`{place} in {explained.variable}"
     if explained.reason is Reason.PRIVATE_ADDRESS:
         return Remedy(f"If this address is meant, allow it with {how}.", command)
-    if explained.reason is Reason.DENIED:
-        change = f"change the rule that denies it{_place(explained.rule)}"
+    if explained.rule and explained.reason is Reason.DENIED:
+        change = f"change the rule that denies it{explained.rule.located}"
         return Remedy(f"Make an exception with {how}, or {change}.", command)
     if wanted.until == _AGAIN and command:
         return Remedy(f"Allow it again with {how}, or for good with `--until never`.", command)
@@ -358,7 +358,7 @@ def _wanted(explained: Explanation, *, too_long: bool) -> _Wanted:
     name = Destination(target.name, subtree=False)
     before = rule if rule and not rule.denies else None  # what it takes the place of, or is an exception to
     again = expired or explained.own_ended
-    until = _AGAIN if again else written(before.until) if before and before.until and not explained.own else ""
+    until = _AGAIN if again else rfc3339(before.until) if before and before.until and not explained.own else ""
     if before and before.protocol and expired and before.host:  # another rule for its name would lead elsewhere
         port = "" if before.port == before.protocol.default_port else f":{before.written_port}"
         url = f"{before.protocol}://{before.host}{port}"
@@ -374,14 +374,14 @@ def _by_hand(explained: Explanation) -> str:
     if found and _guarded_fails(explained) and not found.open_to("exempt"):
         return "No rule can allow it: no rule may reach any of its addresses."
     if rule and rule.denies and _is_own(rule, explained.target):
-        return f"Change or remove the rule that denies it{_place(rule)}."
+        return f"Change or remove the rule that denies it{rule.located}."
     network = next((each.rule for each in explained.near if each.difference is Difference.OTHER_ADDRESS), None)
     if network and explained.reason is Reason.NO_RULE:
         example = next(iter(network.names))
-        return f"Use the name of one of its addresses, as {example}, or change the network{_place(network)}."
+        return f"Use the name of one of its addresses, as {example}, or change the network{network.located}."
     renewed = rule if rule and rule.host and explained.reason is Reason.EXPIRED else None
     if (claiming := explained.claimed_by) and claiming != renewed:
-        return f"First change or remove `{claiming}`{_place(claiming)}: the two can't share a port."
+        return f"First change or remove `{claiming}`{claiming.located}: the two can't share a port."
     return ""
 
 
@@ -393,7 +393,3 @@ def _guarded_fails(explained: Explanation) -> bool:
 def _is_own(rule: Rule, target: Target) -> bool:
     """Whether a rule is for exactly this name."""
     return not rule.destination.subtree and rule.covers(target.name)
-
-
-def _place(rule: Rule | None) -> str:
-    return f" ({rule.place})" if rule and rule.place else ""

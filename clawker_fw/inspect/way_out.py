@@ -19,8 +19,8 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
+from clawker_fw.stack.topology import GATEWAY_MODE
 
-_GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _MASQUERADES = "com.docker.network.bridge.enable_ip_masquerade"
 
 _WITHIN = 2.0
@@ -57,8 +57,8 @@ def may_keep_in(observed: Observed) -> str:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
     egress = observed.networks.get(Role.EGRESS)
     options = egress.options if egress else {}
-    if (mode := options.get(_GATEWAY_MODE, "nat")) != "nat":
-        return f"{_GATEWAY_MODE} of its network is {mode}: the routers around need a route back to it."
+    if (mode := options.get(GATEWAY_MODE, "nat")) != "nat":
+        return f"{GATEWAY_MODE} of its network is {mode}: the routers around need a route back to it."
     if options.get(_MASQUERADES, "true") != "true":
         return f"{_MASQUERADES} of its network is off: the routers around need a route back to it."
     return (

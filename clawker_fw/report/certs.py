@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clawker_fw.certificates.x509 import Certificate, Use, certificate, moment
+from clawker_fw.certificates.x509 import Certificate, Use, certificate
 from clawker_fw.model import Observed
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.telemetry import certificates, is_live
 
 COLLECTOR = "collector"
@@ -93,7 +94,7 @@ def _cells(row: Row) -> list[str]:
     live = ", ".join(row.live) or "-"
     if row.said is None:
         return [row.name, "unreadable", "", "", live, row.path or "not here"]
-    return [row.name, row.said.subject, row.said.use.value, moment(row.said.ends), live, row.path or "not here"]
+    return [row.name, row.said.subject, row.said.use.value, rfc3339(row.said.ends), live, row.path or "not here"]
 
 
 def verdict(answer: CertificatesAnswer) -> str:

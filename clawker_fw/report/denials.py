@@ -58,9 +58,9 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
         (visible(_asked(denial)), "bold"),
         (f"  {counted.times:,} times" if counted.times > 1 else "", "dim"),
     )
-    decided = f" by `{denial.advice.rule}`" if denial.advice.rule and refusal.reason == Reason.DENIED else ""
-    place = f" ({denial.advice.rule.place})" if decided and denial.advice.rule and denial.advice.rule.place else ""
-    why = f"{refusal.sibling}: {denial.advice.message}{decided}{place} ({refusal.reason})"
+    rule = denial.advice.rule if refusal.reason == Reason.DENIED else None
+    decided = f" by `{rule}`{rule.located}" if rule else ""
+    why = f"{refusal.sibling}: {denial.advice.message}{decided} ({refusal.reason})"
     yield Text.assemble(_INDENT, (visible(why), "yellow" if is_failure(refusal) else "red"))
     if denial.advice.remedy.text:
         yield Text.assemble(_INDENT, visible(denial.advice.remedy.text))

@@ -81,8 +81,7 @@ def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str
 
 def _written(rule: Rule) -> str:
     """Return a rule with where it is written, and its note."""
-    place = f" ({rule.place})" if rule.place else ""
-    return f"{rule}{place}, {rule.note}" if rule.note else f"{rule}{place}"
+    return f"{rule}{rule.located}, {rule.note}" if rule.note else f"{rule}{rule.located}"
 
 
 def other_rules(answer: ConnectionAnswer) -> bool | None:

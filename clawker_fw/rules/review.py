@@ -46,7 +46,7 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
         elif denying and (over := _overriding(denying, rule)):
             yield Remark("rule-overridden", rule, f"never applies: {_denied_by(over)}")
         elif rule.denies and (opaque := _forwarding(opaques.get(rule.destination, ()), rule)):
-            reason = f"never applies: `{opaque}` forwards whatever comes to this port{_place(opaque)}"
+            reason = f"never applies: `{opaque}` forwards whatever comes to this port{opaque.located}"
             yield Remark("rule-overridden", rule, reason)
 
 
@@ -98,12 +98,8 @@ def _outlasts(one: Rule, other: Rule) -> bool:
 def _denied_by(rules: Sequence[Rule]) -> str:
     """Return which rules deny all of another one, as a clause."""
     if len(rules) == 1:
-        return f"`{rules[0]}` has the same name and denies it{_place(rules[0])}"
-    *others, last = [f"`{each}`{_place(each)}" for each in rules[:_MOST_SHOWN]]
+        return f"`{rules[0]}` has the same name and denies it{rules[0].located}"
+    *others, last = [f"`{each}`{each.located}" for each in rules[:_MOST_SHOWN]]
     if len(rules) > _MOST_SHOWN:
         others, last = [*others, last], f"{len(rules) - _MOST_SHOWN} more"
     return f"all that it allows is denied by {', '.join(others)} and {last}"
-
-
-def _place(rule: Rule) -> str:
-    return f" ({rule.place})" if rule.place else ""

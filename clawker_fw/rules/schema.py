@@ -26,7 +26,7 @@ from pydantic import (
 from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.ranges import is_private, is_special
-from clawker_fw.rules.until import parse_until, written
+from clawker_fw.rules.until import parse_until, rfc3339
 
 
 class Protocol(StrEnum):
@@ -103,6 +103,11 @@ class Rule:
     def __hash__(self) -> int:
         """Return the hash of the destination, in which nearly all rules of a set differ."""
         return hash(self.destination)
+
+    @property
+    def located(self) -> str:
+        """Where the rule was written, as it follows the rule in a sentence, or nothing."""
+        return f" ({self.place})" if self.place else ""
 
     @property
     def denies(self) -> bool:
@@ -186,7 +191,7 @@ class Rule:
         words += [self.protocol or "any", str(self.destination) + ports]
         words += [f"at {self.host}"] if self.host else []
         words += ["private"] if self.allow_private else []
-        words += [] if self.until is None else ["until", written(self.until)]
+        words += [] if self.until is None else ["until", rfc3339(self.until)]
         return " ".join(words)
 
 

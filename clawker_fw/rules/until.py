@@ -47,9 +47,9 @@ def _mistake(value: object) -> str:
     return "is a day without a time" if isinstance(value, date) else "is not a time"
 
 
-def written(until: int) -> str:
-    """Return a time in seconds since 1970 as text that `parse_until` reads (RFC 3339)."""
-    return datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def rfc3339(seconds: float) -> str:
+    """Return a time in seconds since 1970 as text in UTC that `parse_until` reads."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_until_from(text: str, now: datetime) -> datetime | None:

@@ -5,7 +5,6 @@ digest of the config, so the test rebuilds the config from its parts and compare
 later release has to identify an earlier one's images.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -71,7 +70,7 @@ def _is_tag_of(tag: str, form: Form) -> bool:
     parts = _NAME.fullmatch(tag)
     if parts is None:
         return False
-    made = digest(config(parts["version"], form.architecture, form.layers[0]))
+    made = labels.digest(config(parts["version"], form.architecture, form.layers[0]))
     return reference(parts["name"], parts["version"], made) == tag
 
 
@@ -89,8 +88,3 @@ def extras(settings: Mapping[str, object]) -> Iterable[str]:
 def canonical(value: object) -> bytes:
     """Return canonical JSON, over which digests are computed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def digest(content: bytes) -> str:
-    """Return a digest in the engine's form."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"

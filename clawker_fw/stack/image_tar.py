@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from clawker_fw.digests import Digests
 from clawker_fw.stack import built
+from clawker_fw.stack.labels import digest
 
 _CHUNK = 1 << 20
 
@@ -121,7 +122,7 @@ class BuiltImage:
     @property
     def ids(self) -> tuple[str, str]:
         """The id in the classic image store and the one in the containerd image store."""
-        return built.digest(self._config), built.digest(self._manifest)
+        return digest(self._config), digest(self._manifest)
 
     @property
     def reference(self) -> str:
@@ -189,8 +190,8 @@ def _member(path: str, content: bytes) -> Iterable[bytes]:
 
 
 def _blob_path(content: bytes) -> str:
-    return f"blobs/{built.digest(content).replace(':', '/')}"
+    return f"blobs/{digest(content).replace(':', '/')}"
 
 
 def _descriptor(media_type: str, content: bytes) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": built.digest(content), "size": len(content)}
+    return {"mediaType": media_type, "digest": digest(content), "size": len(content)}

@@ -96,7 +96,7 @@ SECRET = "secret"  # noqa: S105 - it says that there is one
 
 @functools.lru_cache(maxsize=32)
 def digest(content: bytes) -> str:
-    """Return the digest of a file for labels and findings. It is cached, because the helper's is needed often."""
+    """Return a digest in the engine's form. It is cached, because the helper's is needed often."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 

@@ -31,7 +31,8 @@ _POOLS = {
     Role.EGRESS: ("10.214.0.0/16", "172.23.0.0/16", "192.168.64.0/18"),
 }
 
-_INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _FIXED_OPTIONS = {
     "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings
     "com.docker.network.enable_ipv6": "false",
@@ -219,7 +220,7 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
     """
     return {
         Role.AGENTS: _spec(
-            project, Role.AGENTS, "net", addressing.agents, {_INHIBIT_IPV4: "true", **_FIXED_OPTIONS}
+            project, Role.AGENTS, "net", addressing.agents, {INHIBIT_IPV4: "true", **_FIXED_OPTIONS}
         ),
         Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, dict(_FIXED_OPTIONS)),
     }
@@ -254,7 +255,7 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
 _UNRECORDED = {
     *("driver", "gateway", "internal", "ip_range", "ipv6", "subnet"),
     "options.com.docker.network.bridge.enable_icc",
-    "options.com.docker.network.bridge.inhibit_ipv4",
+    f"options.{INHIBIT_IPV4}",
     "options.com.docker.network.enable_ipv6",
 }
 """What releases without a record of networks set. A field or option that is new is not in here."""

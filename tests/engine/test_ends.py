@@ -7,7 +7,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.model import Sibling
-from clawker_fw.rules.until import written
+from clawker_fw.rules.until import rfc3339
 from devkit.firewall import Firewall
 from devkit.peers import Answer, Peer, Peers
 from devkit.waiting import until
@@ -26,7 +26,7 @@ DRAINED = 8.0
 def apply(firewall: Firewall) -> int:
     """Apply rules of which some end, and return when that is, in seconds since 1970."""
     end = int(time.time()) + AHEAD
-    ending = {"allow_private": True, "until": written(end)}
+    ending = {"allow_private": True, "until": rfc3339(end)}
     firewall.write(*RULES, {"dst": "e.test", **ending}, {"dst": "e.test", "proto": "http", **ending})
     firewall.call("reload").expect()
     return end

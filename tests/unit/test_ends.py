@@ -14,7 +14,7 @@ from clawker_fw.reconcile.converge import RunContext, converge
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.report.facts import live_rules
-from clawker_fw.rules.until import written
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends, parts
 from clawker_fw.stack.files import public
@@ -52,15 +52,15 @@ def test_what_is_left_out_is_all_that_is_written_down() -> None:
 
 ENTRIES: list[dict[str, Any]] = [
     {"dst": "a.test"},
-    {"dst": "b.test", "until": written(SOON)},
-    {"dst": "c.test", "proto": "http", "port": 8080, "until": written(LATER)},
-    {"dst": "d.test", "proto": "udp", "port": 443, "until": written(SOON)},
-    {"dst": "e.test", "proto": "tcp", "port": 5432, "until": written(LATER)},
+    {"dst": "b.test", "until": rfc3339(SOON)},
+    {"dst": "c.test", "proto": "http", "port": 8080, "until": rfc3339(LATER)},
+    {"dst": "d.test", "proto": "udp", "port": 443, "until": rfc3339(SOON)},
+    {"dst": "e.test", "proto": "tcp", "port": 5432, "until": rfc3339(LATER)},
     {"dst": ".f.test"},
-    {"dst": "x.f.test", "action": "deny", "until": written(SOON)},
-    {"dst": ".g.test", "until": written(LATER)},
+    {"dst": "x.f.test", "action": "deny", "until": rfc3339(SOON)},
+    {"dst": ".g.test", "until": rfc3339(LATER)},
     {"dst": "h.test", "proto": "tcp", "port": 22},
-    {"dst": "h.test", "action": "deny", "until": written(LATER)},
+    {"dst": "h.test", "action": "deny", "until": rfc3339(LATER)},
 ]
 
 
@@ -95,7 +95,7 @@ def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> No
 def test_the_next_ends_are_known() -> None:
     """So many that the files stay short, and no others."""
     memory = MemoryEngine()
-    every = ({"dst": f"n{number}.test", "until": written(SOON + number)} for number in range(MOST_ENDS + 8))
+    every = ({"dst": f"n{number}.test", "until": rfc3339(SOON + number)} for number in range(MOST_ENDS + 8))
     now = stacks.blueprint(memory.facts(), *every)
     assert list(now.later) == [SOON + number for number in range(MOST_ENDS)]
     seen = compare(memory, now)

@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.schema import FIELDS, Rule
-from clawker_fw.rules.until import written
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.example import example
 from clawker_fw.settings.include import Source
 from clawker_fw.settings.load import validated
@@ -210,7 +210,7 @@ def entry(rule: Rule) -> dict[str, Any]:
         "port": rule.written_port,
         "allow_private": rule.allow_private or bool(rule.host),
         "action": rule.action,
-        "until": written(rule.until) if rule.until else None,
+        "until": rfc3339(rule.until) if rule.until else None,
         "note": rule.note,
     }
     if rule.denies:

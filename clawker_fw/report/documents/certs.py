@@ -5,10 +5,11 @@ from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from clawker_fw.certificates.x509 import Use, moment
+from clawker_fw.certificates.x509 import Use
 from clawker_fw.model import Sibling
 from clawker_fw.report.certs import COLLECTOR, CertificatesAnswer, Row
 from clawker_fw.report.documents import Document, Moment
+from clawker_fw.rules.until import rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class CertificateDocument:
             subject=said.subject if said else None,
             use=said.use if said else None,
             names=said.names if said else (),
-            begins=moment(said.begins) if said else None,
-            expires=moment(said.ends) if said else None,
-            renewed=moment(said.renewed_at) if said else None,
+            begins=rfc3339(said.begins) if said else None,
+            expires=rfc3339(said.ends) if said else None,
+            renewed=rfc3339(said.renewed_at) if said else None,
             sha256=said.fingerprint if said else None,
             live=row.live,
         )

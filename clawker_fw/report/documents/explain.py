@@ -43,7 +43,7 @@ class ExplainedRule:
     @classmethod
     def of(cls, rule: Rule) -> "ExplainedRule":
         """Return a rule."""
-        end = None if rule.until is None else until.written(rule.until)
+        end = None if rule.until is None else until.rfc3339(rule.until)
         return cls(str(rule), rule.action, rule.allow_private, end, rule.note, rule.place)
 
 

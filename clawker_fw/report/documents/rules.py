@@ -13,7 +13,7 @@ from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark
 from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule, RuleAction
-from clawker_fw.rules.until import written
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.load import Loaded
@@ -52,7 +52,7 @@ class ListedRule:
             port=rule.written_port,
             action=rule.action,
             allow_private=rule.allow_private,
-            until=None if rule.until is None else written(rule.until),
+            until=None if rule.until is None else rfc3339(rule.until),
             ended=rule.until is not None and rule.until <= now,
             note=rule.note,
             place=rule.place,

@@ -10,7 +10,7 @@ from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet, ends
 from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
-from clawker_fw.rules.until import written as written_time
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.splice import Edit, Fields
 
 
@@ -245,21 +245,17 @@ def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None
     if new.until is not None and new.until <= now:
         raise RefusedError(
             "rule-has-ended",
-            f"`{old}` has ended{_at(old)}, so the change would have no effect.",
+            f"`{old}` has ended{old.located}, so the change would have no effect.",
             hint="Give it a new end, for example `--until 8h`, or `--until never`.",
         )
     if not shorten and new.until is not None and (old.until is None or new.until < old.until):
-        until = written_time(new.until)
-        before = "has no end" if old.until is None else f"ends at {written_time(old.until)}"
+        until = rfc3339(new.until)
+        before = "has no end" if old.until is None else f"ends at {rfc3339(old.until)}"
         raise RefusedError(
             "rule-shortened",
-            f"`{replace(old, until=None)}` {before}, and would end at {until}{_at(old)}.",
+            f"`{replace(old, until=None)}` {before}, and would end at {until}{old.located}.",
             hint="Nothing has been changed. If it is to end then, add `--shorten`; otherwise leave out `--until`.",
         )
-
-
-def _at(rule: Rule) -> str:
-    return f" ({rule.place})" if rule.place else ""
 
 
 def _changes(old: Rule, new: Rule) -> Fields:
@@ -282,7 +278,7 @@ def _phrase(old: Rule, name: str, value: object) -> str:
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return (value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else str(value or "")) or "none"
+    return (rfc3339(value.timestamp()) if isinstance(value, datetime) else str(value or "")) or "none"
 
 
 def _time(seconds: int | None) -> datetime | None:

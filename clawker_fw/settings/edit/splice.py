@@ -9,12 +9,13 @@ is how every other form ends. This module knows neither files nor what a rule me
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import yaml
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.document import LOADER, parse
 
@@ -100,7 +101,7 @@ def _scalar(value: object) -> str:
     if isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rfc3339(value.timestamp())
     return yaml_text(str(value))
 
 
