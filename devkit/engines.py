@@ -89,11 +89,17 @@ MATRIX = (
 )
 KINDS = tuple(kind.name for kind in MATRIX)
 
-# Removes what is left of an engine whose processes are gone. It may run more than once.
+# Removes what is left of an engine whose processes are gone. It may run more than once, and twice at a time: what one
+# finds, the other may have removed.
 _CLEAN = f"""
 {inheritance.GIVE}
 if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi
-find /sys/fs/cgroup -ignore_readdir_race -depth -type d -path "*/$NETNS*" -delete
+tries=0
+until left=$(find /sys/fs/cgroup -depth -type d -path "*/$NETNS*" -delete 2>&1); do
+  tries=$((tries + 1))
+  if [ $tries = 20 ]; then echo "$left" >&2; exit 1; fi
+  sleep 0.05
+done
 rm -rf --one-file-system "$FOLDER"
 """
 
