@@ -139,6 +139,15 @@ def test_every_module_has_a_place() -> None:
     assert {name for name in modules if name not in re.findall(r"\w+\.py", tree)} == set()
 
 
+def test_the_picture_of_the_rooms_has_each_in_its_place() -> None:
+    """It shows the layers that the contract of imports has, from the top."""
+    contracts = tomllib.loads(page("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["name"].endswith("every module is in a room"))
+    rooms = [name for layer in layers for name in layer.split(" | ") if name != "__main__"]
+    drawn = re.findall(r'class="name"[^>]*>(\w+)', page("docs/pictures/rooms.svg"))
+    assert drawn == rooms
+
+
 def test_error_codes_are_read_from_the_source() -> None:
     """Codes are kebab-case and have one exit code each, and known codes are found."""
     found = {(code, exit_code) for code, exit_code, *_ in reference.raised()}
