@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
-from bench.stage import NAMES, RULES, Stage
+from bench.stage import NAMES, Stage
 from devkit.engines import EngineError, PrivateEngine, install
+from devkit.firewall import RULES
 from devkit.peers import Peer
 from devkit.waiting import until
 

@@ -20,10 +20,10 @@ from bench import releases
 from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
-from bench.strain import SIBLINGS, Siblings, returned
+from bench.strain import Siblings, returned
 from devkit.attacks.floods import FLOODS, GONE, LARGE, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
 from devkit.engines import INSTALLED, EngineError, available, private_engine
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import SIBLINGS, Firewall, remove_project
 from devkit.host import client
 from devkit.peers import Peer, Peers, peers
 from devkit.programs import machine

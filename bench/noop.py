@@ -14,10 +14,10 @@ from pathlib import Path
 
 from bench.figures import Bound, Result, Series, interleaved, ratio
 from bench.quiet import quiet
-from bench.stage import RULES, Stage
+from bench.stage import Stage
 from clawker_fw.engine.docker import connect
 from devkit import stacks
-from devkit.firewall import Firewall
+from devkit.firewall import RULES, Firewall
 from devkit.stacks import environment
 
 RUNS = 15

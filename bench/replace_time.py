@@ -6,11 +6,12 @@ from contextlib import closing
 
 from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
-from bench.stage import REPLACE, RULES, Stage
+from bench.stage import REPLACE, Stage
 from clawker_fw.engine.docker import connect
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, InTurn, Plan, Step
 from devkit import stacks
+from devkit.firewall import RULES
 
 RUNS = 10
 AT_MOST_SECONDS = 4

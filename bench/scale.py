@@ -18,11 +18,11 @@ from docker import APIClient
 
 from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
-from bench.stage import REPLACE, RULES, Stage
+from bench.stage import REPLACE, Stage
 from clawker_fw.engine.docker import connect
 from clawker_fw.fwctl.client import HelperReader
 from devkit.engines import PrivateEngine
-from devkit.firewall import Firewall
+from devkit.firewall import RULES, Firewall
 from devkit.peers import Peer
 
 SIZES = (10, 1_000, 10_000, 50_000)

@@ -13,14 +13,10 @@ from typing import Any
 from docker import APIClient
 
 from devkit.engines import private_engine
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import RULES, Firewall, remove_project
 from devkit.host import client, some_engine
 from devkit.peers import Peers, peers
 
-RULES = (
-    {"dst": "a.test", "allow_private": True},
-    {"dst": "h.test", "proto": "http", "allow_private": True},
-)
 NAMES = ("a.test", "h.test")
 REPLACE = ("run", "--force-recreate")
 

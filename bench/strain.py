@@ -18,10 +18,9 @@ from docker import APIClient, errors
 from bench.quiet import ticks
 from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
 from devkit.engines import PrivateEngine
-from devkit.firewall import Firewall
+from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
 
-SIBLINGS = ("envoy", "coredns")
 _EVERY_SECONDS = 0.5
 _MEGABYTE = 1e6
 _STATISTICS = (

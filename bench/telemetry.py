@@ -17,13 +17,13 @@ from typing import Any
 
 from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
-from bench.stage import NAMES, RULES, Stage
-from bench.strain import SIBLINGS, Siblings
+from bench.stage import NAMES, Stage
+from bench.strain import Siblings
 from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.certificates.x509 import mint_authority
 from devkit.collectors import Collector
 from devkit.engines import EngineError, PrivateEngine
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import RULES, SIBLINGS, Firewall, remove_project
 from devkit.peers import Peer
 from devkit.waiting import until
 

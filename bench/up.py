@@ -14,12 +14,12 @@ from pathlib import Path
 from docker import APIClient
 
 from bench.figures import Result, interleaved, ratio
-from bench.stage import RULES, Stage, engine, stage
+from bench.stage import Stage, engine, stage
 from clawker_fw.engine.docker import connect
 from clawker_fw.reconcile.desired import built_images
 from devkit import stacks
 from devkit.engines import INSTALLED
-from devkit.firewall import remove_project
+from devkit.firewall import RULES, remove_project
 from devkit.hand import Hand
 
 RUNS = 7

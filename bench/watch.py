@@ -15,10 +15,11 @@ from docker import APIClient, errors
 
 from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
-from bench.stage import RULES, Stage, stage
+from bench.stage import Stage, stage
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from devkit.engines import INSTALLED, available, private_engine
+from devkit.firewall import RULES, SIBLINGS
 from devkit.hand import Hand
 from devkit.peers import Peer
 from devkit.waiting import until
@@ -34,7 +35,6 @@ IDLE_MEGABYTES = 80.0
 STORM = 1000
 LOOKS_A_SECOND = 1.0
 
-SIBLINGS = ("envoy", "coredns")
 _LOAD = ("load", "--rate", "50", "--timeout", "300ms", "--seconds", "0", "https://a.test/", "http://h.test/")
 _TELLING = {"die", "disconnect", "extract-to-dir"}
 

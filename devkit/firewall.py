@@ -1,11 +1,13 @@
 """The real program as a user runs it: as a process, with a settings file, on one engine."""
 
 import json
+import secrets
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,14 @@ from docker import APIClient
 from devkit import prepared
 from devkit.peers import Peer, Peers
 from devkit.stacks import environment
+
+SIBLINGS = ("envoy", "coredns")
+
+RULES = (
+    {"dst": "a.test", "allow_private": True},
+    {"dst": "h.test", "proto": "http", "allow_private": True},
+)
+"""A name for each of the usual protocols."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,24 @@ class Firewall:
 def upgraded(firewall: Firewall, package: Path) -> Firewall:
     """Return the same stack, managed by another release."""
     return replace(firewall, package=package)
+
+
+@contextmanager
+def brought_up(
+    host: str,
+    client: APIClient,
+    folder: Path,
+    *rules: Mapping[str, Any],
+    **settings: Any,  # noqa: ANN401 - any setting
+) -> Iterator[Firewall]:
+    """Bring a stack with rules and settings up, and yield it. Afterwards nothing is left of it."""
+    firewall = Firewall(host, f"test{secrets.token_hex(3)}", folder)
+    firewall.write(*rules, **settings)
+    firewall.run()
+    try:
+        yield firewall
+    finally:
+        remove_project(client, firewall.project)
 
 
 def remove_project(client: APIClient, project: str) -> None:

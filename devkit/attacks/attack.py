@@ -15,6 +15,8 @@ DIRECT = ("--connect", "{envoy}")
 """Options of `get` for an agent that does not ask the resolver, and uses Envoy's address."""
 
 ENDED = {"reset", "closed", "denied"}
+"""How a connection ends that no rule allows."""
+
 _ACCESS_DENIED = "\x15\x03\x03\0\2\2\x31"
 """The alert with which Envoy ends TLS (RFC 8446, section 6.2)."""
 

@@ -17,7 +17,7 @@ import pytest
 from clawker_fw.stack.envoy.lookups import DNS_PORT, FORWARDER
 from devkit.attacks import ATTACKS, Attack
 from devkit.attacks.addresses import HOST_PORT, PRIVATE, RELAY_PORT
-from devkit.attacks.attack import ALLOWED, EVIL, Who, result_of
+from devkit.attacks.attack import ALLOWED, ENDED, EVIL, Who, result_of
 from devkit.attacks.datagrams import HEARD, TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.attacks.site import POLICY, RULES, TELEMETRY, Site, addresses_of, site_in
@@ -31,8 +31,6 @@ from devkit.programs import machine
 from devkit.waiting import until
 from devkit.witness import Seen
 from devkit.world import NAMESERVER, WORLD, world_around
-
-CLOSED = {"reset", "closed", "denied"}
 
 IN_THE_OTHER_SLOT = {
     "A name without a rule",
@@ -299,7 +297,7 @@ def test_no_rules_denies_everything(site: Site, tmp_path: Path) -> None:
         return site.witnesses.refused(lambda: fenced.get(*arguments), site.agent, "https://pub.test")
 
     assert refused(url).kind == "dns-nxdomain"
-    assert refused(url, *direct).kind in CLOSED
+    assert refused(url, *direct).kind in ENDED
     assert refused("http://pub.test/", *direct).last["status"] == 403
     firewall.write("pub.test")
     firewall.call("reload").expect()
@@ -424,13 +422,13 @@ def test_a_stopped_sibling_lets_nothing_through(sibling: str, second: Site) -> N
         return tried(EVIL, *direct)
 
     assert agent.get(f"https://{ALLOWED}/").ok
-    assert evil().kind in CLOSED
+    assert evil().kind in ENDED
     docker.stop(container, timeout=1)
     assert not evil().ok
     assert not tried(ALLOWED).ok
     docker.start(container)
     until(lambda: agent.get(f"https://{ALLOWED}/").ok)
-    assert evil().kind in CLOSED
+    assert evil().kind in ENDED
 
 
 def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:

@@ -1,6 +1,5 @@
 """What a flood of refusals leaves on record, and what many requests at once cost a neighbour, on a real engine."""
 
-import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,26 +7,20 @@ import pytest
 from docker import APIClient
 
 from devkit.attacks.requests import at_once, pseudo
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import RULES, Firewall, brought_up
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 CONNECTIONS, REQUESTS = 200, 100
-RULES = (
-    {"dst": "a.test", "allow_private": True},
-    {"dst": "h.test", "proto": "http", "allow_private": True},
-)
 REFUSALS = 300
 
 
 @pytest.fixture(scope="module")
 def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
     """A stack with room for few connections, of which one agent may have some."""
-    made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("evidence"))
-    made.write(*RULES, resources={"envoy": {"connections": CONNECTIONS}}, limits={"connections": 20})
-    made.run()
-    yield made
-    remove_project(docker, made.project)
+    few = {"resources": {"envoy": {"connections": CONNECTIONS}}, "limits": {"connections": 20}}
+    with brought_up(host, docker, tmp_path_factory.mktemp("evidence"), *RULES, **few) as firewall:
+        yield firewall
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ The limits are small here, so that they are reached quickly. Beside each refusal
 """
 
 import json
-import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,7 +14,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.rules.reasons import Reason
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import Firewall, brought_up
 from devkit.floor import Lock
 from devkit.peers import Peer, Peers
 from devkit.processes import processes
@@ -50,11 +49,8 @@ LONG_MESSAGE = "ffff00"
 @pytest.fixture(scope="module")
 def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
     """A stack with small limits."""
-    made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("limits"))
-    made.write(*RULES, limits=LIMITS)
-    made.run()
-    yield made
-    remove_project(docker, made.project)
+    with brought_up(host, docker, tmp_path_factory.mktemp("limits"), *RULES, limits=LIMITS) as firewall:
+        yield firewall
 
 
 @pytest.fixture(scope="module")

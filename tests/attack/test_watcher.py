@@ -9,12 +9,11 @@ import pytest
 from docker import APIClient
 
 from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, TARGET, Targets
-from devkit.firewall import Firewall
+from devkit.firewall import SIBLINGS, Firewall
 from devkit.peers import peers
 from devkit.waiting import until
 from devkit.watching import watching
 
-SIBLINGS = ("envoy", "coredns")
 SECONDS = 15
 INTERVAL = 2
 MANY = 100

@@ -1,6 +1,5 @@
 """A real stack, with origins and agents around it."""
 
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,13 +7,8 @@ import pytest
 from docker import APIClient
 
 from devkit.engines import PrivateEngine, private_engine
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import RULES, Firewall, brought_up
 from devkit.peers import Peers
-
-RULES = (
-    {"dst": "a.test", "allow_private": True},
-    {"dst": "h.test", "proto": "http", "allow_private": True},
-)
 
 
 @pytest.fixture
@@ -51,11 +45,8 @@ def up(firewall: Firewall) -> Firewall:
 @pytest.fixture(scope="module")
 def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
     """One stack for all tests of a module, each of which leaves it current."""
-    made = Firewall(host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("shared"))
-    made.write(*RULES)
-    made.run()
-    yield made
-    remove_project(docker, made.project)
+    with brought_up(host, docker, tmp_path_factory.mktemp("shared"), *RULES) as firewall:
+        yield firewall
 
 
 @pytest.fixture

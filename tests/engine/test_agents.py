@@ -23,15 +23,13 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.reconcile.pipeline import compare
 from devkit import stacks
 from devkit.engines import install_client, private_engine
-from devkit.firewall import Firewall, Outcome
+from devkit.firewall import RULES, Firewall, Outcome
 from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 REFUSED_BY_THE_CLI = 125
 SEARCHED = "corp.test"
-
-RULES = ({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http", "allow_private": True})
 
 
 @dataclass(frozen=True)

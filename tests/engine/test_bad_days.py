@@ -14,13 +14,12 @@ from docker import APIClient, errors
 
 from devkit import stacks
 from devkit.engines import PrivateEngine, private_engine
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import RULES, Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.peers import peers as peers_of
 from devkit.slow import slow
 from devkit.waiting import until
-from tests.engine.conftest import RULES
 
 
 def names(docker: APIClient, firewall: Firewall) -> list[str]:

@@ -8,11 +8,10 @@ from docker import APIClient
 
 from clawker_fw.model import Sibling
 from clawker_fw.rules.until import rfc3339
-from devkit.firewall import Firewall
+from devkit.firewall import RULES, Firewall
 from devkit.peers import Answer, Peer, Peers
 from devkit.waiting import until
 from devkit.witness import Witnesses
-from tests.engine.conftest import RULES
 
 ORIGIN = ("--http", "80", "--https", "443", "--tell")
 AHEAD = 30

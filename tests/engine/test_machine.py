@@ -9,7 +9,7 @@ import pytest
 from docker import APIClient
 
 from devkit.engines import PrivateEngine, private_engine
-from devkit.firewall import Firewall, remove_project
+from devkit.firewall import RULES, Firewall, remove_project
 from devkit.hand import Hand
 from devkit.host import client
 from devkit.in_flight import unfinished_exec
@@ -18,7 +18,6 @@ from devkit.peers import Peers
 from devkit.tampering.running import start_a_process
 from devkit.tampering.way import COREDNS, ENVOY
 from devkit.waiting import until
-from tests.engine.conftest import RULES
 
 
 @pytest.fixture

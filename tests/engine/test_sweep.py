@@ -13,7 +13,7 @@ import pytest
 from docker import APIClient
 
 from devkit.faults import HIT, Fault
-from devkit.firewall import Firewall
+from devkit.firewall import RULES, Firewall
 from devkit.peers import Peers
 from devkit.waiting import until
 
@@ -40,7 +40,7 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
     envoys = {str(first), str(IPv4Address(int(first) ^ 1))}
     hits: list[str] = []
     for point in count(FIRST[fault], step=2):
-        up.write(*_RULES, otel={"infra_port": 4319 + point})
+        up.write(*RULES, otel={"infra_port": 4319 + point})
         command = [sys.executable, "-m", "devkit.faults", fault, str(point), *up.command("run", *DRAIN)[3:]]
         outcome = up.call_raw(command)
         hit = [line for line in outcome.err.splitlines() if line.startswith(HIT)]
@@ -62,9 +62,3 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
     assert len(hits) > 5
     with capsys.disabled():
         print(f" [{len(hits)} points]", end="")  # noqa: T201 - how much was covered
-
-
-_RULES = (
-    {"dst": "a.test", "allow_private": True},
-    {"dst": "h.test", "proto": "http", "allow_private": True},
-)

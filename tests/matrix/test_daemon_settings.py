@@ -10,7 +10,7 @@ import pytest
 
 from devkit import ignored
 from devkit.engines import private_engine
-from devkit.firewall import Firewall
+from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
 from devkit.hosts import HOSTILE, HOSTILE_NETWORKS
 from devkit.peers import Peers
@@ -18,8 +18,6 @@ from devkit.waiting import until
 
 KINDS = {"20.10.24": HOSTILE, "29": HOSTILE_NETWORKS}
 """The oldest engine and a new one, with what is hostile there."""
-
-SIBLINGS = ("envoy", "coredns")
 
 
 @contextmanager

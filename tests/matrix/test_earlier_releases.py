@@ -9,15 +9,13 @@ import pytest
 
 from devkit.earlier import EARLIER, earlier_release
 from devkit.engines import INSTALLED, private_engine
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import RULES, SIBLINGS, Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peers
 from devkit.waiting import until
 from devkit.watching import watching
 
-RULES = ({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http", "allow_private": True})
 LOAD = ("load", "--rate", "100", "--seconds", "0", "https://a.test/", "http://h.test/")
-SIBLINGS = ("envoy", "coredns")
 
 
 @pytest.mark.parametrize("commit", [each.commit for each in EARLIER])

@@ -17,6 +17,7 @@ from docker import APIClient, errors
 from clawker_fw.engine.creation import hardware_address
 from clawker_fw.engine.inspection import container_view
 from devkit import ignored
+from devkit.attacks.attack import ENDED
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
@@ -40,9 +41,6 @@ RULES: tuple[dict[str, Any], ...] = (
 )
 
 ALLOWED = ("https://pub.test/", "https://a.test/", "http://h.test/", "http://h.test:8080/")
-
-CLOSED = {"reset", "closed", "denied"}
-"""How a connection ends that no rule allows."""
 
 NO_DUPLICATES_SINCE = 25
 """The first engine that never creates two networks with one name."""
@@ -221,10 +219,10 @@ def test_everything_else_is_refused(site: Site) -> None:
     direct = ("--connect", site.firewall.status()["siblings"][0]["address"])
     assert site.refused("https://denied.test/", "https://pub.test").kind == "dns-nxdomain"
     for url in ("https://denied.test/", "https://h.test/", "https://pub.test:80/", "https://pub.test:8080/"):
-        assert site.refused(url, "https://pub.test", *direct).kind in CLOSED, url
+        assert site.refused(url, "https://pub.test", *direct).kind in ENDED, url
     for url in ("http://denied.test/", "http://pub.test/"):
         assert site.refused(url, "http://h.test", *direct).last["status"] == 403, url
-    assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in CLOSED
+    assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in ENDED
 
 
 @at_both_ends
