@@ -89,21 +89,21 @@ def warning(reader: EngineReader, seen: Comparison) -> Iterator[Advice]:
             )
 
 
-def reaches(name: str, port: int, within: float = _WITHIN) -> bool:
+def reaches(name: str, port: int) -> bool:
     """Whether this machine can connect to a name over IPv4 in time. Nothing is sent."""
 
     def connects() -> bool:
         places = socket.getaddrinfo(name, port, socket.AF_INET, socket.SOCK_STREAM)
-        return any(_connects(place, within) for *_, place in places)
+        return any(_connects(place) for *_, place in places)
 
     try:
-        return in_background(connects).result(within)
+        return in_background(connects).result(_WITHIN)
     except (OSError, UnicodeError, TookTooLong):
         return False
 
 
-def _connects(place: Sequence[object], within: float) -> bool:
-    with suppress(OSError), socket.create_connection((str(place[0]), int(str(place[1]))), within):
+def _connects(place: Sequence[object]) -> bool:
+    with suppress(OSError), socket.create_connection((str(place[0]), int(str(place[1]))), _WITHIN):
         return True
     return False
 

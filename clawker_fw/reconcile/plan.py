@@ -240,7 +240,7 @@ class _Planner:
                 for role, places in self._observed.attached.items() if finding.action is Action.DETACH else ():
                     if finding.running in places:
                         network, name = self._observed.networks[role], str(finding.running)
-                        steps[role, name] = Detach(network.id, network.name, name, (finding,))
+                        steps[role, name] = Detach(network.id, network.name, name)
         return list(steps.values())
 
     def _displaced(self) -> list[Step]:
@@ -265,19 +265,17 @@ class _Planner:
         for sibling, old in self._observed.siblings.items():
             if sibling in self._made:
                 continue
-            lost = tuple(each for each in self._causes[sibling] if each.action is Action.REATTACH)
+            lost = {each.field for each in self._causes[sibling] if each.action is Action.REATTACH}
             if lost:
-                fields = {each.field for each in lost}
                 wanted = self._wanted(sibling).shape.networks.items()
-                networks = tuple((name, address) for name, address in wanted if f"networks.{name}" in fields)
-                steps.append(Reattach(sibling, old.container.id, networks, lost))
+                networks = tuple((name, address) for name, address in wanted if f"networks.{name}" in lost)
+                steps.append(Reattach(sibling, old.container.id, networks))
                 continue
-            causes = tuple(each for each in self._causes[sibling] if each.field == "status")
-            for finding in causes:
+            for finding in self._causes[sibling]:
                 if finding.action is Action.START:
-                    steps.append(Start(sibling, old.container.id, causes))
+                    steps.append(Start(sibling, old.container.id))
                 elif finding.action is Action.UNPAUSE:
-                    steps.append(Unpause(sibling, old.container.id, causes))
+                    steps.append(Unpause(sibling, old.container.id))
         return steps
 
     def _create(self, sibling: Sibling) -> Create:
@@ -464,7 +462,7 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
             *build.rollback,
             *(RemoveNetwork(spec.name, spec.name) for spec in desired_at(slots).networks.values()),
             *(CreateNetwork(spec) for spec in specs.values()),
-            *(Reattach(each.sibling, each.container.id, _places(each, specs), ()) for each in old),
+            *(Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
         ),
         point_of_no_return=build.point_of_no_return + len(room),
         before=_serving(observed),

@@ -1,7 +1,7 @@
 """The values between plan and apply: steps, as frozen dataclasses, and plans made of them.
 
-A step says what to do, which findings it closes, and what is `told` of it in plans, progress and JSON. `apply.py`
-knows how it is done.
+A step says what to do, and what is `told` of it in plans, progress and JSON. `apply.py` knows how it is done.
+What may also be done for the sake of another step has as its `causes` the findings that it closes itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +125,6 @@ class Detach:
     network: str
     name: str
     container: str
-    causes: tuple[Finding, ...] = ()
 
     @property
     def told(self) -> Told:
@@ -265,7 +264,6 @@ class Remove:
 
     container: str
     name: str
-    causes: tuple[Finding, ...] = ()
     heir: str = ""
 
     @property
@@ -280,7 +278,6 @@ class Start:
 
     sibling: Sibling
     container: str
-    causes: tuple[Finding, ...]
 
     @property
     def told(self) -> Told:
@@ -308,7 +305,6 @@ class Unpause:
 
     sibling: Sibling
     container: str
-    causes: tuple[Finding, ...]
 
     @property
     def told(self) -> Told:
@@ -326,7 +322,6 @@ class Reattach:
     sibling: Sibling
     container: str
     networks: tuple[tuple[str, str], ...]
-    causes: tuple[Finding, ...]
 
     @property
     def told(self) -> Told:
