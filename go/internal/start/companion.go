@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/users"
 )
@@ -47,11 +49,13 @@ var companionNames = map[string]string{
 	KeepVerb: "keeper of the helpers", RecordVerb: "recorder of refusals", ForwardVerb: "forwarder of lookups",
 }
 
-// GivenSockets returns the sockets that this process was given when it was started as a companion.
+// GivenSockets returns the sockets that this process was given when it was started as a companion. Reading from one blocks
+// nothing else: on a companion's only processor, what it has read would wait until Go's scheduler sees that it blocks.
 func GivenSockets() []*os.File {
 	count, _ := strconv.Atoi(os.Getenv(socketsVariable))
 	var found []*os.File
 	for number := range count {
+		_ = unix.SetNonblock(companionSocket+number, true) // if that fails, it only takes longer
 		found = append(found, os.NewFile(uintptr(companionSocket+number), fmt.Sprintf("socket %d", number)))
 	}
 	return found

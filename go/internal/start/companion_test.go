@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// givenScene writes one letter to each socket that it was given.
+// givenScene writes one letter to each socket that it was given, if using that blocks nothing else.
 const givenScene = "given sockets"
 
 // A companion finds as many sockets as it was given.
