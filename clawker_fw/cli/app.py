@@ -334,4 +334,4 @@ def options(
     if host and context:
         raise typer.BadParameter("--host and --context both choose the engine; give only one of them")
     log.configure(log_format, debug=debug)
-    context_.obj = Options(config, project, host, context, log_format, debug, _given(context_))
+    context_.obj = Options(config, project, host, context, log_format, _given(context_))

@@ -29,7 +29,6 @@ class Options:
     host: str | None = None
     context: str | None = None
     log_format: LogFormat = LogFormat.TEXT
-    debug: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property

@@ -100,7 +100,6 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         shape=_shape(raw["Config"], raw["HostConfig"], raw.get("Mounts") or [], networks, raw["Id"]),
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
-        created=raw["Created"],
         started=state.get("StartedAt", ""),
         exit_code=state.get("ExitCode", 0),
         restarts=raw.get("RestartCount", 0),
@@ -324,7 +323,6 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
             for each in raw.get("Mounts") or ()
         ),
         namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
-        created=raw["Created"],
         volumes=_volumes(raw),
     )
 

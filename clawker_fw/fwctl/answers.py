@@ -47,7 +47,6 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             build=answer["build"],
             live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
             unread=tuple(map(str, answer.get("unread") or ())),
-            connections=answer["connections"],
             addresses=tuple(answer["addresses"]),
             claimed=answer["claimed"],
             others=tuple(map(str, answer.get("others") or ())),

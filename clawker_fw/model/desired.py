@@ -181,14 +181,10 @@ class Slots:
     envoy: int = 0
     coredns: int = 0
 
-    def of(self, sibling: Sibling) -> int:
-        """Return the sibling's slot."""
-        return self.envoy if sibling is Sibling.ENVOY else self.coredns
-
 
 @dataclass(frozen=True, slots=True)
 class DesiredSibling:
-    """The desired state of one sibling in one slot. `live` maps each resource to the digest that must be live.
+    """The desired state of one sibling. `live` maps each resource to the digest that must be live.
 
     `later` are the same digests after each of the next times at which rules end: a sibling ends them by itself.
     `kept` are further files of a new container. They may differ afterwards. `from_machine` are the values that
@@ -196,7 +192,6 @@ class DesiredSibling:
     """
 
     sibling: Sibling
-    slot: int
     image: Image
     labels: Mapping[str, str]
     shape: Shape

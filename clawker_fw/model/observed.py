@@ -118,9 +118,8 @@ class ContainerSummary:
 
     In `mounts`, the source of a volume is its folder on the host, if the engine reports it. `volumes` maps the
     places of volumes in it to their names, which are generated for anonymous ones. `namespace` is the id
-    of the container whose network it uses instead of its own, or empty. `created` is when it was created, in whole
-    seconds since 1970: a list does not say when it was started. `project` is the project for which we made it, by
-    its labels and its form, or empty if it is somebody else's: labels alone never decide.
+    of the container whose network it uses instead of its own, or empty. `project` is the project for which we made
+    it, by its labels and its form, or empty if it is somebody else's: labels alone never decide.
     """
 
     id: str
@@ -131,7 +130,6 @@ class ContainerSummary:
     networks: Mapping[str, Endpoint]
     mounts: tuple[Mount, ...] = ()
     namespace: str = ""
-    created: int = 0
     project: str = ""
     volumes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -150,7 +148,7 @@ class ContainerView:
     """A container on the engine.
 
     `status` is the engine's term (`created running paused restarting exited dead`), and `health` is `starting`,
-    `healthy`, `unhealthy` or empty. Times are RFC 3339. `connected` maps network names to current addresses.
+    `healthy`, `unhealthy` or empty. `started` is a time (RFC 3339). `connected` maps network names to addresses.
     `remembered` maps network names to the ids that they had when the container was last connected: at start, the
     engine looks for these ids, even if another network has the name by then. `restarts` counts the engine's
     automatic restarts since the last start by hand. `exit_code` is the last one, or 0 while the container runs.
@@ -170,7 +168,6 @@ class ContainerView:
     shape: Shape
     status: str
     health: str
-    created: str
     started: str
     exit_code: int
     restarts: int
@@ -285,7 +282,6 @@ class Probe:
     build: str = ""
     live: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unread: tuple[str, ...] = ()
-    connections: int = 0
     addresses: tuple[str, ...] = ()
     claimed: bool = False
     others: tuple[str, ...] = ()

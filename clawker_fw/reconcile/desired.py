@@ -318,7 +318,6 @@ def _sibling(
     whole = {ends.ENDS: ends.ends_file(now, later), **now}
     return DesiredSibling(
         sibling=sibling,
-        slot=slot,
         image=image,
         labels={
             **labels.sibling_labels(blueprint.project, sibling, slot),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from clawker_fw.model import (
     ATTACHED,
@@ -31,7 +30,6 @@ class MemoryContainer:
     id: str
     spec: ContainerSpec
     image: str
-    created: str
     files: dict[str, File]
     networks: dict[str, str]
     remembered: dict[str, str] = field(default_factory=dict)
@@ -99,7 +97,6 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
         },
         mounts=inside.spec.shape.mounts,
         namespace=inside.network_mode.removeprefix("container:") if ":" in inside.network_mode else "",
-        created=int(datetime.fromisoformat(inside.created).timestamp()),
         project=labels.project_of_container(inside.spec.labels, inside.volume),
         volumes=dict(inside.volumes),
     )
@@ -119,7 +116,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         ),
         status=inside.status,
         health=(inside.health or _HEALTH.get(inside.status, "")) if inside.spec.shape.healthcheck else "",
-        created=inside.created,
         started=inside.started,
         exit_code=inside.exit_code,
         restarts=inside.restarts,

@@ -334,7 +334,7 @@ class MemoryEngine:
         requested = any(mount.target == VOLUME and mount.kind == "volume" for mount in spec.shape.mounts)
         volume = labels.volume_labels(spec.labels) if requested else None
         self._containers[identity] = MemoryContainer(
-            identity, spec, image.id, self._now(), dict(spec.files), networks, volume=volume
+            identity, spec, image.id, dict(spec.files), networks, volume=volume
         )
         self._containers[identity].volumes = self._volumes_of(identity, spec)
         self._emit_for(self._containers[identity], "create")

@@ -49,7 +49,6 @@ def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -
         build=inside.build,
         live={} if inside.silent else {name: each for name, each in inside.live.items() if name not in unread},
         unread=unread,
-        connections=inside.connections,
         addresses=tuple(sorted(inside.addresses)),
         claimed=CLAIMED in inside.files,
         others=inside.others,

@@ -524,7 +524,7 @@ def test_an_agent_is_not_blamed_for_what_happened_before_it_was_started(
     command: Command, up: MemoryEngine
 ) -> None:
     """What the container that had its address before was refused has no name if that one was never seen."""
-    succeed(up, "later").created = LONG_AGO
+    succeed(up, "later")
     assert ask(command)["pypi.test"]["agent"] is None
     assert command("denials", "--agent", "later").out == "Nothing was refused.\n"
     assert command("denials", "--agent", "later", "--as-rules").out.endswith("rules: []\n")
