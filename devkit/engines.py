@@ -89,8 +89,8 @@ MATRIX = (
 )
 KINDS = tuple(kind.name for kind in MATRIX)
 
-# Removes what is left of an engine whose processes are gone. It may run more than once, and twice at a time: what one
-# finds, the other may have removed.
+# Removes what is left of an engine whose processes are gone. It may run more than once, and twice at a time: what
+# one finds, the other may have removed.
 _CLEAN = f"""
 {inheritance.GIVE}
 if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi

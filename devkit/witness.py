@@ -30,11 +30,6 @@ class Seen:
     answer: Answer
     events: Sequence[Event]
 
-    @property
-    def requests(self) -> list[Event]:
-        """The requests that arrived at any origin."""
-        return [event for event in self.events if event["event"] == "request"]
-
 
 @dataclass(frozen=True)
 class Witnesses:
