@@ -1,12 +1,16 @@
 """Background work in daemon threads."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+
+_THREADS = 4
+"""How many parts of a sequence are worked on at the same time."""
 
 
 def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:
@@ -24,3 +28,8 @@ def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def shared_out(work: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]) -> list[Future[_Result]]:
+    """Run `work` in a few daemon threads, each with its share of the items."""
+    return [in_background(work, items[first::_THREADS]) for first in range(min(_THREADS, len(items)))]

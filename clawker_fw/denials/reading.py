@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from clawker_fw.agents.names import Attached, own_names
-from clawker_fw.background import in_background
+from clawker_fw.background import in_background, shared_out
 from clawker_fw.denials.refusal import Refusals, read_tallies
 from clawker_fw.denials.tally import Tally
 from clawker_fw.engine.log_stream import stamp
@@ -25,9 +25,6 @@ from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of
 from clawker_fw.stack.topology import network_names
-
-_READERS = 4
-"""How many agents are inspected at the same time."""
 
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
@@ -87,8 +84,7 @@ def _attached(
                     found[each.networks[network].address] = agent
         return found
 
-    reading = [in_background(read, there[first::_READERS]) for first in range(min(_READERS, len(there)))]
-    return {address: agent for each in reading for address, agent in each.result().items()}
+    return {address: agent for each in shared_out(read, there) for address, agent in each.result().items()}
 
 
 def _seconds(moment: str) -> float:

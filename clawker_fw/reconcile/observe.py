@@ -4,7 +4,7 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from typing import TypedDict
 
 from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
-from clawker_fw.background import in_background
+from clawker_fw.background import in_background, shared_out
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl.client import HelperReader
@@ -34,8 +34,6 @@ from clawker_fw.stack.ownership import is_lock, is_made_as_sibling, is_trial, si
 from clawker_fw.stack.topology import network_names, project_of_network
 
 _LOOKS = 3
-_READERS = 4
-"""How many agents are inspected at the same time."""
 
 _UNREADABLE = {"dead", "removing"}
 """Container states in which the engine can't read its file system."""
@@ -237,11 +235,10 @@ def _agents(
 def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Future[list[ContainerView]]]":
     """Inspect the agents, a few at the same time. One that has been removed meanwhile is left out."""
 
-    def read(some: list[str]) -> list[ContainerView]:
+    def read(some: Sequence[str]) -> list[ContainerView]:
         return [view for each in some if (view := reader.container(each))]
 
-    all_ = list(agents)
-    return [in_background(read, all_[first::_READERS]) for first in range(min(_READERS, len(all_)))]
+    return shared_out(read, list(agents))
 
 
 def _have_volumes(listing: Iterable[ContainerSummary], agents: Collection[str]) -> bool:
