@@ -18,6 +18,7 @@ from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 from clawker_fw.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
+from devkit.logs import written
 from devkit.session import Session
 from hatch_build import compile_program
 
@@ -154,8 +155,7 @@ class Peer:
 
     def said(self) -> tuple[dict[str, Any], ...]:
         """Return the JSON lines that the container's own command has written so far."""
-        output = self.client.logs(self.container, stdout=True, stderr=False)
-        return tuple(json.loads(line) for line in output.splitlines())
+        return tuple(map(json.loads, written(self.client, self.container)))
 
 
 class Peers:

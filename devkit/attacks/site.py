@@ -18,6 +18,7 @@ from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, r
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.firewall import Firewall
+from devkit.logs import written
 from devkit.peers import Answer, Peer, Peers
 from devkit.stacks import rule_set
 from devkit.waiting import until
@@ -258,11 +259,12 @@ class Site:
 
     def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
         container = self.firewall.container(sibling)
-        lines = self.peers.client.logs(container, since=began, tail=_LAST).decode().splitlines()
+        since = f"{began:.9f}"
+        lines = written(self.peers.client, container, errors=True, since=since, tail=_LAST)
         if len(lines) == _LAST:
-            lines = self.peers.client.logs(container, since=began).decode().splitlines()
+            lines = written(self.peers.client, container, errors=True, since=since)
         for line in lines:
-            if line.startswith("{"):
+            if line.startswith(b"{"):
                 record = json.loads(line)
                 if record["source"].partition(":")[0] == self.places[by]:
                     yield record
