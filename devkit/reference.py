@@ -26,11 +26,12 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clawker_fw import cli, errors
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.schema import FIELDS
+from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.include import KEY as INCLUDE
 from clawker_fw.settings.load import ENVIRONMENT_PREFIX
-from clawker_fw.settings.model import Memory, Settings, parse_duration
+from clawker_fw.settings.model import Memory, Settings
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
 from devkit import answer_schemas, manual, settings_schema

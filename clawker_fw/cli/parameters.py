@@ -67,7 +67,7 @@ AgentsOption = Annotated[
 
 def duration(text: str) -> float:
     """Parse a duration from the command line, in seconds."""
-    from clawker_fw.settings.model import LONGEST_DURATION, parse_duration
+    from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 
     try:
         seconds = parse_duration(text)

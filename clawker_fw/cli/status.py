@@ -74,14 +74,15 @@ def _found(chosen: Options) -> "Status":
     Raises:
         SettingsError: when the settings can't be read, so that not even the project is known.
     """
-    from clawker_fw.report import status as statuses
-
     try:
         with reading(chosen) as (engine, seen):
+            from clawker_fw.report import status as statuses
+
             found = statuses.of_comparison(seen, time.time())
     except SettingsError as error:
         from clawker_fw.cli import connection
         from clawker_fw.reconcile.observe import observe
+        from clawker_fw.report import status as statuses
 
         engine = connection.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())

@@ -19,10 +19,10 @@ from pydantic import (
 )
 
 from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
-LONGEST_DURATION = 86400
 SHORTEST_IDLE = 10
 HIGHEST_LIMIT = 100_000
 MOST_PROCESSORS = 128
@@ -31,19 +31,6 @@ MOST_CONNECTIONS = 250_000
 HIGHEST_PORT = 65535
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _LONGEST_NAME = 253
-
-
-def parse_duration(value: object) -> float:
-    """Read a duration: a number of seconds, or a number with `ms`, `s`, `m` or `h`.
-
-    Raises:
-        ValueError: when it is neither.
-    """
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", str(value))
-    if match is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a duration; write seconds, or a number with ms, s, m or h (`30s`)")
-    return float(match[1]) * units[match[2]]
 
 
 def parse_memory(value: object) -> int:

@@ -1,7 +1,9 @@
 """Only the command that a line names is imported and built. Whatever the line is, the answer is the same."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -61,3 +63,43 @@ def test_others_are_not_imported() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "clawker_fw.cli.stack" in done.stdout
     assert "clawker_fw.cli.rules" not in done.stdout
+
+
+_UNTIL_THE_ENGINE_IS_ASKED = """
+import json, os, sys
+from clawker_fw import background
+from clawker_fw.cli import program
+
+def ask(*_, **__):
+    print(json.dumps(sorted({each.partition(".")[0] for each in sys.modules})), flush=True)
+    os._exit(0)
+
+background.in_background = ask
+program(sys.argv[1:])()
+"""
+
+SLOW = {"pydantic", "pydantic_core", "yaml", "jinja2", "rich", "cryptography"}
+"""What only settings, certificates, new files or long answers need."""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("drift",),
+        ("drift", "--format", "json", "--agents", "ignore", "--diff"),
+        ("run",),
+        ("run", "--format", "json", "--drain-timeout", "1s", "--lock-wait", "5s"),
+        ("reload",),
+        ("status",),
+    ],
+)
+def test_the_engine_is_asked_first(line: tuple[str, ...], tmp_path: Path) -> None:
+    """Before the engine is asked, nothing slow is imported that could be imported while it answers."""
+    settings = tmp_path / "clawker-fw.yaml"
+    settings.write_text("rules: []\n")
+    options = ["--config", str(settings), "--project", "one", "--host", "unix:///nowhere", "--log-format", "json"]
+    command = [sys.executable, "-c", _UNTIL_THE_ENGINE_IS_ASKED, *options, *line]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(json.loads(done.stdout))
+    assert "docker" in imported
+    assert imported.isdisjoint(SLOW)

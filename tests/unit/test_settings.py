@@ -10,9 +10,10 @@ import pytest
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.document import parse
+from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.load import load_settings
-from clawker_fw.settings.model import Settings, parse_duration, setting_keys
+from clawker_fw.settings.model import Settings, setting_keys
 
 Write = Callable[[str], Path]
 

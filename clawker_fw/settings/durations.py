@@ -1,0 +1,19 @@
+"""Durations, as settings and options have them. Options are read before the engine is asked: no slow imports."""
+
+import re
+
+LONGEST_DURATION = 86400
+"""In seconds."""
+
+
+def parse_duration(value: object) -> float:
+    """Read a duration: a number of seconds, or a number with `ms`, `s`, `m` or `h`.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", str(value))
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a duration; write seconds, or a number with ms, s, m or h (`30s`)")
+    return float(match[1]) * units[match[2]]
