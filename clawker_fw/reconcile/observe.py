@@ -138,22 +138,23 @@ def _read(
 
     `on_unprobed` receives what is known before the siblings' programs have answered.
     """
+    lock, listing = _listing(reader, project)
+    ours = _our_containers(listing, project)
+    running = [each for each in ours if each.status == "running"]
+    # If containers may change meanwhile, an Envoy that does not run yet may be found running.
+    envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
+    # What takes longest is asked first: programs in containers, then files.
+    asking = {each: in_background(_probe, reader, each.id, envoy=envoy, quick=quick) for each in running}
+    reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
     reading_networks = in_background(reader.networks)
     reading_machine = in_background(reader.machine)
     reading_own_images = in_background(reader.own_images)
     reading_orphans = in_background(reader.orphans, project)
-    lock, listing = _listing(reader, project)
-    ours = _our_containers(listing, project)
     trial = next((each for each in listing if is_trial(each, project)), None)
-    running = [each for each in ours if each.status == "running"]
-    # If containers may change meanwhile, an Envoy that does not run yet may be found running.
-    envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
-    asking = {each: in_background(_probe, reader, each.id, envoy=envoy, quick=quick) for each in running}
     agents = _agents(reader, listing, ours, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
     reading_volumes = in_background(reader.volumes) if _have_volumes(listing, agents) else None
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
-    reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
