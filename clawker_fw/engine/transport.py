@@ -125,6 +125,8 @@ def open_client(place: EngineLocation, version: str) -> APIClient:
             hint="They are under `auths` in its config.json; `docker login` writes them.",
         ) from error
     client.address = place.address
+    # A socket of this machine has no proxy and no password in ~/.netrc; looking for them slows each request down.
+    client.trust_env = not place.address.startswith("unix://")
     if isinstance(configured := load_general_config(), dict):
         # The SDK sends these with its own requests only, and not with those of `direct.py`.
         client.headers.update(configured.get("HttpHeaders") or {})
