@@ -33,6 +33,7 @@ SIDE_BY_SIDE = (
     "otel",
     "policy",
     "refusals",
+    "signing",
     "start",
     "statussocket",
 )

@@ -25,6 +25,7 @@ import (
 	"clawker-fw/internal/probe"
 	"clawker-fw/internal/refusals"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/signing"
 	"clawker-fw/internal/start"
 )
 
@@ -33,10 +34,13 @@ const root = "/fw"
 
 const usage = `fwctl VERB
   serve -- PROGRAM [ARG ...]   configure the network, start the next, drop all privileges, execute PROGRAM
-  keep                         start the next two, and start one again that has ended; end rules at their times
+  keep                         start the next three, and start one again that has ended; end rules at their times
   record                       write down what the kernel refuses, read from the socket that serve has opened
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
+  sign FOLDER NAMES INTERMEDIATES
+                               give Envoy certificates for the names in a file, signed by those in another; the sockets
+                               for that are in a folder
   probe [without-envoy] [quick] [known=EVIDENCE]
                                report what is live, as one JSON object: all of it, or all but what agents see of
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
@@ -71,6 +75,9 @@ func run(arguments []string) error {
 	verb, rest := arguments[0], arguments[1:]
 	if verb == start.ForwardVerb {
 		return lookups.Forward(rest, start.GivenSockets())
+	}
+	if verb == start.SignVerb {
+		return signing.Sign(rest, start.GivenSockets())
 	}
 	if verb == "attempts" { // in an agent's container, which is no sibling
 		return attempts.Do(root, os.Stdout)

@@ -24,6 +24,7 @@ type Sibling struct {
 	Settings   map[string]int     `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 	Limits     *Limits            `json:"limits"`      // of agents; set by serve
 	Forwarder  *ForwarderSettings `json:"forwarder"`   // of lookups; started by serve
+	Signer     *SignerSettings    `json:"signer"`      // of certificates; started by serve
 }
 
 // Around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
@@ -119,4 +120,9 @@ type ForwarderSettings struct {
 	Upstream netip.AddrPort `json:"upstream"`
 	Agents   netip.Prefix   `json:"agents"`
 	Egress   netip.Prefix   `json:"egress"`
+}
+
+// SignerSettings is the folder in which the signer has its sockets. It is made at start.
+type SignerSettings struct {
+	Folder string `json:"folder"`
 }

@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"clawker-fw/internal/hostname"
 )
 
 // deny is the value of an entry without an address.
@@ -74,7 +76,7 @@ func Parse(content []byte) (*List, error) {
 	}
 	list := &List{read.TTL, make(map[string]entry, len(read.Names))}
 	for name, said := range read.Names {
-		if !isHostName(name) {
+		if !hostname.Is(name) {
 			return nil, fmt.Errorf("%q is not a host name in lower case", name)
 		}
 		at, err := read.answer(said.At, said.AtUntil, said.AtNumber)
@@ -113,13 +115,13 @@ func (f file) answer(text string, until int64, number uint32) (answer, error) {
 // with the name itself.
 func (l *List) Decide(name string, now time.Time) Decision {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if !isHostName(name) {
+	if !hostname.Is(name) {
 		return Decision{Reason: badName}
 	}
 	if said := l.names[name].at; said.decided {
 		return said.decision(now)
 	}
-	for above, more := name, true; more; _, above, more = strings.Cut(above, ".") {
+	for above := range hostname.Around(name) {
 		if said := l.names[above].below; said.decided {
 			return said.decision(now)
 		}
@@ -135,24 +137,4 @@ func (a answer) decision(now time.Time) Decision {
 		return Decision{Reason: expired}
 	}
 	return Decision{Address: a.address}
-}
-
-// Limits of a name without its final dot (RFC 1035, section 2.3.4).
-const (
-	longestName  = 253
-	longestLabel = 63
-)
-
-// isHostName reports whether a name in lower case is a host name that a rule can have. Programs interpret other names
-// differently, so these are never looked up.
-func isHostName(name string) bool {
-	if len(name) > longestName {
-		return false
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > longestLabel || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return false
-		}
-	}
-	return true
 }

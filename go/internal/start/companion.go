@@ -34,6 +34,7 @@ const (
 	KeepVerb    = "keep"
 	RecordVerb  = "record"
 	ForwardVerb = "forward"
+	SignVerb    = "sign"
 	EndVerb     = "end"
 )
 
@@ -47,6 +48,7 @@ const (
 // companionNames are what the companions are called, by verb.
 var companionNames = map[string]string{
 	KeepVerb: "keeper of the helpers", RecordVerb: "recorder of refusals", ForwardVerb: "forwarder of lookups",
+	SignVerb: "signer of certificates",
 }
 
 // GivenSockets returns the sockets that this process was given when it was started as a companion. Reading from one blocks
@@ -77,6 +79,9 @@ func helpersOf(root string, sibling boot.Sibling) []companion {
 	}
 	if sibling.Forwarder != nil {
 		found = append(found, forwarderOf(root, *sibling.Forwarder))
+	}
+	if sibling.Signer != nil {
+		found = append(found, signerOf(root, *sibling.Signer))
 	}
 	return found
 }
@@ -132,4 +137,10 @@ func forwarderOf(root string, settings boot.ForwarderSettings) companion {
 	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
 	return newCompanion(root, forwarding, ForwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees,
 		settings.Agents.String(), settings.Egress.String())
+}
+
+// signerOf returns the signer's process.
+func signerOf(root string, settings boot.SignerSettings) companion {
+	hot := func(path ...string) string { return filepath.Join(append([]string{root, "hot"}, path...)...) }
+	return newCompanion(root, users.Signers, SignVerb, settings.Folder, hot("inspected", "names.json"), hot("signing", "intermediates.json"))
 }

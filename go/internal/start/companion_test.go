@@ -6,7 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/users"
 )
 
 // givenScene writes one letter to each socket that it was given, if using that blocks nothing else.
@@ -44,5 +48,34 @@ func TestCompanionsFindTheirSockets(t *testing.T) {
 			t.Error(err)
 		}
 		read.Close()
+	}
+}
+
+// The signer is started where the boot settings say so, as the only one of its group, with its two sockets: what is asked while
+// it is started again waits in them.
+func TestSignerIsKept(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to give a socket to a group")
+	}
+	folder, err := os.MkdirTemp("", "signer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	if kept, err := keptBy(mounted, boot.Sibling{}); err != nil || len(kept) != 0 {
+		t.Errorf("without settings: %v, %v", kept, err)
+	}
+	kept, err := keptBy(mounted, boot.Sibling{Signer: &boot.SignerSettings{Folder: folder}})
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("%v, %v", kept, err)
+	}
+	signer := kept[0]
+	if len(signer.sockets) != 2 || signer.group != users.Signers || signer.name() != "signer of certificates" {
+		t.Errorf("%+v", signer)
+	}
+	for _, each := range signer.sockets {
+		if listens, err := syscall.GetsockoptInt(int(each.Fd()), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); err != nil || listens != 1 {
+			t.Errorf("%s: %d, %v", each.Name(), listens, err)
+		}
 	}
 }

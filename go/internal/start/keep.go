@@ -13,6 +13,7 @@ import (
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/lookups"
+	"clawker-fw/internal/signing"
 )
 
 // The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It also knows when rules
@@ -149,6 +150,12 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines")}
 		case ForwardVerb:
 			sockets, err := lookups.Listen(sibling.Forwarder.Listen)
+			if err != nil {
+				return nil, err
+			}
+			kept.sockets = sockets
+		case SignVerb:
+			sockets, err := signing.Listen(sibling.Signer.Folder)
 			if err != nil {
 				return nil, err
 			}

@@ -205,23 +205,23 @@ func TestHelpersThatEnd(t *testing.T) {
 }
 
 // Each companion is known by its user and its command line, and is missing where nobody is it.
-func TestForwarderIsMissed(t *testing.T) {
+func TestCompanionsAreMissed(t *testing.T) {
 	place := netip.MustParseAddrPort("127.0.0.53:53")
-	sibling := boot.Sibling{Forwarder: &boot.ForwarderSettings{
-		Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
-		Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
-	}}
-	proc := t.TempDir()
-	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
-	filetest.WriteUsers(t, proc)
+	for command, sibling := range map[string]boot.Sibling{
+		"forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24": {Forwarder: &boot.ForwarderSettings{
+			Listen: place, Upstream: netip.MustParseAddrPort("127.0.0.11:53"),
+			Agents: netip.MustParsePrefix("10.213.0.0/20"), Egress: netip.MustParsePrefix("10.214.0.0/24"),
+		}},
+		"sign /tmp/signer /fw/hot/inspected/names.json /fw/hot/signing/intermediates.json": {Signer: &boot.SignerSettings{Folder: "/tmp/signer"}},
+	} {
+		proc := t.TempDir()
+		filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+		filetest.WriteUsers(t, proc)
 
-	found, err := ProcessDifferences(proc, mounted, sibling)
+		found, err := ProcessDifferences(proc, mounted, sibling)
 
-	wanted := []string{
-		"missing: /fw/bin/fwctl forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24",
-		"missing: /fw/bin/fwctl keep",
-	}
-	if err != nil || !slices.Equal(found, wanted) {
-		t.Errorf("%q, %v", found, err)
+		if err != nil || !slices.Equal(found, []string{"missing: /fw/bin/fwctl " + command, "missing: /fw/bin/fwctl keep"}) {
+			t.Errorf("%q, %v", found, err)
+		}
 	}
 }

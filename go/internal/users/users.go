@@ -20,6 +20,9 @@ import (
 // Readers is the group id of the program, which alone may read the secrets in the volume. Nothing is counted for groups.
 const Readers = 65532
 
+// Signers is the group id of the signer, which alone may read the keys of the intermediates.
+const Signers = 65531
+
 // FewestUsers is the first user id that is given, where there are as many as usual. Those below belong to images, to
 // people, and to services of machines.
 const FewestUsers = 1 << 20

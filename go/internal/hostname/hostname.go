@@ -1,0 +1,50 @@
+// Package hostname says which names are host names.
+package hostname
+
+import "strings"
+
+// Limits of a name without its final dot (RFC 1035, section 2.3.4).
+const (
+	longestName  = 253
+	longestLabel = 63
+)
+
+const letters = "abcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// Is reports whether a name in lower case is a host name that a rule can have. Programs interpret other names
+// differently.
+func Is(name string) bool {
+	if len(name) > longestName {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > longestLabel || strings.Trim(label, letters) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// Lower returns a host name in lower case, or false if it is none. Letters of other alphabets are never taken for ASCII:
+// to Unicode, the sign for kelvin is a large k.
+func Lower(name string) (string, bool) {
+	octets := []byte(name)
+	for at, each := range octets {
+		if 'A' <= each && each <= 'Z' {
+			octets[at] = each + 'a' - 'A'
+		}
+	}
+	lower := string(octets)
+	return lower, Is(lower)
+}
+
+// Around yields a name and all names above it, the longest first.
+func Around(name string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for rest, more := name, true; more; _, rest, more = strings.Cut(rest, ".") {
+			if !yield(rest) {
+				return
+			}
+		}
+	}
+}

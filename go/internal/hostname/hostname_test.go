@@ -1,0 +1,35 @@
+package hostname
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A host name has labels of 1 to 63 letters, digits, hyphens and underscores, in lower case once it is lowered.
+func TestLower(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	for name, wanted := range map[string]string{
+		"a.test": "a.test", "A.TeSt": "a.test", "_x-.a1": "_x-.a1", "localhost": "localhost", long + ".test": long + ".test",
+		"": "", ".": "", "a..test": "", ".test": "", "test.": "", "*.test": "", "a/b.test": "", "a b": "", "a\x00b": "", "ä.test": "",
+		"\u212a.test": "", "secret:ID": "", "[::1]": "", long + "a.test": "", strings.Repeat(long+".", 4): "",
+		strings.Repeat("a.", 126) + "b": strings.Repeat("a.", 126) + "b", strings.Repeat("a.", 127) + "b": "",
+	} {
+		if found, is := Lower(name); is != (wanted != "") || is && found != wanted {
+			t.Errorf("%q: got %q, %t", name, found, is)
+		}
+	}
+}
+
+// Around a name are itself and those above it.
+func TestAround(t *testing.T) {
+	if found := slices.Collect(Around("a.b.test")); !slices.Equal(found, []string{"a.b.test", "b.test", "test"}) {
+		t.Errorf("got %q", found)
+	}
+	for each := range Around("a.b.test") {
+		if each != "a.b.test" {
+			t.Errorf("it goes on with %q", each)
+		}
+		break
+	}
+}

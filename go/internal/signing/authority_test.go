@@ -1,0 +1,188 @@
+package signing
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+)
+
+var testTime = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+
+const testLife = 30 * 24 * time.Hour
+
+// testRoot is a root, and makes intermediates.
+type testRoot struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func must[T any](t testing.TB) func(T, error) T {
+	return func(value T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	return must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+}
+
+func newTestRoot(t testing.TB) testRoot {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: testTime.Add(-time.Hour), NotAfter: testTime.AddDate(10, 0, 0), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	return testRoot{must[*x509.Certificate](t)(x509.ParseCertificate(der)), key}
+}
+
+// pair is an intermediate as it is in the file.
+type pair struct {
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+}
+
+// intermediate returns one for names, that may be changed before it is signed.
+func (r testRoot) intermediate(t testing.TB, names []string, change ...func(*x509.Certificate)) pair {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		NotBefore: testTime.Add(-time.Hour), NotAfter: testTime.Add(testLife), KeyUsage: x509.KeyUsageCertSign,
+		PermittedDNSDomains: names, PermittedDNSDomainsCritical: true,
+	}
+	for _, each := range change {
+		each(template)
+	}
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, r.certificate, key.Public(), r.key))
+	private := must[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
+	return pair{
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})),
+	}
+}
+
+func authorityFile(t testing.TB, pairs ...pair) []byte {
+	t.Helper()
+	return must[[]byte](t)(json.Marshal(map[string][]pair{"intermediates": pairs}))
+}
+
+// verify fails unless a chain is valid for a name at a time, and returns its first certificate.
+func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time) *x509.Certificate {
+	t.Helper()
+	first, rest := pem.Decode(chain)
+	if first == nil {
+		t.Fatal("the chain is no PEM")
+	}
+	found := must[*x509.Certificate](t)(x509.ParseCertificate(first.Bytes))
+	options := x509.VerifyOptions{DNSName: name, Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now}
+	options.Roots.AddCert(r.certificate)
+	options.Intermediates.AppendCertsFromPEM(rest)
+	if _, err := found.Verify(options); err != nil {
+		t.Fatalf("%s at %s: %v", name, now, err)
+	}
+	return found
+}
+
+// A certificate is for its name alone, leads to the root, is valid from an hour ago for 7 days, and is due after two thirds.
+func TestMint(t *testing.T) {
+	root := newTestRoot(t)
+	authority := must[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
+	made := must[leaf](t)(authority.covering("x.w.test").mint("x.w.test", testTime))
+	for _, now := range []time.Time{testTime.Add(-time.Hour), testTime, testTime.Add(leafLife - time.Second)} {
+		found := root.verify(t, made.chain, "x.w.test", now)
+		if len(found.DNSNames) != 1 || found.IsCA || len(found.ExtKeyUsage) != 1 || found.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
+			t.Errorf("it says %q, %t, %v", found.DNSNames, found.IsCA, found.ExtKeyUsage)
+		}
+		key, _ := pem.Decode(made.key)
+		private := must[any](t)(x509.ParsePKCS8PrivateKey(key.Bytes))
+		if !private.(*ecdsa.PrivateKey).PublicKey.Equal(found.PublicKey) {
+			t.Error("its key is another one")
+		}
+	}
+	if wanted := testTime.Add(leafLife * 2 / 3); !made.due.Equal(wanted) {
+		t.Errorf("it is due at %s instead of %s", made.due, wanted)
+	}
+}
+
+// No certificate outlives its intermediate, and none is made beyond its life. It is not due then: another would end as soon.
+func TestMintWithinTheIntermediate(t *testing.T) {
+	root := newTestRoot(t)
+	authority := must[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
+	issuer := authority.covering("w.test")
+	late := testTime.Add(testLife - time.Hour)
+	made := must[leaf](t)(issuer.mint("w.test", late))
+	if found := root.verify(t, made.chain, "w.test", late); !found.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
+		t.Errorf("it ends at %s, and is due at %s", found.NotAfter, made.due)
+	}
+	for _, now := range []time.Time{testTime.Add(-2 * time.Hour), testTime.Add(testLife)} {
+		if _, err := issuer.mint("w.test", now); err == nil {
+			t.Errorf("one was made at %s", now)
+		}
+	}
+}
+
+// The intermediate with the nearest name signs, and of several for the same name the one that ends last.
+func TestCovering(t *testing.T) {
+	root := newTestRoot(t)
+	later := func(days int) func(*x509.Certificate) {
+		return func(template *x509.Certificate) { template.NotAfter = testTime.AddDate(0, 0, days) }
+	}
+	authority := must[*authority](t)(parseAuthority(authorityFile(
+		t, root.intermediate(t, []string{"w.test", "one.test"}, later(10)), root.intermediate(t, []string{"sub.w.test"}, later(20)),
+		root.intermediate(t, []string{"one.test"}, later(30)),
+	)))
+	for name, wanted := range map[string]int{"w.test": 10, "a.w.test": 10, "sub.w.test": 20, "a.b.sub.w.test": 20, "one.test": 30, "xw.test": 0, "test": 0} {
+		found := authority.covering(name)
+		if (found == nil) != (wanted == 0) || found != nil && !found.certificate.NotAfter.Equal(testTime.AddDate(0, 0, wanted)) {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
+	if ends := authority.ends(); !ends.Equal(testTime.AddDate(0, 0, 10)) {
+		t.Errorf("the first ends at %s", ends)
+	}
+}
+
+// What is no authority for certain names alone is refused, and with it the whole file.
+func TestParseAuthorityRefuses(t *testing.T) {
+	root := newTestRoot(t)
+	names := []string{"w.test"}
+	good, other := root.intermediate(t, names), root.intermediate(t, names)
+	changed := func(change func(*x509.Certificate)) pair { return root.intermediate(t, names, change) }
+	for what, content := range map[string]string{
+		"no JSON":           `{`,
+		"an unknown field":  `{"intermediate": []}`,
+		"more than a value": `{"intermediates": []} {}`,
+		"no PEM":            string(authorityFile(t, pair{"x", good.Key})),
+		"no certificate":    string(authorityFile(t, pair{good.Key, good.Key})),
+		"no key":            string(authorityFile(t, pair{good.Certificate, good.Certificate})),
+		"another's key":     string(authorityFile(t, good, pair{good.Certificate, other.Key})),
+		"no constraints":    string(authorityFile(t, changed(func(c *x509.Certificate) { c.PermittedDNSDomains = nil }))),
+		"uncritical ones":   string(authorityFile(t, changed(func(c *x509.Certificate) { c.PermittedDNSDomainsCritical = false }))),
+		"constrained to ''": string(authorityFile(t, changed(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{""} }))),
+		"an upper case one": string(authorityFile(t, changed(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"W.test"} }))),
+		"a longer path":     string(authorityFile(t, changed(func(c *x509.Certificate) { c.MaxPathLenZero = false; c.MaxPathLen = 1 }))),
+		"a leaf":            string(authorityFile(t, changed(func(c *x509.Certificate) { c.IsCA, c.MaxPathLenZero = false, false }))),
+	} {
+		if _, err := parseAuthority([]byte(content)); err == nil || strings.Contains(err.Error(), "PRIVATE") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if found, err := parseAuthority([]byte(`{"intermediates":[]}`)); err != nil || found.covering("w.test") != nil || !found.ends().IsZero() {
+		t.Errorf("none: %v, %v", found, err)
+	}
+}

@@ -1,0 +1,86 @@
+package signing
+
+import (
+	"bytes"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/hotfile/hotfiletest"
+)
+
+// What Envoy passes on from a client, and what would be read from its stream. The seeds run with every `go test`; `go test
+// -fuzz NAME` looks for more.
+
+// Whatever is sent on a stream, each name in it is answered once, and nothing is held that is not issued.
+func FuzzStream(f *testing.F) {
+	whole := framed(encoded(request{kind: secretType, subscribe: []string{"a", "x", "secret:a", "a"}, unsubscribe: []string{"b"}}))
+	f.Add(whole)
+	f.Add(append(whole, framed(encoded(request{kind: secretType, nonce: "1", rejected: true, reason: "bad"}))...))
+	f.Add(whole[:len(whole)-3])
+	f.Add([]byte("\x00\x00\x00\x00\x02\x1a\x05"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		s := newScene(t, "a", "b", "c")
+		s.most = 2
+		for body := bytes.NewReader(content); ; {
+			message, err := readFrame(body)
+			if err != nil {
+				break
+			}
+			said, err := parseRequest(message)
+			if err != nil {
+				break
+			}
+			s.take(said)
+			wanted := len(s.awaiting)
+			answered := map[string]bool{}
+			for message := s.next(testTime); message != nil; message = s.next(testTime) {
+				answered[parseAnswer(t, message).name] = true
+			}
+			for _, each := range said.subscribe {
+				if !answered[each] {
+					t.Errorf("%q was not answered", each)
+				}
+			}
+			if len(answered) < wanted || len(s.subscription.held) > s.most || len(s.subscription.held) != s.order.Len() || len(s.awaiting) > 0 {
+				t.Errorf("%d of %d answered, %d held, %d in order", len(answered), wanted, len(s.subscription.held), s.order.Len())
+			}
+		}
+	})
+}
+
+// Whatever name is asked for, a certificate is for that name in lower case, if the policy has it and is as it should be.
+func FuzzName(f *testing.F) {
+	root := newTestRoot(f)
+	folder := filepath.Dir(hotfiletest.SocketPath(f))
+	hotfiletest.Write(f, folder+"/names", `{"names":["one.test"],"subtrees":["w.test"]}`)
+	content := must[[]byte](f)(json.Marshal(map[string][]pair{"intermediates": {root.intermediate(f, []string{"one.test", "w.test"})}}))
+	hotfiletest.Write(f, folder+"/intermediates", string(content))
+	source := certificates{hotfile.New(folder+"/names", parseNames), hotfile.New(folder+"/intermediates", parseAuthority)}
+	source.names.Refresh()
+	source.intermediates.Refresh()
+	for _, each := range []string{
+		"a.w.test", "A.W.TEST", "one.test", "x.one.test", "*.w.test", "a..w.test", ".w.test", "w.test.", "127.0.0.1", "a\x00.w.test", "\u212a.w.test",
+		"a/../../b.w.test", "secret:w.test", strings.Repeat("a", 64) + ".w.test", strings.Repeat("a.", 124) + "w.test", "",
+	} {
+		f.Add(each)
+	}
+	f.Fuzz(func(t *testing.T, asked string) {
+		found, err := sources{source, none{}}.of(asked).issue(asked, testTime)
+		lower, is := hostname.Lower(asked)
+		covered := is && (lower == "one.test" || lower == "w.test" || strings.HasSuffix(lower, ".w.test"))
+		if covered != (err == nil) {
+			t.Fatalf("%q: %v", asked, err)
+		}
+		if !covered {
+			return
+		}
+		answer := parseAnswer(t, given(asked, found.version, "1", found.secret))
+		if certificate := root.verify(t, answer.chain, lower, testTime); len(certificate.DNSNames) != 1 || certificate.DNSNames[0] != lower {
+			t.Errorf("%q has a certificate for %q", asked, certificate.DNSNames)
+		}
+	})
+}

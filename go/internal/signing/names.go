@@ -1,0 +1,82 @@
+package signing
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"clawker-fw/internal/hostname"
+)
+
+// inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
+type inspected struct{ names, subtrees map[string]struct{} }
+
+// parseNames parses hot/inspected/names.json.
+func parseNames(content []byte) (*inspected, error) {
+	var file struct {
+		Names    []string `json:"names"`
+		Subtrees []string `json:"subtrees"`
+	}
+	if err := unmarshal(content, &file); err != nil {
+		return nil, err
+	}
+	names, err := setOf(file.Names)
+	if err != nil {
+		return nil, err
+	}
+	subtrees, err := setOf(file.Subtrees)
+	return &inspected{names, subtrees}, err
+}
+
+// has reports whether a name is inspected.
+func (i *inspected) has(name string) bool {
+	if i == nil {
+		return false
+	}
+	if _, exactly := i.names[name]; exactly {
+		return true
+	}
+	for above := range hostname.Around(name) {
+		if _, below := i.subtrees[above]; below {
+			return true
+		}
+	}
+	return false
+}
+
+func setOf(names []string) (map[string]struct{}, error) {
+	found := make(map[string]struct{}, len(names))
+	for _, each := range names {
+		if !hostname.Is(each) {
+			return nil, fmt.Errorf("%q is not a host name in lower case", each)
+		}
+		found[each] = struct{}{}
+	}
+	return found, nil
+}
+
+// certified returns the name for which a certificate is asked for, in lower case, or false if none can be for it: what
+// Envoy asks for is whatever the client has said.
+func certified(asked string) (string, bool) {
+	name, is := hostname.Lower(asked)
+	if _, err := netip.ParseAddr(name); err == nil {
+		return "", false
+	}
+	return name, is
+}
+
+// unmarshal reads the only JSON value of a file, which has no other fields.
+func unmarshal(content []byte, value any) error {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(value); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is data after the value")
+	}
+	return nil
+}

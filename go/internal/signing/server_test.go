@@ -1,0 +1,318 @@
+package signing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/users"
+)
+
+// signer is a signer with its files, at a time that can be set.
+type signer struct {
+	*server
+	testRoot
+	folder string
+	client http.Client
+	offset atomic.Int64
+}
+
+func newSigner(t *testing.T) *signer {
+	t.Helper()
+	folder := filepath.Dir(hotfiletest.SocketPath(t))
+	found := &signer{testRoot: newTestRoot(t), folder: folder}
+	found.sign(t, "w.test")
+	found.inspect(t, "w.test")
+	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"))
+	found.server.now = func() time.Time { return testTime.Add(time.Duration(found.offset.Load())) }
+	found.follow()
+	listener := must[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "s")))
+	serving := found.overHTTP()
+	done := make(chan error)
+	go func() { done <- serving.Serve(listener) }()
+	t.Cleanup(func() {
+		found.client.CloseIdleConnections()
+		_ = serving.Close()
+		<-done
+		found.names.Close()
+		found.intermediates.Close()
+	})
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	found.client.Transport = &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", filepath.Join(folder, "s"))
+	}}
+	return found
+}
+
+// put replaces a file in one step, like a commit.
+func (s *signer) put(t *testing.T, name string, content []byte) {
+	t.Helper()
+	hotfiletest.Write(t, filepath.Join(s.folder, "fresh"), string(content))
+	if err := os.Rename(filepath.Join(s.folder, "fresh"), filepath.Join(s.folder, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *signer) inspect(t *testing.T, subtrees ...string) {
+	t.Helper()
+	s.put(t, "names", must[[]byte](t)(json.Marshal(map[string][]string{"subtrees": subtrees})))
+}
+
+func (s *signer) sign(t *testing.T, names ...string) {
+	t.Helper()
+	s.put(t, "intermediates", authorityFile(t, s.intermediate(t, names)))
+}
+
+// caller is a stream, as Envoy has one.
+type caller struct {
+	t        *testing.T
+	body     *io.PipeWriter
+	response *http.Response
+}
+
+func (s *signer) call(t *testing.T, path, kind string) *caller {
+	t.Helper()
+	read, write := io.Pipe()
+	asked := must[*http.Request](t)(http.NewRequest(http.MethodPost, "http://signer"+path, read))
+	asked.Header.Set("Content-Type", kind)
+	response := must[*http.Response](t)(s.client.Do(asked))
+	found := &caller{t, write, response}
+	t.Cleanup(found.hangUp)
+	return found
+}
+
+func (s *signer) stream(t *testing.T) *caller {
+	t.Helper()
+	return s.call(t, method, "application/grpc")
+}
+
+func (c *caller) hangUp() {
+	c.body.Close()
+	c.response.Body.Close()
+}
+
+func (c *caller) say(said request) {
+	c.t.Helper()
+	said.kind = secretType
+	must[int](c.t)(c.body.Write(framed(encoded(said))))
+}
+
+func (c *caller) next() answer {
+	c.t.Helper()
+	message := must[[]byte](c.t)(readFrame(c.response.Body))
+	return parseAnswer(c.t, message)
+}
+
+// ask asks for one name.
+func (c *caller) ask(name string) answer {
+	c.t.Helper()
+	c.say(request{subscribe: []string{name}})
+	found := c.next()
+	if found.name != name {
+		c.t.Fatalf("%q was answered instead of %q", found.name, name)
+	}
+	return found
+}
+
+// status returns the code of gRPC with which a stream ends.
+func (c *caller) status() string {
+	c.t.Helper()
+	if _, err := io.Copy(io.Discard, c.response.Body); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.response.Trailer.Get("Grpc-Status")
+}
+
+// Envoy gets a certificate under the name that it has asked for, for that name in lower case, and is refused others.
+func TestStream(t *testing.T) {
+	s := newSigner(t)
+	stream := s.stream(t)
+	for asked, name := range map[string]string{"a.w.test": "a.w.test", "B.W.TeSt": "b.w.test", "w.test": "w.test"} {
+		found := stream.ask(asked)
+		s.verify(t, found.chain, name, testTime)
+	}
+	for _, asked := range []string{"w.test2", "one.test", "*.w.test", "secret:key", "", "1.2.3.4", "a/../b.w.test", strings.Repeat("a", 70) + ".w.test"} {
+		if !stream.ask(asked).isRemoval() {
+			t.Errorf("%q has a certificate", asked)
+		}
+	}
+	if status := s.status(); status.Issued != 3 || status.Held != 3 || status.Refused != 8 || status.Failed != 0 || status.Streams != 1 {
+		t.Errorf("%+v", status)
+	}
+	stream.body.Close()
+	if status := stream.status(); status != "0" {
+		t.Errorf("the stream ended with %s", status)
+	}
+	hotfiletest.Until(t, "the stream is forgotten", func() bool { return s.status().Streams == 0 && s.status().Held == 0 })
+}
+
+// No name is signed that the policy or the intermediate does not cover, whatever the other says.
+func TestBothMustCover(t *testing.T) {
+	s := newSigner(t)
+	s.inspect(t, "w.test", "one.test")
+	s.sign(t, "w.test", "two.test")
+	stream := s.stream(t)
+	hotfiletest.Until(t, "the files are read", func() bool {
+		return s.names.Value().has("one.test") && s.intermediates.Value().covering("two.test") != nil
+	})
+	for _, asked := range []string{"a.one.test", "a.two.test"} {
+		if !stream.ask(asked).isRemoval() {
+			t.Errorf("%q has a certificate", asked)
+		}
+	}
+	if status := s.status(); status.Refused != 1 || status.Failed != 1 || status.Failure != `"a.one.test": no intermediate may sign for it` {
+		t.Errorf("%+v", status)
+	}
+}
+
+// A name that is no longer inspected is taken back, and a new intermediate has all certificates made anew. A file that can't
+// be used changes nothing.
+func TestFilesChange(t *testing.T) {
+	s := newSigner(t)
+	s.inspect(t, "w.test", "one.test")
+	s.sign(t, "w.test", "one.test")
+	stream := s.stream(t)
+	hotfiletest.Until(t, "the files are read", func() bool {
+		return s.names.Value().has("one.test") && s.intermediates.Value().covering("one.test") != nil
+	})
+	first := map[string]answer{"a.w.test": stream.ask("a.w.test"), "one.test": stream.ask("one.test")}
+	s.sign(t, "w.test", "one.test")
+	for range first {
+		found := stream.next()
+		s.verify(t, found.chain, found.name, testTime)
+		if before, known := first[found.name]; !known || string(before.chain) == string(found.chain) {
+			t.Errorf("%q was not made anew", found.name)
+		}
+	}
+	s.put(t, "intermediates", []byte("{"))
+	hotfiletest.Until(t, "it is refused", func() bool { return s.status().Intermediates.Refused == 1 })
+	s.inspect(t, "w.test")
+	if found := stream.next(); !found.isRemoval() || found.name != "one.test" {
+		t.Errorf("%q was answered", found.name)
+	}
+	if !stream.ask("one.test").isRemoval() || stream.ask("a.w.test").isRemoval() {
+		t.Error("the wrong name has a certificate")
+	}
+}
+
+// A certificate is made anew when two thirds of its life are over, and when the clock was set to before its begin.
+func TestRenewal(t *testing.T) {
+	s := newSigner(t)
+	stream := s.stream(t)
+	stream.ask("a.w.test")
+	for _, at := range []time.Duration{leafLife*2/3 + time.Minute, 0} {
+		s.offset.Store(int64(at))
+		found := stream.next()
+		s.verify(t, found.chain, "a.w.test", testTime.Add(at))
+	}
+	if status := s.status(); status.Issued != 3 || status.Held != 1 {
+		t.Errorf("%+v", status)
+	}
+}
+
+// Several streams are independent, and there are only so many.
+func TestStreamsAreBounded(t *testing.T) {
+	s := newSigner(t)
+	for range mostStreams {
+		s.stream(t).ask("a.w.test")
+	}
+	over := s.stream(t)
+	if status := over.status(); status != fmt.Sprint(resourceExhausted) {
+		t.Errorf("one more ended with %q", status)
+	}
+	s.inspect(t)
+	hotfiletest.Until(t, "all are taken back", func() bool { return s.status().Held == 0 })
+}
+
+// What is not understood ends its stream, with a reason that the status tells.
+func TestStreamsEnd(t *testing.T) {
+	s := newSigner(t)
+	for what, each := range map[string]struct {
+		path, kind, said string
+		wanted           int
+	}{
+		"another method":   {"/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets", "application/grpc", "", unimplemented},
+		"no gRPC":          {method, "text/plain", "", unimplemented},
+		"compressed":       {method, "application/grpc", "\x01\x00\x00\x00\x00", invalidArgument},
+		"no message":       {method, "application/grpc", "\x00\x00\x00\x00\x02\x1a\x05", invalidArgument},
+		"too long":         {method, "application/grpc+proto", "\x00\x7f\xff\xff\xff", resourceExhausted},
+		"another resource": {method, "application/grpc", string(framed(encoded(request{kind: "type.googleapis.com/x", subscribe: []string{"a"}}))), invalidArgument},
+		"a part of one":    {method, "application/grpc", "\x00\x00\x00", ok},
+	} {
+		stream := s.call(t, each.path, each.kind)
+		go func() {
+			_, _ = stream.body.Write([]byte(each.said))
+			stream.body.Close()
+		}()
+		if status := stream.status(); status != fmt.Sprint(each.wanted) {
+			t.Errorf("%s: it ended with %q", what, status)
+		}
+	}
+	if status := s.status(); status.Failed != 6 || status.Failure == "" {
+		t.Errorf("%+v", status)
+	}
+}
+
+// Only the program's group can reach the socket on which certificates are given, and only root the status.
+func TestListen(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to give a file to a group")
+	}
+	folder := filepath.Join(filepath.Dir(hotfiletest.SocketPath(t)), "signer")
+	for range 2 { // the second replaces the first
+		sockets := must[[]*os.File](t)(Listen(folder))
+		for path, wanted := range map[string]struct {
+			mode  os.FileMode
+			group uint32
+		}{folder: {os.ModeDir | 0o710, users.Readers}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers}, folder + "/status": {os.ModeSocket | 0o600, 0}} {
+			info := must[os.FileInfo](t)(os.Stat(path))
+			owner := info.Sys().(*syscall.Stat_t)
+			if info.Mode() != wanted.mode || owner.Uid != 0 || owner.Gid != wanted.group {
+				t.Errorf("%s: %s %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
+			}
+		}
+		for _, each := range sockets {
+			each.Close()
+		}
+	}
+}
+
+// The signer uses the sockets that it was given, and tells what it has loaded.
+func TestSign(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, to give a file to a group")
+	}
+	s := newSigner(t)
+	folder := filepath.Join(s.folder, "signer")
+	given := must[[]*os.File](t)(Listen(folder))
+	for _, each := range []struct {
+		arguments []string
+		given     []*os.File
+	}{{nil, given}, {[]string{folder, "names"}, given}, {[]string{folder, "a", "b"}, given[:1]}} {
+		if err := Sign(each.arguments, each.given); err == nil {
+			t.Errorf("%q is enough", each.arguments)
+		}
+	}
+	go func() {
+		_ = Sign([]string{folder, filepath.Join(s.folder, "names"), filepath.Join(s.folder, "none")}, given)
+	}()
+	status := hotfiletest.StatusFrom[Status](t, filepath.Join(folder, "status"))
+	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
+		t.Errorf("%+v", status)
+	}
+	if found := s.status(); found.Ends == nil || !found.Ends.Equal(testTime.Add(testLife)) {
+		t.Errorf("the first ends at %v", found.Ends)
+	}
+}

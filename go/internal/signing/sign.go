@@ -1,0 +1,127 @@
+// Package signing is the signer, from which Envoy gets a certificate for each name whose connections it inspects, when one
+// first asks for it. It is a process of its own beside Envoy, with the keys of intermediates that Envoy can't read, and
+// without privileges: `fwctl sign`.
+//
+// Envoy subscribes to a secret that is called like the server name that a client has sent, whatever that is (delta
+// discovery over ADS). It keeps what it has been given until it is told that there is no such secret any more.
+package signing
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/statussocket"
+	"clawker-fw/internal/users"
+)
+
+// The sockets in the signer's folder: Envoy asks on the first, and on the second it tells fwctl its status.
+const (
+	adsSocket    = "ads"
+	statusSocket = "status"
+)
+
+// Status is what the signer has loaded and done since its start.
+type Status struct {
+	Names         hotfile.Status `json:"names"`         // of the file with the names that are inspected
+	Intermediates hotfile.Status `json:"intermediates"` // of the file with those that sign
+	Ends          *time.Time     `json:"ends"`          // when the first of these expires
+	Streams       int64          `json:"streams"`       // from Envoy, which has one
+	Held          int64          `json:"held"`          // certificates that Envoy has
+	Issued        int64          `json:"issued"`        // certificates that it was given
+	Refused       int64          `json:"refused"`       // names that no rule inspects, and what is no name
+	Evicted       int64          `json:"evicted"`       // certificates taken back because there were too many
+	Rejected      int64          `json:"rejected"`      // certificates that Envoy has not accepted
+	Failed        int64          `json:"failed"`        // whatever should not have happened
+	Failure       string         `json:"failure"`       // the last of these
+}
+
+// Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names
+// that are inspected, and that with the intermediates. Its keeper hands it the sockets, which outlive it: what Envoy asks
+// while it is started again waits in them.
+func Sign(arguments []string, given []*os.File) error {
+	if len(arguments) != 3 {
+		return errors.New("sign needs FOLDER, NAMES and INTERMEDIATES")
+	}
+	if len(given) == 0 {
+		var err error
+		if given, err = Listen(arguments[0]); err != nil {
+			return err
+		}
+	}
+	if len(given) != 2 {
+		return fmt.Errorf("the signer was given %d sockets, and not two", len(given))
+	}
+	ads, err := net.FileListener(given[0])
+	if err != nil {
+		return err
+	}
+	status, err := net.FileListener(given[1])
+	if err != nil {
+		return err
+	}
+	server := newServer(arguments[1], arguments[2])
+	server.follow()
+	go statussocket.Tell(status, func() any { return server.status() })
+	return server.overHTTP().Serve(ads)
+}
+
+func (s *server) status() Status {
+	authority, intermediates := s.intermediates.Snapshot()
+	found := Status{
+		Names: s.names.Status(), Intermediates: intermediates,
+		Streams: s.counts.streams.Load(), Held: s.counts.held.Load(), Issued: s.counts.issued.Load(), Refused: s.counts.refused.Load(),
+		Evicted: s.counts.evicted.Load(), Rejected: s.counts.rejected.Load(), Failed: s.counts.failed.Load(),
+	}
+	if ends := authority.ends(); !ends.IsZero() {
+		found.Ends = &ends
+	}
+	if failure := s.counts.lastFailure.Load(); failure != nil {
+		found.Failure = *failure
+	}
+	return found
+}
+
+// Listen makes the signer's folder anew and opens its sockets, to be handed down. Whoever may connect gets certificates with
+// their keys: that is the program alone, by its group. The status is for root.
+func Listen(folder string) ([]*os.File, error) {
+	if err := os.RemoveAll(folder); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return nil, err
+	}
+	ads, err := listen(filepath.Join(folder, adsSocket))
+	if err != nil {
+		return nil, err
+	}
+	status, err := listen(filepath.Join(folder, statusSocket))
+	if err != nil {
+		return nil, err
+	}
+	return []*os.File{ads, status}, errors.Join(
+		os.Chmod(filepath.Join(folder, statusSocket), 0o600),
+		admit(filepath.Join(folder, adsSocket), 0o660),
+		admit(folder, 0o710),
+	)
+}
+
+// admit lets the program's group use a file in the way that a mode says.
+func admit(path string, mode os.FileMode) error {
+	return errors.Join(os.Chown(path, -1, users.Readers), os.Chmod(path, mode))
+}
+
+// listen opens a socket that stays where it is when the process ends.
+func listen(path string) (*os.File, error) {
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	listener.SetUnlinkOnClose(false)
+	return listener.File()
+}

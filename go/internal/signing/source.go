@@ -1,0 +1,91 @@
+package signing
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"clawker-fw/internal/hotfile"
+)
+
+// source answers for one kind of resource.
+type source interface {
+	// issue returns what Envoy shall use under a name, or why there is nothing: errRefused if there must not be.
+	issue(asked string, now time.Time) (issued, error)
+	// isCurrent reports whether what was issued under a name is still what Envoy shall use.
+	isCurrent(asked string, before stamp, now time.Time) bool
+}
+
+// issued is a resource: the Secret as Envoy reads it, and what is remembered of it. Keys are not.
+type issued struct {
+	secret  []byte
+	version string
+	stamp
+}
+
+// stamp says of a resource who has issued it, and for what time it is good. due is zero if time does not change it.
+type stamp struct {
+	issuer      string
+	begins, due time.Time
+}
+
+var errRefused = errors.New("no rule inspects it")
+
+// reserved separates the kind of a resource from its name, in names that are not those of certificates. No host name has it.
+const reserved = ":"
+
+// sources chooses the source of a resource by its name.
+type sources struct{ certificates, others source }
+
+func (s sources) of(asked string) source {
+	if strings.Contains(asked, reserved) {
+		return s.others
+	}
+	return s.certificates
+}
+
+// none is a source without resources.
+type none struct{}
+
+func (none) issue(string, time.Time) (issued, error) { return issued{}, errRefused }
+func (none) isCurrent(string, stamp, time.Time) bool { return false }
+
+// certificates makes a certificate for each name that is inspected.
+type certificates struct {
+	names         *hotfile.File[*inspected]
+	intermediates *hotfile.File[*authority]
+}
+
+var errUncovered = errors.New("no intermediate may sign for it")
+
+// issuer returns who signs for a name, and the name in lower case.
+func (c certificates) issuer(asked string) (*intermediate, string, error) {
+	name, is := certified(asked)
+	if !is || !c.names.Value().has(name) {
+		return nil, "", errRefused
+	}
+	found := c.intermediates.Value().covering(name)
+	if found == nil {
+		return nil, "", errUncovered
+	}
+	return found, name, nil
+}
+
+func (c certificates) issue(asked string, now time.Time) (issued, error) {
+	issuer, name, err := c.issuer(asked)
+	if err != nil {
+		return issued{}, err
+	}
+	made, err := issuer.mint(name, now)
+	if err != nil {
+		return issued{}, err
+	}
+	return issued{tlsCertificate(asked, made.chain, made.key), made.serial, stamp{issuer.id, made.begins, made.due}}, nil
+}
+
+// isCurrent reports whether the certificate is from the intermediate that signs now, and not due. If somebody has set the
+// clock back, one that is not valid yet is replaced as well.
+func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool {
+	issuer, _, err := c.issuer(asked)
+	return err == nil && issuer.id == before.issuer && !now.Before(before.begins) && (before.due.IsZero() || now.Before(before.due))
+}

@@ -1,0 +1,163 @@
+package signing
+
+import (
+	"container/list"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// mostHeld is how many resources Envoy has at once. It keeps each until it is told otherwise, and every spelling of a name
+// is another one to it.
+const mostHeld = 1000
+
+// counters are for people, and for whoever watches this process.
+type counters struct {
+	streams, held, issued, refused, failed, rejected, evicted atomic.Int64
+	lastFailure                                               atomic.Pointer[string]
+}
+
+// fail counts something that should not happen, and remembers what.
+func (c *counters) fail(what string) {
+	c.failed.Add(1)
+	c.lastFailure.Store(&what)
+}
+
+// subscription is what Envoy has on one stream, and what it waits for. It only acts on what is: whatever has changed, the
+// answer follows from the state at the moment at which it is sent. One goroutine has it.
+type subscription struct {
+	sources  sources
+	counts   *counters
+	most     int
+	held     map[string]*holding
+	order    *list.List      // of the names that are held, the oldest first
+	pending  []string        // names to answer, in order
+	awaiting map[string]bool // those of them that are still to be answered; true if there is nothing for them
+	nonce    uint64
+}
+
+// holding is a resource that Envoy has, and the nonce with which it was sent.
+type holding struct {
+	stamp
+	nonce string
+	place *list.Element
+}
+
+func newSubscription(from sources, counts *counters) *subscription {
+	return &subscription{
+		sources: from, counts: counts, most: mostHeld,
+		held: map[string]*holding{}, order: list.New(), awaiting: map[string]bool{},
+	}
+}
+
+// take takes note of a request. Whatever is subscribed to gets an answer, also if it was answered before.
+func (s *subscription) take(said request) {
+	if said.rejected {
+		s.reject(said)
+	}
+	for _, each := range said.unsubscribe {
+		delete(s.awaiting, each)
+		s.forget(each)
+	}
+	for _, each := range said.subscribe {
+		s.await(each, false)
+	}
+}
+
+// reject forgets a resource that Envoy has not accepted. Envoy would wait for a better one and never ask again, so it is
+// told that there is none.
+func (s *subscription) reject(said request) {
+	s.counts.rejected.Add(1)
+	s.counts.fail("Envoy has rejected a certificate: " + said.reason)
+	for name, each := range s.held {
+		if each.nonce == said.nonce {
+			s.forget(name)
+			s.await(name, true)
+			return
+		}
+	}
+}
+
+// review has everything answered again that Envoy shall have no more, or another of.
+func (s *subscription) review(now time.Time) {
+	for element := s.order.Front(); element != nil; element = element.Next() {
+		name := element.Value.(string)
+		if !s.sources.of(name).isCurrent(name, s.held[name].stamp, now) {
+			s.await(name, false)
+		}
+	}
+}
+
+func (s *subscription) await(name string, nothing bool) {
+	if _, already := s.awaiting[name]; !already {
+		s.pending = append(s.pending, name)
+	}
+	s.awaiting[name] = nothing
+}
+
+func (s *subscription) forget(name string) {
+	if found := s.held[name]; found != nil {
+		s.order.Remove(found.place)
+		delete(s.held, name)
+		s.counts.held.Add(-1)
+	}
+}
+
+// next returns the next response, or nil if everything is answered.
+func (s *subscription) next(now time.Time) []byte {
+	for len(s.pending) > 0 {
+		name := s.pending[0]
+		s.pending = s.pending[1:]
+		nothing, awaited := s.awaiting[name]
+		if !awaited {
+			continue
+		}
+		delete(s.awaiting, name)
+		s.nonce++
+		nonce := strconv.FormatUint(s.nonce, 10)
+		if !nothing {
+			if found, is := s.issue(name, now); is {
+				s.hold(name, found.stamp, nonce)
+				return given(name, found.version, nonce, found.secret)
+			}
+		}
+		s.forget(name)
+		return removed(name, nonce)
+	}
+	s.pending = nil
+	return nil
+}
+
+func (s *subscription) issue(name string, now time.Time) (issued, bool) {
+	found, err := s.sources.of(name).issue(name, now)
+	switch {
+	case err == nil:
+		s.counts.issued.Add(1)
+	case errors.Is(err, errRefused):
+		s.counts.refused.Add(1)
+	default:
+		s.counts.fail(strconv.Quote(name) + ": " + err.Error())
+	}
+	return found, err == nil
+}
+
+// hold remembers what Envoy has been given. What is too much is taken back, the oldest first; Envoy asks again for what is
+// still used.
+func (s *subscription) hold(name string, given stamp, nonce string) {
+	if before := s.held[name]; before != nil {
+		before.stamp, before.nonce = given, nonce
+		return
+	}
+	s.held[name] = &holding{given, nonce, s.order.PushBack(name)}
+	s.counts.held.Add(1)
+	if len(s.held) > s.most {
+		oldest := s.order.Front().Value.(string)
+		s.forget(oldest)
+		s.await(oldest, true)
+		s.counts.evicted.Add(1)
+	}
+}
+
+// end forgets everything.
+func (s *subscription) end() { s.counts.held.Add(-int64(len(s.held))) }

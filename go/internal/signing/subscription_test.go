@@ -1,0 +1,168 @@
+package signing
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// listed issues what is in a list: names with a version.
+type listed map[string]string
+
+func (l listed) issue(asked string, _ time.Time) (issued, error) {
+	switch version := l[asked]; version {
+	case "":
+		return issued{}, errRefused
+	case "fails":
+		return issued{}, errors.New("it fails")
+	default:
+		return issued{tlsCertificate(asked, []byte(version), []byte("key")), version, stamp{issuer: version}}, nil
+	}
+}
+
+func (l listed) isCurrent(asked string, before stamp, _ time.Time) bool {
+	return l[asked] == before.issuer
+}
+
+// scene is a subscription to a list.
+type scene struct {
+	t testing.TB
+	listed
+	*subscription
+	counters
+}
+
+func newScene(t testing.TB, names ...string) *scene {
+	found := &scene{t: t, listed: listed{}}
+	for _, each := range names {
+		found.listed[each] = "1"
+	}
+	found.subscription = newSubscription(sources{found.listed, none{}}, &found.counters)
+	return found
+}
+
+// answers returns all responses: names with their version, or with a minus.
+func (s *scene) answers() string {
+	s.t.Helper()
+	var found []string
+	for message := s.next(testTime); message != nil; message = s.next(testTime) {
+		if answer := parseAnswer(s.t, message); answer.isRemoval() {
+			found = append(found, "-"+answer.name)
+		} else {
+			found = append(found, answer.name+"="+answer.version)
+		}
+	}
+	return strings.Join(found, " ")
+}
+
+func (s *scene) expect(when, wanted string, held ...string) {
+	s.t.Helper()
+	if found := s.answers(); found != wanted {
+		s.t.Errorf("%s: the answers are %q instead of %q", when, found, wanted)
+	}
+	var names []string
+	for element := s.order.Front(); element != nil; element = element.Next() {
+		names = append(names, element.Value.(string))
+	}
+	if !slices.Equal(names, held) || len(s.subscription.held) != len(held) || s.counters.held.Load() != int64(len(held)) {
+		s.t.Errorf("%s: %q are held, %d, and %d are counted", when, names, len(s.subscription.held), s.counters.held.Load())
+	}
+}
+
+// Every name that is subscribed to is answered, each on its own, and again if it is subscribed to again.
+func TestEveryNameIsAnswered(t *testing.T) {
+	s := newScene(t, "a", "b")
+	s.listed["c"] = "fails"
+	s.expect("nothing was asked", "")
+	s.take(request{subscribe: []string{"a", "x", "b", "c", "secret:a", "a"}})
+	s.expect("first", "a=1 -x b=1 -c -secret:a", "a", "b")
+	s.take(request{subscribe: []string{"a", "x"}, nonce: "1"})
+	s.expect("again", "a=1 -x", "a", "b")
+	s.take(request{nonce: "2"})
+	s.expect("an acknowledgement", "", "a", "b")
+	if s.issued.Load() != 3 || s.refused.Load() != 3 || s.failed.Load() != 1 || !strings.Contains(*s.lastFailure.Load(), "it fails") {
+		t.Errorf("%d issued, %d refused, %d failed", s.issued.Load(), s.refused.Load(), s.failed.Load())
+	}
+}
+
+// What is unsubscribed from is forgotten, and no longer answered.
+func TestUnsubscribed(t *testing.T) {
+	s := newScene(t, "a", "b")
+	s.take(request{subscribe: []string{"a", "b"}})
+	s.expect("subscribed", "a=1 b=1", "a", "b")
+	s.take(request{unsubscribe: []string{"a", "x"}})
+	s.expect("unsubscribed", "", "b")
+	s.take(request{subscribe: []string{"a"}})
+	s.take(request{unsubscribe: []string{"a"}})
+	s.expect("before it was answered", "", "b")
+	s.take(request{unsubscribe: []string{"b"}, subscribe: []string{"b"}})
+	s.expect("both at once", "b=1", "b")
+}
+
+// A change of what there is reaches Envoy: another version, and that there is none any more.
+func TestReview(t *testing.T) {
+	s := newScene(t, "a", "b", "c", "d")
+	s.take(request{subscribe: []string{"a", "b", "c", "d"}})
+	s.expect("at first", "a=1 b=1 c=1 d=1", "a", "b", "c", "d")
+	s.review(testTime)
+	s.expect("nothing has changed", "", "a", "b", "c", "d")
+	s.listed["b"], s.listed["d"] = "2", "fails"
+	delete(s.listed, "c")
+	s.review(testTime)
+	s.review(testTime)
+	s.expect("changed", "b=2 -c -d", "a", "b")
+	s.take(request{subscribe: []string{"c"}})
+	s.expect("asked again", "-c", "a", "b")
+}
+
+// Beyond its bound, what was asked for first is taken back, after the new one was given. Who waits is never passed over.
+func TestEviction(t *testing.T) {
+	s := newScene(t, "a", "b", "c", "d")
+	s.most = 2
+	s.take(request{subscribe: []string{"a", "b", "x", "c", "d"}})
+	s.expect("too many", "a=1 b=1 -x c=1 d=1 -a -b", "c", "d")
+	s.take(request{subscribe: []string{"c"}})
+	s.expect("one that is held", "c=1", "c", "d")
+	s.take(request{subscribe: []string{"a"}})
+	s.expect("one that was taken back", "a=1 -c", "d", "a")
+	if s.evicted.Load() != 3 {
+		t.Errorf("%d are counted", s.evicted.Load())
+	}
+}
+
+// One that Envoy rejects is taken back, so that it asks again.
+func TestRejected(t *testing.T) {
+	s := newScene(t, "a", "b")
+	s.take(request{subscribe: []string{"a", "b"}})
+	s.expect("at first", "a=1 b=1", "a", "b")
+	s.take(request{nonce: "2", rejected: true, reason: "bad"})
+	s.expect("rejected", "-b", "a")
+	s.take(request{nonce: "2", rejected: true})
+	s.expect("unknown", "", "a")
+	s.take(request{subscribe: []string{"b"}})
+	s.expect("asked again", "b=1", "a", "b")
+	if s.rejected.Load() != 2 {
+		t.Errorf("%d are counted", s.rejected.Load())
+	}
+}
+
+// However names are spelt and however many there are, no more is remembered than the bound, nor more than was asked at once.
+func TestMemoryIsBounded(t *testing.T) {
+	s := newScene(t)
+	for number := range 5000 {
+		name := fmt.Sprint("n", number)
+		s.listed[name] = "1"
+		s.take(request{subscribe: []string{name, "x" + name, "secret:" + name}})
+		s.answers()
+	}
+	if len(s.subscription.held) != mostHeld || s.order.Len() != mostHeld || len(s.awaiting) != 0 || cap(s.pending) > 16 {
+		t.Errorf("%d, %d, %d, %d", len(s.subscription.held), s.order.Len(), len(s.awaiting), cap(s.pending))
+	}
+	s.end()
+	if s.counters.held.Load() != 0 {
+		t.Errorf("%d are counted", s.counters.held.Load())
+	}
+}
