@@ -1,23 +1,19 @@
-"""The certificates on this machine: read, checked, renewed, and kept in the user's state folder.
+"""Telemetry's certificates on this machine: read, checked, renewed, and kept in the user's state folder.
 
-A folder for each project, which only the user can read; files are replaced by rename, under a lock. Which
-credentials a stack should use is decided here: the newest that are valid, whether they are kept here or live in
-its siblings. So two machines never take turns, and one without the authority's key uses what is live.
+Which credentials a stack should use is decided here: the newest that are valid, whether they are kept here or live
+in its siblings. So two machines never take turns, and one without the authority's key uses what is live.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import platformdirs
-
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
+from clawker_fw.certificates.folder import keep_pair, locked, read_pair, write_private
 from clawker_fw.certificates.x509 import (
     Judgement,
     certificate,
@@ -44,11 +40,6 @@ _READ = "have the collector read its new files"
 
 LEAD_SECONDS = 3600.0
 """For how long credentials must still be valid to be put into siblings that have none."""
-
-
-def state_folder() -> Path:
-    """Return the folder of all projects, in the user's state folder."""
-    return platformdirs.user_state_path("clawker-fw") / "certs"
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ class CertificateStore:
         """
         if self.own is not None and not self._signs:
             return Provision(self._read(self.own, self.own))
-        with self._locked():
+        with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=may_found)
             self._renew_collector(authority, now)
             kept: Credentials | None = None
@@ -156,7 +147,7 @@ class CertificateStore:
         """
         folder = self.own or self.folder
         try:
-            return _read_pair(folder, AUTHORITY)
+            return read_pair(folder, AUTHORITY)
         except FileNotFoundError:
             if self.own is not None or (folder / f"{AUTHORITY}.crt").exists():
                 raise
@@ -176,13 +167,13 @@ class CertificateStore:
             OSError, ValueError: when that is impossible.
         """
         now = self.clock()
-        with self._locked():
+        with locked(self.folder, writing=self.keeps):
             if not authority:
                 self._renewed(self._authority(now, may_found=False), now)
                 return
             founded = mint_authority(self.project, now)
             with suppress(OSError):
-                former = first_certificate(_read_pair(self.folder, AUTHORITY).certificate)
+                former = first_certificate(read_pair(self.folder, AUTHORITY).certificate)
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
             for name in (COLLECTOR, *Sibling):
@@ -196,10 +187,10 @@ class CertificateStore:
             OSError, ValueError: when it can't be made here.
         """
         now = self.clock()
-        with self._locked():
+        with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
             with suppress(OSError, ValueError):
-                kept = _read_pair(self.folder, COLLECTOR)
+                kept = read_pair(self.folder, COLLECTOR)
                 said = certificate(kept.certificate)
                 fits = host in said.names and is_issued_by(kept.certificate, authority.certificate)
                 if fits and now < said.renewed_at:
@@ -223,7 +214,7 @@ class CertificateStore:
         given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
         if self.keeps:
             noted = {"authority": _digest(trust), "certificate": given.document()}
-            with self._locked():
+            with locked(self.folder, writing=self.keeps):
                 write_private(self.folder / _EXPORTED, json.dumps(noted).encode())
         return trust, pair
 
@@ -257,8 +248,8 @@ class CertificateStore:
             OSError, ValueError: when there is none, and it can't be made here.
         """
         if self.own is not None and not self._signs:
-            return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
-        with self._locked():
+            return (self.own / f"{AUTHORITY}.crt").read_bytes(), read_pair(self.own, WATCHER)
+        with locked(self.folder, writing=self.keeps):
             authority = self._authority(self.clock(), may_found=False)
         return authority.certificate, mint_client(authority, self.project, WATCHER, self.clock())
 
@@ -274,9 +265,7 @@ class CertificateStore:
 
     def _read(self, trust: Path, pairs: Path) -> Credentials:
         authority = (trust / f"{AUTHORITY}.crt").read_bytes()
-        return Credentials(
-            authority, *(_read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS))
-        )
+        return Credentials(authority, *(read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS)))
 
     def _judged(self, credentials: Credentials) -> Judgement:
         """Judge credentials, or recall how equal ones were judged."""
@@ -294,56 +283,8 @@ class CertificateStore:
         return judged
 
     def _keep(self, name: str, pair: Pair) -> None:
-        """Write a pair, the key first: a run that dies in between leaves a pair that does not fit."""
-        if not self.keeps:
-            return
-        write_private(self.folder / f"{name}.key", pair.key)
-        write_private(self.folder / f"{name}.crt", pair.certificate)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock. A store that only reads needs none where there is no folder yet.
-
-        Raises:
-            OSError: when the folder can't be used.
-        """
-        with ExitStack() as held:
-            if self.keeps:
-                make_private(self.folder)
-            with suppress(*(() if self.keeps else (FileNotFoundError,))):
-                how = os.O_RDWR | os.O_CREAT if self.keeps else os.O_RDONLY
-                handle = os.open(self.folder / "lock", how | os.O_CLOEXEC, 0o600)
-                held.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder that only the user can enter.
-
-    Raises:
-        OSError: when it can't be made.
-    """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file, which only the user can read from its first byte on.
-
-    Raises:
-        OSError: when it can't be written.
-    """
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    fresh.replace(path)
-
-
-def _read_pair(folder: Path, name: str) -> Pair:
-    return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
+        if self.keeps:
+            keep_pair(self.folder, name, pair)
 
 
 def _digest(trust: bytes) -> str:

@@ -25,7 +25,7 @@ AUTHORITY_LIFE, CLIENT_LIFE, SERVER_LIFE = timedelta(days=3653), timedelta(days=
 RENEWED_AFTER = 2 / 3
 """The part of its life after which a certificate is renewed."""
 
-_LONGEST_COMMON_NAME = 64
+LONGEST_COMMON_NAME = 64
 
 _USAGES = (
     "digital_signature",
@@ -39,7 +39,7 @@ _USAGES = (
     "decipher_only",
 )
 
-_SKEW = timedelta(hours=1)
+SKEW = timedelta(hours=1)
 """How far the clock of a collector's machine may be behind this one's."""
 
 
@@ -133,18 +133,18 @@ def mint_authority(project: str, now: float) -> Pair:
     """Return a new authority. It is trusted by two siblings and one collector only, so it has no constraints."""
     from cryptography import x509  # noqa: PLC0415 - slow
 
-    key = _new_key()
-    name = _name(f"clawker-fw {project} infrastructure CA")
+    key = new_key()
+    name = named(f"clawker-fw {project} infrastructure CA")
     builder = (
-        _begun(x509.CertificateBuilder(), now, AUTHORITY_LIFE)
+        begun(x509.CertificateBuilder(), now, AUTHORITY_LIFE)
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    return _signed(builder, key, key)
+    return signed(builder, key, key)
 
 
 def mint_client(authority: Pair, project: str, client: str, now: float) -> Pair:
@@ -173,7 +173,7 @@ def mint_server(authority: Pair, host: str, now: float) -> Pair:
     address = address_of(host)
     name: x509.GeneralName = x509.IPAddress(address) if address else x509.DNSName(host)
     return _leaf(
-        authority, host[:_LONGEST_COMMON_NAME], [name], ExtendedKeyUsageOID.SERVER_AUTH, now=now, life=SERVER_LIFE
+        authority, host[:LONGEST_COMMON_NAME], [name], ExtendedKeyUsageOID.SERVER_AUTH, now=now, life=SERVER_LIFE
     )
 
 
@@ -189,18 +189,18 @@ def judge(credentials: Credentials) -> Judgement:
     for sibling in Sibling:
         try:
             leaves.append(_checked(credentials.of(sibling), trusted))
-        except _unusable() as error:
+        except unusable_errors() as error:
             return Judgement(f"{sibling}'s certificate or key can't be used: {error or type(error).__name__}")
-    begins = max(_begins(leaf) for leaf in leaves)
-    ends = min(_ends(each) for each in (*leaves, trusted[0]))
-    return Judgement("", begins, ends, (_begins(trusted[0]), begins), _ends(trusted[0]))
+    begins = max(begins_of(leaf) for leaf in leaves)
+    ends = min(ends_of(each) for each in (*leaves, trusted[0]))
+    return Judgement("", begins, ends, (begins_of(trusted[0]), begins), ends_of(trusted[0]))
 
 
 def _checked(pair: Pair, trusted: "list[x509.Certificate]") -> "x509.Certificate":
     """Return the certificate of a pair, in the middle of whose life it is a client's and trusted.
 
     Raises:
-        ValueError, and what `_unusable` has: when it can't be used.
+        ValueError, and what `unusable_errors` has: when it can't be used.
     """
     from cryptography import x509  # noqa: PLC0415 - slow
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - slow
@@ -209,13 +209,13 @@ def _checked(pair: Pair, trusted: "list[x509.Certificate]") -> "x509.Certificate
     leaf, *between = x509.load_pem_x509_certificates(pair.certificate)
     if load_pem_private_key(pair.key, None).public_key() != leaf.public_key():
         raise ValueError("the key belongs to another certificate")
-    middle = datetime.fromtimestamp((_begins(leaf) + _ends(leaf)) / 2, UTC)
+    middle = datetime.fromtimestamp((begins_of(leaf) + ends_of(leaf)) / 2, UTC)
     verifier = PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier()
     verifier.verify(leaf, between)
     return leaf
 
 
-def _unusable() -> tuple[type[Exception], ...]:
+def unusable_errors() -> tuple[type[Exception], ...]:
     """Return the errors that `cryptography` raises about a certificate or a key that can't be used."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415 - slow
     from cryptography.x509 import ExtensionNotFound  # noqa: PLC0415 - slow
@@ -238,8 +238,8 @@ def certificate(pem: bytes) -> Certificate:
         first.subject.rfc4514_string(),
         _use(first),
         tuple(_names(first)),
-        _begins(first),
-        _ends(first),
+        begins_of(first),
+        ends_of(first),
         first.fingerprint(SHA256()).hex(),
     )
 
@@ -255,7 +255,7 @@ def is_issued_by(pem: bytes, authority: bytes) -> bool:
     leaf, issuer = (x509.load_pem_x509_certificates(each)[0] for each in (pem, authority))
     try:
         leaf.verify_directly_issued_by(issuer)
-    except _unusable():
+    except unusable_errors():
         return False
     return True
 
@@ -302,48 +302,62 @@ def _leaf(
     life: timedelta,
 ) -> Pair:
     from cryptography import x509  # noqa: PLC0415 - slow
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - slow
 
     try:
-        issuer = x509.load_pem_x509_certificates(authority.certificate)[0]
-        issuing: CertificateIssuerPrivateKeyTypes = load_pem_private_key(authority.key, None)  # type: ignore[assignment]  # checked by sign()
-        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        key = _new_key()
+        issuer, issuing, identifier = issuer_of(authority)
+        key = new_key()
         builder = (
-            _begun(x509.CertificateBuilder(), now, life)
-            .subject_name(_name(subject))
+            begun(x509.CertificateBuilder(), now, life)
+            .subject_name(named(subject))
             .issuer_name(issuer.subject)
             .public_key(key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage("digital_signature"), critical=True)
+            .add_extension(key_usage("digital_signature"), critical=True)
             .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
-            )
+            .add_extension(identifier, critical=False)
         )
-        return _signed(builder, key, issuing)
-    except _unusable() as error:
+        return signed(builder, key, issuing)
+    except unusable_errors() as error:
         raise ValueError(f"the authority can't be used: {error}") from error
 
 
-def _begun(builder: "x509.CertificateBuilder", now: float, life: timedelta) -> "x509.CertificateBuilder":
+def issuer_of(
+    authority: Pair,
+) -> "tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes, x509.AuthorityKeyIdentifier]":
+    """Return an authority's certificate and key, and what says in a certificate that it is from this key.
+
+    Raises:
+        What `unusable_errors` has: when it can't be used.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - slow
+
+    issuer = x509.load_pem_x509_certificates(authority.certificate)[0]
+    key: CertificateIssuerPrivateKeyTypes = load_pem_private_key(authority.key, None)  # type: ignore[assignment]  # checked by sign()
+    own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return issuer, key, x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+
+def begun(builder: "x509.CertificateBuilder", now: float, life: timedelta) -> "x509.CertificateBuilder":
+    """Give a certificate a serial number and its life, which begins an hour before now."""
     from cryptography import x509  # noqa: PLC0415 - slow
 
     begins = datetime.fromtimestamp(int(now), UTC)
     return (
         builder.serial_number(x509.random_serial_number())
-        .not_valid_before(begins - _SKEW)
+        .not_valid_before(begins - SKEW)
         .not_valid_after(begins + life)
     )
 
 
-def _signed(
+def signed(
     builder: "x509.CertificateBuilder",
     key: "CertificateIssuerPrivateKeyTypes",
     issuing: "CertificateIssuerPrivateKeyTypes",
 ) -> Pair:
+    """Sign a certificate for a key, and return both."""
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - slow
 
     return Pair(
@@ -354,27 +368,32 @@ def _signed(
     )
 
 
-def _new_key() -> "CertificateIssuerPrivateKeyTypes":
+def new_key() -> "CertificateIssuerPrivateKeyTypes":
+    """Return a new key (ECDSA, P-256)."""
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - slow
 
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _name(common: str) -> "x509.Name":
+def named(common: str) -> "x509.Name":
+    """Return a subject with a common name."""
     from cryptography import x509  # noqa: PLC0415 - slow
 
     return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, common)])
 
 
-def _key_usage(*names: str) -> "x509.KeyUsage":
+def key_usage(*names: str) -> "x509.KeyUsage":
+    """Return what a certificate's key may be used for, and nothing else."""
     from cryptography import x509  # noqa: PLC0415 - slow
 
     return x509.KeyUsage(**{name: name in names for name in _USAGES})
 
 
-def _begins(found: "x509.Certificate") -> float:
+def begins_of(found: "x509.Certificate") -> float:
+    """Return when a certificate begins, in seconds since 1970."""
     return found.not_valid_before_utc.timestamp()
 
 
-def _ends(found: "x509.Certificate") -> float:
+def ends_of(found: "x509.Certificate") -> float:
+    """Return when a certificate ends, in seconds since 1970."""
     return found.not_valid_after_utc.timestamp()

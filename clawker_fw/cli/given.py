@@ -111,7 +111,8 @@ def certificates(
 
 def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
     """Return the place of the chosen project's certificates."""
-    from clawker_fw.certificates.store import CertificateStore, state_folder
+    from clawker_fw.certificates.folder import state_folder
+    from clawker_fw.certificates.store import CertificateStore
 
     otel = loaded.settings.otel
     beside = loaded.source.absolute().parent if loaded.source else Path()

@@ -10,7 +10,8 @@ import pytest
 
 from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.store import CertificateStore, write_private
+from clawker_fw.certificates.folder import write_private
+from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.certificates.x509 import Judgement, Use, certificate, judge
 from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling

@@ -1,0 +1,265 @@
+"""The authority of inspected connections: roots, which agents trust, and intermediates, which sign beside Envoy.
+
+Nothing is read or written here. An intermediate can sign for the names alone that it is constrained to, and for no
+address, so whoever has its key can pretend to be no other host. The constraints are on intermediates, because not
+every client looks at those of a root. Names are divided among intermediates, because clients limit the size of a
+chain (Java: 32 KB, which is about a thousand names).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
+
+from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.x509 import (
+    AUTHORITY_LIFE,
+    LONGEST_COMMON_NAME,
+    SKEW,
+    begins_of,
+    begun,
+    ends_of,
+    issuer_of,
+    key_usage,
+    new_key,
+    renewed_at,
+    signed,
+    unusable_errors,
+)
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
+ROOT_LIFE, INTERMEDIATE_LIFE = AUTHORITY_LIFE, timedelta(days=30)
+
+ANNOUNCED = timedelta(days=7)
+"""For how long agents have been given a new root before anything is signed under it."""
+
+MOST_NAMES = 300
+"""The most names of an intermediate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A root's certificate, with its key if it is here. Times are in seconds since 1970."""
+
+    pair: Pair
+    begins: float
+    ends: float
+    identifier: str
+
+    @property
+    def signs(self) -> bool:
+        """Whether its key is here."""
+        return bool(self.pair.key)
+
+    @property
+    def made(self) -> float:
+        """When it was made."""
+        return self.begins + SKEW.total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediate:
+    """An intermediate that can be used, for these names and those below them."""
+
+    pair: Pair
+    names: tuple[str, ...]
+    begins: float
+    ends: float
+
+    @property
+    def renewed_at(self) -> float:
+        """When it should be renewed."""
+        return renewed_at(self.begins, self.ends)
+
+
+def shares(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Divide names among intermediates, each of which has at most `MOST_NAMES`.
+
+    A name below another one is left out, because the other's intermediate can sign for it. A share consists of the
+    names whose hashes begin alike, so one name more changes one share, or divides it.
+    """
+    wanted = set(names)
+    apart = {name for name in wanted if not any(above in wanted for above in _above(name))}
+    hashed = sorted((hashlib.sha256(name.encode()).digest(), name) for name in apart)
+    return [tuple(sorted(name for _, name in share)) for share in _divided(hashed, 0)]
+
+
+def _above(name: str) -> Iterator[str]:
+    while name := name.partition(".")[2]:
+        yield name
+
+
+def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[bytes, str]]]:
+    if len(hashed) > MOST_NAMES:
+        for value in (0, 1):
+            half = [each for each in hashed if each[0][bit // 8] >> (7 - bit % 8) & 1 == value]
+            yield from _divided(half, bit + 1)
+    elif hashed:
+        yield hashed
+
+
+def mint_root(project: str, now: float) -> Pair:
+    """Return a new root. It has no constraints: some clients ignore those of a root."""
+    from cryptography import x509  # noqa: PLC0415 - slow
+
+    key = new_key()
+    subject = _subject(project, "root", key)
+    builder = (
+        begun(x509.CertificateBuilder(), now, ROOT_LIFE)
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        .add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return signed(builder, key, key)
+
+
+def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float) -> Pair:
+    """Return an intermediate for these names and those below them, and for no address.
+
+    Raises:
+        ValueError: when the root can't be used.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow
+    from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415 - slow
+
+    try:
+        issuer, issuing, identifier = issuer_of(root)
+        key = new_key()
+        public = key.public_key()
+        life = min(INTERMEDIATE_LIFE, timedelta(seconds=ends_of(issuer) - int(now)))
+        builder = (
+            begun(x509.CertificateBuilder(), now, life)
+            .subject_name(_subject(project, "intermediate", key))
+            .issuer_name(issuer.subject)
+            .public_key(public)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_constraints(names), critical=True)
+            .add_extension(key_usage("key_cert_sign"), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(identifier, critical=False)
+        )
+        return signed(builder, key, issuing)
+    except unusable_errors() as error:
+        raise ValueError(f"the root can't be used: {error}") from error
+
+
+def _subject(project: str, kind: str, key: "CertificateIssuerPrivateKeyTypes") -> "x509.Name":
+    """Return a subject that no other authority has: clients find issuers by their names."""
+    from cryptography import x509  # noqa: PLC0415 - slow
+
+    common = f"clawker-fw {project} inspection {kind}"[:LONGEST_COMMON_NAME]
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()
+    return x509.Name(
+        [
+            x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, common),
+            x509.NameAttribute(x509.oid.NameOID.SERIAL_NUMBER, identifier),
+        ]
+    )
+
+
+def _constraints(names: Iterable[str]) -> "x509.NameConstraints":
+    """Return what an intermediate is constrained to (RFC 5280, section 4.2.1.10)."""
+    from cryptography import x509  # noqa: PLC0415 - slow
+
+    everything = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+    return x509.NameConstraints(
+        [x509.DNSName(name) for name in names], [x509.IPAddress(network) for network in everything]
+    )
+
+
+def read_root(pair: Pair) -> Root:
+    """Return a root with what its certificate says.
+
+    Raises:
+        ValueError: when it can't be read.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - slow
+
+    found = x509.load_pem_x509_certificate(pair.certificate)
+    return Root(pair, begins_of(found), ends_of(found), found.fingerprint(SHA256()).hex())
+
+
+def signing(roots: Sequence[Root], now: float) -> Root | None:
+    """Return the root that signs now: the newest that has been announced for long enough, or the oldest.
+
+    One without its key, or that has expired, signs nothing.
+    """
+    able = sorted((each for each in roots if each.signs and now < each.ends), key=lambda each: each.made)
+    announced = [each for each in able if now >= each.made + ANNOUNCED.total_seconds()]
+    return announced[-1] if announced else next(iter(able), None)
+
+
+def trusted(roots: Sequence[Root], now: float) -> list[Root]:
+    """Return the roots that agents have to trust, the newest first.
+
+    A former one is among them for as long as an intermediate that it has signed can be in use.
+    """
+    longest = (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
+    newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
+    superseded = next((each.made for each in newest_first if now >= each.made + longest), 0.0)
+    return [each for each in newest_first if each.made >= superseded and now < each.ends]
+
+
+def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
+    """Return an intermediate, if it is one that we make, under one of the roots, whatever the time is.
+
+    Raises:
+        ValueError: with the reason, when it is none.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - slow
+
+    try:
+        found = x509.load_pem_x509_certificate(pair.certificate)
+        if load_pem_private_key(pair.key, None).public_key() != found.public_key():
+            raise ValueError("its key belongs to another certificate")
+        basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
+        if not basic.critical or basic.value != x509.BasicConstraints(ca=True, path_length=0):
+            raise ValueError("it is no authority for certificates of servers alone")
+        constraints = found.extensions.get_extension_for_class(x509.NameConstraints)
+        names = [str(each.value) for each in constraints.value.permitted_subtrees or ()]
+        if not names or not constraints.critical or constraints.value != _constraints(names):
+            raise ValueError("it is not constrained to names")
+    except unusable_errors() as error:
+        raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
+    if not any(_has_signed(root, found) for root in roots):
+        raise ValueError("it is from a root that is not trusted")
+    return Intermediate(pair, tuple(sorted(names)), begins_of(found), ends_of(found))
+
+
+def _has_signed(root: Root, found: "x509.Certificate") -> bool:
+    from cryptography import x509  # noqa: PLC0415 - slow
+
+    try:
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
+    except unusable_errors():
+        return False
+    return True
+
+
+def intermediates_file(pairs: Iterable[Pair]) -> bytes:
+    """Return the file from which the signer reads intermediates (`parseAuthority` in `go/internal/signing`)."""
+    found = [{"certificate": each.certificate.decode(), "key": each.key.decode()} for each in pairs]
+    return json.dumps({"intermediates": found}, separators=(",", ":"), sort_keys=True).encode()
+
+
+def read_intermediates(content: bytes) -> list[Pair]:
+    """Read such a file, or return nothing if it is none."""
+    try:
+        return [
+            Pair(each["certificate"].encode(), each["key"].encode())
+            for each in json.loads(content)["intermediates"]
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []

@@ -1,0 +1,216 @@
+"""Which root and intermediates a stack inspects connections with: kept here, live in its Envoy, or newly made.
+
+The key of a root is on this machine alone, in the user's state folder. The key of an intermediate is in Envoy's
+container alone: what is live there is used until it is due.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clawker_fw.certificates import authority
+from clawker_fw.certificates.authority import Intermediate, Root
+from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.folder import keep_pair, locked, write_private
+from clawker_fw.certificates.x509 import is_due
+
+_PREFIX = "inspection-"
+"""The name of a root's pair begins with it, and ends with a part of its fingerprint."""
+
+BUNDLE = f"{_PREFIX}roots.pem"
+"""The certificates of all roots that agents have to trust."""
+
+_TOLD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a stack has: the roots that its agents trust, as PEM, and its intermediates."""
+
+    trust: bytes = b""
+    intermediates: tuple[Pair, ...] = field(default=(), repr=False)
+
+
+NOTHING = Live()
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """What a stack should have. Times are in seconds since 1970.
+
+    `reason` says why not all names have an intermediate, or why one is not renewed. `renewed_at` is when the next
+    intermediate should be renewed. `root_ends` is when the root that signs expires, and `root_due` whether it
+    should be rotated, which only the user does.
+    """
+
+    trust: bytes
+    intermediates: tuple[Pair, ...] = field(repr=False)
+    reason: str = ""
+    renewed_at: float | None = None
+    root_ends: float | None = None
+    root_due: bool = False
+
+
+@dataclass(frozen=True)
+class InspectionStore:
+    """The roots of one project.
+
+    Only a store that `keeps` writes. Another one mints what it lacks in memory, to show what a run would do.
+    """
+
+    folder: Path
+    project: str
+    keeps: bool = False
+    clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+    _minted: list[Pair] = field(default_factory=list, init=False, compare=False, repr=False)
+    """Intermediates that were made here and are not live yet: a run asks several times."""
+    _founded: list[Pair] = field(default_factory=list, init=False, compare=False, repr=False)
+    """Roots that are not kept."""
+
+    def provide(self, names: Iterable[str], live: Live = NOTHING) -> Provided:
+        """Return what a stack needs to inspect connections to these names and those below. Never raises."""
+        now, problem = self.clock(), ""
+        roots: list[Root] = []
+        try:
+            with locked(self.folder, writing=self.keeps):
+                roots = self._roots(now, may_found=not live.intermediates)
+        except (OSError, ValueError) as error:
+            problem = _sentence(error)
+        root = authority.signing(roots, now)
+        others = list(_roots_in(live.trust))
+        theirs = list(_usable(live.intermediates, others, now))
+        if root is None:
+            problem = problem or f"{self.folder} has no key of a valid root: that may be on another machine"
+        elif theirs and _newest(others) > _newest(roots):
+            problem = "the root of what is live is on another machine, and newer than the one here"
+        else:
+            try:
+                return self._provided(authority.shares(names), root, roots, live)
+            except ValueError as error:
+                problem = _sentence(error)
+        return _stated(live.trust, theirs, problem)
+
+    def _provided(self, shares: list[tuple[str, ...]], root: Root, roots: list[Root], live: Live) -> Provided:
+        """Return an intermediate for each share: the one that there is, or a new one.
+
+        Raises:
+            ValueError: when the root can't sign.
+        """
+        now = self.clock()
+        known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda each: each.ends)
+        newest = {each.names: each for each in known}
+        for share in shares:
+            if share not in newest or now >= newest[share].renewed_at:
+                pair = authority.mint_intermediate(root.pair, self.project, share, now)
+                newest[share] = authority.judge(pair, [root])
+        found = [newest[share] for share in shares]
+        self._minted[:] = [each.pair for each in found if each.pair not in live.intermediates]
+        stated = _stated(_trust(roots), found, "")
+        return replace(stated, root_ends=root.ends, root_due=is_due(now, root.begins, root.ends))
+
+    def rotate(self, *, at_once: bool = False) -> None:
+        """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
+
+        Agents have to be given the new bundle before the new root signs: it does so a week from now.
+
+        Raises:
+            OSError, ValueError: when that is impossible.
+        """
+        now = self.clock()
+        with locked(self.folder, writing=True):
+            former = self._kept()
+            found = self._found(now)
+            if at_once:
+                for each in former:
+                    self._remove(each)
+                former = []
+            self._write_bundle([found, *former])
+
+    def _roots(self, now: float, *, may_found: bool) -> list[Root]:
+        """Return the roots that agents have to trust, the newest first, and forget all others.
+
+        Raises:
+            OSError, ValueError: when they can't be read, or a new one can't be kept.
+        """
+        found = self._kept()
+        trusted = authority.trusted(found, now)
+        if not trusted and may_found:
+            trusted = [self._found(now)]
+        if self.keeps:
+            for each in found:
+                if each not in trusted:
+                    self._remove(each)
+            self._write_bundle(trusted)
+        return trusted
+
+    def _kept(self) -> list[Root]:
+        found = [authority.read_root(each) for each in self._founded]
+        for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
+            key = b""
+            with suppress(FileNotFoundError):
+                key = path.with_suffix(".key").read_bytes()
+            found.append(authority.read_root(Pair(path.read_bytes(), key)))
+        return found
+
+    def _found(self, now: float) -> Root:
+        pair = authority.mint_root(self.project, now)
+        found = authority.read_root(pair)
+        if self.keeps:
+            keep_pair(self.folder, _name(found), pair)
+        else:
+            self._founded.append(pair)
+        return found
+
+    def _remove(self, root: Root) -> None:
+        for kind in ("key", "crt"):
+            (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
+
+    def _write_bundle(self, roots: Iterable[Root]) -> None:
+        path, content = self.folder / BUNDLE, _trust(roots)
+        with suppress(OSError):
+            if path.read_bytes() == content:
+                return
+        write_private(path, content)
+
+
+def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provided:
+    renewed_at = min((each.renewed_at for each in found), default=None)
+    return Provided(trust, tuple(each.pair for each in found), reason, renewed_at)
+
+
+def _trust(roots: Iterable[Root]) -> bytes:
+    newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
+    return b"".join(each.pair.certificate for each in newest_first)
+
+
+def _newest(roots: Iterable[Root]) -> float:
+    return max((each.made for each in roots), default=0)
+
+
+def _name(root: Root) -> str:
+    return f"{_PREFIX}{root.identifier[:_TOLD]}"
+
+
+def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterator[Intermediate]:
+    """Yield the intermediates that are under a root and valid now."""
+    for pair in pairs:
+        with suppress(ValueError):
+            found = authority.judge(pair, roots)
+            if found.begins <= now < found.ends:
+                yield found
+
+
+def _roots_in(trust: bytes) -> Iterator[Root]:
+    """Yield the roots in a bundle."""
+    end = b"-----END CERTIFICATE-----\n"
+    for text in trust.split(end)[:-1]:
+        with suppress(ValueError):
+            yield authority.read_root(Pair(text + end, b""))
+
+
+def _sentence(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,294 @@
+"""The authority of inspected connections: how names are divided, what is signed, judged, renewed and rotated."""
+
+import stat
+from dataclasses import replace
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.certificates import authority
+from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
+from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.inspection import BUNDLE, InspectionStore, Live, Provided
+from clawker_fw.certificates.x509 import mint_authority
+
+NOW = 1_800_000_000.0
+DAY = 86400.0
+NAMES = ("one.test", "w.test")
+
+
+def at(folder: Path, now: float = NOW, *, keeps: bool = True) -> InspectionStore:
+    """Return a store at a time."""
+    return InspectionStore(folder, "demo", keeps, clock=lambda: now)
+
+
+def live(provided: Provided) -> Live:
+    """Return a stack that has what was provided."""
+    return Live(provided.trust, provided.intermediates)
+
+
+def root_of(now: float = NOW, *, keyless: bool = False) -> Root:
+    """Return a root that is made at a time."""
+    pair = authority.mint_root("demo", now)
+    return authority.read_root(replace(pair, key=b"") if keyless else pair)
+
+
+# --- division -------------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.integers(0, 5000), max_size=2000), st.integers(0, 5000))
+def test_one_name_more_changes_one_share(numbers: set[int], further: int) -> None:
+    """Every name is in one share, none is too large, and one name more replaces one share, or divides it."""
+    names = {f"n{number}.test" for number in numbers}
+    before, after = authority.shares(names), authority.shares({*names, f"n{further}.test"})
+    assert sorted(name for share in before for name in share) == sorted(names)
+    assert all(0 < len(share) <= MOST_NAMES for share in before)
+    gone, new = set(before) - set(after), set(after) - set(before)
+    assert len(gone) <= 1
+    assert {name for share in new for name in share} - {name for share in gone for name in share} == (
+        {f"n{further}.test"} - names
+    )
+
+
+def test_names_below_others_need_no_room() -> None:
+    """A name below another one is left out."""
+    assert authority.shares(["a.w.test", "w.test", "b.a.w.test", "xw.test"]) == [("w.test", "xw.test")]
+    assert authority.shares([]) == []
+
+
+# --- what is signed -------------------------------------------------------------------------------------------
+
+
+def test_a_root_can_be_trusted_for_ten_years() -> None:
+    """It is an authority for one level of others, and has a name that no other root has."""
+    found = x509.load_pem_x509_certificate(root_of().pair.certificate)
+    assert found.not_valid_after_utc - found.not_valid_before_utc == ROOT_LIFE + timedelta(hours=1)
+    basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert basic.value == x509.BasicConstraints(ca=True, path_length=1)
+    assert found.subject != x509.load_pem_x509_certificate(root_of().pair.certificate).subject
+
+
+def test_an_intermediate_is_for_its_names_alone() -> None:
+    """It is critically constrained to them, without any address, and signs certificates of servers only."""
+    root = root_of()
+    found = x509.load_pem_x509_certificate(authority.mint_intermediate(root.pair, "demo", NAMES, NOW).certificate)
+    found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
+    constraints = found.extensions.get_extension_for_class(x509.NameConstraints)
+    assert constraints.critical
+    assert [each.value for each in constraints.value.permitted_subtrees or ()] == list(NAMES)
+    assert [each.value for each in constraints.value.excluded_subtrees or ()] == [
+        IPv4Network("0.0.0.0/0"),
+        IPv6Network("::/0"),
+    ]
+    assert found.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+    uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(uses) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert found.not_valid_after_utc.timestamp() == NOW + INTERMEDIATE_LIFE.total_seconds()
+
+
+def test_no_intermediate_outlives_its_root() -> None:
+    """One that is signed at the end of its root's life ends with it."""
+    root = root_of()
+    late = authority.mint_intermediate(root.pair, "demo", NAMES, root.ends - DAY)
+    assert authority.judge(late, [root]).ends == root.ends
+
+
+def test_a_root_that_is_none_signs_nothing() -> None:
+    """What can't be read as a root is an error with a sentence."""
+    root = root_of().pair
+    for wrong in (Pair(b"x", root.key), Pair(root.certificate, b"x")):
+        with pytest.raises(ValueError, match="the root can't be used"):
+            authority.mint_intermediate(wrong, "demo", NAMES, NOW)
+
+
+# --- what is judged -------------------------------------------------------------------------------------------
+
+
+def test_what_we_make_is_judged_usable() -> None:
+    """An intermediate has its names, its times, and is renewed when a third of its life is left."""
+    root = root_of()
+    found = authority.judge(authority.mint_intermediate(root.pair, "demo", NAMES, NOW), [root_of(), root])
+    assert found.names == NAMES
+    assert (found.begins, found.ends) == (NOW - 3600, NOW + 30 * DAY)
+    assert found.renewed_at == pytest.approx(NOW + 20 * DAY, abs=3600)
+
+
+def test_anything_else_is_not() -> None:
+    """Another's key, another root, no constraints and no certificate are told apart."""
+    root = root_of()
+    good = authority.mint_intermediate(root.pair, "demo", NAMES, NOW)
+    for pair, roots, reason in (
+        (replace(good, key=root.pair.key), [root], "another certificate"),
+        (good, [root_of()], "a root that is not trusted"),
+        (good, [], "a root that is not trusted"),
+        (root.pair, [root], "no authority for certificates of servers alone"),
+        (mint_authority("demo", NOW), [root], "can't be used"),
+        (Pair(b"x", good.key), [root], "can't be used"),
+        (Pair(good.certificate, b"x"), [root], "can't be used"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            authority.judge(pair, roots)
+
+
+def test_a_new_root_signs_when_agents_know_it() -> None:
+    """The newest that was announced for long enough signs. Without such a one, the oldest does."""
+    old, new = root_of(NOW), root_of(NOW + DAY)
+    switch = NOW + DAY + ANNOUNCED.total_seconds()
+    assert authority.signing([new, old], NOW + DAY) == old
+    assert authority.signing([new, old], switch - 1) == old
+    assert authority.signing([old, new], switch) == new
+    assert authority.signing([root_of(NOW + DAY, keyless=True), old], switch) == old
+    assert authority.signing([], NOW) is None
+    assert authority.signing([old], old.ends) is None
+
+
+def test_a_former_root_is_trusted_while_it_can_be_in_use() -> None:
+    """It goes when the last intermediate has expired that it can have signed."""
+    old, new = root_of(NOW), root_of(NOW + DAY)
+    last = NOW + DAY + (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
+    assert authority.trusted([old, new], last - 1) == [new, old]
+    assert authority.trusted([old, new], last) == [new]
+    assert authority.trusted([old, new], new.ends) == []
+
+
+def test_the_signers_file_is_read_again() -> None:
+    """What is written for the signer is read as it was, and anything else as nothing."""
+    pairs = [authority.mint_intermediate(root_of().pair, "demo", NAMES, NOW)]
+    assert authority.read_intermediates(authority.intermediates_file(pairs)) == pairs
+    for content in (b"", b"[]", b'{"intermediates": [{}]}', b'{"intermediates": [{"certificate": 1, "key": 2}]}'):
+        assert authority.read_intermediates(content) == []
+
+
+# --- what a stack gets ----------------------------------------------------------------------------------------
+
+
+def test_what_is_live_is_kept_until_it_is_due(tmp_path: Path) -> None:
+    """Nothing is made anew before a third of its life is left, and no intermediate's key is on this machine."""
+    first = at(tmp_path).provide(NAMES)
+    assert first.reason == ""
+    (root,) = tmp_path.glob("inspection-*.crt")
+    assert first.trust == root.read_bytes() == (tmp_path / BUNDLE).read_bytes()
+    assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
+    assert all(first.intermediates[0].key not in each.read_bytes() for each in tmp_path.iterdir())
+    assert first.renewed_at is not None
+    assert at(tmp_path, first.renewed_at - 1).provide(NAMES, live(first)) == first
+    later = at(tmp_path, first.renewed_at).provide(NAMES, live(first))
+    assert later.intermediates != first.intermediates
+    assert later.trust == first.trust
+
+
+def test_a_run_asks_several_times(tmp_path: Path) -> None:
+    """What was made and is not live yet is given again. So it is by a store that keeps nothing."""
+    for keeps in (True, False):
+        store = at(tmp_path / str(keeps), keeps=keeps)
+        first = store.provide(NAMES)
+        assert first.intermediates
+        assert store.provide(NAMES) == first
+    assert not (tmp_path / "False").exists()
+
+
+def test_one_name_more_changes_one_intermediate(tmp_path: Path) -> None:
+    """The others remain, with their certificates."""
+    names = [f"n{number}.test" for number in range(2 * MOST_NAMES)]
+    first = at(tmp_path).provide(names)
+    later = at(tmp_path).provide([*names, "further.test"], live(first))
+    assert len(first.intermediates) > 2
+    assert len(set(first.intermediates) - set(later.intermediates)) == 1
+
+
+def test_a_machine_without_the_root_uses_what_is_live(tmp_path: Path) -> None:
+    """It makes no other root, and says why names may have no intermediate."""
+    first = at(tmp_path / "here").provide(NAMES)
+    found = at(tmp_path / "there", NOW + 25 * DAY).provide([*NAMES, "new.test"], live(first))
+    assert (found.trust, found.intermediates) == (first.trust, first.intermediates)
+    assert "has no key of a valid root" in found.reason
+    expired = at(tmp_path / "there", NOW + 30 * DAY).provide(NAMES, live(first))
+    assert expired.intermediates == ()
+
+
+def test_two_machines_never_take_turns(tmp_path: Path) -> None:
+    """Where two have made a root, the newer one counts for both."""
+    first = at(tmp_path / "here").provide(NAMES)
+    second = at(tmp_path / "there", NOW + DAY).provide(NAMES)
+    assert at(tmp_path / "there", NOW + DAY).provide(NAMES, live(first)).trust == second.trust
+    kept = at(tmp_path / "here", NOW + DAY).provide(NAMES, live(second))
+    assert (kept.trust, kept.intermediates) == (second.trust, second.intermediates)
+    assert "on another machine" in kept.reason
+
+
+def test_a_folder_that_cannot_be_used_is_a_reason(tmp_path: Path) -> None:
+    """A command goes on with what is live."""
+    first = at(tmp_path / "here").provide(NAMES)
+    (tmp_path / "file").write_text("")
+    found = at(tmp_path / "file").provide(NAMES, live(first))
+    assert (found.trust, found.intermediates) == (first.trust, first.intermediates)
+    assert "file" in found.reason
+    (key,) = (tmp_path / "here").glob("inspection-*.key")
+    key.write_bytes(b"x")
+    assert "the root can't be used" in at(tmp_path / "here").provide(NAMES).reason
+
+
+# --- rotation -------------------------------------------------------------------------------------------------
+
+
+def test_a_rotation_overlaps(tmp_path: Path) -> None:
+    """Agents get the new root first, it signs a week later, and the former one goes when nothing of it is left."""
+    first = at(tmp_path).provide(NAMES)
+    at(tmp_path, NOW + DAY).rotate()
+    announced = at(tmp_path, NOW + DAY).provide(NAMES, live(first))
+    assert announced.intermediates == first.intermediates
+    assert announced.trust.endswith(first.trust)
+    assert announced.trust.count(b"BEGIN") == 2
+    assert (tmp_path / BUNDLE).read_bytes() == announced.trust
+    renewed = at(tmp_path, NOW + 21 * DAY).provide(NAMES, live(announced))
+    (new,) = renewed.intermediates
+    newest, former = (authority.read_root(Pair(each, b"")) for each in certificates(renewed.trust))
+    assert authority.judge(new, [newest])
+    with pytest.raises(ValueError, match="not trusted"):
+        authority.judge(new, [former])
+    last = at(tmp_path, NOW + 38 * DAY).provide(NAMES, live(renewed))
+    assert last.trust == newest.pair.certificate
+    assert len(list(tmp_path.glob("inspection-*.key"))) == 1
+
+
+def certificates(bundle: bytes) -> list[bytes]:
+    """Return each certificate of a bundle."""
+    end = b"-----END CERTIFICATE-----\n"
+    return [each + end for each in bundle.split(end)[:-1]]
+
+
+def test_a_root_can_go_at_once(tmp_path: Path) -> None:
+    """A root whose key is known to others is trusted no more, and nothing under it is used."""
+    first = at(tmp_path).provide(NAMES)
+    at(tmp_path, NOW + DAY).rotate(at_once=True)
+    after = at(tmp_path, NOW + DAY).provide(NAMES, live(first))
+    assert after.trust.count(b"BEGIN") == 1
+    assert after.trust != first.trust
+    assert after.intermediates
+    assert set(after.intermediates).isdisjoint(first.intermediates)
+    assert len(list(tmp_path.glob("inspection-*.key"))) == 1
+
+
+def test_a_root_is_due_after_two_thirds_of_its_life(tmp_path: Path) -> None:
+    """That is shown, and nothing is done about it."""
+    first = at(tmp_path).provide(NAMES)
+    assert not first.root_due
+    later = at(tmp_path, NOW + 2 / 3 * ROOT_LIFE.total_seconds()).provide(NAMES, live(first))
+    assert later.root_due
+    assert later.trust == first.trust
+    assert later.root_ends == first.root_ends == NOW + ROOT_LIFE.total_seconds()
+
+
+def test_no_key_is_shown() -> None:
+    """Neither a pair's representation nor that of what holds some has a key."""
+    provided = Provided(b"", (Pair(b"certificate", b"secret"),))
+    assert "secret" not in repr(provided)
+    assert "secret" not in repr(Live(b"", provided.intermediates))
+    assert "secret" not in repr(root_of().pair)
