@@ -12,6 +12,9 @@ ROOT = (0, 0)
 READERS = (65532, 65532)
 """The owner of secrets, and the group that a sibling's program is in (`Readers` in `go/internal/users`)."""
 
+SIGNERS = (65531, 65531)
+"""The owner of the signer's keys, and the group that it alone is in (`Signers` in `go/internal/users`)."""
+
 _READ_BY_ALL = 0o004
 
 FOLDER = File(b"", 0o755, ROOT)
@@ -31,6 +34,11 @@ def executable(content: bytes) -> File:
 def secret(content: bytes) -> File:
     """Return a file that only the program may read."""
     return File(content, 0o440, READERS, secret=True)
+
+
+def signers(content: bytes) -> File:
+    """Return a file that only the signer may read."""
+    return File(content, 0o440, SIGNERS, secret=True)
 
 
 def found(content: bytes, mode: int, owner: tuple[int, int]) -> File:

@@ -1,0 +1,212 @@
+"""The real signer (`fwctl sign`) and a real Envoy that ends TLS with its certificates, on loopback."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy.messages import extension
+from devkit.programs import free_port, machine
+from devkit.stacks import installed_release
+from devkit.starting import get, wait_for
+from devkit.waiting import until
+
+
+@dataclass
+class Signer:
+    """The signer, with its files in a folder. It can be killed and started again.
+
+    If its sockets are `kept`, somebody else has them, as its keeper does, and hands them down at each start.
+    """
+
+    folder: Path
+    kept: bool
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make its authority, and the folder of its sockets."""
+        self.store = InspectionStore(self.folder / "store", "demo", keeps=True)
+        self.at = self.folder / "signer"
+        if self.kept:
+            self.at.mkdir()
+            for name in (inspection.SOCKET, "status"):
+                one = socket.socket(socket.AF_UNIX)
+                one.bind(str(self.at / name))
+                one.listen()
+                self.sockets.append(one)
+
+    def give(self, names: Iterable[str], subtrees: Iterable[str], covered: Iterable[str]) -> None:
+        """Replace its files: what is inspected, and what new intermediates are constrained to."""
+        provided = InspectionStore(self.folder / "store", "demo", keeps=True).provide(covered)
+        assert not provided.reason, provided.reason  # noqa: S101 - for tests
+        self.trust = provided.trust
+        self.intermediates = provided.intermediates
+        self.put(inspection.files(names, subtrees, provided.intermediates))
+
+    def inspect(self, names: Iterable[str], subtrees: Iterable[str]) -> None:
+        """Replace what is inspected."""
+        self.put({inspection.NAMES: inspection.files(names, subtrees, ())[inspection.NAMES]})
+
+    def put(self, files: Any) -> None:  # noqa: ANN401 - Files
+        """Replace files like a commit."""
+        for path, file in files.items():
+            target = self.folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self.folder / "fresh"
+            fresh.write_bytes(file.content)
+            fresh.replace(target)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        program = str(installed_release().binary("fwctl", machine()))
+        arguments = [
+            str(self.at),
+            *(str(self.folder / path) for path in (inspection.NAMES, inspection.INTERMEDIATES)),
+        ]
+        command, given = [program, "sign", *arguments], tuple(each.fileno() for each in self.sockets)
+        environment = {**os.environ, "GOMAXPROCS": "1"}
+        if given:
+            places = " ".join(f"{3 + number}<&{number_here}" for number, number_here in enumerate(given))
+            command = ["bash", "-c", f'exec "$0" "$@" {places}', *command]
+            environment["LISTEN_FDS"] = str(len(given))
+        self.process = subprocess.Popen(command, pass_fds=given, env=environment)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Have it hang."""
+        self.process.send_signal(signal.SIGSTOP)
+        state = Path(f"/proc/{self.process.pid}/stat")
+        until(lambda: state.read_text(encoding="ascii").rpartition(") ")[2].startswith("T"))
+
+    def go_on(self) -> None:
+        """Have it hang no more."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """End it, and close its sockets."""
+        self.kill()
+        for each in self.sockets:
+            each.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what it says of itself, once it answers."""
+        with ExitStack() as held:
+            one = held.enter_context(closing(socket.socket(socket.AF_UNIX)))
+            one.settimeout(10)
+            one.connect(str(self.at / "status"))
+            found: dict[str, Any] = json.loads(b"".join(iter(lambda: one.recv(65536), b"")))
+            return found
+
+
+class Inspecting:
+    """An Envoy that ends TLS for every name, and sends back what it gets."""
+
+    def __init__(self, folder: Path, program: Path, signer: Signer) -> None:
+        """Start it."""
+        self.folder, self.signer, self.port = folder, signer, free_port()
+        echo = extension("echo", "filters.network.echo.v3.Echo")
+        inspector = extension(
+            "envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"
+        )
+        listener = {
+            "name": "inspected",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
+            "listener_filters": [inspector],
+            "filter_chains": [{"name": "inspected", "filters": [echo], **inspection.chain()}],
+        }
+        bootstrap = {
+            "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
+            "node": {"id": "test", "cluster": "test"},
+            "dynamic_resources": {"ads_config": inspection.ads_config()},
+            "static_resources": {"listeners": [listener], "clusters": [inspection.cluster(str(signer.at))]},
+            "stats_config": inspection.stats_config(),
+        }
+        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
+        self.log = folder / "log"
+        options = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
+            )
+        wait_for(self.process, self._listens, self.log)
+
+    def _listens(self) -> bool:
+        try:
+            return b"LIVE" in get(self.folder / "admin", "/ready")
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def end(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait()
+
+    def stats(self, names: str) -> dict[str, int]:
+        """Return its statistics whose names match an expression."""
+        lines = get(self.folder / "admin", f"/stats?filter={names}").decode().splitlines()
+        return {
+            name: int(value) for name, _, value in (line.rpartition(": ") for line in lines) if value.isdigit()
+        }
+
+    def loaded(self) -> dict[str, Any]:
+        """Return the chain as it has been loaded."""
+        dump = json.loads(get(self.folder / "admin", "/config_dump?resource=static_listeners"))
+        (one,) = dump["configs"]
+        found: dict[str, Any] = one["listener"]["filter_chains"][0]
+        return found
+
+    def memory(self) -> int:
+        """Return its resident memory in bytes."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) << 10
+
+    def connect(self, name: str | None, seconds: float = 10) -> ssl.SSLSocket:
+        """Open a connection as a client does that trusts the root and nothing else.
+
+        Raises:
+            OSError: when the handshake fails, or takes longer.
+        """
+        context = trusting(self.signer.trust)
+        context.check_hostname = name is not None
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            return context.wrap_socket(plain, server_hostname=name)
+        except BaseException:
+            plain.close()
+            raise
+
+    def serves(self, name: str) -> bool:
+        """Whether a handshake succeeds, with a certificate for the name that leads to the root."""
+        try:
+            with self.connect(name) as connection:
+                return answers(connection)
+        except ssl.SSLError:
+            return False
+
+
+def answers(connection: ssl.SSLSocket) -> bool:
+    """Whether an open connection still works."""
+    connection.sendall(b"x")
+    return connection.recv(1) == b"x"
+
+
+def trusting(trust: bytes) -> ssl.SSLContext:
+    """Return a client that trusts these roots, and is as strict as it can be."""
+    context = ssl.create_default_context(cadata=trust.decode())
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context

@@ -1,0 +1,234 @@
+"""Certificates on demand: the real Envoy asks the real signer, and Python's TLS verifies what it gets."""
+
+import itertools
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+
+from clawker_fw.certificates.authority import mint_intermediate
+from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.x509 import mint_server
+from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.release import Release
+from devkit.envoy import program
+from devkit.signer import Inspecting, Signer, answers, trusting
+from devkit.waiting import until
+
+FRESH = itertools.count()
+NAMES, SUBTREES = ("one.test",), ("w.test",)
+COVERED = (*NAMES, *SUBTREES)
+
+
+def fresh() -> str:
+    """Return a name that is inspected and was never asked for."""
+    return f"n{next(FRESH)}.w.test"
+
+
+@pytest.fixture(params=[True, False], ids=["kept sockets", "new sockets"], scope="module")
+def signer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
+    """The signer, whose sockets outlive it, or not."""
+    started = Signer(tmp_path_factory.mktemp("signer"), request.param)
+    started.give(NAMES, SUBTREES, COVERED)
+    started.start()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def envoy(signer: Signer, tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Inspecting]:
+    """An Envoy that gets its certificates from it."""
+    started = Inspecting(tmp_path_factory.mktemp("envoy"), program(release), signer)
+    yield started
+    started.end()
+
+
+@pytest.fixture(autouse=True)
+def at_work(signer: Signer, envoy: Inspecting) -> None:
+    """Give the signer what it has at first, and wait until it has read that."""
+    signer.inspect(NAMES, SUBTREES)
+    until(lambda: envoy.serves(fresh()) and envoy.serves("one.test"))
+
+
+def test_what_envoy_loads_is_what_we_write(envoy: Inspecting) -> None:
+    """The chain is in canonical form, so that its digest can be compared."""
+    loaded = envoy.loaded()
+    assert {key: loaded[key] for key in inspection.chain()} == inspection.chain()
+
+
+def test_the_first_handshake_gets_a_certificate(envoy: Inspecting) -> None:
+    """It is for the name alone, for a week, and leads to the root. The next one gets the same."""
+    name = fresh()
+    first = certificate_of(envoy, name)
+    (alternative,) = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert alternative.value == name
+    assert 7 < (first.not_valid_after_utc - first.not_valid_before_utc).total_seconds() / 86400 < 7.1
+    assert certificate_of(envoy, name) == first
+    with envoy.connect(name) as connection:
+        assert answers(connection)
+
+
+def certificate_of(envoy: Inspecting, name: str) -> x509.Certificate:
+    """Return the certificate that a client gets, which it has verified."""
+    with envoy.connect(name) as connection:
+        return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+
+
+@pytest.mark.parametrize("name", ["two.test", "x.one.test", "w.test.example", "secret.test", None])
+def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Inspecting, name: str | None) -> None:
+    """The handshake ends, and does not hang. So it does if there is no name, and each time."""
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(ssl.SSLError):
+            envoy.connect(name)
+        assert time.monotonic() - began < 1
+
+
+def test_any_spelling_works_and_none_stays(envoy: Inspecting, signer: Signer) -> None:
+    """To Envoy each spelling is another secret. It has at most a thousand, and every one of them was served."""
+    letters = zip("abcdefghijk", "ABCDEFGHIJK", strict=True)
+    spellings = ["".join(each) + ".w.TEST" for each in itertools.product(*letters)]
+    for spelling in spellings[:1200]:
+        with envoy.connect(spelling):
+            pass
+    until(lambda: signer.status()["held"] == 1000)
+    until(lambda: envoy.stats("on_demand_secret.cert_active").popitem()[1] <= 1000)
+    assert envoy.serves(spellings[0])  # it was taken back
+    assert envoy.serves("ABCDEFGHIJK.W.TEST")
+
+
+def test_names_live_through_a_crash(envoy: Inspecting, signer: Signer) -> None:
+    """What was made is served on without the signer. When it is back, a new name is served within a second."""
+    known = [fresh() for _ in range(20)]
+    assert all(envoy.serves(name) for name in known)
+    signer.kill()
+    assert all(envoy.serves(name) for name in known)
+    waiting = Served(lambda: envoy.serves(fresh()))
+    time.sleep(0.1)  # as long as the keeper waits
+    signer.start()
+    began = time.monotonic()
+    assert envoy.serves(fresh())
+    assert time.monotonic() - began < 1
+    assert waiting.result()
+    assert all(envoy.serves(name) for name in known)
+    until(lambda: signer.status()["held"] >= len(known))  # all were asked for again
+
+
+class Served(threading.Thread):
+    """Something that is tried in the background."""
+
+    def __init__(self, work: Callable[[], bool]) -> None:
+        """Begin."""
+        super().__init__(daemon=True)
+        self._work, self._result = work, False
+        self.start()
+
+    def run(self) -> None:
+        """Do it."""
+        self._result = self._work()
+
+    def result(self) -> bool:
+        """Wait for it."""
+        self.join()
+        return self._result
+
+
+def test_a_signer_that_hangs_makes_nobody_wait_for_ever(envoy: Inspecting, signer: Signer) -> None:
+    """A new name is given up after four seconds, known ones are served meanwhile, and it is served afterwards."""
+    known, unknown = fresh(), fresh()
+    assert envoy.serves(known)
+    signer.stop()
+    try:
+        began = time.monotonic()
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            envoy.connect(unknown)
+        assert 3 < time.monotonic() - began < 6
+        assert envoy.serves(known)
+    finally:
+        signer.go_on()
+    assert envoy.serves(unknown)
+
+
+def test_a_removed_name_is_taken_back(envoy: Inspecting, signer: Signer) -> None:
+    """New connections to it are refused, open ones live on, and it can come back."""
+    with envoy.connect("one.test") as connection:
+        signer.inspect((), SUBTREES)
+        until(lambda: not envoy.serves("one.test"), 2)
+        assert envoy.serves(fresh())
+        assert answers(connection)
+    signer.inspect(NAMES, SUBTREES)
+    until(lambda: envoy.serves("one.test"), 2)
+
+
+def test_new_intermediates_sign_everything_anew(envoy: Inspecting, signer: Signer) -> None:
+    """Each name has another certificate soon, without a connection that fails."""
+    names = [fresh() for _ in range(5)]
+    before = {name: certificate_of(envoy, name) for name in names}
+    signer.give(NAMES, SUBTREES, COVERED)
+
+    def are_other() -> bool:
+        after = {name: certificate_of(envoy, name) for name in names}
+        return all(after[name].issuer != before[name].issuer for name in names)
+
+    until(are_other, 2)
+
+
+def test_no_name_is_signed_outside_the_constraints(envoy: Inspecting, signer: Signer) -> None:
+    """Neither by the signer, whatever the list of names says, nor by whoever has the key: clients refuse it."""
+    signer.inspect(NAMES, (*SUBTREES, "bank.test"))
+    until(lambda: not envoy.serves("www.bank.test") and "no intermediate" in signer.status()["failure"])
+    for host, accepted in (("a.w.test", True), ("one.test", True), ("www.bank.test", False), ("127.0.0.1", False)):
+        made = mint_server(signer.intermediates[0], host, time.time())
+        chain = Pair(made.certificate + signer.intermediates[0].certificate, made.key)
+        assert is_accepted(chain, host, signer) == accepted, host
+
+
+def test_the_constraints_do_not_depend_on_the_root(signer: Signer) -> None:
+    """What is refused from one intermediate is accepted from another that may sign for it."""
+    (root,) = (signer.folder / "store").glob("inspection-*.crt")
+    pair = Pair(root.read_bytes(), root.with_suffix(".key").read_bytes())
+    other = mint_intermediate(pair, "demo", ["bank.test"], time.time())
+    made = mint_server(other, "www.bank.test", time.time())
+    assert is_accepted(Pair(made.certificate + other.certificate, made.key), "www.bank.test", signer)
+
+
+def is_accepted(pair: Pair, host: str, signer: Signer) -> bool:
+    """Whether a client that trusts the root accepts a certificate for a host."""
+    files = {"chain": pair.certificate, "key": pair.key}
+    for name, content in files.items():
+        (signer.folder / name).write_bytes(content)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(signer.folder / "chain", signer.folder / "key")
+    here, there = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        trusting(signer.trust).wrap_bio(here, there, server_hostname=host),
+        server.wrap_bio(there, here, server_side=True),
+    ]
+    for end in ends * 3:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLError:
+            return False
+    return True
+
+
+def test_a_certificate_that_envoy_rejects_is_no_end(envoy: Inspecting, signer: Signer) -> None:
+    """The handshake ends at once, and the name is served when the signer has better ones."""
+    good = signer.intermediates
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    bad = [replace(each, certificate=each.certificate + broken) for each in good]
+    name, before = fresh(), signer.status()["intermediates"]["digest"]
+    signer.put(inspection.files(NAMES, SUBTREES, bad))
+    until(lambda: signer.status()["intermediates"]["digest"] != before)
+    began = time.monotonic()
+    assert not envoy.serves(name)
+    assert time.monotonic() - began < 1
+    assert signer.status()["rejected"]
+    signer.put(inspection.files(NAMES, SUBTREES, good))
+    until(lambda: envoy.serves(name), 2)
