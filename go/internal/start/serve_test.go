@@ -45,7 +45,8 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if scene == KeepVerb {
-		_, sibling := sceneOf("")
+		scene, _ := os.ReadFile(keptScene)
+		_, sibling := sceneOf(string(scene))
 		fmt.Fprintln(os.Stderr, Keep(sceneRoot, sibling))
 		os.Exit(1)
 	}
@@ -53,8 +54,14 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// sceneRoot is the volume of a sibling in a scene.
-const sceneRoot = "/tmp/volume"
+// sceneRoot is the volume of a sibling in a scene, and signerFolder is where its signer has its sockets.
+const (
+	sceneRoot    = "/tmp/volume"
+	signerFolder = "/tmp/signer"
+)
+
+// keptScene says to the keeper which scene it is in, unless that makes no difference to it.
+const keptScene = "/tmp/kept-scene"
 
 // sceneOf returns who owns the volume in a scene, and the sibling.
 func sceneOf(scene string) (owner int, sibling boot.Sibling) {
@@ -70,6 +77,8 @@ func sceneOf(scene string) (owner int, sibling boot.Sibling) {
 		sibling.Limits = &boot.Limits{Subnet: nettest.AgentNet}
 	case "claiming in vain":
 		sibling.Service.Subnet = nettest.Prefixes("10.215.0.0/24")[0]
+	case "with a signer":
+		sibling.Signer = &boot.SignerSettings{Folder: signerFolder}
 	}
 	return 0, sibling
 }
@@ -106,6 +115,10 @@ func play(scene string) error {
 		if err := volume.WriteFile("/tmp/ends", nil); err != nil {
 			return err
 		}
+	case "with a signer":
+		if err := volume.WriteFile(keptScene, []byte(scene)); err != nil {
+			return err
+		}
 	}
 	if sibling.Service != nil {
 		if err := volume.WriteFile(arp.ClaimRecord(root), nil); err != nil {
@@ -132,6 +145,8 @@ func play(scene string) error {
 const look = `
 until [ -e /tmp/recorder ]; do sleep 0.01; done
 cat /tmp/recorder
+until [ ! -e ` + signerFolder + ` ] || [ -e /tmp/signing ]; do sleep 0.01; done
+[ ! -e /tmp/signing ] || { cat /tmp/signing; stat -c 'SignerFolder: %A %u:%g' ` + signerFolder + `; }
 cat /proc/$(pgrep -o -u 0)/status | sed 's/^/Keeper/'
 cat /proc/$$/status /proc/$$/net/fib_trie
 stat -c 'Tmp: %a' /tmp
@@ -149,6 +164,11 @@ const keeperUnderTest = sceneRoot + "/bin/keeper-under-test"
 // playHelper is the keeper, or it says who the recorder is, and what it has, in lines that begin with its name.
 const playHelper = `#!/bin/sh
 if [ "$1" = keep ]; then ` + sceneVariable + `=keep exec ` + keeperUnderTest + `; fi
+if [ "$1" = sign ]; then
+	{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Status: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5)"; } | sed 's/^/Signer/' >/tmp/signing.new
+	mv /tmp/signing.new /tmp/signing
+	exec sleep 60
+fi
 if [ -e /tmp/ends ] && mkdir /tmp/once; then exit 3; fi
 { sed -u '/^END$/q' <&4; touch /tmp/copied; } &
 { cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
@@ -289,6 +309,24 @@ func TestServeStartsTheRecorder(t *testing.T) {
 		if told := status["Restarts"]; !strings.Contains(told, restarts) || restarts == "" && told != "" {
 			t.Errorf("%s: told is %q", scene, told)
 		}
+	}
+}
+
+// The signer is a process of a user of its own, and the only one of its group. It has no privilege and nothing but its two
+// sockets, in a folder that only the program's group can enter.
+func TestServeStartsTheSigner(t *testing.T) {
+	status, _ := served(t, "with a signer")
+	expectUnprivileged(t, status, "Signer", "65531")
+	for name, wanted := range map[string]string{
+		"SignerVerb": "sign /tmp/signer /tmp/volume/hot/inspected/names.json /tmp/volume/hot/signing/intermediates.json",
+		"SignerMore": "", "SignerFolder": "drwx--x--- 0:65532",
+	} {
+		if found := status[name]; found != wanted {
+			t.Errorf("%s is %q, expected %q", name, found, wanted)
+		}
+	}
+	if ads, tells := status["SignerSocket"], status["SignerStatus"]; !strings.HasPrefix(ads, "socket:") || !strings.HasPrefix(tells, "socket:") || ads == tells {
+		t.Errorf("it has %q and %q", ads, tells)
 	}
 }
 
