@@ -7,7 +7,6 @@ chain (Java: 32 KB, which is about a thousand names).
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -246,20 +245,3 @@ def _has_signed(root: Root, found: "x509.Certificate") -> bool:
     except unusable_errors():
         return False
     return True
-
-
-def intermediates_file(pairs: Iterable[Pair]) -> bytes:
-    """Return the file from which the signer reads intermediates (`parseAuthority` in `go/internal/signing`)."""
-    found = [{"certificate": each.certificate.decode(), "key": each.key.decode()} for each in pairs]
-    return json.dumps({"intermediates": found}, separators=(",", ":"), sort_keys=True).encode()
-
-
-def read_intermediates(content: bytes) -> list[Pair]:
-    """Read such a file, or return nothing if it is none."""
-    try:
-        return [
-            Pair(each["certificate"].encode(), each["key"].encode())
-            for each in json.loads(content)["intermediates"]
-        ]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return []

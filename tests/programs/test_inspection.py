@@ -22,6 +22,8 @@ from devkit.waiting import until
 FRESH = itertools.count()
 NAMES, SUBTREES = ("one.test",), ("w.test",)
 COVERED = (*NAMES, *SUBTREES)
+AT_ONCE = 3
+"""Seconds: a handshake that waits for an answer takes four. Alone, it takes some milliseconds."""
 
 
 def fresh() -> str:
@@ -85,7 +87,7 @@ def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Inspecting, name
         began = time.monotonic()
         with pytest.raises(ssl.SSLError):
             envoy.connect(name)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < AT_ONCE
 
 
 def test_any_spelling_works_and_none_stays(envoy: Inspecting, signer: Signer) -> None:
@@ -101,6 +103,7 @@ def test_any_spelling_works_and_none_stays(envoy: Inspecting, signer: Signer) ->
     assert envoy.serves("ABCDEFGHIJK.W.TEST")
 
 
+@pytest.mark.alone
 def test_names_live_through_a_crash(envoy: Inspecting, signer: Signer) -> None:
     """What was made is served on without the signer. When it is back, a new name is served within a second."""
     known = [fresh() for _ in range(20)]
@@ -228,7 +231,7 @@ def test_a_certificate_that_envoy_rejects_is_no_end(envoy: Inspecting, signer: S
     until(lambda: signer.status()["intermediates"]["digest"] != before)
     began = time.monotonic()
     assert not envoy.serves(name)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE
     assert signer.status()["rejected"]
     signer.put(inspection.files(NAMES, SUBTREES, good))
     until(lambda: envoy.serves(name), 2)

@@ -7,7 +7,6 @@ one stream for all names (ADS): with a stream for each, 1,000 names would be too
 import json
 from collections.abc import Iterable
 
-from clawker_fw.certificates.authority import intermediates_file
 from clawker_fw.certificates.credentials import Pair
 from clawker_fw.model import Files
 from clawker_fw.stack.envoy import bounds
@@ -37,11 +36,26 @@ def boot_settings() -> Json:
 
 def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable[Pair]) -> Files:
     """Return the signer's files. A subtree is named without a dot before it, and includes its own name."""
-    said = {"names": sorted(names), "subtrees": sorted(subtrees)}
+    pairs = [{"certificate": each.certificate.decode(), "key": each.key.decode()} for each in intermediates]
     return {
-        INTERMEDIATES: signers(intermediates_file(intermediates)),
-        NAMES: public(json.dumps(said, separators=(",", ":")).encode()),
+        INTERMEDIATES: signers(_encode({"intermediates": pairs})),
+        NAMES: public(_encode({"names": sorted(names), "subtrees": sorted(subtrees)})),
     }
+
+
+def read_intermediates(content: bytes) -> list[Pair]:
+    """Return what is in a signer's file of intermediates, or nothing if it is none."""
+    try:
+        return [
+            Pair(each["certificate"].encode(), each["key"].encode())
+            for each in json.loads(content)["intermediates"]
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
 def chain() -> Json:
