@@ -38,8 +38,11 @@ ROOT_LIFE, INTERMEDIATE_LIFE = AUTHORITY_LIFE, timedelta(days=30)
 ANNOUNCED = timedelta(days=7)
 """For how long agents have been given a new root before anything is signed under it."""
 
-MOST_NAMES = 300
-"""The most names of an intermediate."""
+MOST_NAMES, MOST_OCTETS = 300, 24 << 10
+"""The most names of an intermediate, and the most octets that they take in it."""
+
+_AROUND_A_NAME = 6
+"""Octets around a name in a certificate: a sequence, and a context-specific tag with a length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Intermediate:
 
 
 def shares(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Divide names among intermediates, each of which has at most `MOST_NAMES`.
+    """Divide names among intermediates, each of which has room for so many.
 
     A name below another one is left out, because the other's intermediate can sign for it. A share consists of the
     names whose hashes begin alike, so one name more changes one share, or divides it.
@@ -95,7 +98,8 @@ def _above(name: str) -> Iterator[str]:
 
 
 def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[bytes, str]]]:
-    if len(hashed) > MOST_NAMES:
+    octets = sum(_AROUND_A_NAME + len(name) for _, name in hashed)
+    if len(hashed) > MOST_NAMES or octets > MOST_OCTETS:
         for value in (0, 1):
             half = [each for each in hashed if each[0][bit // 8] >> (7 - bit % 8) & 1 == value]
             yield from _divided(half, bit + 1)

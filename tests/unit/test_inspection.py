@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +56,15 @@ def test_one_name_more_changes_one_share(numbers: set[int], further: int) -> Non
     assert {name for share in new for name in share} - {name for share in gone for name in share} == (
         {f"n{further}.test"} - names
     )
+
+
+def test_a_chain_fits_into_a_handshake() -> None:
+    """Java takes 32,768 octets of certificates: an intermediate has room for fewer names that are long."""
+    names = [f"{number:063}.{number:063}.{number:063}.a.test" for number in range(300)]
+    for share in authority.shares(names):
+        pair = authority.mint_intermediate(root_of().pair, "demo", share, NOW)
+        found = x509.load_pem_x509_certificate(pair.certificate)
+        assert len(found.public_bytes(Encoding.DER)) < authority.MOST_OCTETS + 1024
 
 
 def test_names_below_others_need_no_room() -> None:
