@@ -1,8 +1,8 @@
 """The file NOTICE: third-party software in the wheel, and its licences.
 
 `python -m devkit.notice` writes it, and `python -m devkit.notice --check` checks that it is current. The Go
-toolchain lists what is compiled into the two programs. The only module known by name is CoreDNS, for its plugins.
-Software without a licence, or with an unknown one, is an error.
+toolchain lists what is compiled into the two programs. Software without a licence, or with an unknown one, is an
+error.
 """
 
 import argparse
@@ -30,7 +30,6 @@ software below, each under its own licence; the texts follow. The source code of
 path by which it is named here, at the version given.
 """
 
-_PLUGINS = "github.com/coredns/coredns/plugin/"
 
 _LICENCE_NAME = re.compile(r"(licen[cs]e|copying)([^a-z].*)?", re.IGNORECASE)
 _FURTHER_NAME = re.compile(r"(notice|patents|copyright)(\.md|\.txt)?", re.IGNORECASE)
@@ -89,7 +88,6 @@ class Component:
     version: str
     programs: tuple[str, ...]
     texts: tuple[Text, ...]
-    plugins: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -165,15 +163,11 @@ def components() -> tuple[Component, ...]:
     sources: dict[tuple[str, str], set[Path]] = {}
     programs: dict[tuple[str, str], set[str]] = {}
     folders: dict[tuple[str, str], Path] = {}
-    plugins: set[str] = set()
     for program in PROGRAMS:
         for architecture in ARCHITECTURES:
             for package in _packages(program, architecture):
                 module = package.get("Module")
-                if module is None:  # the standard library's
-                    continue
-                if module.get("Main"):
-                    plugins |= {each for each in package["Imports"] if _is_plugin(each)}
+                if module is None or module.get("Main"):  # the standard library's, or our own
                     continue
                 key = (module["Path"], module["Version"])
                 folders[key] = Path(module["Dir"])
@@ -185,18 +179,10 @@ def components() -> tuple[Component, ...]:
             version=version,
             programs=tuple(sorted(programs[name, version])),
             texts=read_texts(f"{name} {version}", folders[name, version], sources[name, version]),
-            plugins=tuple(
-                sorted(each.removeprefix(_PLUGINS) for each in plugins if each.startswith(f"{name}/")),
-            ),
         )
         for name, version in sorted(sources)
     ]
     return (_standard_library(), *modules)
-
-
-def _is_plugin(package: str) -> bool:
-    """Whether a package is one of CoreDNS's plugins, and not what these share."""
-    return package.startswith(_PLUGINS) and not package.startswith(f"{_PLUGINS}pkg/")
 
 
 def _source_files(package: Mapping[str, Any]) -> Iterator[Path]:
@@ -207,7 +193,7 @@ def _source_files(package: Mapping[str, Any]) -> Iterator[Path]:
 
 def _packages(program: str, architecture: str) -> list[dict[str, Any]]:
     """Return the packages that are compiled into a program, in the form of `go help list`."""
-    fields = "-json=Dir,GoFiles,HFiles,Imports,Module,SFiles"
+    fields = "-json=Dir,GoFiles,HFiles,Module,SFiles"
     output = _go("list", "-mod=readonly", "-deps", fields, ".", program=program, architecture=architecture)
     packages, decoder, position = [], json.JSONDecoder(), 0
     while position < len(output):
@@ -267,8 +253,6 @@ def render(carried: Sequence[Component]) -> str:
             component.title,
             f"  licence {component.licence}, in {_enumerate(component.programs)}, {its_texts}",
         ]
-        if component.plugins:
-            lines.append(f"  with the plugins {_enumerate(component.plugins)}")
         parts.append("\n".join(lines) + "\n")
     for identity, text in texts.items():
         heading = f"--- text {numbers[identity]}: {text.kind} ".ljust(100, "-")

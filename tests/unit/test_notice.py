@@ -59,15 +59,6 @@ def test_every_component_has_a_licence_and_its_texts(carried: tuple[Component, .
             assert text.identity in written, component.title
 
 
-def test_coredns_is_named_with_its_plugins(carried: tuple[Component, ...]) -> None:
-    """The listed plugins of CoreDNS are those that the program imports."""
-    source = (notice.REPOSITORY / "go" / "cmd" / "coredns" / "main.go").read_text("utf-8")
-    imported = re.findall(r'_ "github\.com/coredns/coredns/plugin/([^"]+)"', source)
-    coredns = next(each for each in carried if each.name == "github.com/coredns/coredns")
-    assert imported
-    assert coredns.plugins == tuple(sorted(imported))
-
-
 def test_the_notice_names_no_place_on_a_machine() -> None:
     """NOTICE contains no path of the machine that wrote it."""
     written = notice.NOTICE.read_text("utf-8")
