@@ -18,9 +18,12 @@ class Conflict:
 
 
 def about_the_same(first: Rule, second: Rule) -> Conflict:
-    """Return the conflict of two rules for the same that lead elsewhere, or disagree about private addresses."""
+    """Return the conflict of two rules for the same that disagree about what they lead to or allow there."""
     different = "they lead to different hosts"
-    if first.host == second.host:
+    if first.paths != second.paths:
+        only = None in {first.paths, second.paths}
+        different = "only one of them looks into TLS" if only else "they differ in their paths"
+    elif first.host == second.host:
         different = "only one of them sets `allow_private`"
     what = f"{second.destination} ({second.protocol} {second.written_port})"
     return Conflict(

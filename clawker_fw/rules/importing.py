@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clawker_fw.rules.schema import LATER_FIELDS, Rule, RuleAction, RuleEntry, mistake
+from clawker_fw.rules.later import INSPECTION_FIELDS
+from clawker_fw.rules.schema import Rule, RuleAction, RuleEntry, mistake
 
 _KEY = "rules"
 _FIELDS = ("dst", "proto", "port", "action")
@@ -63,7 +64,7 @@ def _imported(place: str, entry: object) -> Imported:
 def _reasons(entry: Mapping[str, Any]) -> Iterator[str]:
     """Yield why an entry can't be taken over. A field that is empty or false restricts nothing."""
     for name, value in entry.items():
-        if name in LATER_FIELDS:
+        if name in INSPECTION_FIELDS:
             if value:
                 yield f"`{name}` is not supported yet"
         elif name not in _FIELDS:

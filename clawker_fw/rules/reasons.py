@@ -25,6 +25,9 @@ class Reason(StrEnum):
     DENIED = "denied"
     """A rule denies this host, or this port or protocol of it."""
 
+    PATH = "path"
+    """A rule allows this host, but not this path of it with this method."""
+
     EXPIRED = "expired"
     """The rule that allowed this name has ended."""
 
@@ -57,6 +60,7 @@ _SENTENCES = {
     Reason.NO_RULE: "no rule allows this host",
     Reason.WRONG_PORT: "rules allow this host only on another port or over another protocol",
     Reason.DENIED: "a rule denies this host",
+    Reason.PATH: "a rule allows this host, but not this path with this method",
     Reason.EXPIRED: "the rule for this host has ended",
     Reason.NO_SERVER_NAME: "there is no server name",
     Reason.BAD_NAME: "this is not a host name",

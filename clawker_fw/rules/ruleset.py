@@ -45,7 +45,7 @@ class RuleSet:
         """Collapse duplicates. Of rules that differ in their end only, the one that ends last counts.
 
         Raises:
-            ConflictsError: when rules differ in `allow_private` only, or claim the same port of a name.
+            ConflictsError: when rules differ in `allow_private` or paths only, or claim the same port of a name.
             TooManyError: when there are more rules or ports than a stack supports.
         """
         seen: dict[object, Rule] = {}
@@ -56,7 +56,7 @@ class RuleSet:
             other = seen.setdefault(key, rule)
             if other is rule:
                 continue
-            if (other.allow_private, other.host) != (rule.allow_private, rule.host):
+            if _what(other) != _what(rule):
                 found.append(about_the_same(other, rule))
             elif ends(rule) > ends(other):
                 seen[key] = rule
@@ -139,6 +139,11 @@ class RuleSet:
 def ends(rule: Rule) -> float:
     """Return when a rule ends, in seconds since 1970; infinity if it never does."""
     return float("inf") if rule.until is None else rule.until
+
+
+def _what(rule: Rule) -> tuple[object, ...]:
+    """Return what two rules for the same must not differ in."""
+    return rule.allow_private, rule.host, rule.paths
 
 
 def _order(rule: Rule) -> tuple[object, ...]:

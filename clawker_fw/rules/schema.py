@@ -23,8 +23,10 @@ from pydantic import (
     model_validator,
 )
 
-from clawker_fw.rules import blocks
+from clawker_fw.rules import blocks, later
 from clawker_fw.rules.destination import Destination, objection, parse_destination
+from clawker_fw.rules.path_words import PathAction, PathEntry, paths_of
+from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.until import parse_until, rfc3339
 
@@ -73,9 +75,6 @@ MOST_PORTS_OF_A_RULE = 1_000
 MOST_PORTS_OF_A_UDP_RULE = 100
 """Fewer, because for Envoy each of them is a listener and a cluster."""
 
-LATER_FIELDS = ("path_rules", "path_default", "insecure_skip_tls_verify")
-"""What the language has room for, and what is not supported yet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -84,7 +83,8 @@ class Rule:
     A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
     without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
     seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up, or
-    a network of such addresses, which have names below it.
+    a network of such addresses, which have names below it. `paths` is what is allowed of the host, if its TLS is
+    looked into.
     `note` and `place`, where the rule was written, decide nothing, so equal
     rules may differ in them.
     """
@@ -97,6 +97,7 @@ class Rule:
     until: int | None = None
     last_port: int | None = None
     host: str = ""
+    paths: Paths | None = None
     note: str = field(default="", compare=False)
     place: str = field(default="", compare=False)
 
@@ -191,6 +192,7 @@ class Rule:
         words += [self.protocol or "any", str(self.destination) + ports]
         words += [f"at {self.host}"] if self.host else []
         words += ["private"] if self.allow_private else []
+        words += [str(self.paths)] if self.paths else []
         words += [] if self.until is None else ["until", rfc3339(self.until)]
         return " ".join(words)
 
@@ -229,10 +231,16 @@ def _ports(value: object) -> object:
     )
 
 
+def _without_later_fields(schema: dict[str, Any]) -> None:
+    """Take out of a schema what is an error."""
+    for name in later.LATER_FIELDS:
+        schema["properties"].pop(name, None)
+
+
 class RuleEntry(BaseModel):
     """An entry of `rules`, as a user writes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_without_later_fields)
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
         description="A host name, exactly; with a leading dot, that name and everything below it. "
@@ -272,17 +280,43 @@ class RuleEntry(BaseModel):
         description="Accept a `dst` that is `localhost`, a public suffix, or everything below one.",
     )
     note: StrictStr = Field(default="", max_length=200, description="What it is for, for people.")
+    inspect: StrictBool | None = Field(
+        default=None,
+        description="Whether TLS is looked into, which `path_rules` and `git` need. Default: if there are any.",
+    )
+    path_rules: tuple[PathEntry, ...] = Field(
+        default=(),
+        description="What is allowed or denied by path and method. The longest path decides, then the first "
+        "expression that matches.",
+    )
+    path_default: PathAction | None = Field(
+        default=None,
+        description="What happens to all other paths. Default: `deny` if any path or repository is allowed.",
+    )
+    git: Mapping[StrictStr, Access] = Field(
+        default={},
+        description="Git repositories of the host, as `{acme/widgets: read}`; `write` includes reading.",
+    )
+    lfs: StrictBool = Field(
+        default=False,
+        description="Whether large files of these repositories (Git LFS) may be transferred, in both directions.",
+    )
+    insecure_skip_tls_verify: StrictBool = Field(
+        default=False, description="Whether the host need not prove its name. Anybody on the way can read along."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _is_supported(cls, value: Any) -> Any:  # noqa: ANN401 - what a user has written, before it is checked
-        if isinstance(value, dict) and not value.keys().isdisjoint(LATER_FIELDS):
-            later = next(name for name in LATER_FIELDS if name in value)
-            raise ValueError(f"`{later}` is not supported yet")
+        if isinstance(value, dict) and not value.keys().isdisjoint(later.LATER_FIELDS):
+            found = next(name for name in later.LATER_FIELDS if name in value)
+            raise ValueError(f"`{found}` is not supported yet")
         return value
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
+        if self._inspects:
+            self._require_inspectable()
         if self.action is RuleAction.DENY:
             if self.allow_private or self.as_ or self._addresses:
                 raise ValueError(
@@ -295,6 +329,41 @@ class RuleEntry(BaseModel):
         if not self.force and (reason := objection(self.destination)):
             raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
         return self
+
+    @property
+    def _inspects(self) -> bool:
+        """Whether anything is said for which TLS has to be looked into."""
+        return not self.model_fields_set.isdisjoint(later.INSPECTION_FIELDS)
+
+    def _require_inspectable(self) -> None:
+        """Require of a rule with a word about what is in TLS that it is for TLS, and for names."""
+        word = next(name for name in later.INSPECTION_FIELDS if name in self.model_fields_set)
+        if self.action is RuleAction.DENY:
+            raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
+        if self.proto not in {None, Protocol.HTTPS}:
+            raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
+        if self.as_ or self._addresses:
+            raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
+        if self.inspect is False and (
+            other := next((each for each in self._paths_named if each != "inspect"), "")
+        ):
+            raise ValueError(
+                f"`inspect: false` and `{other}` contradict each other: paths are in what is encrypted"
+            )
+        if self.inspect is None and not (self.path_rules or self.git):
+            raise ValueError(f"`{word}` needs `inspect: true`, `path_rules` or `git`")
+        self._paths()
+
+    @property
+    def _paths_named(self) -> list[str]:
+        return [name for name in later.INSPECTION_FIELDS if getattr(self, name)]
+
+    def _paths(self) -> Paths | None:
+        """Return what is allowed of the host, if its TLS is looked into."""
+        if not (self.inspect or self.path_rules or self.git):
+            return None
+        verify = not self.insecure_skip_tls_verify
+        return paths_of(self.path_rules, self.path_default, self.git, lfs=self.lfs, verify=verify)
 
     def _require_forwardable(self, protocol: Protocol) -> None:
         """Require of a rule that allows what its protocol needs."""
@@ -371,12 +440,15 @@ class RuleEntry(BaseModel):
             until=int(self.until.timestamp()) if self.until else None,
             last_port=last_port,
             host=self.dst if self.as_ else "",
+            paths=self._paths(),
             note=self.note,
             place=place,
         )
 
 
-FIELDS = {field.alias or name: field for name, field in RuleEntry.model_fields.items()}
+FIELDS = {
+    field.alias or name: field for name, field in RuleEntry.model_fields.items() if name not in later.LATER_FIELDS
+}
 """The fields of an entry, by the names with which they are written."""
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.paths import Paths
 from clawker_fw.rules.ruleset import MOST_UDP_PORTS, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
 from devkit.stacks import rule_set
@@ -172,6 +173,7 @@ def test_the_digest_tells_rules_apart() -> None:
         "until": 1_800_000_000,
         "last_port": 8450,
         "host": "192.0.2.1",
+        "paths": Paths(),
     }
     assert set(other) == {each.name for each in fields(rule) if each.compare}
     changed = {RuleSet((replace(rule, **{name: value}), rules.rules[1])).digest for name, value in other.items()}

@@ -1,0 +1,217 @@
+"""How users write what is allowed of a host by path, method and git repository, and what of that is a mistake."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+
+from clawker_fw.rules import paths
+from clawker_fw.rules.paths import Access, PathRule, Paths, Repository
+
+MOST_PATHS = 1_000
+MOST_REPOSITORIES = 100
+LONGEST_PATH = 2_000
+LONGEST_METHOD = 32
+"""What is written of a method in a record."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A method (RFC 9110, section 5.6.2)."""
+
+_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_DOTS = re.compile(r"%2[eE]")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
+_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
+_RANGE = 2 * LONGEST_PATH
+
+
+class PathAction(StrEnum):
+    """What happens to a request."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+def parse_path(text: str) -> str:
+    """Return a path as it is matched, or an expression with `~` before it.
+
+    Raises:
+        ValueError: when it could match nothing, or something else than it seems to.
+    """
+    if text.startswith("~"):
+        return f"~{_expression(text[1:])}"
+    for mistake, hint in _mistakes(text):
+        if mistake:
+            raise ValueError(f"`path: {text}` {hint}")
+    normal = paths.seen(text.encode().decode("latin-1").translate(_OCTETS))
+    if normal is None or paths.ALWAYS_BAD_PATTERN.search(normal):
+        raise ValueError(f"`path: {text}` can never match: such a path is refused in every request")
+    return normal
+
+
+_OCTETS = {each: f"%{each:02X}" for each in range(0x80, 0x100)}
+"""How the octets of UTF-8 are sent."""
+
+
+def _mistakes(text: str) -> Iterable[tuple[object, str]]:
+    """Yield whether each usual mistake is made, with what to write instead."""
+    above = text.rstrip("/") or "/"
+    return (
+        (not text.startswith("/"), "has to begin with `/`, or with `~` if it is an expression"),
+        (len(text) > LONGEST_PATH, f"has {len(text):,} characters; {LONGEST_PATH:,} is the most"),
+        ("?" in text, "has a query, which decides nothing; write the path before the `?`"),
+        ("#" in text, "has a fragment, which is never sent; write the path before the `#`"),
+        ("\\" in text, "has a backslash; write `/`"),
+        (
+            "*" in text,
+            "has a `*`; a path is for everything below it, and `~` begins an expression, as `~/a/[^/]+/b`",
+        ),
+        (_DOTS.search(text), "has an escaped dot; write `.`"),
+        ("//" in text, "has an empty segment; Envoy makes one `/` of several"),
+        ({".", ".."} & {*text.split("/")}, "has `.` or `..` in it; write the path that it leads to"),
+        (
+            text != "/" and text.endswith("/"),
+            f"ends in `/`; write `{above}`, which is for everything below it, too",
+        ),
+        (_ESCAPE.search(text), "has a `%` without two hexadecimal digits; write `%25`"),
+        (not text.isprintable() or " " in text, "has a space or a control character; write a space as `%20`"),
+    )
+
+
+def _expression(text: str) -> str:
+    """Return an expression.
+
+    Raises:
+        ValueError: when Envoy would not take it, or it is for something else than paths.
+    """
+    shown = f"`path: ~{text}`"
+    if len(text) > LONGEST_PATH:
+        raise ValueError(f"an expression has {len(text):,} characters; {LONGEST_PATH:,} is the most")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(
+            f"{shown} has a space, or what is not ASCII; paths have these escaped, as `%20` and `%C3%A9`"
+        )
+    try:
+        found = paths.compiled(text)
+    except ValueError as error:
+        raise ValueError(f"{shown} is not an expression of RE2: {error}") from error
+    if found.programsize > paths.LARGEST_PROGRAM:
+        raise ValueError(f"{shown} is too large for Envoy; write several, or fewer repetitions")
+    if not all(end.startswith(b"/") for end in found.possiblematchrange(_RANGE)):
+        raise ValueError(f"{shown} has to begin with `/` in each of its alternatives, as `~/(?:a|b)/c`")
+    return text
+
+
+def parse_method(text: str) -> str:
+    """Return a method.
+
+    Raises:
+        ValueError: when no request can have it, or it is always refused.
+    """
+    if text.upper() == paths.TRACE:
+        raise ValueError("`methods` has TRACE, which is always refused: it gives back all headers of a request")
+    if text.upper() == paths.CONNECT:
+        raise ValueError("`methods` has CONNECT, which has no path and is always refused")
+    if not _TOKEN.fullmatch(text) or len(text) > LONGEST_METHOD:
+        raise ValueError(f"`methods`: {text!r} is not a method; write it as `GET`, each by itself")
+    if text != text.upper():
+        raise ValueError(f"`methods`: write `{text.upper()}`; methods are different in another case")
+    return text
+
+
+class PathEntry(BaseModel):
+    """An entry of `path_rules`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[StrictStr, AfterValidator(parse_path)] = Field(
+        description="A path with everything below it, or `~` and an expression (RE2) for whole paths."
+    )
+    methods: tuple[Annotated[StrictStr, AfterValidator(parse_method)], ...] = Field(
+        default=(), description="The methods that it is for. Default: all."
+    )
+    action: PathAction = Field(default=PathAction.ALLOW, description="`allow` or `deny`.")
+
+    @property
+    def rule(self) -> PathRule:
+        """The rule for the path."""
+        expression = self.path.startswith("~")
+        return PathRule(
+            self.path.removeprefix("~"),
+            tuple(sorted({*self.methods})),
+            self.action is PathAction.DENY,
+            expression,
+        )
+
+
+def _repository(name: str, access: Access) -> Repository:
+    parts = name.split("/")
+    if name.endswith(".git"):
+        raise ValueError(f"`git`: write `{name.removesuffix('.git')}`, which is for both spellings")
+    if not all(_SEGMENT.fullmatch(part) and part.strip(".") and not part.endswith(".") for part in parts):
+        raise ValueError(
+            f"`git`: {name!r} is not a repository; write it as in its URL after the host: `acme/widgets`"
+        )
+    return Repository(name, access)
+
+
+def paths_of(
+    entries: Sequence[PathEntry],
+    default: PathAction | None,
+    git: Mapping[str, Access],
+    *,
+    lfs: bool,
+    verify: bool,
+) -> Paths:
+    """Return what is allowed of a host.
+
+    Raises:
+        ValueError: when some of it could never decide anything, or it is more than is supported.
+    """
+    if len(entries) > MOST_PATHS:
+        raise ValueError(f"there are {len(entries):,} `path_rules`; {MOST_PATHS:,} are the most of a rule")
+    if len(git) > MOST_REPOSITORIES:
+        raise ValueError(f"`git` has {len(git):,} repositories; {MOST_REPOSITORIES} are the most of a rule")
+    if lfs and not git:
+        raise ValueError("`lfs` is about the repositories in `git`, and there are none")
+    rules = paths.ordered([entry.rule for entry in entries])
+    repositories = tuple(_repository(name, git[name]) for name in sorted(git))
+    allowing = bool(repositories) or any(not rule.denies for rule in rules)
+    others = default is PathAction.ALLOW if default else not allowing
+    if not (others or allowing):
+        raise ValueError("`path_default: deny` leaves nothing: there is no path that is allowed")
+    for position, rule in enumerate(rules):
+        _require_unambiguous(rule, strict=any(each.denies for each in rules))
+        if over := next((each for each in rules[:position] if _covers(each, rule)), None):
+            raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
+    return Paths(rules, repositories, others, lfs, verify)
+
+
+def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
+    """Require that no other spelling of a denied path gets through, and that an allowed one does."""
+    if rule.expression:
+        return
+    if rule.denies and not _UNRESERVED.fullmatch(rule.path):
+        other = next(each for each in rule.path if not _UNRESERVED.fullmatch(each))
+        raise ValueError(
+            f"the path rule `{rule}` could be passed by: {other!r} can be written in another way; deny "
+            "the path above it, or name what is allowed instead"
+        )
+    if strict and paths.BAD_BELOW_A_DENY_PATTERN.search(rule.path):
+        raise ValueError(
+            f"the path rule `{rule}` can never match: next to a path that is denied, such a path is refused in "
+            "every request; name what is allowed instead"
+        )
+
+
+def _covers(first: PathRule, other: PathRule) -> bool:
+    """Whether an earlier rule decides all that another one is for."""
+    if first.methods and not (other.methods and {*other.methods} <= {*first.methods}):
+        return False
+    if first.expression:
+        return other.expression and first.path == other.path
+    if other.expression:
+        below = first.path.rstrip("/").encode() + b"/"
+        return all(end.startswith(below) for end in paths.compiled(other.path).possiblematchrange(_RANGE))
+    return first.path == other.path

@@ -1,0 +1,299 @@
+"""What is allowed of a host whose TLS is looked into: by method and path, and by git repository.
+
+A request is judged in the form in which Envoy sees it (`seen`), which is also the form that reaches the host. The
+first that matches decides: the requests of git, the longest path that is written out, the expressions in their
+order, and last what is said of everything else. Pure: `path_words` reads what users write.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from clawker_fw.rules.reasons import Reason
+
+LARGEST_PROGRAM = 2000
+"""The largest expression that Envoy takes, as RE2 counts (`re2.max_program_size.error_level`)."""
+
+TRACE, CONNECT = "TRACE", "CONNECT"
+"""Methods that are always refused: one gives a request back with all that was put into it, one has no path."""
+
+ALWAYS_BAD = (
+    r"%25[0-9a-fA-F]{2}|\\|%5[cC]|%[01][0-9a-fA-F]|%7[fF]|%[cC][01]|%[fF][5-9a-fA-F]"
+    r"|(/|%2[fF])\.{1,2}(;|%3[bB]|%2[fF]|/|$)"
+)
+"""What no path may have in it: escapes that are unescaped twice, backslashes, control characters, overlong UTF-8,
+and parents behind an escaped slash. Hosts disagree about their meaning, so a path could be another one to them."""
+
+BAD_BELOW_A_DENY = (
+    r"%25[0-9a-fA-F]{2}|\\|%5[cC]|%2[fF]|%[01][0-9a-fA-F]|%7[fF]|%[cC][01]|%[fF][5-9a-fA-F]"
+    r"|;|%3[bB]|%23|%3[fF]|(\.|%20)(/|$)"
+)
+"""The same for a host of which a path is denied: also all by which that path could be written otherwise."""
+
+ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
+_VISIBLE = re.compile(r"[!-~]*")
+_UNRESERVED = re.compile(r"%([0-9a-fA-F]{2})")
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""Characters that need no escape anywhere (RFC 3986, section 2.3)."""
+_ESCAPED = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}'})
+_FEW = 4
+
+
+def seen(target: str) -> str | None:
+    """Return a request's path, with its query, as Envoy sees it; None if Envoy can't read it.
+
+    Escaped characters that need no escape are unescaped, a backslash is a slash, `.` and `..` are resolved, and
+    several slashes are one. The query stays as it is. (`normalize_path` and `merge_slashes`; measured.)
+    """
+    if not target.startswith("/") or "#" in target or not _VISIBLE.fullmatch(target):
+        return None
+    path, mark, query = target.partition("?")
+    if "%00" in path:
+        return None
+    path = _UNRESERVED.sub(_unescaped, path).replace("\\", "/").translate(_ESCAPED)
+    return _merged(_resolved(path)) + mark + query
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return character if character in _PLAIN else found[0]
+
+
+def _resolved(path: str) -> str:
+    """Return a path without `.` and `..` (RFC 3986, section 5.2.4)."""
+    parts: list[str] = []
+    *before, last = path.split("/")[1:]
+    for part in before:
+        if part == "..":
+            del parts[-1:]
+        elif part != ".":
+            parts.append(part)
+    if last == "..":
+        del parts[-1:]
+    return "/" + "/".join([*parts, "" if last in {".", ".."} else last])
+
+
+def _merged(path: str) -> str:
+    if "//" not in path:
+        return path
+    end = "/" if path.endswith("/") else ""
+    return "/" + "/".join(part for part in path.split("/") if part) + end
+
+
+class Access(StrEnum):
+    """What may be done with a git repository."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+_OF_GIT = ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
+
+
+class GitRequest(NamedTuple):
+    """A request of git: its method, and its path with the query, exactly."""
+
+    method: str
+    target: str
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A git repository, as `acme/widgets`, and what may be done with it."""
+
+    name: str
+    access: Access
+
+    @property
+    def _places(self) -> tuple[str, str]:
+        return f"/{self.name}.git", f"/{self.name}"
+
+    def requests(self, *, lfs: bool) -> Iterator[GitRequest]:
+        """Yield what git sends, over HTTP (gitprotocol-http(5)); with `lfs`, also what it sends for large files.
+
+        What is downloaded and what is uploaded there can't be told apart by the path.
+        """
+        writes = self.access is Access.WRITE
+        for place in self._places:
+            yield GitRequest("GET", f"{place}/info/refs?service=git-upload-pack", allowed=True)
+            yield GitRequest("POST", f"{place}/git-upload-pack", allowed=True)
+            yield GitRequest("GET", f"{place}/info/refs?service=git-receive-pack", allowed=writes)
+            yield GitRequest("POST", f"{place}/git-receive-pack", allowed=writes)
+            if lfs:
+                yield GitRequest("POST", f"{place}/info/lfs/objects/batch", allowed=True)
+            if lfs and writes:
+                yield GitRequest("POST", f"{place}/info/lfs/locks/verify", allowed=True)
+
+    @property
+    def reserved(self) -> Iterator[str]:
+        """The paths of git, which nothing but those requests may use, whatever else is allowed."""
+        for place in self._places:
+            yield from (
+                f"{place}/{each}" for each in ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
+            )
+
+    def __str__(self) -> str:
+        """Return it in a few words: `git read acme/widgets`."""
+        return f"git {self.access} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """A path with everything below it, or an expression for whole paths, and for which methods it is.
+
+    Without `methods`, it is for all of them.
+    """
+
+    path: str
+    methods: tuple[str, ...] = ()
+    denies: bool = False
+    expression: bool = False
+
+    def matches(self, method: str, path: str) -> bool:
+        """Whether it is for a request. `path` is as Envoy sees it, without the query."""
+        if self.methods and method not in self.methods:
+            return False
+        if self.expression:
+            return compiled(self.path).fullmatch(path) is not None
+        return self.path in {"/", path} or path.startswith(f"{self.path}/")
+
+    @property
+    def written(self) -> str:
+        """The path as it is written in a rule."""
+        return f"~{self.path}" if self.expression else self.path
+
+    def __str__(self) -> str:
+        """Return it in one line: `deny GET,HEAD /x`."""
+        words = ("deny" if self.denies else "", ",".join(self.methods), self.written)
+        return " ".join(word for word in words if word)
+
+
+class PathDecision(NamedTuple):
+    """What happens to a request: why it is refused, if it is, and what decides, if anything is for it."""
+
+    reason: Reason | None
+    by: PathRule | Repository | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """What is allowed of a host. `rules` are in the order in which they decide: see `ordered`.
+
+    `others` says whether what nothing here is for is allowed, `verify` whether the host has to prove its name.
+    """
+
+    rules: tuple[PathRule, ...] = ()
+    repositories: tuple[Repository, ...] = ()
+    others: bool = True
+    lfs: bool = False
+    verify: bool = True
+
+    @property
+    def strict(self) -> bool:
+        """Whether a path is denied, so that no other spelling of it may get through."""
+        return any(rule.denies for rule in self.rules)
+
+    def decide(self, method: str, target: str) -> PathDecision:
+        """Return what happens to a request. `target` is its path with the query, as the agent sends it."""
+        normal = seen(target)
+        path = normal.partition("?")[0] if normal else ""
+        if normal is None or method == CONNECT or ALWAYS_BAD_PATTERN.search(path):
+            return PathDecision(Reason.BAD_REQUEST)
+        if method == TRACE:
+            return PathDecision(Reason.PATH)
+        if self.strict and BAD_BELOW_A_DENY_PATTERN.search(path):
+            return PathDecision(Reason.BAD_REQUEST)
+        if (found := self._of_git(method, normal, path)) is not None:
+            return found
+        for rule in self.rules:
+            if rule.matches(method, path):
+                return PathDecision(Reason.PATH if rule.denies else None, rule)
+        return PathDecision(None if self.others else Reason.PATH)
+
+    def _of_git(self, method: str, target: str, path: str) -> PathDecision | None:
+        for repository in self.repositories:
+            for each in repository.requests(lfs=self.lfs):
+                if (each.method, each.target) == (method, target):
+                    return PathDecision(None if each.allowed else Reason.PATH, repository)
+        for repository in self.repositories:
+            if any(path == each or path.startswith(f"{each}/") for each in repository.reserved):
+                return PathDecision(Reason.PATH, repository)
+        return None
+
+    @property
+    def denials(self) -> str:
+        """All that is refused, as text. When it changes, what was allowed before may be refused now."""
+        refused = [str(rule) for rule in self.rules if rule.denies]
+        refused += [str(each) for each in self.repositories if each.access is Access.READ]
+        return "\n".join([*refused, "" if self.others else "others", "lfs" if self.lfs else "", f"{self.verify}"])
+
+    @property
+    def words(self) -> Iterator[str]:
+        """What is said of the host, each as text; together they are different for everything that differs."""
+        yield from map(str, (*self.repositories, *self.rules))
+        if self.lfs:
+            yield "git lfs"
+        if self.rules or self.repositories:
+            yield "others" if self.others else "deny others"
+        if not self.verify:
+            yield "unverified"
+
+    def __str__(self) -> str:
+        """Return it in one line, of which the middle is a digest if it is long."""
+        words = list(self.words)
+        if len(words) > _FEW:
+            digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+            words[_FEW - 1 : -1] = [f"{len(words) - _FEW} more ({digest})"]
+        return f"inspected ({', '.join(words)})" if words else "inspected"
+
+
+def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
+    """Return rules in the order in which they decide: the longest path first, and of the same a denying one.
+
+    Expressions come last, in their order. Rules that differ in their methods alone are one.
+    """
+    literal: dict[tuple[str, bool], PathRule] = {}
+    for rule in (each for each in rules if not each.expression):
+        other = literal.get((rule.path, rule.denies), rule)
+        methods = sorted({*rule.methods, *other.methods}) if rule.methods and other.methods else ()
+        literal[rule.path, rule.denies] = PathRule(rule.path, tuple(methods), rule.denies)
+    longest = sorted(literal.values(), key=lambda each: (-len(each.path), each.path, not each.denies))
+    return (*longest, *dict.fromkeys(each for each in rules if each.expression))
+
+
+class Expression(Protocol):
+    """A compiled expression: what is used of RE2's Python package, which has no types."""
+
+    @property
+    def programsize(self) -> int:
+        """How large it is."""
+
+    def fullmatch(self, text: str) -> object | None:
+        """Return a match if the whole text matches, or None."""
+
+    def possiblematchrange(self, length: int, /) -> tuple[bytes, bytes]:
+        """Return two texts, of about this length at most, between which all that matches lies."""
+
+
+@functools.lru_cache(maxsize=4096)
+def compiled(expression: str) -> Expression:
+    """Return an expression (RE2). An agent chooses what it is compared with, and RE2 needs little time for any.
+
+    Raises:
+        ValueError: when it is none, with RE2's own words.
+    """
+    import re2  # noqa: PLC0415 - few rules have expressions
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        found: Expression = re2.compile(expression, options)
+    except re2.error as error:
+        words = error.args[0] if error.args else error
+        raise ValueError(words.decode() if isinstance(words, bytes) else str(words)) from error
+    return found

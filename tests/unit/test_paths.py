@@ -1,0 +1,374 @@
+"""What is allowed of a host by path, method and repository: how it is written, and what it decides."""
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import re2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from clawker_fw.rules import later
+from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
+from clawker_fw.rules.paths import LARGEST_PROGRAM, PathDecision, Paths, seen
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import ConflictsError, RuleSet
+from clawker_fw.rules.schema import FIELDS, Protocol, Rule, RuleEntry, mistake
+from clawker_fw.stack.envoy.messages import RUNTIME
+from devkit.requests import random_paths, random_request
+
+
+def rule(**words: Any) -> Rule:  # noqa: ANN401 - as in the settings
+    """Return a rule for a host whose TLS is looked into."""
+    return RuleEntry.model_validate({"dst": "a.test", **words}).rule(words.get("note", ""))
+
+
+def paths(**words: Any) -> Paths:  # noqa: ANN401 - as in the settings
+    """Return what a rule says of paths."""
+    found = rule(**words).paths
+    assert found is not None
+    return found
+
+
+def said(**words: Any) -> str:  # noqa: ANN401 - as in the settings
+    """Return what is wrong with a rule."""
+    with pytest.raises(ValidationError) as caught:
+        rule(**words)
+    return "; ".join(map(mistake, caught.value.errors()))
+
+
+def allow(path: str, *methods: str) -> dict[str, Any]:
+    """Return an entry that allows."""
+    return {"path": path, "methods": [*methods]}
+
+
+def deny(path: str, *methods: str) -> dict[str, Any]:
+    """Return an entry that denies."""
+    return {**allow(path, *methods), "action": "deny"}
+
+
+@pytest.mark.parametrize("word", later.INSPECTION_FIELDS)
+def test_a_release_refuses_what_its_stack_can_not_do(word: str) -> None:
+    """Each of the words is one clear error, and in no list of what can be written."""
+    assert said(**{word: True}) == f"`{word}` is not supported yet"
+    assert word not in FIELDS
+    assert word not in RuleEntry.model_json_schema()["properties"]
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"inspect": True}, "https a.test:443 inspected"),
+        ({"inspect": False}, "https a.test:443"),
+        ({"path_rules": [allow("/x")]}, "https a.test:443 inspected (/x, deny others)"),
+        ({"path_rules": [deny("/x")]}, "https a.test:443 inspected (deny /x, others)"),
+        ({"path_rules": [allow("/x")], "path_default": "allow"}, "https a.test:443 inspected (/x, others)"),
+        (
+            {"path_rules": [allow("/x", "GET"), deny("/x", "DELETE"), allow("~/y[0-9]"), allow("/xy/z")]},
+            "https a.test:443 inspected (/xy/z, deny DELETE /x, GET /x, 1 more (b16c99472b687002), deny others)",
+        ),
+        (
+            {"path_rules": [allow("/x", "GET"), allow("/x", "PUT")]},
+            "https a.test:443 inspected (GET,PUT /x, deny others)",
+        ),
+        ({"git": {"a/b": "read"}, "lfs": True}, "https a.test:443 inspected (git read a/b, git lfs, deny others)"),
+        (
+            {"inspect": True, "insecure_skip_tls_verify": True, "port": 8443, "allow_private": True},
+            "https a.test:8443 private inspected (unverified)",
+        ),
+    ],
+)
+def test_a_rule_is_one_line(words: dict[str, Any], text: str) -> None:
+    """A rule says in one line what it allows; a long list has a digest."""
+    assert str(rule(**words)) == text
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("written", "matched"),
+    [
+        ("/", "/"),
+        ("/%70x", "/px"),
+        ("/café/{id}", "/caf%C3%A9/%7Bid%7D"),
+        ("/@scope%2fpkg", "/@scope%2fpkg"),
+        ("/100%25/a%20b", "/100%25/a%20b"),
+    ],
+)
+def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
+    """Escapes that nothing needs are taken away, and the others stay as they are written."""
+    assert paths(path_rules=[allow(written)]).rules[0].path == matched
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        *(
+            ({"path_rules": [allow(path)]}, sentence)
+            for path, sentence in {
+                "x": "has to begin with `/`",
+                "": "has to begin with `/`",
+                "/x?y": "write the path before the `?`",
+                "/x#y": "write the path before the `#`",
+                "/a//b": "has an empty segment",
+                "/a/../b": "has `.` or `..` in it",
+                "/a/%2e%2e/b": "has an escaped dot",
+                "/x/": "write `/x`, which is for everything below it, too",
+                "/a b": "write a space as `%20`",
+                "/a\\b": "write `/`",
+                "/a/*": "`~` begins an expression",
+                "/a%zz": "write `%25`",
+                "/a%2541": "can never match",
+                "/a%00": "can never match",
+                "/a/..;/b": "can never match",
+                f"/{'a' * 2000}": "has 2,001 characters; 2,000 is the most",
+                "~/a|b": "has to begin with `/` in each of its alternatives",
+                "~.*": "has to begin with `/`",
+                "~": "has to begin with `/`",
+                "~/(?=a)": "is not an expression of RE2: invalid perl operator",
+                "~/(?:[^/]{1,60}/){12}": "is too large for Envoy",
+                "~/a b": "has a space",
+                "~/é": "is not ASCII",
+            }.items()
+        ),
+        ({"path_rules": [allow("/x", "get")]}, "write `GET`"),
+        ({"path_rules": [allow("/x", "TRACE")]}, "TRACE, which is always refused"),
+        ({"path_rules": [allow("/x", "CONNECT")]}, "CONNECT, which has no path"),
+        ({"path_rules": [allow("/x", "GET,HEAD")]}, "each by itself"),
+        ({"path_rules": [allow("/x"), deny("/x")]}, "`/x` never decides: `deny /x` comes first"),
+        (
+            {"path_rules": [allow("/v1"), deny("~/v1/.*secret")]},
+            "`deny ~/v1/.*secret` never decides: `/v1` comes first",
+        ),
+        ({"path_rules": [deny("/a+b")]}, "'+' can be written in another way"),
+        ({"path_rules": [deny("/a"), allow("/b%2fc")]}, "`/b%2fc` can never match: next to a path that is denied"),
+        (
+            {"path_rules": [allow(f"/{n}") for n in range(MOST_PATHS + 1)]},
+            "1,001 `path_rules`; 1,000 are the most",
+        ),
+        ({"git": {f"a/b{n}": "read" for n in range(MOST_REPOSITORIES + 1)}}, "101 repositories; 100 are the most"),
+        ({"git": {"a/b.git": "read"}}, "write `a/b`, which is for both spellings"),
+        ({"git": {"../b": "read"}}, "'../b' is not a repository"),
+        ({"git": {"/a/b": "read"}}, "is not a repository"),
+        ({"git": {"a/b": "admin"}}, "should be 'read' or 'write', not 'admin'"),
+        ({"lfs": True, "inspect": True}, "`lfs` is about the repositories in `git`"),
+        ({"path_default": "deny"}, "`path_default` needs `inspect: true`, `path_rules` or `git`"),
+        ({"path_default": "deny", "inspect": True}, "leaves nothing"),
+        ({"insecure_skip_tls_verify": True}, "needs `inspect: true`"),
+        (
+            {"inspect": False, "path_rules": [allow("/x")]},
+            "`inspect: false` and `path_rules` contradict each other",
+        ),
+        ({"inspect": False, "git": {"a/b": "read"}}, "`inspect: false` and `git` contradict each other"),
+        ({"inspect": True, "proto": "http"}, "is for `proto: https`"),
+        ({"inspect": True, "proto": "tcp", "port": 1}, "is for `proto: https`"),
+        ({"inspect": True, "action": "deny"}, "is for rules that allow"),
+        ({"inspect": True, "dst": "192.0.2.1", "as": "b.test"}, "is for names"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sentence: str) -> None:
+    """What could never match, or would match something else than it seems to, is an error."""
+    assert sentence in said(**words)
+
+
+@pytest.mark.usefixtures("inspection")
+def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
+    """A contradiction names both places; equal rules are one."""
+    one, other, plain = rule(inspect=True, note="1"), rule(path_rules=[allow("/x")], note="2"), rule(note="3")
+    for first, second, why in (
+        (one, other, "differ in their paths"),
+        (other, plain, "only one of them looks into TLS"),
+    ):
+        with pytest.raises(ConflictsError, match=why) as caught:
+            RuleSet.of([first, second])
+        assert {caught.value.conflicts[0].first.place, caught.value.conflicts[0].second.place} == {
+            first.place,
+            second.place,
+        }
+    assert len(RuleSet.of([one, rule(inspect=True)]).rules) == 1
+    assert RuleSet.of([one]).digest != RuleSet.of([plain]).digest
+
+
+def test_the_largest_expression_is_that_of_envoy() -> None:
+    """An expression that is accepted is no larger than what Envoy is told to take."""
+    assert RUNTIME["re2.max_program_size.error_level"] == LARGEST_PROGRAM
+
+
+READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/open"), allow("~/v[23]/x")]
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("method", "target", "decided"),
+    [
+        ("GET", "/v1", "GET,HEAD /v1"),
+        ("GET", "/v1/x?y", "GET,HEAD /v1"),
+        ("POST", "/v1/x", Reason.PATH),
+        ("GET", "/v1x", Reason.PATH),
+        ("GET", "/v1-evil", Reason.PATH),
+        ("GET", "/V1/x", Reason.PATH),
+        ("GET", "/v1/private", Reason.PATH),
+        ("GET", "/v1/%70rivate/x", Reason.PATH),
+        ("GET", "/v1/private/open/x", "/v1/private/open"),
+        ("POST", "/v1/private/open", "/v1/private/open"),
+        ("GET", "/v1/x/../private", Reason.PATH),
+        ("GET", "/v1/x%2f..%2fprivate", Reason.BAD_REQUEST),
+        ("GET", "/v1/private;x", Reason.BAD_REQUEST),
+        ("GET", "/v1/x#y", Reason.BAD_REQUEST),
+        ("DELETE", "/v4/x", Reason.PATH),
+        ("DELETE", "/v2/x", "~/v[23]/x"),
+        ("DELETE", "/v2/x/", Reason.PATH),
+        ("TRACE", "/v2/x", Reason.PATH),
+        ("CONNECT", "/v2/x", Reason.BAD_REQUEST),
+        ("GET", "/", Reason.PATH),
+    ],
+)
+def test_the_longest_path_decides(method: str, target: str, decided: str | Reason) -> None:
+    """The longest path that matches, with its methods; then the expressions; then the default."""
+    found = Policy(RuleSet.of([rule(path_rules=READ_V1)])).decide("a.test", Protocol.HTTPS, 443, method, target)
+    assert (found.reason or str(found.path)) == decided
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("GET", "/o/r.git/info/refs?service=git-upload-pack", True),
+        ("GET", "/o/r/info/refs?service=git-upload-pack", True),
+        ("POST", "/o/r.git/git-upload-pack", True),
+        ("GET", "/o/r.git/info/refs?service=git-receive-pack", False),
+        ("POST", "/o/r.git/git-receive-pack", False),
+        ("GET", "/o/w.git/info/refs?service=git-receive-pack", True),
+        ("POST", "/o/w/git-receive-pack", True),
+        ("GET", "/o/r.git/info/refs?service=git-upload-pack&service=git-receive-pack", False),
+        ("GET", "/o/r.git/info/refs?service=git%2Dreceive-pack", False),
+        ("GET", "/o/w.git/info/refs", False),
+        ("POST", "/o/w.git/git-upload-pack?service=git-receive-pack", False),
+        ("POST", "/o/r.git/git-receive-pack/x", False),
+        ("POST", "/o/r.git/info/lfs/objects/batch", False),
+        ("GET", "/o/r.git/HEAD", False),
+        ("GET", "/o/r/issues", True),
+        ("POST", "/o/r/info/lfs/locks", False),
+    ],
+)
+def test_git_is_allowed_by_exact_requests(method: str, target: str, *, allowed: bool) -> None:
+    """A path that is allowed above a repository opens nothing of git in it."""
+    found = paths(git={"o/r": "read", "o/w": "write"}, path_rules=[allow("/o/r")])
+    if target == "/o/r.git/HEAD":
+        found = paths(git={"o/r": "read"})
+    assert (found.decide(method, target).reason is None) is allowed
+
+
+@pytest.mark.usefixtures("inspection")
+def test_large_files_have_a_word_of_their_own() -> None:
+    """Transfers are allowed with `lfs`, locks only where git may write."""
+    found = paths(git={"o/r": "read", "o/w": "write"}, lfs=True)
+    for name, locks in (("r", Reason.PATH), ("w", None)):
+        assert found.decide("POST", f"/o/{name}.git/info/lfs/objects/batch").reason is None
+        assert found.decide("POST", f"/o/{name}.git/info/lfs/locks/verify").reason is locks
+
+
+def test_without_a_path_a_connection_is_judged() -> None:
+    """A rule without paths is for every request."""
+    policy = Policy(RuleSet.of([rule()]))
+    assert policy.decide("a.test", Protocol.HTTPS, 443, "DELETE", "/a//..;").allowed
+
+
+@settings(max_examples=300)
+@given(st.randoms(use_true_random=False))
+def test_paths_decide_as_they_are_described(chosen: random.Random) -> None:
+    """For random words and requests, what decides is what a plain reading of them says."""
+    words, found = random_paths(chosen)
+    for _ in range(20):
+        method, target = random_request(chosen, words)
+        decided = found.decide(method, target)
+        assert _outcome(decided) == _plainly(words, method, target), (words, method, target)
+
+
+def _outcome(decided: PathDecision) -> Reason | None:
+    return decided.reason
+
+
+def _plainly(words: Mapping[str, Any], method: str, target: str) -> Reason | None:
+    """Decide by the words as they are written, by comparing segments."""
+    entries, git = words["path_rules"], words["git"]
+    normal = seen(target)
+    if normal is None:
+        return Reason.BAD_REQUEST
+    path = normal.split("?")[0]
+    denies = any(each["action"] == "deny" for each in entries)
+    if _odd(path) or (denies and _odd_below_a_deny(path)):
+        return Reason.BAD_REQUEST
+    for name, access in git.items():
+        if (answer := _git(name, access, method, normal, lfs=words["lfs"])) is not None:
+            return None if answer else Reason.PATH
+    matching = [each for each in entries if not each["methods"] or method in each["methods"]]
+    segments = path.split("/")[1:]
+    literal = [each for each in matching if each["path"][0] == "/" and _begins(segments, each["path"])]
+    expressions = [each for each in matching if each["path"][0] == "~" and re2.fullmatch(each["path"][1:], path)]
+    if literal:
+        longest = max(len(each["path"]) for each in literal)
+        best = {each["action"] for each in literal if len(each["path"]) == longest}
+        return Reason.PATH if "deny" in best else None
+    if expressions:
+        return Reason.PATH if expressions[0]["action"] == "deny" else None
+    allows = git or any(each["action"] == "allow" for each in entries)
+    default = words["path_default"] or ("deny" if allows else "allow")
+    return Reason.PATH if default == "deny" else None
+
+
+def _begins(segments: list[str], path: str) -> bool:
+    wanted = [each for each in path.split("/") if each]
+    return segments[: len(wanted)] == wanted
+
+
+def _odd(path: str) -> bool:
+    octets = [int(each, 16) for each in re.findall("%([0-9a-fA-F]{2})", path)]
+    behind = re.split("/|%2f|%2F", path)[1:]
+    return (
+        any(each < 0x20 or each in {0x5C, 0x7F, 0xC0, 0xC1} or each >= 0xF5 for each in octets)
+        or re.search("%25[0-9a-fA-F]{2}", path) is not None
+        or any(re.split(";|%3b|%3B", each)[0] in {".", ".."} for each in behind)
+    )
+
+
+def _odd_below_a_deny(path: str) -> bool:
+    lower = path.lower()
+    return any(each in lower for each in ("%2f", ";", "%3b", "%23", "%3f")) or any(
+        each.endswith((".", "%20")) for each in path.split("/")
+    )
+
+
+def _git(name: str, access: str, method: str, target: str, *, lfs: bool) -> bool | None:
+    """Return whether git may do this, or None if it is nothing of git's."""
+    for place in (f"/{name}.git/", f"/{name}/"):
+        if target.startswith(place):
+            rest = target.removeprefix(place)
+            read = (("GET", "info/refs?service=git-upload-pack"), ("POST", "git-upload-pack"))
+            write = (("GET", "info/refs?service=git-receive-pack"), ("POST", "git-receive-pack"))
+            large = (("POST", "info/lfs/objects/batch"),)
+            locks = (("POST", "info/lfs/locks/verify"),)
+            may = [*read, *(write if access == "write" else ()), *(large if lfs else ())]
+            may += locks if lfs and access == "write" else ()
+            if (method, rest) in may:
+                return True
+            if any(
+                rest.split("?")[0] == each or rest.split("?")[0].startswith(f"{each}/")
+                for each in ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
+            ):
+                return False
+    return None
+
+
+@pytest.mark.usefixtures("inspection")
+@given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))
+def test_different_paths_are_different_lines(chosen: list[random.Random]) -> None:
+    """The text of a rule tells it from every other one."""
+    made = [random_paths(each)[1] for each in chosen]
+    assert len(set(made)) == len(set(map(str, made)))
+    assert all("\n" not in str(each) for each in made)
