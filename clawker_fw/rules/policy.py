@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from clawker_fw.rules.paths import PathRule, Repository
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
@@ -25,10 +26,14 @@ Allowed = Mapping[Key, Rule]
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """What happens to a connection: it is allowed by a rule, or refused for a reason, perhaps by a rule."""
+    """What happens to a connection: it is allowed by a rule, or refused for a reason, perhaps by a rule.
+
+    For a request, `path` is what of the rule decides; None if that is what it says of all other paths.
+    """
 
     rule: Rule | None
     reason: Reason | None = None
+    path: PathRule | Repository | None = None
 
     @property
     def allowed(self) -> bool:
@@ -102,11 +107,22 @@ class Policy:
             for name in rule.names:
                 by_name.setdefault(name, []).append(rule)
 
-    def decide(self, name: str, protocol: Protocol, port: int) -> PolicyDecision:
-        """Return what happens to a connection.
+    def decide(
+        self, name: str, protocol: Protocol, port: int, method: str | None = None, path: str | None = None
+    ) -> PolicyDecision:
+        """Return what happens to a connection, or to a request in it: `path` is with its query.
 
-        A rule that forwards everything as it is does so whatever protocol is spoken on its port.
+        A rule that forwards everything as it is does so whatever protocol is spoken on its port. Where TLS is not
+        looked into, all requests of a connection are alike.
         """
+        decided = self._connected(name, protocol, port)
+        inspected = decided.rule.paths if decided.allowed and decided.rule else None
+        if inspected is None or path is None:
+            return decided
+        reason, by = inspected.decide(method or "GET", path)
+        return PolicyDecision(decided.rule, reason, by)
+
+    def _connected(self, name: str, protocol: Protocol, port: int) -> PolicyDecision:
         opaque = None if protocol is Protocol.UDP else self._decided(name, Protocol.TCP, port)
         decided = opaque if opaque and opaque.allowed else self._decided(name, protocol.transport, port)
         return decided or PolicyDecision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
