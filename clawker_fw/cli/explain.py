@@ -30,6 +30,10 @@ def explain(
             help="https, http, tcp, ssh or udp (tls, wss and ws also). Default: https.",
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="METHOD", help="The method of the request. Default: GET.", hidden=True),
+    ] = None,
     live: Annotated[
         bool,
         typer.Option(
@@ -49,7 +53,7 @@ def explain(
     """
     from clawker_fw.inspect.explanation import explain as explain_by_rules
     from clawker_fw.model import Rules
-    from clawker_fw.rules.target import parse_target
+    from clawker_fw.rules.target import parse_request, parse_target
 
     try:
         target = parse_target(what, proto)
@@ -61,7 +65,9 @@ def explain(
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
-    answer = _asked(chosen, explain_by_rules(loaded.rules, now, target, loaded.rules_variable), rules, live=live)
+    request = parse_request(what, method)
+    explained = explain_by_rules(loaded.rules, now, target, loaded.rules_variable, request)
+    answer = _asked(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:

@@ -11,11 +11,12 @@ from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
-from clawker_fw.rules.target import Target, meant_by, parse_target
+from clawker_fw.rules.target import Request, Target, meant_by, parse_target
 
 _PROTOCOLS = {
     "dns": Protocol.HTTPS,
     "tls": Protocol.HTTPS,
+    "https": Protocol.HTTPS,
     "http": Protocol.HTTP,
     "tcp": Protocol.TCP,
     "udp": Protocol.UDP,
@@ -25,7 +26,7 @@ _PROTOCOLS = {
 NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons that mean that nothing allows it. The rules tell them apart better than the sibling that refused it."""
 
-_BY_RULES = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.PRIVATE_ADDRESS}
+_BY_RULES = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.PRIVATE_ADDRESS, Reason.PATH}
 """Reasons that rules can change."""
 
 _NO_RULE_WOULD = {
@@ -73,7 +74,7 @@ class Adviser:
             reason = Reason(refusal.reason)
         except ValueError:  # of another release
             return RuleAdvice(refusal.reason, Remedy(""))
-        explained = self._explained(refusal)
+        explained = self._explained(refusal, _request(counted) if reason is Reason.PATH else None)
         target = explained.target if explained else next(iter(_targets(refusal)), None)
         return replace(self._advise(counted, reason, explained), target=target)
 
@@ -106,14 +107,14 @@ class Adviser:
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
         return RuleAdvice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
 
-    def _explained(self, refusal: Refusal) -> Explanation | None:
+    def _explained(self, refusal: Refusal, request: Request | None) -> Explanation | None:
         """Return what the rules say about what was refused, if that can be told.
 
         Of what may have been meant, the first counts that they know anything of, and else the first.
         """
         if self._explainer is None:
             return None
-        found = [self._explainer.decide(each) for each in _targets(refusal)]
+        found = [self._explainer.decide(each, request) for each in _targets(refusal)]
         return next((each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}), None) or (
             found[0] if found else None
         )
@@ -138,6 +139,12 @@ def _targets(refusal: Refusal) -> Iterator[Target]:
             target = parse_target(f"{refusal.name}:{port}", protocol)
             if not target.mistake:
                 yield target
+
+
+def _request(counted: Counted) -> Request | None:
+    """Return the last request that was refused, without its query, which is not recorded."""
+    method, _, path = counted.request.partition(" ")
+    return Request(method, path) if path else None
 
 
 def _nameless(refusal: Refusal) -> str:

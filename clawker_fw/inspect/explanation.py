@@ -4,6 +4,7 @@
 """
 
 import difflib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,11 +13,13 @@ from functools import cached_property
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
+from clawker_fw.rules.path_words import parse_path
+from clawker_fw.rules.paths import TRACE, Access, PathRule, Repository
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, Rule
-from clawker_fw.rules.target import Target
+from clawker_fw.rules.target import Request, Target
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
 
@@ -83,6 +86,7 @@ class Explanation:
     `claimed_by` is a rule that has the port, so that none can be added that allows it. `own` is the rule that
     exactly this connection has, if there is one: a command changes it, and adds none. `own_ended` says that it has
     ended. `variable` is the environment variable that the rules come from, if it is one: no command can edit it.
+    `request` is what is asked of the host, if that is known and decides, and `path` what of the rule decides it.
     """
 
     target: Target
@@ -94,6 +98,8 @@ class Explanation:
     own: Rule | None = None
     own_ended: bool = False
     variable: str = ""
+    request: Request | None = None
+    path: PathRule | Repository | None = None
 
     @property
     def allowed(self) -> bool:
@@ -108,6 +114,8 @@ class Explanation:
                 f"a rule allows this host, but Envoy looks up names of at most {LONGEST_BELOW} characters below a "
                 f"subtree, and this one has {len(self.target.name)}"
             )
+        if self.reason is Reason.BAD_REQUEST:
+            return "a rule allows this host, but hosts disagree about what such a path means"
         return self.target.mistake or (self.reason.sentence if self.reason else "")
 
     @property
@@ -137,6 +145,8 @@ class Explanation:
     @property
     def remedy(self) -> Remedy | None:
         """What to do to allow it, or None if it is allowed or the rules are not the reason."""
+        if self.reason in {Reason.PATH, Reason.BAD_REQUEST} and self.rule and self.request:
+            return _of_request(self, self.rule, self.request)
         return _remedy(self)
 
 
@@ -165,11 +175,11 @@ class Explainer:
         allowing = (each for each in self._ended if not each.denies)
         return Policy(RuleSet((*self._current.rules, *allowing)))
 
-    def explain(self, target: Target) -> Explanation:
-        """Explain what happens to a connection, with the rules that nearly decide it."""
+    def explain(self, target: Target, request: Request | None = None) -> Explanation:
+        """Explain what happens to a connection, or a request in it, with the rules that nearly decide it."""
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
-        explained = self.decide(target)
+        explained = self.decide(target, request)
         rules, ended, reason = self._rules, self._ended, explained.reason
         related = _related(rules, ended, target) if reason is Reason.NO_RULE else _covering(rules, ended, target)
         near = [each for each in related if each.rule != explained.rule]
@@ -178,11 +188,12 @@ class Explainer:
         near.sort(key=lambda each: (_ORDER.index(each.difference), -len(each.rule.destination.name)))
         return replace(explained, near=tuple(near[:_MOST_NEAR]))
 
-    def decide(self, target: Target) -> Explanation:
-        """Return what happens to a connection, without the rules that nearly decide it."""
+    def decide(self, target: Target, request: Request | None = None) -> Explanation:
+        """Return what happens to a connection, or a request in it, without the rules that nearly decide it."""
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
-        decision = self._policy.decide(target.name, target.protocol, target.port)
+        asked = (request.method, request.target) if request else (None, None)
+        decision = self._policy.decide(target.name, target.protocol, target.port, *asked)
         rule, reason = decision.rule, decision.reason
         if self._ended and reason in {Reason.NO_RULE, Reason.WRONG_PORT}:
             before = self._lasting.decide(target.name, target.protocol, target.port)
@@ -199,6 +210,8 @@ class Explainer:
             own=own,
             own_ended=own in self._ended,
             variable=self._variable,
+            request=request if rule and rule.paths else None,
+            path=decision.path,
         )
 
     def resolves(self, name: str) -> bool:
@@ -209,7 +222,7 @@ class Explainer:
         """Return the rule that allows, or has allowed, exactly this connection and no other."""
         wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         rules = self._everything.covering(target.name)
-        return next((each for each in rules if replace(each, allow_private=False, until=None) == wanted), None)
+        return next((each for each in rules if _plain(each) == wanted), None)
 
     def _claimed_by(self, target: Target) -> Rule | None:
         """Return a rule that can't share its port with one that would allow the connection."""
@@ -220,13 +233,20 @@ class Explainer:
         return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
 
 
-def explain(rules: RuleSet, now: float, target: Target, variable: str = "") -> Explanation:
-    """Explain what happens to a connection.
+def _plain(rule: Rule) -> Rule:
+    """Return a rule without what a command can change of it."""
+    return replace(rule, allow_private=False, until=None, paths=None)
+
+
+def explain(
+    rules: RuleSet, now: float, target: Target, variable: str = "", request: Request | None = None
+) -> Explanation:
+    """Explain what happens to a connection, or to a request in it.
 
     `rules` are all rules, also those that have ended. `now` is in seconds since 1970. `variable` is the
     environment variable that the rules come from, if it is one.
     """
-    return Explainer(rules, now, variable).explain(target)
+    return Explainer(rules, now, variable).explain(target, request)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
@@ -366,6 +386,43 @@ def _wanted(explained: Explanation, *, too_long: bool) -> _Wanted:
     # A rule for exactly this name decides before all those for names above it.
     inherits = before is not None and before.allow_private and (too_long or expired)
     return _Wanted(target.url, _guarded_fails(explained) or inherits, bool(objection(name)), until)
+
+
+def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
+    """Return what would allow a request to a host that a rule allows: no more than its method and its path."""
+    if explained.reason is Reason.BAD_REQUEST or request.method == TRACE:
+        return Remedy("No rule can allow it: such requests are always refused.")
+    if isinstance(explained.path, Repository):
+        return Remedy(_of_git(rule, explained.path, request))
+    path, deny = request.path.rstrip("/") or "/", explained.path
+    change = f"change `{deny}`{_place(rule)}" if deny else ""
+    try:
+        longer = not deny or (not deny.expression and len(parse_path(path)) > len(deny.path))
+    except ValueError:
+        return Remedy(f"Change the paths of the rule{_place(rule)}.")
+    if not longer:
+        return Remedy(f"{change[:1].upper()}{change[1:]}, or remove it.")
+    command = ""
+    how = f"`{{path: {yaml_text(path)}, methods: [{request.method}]}}` in `path_rules` of the rule{_place(rule)}"
+    if not explained.variable:
+        name = str(rule.destination) + (
+            "" if rule.port == Protocol.HTTPS.default_port else f":{rule.written_port}"
+        )
+        command = (
+            f"clawker-fw rules allow {name} --path {shlex.quote(path)} --methods {shlex.quote(request.method)}"
+        )
+        how = f"`{command}`"
+    return Remedy(f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}.", command)
+
+
+def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
+    """Return what to write for a request of git, of which no command changes anything."""
+    place = _place(rule)
+    if "/info/lfs/" in f"{request.path}/":
+        return f"Allow large files of all its repositories with `lfs: true` in the rule{place}."
+    if repository.access is Access.READ and "git-receive-pack" in request.target:
+        return f"Allow pushing with `git: {{{repository.name}: write}}` in the rule{place}."
+    return "No rule can allow it: git itself does not ask in this way."
 
 
 def _by_hand(explained: Explanation) -> str:

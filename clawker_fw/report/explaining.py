@@ -6,10 +6,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import Difference
+from clawker_fw.inspect.explanation import Difference, Explanation
 from clawker_fw.inspect.trial import UNCLEAR, Attempted
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Rule
 
 _DIFFERENCES = {
@@ -52,6 +53,8 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     explained = answer.explanation
     if explained.rule:
         yield "rule", _written(explained.rule)
+    if explained.request:
+        yield "request", f"{explained.request}: {decided_by(explained)}"
     yield from (("near", f"{_written(each.rule)}: {_DIFFERENCES[each.difference]}") for each in explained.near)
     if (found := explained.lookup) is not None:
         reached = found.open_to(explained.kind)
@@ -82,6 +85,13 @@ def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str
 def _written(rule: Rule) -> str:
     """Return a rule with where it is written, and its note."""
     return f"{rule}{rule.located}, {rule.note}" if rule.note else f"{rule}{rule.located}"
+
+
+def decided_by(explained: Explanation) -> str:
+    """Return what of a rule decides a request: a path, a repository, or what it says of all others."""
+    if explained.path:
+        return str(explained.path)
+    return "no path is for it" if explained.reason is None or explained.reason is Reason.PATH else "refused to all"
 
 
 def other_rules(answer: ConnectionAnswer) -> bool | None:

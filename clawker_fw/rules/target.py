@@ -1,12 +1,14 @@
 """What a user asks about: a URL, or a host with or without a port, read into a name, a protocol and a port.
 
-A URL may hold secrets in its userinfo, path and query. None of these is kept, and no message repeats them.
+A URL may hold secrets in its userinfo and query. Neither is ever shown, and only a request keeps its query, which
+tells what git wants.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from clawker_fw.rules import paths
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
 
@@ -34,6 +36,39 @@ class Target:
     def __str__(self) -> str:
         """Return it in one line, like a rule: `https api.example.com:443`."""
         return f"{self.protocol} {self.name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request in a connection: its method, and its path with the query."""
+
+    method: str
+    target: str = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The path without the query, as Envoy sees it, or as it was asked if Envoy can't read it."""
+        return (paths.seen(self.target) or self.target).partition("?")[0]
+
+    def __str__(self) -> str:
+        """Return the method and the path: a query may hold secrets."""
+        return f"{self.method} {self.path}"
+
+
+def parse_request(text: str, method: str | None = None) -> Request | None:
+    """Read the request for a URL; None if it has no path, and no method is named. Clients send no fragment."""
+    found = _SCHEME.fullmatch(text.strip())
+    rest = (found[2] if found else text.strip()).partition("#")[0]
+    after = _END_OF_AUTHORITY.search(rest)
+    target = rest[after.start() :] if after else ""
+    if not target and method is None:
+        return None
+    octets = target.encode().decode("latin-1").translate(_SENT)
+    return Request(method or "GET", octets if octets.startswith(("/", "\\")) else f"/{octets}")
+
+
+_SENT = {each: f"%{each:02X}" for each in (*range(0x21), *range(0x7F, 0x100))}
+"""How clients send the octets of a URL that no request can have."""
 
 
 def meant_by(port: int) -> tuple[Protocol, ...]:

@@ -19,7 +19,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
-from clawker_fw.rules.target import Target, parse_target
+from clawker_fw.rules.target import Target, parse_request, parse_target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Addition, Written
 from clawker_fw.settings.edit.splice import Edit, spliced
@@ -368,3 +368,93 @@ def test_rules_that_no_command_can_edit() -> None:
     assert remedy(found) == (
         "Make an exception with `{dst: x.y.example.org}` in VARIABLE, or change the rule that denies it (line 4)."
     )
+
+
+PATHS = (
+    {
+        "dst": "api.test",
+        "path_rules": [
+            {"path": "/v1", "methods": ["GET"]},
+            {"path": "/v1/private", "action": "deny"},
+        ],
+        "git": {"o/r": "read"},
+    },
+    {"dst": ".w.test", "port": 8443, "path_rules": [{"path": "/a%20b"}]},
+)
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("url", "method", "reason", "decided", "remedy"),
+    [
+        ("https://api.test/v1/x?token=s", None, None, "GET /v1", None),
+        ("https://api.test", None, None, "None", None),
+        (
+            "https://api.test/v1/x y",
+            "POST",
+            Reason.PATH,
+            "None",
+            "Allow it with `clawker-fw rules allow api.test --path /v1/x%20y --methods POST`.",
+        ),
+        (
+            "https://x.w.test:8443/b/",
+            "PUT",
+            Reason.PATH,
+            "None",
+            "Allow it with `clawker-fw rules allow .w.test:8443 --path /b --methods PUT`.",
+        ),
+        (
+            "https://api.test/v1/private",
+            None,
+            Reason.PATH,
+            "deny /v1/private",
+            "Change `deny /v1/private` (line 1), or remove it.",
+        ),
+        (
+            "https://api.test/v1/%70rivate/x",
+            None,
+            Reason.PATH,
+            "deny /v1/private",
+            (
+                "Make an exception with `clawker-fw rules allow api.test --path /v1/private/x --methods GET`, "
+                "or change `deny /v1/private` (line 1)."
+            ),
+        ),
+        (
+            "https://api.test/o/r.git/info/refs?service=git-receive-pack",
+            None,
+            Reason.PATH,
+            "git read o/r",
+            "Allow pushing with `git: {o/r: write}` in the rule (line 1).",
+        ),
+        (
+            "https://api.test/o/r/info/lfs/objects/batch",
+            "POST",
+            Reason.PATH,
+            "git read o/r",
+            "Allow large files of all its repositories with `lfs: true` in the rule (line 1).",
+        ),
+        (
+            "https://api.test/v1/x%252e",
+            None,
+            Reason.BAD_REQUEST,
+            "None",
+            "No rule can allow it: such requests are always refused.",
+        ),
+        (
+            "https://api.test/v1",
+            "TRACE",
+            Reason.PATH,
+            "None",
+            "No rule can allow it: such requests are always refused.",
+        ),
+    ],
+)
+def test_a_request_is_explained(
+    url: str, method: str | None, reason: Reason | None, decided: str, remedy: str | None
+) -> None:
+    """What is proposed is for the method and the path alone, and never for the whole host."""
+    found = explain(rule_set(*PATHS), 1, parse_target(url), "", parse_request(url, method))
+    assert (found.reason, str(found.path)) == (reason, decided)
+    assert (found.remedy and found.remedy.text) == remedy
+    assert "token" not in f"{found}"

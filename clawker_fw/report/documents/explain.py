@@ -18,6 +18,8 @@ OF_RULES = (
     Reason.NO_RULE,
     Reason.WRONG_PORT,
     Reason.DENIED,
+    Reason.PATH,
+    Reason.BAD_REQUEST,
     Reason.EXPIRED,
     Reason.BAD_NAME,
     Reason.PRIVATE_ADDRESS,
@@ -126,6 +128,12 @@ class ExplainDocument(Document):
     """The host name in canonical form, or what was named instead of one."""
     protocol: Protocol
     port: Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+    method: str | None
+    """The method of the request; null if the rule has no paths, or none was asked for."""
+    path: str | None
+    """The path of the request as Envoy sees it, without the query."""
+    path_rule: str | None
+    """The path or the repository of the rule that decides it; null if none is for it."""
     rule: ExplainedRule | None
     """The rule that decides; with the reason `expired`, the one that would if it had not ended."""
     near: list[NearRule]
@@ -155,6 +163,9 @@ class ExplainDocument(Document):
             name=explained.target.name,
             protocol=explained.target.protocol,
             port=explained.target.port,
+            method=explained.request.method if explained.request else None,
+            path=explained.request.path if explained.request else None,
+            path_rule=str(explained.path) if explained.path else None,
             rule=ExplainedRule.of(explained.rule) if explained.rule else None,
             near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
             remedy=ExplainedRemedy(remedy.text, remedy.command or None) if remedy else None,
