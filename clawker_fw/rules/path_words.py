@@ -45,6 +45,8 @@ def parse_path(text: str) -> str:
         if mistake:
             raise ValueError(f"`path: {text}` {hint}")
     normal = paths.seen(text.encode().decode("latin-1").translate(_OCTETS))
+    if normal is not None and normal.count("/") < text.count("/"):
+        raise ValueError(f"`path: {text}` can be written without `..;`, which leads to the path above it")
     if normal is None or paths.ALWAYS_BAD_PATTERN.search(normal):
         raise ValueError(f"`path: {text}` can never match: such a path is refused in every request")
     return normal

@@ -36,6 +36,7 @@ BAD_BELOW_A_DENY = (
 
 ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
 _VISIBLE = re.compile(r"[!-~]*")
+_DOTS_WITH_PARAMETERS = re.compile(r"(?<=/)(\.{1,2});[^/]*")
 _UNRESERVED = re.compile(r"%([0-9a-fA-F]{2})")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 """Characters that need no escape anywhere (RFC 3986, section 2.3)."""
@@ -46,14 +47,15 @@ _FEW = 4
 def seen(target: str) -> str | None:
     """Return a request's path, with its query, as Envoy sees it; None if Envoy can't read it.
 
-    Escaped characters that need no escape are unescaped, a backslash is a slash, `.` and `..` are resolved, and
-    several slashes are one. The query stays as it is. (`normalize_path` and `merge_slashes`; measured.)
+    Escaped characters that need no escape are unescaped, a backslash is a slash, `.` and `..` are resolved (also
+    `..;x`), and several slashes are one. The query stays as it is. (`normalize_path` and `merge_slashes`; measured.)
     """
     if not target.startswith("/") or "#" in target or not _VISIBLE.fullmatch(target):
         return None
     path, mark, query = target.partition("?")
     if "%00" in path:
         return None
+    path = _DOTS_WITH_PARAMETERS.sub(r"\1", path)
     path = _UNRESERVED.sub(_unescaped, path).replace("\\", "/").translate(_ESCAPED)
     return _merged(_resolved(path)) + mark + query
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import operator
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
@@ -28,6 +28,9 @@ DENIED = "denied"
 
 REFUSED = "refused"
 """The chain for all other names that no rule allows, and for TLS that names none."""
+
+INSPECTED = " inspected "
+"""What the name of each chain for TLS that is looked into has in it, and that of no other one."""
 
 _ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
 """A record of TLS 1.2 with the fatal alert `access_denied` (RFC 8446, sections 5.1 and 6.2).
@@ -71,15 +74,20 @@ def _named(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, 
     gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
     that has another exception: what is denied now may be among its connections.
 
-    Which rules are alone follows from hashes, so one rule more or less moves at most one other.
+    Which rules are alone follows from hashes, so one rule more or less moves at most one other. One for which TLS
+    is looked into always is, and its chain has another name when it refuses something else.
     """
     rules = {rule.destination: rule for rule in patterns.values() if not rule.denies}
+    inspected = {each: f"{INSPECTED}{_digest([rule.paths.denials])}" for each, rule in rules.items() if rule.paths}
     without = {rule.destination: f" without {_digest(sorted(each))}" for rule, each in exceptions.items()}
     ordered = sorted(rules, key=_hash)
-    named = {each: f"{each} {lookups.kind(rules[each])}{without.get(each, '')}" for each in ordered}
-    members = {f"{prefix} {named[each]}": [each] for each in ordered[:ALONE]}
+    named = {
+        each: f"{each} {lookups.kind(rules[each])}{inspected.get(each, '')}{without.get(each, '')}"
+        for each in ordered
+    }
+    members = {f"{prefix} {named[each]}": [each] for each in (*inspected, *ordered[:ALONE])}
     shared: dict[tuple[int, str], list[Destination]] = {}
-    for each in ordered[ALONE:]:
+    for each in (each for each in ordered[ALONE:] if each not in inspected):
         kind = f"{'below ' if each.subtree else ''}{lookups.kind(rules[each])}"
         shared.setdefault((int.from_bytes(_hash(each)[:4]) % SHARED, kind), []).append(each)
     for (bucket, kind), those in shared.items():
@@ -122,13 +130,18 @@ def matching_input(kind: str, **config: str) -> Json:
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
 
 
-def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:
+def forwarding(
+    chosen: Chains, statistics: str, idle: float, name: str, inspected: Callable[[str, Rule], Json] | None = None
+) -> list[Json]:
     """Return the filter chains: each forwards to the host that was named. `name` is the format of its name.
 
-    `idle` is in seconds: for so long nothing need be sent.
+    `idle` is in seconds: for so long nothing need be sent. `inspected` returns the chain, by its name, of a rule
+    for which TLS is looked into. Without it, the connections of such a rule are ended.
     """
     return [
-        {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
+        (inspected(chain, rule) if inspected else ending(chain))
+        if rule.paths
+        else {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
         for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
     ]
 

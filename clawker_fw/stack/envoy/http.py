@@ -134,25 +134,16 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
     ]
 
 
-def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
-    """Return the filter for plain HTTP.
+def common(routes_name: str, routes_path: str, idle: float) -> Json:
+    """Return what all filters have that read requests: which table they ask, and their limits.
 
-    The port in a Host header is taken off before it is matched, and the upstream port is the listener's own:
-    `Host: allowed.test:2222` never reaches port 2222. No client address counts as internal, so that no agent can
-    set the headers that steer Envoy.
+    The port in a Host header is taken off before it is matched. No client address counts as internal, so that no
+    agent can set the headers that steer Envoy.
     """
     path = f"{container.VOLUME}/{container.HOT}{routes_path}"
-    host = "%CEL(request.headers[':authority'].lowerAscii())%"
-    hashed = "envoy.hashable_string"
-    denied = refusals.of_denied_route()
-    refused = {"status_code_filter": {"comparison": {"value": {"default_value": 403, "runtime_key": "refused"}}}}
-    no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
-    return extension(
-        "envoy.filters.network.http_connection_manager",
-        "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix=routes.NAME,
-        rds={
-            "route_config_name": routes.NAME,
+    return {
+        "rds": {
+            "route_config_name": routes_name,
             "config_source": {
                 "resource_api_version": "V3",
                 "path_config_source": {
@@ -161,6 +152,41 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
                 },
             },
         },
+        "strip_any_host_port": True,
+        "strip_trailing_host_dot": True,
+        "use_remote_address": True,
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "192.0.2.0", "prefix_len": 32}]},
+        "skip_xff_append": True,
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "stream_idle_timeout": duration(idle),
+        "common_http_protocol_options": {"idle_timeout": duration(idle)},
+        "request_headers_timeout": f"{bounds.HELLO_SECONDS}s",
+        "max_request_headers_kb": bounds.HEADERS_KIBIBYTES,
+        "http2_protocol_options": {
+            "max_concurrent_streams": bounds.STREAMS,
+            "initial_stream_window_size": 2 * bounds.BUFFER,
+            "initial_connection_window_size": 16 * bounds.BUFFER,
+        },
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+    }
+
+
+def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
+    """Return the filter for plain HTTP.
+
+    The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
+    """
+    host = "%CEL(request.headers[':authority'].lowerAscii())%"
+    hashed = "envoy.hashable_string"
+    denied = refusals.of_denied_route()
+    refused = refusals.of_status(403)
+    no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
+    return extension(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **common(routes.NAME, routes_path, idle),
+        stat_prefix=routes.NAME,
         http_filters=[
             _host_names_only(),
             extension(
@@ -181,23 +207,6 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
                 suppress_envoy_headers=True,
             ),
         ],
-        strip_any_host_port=True,
-        strip_trailing_host_dot=True,
-        use_remote_address=True,
-        internal_address_config={"cidr_ranges": [{"address_prefix": "192.0.2.0", "prefix_len": 32}]},
-        skip_xff_append=True,
-        generate_request_id=False,
-        server_header_transformation="PASS_THROUGH",
-        stream_idle_timeout=duration(idle),
-        common_http_protocol_options={"idle_timeout": duration(idle)},
-        request_headers_timeout=f"{bounds.HELLO_SECONDS}s",
-        max_request_headers_kb=bounds.HEADERS_KIBIBYTES,
-        http2_protocol_options={
-            "max_concurrent_streams": bounds.STREAMS,
-            "initial_stream_window_size": 2 * bounds.BUFFER,
-            "initial_connection_window_size": 16 * bounds.BUFFER,
-        },
-        upgrade_configs=[{"upgrade_type": "websocket"}],
         local_reply_config={
             "mappers": [
                 {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}

@@ -6,22 +6,31 @@ is a filter chain, and the matcher may change freely. Field names are those of t
 """
 
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals
+from clawker_fw.stack.envoy.inspected import SERVER_NAME, Inspection, chain
 from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on, watched
 from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
 
 
 def listeners(
-    policy: Policy, address: IPv4Address, routes_path: str, idle: float, reporting: Reporting | None = None
+    policy: Policy,
+    address: IPv4Address,
+    routes_path: str,
+    idle: float,
+    reporting: Reporting | None = None,
+    *,
+    inspection: Inspection | None = None,
 ) -> list[Json]:
     """Return a listener for each port, and the one that HTTP requests go through if a rule allows any.
 
     `address` is Envoy's on the agent network: from the way out nobody comes in. `routes_path` is where the route
-    table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
+    table lies, below `hot/`. `idle` is for how many seconds nothing need be sent. `inspection` is
+    how TLS is looked into; without it, a rule that needs it allows nothing.
     """
     ports = [
         at(
@@ -30,6 +39,7 @@ def listeners(
             routes_path,
             idle,
             reporting,
+            inspection=inspection,
         )
         for port in policy.rules.ports
     ]
@@ -51,8 +61,11 @@ def at(
     routes_path: str,
     idle: float,
     reporting: Reporting | None = None,
+    *,
+    inspection: Inspection | None = None,
 ) -> Json:
     """Return the listener at an address and port for hosts that are named."""
+    inspected = partial(chain, idle=idle, inspection=inspection, reporting=reporting) if inspection else None
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": place.name,
@@ -71,7 +84,7 @@ def at(
         "filter_chain_matcher": _by_protocol(tls_chains),
         "filter_chains": [
             {"name": http.CHAIN, "filters": [http.connection_manager(routes_path, idle, reporting)]},
-            *chains.forwarding(tls_chains, f"tls-{place.port}", idle, "%REQUESTED_SERVER_NAME%"),
+            *chains.forwarding(tls_chains, f"tls-{place.port}", idle, SERVER_NAME, inspected),
             *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
             chains.ending(chains.REFUSED),
         ],

@@ -103,7 +103,11 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
         otherwise=_text(Reason.NO_RULE),
     )
-    crowded = f"{_CROWDED} && xds.filter_chain_name != '{chains.REFUSED}' && {_SERVER_NAME} != ''"
+    # Of TLS that is looked into, requests have records of their own.
+    forwards = (
+        f"xds.filter_chain_name != '{chains.REFUSED}' && !xds.filter_chain_name.contains('{chains.INSPECTED}')"
+    )
+    crowded = f"{_CROWDED} && {forwards} && {_SERVER_NAME} != ''"
     denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
     nowhere = _cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}))")
@@ -163,6 +167,21 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, _cel(_FORWARDED))
     told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
     return _logs({"or_filter": {"filters": [looked_at_first, no_room]}}, ended, fields, reporting, told)
+
+
+def of_status(status: int) -> Json:
+    """Return the filter that passes responses with a status."""
+    return {"status_code_filter": {"comparison": {"value": {"default_value": status, "runtime_key": "refused"}}}}
+
+
+def of_details(details: str) -> Json:
+    """Return the filter that passes what Envoy has ended for a reason of its own."""
+    return _cel(f"has({_DETAILS}) && {_DETAILS} == '{details}'")
+
+
+def of_route(beginning: str) -> Json:
+    """Return the filter that passes requests whose route has a name that begins so."""
+    return _cel(f"has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
 def of_denied_route() -> Json:
@@ -225,6 +244,30 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
     any_of_them = {"or_filter": {"filters": [ours, violation]}}
     fields = {**_FIELDS, **_HTTP, "reason": reason}
     return _logs(any_of_them, _cel(_FORWARDED_REQUEST), fields, reporting, {"rule": "%ROUTE_NAME%"})
+
+
+def of_inspected(reporting: Reporting | None = None) -> list[Json]:
+    """Return the access log of requests in TLS that is looked into: those that are refused, or lead nowhere."""
+    by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream'"
+    bad = "response.code == 400 || response.code == 421"
+    reason = _first(
+        (f"{_DETAILS} == 'direct_response' && response.code != 403", Reason.BAD_REQUEST),
+        (f"{_DETAILS} == 'direct_response' && xds.route_name == 'refused'", Reason.NO_RULE),
+        (f"{_DETAILS} == 'direct_response'", Reason.PATH),
+        (f"{_DETAILS}.startsWith('rbac')", f"{bad} ? '{Reason.BAD_REQUEST}' : '{Reason.PATH}'"),
+        (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
+        (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
+        (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
+        otherwise=_UPSTREAM_REASON,
+    )
+    violation = _all(
+        {"response_flag_filter": {"flags": ["DPE"]}}, _cel(f"({_VIOLATION}) && !has(upstream.address)")
+    )
+    failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
+    ours = _all({"status_code_filter": failed}, _cel(by_us))
+    fields = {**_FIELDS, **_UPSTREAM, **_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%", "reason": reason}
+    any_of_them = {"or_filter": {"filters": [ours, violation]}}
+    return _logs(any_of_them, _cel(_FORWARDED_REQUEST), fields, reporting)
 
 
 def buckets() -> bytes:

@@ -210,7 +210,7 @@ _NAMES = {
 
 def _attributes(fields: Mapping[str, str], action: str) -> dict[str, str]:
     protocol = fields["protocol"]
-    http = protocol == "http"
+    http = protocol in {"http", "https"}
     return {
         "event.name": REQUEST if http else CONNECTION,
         "clawker_fw.action": action,

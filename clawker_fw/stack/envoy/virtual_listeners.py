@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.policy import Allowed, Policy
 from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
+from clawker_fw.stack.envoy.inspected import Inspection
 from clawker_fw.stack.envoy.listeners import ListenerPlace, at
 from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state, watched
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
@@ -31,10 +32,13 @@ def listeners(
     routes_path: str,
     idle: float,
     reporting: Reporting | None = None,
+    *,
+    inspection: Inspection | None = None,
 ) -> Iterator[Json]:
     """Yield the listeners of all names that have an address of their own.
 
     `routes_path` is where the route table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
+    `inspection` is how TLS is looked into; without it, a rule that needs it allows nothing.
     """
     served = policy.allowed_at(addresses.virtual)
     apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
@@ -46,7 +50,8 @@ def listeners(
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
-            yield at(ListenerPlace(f"{name} port-{port}", address, port), own, routes_path, idle, reporting)
+            place = ListenerPlace(f"{name} port-{port}", address, port)
+            yield at(place, own, routes_path, idle, reporting, inspection=inspection)
 
 
 def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:

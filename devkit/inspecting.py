@@ -1,0 +1,205 @@
+"""The real Envoy on loopback that looks into TLS, and a host behind it that says what reached it."""
+
+import http.server
+import json
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Rule
+from clawker_fw.stack.envoy import inspected, lookups, routes, sampling
+from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy.messages import Json, extension
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
+from clawker_fw.stack.resources import discovery_response
+from devkit.envoy import HERE, Recording
+
+PORT, OTHER_PORT = 8080, 443
+"""Where the host listens, and another port, where it does not."""
+
+_TABLE = "inspected/routes.json"
+_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A request as it reached the host. The names of its headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+
+class Host:
+    """A host with TLS, whose certificate is for some names."""
+
+    def __init__(self, folder: Path, address: str, *names: str) -> None:
+        """Listen at an address of its own."""
+        self.reached: list[Reached] = []
+        self.certificate, self.key = certificate(folder, *names)
+        reached = self.reached
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
+                if name.startswith("do_"):
+                    return self.answer
+                raise AttributeError(name)
+
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                reached.append(Reached(self.command, self.path, headers))
+                upgrading = headers.get("upgrade") == "websocket"
+                self.send_response(101 if upgrading else 200)
+                for name, value in (("connection", "upgrade"), ("upgrade", "websocket")) if upgrading else ():
+                    self.send_header(name, value)
+                self.send_header("content-length", "0")
+                self.end_headers()
+                self.close_connection = upgrading
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+
+        class Server(http.server.ThreadingHTTPServer):
+            def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base
+                with context.wrap_socket(request, server_side=True) as agent:
+                    super().finish_request(agent, client_address)
+
+            def handle_error(self, *_: object) -> None:
+                """Say nothing: what ends a handshake is tested at the other end."""
+
+        self._server = Server((address, PORT), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
+    """Make a certificate for names, which is its own authority. Return its file and that of its key."""
+    folder.mkdir(parents=True)
+    made, key = folder / "cert.pem", folder / "key.pem"
+    alternative = ",".join(f"DNS:{name}" for name in names)
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", made)
+    what = ("-days", "2", "-subj", "/CN=host", "-addext", f"subjectAltName={alternative}")
+    subprocess.run(["openssl", "req", "-x509", *new, *what], check=True, capture_output=True)
+    return made, key
+
+
+class Inspecting(Recording):
+    """A proxy that looks into TLS with one certificate for all names, and trusts one authority."""
+
+    def __init__(
+        self, folder: Path, program: Path, name_server: int, own: tuple[Path, Path], trusted: Path
+    ) -> None:
+        """Start it. `own` are the files of its certificate and key."""
+        self._own, self._trusted = own, trusted
+        (folder / "hot" / _TABLE).parent.mkdir(parents=True)
+        super().__init__(folder, program, name_server, refreshing=False)
+
+    def _bootstrap_clusters(self) -> list[Json]:
+        found = list(inspected.clusters(dict.fromkeys((False, True), HERE), str(self._trusted)))
+        for each in found:
+            self._decide_only(each)
+        return found
+
+    def terminated(self, _: Rule) -> Json:
+        """Return the socket that ends TLS."""
+        chain, key = ({"filename": str(each)} for each in self._own)
+        return extension(
+            "envoy.transport_sockets.tls",
+            "transport_sockets.tls.v3.DownstreamTlsContext",
+            common_tls_context={
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificates": [{"certificate_chain": chain, "private_key": key}],
+            },
+        )
+
+    def serve(self, rules: RuleSet) -> None:
+        """Replace the hot files."""
+        policy, self.version = Policy(rules), secrets.token_hex(8)
+        self.virtual = {}
+        if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
+            self.clusters = (*self.clusters, *self._bootstrap_clusters())
+        self._subtrees.write_bytes(lookups.subtrees(policy))
+        inspection = inspected.Inspection(_TABLE, self.terminated)
+        served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=inspection)
+        for path, resources in (
+            (CLUSTERS, []),
+            (sampling.FILE, []),
+            (ROUTES, [routes.table(policy)]),
+            (f"hot/{_TABLE}", [inspected.table(policy)]),
+            (LISTENERS, served),
+        ):
+            content = sampling.content(sampling.ALL) if path == sampling.FILE else discovery_response(resources)
+            document = json.loads(content.replace(b"/fw/", f"{self.folder}/".encode()))
+            for resource in document["resources"]:
+                self._decide_only(resource)
+            fresh = self.folder / "fresh"
+            fresh.write_text(json.dumps({**document, "version_info": self.version}))
+            fresh.replace(self.folder / path)
+
+    def serves(self) -> bool:
+        """Whether every resource was loaded from the current files."""
+        try:
+            lines = self.admin("/stats?filter=version_text$").decode().splitlines()
+        except OSError:
+            return False
+        live = dict(line.replace('"', "").split(": ") for line in lines)
+        wanted = ("listener_manager.lds", "http.http.rds.http", "http.inspected.rds.inspected")
+        return all(live.get(f"{each}.version_text") == self.version for each in wanted)
+
+    @contextmanager
+    def connected(self, name: str, port: int = PORT) -> Iterator[ssl.SSLSocket]:
+        """Connect as an agent that trusts everybody."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection((str(HERE), self.ports[port]), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=name) as agent,
+        ):
+            agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield agent
+
+    def raw(self, request: bytes, name: str, port: int = PORT) -> tuple[int, bytes]:
+        """Send octets, and return the status of the answer, or 0 if there is none, and the answer."""
+        with self.connected(name, port) as agent:
+            agent.sendall(request)
+            answer = b""
+            while _END not in answer and (some := agent.recv(65536)):
+                answer += some
+            head, _, body = answer.partition(_END)
+            length = next(
+                (int(each[15:]) for each in head.lower().split(b"\r\n") if each[:15] == b"content-length:"), 0
+            )
+            while len(body) < length and not request.startswith(b"HEAD ") and (some := agent.recv(65536)):
+                body += some
+        return (int(head.split(b" ")[1]) if head else 0), body
+
+    def ask(self, method: str, target: str, name: str, port: int = PORT, *headers: str) -> tuple[int, bytes]:
+        """Make a request."""
+        lines = (f"{method} {target} HTTP/1.1", f"Host: {name}", *headers, "", "")
+        return self.raw("\r\n".join(lines).encode("latin-1"), name, port)
+
+
+def own_address() -> str:
+    """Return an address of loopback that other test processes don't have."""
+    number = os.getpid() % 2**16
+    return f"127.64.{number >> 8}.{number & 255 or 1}"
