@@ -47,8 +47,8 @@ _FEW = 4
 def seen(target: str) -> str | None:
     """Return a request's path, with its query, as Envoy sees it; None if Envoy can't read it.
 
-    Escaped characters that need no escape are unescaped, a backslash is a slash, `.` and `..` are resolved (also
-    `..;x`), and several slashes are one. The query stays as it is. (`normalize_path` and `merge_slashes`; measured.)
+    Escaped characters that need no escape are unescaped, a backslash is a slash, `.` and `..` are resolved, also
+    `..;x`, and several slashes are one. The query stays as it is. (`normalize_path`, `merge_slashes`; measured.)
     """
     if not target.startswith("/") or "#" in target or not _VISIBLE.fullmatch(target):
         return None

@@ -6,7 +6,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import explaining, text
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
@@ -31,7 +32,10 @@ from clawker_fw.rules.target import parse_target
 from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
+from clawker_fw.stack.envoy.inspected import Inspection, clusters, table
+from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -49,6 +53,26 @@ RULES = (
     {"dst": ".former.example.org", "action": "deny", "proto": "https"},
     {"dst": "quic.example.net", "proto": "udp", "port": 443},
     {"dst": "10.1.2.3", "as": "time.internal.example", "proto": "udp", "port": 123, "allow_private": True},
+)
+INSPECTED = (
+    {
+        "dst": "api.example.com",
+        "path_rules": [
+            {"path": "/v1", "methods": ["GET", "POST"]},
+            {"path": "/v1/private", "action": "deny"},
+            {"path": "~/v[23]/[^/]+", "methods": ["GET"]},
+        ],
+    },
+    {"dst": "git.example.com", "git": {"acme/site": "write", "acme/widgets": "read"}, "lfs": True},
+    {
+        "dst": ".example.org",
+        "inspect": True,
+        "port": 8443,
+        "allow_private": True,
+        "insecure_skip_tls_verify": True,
+    },
+    {"dst": "no.example.org", "action": "deny"},
+    {"dst": "other.example.org", "port": 8443},
 )
 ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
 CAPACITIES = Capacities(*(each.capacity(ResourceSettings(), Machine(2, 8 << 30)) for each in (envoy, coredns)))
@@ -101,6 +125,21 @@ def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """The shape of each container."""
     wanted = desired(blueprint, addressing(blueprint), CAPACITIES, Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
+
+
+@pytest.mark.usefixtures("inspection")
+def test_inspected(golden: Check) -> None:
+    """What a stack will have for TLS that is looked into: the table, the listeners, and the ways to hosts."""
+    rules = RuleSet.of(RuleEntry.model_validate(entry).rule() for entry in INSPECTED)
+    policy, here = Policy(rules), IPv4Address("10.213.1.10")
+    inspection = Inspection("inspected/routes.json", lambda rule: {"name": f"certificates for {rule.destination}"})
+    sources = {False: IPv4Address("10.214.0.20"), True: IPv4Address("10.214.0.21")}
+    for name, made in (
+        ("routes", [table(policy)]),
+        ("listeners", listeners(policy, here, "rds/routes.json", 3600, inspection=inspection)),
+        ("clusters", list(clusters(sources, "/etc/ssl/certs/ca-certificates.crt"))),
+    ):
+        golden(f"inspected/{name}.json", pretty(discovery_response(made)))
 
 
 def test_drift_labels(golden: Check) -> None:

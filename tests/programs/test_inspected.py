@@ -2,6 +2,7 @@
 
 import random
 import secrets
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,11 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.stack.envoy.chains import chains
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import program
-from devkit.inspecting import PORT, Host, Inspecting, certificate, own_address
+from devkit.inspecting import OTHER_PORT, PORT, Host, Inspecting, certificate, own_address
 from devkit.requests import random_request, random_words
 from devkit.waiting import until
 
@@ -89,3 +91,271 @@ def _valid(chosen: random.Random, name: str) -> dict[str, Any]:
         except ValueError:
             continue
         return words
+
+
+V1 = {
+    "dst": "a.test",
+    "path_rules": [
+        {"path": "/v1", "methods": ["GET", "POST"]},
+        {"path": "/v1/private", "action": "deny"},
+        {"path": "~/v[23]/[^/]+", "methods": ["GET"]},
+    ],
+}
+LENIENT = {"dst": ".w.test", "path_rules": [{"path": "/v1"}, {"path": "/api/v4"}]}
+
+REFUSED = (
+    *("/v1x", "/v1-evil", "/V1/x", "/v1/private", "/v1/private/x", "/v1/x/../private", "/v1/./private"),
+    *("/v1//private", "//v1/private", "/v1/%70rivate", "/v1/x/%2e%2e/private", "/v1/x/.%2e/private"),
+    *("/v1/x%2f..%2fprivate", "/v1%2fprivate", "/v1/x/..%2fprivate", "/v1/x/%252e%252e/private"),
+    *("/v1/%2570rivate", "/v1/x\\..\\private", "/v1/x%5c..%5cprivate", "/v1/private;x=1", "/v1;x/private"),
+    *("/v1/private%3bx", "/v1/private%00", "/v1/private\x00", "/v1/private\xe9", "/v1/private%20", "/v1/private."),
+    *("/v1/private..", "/v1/private/.", "/v1/private/", "/v1/private#f", "/v1/private%23", "/v1/private?x"),
+    *("/v1/private%3f", "/../v1/private", "/..", "/v4", "/", "*", "v1/x", "http://a.test/v1/private"),
+    *("https://x.w.test/v1/x", "/v1/x%c0%ae%c0%ae/private", "/v1/..;/private", "/v1/.%3b/x", "/v1/%2e/private"),
+    *("/v1/x%2f%2e%2e%2fprivate", "/v1%2Fx%2F..%2f..%2fv4", "/v1/x/..%5cprivate", "/v1/x%0d%0aHost:%20y"),
+    *("/v1/\xef\xbc\x8fprivate", "/v1/./.././v1/private", "/v1/x\ty", "/v2/x/y", "/v2/x/../../v1/private"),
+)
+"""Spellings of what is refused, for a host of which a path is denied."""
+
+PASSED = {
+    "/v1": "/v1",
+    "/v1/": "/v1/",
+    "/v1/x?q=%2e%2e/;c": "/v1/x?q=%2e%2e/;c",
+    "/v1/privatex": "/v1/privatex",
+    "/v1/%50rivate": "/v1/Private",
+    "/v1/caf%C3%A9": "/v1/caf%C3%A9",
+    "/v1/a%20b": "/v1/a%20b",
+    "/v1/a+b": "/v1/a+b",
+    "/v1/100%25": "/v1/100%25",
+    "/v1/a@1.0/b": "/v1/a@1.0/b",
+    "/v1/.hidden": "/v1/.hidden",
+    "/v1/a:b/~x": "/v1/a:b/~x",
+    "/v1/x//y": "/v1/x/y",
+    "/v1/%zz": "/v1/%zz",
+    "http://a.test/v1/x": "/v1/x",
+    "/v2/x": "/v2/x",
+    f"/v1/{'a' * 20_000}": f"/v1/{'a' * 20_000}",
+}
+"""What is allowed there, and what the host gets of it."""
+
+PASSED_WITHOUT_DENY = {
+    "/v1/@scope%2fpkg": "/v1/@scope%2fpkg",
+    "/api/v4/projects/g%2Fp": "/api/v4/projects/g%2Fp",
+    "/v1/a;b=c": "/v1/a;b=c",
+    "/v1/x.": "/v1/x.",
+}
+
+
+def test_no_spelling_reaches_what_is_refused(proxy: Inspecting, host: Host) -> None:
+    """The host decides: nothing of what is refused reaches it, however it is written."""
+    served(proxy, V1, LENIENT)
+    host.reached.clear()
+    for target in REFUSED:
+        status, _ = proxy.ask("GET", target, "a.test")
+        assert status in {0, 400, 403, 404, 421}, target
+        assert host.reached == [], target
+    for method in ("DELETE", "HEAD", "get", "TRACE", "PROPFIND"):
+        assert proxy.ask(method, "/v1/x", "a.test")[0] in {400, 403}, method
+    for target in (
+        "/v1%2f..%2fadmin",
+        "/v1/x/..%2f..%2fadmin",
+        "/v1/..%2fadmin",
+        "/v1/%252e%252e/x",
+        "/v1/x%5c..",
+    ):
+        assert proxy.ask("GET", target, "x.w.test")[0] == 400, target
+    assert host.reached == []
+
+
+def test_what_is_usual_passes(proxy: Inspecting, host: Host) -> None:
+    """Paths of package registries and repositories reach the host as they were matched."""
+    served(proxy, V1, LENIENT)
+    for name, passed in (("a.test", PASSED), ("x.w.test", PASSED_WITHOUT_DENY)):
+        for target, reached in passed.items():
+            host.reached.clear()
+            assert proxy.ask("GET", target, name)[0] == 200, target
+            assert [each.target for each in host.reached] == [reached]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("Host: A.Test", 200),
+        ("Host: a.test.", 200),
+        (f"Host: a.test:{PORT}", 200),
+        ("Host: a.test:22", 200),
+        ("Host: x.w.test", 421),
+        ("Host: user@a.test", 421),
+        ("Host: a.test\r\nHost: x.w.test", 421),
+        ("X: no host", 400),
+        ("Host: other.test", 421),
+        ("Host: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4", 400),
+    ],
+)
+def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Host, head: str, status: int) -> None:
+    """With another Host, an agent would use a connection that is allowed for one that is not."""
+    served(proxy, V1, LENIENT)
+    host.reached.clear()
+    found, text = proxy.raw(f"GET /v1/x HTTP/1.1\r\n{head}\r\n\r\n".encode(), "a.test")
+    assert found == status
+    assert len(host.reached) == (status == 200)
+    if status == 200:
+        assert host.reached[0].headers["host"].lower() == f"a.test:{PORT}"
+    if status == 421:
+        assert b"names another host" in text
+
+
+def test_headers_that_change_a_request_do_not_pass(proxy: Inspecting, host: Host) -> None:
+    """Frameworks obey them: a request that is allowed would become one that is not."""
+    served(proxy, V1)
+    host.reached.clear()
+    removed = ("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "X-Original-URL", "X-Rewrite-URL")
+    forwarded = ("X-Forwarded-Host", "X-Forwarded-For", "X-Forwarded-Proto")
+    headers = (f"{each}: DELETE" for each in (*removed, *forwarded))
+    assert proxy.ask("GET", "/v1/x", "a.test", PORT, "Authorization: own", *headers)[0] == 200
+    (reached,) = host.reached
+    assert reached.headers == {"host": f"a.test:{PORT}", "authorization": "own"}
+
+
+GIT = {"dst": "a.test", "git": {"o/r": "read", "o/w": "write"}, "path_rules": [{"path": "/o"}]}
+
+
+def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
+    """Only the exact requests of git reach a repository, and a refusal is text that git prints."""
+    served(proxy, GIT)
+    host.reached.clear()
+    refs = "/o/r.git/info/refs?service=git-"
+    for target in (
+        *(f"{refs}receive-pack", f"{refs}upload-pack&service=git-receive-pack", f"{refs}receive%2Dpack"),
+        *(
+            f"{refs}upload-pack&%73ervice=git-receive-pack",
+            "/o/r.git/info/refs",
+            f"/o/r/../r.git//{refs[8:]}receive-pack",
+        ),
+        *("/o/r.git/git-receive-pack", "/o/r/info/lfs/objects/batch", "/o/r/git-receive-pack/"),
+    ):
+        status, text = proxy.ask("GET", target, "a.test")
+        assert (status, text) == (403, b"clawker-fw: o/r may be fetched, not pushed to\n"), target
+    assert proxy.ask("POST", "/o/r.git/git-receive-pack", "a.test")[0] == 403
+    assert host.reached == []
+    for method, target in (
+        ("GET", f"{refs}upload-pack"),
+        ("POST", "/o/r/git-upload-pack"),
+        ("GET", "/o/r/issues"),
+    ):
+        assert proxy.ask(method, target, "a.test", PORT, "Content-Length: 0")[0] == 200
+    assert proxy.ask("POST", "/o/w.git/git-receive-pack", "a.test", PORT, "Content-Length: 0")[0] == 200
+    assert [each.target for each in host.reached][-1] == "/o/w.git/git-receive-pack"
+
+
+def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
+    """Without a certificate for its name nothing is sent to it, unless the rule says that it need not have one."""
+    unverified = {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True}
+    served(proxy, {"dst": "other.test", "inspect": True}, unverified, LENIENT)
+    host.reached.clear()
+    proxy.records()
+    status, text = proxy.ask("GET", "/", "other.test")
+    assert (status, b"prove its name" in text) == (503, True)
+    assert host.reached == []
+    assert proxy.ask("GET", "/", "unverified.test")[0] == 200
+    for name in ("x.w.test", "y.w.test", "x.w.test"):
+        assert proxy.ask("GET", "/v1", name)[0] == 200
+    assert [each.headers["host"].split(":")[0] for each in host.reached[1:]] == [
+        "x.w.test",
+        "y.w.test",
+        "x.w.test",
+    ]
+
+
+def test_a_rule_is_for_its_port(proxy: Inspecting, host: Host) -> None:
+    """What is allowed on one port is refused on another one of the same name."""
+    served(proxy, V1, {**V1, "port": OTHER_PORT, "path_rules": [{"path": "/other"}]})
+    host.reached.clear()
+    assert proxy.ask("GET", "/v1", "a.test")[0] == 200
+    assert proxy.ask("GET", "/other", "a.test")[0] == 403
+    assert proxy.ask("GET", "/v1", "a.test", OTHER_PORT)[0] == 403
+    assert proxy.ask("GET", "/other", "a.test", OTHER_PORT)[0] == 503  # nobody listens there
+    assert len(host.reached) == 1
+
+
+def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> None:
+    """It is allowed where a GET is."""
+    served(proxy, V1)
+    host.reached.clear()
+    upgrade = ("Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
+    assert proxy.ask("GET", "/v1/private", "a.test", PORT, *upgrade)[0] == 403
+    assert proxy.ask("GET", "/v1/x", "a.test", PORT, *(each.replace("WebS", "webs") for each in upgrade))[0] == 101
+    assert [each.target for each in host.reached] == ["/v1/x"]
+
+
+def test_http_2_is_judged_alike(proxy: Inspecting, host: Host) -> None:
+    """The same paths are refused and allowed over HTTP/2, as curl speaks it."""
+    served(proxy, V1, LENIENT)
+    host.reached.clear()
+    found = [_curl(proxy, target) for target in (*REFUSED[:7], "/v1/x%2f..%2fprivate", "/v1/x", "/v1//y?z")]
+    assert found == ["2 403"] * 7 + ["2 400", "2 200", "2 200"]
+    assert _curl(proxy, "/v1/x", "Host: x.w.test") == "2 421"
+    assert [each.target for each in host.reached] == ["/v1/x", "/v1/y?z"]
+
+
+def _curl(proxy: Inspecting, target: str, *headers: str) -> str:
+    port = proxy.ports[PORT]
+    words = ("--resolve", f"a.test:{port}:127.0.0.1", "--path-as-is", "--http2", "--noproxy", "*")
+    said = (word for each in headers for word in ("-H", each))
+    form = ("-sko", "/dev/null", "-w", "%{http_version} %{http_code}")
+    url = f"https://a.test:{port}{target}"
+    return subprocess.run(["curl", *form, *words, *said, url], check=True, capture_output=True, text=True).stdout
+
+
+def test_refusals_are_on_record(proxy: Inspecting) -> None:
+    """Each has the reason, the path without its query, and the words of the rule that decided."""
+    served(proxy, V1, GIT | {"dst": "x.w.test"}, {"dst": "y.w.test", "inspect": True})
+    proxy.ask("GET", "/before", "a.test")
+    _recorded(proxy, "/before")
+    asked = (
+        ("GET", "/v1/private?secret", "a.test", Reason.PATH, "deny /v1/private"),
+        ("DELETE", "/v1", "a.test", Reason.PATH, "others"),
+        ("GET", "/v1/x;y", "a.test", Reason.BAD_REQUEST, "bad-path"),
+        ("GET", "/v1/%5c", "a.test", Reason.BAD_REQUEST, None),
+        ("TRACE", "/v1", "a.test", Reason.PATH, None),
+        ("POST", "/o/r/git-receive-pack", "x.w.test", Reason.PATH, "git read o/r"),
+    )
+    for method, target, name, *_ in asked:
+        proxy.ask(method, target, name)
+    proxy.raw(b"GET /last HTTP/1.1\r\nHost: a.test\r\n\r\n", "y.w.test")
+    found = _recorded(proxy, "/last")
+    told = [(each["method"], each["path"], each["name"], each["reason"]) for each in found]
+    wanted = [(method, target.partition("?")[0], name, reason) for method, target, name, reason, _ in asked]
+    assert told == [*wanted, ("GET", "/last", "a.test", Reason.BAD_REQUEST)]
+    rules_told = [each["rule"] for each in found]
+    assert [one for one, (*_, other) in zip(rules_told, asked, strict=False) if other] == [
+        other for *_, other in asked if other
+    ]
+    assert {each["protocol"] for each in found} == {"https"}
+    assert "secret" not in f"{found}"
+
+
+def _recorded(proxy: Inspecting, path: str) -> list[dict[str, Any]]:
+    """Return what has been written down since the last time, up to a refusal of a path."""
+    found: list[dict[str, Any]] = []
+
+    def complete() -> bool:
+        found.extend(proxy.records())
+        return any(each["path"] == path for each in found)
+
+    until(complete)
+    return found
+
+
+def test_a_path_that_is_denied_ends_what_is_under_way() -> None:
+    """The chain has another name with another denial, and the same with another path that is allowed."""
+    names = [_chain(V1, *more) for more in ((), ("/v4",), ("/v4", "deny"))]
+    assert names[0] == names[1] != names[2]
+    assert names[0].startswith("tls a.test guarded inspected ")
+
+
+def _chain(words: dict[str, Any], path: str = "", action: str = "allow") -> str:
+    more = [{"path": path, "action": action}] if path else []
+    policy = Policy(rules({**words, "path_rules": [*words["path_rules"], *more]}))
+    (name,) = chains("tls", policy, Protocol.HTTPS, PORT).rules
+    return name
