@@ -42,7 +42,18 @@ def additions(
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--until") from error
     rules = [_rule(_named(name, protocol, port) | given_fields) for name in names]
-    return [Addition(rule, fields["note"], chosen=chosen) for rule in rules]
+    path_rules = tuple(given_fields.get("path_rules", ()))
+    return [Addition(rule, fields["note"], chosen=chosen, path_rules=path_rules) for rule in rules]
+
+
+def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:
+    """Return the paths that the command line names, each for the same methods, as in the settings."""
+    if not paths:
+        if methods:
+            raise typer.BadParameter("methods are for a path: add `--path`", param_hint="--methods")
+        return None
+    named = [each.strip() for each in (methods or "").split(",") if each.strip()]
+    return [{"path": path, **({"methods": named} if named else {})} for path in paths]
 
 
 def _rule(fields: dict[str, Any]) -> "Rule":

@@ -67,6 +67,16 @@ ShortenOption = Annotated[
     bool, typer.Option("--shorten", help="Let `--until` end a rule that is there sooner than it would end.")
 ]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
+PathOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--path", metavar="PATH", hidden=True, help="Only this path with all below it, and not the whole host."
+    ),
+]
+MethodsOption = Annotated[
+    str | None,
+    typer.Option("--methods", metavar="GET,HEAD", hidden=True, help="Only these methods of the paths."),
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Accept localhost, a public suffix, or everything below one.")
 ]
@@ -141,6 +151,8 @@ def add_rules(
     until: UntilOption = None,
     shorten: ShortenOption = False,
     note: NoteOption = None,
+    path: PathOption = None,
+    methods: MethodsOption = None,
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
@@ -157,8 +169,9 @@ def add_rules(
 
     Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
+    paths = rule_words.path_rules(path, methods)
     fields = {"action": action, "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = rule_words.additions(names, protocol, port, fields)
+    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders, shorten=shorten)
 
@@ -175,6 +188,8 @@ def allow(
     until: UntilOption = None,
     shorten: ShortenOption = False,
     note: NoteOption = None,
+    path: PathOption = None,
+    methods: MethodsOption = None,
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
@@ -187,8 +202,9 @@ def allow(
 
     Example: clawker-fw rules allow api.example.com --until 30m
     """
+    paths = rule_words.path_rules(path, methods)
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = rule_words.additions(names, protocol, port, fields)
+    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders, shorten=shorten)
 

@@ -522,3 +522,22 @@ def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_fi
     assert "error[rules-not-importable]: Nothing can be imported: missing.yaml does not exist." in missing.err
     assert "init" not in missing.err  # it would be no file to import
     assert settings_file.read_text() == SETTINGS
+
+
+@pytest.mark.parametrize(
+    "words", ["rules allow a.test --path /x", "rules add a.test --path /x --methods GET,HEAD"]
+)
+def test_paths_are_for_a_later_release(words: str, command: Command) -> None:
+    """What a stack can't do yet is one clear error, by command as in the settings."""
+    done = command(*words.split(), "--no-reload")
+    assert (done.code, "`path_rules` is not supported yet" in " ".join(done.err.split())) == (2, True)
+
+
+@pytest.mark.usefixtures("inspection")
+def test_paths_are_added_by_command(command: Command) -> None:
+    """A path is added with its methods, and told in the answer."""
+    done = command("rules", "allow", "p.test", "--path", "/x", "--methods", "GET,HEAD", "--no-reload")
+    assert done.out.startswith("added      https p.test:443 inspected (GET,HEAD /x, deny others)")
+    assert command("rules", "allow", "p.test", "--methods", "GET", "--no-reload").code == 2
+    listed = command("rules", "list", "--format", "json").valid("rules-list")["rules"]
+    assert [each["paths"] for each in listed if each["dst"] == "p.test"] == [["GET,HEAD /x", "deny others"]]

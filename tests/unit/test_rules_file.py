@@ -397,3 +397,70 @@ def test_no_edit_of_several_editors_is_lost(path: Path) -> None:
     assert {name for name in expected if f"dst: {name}\n" not in text} == set()
     assert text.startswith("# mine\nrules:\n  - dst: a.test\n    note: x\n")
     assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def paths_of(dst: str, *entries: dict[str, object]) -> Addition:
+    """Return paths to add to a rule."""
+    rule = RuleEntry.model_validate({"dst": dst, "path_rules": entries}).rule()
+    return Addition(rule, None, chosen=frozenset({"path_rules"}), path_rules=entries)
+
+
+GET_X, Y = {"path": "/x", "methods": ["GET", "HEAD"]}, {"path": "/y"}
+IN_FLOW = '{path: "/x", methods: [GET, HEAD]}, {path: "/y"}'
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "  - dst: p.test\n    git: {a/b: read}  # mine\n",
+            f"  - dst: p.test\n    git: {{a/b: read}}  # mine\n    path_rules: [{IN_FLOW}]\n",
+        ),
+        (
+            "  - dst: p.test\n    path_rules:  # these\n      - path: /a\n        methods: [PUT]\n    note: x\n",
+            (
+                "  - dst: p.test\n    path_rules:  # these\n      - path: /a\n        methods: [PUT]\n"
+                '      - path: "/x"\n        methods: [GET, HEAD]\n      - path: "/y"\n    note: x\n'
+            ),
+        ),
+        (
+            "  - dst: p.test\n    path_rules:\n    - {path: /a}  # one\n",
+            (
+                "  - dst: p.test\n    path_rules:\n    - {path: /a}  # one\n"
+                '    - {path: "/x", methods: [GET, HEAD]}\n    - {path: "/y"}\n'
+            ),
+        ),
+        (
+            "  - dst: p.test\n    path_rules: [{path: /a}]\n",
+            f"  - dst: p.test\n    path_rules: [{{path: /a}}, {IN_FLOW}]\n",
+        ),
+        (
+            "  - {dst: p.test, path_rules: [{path: /a}], note: x}\n",
+            f"  - {{dst: p.test, path_rules: [{{path: /a}}, {IN_FLOW}], note: x}}\n",
+        ),
+        (
+            "  - dst: a.test\n",
+            f"  - dst: a.test\n  - dst: p.test\n    path_rules: [{IN_FLOW}]\n",
+        ),
+    ],
+)
+def test_paths_are_added_to_those_of_a_rule(path: Path, before: str, after: str) -> None:
+    """They come after what is there, in its form, and comments stay. Asked for again, nothing changes."""
+    path.write_text(f"rules:\n{before}")
+    done = add(path, paths_of("p.test", GET_X, Y))
+    assert path.read_text() == f"rules:\n{after}"
+    (result,) = done.results
+    assert result.outcome in {"added", "changed"}
+    assert result.changes in {(), ("path_rules: with /x, /y",)}
+    assert add(path, paths_of("p.test", Y)).results[0].outcome == "unchanged"
+
+
+@pytest.mark.usefixtures("inspection")
+def test_a_path_takes_nothing_from_a_rule_for_the_whole_host(path: Path) -> None:
+    """Only some paths of the host would be left, which nobody has asked for."""
+    before = path.read_text()
+    with pytest.raises(RefusedError) as caught:
+        add(path, paths_of("a.test", Y))
+    assert caught.value.code == "rule-narrowed"
+    assert path.read_text() == before

@@ -33,6 +33,8 @@ class ListedRule:
     """The port, or several as text (`8000-8010`); null for every port."""
     action: RuleAction
     allow_private: bool
+    paths: list[str] | None
+    """What is allowed of the host, in the order in which it decides, if its TLS is looked into; else null."""
     until: Moment | None
     """When the rule ends; null: never."""
     ended: bool
@@ -52,6 +54,7 @@ class ListedRule:
             port=rule.written_port,
             action=rule.action,
             allow_private=rule.allow_private,
+            paths=None if rule.paths is None else list(rule.paths.words),
             until=None if rule.until is None else rfc3339(rule.until),
             ended=rule.until is not None and rule.until <= now,
             note=rule.note,

@@ -7,11 +7,12 @@ from enum import StrEnum
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.paths import Paths, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet, ends
 from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.edit.splice import Edit, Fields
+from clawker_fw.settings.edit.splice import Appended, Edit, Fields
 
 
 class EditOutcome(StrEnum):
@@ -53,13 +54,15 @@ class EditResult:
 class Addition:
     """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
 
-    Only its fields that are `chosen` are changed, and its note is kept when `note` is None.
+    Only its fields that are `chosen` are changed, and its note is kept when `note` is None. `path_rules` are those
+    of the rule, as they are written; they are added to what is there.
     """
 
     rule: Rule
     note: str | None = None
     stays: bool = False
     chosen: frozenset[str] = frozenset()
+    path_rules: tuple[Fields, ...] = ()
 
     def onto(self, old: Rule) -> Rule:
         """Return what becomes of a rule that is there."""
@@ -68,7 +71,24 @@ class Addition:
             allow_private=self.rule.allow_private if "allow_private" in self.chosen else old.allow_private,
             until=self.rule.until if "until" in self.chosen else old.until,
             note=old.note if self.note is None else self.note,
+            paths=self._paths_onto(old),
         )
+
+    def _paths_onto(self, old: Rule) -> Paths | None:
+        """Return the paths of a rule that is there, with these.
+
+        Raises:
+            RefusedError: when it allows the whole host, and would allow only some paths of it.
+        """
+        if not (self.path_rules and self.rule.paths):
+            return old.paths
+        if old.paths is None:
+            raise RefusedError(
+                "rule-narrowed",
+                f"`{old}` allows every path of the host{_at(old)}, and would allow only those that are named.",
+                hint="Nothing has been changed. If that is meant, write `path_rules` in that rule.",
+            )
+        return replace(old.paths, rules=ordered([*old.paths.rules, *self.rule.paths.rules]))
 
     @property
     def fields(self) -> Fields:
@@ -85,6 +105,7 @@ class Addition:
             "allow_private": rule.allow_private or None,
             "until": _time(rule.until),
             "force": bool(not rule.denies and objection(rule.destination)) or None,
+            "path_rules": Appended(self.path_rules) if self.path_rules else None,
             "note": self.note or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
@@ -131,8 +152,8 @@ def add(
     """Decide how to add rules. `now` is in seconds since 1970. With `shorten`, a rule may end sooner than before.
 
     Raises:
-        RefusedError: when a rule in an included file would have to change, when one would end sooner, or when one
-            has ended and nothing says until when it is to last.
+        RefusedError: when a rule in an included file would have to change, when one would end sooner or allow
+            less, or when one has ended and nothing says until when it is to last.
     """
     known: dict[object, list[Written]] = {}
     for each in there:
@@ -154,6 +175,8 @@ def add(
         for each in same:
             after = each.rule if addition.stays else addition.onto(each.rule)
             fields = _changes(each.rule, after)
+            if after.paths != each.rule.paths:
+                fields = {**fields, "path_rules": Appended(addition.path_rules)}
             if fields and each.position is None:
                 raise _included(each.rule)
             if fields and each.position is not None:
@@ -271,6 +294,8 @@ def _changes(old: Rule, new: Rule) -> Fields:
 
 
 def _phrase(old: Rule, name: str, value: object) -> str:
+    if isinstance(value, Appended):
+        return f"{name}: with {', '.join(str(each['path']) for each in value.items)}"
     before: object = {"allow_private": old.allow_private, "until": _time(old.until), "note": old.note}[name]
     return f"{name}: {_word(before)} → {_word(value)}"
 

@@ -31,6 +31,13 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
+class Appended:
+    """A value: what is added at the end of a list that a rule has, or makes one that it does not have."""
+
+    items: tuple[Fields, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
     """What to do with the rules at these positions in the list, and which to add at its end."""
 
@@ -81,7 +88,10 @@ def _meant(values: dict[str, Any], edit: Edit) -> dict[str, Any]:
         fields = edit.changed.get(position, {})
         if position not in edit.removed:
             kept = {name: value for name, value in rule.items() if name not in fields}
-            rules.append({**kept, **_read(fields)})
+            new = _read(fields)
+            for name in (each for each, value in fields.items() if isinstance(value, Appended)):
+                new[name] = [*(rule.get(name) or []), *new[name]]
+            rules.append({**kept, **new})
     return {**values, KEY: [*rules, *map(_read, edit.added)]}
 
 
@@ -98,6 +108,10 @@ def _holds(text: str, values: dict[str, Any]) -> bool:
 
 def _scalar(value: object) -> str:
     """Return a value as YAML that is read as just this value."""
+    if isinstance(value, Appended):
+        return f"[{', '.join(map(_flow, value.items))}]"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_scalar, value))}]"
     if isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, datetime):
@@ -175,6 +189,13 @@ class _Page:
         if item.flow_style:
             yield from self._change_flow(item, spans, fields)
             return
+        lists = {
+            key.value: value for key, value in item.value if isinstance(value, yaml.SequenceNode) and value.value
+        }
+        for name in [each for each in fields if each in lists]:
+            if isinstance(added := fields[name], Appended):
+                yield from self._add(lists[name], added.items)
+                fields = {each: value for each, value in fields.items() if each != name}
         kept = [name for name in spans if fields.get(name, "") is not None]
         for name in fields.keys() & spans.keys():
             start, end = spans[name]
@@ -192,7 +213,13 @@ class _Page:
         """Write the fields of a rule in braces anew."""
         if _on_one_line(item):
             pairs = {name: self._text[start:end] for name, (start, end) in spans.items()}
-            pairs |= {name: _pair(name, value) for name, value in fields.items() if value is not None}
+            pairs |= {
+                name: _pair(name, value)
+                if name not in pairs or not isinstance(value, Appended)
+                else _longer(pairs[name], value)
+                for name, value in fields.items()
+                if value is not None
+            }
             kept = (pair for name, pair in pairs.items() if fields.get(name, "") is not None)
             starts, ends = zip(*spans.values(), strict=True)
             yield starts[0], ends[-1], ", ".join(kept)
@@ -245,6 +272,12 @@ class _Page:
             pairs = [_flow(fields)] if in_flow else [_pair(*pair) for pair in fields.items()]
             lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
+
+
+def _longer(pair: str, more: Appended) -> str:
+    """Return a pair whose value is a list in brackets with more at its end."""
+    before, items = pair.rpartition("]")[0].rstrip(), ", ".join(map(_flow, more.items))
+    return f"{before}{'' if before.endswith('[') else ', '}{items}]"
 
 
 def _on_one_line(node: yaml.CollectionNode) -> bool:
