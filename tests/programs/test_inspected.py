@@ -1,6 +1,8 @@
 """TLS that is looked into, by the real Envoy: its choices compared with the policy's, and what reaches a host."""
 
+import json
 import random
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -359,3 +361,27 @@ def _chain(words: dict[str, Any], path: str = "", action: str = "allow") -> str:
     policy = Policy(rules({**words, "path_rules": [*words["path_rules"], *more]}))
     (name,) = chains("tls", policy, Protocol.HTTPS, PORT).rules
     return name
+
+
+def test_envoy_gives_back_exactly_what_it_was_given(proxy: Inspecting) -> None:
+    """Our files are in canonical form: they equal what Envoy shows of them."""
+    unverified = {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True}
+    served(proxy, V1, LENIENT, unverified, {"dst": "x.w.test", "action": "deny"}, GIT | {"dst": "y.w.test"})
+    for place, kind, at in (
+        ("inspected/routes.json", "dynamic_route_configs", ("route_config",)),
+        ("lds/listeners.json", "dynamic_listeners", ("active_state", "listener")),
+    ):
+        found = _read(proxy.admin(f"/config_dump?resource={kind}"))["configs"]
+        for key in at:
+            found = [each[key] for each in found]
+        written = _read((proxy.folder / "hot" / place).read_bytes())["resources"]
+        names = {each["name"] for each in written}
+        assert {each["name"]: each for each in found if each["name"] in names} == {
+            each["name"]: each for each in written
+        }
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """Return JSON without the name of the key's file, which is the test's and which Envoy does not show."""
+    read: dict[str, Any] = json.loads(re.sub(rb'"private_key": *[{][^}]*[}]', b'"private_key": {}', content))
+    return read

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -399,7 +399,7 @@ def test_no_edit_of_several_editors_is_lost(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def paths_of(dst: str, *entries: dict[str, object]) -> Addition:
+def paths_of(dst: str, *entries: Mapping[str, object]) -> Addition:
     """Return paths to add to a rule."""
     rule = RuleEntry.model_validate({"dst": dst, "path_rules": entries}).rule()
     return Addition(rule, None, chosen=frozenset({"path_rules"}), path_rules=entries)

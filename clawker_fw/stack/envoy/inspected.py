@@ -203,29 +203,29 @@ def _connection_manager(rule: Rule, idle: float, routes_path: str, reporting: Re
 
 
 def _denying(name: str, what: Json) -> Json:
-    return _rbac(name, "DENY", {"permissions": [what], "principals": [{"any": True}]})
+    return _rbac(name, {"permissions": [what], "principals": [{"any": True}]}, action="DENY")
 
 
 def _names_its_host() -> Json:
     """Return the filter that refuses a request for another host than TLS has named.
 
-    With `ALLOW`, what is refused matched no policy, and so it is told apart: no other filter here allows.
+    It allows, which is the default, so what is refused matched no policy. That tells it apart: no other one allows.
     """
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
     anybody: Json = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": same}
-    return _rbac(_NAMES_HOST, "ALLOW", {**anybody, "cel_config": {"enable_string_functions": True}})
+    return _rbac(_NAMES_HOST, {**anybody, "cel_config": {"enable_string_functions": True}})
 
 
 def _selected(root: str, field: str) -> Json:
     return {"select_expr": {"operand": {"ident_expr": {"name": root}}, "field": field}}
 
 
-def _rbac(name: str, action: str, policy: Json) -> Json:
+def _rbac(name: str, policy: Json, **action: str) -> Json:
     return extension(
         f"envoy.filters.http.rbac.{name}",
         "filters.http.rbac.v3.RBAC",
-        rules={"action": action, "policies": {name: policy}},
+        rules={**action, "policies": {name: policy}},
     )
 
 
