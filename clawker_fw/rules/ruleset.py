@@ -10,6 +10,7 @@ from clawker_fw.rules.schema import Protocol, Rule
 
 USUAL_PORTS = (80, 443)
 MOST_RULES = 100_000
+MOST_INSPECTED = 1_000
 MOST_PORTS = 1_000
 MOST_OPAQUE_PORTS = 2_000
 MOST_UDP_PORTS = 500
@@ -66,6 +67,7 @@ class RuleSet:
         rules = cls(tuple(sorted(seen.values(), key=_order)))
         for what, count, most in (
             ("rules", len(rules.rules), MOST_RULES),
+            ("rules that look into TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),
             ("ports", len(rules.ports), MOST_PORTS),
             ("ports of tcp and ssh rules", rules.opaque_ports, MOST_OPAQUE_PORTS),
             ("ports of udp rules", rules.udp_ports, MOST_UDP_PORTS),

@@ -46,3 +46,31 @@ def test_a_chain_is_renamed_when_another_part_of_it_is_denied() -> None:
     assert after == set(
         made("n{}.test", 2, {"dst": ".w.test"}, denied, {"dst": "x.other.test", "action": "deny"}).names.values()
     )
+
+
+INSPECTED = {"dst": "p.test", "path_rules": [{"path": "/x"}]}
+
+
+@pytest.mark.usefixtures("inspection")
+def test_what_can_not_be_looked_into_is_ended() -> None:
+    """A rule with paths never forwards what nobody reads: without a way to end TLS, its chain ends connections."""
+    _, rules = rule_set(INSPECTED, "a.test")
+    chosen = chains.chains("tls", Policy(rules), Protocol.HTTPS, 443)
+    plain, ended = chains.forwarding(chosen, "tls-443", 3600, "name")
+    assert plain["name"] == "tls a.test guarded"
+    assert ended["name"].startswith("tls p.test guarded inspected ")
+    assert ended == chains.ending(ended["name"])
+
+
+@pytest.mark.usefixtures("inspection")
+def test_a_rule_that_looks_into_tls_shares_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With however many rules on the port: others' paths would be its own."""
+    monkeypatch.setattr(chains, "ALONE", 2)
+    _, rules = rule_set(
+        *(f"n{number}.test" for number in range(9)), *({**INSPECTED, "dst": f"p{n}.test"} for n in range(9))
+    )
+    chosen = chains.chains("tls", Policy(rules), Protocol.HTTPS, 443)
+    inspected = [name for name in chosen.rules if chains.INSPECTED in name]
+    assert len(inspected) == 9
+    assert {chosen.rules[name].destination.name for name in inspected} == {f"p{n}.test" for n in range(9)}
+    assert {name for rule, name in chosen.names.items() if rule.name[0] == "n"}.isdisjoint(inspected)

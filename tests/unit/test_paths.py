@@ -16,7 +16,7 @@ from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.paths import LARGEST_PROGRAM, PathDecision, Paths, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.ruleset import ConflictsError, RuleSet
+from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import FIELDS, Protocol, Rule, RuleEntry, mistake
 from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths, random_request
@@ -193,6 +193,15 @@ def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
         }
     assert len(RuleSet.of([one, rule(inspect=True)]).rules) == 1
     assert RuleSet.of([one]).digest != RuleSet.of([plain]).digest
+
+
+@pytest.mark.usefixtures("inspection")
+def test_so_many_rules_look_into_tls() -> None:
+    """Each has a filter chain with all that reads requests, which takes Envoy 0.2 MB."""
+    many = [rule(dst=f"n{number}.test", inspect=True) for number in range(MOST_INSPECTED + 1)]
+    assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
+    with pytest.raises(TooManyError, match="1,001 rules that look into TLS; at most 1,000"):
+        RuleSet.of(many)
 
 
 def test_the_largest_expression_is_that_of_envoy() -> None:

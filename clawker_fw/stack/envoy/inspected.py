@@ -11,7 +11,8 @@ that TLS has named, or a connection for one rule would reach another one's host.
 Nothing here knows where certificates come from: whoever renders a chain is given the socket that ends TLS.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -31,6 +32,7 @@ from clawker_fw.stack.envoy.messages import (
     typed,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.resources import Encoded
 
 NAME = "inspected"
 
@@ -153,24 +155,29 @@ def _cluster(upstream: _Upstream, cache: Json, source: IPv4Address, trusted: str
 
 def chain(name: str, rule: Rule, idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
     """Return the filter chain of a rule. `idle` is in seconds: for so long nothing need be sent."""
-    below = rule.destination.subtree
+    return {
+        "name": name,
+        "filters": _filters(idle, inspection.routes_path, reporting, below=rule.destination.subtree),
+        "transport_socket": inspection.terminated(rule),
+        "transport_socket_connect_timeout": f"{bounds.HELLO_SECONDS}s",
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _filters(idle: float, routes_path: str, reporting: Reporting | None, *, below: bool) -> Sequence[Encoded]:
+    """Return the filters of a chain: the same for all rules with the same cache of names."""
     host = f"{SERVER_NAME}.%FILTER_STATE({SHARE}:PLAIN)%" if below else SERVER_NAME
     looked_up_as = extension(
         "envoy.filters.network.set_filter_state",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[state(HOST, host)],
     )
-    return {
-        "name": name,
-        "filters": [looked_up_as, _connection_manager(rule, idle, inspection.routes_path, reporting)],
-        "transport_socket": inspection.terminated(rule),
-        "transport_socket_connect_timeout": f"{bounds.HELLO_SECONDS}s",
-    }
+    cache = lookups.BELOW if below else lookups.NAMED
+    return [Encoded(looked_up_as), Encoded(_connection_manager(cache, idle, routes_path, reporting))]
 
 
-def _connection_manager(rule: Rule, idle: float, routes_path: str, reporting: Reporting | None) -> Json:
-    """Return the filter that reads requests: the same for all rules with the same cache of names."""
-    cache = lookups.BELOW if rule.destination.subtree else lookups.NAMED
+def _connection_manager(cache: str, idle: float, routes_path: str, reporting: Reporting | None) -> Json:
+    """Return the filter that reads requests. `cache` is the name of that of names."""
     looked_up = next(each.cache for each in lookups.clusters() if each.cache["name"] == cache)
     return extension(
         "envoy.filters.network.http_connection_manager",
@@ -209,7 +216,7 @@ def _denying(name: str, what: Json) -> Json:
 def _names_its_host() -> Json:
     """Return the filter that refuses a request for another host than TLS has named.
 
-    It allows, which is the default, so what is refused matched no policy. That tells it apart: no other one allows.
+    It allows, which is the default, so what is refused matched no policy: no other filter here does so.
     """
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
