@@ -42,8 +42,7 @@ def additions(
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--until") from error
     rules = [_rule(_named(name, protocol, port) | given_fields) for name in names]
-    path_rules = tuple(given_fields.get("path_rules", ()))
-    return [Addition(rule, fields["note"], chosen=chosen, path_rules=path_rules) for rule in rules]
+    return [Addition(rule, fields["note"], chosen=chosen) for rule in rules]
 
 
 def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
-from clawker_fw.rules.path_words import parse_path
+from clawker_fw.rules.path_words import overrides, parse_method, parse_path
 from clawker_fw.rules.paths import TRACE, Access, PathRule, Repository
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
@@ -394,23 +394,23 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
         return Remedy("No rule can allow it: such requests are always refused.")
     if isinstance(explained.path, Repository):
         return Remedy(_of_git(rule, explained.path, request))
-    path, deny = request.path.rstrip("/") or "/", explained.path
-    change = f"change `{deny}`{_place(rule)}" if deny else ""
+    deny = explained.path
     try:
-        longer = not deny or (not deny.expression and len(parse_path(path)) > len(deny.path))
+        path, method = parse_path(request.path.rstrip("/") or "/"), parse_method(request.method)
     except ValueError:
         return Remedy(f"Change the paths of the rule{_place(rule)}.")
-    if not longer:
-        return Remedy(f"{change[:1].upper()}{change[1:]}, or remove it.")
+    if deny and (deny.expression or len(path) <= len(deny.path)):
+        return Remedy(f"Change `{deny}`{_place(rule)}, or remove it.")
+    new = PathRule(path, (method,))
+    if rule.paths and any(overrides(new, each) for each in rule.paths.rules if each.expression):
+        return Remedy(f"Change the paths of the rule{_place(rule)}.")
+    change = f"change `{deny}`{_place(rule)}" if deny else ""
     command = ""
-    how = f"`{{path: {yaml_text(path)}, methods: [{request.method}]}}` in `path_rules` of the rule{_place(rule)}"
+    how = f"`{{path: {yaml_text(path)}, methods: [{method}]}}` in `path_rules` of the rule{_place(rule)}"
     if not explained.variable:
-        name = str(rule.destination) + (
-            "" if rule.port == Protocol.HTTPS.default_port else f":{rule.written_port}"
-        )
-        command = (
-            f"clawker-fw rules allow {name} --path {shlex.quote(path)} --methods {shlex.quote(request.method)}"
-        )
+        port = "" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}"
+        words = ("--path", shlex.quote(path), "--methods", shlex.quote(method))
+        command = " ".join(("clawker-fw rules allow", f"{rule.destination}{port}", *words))
         how = f"`{command}`"
     return Remedy(f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}.", command)
 

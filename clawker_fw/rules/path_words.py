@@ -185,7 +185,7 @@ def paths_of(
         raise ValueError("`path_default: deny` leaves nothing: there is no path that is allowed")
     for position, rule in enumerate(rules):
         _require_unambiguous(rule, strict=any(each.denies for each in rules))
-        if over := next((each for each in rules[:position] if _covers(each, rule)), None):
+        if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
     return Paths(rules, repositories, others, lfs, verify)
 
@@ -207,8 +207,10 @@ def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
         )
 
 
-def _covers(first: PathRule, other: PathRule) -> bool:
-    """Whether an earlier rule decides all that another one is for."""
+def overrides(first: PathRule, other: PathRule) -> bool:
+    """Whether an earlier rule decides all that another one is for, and otherwise than that."""
+    if first.denies == other.denies:
+        return False
     if first.methods and not (other.methods and {*other.methods} <= {*first.methods}):
         return False
     if first.expression:

@@ -1,6 +1,7 @@
 """Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
 
 import itertools
+import random
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,10 +20,11 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
-from clawker_fw.rules.target import Target, parse_request, parse_target
+from clawker_fw.rules.target import Request, Target, parse_request, parse_target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Addition, Written
 from clawker_fw.settings.edit.splice import Edit, spliced
+from devkit.requests import random_paths, random_request
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -314,6 +316,9 @@ def after(command: str, there: RuleSet, now: float) -> RuleSet:
         "force": "--force" in options,
         "until": given_options.get("--until"),
         "note": None,
+        "path_rules": rule_words.path_rules(
+            [given_options["--path"]] if "--path" in options else None, given_options.get("--methods")
+        ),
     }
     text = spliced("", Edit(added=[Addition(rule).fields for rule in there.rules]), "before")
     rules = [Written(rule, position) for position, rule in enumerate(there.rules)]
@@ -434,6 +439,7 @@ PATHS = (
             "git read o/r",
             "Allow large files of all its repositories with `lfs: true` in the rule (line 1).",
         ),
+        ("https://api.test/v2/*", None, Reason.PATH, "None", "Change the paths of the rule (line 1)."),
         (
             "https://api.test/v1/x%252e",
             None,
@@ -458,3 +464,20 @@ def test_a_request_is_explained(
     assert (found.reason, str(found.path)) == (reason, decided)
     assert (found.remedy and found.remedy.text) == remedy
     assert "token" not in f"{found}"
+
+
+@pytest.mark.usefixtures("inspection")
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_command_allows_a_request(chosen: random.Random) -> None:
+    """After the command the request is allowed, and everything else that was."""
+    words, paths = random_paths(chosen)
+    there = RuleSet.of([replace(RuleEntry(dst="p.test").rule(), paths=paths)])
+    method, target = random_request(chosen, words)
+    found = explain(there, 2, parse_target("https://p.test"), "", Request(method, target))
+    if found.remedy and found.remedy.command:
+        changed = after(found.remedy.command, there, 2)
+        assert Policy(changed).decide("p.test", Protocol.HTTPS, 443, method, target).allowed
+        (rule,) = changed.rules
+        assert rule.paths is not None
+        assert {*paths.rules} - {*rule.paths.rules} <= {each for each in paths.rules if not each.denies}

@@ -1,6 +1,7 @@
 """Editing the rules of a settings file: what becomes of each, and what happens to the file."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.destination import parse_destination
@@ -15,7 +19,8 @@ from clawker_fw.rules.schema import Protocol, RuleAction, RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal, Written
 from clawker_fw.settings.edit.rules_file import Edited, edit
-from clawker_fw.settings.edit.splice import Edit
+from clawker_fw.settings.edit.splice import Edit, spliced
+from devkit.requests import random_paths
 from devkit.stacks import CHECKOUT
 
 CONCURRENT = 8
@@ -402,7 +407,7 @@ def test_no_edit_of_several_editors_is_lost(path: Path) -> None:
 def paths_of(dst: str, *entries: Mapping[str, object]) -> Addition:
     """Return paths to add to a rule."""
     rule = RuleEntry.model_validate({"dst": dst, "path_rules": entries}).rule()
-    return Addition(rule, None, chosen=frozenset({"path_rules"}), path_rules=entries)
+    return Addition(rule, None, chosen=frozenset({"path_rules"}))
 
 
 GET_X, Y = {"path": "/x", "methods": ["GET", "HEAD"]}, {"path": "/y"}
@@ -464,3 +469,14 @@ def test_a_path_takes_nothing_from_a_rule_for_the_whole_host(path: Path) -> None
         add(path, paths_of("a.test", Y))
     assert caught.value.code == "rule-narrowed"
     assert path.read_text() == before
+
+
+@pytest.mark.usefixtures("inspection")
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_a_rule_about_paths_is_written_as_it_is_meant(chosen: random.Random, verify: bool) -> None:  # noqa: FBT001
+    """What is written of a rule is read as the same rule."""
+    _, paths = random_paths(chosen)
+    rule = replace(RuleEntry(dst="p.test").rule(), paths=replace(paths, verify=verify))
+    text = spliced("", Edit(added=[Addition(rule).fields]), "written")
+    (entry,) = yaml.safe_load(text)["rules"]
+    assert RuleEntry.model_validate(entry).rule() == rule

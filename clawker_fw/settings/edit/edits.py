@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
-from clawker_fw.rules.paths import Paths, ordered
+from clawker_fw.rules.paths import PathRule, Paths, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet, ends
 from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
@@ -54,15 +54,14 @@ class EditResult:
 class Addition:
     """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
 
-    Only its fields that are `chosen` are changed, and its note is kept when `note` is None. `path_rules` are those
-    of the rule, as they are written; they are added to what is there.
+    Only its fields that are `chosen` are changed, and its note is kept when `note` is None. Its paths are added to
+    what is there.
     """
 
     rule: Rule
     note: str | None = None
     stays: bool = False
     chosen: frozenset[str] = frozenset()
-    path_rules: tuple[Fields, ...] = ()
 
     def onto(self, old: Rule) -> Rule:
         """Return what becomes of a rule that is there."""
@@ -80,7 +79,7 @@ class Addition:
         Raises:
             RefusedError: when it allows the whole host, and would allow only some paths of it.
         """
-        if not (self.path_rules and self.rule.paths):
+        if self.rule.paths is None or "path_rules" not in self.chosen:
             return old.paths
         if old.paths is None:
             raise RefusedError(
@@ -105,7 +104,7 @@ class Addition:
             "allow_private": rule.allow_private or None,
             "until": _time(rule.until),
             "force": bool(not rule.denies and objection(rule.destination)) or None,
-            "path_rules": Appended(self.path_rules) if self.path_rules else None,
+            **(_of_paths(rule.paths) if rule.paths else {}),
             "note": self.note or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
@@ -175,8 +174,6 @@ def add(
         for each in same:
             after = each.rule if addition.stays else addition.onto(each.rule)
             fields = _changes(each.rule, after)
-            if after.paths != each.rule.paths:
-                fields = {**fields, "path_rules": Appended(addition.path_rules)}
             if fields and each.position is None:
                 raise _included(each.rule)
             if fields and each.position is not None:
@@ -290,7 +287,29 @@ def _changes(old: Rule, new: Rule) -> Fields:
         fields["until"] = _time(new.until)
     if new.note != old.note:
         fields["note"] = new.note
+    if new.paths and old.paths != new.paths:
+        known = old.paths.rules if old.paths else ()
+        fields["path_rules"] = Appended(tuple(_entry(each) for each in new.paths.rules if each not in known))
     return fields
+
+
+def _of_paths(paths: Paths) -> Fields:
+    """Return what is allowed of a host as it is written: what is a default is left out."""
+    allows = bool(paths.repositories) or any(not rule.denies for rule in paths.rules)
+    default = "allow" if paths.others else "deny"
+    return {
+        "inspect": None if paths.rules or paths.repositories else True,
+        "path_rules": Appended(tuple(map(_entry, paths.rules))) if paths.rules else None,
+        "path_default": default if paths.others is allows else None,
+        "git": {each.name: each.access.value for each in paths.repositories} or None,
+        "lfs": paths.lfs or None,
+        "insecure_skip_tls_verify": True if not paths.verify else None,
+    }
+
+
+def _entry(rule: PathRule) -> Fields:
+    methods: Fields = {"methods": list(rule.methods)} if rule.methods else {}
+    return {"path": rule.written, **methods, **({"action": "deny"} if rule.denies else {})}
 
 
 def _phrase(old: Rule, name: str, value: object) -> str:

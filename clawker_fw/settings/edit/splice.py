@@ -110,6 +110,8 @@ def _scalar(value: object) -> str:
     """Return a value as YAML that is read as just this value."""
     if isinstance(value, Appended):
         return f"[{', '.join(map(_flow, value.items))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{yaml_text(key)}: {_scalar(each)}' for key, each in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_scalar, value))}]"
     if isinstance(value, bool | int):
