@@ -570,3 +570,16 @@ def test_a_container_that_never_started(
     listing = up.listing()
     monkeypatch.setattr(up, "listing", lambda: tuple(replace(each, status="created") for each in listing))
     assert ask(command)["pypi.test"]["agent"] is None
+
+
+@pytest.mark.usefixtures("inspection")
+def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """What would allow it is for the method and the path that were refused, and not for the whole host."""
+    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
+    up.inside("clawker-envoy").log.append(
+        record(protocol="https", name="p.test", reason="path", method="POST", path="/v1/x", rule="others")
+    )
+    found = ask(command, "--reason", "path")["p.test"]
+    assert (found["method"], found["path"]) == ("POST", "/v1/x")
+    assert found["message"] == "a rule allows this host, but not this path with this method"
+    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
