@@ -8,8 +8,9 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,48 @@ class Reached:
     headers: dict[str, str]
 
 
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers every method, and says what has reached it."""
+
+    reached: list[Reached]
+    protocol_version = "HTTP/1.1"
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
+        """Return what answers a method."""
+        if name.startswith("do_"):
+            return self.answer
+        raise AttributeError(name)
+
+    def answer(self) -> None:
+        """Keep the request, and answer it."""
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.reached.append(Reached(self.command, self.path, headers))
+        if self.path.endswith("/slow"):
+            self.drip()
+            return
+        upgrading = headers.get("upgrade") == "websocket"
+        self.send_response(101 if upgrading else 200)
+        for name, value in (("connection", "upgrade"), ("upgrade", "websocket")) if upgrading else ():
+            self.send_header(name, value)
+        self.send_header("content-length", "0")
+        self.end_headers()
+        self.close_connection = upgrading
+
+    def drip(self) -> None:
+        """Send an octet at a time for longer than any test takes, until the proxy ends it."""
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b".")
+                time.sleep(0.1)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 class Host:
     """A host with TLS, whose certificate is for some names."""
 
@@ -47,31 +90,7 @@ class Host:
         """Listen at an address of its own."""
         self.reached: list[Reached] = []
         self.certificate, self.key = certificate(folder, *names)
-        reached = self.reached
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
-                if name.startswith("do_"):
-                    return self.answer
-                raise AttributeError(name)
-
-            def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                reached.append(Reached(self.command, self.path, headers))
-                upgrading = headers.get("upgrade") == "websocket"
-                self.send_response(101 if upgrading else 200)
-                for name, value in (("connection", "upgrade"), ("upgrade", "websocket")) if upgrading else ():
-                    self.send_header(name, value)
-                self.send_header("content-length", "0")
-                self.end_headers()
-                self.close_connection = upgrading
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
+        handler = type("Handler", (_Handler,), {"reached": self.reached})
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
 
@@ -83,7 +102,7 @@ class Host:
             def handle_error(self, *_: object) -> None:
                 """Say nothing: what ends a handshake is tested at the other end."""
 
-        self._server = Server((address, PORT), Handler)
+        self._server = Server((address, PORT), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -176,6 +195,14 @@ class Inspecting(Recording):
             context.wrap_socket(plain, server_hostname=name) as agent,
         ):
             agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield agent
+
+    @contextmanager
+    def running(self, name: str, target: str) -> Iterator[ssl.SSLSocket]:
+        """Have a request under way, whose answer does not end by itself."""
+        with self.connected(name) as agent:
+            agent.sendall(f"GET {target} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+            assert agent.recv(12) == b"HTTP/1.1 200"  # noqa: S101 - it is a test's
             yield agent
 
     def raw(self, request: bytes, name: str, port: int = PORT) -> tuple[int, bytes]:

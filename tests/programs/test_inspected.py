@@ -4,7 +4,9 @@ import json
 import random
 import re
 import secrets
+import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
 from clawker_fw.stack.envoy.chains import chains
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import program
@@ -349,8 +352,33 @@ def _recorded(proxy: Inspecting, path: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_path_that_is_denied_ends_what_is_under_way() -> None:
-    """The chain has another name with another denial, and the same with another path that is allowed."""
+def test_a_path_that_is_denied_ends_what_is_under_way(proxy: Inspecting) -> None:
+    """Within the drain time. A path that is allowed as well ends nothing, nor do other rules' requests end."""
+    kept = {"dst": "x.w.test", "path_rules": [{"path": "/v1"}]}
+    added = [*V1["path_rules"], {"path": "/v4"}]
+    denied = [*added, {"path": "/v5", "action": "deny"}]
+    served(proxy, V1, kept)
+    with proxy.running("a.test", "/v1/slow") as ending, proxy.running("x.w.test", "/v1/slow") as other:
+        for paths, lasts in ((added, True), (denied, False)):
+            served(proxy, {**V1, "path_rules": paths}, kept)
+            assert _lasts(ending) is lasts
+            assert _lasts(other, 0.5)
+
+
+def _lasts(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 1) -> bool:
+    """Whether an answer goes on for so long."""
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            if not agent.recv(4096):
+                return False
+    except (ConnectionResetError, ssl.SSLEOFError):
+        return False
+    return True
+
+
+def test_the_name_of_a_chain_has_what_is_denied() -> None:
+    """It is another one with another denial, and the same with another path that is allowed."""
     names = [_chain(V1, *more) for more in ((), ("/v4",), ("/v4", "deny"))]
     assert names[0] == names[1] != names[2]
     assert names[0].startswith("tls a.test guarded inspected ")
