@@ -28,7 +28,7 @@ from devkit.envoy import HERE, Recording
 PORT, OTHER_PORT = 8080, 443
 """Where the host listens, and another port, where it does not."""
 
-_TABLE = "inspected/routes.json"
+_TABLE = "rds-inspected/routes.json"
 _END = b"\r\n\r\n"
 
 
@@ -140,9 +140,9 @@ class Inspecting(Recording):
         return found
 
     def terminated(self, _: Rule) -> Json:
-        """Return the socket that ends TLS."""
+        """Return what ends TLS."""
         chain, key = ({"filename": str(each)} for each in self._own)
-        return extension(
+        socket_ = extension(
             "envoy.transport_sockets.tls",
             "transport_sockets.tls.v3.DownstreamTlsContext",
             common_tls_context={
@@ -150,6 +150,7 @@ class Inspecting(Recording):
                 "tls_certificates": [{"certificate_chain": chain, "private_key": key}],
             },
         )
+        return {"transport_socket": socket_}
 
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files."""

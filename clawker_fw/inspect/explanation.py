@@ -398,15 +398,15 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     try:
         path, method = parse_path(request.path.rstrip("/") or "/"), parse_method(request.method)
     except ValueError:
-        return Remedy(f"Change the paths of the rule{_place(rule)}.")
+        return Remedy(f"Change the paths of the rule{rule.located}.")
     if deny and (deny.expression or len(path) <= len(deny.path)):
-        return Remedy(f"Change `{deny}`{_place(rule)}, or remove it.")
+        return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
     new = PathRule(path, (method,))
     if rule.paths and any(overrides(new, each) for each in rule.paths.rules if each.expression):
-        return Remedy(f"Change the paths of the rule{_place(rule)}.")
-    change = f"change `{deny}`{_place(rule)}" if deny else ""
+        return Remedy(f"Change the paths of the rule{rule.located}.")
+    change = f"change `{deny}`{rule.located}" if deny else ""
     command = ""
-    how = f"`{{path: {yaml_text(path)}, methods: [{method}]}}` in `path_rules` of the rule{_place(rule)}"
+    how = f"`{{path: {yaml_text(path)}, methods: [{method}]}}` in `path_rules` of the rule{rule.located}"
     if not explained.variable:
         port = "" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}"
         words = ("--path", shlex.quote(path), "--methods", shlex.quote(method))
@@ -417,7 +417,7 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
 
 def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
     """Return what to write for a request of git, of which no command changes anything."""
-    place = _place(rule)
+    place = rule.located
     if "/info/lfs/" in f"{request.path}/":
         return f"Allow large files of all its repositories with `lfs: true` in the rule{place}."
     if repository.access is Access.READ and "git-receive-pack" in request.target:

@@ -33,6 +33,7 @@ from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.inspected import Inspection, clusters, table
+from clawker_fw.stack.envoy.inspection import chain as ending_tls
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
@@ -132,7 +133,7 @@ def test_inspected(golden: Check) -> None:
     """What a stack will have for TLS that is looked into: the table, the listeners, and the ways to hosts."""
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule() for entry in INSPECTED)
     policy, here = Policy(rules), IPv4Address("10.213.1.10")
-    inspection = Inspection("inspected/routes.json", lambda rule: {"name": f"certificates for {rule.destination}"})
+    inspection = Inspection("rds-inspected/routes.json", lambda _: ending_tls())
     sources = {False: IPv4Address("10.214.0.20"), True: IPv4Address("10.214.0.21")}
     for name, made in (
         ("routes", [table(policy)]),

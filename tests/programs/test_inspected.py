@@ -396,7 +396,7 @@ def test_envoy_gives_back_exactly_what_it_was_given(proxy: Inspecting) -> None:
     unverified = {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True}
     served(proxy, V1, LENIENT, unverified, {"dst": "x.w.test", "action": "deny"}, GIT | {"dst": "y.w.test"})
     for place, kind, at in (
-        ("inspected/routes.json", "dynamic_route_configs", ("route_config",)),
+        ("rds-inspected/routes.json", "dynamic_route_configs", ("route_config",)),
         ("lds/listeners.json", "dynamic_listeners", ("active_state", "listener")),
     ):
         found = _read(proxy.admin(f"/config_dump?resource={kind}"))["configs"]

@@ -84,7 +84,7 @@ class Addition:
         if old.paths is None:
             raise RefusedError(
                 "rule-narrowed",
-                f"`{old}` allows every path of the host{_at(old)}, and would allow only those that are named.",
+                f"`{old}` allows every path of the host{old.located}, and would allow only those that are named.",
                 hint="Nothing has been changed. If that is meant, write `path_rules` in that rule.",
             )
         return replace(old.paths, rules=ordered([*old.paths.rules, *self.rule.paths.rules]))

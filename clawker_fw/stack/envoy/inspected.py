@@ -8,7 +8,7 @@ requests that are under way is the name of the chain: it has a digest of all tha
 Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
 that TLS has named, or a connection for one rule would reach another one's host.
 
-Nothing here knows where certificates come from: whoever renders a chain is given the socket that ends TLS.
+Nothing here knows where certificates come from: what ends TLS is given (`inspection.chain`).
 """
 
 import functools
@@ -65,7 +65,7 @@ _NO_ANSWER = (
 )
 
 Terminated = Callable[[Rule], Json]
-"""Returns the transport socket that ends TLS for a rule's names: `DownstreamTlsContext`, with ALPN for both."""
+"""Returns the fields of a rule's chain that end TLS: its transport socket, with ALPN for HTTP/2 and HTTP/1.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,7 @@ def chain(name: str, rule: Rule, idle: float, inspection: Inspection, reporting:
     return {
         "name": name,
         "filters": _filters(idle, inspection.routes_path, reporting, below=rule.destination.subtree),
-        "transport_socket": inspection.terminated(rule),
-        "transport_socket_connect_timeout": f"{bounds.HELLO_SECONDS}s",
+        **inspection.terminated(rule),
     }
 
 
