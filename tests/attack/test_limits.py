@@ -35,7 +35,7 @@ RULES = (
 PACE = 0.3
 """Seconds between two looks of an agent: one that asks more often is over the limit, and never answered."""
 
-HELD = "2s"
+HELD = "5s"
 NOBODY = "65532"
 """The user as which programs run in many images."""
 
