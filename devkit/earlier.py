@@ -30,6 +30,7 @@ EARLIER = (
     Earlier("d4892f5e7d6d", "records without the weight of processors, open files and files of virtual addresses"),
     Earlier("3e752b5c40f1", "records without an init process, swap, block devices and modes of files"),
     Earlier("0e84ec9a107b", "records of the limit of open files alone, and secrets of a user that the program is"),
+    Earlier("bed42190f352", "records of networks, and the package before its modules were in rooms"),
 )
 """One commit of each form that the record of a sibling has had since."""
 

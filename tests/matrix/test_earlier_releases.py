@@ -18,7 +18,11 @@ from devkit.watching import watching
 LOAD = ("load", "--rate", "100", "--seconds", "0", "https://a.test/", "http://h.test/")
 
 
-@pytest.mark.parametrize("commit", [each.commit for each in EARLIER])
+@pytest.mark.parametrize(
+    "commit",
+    # while others kept the machine busy, requests failed during the upgrade from the last one: it is tried alone
+    [*(each.commit for each in EARLIER[:-1]), pytest.param(EARLIER[-1].commit, marks=pytest.mark.alone)],
+)
 def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """What differs is an upgrade: a watcher leaves it, agents may start, and `run` closes it without a failure."""
     needs_engine(INSTALLED.name)
