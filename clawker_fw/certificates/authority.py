@@ -11,27 +11,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.validity import renewed_at
 from clawker_fw.certificates.x509 import (
     AUTHORITY_LIFE,
     LONGEST_COMMON_NAME,
     SKEW,
+    UNUSABLE,
     begins_of,
     begun,
     ends_of,
     issuer_of,
     key_usage,
     new_key,
-    renewed_at,
     signed,
-    unusable_errors,
 )
-
-if TYPE_CHECKING:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 ROOT_LIFE, INTERMEDIATE_LIFE = AUTHORITY_LIFE, timedelta(days=30)
 
@@ -109,8 +110,6 @@ def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[b
 
 def mint_root(project: str, now: float) -> Pair:
     """Return a new root. It has no constraints: some clients ignore those of a root."""
-    from cryptography import x509  # noqa: PLC0415 - slow
-
     key = new_key()
     subject = _subject(project, "root", key)
     builder = (
@@ -131,9 +130,6 @@ def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float
     Raises:
         ValueError: when the root can't be used.
     """
-    from cryptography import x509  # noqa: PLC0415 - slow
-    from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415 - slow
-
     try:
         issuer, issuing, identifier = issuer_of(root)
         key = new_key()
@@ -152,14 +148,12 @@ def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float
             .add_extension(identifier, critical=False)
         )
         return signed(builder, key, issuing)
-    except unusable_errors() as error:
+    except UNUSABLE as error:
         raise ValueError(f"the root can't be used: {error}") from error
 
 
-def _subject(project: str, kind: str, key: "CertificateIssuerPrivateKeyTypes") -> "x509.Name":
+def _subject(project: str, kind: str, key: CertificateIssuerPrivateKeyTypes) -> x509.Name:
     """Return a subject that no other authority has: clients find issuers by their names."""
-    from cryptography import x509  # noqa: PLC0415 - slow
-
     common = f"clawker-fw {project} inspection {kind}"[:LONGEST_COMMON_NAME]
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()
     return x509.Name(
@@ -170,10 +164,8 @@ def _subject(project: str, kind: str, key: "CertificateIssuerPrivateKeyTypes") -
     )
 
 
-def _constraints(names: Iterable[str]) -> "x509.NameConstraints":
+def _constraints(names: Iterable[str]) -> x509.NameConstraints:
     """Return what an intermediate is constrained to (RFC 5280, section 4.2.1.10)."""
-    from cryptography import x509  # noqa: PLC0415 - slow
-
     everything = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
     return x509.NameConstraints(
         [x509.DNSName(name) for name in names], [x509.IPAddress(network) for network in everything]
@@ -186,9 +178,6 @@ def read_root(pair: Pair) -> Root:
     Raises:
         ValueError: when it can't be read.
     """
-    from cryptography import x509  # noqa: PLC0415 - slow
-    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - slow
-
     found = x509.load_pem_x509_certificate(pair.certificate)
     return Root(pair, begins_of(found), ends_of(found), found.fingerprint(SHA256()).hex())
 
@@ -220,9 +209,6 @@ def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
     Raises:
         ValueError: with the reason, when it is none.
     """
-    from cryptography import x509  # noqa: PLC0415 - slow
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - slow
-
     try:
         found = x509.load_pem_x509_certificate(pair.certificate)
         if load_pem_private_key(pair.key, None).public_key() != found.public_key():
@@ -234,18 +220,17 @@ def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
         names = [str(each.value) for each in constraints.value.permitted_subtrees or ()]
         if not names or not constraints.critical or constraints.value != _constraints(names):
             raise ValueError("it is not constrained to names")
-    except unusable_errors() as error:
+    except UNUSABLE as error:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
     if not any(_has_signed(root, found) for root in roots):
         raise ValueError("it is from a root that is not trusted")
     return Intermediate(pair, tuple(sorted(names)), begins_of(found), ends_of(found))
 
 
-def _has_signed(root: Root, found: "x509.Certificate") -> bool:
-    from cryptography import x509  # noqa: PLC0415 - slow
+def _has_signed(root: Root, found: x509.Certificate) -> bool:
 
     try:
         found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
-    except unusable_errors():
+    except UNUSABLE:
         return False
     return True

@@ -14,7 +14,7 @@ from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Intermediate, Root
 from clawker_fw.certificates.credentials import Pair
 from clawker_fw.certificates.folder import keep_pair, locked, write_private
-from clawker_fw.certificates.x509 import is_due
+from clawker_fw.certificates.validity import is_due
 
 _PREFIX = "inspection-"
 """The name of a root's pair begins with it, and ends with a part of its fingerprint."""

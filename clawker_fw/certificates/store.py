@@ -14,17 +14,7 @@ from pathlib import Path
 
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.certificates.folder import keep_pair, locked, read_pair, write_private
-from clawker_fw.certificates.x509 import (
-    Judgement,
-    certificate,
-    first_certificate,
-    is_due,
-    is_issued_by,
-    judge,
-    mint_authority,
-    mint_client,
-    mint_server,
-)
+from clawker_fw.certificates.validity import Judgement, first_certificate, is_due
 from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.rules.until import rfc3339
@@ -130,7 +120,9 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when the authority can't sign, or they can't be kept.
         """
-        pairs = {each: mint_client(authority, self.project, each, now) for each in Sibling}
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
+        pairs = {each: x509.mint_client(authority, self.project, each, now) for each in Sibling}
         minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
         judged = self._judged(minted)
         if judged.problem:  # the authority's key and certificate don't fit: what is kept may be valid yet
@@ -156,7 +148,9 @@ class CertificateStore:
                     f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
                     "been made yet"
                 ) from None
-        founded = mint_authority(self.project, now)
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
+        founded = x509.mint_authority(self.project, now)
         self._keep(AUTHORITY, founded)
         return founded
 
@@ -166,12 +160,14 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when that is impossible.
         """
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             if not authority:
                 self._renewed(self._authority(now, may_found=False), now)
                 return
-            founded = mint_authority(self.project, now)
+            founded = x509.mint_authority(self.project, now)
             with suppress(OSError):
                 former = first_certificate(read_pair(self.folder, AUTHORITY).certificate)
                 founded = Pair(founded.certificate + former, founded.key)
@@ -186,16 +182,18 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when it can't be made here.
         """
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
             with suppress(OSError, ValueError):
                 kept = read_pair(self.folder, COLLECTOR)
-                said = certificate(kept.certificate)
-                fits = host in said.names and is_issued_by(kept.certificate, authority.certificate)
+                said = x509.certificate(kept.certificate)
+                fits = host in said.names and x509.is_issued_by(kept.certificate, authority.certificate)
                 if fits and now < said.renewed_at:
                     return authority.certificate, kept
-            minted = mint_server(authority, host, now)
+            minted = x509.mint_server(authority, host, now)
             self._keep(COLLECTOR, minted)
             return authority.certificate, minted
 
@@ -205,12 +203,14 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when it can't be made here, or not be written. Then nothing is noted.
         """
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
         trust, pair = self.collector(host)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(folder / f"{AUTHORITY}.crt", trust)
         write_private(folder / f"{COLLECTOR}.key", pair.key)
         write_private(folder / f"{COLLECTOR}.crt", pair.certificate)
-        said = certificate(pair.certificate)
+        said = x509.certificate(pair.certificate)
         given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
         if self.keeps:
             noted = {"authority": _digest(trust), "certificate": given.document()}
@@ -236,10 +236,12 @@ class CertificateStore:
         _, given = self._exported() or ("", None)
         if given is None or not self.keeps or not is_due(now, given.begins, given.ends):
             return
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
         with suppress(OSError, ValueError):
-            said = certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
+            said = x509.certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
             if said.names and is_due(now, said.begins, said.ends):
-                self._keep(COLLECTOR, mint_server(authority, said.names[0], now))
+                self._keep(COLLECTOR, x509.mint_server(authority, said.names[0], now))
 
     def watcher(self) -> tuple[bytes, Pair]:
         """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
@@ -247,11 +249,13 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when there is none, and it can't be made here.
         """
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
         if self.own is not None and not self._signs:
             return (self.own / f"{AUTHORITY}.crt").read_bytes(), read_pair(self.own, WATCHER)
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(self.clock(), may_found=False)
-        return authority.certificate, mint_client(authority, self.project, WATCHER, self.clock())
+        return authority.certificate, x509.mint_client(authority, self.project, WATCHER, self.clock())
 
     def kept(self) -> dict[str, tuple[Path, bytes]]:
         """Return the certificates that are kept here, without keys: by name, the path and the content."""
@@ -277,7 +281,9 @@ class CertificateStore:
             known = Judgement.read(text)
             if known is not None:
                 return known
-        judged = judge(credentials)
+        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
+
+        judged = x509.judge(credentials)
         if self.digests is not None:
             self.digests.remember(key, judged.written())
         return judged

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clawker_fw.certificates.x509 import Certificate, Use, certificate
+from clawker_fw.certificates.validity import Certificate, Use
+from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model import Observed
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.telemetry import certificates, is_live

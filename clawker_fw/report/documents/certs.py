@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from clawker_fw.certificates.x509 import Use
+from clawker_fw.certificates.validity import Use
 from clawker_fw.model import Sibling
 from clawker_fw.report.certs import COLLECTOR, CertificatesAnswer, Row
 from clawker_fw.report.documents import Document, Moment

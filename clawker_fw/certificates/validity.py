@@ -1,0 +1,103 @@
+"""What certificates say, and what was judged of them: values that need no library for certificates."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from clawker_fw.rules.until import rfc3339
+
+RENEWED_AFTER = 2 / 3
+"""The part of its life after which a certificate is renewed."""
+
+
+def renewed_at(begins: float, ends: float) -> float:
+    """Return when a certificate with this life should be renewed."""
+    return begins + RENEWED_AFTER * (ends - begins)
+
+
+def is_due(now: float, begins: float, ends: float) -> bool:
+    """Whether a certificate with this life should have been renewed."""
+    return now >= renewed_at(begins, ends)
+
+
+class Use(StrEnum):
+    """What a certificate is for."""
+
+    AUTHORITY = "authority"
+    CLIENT = "client"
+    SERVER = "server"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is true of credentials whatever the time is. Times are in seconds since 1970.
+
+    `problem` is why they can't be used at all, or empty. They are valid from `begins` to `ends`. `issued` tells
+    which of two is newer: when the authority began, then when the certificates did. The authority itself is valid
+    until `authority_ends`.
+    """
+
+    problem: str = ""
+    begins: float = 0
+    ends: float = 0
+    issued: tuple[float, float] = (0, 0)
+    authority_ends: float = 0
+
+    def unusable(self, now: float, lead: float = 0) -> str:
+        """Return why they can't be used now and for `lead` seconds from now, or an empty string."""
+        if self.problem:
+            return self.problem
+        if now < self.begins:
+            return f"the certificates are valid only from {rfc3339(self.begins)} on"
+        if now + lead >= self.ends:
+            return f"the certificates {'have expired' if now >= self.ends else 'expire'} at {rfc3339(self.ends)}"
+        return ""
+
+    @property
+    def renewed_at(self) -> float:
+        """When the certificates should be renewed."""
+        return renewed_at(self.begins, self.ends)
+
+    def written(self) -> str:
+        """Return the judgement as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> "Judgement | None":
+        """Read a judgement from text, or return None if it is none."""
+        with suppress(ValueError, TypeError, KeyError):
+            found = json.loads(text)
+            first, second = found["issued"]
+            return cls(
+                str(found["problem"]),
+                float(found["begins"]),
+                float(found["ends"]),
+                (float(first), float(second)),
+                float(found["authority_ends"]),
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
+
+    subject: str
+    use: Use
+    names: tuple[str, ...]
+    begins: float
+    ends: float
+    fingerprint: str
+
+    @property
+    def renewed_at(self) -> float:
+        """When the certificate should be renewed."""
+        return renewed_at(self.begins, self.ends)
+
+
+def first_certificate(pem: bytes) -> bytes:
+    """Return the first certificate of a PEM alone."""
+    end = b"-----END CERTIFICATE-----\n"
+    return pem[: pem.find(end) + len(end)] if end in pem else pem
