@@ -50,7 +50,7 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
         "path_rules": paths,
         "path_default": chosen.choice((None, None, "allow", "deny")),
         "git": git,
-        "lfs": bool(git) and chosen.random() < 0.5,  # noqa: PLR2004 - every other time
+        "lfs": bool(git) and _happens(chosen, 0.5),
     }
 
 
@@ -67,14 +67,19 @@ def random_paths(chosen: random.Random) -> tuple[dict[str, Any], Paths]:
             continue
 
 
+def _happens(chosen: random.Random, share: float) -> bool:
+    """Whether something happens that does in this share of all cases."""
+    return chosen.random() < share
+
+
 def random_request(chosen: random.Random, words: Mapping[str, Any]) -> tuple[str, str]:
     """Return a method, and a path with its query, near those that a rule is about."""
-    if words["git"] and chosen.random() < 0.4:  # noqa: PLR2004 - two of five
+    if words["git"] and _happens(chosen, 0.4):
         return _of_git(chosen, chosen.choice([*words["git"]]))
     near = [each["path"] for each in words["path_rules"] if each["path"].startswith("/")]
     start = chosen.choice([*near, ""]).rstrip("/")
     path = start + "".join(f"/{each}" for each in _some(chosen, (*_SEGMENTS, *_ODD)))
-    if chosen.random() < 0.3:  # noqa: PLR2004 - three of ten
+    if _happens(chosen, 0.3):
         path = chosen.choice((start, f"{start}/", f"{start}x", f"{start}%2fx", start.swapcase())) or "/"
     return chosen.choice(METHODS), (path or "/") + chosen.choice(_QUERIES)
 
