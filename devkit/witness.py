@@ -2,10 +2,12 @@
 
 A failed request proves little. It may fail because there is no server, because a name is mistyped, or because a
 program has died. Therefore every attempt is followed by a positive control: an allowed request, sent in the same
-way, which must arrive. When an origin has logged the control, it has also logged every effect of the attempt.
+way, which must arrive. When an origin has logged the control, it has also logged every effect of the attempt. What
+it logs late of something that happened before is told apart by its time.
 """
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,7 +55,7 @@ class Witnesses:
         Raises:
             AssertionError: when the control does not arrive, because a failed attempt would then prove nothing.
         """
-        before = [len(origin.said()) for origin in self.origins]
+        began = int(time.time() * 1000)
         answer = attempt()
         target = f"/control-{secrets.token_hex(4)}"
         arrived = agent.get(f"{control}{target}", *options)
@@ -63,9 +65,9 @@ class Witnesses:
         def events() -> list[Event]:
             return [
                 event
-                for origin, known in zip(self.origins, before, strict=True)
-                for event in origin.said()[known:]
-                if event["event"] in {"connection", "request", "query"}
+                for origin in self.origins
+                for event in origin.said()
+                if event["event"] in {"connection", "request", "query"} and event["at_ms"] >= began
             ]
 
         def control_event() -> Event | None:

@@ -49,6 +49,7 @@ type echo struct {
 // refused is decided by what those have seen who should not have been reached.
 type seenConnection struct {
 	Event         string `json:"event"`
+	At            int64  `json:"at_ms"` // since 1970
 	Name          string `json:"name"`
 	Address       string `json:"address"`
 	Port          int    `json:"port"`
@@ -57,6 +58,7 @@ type seenConnection struct {
 
 type seenRequest struct {
 	Event string `json:"event"`
+	At    int64  `json:"at_ms"` // since 1970
 	echo
 }
 
@@ -176,13 +178,13 @@ func (o *origin) tellTo(out *printer) {
 	o.server.ConnState = func(conn net.Conn, state http.ConnState) {
 		if local, ok := conn.LocalAddr().(*net.TCPAddr); ok && state == http.StateNew {
 			out.print(seenConnection{
-				"connection", o.ready.Name, addressOf(local), local.Port, conn.RemoteAddr().String(),
+				"connection", time.Now().UnixMilli(), o.ready.Name, addressOf(local), local.Port, conn.RemoteAddr().String(),
 			})
 		}
 	}
 	answer := o.server.Handler
 	o.server.Handler = http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
-		out.print(seenRequest{"request", echoOf(request, o.ready.Name)})
+		out.print(seenRequest{"request", time.Now().UnixMilli(), echoOf(request, o.ready.Name)})
 		answer.ServeHTTP(writer, request)
 	})
 }
@@ -197,7 +199,7 @@ func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
 			return
 		}
 		out.print(seenConnection{
-			"connection", o.ready.Name, local.AddrPort().Addr().Unmap().String(), local.Port,
+			"connection", time.Now().UnixMilli(), o.ready.Name, local.AddrPort().Addr().Unmap().String(), local.Port,
 			netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
 		})
 		_, _ = socket.WriteToUDPAddrPort(datagram[:size], from)
