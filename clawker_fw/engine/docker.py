@@ -466,18 +466,23 @@ class DockerEngine:
             self._client.put_archive(container, VOLUME, archive.pack(files))
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """See `EngineWriter`."""
-        run_in_helper(self._client, container, arguments, self._keeping(container, on_line), silence)
+        run_in_helper(self._client, container, arguments, self._keeping(container, on_line), silence, sent=sent)
 
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
     ) -> None:
         """See `EngineWriter`."""
         sent = archive.pack(files)
-        keeping = self._keeping(container, on_line)
-        run_in_helper(self._client, container, ["commit-in-place", str(len(sent))], keeping, silence, sent=sent)
+        self.run_helper(container, ["commit-in-place", str(len(sent))], on_line, silence, sent=sent)
 
     def _keeping(self, container: str, on_line: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return what keeps the evidence in each line before it is passed on."""

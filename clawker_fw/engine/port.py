@@ -171,11 +171,18 @@ class EngineWriter(EngineReader, Protocol):
         """Write files into a container's volume, in place."""
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """Run a verb of `fwctl` in a running container, and pass each JSON line to `on_line` when it is printed.
 
-        `silence` is as in `ask_helper`.
+        `silence` is as in `ask_helper`. What is `sent` goes to the verb's standard input, where no event, no
+        inspection and no file of the engine's has it. Such a verb reads all of it before it prints anything.
 
         Raises:
             EngineError: when it fails; the context has its error output.

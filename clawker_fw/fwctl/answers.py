@@ -1,7 +1,9 @@
 """Reading the answers of `fwctl`. The helper of an earlier release prints fewer fields."""
 
+import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from clawker_fw.errors import EngineError
@@ -33,6 +35,37 @@ class Committed:
     refused: tuple[str, ...] = ()
     reason: str = ""
     hung: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSecret:
+    """A secret that a signer has: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was given.
+
+    `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or kept.
+    """
+
+    digest: str = field(repr=False)
+    given: float
+
+
+def digest_of_secret(key: bytes, identity: str, value: str) -> str:
+    """Return what a signer says of a secret with this value, under this key."""
+    return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
+
+
+def read_secrets(answer: Mapping[str, Any]) -> dict[str, HeldSecret]:
+    """Read the output of `fwctl secrets`.
+
+    Raises:
+        EngineError: when it is not that.
+    """
+    try:
+        return {
+            str(identity): HeldSecret(str(each["digest"]), datetime.fromisoformat(each["given"]).timestamp())
+            for identity, each in answer["secrets"].items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"fwctl secrets answered in an unknown form: {error}.") from error
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:

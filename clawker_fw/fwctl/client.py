@@ -4,6 +4,8 @@ What both sides say to each other is described once, in `go/cmd/fwctl/protocol.j
 compare themselves with it.
 """
 
+import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,11 +13,13 @@ from typing import Any, Protocol
 from clawker_fw.errors import EngineError, HelperOutdatedError
 from clawker_fw.fwctl.answers import (
     Committed,
+    HeldSecret,
     read_agents_see,
     read_committed,
     read_connections,
     read_lookup,
     read_probe,
+    read_secrets,
     read_suppressed,
     read_trial,
 )
@@ -39,7 +43,13 @@ class RunsHelper(AsksHelper, Protocol):
     """What all verbs need of an engine."""
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """See `EngineWriter`."""
 
@@ -120,6 +130,23 @@ class Helper(HelperReader):
         with _outdated("commit-in-place", self._container):
             self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
         return answers[-1] if answers else None
+
+    def secrets(self, key: bytes, give: Mapping[str, str] | None = None) -> Mapping[str, HeldSecret]:
+        """Return which secrets Envoy can put into requests, by id, after replacing all if any are given.
+
+        `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
+        """
+        sent = json.dumps({"key": b64encode(key).decode(), "give": give}).encode()
+        found: dict[str, HeldSecret] = {}
+        with _outdated("secrets", self._container):
+            self._writer.run_helper(
+                self._container,
+                ["secrets", str(len(sent))],
+                lambda answer: found.update(read_secrets(answer)),
+                _CHANGING_SECONDS,
+                sent=sent,
+            )
+        return found
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""

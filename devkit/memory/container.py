@@ -53,6 +53,8 @@ class MemoryContainer:
     engine_files: tuple[str, ...] = ()
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    secrets: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    """By id: the value, and when it was given."""
     nothing_reaches: tuple[str, ...] = ()
     """What it sees of an Envoy that agents are to be led to."""
     others: tuple[str, ...] = ()

@@ -443,13 +443,19 @@ class MemoryEngine:
         self._emit_for(self.inside(container), "extract-to-dir")
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """See `EngineWriter`."""
         del silence
         inside = self._running(container, arguments[0])
         self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)))
-        helper.run_verb(inside, arguments, on_line)
+        helper.run_verb(inside, arguments, on_line, sent)
 
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import PROTOCOL
+from clawker_fw.fwctl.answers import PROTOCOL, digest_of_secret
 from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
@@ -20,7 +22,9 @@ from devkit.memory.container import MemoryContainer
 CLAIMED = "state/claimed"
 
 
-def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callable[[Any], None]) -> None:
+def run_verb(
+    inside: MemoryContainer, arguments: Sequence[str], on_line: Callable[[Any], None], sent: bytes = b""
+) -> None:
     """Run a verb that changes something, and pass each line of its output to `on_line`."""
     match arguments:
         case ["commit"]:
@@ -38,8 +42,28 @@ def run_verb(inside: MemoryContainer, arguments: Sequence[str], on_line: Callabl
             on_line({"connections": inside.connections})
             inside.connections = inside.lingering
             on_line({"connections": inside.lingering})
+        case ["secrets", size]:
+            on_line(_secrets(inside, sent[: int(size)]))
         case _:
             raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
+
+
+def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
+    """Do what `fwctl secrets` does: replace all secrets, or only tell of them."""
+    said = json.loads(sent)
+    key = b64decode(said["key"])
+    if said["give"] is not None:
+        now = datetime.now(UTC).isoformat()
+        inside.secrets = {
+            name: before if (before := inside.secrets.get(name, ("", "")))[0] == value else (value, now)
+            for name, value in said["give"].items()
+        }
+    return {
+        "secrets": {
+            name: {"digest": digest_of_secret(key, name, value), "given": given}
+            for name, (value, given) in inside.secrets.items()
+        }
+    }
 
 
 def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -> Probe:

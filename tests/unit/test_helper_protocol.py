@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError, HelperOutdatedError
-from clawker_fw.fwctl.answers import PROTOCOL, Committed, read_lacking, read_outcome
+from clawker_fw.fwctl.answers import PROTOCOL, Committed, HeldSecret, read_lacking, read_outcome
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Files, Probe
 
@@ -25,6 +25,7 @@ class Described:
         """Note what is asked."""
         self._instead = instead
         self.asked: list[list[str]] = []
+        self.sent = b""
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
         """Answer."""
@@ -34,9 +35,16 @@ class Described:
         return answer
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """Answer with each line."""
+        self.sent = sent
         assert container == "a"
         assert silence > 0
         self.asked.append(list(arguments))
@@ -61,6 +69,8 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.trial("a.test", "https", 443)
     helper.commit(lambda: None)
     helper.commit_in_place({}, lambda: None)
+    helper.secrets(bytes(32), {"github": "Bearer a"})
+    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": {"github": "Bearer a"}}
     helper.claim(1)
     helper.release()
     helper.drain(2, lambda _: None)
@@ -98,6 +108,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
         committed=True, refused=("names",), reason="it could not be read", hung=True
     )
     assert taken == [True]
+    assert helper.secrets(bytes(32)) == {"github#bearer": HeldSecret("d1", 1801418400)}
     left: list[int] = []
     helper.drain(1, left.append)
     assert left == [1]
@@ -123,6 +134,7 @@ def reading_verbs(helper: Helper) -> tuple[Callable[[], object], ...]:
         lambda: helper.lookup("a.test"),
         lambda: helper.trial("a.test", "https", 443),
         lambda: helper.agents_see("{}"),
+        lambda: helper.secrets(bytes(32)),
     )
 
 
@@ -156,7 +168,7 @@ def test_a_helper_that_does_not_know_a_verb() -> None:
     """It is of an earlier release: one error says so, and what to do."""
 
     class Earlier(Described):
-        def run_helper(self, *_: object) -> None:
+        def run_helper(self, *_: object, **__: object) -> None:
             context = ['unknown verb "see"', "usage: …"]
             raise EngineError("helper-failed", "fwctl see failed in container a.", context=context)
 

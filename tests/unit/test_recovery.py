@@ -344,11 +344,17 @@ class Hanging(MemoryEngine):
     """An engine whose Envoy hangs after it has read a commit, until it is restarted."""
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """Restore the old files, and report that the program is silent."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line, silence)
+            super().run_helper(container, arguments, on_line, silence, sent=sent)
             return
         self.inside(container).silent = "no answer"
         answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "silent"}
@@ -364,11 +370,17 @@ class Ending(Hanging):
     """An engine in which a commit ends Envoy and the helper, and both restart."""
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """End the program, and restart it."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line, silence)
+            super().run_helper(container, arguments, on_line, silence, sent=sent)
             return
         self.stop(container)
         self.start(container)
@@ -432,11 +444,17 @@ class Disproving(MemoryEngine):
         self.names_committed = threading.Event()
 
     def run_helper(
-        self, container: str, arguments: Sequence[str], on_line: Callable[[Any], None], silence: float
+        self,
+        container: str,
+        arguments: Sequence[str],
+        on_line: Callable[[Any], None],
+        silence: float,
+        *,
+        sent: bytes = b"",
     ) -> None:
         """Say that the files are taken, and that the old ones are restored."""
         if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line, silence)
+            super().run_helper(container, arguments, on_line, silence, sent=sent)
             if arguments == ["commit"]:
                 self.names_committed.set()
             return

@@ -8,6 +8,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -39,8 +40,10 @@ const usage = `fwctl VERB
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
   sign FOLDER NAMES INTERMEDIATES
-                               give Envoy certificates for the names in a file, signed by those in another; the sockets
-                               for that are in a folder
+                               give Envoy certificates for the names in a file, signed by those in another, and secrets;
+                               the sockets for that are in a folder
+  secrets SIZE                 give the signer what is on the standard input, SIZE octets of JSON: all secrets, or only a key
+                               to report by what there are
   probe [without-envoy] [quick] [known=EVIDENCE]
                                report what is live, as one JSON object: all of it, or all but what agents see of
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
@@ -133,6 +136,8 @@ func run(arguments []string) error {
 		return answerUnless(hot.Commit(root, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
 	case commitInPlaceVerb:
 		return answerInPlace(rest, sibling)
+	case "secrets":
+		return giveSecrets(rest, sibling)
 	case start.EndVerb:
 		return hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
 	case "claim":
@@ -155,12 +160,28 @@ func run(arguments []string) error {
 
 const commitInPlaceVerb = "commit-in-place"
 
+// giveSecrets passes on what is sent on the standard input. It is in no argument, where others could see it.
+func giveSecrets(arguments []string, sibling boot.Sibling) error {
+	size, err := octets("secrets", arguments)
+	if err != nil {
+		return err
+	}
+	if sibling.Signer == nil {
+		return errors.New("this sibling has no signer")
+	}
+	return answerUnless(signing.GiveSecrets(sibling.Signer.Folder, size, os.Stdin))
+}
+
+func octets(verb string, arguments []string) (int64, error) {
+	if len(arguments) != 1 {
+		return 0, fmt.Errorf("%s needs exactly one argument: how many octets are sent", verb)
+	}
+	return strconv.ParseInt(arguments[0], 10, 64)
+}
+
 // answerInPlace commits what is sent on the standard input.
 func answerInPlace(arguments []string, sibling boot.Sibling) error {
-	if len(arguments) != 1 {
-		return fmt.Errorf("%s needs exactly one argument: how many octets are sent", commitInPlaceVerb)
-	}
-	size, err := strconv.ParseInt(arguments[0], 10, 64)
+	size, err := octets(commitInPlaceVerb, arguments)
 	if err != nil {
 		return err
 	}

@@ -140,10 +140,17 @@ func fields(message []byte, each func(protowire.Number, []byte) error) error {
 
 // tlsCertificate returns a Secret of this name with a certificate and its key.
 func tlsCertificate(name string, chain, key []byte) []byte {
-	source := func(content []byte) []byte { return field(nil, 2, content) } // DataSource.inline_bytes
-	certificate := field(field(nil, 1, source(chain)), 2, source(key))
+	certificate := field(field(nil, 1, inline(chain)), 2, inline(key))
 	return field(field(nil, 1, []byte(name)), 2, certificate)
 }
+
+// genericSecret returns a Secret of this name with a value.
+func genericSecret(name, value string) []byte {
+	return field(field(nil, 1, []byte(name)), 5, field(nil, 1, inline([]byte(value))))
+}
+
+// inline returns a DataSource with its inline_bytes.
+func inline(content []byte) []byte { return field(nil, 2, content) }
 
 // given returns the response that gives Envoy one resource. In a larger one, a resource that Envoy rejects would take all
 // others with it.

@@ -37,10 +37,11 @@ func encoded(said request) []byte {
 // answer is what Envoy reads from a response.
 type answer struct {
 	name, version, nonce string
-	chain, key           []byte // of a certificate, or nothing if it was removed
+	chain, key           []byte // of a certificate
+	removed              bool
 }
 
-func (a answer) isRemoval() bool { return a.chain == nil }
+func (a answer) isRemoval() bool { return a.removed }
 
 func parseAnswer(t testing.TB, message []byte) (found answer) {
 	t.Helper()
@@ -61,7 +62,7 @@ func parseAnswer(t testing.TB, message []byte) (found answer) {
 	found.nonce = string(each(message, responseNonce))
 	resource := each(message, responseResources)
 	if resource == nil {
-		found.name = string(each(message, responseRemoved))
+		found.name, found.removed = string(each(message, responseRemoved)), true
 		return found
 	}
 	found.name, found.version = string(each(resource, resourceName)), string(each(resource, resourceVersion))

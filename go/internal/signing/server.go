@@ -21,7 +21,7 @@ const (
 	// mostStreams is how many streams there may be at once. Envoy has one.
 	mostStreams = 4
 
-	// lookEvery is the interval at which a stream looks whether its files were read again, reviewEvery that at which it
+	// lookEvery is the interval at which a stream looks whether there is something else to give, reviewEvery that at which it
 	// looks for certificates that are due.
 	lookEvery   = 50 * time.Millisecond
 	reviewEvery = time.Second
@@ -38,16 +38,19 @@ const (
 	unimplemented     = 12
 )
 
-// server gives Envoy certificates.
+// server gives Envoy certificates and secrets.
 type server struct {
 	certificates
-	counts counters
-	now    func() time.Time
+	secrets *secrets
+	counts  counters
+	now     func() time.Time
 }
 
-func newServer(names, intermediates string) *server {
+// newServer returns a server of what is in two files. Secrets are kept in a third, if there is one.
+func newServer(names, intermediates string, kept *os.File) *server {
 	return &server{
 		certificates: certificates{hotfile.New(names, parseNames), hotfile.New(intermediates, parseAuthority)},
+		secrets:      newSecrets(kept, time.Now),
 		now:          time.Now,
 	}
 }
@@ -96,7 +99,7 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	if err := flusher.Flush(); err != nil {
 		return ok, "" // it has gone
 	}
-	has := newSubscription(sources{s.certificates, none{}}, &s.counts)
+	has := newSubscription(sources{s.certificates, s.secrets}, &s.counts)
 	defer has.end()
 	requests, ended := readRequests(called.Context(), called.Body)
 	looks := time.NewTicker(lookEvery)
@@ -129,9 +132,9 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	}
 }
 
-// loaded identifies what was read of both files.
-func (s *server) loaded() [2]string {
-	return [2]string{s.names.Status().Digest, s.intermediates.Status().Digest}
+// loaded identifies what was read of both files, and which secrets were given.
+func (s *server) loaded() [3]string {
+	return [3]string{s.names.Status().Digest, s.intermediates.Status().Digest, fmt.Sprint(s.secrets.changes())}
 }
 
 // readRequests reads requests until a stream ends, one when the one before has been taken, and sends why it has ended.

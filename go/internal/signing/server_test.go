@@ -1,6 +1,7 @@
 package signing
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,7 +35,7 @@ func newSigner(t *testing.T) *signer {
 	found := &signer{testRoot: newTestRoot(t), folder: folder}
 	found.sign(t, "w.test")
 	found.inspect(t, "w.test")
-	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"))
+	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"), nil)
 	found.server.now = func() time.Time { return testTime.Add(time.Duration(found.offset.Load())) }
 	found.follow()
 	listener := must[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "s")))
@@ -143,7 +144,7 @@ func TestStream(t *testing.T) {
 		found := stream.ask(asked)
 		s.verify(t, found.chain, name, testTime)
 	}
-	for _, asked := range []string{"w.test2", "one.test", "*.w.test", "secret:key", "", "1.2.3.4", "a/../b.w.test", strings.Repeat("a", 70) + ".w.test"} {
+	for _, asked := range []string{"w.test2", "one.test", "*.w.test", "secret:key.w.test", "", "1.2.3.4", "a/../b.w.test", strings.Repeat("a", 70) + ".w.test"} {
 		if !stream.ask(asked).isRemoval() {
 			t.Errorf("%q has a certificate", asked)
 		}
@@ -265,7 +266,7 @@ func TestStreamsEnd(t *testing.T) {
 	}
 }
 
-// Only the program's group can reach the socket on which certificates are given, and only root the status.
+// Only the program's group can reach the socket on which certificates are given, and only root the others.
 func TestListen(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to give a file to a group")
@@ -276,7 +277,7 @@ func TestListen(t *testing.T) {
 		for path, wanted := range map[string]struct {
 			mode  os.FileMode
 			group uint32
-		}{folder: {os.ModeDir | 0o710, users.Readers}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers}, folder + "/status": {os.ModeSocket | 0o600, 0}} {
+		}{folder: {os.ModeDir | 0o710, users.Readers}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers}, folder + "/status": {os.ModeSocket | 0o600, 0}, folder + "/secrets": {os.ModeSocket | 0o600, 0}} {
 			info := must[os.FileInfo](t)(os.Stat(path))
 			owner := info.Sys().(*syscall.Stat_t)
 			if info.Mode() != wanted.mode || owner.Uid != 0 || owner.Gid != wanted.group {
@@ -311,6 +312,10 @@ func TestSign(t *testing.T) {
 	status := hotfiletest.StatusFrom[Status](t, filepath.Join(folder, "status"))
 	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
 		t.Errorf("%+v", status)
+	}
+	asked := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}}))
+	if held := must[Held](t)(GiveSecrets(folder, int64(len(asked)), bytes.NewReader(asked))); len(held.Secrets) != 1 {
+		t.Errorf("%+v", held)
 	}
 	if found := s.status(); found.Ends == nil || !found.Ends.Equal(testTime.Add(testLife)) {
 		t.Errorf("the first ends at %v", found.Ends)

@@ -14,16 +14,22 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/users"
 )
 
-// The sockets in the signer's folder: Envoy asks on the first, and on the second it tells fwctl its status.
+// The sockets in the signer's folder: Envoy asks on the first, on the second it tells fwctl its status, and on the third it
+// is given secrets.
 const (
-	adsSocket    = "ads"
-	statusSocket = "status"
+	adsSocket     = "ads"
+	statusSocket  = "status"
+	secretsSocket = "secrets"
 )
+
+func secretsSocketIn(folder string) string { return filepath.Join(folder, secretsSocket) }
 
 // Status is what the signer has loaded and done since its start.
 type Status struct {
@@ -31,8 +37,8 @@ type Status struct {
 	Intermediates hotfile.Status `json:"intermediates"` // of the file with those that sign
 	Ends          *time.Time     `json:"ends"`          // when the first of these expires
 	Streams       int64          `json:"streams"`       // from Envoy, which has one
-	Held          int64          `json:"held"`          // certificates that Envoy has
-	Issued        int64          `json:"issued"`        // certificates that it was given
+	Held          int64          `json:"held"`          // certificates and secrets that Envoy has
+	Issued        int64          `json:"issued"`        // certificates and secrets that it was given
 	Refused       int64          `json:"refused"`       // names that no rule inspects, and what is no name
 	Evicted       int64          `json:"evicted"`       // certificates taken back because there were too many
 	Rejected      int64          `json:"rejected"`      // certificates that Envoy has not accepted
@@ -41,8 +47,8 @@ type Status struct {
 }
 
 // Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names
-// that are inspected, and that with the intermediates. Its keeper hands it the sockets, which outlive it: what Envoy asks
-// while it is started again waits in them.
+// that are inspected, and that with the intermediates. Its keeper hands it the sockets and the file with the secrets, which
+// outlive it: what Envoy asks while it is started again waits in them.
 func Sign(arguments []string, given []*os.File) error {
 	if len(arguments) != 3 {
 		return errors.New("sign needs FOLDER, NAMES and INTERMEDIATES")
@@ -53,8 +59,8 @@ func Sign(arguments []string, given []*os.File) error {
 			return err
 		}
 	}
-	if len(given) != 2 {
-		return fmt.Errorf("the signer was given %d sockets, and not two", len(given))
+	if len(given) != 4 {
+		return fmt.Errorf("the signer was given %d files, and not four", len(given))
 	}
 	ads, err := net.FileListener(given[0])
 	if err != nil {
@@ -64,8 +70,13 @@ func Sign(arguments []string, given []*os.File) error {
 	if err != nil {
 		return err
 	}
-	server := newServer(arguments[1], arguments[2])
+	giving, err := net.FileListener(given[2])
+	if err != nil {
+		return err
+	}
+	server := newServer(arguments[1], arguments[2], given[3])
 	server.follow()
+	go server.secrets.receive(giving)
 	go statussocket.Tell(status, func() any { return server.status() })
 	return server.overHTTP().Serve(ads)
 }
@@ -86,8 +97,9 @@ func (s *server) status() Status {
 	return found
 }
 
-// Listen makes the signer's folder anew and opens its sockets, to be handed down. Whoever may connect gets certificates with
-// their keys: that is the program alone, by its group. The status is for root.
+// Listen makes the signer's folder anew and opens its sockets, and the file for secrets, to be handed down. Whoever may connect
+// to the first gets certificates with their keys, and secrets: that is the program alone, by its group. The others are for
+// root.
 func Listen(folder string) ([]*os.File, error) {
 	if err := os.RemoveAll(folder); err != nil {
 		return nil, err
@@ -103,8 +115,18 @@ func Listen(folder string) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*os.File{ads, status}, errors.Join(
+	giving, err := listen(secretsSocketIn(folder))
+	if err != nil {
+		return nil, err
+	}
+	memory, err := unix.MemfdCreate("secrets", 0)
+	if err != nil {
+		return nil, err
+	}
+	return []*os.File{ads, status, giving, os.NewFile(uintptr(memory), "secrets")}, errors.Join(
+		unix.Fchmod(memory, 0o600),
 		os.Chmod(filepath.Join(folder, statusSocket), 0o600),
+		os.Chmod(secretsSocketIn(folder), 0o600),
 		admit(filepath.Join(folder, adsSocket), 0o660),
 		admit(folder, 0o710),
 	)

@@ -35,20 +35,14 @@ var errRefused = errors.New("no rule inspects it")
 const reserved = ":"
 
 // sources chooses the source of a resource by its name.
-type sources struct{ certificates, others source }
+type sources struct{ certificates, secrets source }
 
 func (s sources) of(asked string) source {
 	if strings.Contains(asked, reserved) {
-		return s.others
+		return s.secrets
 	}
 	return s.certificates
 }
-
-// none is a source without resources.
-type none struct{}
-
-func (none) issue(string, time.Time) (issued, error) { return issued{}, errRefused }
-func (none) isCurrent(string, stamp, time.Time) bool { return false }
 
 // certificates makes a certificate for each name that is inspected.
 type certificates struct {

@@ -4,12 +4,14 @@ import (
 	"container/list"
 	"errors"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
-// mostHeld is how many resources Envoy has at once. It keeps each until it is told otherwise, and every spelling of a name
-// is another one to it.
+// mostHeld is how many certificates Envoy has at once. It keeps each until it is told otherwise, and every spelling of a name
+// is another one to it. Secrets are not counted: there are as many as rules name, and Envoy would go on using one that it
+// was told is removed.
 const mostHeld = 1000
 
 // counters are for people, and for whoever watches this process.
@@ -31,7 +33,8 @@ type subscription struct {
 	counts   *counters
 	most     int
 	held     map[string]*holding
-	order    *list.List      // of the names that are held, the oldest first
+	order    *list.List      // of the names of certificates that are held, the oldest first
+	secrets  *list.List      // of the names of secrets that are held
 	pending  []string        // names to answer, in order
 	awaiting map[string]bool // those of them that are still to be answered; true if there is nothing for them
 	nonce    uint64
@@ -47,7 +50,7 @@ type holding struct {
 func newSubscription(from sources, counts *counters) *subscription {
 	return &subscription{
 		sources: from, counts: counts, most: mostHeld,
-		held: map[string]*holding{}, order: list.New(), awaiting: map[string]bool{},
+		held: map[string]*holding{}, order: list.New(), secrets: list.New(), awaiting: map[string]bool{},
 	}
 }
 
@@ -65,13 +68,13 @@ func (s *subscription) take(said request) {
 	}
 }
 
-// reject forgets a resource that Envoy has not accepted. Envoy would wait for a better one and never ask again, so it is
-// told that there is none.
+// reject forgets a certificate that Envoy has not accepted. Envoy would wait for a better one and never ask again, so it is
+// told that there is none. A secret was judged before it was given.
 func (s *subscription) reject(said request) {
 	s.counts.rejected.Add(1)
-	s.counts.fail("Envoy has rejected a certificate: " + said.reason)
+	s.counts.fail("Envoy has rejected a certificate or a secret: " + said.reason)
 	for name, each := range s.held {
-		if each.nonce == said.nonce {
+		if each.nonce == said.nonce && s.orderOf(name) == s.order {
 			s.forget(name)
 			s.await(name, true)
 			return
@@ -81,12 +84,22 @@ func (s *subscription) reject(said request) {
 
 // review has everything answered again that Envoy shall have no more, or another of.
 func (s *subscription) review(now time.Time) {
-	for element := s.order.Front(); element != nil; element = element.Next() {
-		name := element.Value.(string)
-		if !s.sources.of(name).isCurrent(name, s.held[name].stamp, now) {
-			s.await(name, false)
+	for _, order := range []*list.List{s.order, s.secrets} {
+		for element := order.Front(); element != nil; element = element.Next() {
+			name := element.Value.(string)
+			if !s.sources.of(name).isCurrent(name, s.held[name].stamp, now) {
+				s.await(name, false)
+			}
 		}
 	}
+}
+
+// orderOf returns the list with the names of resources of the same kind.
+func (s *subscription) orderOf(name string) *list.List {
+	if strings.HasPrefix(name, SecretPrefix) {
+		return s.secrets
+	}
+	return s.order
 }
 
 func (s *subscription) await(name string, nothing bool) {
@@ -98,7 +111,7 @@ func (s *subscription) await(name string, nothing bool) {
 
 func (s *subscription) forget(name string) {
 	if found := s.held[name]; found != nil {
-		s.order.Remove(found.place)
+		s.orderOf(name).Remove(found.place)
 		delete(s.held, name)
 		s.counts.held.Add(-1)
 	}
@@ -149,9 +162,9 @@ func (s *subscription) hold(name string, given stamp, nonce string) {
 		before.stamp, before.nonce = given, nonce
 		return
 	}
-	s.held[name] = &holding{given, nonce, s.order.PushBack(name)}
+	s.held[name] = &holding{given, nonce, s.orderOf(name).PushBack(name)}
 	s.counts.held.Add(1)
-	if len(s.held) > s.most {
+	if s.order.Len() > s.most {
 		oldest := s.order.Front().Value.(string)
 		s.forget(oldest)
 		s.await(oldest, true)

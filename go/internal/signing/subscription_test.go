@@ -40,7 +40,7 @@ func newScene(t testing.TB, names ...string) *scene {
 	for _, each := range names {
 		found.listed[each] = "1"
 	}
-	found.subscription = newSubscription(sources{found.listed, none{}}, &found.counters)
+	found.subscription = newSubscription(sources{found.listed, newSecrets(nil, time.Now)}, &found.counters)
 	return found
 }
 
@@ -77,8 +77,8 @@ func TestEveryNameIsAnswered(t *testing.T) {
 	s := newScene(t, "a", "b")
 	s.listed["c"] = "fails"
 	s.expect("nothing was asked", "")
-	s.take(request{subscribe: []string{"a", "x", "b", "c", "secret:a", "a"}})
-	s.expect("first", "a=1 -x b=1 -c -secret:a", "a", "b")
+	s.take(request{subscribe: []string{"a", "x", "b", "c", "other:a", "a"}})
+	s.expect("first", "a=1 -x b=1 -c -other:a", "a", "b")
 	s.take(request{subscribe: []string{"a", "x"}, nonce: "1"})
 	s.expect("again", "a=1 -x", "a", "b")
 	s.take(request{nonce: "2"})
@@ -155,7 +155,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	for number := range 5000 {
 		name := fmt.Sprint("n", number)
 		s.listed[name] = "1"
-		s.take(request{subscribe: []string{name, "x" + name, "secret:" + name}})
+		s.take(request{subscribe: []string{name, "x" + name, "secret:." + name}})
 		s.answers()
 	}
 	if len(s.subscription.held) != mostHeld || s.order.Len() != mostHeld || len(s.awaiting) != 0 || cap(s.pending) > 16 {

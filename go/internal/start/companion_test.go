@@ -70,10 +70,13 @@ func TestSignerIsKept(t *testing.T) {
 		t.Fatalf("%v, %v", kept, err)
 	}
 	signer := kept[0]
-	if len(signer.sockets) != 2 || signer.group != users.Signers || signer.name() != "signer of certificates" {
+	if len(signer.sockets) != 4 || signer.group != users.Signers || signer.name() != "signer of certificates" {
 		t.Errorf("%+v", signer)
 	}
-	for _, each := range signer.sockets {
+	if found, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", signer.sockets[3].Fd())); err != nil || !strings.HasPrefix(found, "/memfd:") {
+		t.Errorf("secrets are kept in %s, %v", found, err)
+	}
+	for _, each := range signer.sockets[:3] {
 		if listens, err := syscall.GetsockoptInt(int(each.Fd()), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); err != nil || listens != 1 {
 			t.Errorf("%s: %d, %v", each.Name(), listens, err)
 		}

@@ -1,0 +1,255 @@
+package signing
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The secrets that Envoy puts into requests are on its one stream, too, as resources of their own (`secret:ID`). The client
+// gives them, all at once, over a socket that only root can open. They are in the memory of the signer, and in a file of the
+// keeper's that is in memory as well (memfd_create(2)): they outlive the signer, and end with the container.
+//
+// Envoy goes on using a secret that it is told is removed. So one that nobody has given, or that is taken away, is empty:
+// then Envoy refuses the request.
+
+// SecretPrefix begins the names of resources with secrets.
+const SecretPrefix = "secret" + reserved
+
+// secretID is what may follow. A server name that a rule inspects has a dot, so no agent can ask for one of these.
+var secretID = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}(#[a-z]{1,16})?$`)
+
+const (
+	mostSecrets   = 1000
+	longestSecret = 8 << 10
+	mostGiven     = mostSecrets * (longestSecret + 256) // octets
+	givingTime    = 5 * time.Second
+)
+
+// Giving is what the client says: a key for this one conversation, and, unless it only asks, all secrets by id.
+type Giving struct {
+	Key  []byte            `json:"key"`
+	Give map[string]string `json:"give"` // null to ask only
+}
+
+// Held is what there is then: of each secret, the HMAC-SHA-256 of its id and value under the key, in hexadecimal, and when it
+// was given. Neither shows a secret to whoever has not got it.
+type Held struct {
+	Secrets map[string]HeldSecret `json:"secrets"`
+	Error   string                `json:"error,omitempty"` // why nothing was changed, between fwctl and the signer
+}
+
+// HeldSecret is one of them.
+type HeldSecret struct {
+	Digest string    `json:"digest"`
+	Given  time.Time `json:"given"`
+}
+
+type secret struct {
+	Value string    `json:"value"`
+	Given time.Time `json:"given"`
+}
+
+// version is shown by Envoy, so it says nothing of the value.
+func (s secret) version() string {
+	if s.Given.IsZero() {
+		return "none"
+	}
+	return s.Given.UTC().Format(time.RFC3339Nano)
+}
+
+// secrets is the source of secrets.
+type secrets struct {
+	now   func() time.Time
+	file  *os.File // may be nil
+	mutex sync.Mutex
+	all   map[string]secret
+	turn  uint64 // how often they have changed
+}
+
+// newSecrets returns those that a former signer has left in a file.
+func newSecrets(file *os.File, now func() time.Time) *secrets {
+	found := &secrets{now: now, file: file, all: map[string]secret{}}
+	if file != nil {
+		if content, err := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2)); err == nil {
+			var left map[string]secret
+			if json.Unmarshal(content, &left) == nil && left != nil { // half of one is none
+				found.all = left
+			}
+		}
+	}
+	return found
+}
+
+func (s *secrets) of(asked string) (secret, bool) {
+	id, is := strings.CutPrefix(asked, SecretPrefix)
+	if !is || !secretID.MatchString(id) {
+		return secret{}, false
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.all[id], true
+}
+
+func (s *secrets) issue(asked string, _ time.Time) (issued, error) {
+	found, is := s.of(asked)
+	if !is {
+		return issued{}, errRefused
+	}
+	return issued{genericSecret(asked, found.Value), found.version(), stamp{issuer: found.version()}}, nil
+}
+
+func (s *secrets) isCurrent(asked string, before stamp, _ time.Time) bool {
+	found, is := s.of(asked)
+	return is && found.version() == before.issuer
+}
+
+// changes counts how often they have changed.
+func (s *secrets) changes() uint64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.turn
+}
+
+// take replaces all secrets, if there are any in what was given, and returns what there is then.
+func (s *secrets) take(given Giving) (Held, error) {
+	if len(given.Key) < sha256.Size {
+		return Held{}, errors.New("the key is too short")
+	}
+	if err := verifyGiven(given.Give); err != nil {
+		return Held{}, err
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if given.Give != nil {
+		if err := s.replace(given.Give); err != nil {
+			return Held{}, err
+		}
+	}
+	found := Held{Secrets: map[string]HeldSecret{}}
+	for id, each := range s.all {
+		sum := hmac.New(sha256.New, given.Key)
+		fmt.Fprintf(sum, "%s\x00%s", id, each.Value)
+		found.Secrets[id] = HeldSecret{hex.EncodeToString(sum.Sum(nil)), each.Given}
+	}
+	return found, nil
+}
+
+func verifyGiven(all map[string]string) error {
+	if len(all) > mostSecrets {
+		return fmt.Errorf("%d secrets are more than %d", len(all), mostSecrets)
+	}
+	for id, value := range all {
+		if !secretID.MatchString(id) {
+			return fmt.Errorf("%q is no id of a secret", id)
+		}
+		if value == "" || len(value) > longestSecret || value != strings.TrimSpace(value) || strings.ContainsFunc(value, isNoHeader) {
+			return fmt.Errorf("the secret %s can be in no header", id)
+		}
+	}
+	return nil
+}
+
+// isNoHeader reports what may not be in a secret: all but printable ASCII.
+func isNoHeader(character rune) bool { return character < ' ' || character > '~' }
+
+// replace puts secrets in place of those there are. One that stays as it is keeps its version. What can't be kept for the
+// next signer is in force all the same.
+func (s *secrets) replace(wanted map[string]string) error {
+	fresh := map[string]secret{}
+	for id, value := range wanted {
+		fresh[id] = secret{value, s.now().UTC()}
+		if before, there := s.all[id]; there && before.Value == value {
+			fresh[id] = before
+		}
+	}
+	if maps.Equal(fresh, s.all) {
+		return nil
+	}
+	s.all = fresh
+	s.turn++
+	if s.file == nil {
+		return nil
+	}
+	content, err := json.Marshal(fresh)
+	if err == nil {
+		err = s.file.Truncate(0)
+	}
+	if err == nil {
+		_, err = s.file.WriteAt(content, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("the secrets are in force, and will be gone when the signer ends: %w", err)
+	}
+	return nil
+}
+
+// receive has whoever connects to a socket give secrets, until it is closed.
+func (s *secrets) receive(listener net.Listener) {
+	for {
+		connection, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(acceptAgain)
+			continue
+		}
+		s.converse(connection)
+	}
+}
+
+// acceptAgain is how long to wait after a failed accept.
+const acceptAgain = 50 * time.Millisecond
+
+func (s *secrets) converse(connection net.Conn) {
+	defer connection.Close()
+	_ = connection.SetDeadline(time.Now().Add(givingTime))
+	var given Giving
+	answer, err := Held{}, json.NewDecoder(io.LimitReader(connection, mostGiven)).Decode(&given)
+	if err == nil {
+		answer, err = s.take(given)
+	}
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	_ = json.NewEncoder(connection).Encode(answer) // a client that has gone needs no answer
+}
+
+// GiveSecrets passes on what the client has sent, of so many octets, to the signer with this folder, and returns its answer.
+// What was sent is in no error.
+func GiveSecrets(folder string, size int64, from io.Reader) (Held, error) {
+	if size <= 0 || size > mostGiven {
+		return Held{}, fmt.Errorf("%d octets are no secrets", size)
+	}
+	connection, err := net.DialTimeout("unix", secretsSocketIn(folder), givingTime)
+	if err != nil {
+		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(2 * givingTime)); err != nil {
+		return Held{}, err
+	}
+	if _, err := io.CopyN(connection, from, size); err != nil {
+		return Held{}, fmt.Errorf("passing the secrets on: %w", err)
+	}
+	var answer Held
+	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
+		return Held{}, fmt.Errorf("the signer's answer can't be read: %w", err)
+	}
+	if answer.Error != "" {
+		return answer, errors.New(answer.Error)
+	}
+	return answer, nil
+}
