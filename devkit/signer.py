@@ -27,12 +27,14 @@ from devkit.waiting import until
 class Signer:
     """The signer, with its files in a folder. It can be killed and started again.
 
-    If its sockets are `kept`, somebody else has them, as its keeper does, and hands them down at each start.
+    If its sockets are `kept`, somebody else has them and the file of its secrets, as its keeper does, and hands
+    them down at each start.
     """
 
     folder: Path
     kept: bool
-    sockets: list[socket.socket] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
+    """The descriptors that it is handed."""
 
     def __post_init__(self) -> None:
         """Make its authority, and the folder of its sockets."""
@@ -40,11 +42,12 @@ class Signer:
         self.at = self.folder / "signer"
         if self.kept:
             self.at.mkdir()
-            for name in (inspection.SOCKET, "status"):
+            for name in (inspection.SOCKET, "status", "secrets"):
                 one = socket.socket(socket.AF_UNIX)
                 one.bind(str(self.at / name))
                 one.listen()
-                self.sockets.append(one)
+                self.given.append(one.detach())
+            self.given.append(os.memfd_create("secrets"))
 
     def give(self, names: Iterable[str], subtrees: Iterable[str], covered: Iterable[str]) -> None:
         """Replace its files: what is inspected, and what new intermediates are constrained to."""
@@ -75,13 +78,13 @@ class Signer:
             str(self.at),
             *(str(self.folder / path) for path in (inspection.NAMES, inspection.INTERMEDIATES)),
         ]
-        command, given = [program, "sign", *arguments], tuple(each.fileno() for each in self.sockets)
+        command = [program, "sign", *arguments]
         environment = {**os.environ, "GOMAXPROCS": "1"}
-        if given:
-            places = " ".join(f"{3 + number}<&{number_here}" for number, number_here in enumerate(given))
+        if self.given:
+            places = " ".join(f"{3 + number}<&{number_here}" for number, number_here in enumerate(self.given))
             command = ["bash", "-c", f'exec "$0" "$@" {places}', *command]
-            environment["LISTEN_FDS"] = str(len(given))
-        self.process = subprocess.Popen(command, pass_fds=given, env=environment)
+            environment["LISTEN_FDS"] = str(len(self.given))
+        self.process = subprocess.Popen(command, pass_fds=self.given, env=environment)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -99,10 +102,10 @@ class Signer:
         self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """End it, and close its sockets."""
+        """End it, and close what it was handed."""
         self.kill()
-        for each in self.sockets:
-            each.close()
+        while self.given:
+            os.close(self.given.pop())
 
     def status(self) -> dict[str, Any]:
         """Return what it says of itself, once it answers."""
