@@ -65,7 +65,7 @@ def read_secrets(answer: Mapping[str, Any]) -> dict[str, HeldSecret]:
             for identity, each in answer["secrets"].items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"fwctl secrets answered in an unknown form: {error}.") from error
+        raise EngineError("probe-unreadable", f"Secrets were told of in an unknown form: {error}.") from error
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:

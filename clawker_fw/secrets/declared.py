@@ -1,0 +1,195 @@
+"""The user's file of secrets: what each is, where it comes from, and to which hosts it may go.
+
+Settings may lie in a repository, or where an agent can write. A command is code, and a host is where a secret
+goes: both are the user's to say, in a file that nobody else can write. A rule only names a secret.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+
+from clawker_fw.errors import RefusedError, unreadable_settings
+from clawker_fw.rules.destination import parse_destination
+from clawker_fw.settings.document import document_of, text_of
+from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
+from clawker_fw.settings.errors import invalid
+
+FILE_NAME = "secrets.yaml"
+SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+DEFAULT_HEADER = "authorization"
+HTTPS_PORT, HIGHEST_PORT = 443, 65535
+SHORTEST_REFRESH = 10.0
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}")
+"""The name of a header in lower case (RFC 9110, section 5.1)."""
+
+_RESERVED_HEADERS = frozenset(
+    {"connection", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers that mean something between two programs (RFC 9110, section 7.6.1), or choose the host."""
+_RESERVED_PREFIXES = ("content-", "x-envoy-", "proxy-")
+
+
+def _secret_name(text: str) -> str:
+    if SECRET_NAME.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} is not a name for a secret: 1 to 63 characters of a-z, 0-9, - and _")
+
+
+def _header(text: str) -> str:
+    name = text.lower()
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{text!r} is not the name of a header")
+    if name in _RESERVED_HEADERS or name.startswith(_RESERVED_PREFIXES):
+        raise ValueError(f"`header: {text}` can't carry a secret: it says how the request is sent, or to whom")
+    return name
+
+
+def _place(text: str) -> str:
+    """Return `HOST:PORT` of a host that is written with or without a port."""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, str(HTTPS_PORT)
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
+        raise ValueError(f"{text!r} is not a host; write `api.example.com`, or `api.example.com:8443`")
+    destination = parse_destination(host)
+    if destination.subtree:
+        raise ValueError(f"{text!r} is for names that an agent chooses; name each host that may have the secret")
+    return f"{destination.name}:{int(port)}"
+
+
+def _words(text: str) -> str:
+    if text and "\0" not in text:
+        return text
+    raise ValueError("it is empty, or has a null character")
+
+
+def _some(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    if hosts:
+        return hosts
+    raise ValueError("`hosts` is empty, so the secret could go nowhere; name the hosts that may have it")
+
+
+Words = Annotated[StrictStr, AfterValidator(_words)]
+Refresh = Annotated[float, BeforeValidator(parse_duration), Field(ge=SHORTEST_REFRESH, le=LONGEST_DURATION)]
+
+
+class SourceEntry(BaseModel):
+    """Where a secret comes from: one of three."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    env: Words | None = Field(default=None, description="An environment variable of whoever runs clawker-fw.")
+    file: Words | None = Field(default=None, description="A file, relative to this one.")
+    command: tuple[Words, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="A program with its arguments, whose output it is. No shell is used.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if sum(each is not None for each in (self.env, self.file, self.command)) != 1:
+            raise ValueError("a secret comes from one of `env: NAME`, `file: PATH` and `command: [PROGRAM, …]`")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return "env" if self.env else "file" if self.file else "command"
+
+
+class SecretEntry(BaseModel):
+    """A secret, as the user declares it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: SourceEntry = Field(alias="from", description="Where it comes from.")
+    hosts: Annotated[tuple[Annotated[StrictStr, AfterValidator(_place)], ...], AfterValidator(_some)] = Field(
+        description="The hosts that may have it, exactly; port 443 unless written. No rule adds one."
+    )
+    header: Annotated[StrictStr, AfterValidator(_header)] = Field(
+        default=DEFAULT_HEADER, description="The header that it is put into."
+    )
+    refresh: Refresh | None = Field(
+        default=None,
+        description="After which time `watch` obtains it again, from 10 s to a day. Default: never.",
+    )
+
+    def may_go_to(self, host: str, port: int) -> bool:
+        """Whether it may be sent to a host, named in lower case."""
+        return f"{host}:{port}" in self.hosts
+
+
+class SecretsFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    secrets: Mapping[Annotated[StrictStr, AfterValidator(_secret_name)], SecretEntry] = Field(
+        default={}, description="Each secret by its name."
+    )
+
+
+def default_path() -> Path:
+    """Return where the user's file is, unless another is named."""
+    import platformdirs  # noqa: PLC0415 - only rules with secrets need it
+
+    return platformdirs.user_config_path("clawker-fw") / FILE_NAME
+
+
+def read_declared(path: Path) -> SecretsFile:
+    """Read a file of secrets.
+
+    Raises:
+        RefusedError: when somebody else than its owner could read or write it, or own it.
+        SettingsError: when it can't be read, or says something that can't be meant.
+    """
+    content = _read_owned(path)
+    document = document_of(text_of(content, path), path)
+    try:
+        return SecretsFile.model_validate(document.values)
+    except ValidationError as error:
+        raise invalid(error, document, SecretsFile) from error
+
+
+def _read_owned(path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            problem, quoted = _openness(os.fstat(file.fileno())), quote(str(path))
+            if problem:
+                raise RefusedError(
+                    "secrets-not-private",
+                    f"{path} {problem}, so it can't decide where secrets go.",
+                    hint=f"Make it private: chown {os.geteuid()} {quoted}; chmod 600 {quoted}",
+                )
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise unreadable_settings(path, error) from error
+
+
+def _openness(found: os.stat_result) -> str:
+    """Return what is wrong with who may use a file, as the predicate of a sentence."""
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a regular file"
+    if found.st_uid not in {0, os.geteuid()}:
+        return f"belongs to user {found.st_uid}"
+    if found.st_mode & 0o077:
+        return f"can be used by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""

@@ -1,0 +1,161 @@
+"""Obtaining secrets from where the user says that they are. What a source prints is in no message."""
+
+import os
+import select
+import signal
+import subprocess
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.secrets.declared import SecretEntry, SourceEntry
+
+LONGEST_SECRET = 8 << 10
+"""Octets of what is sent in a header."""
+
+_MOST_READ = 2 * LONGEST_SECRET
+
+COMMAND_SECONDS = 30.0
+_POLL_SECONDS = 0.01
+GIT_USER = "x-access-token"
+"""The user that code hosts take beside a token."""
+
+
+class Form(StrEnum):
+    """How a secret is written into its header."""
+
+    BEARER = "bearer"
+    BASIC = "basic"
+    RAW = "raw"
+
+    def header_value(self, secret: str) -> str:
+        """Return the whole value of the header (RFC 6750, section 2.1; RFC 7617, section 2)."""
+        if self is Form.BEARER:
+            return f"Bearer {secret}"
+        if self is Form.BASIC:
+            return f"Basic {b64encode(f'{GIT_USER}:{secret}'.encode()).decode()}"
+        return secret
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """A secret that was obtained."""
+
+    value: str = field(repr=False)
+
+
+def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Obtained:
+    """Obtain a secret. `folder` is that of the file which declares it.
+
+    Raises:
+        SettingsError: when its source fails, or gives what can be in no header. What it gave is not told.
+    """
+    content = _content(name, entry.source, folder, environment)
+    text = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
+    if problem := _problem(text, entry.source):
+        raise _failed(name, entry.source, problem)
+    return Obtained(text)
+
+
+def _problem(text: str, source: SourceEntry) -> str:
+    if not text:
+        return f"the {_NOUNS[source.kind]} gives nothing"
+    if len(text) > LONGEST_SECRET:
+        return f"it is longer than {LONGEST_SECRET:,} octets"
+    if "\n" in text or "\r" in text:
+        return "it has several lines"
+    if text != text.strip():
+        return "it begins or ends with a space"
+    if not (text.isascii() and text.isprintable()):
+        return "it has characters that can be in no header"
+    return ""
+
+
+_NOUNS = {"env": "environment variable", "file": "file", "command": "command"}
+
+
+def _content(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
+    if source.env is not None:
+        found = environment.get(source.env)
+        if found is None:
+            raise _failed(name, source, f"{source.env} is not set here")
+        return os.fsencode(found)
+    if source.file is not None:
+        return _file(name, source, folder / source.file)
+    return _output(name, source, folder, environment)
+
+
+def _file(name: str, source: SourceEntry, path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            return file.read(_MOST_READ)
+    except OSError as error:
+        raise _failed(name, source, f"{path}: {error.strerror}") from error
+
+
+def _output(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
+    """Return what a program writes. It inherits no terminal, and what it complains of is shown to nobody."""
+    command = list(source.command or ())
+    try:
+        with subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
+            try:
+                written = _written(process)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
+    except TimeoutError as error:
+        raise _failed(name, source, f"{command[0]} has not ended after {COMMAND_SECONDS:g} s") from error
+    except OSError as error:
+        raise _failed(name, source, f"{command[0]} can't be run: {error.strerror}") from error
+    if process.returncode and len(written) <= _MOST_READ:
+        raise _failed(name, source, f"{command[0]} failed with {process.returncode}")
+    return written
+
+
+def _written(process: subprocess.Popen[bytes]) -> bytes:
+    """Return what a process writes until it ends, or more than any secret has.
+
+    Raises:
+        TimeoutError: when it does not end in time.
+    """
+    end, written, output = time.monotonic() + COMMAND_SECONDS, b"", process.stdout
+    while output and len(written) <= _MOST_READ:
+        ready, _, _ = select.select([output], (), (), max(0.0, end - time.monotonic()))
+        if not ready:
+            raise TimeoutError
+        piece = os.read(output.fileno(), LONGEST_SECRET)
+        if not piece:
+            _await_end(process.pid, end)
+            break
+        written += piece
+    return written
+
+
+def _await_end(process: int, end: float) -> None:
+    """Wait until a process has ended, and leave its id taken, so that its group can be told from another's."""
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(_POLL_SECONDS)
+
+
+def _failed(name: str, source: SourceEntry, problem: str) -> SettingsError:
+    return SettingsError(
+        "secret-unavailable",
+        f"The secret {name} can't be obtained from its {_NOUNS[source.kind]}: {problem}.",
+        hint="Run what `from` names as the same user; `clawker-fw secrets check` tries all of them.",
+    )

@@ -1,0 +1,138 @@
+"""Where secrets come from, and that what a source says is told to nobody."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.errors import ExitCode, SettingsError
+from clawker_fw.secrets import sources
+from clawker_fw.secrets.declared import SecretEntry
+from clawker_fw.secrets.sources import LONGEST_SECRET, Form, obtain
+
+HIDDEN = "t0ken-hidden"
+
+
+def entry(**source: Any) -> SecretEntry:  # noqa: ANN401 - as in the file
+    """Return a secret from a source."""
+    return SecretEntry.model_validate({"from": source, "hosts": ["a.test"]})
+
+
+def shell(text: str) -> SecretEntry:
+    """Return a secret from a command."""
+    return entry(command=["/bin/sh", "-c", text])
+
+
+def failure(found: SecretEntry, folder: Path, **environment: str) -> SettingsError:
+    """Return the error of obtaining one, which shows nothing of what there was."""
+    with pytest.raises(SettingsError) as caught:
+        obtain("x", found, folder, environment)
+    error = caught.value
+    assert (error.code, error.exit_code) == ("secret-unavailable", ExitCode.SETTINGS)
+    chain: BaseException | None = error
+    while chain:
+        assert "hidden" not in repr(chain.args)
+        chain = chain.__cause__ or chain.__context__
+    return error
+
+
+def test_each_source(tmp_path: Path) -> None:
+    """One line break at the end is not a part of it."""
+    (tmp_path / "token").write_text(f"{HIDDEN}\r\n")
+    environment = {"TOKEN": HIDDEN, "PATH": os.environ["PATH"]}
+    for found in (
+        entry(env="TOKEN"),
+        entry(file="token"),
+        entry(file=str(tmp_path / "token")),
+        entry(command=["cat", "token"]),
+        shell(f"echo {HIDDEN}; echo complaint >&2"),
+    ):
+        obtained = obtain("x", found, tmp_path, environment)
+        assert obtained.value == HIDDEN
+        assert HIDDEN not in repr(obtained)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "gives nothing"),
+        (f"{HIDDEN}\n{HIDDEN}", "several lines"),
+        (f"{HIDDEN}\n\n", "several lines"),
+        (f" {HIDDEN}", "a space"),
+        (f"{HIDDEN} ", "a space"),
+        (f"{HIDDEN}\t{HIDDEN}", "in no header"),
+        (f"{HIDDEN}\x7f", "in no header"),
+        (f"{HIDDEN}é", "in no header"),
+        (HIDDEN * (LONGEST_SECRET // 8), "longer than"),
+    ],
+)
+def test_what_can_be_in_no_header(tmp_path: Path, value: str, said: str) -> None:
+    """It is refused whatever it comes from."""
+    (tmp_path / "token").write_text(value)
+    assert said in failure(entry(file="token"), tmp_path).message
+    assert said in failure(entry(env="TOKEN"), tmp_path, TOKEN=value).message
+    assert said in failure(entry(command=["/bin/cat", "token"]), tmp_path).message
+
+
+def test_what_can_be_in_one(tmp_path: Path) -> None:
+    """Spaces within, and as long as it may be."""
+    for value in ("a b", "x" * LONGEST_SECRET, "!~"):
+        assert obtain("x", entry(env="TOKEN"), tmp_path, {"TOKEN": value}).value == value
+
+
+def test_sources_that_fail(tmp_path: Path) -> None:
+    """Each says why, in a sentence, and nothing of its output."""
+    assert "TOKEN is not set here" in failure(entry(env="TOKEN"), tmp_path).message
+    assert "No such file" in failure(entry(file="none"), tmp_path).message
+    assert "directory" in failure(entry(file="."), tmp_path).message
+    assert "can't be run" in failure(entry(command=["/nowhere/none"]), tmp_path).message
+    assert "failed with 3" in failure(shell(f"echo {HIDDEN}; echo {HIDDEN} >&2; exit 3"), tmp_path).message
+    assert "longer than" in failure(shell("yes hidden"), tmp_path).message
+
+
+def test_a_command_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended with what it has started, also when it closes its output before."""
+    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
+    for text in ("echo $$ > pid; sleep 60 & sleep 60", "echo $$ > pid; exec >&-; sleep 60 & sleep 60"):
+        assert "has not ended" in failure(shell(text), tmp_path).message
+        group = int((tmp_path / "pid").read_text())
+        with suppress(ProcessLookupError):
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                os.killpg(group, 0)
+                time.sleep(0.01)
+            os.killpg(group, signal.SIGKILL)
+            pytest.fail("it lives on")
+
+
+def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
+    """A process that keeps running without its output does not outlive it."""
+    found = obtain(
+        "x", shell("sleep 60 >/dev/null 2>&1 & echo $! > child; echo token"), tmp_path, {"PATH": "/bin"}
+    )
+    assert found.value == "token"
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        with suppress(OSError):
+            if child.read_text().rpartition(") ")[2][0] not in "ZX":
+                time.sleep(0.01)
+                continue
+        return
+    pytest.fail("it lives on")
+
+
+def test_a_command_has_the_environment_and_no_input(tmp_path: Path) -> None:
+    """It can't wait for an answer of anybody."""
+    assert obtain("x", shell("read line || echo $NAME"), tmp_path, {"NAME": "named"}).value == "named"
+
+
+def test_forms() -> None:
+    """The whole value of the header is made here (RFC 6750, RFC 7617)."""
+    assert Form.BEARER.header_value("a") == "Bearer a"
+    assert Form.RAW.header_value("a") == "a"
+    assert Form.BASIC.header_value("a") == "Basic eC1hY2Nlc3MtdG9rZW46YQ=="

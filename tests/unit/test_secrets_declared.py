@@ -1,0 +1,140 @@
+"""The user's file of secrets: what it may say, and who may have written it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.errors import ExitCode, FirewallError
+from clawker_fw.secrets.declared import SecretsFile, default_path, read_declared
+
+WHOLE = """
+secrets:
+  github:
+    from: {command: [gh, auth, token]}
+    refresh: 30m
+    hosts: [github.com, API.GitHub.com, "git.example.com:8443"]
+  anthropic:
+    from: {env: ANTHROPIC_API_KEY}
+    header: X-API-Key
+    hosts: [api.anthropic.com]
+  registry:
+    from: {file: ./token}
+    hosts: [registry.example.com]
+"""
+
+
+def written(folder: Path, text: str, mode: int = 0o600) -> Path:
+    """Write a file of secrets."""
+    path = folder / "secrets.yaml"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def refused(path: Path) -> FirewallError:
+    """Return the error of reading a file."""
+    with pytest.raises(FirewallError) as caught:
+        read_declared(path)
+    return caught.value
+
+
+def test_all_that_can_be_said(tmp_path: Path) -> None:
+    """Hosts are in lower case with their port, headers in lower case, times in seconds."""
+    found = read_declared(written(tmp_path, WHOLE)).secrets
+    assert list(found) == ["github", "anthropic", "registry"]
+    github = found["github"]
+    assert (github.source.kind, github.source.command, github.refresh) == (
+        "command",
+        ("gh", "auth", "token"),
+        1800,
+    )
+    assert github.hosts == ("github.com:443", "api.github.com:443", "git.example.com:8443")
+    assert (github.header, found["anthropic"].header) == ("authorization", "x-api-key")
+    assert [each.source.kind for each in found.values()] == ["command", "env", "file"]
+
+
+def test_it_may_go_to_these_hosts_alone(tmp_path: Path) -> None:
+    """Neither another port, nor a name below, nor one that ends alike."""
+    github = read_declared(written(tmp_path, WHOLE)).secrets["github"]
+    assert github.may_go_to("github.com", 443)
+    assert github.may_go_to("git.example.com", 8443)
+    others = (("github.com", 8443), ("x.github.com", 443), ("notgithub.com", 443), ("git.example.com", 443))
+    assert not any(github.may_go_to(host, port) for host, port in others)
+
+
+def test_an_empty_file_declares_nothing(tmp_path: Path) -> None:
+    """It is no mistake."""
+    assert read_declared(written(tmp_path, "")) == SecretsFile()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{hosts: [a.test]}", "`secrets.x.from` is missing"),
+        ("{from: {env: A}}", "`secrets.x.hosts` is missing"),
+        ("{from: {env: A}, hosts: []}", "could go nowhere"),
+        ("{from: {}, hosts: [a.test]}", "comes from one of"),
+        ("{from: {env: A, file: b}, hosts: [a.test]}", "comes from one of"),
+        ("{from: {command: []}, hosts: [a.test]}", "command"),
+        ("{from: {command: gh auth token}, hosts: [a.test]}", "`secrets.x.from.command` must be a list"),
+        ('{from: {env: ""}, hosts: [a.test]}', "empty"),
+        ("{from: {env: A}, hosts: [.a.test]}", "names that an agent chooses"),
+        ("{from: {env: A}, hosts: [10.0.0.1]}", "is an address"),
+        ("{from: {env: A}, hosts: ['*.a.test']}", "a.test"),
+        ("{from: {env: A}, hosts: ['a.test:0']}", "is not a host"),
+        ("{from: {env: A}, hosts: ['a.test:x']}", "is not a host"),
+        ("{from: {env: A}, hosts: ['https://a.test']}", "is not a host"),
+        ("{from: {env: A}, hosts: [a.test], header: Host}", "can't carry a secret"),
+        ("{from: {env: A}, hosts: [a.test], header: ':path'}", "is not the name of a header"),
+        ("{from: {env: A}, hosts: [a.test], header: Content-Length}", "can't carry a secret"),
+        ("{from: {env: A}, hosts: [a.test], header: x-envoy-original-path}", "can't carry a secret"),
+        ("{from: {env: A}, hosts: [a.test], refresh: 1s}", "refresh"),
+        ("{from: {env: A}, hosts: [a.test], refresh: 25h}", "refresh"),
+        ("{from: {env: A}, hosts: [a.test], hots: []}", "`secrets.x.hots` is not a setting"),
+    ],
+)
+def test_mistakes(tmp_path: Path, entry: str, said: str) -> None:
+    """Each is one sentence with its line, and nothing is taken."""
+    error = refused(written(tmp_path, f"secrets:\n  x: {entry}\n"))
+    assert error.exit_code is ExitCode.SETTINGS
+    assert "secrets.yaml, line 2" in error.message
+    assert said in error.message
+
+
+@pytest.mark.parametrize("name", ["A", "a.b", "a#b", "-a", "a" * 64, "''"])
+def test_names(tmp_path: Path, name: str) -> None:
+    """A name has no dot, so that no agent can ask for one by a server name."""
+    error = refused(written(tmp_path, f"secrets:\n  {name}: {{from: {{env: A}}, hosts: [a.test]}}\n"))
+    assert "is not a name for a secret" in error.message
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610])
+def test_a_file_that_others_can_use(tmp_path: Path, mode: int) -> None:
+    """Whoever can write it says where secrets go."""
+    error = refused(written(tmp_path, WHOLE, mode))
+    assert (error.code, error.exit_code) == ("secrets-not-private", ExitCode.REFUSED)
+    assert f"mode {mode:04o}" in error.message
+    assert "chmod 600" in error.hint
+
+
+def test_a_file_of_somebody_else(tmp_path: Path) -> None:
+    """It must belong to the user, or to root."""
+    path = written(tmp_path, WHOLE)
+    os.chown(path, 4242, 4242)
+    assert "belongs to user 4242" in refused(path).message
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe would keep its reader waiting, and what is not there is not empty."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    assert "is not a regular file" in refused(tmp_path / "pipe").message
+    assert refused(tmp_path / "none").exit_code is ExitCode.SETTINGS
+    assert refused(tmp_path).message
+    assert refused(written(tmp_path, "- a\n")).exit_code is ExitCode.SETTINGS
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the user's own folder, whatever the current one is."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "clawker-fw" / "secrets.yaml"
