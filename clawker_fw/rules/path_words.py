@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from clawker_fw.rules import paths
-from clawker_fw.rules.paths import Access, PathRule, Paths, Repository
+from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Repository
 
 MOST_PATHS = 1_000
 MOST_REPOSITORIES = 100
@@ -147,6 +147,47 @@ class PathEntry(BaseModel):
         )
 
 
+SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""What a secret may be called. It has no dot, so no server name of a rule's is one."""
+
+
+def parse_secret_name(text: str) -> str:
+    """Return the name of a secret.
+
+    Raises:
+        ValueError: when no secret can have it.
+    """
+    if SECRET_NAME.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} is not a name for a secret: 1 to 63 characters of a-z, 0-9, - and _")
+
+
+class InjectEntry(BaseModel):
+    """The long form of `inject`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    secret: Annotated[StrictStr, AfterValidator(parse_secret_name)] = Field(
+        description="The name of a secret in the user's own `secrets.yaml`, which says where it comes from and to "
+        "which hosts it may go."
+    )
+    as_: Form | None = Field(
+        default=None,
+        alias="as",
+        description="`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header "
+        "`authorization`, else `raw`.",
+    )
+    keep_own: StrictBool = Field(default=False, description="Whether a header that the agent sends stays.")
+    paths: Literal["any"] | None = Field(
+        default=None, description="`any`: put it into every request to the host, without `path_rules` or `git`."
+    )
+
+
+def inject_entry(value: object) -> object:
+    """Return the long form of what is written."""
+    return {"secret": value} if isinstance(value, str) else value
+
+
 def _repository(name: str, access: Access) -> Repository:
     parts = name.split("/")
     if name.endswith(".git"):
@@ -165,6 +206,7 @@ def paths_of(
     *,
     lfs: bool,
     verify: bool,
+    inject: InjectEntry | None = None,
 ) -> Paths:
     """Return what is allowed of a host.
 
@@ -187,7 +229,25 @@ def paths_of(
         _require_unambiguous(rule, strict=any(each.denies for each in rules))
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
-    return Paths(rules, repositories, others, lfs, verify)
+    return Paths(
+        rules, repositories, others, lfs, verify, _injection(inject, others=others, git=bool(git), verify=verify)
+    )
+
+
+def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bool) -> Injection | None:
+    if entry is None:
+        return None
+    if not verify:
+        raise ValueError(
+            "`inject` and `insecure_skip_tls_verify` contradict each other: anybody on the way would get "
+            f"`{entry.secret}`"
+        )
+    if others and not entry.paths:
+        raise ValueError(
+            f"`{entry.secret}` would go with every request to the host; add `path_rules` or `git` for those that "
+            f"need it, or write `inject: {{secret: {entry.secret}, paths: any}}`"
+        )
+    return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None), entry.keep_own)
 
 
 def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:

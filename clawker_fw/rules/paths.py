@@ -175,6 +175,36 @@ class PathRule:
         return " ".join(word for word in words if word)
 
 
+class Form(StrEnum):
+    """How a secret is written into its header."""
+
+    BEARER = "bearer"
+    BASIC = "basic"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """A secret that is put into the requests which are allowed, in place of the agent's own header.
+
+    Without a `form`, the secret's header decides: `bearer` in `authorization`, `raw` in any other. With
+    `keep_own`, a request that has the header already keeps it.
+    """
+
+    secret: str
+    form: Form | None = None
+    keep_own: bool = False
+
+    def __str__(self) -> str:
+        """Return it in a few words: `inject github as basic`."""
+        words = [
+            f"inject {self.secret}",
+            f"as {self.form}" if self.form else "",
+            "unless sent" if self.keep_own else "",
+        ]
+        return " ".join(word for word in words if word)
+
+
 class PathDecision(NamedTuple):
     """What happens to a request: why it is refused, if it is, and what decides, if anything is for it."""
 
@@ -187,6 +217,7 @@ class Paths:
     """What is allowed of a host. `rules` are in the order in which they decide: see `ordered`.
 
     `others` says whether what nothing here is for is allowed, `verify` whether the host has to prove its name.
+    `injection` is for what is allowed.
     """
 
     rules: tuple[PathRule, ...] = ()
@@ -194,6 +225,7 @@ class Paths:
     others: bool = True
     lfs: bool = False
     verify: bool = True
+    injection: Injection | None = None
 
     @property
     def strict(self) -> bool:
@@ -244,6 +276,8 @@ class Paths:
             yield "others" if self.others else "deny others"
         if not self.verify:
             yield "unverified"
+        if self.injection:
+            yield str(self.injection)
 
     def __str__(self) -> str:
         """Return it in one line, of which the middle is a digest if it is long."""

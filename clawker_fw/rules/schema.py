@@ -25,7 +25,7 @@ from pydantic import (
 
 from clawker_fw.rules import blocks, later
 from clawker_fw.rules.destination import Destination, objection, parse_destination
-from clawker_fw.rules.path_words import PathAction, PathEntry, paths_of
+from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, inject_entry, paths_of
 from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.until import parse_until, rfc3339
@@ -301,6 +301,11 @@ class RuleEntry(BaseModel):
         default=False,
         description="Whether large files of these repositories (Git LFS) may be transferred, in both directions.",
     )
+    inject: Annotated[InjectEntry, BeforeValidator(inject_entry)] | None = Field(
+        default=None,
+        description="A secret that is put into the requests which `path_rules` and `git` allow: its name in the "
+        "user's own `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it.",
+    )
     insecure_skip_tls_verify: StrictBool = Field(
         default=False, description="Whether the host need not prove its name. Anybody on the way can read along."
     )
@@ -350,7 +355,12 @@ class RuleEntry(BaseModel):
             raise ValueError(
                 f"`inspect: false` and `{other}` contradict each other: paths are in what is encrypted"
             )
-        if self.inspect is None and not (self.path_rules or self.git):
+        if self.inject and self.destination.subtree:
+            raise ValueError(
+                f"`inject` needs an exact name: an agent chooses the names below {self.destination.name}, and "
+                f"`{self.inject.secret}` would go to each"
+            )
+        if self.inspect is None and not (self.path_rules or self.git or self.inject):
             raise ValueError(f"`{word}` needs `inspect: true`, `path_rules` or `git`")
         self._paths()
 
@@ -360,10 +370,12 @@ class RuleEntry(BaseModel):
 
     def _paths(self) -> Paths | None:
         """Return what is allowed of the host, if its TLS is looked into."""
-        if not (self.inspect or self.path_rules or self.git):
+        if not (self.inspect or self.path_rules or self.git or self.inject):
             return None
         verify = not self.insecure_skip_tls_verify
-        return paths_of(self.path_rules, self.path_default, self.git, lfs=self.lfs, verify=verify)
+        return paths_of(
+            self.path_rules, self.path_default, self.git, lfs=self.lfs, verify=verify, inject=self.inject
+        )
 
     def _require_forwardable(self, protocol: Protocol) -> None:
         """Require of a rule that allows what its protocol needs."""

@@ -25,12 +25,12 @@ from pydantic import (
 
 from clawker_fw.errors import RefusedError, unreadable_settings
 from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.path_words import parse_secret_name
 from clawker_fw.settings.document import document_of, text_of
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.errors import invalid
 
 FILE_NAME = "secrets.yaml"
-SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 DEFAULT_HEADER = "authorization"
 HTTPS_PORT, HIGHEST_PORT = 443, 65535
 SHORTEST_REFRESH = 10.0
@@ -43,12 +43,6 @@ _RESERVED_HEADERS = frozenset(
 )
 """Headers that mean something between two programs (RFC 9110, section 7.6.1), or choose the host."""
 _RESERVED_PREFIXES = ("content-", "x-envoy-", "proxy-")
-
-
-def _secret_name(text: str) -> str:
-    if SECRET_NAME.fullmatch(text):
-        return text
-    raise ValueError(f"{text!r} is not a name for a secret: 1 to 63 characters of a-z, 0-9, - and _")
 
 
 def _header(text: str) -> str:
@@ -141,7 +135,7 @@ class SecretsFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    secrets: Mapping[Annotated[StrictStr, AfterValidator(_secret_name)], SecretEntry] = Field(
+    secrets: Mapping[Annotated[StrictStr, AfterValidator(parse_secret_name)], SecretEntry] = Field(
         default={}, description="Each secret by its name."
     )
 

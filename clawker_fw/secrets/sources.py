@@ -9,10 +9,10 @@ from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.rules.paths import Form
 from clawker_fw.secrets.declared import SecretEntry, SourceEntry
 
 LONGEST_SECRET = 8 << 10
@@ -26,20 +26,15 @@ GIT_USER = "x-access-token"
 """The user that code hosts take beside a token."""
 
 
-class Form(StrEnum):
-    """How a secret is written into its header."""
-
-    BEARER = "bearer"
-    BASIC = "basic"
-    RAW = "raw"
-
-    def header_value(self, secret: str) -> str:
-        """Return the whole value of the header (RFC 6750, section 2.1; RFC 7617, section 2)."""
-        if self is Form.BEARER:
+def header_value(secret: str, form: Form) -> str:
+    """Return the whole value of a header with a secret (RFC 6750, section 2.1; RFC 7617, section 2)."""
+    match form:
+        case Form.BEARER:
             return f"Bearer {secret}"
-        if self is Form.BASIC:
+        case Form.BASIC:
             return f"Basic {b64encode(f'{GIT_USER}:{secret}'.encode()).decode()}"
-        return secret
+        case Form.RAW:
+            return secret
 
 
 @dataclass(frozen=True, slots=True)

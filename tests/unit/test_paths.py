@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from clawker_fw.rules import later
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import LARGEST_PROGRAM, PathDecision, Paths, seen
+from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, PathDecision, Paths, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
@@ -57,6 +57,67 @@ def test_a_release_refuses_what_its_stack_can_not_do(word: str) -> None:
     assert said(**{word: True}) == f"`{word}` is not supported yet"
     assert word not in FIELDS
     assert word not in RuleEntry.model_json_schema()["properties"]
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("words", "text", "injection"),
+    [
+        ({"path_rules": [allow("/x")], "inject": "github"}, "/x, deny others, inject github", Injection("github")),
+        (
+            {"git": {"a/b": "read"}, "inject": "github"},
+            "git read a/b, deny others, inject github as basic",
+            Injection("github", Form.BASIC),
+        ),
+        (
+            {"git": {"a/b": "read"}, "inject": {"secret": "x", "as": "raw", "keep_own": True}},
+            "git read a/b, deny others, inject x as raw unless sent",
+            Injection("x", Form.RAW, keep_own=True),
+        ),
+        ({"inject": {"secret": "x", "paths": "any"}}, "inject x", Injection("x")),
+        (
+            {"path_rules": [deny("/x")], "inject": {"secret": "x", "paths": "any", "as": "bearer"}},
+            "deny /x, others, inject x as bearer",
+            Injection("x", Form.BEARER),
+        ),
+    ],
+)
+def test_a_secret_is_named(words: dict[str, Any], text: str, injection: Injection) -> None:
+    """It is a part of what is allowed of the host, so another one is another rule."""
+    found = paths(**words)
+    assert found.injection == injection
+    assert str(found) == f"inspected ({text})"
+    assert found != paths(**{**words, "inspect": True, "inject": {"secret": "another", "paths": "any"}})
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"inspect": True, "inject": "github"}, "`github` would go with every request to the host"),
+        ({"inject": "github"}, "`github` would go with every request to the host"),
+        ({"path_rules": [deny("/x")], "inject": "github"}, "would go with every request"),
+        (
+            {"path_rules": [allow("/x")], "path_default": "allow", "inject": "github"},
+            "would go with every request",
+        ),
+        ({"dst": ".a.test", "path_rules": [allow("/x")], "inject": "github"}, "needs an exact name"),
+        (
+            {"path_rules": [allow("/x")], "inject": "github", "insecure_skip_tls_verify": True},
+            "anybody on the way would get `github`",
+        ),
+        ({"inject": "github", "inspect": False}, "contradict each other"),
+        ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
+        ({"inject": "github", "action": "deny"}, "is for rules that allow"),
+        ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
+        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
+        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "paths": "all"}}, "inject"),
+        ({"path_rules": [allow("/x")], "inject": ["x"]}, "inject"),
+    ],
+)
+def test_where_a_secret_must_not_go(words: dict[str, Any], sentence: str) -> None:
+    """Each is a mistake with its own sentence."""
+    assert sentence in said(**words)
 
 
 @pytest.mark.usefixtures("inspection")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import ExitCode, SettingsError
+from clawker_fw.rules.paths import Form
 from clawker_fw.secrets import sources
 from clawker_fw.secrets.declared import SecretEntry
-from clawker_fw.secrets.sources import LONGEST_SECRET, Form, obtain
+from clawker_fw.secrets.sources import LONGEST_SECRET, header_value, obtain
 
 HIDDEN = "t0ken-hidden"
 
@@ -133,6 +134,6 @@ def test_a_command_has_the_environment_and_no_input(tmp_path: Path) -> None:
 
 def test_forms() -> None:
     """The whole value of the header is made here (RFC 6750, RFC 7617)."""
-    assert Form.BEARER.header_value("a") == "Bearer a"
-    assert Form.RAW.header_value("a") == "a"
-    assert Form.BASIC.header_value("a") == "Basic eC1hY2Nlc3MtdG9rZW46YQ=="
+    assert header_value("a", Form.BEARER) == "Bearer a"
+    assert header_value("a", Form.RAW) == "a"
+    assert header_value("a", Form.BASIC) == "Basic eC1hY2Nlc3MtdG9rZW46YQ=="
