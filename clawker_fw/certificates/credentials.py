@@ -1,4 +1,6 @@
-"""What siblings prove to a collector who they are with, as values. How they are made and judged is in `certs`.
+"""What siblings prove with who they are, to a collector and to agents, as values.
+
+How they are made is in `store`, and in `inspection`.
 
 Every command imports this module, also without telemetry, so it imports nothing that only telemetry needs.
 """
@@ -59,6 +61,39 @@ class Provision:
     renewed_at: float | None = None
     due: tuple[str, ...] = ()
     live: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """What connections are inspected with: the roots that agents trust, as PEM, and intermediates under them."""
+
+    trust: bytes = b""
+    intermediates: tuple[Pair, ...] = field(default=(), repr=False)
+
+
+NO_AUTHORITIES = Authorities()
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """The authorities that a stack should have. Times are in seconds since 1970.
+
+    `reason` says why not all names have an intermediate, or why one is not renewed. `renewed_at` is when the next
+    intermediate should be renewed. `root_ends` is when the root that signs expires, and `root_due` whether it
+    should be rotated, which only the user does.
+    """
+
+    trust: bytes = b""
+    intermediates: tuple[Pair, ...] = field(default=(), repr=False)
+    reason: str = ""
+    renewed_at: float | None = None
+    root_ends: float | None = None
+    root_due: bool = False
+
+    @property
+    def authorities(self) -> Authorities:
+        """What the stack should have."""
+        return Authorities(self.trust, self.intermediates)
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Intermediate, Root
-from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Pair, Provided
 from clawker_fw.certificates.folder import keep_pair, locked, write_private
 from clawker_fw.certificates.validity import is_due
 
@@ -23,34 +23,6 @@ BUNDLE = f"{_PREFIX}roots.pem"
 """The certificates of all roots that agents have to trust."""
 
 _TOLD = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """What a stack has: the roots that its agents trust, as PEM, and its intermediates."""
-
-    trust: bytes = b""
-    intermediates: tuple[Pair, ...] = field(default=(), repr=False)
-
-
-NOTHING = Live()
-
-
-@dataclass(frozen=True, slots=True)
-class Provided:
-    """What a stack should have. Times are in seconds since 1970.
-
-    `reason` says why not all names have an intermediate, or why one is not renewed. `renewed_at` is when the next
-    intermediate should be renewed. `root_ends` is when the root that signs expires, and `root_due` whether it
-    should be rotated, which only the user does.
-    """
-
-    trust: bytes
-    intermediates: tuple[Pair, ...] = field(repr=False)
-    reason: str = ""
-    renewed_at: float | None = None
-    root_ends: float | None = None
-    root_due: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +41,7 @@ class InspectionStore:
     _founded: list[Pair] = field(default_factory=list, init=False, compare=False, repr=False)
     """Roots that are not kept."""
 
-    def provide(self, names: Iterable[str], live: Live = NOTHING) -> Provided:
+    def provide(self, names: Iterable[str], live: Authorities = NO_AUTHORITIES) -> Provided:
         """Return what a stack needs to inspect connections to these names and those below. Never raises."""
         now, problem = self.clock(), ""
         roots: list[Root] = []
@@ -92,7 +64,9 @@ class InspectionStore:
                 problem = _sentence(error)
         return _stated(live.trust, theirs, problem)
 
-    def _provided(self, shares: list[tuple[str, ...]], root: Root, roots: list[Root], live: Live) -> Provided:
+    def _provided(
+        self, shares: list[tuple[str, ...]], root: Root, roots: list[Root], live: Authorities
+    ) -> Provided:
         """Return an intermediate for each share: the one that there is, or a new one.
 
         Raises:

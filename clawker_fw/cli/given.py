@@ -84,6 +84,8 @@ def blueprint(
     chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts", *, keeps: bool = False
 ) -> "Blueprint":
     """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
+    from clawker_fw.certificates.folder import state_folder
+    from clawker_fw.certificates.provider import Provider
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -96,6 +98,7 @@ def blueprint(
         release,
         facts,
         certificates=certificates(chosen, loaded, release, keeps=keeps),
+        provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
         origin=made_from,
         files=loaded.files,
         named_by=named_by(chosen, loaded),

@@ -106,6 +106,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
                 Restart(str(each["helper"]), int(each["count"]), str(each["last"]), str(each["reason"]))
                 for each in answer.get("restarts") or ()
             ),
+            signer=str(answer.get("signer") or ""),
             unhealthy=answer.get("unhealthy", "it can't tell"),
             error=answer["error"],
         )

@@ -275,8 +275,9 @@ class Probe:
     have refused. `records` counts what has been sent to a collector,
     and `collector` is the certificate that it showed last, as far as the sibling sees it. `program` is the command
     line of the serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside
-    the serving one. `unhealthy` is the reason for which a health check would fail now, and `error` the reason for
-    which the program did not answer; both are empty if all is well.
+    the serving one. `signer` is the reason for which the signer beside Envoy does not answer, `unhealthy` that for
+    which a health check would fail now, and `error` that for which the program did not answer; all are empty if
+    all is well.
     """
 
     build: str = ""
@@ -295,6 +296,7 @@ class Probe:
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()
+    signer: str = ""
     unhealthy: str = ""
     error: str = ""
 

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clawker_fw.certificates.credentials import Provided, Provision
 from clawker_fw.model import Desired, Observed, Role, Sibling
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
+
+NOT_SENT, NOT_INSPECTED = Provision(), Provided()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,22 +20,20 @@ class Advice:
 
 
 def advice(
-    observed: Observed, desired: Desired, not_ready: str = "", due: tuple[str, ...] = ()
+    observed: Observed, desired: Desired, provision: Provision = NOT_SENT, provided: Provided = NOT_INSPECTED
 ) -> tuple[Advice, ...]:
-    """Return all warnings.
-
-    `not_ready` is what is wrong with the certificates for telemetry, and `due` what the user should renew.
-    """
+    """Return all warnings. `provision` are the certificates for telemetry, `provided` those for inspection."""
     alone = (
         _no_way_out(observed),
         _outdated_envoy(observed, desired),
         _unchecked_sources(observed),
-        _untold(desired, not_ready),
+        _untold(desired, provision.reason),
     )
-    renewals = (Advice("telemetry-renewal", each) for each in due)
+    renewals = (Advice("telemetry-renewal", each) for each in provision.due)
     further = (
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
+        *_of_authorities(provided),
         *_of_engine(observed),
         *_unknown_ends(desired),
     )
@@ -107,6 +109,21 @@ def _untold(desired: Desired, problem: str) -> Advice | None:
         "telemetry-certificates" if ready else "telemetry-not-ready",
         f"{what}: {problem}. `clawker-fw certs show` says more.",
     )
+
+
+def _of_authorities(provided: Provided) -> Iterator[Advice]:
+    """Warn when intermediates can't be made or renewed here, or the root expires."""
+    if provided.reason:
+        what = (
+            "Inspected connections go on as they are" if provided.intermediates else "No connection is inspected"
+        )
+        yield Advice("inspection-certificates", f"{what}: {provided.reason}.")
+    if provided.root_due and provided.root_ends is not None:
+        yield Advice(
+            "inspection-root",
+            f"The root that agents trust expires at {rfc3339(provided.root_ends)}. `clawker-fw ca rotate` makes "
+            "another one, which agents have to be given within a week.",
+        )
 
 
 def _of_engine(observed: Observed) -> Iterator[Advice]:

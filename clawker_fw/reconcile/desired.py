@@ -13,7 +13,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawker_fw.certificates.credentials import Credentials
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
+from clawker_fw.certificates.provider import Provider
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
     Desired,
@@ -38,6 +39,7 @@ from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
+from clawker_fw.stack.envoy import inspection
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
@@ -60,6 +62,8 @@ class Blueprint:
     engine: EngineFacts
     certificates: "CertificateStore | None" = None
     """The certificates on this machine; None without telemetry."""
+    provider: Provider | None = None
+    """The authorities for inspected connections; None if nothing can be inspected here."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""
     files: tuple[Path, ...] = ()
@@ -86,6 +90,11 @@ class Blueprint:
         """The rules that are left at each of the next times at which some end, in seconds since 1970."""
         known = ends.known_ends(len(self.rules.rules))
         return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
+
+    def provide(self, live: Authorities) -> Provided:
+        """Return the authorities that a stack should have which has these."""
+        names = inspection.covered(self.policy)
+        return self.provider.provide(names, live) if self.provider else Provided()
 
     @property
     def opaque(self) -> Collection[str]:
@@ -248,8 +257,13 @@ def desired(
     capacities: Capacities,
     slots: Slots,
     credentials: Credentials | None = None,
+    *,
+    authorities: Authorities = NO_AUTHORITIES,
 ) -> Desired:
-    """Return the desired stack with its siblings in the given slots. `credentials` are those for telemetry."""
+    """Return the desired stack with its siblings in the given slots.
+
+    `credentials` are those for telemetry, `authorities` those of connections whose TLS is looked into.
+    """
     project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
     told = _telemetry(blueprint, credentials)
     drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
@@ -269,7 +283,9 @@ def desired(
                 boot=envoy.boot(
                     release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
                 ),
-                hot=lambda rules: envoy.hot(rules, addresses, slots.envoy, limits.idle, told),
+                hot=lambda rules: envoy.hot(
+                    rules, addresses, slots.envoy, limits.idle, told, authorities=authorities
+                ),
                 drift_labels=drift_labels,
                 resources=envoy.RESOURCES,
                 from_machine=container.from_machine(capacities.envoy, capacities.machine),

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
-from clawker_fw.certificates.credentials import Credentials, Provision
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided, Provision
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError, RefusedError, SettingsError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
@@ -40,6 +40,7 @@ from clawker_fw.reconcile.observe import Observation, completed
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.envoy import inspection
 from clawker_fw.stack.topology import Addressing
 
 if TYPE_CHECKING:
@@ -47,11 +48,24 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
     from clawker_fw.reconcile.summary import Summary
 
-Render = Callable[[Addressing, Capacities, Slots, Credentials | None], Desired]
-"""Returns the desired stack for given addresses, capacities, slots and credentials.
 
-Equal arguments give the same object.
-"""
+class Render(Protocol):
+    """Returns the desired stack for given addresses, capacities, slots and certificates.
+
+    Equal arguments give the same object.
+    """
+
+    def __call__(
+        self,
+        addresses: Addressing,
+        capacities: Capacities,
+        slots: Slots,
+        credentials: Credentials | None,
+        /,
+        *,
+        authorities: Authorities,
+    ) -> Desired:
+        """Return it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class Comparison:
     observed: Observed
     slots: Slots
     provision: Provision
+    provided: Provided
     desired: Desired
     diff: Diff
     desired_at: Callable[[Slots], Desired]
@@ -103,7 +118,7 @@ class Comparison:
     @property
     def advice(self) -> tuple[Advice, ...]:
         """Warnings: things to know that are not differences."""
-        return advice(self.observed, self.desired, self.provision.reason, self.provision.due)
+        return advice(self.observed, self.desired, self.provision, self.provided)
 
 
 def compare(
@@ -126,11 +141,11 @@ def compare(
         _render_early(blueprint, early, render)
     observed = observation.finish(references)
     addresses = addressing(blueprint, observed)
-    provided = _provided(blueprint, observed)
+    provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
     has = capacities(blueprint, observed)
 
     def desired_at(slots_: Slots) -> Desired:
-        return render(addresses, has, slots_, provided.credentials)
+        return render(addresses, has, slots_, provision.credentials, authorities=provided.authorities)
 
     now = slots(observed, addresses)
     wanted = desired_at(now)
@@ -138,7 +153,7 @@ def compare(
     if unread := _undecided(observed, found):
         observed = completed(reader, observed, unread)
         found = diff(observed, wanted)
-    return Comparison(blueprint, observed, now, provided, wanted, found, desired_at, render)
+    return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at, render)
 
 
 def _undecided(observed: Observed, found: Diff) -> list[Sibling]:
@@ -155,10 +170,18 @@ def _render_early(blueprint: Blueprint, early: Observed, render: Render) -> None
     """
     with suppress(SettingsError):
         addresses = addressing(blueprint, early)
-        render(addresses, capacities(blueprint, early), slots(early, addresses), None)
+        authorities = _provided(blueprint, early).authorities
+        has, at = capacities(blueprint, early), slots(early, addresses)
+        render(addresses, has, at, None, authorities=authorities)
 
 
-def _provided(blueprint: Blueprint, observed: Observed) -> Provision:
+def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
+    """Return the authorities for inspected connections: those that are live, as far as they are still right."""
+    envoy = observed.siblings.get(Sibling.ENVOY)
+    return blueprint.provide(inspection.running(envoy.files) if envoy else NO_AUTHORITIES)
+
+
+def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     """Return the credentials for telemetry: the newest of those that are kept here and those that are live."""
     if blueprint.certificates is None:
         return Provision()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.compare.container import RESTARTS
-from clawker_fw.reconcile.compare.live import ANSWER
+from clawker_fw.reconcile.compare.live import ANSWER, SIGNER
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible
@@ -270,6 +270,8 @@ def _trouble(finding: Finding) -> str:  # noqa: C901, PLR0911 - one case a field
             return f"{who} is not on the network {network}"
         case Layer.LIVE, str(name) if name == ANSWER:
             return f"{who} does not answer"
+        case Layer.LIVE, str(name) if name == SIGNER:
+            return f"the signer beside {who} does not answer"
         case Layer.LIVE, "agents_see":
             return f"agents can't use {who}"
         case _:

@@ -39,13 +39,15 @@ _GAP = "\0"
 class EnvoyProof:
     """Where Envoy shows a resource (`/config_dump?resource=DUMP`, path `at` in each entry), and its statistics.
 
-    A layer of its runtime is in no dump: there, the text of its only key, `runtime`, counts.
+    Only what is called `named` counts, if that is set. A layer of its runtime is in no dump: there, the text of
+    its only key, `runtime`, counts.
     """
 
     dump: str
     at: tuple[str, ...]
     statistics: str
     runtime: str = ""
+    named: str = ""
 
     def runtime_in(self, content: bytes) -> bytes:
         """Return the text of the key in a runtime layer, or nothing."""
@@ -57,8 +59,9 @@ class EnvoyProof:
 class Resource:
     """A hot file. `path` is relative to `hot/`.
 
-    If it is `hashed`, the program reports the SHA-256 of what it has read. Without either proof, only `fwctl`
-    reads it. If it is `keyed`, its only secrets are private keys: a digest confirms no guess of those.
+    If it is `hashed`, the program reports the SHA-256 of what it has read; the `signer` beside it does so of what
+    that reads. Without any proof, only `fwctl` reads it. If it is `keyed`, its only secrets are private keys: a
+    digest confirms no guess of those.
     """
 
     name: str
@@ -66,11 +69,12 @@ class Resource:
     hashed: bool = False
     keyed: bool = False
     envoy: EnvoyProof | None = None
+    signer: bool = False
 
     @property
     def proven(self) -> bool:
         """Whether a program must prove that it has loaded this resource."""
-        return self.hashed or self.envoy is not None
+        return self.hashed or self.signer or self.envoy is not None
 
     def digest(self, content: bytes) -> str:
         """Return the live digest after a program has loaded this content, in hexadecimal."""
@@ -144,9 +148,16 @@ def declared(files: Files) -> list[Resource]:
                 each["path"],
                 each.get("hashed", False),
                 each.get("keyed", False),
-                EnvoyProof(proof["dump"], tuple(proof["at"]), proof["statistics"], proof.get("runtime", ""))
+                EnvoyProof(
+                    proof["dump"],
+                    tuple(proof["at"]),
+                    proof["statistics"],
+                    proof.get("runtime", ""),
+                    proof.get("named", ""),
+                )
                 if (proof := each.get("envoy"))
                 else None,
+                each.get("signer", False),
             )
             for each in found
         ]

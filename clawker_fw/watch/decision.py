@@ -9,7 +9,7 @@ from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile.compare.container import RESTARTS
-from clawker_fw.reconcile.compare.live import ANSWER
+from clawker_fw.reconcile.compare.live import ANSWER, SIGNER
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names
 
@@ -150,7 +150,7 @@ def is_lock_free(event: Event, own: Ours) -> bool:
 
 _UNWELL = {
     *((Layer.STATE, field) for field in ("status", "health", RESTARTS)),
-    *((Layer.LIVE, field) for field in ("network", ANSWER)),
+    *((Layer.LIVE, field) for field in ("network", ANSWER, SIGNER)),
 }
 
 
@@ -168,6 +168,6 @@ def may_pass(findings: tuple[Finding, ...]) -> bool:
     """Whether a sibling is being restarted by the engine, or has only just started and does not answer yet."""
     return any(
         is_unwell(findings, each.sibling)
-        and ((each.field, each.running) == ("status", "restarting") or each.field == ANSWER)
+        and ((each.field, each.running) == ("status", "restarting") or each.field in {ANSWER, SIGNER})
         for each in findings
     )

@@ -227,8 +227,9 @@ class Watcher:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
-        if (due := work.seen.provision.renewed_at) is not None:
-            self._schedule.by(began + max(SPACING, due - self._place.wall()))
+        for due in (work.seen.provision.renewed_at, work.seen.provided.renewed_at):
+            if due is not None:
+                self._schedule.by(began + max(SPACING, due - self._place.wall()))
         self._own = ours(self._orders.project, work.seen.observed)
         decision = self._act_on(engine, work)
         for each in self._present.changes(work.seen.agents):

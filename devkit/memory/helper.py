@@ -175,11 +175,13 @@ def loaded(resources: Sequence[Resource], files: Files) -> dict[str, str | None]
 
 
 def _readable(resource: Resource, content: bytes) -> bool:
-    """Whether the program can read the file: Envoy resources that each have a name, or what CoreDNS is told."""
+    """Whether the program can read the file: Envoy's resources, each with a name; the signer's; CoreDNS's."""
     try:
         document = json.loads(content)
         if resource.envoy:
             return all("name" in each for each in document["resources"])
+        if resource.signer:
+            return isinstance(document[resource.name], list)
         if resource.name == policy.RESOURCE.name:
             return isinstance(document["names"], dict)
         return bool(not document or {"endpoint", "ca", "certificate", "key"} <= document.keys())

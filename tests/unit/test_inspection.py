@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
-from clawker_fw.certificates.credentials import Pair
-from clawker_fw.certificates.inspection import BUNDLE, InspectionStore, Live, Provided
+from clawker_fw.certificates.credentials import Authorities, Pair, Provided
+from clawker_fw.certificates.inspection import BUNDLE, InspectionStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.stack.envoy import inspection
 
@@ -30,9 +30,9 @@ def at(folder: Path, now: float = NOW, *, keeps: bool = True) -> InspectionStore
     return InspectionStore(folder, "demo", keeps, clock=lambda: now)
 
 
-def live(provided: Provided) -> Live:
+def live(provided: Provided) -> Authorities:
     """Return a stack that has what was provided."""
-    return Live(provided.trust, provided.intermediates)
+    return Authorities(provided.trust, provided.intermediates)
 
 
 def root_of(now: float = NOW, *, keyless: bool = False) -> Root:
@@ -306,5 +306,5 @@ def test_no_key_is_shown() -> None:
     """Neither a pair's representation nor that of what holds some has a key."""
     provided = Provided(b"", (Pair(b"certificate", b"secret"),))
     assert "secret" not in repr(provided)
-    assert "secret" not in repr(Live(b"", provided.intermediates))
+    assert "secret" not in repr(Authorities(b"", provided.intermediates))
     assert "secret" not in repr(root_of().pair)

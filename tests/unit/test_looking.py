@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.certificates.credentials import Credentials
+from clawker_fw.certificates.credentials import Authorities, Credentials
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
     ContainerSpec,
@@ -81,8 +81,15 @@ def test_what_is_desired_is_rendered_while_programs_answer(release: Release) -> 
     rendered: list[Desired] = []
 
     @functools.cache
-    def render(addresses: Addressing, has: Capacities, slots: Slots, credentials: Credentials | None) -> Desired:
-        rendered.append(desired(wanted, addresses, has, slots, credentials))
+    def render(
+        addresses: Addressing,
+        has: Capacities,
+        slots: Slots,
+        credentials: Credentials | None,
+        *,
+        authorities: Authorities,
+    ) -> Desired:
+        rendered.append(desired(wanted, addresses, has, slots, credentials, authorities=authorities))
         engine.happened.set()
         return rendered[-1]
 

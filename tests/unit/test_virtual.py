@@ -171,7 +171,7 @@ def test_a_name_keeps_its_address_for_its_other_rules(
         files = {sibling: each.files for sibling, each in seen.observed.siblings.items()}
         assert (entry in files[Sibling.COREDNS][POLICY].content) is bool(listening)
         listeners = json.loads(files[Sibling.ENVOY][LISTENERS].content)["resources"]
-        assert {each["name"] for each in listeners} - {"port-80", "port-443"} == listening
+        assert {each["name"] for each in listeners} - {"inspected", "port-80", "port-443"} == listening
 
 
 def test_a_network_is_one_rule_with_a_listener_for_each_address(memory: MemoryEngine, release: Release) -> None:

@@ -6,9 +6,13 @@ from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
 from clawker_fw.reconcile.compare.files import last_commit
 from clawker_fw.reconcile.compare.sibling import SiblingComparison
 from clawker_fw.stack.container import EYE, program_of
+from clawker_fw.stack.envoy import inspection
 
 ANSWER = "answer"
 """The field of the live layer that reports a running program which does not answer: what is live is unknown."""
+
+SIGNER = "signer"
+"""The field of the live layer that reports a signer which does not answer: new names get no certificate."""
 
 AGENTS_SEE = "agents_see"
 """The field of the live layer that reports what agents see of a sibling, and should not."""
@@ -61,10 +65,13 @@ class LiveComparison(SiblingComparison):
             if probe and probe.network:  # this may be why the program can't be reached
                 yield self._surroundings("network", probe.network, ())
             return
+        if probe.signer:
+            yield self._finding(Layer.LIVE, SIGNER, probe.signer, "an answer", made=False, action=Action.REPLACE)
         committed = last_commit(self._seen.files).live
+        unknown = {*probe.unread, *(inspection.SIGNED if probe.signer else ())}
         for resource, wanted_digest in self._wanted.live.items():
             digest = probe.live.get(resource)
-            if digest != wanted_digest and resource not in probe.unread:
+            if digest != wanted_digest and resource not in unknown:
                 yield self._finding(
                     Layer.LIVE,
                     resource,

@@ -162,6 +162,18 @@ def chain(name: str, rule: Rule, idle: float, inspection: Inspection, reporting:
     }
 
 
+def holder(idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
+    """Return a listener that nothing leads to. With it, the table is loaded also while no rule looks into TLS."""
+    manager = _connection_manager(lookups.NAMED, idle, inspection.routes_path, reporting)
+    return {
+        "@type": f"{TYPES}.config.listener.v3.Listener",
+        "name": NAME,
+        "stat_prefix": NAME,
+        "internal_listener": {},
+        "filter_chains": [{"name": NAME, "filters": [manager]}],
+    }
+
+
 @functools.lru_cache(maxsize=8)
 def _filters(idle: float, routes_path: str, reporting: Reporting | None, *, below: bool) -> Sequence[Encoded]:
     """Return the filters of a chain: the same for all rules with the same cache of names."""

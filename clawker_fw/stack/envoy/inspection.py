@@ -7,18 +7,30 @@ one stream for all names (ADS): with a stream for each, 1,000 names would be too
 import json
 from collections.abc import Iterable
 
-from clawker_fw.certificates.credentials import Pair
+from clawker_fw.certificates.credentials import Authorities, Pair
 from clawker_fw.model import Files
+from clawker_fw.rules.policy import Policy
+from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.files import public, signers
+from clawker_fw.stack.resources import Resource
 
 FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the keeper makes it, and only Envoy's group can enter
 SOCKET = "ads"
 """The socket in the folder on which Envoy asks."""
 
-NAMES, INTERMEDIATES = "hot/inspected/names.json", "hot/signing/intermediates.json"
-"""What the signer reads. It reads either again when it has changed. Intermediates go into place before names."""
+TRUST_RESOURCE = Resource("trusted", "trusted/roots.pem")
+_INTERMEDIATES_RESOURCE = Resource("intermediates", "signing/intermediates.json", keyed=True, signer=True)
+_NAMES_RESOURCE = Resource("names", "inspected/names.json", signer=True)
+
+RESOURCES = (TRUST_RESOURCE, _INTERMEDIATES_RESOURCE, _NAMES_RESOURCE)
+"""The roots that agents have to trust, and what the signer reads. Intermediates go into place before names."""
+
+TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)
+
+SIGNED = frozenset(each.name for each in RESOURCES if each.signer)
+"""The resources that the signer reads, each again when it has changed."""
 
 CLUSTER = "signer"
 
@@ -32,6 +44,26 @@ _RETRY = {"base_interval": "0.100s", "max_interval": "0.500s"}
 def boot_settings() -> Json:
     """Return what `boot/sibling.json` has under `signer`, by which `fwctl serve` starts it."""
     return {"folder": FOLDER}
+
+
+def hot(policy: Policy, authorities: Authorities) -> Files:
+    """Return the files about certificates: for the names that rules inspect, from these authorities."""
+    inspected = [rule.destination for rule in policy.rules.rules if rule.paths]
+    names = (each.name for each in inspected if not each.subtree)
+    subtrees = (each.name for each in inspected if each.subtree)
+    return {TRUST: public(authorities.trust), **files({*names}, {*subtrees}, authorities.intermediates)}
+
+
+def covered(policy: Policy) -> frozenset[str]:
+    """Return the names that intermediates have to be for, with all names below them."""
+    return frozenset(rule.destination.name for rule in policy.rules.rules if rule.paths)
+
+
+def running(files: Files) -> Authorities:
+    """Return the authorities that a stack has, from Envoy's files."""
+    found = (files[path].content if path in files else b"" for path in (TRUST, INTERMEDIATES))
+    trust, intermediates = found
+    return Authorities(trust, tuple(read_intermediates(intermediates)))
 
 
 def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable[Pair]) -> Files:

@@ -2,13 +2,25 @@
 
 import json
 
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings.model import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
-from clawker_fw.stack.envoy import bounds, datagrams, http, lookups, refusals, routes, sampling, virtual_listeners
+from clawker_fw.stack.envoy import (
+    bounds,
+    datagrams,
+    http,
+    inspected,
+    inspection,
+    lookups,
+    refusals,
+    routes,
+    sampling,
+    virtual_listeners,
+)
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import RUNTIME
@@ -30,7 +42,19 @@ _CLUSTERS = Resource(
 _ROUTES = Resource(
     "routes",
     "rds/routes.json",
-    envoy=EnvoyProof("dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}"),
+    envoy=EnvoyProof(
+        "dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}", named=routes.NAME
+    ),
+)
+_PATHS = Resource(
+    "paths",
+    "rds-inspected/routes.json",
+    envoy=EnvoyProof(
+        "dynamic_route_configs",
+        ("route_config",),
+        f"http.{inspected.NAME}.rds.{inspected.NAME}",
+        named=inspected.NAME,
+    ),
 )
 _LISTENERS = Resource(
     "listeners",
@@ -38,12 +62,30 @@ _LISTENERS = Resource(
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
-RESOURCES = (ends.RESOURCE, virtual.RESOURCE, lookups.RESOURCE, _CLUSTERS, sampling.RESOURCE, _ROUTES, _LISTENERS)
+RESOURCES = (
+    ends.RESOURCE,
+    virtual.RESOURCE,
+    lookups.RESOURCE,
+    *inspection.RESOURCES,
+    _CLUSTERS,
+    sampling.RESOURCE,
+    _PATHS,
+    _ROUTES,
+    _LISTENERS,
+)
 """Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
 drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
-when a file in it is renamed. The helper alone reads the first three."""
+when a file in it is renamed. The helper alone reads the first three, and the signer those of `inspection`."""
 
-CLUSTERS, ROUTES, LISTENERS = (container.HOT + each.path for each in (_CLUSTERS, _ROUTES, _LISTENERS))
+CLUSTERS, PATHS, ROUTES, LISTENERS = (
+    container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
+)
+
+INSPECTION = inspected.Inspection(_PATHS.path, lambda _: inspection.chain())
+"""How TLS is looked into in a stack."""
+
+TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Envoy's image has the authorities that hosts prove their names by, when TLS is looked into."""
 
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
@@ -124,8 +166,16 @@ def boot(
             {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
             for each in lookups.clusters()
         ],
+        "tls_clusters": list(inspected.clusters(sources, TRUSTED)),
+        "signer": inspection.cluster(),
+        "ads_config": inspection.ads_config(),
+        "stats_config": inspection.stats_config(),
     }
-    sibling = {**_network(addressing, slot, limits, capacity), "resources": declaration(RESOURCES)}
+    sibling = {
+        **_network(addressing, slot, limits, capacity),
+        "signer": {**inspection.boot_settings(), "trusted": TRUSTED},
+        "resources": declaration(RESOURCES),
+    }
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
@@ -134,11 +184,18 @@ def boot(
 
 
 def hot(
-    policy: Policy, addressing: Addressing, slot: int, idle: float, telemetry: TelemetryTarget | None = None
+    policy: Policy,
+    addressing: Addressing,
+    slot: int,
+    idle: float,
+    telemetry: TelemetryTarget | None = None,
+    *,
+    authorities: Authorities = NO_AUTHORITIES,
 ) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `idle` is for how many seconds an open connection need not send.
+    `idle` is for how many seconds an open connection need not send. `authorities` are those for connections whose
+    TLS is looked into.
     """
     senders = (addressing.coredns(0), addressing.coredns(1))
     addresses = (addressing.relay(slot), addressing.reporting(slot))
@@ -146,6 +203,7 @@ def hot(
     return {
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
+        **inspection.hot(policy, authorities),
         **configuration(policy, addressing.envoy_addresses(slot), idle, reporting),
     }
 
@@ -159,12 +217,16 @@ def configuration(
     return {
         CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
         sampling.FILE: public(sampling.content(reporting.telemetry.sample if reporting else sampling.ALL)),
+        PATHS: public(discovery_response([inspected.table(policy)])),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(
                 [
-                    *listeners(policy, addresses.shared, _ROUTES.path, idle, reporting),
-                    *virtual_listeners.listeners(policy, addresses, _ROUTES.path, idle, reporting),
+                    inspected.holder(idle, INSPECTION, reporting),
+                    *listeners(policy, addresses.shared, _ROUTES.path, idle, reporting, inspection=INSPECTION),
+                    *virtual_listeners.listeners(
+                        policy, addresses, _ROUTES.path, idle, reporting, inspection=INSPECTION
+                    ),
                     *datagrams.listeners(policy, addresses, idle, reporting),
                 ]
             )

@@ -94,24 +94,26 @@ func Read(root string) (Sibling, error) {
 
 // Resource is a hot file, and the way to prove that the program has loaded it, as declared in boot/sibling.json.
 //
-// If Hashed, the program reports the SHA-256 of the bytes that it has read. If Envoy is set, the digest is taken over
-// the configuration that Envoy has loaded, in canonical form. A resource with neither is read only by fwctl itself
-// and needs no proof.
+// If Hashed, the program reports the SHA-256 of the bytes that it has read; if Signer, the signer does. If Envoy is set, the
+// digest is taken over the configuration that Envoy has loaded, in canonical form. A resource with none of these is read only
+// by fwctl itself and needs no proof.
 type Resource struct {
 	Name   string      `json:"name"`
 	Path   string      `json:"path"` // below hot/
 	Hashed bool        `json:"hashed,omitempty"`
+	Signer bool        `json:"signer,omitempty"`
 	Envoy  *EnvoyProof `json:"envoy,omitempty"`
 }
 
 // EnvoyProof locates a resource in Envoy's admin interface: in `/config_dump?resource=Dump`, at the path At of each
-// entry; and in the statistics below the name Statistics, which have the version of the last accepted file. A layer of
-// the runtime is in no dump: the text of its only key, Runtime, counts.
+// entry, of those that are called Named if it is set; and in the statistics below the name Statistics, which have the
+// version of the last accepted file. A layer of the runtime is in no dump: the text of its only key, Runtime, counts.
 type EnvoyProof struct {
 	Dump       string   `json:"dump"`
 	At         []string `json:"at"`
 	Statistics string   `json:"statistics"`
 	Runtime    string   `json:"runtime,omitempty"`
+	Named      string   `json:"named,omitempty"`
 }
 
 // ForwarderSettings is where the forwarder listens, whom it asks, and which networks it is on.
@@ -122,7 +124,9 @@ type ForwarderSettings struct {
 	Egress   netip.Prefix   `json:"egress"`
 }
 
-// SignerSettings is the folder in which the signer has its sockets. It is made at start.
+// SignerSettings is the folder in which the signer has its sockets, which is made at start, and the file of the image with
+// the authorities by which hosts prove their names to Envoy.
 type SignerSettings struct {
-	Folder string `json:"folder"`
+	Folder  string `json:"folder"`
+	Trusted string `json:"trusted"`
 }

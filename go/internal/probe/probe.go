@@ -12,6 +12,7 @@ import (
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/signing"
 	"clawker-fw/internal/start"
 	"clawker-fw/internal/users"
 )
@@ -41,6 +42,7 @@ type Report struct {
 	Program     []string            `json:"program"`      // the command line of process 1
 	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
 	Restarts    []start.Restart     `json:"restarts"`     // helpers that have ended since the container started
+	Signer      string              `json:"signer"`       // why the signer beside the program does not answer, or ""
 	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
 	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
@@ -97,6 +99,11 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	}
 	if err == nil {
 		report.Telemetry, err = program.Telemetry()
+	}
+	if sibling.Signer != nil {
+		if _, silent := signing.Ask(sibling.Signer.Folder); silent != nil {
+			report.Signer = silent.Error()
+		}
 	}
 	if unhealthy := hot.Check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()

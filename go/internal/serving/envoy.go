@@ -12,12 +12,16 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/signing"
 )
 
 // AdminSocket is the socket of Envoy's admin interface, as set in the bootstrap. No agent can reach it.
@@ -26,6 +30,7 @@ const AdminSocket = "/tmp/admin.sock"
 type envoy struct {
 	client   http.Client
 	evidence Evidence
+	signer   string // the folder of the sockets of the signer beside it, or "" without one
 }
 
 // NewEnvoy returns the Envoy behind a socket. What is known of it is not read again, and what is read becomes known.
@@ -36,7 +41,29 @@ func NewEnvoy(socket string, known Evidence) envoy {
 	}
 	evidence := Evidence{}
 	maps.Copy(evidence, known)
-	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}, evidence}
+	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}, evidence, ""}
+}
+
+// beside returns the same Envoy with a signer, whose files count as its own.
+func (e envoy) beside(signer string) envoy {
+	e.signer = signer
+	return e
+}
+
+// signs returns what the signer says of its files, by resource. One that says nothing has loaded nothing, but Envoy serves
+// on with what it was given: so that is no failure of Envoy's.
+func (e envoy) signs(resources []boot.Resource) map[string]hotfile.Status {
+	found := map[string]hotfile.Status{}
+	signers := slices.DeleteFunc(slices.Clone(resources), func(each boot.Resource) bool { return !each.Signer })
+	if e.signer == "" || len(signers) == 0 {
+		return found
+	}
+	if status, err := signing.Ask(e.signer); err == nil {
+		for _, each := range signers {
+			found[each.Name] = status.Loaded(each.Name)
+		}
+	}
+	return found
 }
 
 // Time limits of requests. While Envoy loads a large set it does not answer, and dumping one takes a while as well.
@@ -107,7 +134,8 @@ func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 	return values, nil
 }
 
-// Live returns the digests of the configuration that Envoy has loaded, without warming or draining listeners.
+// Live returns the digests of the configuration that Envoy has loaded, without warming or draining listeners, and of what
+// the signer has loaded.
 func (e envoy) Live(resources []boot.Resource) (map[string]string, error) {
 	live := map[string]string{}
 	for _, resource := range resources {
@@ -119,6 +147,9 @@ func (e envoy) Live(resources []boot.Resource) (map[string]string, error) {
 			return nil, err
 		}
 		live[resource.Name] = digest
+	}
+	for name, status := range e.signs(resources) {
+		live[name] = status.Digest
 	}
 	return live, nil
 }
@@ -149,7 +180,7 @@ func (e envoy) state(proof boot.EnvoyProof) (string, error) {
 	within := append(slices.Clone(proof.At[:len(proof.At)-1]), "")
 	fields := strings.Join(within, ".")
 	body, err := e.do(http.MethodGet, fmt.Sprintf(
-		"/config_dump?resource=%s&mask=%slast_updated,%sversion_info", proof.Dump, fields, fields))
+		"/config_dump?resource=%s&mask=%slast_updated,%sversion_info%s", proof.Dump, fields, fields, named(proof)))
 	if err != nil {
 		return "", err
 	}
@@ -228,8 +259,16 @@ func (e envoy) runtime(key string) (string, error) {
 	return runtime.Entries[key].Value, nil
 }
 
+// named returns the parameter with which Envoy shows only what has the name in a proof.
+func named(proof boot.EnvoyProof) string {
+	if proof.Named == "" {
+		return ""
+	}
+	return "&name_regex=" + url.QueryEscape(regexp.QuoteMeta(proof.Named))
+}
+
 func (e envoy) loaded(proof boot.EnvoyProof) ([]value, error) {
-	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump)
+	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump+named(proof))
 	if err != nil {
 		return nil, err
 	}
@@ -292,10 +331,18 @@ func (e envoy) Rejections(resources []boot.Resource) (map[string]int, error) {
 			rejections[resource.Name] += count
 		}
 	}
+	for name, status := range e.signs(resources) {
+		rejections[name] = status.Refused
+	}
 	return rejections, nil
 }
 
 func (e envoy) Reason() string {
+	if e.signer != "" {
+		if status, err := signing.Ask(e.signer); err == nil && cmp.Or(status.Intermediates.Reason, status.Names.Reason) != "" {
+			return cmp.Or(status.Intermediates.Reason, status.Names.Reason)
+		}
+	}
 	body, err := e.do(http.MethodGet, "/config_dump?resource=dynamic_listeners")
 	if err != nil {
 		return err.Error()

@@ -53,10 +53,10 @@ server.live: 1
 
 // envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
 var envoyResources = []boot.Resource{
-	{Name: "routes", Path: "rds/routes.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Statistics: "http.routes.rds.routes", Runtime: ""}},
-	{Name: "listeners", Path: "lds/listeners.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_listeners", At: []string{"active_state", "listener"}, Statistics: "listener_manager.lds", Runtime: ""}},
+	{Name: "routes", Path: "rds/routes.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Statistics: "http.routes.rds.routes", Runtime: "", Named: ""}},
+	{Name: "listeners", Path: "lds/listeners.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_listeners", At: []string{"active_state", "listener"}, Statistics: "listener_manager.lds", Runtime: "", Named: ""}},
 	{Name: "notes", Path: "notes.json", Hashed: false, Envoy: nil},
-	{Name: "clusters", Path: "cds/clusters.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_active_clusters", At: []string{"cluster"}, Statistics: "cluster_manager.more", Runtime: ""}},
+	{Name: "clusters", Path: "cds/clusters.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_active_clusters", At: []string{"cluster"}, Statistics: "cluster_manager.more", Runtime: "", Named: ""}},
 }
 
 // A new listener that was rejected: Envoy reports it twice, the second time without a name.
@@ -230,7 +230,7 @@ func TestEnvoyEvidence(t *testing.T) {
 		{`"version_info":"1"`, 4}, {`"version_info":"1"`, 5},
 	} {
 		updated = each.updated
-		again := envoy{program.client, maps.Clone(program.Evidence())}
+		again := envoy{program.client, maps.Clone(program.Evidence()), ""}
 		live, err := again.Live(envoyResources[1:2])
 		program = again
 

@@ -66,7 +66,11 @@ type Suppressed struct {
 // Of returns the program of a sibling, of which this much is known.
 func Of(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
-		return NewEnvoy(AdminSocket, known)
+		found := NewEnvoy(AdminSocket, known)
+		if sibling.Signer != nil {
+			return found.beside(sibling.Signer.Folder)
+		}
+		return found
 	}
 	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: sibling.Resources}
 }

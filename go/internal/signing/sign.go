@@ -7,6 +7,7 @@
 package signing
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -44,6 +45,30 @@ type Status struct {
 	Rejected      int64          `json:"rejected"`      // certificates that Envoy has not accepted
 	Failed        int64          `json:"failed"`        // whatever should not have happened
 	Failure       string         `json:"failure"`       // the last of these
+}
+
+// Loaded returns the status of the file of a resource.
+func (s Status) Loaded(resource string) hotfile.Status {
+	return map[string]hotfile.Status{"names": s.Names, "intermediates": s.Intermediates}[resource]
+}
+
+// answersWithin is how long the signer may take to tell its status. One that has just ended is back by then.
+const answersWithin = time.Second
+
+// Ask returns the status of the signer whose sockets are in a folder.
+func Ask(folder string) (Status, error) {
+	var status Status
+	until := time.Now().Add(answersWithin)
+	connection, err := net.DialTimeout("unix", filepath.Join(folder, statusSocket), answersWithin)
+	if err != nil {
+		return status, err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(until); err != nil {
+		return status, err
+	}
+	err = json.NewDecoder(connection).Decode(&status)
+	return status, err
 }
 
 // Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names

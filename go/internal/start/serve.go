@@ -37,6 +37,9 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := kernel.RequireForEnvoy(sibling, user); err != nil {
 		return err
 	}
+	if err := requireTrusted(sibling); err != nil {
+		return err
+	}
 	if err := hot.StartGood(root); err != nil {
 		return err
 	}
@@ -71,6 +74,17 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+// requireTrusted fails if the image has no authorities by which hosts can prove their names to Envoy: it would not start.
+func requireTrusted(sibling boot.Sibling) error {
+	if sibling.Signer == nil || sibling.Signer.Trusted == "" {
+		return nil
+	}
+	if _, err := os.Stat(sibling.Signer.Trusted); err != nil {
+		return fmt.Errorf("the image lacks the authorities by which hosts prove their names: %w", err)
+	}
+	return nil
 }
 
 // openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.

@@ -1,0 +1,92 @@
+package serving
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/signing"
+	"clawker-fw/internal/statussocket"
+)
+
+// signersResources are those whose files the signer reads, and one of Envoy's.
+var signersResources = []boot.Resource{
+	{Name: "names", Path: "inspected/names.json", Signer: true},
+	{Name: "intermediates", Path: "signing/intermediates.json", Signer: true},
+	{Name: "routes", Path: "rds/routes.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}}},
+}
+
+// signerSays starts what tells the status of a signer, and returns its folder.
+func signerSays(t *testing.T, status signing.Status) string {
+	t.Helper()
+	folder := filepath.Dir(hotfiletest.SocketPath(t))
+	listener, err := net.Listen("unix", filepath.Join(folder, "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go statussocket.Tell(listener, func() any { return status })
+	return folder
+}
+
+// What the signer has loaded is live like what Envoy has, and what it refuses is rejected, with its reason.
+func TestEnvoyWithASigner(t *testing.T) {
+	folder := signerSays(t, signing.Status{
+		Names: hotfile.Status{Digest: "n1"}, Intermediates: hotfile.Status{Digest: "i1", Refused: 2, Reason: "it has no key"},
+	})
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")}).beside(folder)
+
+	live, err := program.Live(signersResources)
+	rejections, failed := program.Rejections(signersResources)
+
+	if err != nil || live["names"] != "n1" || live["intermediates"] != "i1" || live["routes"] != hash(`[]`) {
+		t.Errorf("got %v, %v", live, err)
+	}
+	if failed != nil || rejections["intermediates"] != 2 || rejections["names"] != 0 {
+		t.Errorf("got %v, %v", rejections, failed)
+	}
+	if reason := program.Reason(); reason != "it has no key" {
+		t.Errorf("got %q", reason)
+	}
+}
+
+// A signer that says nothing has loaded nothing, and Envoy answers all the same.
+func TestEnvoyWithASilentSigner(t *testing.T) {
+	folder := filepath.Dir(hotfiletest.SocketPath(t))
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")}).beside(folder)
+
+	live, err := program.Live(signersResources)
+	rejections, failed := program.Rejections(signersResources)
+
+	if _, there := live["names"]; err != nil || there || live["routes"] != hash(`[]`) {
+		t.Errorf("got %v, %v", live, err)
+	}
+	if failed != nil || len(rejections) != 0 {
+		t.Errorf("got %v, %v", rejections, failed)
+	}
+	if reason := program.Reason(); !strings.Contains(reason, "log") {
+		t.Errorf("got %q", reason)
+	}
+}
+
+// Of two tables of routes, each is read by its name.
+func TestEnvoyLiveOfWhatHasAName(t *testing.T) {
+	admin := func(w http.ResponseWriter, request *http.Request) {
+		name := request.URL.Query().Get("name_regex")
+		fmt.Fprintf(w, `{"configs": [{"route_config": {"name": %q}}]}`, name)
+	}
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": admin})
+	proof := boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Named: "in.spected"}
+
+	live, err := program.Live([]boot.Resource{{Name: "paths", Envoy: &proof}})
+
+	if err != nil || live["paths"] != hash(`[{"name":"in\\.spected"}]`) {
+		t.Errorf("got %v, %v", live, err)
+	}
+}
