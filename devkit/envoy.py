@@ -94,25 +94,7 @@ class Proxy:
         buckets.parent.mkdir(parents=True)
         buckets.write_bytes(refusals.buckets())
         self.serve(RuleSet())
-        bootstrap: dict[str, Any] = {
-            "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
-            "node": {"id": "test", "cluster": "test"},
-            "dynamic_resources": {
-                kind: {
-                    "resource_api_version": "V3",
-                    "path_config_source": {
-                        "path": str(folder / path),
-                        "watched_directory": {"path": str((folder / path).parent)},
-                    },
-                }
-                for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
-            },
-            "layered_runtime": {
-                "layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer(str(folder))]
-            },
-            "static_resources": {"clusters": [*self.clusters, through.cluster()]},
-            "bootstrap_extensions": [through.bootstrap_extension()],
-        }
+        bootstrap = self.bootstrap()
         if self.most:
             bootstrap["overload_manager"] = overload_manager(self.most)
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
@@ -135,6 +117,28 @@ class Proxy:
             self.process = subprocess.Popen(
                 [program, *before, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
             )
+
+    def bootstrap(self) -> dict[str, Any]:
+        """Return what it is started with."""
+        return {
+            "admin": {"address": {"pipe": {"path": str(self.folder / "admin")}}},
+            "node": {"id": "test", "cluster": "test"},
+            "dynamic_resources": {
+                kind: {
+                    "resource_api_version": "V3",
+                    "path_config_source": {
+                        "path": str(self.folder / path),
+                        "watched_directory": {"path": str((self.folder / path).parent)},
+                    },
+                }
+                for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
+            },
+            "layered_runtime": {
+                "layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer(str(self.folder))]
+            },
+            "static_resources": {"clusters": [*self.clusters, through.cluster()]},
+            "bootstrap_extensions": [through.bootstrap_extension()],
+        }
 
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files in the order of a commit."""
@@ -178,13 +182,13 @@ class Proxy:
         if address.get("address") == str(HERE):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
 
-    def admin(self, path: str) -> bytes:
+    def admin(self, path: str, method: str = "GET") -> bytes:
         """Ask the admin interface."""
         connection = http.client.HTTPConnection("admin")
         try:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.connect(str(self.folder / "admin"))
-            connection.request("GET", path)
+            connection.request(method, path)
             return connection.getresponse().read()
         finally:
             connection.close()

@@ -28,7 +28,7 @@ from devkit.envoy import HERE, Recording
 PORT, OTHER_PORT = 8080, 443
 """Where the host listens, and another port, where it does not."""
 
-_TABLE = "rds-inspected/routes.json"
+TABLE = "rds-inspected/routes.json"
 _END = b"\r\n\r\n"
 
 
@@ -62,7 +62,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.drip()
             return
         upgrading = headers.get("upgrade") == "websocket"
-        self.send_response(101 if upgrading else 200)
+        refused = 401 if "refused" in self.path else 200
+        self.send_response(101 if upgrading else refused)
         for name, value in (("connection", "upgrade"), ("upgrade", "websocket")) if upgrading else ():
             self.send_header(name, value)
         self.send_header("content-length", "0")
@@ -130,7 +131,7 @@ class Inspecting(Recording):
     ) -> None:
         """Start it. `own` are the files of its certificate and key."""
         self._own, self._trusted = own, trusted
-        (folder / "hot" / _TABLE).parent.mkdir(parents=True)
+        (folder / "hot" / TABLE).parent.mkdir(parents=True)
         super().__init__(folder, program, name_server, refreshing=False)
 
     def _bootstrap_clusters(self) -> list[Json]:
@@ -152,6 +153,10 @@ class Inspecting(Recording):
         )
         return {"transport_socket": socket_}
 
+    def table(self, policy: Policy) -> Json:
+        """Return the table of routes."""
+        return inspected.table(policy)
+
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files."""
         policy, self.version = Policy(rules), secrets.token_hex(8)
@@ -159,13 +164,13 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        inspection = inspected.Inspection(_TABLE, self.terminated)
+        inspection = inspected.Inspection(TABLE, self.terminated)
         served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=inspection)
         for path, resources in (
             (CLUSTERS, []),
             (sampling.FILE, []),
             (ROUTES, [routes.table(policy)]),
-            (f"hot/{_TABLE}", [inspected.table(policy)]),
+            (f"hot/{TABLE}", [self.table(policy)]),
             (LISTENERS, served),
         ):
             content = sampling.content(sampling.ALL) if path == sampling.FILE else discovery_response(resources)

@@ -38,6 +38,10 @@ _NO_RULE_WOULD = {
     Reason.TIMEOUT: "No rule would: the agent has to say sooner what it wants.",
     Reason.LIMIT: "No rule would: see `limits` and `resources` in the settings.",
     Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
+    Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
+    "`clawker-fw secrets refresh` gives it to Envoy.",
+    Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then give it with "
+    "`clawker-fw secrets refresh`.",
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",
 }
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."

@@ -14,7 +14,7 @@ class Reason(StrEnum):
     @property
     def failed(self) -> bool:
         """Whether a rule allows what was asked, and it failed elsewhere: this is no denial."""
-        return self in {Reason.NO_ADDRESS, Reason.UNREACHABLE}
+        return self in {Reason.NO_ADDRESS, Reason.UNREACHABLE, Reason.NO_SECRET, Reason.SECRET_REFUSED}
 
     NO_RULE = "no-rule"
     """No rule allows this host; in Envoy's records, on this port, over this protocol."""
@@ -52,6 +52,12 @@ class Reason(StrEnum):
     NO_ADDRESS = "no-address"
     """A rule allows the name, but looking it up failed."""
 
+    NO_SECRET = "no-secret"  # noqa: S105 - the name of a reason
+    """A rule allows the request with a secret, which Envoy has not got."""
+
+    SECRET_REFUSED = "secret-refused"  # noqa: S105 - the name of a reason
+    """A request was forwarded with a secret, and the host did not accept it (401)."""
+
     UNREACHABLE = "unreachable"
     """A rule allows the name, but the server did not answer, or its answer failed."""
 
@@ -69,6 +75,8 @@ _SENTENCES = {
     Reason.LIMIT: "this is over the limit of this agent, or of all agents",
     Reason.PRIVATE_ADDRESS: "a rule allows this host, but none of its addresses",
     Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
+    Reason.NO_SECRET: "a rule allows this request, but the secret for it is not there",
+    Reason.SECRET_REFUSED: "the host did not accept the secret of this request",
     Reason.UNREACHABLE: "a rule allows this host, but the server did not answer",
 }
 """CoreDNS has its own copies of some (go/internal/policy); a test compares them."""

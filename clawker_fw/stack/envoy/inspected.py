@@ -20,7 +20,7 @@ from clawker_fw.rules.paths import ALWAYS_BAD, BAD_BELOW_A_DENY, TRACE, Access, 
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, http, lookups, refusals
+from clawker_fw.stack.envoy import bounds, http, injected, lookups, refusals
 from clawker_fw.stack.envoy.messages import (
     HOST,
     PORT,
@@ -63,6 +63,8 @@ _NO_ANSWER = (
     "clawker-fw: no answer from this host over https on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, or "
     "one that the rule may not reach, or the host refused or ended the connection, or did not prove its name\n"
 )
+
+_NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
 Terminated = Callable[[Rule], Json]
 """Returns the fields of a rule's chain that end TLS: its transport socket, with ALPN for HTTP/2 and HTTP/1.1."""
@@ -143,6 +145,7 @@ def _cluster(upstream: _Upstream, cache: Json, source: IPv4Address, trusted: str
             f"envoy.extensions.{options}": {
                 "@type": f"{TYPES}.extensions.{options}",
                 **spoken,
+                "http_filters": injected.cluster_filters(),
                 "upstream_http_protocol_options": {"auto_sni": True, "auto_san_validation": upstream.verify},
                 "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
             }
@@ -202,6 +205,7 @@ def _connection_manager(cache: str, idle: float, routes_path: str, reporting: Re
             _denying(_BAD_PATH, {"url_path": {"path": _regex(f".*({ALWAYS_BAD}).*")}}),
             _denying(_TRACE, {"header": _exactly(":method", TRACE)}),
             _names_its_host(),
+            *injected.connection_filters(),
             extension(
                 "envoy.filters.http.dynamic_forward_proxy",
                 "filters.http.dynamic_forward_proxy.v3.FilterConfig",
@@ -255,6 +259,7 @@ def _answers() -> Iterator[Json]:
         (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, _ODD_PATH),
         (refusals.of_route(_BAD_PATH), 400, _ODD_PATH),
         (refusals.of_status(403), 403, _REFUSED),
+        (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
         (refusals.of_status(503), 503, _NO_ANSWER),
     ):
         yield {
@@ -267,10 +272,20 @@ def _answers() -> Iterator[Json]:
 # --- routes ------------------------------------------------------------------------------------------------------
 
 
-def table(policy: Policy) -> Json:
+Headers = Mapping[str, str]
+"""The header of each secret, in lower case. Of one that is not here, it is the usual one."""
+
+_USUAL: Headers = {}
+
+
+def table(policy: Policy, headers: Headers = _USUAL) -> Json:
     """Return the table of routes: a virtual host for each name for which TLS is looked into, on any port."""
     hosts = [
-        {"name": pattern, "domains": [pattern], "routes": [*_routes(scope), _refuse("refused", {"prefix": "/"})]}
+        {
+            "name": pattern,
+            "domains": [pattern],
+            "routes": [*_routes(scope, headers), _refuse("refused", {"prefix": "/"})],
+        }
         for pattern, scope in sorted(policy.scopes.items())
         if any(_inspects(key, rule) for key, rule in (*scope.inherited.items(), *scope.own.items()))
     ]
@@ -289,12 +304,16 @@ def _inspects(key: tuple[Protocol, int], rule: Rule) -> bool:
     return key[0] is Protocol.HTTPS and rule.paths is not None
 
 
-def _routes(scope: RuleScope) -> Iterator[Json]:
+def _routes(scope: RuleScope, headers: Headers) -> Iterator[Json]:
     """Yield the routes of a name, in the order in which they decide: `Paths.decide` says the same."""
     for key, rule in sorted(scope.allowed.items(), key=lambda each: each[0]):
         if rule.paths and _inspects(key, rule):
             for route in _of_rule(rule, rule.paths):
                 route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(key[1])}}]
+                if rule.paths.injection and "route" in route:
+                    header = headers.get(rule.paths.injection.secret, injected.DEFAULT_HEADER)
+                    by_git = any(route["name"] == str(each) for each in rule.paths.repositories)
+                    route.update(injected.of_route(rule.paths.injection, header, git=by_git))
                 yield route
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, routes
+from clawker_fw.stack.envoy import bounds, chains, injected, routes
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
@@ -59,6 +59,9 @@ _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 
 _VIOLATION = "!has(response.code) || response.code == 0"
 """Of a request that violates HTTP/2: Envoy ends its connection without a response."""
+
+_UNAUTHORIZED = 401
+"""What a host answers that does not accept a credential (RFC 9110, section 15.5.2)."""
 
 _NOT_IMPLEMENTED = 501
 """What Envoy itself answers to a request in chunks of a kind that it does not know."""
@@ -249,11 +252,14 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
 def of_inspected(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of requests in TLS that is looked into: those that are refused, or lead nowhere."""
     by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream'"
+    by_host = f"response.code == {_UNAUTHORIZED} && '{injected.METADATA}' in xds.route_metadata.filter_metadata"
     bad = "response.code == 400 || response.code == 421"
     reason = _first(
         (f"{_DETAILS} == 'direct_response' && response.code != 403", Reason.BAD_REQUEST),
         (f"{_DETAILS} == 'direct_response' && xds.route_name == 'refused'", Reason.NO_RULE),
         (f"{_DETAILS} == 'direct_response'", Reason.PATH),
+        (f"{_DETAILS} == '{injected.MISSING}'", Reason.NO_SECRET),
+        (f"{_DETAILS} == '{injected.NOT_ACCEPTED}' || {_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),
         (f"{_DETAILS}.startsWith('rbac')", f"{bad} ? '{Reason.BAD_REQUEST}' : '{Reason.PATH}'"),
         (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
@@ -264,7 +270,7 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         {"response_flag_filter": {"flags": ["DPE"]}}, _cel(f"({_VIOLATION}) && !has(upstream.address)")
     )
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    ours = _all({"status_code_filter": failed}, _cel(by_us))
+    ours = _all({"status_code_filter": failed}, _cel(f"({by_us}) || ({by_host})"))
     fields = {**_FIELDS, **_UPSTREAM, **_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%", "reason": reason}
     any_of_them = {"or_filter": {"filters": [ours, violation]}}
     return _logs(any_of_them, _cel(_FORWARDED_REQUEST), fields, reporting)

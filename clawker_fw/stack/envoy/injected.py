@@ -1,0 +1,108 @@
+"""Secrets that Envoy puts into requests, so that agents have none.
+
+The header is added in the cluster, after everything that reads an agent's request, and in no log at any level. A
+secret is named by a route and comes from the signer (`secret:ID`, over ADS). Without it, Envoy refuses a request.
+"""
+
+from clawker_fw.rules.paths import Form, Injection
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension
+
+PREFIX = "secret:"
+"""The names of secrets begin with it, for Envoy and the signer. No server name has a colon."""
+
+FILTER, _TOLD = "inject", "told"
+METADATA = "fw.secret"
+"""What a route has that injects: the name of the secret, under `name`."""
+
+MISSING = "failed_to_inject_credential"
+"""What Envoy says of a request for which there is no secret (`%RESPONSE_CODE_DETAILS%`)."""
+NOT_ACCEPTED = "secret_not_accepted"
+"""What it says where a host has answered 401 to git, which would ask for a password then."""
+
+DEFAULT_HEADER = "authorization"
+
+_WAIT = "0.050s"
+"""How long a table of routes waits for a secret. Without a bound, one would hold back every change of a rule."""
+
+
+def cluster_filters() -> list[Json]:
+    """Return the filters of a cluster. Without them, a route's secret is left out, and nothing tells of it."""
+    return [
+        extension(FILTER, "filters.http.composite.v3.Composite"),
+        extension("envoy.filters.http.upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"),
+    ]
+
+
+def connection_filters() -> list[Json]:
+    """Return the filters of a connection manager, before the router."""
+    return [extension(_TOLD, "filters.http.custom_response.v3.CustomResponse")]
+
+
+def identity(injection: Injection, header: str) -> str:
+    """Return the id of a secret in the form in which it is sent. `header` is in lower case."""
+    return f"{injection.secret}#{form(injection, header)}"
+
+
+def form(injection: Injection, header: str) -> Form:
+    """Return how a secret is written into its header."""
+    return injection.form or (Form.BEARER if header == DEFAULT_HEADER else Form.RAW)
+
+
+def of_route(injection: Injection, header: str, *, git: bool) -> Json:
+    """Return the fields of a route that puts a secret into what it forwards.
+
+    git asks for a password when a host answers 401, so it is told in words that the secret was not accepted.
+    """
+    generic = extension(
+        "generic",
+        "http.injected_credentials.generic.v3.Generic",
+        header=header,
+        credential={
+            "name": f"{PREFIX}{identity(injection, header)}",
+            "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
+        },
+    )
+    injector = extension(
+        "credential",
+        "filters.http.credential_injector.v3.CredentialInjector",
+        overwrite=not injection.keep_own,
+        credential=generic,
+    )
+    action = extension(
+        FILTER,
+        "filters.http.composite.v3.ExecuteFilterAction",
+        filter_chain={"typed_config": [injector]},
+    )
+    per_route = {
+        "@type": f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute",
+        "matcher": {"on_no_match": {"action": action}},
+    }
+    return {
+        "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
+        "typed_per_filter_config": {FILTER: per_route, **({_TOLD: _told(injection.secret)} if git else {})},
+        # The router removes the agent's own before the cluster adds the other one.
+        **({} if injection.keep_own else {"request_headers_to_remove": [header]}),
+    }
+
+
+def _told(secret: str) -> Json:
+    """Return what is answered in place of a host's 401."""
+    status = {
+        "name": "status",
+        "typed_config": {"@type": f"{TYPES}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
+    }
+    answer = extension(
+        _TOLD,
+        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+        status_code=502,
+        response_code_details=NOT_ACCEPTED,
+        body={"inline_string": f"clawker-fw: the host does not accept the secret {secret}\n"},
+    )
+    matcher = {
+        "predicate": {"single_predicate": {"input": status, "value_match": {"exact": "401"}}},
+        "on_match": {"action": answer},
+    }
+    return {
+        "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
+        "custom_response_matcher": {"matcher_list": {"matchers": [matcher]}},
+    }

@@ -1,0 +1,299 @@
+"""Secrets in requests, by the real Envoy and the real signer: what reaches the host, and what does not."""
+
+import json
+import secrets
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.stack.envoy import injected, inspected, inspection
+from clawker_fw.stack.envoy.messages import Json
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.envoy import HERE, program
+from devkit.inspecting import PORT, TABLE, Host, Inspecting, certificate, own_address
+from devkit.signer import Signer
+from devkit.waiting import until
+
+TOKEN = f"hidden-{secrets.token_hex(8)}"
+RULES: tuple[dict[str, Any], ...] = (
+    {"dst": "a.test", "path_rules": [{"path": "/v1", "methods": ["GET", "POST"]}], "inject": "api"},
+    {"dst": "b.test", "path_rules": [{"path": "/v1"}], "inject": "key"},
+    {"dst": "c.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "own", "keep_own": True}},
+    {
+        "dst": "git.test",
+        "git": {"o/r": "read", "refused/r": "read"},
+        "path_rules": [{"path": "/api"}],
+        "inject": "github",
+    },
+    {"dst": "plain.test", "path_rules": [{"path": "/v1"}]},
+    {"dst": "other.test", "path_rules": [{"path": "/v1"}], "inject": "api"},
+)
+HEADERS = {"key": "x-api-key"}
+GIVEN = {
+    "api#bearer": f"Bearer {TOKEN}",
+    "key#raw": TOKEN,
+    "own#bearer": f"Bearer {TOKEN}",
+    "github#basic": f"Basic {TOKEN}",
+}
+REFS = "/o/r.git/info/refs?service=git-upload-pack"
+
+
+class Injecting(Inspecting):
+    """The proxy, with a signer that has secrets."""
+
+    def __init__(self, folder: Path, release: Release, names: int, own: tuple[Path, Path], trusted: Path) -> None:
+        """Start both."""
+        self.signer = Signer(folder / "signing", kept=True)
+        self.signer.give((), (), ["a.test"])
+        self.signer.start()
+        super().__init__(folder, program(release), names, own, trusted)
+
+    def bootstrap(self) -> Json:
+        """Add the way to the signer."""
+        found = super().bootstrap()
+        found["dynamic_resources"]["ads_config"] = inspection.ads_config()
+        found["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
+        return found
+
+    def table(self, policy: Policy) -> Json:
+        """Return the table, with headers of secrets."""
+        return inspected.table(policy, HEADERS)
+
+    def give(self, given: Mapping[str, str]) -> None:
+        """Give all secrets."""
+        with closing(socket.socket(socket.AF_UNIX)) as one:
+            one.connect(str(self.signer.at / "secrets"))
+            one.sendall(json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode())
+            answer = json.loads(b"".join(iter(lambda: one.recv(65536), b"")))
+        assert answer["secrets"].keys() == given.keys()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The host behind all names. It can't prove that it is `other.test`."""
+    names = [each["dst"] for each in RULES if each["dst"] != "other.test"]
+    started = Host(tmp_path_factory.mktemp("host") / "tls", own_address(), *names)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host) -> Iterator[Injecting]:
+    """The proxy, for all tests here."""
+    folder = tmp_path_factory.mktemp("injecting")
+    (folder / "signing").mkdir()
+    own = certificate(folder / "own", *(each["dst"] for each in RULES))
+    with NameServer([each["dst"] for each in RULES], own_address()) as names:
+        started = Injecting(folder, release, names.port, own, host.certificate)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+        started.signer.end()
+
+
+@pytest.fixture(autouse=True)
+def language(inspection: None) -> None:
+    """Let rules have the words about paths and secrets."""
+
+
+@pytest.fixture
+def serving(proxy: Injecting, host: Host) -> Injecting:
+    """The proxy with all rules and all secrets."""
+    rules = RuleSet.of(RuleEntry.model_validate({"port": PORT, **each}).rule() for each in RULES)
+    proxy.give(GIVEN)
+    proxy.serve(rules)
+    until(proxy.serves)
+    until(lambda: answers(proxy, "a.test") == 200)
+    host.reached.clear()
+    return proxy
+
+
+def answers(proxy: Injecting, name: str) -> int:
+    """Return the status of an allowed request, or 0 while nobody listens."""
+    with suppress(ConnectionError):
+        return proxy.ask("GET", "/v1/ready", name)[0]
+    return 0
+
+
+def test_each_secret_is_in_its_header(serving: Injecting, host: Host) -> None:
+    """In place of the agent's own, once; and nothing of it where no rule says so."""
+    for name, target, header, value in (
+        ("a.test", "/v1/x", "authorization", GIVEN["api#bearer"]),
+        ("b.test", "/v1/x", "x-api-key", TOKEN),
+        ("c.test", "/v1/x", "authorization", GIVEN["own#bearer"]),
+        ("git.test", REFS, "authorization", GIVEN["github#basic"]),
+        ("git.test", "/api", "authorization", GIVEN["github#basic"]),
+    ):
+        assert serving.ask("GET", target, name)[0] == 200
+        assert host.reached.pop().headers[header] == value
+    own = ("Authorization: mine", "authorization: mine too", "X-API-Key: mine")
+    assert serving.ask("GET", "/v1/x", "a.test", PORT, *own, "Connection: authorization")[0] == 200
+    assert host.reached.pop().headers["authorization"] == GIVEN["api#bearer"]
+    assert serving.ask("GET", "/v1/x", "c.test", PORT, own[0])[0] == 200
+    assert host.reached.pop().headers["authorization"] == "mine"
+    assert serving.ask("GET", "/v1/x", "plain.test")[0] == 200
+    assert TOKEN not in str(host.reached.pop().headers)
+
+
+def test_it_goes_nowhere_else(serving: Injecting, host: Host) -> None:
+    """No other path, method or host gets it, and none that can't prove its name."""
+    for method, target, name, status in (
+        ("GET", "/v2", "a.test", 403),
+        ("DELETE", "/v1/x", "a.test", 403),
+        ("TRACE", "/v1/x", "a.test", 403),
+        ("GET", "/o/r.git/info/refs?service=git-receive-pack", "git.test", 403),
+        ("GET", "/o/x.git/info/refs?service=git-upload-pack", "git.test", 403),
+        ("GET", "/v1/x", "other.test", 503),
+    ):
+        assert serving.ask(method, target, name)[0] == status, (method, target, name)
+    assert host.reached == []
+    request = b"GET /v1/x HTTP/1.1\r\nHost: b.test\r\n\r\n"
+    assert serving.raw(request, "a.test")[0] == 421
+    assert host.reached == []
+    assert answers(serving, "a.test") == 200
+
+
+def test_without_its_secret_a_request_goes_nowhere(serving: Injecting, host: Host) -> None:
+    """One that was never given, or is taken away: 503, in words, at once; and all others go on."""
+    for given in ({}, {name: value for name, value in GIVEN.items() if name != "api#bearer"}):
+        serving.give(given)
+        until(lambda: answers(serving, "a.test") == 503)
+        host.reached.clear()
+        status, body = serving.ask("POST", "/v1/x", "a.test")
+        assert (status, body) == (
+            503,
+            b"clawker-fw: a rule allows this request, but the secret for it is not there\n",
+        )
+        assert host.reached == []
+    until(lambda: answers(serving, "b.test") == 200)
+    assert answers(serving, "plain.test") == 200
+    serving.give(GIVEN)
+    until(lambda: answers(serving, "a.test") == 200)
+    assert host.reached.pop().headers["authorization"] == GIVEN["api#bearer"]
+
+
+def test_a_secret_changes_under_load(serving: Injecting, host: Host) -> None:
+    """Every request has the one before or the one after, none fails, and the new one is there at once."""
+    for number in range(24):
+        value = f"Bearer {TOKEN}-{number}"
+        serving.give({**GIVEN, "api#bearer": value})
+
+        def arrived(value: str = value) -> bool:
+            assert answers(serving, "a.test") == 200
+            return host.reached[-1].headers["authorization"] == value
+
+        until(arrived, 2)
+    found = [each.headers["authorization"] for each in host.reached]
+    assert set(found) <= {GIVEN["api#bearer"], *(f"Bearer {TOKEN}-{number}" for number in range(24))}
+
+
+def test_the_signer_may_be_away(serving: Injecting, host: Host) -> None:
+    """Envoy goes on with what it has; a restarted signer has all, and can give another one."""
+    serving.signer.kill()
+    assert answers(serving, "a.test") == 200
+    serving.signer.start()
+    serving.signer.status()
+    serving.give({**GIVEN, "api#bearer": f"Bearer {TOKEN}-new"})
+    until(lambda: answers(serving, "a.test") == 200 and host.reached[-1].headers["authorization"].endswith("-new"))
+
+
+def test_a_silent_signer_delays_no_rule(serving: Injecting, host: Host) -> None:
+    """A rule that is taken away is gone at once, although another one's secret is not answered."""
+    serving.signer.stop()
+    try:
+        fresh = {"dst": "fresh.test", "path_rules": [{"path": "/v1"}], "inject": "never"}
+        kept = [each for each in (*RULES, fresh) if each["dst"] != "plain.test"]
+        serving.serve(RuleSet.of(RuleEntry.model_validate({"port": PORT, **each}).rule() for each in kept))
+        until(serving.serves, 1)
+        host.reached.clear()
+        with pytest.raises(ssl.SSLError, match="ACCESS_DENIED"):
+            serving.ask("GET", "/v1/x", "plain.test")
+        assert host.reached == []
+        assert answers(serving, "a.test") == 200
+    finally:
+        serving.signer.go_on()
+
+
+def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
+    """An API's answer passes, and git is told in words, because it would ask for a password. All is on record."""
+    serving.give({name: value for name, value in GIVEN.items() if name != "key#raw"})
+    until(lambda: answers(serving, "b.test") == 503)
+    serving.records()
+    assert answers(serving, "b.test") == 503
+    assert serving.ask("GET", "/v1/refused", "a.test")[0] == 401
+    assert serving.ask("GET", "/api/refused", "git.test")[0] == 401
+    assert serving.ask("GET", "/v1/refused", "plain.test")[0] == 401
+    status, body = serving.ask("GET", "/refused/r.git/info/refs?service=git-upload-pack", "git.test")
+    assert (status, body) == (502, b"clawker-fw: the host does not accept the secret github\n")
+    assert serving.ask("GET", "/v2", "a.test")[0] == 403
+    records: list[dict[str, Any]] = []
+
+    def all_written() -> bool:
+        records.extend(serving.records())
+        return any(each["path"] == "/v2" for each in records)
+
+    until(all_written)
+    assert {(each["reason"], each["name"].partition(":")[0], each["path"]) for each in records} == {
+        ("no-secret", "b.test", "/v1/ready"),
+        ("secret-refused", "a.test", "/v1/refused"),
+        ("secret-refused", "git.test", "/api/refused"),
+        ("secret-refused", "git.test", "/refused/r.git/info/refs"),
+        ("path", "a.test", "/v2"),
+    }
+
+
+def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
+    """Envoy leaves out a secret without a word where the cluster has no filter for it."""
+    able = {
+        each["name"]
+        for each in inspected.clusters(dict.fromkeys((False, True), HERE), "trusted")
+        for options in each["typed_extension_protocol_options"].values()
+        if [filter_["name"] for filter_ in options.get("http_filters", ())][:1] == [injected.FILTER]
+    }
+    table = json.loads((serving.folder / "hot" / TABLE).read_text())["resources"][0]
+    forwarding = [
+        route["route"]["cluster"]
+        for virtual in table["virtual_hosts"]
+        for route in virtual["routes"]
+        if injected.FILTER in route.get("typed_per_filter_config", {})
+    ]
+    assert len(forwarding) > 8
+    assert set(forwarding) <= able
+
+
+def test_nothing_that_envoy_shows_has_it(serving: Injecting) -> None:
+    """Its pages, its log at the finest level, its files."""
+    serving.admin("/logging?level=trace", "POST")
+    try:
+        assert answers(serving, "a.test") == 200
+    finally:
+        serving.admin("/logging?level=error", "POST")
+    pages = (
+        "/config_dump?include_eds",
+        "/certs",
+        "/stats",
+        "/clusters",
+        "/listeners",
+        "/server_info",
+        "/init_dump",
+    )
+    dumped = serving.admin("/config_dump?resource=dynamic_active_secrets")
+    assert b"secret:api#bearer" in dumped
+    assert b"/v1/ready" in serving.log.read_bytes()
+    for content in (
+        dumped,
+        *map(serving.admin, pages),
+        *(each.read_bytes() for each in serving.folder.rglob("*") if each.is_file()),
+    ):
+        for value in (TOKEN, b64encode(TOKEN.encode()).decode()):
+            assert value.encode() not in content
