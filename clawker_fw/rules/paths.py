@@ -175,6 +175,10 @@ class PathRule:
         return " ".join(word for word in words if word)
 
 
+DEFAULT_HEADER = "authorization"
+"""The header of a secret that names no other one."""
+
+
 class Form(StrEnum):
     """How a secret is written into its header."""
 
@@ -194,6 +198,10 @@ class Injection:
     secret: str
     form: Form | None = None
     keep_own: bool = False
+
+    def form_in(self, header: str) -> Form:
+        """Return how it is written into a header, which is in lower case."""
+        return self.form or (Form.BEARER if header == DEFAULT_HEADER else Form.RAW)
 
     def __str__(self) -> str:
         """Return it in a few words: `inject github as basic`."""

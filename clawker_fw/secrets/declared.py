@@ -26,12 +26,12 @@ from pydantic import (
 from clawker_fw.errors import RefusedError, unreadable_settings
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.path_words import parse_secret_name
+from clawker_fw.rules.paths import DEFAULT_HEADER
 from clawker_fw.settings.document import document_of, text_of
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.errors import invalid
 
 FILE_NAME = "secrets.yaml"
-DEFAULT_HEADER = "authorization"
 HTTPS_PORT, HIGHEST_PORT = 443, 65535
 SHORTEST_REFRESH = 10.0
 

@@ -4,7 +4,7 @@ The header is added in the cluster, after everything that reads an agent's reque
 secret is named by a route and comes from the signer (`secret:ID`, over ADS). Without it, Envoy refuses a request.
 """
 
-from clawker_fw.rules.paths import Form, Injection
+from clawker_fw.rules.paths import Injection
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 
 PREFIX = "secret:"
@@ -18,8 +18,6 @@ MISSING = "failed_to_inject_credential"
 """What Envoy says of a request for which there is no secret (`%RESPONSE_CODE_DETAILS%`)."""
 NOT_ACCEPTED = "secret_not_accepted"
 """What it says where a host has answered 401 to git, which would ask for a password then."""
-
-DEFAULT_HEADER = "authorization"
 
 _WAIT = "0.050s"
 """How long a table of routes waits for a secret. Without a bound, one would hold back every change of a rule."""
@@ -38,16 +36,6 @@ def connection_filters() -> list[Json]:
     return [extension(_TOLD, "filters.http.custom_response.v3.CustomResponse")]
 
 
-def identity(injection: Injection, header: str) -> str:
-    """Return the id of a secret in the form in which it is sent. `header` is in lower case."""
-    return f"{injection.secret}#{form(injection, header)}"
-
-
-def form(injection: Injection, header: str) -> Form:
-    """Return how a secret is written into its header."""
-    return injection.form or (Form.BEARER if header == DEFAULT_HEADER else Form.RAW)
-
-
 def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     """Return the fields of a route that puts a secret into what it forwards.
 
@@ -58,7 +46,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
         "http.injected_credentials.generic.v3.Generic",
         header=header,
         credential={
-            "name": f"{PREFIX}{identity(injection, header)}",
+            "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
             "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
         },
     )

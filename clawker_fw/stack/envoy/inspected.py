@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from clawker_fw.rules.paths import ALWAYS_BAD, BAD_BELOW_A_DENY, TRACE, Access, PathRule, Paths, Repository
+from clawker_fw.rules.paths import (
+    ALWAYS_BAD,
+    BAD_BELOW_A_DENY,
+    DEFAULT_HEADER,
+    TRACE,
+    Access,
+    PathRule,
+    Paths,
+    Repository,
+)
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
@@ -311,7 +320,7 @@ def _routes(scope: RuleScope, headers: Headers) -> Iterator[Json]:
             for route in _of_rule(rule, rule.paths):
                 route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(key[1])}}]
                 if rule.paths.injection and "route" in route:
-                    header = headers.get(rule.paths.injection.secret, injected.DEFAULT_HEADER)
+                    header = headers.get(rule.paths.injection.secret, DEFAULT_HEADER)
                     by_git = any(route["name"] == str(each) for each in rule.paths.repositories)
                     route.update(injected.of_route(rule.paths.injection, header, git=by_git))
                 yield route

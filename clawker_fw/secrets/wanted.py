@@ -1,0 +1,77 @@
+"""Which secrets rules put into requests, and whether the user's file lets them go there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.rules.paths import Form, Injection
+from clawker_fw.rules.schema import Rule
+from clawker_fw.secrets.declared import SecretEntry, SecretsFile
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WantedSecret:
+    """A secret in the form in which it is sent. `identity` is what Envoy and the signer call it."""
+
+    name: str
+    form: Form
+
+    @property
+    def identity(self) -> str:
+        """Return the id."""
+        return f"{self.name}#{self.form}"
+
+
+def injecting(rules: Iterable[Rule]) -> Iterator[tuple[Rule, Injection]]:
+    """Yield the rules that put a secret into requests, with what they put in."""
+    for rule in rules:
+        if rule.paths and rule.paths.injection:
+            yield rule, rule.paths.injection
+
+
+def headers(declared: SecretsFile) -> Mapping[str, str]:
+    """Return the header of each secret, in lower case."""
+    return {name: entry.header for name, entry in declared.secrets.items()}
+
+
+def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[WantedSecret, ...]:
+    """Return the secrets that rules need. `path` is that of the file that declares them.
+
+    Raises:
+        RefusedError: when the user's file has not got one, or does not let it go to the host of a rule.
+    """
+    found = set()
+    for rule, injection in injecting(rules):
+        entry = declared.secrets.get(injection.secret)
+        if problem := _problem(rule, entry):
+            raise _refused(rule, injection.secret, problem, path, known=entry is not None)
+        if entry:
+            found.add(WantedSecret(injection.secret, injection.form_in(entry.header)))
+    return tuple(sorted(found))
+
+
+def _problem(rule: Rule, entry: SecretEntry | None) -> str:
+    """Return why a rule can't have a secret, as the predicate of a sentence."""
+    if entry is None:
+        return "is not declared"
+    if not entry.may_go_to(rule.destination.name, rule.port or 0):
+        return f"may not go to {rule.destination.name}:{rule.port}"
+    return ""
+
+
+def _refused(rule: Rule, name: str, problem: str, path: Path, *, known: bool) -> RefusedError:
+    place = f"{rule.destination.name}:{rule.port}".removesuffix(":443")
+    if known:
+        return RefusedError(
+            "secret-not-for-host",
+            f"The secret {name} {problem}, where a rule would send it{rule.located}.",
+            context=[f"{path} says to which hosts it may go"],
+            hint=f"If it should, add {place} to the `hosts` of `{name}` there.",
+        )
+    return RefusedError(
+        "secret-unknown",
+        f"The secret {name}, which a rule puts into requests to {place}{rule.located}, {problem}.",
+        context=[f"{path} has the secrets of this user"],
+        hint=f"Declare it there: `{name}: {{from: {{env: NAME}}, hosts: [{place}]}}` below `secrets:`.",
+    )

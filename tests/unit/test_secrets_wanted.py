@@ -1,0 +1,73 @@
+"""Which secrets rules need, and where the user's file lets them go."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.errors import ExitCode, RefusedError
+from clawker_fw.rules.paths import Form
+from clawker_fw.rules.schema import Rule, RuleEntry
+from clawker_fw.secrets.declared import SecretsFile
+from clawker_fw.secrets.wanted import WantedSecret, headers, wanted
+
+PATH = Path("/home/me/secrets.yaml")
+DECLARED = SecretsFile.model_validate(
+    {
+        "secrets": {
+            "github": {"from": {"env": "A"}, "hosts": ["github.com", "api.github.com"]},
+            "key": {"from": {"env": "B"}, "hosts": ["api.test:8443"], "header": "X-Key"},
+        }
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def language(inspection: None) -> None:
+    """Let rules have the words about paths and secrets."""
+
+
+def rule(dst: str, inject: object, **words: Any) -> Rule:  # noqa: ANN401 - as in the settings
+    """Return a rule with a secret."""
+    words = words or {"path_rules": [{"path": "/v1"}]}
+    return RuleEntry.model_validate({"dst": dst, "inject": inject, **words}).rule("rules.yaml, line 3")
+
+
+def test_each_is_needed_once_in_each_form() -> None:
+    """The form follows from the rule, else from the header."""
+    plain = RuleEntry.model_validate({"dst": "plain.test"}).rule()
+    rules = [
+        plain,
+        rule("api.github.com", "github"),
+        rule("github.com", "github", git={"o/r": "read"}),
+        rule("github.com", {"secret": "github", "as": "basic"}),
+        rule("api.test", "key", port=8443, path_rules=[{"path": "/v1"}]),
+    ]
+    found = wanted(rules, DECLARED, PATH)
+    assert found == (
+        WantedSecret("github", Form.BASIC),
+        WantedSecret("github", Form.BEARER),
+        WantedSecret("key", Form.RAW),
+    )
+    assert [each.identity for each in found] == ["github#basic", "github#bearer", "key#raw"]
+    assert headers(DECLARED) == {"github": "authorization", "key": "x-key"}
+    assert wanted([plain], DECLARED, PATH) == ()
+
+
+@pytest.mark.parametrize(
+    ("dst", "inject", "port", "code", "hint"),
+    [
+        ("evil.test", "github", 443, "secret-not-for-host", "add evil.test to the `hosts` of `github` there"),
+        ("github.com", "github", 8443, "secret-not-for-host", "add github.com:8443 to"),
+        ("x.github.com", "github", 443, "secret-not-for-host", "add x.github.com to"),
+        ("api.test", "key", 443, "secret-not-for-host", "add api.test to"),
+        ("api.test", "none", 443, "secret-unknown", "`none: {from: {env: NAME}, hosts: [api.test]}`"),
+    ],
+)
+def test_a_rule_sends_no_secret_anywhere_else(dst: str, inject: str, port: int, code: str, hint: str) -> None:
+    """Whatever the settings say, the user's file decides."""
+    with pytest.raises(RefusedError) as caught:
+        wanted([rule(dst, inject, port=port, path_rules=[{"path": "/v1"}])], DECLARED, PATH)
+    assert (caught.value.code, caught.value.exit_code) == (code, ExitCode.REFUSED)
+    assert "(rules.yaml, line 3)" in caught.value.message
+    assert hint in caught.value.hint
