@@ -24,7 +24,7 @@ Body = dict[str, Any]
 """A container's configuration, in the form of `POST /containers/create`."""
 
 
-FORWARDER, RECORDER, KEEPER = 65530, 65533, 0
+FORWARDER, SIGNER, RECORDER, KEEPER = 65530, 65531, 65533, 0
 """The groups whose processes are beside a sibling's program."""
 
 _KILL = """

@@ -85,9 +85,12 @@ class HelperReader:
         """Resolve a name in Envoy's container, as Envoy does. It takes up to 5 s."""
         return read_lookup(self._ask("lookup", name))
 
-    def trial(self, name: str, protocol: str, port: int) -> Trial:
-        """Use a name as an agent would, from CoreDNS's container. It takes up to 25 s."""
-        return read_trial(self._ask("try", name, protocol, str(port)))
+    def trial(self, name: str, protocol: str, port: int, *request: str) -> Trial:
+        """Use a name as an agent would, from CoreDNS's container. It takes up to 25 s.
+
+        With a `request`, a method and a path, it makes this one, in TLS that is looked into.
+        """
+        return read_trial(self._ask("try", name, protocol, str(port), *request))
 
     def suppressed(self) -> int:
         """Return how many refusals a sibling has counted without a line about them."""

@@ -14,8 +14,11 @@ from clawker_fw.inspect.trial import Attempted, attempt
 from clawker_fw.model import Observed, Rules, Sibling
 from clawker_fw.rules.reasons import Reason
 
-_OF_RULES = frozenset({Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME})
+_OF_RULES = frozenset(
+    {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME, Reason.PATH}
+)
 """Reasons that follow from the rules alone."""
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
 """Steps of an attempt that fail only at the siblings."""
 
@@ -75,9 +78,19 @@ def ask(
             explained = explained.with_addresses(HelperReader(reader, envoy).lookup(explained.leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
-    return ConnectionAnswer(
-        explained, rules, observed, attempt(reader, observed, explained.target) if live else None, unasked
-    )
+    tried = attempt(reader, observed, explained.target, *_tried(explained)) if live else None
+    return ConnectionAnswer(explained, rules, observed, tried, unasked)
+
+
+def _tried(explained: Explanation) -> tuple[str, ...]:
+    """Return the method and path to try: what the rules refuse, or what changes nothing (RFC 9110, 9.2.1).
+
+    Of any other request, only the connection is tried.
+    """
+    asked = explained.request
+    if asked is None or (explained.allowed and asked.method not in _SAFE):
+        return ()
+    return asked.method, asked.target
 
 
 def _runs(observed: Observed, sibling: Sibling) -> bool:

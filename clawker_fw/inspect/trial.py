@@ -46,15 +46,15 @@ class Attempted:
         return self.reason is None and self.trial.steps[-1].ok and not self.unclear
 
 
-def attempt(reader: EngineReader, observed: Observed, target: Target) -> Attempted:
-    """Use a name as an agent would, and find the record of a refusal.
+def attempt(reader: EngineReader, observed: Observed, target: Target, *request: str) -> Attempted:
+    """Use a name as an agent would, or make a request (method and path), and find the record of a refusal.
 
     Raises:
         EngineError: when the attempt could not be made.
     """
     resolver = observed.siblings[Sibling.COREDNS].container.id
     counted = _counted(reader, observed)
-    trial = HelperReader(reader, resolver).trial(target.name, target.protocol.transport, target.port)
+    trial = HelperReader(reader, resolver).trial(target.name, target.protocol.transport, target.port, *request)
     last = trial.steps[-1]
     # A datagram that leads nowhere is just not answered.
     if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":

@@ -147,7 +147,7 @@ class MemoryEngine:
                 )
             case ["lookup", name]:
                 return asdict(self.lookup(container, name))
-            case ["try", name, protocol, port]:
+            case ["try", name, protocol, port, *_]:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
                 return {"refusals": self.suppressed(container)}

@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"net/netip"
@@ -24,9 +25,10 @@ type destination struct {
 	port       string
 	nameserver string // host:port to ask instead of the servers in resolv.conf; empty for those
 	secure     bool
-	serverName string // SNI; empty sends none
-	behind     string // name that everybody sees, when serverName is hidden (ECH)
-	pieces     bool   // send every byte on its own
+	serverName string         // SNI; empty sends none
+	behind     string         // name that everybody sees, when serverName is hidden (ECH)
+	pieces     bool           // send every byte on its own
+	trusted    *x509.CertPool // by which the host has to prove its name; nil for a host that need not
 }
 
 // timing is what opening a connection took, filled as far as it came.
@@ -74,9 +76,9 @@ func open(ctx context.Context, to destination) (*connection, timing, error) {
 		return &connection{Conn: wire, raw: raw, reader: bufio.NewReader(wire)}, took, nil
 	}
 
-	// The origins sign their own certificates, and what is under test is the way there.
+	// The origins sign their own certificates, and what is usually under test is the way there.
 	secure := tls.Client(wire, &tls.Config{
-		InsecureSkipVerify: true, ServerName: to.serverName, NextProtos: []string{"http/1.1"},
+		InsecureSkipVerify: to.trusted == nil, RootCAs: to.trusted, ServerName: to.serverName, NextProtos: []string{"http/1.1"},
 		EncryptedClientHelloConfigList: hidden,
 	})
 	err = secure.HandshakeContext(ctx)

@@ -4,6 +4,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"flag"
 	"net"
 	"net/url"
@@ -45,6 +46,8 @@ func declareGet(flags *flag.FlagSet) action {
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
 
+	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`")
+
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		location, err := oneArgument(positional, "URL")
 		if err != nil {
@@ -55,6 +58,12 @@ func declareGet(flags *flag.FlagSet) action {
 			return false, err
 		}
 		to.nameserver, to.pieces, to.behind = nameserver(), *pieces, *behind
+		if *trusted != "" {
+			to.trusted = x509.NewCertPool()
+			if !to.trusted.AppendCertsFromPEM([]byte(*trusted)) {
+				return false, usageError("there is no certificate to trust")
+			}
+		}
 		if *connect != "" {
 			to.host, to.port, _ = net.SplitHostPort(withDefaultPort(*connect, to.port))
 		}

@@ -66,7 +66,7 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.suppressed()
     helper.lookup("a.test")
     helper.agents_see("{}")
-    helper.trial("a.test", "https", 443)
+    helper.trial("a.test", "https", 443, "GET", "/v1")
     helper.commit(lambda: None)
     helper.commit_in_place({}, lambda: None)
     helper.secrets(bytes(32), {"github": "Bearer a"})
@@ -97,7 +97,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     found = helper.lookup("a.test")
     assert ([each.address for each in found.addresses], found.error) == (["192.0.2.1"], looked["error"])
     assert found.addresses[0].closed == ("egress",)
-    (step,) = helper.trial("a.test", "https", 443).steps
+    (step,) = helper.trial("a.test", "https", 443, "GET", "/v1").steps
     (described,) = VERBS["try"]["answers"][0]["steps"]
     assert (step.name, step.source, step.seconds) == (described["step"], described["source"], described["seconds"])
     assert (step.ok, step.status, step.outcome) == (described["ok"], described["status"], described["outcome"])
@@ -132,7 +132,7 @@ def reading_verbs(helper: Helper) -> tuple[Callable[[], object], ...]:
         helper.probe,
         helper.suppressed,
         lambda: helper.lookup("a.test"),
-        lambda: helper.trial("a.test", "https", 443),
+        lambda: helper.trial("a.test", "https", 443, "GET", "/v1"),
         lambda: helper.agents_see("{}"),
         lambda: helper.secrets(bytes(32)),
     )

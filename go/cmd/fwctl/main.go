@@ -50,7 +50,8 @@ const usage = `fwctl VERB
                                EVIDENCE is from an earlier report, and saves reading what has not changed since
   suppressed                   report how many refusals the program has counted and tells of in no line
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
-  try NAME PROTOCOL PORT       do what an agent does to use NAME, and report each step
+  try NAME PROTOCOL PORT [METHOD PATH]
+                               do what an agent does to use NAME, or to make a request to it, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
   see EYE                      report what agents would see of an Envoy: its address and ports, as JSON
   requirements                 in a container of its own: report what the kernel lacks that a sibling needs

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -43,12 +45,19 @@ type Step struct {
 	Outcome string  `json:"outcome"` // in words
 }
 
-// Try resolves a name at the service address, connects to the answer, and waits for anything that the host says.
+// Try resolves a name at the service address, connects to the answer, and waits for anything that the host says. With a
+// method and a path, it makes this request in TLS.
 func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
-	if len(arguments) != 3 || speakers[arguments[1]] == nil {
+	if len(arguments) < 3 || speakers[arguments[1]] == nil {
 		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
 	}
-	name, protocol := arguments[0], arguments[1]
+	name, protocol, speak := arguments[0], arguments[1], speakers[arguments[1]]
+	if asked := arguments[3:]; len(asked) > 0 {
+		if len(asked) != 2 || protocol != "https" || !isRequestLine(asked) {
+			return Trial{}, fmt.Errorf("try needs `https` for a request, and a method and a path")
+		}
+		speak = requesting(asked[0], asked[1])
+	}
 	port, err := strconv.ParseUint(arguments[2], 10, 16)
 	if err != nil {
 		return Trial{}, fmt.Errorf("not a port: %q", arguments[2])
@@ -56,11 +65,14 @@ func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 	if sibling.Service == nil {
 		return Trial{}, errors.New("only CoreDNS's container can try what agents can")
 	}
-	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port)), nil
+	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak), nil
 }
 
+// speaker says something on a connection to a name and a port.
+type speaker func(connection net.Conn, name string, port uint16) Step
+
 // speakers are what is said over each protocol.
-var speakers = map[string]func(net.Conn, string, uint16) Step{
+var speakers = map[string]speaker{
 	"https": shakeHands, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
 }
 
@@ -72,7 +84,7 @@ func kernelOf(protocol string) string {
 	return "tcp"
 }
 
-func tryAt(resolver netip.AddrPort, name, protocol string, port uint16) Trial {
+func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak speaker) Trial {
 	var steps []Step
 	address, step := timed(func() (netip.Addr, Step) { return resolve(resolver.String(), name) })
 	if steps = append(steps, step); !step.OK {
@@ -83,7 +95,7 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16) Trial {
 		return Trial{steps}
 	}
 	defer connection.Close()
-	_, step = timed(func() (struct{}, Step) { return struct{}{}, speakers[protocol](connection, name, port) })
+	_, step = timed(func() (struct{}, Step) { return struct{}{}, speak(connection, name, port) })
 	step.Source = connection.LocalAddr().String()
 	return Trial{append(steps, step)}
 }
@@ -183,22 +195,48 @@ func shakeHands(connection net.Conn, name string, _ uint16) Step {
 
 // requestHead sends one request without a body. Envoy's own refusals are responses as well: they have a record.
 func requestHead(connection net.Conn, name string, port uint16) Step {
+	return request(connection, http.MethodHead, "/", hostHeader(name, port, 80))
+}
+
+// requesting returns what makes a request in TLS that Envoy looks into, and reads the status of the answer. Envoy ends TLS
+// with a certificate of its own, and whose it is does not matter here.
+func requesting(method, target string) speaker {
+	return func(connection net.Conn, name string, port uint16) Step {
+		secure := tls.Client(connection, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+		if err := secure.Handshake(); err != nil {
+			step := Step{Name: "handshake", Outcome: reason(err)}
+			if deniedAccess(err) {
+				step.Outcome = "refused: access denied"
+			}
+			return step
+		}
+		return request(secure, method, target, hostHeader(name, port, 443))
+	}
+}
+
+// isRequestLine reports whether a method and a path can stand in a request without becoming anything else.
+func isRequestLine(words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool {
+		return word == "" || strings.ContainsFunc(word, func(each rune) bool { return each <= ' ' || each >= 0x7f })
+	})
+}
+
+// hostHeader returns what a request says of its host: without the port if that is the usual one.
+func hostHeader(name string, port, usual uint16) string {
+	if port == usual {
+		return name
+	}
+	return net.JoinHostPort(name, strconv.Itoa(int(port)))
+}
+
+func request(connection net.Conn, method, target, host string) Step {
 	step := Step{Name: "request"}
-	host := name
-	if port != 80 {
-		host = net.JoinHostPort(name, strconv.Itoa(int(port)))
-	}
-	request, err := http.NewRequest(http.MethodHead, "http://"+host+"/", nil)
-	if err == nil {
-		request.Close = true
-		request.Header.Set("User-Agent", "clawker-fw")
-		err = request.Write(connection)
-	}
+	_, err := fmt.Fprintf(connection, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n", method, target, host)
 	if err != nil {
 		step.Outcome = reason(err)
 		return step
 	}
-	response, err := http.ReadResponse(bufio.NewReader(connection), request)
+	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
 	if err != nil {
 		step.Outcome = silentEnd(err)
 		return step

@@ -21,7 +21,7 @@ import (
 func trying(t *testing.T, protocol string, place netip.AddrPort) Trial {
 	t.Helper()
 	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
-	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port())
+	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port(), speakers[protocol])
 }
 
 // steps returns the steps in one line: each name, `+` or `-`, and the words of the last one.
@@ -182,15 +182,15 @@ func TestTryThatFails(t *testing.T) {
 		server := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
 			return [][]byte{dnstest.Answered("udp", query, code)}
 		})
-		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443).String()
+		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"]).String()
 		if found != "resolve-: "+wanted {
 			t.Errorf("%s: got %s", code, found)
 		}
 	}
-	if found := tryAt(nobody, "a.test", "https", 443).String(); found != "resolve-: 127.0.0.1:1: connection refused" {
+	if found := tryAt(nobody, "a.test", "https", 443, speakers["https"]).String(); found != "resolve-: 127.0.0.1:1: connection refused" {
 		t.Errorf("got %s", found)
 	}
-	if found := tryAt(nobody, strings.Repeat("a.", 200), "https", 443); found.Steps[0].OK {
+	if found := tryAt(nobody, strings.Repeat("a.", 200), "https", 443, speakers["https"]); found.Steps[0].OK {
 		t.Errorf("got %s", found)
 	}
 }
@@ -204,5 +204,50 @@ func TestTryThatIsNone(t *testing.T) {
 	}
 	if _, err := Try(nettest.NewSibling(), []string{"a.test", "https", "443"}); err == nil {
 		t.Error("Envoy's container was taken for an agent")
+	}
+}
+
+// A request in TLS is made as it is written, and its status told. What ends TLS need not prove its name.
+func TestTryARequest(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked := r.Method + " " + r.RequestURI + " " + r.Host; !strings.HasPrefix(asked, "OPTIONS /v1/%2Fa?b a.test:") {
+			t.Errorf("asked for %s", asked)
+		}
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer server.Close()
+	place := placeOf(server)
+	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
+
+	found := tryAt(netip.MustParseAddrPort(resolver), "a.test", "https", place.Port(), requesting("OPTIONS", "/v1/%2Fa?b"))
+
+	if last := found.Steps[len(found.Steps)-1]; found.String() != "resolve+ connect+ request+: HTTP 403" || last.Status != http.StatusForbidden {
+		t.Errorf("got %s, %d", found, last.Status)
+	}
+}
+
+// Where TLS is refused, no request is made.
+func TestTryARequestWithoutTLS(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was made") }))
+	defer server.Close()
+	place := placeOf(server)
+	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
+
+	found := tryAt(netip.MustParseAddrPort(resolver), "a.test", "https", place.Port(), requesting("GET", "/"))
+
+	if !strings.HasPrefix(found.String(), "resolve+ connect+ handshake-: ") {
+		t.Errorf("got %s", found)
+	}
+}
+
+// Words that would make another request of it are none.
+func TestIsRequestLine(t *testing.T) {
+	for _, words := range [][]string{{"GET", ""}, {"GET", "/ HTTP/1.1"}, {"GET\r\nX:", "/"}, {"GET", "/\xe9"}} {
+		if isRequestLine(words) {
+			t.Errorf("%q counts", words)
+		}
+	}
+	if !isRequestLine([]string{"M-SEARCH", "/a?b#"}) {
+		t.Error("a method and a path don't count")
 	}
 }
