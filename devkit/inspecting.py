@@ -17,7 +17,6 @@ from typing import Any
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Rule
 from clawker_fw.stack.envoy import inspected, lookups, routes, sampling
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
@@ -74,10 +73,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Send an octet at a time for longer than any test takes, until the proxy ends it."""
         self.close_connection = True
         self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         with suppress(OSError):
             while True:
-                self.wfile.write(b".")
+                self.wfile.write(b"1\r\n.\r\n")
                 time.sleep(0.1)
 
     def log_message(self, *_: object) -> None:
@@ -135,12 +135,9 @@ class Inspecting(Recording):
         super().__init__(folder, program, name_server, refreshing=False)
 
     def _bootstrap_clusters(self) -> list[Json]:
-        found = list(inspected.clusters(dict.fromkeys((False, True), HERE), str(self._trusted)))
-        for each in found:
-            self._decide_only(each)
-        return found
+        return list(inspected.clusters(str(self._trusted)))
 
-    def terminated(self, _: Rule) -> Json:
+    def terminated(self) -> Json:
         """Return what ends TLS."""
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
@@ -164,7 +161,7 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        inspection = inspected.Inspection(TABLE, self.terminated)
+        inspection = inspected.Inspection(TABLE, self.terminated())
         served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=inspection)
         for path, resources in (
             (CLUSTERS, []),

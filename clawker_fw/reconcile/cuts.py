@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.model import Files
-from clawker_fw.stack.envoy import chains, http
-from clawker_fw.stack.envoy.messages import THROUGH_RULES
+from clawker_fw.stack.envoy import chains, http, inspected
+from clawker_fw.stack.envoy.messages import THROUGH_PATHS, THROUGH_RULES
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
 
 _Resources = Mapping[str, Mapping[str, Any]]
@@ -33,7 +33,7 @@ _CHAIN = b',{"filters":['
 class Cut:
     """What is cut: whose connections, each as the rule's protocol, name and port, in order.
 
-    `everything` is whether no
+    Of TLS that is looked into, requests are cut: there, it is also what allowed them. `everything` is whether no
     connection is left (there may be sessions of UDP), and `unknown` whether the running files can't be read.
     """
 
@@ -102,6 +102,8 @@ def _connections(listeners: _Resources) -> Iterator[str]:
 def _ended(before: _Resources, after: _Resources) -> Iterator[str]:
     """Yield whose connections a change of listeners ends."""
     for name, listener in before.items():
+        if name == inspected.NAME:  # nothing leads to it
+            continue
         other = after.get(name)
         chains_, others = _chains(listener), _chains(other or {})
         replaced = other is None or _rest(listener) != _rest(other)
@@ -135,11 +137,17 @@ def _words(listener: str, chain: str) -> str:
     if listener == THROUGH_RULES:
         protocol, port, member, *_ = chain.split(" ")
         return _member(protocol, member, port)
+    if listener == THROUGH_PATHS:
+        rule, _, words = chain.partition(": ")
+        protocol, port, member, *_ = rule.split(" ")
+        return f"{_member(protocol, member, port)} {words}"
     if not port.isdigit() or not (place == "" or place.endswith(" ")):
         return listener  # one for TCP or UDP, which is named after its rule
     at = f" of {place.strip()}" if place else ""
     if chain == http.CHAIN:
         return f"plain HTTP on port {port}{at}"
+    if chain == chains.INSPECTED:
+        return f"inspected https on port {port}{at}"
     return _member("https", chain.split(" ")[1], port)
 
 

@@ -8,7 +8,7 @@ order, and last what is said of everything else. Pure: `path_words` reads what u
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -97,10 +97,11 @@ _OF_GIT = ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
 
 
 class GitRequest(NamedTuple):
-    """A request of git: its method, and its path with the query, exactly."""
+    """A request of git: its method, and its path with the query, exactly, and what git does with it in words."""
 
     method: str
     target: str
+    words: str
     allowed: bool
 
 
@@ -121,15 +122,16 @@ class Repository:
         What is downloaded and what is uploaded there can't be told apart by the path.
         """
         writes = self.access is Access.WRITE
+        fetch, push, large = (f"git {each} {self.name}" for each in ("fetch", "push", "lfs"))
         for place in self._places:
-            yield GitRequest("GET", f"{place}/info/refs?service=git-upload-pack", allowed=True)
-            yield GitRequest("POST", f"{place}/git-upload-pack", allowed=True)
-            yield GitRequest("GET", f"{place}/info/refs?service=git-receive-pack", allowed=writes)
-            yield GitRequest("POST", f"{place}/git-receive-pack", allowed=writes)
+            yield GitRequest("GET", f"{place}/info/refs?service=git-upload-pack", fetch, allowed=True)
+            yield GitRequest("POST", f"{place}/git-upload-pack", fetch, allowed=True)
+            yield GitRequest("GET", f"{place}/info/refs?service=git-receive-pack", push, allowed=writes)
+            yield GitRequest("POST", f"{place}/git-receive-pack", push, allowed=writes)
             if lfs:
-                yield GitRequest("POST", f"{place}/info/lfs/objects/batch", allowed=True)
+                yield GitRequest("POST", f"{place}/info/lfs/objects/batch", large, allowed=True)
             if lfs and writes:
-                yield GitRequest("POST", f"{place}/info/lfs/locks/verify", allowed=True)
+                yield GitRequest("POST", f"{place}/info/lfs/locks/verify", push, allowed=True)
 
     @property
     def reserved(self) -> Iterator[str]:
@@ -163,6 +165,19 @@ class PathRule:
         if self.expression:
             return compiled(self.path).fullmatch(path) is not None
         return self.path in {"/", path} or path.startswith(f"{self.path}/")
+
+    def words(self, method: str) -> str:
+        """Return what it says of one of its methods, or of all of them if that is empty: `GET /x`."""
+        return f"{method} {self.written}".lstrip()
+
+    def overlaps(self, other: "PathRule", method: str) -> bool:
+        """Whether both may be for the same request, with a method of the other's, or any if that is empty."""
+        if method and self.methods and method not in self.methods:
+            return False
+        if self.expression or other.expression:
+            return True
+        longer, shorter = sorted((f"{self.path}/", f"{other.path}/"), key=len, reverse=True)
+        return shorter == "//" or longer.startswith(shorter)
 
     @property
     def written(self) -> str:
@@ -268,11 +283,26 @@ class Paths:
         return None
 
     @property
-    def denials(self) -> str:
-        """All that is refused, as text. When it changes, what was allowed before may be refused now."""
-        refused = [str(rule) for rule in self.rules if rule.denies]
-        refused += [str(each) for each in self.repositories if each.access is Access.READ]
-        return "\n".join([*refused, "" if self.others else "others", "lfs" if self.lfs else "", f"{self.verify}"])
+    def allowances(self) -> Mapping[str, tuple[str, ...]]:
+        """What is allowed, by the word that allows it for one method: `GET /x`.
+
+        Each has what of it is refused by words that come before. A request goes on for as long as what allowed it
+        is here, with nothing else that is refused.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for repository in self.repositories:
+            found.update({each.words: () for each in repository.requests(lfs=self.lfs) if each.allowed})
+        before = [PathRule(path, denies=True) for each in self.repositories for path in each.reserved]
+        for rule in self.rules:
+            if rule.denies:
+                before.append(rule)
+                continue
+            for method in rule.methods or ("",):
+                refused = tuple(str(each) for each in before if each.overlaps(rule, method))
+                found.setdefault(rule.words(method), refused)
+        if self.others:
+            found["others"] = tuple(map(str, before))
+        return found
 
     @property
     def words(self) -> Iterator[str]:

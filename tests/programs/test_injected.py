@@ -19,7 +19,7 @@ from clawker_fw.stack.envoy import injected, inspected, inspection
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import HERE, program
+from devkit.envoy import program
 from devkit.inspecting import PORT, TABLE, Host, Inspecting, certificate, own_address
 from devkit.signer import Signer
 from devkit.waiting import until
@@ -256,7 +256,7 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
     """Envoy leaves out a secret without a word where the cluster has no filter for it."""
     able = {
         each["name"]
-        for each in inspected.clusters(dict.fromkeys((False, True), HERE), "trusted")
+        for each in inspected.clusters("trusted")
         for options in each["typed_extension_protocol_options"].values()
         if [filter_["name"] for filter_ in options.get("http_filters", ())][:1] == [injected.FILTER]
     }

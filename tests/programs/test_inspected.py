@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import Protocol, RuleEntry
-from clawker_fw.stack.envoy.chains import chains
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
@@ -352,43 +352,78 @@ def _recorded(proxy: Inspecting, path: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_path_that_is_denied_ends_what_is_under_way(proxy: Inspecting) -> None:
-    """Within the drain time. A path that is allowed as well ends nothing, nor do other rules' requests end."""
-    kept = {"dst": "x.w.test", "path_rules": [{"path": "/v1"}]}
-    added = [*V1["path_rules"], {"path": "/v4"}]
-    denied = [*added, {"path": "/v5", "action": "deny"}]
-    served(proxy, V1, kept)
-    with proxy.running("a.test", "/v1/slow") as ending, proxy.running("x.w.test", "/v1/slow") as other:
-        for paths, lasts in ((added, True), (denied, False)):
-            served(proxy, {**V1, "path_rules": paths}, kept)
-            assert _lasts(ending) is lasts
-            assert _lasts(other, 0.5)
+PATHS = [{"path": "/v1"}, {"path": "/v2"}, {"path": "/v3", "methods": ["GET", "PUT"]}]
+_DENIED = {"path": "/v2/x", "action": "deny"}
 
 
-def _lasts(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 1) -> bool:
-    """Whether an answer goes on for so long."""
+@pytest.mark.parametrize(
+    ("after", "ended"),
+    [
+        ([*PATHS, {"path": "/v4"}, {"path": "/v5", "action": "deny"}, {"path": "/v1/x"}], ()),
+        (PATHS[1:], ("/v1",)),
+        ([*PATHS, _DENIED], ("/v2",)),
+        ([*PATHS[:2], {"path": "/v3", "methods": ["PUT", "DELETE"]}], ("/v3",)),
+        ([*PATHS[:2], {"path": "/v3", "methods": ["GET"]}], ()),
+    ],
+    ids=["more", "one path less", "a part denied", "one method less", "another method less"],
+)
+def test_only_what_is_not_allowed_any_more_ends(
+    proxy: Inspecting, after: list[dict[str, Any]], ended: tuple[str, ...]
+) -> None:
+    """Within the drain time, requests under way end that a path allowed which is gone or refused in part.
+
+    Those of the other paths of the rule go on, as do those of other rules.
+    """
+    kept = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}
+    served(proxy, {"dst": "a.test", "path_rules": PATHS}, kept)
+    with ExitStack() as open_:
+        asked = [("a.test", path) for path in ("/v1", "/v2", "/v3")] + [("x.w.test", "/v1")]
+        running = {each: open_.enter_context(proxy.running(each[0], f"{each[1]}/slow")) for each in asked}
+        served(proxy, {"dst": "a.test", "path_rules": after}, kept)
+        assert {each for each, agent in running.items() if _ends(agent)} == {("a.test", path) for path in ended}
+
+
+@pytest.mark.parametrize("rest", [(), ({"dst": ".w.test", "path_rules": [{"path": "/v1"}]},)])
+@pytest.mark.parametrize(
+    "after",
+    [
+        (),
+        ({"dst": "a.test"},),
+        ({"dst": "a.test", "inspect": True, "insecure_skip_tls_verify": True},),
+        ({"dst": "a.test", "inspect": True, "allow_private": True},),
+    ],
+    ids=["removed", "not looked into", "unverified", "private"],
+)
+def test_requests_end_with_their_rule(
+    proxy: Inspecting, rest: tuple[dict[str, Any], ...], after: tuple[dict[str, Any], ...]
+) -> None:
+    """Also when it is the last one for which TLS is looked into on the port."""
+    served(proxy, {"dst": "a.test", "inspect": True}, *rest)
+    with proxy.running("a.test", "/v1/slow") as agent:
+        proxy.serve(rules(*after, *rest))
+        assert _ends(agent)
+
+
+def test_requests_of_all_names_end_when_one_is_denied_below_a_subtree(proxy: Inspecting) -> None:
+    """Which of them are for the denied name, nobody can tell from the chain; those of other rules go on."""
+    below = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}
+    served(proxy, V1, below)
+    with proxy.running("x.w.test", "/v1/slow") as ending, proxy.running("a.test", "/v1/slow") as other:
+        served(proxy, V1, below, {"dst": "y.w.test", "action": "deny"})
+        assert _ends(ending)
+        assert not _ends(other, 0.5)
+
+
+def _ends(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 1) -> bool:
+    """Whether an answer ends within so long."""
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
             if not agent.recv(4096):
-                return False
+                return True
     except (ConnectionResetError, ssl.SSLEOFError):
-        return False
-    return True
-
-
-def test_the_name_of_a_chain_has_what_is_denied() -> None:
-    """It is another one with another denial, and the same with another path that is allowed."""
-    names = [_chain(V1, *more) for more in ((), ("/v4",), ("/v4", "deny"))]
-    assert names[0] == names[1] != names[2]
-    assert names[0].startswith("tls a.test guarded inspected ")
-
-
-def _chain(words: dict[str, Any], path: str = "", action: str = "allow") -> str:
-    more = [{"path": path, "action": action}] if path else []
-    policy = Policy(rules({**words, "path_rules": [*words["path_rules"], *more]}))
-    (name,) = chains("tls", policy, Protocol.HTTPS, PORT).rules
-    return name
+        return True
+    return False
 
 
 def test_envoy_gives_back_exactly_what_it_was_given(proxy: Inspecting) -> None:

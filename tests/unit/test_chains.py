@@ -1,10 +1,13 @@
 """How many filter chains there are, and which change with the rules."""
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy import chains
+from clawker_fw.stack.envoy.listeners import listeners
 from devkit.stacks import rule_set
 
 KINDS = pytest.mark.parametrize("dst", ["n{}.test", ".n{}.test"], ids=["names", "subtrees"])
@@ -55,22 +58,21 @@ INSPECTED = {"dst": "p.test", "path_rules": [{"path": "/x"}]}
 def test_what_can_not_be_looked_into_is_ended() -> None:
     """A rule with paths never forwards what nobody reads: without a way to end TLS, its chain ends connections."""
     _, rules = rule_set(INSPECTED, "a.test")
-    chosen = chains.chains("tls", Policy(rules), Protocol.HTTPS, 443)
-    plain, ended = chains.forwarding(chosen, "tls-443", 3600, "name")
-    assert plain["name"] == "tls a.test guarded"
-    assert ended["name"].startswith("tls p.test guarded inspected ")
-    assert ended == chains.ending(ended["name"])
+    made = listeners(Policy(rules), IPv4Address("10.213.1.10"), "rds/routes.json", 3600)
+    (found,) = (each["filter_chains"] for each in made if each["name"] == "port-443")
+    assert [each["name"] for each in found] == ["http", "tls a.test guarded", chains.INSPECTED, chains.REFUSED]
+    assert found[2] == chains.ending(chains.INSPECTED)
 
 
 @pytest.mark.usefixtures("inspection")
-def test_a_rule_that_looks_into_tls_shares_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With however many rules on the port: others' paths would be its own."""
-    monkeypatch.setattr(chains, "ALONE", 2)
-    _, rules = rule_set(
+def test_all_rules_that_look_into_tls_have_one_chain() -> None:
+    """It costs the same for however many: what is read of a request decides about it."""
+    made = rule_set(
         *(f"n{number}.test" for number in range(9)), *({**INSPECTED, "dst": f"p{n}.test"} for n in range(9))
     )
-    chosen = chains.chains("tls", Policy(rules), Protocol.HTTPS, 443)
-    inspected = [name for name in chosen.rules if chains.INSPECTED in name]
-    assert len(inspected) == 9
-    assert {chosen.rules[name].destination.name for name in inspected} == {f"p{n}.test" for n in range(9)}
-    assert {name for rule, name in chosen.names.items() if rule.name[0] == "n"}.isdisjoint(inspected)
+    chosen = chains.chains("tls", Policy(made[1]), Protocol.HTTPS, 443)
+    assert chosen.inspecting
+    assert len(chosen.rules) == 9
+    assert {each.name for each, chain in chosen.names.items() if chain == chains.INSPECTED} == {
+        f"p{number}.test" for number in range(9)
+    }

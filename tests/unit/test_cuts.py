@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -10,11 +10,16 @@ import pytest
 from clawker_fw.model import Files, Machine, Sibling, Slots
 from clawker_fw.reconcile.cuts import Cut, cut
 from clawker_fw.reconcile.desired import Capacities, desired
+from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.model import ResourceSettings
 from clawker_fw.stack import coredns, virtual
-from clawker_fw.stack.envoy import chains, virtual_listeners
+from clawker_fw.stack.envoy import chains, inspection, virtual_listeners
 from clawker_fw.stack.envoy import sibling as envoy
-from clawker_fw.stack.envoy.sibling import LISTENERS
+from clawker_fw.stack.envoy.inspected import Inspection
+from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
+from clawker_fw.stack.files import public
+from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -58,6 +63,9 @@ CASES: dict[str, tuple[tuple[Entry, ...], tuple[str, ...]]] = {
 }
 
 
+_DENIED = {"path": "/v1/x", "action": "deny"}
+
+
 def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of the settings
     """Return Envoy's hot files."""
     blueprint = stacks.blueprint(MemoryEngine().facts(), *rules, **settings)
@@ -96,6 +104,42 @@ def test_rules_that_share_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chains, "SHARED", 1)
     before, after = rendered("a.test", "b.test", "c.test"), rendered("a.test", "b.test", "c.test", "d.test")
     assert any("of one name in" in each for each in cut(before, after).whose)
+
+
+PATHS = {"dst": "p.test", "path_rules": [{"path": "/v1"}, {"path": "/v2", "methods": ["GET", "PUT"]}]}
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("rules", "whose"),
+    [
+        ((PATHS, "a.test"), ()),
+        (({**PATHS, "path_rules": [{"path": "/v1"}, {"path": "/v3"}]},), ("GET /v2", "PUT /v2")),
+        (({**PATHS, "path_default": "deny", "path_rules": [*PATHS["path_rules"], _DENIED]},), ("/v1",)),
+        ((PATHS, {"dst": "x.p.test", "action": "deny"}), ()),
+    ],
+)
+def test_requests_in_tls_that_is_looked_into(rules: tuple[Entry, ...], whose: tuple[str, ...]) -> None:
+    """Those that a path allowed which is gone, or of which more is denied."""
+    found = cut(inspecting(PATHS), inspecting(*rules))
+    assert found == Cut(tuple(f"https p.test:443 {each}" for each in whose))
+
+
+@pytest.mark.usefixtures("inspection")
+def test_the_last_rule_that_looks_into_tls() -> None:
+    """Connections end as well, whatever is asked in them."""
+    found = cut(inspecting("a.test", PATHS), inspecting("a.test")).whose
+    assert found[-1] == "inspected https on port 443"
+    assert len(found) == 4
+
+
+def inspecting(*rules: Entry) -> Files:
+    """Return the files of an Envoy that looks into TLS."""
+    how = Inspection("inspected/routes.json", inspection.chain())
+    made = listeners(
+        Policy(stacks.rule_set(*rules)[1]), IPv4Address("10.213.1.10"), "rds/routes.json", 60, inspection=how
+    )
+    return {LISTENERS: public(discovery_response(made)), CLUSTERS: public(discovery_response([]))}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"resources":[{}]}'])

@@ -256,6 +256,54 @@ def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
     assert RuleSet.of([one]).digest != RuleSet.of([plain]).digest
 
 
+_PUSHED = ["git fetch o/w", "git push o/w"]
+_OF_GIT = ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
+_KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
+
+
+@pytest.mark.usefixtures("inspection")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({"inspect": True}, {"others": []}),
+        ({"path_rules": [allow("/x")]}, {"/x": []}),
+        ({"path_rules": [allow("/x", "PUT", "GET"), allow("/x/y")]}, {"/x/y": [], "GET /x": [], "PUT /x": []}),
+        (
+            {"path_rules": [allow("/x"), allow("/z"), deny("/x/y"), deny("/x/y/z")]},
+            {"/x": ["deny /x/y/z", "deny /x/y"], "/z": []},
+        ),
+        (
+            {"path_rules": [allow("/x/y"), deny("/x")], "path_default": "allow"},
+            {"/x/y": [], "others": ["deny /x"]},
+        ),
+        (
+            {"path_rules": [allow("/x", "GET", "PUT"), deny("/x/y", "PUT")]},
+            {"GET /x": [], "PUT /x": ["deny PUT /x/y"]},
+        ),
+        ({"path_rules": [allow("/"), deny("/x")]}, {"/": ["deny /x"]}),
+        (
+            {"path_rules": [allow("~/[x]"), deny("/x"), deny("~/y")], "path_default": "allow"},
+            {"~/[x]": ["deny /x"], "others": ["deny /x", "deny ~/y"]},
+        ),
+        ({"path_rules": [deny("~/y"), allow("~/[x]"), allow("/z")]}, {"/z": [], "~/[x]": ["deny ~/y"]}),
+        (
+            {"path_rules": [allow("~/x", "GET"), deny("~/y"), allow("~/x", "GET", "PUT")]},
+            {"GET ~/x": [], "PUT ~/x": ["deny ~/y"]},
+        ),
+        ({"git": {"o/w": "write"}}, {each: [] for each in _PUSHED}),
+        ({"git": {"o/w": "read"}, "path_rules": [allow("/o/x")]}, {"git fetch o/w": [], "/o/x": []}),
+        (
+            {"git": {"o/w": "write"}, "lfs": True, "path_rules": [allow("/o")]},
+            {**{each: [] for each in (*_PUSHED, "git lfs o/w")}, "/o": _KEPT},
+        ),
+    ],
+)
+def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, list[str]]) -> None:
+    """Each has what of it is refused, and nothing that is refused elsewhere: that ends no request of it."""
+    found = paths(**words).allowances
+    assert {each: list(refused) for each, refused in found.items()} == expected
+
+
 @pytest.mark.usefixtures("inspection")
 def test_so_many_rules_look_into_tls() -> None:
     """Each has a filter chain with all that reads requests, which takes Envoy 0.2 MB."""

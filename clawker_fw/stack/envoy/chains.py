@@ -8,7 +8,7 @@ import hashlib
 import json
 import operator
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
@@ -29,8 +29,8 @@ DENIED = "denied"
 REFUSED = "refused"
 """The chain for all other names that no rule allows, and for TLS that names none."""
 
-INSPECTED = " inspected "
-"""What the name of each chain for TLS that is looked into has in it, and that of no other one."""
+INSPECTED = "inspected"
+"""The chain for TLS that is looked into (`inspected`)."""
 
 _ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
 """A record of TLS 1.2 with the fatal alert `access_denied` (RFC 8446, sections 5.1 and 6.2).
@@ -43,7 +43,8 @@ Every client says what it was told. Without it they speak of a reset connection,
 class Chains:
     """The chains for one protocol and port: the rule that decides for each pattern, and each rule's chain.
 
-    A rule is known by its destination here, and `rules` has one for each chain: those that share it are alike.
+    A rule is known by its destination here, and `rules` has one for each chain that forwards: those that share it
+    are alike.
     """
 
     patterns: Mapping[str, Rule]
@@ -54,6 +55,11 @@ class Chains:
     def denying(self) -> bool:
         """Whether any pattern is denied."""
         return any(rule.denies for rule in self.patterns.values())
+
+    @property
+    def inspecting(self) -> bool:
+        """Whether TLS is looked into for any pattern."""
+        return INSPECTED in self.names.values()
 
 
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
@@ -72,35 +78,39 @@ def _named(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, 
 
     Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
     gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
-    that has another exception: what is denied now may be among its connections.
+    that has another exception: what is denied now may be among its connections. All rules for which TLS is looked
+    into have one chain, which knows requests.
 
-    Which rules are alone follows from hashes, so one rule more or less moves at most one other. One for which TLS
-    is looked into always is, and its chain has another name when it refuses something else.
+    Which rules are alone follows from hashes, so one rule more or less moves at most one other.
     """
-    rules = {rule.destination: rule for rule in patterns.values() if not rule.denies}
-    inspected = {each: f"{INSPECTED}{_digest([rule.paths.denials])}" for each, rule in rules.items() if rule.paths}
-    without = {rule.destination: f" without {_digest(sorted(each))}" for rule, each in exceptions.items()}
+    allowing = {rule.destination: rule for rule in patterns.values() if not rule.denies}
+    rules = {each: rule for each, rule in allowing.items() if not rule.paths}
+    exceptional = {rule.destination: without(each) for rule, each in exceptions.items()}
     ordered = sorted(rules, key=_hash)
-    named = {
-        each: f"{each} {lookups.kind(rules[each])}{inspected.get(each, '')}{without.get(each, '')}"
-        for each in ordered
-    }
-    members = {f"{prefix} {named[each]}": [each] for each in (*inspected, *ordered[:ALONE])}
+    named = {each: f"{each} {lookups.kind(rules[each])}{exceptional.get(each, '')}" for each in ordered}
+    members = {f"{prefix} {named[each]}": [each] for each in ordered[:ALONE]}
     shared: dict[tuple[int, str], list[Destination]] = {}
-    for each in (each for each in ordered[ALONE:] if each not in inspected):
+    for each in ordered[ALONE:]:
         kind = f"{'below ' if each.subtree else ''}{lookups.kind(rules[each])}"
         shared.setdefault((int.from_bytes(_hash(each)[:4]) % SHARED, kind), []).append(each)
     for (bucket, kind), those in shared.items():
-        members[f"{prefix} {bucket} {kind} {_digest([named[each] for each in those])}"] = those
+        members[f"{prefix} {bucket} {kind} {digest([named[each] for each in those])}"] = those
     names = {each: chain for chain, those in members.items() for each in those}
-    return Chains(patterns, names, {chain: rules[those[0]] for chain, those in members.items()})
+    inspected = dict.fromkeys(allowing.keys() - rules.keys(), INSPECTED)
+    return Chains(patterns, names | inspected, {chain: rules[those[0]] for chain, those in members.items()})
+
+
+def without(exceptions: Sequence[str]) -> str:
+    """Return what a chain's name says of the patterns that are denied within what its rule allows."""
+    return f" without {digest(sorted(exceptions))}" if exceptions else ""
 
 
 def _hash(destination: Destination) -> bytes:
     return hashlib.sha256(str(destination).encode()).digest()
 
 
-def _digest(words: Sequence[str]) -> str:
+def digest(words: Sequence[str]) -> str:
+    """Return a short text that is another one for other words."""
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
@@ -130,18 +140,13 @@ def matching_input(kind: str, **config: str) -> Json:
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
 
 
-def forwarding(
-    chosen: Chains, statistics: str, idle: float, name: str, inspected: Callable[[str, Rule], Json] | None = None
-) -> list[Json]:
+def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:
     """Return the filter chains: each forwards to the host that was named. `name` is the format of its name.
 
-    `idle` is in seconds: for so long nothing need be sent. `inspected` returns the chain, by its name, of a rule
-    for which TLS is looked into. Without it, the connections of such a rule are ended.
+    `idle` is in seconds: for so long nothing need be sent.
     """
     return [
-        (inspected(chain, rule) if inspected else ending(chain))
-        if rule.paths
-        else {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
+        {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
         for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
     ]
 

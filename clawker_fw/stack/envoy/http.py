@@ -9,6 +9,8 @@ A connection through the internal listener carries its destination as filter sta
 which it was opened. It is used again only for requests with the same destination.
 """
 
+from collections.abc import Sequence
+
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol
@@ -57,7 +59,7 @@ _NO_ANSWER = (
 )
 
 
-_LATER = 5
+LATER = 5
 """By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
 
 
@@ -72,28 +74,35 @@ def bootstrap_extension() -> Json:
 
 def cluster() -> Json:
     """Return the cluster that leads to the internal listener."""
-    address = {"envoy_internal_address": {"server_listener_name": THROUGH_RULES}}
-    options = "upstreams.http.v3.HttpProtocolOptions"
+    plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+    return leading_to(THROUGH_RULES, THROUGH_RULES, plain, explicit_http_config={"http_protocol_options": {}})
+
+
+def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Json:
+    """Return a cluster that leads to an internal listener.
+
+    `spoken` is the transport socket for what goes through it, and `options` are those of HTTP.
+    """
+    address = {"envoy_internal_address": {"server_listener_name": listener}}
+    kind = "upstreams.http.v3.HttpProtocolOptions"
     return {
-        "name": THROUGH_RULES,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "10s",
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
         "load_assignment": {
-            "cluster_name": THROUGH_RULES,
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
         "transport_socket": extension(
             "envoy.transport_sockets.internal_upstream",
             "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=extension(
-                "envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer"
-            ),
+            transport_socket=spoken,
         ),
         "typed_extension_protocol_options": {
-            f"envoy.extensions.{options}": {
-                "@type": f"{TYPES}.extensions.{options}",
-                "explicit_http_config": {"http_protocol_options": {}},
+            f"envoy.extensions.{kind}": {
+                "@type": f"{TYPES}.extensions.{kind}",
+                **options,
                 "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
             }
         },
@@ -110,28 +119,38 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
     host = chains.matching_input("FilterStateInput", key=HOST)
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
     return [
-        {
-            "@type": f"{TYPES}.config.listener.v3.Listener",
-            "name": THROUGH_RULES,
-            "stat_prefix": THROUGH_RULES,
-            "internal_listener": {},
-            "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-            "access_log": refusals.of_rules(reporting),
-            "filter_chain_matcher": {
+        internal_listener(
+            THROUGH_RULES,
+            {
                 "matcher_tree": {
                     "input": chains.matching_input("FilterStateInput", key=PORT),
                     "exact_match_map": {"map": by_name},
                 }
             },
-            "filter_chains": [
+            [
                 chain
                 for port, chosen in used.items()
                 for chain in chains.forwarding(
-                    chosen, f"http-{port}", idle + _LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+                    chosen, f"http-{port}", idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
                 )
             ],
-        }
+            refusals.of_rules(reporting),
+        )
     ]
+
+
+def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
+    """Return a listener that only Envoy itself connects to."""
+    return {
+        "@type": f"{TYPES}.config.listener.v3.Listener",
+        "name": name,
+        "stat_prefix": name,
+        "internal_listener": {},
+        "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
+        "access_log": list(access_log),
+        "filter_chain_matcher": matcher,
+        "filter_chains": list(filter_chains),
+    }
 
 
 def common(routes_name: str, routes_path: str, idle: float) -> Json:
@@ -177,8 +196,6 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
-    host = "%CEL(request.headers[':authority'].lowerAscii())%"
-    hashed = "envoy.hashable_string"
     denied = refusals.of_denied_route()
     refused = refusals.of_status(403)
     no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
@@ -189,23 +206,9 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
         stat_prefix=routes.NAME,
         http_filters=[
             _host_names_only(),
-            extension(
-                "envoy.filters.http.set_filter_state",
-                "filters.http.set_filter_state.v3.Config",
-                on_request_headers=[
-                    # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
-                    passed_on(HOST, host, cel_formatter(), factory_key=hashed),
-                    passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
-                    passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
-                    passed_on(_REUSE, f"%DOWNSTREAM_LOCAL_PORT% %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
-                ],
-            ),
-            extension(
-                "envoy.filters.http.router",
-                "filters.http.router.v3.Router",
-                dynamic_stats=False,
-                suppress_envoy_headers=True,
-            ),
+            # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
+            remembering("%CEL(request.headers[':authority'].lowerAscii())%", "%DOWNSTREAM_LOCAL_PORT%"),
+            router(),
         ],
         local_reply_config={
             "mappers": [
@@ -219,6 +222,36 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
             ],
         },
         access_log=refusals.of_http(reporting),
+    )
+
+
+def remembering(host: str, rule: str, *more: Json) -> Json:
+    """Return the filter that notes what a request is for, for the internal listener, and for whom a connection is.
+
+    `host` is the format of the name, in lower case, and `rule` what else tells connections apart, of which no part
+    is an agent's choice.
+    """
+    hashed = "envoy.hashable_string"
+    return extension(
+        "envoy.filters.http.set_filter_state",
+        "filters.http.set_filter_state.v3.Config",
+        on_request_headers=[
+            passed_on(HOST, host, cel_formatter(), factory_key=hashed),
+            passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
+            passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
+            passed_on(_REUSE, f"{rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
+            *more,
+        ],
+    )
+
+
+def router() -> Json:
+    """Return the filter that forwards requests."""
+    return extension(
+        "envoy.filters.http.router",
+        "filters.http.router.v3.Router",
+        dynamic_stats=False,
+        suppress_envoy_headers=True,
     )
 
 

@@ -1,9 +1,12 @@
 """TLS that is looked into: what a rule with paths allows of a host, request by request.
 
-A rule has a filter chain of its own here, too, which ends TLS and reads requests. All chains ask one table of
-routes, with a virtual host for each name, whose routes match the port that the agent has connected to. So a path
-that is added or taken away is a change of the table, which ends nothing and holds for the next request. What ends
-requests that are under way is the name of the chain: it has a digest of all that the rule refuses.
+All such rules of a port have one filter chain, which ends TLS and reads requests. It asks one table of routes,
+with a virtual host for each name, whose routes match the port that the agent has connected to. So a path that is
+added or taken away is a change of the table, which holds for the next request.
+
+What ends requests under way is where they go through: as those of plain HTTP do, an internal listener of Envoy
+(`http`). It has a filter chain for each part of what a rule allows (`Paths.allowances`), with a digest in its name
+of what is refused of that part. The TLS connection to the host is made through it.
 
 Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
 that TLS has named, or a connection for one rule would reach another one's host.
@@ -11,10 +14,9 @@ that TLS has named, or a connection for one rule would reach another one's host.
 Nothing here knows where certificates come from: what ends TLS is given (`inspection.chain`).
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from clawker_fw.rules.paths import (
     ALWAYS_BAD,
@@ -29,19 +31,17 @@ from clawker_fw.rules.paths import (
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.schema import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, http, injected, lookups, refusals
+from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals
 from clawker_fw.stack.envoy.messages import (
-    HOST,
+    ASKED,
     PORT,
-    SHARE,
+    THROUGH_PATHS,
     TYPES,
     Json,
     extension,
-    state,
     typed,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
-from clawker_fw.stack.resources import Encoded
 
 NAME = "inspected"
 
@@ -62,6 +62,10 @@ _HEADERS_REMOVED = (
 )
 """What a proxy adds and an agent could forge, and what tells a host to take a request for another one."""
 
+_HANDSHAKE_SECONDS = 20
+"""How long it may take to look a host's name up, to connect, and to agree on TLS. The first two end before: so
+the internal listener says which of them has failed."""
+
 _GET, _WEBSOCKET = "GET", "websocket"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _URL = "https://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%%PATH(NQ:PATH)%"
@@ -75,133 +79,141 @@ _NO_ANSWER = (
 
 _NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
-Terminated = Callable[[Rule], Json]
-"""Returns the fields of a rule's chain that end TLS: its transport socket, with ALPN for HTTP/2 and HTTP/1.1."""
-
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """How TLS is looked into: where its table of routes lies, below `hot/`, and what ends TLS."""
+    """How TLS is looked into: where its table of routes lies, below `hot/`, and what ends TLS.
+
+    `terminated` are the fields of a chain that do so: its transport socket, with ALPN for HTTP/2 and HTTP/1.1.
+    """
 
     routes_path: str
-    terminated: Terminated
+    terminated: Json
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Upstream:
-    """A way to hosts: from which source address, with which cache of names, and how TLS is spoken."""
-
-    exempt: bool
-    below: bool
-    verify: bool
-    upgrades: bool
-
-    @property
-    def name(self) -> str:
-        """The name of its cluster."""
-        words = (
-            "exempt" if self.exempt else "guarded",
-            lookups.BELOW if self.below else lookups.NAMED,
-            "tls",
-            "" if self.verify else "unverified",
-            "http/1.1" if self.upgrades else "",
-        )
-        return " ".join(word for word in words if word)
+def _way(*, verify: bool, upgrades: bool) -> str:
+    """Return the name of the cluster that leads to hosts, by how TLS is spoken."""
+    return " ".join([THROUGH_PATHS, *([] if verify else ["unverified"]), *(["http/1.1"] if upgrades else [])])
 
 
-def clusters(sources: Mapping[bool, IPv4Address], trusted: str) -> Iterator[Json]:
-    """Yield the clusters that lead to hosts over TLS, for the bootstrap.
+def clusters(trusted: str) -> Iterator[Json]:
+    """Yield the clusters that speak TLS with hosts, through the internal listener, for the bootstrap.
 
-    `sources` are the addresses to connect from, of which the one for True can reach private addresses. `trusted`
-    is the file with the authorities that hosts prove their names by.
+    `trusted` is the file with the authorities that hosts prove their names by.
     """
-    caches = {(each.exempt, each.cache["name"]): each.cache for each in lookups.clusters()}
     flags = (False, True)
-    for upstream in (_Upstream(a, b, c, d) for a in flags for b in flags for c in flags for d in flags):
-        cache = caches[upstream.exempt, lookups.BELOW if upstream.below else lookups.NAMED]
-        yield _cluster(upstream, cache, sources[upstream.exempt], trusted)
+    yield from (_cluster(trusted, verify=verify, upgrades=upgrades) for verify in flags for upgrades in flags)
 
 
-def _cluster(upstream: _Upstream, cache: Json, source: IPv4Address, trusted: str) -> Json:
-    options = "upstreams.http.v3.HttpProtocolOptions"
-    verified: Json = {"validation_context": {"trusted_ca": {"filename": trusted}}} if upstream.verify else {}
-    if upstream.upgrades:
+def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
+    verified: Json = {"validation_context": {"trusted_ca": {"filename": trusted}}} if verify else {}
+    tls = typed(
+        "envoy.transport_sockets.tls",
+        f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        common_tls_context=verified,
+    )
+    if upgrades:
         spoken: Json = {"explicit_http_config": {"http_protocol_options": {}}}
     else:
         spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
-    return {
-        "name": upstream.name,
-        "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "10s",
-        "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        "cluster_type": extension(
-            "envoy.clusters.dynamic_forward_proxy",
-            "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-            dns_cache_config=cache,
-            **({} if upstream.verify else {"allow_insecure_cluster_options": True}),
-        ),
-        "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
-        "circuit_breakers": bounds.unbounded(),
-        "transport_socket": typed(
-            "envoy.transport_sockets.tls",
-            f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            common_tls_context=verified,
-        ),
-        "typed_extension_protocol_options": {
-            f"envoy.extensions.{options}": {
-                "@type": f"{TYPES}.extensions.{options}",
-                **spoken,
-                "http_filters": injected.cluster_filters(),
-                "upstream_http_protocol_options": {"auto_sni": True, "auto_san_validation": upstream.verify},
-                "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
-            }
-        },
-    }
+    leading = http.leading_to(
+        THROUGH_PATHS,
+        _way(verify=verify, upgrades=upgrades),
+        tls,
+        **spoken,
+        http_filters=injected.cluster_filters(),
+        upstream_http_protocol_options={"auto_sni": True, "auto_san_validation": verify},
+    )
+    return {**leading, "connect_timeout": f"{_HANDSHAKE_SECONDS}s"}
 
 
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
-def chain(name: str, rule: Rule, idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
-    """Return the filter chain of a rule. `idle` is in seconds: for so long nothing need be sent."""
-    return {
-        "name": name,
-        "filters": _filters(idle, inspection.routes_path, reporting, below=rule.destination.subtree),
-        **inspection.terminated(rule),
-    }
+def chain(idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
+    """Return the filter chain that looks into TLS. `idle` is in seconds: for so long nothing need be sent."""
+    reading = _connection_manager(idle, inspection.routes_path, reporting)
+    return {"name": chains.INSPECTED, "filters": [reading], **inspection.terminated}
 
 
 def holder(idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
     """Return a listener that nothing leads to. With it, the table is loaded also while no rule looks into TLS."""
-    manager = _connection_manager(lookups.NAMED, idle, inspection.routes_path, reporting)
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": NAME,
         "stat_prefix": NAME,
         "internal_listener": {},
-        "filter_chains": [{"name": NAME, "filters": [manager]}],
+        "filter_chains": [
+            {"name": NAME, "filters": [_connection_manager(idle, inspection.routes_path, reporting)]}
+        ],
     }
 
 
-@functools.lru_cache(maxsize=8)
-def _filters(idle: float, routes_path: str, reporting: Reporting | None, *, below: bool) -> Sequence[Encoded]:
-    """Return the filters of a chain: the same for all rules with the same cache of names."""
-    host = f"{SERVER_NAME}.%FILTER_STATE({SHARE}:PLAIN)%" if below else SERVER_NAME
-    looked_up_as = extension(
-        "envoy.filters.network.set_filter_state",
-        "filters.network.set_filter_state.v3.Config",
-        on_new_connection=[state(HOST, host)],
-    )
-    cache = lookups.BELOW if below else lookups.NAMED
-    return [Encoded(looked_up_as), Encoded(_connection_manager(cache, idle, routes_path, reporting))]
+def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
+    """Return the internal listener that requests go through, or nothing if no TLS is looked into."""
+    allowed = {port: list(_allowed(policy, port)) for port in policy.rules.ports}
+    by_port = {str(port): _by_allowance(found) for port, found in allowed.items() if found}
+    if not by_port:
+        return []
+    asked = f"%FILTER_STATE({ASKED}:PLAIN)%"
+    rules = {each.chain: each.rule for found in allowed.values() for each in found}
+    return [
+        http.internal_listener(
+            THROUGH_PATHS,
+            {
+                "matcher_tree": {
+                    "input": chains.matching_input("FilterStateInput", key=PORT),
+                    "exact_match_map": {"map": by_port},
+                }
+            },
+            [
+                {"name": chain, "filters": lookups.forwarding(rule, NAME, idle + http.LATER, asked)}
+                for chain, rule in sorted(rules.items())
+            ],
+            refusals.of_paths(reporting),
+        )
+    ]
 
 
-def _connection_manager(cache: str, idle: float, routes_path: str, reporting: Reporting | None) -> Json:
-    """Return the filter that reads requests. `cache` is the name of that of names."""
-    looked_up = next(each.cache for each in lookups.clusters() if each.cache["name"] == cache)
+class _Allowed(NamedTuple):
+    """What is allowed of the hosts of a rule by one of its words, the route for that, and the chain."""
+
+    rule: Rule
+    route: str
+    chain: str
+
+
+def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
+    exceptions = policy.exceptions(Protocol.HTTPS, port)
+    for rule in dict.fromkeys(policy.patterns(Protocol.HTTPS, port).values()):
+        if rule.paths is None or rule.denies:
+            continue
+        kind = f"{lookups.kind(rule)}{'' if rule.paths.verify else ' unverified'}"
+        without = chains.without(exceptions.get(rule, ()))
+        for words, refused in rule.paths.allowances.items():
+            but = f" except {chains.digest(refused)}" if refused else ""
+            yield _Allowed(
+                rule, _named(rule, words), f"https {port} {rule.destination} {kind}{without}{but}: {words}"
+            )
+
+
+def _by_allowance(allowed: Iterable[_Allowed]) -> Json:
+    """Return the matcher that selects the chain for a request by its route."""
+    chosen = {each.route: {"action": chains.action(each.chain)} for each in allowed}
+    route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
+    return {"matcher": {"matcher_tree": {"input": route, "exact_match_map": {"map": chosen}}}}
+
+
+def _named(rule: Rule, words: str) -> str:
+    """Return the name of the route for what a rule allows by one of its words."""
+    return f"{rule.destination} {words}"
+
+
+def _connection_manager(idle: float, routes_path: str, reporting: Reporting | None) -> Json:
+    """Return the filter that reads requests."""
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -215,18 +227,8 @@ def _connection_manager(cache: str, idle: float, routes_path: str, reporting: Re
             _denying(_TRACE, {"header": _exactly(":method", TRACE)}),
             _names_its_host(),
             *injected.connection_filters(),
-            extension(
-                "envoy.filters.http.dynamic_forward_proxy",
-                "filters.http.dynamic_forward_proxy.v3.FilterConfig",
-                dns_cache_config=looked_up,
-                allow_dynamic_host_from_filter_state=True,
-            ),
-            extension(
-                "envoy.filters.http.router",
-                "filters.http.router.v3.Router",
-                dynamic_stats=False,
-                suppress_envoy_headers=True,
-            ),
+            http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
+            http.router(),
         ],
         local_reply_config={"mappers": list(_answers())},
         access_log=refusals.of_inspected(reporting),
@@ -321,7 +323,7 @@ def _routes(scope: RuleScope, headers: Headers) -> Iterator[Json]:
                 route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(key[1])}}]
                 if rule.paths.injection and "route" in route:
                     header = headers.get(rule.paths.injection.secret, DEFAULT_HEADER)
-                    by_git = any(route["name"] == str(each) for each in rule.paths.repositories)
+                    by_git = route["name"].startswith(_named(rule, "git "))
                     route.update(injected.of_route(rule.paths.injection, header, git=by_git))
                 yield route
 
@@ -345,7 +347,7 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
         exactly = [_exactly(":method", request.method), _exactly(":path", request.target)]
         match = {"path": request.target.partition("?")[0], "headers": exactly}
         if request.allowed:
-            yield _forward(rule, str(repository), match)
+            yield _forward(rule, request.words, match)
         else:
             yield _refuse(str(repository), match, body=_told(repository))
 
@@ -367,24 +369,24 @@ def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
         if path.denies:
             yield _refuse(str(path), each)
         else:
-            yield from _to_host(rule, str(path), each, method)
+            yield from _to_host(rule, path.words(method), each, method)
 
 
-def _to_host(rule: Rule, name: str, match: Json, method: str = "") -> Iterator[Json]:
+def _to_host(rule: Rule, words: str, match: Json, method: str = "") -> Iterator[Json]:
     """Yield the routes to a host: a WebSocket begins over HTTP/1.1, whatever the host prefers (RFC 6455)."""
     if method in {"", _GET}:
         upgrading = {"name": "upgrade", "string_match": {"exact": _WEBSOCKET, "ignore_case": True}}
         headers = [*match.get("headers", ()), upgrading]
-        yield _forward(rule, name, {**match, "headers": headers}, upgrades=True)
-    yield _forward(rule, name, dict(match))
+        yield _forward(rule, words, {**match, "headers": headers}, upgrades=True)
+    yield _forward(rule, words, dict(match))
 
 
-def _forward(rule: Rule, name: str, match: Json, *, upgrades: bool = False) -> Json:
+def _forward(rule: Rule, words: str, match: Json, *, upgrades: bool = False) -> Json:
     verify = rule.paths is None or rule.paths.verify
-    upstream = _Upstream(rule.allow_private, rule.destination.subtree, verify, upgrades)
     # Matching has stripped the port from the Host header. It is added again for the host.
     port = {} if rule.port == Protocol.HTTPS.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{rule.port}"}
-    return {"name": name, "match": match, "route": {"cluster": upstream.name, "timeout": "0s", **port}}
+    cluster = _way(verify=verify, upgrades=upgrades)
+    return {"name": _named(rule, words), "match": match, "route": {"cluster": cluster, "timeout": "0s", **port}}
 
 
 def _refuse(name: str, match: Json, status: int = 403, body: str = "") -> Json:

@@ -6,13 +6,12 @@ is a filter chain, and the matcher may change freely. Field names are those of t
 """
 
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.schema import Protocol
-from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals
-from clawker_fw.stack.envoy.inspected import SERVER_NAME, Inspection, chain
+from clawker_fw.stack.envoy import bounds, chains, http, inspected, lookups, refusals
+from clawker_fw.stack.envoy.inspected import SERVER_NAME, Inspection
 from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on, watched
 from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
 
@@ -26,7 +25,7 @@ def listeners(
     *,
     inspection: Inspection | None = None,
 ) -> list[Json]:
-    """Return a listener for each port, and the one that HTTP requests go through if a rule allows any.
+    """Return a listener for each port, and those that HTTP requests go through if a rule allows any.
 
     `address` is Envoy's on the agent network: from the way out nobody comes in. `routes_path` is where the route
     table lies, below `hot/`. `idle` is for how many seconds nothing need be sent. `inspection` is
@@ -43,7 +42,12 @@ def listeners(
         )
         for port in policy.rules.ports
     ]
-    return [*ports, *http.listener(policy, idle, reporting), *([reporting.listener()] if reporting else [])]
+    return [
+        *ports,
+        *http.listener(policy, idle, reporting),
+        *(inspected.listener(policy, idle, reporting) if inspection else []),
+        *([reporting.listener()] if reporting else []),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def at(
     inspection: Inspection | None = None,
 ) -> Json:
     """Return the listener at an address and port for hosts that are named."""
-    inspected = partial(chain, idle=idle, inspection=inspection, reporting=reporting) if inspection else None
+    reading = inspected.chain(idle, inspection, reporting) if inspection else chains.ending(chains.INSPECTED)
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": place.name,
@@ -84,7 +88,8 @@ def at(
         "filter_chain_matcher": _by_protocol(tls_chains),
         "filter_chains": [
             {"name": http.CHAIN, "filters": [http.connection_manager(routes_path, idle, reporting)]},
-            *chains.forwarding(tls_chains, f"tls-{place.port}", idle, SERVER_NAME, inspected),
+            *chains.forwarding(tls_chains, f"tls-{place.port}", idle, SERVER_NAME),
+            *([reading] if tls_chains.inspecting else []),
             *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
             chains.ending(chains.REFUSED),
         ],

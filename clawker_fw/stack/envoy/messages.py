@@ -26,6 +26,9 @@ was opened."""
 THROUGH_RULES = "http-rules"
 """The internal listener that HTTP requests go through, and the cluster that leads to it."""
 
+THROUGH_PATHS = "https-rules"
+"""The same for requests in TLS that is looked into."""
+
 HOST_NAME = ("(?:[A-Za-z0-9_-]{1,63}[.])*[A-Za-z0-9_-]{1,63}", "[!-~]{1,253}")
 """The two expressions that every host name matches (RFC 1035, section 2.3.4, and the underscore).
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, injected, routes
-from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension
+from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
 _LONGEST, _LONGEST_METHOD = 255, 32
@@ -44,15 +44,33 @@ _HTTP = {
     "path": f"%PATH(NQ:PATH):{_LONGEST}%",  # without the query, which may hold secrets
 }
 
+ROUTE = "clawker_fw.route"
+"""The filter state with the route of a request in TLS that is looked into."""
+
+_PASSED = {"method": "clawker_fw.method", "path": "clawker_fw.path", "rule": ROUTE}
+"""The filter states with what a line about a request has that only the internal listener can write."""
+
+
+def passed() -> list[Json]:
+    """Return these filter states, for the filter that sets them."""
+    said = {**_HTTP, "rule": "%ROUTE_NAME%"}
+    return [passed_on(key, said[name], factory_key="envoy.string") for name, key in _PASSED.items()]
+
+
 _SERVER_NAME = "connection.requested_server_name"
 _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
 """Only for the record: CEL takes no expression as large as the one by which names are refused."""
 
 _DETAILS = "response.code_details"
 _DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
+_FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
-_ENDED = ("connection_termination", "remote_connection_failure")
+_BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
+_ENDED = ("connection_termination", _NOT_CONNECTED)
 """A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
+
+_TLS_FAILED = f"(has({_FAILURE}) && {_FAILURE}.contains('TLS_error') && !{_FAILURE}.contains('system library'))"
+"""Of a request that is not sent because a host has not proved its name, or does not speak TLS."""
 
 _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 """Of a request for which a connection was used again: the internal listener can't tell which one had no answer."""
@@ -66,7 +84,6 @@ _UNAUTHORIZED = 401
 _NOT_IMPLEMENTED = 501
 """What Envoy itself answers to a request in chunks of a kind that it does not know."""
 
-_FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _CROWDED = "response.flags == 0 && !has(upstream.address) && xds.filter_chain_name != ''"
 """A connection that its rule forwards, and that ended before it led anywhere: there was no room for its lookup."""
 
@@ -107,9 +124,7 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
         otherwise=_text(Reason.NO_RULE),
     )
     # Of TLS that is looked into, requests have records of their own.
-    forwards = (
-        f"xds.filter_chain_name != '{chains.REFUSED}' && !xds.filter_chain_name.contains('{chains.INSPECTED}')"
-    )
+    forwards = f"xds.filter_chain_name != '{chains.REFUSED}' && xds.filter_chain_name != '{chains.INSPECTED}'"
     crowded = f"{_CROWDED} && {forwards} && {_SERVER_NAME} != ''"
     denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
@@ -198,7 +213,17 @@ def of_bad_name() -> Json:
 
 
 def of_rules(reporting: Reporting | None = None) -> list[Json]:
-    """Return the access log of the internal listener: HTTP requests that their rule forwards, but lead nowhere."""
+    """Return the access log of an internal listener: HTTP requests that their rule forwards, but lead nowhere."""
+    return _to_nowhere({"protocol": "http"}, reporting)
+
+
+def of_paths(reporting: Reporting | None = None) -> list[Json]:
+    """Return the same for requests in TLS that is looked into."""
+    said = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
+    return _to_nowhere({"protocol": "https", **said}, reporting)
+
+
+def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Json]:
     failed = {"response_flag_filter": {"flags": ["NR", "UF", "UH", "URX", "DF", "UO"]}}
     reason = _first(
         ("xds.filter_chain_name == ''", Reason.NO_RULE),
@@ -208,7 +233,7 @@ def of_rules(reporting: Reporting | None = None) -> list[Json]:
     fields = {
         **_FIELDS,
         **_UPSTREAM,
-        "protocol": "http",
+        **said,
         "source": f"%FILTER_STATE({SOURCE}:PLAIN)%",
         "port": f"%FILTER_STATE({PORT}:TYPED)%",
         "name": f"%FILTER_STATE({ASKED}:PLAIN)%",
@@ -226,7 +251,7 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
 
     What the internal listener has written down already is not repeated.
     """
-    told = " || ".join(f"{_DETAILS}.startsWith('upstream_reset_before_response_started{{{why}')" for why in _ENDED)
+    told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
     not_ours = f"!(has(request.host) && request.host == '{container.REFUSED_NAME}')"
     reason = _first(
@@ -250,8 +275,12 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
 
 
 def of_inspected(reporting: Reporting | None = None) -> list[Json]:
-    """Return the access log of requests in TLS that is looked into: those that are refused, or lead nowhere."""
-    by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream'"
+    """Return the access log of requests in TLS that is looked into: those that are refused, or not answered.
+
+    What the internal listener has written down already is not repeated.
+    """
+    told = f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{_NOT_CONNECTED}') && !{_TLS_FAILED}"
+    by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && !({told})"
     by_host = f"response.code == {_UNAUTHORIZED} && '{injected.METADATA}' in xds.route_metadata.filter_metadata"
     bad = "response.code == 400 || response.code == 421"
     reason = _first(
@@ -264,7 +293,7 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
-        otherwise=_UPSTREAM_REASON,
+        otherwise=_text(Reason.UNREACHABLE),
     )
     violation = _all(
         {"response_flag_filter": {"flags": ["DPE"]}}, _cel(f"({_VIOLATION}) && !has(upstream.address)")

@@ -81,7 +81,7 @@ CLUSTERS, PATHS, ROUTES, LISTENERS = (
     container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
 
-INSPECTION = inspected.Inspection(_PATHS.path, lambda _: inspection.chain())
+INSPECTION = inspected.Inspection(_PATHS.path, inspection.chain())
 """How TLS is looked into in a stack."""
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
@@ -166,7 +166,7 @@ def boot(
             {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
             for each in lookups.clusters()
         ],
-        "tls_clusters": list(inspected.clusters(sources, TRUSTED)),
+        "tls_clusters": list(inspected.clusters(TRUSTED)),
         "signer": inspection.cluster(),
         "ads_config": inspection.ads_config(),
         "stats_config": inspection.stats_config(),
