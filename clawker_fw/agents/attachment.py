@@ -5,14 +5,27 @@ the agent without a firewall, so after any failure the answer is a word that nei
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.model import Desired, Mount, Role, Shape
 from clawker_fw.stack.container import VOLUME
 
 REFUSAL = "--clawker-fw-is-not-serving"
 """Docker ends with `unknown flag` before it asks the engine for anything. In YAML it is not a mapping."""
+
+_VOLUME = "clawker-fw-trust"
+"""What the volume with what agents trust is called in an override."""
+
+_MOUNTED_BY_COMPOSE = (
+    "    volumes:",
+    "      - type: volume",
+    f"        source: {_VOLUME}",
+    f"        target: {TARGET}",
+    "        read_only: true",
+    "        volume: {nocopy: true}",
+)
 
 NO_SEARCH_DOMAIN = "."
 DROPPED_CAPABILITY = "NET_RAW"
@@ -22,12 +35,19 @@ DROPPED_CAPABILITY = "NET_RAW"
 class Attachment:
     """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets.
 
-    `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach.
+    `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach. `trust`
+    is what it needs so that it trusts the stack's certificates, if the stack inspects connections.
     """
 
     network: str
     dns: str
     emptied: tuple[str, ...] = ()
+    trust: Trust | None = None
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that it is given."""
+        return {**dict.fromkeys(self.emptied, ""), **(self.trust.environment if self.trust else {})}
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -35,7 +55,8 @@ class Attachment:
         return (
             *("--network", self.network, "--dns", self.dns),
             *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
-            *(word for name in self.emptied for word in ("--env", f"{name}=")),
+            *(("--mount", _mounted(self.trust.volume)) if self.trust else ()),
+            *(word for name, value in self.environment.items() for word in ("--env", f"{name}={value}")),
         )
 
     def shape(self, entrypoint: Sequence[str], command: Sequence[str] = ()) -> Shape:
@@ -63,15 +84,28 @@ class Attachment:
             "    cap_add: !reset []",
             f"    cap_drop: {json.dumps([DROPPED_CAPABILITY])}",
             "    privileged: false",
-            *(("    environment:",) if self.emptied else ()),
-            *(f'      {name}: ""' for name in self.emptied),
+            *(("    environment:",) if self.environment else ()),
+            *(f"      {name}: {json.dumps(value)}" for name, value in self.environment.items()),
+            *(_MOUNTED_BY_COMPOSE if self.trust else ()),
         )
         lines = ["services:"]
         for name in services:
             lines += [f"  {json.dumps(name)}:", *service]
-        return "\n".join([*lines, "networks:", f"  {json.dumps(self.network)}:", "    external: true"])
+        lines += ["networks:", f"  {json.dumps(self.network)}:", "    external: true"]
+        if self.trust:
+            lines += [
+                "volumes:",
+                f"  {_VOLUME}:",
+                f"    name: {json.dumps(self.trust.volume)}",
+                "    external: true",
+            ]
+        return "\n".join(lines)
 
 
-def attachment(desired: Desired, emptied: tuple[str, ...] = ()) -> Attachment:
+def _mounted(volume: str) -> str:
+    return f"type=volume,source={volume},target={TARGET},readonly,volume-nocopy"
+
+
+def attachment(desired: Desired, emptied: tuple[str, ...] = (), trust: Trust | None = None) -> Attachment:
     """Return how agents are attached to a stack."""
-    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address), emptied)
+    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address), emptied, trust)

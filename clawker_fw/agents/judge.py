@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
+from clawker_fw.agents import trust
 from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of_network
 from clawker_fw.agents.namespaces import HOST, Chain, chain
 from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Sibling, Verdict, VolumeView
@@ -310,6 +311,8 @@ def _mounts(
 ) -> Iterator[Opening]:
     for sibling in dict.fromkeys(place.files[each] for each in view.volumes.values() if each in place.files):
         yield Opening("sibling-files", f"it has the files of {sibling}, a part of the firewall")
+    for target in trust.writable(view.shape.mounts, place.volumes):
+        yield Opening("trust", f"it can write what agents trust, through {target}")
     sources = [mount.source for mount in view.shape.mounts if mount.kind == "bind"]
     bound = (bound_folder(place.volumes[each]) for each in view.volumes.values() if each in place.volumes)
     for source in (*sources, *filter(None, bound)):

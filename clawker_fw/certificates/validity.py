@@ -1,6 +1,9 @@
 """What certificates say, and what was judged of them: values that need no library for certificates."""
 
+import binascii
+import hashlib
 import json
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -95,6 +98,23 @@ class Certificate:
     def renewed_at(self) -> float:
         """When the certificate should be renewed."""
         return renewed_at(self.begins, self.ends)
+
+
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+def certificates_in(pem: bytes) -> list[bytes]:
+    """Return the certificates in a PEM (DER, not looked at). Whatever else is in it is left out."""
+    found = []
+    for block in _BLOCK.finditer(pem):
+        with suppress(binascii.Error):
+            found.append(binascii.a2b_base64(block[1]))
+    return found
+
+
+def fingerprints(pem: bytes) -> tuple[str, ...]:
+    """Return the fingerprints (SHA-256, in hexadecimal) of the certificates in a PEM."""
+    return tuple(hashlib.sha256(each).hexdigest() for each in certificates_in(pem))
 
 
 def first_certificate(pem: bytes) -> bytes:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.comparing import attaching, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import EngineError
 from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
     from clawker_fw.agents.attachment import Attachment
+    from clawker_fw.engine.port import EngineWriter
     from clawker_fw.reconcile.pipeline import Comparison
 
 _DEFAULT_SERVICE = "agent"
@@ -37,8 +38,8 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     Example: clawker-fw agent flags --format json | jq -r .network
     """
-    with reading(context.obj) as (_, seen):
-        attached = _attachment(seen)
+    with attaching(context.obj) as (engine, seen):
+        attached = _attachment(engine, seen)
         if format_ is Format.JSON:
             from clawker_fw.report.documents.flags import FlagsDocument
 
@@ -70,8 +71,8 @@ def agent_compose(
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
-    with reading(context.obj) as (_, seen):
-        terminal.answer(_attachment(seen).compose(services or [_DEFAULT_SERVICE]))
+    with attaching(context.obj) as (engine, seen):
+        terminal.answer(_attachment(engine, seen).compose(services or [_DEFAULT_SERVICE]))
 
 
 @agent_app.command(
@@ -106,16 +107,24 @@ def agent_run(
             hint="Install the docker CLI. Other clients need what `clawker-fw agent flags --format json` shows.",
         )
     wanted = parse_run(words)
-    with reading(chosen) as (engine, seen):
-        flags = _attachment(seen).flags
+    with attaching(chosen) as (engine, seen):
+        attached = _served(seen)
         endpoint = seen.observed.engine.endpoint
         place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
         with DockerCli(program, place) as docker:
-            raise typer.Exit(run_agent(engine, seen, docker, flags, wanted))
+            raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
 
 
-def _attachment(seen: "Comparison") -> "Attachment":
-    """Return how an agent is attached to a stack that confines and serves it now."""
+def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
+    """Return how an agent of any image is attached, and have the engine keep what it needs."""
+    from clawker_fw.cli.running import entrusted
+    from clawker_fw.reconcile.entrust import public_authorities
+
+    return entrusted(engine, seen, _served(seen), public_authorities)
+
+
+def _served(seen: "Comparison") -> "Attachment":
+    """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
     from clawker_fw.agents.attachment import attachment
     from clawker_fw.agents.serving import require_serving
     from clawker_fw.cli.connection import proxy_variables

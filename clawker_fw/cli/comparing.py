@@ -25,6 +25,13 @@ def reading(chosen: Options) -> "Iterator[tuple[EngineReader, Comparison]]":
 
 
 @contextmanager
+def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
+    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need."""
+    with _comparing(chosen, writes=False) as (engine, _, seen):
+        yield engine, seen
+
+
+@contextmanager
 def writing(
     chosen: Options, *, quick: bool = False
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":

@@ -1,18 +1,22 @@
 """Running an agent: its container is created, judged by what the engine says of it, and started or removed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+from clawker_fw.agents.attachment import Attachment
 from clawker_fw.agents.docker_options import RunWords
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
+from clawker_fw.agents.trust import Known, roots_of, trust_for
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
-from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, RefusedError, after
 from clawker_fw.model import Sibling
+from clawker_fw.reconcile.entrust import known_to, provide
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.stack import policy
@@ -24,31 +28,71 @@ _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
 
+def entrusted(
+    engine: EngineWriter, seen: Comparison, attached: Attachment, known: Callable[[], Known]
+) -> Attachment:
+    """Return how an agent is attached with what it has to trust, which the engine keeps from now on.
+
+    `known` returns what it trusts by itself. It is not asked if the stack inspects no connection.
+
+    Raises:
+        EngineError, RefusedError: when the engine can't keep it.
+    """
+    if not (roots := roots_of(seen.observed)):
+        return attached
+    trust = trust_for(seen.desired.project, roots, known())
+    provide(engine, seen.desired.project, seen.observed, trust)
+    return replace(attached, trust=trust)
+
+
 def run_agent(
-    engine: EngineReader, seen: Comparison, docker: DockerCli, flags: Sequence[str], wanted: RunWords
+    engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: Attachment, wanted: RunWords
 ) -> int:
     """Create an agent's container, and start it if it is confined. Returns the exit code of `docker run`.
+
+    Where the stack inspects connections, it is created twice: the first container shows what it trusts by itself.
 
     Raises:
         RefusedError: when it is not confined, or can't be judged. It has been removed.
         KeyboardInterrupt: when a signal has come before it was started. It has been removed.
     """
-    container = docker.create([*flags, *wanted.create])
+    container = _created(docker, attached, wanted)
+    if isinstance(container, str) and roots_of(seen.observed):
+        first = container
+        with _removed_after_error(docker, first, wanted):
+            attached = entrusted(engine, seen, attached, lambda: known_to(engine, first))
+        _remove(docker, first, wanted)
+        docker.go_on()
+        container = _created(docker, attached, wanted)
     if isinstance(container, int):
         docker.go_on()
         return container
-    try:
+    with _removed_after_error(docker, container, wanted):
         require_confined(engine, seen, container)
         removal = engine.removal(container) if wanted.removed else None
         docker.go_on()
+    return _start(engine, docker, container, wanted, removal)
+
+
+def _created(docker: DockerCli, attached: Attachment, wanted: RunWords) -> str | int:
+    return docker.create([*attached.flags, *wanted.create])
+
+
+@contextmanager
+def _removed_after_error(docker: DockerCli, container: str, wanted: RunWords) -> Iterator[None]:
+    try:
+        yield
     except BaseException as error:
         with after(error, "It was created, and could not be removed"):
-            docker.remove(container)
-        if wanted.cid_file:  # with it, docker would refuse to run the same command again
-            with suppress(OSError):
-                Path(wanted.cid_file).unlink()
+            _remove(docker, container, wanted)
         raise
-    return _start(engine, docker, container, wanted, removal)
+
+
+def _remove(docker: DockerCli, container: str, wanted: RunWords) -> None:
+    docker.remove(container)
+    if wanted.cid_file:  # with it, docker would refuse to create another one with the same command
+        with suppress(OSError):
+            Path(wanted.cid_file).unlink()
 
 
 def require_confined(engine: EngineReader, seen: Comparison, container: str) -> None:

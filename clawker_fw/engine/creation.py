@@ -10,6 +10,7 @@ from docker.utils import version_lt
 
 from clawker_fw.model import (
     ContainerSpec,
+    Mount,
     Shape,
 )
 from clawker_fw.stack import labels
@@ -35,11 +36,10 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
     """Return the HostConfig of a container."""
     shape = spec.shape
     options = dict(shape.log)
-    ours = labels.volume_labels(spec.labels)
     host = HostConfig(
         version=version,
         network_mode=network,
-        mounts=[VolumeMount(mount.target, None, labels=ours) for mount in shape.mounts],
+        mounts=[_volume(spec, mount) for mount in shape.mounts],
         read_only=shape.read_only,
         cap_add=list(shape.capabilities_added),
         cap_drop=list(shape.capabilities_dropped),
@@ -64,6 +64,18 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
     if shape.cgroup_mode:
         host["CgroupnsMode"] = shape.cgroup_mode
     return host
+
+
+def _volume(spec: ContainerSpec, mount: Mount) -> VolumeMount:
+    """Return the request for a volume. One with a name gets nothing of what the image has at its place."""
+    of = labels.named_volume_labels if mount.source else labels.volume_labels
+    return VolumeMount(
+        mount.target,
+        mount.source or None,
+        read_only=mount.read_only,
+        labels=of(spec.labels),
+        no_copy=bool(mount.source),
+    )
 
 
 def endpoints(networks: Mapping[str, str], version: str) -> dict[str, EndpointConfig]:

@@ -65,6 +65,13 @@ _EVENTS = {
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
 
+_NO_FILE = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+"""The types of what is no regular file, in a mode as the engine states it (Go's `fs.ModeType`)."""
+
+_LARGEST_FILE = 4 << 20
+"""Bytes of a file in a container's own system that are read. Lists of authorities have a quarter of a megabyte."""
+
+
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
     """Connect to the engine that the docker CLI would use.
 
@@ -184,12 +191,13 @@ class DockerEngine:
                     found.append(OwnImage(form.id, references))
         return tuple(found)
 
-    def orphans(self, project: str) -> tuple[str, ...]:
+    def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
         """See `EngineReader`."""
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
         with translated("list its volumes"):
             found = self._client.volumes(filters={"label": ours, "dangling": True})["Volumes"]
-        return tuple(sorted(raw["Name"] for raw in found or () if is_own_volume(raw, project)))
+        unused = (volume_view(raw) for raw in found or () if is_own_volume(raw, project))
+        return tuple(sorted(unused, key=lambda each: each.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
         """See `EngineReader`."""
@@ -288,6 +296,21 @@ class DockerEngine:
             with self._unless_removed(container), translated(f"read a file of container {container}"):
                 stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
                 return next(iter(archive.unpack(stream, root=self._root).values()), None)
+        except NotFoundError:
+            return None
+
+    def system_file(self, container: str, path: str) -> bytes | None:
+        """See `EngineReader`. Of a link, the engine says where it leads in the end."""
+        try:
+            with self._unless_removed(container), translated(f"read {path} of container {container}"):
+                stream, said = self._client.get_archive(container, path, chunk_size=archive.CHUNK)
+                if said["linkTarget"]:
+                    stream, said = self._client.get_archive(
+                        container, said["linkTarget"], chunk_size=archive.CHUNK
+                    )
+                if said["mode"] & _NO_FILE or said["size"] > _LARGEST_FILE:
+                    return None
+                return next((each.content for each in archive.unpack(stream, root=self._root).values()), None)
         except NotFoundError:
             return None
 

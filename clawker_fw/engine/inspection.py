@@ -23,7 +23,7 @@ from clawker_fw.model import (
     VolumeView,
 )
 from clawker_fw.stack import built, labels
-from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.container import VOLUME, trust_name
 from clawker_fw.stack.ulimits import LIMITED
 
 _NANOSECONDS = 1_000_000_000
@@ -379,14 +379,17 @@ def image_form(raw: Mapping[str, Any]) -> built.Form:
 
 def volume_view(raw: Mapping[str, Any]) -> VolumeView:
     """Read a volume."""
-    return VolumeView(raw["Name"], raw.get("Driver") or "", raw.get("Options") or {})
+    return VolumeView(raw["Name"], raw.get("Driver") or "", raw.get("Options") or {}, raw.get("Labels") or {})
 
 
 def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
-    """Whether a volume is an anonymous one that was created with a container of the project."""
+    """Whether a volume was created with a container of the project: an anonymous one, or one for agents' trust."""
     found = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
-    plain = (raw.get("Driver"), raw.get("Options") or {}) == ("local", {})
-    return plain and found == labels.ownership_labels(project) and bool(_GENERATED_NAME.fullmatch(raw["Name"]))
+    if (raw.get("Driver"), raw.get("Options") or {}) != ("local", {}):
+        return False
+    if found.pop(labels.TRUST, None) is not None:
+        return found == labels.ownership_labels(project) and raw["Name"].startswith(trust_name(project))
+    return found == labels.ownership_labels(project) and bool(_GENERATED_NAME.fullmatch(raw["Name"]))
 
 
 def event_view(raw: Mapping[str, Any]) -> Event:

@@ -58,8 +58,11 @@ class EngineReader(Protocol):
     def own_images(self) -> tuple[OwnImage, ...]:
         """Return the images that some release of ours built, with the tags that it gave them."""
 
-    def orphans(self, project: str) -> tuple[str, ...]:
-        """Return the volumes that have lost their container of this project, sorted by name."""
+    def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
+        """Return the volumes of this project that no container uses, sorted by name.
+
+        They have lost their container, or have what agents trust (`labels.TRUST`).
+        """
 
     def volumes(self) -> tuple[VolumeView, ...]:
         """Return all volumes."""
@@ -106,6 +109,12 @@ class EngineReader(Protocol):
 
     def file(self, container: str, path: str) -> File | None:
         """Return one file of a container's volume by its path there, or None if it does not exist."""
+
+    def system_file(self, container: str, path: str) -> bytes | None:
+        """Return the content of a file anywhere in a container, which may be a link, also if it does not run.
+
+        None if it does not exist, is no file, or is larger than some megabytes.
+        """
 
     def events(self) -> AbstractContextManager[Iterator[Event]]:
         """Follow the events of containers, networks and images from when the context is entered.

@@ -98,6 +98,7 @@ class VolumeView:
     name: str
     driver: str
     options: Mapping[str, str]
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,9 +321,10 @@ class Observed:
     `images` maps each desired reference and each running image id to the engine's image. `subnets` are those of
     all other networks. `attached` maps the containers on each network that are not ours to their endpoints.
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
-    without a container. `lock` is the lock's container, which exists during a run and after a killed one, and
-    `trial` that of `conformance`. `listing` is every container of the engine but the lock's. `machine` is what the
-    engine's machine has at this moment.
+    without a container, and `spare_trust` those with what agents trust that no container uses. `lock` is the
+    lock's container, which exists during a run and after a killed one, and `trial` that of `conformance`.
+    `listing` is every container of the engine but the lock's. `machine` is what the engine's machine has at this
+    moment.
     `agents` are the containers on the agent network that are not ours, those that use the network of one, or of a
     sibling, and those that have the files of a sibling. `joined` has the ids of those that use another's network,
     each with the id of the container whose network it is. `companions` are further containers whose processes or
@@ -339,6 +341,7 @@ class Observed:
     attached: Mapping[Role, Mapping[str, Endpoint]]
     own_images: Mapping[OwnImage, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     orphans: tuple[str, ...] = ()
+    spare_trust: tuple[VolumeView, ...] = ()
     lock: ContainerSummary | None = None
     trial: ContainerSummary | None = None
     listing: tuple[ContainerSummary, ...] = ()

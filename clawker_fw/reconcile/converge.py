@@ -293,12 +293,12 @@ def take_down(
         RefusedError: when agents are attached and `detach` is false.
     """
     observed = observe(engine, project, ())
-    if teardown(observed, detach=detach).empty:
+    if teardown(observed, project, detach=detach).empty:
         remove_abandoned(engine, observed)
     else:
         image = images.lock_image(engine.facts(), digests)
         with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
-            steps = teardown(observe(engine, project, ()), detach=detach)
+            steps = teardown(observe(engine, project, ()), project, detach=detach)
             apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping, lock.require_held))
     observed = observe(engine, project, ())
     free = observed.lock is None and not others_at_work(observed)

@@ -31,7 +31,7 @@ def errand(
     Raises:
         RefusedError: when somebody else has a container of its name.
     """
-    _remove_former(engine, spec.name, project)
+    remove_former(engine, spec.name, project)
     container = create_from(engine, spec, image)
     try:
         yield _run(engine, container, seconds)
@@ -52,7 +52,7 @@ def _run(engine: EngineWriter, container: str, seconds: float) -> tuple[str, ...
     return engine.last_words(container, _MOST_LINES)
 
 
-def _remove_former(engine: EngineWriter, name: str, project: str) -> None:
+def remove_former(engine: EngineWriter, name: str, project: str) -> None:
     """Remove the container of an earlier errand that was killed.
 
     Raises:

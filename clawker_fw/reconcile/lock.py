@@ -95,7 +95,7 @@ def others_at_work(observed: Observed) -> bool:
     return any(is_lock(each, each.project) and at_work(each) for each in observed.listing if each.project)
 
 
-def abandoned(lock: ContainerSummary) -> bool:
+def abandoned(lock: ContainerSummary | ContainerView) -> bool:
     """Whether a lock's holder, or who tried for `conformance`, was a process on this machine that has ended."""
     return not _may_be_alive(lock)
 

@@ -27,6 +27,7 @@ from clawker_fw.model import (
     Probe,
     Role,
     Sibling,
+    VolumeView,
 )
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
@@ -149,7 +150,7 @@ def _read(
     reading_networks = in_background(reader.networks)
     reading_machine = in_background(reader.machine)
     reading_own_images = in_background(reader.own_images)
-    reading_orphans = in_background(reader.orphans, project)
+    reading_unused = in_background(reader.unused_volumes, project)
     trial = next((each for each in listing if is_trial(each, project)), None)
     agents = _agents(reader, listing, ours, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
@@ -179,7 +180,7 @@ def _read(
             image: tuple(each.id for each in listing if each.image == image.id)
             for image in reading_own_images.result()
         },
-        orphans=reading_orphans.result(),
+        **_unused(reading_unused.result()),
         lock=lock,
         trial=trial,
         listing=listing,
@@ -195,6 +196,17 @@ def _read(
     if not last and _seen_too_early(probed):
         raise _ChangedError
     return replace(unprobed, **_by_place(project, probed))
+
+
+class _Unused(TypedDict):
+    orphans: tuple[str, ...]
+    spare_trust: tuple[VolumeView, ...]
+
+
+def _unused(volumes: tuple[VolumeView, ...]) -> _Unused:
+    """Return which volumes have lost their container, and which have what agents trust."""
+    spare = tuple(each for each in volumes if labels.TRUST in each.labels)
+    return {"orphans": tuple(each.name for each in volumes if each not in spare), "spare_trust": spare}
 
 
 class _ByPlace(TypedDict):

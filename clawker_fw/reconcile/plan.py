@@ -28,7 +28,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
-from clawker_fw.reconcile.removal import trial_removed, unused_images
+from clawker_fw.reconcile.removal import old_trust, trial_removed, unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     ClaimAddress,
@@ -402,6 +402,7 @@ class _Planner:
         return [
             *(RemoveImage(name) for name in names),
             *(RemoveVolume(volume) for volume in self._observed.orphans),
+            *(RemoveVolume(volume) for volume in old_trust(self._observed, self._desired)),
         ]
 
     def _renames(self) -> list[Step]:

@@ -2,13 +2,17 @@
 
 from collections.abc import Collection
 
+from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Desired, Observed, OwnImage
+from clawker_fw.model import Desired, Observed, OwnImage, Sibling
 from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveImage, RemoveNetwork, RemoveVolume, Step
+from clawker_fw.stack import labels
+from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.ownership import is_filler
 
 
-def teardown(observed: Observed, *, detach: bool) -> Plan:
-    """Return the plan that removes a stack. With `detach`, agents still attached are disconnected first.
+def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
+    """Return the plan that removes a project's stack. With `detach`, agents still attached are disconnected first.
 
     Raises:
         RefusedError: when agents are attached and `detach` is false.
@@ -25,15 +29,18 @@ def teardown(observed: Observed, *, detach: bool) -> Plan:
             context=[f"{each.container} on {each.name}" for each in attached],
             hint="Stop them, or disconnect them with `clawker-fw down --force`.",
         )
+    fillers = [each for each in observed.listing if is_filler(each, project)]
+    volumes = (*observed.orphans, *(each.name for each in observed.spare_trust), *(each.name for each in fillers))
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),
         (
             *(Remove(each.container.id, each.container.name) for each in observed.siblings.values()),
             *(Remove(each.container.id, each.container.name) for each in observed.leftovers),
             *trial_removed(observed),
+            *(Remove(each.id, each.name) for each in fillers),
         ),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
-        tuple(RemoveVolume(volume) for volume in observed.orphans),
+        tuple(RemoveVolume(volume) for volume in volumes),
     )
     return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
 
@@ -51,6 +58,16 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
         for image, users in observed.own_images.items()
         if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
     )
+
+
+def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
+    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
+
+    Those with the current ones are left: somebody may be about to start an agent with one.
+    """
+    roots = desired.siblings[Sibling.ENVOY].hot.get(inspection.TRUST)
+    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
+    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
 
 
 def unused_references(observed: Observed) -> tuple[str, ...]:

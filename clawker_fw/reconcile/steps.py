@@ -108,14 +108,16 @@ class RemoveImage:
 
 @dataclass(frozen=True, slots=True)
 class RemoveVolume:
-    """Remove a volume that has lost its container."""
+    """Remove a volume that no container uses."""
 
     volume: str
 
     @property
     def told(self) -> Told:
         """See `Told`."""
-        return Told("remove-volume", f"remove volume {self.volume[:12]}", {"volume": self.volume})
+        generated = "-" not in self.volume
+        shown = self.volume[:12] if generated else self.volume
+        return Told("remove-volume", f"remove volume {shown}", {"volume": self.volume})
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,11 @@ def trial_name(project: str) -> str:
     return f"{project}-conformance"
 
 
+def trust_name(project: str) -> str:
+    """Return how the names begin of a volume with what agents trust, and of the container that fills it."""
+    return f"{project}-trust-"
+
+
 def shape(
     program: Sequence[str],
     networks: Mapping[str, str],

@@ -22,6 +22,8 @@ APPLIED = PREFIX + "firewall.applied"
 INFRA_CERTS_READY = PREFIX + "firewall.infra_certs_ready"
 OTEL_INFRA_PORT = PREFIX + "firewall.otel_infra_port"
 STACK_BUILD_SHA = PREFIX + "firewall.stack_build_sha"
+TRUST = PREFIX + "firewall.trust"
+"""On a volume with what agents trust: the roots in it, as parts of their fingerprints, the newest first."""
 
 LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND = (
     f"{PREFIX}lock.{name}" for name in ("host", "user", "process", "since", "command")
@@ -82,6 +84,11 @@ def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
 def volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
     """Return the labels of a container's anonymous volume."""
     return {key: value for key, value in made_with.items() if key in OWNERSHIP}
+
+
+def named_volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of a volume with a name of ours, which outlives the container."""
+    return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, TRUST}}
 
 
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:

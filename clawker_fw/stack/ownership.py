@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from clawker_fw.model import ContainerSummary, ContainerView, Sibling
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import lock_name, trial_name
+from clawker_fw.stack.container import lock_name, trial_name, trust_name
 
 Container = ContainerSummary | ContainerView
 
@@ -20,6 +20,11 @@ def is_lock(found: Container, project: str) -> bool:
 def is_trial(found: Container, project: str) -> bool:
     """Whether a container does one thing for a project: `conformance`'s attempts, or to ask the kernel."""
     return _is_named(found, project, trial_name(project))
+
+
+def is_filler(found: Container, project: str) -> bool:
+    """Whether a container fills a project's volume with what agents trust. It has the volume's name."""
+    return bool(project) and found.project == project and found.name.startswith(trust_name(project))
 
 
 def is_made_as_sibling(found: Container, project: str) -> bool:

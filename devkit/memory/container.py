@@ -79,6 +79,8 @@ class MemoryContainer:
     volumes: Mapping[str, str] = field(default_factory=dict)
     """The names of its volumes, by their places."""
     logs_to: str = ""
+    system: Mapping[str, bytes] = field(default_factory=dict)
+    """Files outside of its volumes, by their paths."""
     volume: Mapping[str, str] | None = None
     """The labels that were requested for its volume at `/fw`, or None without such a request."""
 

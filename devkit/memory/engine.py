@@ -76,7 +76,9 @@ class MemoryEngine:
         self.lost_volumes: dict[str, str] = {}
         """The projects of volumes that have lost their containers."""
         self.drivers: dict[str, VolumeView] = {}
-        """Volumes by their names, as far as it matters what keeps them."""
+        """Volumes by their names: as far as it matters what keeps them, and those with a name of their own."""
+        self.named_files: dict[str, dict[str, File]] = {}
+        """The files of volumes with a name, by these."""
         self.disk_full = False
         """Whether nothing can be written any more."""
         self._numbers = itertools.count(1)
@@ -118,9 +120,13 @@ class MemoryEngine:
         forms = (replace(form, references=tuple(tagged[identity])) for identity, form in self._forms.items())
         return tuple(OwnImage(form.id, tags) for form in forms if (tags := built.our_references(form)))
 
-    def orphans(self, project: str) -> tuple[str, ...]:
-        """See `EngineReader`. A volume outlives its container only when a test says so."""
-        return tuple(sorted(name for name, owner in self.lost_volumes.items() if owner == project))
+    def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
+        """See `EngineReader`. A volume without a name outlives its container only when a test says so."""
+        used = {name for each in tuple(self._containers.values()) for name in each.volumes.values()}
+        lost = [VolumeView(name, "local", {}) for name, owner in self.lost_volumes.items() if owner == project]
+        named = [self.drivers[name] for name in self.named_files if name not in used]
+        ours = [each for each in named if labels.project_of(each.labels) == project]
+        return tuple(sorted((*lost, *ours), key=lambda each: each.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
         """See `EngineReader`."""
@@ -234,6 +240,12 @@ class MemoryEngine:
         except NotFoundError:
             return None
 
+    def system_file(self, container: str, path: str) -> bytes | None:
+        """See `EngineReader`."""
+        inside = self.inside(container)
+        ours = inside.files.get(path.removeprefix(f"{VOLUME}/"))
+        return ours.content if ours else inside.system.get(path)
+
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
         """See `EngineReader`."""
@@ -288,6 +300,9 @@ class MemoryEngine:
     def remove_volume(self, volume: str) -> None:
         """See `EngineWriter`."""
         self.lost_volumes.pop(volume, None)
+        if all(volume not in each.volumes.values() for each in tuple(self._containers.values())):
+            self.named_files.pop(volume, None)
+            self.drivers.pop(volume, None)
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
@@ -337,8 +352,19 @@ class MemoryEngine:
             identity, spec, image.id, dict(spec.files), networks, volume=volume
         )
         self._containers[identity].volumes = self._volumes_of(identity, spec)
+        self._mount(self._containers[identity])
         self._emit_for(self._containers[identity], "create")
         return identity
+
+    def _mount(self, inside: MemoryContainer) -> None:
+        """Make the volumes with names that there are not yet, and show the files of those below our own volume."""
+        for mount in inside.spec.shape.mounts:
+            if mount.kind == "volume" and mount.source:
+                made = VolumeView(mount.source, "local", {}, labels.named_volume_labels(inside.spec.labels))
+                self.drivers.setdefault(mount.source, made)
+                files = self.named_files.setdefault(mount.source, {})
+                if below := _below(mount.target):
+                    inside.files |= {f"{below}{path}": file for path, file in files.items()}
 
     def start(self, container: str) -> None:
         """See `EngineWriter`. A program that ends at once is restarted once, like its restart policy says."""
@@ -439,8 +465,13 @@ class MemoryEngine:
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""
         self._require_room(f"write files into container {container}")
-        self.inside(container).files.update(files)
-        self._emit_for(self.inside(container), "extract-to-dir")
+        inside = self.inside(container)
+        inside.files.update(files)
+        for mount in inside.spec.shape.mounts:
+            if mount.source in self.named_files and (below := _below(mount.target)):
+                here = {path.removeprefix(below): file for path, file in files.items() if path.startswith(below)}
+                self.named_files[mount.source].update(here)
+        self._emit_for(inside, "extract-to-dir")
 
     def run_helper(
         self,
@@ -564,6 +595,11 @@ class MemoryEngine:
     def _now(self) -> str:
         later = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._numbers))
         return f"{later:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _below(target: str) -> str:
+    """Return how the paths in our own volume begin of what is mounted in it, or an empty string."""
+    return f"{target.removeprefix(VOLUME)[1:]}/" if target.startswith(f"{VOLUME}/") else ""
 
 
 def _inspected(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from clawker_fw.model import (
     Desired,
     Endpoint,
     File,
+    Mount,
     Shape,
     Sibling,
 )
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import built, image_tar, images, labels
-from clawker_fw.stack.container import HELPER, VOLUME
+from clawker_fw.stack.container import HELPER, VOLUME, trust_name
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
@@ -351,6 +352,41 @@ def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
     assert engine.file(container, POLICY) is None
 
 
+def test_a_file_anywhere_can_be_read(engine: EngineWriter, stack: Desired) -> None:
+    """Also while the container does not run. What is no file is None."""
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
+    container = engine.create_container(wanted)
+    assert engine.system_file(container, f"{VOLUME}/{POLICY}") == wanted.files[POLICY].content
+    assert engine.system_file(container, VOLUME) is None
+    assert engine.system_file(container, "/nowhere/nothing") is None
+    engine.remove(container)
+
+
+def test_a_volume_with_a_name_outlives_its_container(engine: EngineWriter, stack: Desired) -> None:
+    """It is ours by its labels, has what was written into it, and can be removed when nobody uses it."""
+    name = f"{trust_name(stack.project)}0"
+    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-filler")
+    made = {**labels.ownership_labels(stack.project), labels.TRUST: "0 1"}
+    shape = Shape(("x",), (), {}, mounts=(Mount("volume", VOLUME), Mount("volume", f"{VOLUME}/trust", name)))
+    filler = replace(wanted, labels=made, shape=shape, files={})
+    first = engine.create_container(filler)
+    engine.put_files(first, {"trust/roots.pem": public(b"roots")})
+    assert engine.unused_volumes(stack.project) == ()
+    engine.remove_volume(name)  # which does nothing to one that is in use
+    view = engine.container(first)
+    assert view
+    assert (view.project, view.volumes[f"{VOLUME}/trust"]) == (stack.project, name)
+    engine.remove(first)
+    (found,) = engine.unused_volumes(stack.project)
+    assert (found.name, found.labels) == (name, made)
+    assert found in engine.volumes()
+    second = engine.create_container(filler)
+    assert engine.files(second) == {"trust/roots.pem": public(b"roots")}
+    engine.remove(second)
+    engine.remove_volume(name)
+    assert engine.unused_volumes(stack.project) == ()
+
+
 def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
     """A renamed container is the same one, and a name in use is a conflict."""
     container = created(engine, stack, Sibling.COREDNS)
@@ -381,7 +417,7 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
         engine.remove(container)
         engine.remove(container)
     assert not [each for each in engine.listing() if each.id in running.values()]
-    assert engine.orphans(stack.project) == ()
+    assert engine.unused_volumes(stack.project) == ()
     for network in engine.networks():
         if network.name.startswith(f"{stack.project}-"):
             engine.remove_network(network.id)

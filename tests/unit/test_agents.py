@@ -14,6 +14,7 @@ from clawker_fw.errors import NotFoundError
 from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Verdict, VolumeView
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.observe import observe, with_agent
+from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -35,6 +36,13 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
         spec = NetworkSpec(name, subnet, subnet[1], subnet, internal, options, {})
         memory.create_network(spec)
     return memory
+
+
+@pytest.fixture(autouse=True)
+def trust(engine: MemoryEngine) -> None:
+    """A volume with what agents trust."""
+    made = {**labels.ownership_labels("clawker"), labels.TRUST: "0"}
+    engine.drivers["clawker-trust-0"] = VolumeView("clawker-trust-0", "local", {}, made)
 
 
 def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
@@ -90,6 +98,7 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "the kernel's settings": ("system-paths", {"system_paths": "unconfined"}),
     "the host's clock": ("capability", {"capabilities_added": ("SYS_TIME",)}),
     "the files of a sibling": ("sibling-files", {"volumes_from": ("clawker-envoy",)}),
+    "what agents trust, to write": ("trust", {"mounts": (Mount("volume", "/x", "clawker-trust-0"),)}),
     "the processes of a sibling": ("sibling-processes", {"pid_mode": "container:clawker-envoy"}),
     "the memory of a sibling": ("sibling-memory", {"ipc_mode": "container:clawker-coredns"}),
     "the processes of nobody known": ("processes", {"pid_mode": "container:gone"}),
@@ -209,6 +218,7 @@ HARMLESS: Mapping[str, Mapping[str, Any]] = {
     "a capability": {"capabilities_added": ("SYS_PTRACE",)},
     "all dropped": {"capabilities_dropped": ("ALL",)},
     "a volume": {"mounts": (Mount("volume", "/d", "data"),)},
+    "what agents trust": {"mounts": (Mount("volume", "/d", "clawker-trust-0", read_only=True),)},
     "a folder": {"mounts": (Mount("bind", "/w", "/home/me/work"),)},
     "IPv6 switched off": {"sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"}},
     "a graphics processor": {"device_requests": ("{}",)},

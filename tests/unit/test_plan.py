@@ -374,8 +374,8 @@ def test_teardown_refuses_while_agents_are_attached(memory: MemoryEngine, wanted
     memory.start(agent)
     observed = observe(memory, "clawker", ())
     with pytest.raises(RefusedError):
-        teardown(observed, detach=False)
-    assert text(teardown(observed, detach=True)) == [
+        teardown(observed, "clawker", detach=False)
+    assert text(teardown(observed, "clawker", detach=True)) == [
         "---",
         "take agent off net",
         "stop and remove envoy | stop and remove coredns",

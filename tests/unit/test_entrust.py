@@ -1,0 +1,138 @@
+"""The volume with what agents trust: how it is filled, who is in the way, and when it is removed."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import pytest
+
+from clawker_fw.agents.trust import TARGET, Known, Trust, trust_for
+from clawker_fw.certificates import authority
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import ContainerSpec, Mount, Observed, Shape
+from clawker_fw.reconcile import entrust
+from clawker_fw.reconcile.lock import holder
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.removal import teardown
+from clawker_fw.reconcile.steps import RemoveVolume
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.files import public
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+ROOT, OWN = (authority.mint_root(name, 1_800_000_000.0).certificate for name in ("clawker", "company"))
+KNOWN = Known(OWN)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Wait without taking time."""
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(entrust, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.fixture
+def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
+    """An engine with a stack."""
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    return memory
+
+
+def observed(engine: MemoryEngine) -> Observed:
+    """Observe the stack."""
+    return observe(engine, "clawker", ())
+
+
+def provided(engine: MemoryEngine) -> Trust:
+    """Have the engine keep what agents of this stack trust."""
+    trust = trust_for("clawker", ROOT, KNOWN)
+    entrust.provide(engine, "clawker", observed(engine), trust)
+    return trust
+
+
+def container(
+    engine: MemoryEngine, name: str, made: Mapping[str, str], *mounts: Mount, environment: tuple[str, ...] = ()
+) -> str:
+    """Create a container."""
+    whole = Shape(("x",), (), {}, mounts=mounts, environment=environment)
+    return engine.create_container(ContainerSpec(name, engine.inside("clawker-envoy").image, made, whole))
+
+
+def filling(engine: MemoryEngine, trust: Trust, **changed: str) -> str:
+    """Create a container that fills the volume, as a run does that is at it."""
+    made = {**labels.ownership_labels("clawker"), **holder(), **changed}
+    return container(engine, trust.volume, made, Mount("volume", VOLUME))
+
+
+def test_it_is_filled_and_labelled(engine: MemoryEngine) -> None:
+    """There is a volume with the files and our labels, and no container; a second time changes nothing."""
+    for _ in range(2):
+        trust = provided(engine)
+        assert engine.named_files == {trust.volume: trust.files}
+        (found,) = engine.unused_volumes("clawker")
+        assert found.labels == {**labels.ownership_labels("clawker"), labels.TRUST: trust.roots}
+        assert engine.container(trust.volume) is None
+
+
+def test_what_somebody_has_changed_is_put_back(engine: MemoryEngine) -> None:
+    """Its content is looked at before each agent gets it."""
+    trust = provided(engine)
+    engine.named_files[trust.volume]["roots.pem"] = public(b"")
+    assert provided(engine).files == engine.named_files[trust.volume]
+
+
+def test_a_run_that_was_killed_is_in_nobody_s_way(engine: MemoryEngine, clock: SimpleNamespace) -> None:
+    """What it has left is removed: at once if it was here, and if elsewhere, when filling can't take that long."""
+    trust = trust_for("clawker", ROOT, KNOWN)
+    for place, seconds in ({}, 1), ({labels.LOCK_HOST: "far away"}, 20):
+        began = clock.now
+        filling(engine, trust, **place)
+        assert provided(engine) == trust
+        assert engine.container(trust.volume) is None
+        assert seconds <= clock.now - began + 1 < seconds + 2
+
+
+def test_a_container_of_somebody_else_is_left_alone(engine: MemoryEngine) -> None:
+    """Whoever has the name keeps it."""
+    name = trust_for("clawker", ROOT, KNOWN).volume
+    container(engine, name, {})
+    with pytest.raises(RefusedError, match="did not create it"):
+        provided(engine)
+    assert engine.container(name)
+
+
+def test_down_removes_it(engine: MemoryEngine) -> None:
+    """So it does with what a killed run has left, but not while a container uses the volume."""
+
+    def removed() -> list[str]:
+        steps = teardown(observed(engine), "clawker", detach=False).steps
+        return [each.told.sentence for each in steps if trust.volume in each.told.sentence]
+
+    trust = provided(engine)
+    assert removed() == [f"remove volume {trust.volume}"]
+    left = filling(engine, trust)
+    assert removed()[0] == f"stop and remove {trust.volume}"
+    engine.remove(left)
+    container(engine, "user", {}, Mount("volume", TARGET, trust.volume))
+    assert removed() == []
+    assert RemoveVolume(trust.volume).told.sentence == f"remove volume {trust.volume}"
+
+
+@pytest.mark.parametrize("place", ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"])
+def test_what_an_image_trusts_is_read(place: str, engine: MemoryEngine) -> None:
+    """It is its system's list, and what its variables name. Without a list, it is the public one."""
+    java = "JAVA_TOOL_OPTIONS=-Da=b c"
+    variables = ("PIP_CERT=/own.pem", "NODE_EXTRA_CA_CERTS=/node.pem", "SSL_CERT_FILE=relative", java)
+    agent = container(engine, "agent", {}, environment=variables)
+    files = {place: b"system", "/own.pem": b"own", "/node.pem": b"node", "/relative": b"no"}
+    engine.inside(agent).system = files
+    assert entrust.known_to(engine, agent) == Known(b"system\nown\nnode", b"node", "-Da=b c")
+    engine.inside(agent).system = {}
+    public_ones = entrust.public_authorities().authorities
+    assert entrust.known_to(engine, agent).authorities.strip() == public_ones.strip()

@@ -1,0 +1,128 @@
+"""What agents are given to trust: files, variables, and which agents have which roots."""
+
+from dataclasses import replace
+from typing import Any
+
+import certifi
+import pytest
+
+from clawker_fw.agents.trust import TARGET, Known, Trust, is_trust, trust_for, without, writable
+from clawker_fw.certificates import authority
+from clawker_fw.certificates.validity import certificates_in, fingerprints
+from clawker_fw.model import Mount, VolumeView
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.stack import labels
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+ROOTS = [authority.mint_root("demo", 1_800_000_000.0 + day * 86400).certificate for day in (9, 0)]
+"""Of an announced root, and of the one that signs."""
+
+PUBLIC = Known(certifi.contents().encode())
+OWN = authority.mint_root("company", 1_800_000_000.0).certificate
+
+
+def entrusted(known: Known = PUBLIC, roots: bytes = b"".join(ROOTS)) -> Trust:
+    """Return what an agent gets."""
+    return trust_for("demo", roots, known)
+
+
+def test_every_program_trusts_the_roots_and_all_others() -> None:
+    """What replaces the system's authorities has these as well; what is added has the roots alone."""
+    given = entrusted()
+    assert set(fingerprints(given.files["authorities.pem"].content)) == {
+        *fingerprints(b"".join(ROOTS)),
+        *fingerprints(PUBLIC.authorities),
+    }
+    assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS))
+    assert given.files["wgetrc"].content == f"ca_certificate = {TARGET}/authorities.pem\n".encode()
+
+
+def test_java_gets_the_same_authorities() -> None:
+    """Its truststore has every one of them, and nothing that depends on chance."""
+    given = entrusted()
+    content = given.files["authorities.p12"].content
+    assert content == entrusted().files["authorities.p12"].content
+    assert b"\x60\x86\x48\x01\x65\x03\x04\x02\x01" not in content  # SHA-256, of a code for integrity
+    every = given.files["authorities.pem"].content
+    assert all(content.count(each) == 1 for each in certificates_in(every))
+
+
+def test_what_an_image_trusts_is_kept() -> None:
+    """Authorities of a company that are in an image stay trusted, also by what only knows added ones."""
+    given = entrusted(Known(PUBLIC.authorities + OWN, OWN, "-Xmx1g"))
+    (own,) = fingerprints(OWN)
+    assert own in fingerprints(given.files["authorities.pem"].content)
+    assert own in fingerprints(given.files["roots.pem"].content)
+    assert given.environment["JAVA_TOOL_OPTIONS"] == f"-Xmx1g -Djavax.net.ssl.trustStore={TARGET}/authorities.p12"
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\n!!!=\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n-----END TRUSTED CERTIFICATE-----\n",
+        b"# a comment \xff\n",
+    ],
+)
+def test_what_is_no_certificate_keeps_nobody_from_reading_the_rest(junk: bytes) -> None:
+    """A list with something else in it gives the files that it would give without."""
+    assert entrusted(Known(junk + OWN + junk)) == entrusted(Known(OWN))
+
+
+def test_the_name_follows_from_the_content() -> None:
+    """Equal content has one name, other content another one; the label names the roots, the newest first."""
+    assert entrusted().volume == entrusted().volume
+    others = {entrusted().volume, entrusted(Known(OWN)).volume, entrusted(roots=ROOTS[1]).volume}
+    assert len(others) == 3
+    assert all(each.startswith("demo-trust-") for each in others)
+    assert entrusted().roots.split() == [each[:16] for each in fingerprints(b"".join(ROOTS))]
+
+
+def volume(trust: Trust, **changes: Any) -> VolumeView:  # noqa: ANN401 - fields of a volume
+    """Return a volume as an engine shows it."""
+    made = {**labels.ownership_labels("demo"), labels.TRUST: trust.roots}
+    return replace(VolumeView(trust.volume, "local", {}, made), **changes)
+
+
+def test_only_what_we_make_counts() -> None:
+    """A volume of another name, form or label is not what agents were given."""
+    assert is_trust(volume(entrusted()))
+    for each in (
+        {"name": "other"},
+        {"driver": "nfs"},
+        {"options": {"o": "bind", "device": "/tmp"}},  # noqa: S108 - never used
+        {"labels": labels.ownership_labels("demo")},
+        {"labels": {labels.TRUST: entrusted().roots}},
+    ):
+        assert not is_trust(volume(entrusted(), **each))
+
+
+def test_only_a_writable_mount_opens_a_way() -> None:
+    """Whoever can write the volume decides what others trust; not who can read it, or write another one."""
+    made = volume(entrusted())
+    there = {made.name: made, "data": VolumeView("data", "local", {})}
+    mounts = [Mount("volume", "/a", made.name, read_only=True), Mount("volume", "/b", "data")]
+    assert writable(mounts, there) == ()
+    assert writable([*mounts, Mount("volume", "/c", made.name)], there) == ("/c",)
+
+
+def test_who_has_not_got_the_newest_root(memory: MemoryEngine, release: Release) -> None:
+    """It is who has no volume with this root: one of before the rotation, or none at all."""
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    stacks.converged(memory, wanted)
+    former, now = entrusted(roots=ROOTS[1]), entrusted()
+    for name, trust in (("first", former), ("second", now), ("third", None)):
+        spec = stacks.bare_container(name, wanted, "clawker-net")
+        if trust:
+            mounts = (Mount("volume", TARGET, trust.volume, read_only=True),)
+            made = {**labels.ownership_labels("demo"), labels.TRUST: trust.roots}
+            memory.drivers[trust.volume] = VolumeView(trust.volume, "local", {}, made)
+            spec = replace(spec, shape=replace(spec.shape, mounts=mounts))
+        memory.start(memory.create_container(spec))
+    observed = observe(memory, "clawker", ())
+    newest, signing = fingerprints(b"".join(ROOTS))
+    assert without(newest, observed) == ("first", "third")
+    assert without(signing, observed) == ("third",)
