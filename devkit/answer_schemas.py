@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from clawker_fw.report.documents.ca import AuthorityDocument
 from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.checks import ConformanceDocument, DoctorDocument
 from clawker_fw.report.documents.config import ConfigDocument
@@ -27,6 +28,7 @@ from clawker_fw.report.documents.status import StatusDocument
 
 ANSWERS: Mapping[str, tuple[type, str]] = {
     "agent-flags": (FlagsDocument, "`clawker-fw agent flags`"),
+    "ca": (AuthorityDocument, "`clawker-fw ca show` and `rotate`"),
     "certs": (CertsDocument, "`clawker-fw certs show`, `rotate` and `export`"),
     "config": (ConfigDocument, "`clawker-fw config`"),
     "conformance": (ConformanceDocument, "`clawker-fw conformance`"),

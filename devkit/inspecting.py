@@ -17,12 +17,13 @@ from typing import Any
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import inspected, lookups, routes, sampling
+from clawker_fw.stack.envoy import inspected, inspection, lookups, routes, sampling
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.resources import discovery_response
 from devkit.envoy import HERE, Recording
+from devkit.signer import Signer
 
 PORT, OTHER_PORT = 8080, 443
 """Where the host listens, and another port, where it does not."""
@@ -44,6 +45,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers every method, and says what has reached it."""
 
     reached: list[Reached]
+    contents: dict[str, bytes]
+    """What there is by its path; whatever else is asked for is empty."""
     protocol_version = "HTTP/1.1"
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
@@ -65,8 +68,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(101 if upgrading else refused)
         for name, value in (("connection", "upgrade"), ("upgrade", "websocket")) if upgrading else ():
             self.send_header(name, value)
-        self.send_header("content-length", "0")
+        content = self.contents.get(self.path.partition("?")[0], b"")
+        self.send_header("content-length", str(len(content)))
+        if content:
+            self.send_header("content-type", "text/html")
         self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
         self.close_connection = upgrading
 
     def drip(self) -> None:
@@ -90,8 +98,9 @@ class Host:
     def __init__(self, folder: Path, address: str, *names: str) -> None:
         """Listen at an address of its own."""
         self.reached: list[Reached] = []
+        self.contents: dict[str, bytes] = {}
         self.certificate, self.key = certificate(folder, *names)
-        handler = type("Handler", (_Handler,), {"reached": self.reached})
+        handler = type("Handler", (_Handler,), {"reached": self.reached, "contents": self.contents})
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
 
@@ -161,8 +170,8 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        inspection = inspected.Inspection(TABLE, self.terminated())
-        served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=inspection)
+        way = inspected.Inspection(TABLE, self.terminated())
+        served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way)
         for path, resources in (
             (CLUSTERS, []),
             (sampling.FILE, []),
@@ -228,6 +237,26 @@ class Inspecting(Recording):
         """Make a request."""
         lines = (f"{method} {target} HTTP/1.1", f"Host: {name}", *headers, "", "")
         return self.raw("\r\n".join(lines).encode("latin-1"), name, port)
+
+
+class Signing(Inspecting):
+    """A proxy that looks into TLS with the certificates that a signer makes."""
+
+    def __init__(self, folder: Path, program: Path, name_server: int, signer: Signer, trusted: Path) -> None:
+        """Start it."""
+        self._signer = signer
+        super().__init__(folder, program, name_server, (folder, folder), trusted)
+
+    def bootstrap(self) -> dict[str, Any]:
+        """Return what it is started with."""
+        made = super().bootstrap()
+        made["dynamic_resources"]["ads_config"] = inspection.ads_config()
+        made["static_resources"]["clusters"].append(inspection.cluster(str(self._signer.at)))
+        return {**made, "stats_config": inspection.stats_config()}
+
+    def terminated(self) -> Json:
+        """Return what ends TLS."""
+        return inspection.chain()
 
 
 def own_address() -> str:

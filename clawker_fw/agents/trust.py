@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from clawker_fw.certificates.credentials import NO_AUTHORITIES
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
 from clawker_fw.stack import labels
@@ -26,6 +27,7 @@ _ALL = (
     "CURL_CA_BUNDLE",
     "GIT_SSL_CAINFO",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NPM_CONFIG_CAFILE",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_FILE",
@@ -104,10 +106,8 @@ def files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tup
 def roots_of(observed: Observed) -> bytes:
     """Return the roots (PEM, the newest first) under which a stack inspects connections, if it does."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    files = envoy.files if envoy else {}
-    found = {path: files[path].content for path in (inspection.TRUST, inspection.INTERMEDIATES) if path in files}
-    inspects = inspection.read_intermediates(found.get(inspection.INTERMEDIATES, b""))
-    return found.get(inspection.TRUST, b"") if inspects else b""
+    has = inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+    return has.trust if has.intermediates else b""
 
 
 def is_trust(volume: VolumeView) -> bool:

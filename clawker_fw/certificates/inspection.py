@@ -51,7 +51,7 @@ class InspectionStore:
         except (OSError, ValueError) as error:
             problem = _sentence(error)
         root = authority.signing(roots, now)
-        others = list(_roots_in(live.trust))
+        others = list(roots_in(live.trust))
         theirs = list(_usable(live.intermediates, others, now))
         if root is None:
             problem = problem or f"{self.folder} has no key of a valid root: that may be on another machine"
@@ -81,8 +81,17 @@ class InspectionStore:
                 newest[share] = authority.judge(pair, [root])
         found = [newest[share] for share in shares]
         self._minted[:] = [each.pair for each in found if each.pair not in live.intermediates]
-        stated = _stated(_trust(roots), found, "")
+        stated = _stated(bundle(roots), found, "")
         return replace(stated, root_ends=root.ends, root_due=is_due(now, root.begins, root.ends))
+
+    def kept(self) -> tuple[Root, ...]:
+        """Return the roots that are kept here, the newest first.
+
+        Raises:
+            OSError, ValueError: when they can't be read.
+        """
+        with locked(self.folder, writing=False):
+            return tuple(sorted(self._kept(), key=lambda each: each.made, reverse=True))
 
     def rotate(self, *, at_once: bool = False) -> None:
         """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
@@ -142,7 +151,7 @@ class InspectionStore:
             (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
 
     def _write_bundle(self, roots: Iterable[Root]) -> None:
-        path, content = self.folder / BUNDLE, _trust(roots)
+        path, content = self.folder / BUNDLE, bundle(roots)
         with suppress(OSError):
             if path.read_bytes() == content:
                 return
@@ -154,7 +163,8 @@ def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provide
     return Provided(trust, tuple(each.pair for each in found), reason, renewed_at)
 
 
-def _trust(roots: Iterable[Root]) -> bytes:
+def bundle(roots: Iterable[Root]) -> bytes:
+    """Return the certificates of roots as PEM, the newest first."""
     newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
     return b"".join(each.pair.certificate for each in newest_first)
 
@@ -176,7 +186,7 @@ def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterato
                 yield found
 
 
-def _roots_in(trust: bytes) -> Iterator[Root]:
+def roots_in(trust: bytes) -> Iterator[Root]:
     """Yield the roots in a bundle."""
     end = b"-----END CERTIFICATE-----\n"
     for text in trust.split(end)[:-1]:

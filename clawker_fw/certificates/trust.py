@@ -59,7 +59,7 @@ def _truststore(certificates: Iterable[x509.Certificate]) -> bytes:
     content = made[_head(made)[0] :]
     version = sum(_head(content))
     kept = content[: version + sum(_head(content[version:]))]
-    length = len(kept).to_bytes(4)
+    length = len(kept).to_bytes((len(kept).bit_length() + 7) // 8)
     return bytes((made[0], 0x80 | len(length))) + length + kept
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 certs_app = typer.Typer(
     cls=Commands,
     name="certs",
-    help="Show, renew and export the certificates for telemetry.",
+    help="Show, renew and export the siblings' certificates for telemetry.",
     rich_markup_mode=None,
 )
 app.add_typer(certs_app, rich_help_panel=Panel.TELEMETRY)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clawker_fw.model import Desired, Finding, Observed, ObservedSibling, Refused, Role, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
-from clawker_fw.reconcile.removal import unused_images
+from clawker_fw.reconcile.removal import old_trust, unused_images
 from clawker_fw.report.filediff import unified
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import recorded_rules
@@ -38,7 +38,8 @@ def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
         containers.append(observed.trial.name)
     unused = unused_images(observed, desired, frozenset()) if desired else ()
     images = sorted(reference for image in unused for reference in image.references)
-    return Leftovers(tuple(containers), tuple(images), observed.orphans)
+    volumes = (*observed.orphans, *(old_trust(observed, desired) if desired else ()))
+    return Leftovers(tuple(containers), tuple(images), volumes)
 
 
 def limited(observed: Observed, sibling: Sibling) -> list[tuple[str | None, Refused]]:

@@ -32,9 +32,6 @@ TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)
 SIGNED = frozenset(each.name for each in RESOURCES if each.signer)
 """The resources that the signer reads, each again when it has changed."""
 
-TRUST = "hot/trusted/roots.pem"
-"""The roots that agents have to trust."""
-
 CLUSTER = "signer"
 
 HANDSHAKE = "4s"
