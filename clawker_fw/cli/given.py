@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.rules.review import Remark
+    from clawker_fw.secrets.vault import Vault
+    from clawker_fw.secrets.wanted import WantedSecret
     from clawker_fw.settings.load import Loaded
     from clawker_fw.stack.release import Release
 
@@ -88,8 +90,10 @@ def blueprint(
     from clawker_fw.certificates.provider import Provider
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
+    from clawker_fw.secrets.wanted import headers
 
     facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
+    vault, needed = secrets(loaded)
     made_from = origin(loaded.source, loaded.settings.project, loaded.digest)
     return Blueprint(
         chosen.project,
@@ -99,10 +103,32 @@ def blueprint(
         facts,
         certificates=certificates(chosen, loaded, release, keeps=keeps),
         provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
+        wanted=needed,
+        headers=headers(vault.declared) if vault else {},
+        vault=vault,
         origin=made_from,
         files=loaded.files,
         named_by=named_by(chosen, loaded),
     )
+
+
+def secrets(loaded: "Loaded") -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
+    """Return the user's secrets, and which of them the rules put into requests. Nothing, if no rule does.
+
+    Raises:
+        RefusedError: when the user's file does not let one go where a rule would send it.
+        SettingsError: when the file can't be read.
+    """
+    from clawker_fw.secrets.wanted import injecting, wanted
+
+    if not any(injecting(loaded.rules.rules)):
+        return None, ()
+    from clawker_fw.secrets.declared import default_path
+    from clawker_fw.secrets.vault import opened
+
+    path = default_path()
+    vault = opened(path)
+    return vault, wanted(loaded.rules.rules, vault.declared, path)
 
 
 def certificates(

@@ -286,7 +286,7 @@ def _converge_options(
     from clawker_fw.reconcile.steps import ConvergeOptions
 
     seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
-    return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt)
+    return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=True)
 
 
 def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool) -> None:
@@ -329,6 +329,7 @@ def _converge(
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
+    converge.require_secrets(seen, options)
     given.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
     before = seen

@@ -235,11 +235,11 @@ class DockerEngine:
                 raise NotFoundError("not-found", error.message, context=error.context) from error
             raise
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """See `EngineReader`. A probe is told what an earlier one has read, and need not read it again."""
         known = self._evidence.arguments(container) if arguments[0] == "probe" else []
         answers: list[object] = []
-        self.run_helper(container, [*arguments, *known], answers.append, silence)
+        self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
 
     def removal(self, container: str) -> Future[int]:

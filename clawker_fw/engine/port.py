@@ -77,12 +77,13 @@ class EngineReader(Protocol):
         equal to the one in `known`, that object is returned, so large files are held in memory once.
         """
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """Run a verb of `fwctl` that changes nothing in a running container.
 
         Returns the JSON of its one line, or None if it did not answer with one line.
 
-        `silence` is for how many seconds it may say nothing. `fwctl.client` has the verbs.
+        `silence` is for how many seconds it may say nothing. `fwctl.client` has the verbs. What is `sent` goes to
+        the verb's standard input.
 
         Raises:
             EngineError: when it fails; the context has its error output.

@@ -6,7 +6,7 @@ compare themselves with it.
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from clawker_fw.fwctl.answers import (
 )
 from clawker_fw.model import Files, Lookup, Probe, Trial
 
-_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "see": 20.0, "try": 45.0}
+_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "see": 20.0, "secrets": 20.0, "try": 45.0}
 _CHANGING_SECONDS = 120.0
 """For how long a verb may be silent, beside the seconds that it is given."""
 
@@ -35,7 +35,7 @@ _UNKNOWN_VERB = "unknown verb"
 class AsksHelper(Protocol):
     """What reading verbs need of an engine."""
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """See `EngineReader`."""
 
 
@@ -100,9 +100,18 @@ class HelperReader:
         """Return the problems that agents would have at a place: an address and ports, as JSON."""
         return read_agents_see(self._ask("see", place))
 
-    def _ask(self, verb: str, *arguments: str) -> Mapping[str, Any]:
+    def secrets(self, key: bytes) -> Mapping[str, HeldSecret]:
+        """Return which secrets Envoy can put into requests, by id.
+
+        `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
+        """
+        sent = _giving(key, None)
+        return read_secrets(self._ask("secrets", str(len(sent)), sent=sent))
+
+    def _ask(self, verb: str, *arguments: str, sent: bytes = b"") -> Mapping[str, Any]:
         with _outdated(verb, self._container):
-            answer = self._reader.ask_helper(self._container, [verb, *arguments], _READING_SECONDS[verb])
+            seconds = _READING_SECONDS[verb]
+            answer = self._reader.ask_helper(self._container, [verb, *arguments], seconds, sent=sent)
         if not isinstance(answer, Mapping):
             raise EngineError(
                 "probe-unreadable", f"fwctl {verb} in container {self._container} gave no readable answer."
@@ -134,12 +143,11 @@ class Helper(HelperReader):
             self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
         return answers[-1] if answers else None
 
-    def secrets(self, key: bytes, give: Mapping[str, str] | None = None) -> Mapping[str, HeldSecret]:
-        """Return which secrets Envoy can put into requests, by id, after replacing all if any are given.
-
-        `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
-        """
-        sent = json.dumps({"key": b64encode(key).decode(), "give": give}).encode()
+    def give_secrets(
+        self, key: bytes, values: Mapping[str, str], keep: Collection[str] = ()
+    ) -> Mapping[str, HeldSecret]:
+        """Replace all secrets by id but those to `keep`, and return which there are. `key` is as in `secrets`."""
+        sent = _giving(key, values, keep)
         found: dict[str, HeldSecret] = {}
         with _outdated("secrets", self._container):
             self._writer.run_helper(
@@ -180,6 +188,10 @@ def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Calla
             answers.append(read_committed(answer))
 
     return on_line
+
+
+def _giving(key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = ()) -> bytes:
+    return json.dumps({"key": b64encode(key).decode(), "give": give, "keep": sorted(keep)}).encode()
 
 
 def _ignore(_: object) -> None:

@@ -221,6 +221,7 @@ class Desired:
     `reserved` lists, for each network, the addresses that only siblings may have, in both slots. So are all of
     `blocks` on the agent network. `images` are the references of all images that this release uses with these
     settings. `unknown_ends` is how many times there are at which rules end and that the siblings don't know yet.
+    `secrets` are the ids of those that Envoy puts into requests.
     """
 
     project: str
@@ -231,6 +232,7 @@ class Desired:
     siblings: Mapping[Sibling, DesiredSibling]
     images: tuple[str, ...]
     unknown_ends: int = 0
+    secrets: tuple[str, ...] = ()
 
     def is_reserved(self, role: Role, address: str) -> bool:
         """Whether only a sibling may have an address on a network."""

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Any
+from typing import Any, NamedTuple
 
 from clawker_fw.model.desired import (
     Mount,
@@ -302,15 +302,27 @@ class Probe:
     error: str = ""
 
 
+class SecretDifference(NamedTuple):
+    """A secret that Envoy has and should not have, or should have: in words, or None without it."""
+
+    identity: str
+    running: str | None
+    desired: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedSibling:
-    """A container that serves, or served, as a sibling. `probe` is None if and only if it does not run."""
+    """A container that serves, or served, as a sibling. `probe` is None if and only if it does not run.
+
+    `secrets` are those for requests that differ from what it should have.
+    """
 
     sibling: Sibling
     container: ContainerView
     slot: int
     files: Files = dataclasses.field(repr=False)
     probe: Probe | None
+    secrets: tuple[SecretDifference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Action(StrEnum):
     CREATE = "create"
     REPLACE = "replace"
     COMMIT = "commit"
+    GIVE = "give"
     CLAIM = "claim"
     START = "start"
     UNPAUSE = "unpause"

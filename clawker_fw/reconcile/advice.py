@@ -1,9 +1,10 @@
 """Warnings about a stack. They are not differences, and nothing is done about them. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from clawker_fw.certificates.credentials import Provided, Provision
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Desired, Observed, Role, Sibling
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
@@ -20,9 +21,17 @@ class Advice:
 
 
 def advice(
-    observed: Observed, desired: Desired, provision: Provision = NOT_SENT, provided: Provided = NOT_INSPECTED
+    observed: Observed,
+    desired: Desired,
+    provision: Provision = NOT_SENT,
+    provided: Provided = NOT_INSPECTED,
+    unavailable: Iterable[FirewallError] = (),
 ) -> tuple[Advice, ...]:
-    """Return all warnings. `provision` are the certificates for telemetry, `provided` those for inspection."""
+    """Return all warnings.
+
+    `provision` are the certificates for telemetry, `provided` those for inspection, and `unavailable` the errors
+    of secrets that can't be obtained.
+    """
     alone = (
         _no_way_out(observed),
         _outdated_envoy(observed, desired),
@@ -34,6 +43,7 @@ def advice(
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
         *_of_authorities(provided),
+        *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
         *_of_engine(observed),
         *_unknown_ends(desired),
     )

@@ -40,6 +40,7 @@ from clawker_fw.reconcile.steps import (
     Detach,
     Drain,
     Examine,
+    GiveSecrets,
     InTurn,
     Plan,
     ProvideImage,
@@ -87,14 +88,15 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held; `beginning` receives each stage before it is performed. `serving` says
-    that the stack serves agents all the time.
+    when the lock is no longer held; `beginning` receives each stage before it is performed; `give` gives an
+    Envoy's container its secrets. `serving` says that the stack serves agents all the time.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
     beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
+    give: Callable[[str], None] = lambda _: None
     serving: bool = False
 
 
@@ -130,6 +132,7 @@ class _Performer:
         self._stopping = context.stopping
         self._require_lock = context.require_lock
         self._serving = context.serving
+        self._give = context.give
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
         self._stopped: set[str] = set()
@@ -280,6 +283,8 @@ class _Performer:
                 self._verify(step)
             case Commit():
                 self._commit(step, enough)
+            case GiveSecrets():
+                self._give(step.container)
             case ClaimAddress():
                 Helper(engine, step.container).claim(step.seconds)
             case ReleaseAddress():

@@ -100,6 +100,7 @@ def converge(
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = compare(engine, blueprint, render=seen.render if seen else None)
         require_settings(seen, options)
+        require_secrets(seen, options)
         context.require(seen.observed)
         for round_ in range(_ROUNDS):
             steps = plan_for(seen, options)
@@ -213,6 +214,16 @@ def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
     """
     if not options.adopt:
         origins.require_same(seen.observed, seen.blueprint.origin)
+
+
+def require_secrets(seen: Comparison, options: ConvergeOptions) -> None:
+    """Require that every secret which a rule puts into requests can be obtained, if the options ask for that.
+
+    Raises:
+        SettingsError: when one can't.
+    """
+    if options.secrets_needed and (vault := seen.blueprint.vault):
+        vault.require(seen.blueprint.wanted)
 
 
 def require_up(seen: Comparison) -> None:

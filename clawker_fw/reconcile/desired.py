@@ -35,6 +35,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.secrets.wanted import WantedSecret
 from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
@@ -49,6 +50,7 @@ from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
+    from clawker_fw.secrets.vault import Vault  # only rules that inject need it
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class Blueprint:
     """The authorities for inspected connections; None if nothing can be inspected here."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""
+    wanted: tuple[WantedSecret, ...] = ()
+    """The secrets that rules put into requests."""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The header of each secret."""
+    vault: "Vault | None" = dataclasses.field(default=None, compare=False, repr=False)
+    """Where their values are; None if no rule needs any."""
     files: tuple[Path, ...] = ()
     """The files that the settings were read from. Whoever can write one of them controls the rules."""
     named_by: str = ""
@@ -270,6 +278,7 @@ def desired(
     return Desired(
         project=project,
         unknown_ends=len(blueprint.rules.deadlines) - len(blueprint.later),
+        secrets=tuple(each.identity for each in blueprint.wanted),
         service_address=addresses.service,
         reserved=addresses.reserved,
         blocks=(*addresses.blocks(0), *addresses.blocks(1)),
@@ -284,7 +293,13 @@ def desired(
                     release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
                 ),
                 hot=lambda rules: envoy.hot(
-                    rules, addresses, slots.envoy, limits.idle, told, authorities=authorities
+                    rules,
+                    addresses,
+                    slots.envoy,
+                    limits.idle,
+                    told,
+                    authorities=authorities,
+                    headers=blueprint.headers,
                 ),
                 drift_labels=drift_labels,
                 resources=envoy.RESOURCES,

@@ -38,6 +38,7 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation, completed
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
+from clawker_fw.reconcile.secrets_given import give, with_secrets
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.envoy import inspection
@@ -118,7 +119,8 @@ class Comparison:
     @property
     def advice(self) -> tuple[Advice, ...]:
         """Warnings: things to know that are not differences."""
-        return advice(self.observed, self.desired, self.provision, self.provided)
+        problems = self.blueprint.vault.problems.values() if self.blueprint.vault else ()
+        return advice(self.observed, self.desired, self.provision, self.provided, problems)
 
 
 def compare(
@@ -139,7 +141,7 @@ def compare(
     render = render or functools.cache(functools.partial(desired, blueprint))
     if blueprint.certificates is None and (early := observation.early(references)):
         _render_early(blueprint, early, render)
-    observed = observation.finish(references)
+    observed = with_secrets(reader, observation.finish(references), blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
     has = capacities(blueprint, observed)
@@ -225,4 +227,6 @@ def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "App
     """Perform the plan of a comparison."""
     from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - only what changes a stack needs it
 
+    if vault := seen.blueprint.vault:
+        context = replace(context, give=lambda container: give(engine, container, seen.blueprint.wanted, vault))
     apply(engine, steps, built_images(seen.blueprint), context)

@@ -39,6 +39,7 @@ from clawker_fw.reconcile.steps import (
     Detach,
     Drain,
     Examine,
+    GiveSecrets,
     InTurn,
     Plan,
     ProvideImage,
@@ -159,6 +160,7 @@ class _Planner:
             self._woken(),
             [self._create(sibling) for sibling in Sibling if sibling in self._made],
             [self._verify(sibling) for sibling in Sibling if sibling in self._made],
+            self._give(),
         ]
         after: list[Sequence[Step | InTurn]] = [
             _in_turn_if_any([*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]),
@@ -277,6 +279,18 @@ class _Planner:
                 elif finding.action is Action.UNPAUSE:
                     steps.append(Unpause(sibling, old.container.id))
         return steps
+
+    def _give(self) -> list[Step]:
+        """Give secrets before anything uses them, and take others away before nothing does any more."""
+        causes = tuple(each for each in self._causes[Sibling.ENVOY] if each.action is Action.GIVE)
+        wanted = self._desired.secrets
+        if Sibling.ENVOY in self._made:
+            return [GiveSecrets(self._names[Sibling.ENVOY], wanted, causes)] if wanted else []
+        old = self._old(Sibling.ENVOY)
+        woken = {Action.START, Action.REATTACH} & {each.action for each in self._causes[Sibling.ENVOY]}
+        if old is None or not (causes or (wanted and woken)):
+            return []
+        return [GiveSecrets(old.container.id, wanted, causes)]
 
     def _create(self, sibling: Sibling) -> Create:
         return Create(sibling, creation(self._wanted(sibling), self._names[sibling]), self._causes[sibling])

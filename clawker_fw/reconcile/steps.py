@@ -200,6 +200,21 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveSecrets:
+    """Give Envoy the secrets that it puts into requests, and take all others away. No value is part of a plan."""
+
+    container: str
+    secrets: tuple[str, ...]
+    causes: tuple[Finding, ...]
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        what = f"{', '.join(self.secrets)}" if self.secrets else "no secrets any more"
+        return Told("give", f"give {Sibling.ENVOY} {what}", {"sibling": Sibling.ENVOY, "secrets": [*self.secrets]})
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimAddress:
     """Take the service address, and announce it for `seconds`. Works also if the container already holds it."""
 
@@ -365,6 +380,7 @@ Step = (
     | Create
     | Verify
     | Commit
+    | GiveSecrets
     | ClaimAddress
     | ReleaseAddress
     | AwaitTtl
@@ -448,6 +464,8 @@ class ConvergeOptions:
     """Close only findings with these actions, and none of a sibling that was also tampered with in other ways."""
     adopt: bool = False
     """Take over a stack that was made from another settings file."""
+    secrets_needed: bool = False
+    """Change nothing unless every secret can be obtained."""
     unused_images: bool = True
     """Remove our images that no container uses."""
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.secrets.declared import SecretEntry, SecretsFile
+from clawker_fw.secrets.declared import SecretEntry, SecretsFile, read_declared
 from clawker_fw.secrets.sources import header_value, obtain
 from clawker_fw.secrets.wanted import WantedSecret
+
+_OPENED: "dict[Path, Vault]" = {}
+"""What this process has obtained, for as long as the file says the same."""
 
 FORGOTTEN_AFTER = 2.0
 """How many times its `refresh` a secret is used whose source fails."""
@@ -35,6 +38,8 @@ class Vault:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     clock: Callable[[], float] = field(default=time.time, repr=False)
     problems: dict[str, SettingsError] = field(default_factory=dict, init=False)
+    expired: set[str] = field(default_factory=set, init=False)
+    """The names of those that were obtained, and have been used for as long as they may be."""
     _kept: dict[str, _Kept] = field(default_factory=dict, init=False, repr=False)
 
     def values(self, wanted: Iterable[WantedSecret]) -> dict[str, str]:
@@ -84,8 +89,24 @@ class Vault:
             if kept and now < kept.obtained + FORGOTTEN_AFTER * refresh:
                 kept.due = min(now + refresh / 10, kept.obtained + FORGOTTEN_AFTER * refresh)
                 return kept
-            self._kept.pop(name, None)
+            if self._kept.pop(name, None):
+                self.expired.add(name)
             return None
+        self.expired.discard(name)
         self.problems.pop(name, None)
         self._kept[name] = _Kept(value, now, now + refresh)
         return self._kept[name]
+
+
+def opened(path: Path) -> Vault:
+    """Return the secrets of a user's file: those that this process knows, if it says what it said before.
+
+    Raises:
+        RefusedError: when somebody else can use the file.
+        SettingsError: when it can't be read.
+    """
+    declared = read_declared(path)
+    known = _OPENED.get(path)
+    if known is None or known.declared != declared:
+        known = _OPENED[path] = Vault(declared, path)
+    return known

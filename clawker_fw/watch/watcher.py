@@ -227,7 +227,9 @@ class Watcher:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
-        for due in (work.seen.provision.renewed_at, work.seen.provided.renewed_at):
+        vault = work.seen.blueprint.vault
+        refresh = vault.due if vault else None
+        for due in (work.seen.provision.renewed_at, work.seen.provided.renewed_at, refresh):
             if due is not None:
                 self._schedule.by(began + max(SPACING, due - self._place.wall()))
         self._own = ours(self._orders.project, work.seen.observed)

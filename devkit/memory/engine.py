@@ -143,9 +143,8 @@ class MemoryEngine:
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """See `EngineReader`."""
-        del silence
         match arguments:
             case ["probe", *words]:
                 return helper.probe_answer(
@@ -157,6 +156,10 @@ class MemoryEngine:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
                 return {"refusals": self.suppressed(container)}
+            case ["secrets", _]:
+                answers: list[object] = []
+                self.run_helper(container, arguments, answers.append, silence, sent=sent)
+                return answers[0]
             case ["see", _]:
                 return {"agents_see": list(self._running(container, "see").nothing_reaches)}
             case _:

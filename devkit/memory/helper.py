@@ -57,7 +57,7 @@ def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
         inside.secrets = {
             name: before if (before := inside.secrets.get(name, ("", "")))[0] == value else (value, now)
             for name, value in said["give"].items()
-        }
+        } | {name: inside.secrets[name] for name in said["keep"] if name in inside.secrets}
     return {
         "secrets": {
             name: {"digest": digest_of_secret(key, name, value), "given": given}

@@ -27,10 +27,10 @@ class Described:
         self.asked: list[list[str]] = []
         self.sent = b""
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float) -> object:
+    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """Answer."""
         answers: list[object] = []
-        self.run_helper(container, arguments, answers.append, silence)
+        self.run_helper(container, arguments, answers.append, silence, sent=sent)
         (answer,) = answers
         return answer
 
@@ -69,8 +69,10 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.trial("a.test", "https", 443, "GET", "/v1")
     helper.commit(lambda: None)
     helper.commit_in_place({}, lambda: None)
-    helper.secrets(bytes(32), {"github": "Bearer a"})
-    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": {"github": "Bearer a"}}
+    helper.secrets(bytes(32))
+    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": None, "keep": []}
+    helper.give_secrets(bytes(32), {"github": "Bearer a"}, ["x"])
+    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": {"github": "Bearer a"}, "keep": ["x"]}
     helper.claim(1)
     helper.release()
     helper.drain(2, lambda _: None)

@@ -92,10 +92,12 @@ def test_a_source_that_fails_later(scene: Scene) -> None:
     assert scene.vault.due == scene.now + 10
     assert scene.after(99)["often#bearer"] == "Bearer f1"
     assert scene.vault.due == scene.now + 1
+    assert scene.vault.expired == set()
     assert scene.after(1) == {"once#raw": "o1"}
+    assert scene.vault.expired == {"often"}
     scene.write(often="f2")
     assert scene.after(0)["often#bearer"] == "Bearer f2"
-    assert scene.vault.problems == {}
+    assert (scene.vault.problems, scene.vault.expired) == ({}, set())
 
 
 def test_nothing_of_them_is_shown(scene: Scene) -> None:

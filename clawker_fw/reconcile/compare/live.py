@@ -14,6 +14,9 @@ ANSWER = "answer"
 SIGNER = "signer"
 """The field of the live layer that reports a signer which does not answer: new names get no certificate."""
 
+SECRETS = "secrets"
+"""The fields of the live layer that report secrets for requests begin with it."""
+
 AGENTS_SEE = "agents_see"
 """The field of the live layer that reports what agents see of a sibling, and should not."""
 
@@ -67,6 +70,16 @@ class LiveComparison(SiblingComparison):
             return
         if probe.signer:
             yield self._finding(Layer.LIVE, SIGNER, probe.signer, "an answer", made=False, action=Action.REPLACE)
+        for each in self._seen.secrets:
+            yield self._finding(
+                Layer.LIVE,
+                f"{SECRETS}.{each.identity}",
+                each.running,
+                each.desired,
+                made=True,
+                reason=Cause.SETTINGS,
+                action=Action.GIVE,
+            )
         committed = last_commit(self._seen.files).live
         unknown = {*probe.unread, *(inspection.SIGNED if probe.signer else ())}
         for resource, wanted_digest in self._wanted.live.items():

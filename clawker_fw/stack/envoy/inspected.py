@@ -16,6 +16,7 @@ Nothing here knows where certificates come from: what ends TLS is given (`inspec
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from clawker_fw.rules.paths import (
@@ -283,14 +284,11 @@ def _answers() -> Iterator[Json]:
 # --- routes ------------------------------------------------------------------------------------------------------
 
 
-Headers = Mapping[str, str]
-"""The header of each secret, in lower case. Of one that is not here, it is the usual one."""
+def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> Json:
+    """Return the table of routes: a virtual host for each name for which TLS is looked into, on any port.
 
-_USUAL: Headers = {}
-
-
-def table(policy: Policy, headers: Headers = _USUAL) -> Json:
-    """Return the table of routes: a virtual host for each name for which TLS is looked into, on any port."""
+    `headers` are those of secrets, by name, in lower case; the usual one for what is not among them.
+    """
     hosts = [
         {
             "name": pattern,
@@ -315,7 +313,7 @@ def _inspects(key: tuple[Protocol, int], rule: Rule) -> bool:
     return key[0] is Protocol.HTTPS and rule.paths is not None
 
 
-def _routes(scope: RuleScope, headers: Headers) -> Iterator[Json]:
+def _routes(scope: RuleScope, headers: Mapping[str, str]) -> Iterator[Json]:
     """Yield the routes of a name, in the order in which they decide: `Paths.decide` says the same."""
     for key, rule in sorted(scope.allowed.items(), key=lambda each: each[0]):
         if rule.paths and _inspects(key, rule):

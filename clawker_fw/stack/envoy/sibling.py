@@ -1,6 +1,8 @@
 """The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling
@@ -191,11 +193,12 @@ def hot(
     telemetry: TelemetryTarget | None = None,
     *,
     authorities: Authorities = NO_AUTHORITIES,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
     `idle` is for how many seconds an open connection need not send. `authorities` are those for connections whose
-    TLS is looked into.
+    TLS is looked into, and `headers` those of secrets, by name.
     """
     senders = (addressing.coredns(0), addressing.coredns(1))
     addresses = (addressing.relay(slot), addressing.reporting(slot))
@@ -204,12 +207,16 @@ def hot(
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
         **inspection.hot(policy, authorities),
-        **configuration(policy, addressing.envoy_addresses(slot), idle, reporting),
+        **configuration(policy, addressing.envoy_addresses(slot), idle, reporting, headers),
     }
 
 
 def configuration(
-    policy: Policy, addresses: EnvoyAddresses, idle: float, reporting: Reporting | None = None
+    policy: Policy,
+    addresses: EnvoyAddresses,
+    idle: float,
+    reporting: Reporting | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Files:
     """Return the files of those that Envoy itself reads. `addresses` are Envoy's."""
     own = reporting.clusters() if reporting else []
@@ -217,7 +224,7 @@ def configuration(
     return {
         CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
         sampling.FILE: public(sampling.content(reporting.telemetry.sample if reporting else sampling.ALL)),
-        PATHS: public(discovery_response([inspected.table(policy)])),
+        PATHS: public(discovery_response([inspected.table(policy, headers)])),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(

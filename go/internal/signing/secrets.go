@@ -41,6 +41,7 @@ const (
 type Giving struct {
 	Key  []byte            `json:"key"`
 	Give map[string]string `json:"give"` // null to ask only
+	Keep []string          `json:"keep"` // ids of further ones that stay as they are
 }
 
 // Held is what there is then: of each secret, the HMAC-SHA-256 of its id and value under the key, in hexadecimal, and when it
@@ -133,7 +134,7 @@ func (s *secrets) take(given Giving) (Held, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if given.Give != nil {
-		if err := s.replace(given.Give); err != nil {
+		if err := s.replace(given.Give, given.Keep); err != nil {
 			return Held{}, err
 		}
 	}
@@ -166,8 +167,13 @@ func isNoHeader(character rune) bool { return character < ' ' || character > '~'
 
 // replace puts secrets in place of those there are. One that stays as it is keeps its version. What can't be kept for the
 // next signer is in force all the same.
-func (s *secrets) replace(wanted map[string]string) error {
+func (s *secrets) replace(wanted map[string]string, kept []string) error {
 	fresh := map[string]secret{}
+	for _, id := range kept {
+		if before, there := s.all[id]; there {
+			fresh[id] = before
+		}
+	}
 	for id, value := range wanted {
 		fresh[id] = secret{value, s.now().UTC()}
 		if before, there := s.all[id]; there && before.Value == value {

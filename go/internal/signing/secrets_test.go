@@ -20,7 +20,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 // give gives all secrets, or asks if there are none.
 func (s *secrets) give(t testing.TB, all map[string]string) Held {
 	t.Helper()
-	return must[Held](t)(s.take(Giving{testKey, all}))
+	return must[Held](t)(s.take(Giving{testKey, all, nil}))
 }
 
 // valueOf returns the value in a response with a secret.
@@ -66,6 +66,10 @@ func TestSecrets(t *testing.T) {
 	if !s.isCurrent("secret:github", before, now) || s.isCurrent("secret:api#basic", before, now) {
 		t.Error("only what has changed is another version")
 	}
+	must[Held](t)(s.take(Giving{testKey, map[string]string{"api#basic": "Basic c"}, []string{"github", "none"}}))
+	if value, _ := s.issuedValue(t, "github"); value != "Bearer a" || s.changes() != 2 {
+		t.Errorf("kept: %q, %d", value, s.changes())
+	}
 	s.give(t, map[string]string{"api#basic": "Basic c"})
 	if value, _ := s.issuedValue(t, "github"); value != "" || s.isCurrent("secret:github", before, now) {
 		t.Errorf("taken away: %q", value)
@@ -103,11 +107,11 @@ func TestRefusedSecrets(t *testing.T) {
 		many[fmt.Sprint("n", number)] = "x"
 	}
 	for what, each := range map[string]Giving{
-		"a short key": {testKey[1:], nil}, "too many": {testKey, many},
-		"empty": {testKey, map[string]string{"a": ""}}, "long": {testKey, map[string]string{"a": strings.Repeat("hidden", longestSecret/6+1)}},
-		"a line break": {testKey, map[string]string{"a": "hidden\nhidden"}}, "a blank": {testKey, map[string]string{"a": "hidden "}},
-		"not ASCII": {testKey, map[string]string{"a": "hiddén"}}, "NUL": {testKey, map[string]string{"a": "hid\x00den"}},
-		"a dot": {testKey, map[string]string{"a.test": "hidden"}}, "upper case": {testKey, map[string]string{"A": "hidden"}}, "no id": {testKey, map[string]string{"": "hidden"}},
+		"a short key": {testKey[1:], nil, nil}, "too many": {testKey, many, nil},
+		"empty": {testKey, map[string]string{"a": ""}, nil}, "long": {testKey, map[string]string{"a": strings.Repeat("hidden", longestSecret/6+1)}, nil},
+		"a line break": {testKey, map[string]string{"a": "hidden\nhidden"}, nil}, "a blank": {testKey, map[string]string{"a": "hidden "}, nil},
+		"not ASCII": {testKey, map[string]string{"a": "hiddén"}, nil}, "NUL": {testKey, map[string]string{"a": "hid\x00den"}, nil},
+		"a dot": {testKey, map[string]string{"a.test": "hidden"}, nil}, "upper case": {testKey, map[string]string{"A": "hidden"}, nil}, "no id": {testKey, map[string]string{"": "hidden"}, nil},
 	} {
 		if _, err := s.take(each); err == nil || strings.Contains(err.Error(), "hid") {
 			t.Errorf("%s: %v", what, err)
@@ -151,7 +155,7 @@ func TestSecretsOutliveTheSigner(t *testing.T) {
 		t.Errorf("half written: %q", value)
 	}
 	file.Close()
-	if _, err := second.take(Giving{testKey, map[string]string{"a": "new"}}); err == nil || !strings.Contains(err.Error(), "in force") {
+	if _, err := second.take(Giving{testKey, map[string]string{"a": "new"}, nil}); err == nil || !strings.Contains(err.Error(), "in force") {
 		t.Errorf("it can't be kept: %v", err)
 	}
 	if value, _ := second.issuedValue(t, "a"); value != "new" {
@@ -201,7 +205,7 @@ func TestSecretsAreNotEvicted(t *testing.T) {
 // Secrets come over a socket, from whoever passes them on.
 func TestGiveSecrets(t *testing.T) {
 	folder := t.TempDir()
-	content := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}}))
+	content := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}, nil}))
 	if _, err := GiveSecrets(folder, int64(len(content)), bytes.NewReader(content)); err == nil {
 		t.Error("nobody listens")
 	}

@@ -313,7 +313,7 @@ func TestSign(t *testing.T) {
 	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
 		t.Errorf("%+v", status)
 	}
-	asked := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}}))
+	asked := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}, nil}))
 	if held := must[Held](t)(GiveSecrets(folder, int64(len(asked)), bytes.NewReader(asked))); len(held.Secrets) != 1 {
 		t.Errorf("%+v", held)
 	}

@@ -1,0 +1,71 @@
+"""Whether Envoy has just the secrets that it should put into requests.
+
+They are compared by HMAC under a key that is made for one question. Neither key nor digest is kept or shown.
+"""
+
+import hmac
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import HeldSecret, digest_of_secret
+from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
+from clawker_fw.model import Observed, SecretDifference, Sibling
+from clawker_fw.secrets.vault import Vault
+from clawker_fw.secrets.wanted import WantedSecret
+
+_KEY_OCTETS = 32
+_GIVEN, _ANOTHER, _THIS = "given", "another secret", "this secret"
+
+
+def with_secrets(
+    engine: AsksHelper, observed: Observed, wanted: tuple[WantedSecret, ...], vault: Vault | None
+) -> Observed:
+    """Return what was observed, with what differs in Envoy's secrets. One that can't be obtained does not differ.
+
+    An Envoy without a rule that needs a secret is not asked: it was given none, or a run has taken all away.
+    """
+    envoy = observed.siblings.get(Sibling.ENVOY)
+    if vault is None or envoy is None or envoy.probe is None or envoy.probe.error or envoy.probe.signer:
+        return observed
+    key = secrets.token_bytes(_KEY_OCTETS)
+    try:
+        held = HelperReader(engine, envoy.container.id).secrets(key)
+    except EngineError:  # an earlier release has no such verb: its other differences say so
+        return observed
+    values = vault.values(wanted)
+    found = differences(held, values, {each.identity for each in _still_wanted(wanted, vault)}, key)
+    siblings = {**observed.siblings, Sibling.ENVOY: replace(envoy, secrets=found)}
+    return replace(observed, siblings=siblings)
+
+
+def differences(
+    held: Mapping[str, HeldSecret], values: Mapping[str, str], wanted: set[str], key: bytes
+) -> tuple[SecretDifference, ...]:
+    """Return what differs, in the order of the ids. `values` are those that could be obtained."""
+    found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - held.keys()]
+    for identity, each in held.items():
+        if identity not in wanted:
+            found.append(SecretDifference(identity, running=_GIVEN, desired=None))
+        elif identity in values and not hmac.compare_digest(
+            each.digest, digest_of_secret(key, identity, values[identity])
+        ):
+            found.append(SecretDifference(identity, running=_ANOTHER, desired=_THIS))
+    return tuple(sorted(found))
+
+
+def give(engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], vault: Vault) -> None:
+    """Give Envoy all secrets that can be obtained, leave it those that can't, and take all others away.
+
+    Raises:
+        EngineError: when it can't be given them.
+    """
+    values = vault.values(wanted)
+    keep = {each.identity for each in _still_wanted(wanted, vault)} - values.keys()
+    Helper(engine, container).give_secrets(secrets.token_bytes(_KEY_OCTETS), values, keep)
+
+
+def _still_wanted(wanted: tuple[WantedSecret, ...], vault: Vault) -> Iterator[WantedSecret]:
+    """Yield the secrets that Envoy may have: not those that are too old."""
+    return (each for each in wanted if each.name not in vault.expired)

@@ -1,0 +1,212 @@
+"""Giving Envoy its secrets, and telling what differs: over the in-memory engine."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.errors import EngineError, SettingsError
+from clawker_fw.fwctl.answers import HeldSecret, digest_of_secret
+from clawker_fw.fwctl.client import Helper
+from clawker_fw.model import Action, Layer, SecretDifference, Sibling, Verdict
+from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.converge import RunContext
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.reconcile.secrets_given import differences
+from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Create, GiveSecrets, Verify
+from clawker_fw.secrets.declared import SecretsFile
+from clawker_fw.secrets.vault import Vault
+from clawker_fw.secrets.wanted import headers, wanted
+from clawker_fw.stack.envoy.sibling import PATHS
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+API = {"dst": "api.test", "path_rules": [{"path": "/v1"}], "inject": "api"}
+KEY = {"dst": "key.test", "path_rules": [{"path": "/v1"}], "inject": "key"}
+HIDDEN = "hidden-token"
+
+
+@pytest.fixture(autouse=True)
+def language(inspection: None) -> None:
+    """Let rules have the words about paths and secrets."""
+
+
+@dataclass
+class Scene:
+    """An engine, and a user with two secrets in files."""
+
+    folder: Path
+    release: Release
+    engine: MemoryEngine = field(default_factory=MemoryEngine)
+
+    def __post_init__(self) -> None:
+        """Write both."""
+        declared = SecretsFile.model_validate(
+            {
+                "secrets": {
+                    "api": {"from": {"file": "api"}, "hosts": ["api.test"]},
+                    "key": {"from": {"file": "key"}, "hosts": ["key.test"], "header": "x-key"},
+                }
+            }
+        )
+        self.vault = Vault(declared, self.folder / "secrets.yaml")
+        self.write(api=HIDDEN, key=f"{HIDDEN}-2")
+
+    def write(self, **values: str) -> None:
+        """Write secrets, which are asked for again."""
+        for name, value in values.items():
+            (self.folder / name).write_text(value)
+        self.vault.forget()
+
+    def blueprint(self, *rules: Mapping[str, Any]) -> Blueprint:
+        """Return the blueprint of a stack with rules."""
+        made = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
+        needed = wanted(made.rules.rules, self.vault.declared, self.vault.path)
+        return replace(made, wanted=needed, headers=headers(self.vault.declared), vault=self.vault)
+
+    def compare(self, *rules: Mapping[str, Any]) -> Comparison:
+        """Compare."""
+        return pipeline.compare(self.engine, self.blueprint(*rules))
+
+    def run(self, *rules: Mapping[str, Any], needed: bool = True) -> Comparison:
+        """Do what `run` does."""
+        made = self.blueprint(*rules)
+        context = RunContext(lambda _: None)
+        return converge.converge(self.engine, lambda: made, ConvergeOptions(0, secrets_needed=needed), context)
+
+    @property
+    def held(self) -> dict[str, str]:
+        """What Envoy has."""
+        return {name: value for name, (value, _) in self.engine.inside("clawker-envoy").secrets.items()}
+
+    def fields(self, *rules: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """Return what differs: running and desired."""
+        return {each.field: (each.running, each.desired) for each in self.compare(*rules).diff.findings}
+
+
+@pytest.fixture
+def scene(tmp_path: Path, release: Release) -> Scene:
+    """Nothing runs yet."""
+    return Scene(tmp_path, release)
+
+
+def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
+    """They are given when Envoy is verified, and before anything leads to it; then the stack is current."""
+    seen = scene.compare(API, KEY)
+    steps = pipeline.plan_for(seen, ConvergeOptions(0))
+    kinds = [type(step) for step in steps.steps]
+    assert kinds.index(Verify) < kinds.index(GiveSecrets)
+    assert steps.undoable.stop > next(
+        at for at, stage in enumerate(steps.stages) if isinstance(stage[0], GiveSecrets)
+    )
+    assert HIDDEN not in repr(steps)
+    assert scene.run(API, KEY).diff.verdict is Verdict.CURRENT
+    assert scene.held == {"api#bearer": f"Bearer {HIDDEN}", "key#raw": f"{HIDDEN}-2"}
+    table = scene.engine.inside("clawker-envoy").files[PATHS].content
+    assert b"secret:key#raw" in table
+    assert b'"x-key"' in table
+
+
+def test_what_differs_is_given_and_nothing_else_changes(scene: Scene) -> None:
+    """Lost with a restart, or changed where it comes from: no commit, no new container."""
+    scene.run(API, KEY)
+    scene.engine.inside("clawker-envoy").secrets.clear()
+    assert scene.fields(API, KEY) == {
+        "secrets.api#bearer": (None, "given"),
+        "secrets.key#raw": (None, "given"),
+    }
+    scene.run(API, KEY)
+    assert set(scene.held) == {"api#bearer", "key#raw"}
+    scene.write(api=f"{HIDDEN}-new")
+    seen = scene.compare(API, KEY)
+    assert {each.field: (each.running, each.desired) for each in seen.diff.findings} == {
+        "secrets.api#bearer": ("another secret", "this secret")
+    }
+    assert [(each.layer, each.action) for each in seen.diff.findings] == [(Layer.LIVE, Action.GIVE)]
+    (step,) = pipeline.plan_for(seen, ConvergeOptions(0)).steps
+    assert isinstance(step, GiveSecrets)
+    scene.run(API, KEY)
+    assert scene.held["api#bearer"] == f"Bearer {HIDDEN}-new"
+    assert scene.fields(API, KEY) == {}
+
+
+def test_a_secret_is_taken_away_before_its_rule(scene: Scene) -> None:
+    """Envoy refuses what needs it from then on, and the table that names it goes next."""
+    scene.run(API, KEY)
+    seen = scene.compare(KEY)
+    assert ("secrets.api#bearer", "given", None) in {
+        (each.field, each.running, each.desired) for each in seen.diff.findings
+    }
+    kinds = [type(step) for step in pipeline.plan_for(seen, ConvergeOptions(0)).steps]
+    assert kinds.index(GiveSecrets) < kinds.index(Commit)
+    assert Create not in kinds
+    scene.run(KEY)
+    assert set(scene.held) == {"key#raw"}
+    scene.run({"dst": "plain.test"})
+    assert scene.held == {}
+
+
+def test_a_secret_that_can_not_be_obtained(scene: Scene) -> None:
+    """A run changes nothing; one that may go without gives the others, and warns."""
+    (scene.folder / "api").unlink()
+    with pytest.raises(SettingsError, match="api can't be obtained"):
+        scene.run(API, KEY)
+    assert scene.compare(KEY).observed.siblings == {}
+    seen = scene.run(API, KEY, needed=False)
+    assert set(scene.held) == {"key#raw"}
+    assert seen.diff.verdict is Verdict.CURRENT
+    (told,) = [each.message for each in seen.advice if each.code == "secret-unavailable"]
+    assert "Requests that need it are refused" in told
+
+
+def test_one_that_can_not_be_obtained_any_more_stays(scene: Scene) -> None:
+    """Envoy goes on with what it has: no run takes it away because of a source that fails."""
+    scene.run(API, KEY)
+    (scene.folder / "api").unlink()
+    scene.write(key=f"{HIDDEN}-3")
+    assert scene.fields(API, KEY) == {"secrets.key#raw": ("another secret", "this secret")}
+    scene.run(API, KEY, needed=False)
+    assert scene.held == {"api#bearer": f"Bearer {HIDDEN}", "key#raw": f"{HIDDEN}-3"}
+    scene.vault.expired.add("api")
+    assert scene.fields(API, KEY) == {"secrets.api#bearer": ("given", None)}
+    scene.run(API, KEY, needed=False)
+    assert set(scene.held) == {"key#raw"}
+
+
+def test_an_older_helper_has_no_secrets(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else differs says what to do."""
+    scene.run(API)
+
+    def fails(*_: object) -> object:
+        raise EngineError("helper-failed", "fwctl secrets failed.", context=['unknown verb "secrets"'])
+
+    monkeypatch.setattr(Helper, "secrets", fails)
+    monkeypatch.setattr("clawker_fw.reconcile.secrets_given.HelperReader.secrets", fails)
+    assert scene.fields(API) == {}
+
+
+def test_differences() -> None:
+    """By digest under the key of the question."""
+    key = os.urandom(32)
+    held = {name: HeldSecret(digest_of_secret(key, name, "1"), 0) for name in ("a", "b", "c", "d")}
+    found = differences(held, {"a": "1", "b": "2", "e": "1"}, {"a", "b", "c", "e", "f"}, key)
+    assert found == (
+        SecretDifference("b", "another secret", "this secret"),
+        SecretDifference("d", "given", None),
+        SecretDifference("e", None, "given"),
+    )
+
+
+def test_nothing_of_it_is_shown(scene: Scene) -> None:
+    """No value is in a comparison, a plan or what was observed."""
+    scene.run(API)
+    scene.write(api=f"{HIDDEN}-new")
+    seen = scene.compare(API)
+    plan = pipeline.plan_for(seen, ConvergeOptions(0))
+    assert seen.observed.siblings[Sibling.ENVOY].secrets
+    assert HIDDEN not in repr((seen, plan, seen.blueprint, [each.told for each in plan.steps]))
