@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from clawker_fw.agents.judge import Agent, Confinement
+from clawker_fw.agents.trust import roots_of
 from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
 from clawker_fw.report import verdict
 from clawker_fw.report.facts import limited, live_version, program_version
@@ -56,10 +57,14 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
     if status.refusals:
         parts += [Text(""), *_refusals(status)]
     parts += [Text(""), *left]
+    # Where connections are inspected, only the commands that attach agents know, and make, all that they need.
+    inspects = bool(roots_of(observed))
+    full = short if inspects else f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE"
     if status.attachable and compose:
-        parts.append(Text(status.attached.compose(["agent"])))
+        override = "Attach agents by compose:  clawker-fw agent compose"
+        parts.append(Text(override if inspects else status.attached.compose(["agent"])))
     elif status.attachable:
-        parts.append(_Attach(f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE", short))
+        parts.append(_Attach(full, short))
     return Group(*parts)
 
 

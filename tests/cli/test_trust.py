@@ -1,0 +1,148 @@
+"""Every command that attaches agents gives them what they need to trust a stack that inspects connections."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clawker_fw.agents.trust import TARGET, roots_of
+from clawker_fw.certificates import authority
+from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.model import ContainerSpec, Mount, Shape
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.stack import labels
+from devkit.memory.engine import MemoryEngine
+from tests.cli.conftest import Command
+from tests.unit.test_attachment import Compose
+
+INSPECTED = "rules:\n  - dst: a.test\n    inspect: true\n"
+PLAIN = "rules:\n  - dst: a.test\n"
+OWN = authority.mint_root("company", 1_800_000_000.0).certificate
+
+
+@pytest.fixture(autouse=True)
+def stack(inspection: None, command: Command, settings_file: Path) -> None:
+    """A stack that inspects a host."""
+    del inspection
+    settings_file.write_text(INSPECTED)
+    assert command("run").code == 0
+
+
+def volume(memory: MemoryEngine) -> str:
+    """Return the only volume with what agents trust, after checking what it has."""
+    ((name, files),) = memory.named_files.items()
+    roots = fingerprints(roots_of(observe(memory, "clawker", ())))
+    assert roots
+    assert set(roots) < set(fingerprints(files["authorities.pem"].content))
+    assert memory.drivers[name].labels[labels.TRUST].split() == [each[:16] for each in roots]
+    return name
+
+
+def test_flags(command: Command, memory: MemoryEngine) -> None:
+    """The flags mount the volume, read-only, and set the variables; each time the same."""
+    first, again = command("agent", "flags"), command("agent", "flags")
+    assert (first.code, first.err, first.out) == (0, "", again.out)
+    mount = f"--mount type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy"
+    assert f" {mount} --env AWS_CA_BUNDLE={TARGET}/authorities.pem " in first.out
+    answer = command("agent", "flags", "--format", "json").valid("agent-flags")
+    assert answer["mounts"] == [{"volume": volume(memory), "target": TARGET, "read_only": True}]
+    assert answer["environment"]["JAVA_TOOL_OPTIONS"] == f"-Djavax.net.ssl.trustStore={TARGET}/authorities.p12"
+
+
+def test_compose(command: Command, memory: MemoryEngine) -> None:
+    """The override does the same, and compose refuses it where there is no such volume."""
+    document = yaml.load(command("agent", "compose", "web").out, Compose)  # noqa: S506 - a safe loader
+    (web,) = document["services"].values()
+    (mount,) = web["volumes"]
+    assert (mount["target"], mount["read_only"], mount["volume"]) == (TARGET, True, {"nocopy": True})
+    assert document["volumes"] == {mount["source"]: {"name": volume(memory), "external": True}}
+    assert web["environment"]["NODE_EXTRA_CA_CERTS"] == f"{TARGET}/roots.pem"
+
+
+def test_status_names_the_command(command: Command) -> None:
+    """Flags without the volume would start an agent that trusts nobody, so `status` prints none."""
+    assert "Attach an agent:  docker run --rm -it $(clawker-fw agent flags) IMAGE" in command("status").out
+    assert "clawker-fw agent compose" in command("status", "--compose").out
+
+
+def test_nothing_is_given_where_nothing_is_inspected(
+    command: Command, memory: MemoryEngine, settings_file: Path
+) -> None:
+    """Without such a rule agents get what they always got, and `run` removes what nobody uses."""
+    command("agent", "flags")
+    name = volume(memory)
+    settings_file.write_text(PLAIN)
+    assert f"remove volume {name}" in command("run", "--dry-run").out
+    assert command("run").code == 0
+    assert "--mount" not in command("agent", "flags").out
+    assert memory.named_files == {}
+
+
+def test_run_removes_what_is_unused_and_old(command: Command, memory: MemoryEngine) -> None:
+    """After a rotation, what an agent has is left to it, and so is what another one may be about to use."""
+    command("agent", "flags")
+    old = volume(memory)
+    user = user_of(memory, old)
+    assert command("run").code == 0
+    assert command("ca", "rotate").code == 0
+    assert command("run").code == 0
+    assert list(memory.named_files) == [old]
+    command("agent", "flags")
+    memory.remove(user)
+    assert len(memory.named_files) == 2
+    assert command("run").code == 0
+    assert volume(memory) != old
+    assert command("drift").code == 0
+
+
+def user_of(memory: MemoryEngine, name: str) -> str:
+    """Create a container with the volume, like an agent that does not run."""
+    image = memory.inside("clawker-envoy").image
+    shape = Shape(("x",), (), {}, mounts=(Mount("volume", TARGET, name, read_only=True),))
+    return memory.create_container(ContainerSpec("user", image, {}, shape))
+
+
+DOCKER = f"""#!{sys.executable}
+import json, os, pathlib, sys
+with pathlib.Path(sys.argv[0]).with_name("calls").open("a") as calls:
+    print(json.dumps(sys.argv[1:]), file=calls)
+if sys.argv[1] == "create":
+    print(os.environ["AGENT_ID"])
+"""
+
+
+def test_run_asks_the_image_what_it_trusts(
+    command: Command, memory: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`agent run` has it created, reads its authorities, and has it created again with these and the roots."""
+    image = memory.inside("clawker-envoy").image
+    shape = Shape(
+        ("x",),
+        (),
+        {"clawker-net": ""},
+        environment=("JAVA_TOOL_OPTIONS=-Xmx1g",),
+        dns=("10.213.1.53",),
+        dns_search=(".",),
+        capabilities_dropped=("NET_RAW",),
+    )
+    agent = memory.create_container(ContainerSpec("agent", image, {}, shape))
+    memory.inside(agent).system = {"/etc/ssl/certs/ca-certificates.crt": OWN}
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    monkeypatch.setenv("AGENT_ID", agent)
+    done = command("agent", "run", "-e", "SSL_CERT_FILE=/mine", "--read-only", "debian", PATH=str(docker.parent))
+    assert (done.code, done.err) == (0, "")
+    calls = [json.loads(line) for line in docker.with_name("calls").read_text().splitlines()]
+    first, removed, second, started = calls
+    assert [each[0] for each in calls] == ["create", "rm", "create", "start"]
+    assert not [word for word in first if "trust" in word]
+    assert removed[-1] == started[-1] == agent
+    assert f"type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy" in second
+    assert f"JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore={TARGET}/authorities.p12" in second
+    assert second.index("--env=SSL_CERT_FILE=/mine") > second.index(f"SSL_CERT_FILE={TARGET}/authorities.pem")
+    everything = fingerprints(memory.named_files[volume(memory)]["authorities.pem"].content)
+    assert set(everything) == {*fingerprints(OWN), *fingerprints(roots_of(observe(memory, "clawker", ())))}
