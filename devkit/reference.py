@@ -25,6 +25,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw import cli, errors
 from clawker_fw.errors import ExitCode, FirewallError
+from clawker_fw.rules.path_words import PathEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.example import example
@@ -219,6 +220,7 @@ def _kind(field: FieldInfo) -> str:
         "number": "number",
         "string": "text",
         "array": f"list of {_plural(property_)}",
+        "object": "mapping",
     }
     word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
     limits = (property_.get("minimum"), property_.get("maximum"))
@@ -227,7 +229,8 @@ def _kind(field: FieldInfo) -> str:
 
 def _plural(array: Mapping[str, Any]) -> str:
     """Return what is in a list, by its schema."""
-    return "rules" if "$ref" in array.get("items", ()) else "files"
+    kind = array.get("items", {}).get("$ref", "").rpartition("/")[2]
+    return {"": "files", PathEntry.__name__: "paths"}.get(kind, "rules")
 
 
 def _is_duration(field: FieldInfo) -> bool:

@@ -32,12 +32,14 @@ def explain(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="METHOD", help="The method of the request. Default: GET.", hidden=True),
+        typer.Option("--method", metavar="METHOD", help="The method of the request. Default: GET."),
     ] = None,
     live: Annotated[
         bool,
         typer.Option(
-            "--live", help="Also try it from the agents' network: the TLS handshake, HEAD /, or an empty datagram."
+            "--live",
+            help="Also try it from the agents' network: the TLS handshake, HEAD /, or an empty datagram; where a "
+            "rule looks into TLS, the request itself.",
         ),
     ] = False,
     format_: FormatOption = Format.TEXT,

@@ -69,13 +69,11 @@ ShortenOption = Annotated[
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
 PathOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--path", metavar="PATH", hidden=True, help="Only this path with all below it, and not the whole host."
-    ),
+    typer.Option("--path", metavar="PATH", help="Only this path with all below it, and not the whole host."),
 ]
 MethodsOption = Annotated[
     str | None,
-    typer.Option("--methods", metavar="GET,HEAD", hidden=True, help="Only these methods of the paths."),
+    typer.Option("--methods", metavar="GET,HEAD", help="Only these methods of the paths."),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Accept localhost, a public suffix, or everything below one.")

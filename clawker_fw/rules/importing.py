@@ -66,7 +66,7 @@ def _reasons(entry: Mapping[str, Any]) -> Iterator[str]:
     for name, value in entry.items():
         if name in INSPECTION_FIELDS:
             if value:
-                yield f"`{name}` is not supported yet"
+                yield f"`{name}` may match other requests there; write it in the settings"
         elif name not in _FIELDS:
             yield f"`{name}` is not known, and its meaning would be lost"
     protocol = _word(entry.get("proto"))

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
-from devkit.hand import KEEPER, RECORDER, Hand
+from clawker_fw.stack.envoy.inspection import INTERMEDIATES, NAMES
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, PATHS, ROUTES
+from devkit.hand import KEEPER, RECORDER, SIGNER, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
 from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
@@ -41,6 +42,15 @@ def _kill_the_recorder_for_good(hand: Hand) -> None:
         until(lambda: hand.kill(ENVOY, RECORDER))
 
 
+def _stop_the_signer(hand: Hand) -> None:
+    hand.kill(ENVOY, SIGNER, "STOP")
+
+
+def _have_the_signer_load(path: str, content: bytes) -> Callable[[Hand], None]:
+    """Return a function that changes a file in place. The signer reads it at once."""
+    return lambda hand: hand.write(ENVOY, path, content, like=hand.files(ENVOY)[path])
+
+
 def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
     """Return a function that makes Envoy load a changed file, and then restores the file without a reload."""
 
@@ -60,6 +70,10 @@ _ENDS_TOO_OFTEN = 5
 """Ends of a helper within ten minutes that are no mishap any more."""
 
 _CLUSTER = b'{"@type":"type.googleapis.com/envoy.config.cluster.v3.Cluster","name":"evil"}'
+
+_VIRTUAL_HOST = (
+    b'{"domains":["evil.test"],"name":"evil","routes":[{"direct_response":{"status":200},"match":{"prefix":"/"}}]}'
+)
 
 RUNNING = (
     Tampering(
@@ -85,6 +99,29 @@ RUNNING = (
         _kill_the_recorder_for_good,
         (Sign(ENVOY, "live", "processes", "replace"),),
         beside="processes",
+    ),
+    Tampering(
+        "the signer of certificates in envoy is stopped",
+        _stop_the_signer,
+        (Sign(ENVOY, "live", "signer", "replace"),),
+    ),
+    Tampering(
+        "the signer in envoy is given a further name",
+        _have_the_signer_load(NAMES, b'{"names":["evil.test"],"subtrees":[]}'),
+        (Sign(ENVOY, "hot", NAMES, "commit"), Sign(ENVOY, "live", "names", "commit")),
+        beside="signed",
+    ),
+    Tampering(
+        "the signer in envoy is given other intermediates",
+        _have_the_signer_load(INTERMEDIATES, b'{"intermediates":[ ]}'),
+        (Sign(ENVOY, "hot", INTERMEDIATES, "commit"), Sign(ENVOY, "live", "intermediates", "commit")),
+        beside="signed",
+    ),
+    Tampering(
+        "Envoy loads a further path, and the file is restored afterwards",
+        _have_loaded(PATHS, b'"virtual_hosts":[', b'"virtual_hosts":[' + _VIRTUAL_HOST + b","),
+        (Sign(ENVOY, "live", "paths", "commit"),),
+        beside="loaded",
     ),
     Tampering(
         "Envoy loads a further server name, and the file is restored afterwards",

@@ -445,7 +445,7 @@ def test_an_import_that_leaves_something_out_imports_nothing(
         "result": "left out",
         "entry": "p.test",
         "place": "old.yaml, line 6",
-        "remarks": ["`path_rules` is not supported yet"],
+        "remarks": ["`path_rules` may match other requests there; write it in the settings"],
     }
     assert settings_file.read_text() == SETTINGS
 
@@ -522,15 +522,6 @@ def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_fi
     assert "error[rules-not-importable]: Nothing can be imported: missing.yaml does not exist." in missing.err
     assert "init" not in missing.err  # it would be no file to import
     assert settings_file.read_text() == SETTINGS
-
-
-@pytest.mark.parametrize(
-    "words", ["rules allow a.test --path /x", "rules add a.test --path /x --methods GET,HEAD"]
-)
-def test_paths_are_for_a_later_release(words: str, command: Command) -> None:
-    """What a stack can't do yet is one clear error, by command as in the settings."""
-    done = command(*words.split(), "--no-reload")
-    assert (done.code, "`path_rules` is not supported yet" in " ".join(done.err.split())) == (2, True)
 
 
 @pytest.mark.usefixtures("inspection")

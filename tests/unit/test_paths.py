@@ -51,7 +51,7 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
     return {**allow(path, *methods), "action": "deny"}
 
 
-@pytest.mark.parametrize("word", later.INSPECTION_FIELDS)
+@pytest.mark.parametrize("word", later.LATER_FIELDS)
 def test_a_release_refuses_what_its_stack_can_not_do(word: str) -> None:
     """Each of the words is one clear error, and in no list of what can be written."""
     assert said(**{word: True}) == f"`{word}` is not supported yet"

@@ -104,8 +104,6 @@ def test_the_first_and_the_last_end_are_ends(text: str) -> None:
         ("{dst: '::1', as: b.test}", "is an address"),
         ("{dst: 192.0.2.1, as: b.test, action: deny}", "a rule that denies has a name"),
         ("{dst: 192.0.2.1, as: com}", "is a public suffix"),
-        ("{dst: a.test, path_rules: []}", "not supported yet"),
-        ("{dst: a.test, insecure_skip_tls_verify: true}", "not supported yet"),
         ("{dst: a.test, action: deny, allow_private: true}", "a rule that denies has a name"),
         ("{dst: a.test, action: block}", "'allow' or 'deny'"),
     ],

@@ -1,0 +1,190 @@
+"""TLS that is looked into, in a real stack: agents trust our root, and get what the rules say of each request."""
+
+import json
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from clawker_fw.certificates.authority import INTERMEDIATE_LIFE
+from clawker_fw.certificates.provider import Provider
+from clawker_fw.engine.docker import connect
+from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
+from devkit import stacks
+from devkit.firewall import RULES, Firewall
+from devkit.hand import SIGNER, Hand
+from devkit.peers import Answer, Peer, Peers
+from devkit.waiting import until
+
+PATHS = {
+    "dst": "i.test",
+    "path_rules": [{"path": "/v1", "methods": ["GET"]}, {"path": "/v1/private", "action": "deny"}],
+    "allow_private": True,
+    "insecure_skip_tls_verify": True,
+}
+"""A rule with paths. Origins of tests sign their certificates themselves."""
+
+BELOW = {**PATHS, "dst": ".w.test", "path_rules": [{"path": "/"}]}
+GIT = {**PATHS, "dst": "git.test", "path_rules": [], "git": {"acme/site": "read"}}
+NAMES = ["a.test", "i.test", "git.test", "x.w.test", "y.w.test", "z.w.test", "strict.test"]
+
+
+class Site:
+    """A stack, an origin that tells what reaches it, and an agent."""
+
+    def __init__(self, firewall: Firewall, docker: APIClient, peers: Peers) -> None:
+        """Start both."""
+        self.firewall, self.docker = firewall, docker
+        self.hand = Hand(docker, firewall, peers)
+        self.origin: Peer = firewall.origin(peers, NAMES, "--https", "443", "--tell")
+        self.agent: Peer = firewall.agent(peers)
+
+    def rules(self, *rules: dict[str, object]) -> None:
+        """Change the rules of the running stack. Nothing is replaced by that."""
+        before = self.made
+        self.firewall.write(*RULES, *rules)
+        self.firewall.call("reload").expect()
+        assert self.firewall.current(), self.firewall.drift().out
+        assert self.made == before
+
+    @property
+    def made(self) -> list[str]:
+        """The ids of the siblings' containers."""
+        return [
+            str(self.docker.inspect_container(self.firewall.container(each))["Id"])
+            for each in ("envoy", "coredns")
+        ]
+
+    @property
+    def trust(self) -> str:
+        """The roots that agents have to trust."""
+        return self.hand.read("envoy")[TRUST].decode()
+
+    @property
+    def state(self) -> Path:
+        """The folder of the project's roots."""
+        return Path(self.firewall.variables["XDG_STATE_HOME"]) / "clawker-fw" / "certs" / self.firewall.project
+
+    def get(self, url: str, *options: str) -> Answer:
+        """Make a request as an agent that trusts the root, and nobody else."""
+        return self.agent.get(url, "--trust", self.trust, *options)
+
+    def reached(self) -> list[str]:
+        """Return the targets of requests that have reached the origin."""
+        return [each["target"] for each in self.origin.said() if each["event"] == "request"]
+
+
+@pytest.fixture
+def site(firewall: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> Site:
+    """A stack whose rules look into nothing yet, and whose roots are in a folder of the test's."""
+    own = replace(firewall, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
+    own.run()
+    return Site(own, docker, peers)
+
+
+def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
+    """What it allows reaches the host, what it refuses does not, and all others are served as before."""
+    assert site.trust == ""
+    assert json.loads(site.hand.read("envoy")[INTERMEDIATES]) == {"intermediates": []}
+    site.rules(PATHS, BELOW, {"dst": "strict.test", "inspect": True, "allow_private": True})
+
+    assert site.get("https://i.test/v1/x").last["status"] == 200
+    for target, method in (("/v2", "GET"), ("/v1/private/x", "GET"), ("/v1/x", "POST")):
+        refused = site.get(f"https://i.test{target}", "--method", method).last
+        assert (refused["status"], refused["body"].splitlines()[0][:11]) == (403, "clawker-fw:")
+    assert site.get("https://x.w.test/below").last["status"] == 200
+    assert site.get("https://i.test/v1/x", "--host", "a.test").last["status"] == 421
+    assert site.get("https://strict.test/strict").last["status"] == 503  # it does not prove its name
+    assert site.reached() == ["/v1/x", "/below"]
+    assert site.get("https://a.test/").kind == "tls"  # its own certificate, which is no concern of ours
+    assert site.agent.get("https://a.test/plain").ok
+    assert site.get("https://other.w.test/").kind != ""
+
+    said = site.firewall.call("denials", "--format", "json").expect().json
+    denied = {(each["name"], each["method"], each["path"]): each for each in said["denials"]}
+    assert denied["i.test", "POST", "/v1/x"]["reason"] == "path", said
+    assert denied["i.test", "POST", "/v1/x"]["remedy"]["command"], said
+    for target, *expected in (("/v1/tried", True, None, 200), ("/v2", False, "path", 403)):
+        tried = site.firewall.call("explain", f"https://i.test{target}", "--live", "--format", "json").json["live"]
+        last = tried["steps"][-1]
+        assert [tried["passed"], tried["reason"], last["status"]] == expected
+        assert (last["step"], tried["contradicts"]) == ("request", False)
+
+    site.rules()
+    assert site.trust == ""
+    assert site.agent.get("https://i.test/v1/x").kind != ""
+    assert site.reached() == ["/v1/x", "/below", "/plain", "/v1/tried"]
+
+
+def test_git_may_fetch_and_not_push(site: Site) -> None:
+    """What git prints says why."""
+    site.rules(GIT)
+    fetched = site.get("https://git.test/acme/site.git/info/refs?service=git-upload-pack")
+    pushed = site.get("https://git.test/acme/site.git/info/refs?service=git-receive-pack")
+    assert fetched.last["status"] == 200
+    assert (pushed.last["status"], pushed.last["body"]) == (
+        403,
+        "clawker-fw: acme/site may be fetched, not pushed to\n",
+    )
+    assert site.reached() == ["/acme/site.git/info/refs?service=git-upload-pack"]
+
+
+def test_names_that_were_asked_for_outlive_the_signer(site: Site) -> None:
+    """A crash is told, and over at once. While the signer hangs, new names get no certificate: drift says so."""
+    site.rules(BELOW)
+    assert site.get("https://x.w.test/").ok
+    assert site.hand.kill("envoy", SIGNER)
+    assert site.get("https://x.w.test/").ok
+    until(lambda: site.get("https://y.w.test/").ok)
+    status = site.firewall.drift().expect().json
+    assert "The signer of certificates in envoy has ended once" in json.dumps(status)
+
+    assert site.hand.kill("envoy", SIGNER, "STOP")
+    assert site.get("https://x.w.test/").ok
+    assert site.get("https://z.w.test/", "--timeout", "10s").kind != ""
+    assert site.firewall.drift().findings == {("envoy", "live", "signer", "tamper", "replace")}
+    site.firewall.run()
+    assert site.firewall.current()
+    assert site.get("https://z.w.test/").ok
+
+
+def test_intermediates_are_renewed_before_they_expire(site: Site) -> None:
+    """After two thirds of their life, drift says so, and a reload renews them: agents trust what they trusted."""
+    life = INTERMEDIATE_LIFE.total_seconds()
+    site.rules(BELOW)
+    trust, first = site.trust, site.hand.read("envoy")[INTERMEDIATES]
+    _live_since(site, time.time() - 0.7 * life)
+    old = site.hand.read("envoy")[INTERMEDIATES]
+    assert old != first
+    assert site.get("https://x.w.test/").ok
+    assert site.firewall.drift().findings == {
+        ("envoy", "hot", INTERMEDIATES, "settings", "commit"),
+        ("envoy", "live", "intermediates", "settings", "commit"),
+    }
+    site.firewall.call("reload").expect()
+    assert site.hand.read("envoy")[INTERMEDIATES] != old
+    assert site.trust == trust
+    assert site.firewall.current()
+    assert site.get("https://x.w.test/").ok
+    assert site.get("https://y.w.test/").ok
+
+
+def _live_since(site: Site, then: float) -> None:
+    """Give the stack the intermediates that it would have if it had been reloaded at a time."""
+    provider = Provider(site.state, site.firewall.project, keeps=True, clock=lambda: then)
+    with closing(connect(site.firewall.host, None, {})) as engine:
+        wanted = stacks.blueprint(engine.facts(), *RULES, BELOW, project=site.firewall.project)
+        stacks.converged(engine, replace(wanted, provider=provider))
+
+
+def test_another_machine_uses_what_is_live(site: Site, tmp_path: Path) -> None:
+    """It has no key of the root: nothing differs, nothing is renewed, and a warning says so."""
+    site.rules(BELOW)
+    other = replace(site.firewall, variables={"XDG_STATE_HOME": str(tmp_path / "other")})
+    outcome = other.drift().expect()
+    assert "inspection-certificates" in outcome.out
+    assert not list((tmp_path / "other").rglob("inspection-*"))
+    assert site.get("https://x.w.test/").ok

@@ -1,0 +1,211 @@
+"""A stack whose rules look into TLS: what is made, committed, compared, recalled and warned of."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.certificates.credentials import Authorities, Provided
+from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.provider import Provider
+from clawker_fw.digests import Digests
+from clawker_fw.model import Probe, Sibling
+from clawker_fw.reconcile import pipeline
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.steps import ConvergeOptions, describe
+from clawker_fw.report.summary import lines
+from clawker_fw.stack.container import BOOT
+from clawker_fw.stack.envoy.inspection import INTERMEDIATES, NAMES, TRUST
+from clawker_fw.stack.envoy.sibling import PATHS
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+NOW = 1_800_000_000.0
+DAY = 86400.0
+INSPECTED = (
+    {"dst": "api.test", "path_rules": [{"path": "/v1"}]},
+    {"dst": ".w.test", "inspect": True},
+)
+
+Wanted = Callable[..., Blueprint]
+
+
+@pytest.fixture
+def wanted(memory: MemoryEngine, release: Release, tmp_path: Path) -> Wanted:
+    """Return the blueprint of a stack with rules, at a time, on a machine with a folder for roots."""
+
+    def made(*rules: object, now: float = NOW, folder: str = "here") -> Blueprint:
+        provider = Provider(tmp_path / folder, "clawker", keeps=True, clock=lambda: now)
+        return replace(stacks.blueprint(memory.facts(), "a.test", *rules, release=release), provider=provider)  # type: ignore[arg-type]
+
+    return made
+
+
+def files(memory: MemoryEngine) -> dict[str, bytes]:
+    """Return Envoy's files."""
+    seen = pipeline.compare(memory, stacks.blueprint(memory.facts(), "a.test")).observed
+    return {path: file.content for path, file in seen.siblings[Sibling.ENVOY].files.items()}
+
+
+def test_the_first_rule_is_a_commit_and_so_is_the_last(memory: MemoryEngine, wanted: Wanted) -> None:
+    """No boot file depends on it. Nobody is told of a root before there is one, nor afterwards."""
+    stacks.converged(memory, wanted())
+    before = files(memory)
+    assert (before[TRUST], before[INTERMEDIATES]) == (b"", b'{"intermediates":[]}')
+    for rules in (INSPECTED, ()):
+        seen = pipeline.compare(memory, wanted(*rules))
+        steps = pipeline.plan_for(seen, ConvergeOptions(drain_seconds=0))
+        said = [describe(step) for stage in steps.stages for step in stage]
+        assert all(each.startswith("commit ") for each in said), said
+        stacks.converged(memory, wanted(*rules))
+        now = files(memory)
+        assert {path: now[path] for path in now if path.startswith(BOOT)} == {
+            path: before[path] for path in before if path.startswith(BOOT)
+        }
+    assert {path: now[path] for path in (TRUST, INTERMEDIATES, NAMES)} == {
+        path: before[path] for path in (TRUST, INTERMEDIATES, NAMES)
+    }
+
+
+def test_what_each_program_is_given(memory: MemoryEngine, wanted: Wanted) -> None:
+    """The signer has names and intermediates for them, Envoy the paths, and agents the root to trust."""
+    stacks.converged(memory, wanted(*INSPECTED))
+    found = files(memory)
+    assert json.loads(found[NAMES]) == {"names": ["api.test"], "subtrees": ["w.test"]}
+    assert len(json.loads(found[INTERMEDIATES])["intermediates"]) == 1
+    assert found[TRUST].count(b"BEGIN CERTIFICATE") == 1
+    (table,) = json.loads(found[PATHS])["resources"]
+    assert {each["name"] for each in table["virtual_hosts"]} == {"api.test", "w.test", "*.w.test", "refused"}
+
+
+def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wanted: Wanted) -> None:
+    """After two thirds of thirty days: before, nothing differs, and the next renewal is known."""
+    stacks.converged(memory, wanted(*INSPECTED))
+    seen = pipeline.compare(memory, wanted(*INSPECTED, now=NOW + 19 * DAY))
+    assert seen.diff.findings == ()
+    assert seen.provided.renewed_at is not None
+    assert NOW + 19 * DAY < seen.provided.renewed_at < NOW + 21 * DAY
+    due = wanted(*INSPECTED, now=NOW + 21 * DAY)
+    found = {(layer, field, action) for _, layer, field, _, action in stacks.found(memory, due)}
+    assert found == {("hot", INTERMEDIATES, "commit"), ("live", "intermediates", "commit")}
+    trust = files(memory)[TRUST]
+    assert stacks.converged(memory, due).diff.findings == ()
+    assert files(memory)[TRUST] == trust
+
+
+def test_without_the_root_what_is_live_is_used(memory: MemoryEngine, wanted: Wanted, tmp_path: Path) -> None:
+    """On another machine nothing differs and nothing is made, and a warning says why; so with a rule less."""
+    stacks.converged(memory, wanted(*INSPECTED))
+    other = wanted(*INSPECTED, folder="elsewhere")
+    seen = pipeline.compare(memory, other)
+    assert seen.diff.findings == ()
+    assert [each.code for each in seen.advice] == ["inspection-certificates"]
+    assert "on another machine" in seen.advice[0].message
+    assert not list(tmp_path.glob("elsewhere/*.key"))
+
+
+def test_a_root_that_expires_is_told(memory: MemoryEngine, wanted: Wanted) -> None:
+    """Only the user rotates it, because agents have to be given the new one."""
+    stacks.converged(memory, wanted(*INSPECTED))
+    late = wanted(*INSPECTED, now=NOW + 8 * 365 * DAY)
+    codes = [each.code for each in pipeline.compare(memory, late).advice]
+    assert codes == ["inspection-root"]
+
+
+class Silent(MemoryEngine):
+    """An engine with a stack whose signer does not answer, and so tells nothing of its files."""
+
+    silent = False
+
+    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+        """Report it."""
+        found = super().probe(container, envoy=envoy, quick=quick)
+        if not self.silent or "names" not in found.live:
+            return found
+        live = {name: digest for name, digest in found.live.items() if name not in {"names", "intermediates"}}
+        return replace(found, live=live, signer="i/o timeout")
+
+
+def test_a_silent_signer_is_one_finding(release: Release) -> None:
+    """What it has loaded is unknown, and only a new container brings another signer."""
+    engine = Silent()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    engine.silent = True
+    assert stacks.found(engine, wanted) == {("envoy", "live", "signer", "tamper", "replace")}
+    said = " ".join(lines(pipeline.summary_of(pipeline.compare(engine, wanted))))
+    assert "the signer beside Envoy does not answer" in said
+
+
+# --- what was provided is recalled ----------------------------------------------------------------------------
+
+
+def provided(folder: Path, digests: Digests, live: Authorities, now: float = NOW, *names: str) -> Provided:
+    """Return what a provider without any memory of its own provides."""
+    store = Provider(folder, "clawker", keeps=True, digests=digests, clock=lambda: now)
+    return store.provide(names or ("a.test",), live)
+
+
+def test_what_is_right_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No certificate is read again for an hour, if all is as it was: then what is live is returned."""
+    digests = Digests(tmp_path / "digests.json")
+    first = provided(tmp_path, digests, Authorities())
+    live = first.authorities
+    known = provided(tmp_path, digests, live)
+    read: list[object] = []
+    original = InspectionStore.provide
+
+    def counted(self: InspectionStore, names: Iterable[str], live: Authorities) -> Provided:
+        read.append(names)
+        return original(self, names, live)
+
+    monkeypatch.setattr(InspectionStore, "provide", counted)
+    assert provided(tmp_path, digests, live, NOW + 3599) == known
+    assert read == []
+    for now, names in ((NOW + 3601, ("a.test",)), (NOW - 1, ("a.test",)), (NOW, ("b.test",))):
+        provided(tmp_path, digests, live, now, *names)
+    (root,) = tmp_path.glob("inspection-*.key")
+    root.unlink()
+    assert provided(tmp_path, digests, live).reason
+    assert len(read) == 4
+
+
+def test_nothing_is_made_for_a_stack_that_inspects_nothing(tmp_path: Path) -> None:
+    """Neither a root nor a folder."""
+    assert Provider(tmp_path / "none", "clawker", keeps=True).provide((), Authorities(b"x")) == Provided()
+    assert not (tmp_path / "none").exists()
+
+
+_RECALLING = """
+import sys
+from pathlib import Path
+from clawker_fw.certificates.credentials import Authorities, Pair
+from clawker_fw.certificates.provider import Provider
+from clawker_fw.digests import Digests
+folder = Path(sys.argv[1])
+trust, certificate, key = ((folder / each).read_bytes() for each in ("trust", "c", "k"))
+live = Authorities(trust, (Pair(certificate, key),))
+digests = Digests(folder / "digests.json")
+store = Provider(folder / "roots", "clawker", digests=digests, clock=lambda: 1_800_000_060.0)
+assert store.provide(("a.test",), live).authorities == live
+print("cryptography" in sys.modules)
+"""
+
+
+def test_recalling_needs_no_library(tmp_path: Path) -> None:
+    """It takes as long to import as a whole comparison."""
+    with Digests(tmp_path / "digests.json") as digests:
+        first = provided(tmp_path / "roots", digests, Authorities()).authorities
+        provided(tmp_path / "roots", digests, first)
+    (pair,) = first.intermediates
+    for name, content in (("trust", first.trust), ("c", pair.certificate), ("k", pair.key)):
+        (tmp_path / name).write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", _RECALLING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
