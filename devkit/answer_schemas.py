@@ -24,6 +24,7 @@ from clawker_fw.report.documents.logs import LogLine
 from clawker_fw.report.documents.ps import PsDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
 from clawker_fw.report.documents.run import DownDocument, RunDocument
+from clawker_fw.report.documents.secrets import SecretsDocument
 from clawker_fw.report.documents.status import StatusDocument
 
 ANSWERS: Mapping[str, tuple[type, str]] = {
@@ -43,6 +44,7 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "rules-edit": (RulesEditDocument, "`clawker-fw rules add`, `allow`, `deny`, `remove` and `import`"),
     "rules-list": (RulesListDocument, "`clawker-fw rules list`"),
     "run": (RunDocument, "`clawker-fw run` and `reload`"),
+    "secrets": (SecretsDocument, "`clawker-fw secrets list` and `check`"),
     "status": (StatusDocument, "`clawker-fw status`"),
 }
 """The answers by the names of their schemas, and the commands that give them."""

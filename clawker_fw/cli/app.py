@@ -297,6 +297,14 @@ def options(
             help="The docker context to use.",
         ),
     ] = None,
+    secrets: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CLAWKER_FW_SECRETS",
+            metavar="PATH",
+            help="Your own file of secrets. Without it: secrets.yaml in the user's config folder.",
+        ),
+    ] = None,
     log_format: Annotated[
         log.LogFormat,
         typer.Option(
@@ -344,4 +352,4 @@ def options(
     if host and context:
         raise typer.BadParameter("--host and --context both choose the engine; give only one of them")
     log.configure(log_format, debug=debug)
-    context_.obj = Options(config, project, host, context, log_format, _given(context_))
+    context_.obj = Options(config, project, host, context, log_format, secrets, _given(context_))

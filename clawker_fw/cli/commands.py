@@ -26,6 +26,7 @@ MODULES = {
     "logs": "logs",
     "ps": "overview",
     "rules": "rules",
+    "secrets": "secrets",
     "service": "service",
     "init": "stack",
     "run": "stack",

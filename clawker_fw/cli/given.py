@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import RefusedError, SettingsError
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore
@@ -93,7 +93,14 @@ def blueprint(
     from clawker_fw.secrets.wanted import headers
 
     facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
-    vault, needed = secrets(loaded)
+    known, needed = secrets(chosen, loaded)
+    if known and facts.plain:
+        raise RefusedError(
+            "secret-over-plain-engine",
+            f"Rules put secrets into requests, and others can read what is sent to {facts.endpoint}.",
+            context=[f"named by {facts.named_by}"],
+            hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
+        )
     made_from = origin(loaded.source, loaded.settings.project, loaded.digest)
     return Blueprint(
         chosen.project,
@@ -104,15 +111,28 @@ def blueprint(
         certificates=certificates(chosen, loaded, release, keeps=keeps),
         provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
         wanted=needed,
-        headers=headers(vault.declared) if vault else {},
-        vault=vault,
+        headers=headers(known.declared) if known else {},
+        vault=known,
         origin=made_from,
         files=loaded.files,
         named_by=named_by(chosen, loaded),
     )
 
 
-def secrets(loaded: "Loaded") -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
+def vault(chosen: Options) -> "Vault":
+    """Return the user's secrets.
+
+    Raises:
+        RefusedError: when somebody else can use the file that declares them.
+        SettingsError: when it can't be read.
+    """
+    from clawker_fw.secrets.declared import default_path
+    from clawker_fw.secrets.vault import opened
+
+    return opened((chosen.secrets or default_path()).absolute())
+
+
+def secrets(chosen: Options, loaded: "Loaded") -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
     """Return the user's secrets, and which of them the rules put into requests. Nothing, if no rule does.
 
     Raises:
@@ -123,12 +143,8 @@ def secrets(loaded: "Loaded") -> "tuple[Vault | None, tuple[WantedSecret, ...]]"
 
     if not any(injecting(loaded.rules.rules)):
         return None, ()
-    from clawker_fw.secrets.declared import default_path
-    from clawker_fw.secrets.vault import opened
-
-    path = default_path()
-    vault = opened(path)
-    return vault, wanted(loaded.rules.rules, vault.declared, path)
+    found = vault(chosen)
+    return found, wanted(loaded.rules.rules, found.declared, found.path)
 
 
 def certificates(

@@ -29,6 +29,7 @@ class Options:
     host: str | None = None
     context: str | None = None
     log_format: LogFormat = LogFormat.TEXT
+    secrets: Path | None = None
     given: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property

@@ -82,7 +82,12 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     try:
         first = open_client(place, requirements.OLDEST_API)
         version = asked_version(first)
-        facts = replace(requirements.facts(place.address, version), endpoint=place.address, named_by=place.source)
+        facts = replace(
+            requirements.facts(place.address, version),
+            endpoint=place.address,
+            named_by=place.source,
+            plain=place.plain,
+        )
         client = open_client(place, facts.api_version)
         client.adapters = first.adapters  # keeps the open connections
         info = client.info()

@@ -8,6 +8,7 @@ configuration that it can't read, and would then use another engine than the CLI
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -50,6 +51,17 @@ class EngineLocation:
     address: str
     source: str
     tls: Tls | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether others on the way there can read along: TCP without TLS, unless it stays on this machine."""
+        if self.tls is not None or not self.address.startswith("tcp://"):
+            return False
+        host = urlsplit(self.address).hostname or ""
+        try:
+            return not ip_address(host).is_loopback
+        except ValueError:
+            return host != "localhost"
 
     @property
     def over_ssh(self) -> bool:

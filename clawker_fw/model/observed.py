@@ -21,6 +21,7 @@ class EngineFacts:
     `routes` are the destinations of its machine's routes, including its own networks; they are only known for a
     local engine. `endpoint` is its address, and `named_by` the option, variable or context that named it.
     `kernel` is the version of its machine's kernel. That may be a virtual machine, also for a local engine.
+    `plain` is whether others on the way there can read along.
     """
 
     version: str
@@ -30,6 +31,7 @@ class EngineFacts:
     endpoint: str = ""
     named_by: str = ""
     kernel: str = ""
+    plain: bool = False
 
     @property
     def local(self) -> bool:

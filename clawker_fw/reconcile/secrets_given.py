@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from clawker_fw.errors import EngineError
+from clawker_fw.agents.exposure import exposures
+from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl.answers import HeldSecret, digest_of_secret
 from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
 from clawker_fw.model import Observed, SecretDifference, Sibling
@@ -24,8 +25,11 @@ def with_secrets(
 ) -> Observed:
     """Return what was observed, with what differs in Envoy's secrets. One that can't be obtained does not differ.
 
-    An Envoy without a rule that needs a secret is not asked: it was given none, or a run has taken all away.
+    Raises:
+        RefusedError: when an agent could change the file that says where secrets go.
     """
+    if vault:
+        _require_unreachable(observed, vault)
     envoy = observed.siblings.get(Sibling.ENVOY)
     if vault is None or envoy is None or envoy.probe is None or envoy.probe.error or envoy.probe.signer:
         return observed
@@ -38,6 +42,15 @@ def with_secrets(
     found = differences(held, values, {each.identity for each in _still_wanted(wanted, vault)}, key)
     siblings = {**observed.siblings, Sibling.ENVOY: replace(envoy, secrets=found)}
     return replace(observed, siblings=siblings)
+
+
+def _require_unreachable(observed: Observed, vault: Vault) -> None:
+    for each in exposures(observed, [vault.path]):
+        raise RefusedError(
+            "secrets-exposed",
+            f"{each}, so it could have secrets sent anywhere.",
+            hint="Make the mount read-only, or move the file out of it and name it with --secrets.",
+        )
 
 
 def differences(
@@ -69,3 +82,16 @@ def give(engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], v
 def _still_wanted(wanted: tuple[WantedSecret, ...], vault: Vault) -> Iterator[WantedSecret]:
     """Yield the secrets that Envoy may have: not those that are too old."""
     return (each for each in wanted if each.name not in vault.expired)
+
+
+def take_away(engine: RunsHelper, container: str, name: str | None) -> tuple[str, ...]:
+    """Take a secret away from Envoy, or all of them, and return the ids of those that it had.
+
+    Raises:
+        EngineError: when that is impossible.
+    """
+    helper, key = Helper(engine, container), secrets.token_bytes(_KEY_OCTETS)
+    held = helper.secrets(key)
+    gone = [each for each in held if name in {None, each.partition("#")[0]}]
+    helper.give_secrets(key, {}, keep=held.keys() - gone)
+    return tuple(sorted(gone))

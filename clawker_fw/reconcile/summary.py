@@ -16,6 +16,7 @@ from clawker_fw.reconcile.steps import (
     Commit,
     Create,
     Drain,
+    GiveSecrets,
     Plan,
     ProvideImage,
     Reattach,
@@ -44,6 +45,8 @@ class Effect(Enum):
     """Its files change while it runs."""
     ADDRESSED = auto()
     """It takes its address again."""
+    ENTRUSTED = auto()
+    """It gets secrets, or some are taken away."""
     RENAMED = auto()
     PROVIDED = auto()
     """Its image is loaded or pulled again; the container stays."""
@@ -167,6 +170,8 @@ def _effect(  # noqa: PLR0911 - one case a step
             return step.sibling, Effect.UNPAUSED
         case Commit() if step.causes:
             return step.sibling, Effect.UPDATED
+        case GiveSecrets() if step.causes:
+            return Sibling.ENVOY, Effect.ENTRUSTED
         case ClaimAddress() if step.causes:
             return Sibling.COREDNS, Effect.ADDRESSED
         case Rename():

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.compare.container import RESTARTS
-from clawker_fw.reconcile.compare.live import ANSWER, SIGNER
+from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible
@@ -41,6 +41,7 @@ _EFFECTS = {
     Effect.UNPAUSED: "unpaused",
     Effect.UPDATED: "updated",
     Effect.ADDRESSED: "given its address again",
+    Effect.ENTRUSTED: "given its secrets",
     Effect.RENAMED: "renamed",
     Effect.PROVIDED: "given the image again",
 }
@@ -154,12 +155,26 @@ def _reasons(said: Summary) -> Iterator[str]:
 
 def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the settings that have changed, or the files that show it where no value does."""
+    yield from _secrets(findings)
     values = dict.fromkeys(_change(each) for each in findings if each.layer in _TOLD and not _follows(each))
     files = {Layer.BOOT} if said.changes else {Layer.BOOT, Layer.HOT}
     if values:
         yield f"changed settings: {_joined(_first(list(values), _MOST_NAMES))}"
     elif names := list(dict.fromkeys(each.field for each in findings if each.layer in files)):
         yield f"changed settings, to be seen in {_joined(_first(names, _MOST_NAMES))}"
+
+
+def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield which secrets for requests are not there, have changed where they come from, or are needed no more."""
+    told = [each for each in findings if each.layer is Layer.LIVE and each.field.startswith(f"{SECRETS}.")]
+    for words, those in (
+        ("secrets that Envoy has not got", [each for each in told if each.running is None]),
+        ("secrets that have changed", [each for each in told if each.running and each.desired]),
+        ("secrets that no rule needs any more", [each for each in told if each.desired is None]),
+    ):
+        names = dict.fromkeys(each.field.partition(".")[2].partition("#")[0] for each in those)
+        if names:
+            yield f"{words}: {_joined(_first(list(names), _MOST_NAMES))}"
 
 
 _TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})

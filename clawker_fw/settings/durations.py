@@ -17,3 +17,11 @@ def parse_duration(value: object) -> float:
     if match is None or isinstance(value, bool):
         raise ValueError(f"{value!r} is not a duration; write seconds, or a number with ms, s, m or h (`30s`)")
     return float(match[1]) * units[match[2]]
+
+
+def written(seconds: float) -> str:
+    """Return a duration as it is written: `30m`."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"

@@ -47,6 +47,7 @@ _FORMS = {
     **_form("remove-network", network=str),
     **_form("detach", container=str, network=str),
     **_form("verify", sibling=Sibling, container=str, live=dict[str, str]),
+    **_form("give", sibling=Sibling, secrets=list[str]),
     **_form("claim", sibling=Sibling, seconds=Seconds),
     **_form("wait", seconds=Seconds),
     **_form("drain", container=str, seconds=Seconds),

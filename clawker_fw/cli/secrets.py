@@ -1,0 +1,200 @@
+"""The commands about secrets that Envoy puts into requests: `secrets list`, `check`, `refresh` and `forget`."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli import given
+from clawker_fw.cli.app import Commands, Panel, app
+from clawker_fw.cli.comparing import print_json, reading, writing
+from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clawker_fw.reconcile.pipeline import Comparison
+    from clawker_fw.report.secrets import SecretsAnswer, State
+    from clawker_fw.rules.ruleset import RuleSet
+    from clawker_fw.secrets.vault import Vault
+
+secrets_app = typer.Typer(
+    cls=Commands,
+    name="secrets",
+    help="List, check and give the secrets that Envoy puts into requests.",
+    rich_markup_mode=None,
+)
+app.add_typer(secrets_app, rich_help_panel=Panel.AGENTS)
+
+
+@secrets_app.command("list")
+def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """List the secrets that you have declared, and whether Envoy has them.
+
+    They are declared in a file of your own (`--secrets`), which says where each comes from and to which hosts it
+    may go. No value is ever shown.
+
+    Example: clawker-fw secrets list
+    """
+    chosen: Options = context.obj
+    with reading(chosen) as (_, seen):
+        vault = given.vault(chosen)
+        _answer(_listed(vault, seen.blueprint.rules, _states(vault, seen)), format_)
+
+
+@secrets_app.command("check")
+def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Obtain every secret once, and say which can't be, and why; exit 3 then.
+
+    It also requires that each may go where a rule would send it. No engine is asked, and nothing is given.
+
+    Example: clawker-fw secrets check
+    """
+    from clawker_fw.report.secrets import State
+    from clawker_fw.secrets.sources import obtain
+    from clawker_fw.secrets.wanted import wanted
+
+    chosen: Options = context.obj
+    loaded = given.load(chosen)
+    vault = given.vault(chosen)
+    wanted(loaded.rules.rules, vault.declared, vault.path)
+    states, problems = {}, {}
+    for name, entry in vault.declared.secrets.items():
+        try:
+            obtain(name, entry, vault.path.parent, os.environ)
+            states[name] = State.OBTAINED
+        except SettingsError as error:
+            states[name], problems[name] = State.UNAVAILABLE, error.message
+    _answer(_listed(vault, loaded.rules, states, problems), format_)
+    if problems:
+        raise typer.Exit(ExitCode.SETTINGS)
+
+
+@secrets_app.command("refresh")
+def refresh(context: typer.Context) -> None:
+    """Obtain every secret that rules need again, and give it to Envoy. No rule changes, and no connection ends.
+
+    `run`, `reload` and `watch` do so as well, with everything else that differs.
+
+    Example: clawker-fw secrets refresh
+    """
+    chosen: Options = context.obj
+    with writing(chosen) as (engine, _, seen):
+        from clawker_fw.reconcile import converge
+        from clawker_fw.reconcile.secrets_given import give
+
+        converge.require_up(seen)
+        vault, container = _needed(seen)
+        vault.require(seen.blueprint.wanted)
+        give(engine, container, seen.blueprint.wanted, vault)
+        names = dict.fromkeys(each.name for each in seen.blueprint.wanted)
+        terminal.answer(f"{seen.desired.project}: Envoy has {', '.join(names)}")
+
+
+@secrets_app.command("forget")
+def forget(
+    context: typer.Context,
+    *,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One secret. Default: all.")] = None,
+) -> None:
+    """Take a secret away from Envoy at once. Requests that need it are refused from then on.
+
+    For when it has become known. `run`, `reload` and `watch` give it again: take it out of your file, too.
+
+    Example: clawker-fw secrets forget github
+    """
+    chosen: Options = context.obj
+    with writing(chosen) as (engine, _, seen):
+        from clawker_fw.reconcile import converge
+        from clawker_fw.reconcile.secrets_given import take_away
+
+        converge.require_up(seen)
+        vault, container = _needed(seen)
+        if name is not None and name not in vault.declared.secrets:
+            raise RefusedError(
+                "secret-unknown",
+                f"The secret {name} is not declared in {vault.path}.",
+                hint=f"Declared are: {', '.join(vault.declared.secrets) or 'none'}.",
+            )
+        gone = take_away(engine, container, name)
+        terminal.answer(f"{seen.desired.project}: {', '.join(gone) or 'nothing'} taken away")
+
+
+def _needed(seen: "Comparison") -> "tuple[Vault, str]":
+    """Return the secrets that the rules need, and the container that they go to."""
+    from clawker_fw.model import Sibling
+
+    if seen.blueprint.vault is None:
+        raise RefusedError(
+            "secrets-unused",
+            "No rule puts a secret into requests.",
+            hint="Name one with `inject` in a rule with `path_rules` or `git`.",
+        )
+    return seen.blueprint.vault, seen.observed.siblings[Sibling.ENVOY].container.id
+
+
+def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
+    """Return the state of each secret in a stack, by name."""
+    from clawker_fw.model import Sibling
+    from clawker_fw.report.secrets import State
+
+    needed = {each.name for each in seen.blueprint.wanted}
+    envoy = seen.observed.siblings.get(Sibling.ENVOY)
+    asked = envoy is not None and envoy.probe is not None and not (envoy.probe.error or envoy.probe.signer)
+    found = {name: State.GIVEN if name in needed else State.UNUSED for name in vault.declared.secrets}
+    if not asked:
+        found |= dict.fromkeys(needed, State.UNKNOWN)
+    for each in envoy.secrets if envoy else ():
+        name = each.identity.partition("#")[0]
+        if name in needed:
+            found[name] = State.ANOTHER if each.running else State.ABSENT
+    return found | dict.fromkeys(vault.problems, State.UNAVAILABLE)
+
+
+def _listed(
+    vault: "Vault",
+    rules: "RuleSet",
+    states: "Mapping[str, State]",
+    problems: "Mapping[str, str] | None" = None,
+) -> "SecretsAnswer":
+    from clawker_fw.report.secrets import SecretRow, SecretsAnswer
+    from clawker_fw.secrets.wanted import injecting
+
+    said = problems or {name: error.message for name, error in vault.problems.items()}
+    uses: dict[str, list[str]] = {}
+    for rule, injection in injecting(rules.rules):
+        uses.setdefault(injection.secret, []).append(str(rule))
+    rows = [
+        SecretRow(
+            name,
+            entry.source.kind,
+            entry.header,
+            entry.hosts,
+            entry.refresh,
+            uses.get(name, ()),
+            states[name],
+            said.get(name, ""),
+        )
+        for name, entry in vault.declared.secrets.items()
+    ]
+    return SecretsAnswer(str(vault.path), rows)
+
+
+def _answer(answer: "SecretsAnswer", format_: Format) -> None:
+    from clawker_fw.report import secrets as report
+
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.secrets import SecretsDocument
+
+        print_json(SecretsDocument.of(answer))
+        return
+    from clawker_fw.report import text
+
+    if answer.rows:
+        text.console().print(text.table(*report.secret_table(answer)))
+    for each in answer.rows:
+        if each.problem:
+            terminal.answer(each.problem)
+    terminal.answer(report.secrets_verdict(answer))

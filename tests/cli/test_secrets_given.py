@@ -1,0 +1,206 @@
+"""`clawker-fw secrets`, and what other commands say of secrets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.secrets import vault
+from devkit.memory.engine import MemoryEngine
+from tests.cli.conftest import Command, Outcome
+
+SETTINGS = """
+rules:
+  - {dst: api.test, path_rules: [{path: /v1}], inject: api}
+  - {dst: plain.test}
+"""
+DECLARED = """
+secrets:
+  api:
+    from: {file: token}
+    hosts: [api.test]
+    refresh: 30m
+  other:
+    from: {env: OTHER_TOKEN}
+    header: x-key
+    hosts: ["other.test:8443"]
+"""
+HIDDEN = "hidden-token"
+
+
+@pytest.fixture(autouse=True)
+def language(inspection: None) -> None:
+    """Let rules have the words about secrets."""
+
+
+@pytest.fixture(autouse=True)
+def process() -> Iterator[None]:
+    """Each test is a process that has obtained no secret."""
+    vault._OPENED.clear()  # noqa: SLF001 - what another test has obtained
+    yield
+    vault._OPENED.clear()  # noqa: SLF001 - what this test has obtained
+
+
+@dataclass
+class User:
+    """A user with a file of secrets, who runs commands."""
+
+    command: Command
+    memory: MemoryEngine
+    folder: Path
+    said: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Write the files."""
+        (self.folder / "clawker-fw.yaml").write_text(SETTINGS)
+        self.declare(DECLARED)
+        (self.folder / "token").write_text(HIDDEN)
+
+    def declare(self, text: str) -> None:
+        """Write the file of secrets."""
+        path = self.folder / "secrets.yaml"
+        path.write_text(text)
+        path.chmod(0o600)
+
+    def __call__(self, *arguments: str, **environment: str) -> Outcome:
+        """Run a command, as a new process would. No value is ever in what it says."""
+        vault._OPENED.clear()  # noqa: SLF001 - a process of its own knows nothing
+        said = self.command("--secrets", "secrets.yaml", *arguments, **environment)
+        assert "hidden" not in said.out + said.err
+        return said
+
+    @property
+    def held(self) -> dict[str, str]:
+        """What Envoy has."""
+        return {name: value for name, (value, _) in self.memory.inside("clawker-envoy").secrets.items()}
+
+
+@pytest.fixture
+def user(command: Command, memory: MemoryEngine, settings_file: Path) -> User:
+    """Nothing runs yet."""
+    return User(command, memory, settings_file.parent)
+
+
+def test_a_run_gives_and_a_list_tells(user: User) -> None:
+    """From the first run on; a lost one is found and given again, and nothing else is touched."""
+    assert user("run").code == 0
+    assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
+    listed = user("secrets", "list")
+    assert listed.code == 0
+    assert "given" in listed.out
+    assert "no rule needs it" in listed.out
+    first, second = user("secrets", "list", "--format", "json").valid("secrets")["secrets"]
+    assert (first["state"], first["source"], first["hosts"], first["refresh"]) == (
+        "given",
+        "file",
+        ["api.test:443"],
+        1800,
+    )
+    assert first["rules"] == ["https api.test:443 inspected (/v1, deny others, inject api)"]
+    assert (second["state"], second["header"], second["rules"]) == ("unused", "x-key", [])
+    user.memory.inside("clawker-envoy").secrets.clear()
+    drift = user("drift", "--format", "json")
+    assert drift.code == 1
+    (found,) = [each for sibling in drift.valid("drift")["siblings"] for each in sibling["findings"]]
+    assert (found["field"], found["running"], found["desired"], found["action"]) == (
+        "secrets.api#bearer",
+        None,
+        "given",
+        "give",
+    )
+    assert user("secrets", "list", "--format", "json").json["secrets"][0]["state"] == "absent"
+    done = user("run", "--format", "json")
+    assert done.code == 0
+    ran = done.valid("run")
+    assert [each["kind"] for each in ran["steps"]] == ["give"]
+    assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
+
+
+def test_drift_in_words(user: User) -> None:
+    """What would be given, and that no connection ends."""
+    user("run")
+    user.memory.inside("clawker-envoy").secrets.clear()
+    said = user("drift").out
+    assert "Envoy will be given its secrets, no request is cut:\n  secrets that Envoy has not got: api\n" in said
+    user("run")
+    (user.folder / "token").write_text(f"{HIDDEN}-2")
+    assert "  secrets that have changed: api\n" in user("drift").out
+    assert "another secret" in user("drift", "--diff").out
+    (user.folder / "clawker-fw.yaml").write_text(
+        SETTINGS.replace("inject: api}", "inject: other}").replace("api.test", "other.test, port: 8443")
+    )
+    assert "  secrets that no rule needs any more: api\n" in user("drift", OTHER_TOKEN=HIDDEN).out
+
+
+def test_check_asks_each_source(user: User) -> None:
+    """It needs no stack, and fails where one source does."""
+    failed = user("secrets", "check")
+    assert failed.code == 3
+    assert "The secret other can't be obtained from its environment variable: OTHER_TOKEN is not set here." in (
+        failed.out
+    )
+    found = user("secrets", "check", "--format", "json").valid("secrets")["secrets"]
+    assert [each["state"] for each in found] == ["obtained", "unavailable"]
+    assert user("secrets", "check", OTHER_TOKEN=HIDDEN).code == 0
+    user.declare(DECLARED.replace("api.test", "elsewhere.test"))
+    refused = user("secrets", "check", OTHER_TOKEN=HIDDEN)
+    assert (refused.code, "error[secret-not-for-host]" in refused.err) == (6, True)
+
+
+def test_refresh_and_forget(user: User) -> None:
+    """Both act on Envoy alone, at once."""
+    user("run")
+    (user.folder / "token").write_text(f"{HIDDEN}-2")
+    refreshed = user("secrets", "refresh")
+    assert (refreshed.code, refreshed.out) == (0, "clawker: Envoy has api\n")
+    assert user.held == {"api#bearer": f"Bearer {HIDDEN}-2"}
+    assert user("secrets", "forget", "none").code == 6
+    assert user("secrets", "forget", "other").out == "clawker: nothing taken away\n"
+    assert user("secrets", "forget", "api").out == "clawker: api#bearer taken away\n"
+    assert user.held == {}
+    user("run")
+    assert user("secrets", "forget").out == "clawker: api#bearer taken away\n"
+    (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
+    user("run")
+    for verb in ("refresh", "forget"):
+        unused = user("secrets", verb)
+        assert (unused.code, "error[secrets-unused]" in unused.err) == (6, True)
+
+
+def test_a_source_that_fails_changes_nothing(user: User) -> None:
+    """A run ends before it has done anything, and says which source and why."""
+    (user.folder / "token").unlink()
+    refused = user("run")
+    assert refused.code == 3
+    assert "error[secret-unavailable]" in refused.err
+    assert "No such file" in refused.err
+    assert user.memory.listing() == ()
+
+
+def test_a_file_that_others_can_use(user: User) -> None:
+    """Every command that compares refuses it."""
+    user("run")
+    (user.folder / "secrets.yaml").chmod(0o644)
+    for command in (("run",), ("drift",), ("secrets", "list"), ("secrets", "check")):
+        refused = user(*command)
+        assert (refused.code, "error[secrets-not-private]" in refused.err) == (6, True), command
+
+
+def test_a_rule_that_sends_a_secret_elsewhere(user: User) -> None:
+    """The settings can't say where a secret goes: a repository's would take it home."""
+    settings = user.folder / "clawker-fw.yaml"
+    settings.write_text(SETTINGS.replace("dst: api.test", "dst: evil.test"))
+    refused = user("run")
+    assert refused.code == 6
+    assert "error[secret-not-for-host]" in refused.err
+    assert "evil.test" in refused.err
+    assert user.memory.listing() == ()
+
+
+def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others on the way could read along."""
+    facts = replace(user.memory.facts(), endpoint="tcp://engine.test:2375", plain=True, named_by="--host")
+    monkeypatch.setattr(user.memory, "facts", lambda: facts)
+    refused = user("run")
+    assert (refused.code, "error[secret-over-plain-engine]" in refused.err) == (6, True)
