@@ -7,6 +7,7 @@ chain (Java: 32 KB, which is about a thousand names).
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -199,7 +200,7 @@ def trusted(roots: Sequence[Root], now: float) -> list[Root]:
     """
     longest = (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
     newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
-    superseded = next((each.made for each in newest_first if now >= each.made + longest), 0.0)
+    superseded = next((each.made for each in newest_first if now >= each.made + longest), -math.inf)
     return [each for each in newest_first if each.made >= superseded and now < each.ends]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.certificates.provider import Provider
 from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl.client import Helper
@@ -19,6 +20,7 @@ from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.ends import ENDS
+from clawker_fw.stack.envoy.inspection import INTERMEDIATES
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
@@ -275,6 +277,22 @@ def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Pa
     assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
     assert watched.engine.inside(COREDNS) is before
     assert before.files[TELEMETRY] != told_before
+
+
+def test_intermediates_are_renewed_at_their_moment(watched: Watched, tmp_path: Path) -> None:
+    """So are those of inspected connections: they begin an hour before, and live for 30 days and that hour."""
+    made = 12 + 1200 - 20 * 86400
+    file = tmp_path / "clawker-fw.yaml"
+    told = stacks.blueprint(watched.engine.facts(), {"dst": "a.test", "inspect": True}, release=watched.release)
+    provider = Provider(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), provider=provider)
+    stacks.converged(watched.engine, watched.wanted)
+    before = watched.engine.inside(ENVOY)
+    first = before.files[INTERMEDIATES]
+    watched.wanted = replace(watched.wanted, provider=replace(provider, clock=lambda: watched.script.now))
+    assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
+    assert watched.engine.inside(ENVOY) is before
+    assert before.files[INTERMEDIATES] != first
 
 
 def test_telemetry_waits_for_run(watched: Watched, tmp_path: Path) -> None:
