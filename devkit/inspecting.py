@@ -46,7 +46,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     reached: list[Reached]
     contents: dict[str, bytes]
-    """What there is by its path; whatever else is asked for is empty."""
+    """What there is by its path. Without any, whatever is asked for is there, and empty."""
     protocol_version = "HTTP/1.1"
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
@@ -64,11 +64,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.drip()
             return
         upgrading = headers.get("upgrade") == "websocket"
-        refused = 401 if "refused" in self.path else 200
+        place = self.path.partition("?")[0]
+        missing = 404 if self.contents and place not in self.contents else 200
+        refused = 401 if "refused" in self.path else missing
         self.send_response(101 if upgrading else refused)
         for name, value in (("connection", "upgrade"), ("upgrade", "websocket")) if upgrading else ():
             self.send_header(name, value)
-        content = self.contents.get(self.path.partition("?")[0], b"")
+        content = self.contents.get(place, b"")
         self.send_header("content-length", str(len(content)))
         if content:
             self.send_header("content-type", "text/html")

@@ -37,7 +37,7 @@ _ALL = (
 _ADDED = ("DENO_CERT", "NODE_EXTRA_CA_CERTS")
 """Variables that name further authorities."""
 
-_JAVA, _WGET = "JAVA_TOOL_OPTIONS", "SYSTEM_WGETRC"
+_JAVA, _WGET, _APT = "JAVA_TOOL_OPTIONS", "SYSTEM_WGETRC", "APT_CONFIG"
 
 PLACES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
@@ -82,7 +82,8 @@ def trust_for(project: str, roots: bytes, known: Known, target: str = TARGET) ->
         **dict.fromkeys(_ALL, f"{target}/{trust.ALL}"),
         **dict.fromkeys(_ADDED, f"{target}/{trust.ADDED}"),
         _JAVA: " ".join(filter(None, (known.java_options, java))),
-        _WGET: f"{target}/{trust.WGETRC}",
+        _WGET: f"{target}/{trust.WGET}",
+        _APT: f"{target}/{trust.APT}",
     }
     return Trust(
         f"{trust_name(project)}{digest[:_SHOWN]}",

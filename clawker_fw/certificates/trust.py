@@ -14,8 +14,11 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificat
 
 from clawker_fw.certificates.validity import certificates_in
 
-ADDED, ALL, JAVA, WGETRC = "roots.pem", "authorities.pem", "authorities.p12", "wgetrc"
-"""What is added; everything, as PEM and as a truststore for Java; the settings of wget, which has no variable."""
+ADDED, ALL, JAVA = "roots.pem", "authorities.pem", "authorities.p12"
+"""What is added; everything, as PEM and as a truststore for Java."""
+
+WGET, APT = "wgetrc", "apt.conf"
+"""Settings of programs that have no variable for authorities."""
 
 
 def files(roots: bytes, authorities: bytes, added: bytes, folder: str) -> Mapping[str, bytes]:
@@ -29,7 +32,8 @@ def files(roots: bytes, authorities: bytes, added: bytes, folder: str) -> Mappin
         ADDED: _pem(_read(roots, added)),
         ALL: _pem(everything),
         JAVA: _truststore(everything),
-        WGETRC: f"ca_certificate = {folder}/{ALL}\n".encode(),
+        WGET: f"ca_certificate = {folder}/{ALL}\n".encode(),
+        APT: f'Acquire::https::CaInfo "{folder}/{ALL}";\n'.encode(),
     }
 
 

@@ -45,7 +45,9 @@ def test_flags(command: Command, memory: MemoryEngine) -> None:
     first, again = command("agent", "flags"), command("agent", "flags")
     assert (first.code, first.err, first.out) == (0, "", again.out)
     mount = f"--mount type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy"
-    assert f" {mount} --env AWS_CA_BUNDLE={TARGET}/authorities.pem " in first.out
+    assert (
+        f" {mount} --env APT_CONFIG={TARGET}/apt.conf --env AWS_CA_BUNDLE={TARGET}/authorities.pem " in first.out
+    )
     answer = command("agent", "flags", "--format", "json").valid("agent-flags")
     assert answer["mounts"] == [{"volume": volume(memory), "target": TARGET, "read_only": True}]
     assert answer["environment"]["JAVA_TOOL_OPTIONS"] == f"-Djavax.net.ssl.trustStore={TARGET}/authorities.p12"

@@ -163,6 +163,7 @@ def furnish(site: Site) -> None:
             "/go/a.test/greeting/@v/list": b"v1.0.0\n",
             "/go/a.test/greeting/@v/v1.0.0.info": b'{"Version": "v1.0.0"}',
             "/go/a.test/greeting/@v/v1.0.0.mod": b"module a.test/greeting\n",
+            "/debian/Packages": b"Package: greeting\nVersion: 1\nArchitecture: all\nFilename: ./a.deb\n\n",
             "/repository.git/info/refs": f"{'1' * 40}\trefs/heads/main\n".encode(),
             "/repository.git/HEAD": b"ref: refs/heads/main\n",
         }
@@ -200,6 +201,14 @@ touch src/lib.rs
 cargo generate-lockfile
 cat Cargo.lock"""
 
+APT = """mount -t tmpfs none /etc/apt/apt.conf.d # as in an image, without what this machine has
+mkdir -p state/lists/partial cache/archives/partial
+echo "deb [trusted=yes] $HOST/debian ./" >sources.list
+here="-o Dir::Etc::SourceList=$PWD/sources.list -o Dir::Etc::SourceParts=-"
+here="$here -o Dir::State=$PWD/state -o Dir::Cache=$PWD/cache"
+apt-get $here -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any update
+apt-cache $here policy greeting"""
+
 PYTHON = sys.executable
 UV = f"{Path(PYTHON).with_name('uv')} pip install"
 FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
@@ -220,6 +229,7 @@ CLIENTS = {
         f"{UV} -q --no-deps --python {PYTHON} --target there --index-url $HOST/simple/ greeting; ls there",
         "greeting-1.0.dist-info",
     ),
+    "apt": (APT, "greeting:"),
     "Node": (f"node -e '{NODE}' $HOST/hello", HELLO),
     "npm": ("npm view greeting version --fetch-retries 0 --registry $HOST/npm/", "1.0.0"),
     "Cargo": (CARGO, 'name = "greeting"'),
