@@ -46,7 +46,7 @@ func declareGet(flags *flag.FlagSet) action {
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
 
-	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`")
+	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`, or by those of the system")
 
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		location, err := oneArgument(positional, "URL")
@@ -58,7 +58,11 @@ func declareGet(flags *flag.FlagSet) action {
 			return false, err
 		}
 		to.nameserver, to.pieces, to.behind = nameserver(), *pieces, *behind
-		if *trusted != "" {
+		if *trusted == "system" {
+			if to.trusted, err = x509.SystemCertPool(); err != nil {
+				return false, err
+			}
+		} else if *trusted != "" {
 			to.trusted = x509.NewCertPool()
 			if !to.trusted.AppendCertsFromPEM([]byte(*trusted)) {
 				return false, usageError("there is no certificate to trust")

@@ -23,9 +23,8 @@ OWN = authority.mint_root("company", 1_800_000_000.0).certificate
 
 
 @pytest.fixture(autouse=True)
-def stack(inspection: None, command: Command, settings_file: Path) -> None:
+def stack(command: Command, settings_file: Path) -> None:
     """A stack that inspects a host."""
-    del inspection
     settings_file.write_text(INSPECTED)
     assert command("run").code == 0
 

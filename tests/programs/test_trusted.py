@@ -100,10 +100,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator
     (folder / "envoy").mkdir()
     with NameServer((NAME,), own_address()) as names:
         proxy = Signing(folder / "envoy", program(release), names.port, signer, host.certificate)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("clawker_fw.rules.later.LATER_FIELDS", ())
-            entry = RuleEntry.model_validate({"dst": NAME, "port": PORT, "inspect": True})
-            proxy.serve(RuleSet.of([entry.rule()]))
+        entry = RuleEntry.model_validate({"dst": NAME, "port": PORT, "inspect": True})
+        proxy.serve(RuleSet.of([entry.rule()]))
         until(proxy.serves)
         made = Site(proxy, host, folder, dict(given.environment))
         furnish(made)

@@ -1,0 +1,148 @@
+"""Agents on a real engine trust a stack that inspects their TLS, however they are started."""
+
+import io
+import secrets
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from docker import APIClient
+
+from clawker_fw.agents.trust import TARGET
+from clawker_fw.certificates import authority
+from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.stack import labels
+from devkit.engines import install_client, private_engine
+from devkit.firewall import Firewall, Outcome
+from devkit.host import client
+from devkit.peers import Peer, Peers
+from tests.unit.test_attachment import Compose
+
+INSPECTED = {"dst": "a.test", "allow_private": True, "inspect": True, "insecure_skip_tls_verify": True}
+SYSTEM = ("--trust", "system")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A stack that inspects a host, and that host."""
+
+    docker: APIClient
+    firewall: Firewall
+    peers: Peers
+    agents: list[Peer] = field(default_factory=list)
+
+    def shell(self, script: str) -> Outcome:
+        """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
+        return self.firewall.shell(script, IMAGE=self.peers.image)
+
+    def started(self, script: str) -> Peer:
+        """Run a script that starts a container in the background, and return it."""
+        self.agents.append(self.peers.adopt(self.shell(script).expect().out.strip()))
+        return self.agents[-1]
+
+    def volumes(self) -> set[str]:
+        """Return the names of the volumes with what agents trust."""
+        found = self.docker.volumes(filters={"label": labels.TRUST})["Volumes"]
+        return {each["Name"] for each in found or ()}
+
+
+@pytest.fixture(scope="module")
+def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One stack for all tests."""
+    needs_engine()
+    install_client()
+    with private_engine() as engine, closing(client(engine.host)) as docker:
+        firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("site"))
+        firewall.write(INSPECTED)
+        firewall.run()
+        peers = Peers(docker)
+        firewall.origin(peers, ["a.test"])
+        yield Site(docker, firewall, peers)
+
+
+@pytest.fixture(autouse=True)
+def no_agents(site: Site) -> Iterator[None]:
+    """Leave no agent to the next test."""
+    yield
+    while site.agents:
+        site.agents.pop().remove()
+
+
+def trusted_by(site: Site, agent: Peer) -> tuple[str, ...]:
+    """Return the fingerprints of all authorities that an agent was given."""
+    stream, _ = site.docker.get_archive(agent.container, f"{TARGET}/authorities.pem")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+        content = archive.extractfile("authorities.pem")
+        assert content
+        return fingerprints(content.read())
+
+
+@pytest.mark.parametrize("start", ["docker run -d $(fw agent flags)", "fw agent run -d"])
+def test_an_agent_trusts_what_it_gets(start: str, site: Site) -> None:
+    """Its own program verifies the certificate, also where its file system is read-only; others refuse it."""
+    agent = site.started(f"{start} --read-only $IMAGE /peer wait")
+    assert agent.get("https://a.test/", *SYSTEM).ok
+    how = site.firewall.status()["agent"]
+    other = site.started(f"docker run -d --network {how['network']} --dns {how['dns']} $IMAGE /peer wait")
+    assert not other.get("https://a.test/", *SYSTEM).ok
+    assert other.get("https://a.test/").ok
+    (known,) = (each for each in site.firewall.status()["agents"] if each["id"] == agent.container)
+    assert known["state"] == "fenced"
+
+
+def test_agent_run_keeps_what_the_image_trusts(site: Site, tmp_path: Path) -> None:
+    """What a container has as its system's list is in what it gets, also through a link."""
+    own = authority.mint_root("company", 1_800_000_000.0).certificate
+    (tmp_path / "own.pem").write_bytes(own)
+    place = "/etc/ssl/certs/ca-certificates.crt"
+    agent = site.started(f"fw agent run -d -v {tmp_path}/own.pem:{place}:ro $IMAGE /peer wait")
+    there = trusted_by(site, agent)
+    assert set(fingerprints(own)) < set(there)
+    assert len(there) == 2
+    assert agent.get("https://a.test/", *SYSTEM).ok
+
+
+def test_a_writable_mount_is_refused(site: Site) -> None:
+    """No agent is started that could change what others trust."""
+    site.shell("fw agent flags").expect()
+    for name in site.volumes():
+        refused = site.shell(f"fw agent run -d -v {name}:/x $IMAGE /peer wait")
+        assert (refused.code, "it can write what agents trust, through /x" in refused.err) == (6, True)
+
+
+def test_rotation(site: Site) -> None:
+    """`ca show` names the agents that lack the new root. Until it signs, they work; nobody loses anything."""
+    old = site.started("fw agent run -d $IMAGE /peer wait")
+    before = site.firewall.call("ca", "show", "--format", "json").json
+    assert before["agents_without_newest_root"] == []
+    site.firewall.call("ca", "rotate").expect()
+    site.firewall.run()
+    new = site.started("fw agent run -d $IMAGE /peer wait")
+    after = site.firewall.call("ca", "show", "--format", "json").json
+    assert [each["state"] for each in after["roots"]] == ["announced", "signs"]
+    (name,) = after["agents_without_newest_root"]
+    assert f"/{name}" == site.docker.inspect_container(old.container)["Name"]
+    assert all(agent.get("https://a.test/", *SYSTEM).ok for agent in (old, new))
+    had = site.volumes()
+    old.remove()
+    site.firewall.run()
+    assert len(site.volumes()) < len(had)
+    assert new.get("https://a.test/", *SYSTEM).ok
+
+
+def test_compose_names_a_volume_that_is_there(site: Site) -> None:
+    """The override has the volume as one that compose does not make."""
+    override = yaml.load(site.shell("fw agent compose").expect().out, Compose)  # noqa: S506 - a safe loader
+    (volume,) = override["volumes"].values()
+    assert volume["name"] in site.volumes()
+
+
+def test_down_removes_all_volumes(site: Site) -> None:
+    """Nothing of what agents trusted is left."""
+    assert site.volumes()
+    site.firewall.call("down", "--force").expect()
+    assert site.volumes() == set()
