@@ -98,6 +98,20 @@ def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wante
     assert files(memory)[TRUST] == trust
 
 
+def test_the_end_of_a_rule_changes_nothing_of_what_signs(memory: MemoryEngine, wanted: Wanted) -> None:
+    """What is live when the siblings have ended it, alone, is what is desired then."""
+    ending = {**INSPECTED[0], "until": "2100-01-01T00:00:00Z"}
+    for rules in ((ending,), (ending, INSPECTED[1])):
+        before = stacks.converged(memory, wanted(*rules))
+        after = pipeline.compare(memory, before.blueprint.at(before.blueprint.rules.deadlines[0]))
+        (live,) = before.desired.siblings[Sibling.ENVOY].later
+        assert live == after.desired.siblings[Sibling.ENVOY].live
+        for path in (TRUST, INTERMEDIATES):
+            assert (
+                after.desired.siblings[Sibling.ENVOY].hot[path] == before.desired.siblings[Sibling.ENVOY].hot[path]
+            )
+
+
 def test_without_the_root_what_is_live_is_used(memory: MemoryEngine, wanted: Wanted, tmp_path: Path) -> None:
     """On another machine nothing differs and nothing is made, and a warning says why; so with a rule less."""
     stacks.converged(memory, wanted(*INSPECTED))

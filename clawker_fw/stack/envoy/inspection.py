@@ -55,8 +55,13 @@ def hot(policy: Policy, authorities: Authorities) -> Files:
 
 
 def covered(policy: Policy) -> frozenset[str]:
-    """Return the names that intermediates have to be for, with all names below them."""
-    return frozenset(rule.destination.name for rule in policy.rules.rules if rule.paths)
+    """Return the names that intermediates have to be for, with all names below them.
+
+    Those of rules that have ended are among them while these are in the settings: what signs is the same before
+    and after a rule ends, because nobody is there to change it. The signer makes no certificate for such a name.
+    """
+    rules = policy.rules
+    return frozenset(rule.destination.name for rule in (*rules.rules, *rules.ended) if rule.paths)
 
 
 def running(files: Files) -> Authorities:
