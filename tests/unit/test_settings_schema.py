@@ -168,7 +168,7 @@ WRONG = (
     "rules: [{dst: a.test, until: 2099-01-31}]",
     "rules: [{dst: a.test, until: '2099-01-31T18:00:00'}]",
     f"rules: [{{dst: a.test, note: {'x' * 201}}}]",
-    "rules: [{dst: a.test, path_rules: []}]",
+    "rules: [{dst: a.test, path_rules: [{}]}]",
     "rules: [{dst: a.test, ports: 80}]",
     "{rules: [], rule: []}",
     "{rules: [], otel: {infra-port: 1}}",
