@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clawker_fw.rules.paths import Access
 from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
 from clawker_fw.settings.durations import LONGEST_DURATION
 from clawker_fw.settings.find import FILE_NAME, PROJECT_NAME
@@ -51,6 +52,9 @@ _MEMORY_FORM: Schema = {
 
 _FORMS: Mapping[str, Schema] = {
     "include": {"type": "array", "items": {"type": "string", "minLength": 1}},
+    "rules.path_rules.path": {"type": "string", "pattern": "^[/~]"},
+    "rules.path_rules.methods": {"type": "array", "items": {"type": "string", "pattern": "^[^a-z\\s]+$"}},
+    "rules.git": {"type": "object", "additionalProperties": {"enum": [each.value for each in Access]}},
     "project": {"type": "string", "pattern": f"^{PROJECT_NAME}$"},
     "network.subnet": {
         "type": "string",
@@ -79,7 +83,7 @@ _FORMS: Mapping[str, Schema] = {
 """How values are written, by key, where pydantic only knows what becomes of them."""
 
 
-_REQUIRED = frozenset({"rules.dst"})
+_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path"})
 """What must have a value wherever its section is."""
 
 
@@ -147,7 +151,6 @@ def schema() -> Schema:
     whole = _section(described, described["$defs"], "")
     rules = whole["properties"]["rules"]
     rules["items"]["allOf"] = [{"if": {"allOf": when}, "then": then} for when, then in _REQUIREMENTS]
-    rules["items"]["required"] = sorted(each.rpartition(".")[2] for each in _REQUIRED)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$id": address(),
@@ -176,9 +179,10 @@ def _value(field: Schema, definitions: Schema, key: str) -> Schema:
     form = definitions[form["$ref"].rpartition("/")[2]] if "$ref" in form else form
     if "properties" in form:
         made = _section(form, definitions, f"{key}.")
-    elif key == "rules":
-        entry = definitions[form["items"]["$ref"].rpartition("/")[2]]
-        made = {"type": "array", "items": _section(entry, definitions, "rules.")}
+    elif "$ref" in form.get("items", {}):
+        entry = _section(definitions[form["items"]["$ref"].rpartition("/")[2]], definitions, f"{key}.")
+        needed = sorted(name for name in entry["properties"] if f"{key}.{name}" in _REQUIRED)
+        made = {"type": "array", "items": {**entry, "required": needed}}
     else:
         known = {"type", "enum", "minimum", "maximum", "maxLength"}
         made = dict(_FORMS.get(key) or {name: value for name, value in form.items() if name in known})
