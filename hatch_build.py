@@ -38,11 +38,14 @@ def toolchain() -> Path:
 
 
 def go_environment(architecture: str) -> dict[str, str]:
-    """Return the environment in which Go does not depend on the machine, for programs of an architecture."""
+    """Return the environment in which Go does not depend on the machine, for programs of an architecture.
+
+    What builds, tests and checks in it shares Go's cache: with other flags, all packages are compiled once more.
+    """
     return os.environ | {
         "CGO_ENABLED": "0",
         "GOARCH": architecture,
-        "GOFLAGS": "",
+        "GOFLAGS": " ".join(FLAGS),
         "GOOS": "linux",
         "GOROOT": str(toolchain().parent.parent),
         "GOTOOLCHAIN": "local",
@@ -65,7 +68,7 @@ def compile_program(
     """
     linker_flags = [LINKER_FLAGS, *(f"-X {name}={value}" for name, value in (variables or {}).items())]
     target.parent.mkdir(parents=True, exist_ok=True)
-    options = [*FLAGS, f"-ldflags={' '.join(linker_flags)}", *([f"-tags={','.join(tags)}"] if tags else [])]
+    options = [f"-ldflags={' '.join(linker_flags)}", *([f"-tags={','.join(tags)}"] if tags else [])]
     command = [str(toolchain()), "build", *options, "-o", str(target), package]
     subprocess.run(command, cwd=source, env=go_environment(architecture), check=True)
 

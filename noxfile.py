@@ -5,11 +5,14 @@ Sessions share that environment instead of making their own: the lock file names
 
 import nox
 
+from devkit.programs import machine
+from hatch_build import go_environment
+
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "docs", "build"]
 
 SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "loadgroup")
-"""Three workers for two processors: tests with engines mostly wait."""
+"""Four workers for two processors: tests with engines mostly wait."""
 
 GO_MODULES = ("go", "devkit/peer", "devkit/clients/content/fetch")
 
@@ -22,7 +25,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache")
     for module in GO_MODULES:
         with session.chdir(module):
-            session.run("go", "vet", "./...")
+            session.run("go", "vet", "./...", env=go_environment(machine()))
 
 
 @nox.session
