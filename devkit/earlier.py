@@ -1,6 +1,6 @@
 """Earlier releases of this repository, for upgrades from what users have: a commit's package, compiled once.
 
-A release is kept in `.dev/releases` by its commit. Compiling its two Go programs takes a minute or two.
+A release is kept by its commit. Compiling its two Go programs takes a minute or two.
 """
 
 import io
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devkit.floor import Lock
+from devkit.kept import KEPT
 from devkit.stacks import CHECKOUT
 from hatch_build import PROGRAMS, compile_program
 
-RELEASES = CHECKOUT / ".dev" / "releases"
+RELEASES = KEPT / "releases"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,16 +24,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devkit import inheritance, moby_engine
 from devkit.floor import Lock
+from devkit.kept import KEPT
 from devkit.starting import StartError, get, pings, wait_for
 
-ENGINE_ROOTS = Path(__file__).resolve().parent.parent / ".dev" / "engines"
-APT_LOCK = ENGINE_ROOTS.parent / "apt.lock"
+ENGINE_ROOTS = KEPT / "engines"
+APT_LOCK = KEPT / "apt.lock"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
 # After `su` without `-`, PATH lacks the folders in which Debian installs the programs that are started here.
@@ -437,9 +438,8 @@ def _prepare(kind: Kind) -> Path:
         install_engine()
         return Path("/")
     install(_AROUND)
-    if not root.exists():
-        with Lock(root.with_name(f"{root.name}.lock")):  # another process may be at it
-            _build_root(kind, root)
+    if kind.suite and not root.exists():
+        _make_once(root, functools.partial(_put_compiled if kind.built else _put_packaged, kind.suite))
     return root
 
 
@@ -479,18 +479,30 @@ def install_client() -> None:
     install({"docker": "docker-cli"})
 
 
-def _build_root(kind: Kind, root: Path) -> None:
-    """Build a root folder, unless it exists: in half a minute from a Debian suite, in minutes from sources."""
-    if root.exists() or kind.suite is None:
-        return
-    _say(f"building the {kind.name} engine in {root}")
-    # Only a complete folder gets its final name.
-    with tempfile.TemporaryDirectory(prefix=f"{root.name}-", dir=ENGINE_ROOTS) as building:
-        made = Path(building, root.name)
-        bootstrap(kind.suite, made, ["docker.io", "iptables", *(moby_engine.PACKAGES if kind.built else ())])
-        if kind.built:
-            moby_engine.put_engine(made)
-        made.rename(root)
+def _make_once(root: Path, put: Callable[[Path], None]) -> None:
+    """Make a root folder, unless it exists, with a function that puts everything into it."""
+    with Lock(root.with_name(f"{root.name}.lock")):  # another process may be at it
+        if root.exists():
+            return
+        _say(f"building an engine in {root}")
+        # Only a complete folder gets its final name.
+        with tempfile.TemporaryDirectory(prefix=f"{root.name}-", dir=ENGINE_ROOTS) as building:
+            made = Path(building, root.name)
+            put(made)
+            made.rename(root)
+
+
+def _put_packaged(suite: str, root: Path) -> None:
+    """Put the engine of a Debian suite into a root folder, in half a minute."""
+    bootstrap(suite, root, ["docker.io", "iptables", *moby_engine.PACKAGES])
+
+
+def _put_compiled(suite: str, root: Path) -> None:
+    """Put an engine from sources into a root folder with all else of a suite, in minutes."""
+    packaged = ENGINE_ROOTS / suite
+    _make_once(packaged, functools.partial(_put_packaged, suite))
+    _run(["cp", "--archive", "--link", str(packaged), str(root)])  # nothing is written into a file of a root
+    moby_engine.put_engine(root)
 
 
 def bootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:

@@ -11,13 +11,14 @@ VERSION = "29.8.1"
 """The release with these modules (`releases/versions.yaml` in them names the one before)."""
 
 PACKAGES = ("nftables",)
-"""Debian packages that this engine needs more than Debian's: a static one calls `nft`."""
+"""Debian packages in its root that Debian's own engine does without: this one calls `nft`."""
 
 _SOURCE = Path(__file__).with_name("moby")
 _MODULE = "github.com/moby/moby/v2"
 _VARIABLES = {f"{_MODULE}/dockerversion.Version": VERSION}
-_TAGS = ("netgo", "osusergo", "static_build", "nri_no_wasm")
-"""The build tags of the release's static programs (`hack/make.sh` in the modules)."""
+_TAGS = ("static_build", "nri_no_wasm")
+"""The build tags of the release's static programs (`hack/make.sh` in the modules). Without C, `netgo` and
+`osusergo` change nothing, but have Go's own packages compiled once more."""
 
 
 def root_name() -> str:

@@ -5,7 +5,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from devkit.floor import PLACE, Lock
+from devkit.floor import Lock
+from devkit.kept import KEPT
 
 _UNPACK = """
 cd "$1"
@@ -17,10 +18,10 @@ dpkg-deb --extract prometheus_*.deb .
 @cache
 def promtool() -> Path:
     """Return the program. The first use on a machine downloads it (20 MB)."""
-    kept = PLACE / "promtool"
-    with Lock(PLACE / "promtool.lock"):  # another process may be at it
+    kept = KEPT / "promtool"
+    with Lock(KEPT / "promtool.lock"):  # another process may be at it
         if not kept.exists():
-            with tempfile.TemporaryDirectory(dir=PLACE) as folder:
+            with tempfile.TemporaryDirectory(dir=KEPT) as folder:
                 subprocess.run(["sh", "-ec", _UNPACK, "sh", folder], check=True, capture_output=True, timeout=300)
                 (Path(folder) / "usr/bin/promtool").rename(kept)
     return kept

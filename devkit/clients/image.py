@@ -1,6 +1,6 @@
 """The image with real clients and servers. There is no registry in tests, so Debian's packages are the source.
 
-Two tars are made once and kept in `.dev/clients`: the packages, and the image.
+Two tars are made once and kept (`devkit.kept`): the packages, and the image.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from pathlib import Path
 from docker import APIClient
 
 from devkit.engines import PATH, EngineError, bootstrap
-from devkit.floor import PLACE, Lock
+from devkit.floor import Lock
+from devkit.kept import KEPT
 from hatch_build import compile_program
 
 REFERENCE = "clawker-fw/clients"
@@ -34,7 +35,7 @@ _PACKAGES = (
 """Clients, servers, and compose, which an agent is started with."""
 
 _CONTENT = Path(__file__).with_name("content")
-_KEPT = PLACE / "clients"
+_KEPT = KEPT / "clients"
 
 _LEFT_OUT = """
 ./dev/* ./here ./proc/* ./run/* ./sys/* ./tmp/*
@@ -69,7 +70,7 @@ def load(client: APIClient) -> str:
 
 def compose_program() -> Path:
     """Return compose alone, which runs on this machine. The first use takes it out of the packages."""
-    with Lock(PLACE / "clients.lock"):
+    with Lock(KEPT / "clients.lock"):
         packages = _packages()
         kept = packages.with_suffix(".compose")  # removed with them
         if not kept.exists():
@@ -86,7 +87,7 @@ def _archive(architecture: str) -> Path:
     """Return the image's files as a tar. Its name is the digest of everything that it is made from."""
     sources = [Path(__file__), *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]
     made = _KEPT / f"image-{_digest(*(path.read_bytes() for path in sources))}-{architecture}.tar"
-    with Lock(PLACE / "clients.lock"):  # another process may be at it
+    with Lock(KEPT / "clients.lock"):  # another process may be at it
         if not made.exists():
             _furnish(_packages(), made, architecture)
     return made
@@ -101,7 +102,7 @@ def _packages() -> Path:
     archive = _KEPT / f"packages-{_digest(_SUITE.encode(), *(name.encode() for name in _PACKAGES))}.tar"
     if not archive.exists():
         print(f"installing real clients and servers in {archive}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix="clients-", dir=PLACE) as building:
+        with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
             root = Path(building, "root")
             bootstrap(_SUITE, root, ["ca-certificates"])
             # by apt, because debootstrap chooses among alternatives without looking
@@ -112,7 +113,7 @@ def _packages() -> Path:
 
 def _furnish(packages: Path, archive: Path, architecture: str) -> None:
     """Add what the tests need to the packages, and write the tar."""
-    with tempfile.TemporaryDirectory(prefix="clients-", dir=PLACE) as building:
+    with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
         root, here = Path(building, "root"), Path(building, "here")
         root.mkdir()
         subprocess.run(["tar", "-C", root, "--numeric-owner", "-xpf", packages], check=True)
