@@ -15,6 +15,7 @@ from docker import APIClient
 from clawker_fw.agents.trust import TARGET
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.engine.docker import connect
 from clawker_fw.stack import labels
 from devkit.engines import install_client, private_engine
 from devkit.firewall import Firewall, Outcome
@@ -95,15 +96,39 @@ def test_an_agent_trusts_what_it_gets(start: str, site: Site) -> None:
 
 
 def test_agent_run_keeps_what_the_image_trusts(site: Site, tmp_path: Path) -> None:
-    """What a container has as its system's list is in what it gets, also through a link."""
+    """It gets what is its system's list, and is called as it should be, although it is created twice."""
     own = authority.mint_root("company", 1_800_000_000.0).certificate
     (tmp_path / "own.pem").write_bytes(own)
     place = "/etc/ssl/certs/ca-certificates.crt"
-    agent = site.started(f"fw agent run -d -v {tmp_path}/own.pem:{place}:ro $IMAGE /peer wait")
+    before = {each["Id"] for each in site.docker.containers(all=True)}
+    named = f"--name named-{site.firewall.project} --cidfile {tmp_path}/id"
+    agent = site.started(f"fw agent run -d {named} -v {tmp_path}/own.pem:{place}:ro $IMAGE /peer wait")
+    assert {each["Id"] for each in site.docker.containers(all=True)} - before == {agent.container}
+    assert (tmp_path / "id").read_text() == agent.container
     there = trusted_by(site, agent)
     assert set(fingerprints(own)) < set(there)
     assert len(there) == 2
     assert agent.get("https://a.test/", *SYSTEM).ok
+
+
+def test_a_list_behind_links_is_read(site: Site) -> None:
+    """In many images, the place of the list is a link. One that leads nowhere is no list."""
+    files = io.BytesIO()
+    with tarfile.open(fileobj=files, mode="w") as image:
+        for name, target in (("first", "../lists/second"), ("lists/second", "/lists/list"), ("nowhere", "/gone")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target.removeprefix("../")
+            image.addfile(link)
+        listed = tarfile.TarInfo("lists/list")
+        listed.size = len(b"list")
+        image.addfile(listed, io.BytesIO(b"list"))
+    site.docker.import_image_from_data(files.getvalue(), repository="links", tag="dev")
+    container = site.docker.create_container("links:dev", ["x"])["Id"]
+    engine = connect(site.firewall.host, None, {})
+    found = [engine.system_file(container, path) for path in ("/first", "/lists/second", "/nowhere", "/lists")]
+    assert found == [b"list", b"list", None, None]
+    engine.close()
+    site.docker.remove_container(container)
 
 
 def test_a_writable_mount_is_refused(site: Site) -> None:
