@@ -140,7 +140,7 @@ def _words(listener: str, chain: str) -> str:
     if listener == THROUGH_PATHS:
         rule, _, words = chain.partition(": ")
         protocol, port, member, *_ = rule.split(" ")
-        return f"{_member(protocol, member, port)} {words}"
+        return f"{_member(protocol, member, port)} {words}".rstrip()
     if not port.isdigit() or not (place == "" or place.endswith(" ")):
         return listener  # one for TCP or UDP, which is named after its rule
     at = f" of {place.strip()}" if place else ""

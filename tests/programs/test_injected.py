@@ -1,6 +1,7 @@
 """Secrets in requests, by the real Envoy and the real signer: what reaches the host, and what does not."""
 
 import json
+import re
 import secrets
 import socket
 import ssl
@@ -262,13 +263,16 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
     }
     table = json.loads((serving.folder / "hot" / TABLE).read_text())["resources"][0]
     forwarding = [
-        route["route"]["cluster"]
+        route["route"]["cluster_specifier_plugin"]
         for virtual in table["virtual_hosts"]
         for route in virtual["routes"]
         if injected.FILTER in route.get("typed_per_filter_config", {})
     ]
     assert len(forwarding) > 8
-    assert set(forwarding) <= able
+    choosing = {each["extension"]["name"]: json.dumps(each) for each in table["cluster_specifier_plugins"]}
+    chosen = {name for each in set(forwarding) for name in re.findall('"cluster": "([^"]*)"', choosing[each])}
+    assert len(chosen) == 2
+    assert chosen <= able
 
 
 def test_nothing_that_envoy_shows_has_it(serving: Injecting) -> None:

@@ -10,6 +10,7 @@ import operator
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.policy import Policy
@@ -65,39 +66,65 @@ class Chains:
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
     """Return the chains for a protocol and port."""
     patterns = policy.patterns(protocol, port)
-    return _named(prefix, patterns, policy.exceptions(protocol, port))
+    return _of_rules(prefix, patterns, policy.exceptions(protocol, port))
 
 
 def alone(prefix: str, patterns: Mapping[str, Rule]) -> Chains:
     """Return chains for patterns of which each has its own rule."""
-    return _named(prefix, patterns, {})
+    return _of_rules(prefix, patterns, {})
 
 
-def _named(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, Sequence[str]]) -> Chains:
+def _of_rules(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, Sequence[str]]) -> Chains:
     """Return the chains, with the name of that of each rule.
 
     Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
     gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
     that has another exception: what is denied now may be among its connections. All rules for which TLS is looked
-    into have one chain, which knows requests.
-
-    Which rules are alone follows from hashes, so one rule more or less moves at most one other.
+    into have one chain, which knows requests. One rule more or less moves at most one other.
     """
     allowing = {rule.destination: rule for rule in patterns.values() if not rule.denies}
-    rules = {each: rule for each, rule in allowing.items() if not rule.paths}
+    rules = {str(each): rule for each, rule in allowing.items() if not rule.paths}
     exceptional = {rule.destination: without(each) for rule, each in exceptions.items()}
-    ordered = sorted(rules, key=_hash)
-    named = {each: f"{each} {lookups.kind(rules[each])}{exceptional.get(each, '')}" for each in ordered}
-    members = {f"{prefix} {named[each]}": [each] for each in ordered[:ALONE]}
-    shared: dict[tuple[int, str], list[Destination]] = {}
+    members = {
+        each: Member(f"{each} {lookups.kind(rule)}{exceptional.get(rule.destination, '')}", shared_kind(rule))
+        for each, rule in rules.items()
+    }
+    names = named(prefix, members)
+    return Chains(
+        patterns,
+        {each: names.get(str(each), INSPECTED) for each in allowing},
+        {chain: rules[each] for each, chain in names.items()},
+    )
+
+
+class Member(NamedTuple):
+    """What has a chain: the name of the chain if it is alone in it, and what all that share one have alike."""
+
+    name: str
+    kind: str
+
+
+def named(prefix: str, members: Mapping[str, Member]) -> Mapping[str, str]:
+    """Return the name of the chain of each member: one of its own, or one that it shares.
+
+    Which members are alone follows from hashes of what they are called, which stays the same when their names
+    change.
+    """
+    ordered = sorted(members, key=_hash)
+    found = {each: f"{prefix} {members[each].name}" for each in ordered[:ALONE]}
+    shared: dict[tuple[int, str], list[str]] = {}
     for each in ordered[ALONE:]:
-        kind = f"{'below ' if each.subtree else ''}{lookups.kind(rules[each])}"
-        shared.setdefault((int.from_bytes(_hash(each)[:4]) % SHARED, kind), []).append(each)
+        bucket = int.from_bytes(_hash(each)[:4]) % SHARED
+        shared.setdefault((bucket, members[each].kind), []).append(each)
     for (bucket, kind), those in shared.items():
-        members[f"{prefix} {bucket} {kind} {digest([named[each] for each in those])}"] = those
-    names = {each: chain for chain, those in members.items() for each in those}
-    inspected = dict.fromkeys(allowing.keys() - rules.keys(), INSPECTED)
-    return Chains(patterns, names | inspected, {chain: rules[those[0]] for chain, those in members.items()})
+        name = f"{prefix} {bucket} {kind} {digest([members[each].name for each in those])}"
+        found.update(dict.fromkeys(those, name))
+    return found
+
+
+def shared_kind(rule: Rule) -> str:
+    """Return what the rules that share a chain have alike."""
+    return f"{'below ' if rule.destination.subtree else ''}{lookups.kind(rule)}"
 
 
 def without(exceptions: Sequence[str]) -> str:
@@ -105,8 +132,8 @@ def without(exceptions: Sequence[str]) -> str:
     return f" without {digest(sorted(exceptions))}" if exceptions else ""
 
 
-def _hash(destination: Destination) -> bytes:
-    return hashlib.sha256(str(destination).encode()).digest()
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def digest(words: Sequence[str]) -> str:

@@ -67,7 +67,8 @@ _HANDSHAKE_SECONDS = 20
 """How long it may take to look a host's name up, to connect, and to agree on TLS. The first two end before: so
 the internal listener says which of them has failed."""
 
-_GET, _WEBSOCKET = "GET", "websocket"
+_WEBSOCKET = "websocket"
+_CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _URL = "https://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%%PATH(NQ:PATH)%"
 _REFUSED = f"clawker-fw: {Reason.PATH.sentence}\nclawker-fw explain '{_URL}' --method '%REQ(:METHOD)%'\n"
@@ -95,7 +96,7 @@ class Inspection:
 # --- clusters ----------------------------------------------------------------------------------------------------
 
 
-def _way(*, verify: bool, upgrades: bool) -> str:
+def _way(*, verify: bool, upgrades: bool = False) -> str:
     """Return the name of the cluster that leads to hosts, by how TLS is spoken."""
     return " ".join([THROUGH_PATHS, *([] if verify else ["unverified"]), *(["http/1.1"] if upgrades else [])])
 
@@ -189,16 +190,21 @@ class _Allowed(NamedTuple):
 
 def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
     exceptions = policy.exceptions(Protocol.HTTPS, port)
+    rules, members = {}, {}
     for rule in dict.fromkeys(policy.patterns(Protocol.HTTPS, port).values()):
         if rule.paths is None or rule.denies:
             continue
-        kind = f"{lookups.kind(rule)}{'' if rule.paths.verify else ' unverified'}"
+        kind = lookups.kind(rule)
+        verified = "" if rule.paths.verify else " unverified"
         without = chains.without(exceptions.get(rule, ()))
         for words, refused in rule.paths.allowances.items():
             but = f" except {chains.digest(refused)}" if refused else ""
-            yield _Allowed(
-                rule, _named(rule, words), f"https {port} {rule.destination} {kind}{without}{but}: {words}"
-            )
+            route = _named(rule, words)
+            rules[route] = rule
+            alone = f"{rule.destination} {kind}{verified}{without}{but}: {words}"
+            members[route] = chains.Member(alone, chains.shared_kind(rule))
+    for route, chain_ in chains.named(f"https {port}", members).items():
+        yield _Allowed(rules[route], route, chain_)
 
 
 def _by_allowance(allowed: Iterable[_Allowed]) -> Json:
@@ -306,6 +312,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
             {"name": "refused", "domains": ["*"], "routes": [_refuse("refused", {"prefix": "/"})]},
         ],
         "request_headers_to_remove": list(_HEADERS_REMOVED),
+        "cluster_specifier_plugins": [_by_upgrade(verify=each) for each in (True, False)],
     }
 
 
@@ -336,7 +343,8 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
             yield _refuse(str(repository), {"path_separated_prefix": path}, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)
-    yield from _to_host(rule, "others", {"prefix": "/"}) if paths.others else [_refuse("others", {"prefix": "/"})]
+    others = {"prefix": "/"}
+    yield _forward(rule, "others", others) if paths.others else _refuse("others", others)
 
 
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
@@ -367,24 +375,33 @@ def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
         if path.denies:
             yield _refuse(str(path), each)
         else:
-            yield from _to_host(rule, path.words(method), each, method)
+            yield _forward(rule, path.words(method), each)
 
 
-def _to_host(rule: Rule, words: str, match: Json, method: str = "") -> Iterator[Json]:
-    """Yield the routes to a host: a WebSocket begins over HTTP/1.1, whatever the host prefers (RFC 6455)."""
-    if method in {"", _GET}:
-        upgrading = {"name": "upgrade", "string_match": {"exact": _WEBSOCKET, "ignore_case": True}}
-        headers = [*match.get("headers", ()), upgrading]
-        yield _forward(rule, words, {**match, "headers": headers}, upgrades=True)
-    yield _forward(rule, words, dict(match))
-
-
-def _forward(rule: Rule, words: str, match: Json, *, upgrades: bool = False) -> Json:
+def _forward(rule: Rule, words: str, match: Json) -> Json:
     verify = rule.paths is None or rule.paths.verify
     # Matching has stripped the port from the Host header. It is added again for the host.
     port = {} if rule.port == Protocol.HTTPS.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{rule.port}"}
-    cluster = _way(verify=verify, upgrades=upgrades)
-    return {"name": _named(rule, words), "match": match, "route": {"cluster": cluster, "timeout": "0s", **port}}
+    leading = {"cluster_specifier_plugin": _way(verify=verify), "timeout": "0s", **port}
+    return {"name": _named(rule, words), "match": match, "route": leading}
+
+
+def _by_upgrade(*, verify: bool) -> Json:
+    """Return what chooses a cluster: a WebSocket begins over HTTP/1.1, whatever the host prefers (RFC 6455)."""
+    header = typed("upgrade", f"{TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="upgrade")
+    is_websocket = {"input": header, "value_match": {"exact": _WEBSOCKET, "ignore_case": True}}
+    upgrading, other = (
+        {"action": extension("cluster", f"{_CHOOSING}.ClusterAction", cluster=_way(verify=verify, upgrades=each))}
+        for each in (True, False)
+    )
+    matchers = [{"predicate": {"single_predicate": is_websocket}, "on_match": upgrading}]
+    return {
+        "extension": extension(
+            _way(verify=verify),
+            f"{_CHOOSING}.MatcherClusterSpecifier",
+            cluster_matcher={"matcher_list": {"matchers": matchers}, "on_no_match": other},
+        )
+    }
 
 
 def _refuse(name: str, match: Json, status: int = 403, body: str = "") -> Json:
