@@ -89,7 +89,7 @@ def _of_rules(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rul
         each: Member(f"{each} {lookups.kind(rule)}{exceptional.get(rule.destination, '')}", shared_kind(rule))
         for each, rule in rules.items()
     }
-    names = named(prefix, members)
+    names = named(prefix, members, ALONE)
     return Chains(
         patterns,
         {each: names.get(str(each), INSPECTED) for each in allowing},
@@ -104,16 +104,16 @@ class Member(NamedTuple):
     kind: str
 
 
-def named(prefix: str, members: Mapping[str, Member]) -> Mapping[str, str]:
-    """Return the name of the chain of each member: one of its own, or one that it shares.
+def named(prefix: str, members: Mapping[str, Member], most: int) -> Mapping[str, str]:
+    """Return the name of the chain of each member: one of its own, as `most` have, or one that it shares.
 
     Which members are alone follows from hashes of what they are called, which stays the same when their names
     change.
     """
     ordered = sorted(members, key=_hash)
-    found = {each: f"{prefix} {members[each].name}" for each in ordered[:ALONE]}
+    found = {each: f"{prefix} {members[each].name}" for each in ordered[:most]}
     shared: dict[tuple[int, str], list[str]] = {}
-    for each in ordered[ALONE:]:
+    for each in ordered[most:]:
         bucket = int.from_bytes(_hash(each)[:4]) % SHARED
         shared.setdefault((bucket, members[each].kind), []).append(each)
     for (bucket, kind), those in shared.items():

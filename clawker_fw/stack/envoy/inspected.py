@@ -46,6 +46,12 @@ from clawker_fw.stack.envoy.telemetry import Reporting
 
 NAME = "inspected"
 
+ALONE = 5_000
+"""So many parts of what the rules of a port allow have a chain each, and all others share as rules do.
+
+There are more parts than rules, and each takes Envoy a route as well (docs/how-it-works.md).
+"""
+
 SERVER_NAME = "%REQUESTED_SERVER_NAME%"
 """Envoy has it in lower case."""
 
@@ -203,7 +209,7 @@ def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
             rules[route] = rule
             alone = f"{rule.destination} {kind}{verified}{without}{but}: {words}"
             members[route] = chains.Member(alone, chains.shared_kind(rule))
-    for route, chain_ in chains.named(f"https {port}", members).items():
+    for route, chain_ in chains.named(f"https {port}", members, ALONE).items():
         yield _Allowed(rules[route], route, chain_)
 
 
