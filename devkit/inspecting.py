@@ -174,6 +174,7 @@ class Inspecting(Recording):
         self._subtrees.write_bytes(lookups.subtrees(policy))
         way = inspected.Inspection(TABLE, self.terminated())
         served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way)
+        written: list[tuple[Path, Path]] = []
         for path, resources in (
             (CLUSTERS, []),
             (sampling.FILE, []),
@@ -185,9 +186,11 @@ class Inspecting(Recording):
             document = json.loads(content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:
                 self._decide_only(resource)
-            fresh = self.folder / "fresh"
+            fresh = self.folder / f"fresh-{len(written)}"
             fresh.write_text(json.dumps({**document, "version_info": self.version}))
-            fresh.replace(self.folder / path)
+            written.append((fresh, self.folder / path))
+        for fresh, place in written:
+            fresh.replace(place)
 
     def serves(self) -> bool:
         """Whether every resource was loaded from the current files."""

@@ -28,8 +28,8 @@ _BUFFERS = 9
 """Kept for a connection at most (measured: 252 KiB). The most is kept for a WebSocket whose ends both don't read:
 in each direction what the buffers on its way hold, and what was read before they were full.
 
-One in TLS that is looked into keeps up to 390 KiB, for the state of TLS at both ends and records of 16 KiB. If most
-were like that, the overload manager would end the largest of them."""
+One in TLS that is looked into keeps up to 390 KiB, for the state of TLS at both ends and records of 16 KiB. If
+most were like that, the overload manager would end the largest of them."""
 
 A_CONNECTION = _BUFFERS * BUFFER
 """Bytes of memory that a connection costs at most."""
