@@ -14,6 +14,7 @@ from bench import (
     dataplane,
     denials,
     fair,
+    inspecting,
     noop,
     replace,
     replace_time,
@@ -40,6 +41,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "fair": fair.measure,
     "telemetry": telemetry.measure,
     "denials": denials.measure,
+    "inspect": inspecting.measure,
 }
 
 
