@@ -22,12 +22,6 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-@pytest.fixture
-def inspection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let rules have the words for what a stack can't do yet."""
-    monkeypatch.setattr("clawker_fw.rules.later.LATER_FIELDS", ())
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the project's own options."""
     parser.addoption(

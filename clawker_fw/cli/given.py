@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore
@@ -101,6 +101,7 @@ def blueprint(
             context=[f"named by {facts.named_by}"],
             hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
         )
+    own = _beside(loaded, loaded.settings.inspection.ca_file)
     made_from = origin(loaded.source, loaded.settings.project, loaded.digest)
     return Blueprint(
         chosen.project,
@@ -110,11 +111,12 @@ def blueprint(
         facts,
         certificates=certificates(chosen, loaded, release, keeps=keeps),
         provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
+        authorities=_authorities(own) if own else b"",
         wanted=needed,
         headers=headers(known.declared) if known else {},
         vault=known,
         origin=made_from,
-        files=loaded.files,
+        files=(*loaded.files, *([own] if own else ())),
         named_by=named_by(chosen, loaded),
     )
 
@@ -159,10 +161,38 @@ def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool)
     from clawker_fw.certificates.folder import state_folder
     from clawker_fw.certificates.store import CertificateStore
 
-    otel = loaded.settings.otel
-    beside = loaded.source.absolute().parent if loaded.source else Path()
-    own = beside / Path(otel.certs_dir).expanduser() if otel.certs_dir else None
+    own = _beside(loaded, loaded.settings.otel.certs_dir)
     return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, digests)
+
+
+def _beside(loaded: "Loaded", name: str | None) -> Path | None:
+    """Return the path that a setting names, relative to the file with the settings."""
+    beside = loaded.source.absolute().parent if loaded.source else Path()
+    return beside / Path(name).expanduser() if name else None
+
+
+def _authorities(path: Path) -> bytes:
+    """Return the certificates in a file.
+
+    Raises:
+        SettingsError: when it can't be read, or has none.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        content = path.read_bytes()
+        found = x509.load_pem_x509_certificates(content)
+    except OSError as error:
+        raise unreadable_settings(path, error) from error
+    except ValueError as error:
+        raise SettingsError(
+            "ca-file-invalid",
+            f"{path} has no certificates that can be read: {error}.",
+            hint="`inspection.ca_file` names a file with certificates of authorities, as PEM.",
+        ) from error
+    # Just these: a key in the same file stays where it is.
+    return b"".join(each.public_bytes(Encoding.PEM) for each in found)
 
 
 def warn_of_exposure(seen: "Comparison") -> None:

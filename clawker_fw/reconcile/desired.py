@@ -68,6 +68,8 @@ class Blueprint:
     """The authorities for inspected connections; None if nothing can be inspected here."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""
+    authorities: bytes = dataclasses.field(default=b"", repr=False)
+    """Further authorities, as PEM, by which hosts may prove their names when TLS is looked into."""
     wanted: tuple[WantedSecret, ...] = ()
     """The secrets that rules put into requests."""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -290,7 +292,13 @@ def desired(
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy, capacities.machine),
                 boot=envoy.boot(
-                    release, project, addresses, slots.envoy, limits=limits, capacity=capacities.envoy
+                    release,
+                    project,
+                    addresses,
+                    slots.envoy,
+                    limits=limits,
+                    capacity=capacities.envoy,
+                    authorities=blueprint.authorities,
                 ),
                 hot=lambda rules: envoy.hot(
                     rules,

@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clawker_fw.rules.later import INSPECTION_FIELDS
-from clawker_fw.rules.schema import Rule, RuleAction, RuleEntry, mistake
+from clawker_fw.rules.schema import INSPECTION_FIELDS, Rule, RuleAction, RuleEntry, mistake
 
 _KEY = "rules"
 _FIELDS = ("dst", "proto", "port", "action")

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from clawker_fw.rules import blocks, later
+from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, inject_entry, paths_of
 from clawker_fw.rules.paths import Access, Paths
@@ -231,16 +231,14 @@ def _ports(value: object) -> object:
     )
 
 
-def _without_later_fields(schema: dict[str, Any]) -> None:
-    """Take out of a schema what is an error."""
-    for name in later.LATER_FIELDS:
-        schema["properties"].pop(name, None)
+INSPECTION_FIELDS = ("inspect", "path_rules", "path_default", "insecure_skip_tls_verify", "git", "lfs", "inject")
+"""The fields of a rule for a host whose TLS is looked into."""
 
 
 class RuleEntry(BaseModel):
     """An entry of `rules`, as a user writes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_without_later_fields)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
         description="A host name, exactly; with a leading dot, that name and everything below it. "
@@ -310,14 +308,6 @@ class RuleEntry(BaseModel):
         default=False, description="Whether the host need not prove its name. Anybody on the way can read along."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_supported(cls, value: Any) -> Any:  # noqa: ANN401 - what a user has written, before it is checked
-        if isinstance(value, dict) and not value.keys().isdisjoint(later.LATER_FIELDS):
-            found = next(name for name in later.LATER_FIELDS if name in value)
-            raise ValueError(f"`{found}` is not supported yet")
-        return value
-
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
         if self._inspects:
@@ -338,11 +328,11 @@ class RuleEntry(BaseModel):
     @property
     def _inspects(self) -> bool:
         """Whether anything is said for which TLS has to be looked into."""
-        return not self.model_fields_set.isdisjoint(later.INSPECTION_FIELDS)
+        return not self.model_fields_set.isdisjoint(INSPECTION_FIELDS)
 
     def _require_inspectable(self) -> None:
         """Require of a rule with a word about what is in TLS that it is for TLS, and for names."""
-        word = next(name for name in later.INSPECTION_FIELDS if name in self.model_fields_set)
+        word = next(name for name in INSPECTION_FIELDS if name in self.model_fields_set)
         if self.action is RuleAction.DENY:
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
@@ -366,7 +356,7 @@ class RuleEntry(BaseModel):
 
     @property
     def _paths_named(self) -> list[str]:
-        return [name for name in later.INSPECTION_FIELDS if getattr(self, name)]
+        return [name for name in INSPECTION_FIELDS if getattr(self, name)]
 
     def _paths(self) -> Paths | None:
         """Return what is allowed of the host, if its TLS is looked into."""
@@ -458,9 +448,7 @@ class RuleEntry(BaseModel):
         )
 
 
-FIELDS = {
-    field.alias or name: field for name, field in RuleEntry.model_fields.items() if name not in later.LATER_FIELDS
-}
+FIELDS = {field.alias or name: field for name, field in RuleEntry.model_fields.items()}
 """The fields of an entry, by the names with which they are written."""
 
 

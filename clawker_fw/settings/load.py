@@ -23,7 +23,7 @@ from clawker_fw.settings.include import Source, joined, sources
 from clawker_fw.settings.model import Settings, setting_keys
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
-OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "LOG_FORMAT", "DEBUG", "FORMAT"})
+OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
 """Variables with our prefix that belong to command line options, not to settings."""
 
 RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"

@@ -72,9 +72,7 @@ def _endpoint(text: str) -> str:
 def _folder(text: str) -> str:
     if text:
         return text
-    raise ValueError(
-        "the name of the folder is empty; leave the setting out to use certificates that are made here"
-    )
+    raise ValueError("the name is empty; leave the setting out to use what is made here, or usual")
 
 
 def _subnet(value: object) -> IPv4Network:
@@ -156,6 +154,16 @@ class OtelSettings(_Section):
     infra_port: Port = Field(
         default=4319,
         description="The port at which Envoy passes on what CoreDNS sends. A change replaces both siblings.",
+    )
+
+
+class InspectionSettings(_Section):
+    """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
+
+    ca_file: Folder | None = Field(
+        default=None,
+        description="A file with further authorities (PEM) that hosts may prove their names by, relative to this "
+        "file. Public ones always count. A change replaces Envoy.",
     )
 
 
@@ -244,6 +252,7 @@ class Settings(_Section):
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     otel: OtelSettings = OtelSettings()
+    inspection: InspectionSettings = InspectionSettings()
     limits: LimitSettings = LimitSettings()
     resources: ResourceSettings = ResourceSettings()
     drain_timeout: Duration = Field(

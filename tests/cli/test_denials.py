@@ -572,7 +572,6 @@ def test_a_container_that_never_started(
     assert ask(command)["pypi.test"]["agent"] is None
 
 
-@pytest.mark.usefixtures("inspection")
 def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_file: Path) -> None:
     """What would allow it is for the method and the path that were refused, and not for the whole host."""
     settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")

@@ -524,7 +524,6 @@ def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_fi
     assert settings_file.read_text() == SETTINGS
 
 
-@pytest.mark.usefixtures("inspection")
 def test_paths_are_added_by_command(command: Command) -> None:
     """A path is added with its methods, and told in the answer."""
     done = command("rules", "allow", "p.test", "--path", "/x", "--methods", "GET,HEAD", "--no-reload")

@@ -30,11 +30,6 @@ HIDDEN = "hidden-token"
 
 
 @pytest.fixture(autouse=True)
-def language(inspection: None) -> None:
-    """Let rules have the words about secrets."""
-
-
-@pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """Each test is a process that has obtained no secret."""
     vault._OPENED.clear()  # noqa: SLF001 - what another test has obtained

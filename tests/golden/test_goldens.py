@@ -128,7 +128,6 @@ def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 
-@pytest.mark.usefixtures("inspection")
 def test_inspected(golden: Check) -> None:
     """What a stack will have for TLS that is looked into: the table, the listeners, and the ways to hosts."""
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule() for entry in INSPECTED)

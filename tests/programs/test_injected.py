@@ -102,11 +102,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
         started.signer.end()
 
 
-@pytest.fixture(autouse=True)
-def language(inspection: None) -> None:
-    """Let rules have the words about paths and secrets."""
-
-
 @pytest.fixture
 def serving(proxy: Injecting, host: Host) -> Injecting:
     """The proxy with all rules and all secrets."""

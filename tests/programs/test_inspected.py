@@ -48,11 +48,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
         started.process.wait()
 
 
-@pytest.fixture(autouse=True)
-def language(inspection: None) -> None:
-    """Let rules have the words about paths."""
-
-
 def rules(*entries: dict[str, Any]) -> RuleSet:
     """Return rules for the host's port."""
     return RuleSet.of(RuleEntry.model_validate({"port": PORT, **each}).rule() for each in entries)

@@ -54,7 +54,6 @@ def test_a_chain_is_renamed_when_another_part_of_it_is_denied() -> None:
 INSPECTED = {"dst": "p.test", "path_rules": [{"path": "/x"}]}
 
 
-@pytest.mark.usefixtures("inspection")
 def test_what_can_not_be_looked_into_is_ended() -> None:
     """A rule with paths never forwards what nobody reads: without a way to end TLS, its chain ends connections."""
     _, rules = rule_set(INSPECTED, "a.test")
@@ -64,7 +63,6 @@ def test_what_can_not_be_looked_into_is_ended() -> None:
     assert found[2] == chains.ending(chains.INSPECTED)
 
 
-@pytest.mark.usefixtures("inspection")
 def test_all_rules_that_look_into_tls_have_one_chain() -> None:
     """It costs the same for however many: what is read of a request decides about it."""
     made = rule_set(

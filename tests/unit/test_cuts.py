@@ -109,7 +109,6 @@ def test_rules_that_share_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
 PATHS = {"dst": "p.test", "path_rules": [{"path": "/v1"}, {"path": "/v2", "methods": ["GET", "PUT"]}]}
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("rules", "whose"),
     [
@@ -125,7 +124,6 @@ def test_requests_in_tls_that_is_looked_into(rules: tuple[Entry, ...], whose: tu
     assert found == Cut(tuple(f"https p.test:443 {each}" for each in whose))
 
 
-@pytest.mark.usefixtures("inspection")
 def test_the_last_rule_that_looks_into_tls() -> None:
     """Connections end as well, whatever is asked in them."""
     found = cut(inspecting("a.test", PATHS), inspecting("a.test")).whose

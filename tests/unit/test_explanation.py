@@ -388,7 +388,6 @@ PATHS = (
 )
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("url", "method", "reason", "decided", "remedy"),
     [
@@ -466,7 +465,6 @@ def test_a_request_is_explained(
     assert "token" not in f"{found}"
 
 
-@pytest.mark.usefixtures("inspection")
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_command_allows_a_request(chosen: random.Random) -> None:

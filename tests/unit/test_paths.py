@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from clawker_fw.rules import later
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, PathDecision, Paths, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import FIELDS, Protocol, Rule, RuleEntry, mistake
+from clawker_fw.rules.schema import Protocol, Rule, RuleEntry, mistake
 from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths, random_request
 
@@ -51,15 +50,6 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
     return {**allow(path, *methods), "action": "deny"}
 
 
-@pytest.mark.parametrize("word", later.LATER_FIELDS)
-def test_a_release_refuses_what_its_stack_can_not_do(word: str) -> None:
-    """Each of the words is one clear error, and in no list of what can be written."""
-    assert said(**{word: True}) == f"`{word}` is not supported yet"
-    assert word not in FIELDS
-    assert word not in RuleEntry.model_json_schema()["properties"]
-
-
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("words", "text", "injection"),
     [
@@ -90,7 +80,6 @@ def test_a_secret_is_named(words: dict[str, Any], text: str, injection: Injectio
     assert found != paths(**{**words, "inspect": True, "inject": {"secret": "another", "paths": "any"}})
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -120,7 +109,6 @@ def test_where_a_secret_must_not_go(words: dict[str, Any], sentence: str) -> Non
     assert sentence in said(**words)
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -149,7 +137,6 @@ def test_a_rule_is_one_line(words: dict[str, Any], text: str) -> None:
     assert str(rule(**words)) == text
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("written", "matched"),
     [
@@ -165,7 +152,6 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
     assert paths(path_rules=[allow(written)]).rules[0].path == matched
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -238,7 +224,6 @@ def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sen
     assert sentence in said(**words)
 
 
-@pytest.mark.usefixtures("inspection")
 def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
     """A contradiction names both places; equal rules are one."""
     one, other, plain = rule(inspect=True, note="1"), rule(path_rules=[allow("/x")], note="2"), rule(note="3")
@@ -261,7 +246,6 @@ _OF_GIT = ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
 _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -304,7 +288,6 @@ def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, li
     assert {each: list(refused) for each, refused in found.items()} == expected
 
 
-@pytest.mark.usefixtures("inspection")
 def test_so_many_rules_look_into_tls() -> None:
     """Each has routes, and parts that have chains, which take Envoy some time and 20 KB or more."""
     many = [rule(dst=f"n{number}.test", inspect=True) for number in range(MOST_INSPECTED + 1)]
@@ -321,7 +304,6 @@ def test_the_largest_expression_is_that_of_envoy() -> None:
 READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/open"), allow("~/v[23]/x")]
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("method", "target", "decided"),
     [
@@ -353,7 +335,6 @@ def test_the_longest_path_decides(method: str, target: str, decided: str | Reaso
     assert (found.reason or str(found.path)) == decided
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("method", "target", "allowed"),
     [
@@ -383,7 +364,6 @@ def test_git_is_allowed_by_exact_requests(method: str, target: str, *, allowed: 
     assert (found.decide(method, target).reason is None) is allowed
 
 
-@pytest.mark.usefixtures("inspection")
 def test_large_files_have_a_word_of_their_own() -> None:
     """Transfers are allowed with `lfs`, locks only where git may write."""
     found = paths(git={"o/r": "read", "o/w": "write"}, lfs=True)
@@ -484,7 +464,6 @@ def _git(name: str, access: str, method: str, target: str, *, lfs: bool) -> bool
     return None
 
 
-@pytest.mark.usefixtures("inspection")
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))
 def test_different_paths_are_different_lines(chosen: list[random.Random]) -> None:
     """The text of a rule tells it from every other one."""

@@ -414,7 +414,6 @@ GET_X, Y = {"path": "/x", "methods": ["GET", "HEAD"]}, {"path": "/y"}
 IN_FLOW = '{path: "/x", methods: [GET, HEAD]}, {path: "/y"}'
 
 
-@pytest.mark.usefixtures("inspection")
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -461,7 +460,6 @@ def test_paths_are_added_to_those_of_a_rule(path: Path, before: str, after: str)
     assert add(path, paths_of("p.test", Y)).results[0].outcome == "unchanged"
 
 
-@pytest.mark.usefixtures("inspection")
 def test_a_path_takes_nothing_from_a_rule_for_the_whole_host(path: Path) -> None:
     """Only some paths of the host would be left, which nobody has asked for."""
     before = path.read_text()
@@ -471,7 +469,6 @@ def test_a_path_takes_nothing_from_a_rule_for_the_whole_host(path: Path) -> None
     assert path.read_text() == before
 
 
-@pytest.mark.usefixtures("inspection")
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_a_rule_about_paths_is_written_as_it_is_meant(chosen: random.Random, verify: bool) -> None:  # noqa: FBT001
     """What is written of a rule is read as the same rule."""

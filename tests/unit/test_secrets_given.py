@@ -31,11 +31,6 @@ KEY = {"dst": "key.test", "path_rules": [{"path": "/v1"}], "inject": "key"}
 HIDDEN = "hidden-token"
 
 
-@pytest.fixture(autouse=True)
-def language(inspection: None) -> None:
-    """Let rules have the words about paths and secrets."""
-
-
 @dataclass
 class Scene:
     """An engine, and a user with two secrets in files."""

@@ -22,11 +22,6 @@ DECLARED = SecretsFile.model_validate(
 )
 
 
-@pytest.fixture(autouse=True)
-def language(inspection: None) -> None:
-    """Let rules have the words about paths and secrets."""
-
-
 def rule(dst: str, inject: object, **words: Any) -> Rule:  # noqa: ANN401 - as in the settings
     """Return a rule with a secret."""
     words = words or {"path_rules": [{"path": "/v1"}]}

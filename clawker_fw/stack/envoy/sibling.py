@@ -89,6 +89,9 @@ INSPECTION = inspected.Inspection(_PATHS.path, inspection.chain())
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 """Where Envoy's image has the authorities that hosts prove their names by, when TLS is looked into."""
 
+AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S108 - inside the container
+"""Further ones that the settings name, and the file in which `fwctl` puts them behind those of the image."""
+
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
 
@@ -146,8 +149,13 @@ def boot(
     *,
     limits: LimitSettings,
     capacity: Capacity,
+    authorities: bytes = b"",
 ) -> Files:
-    """Return the files read once, at start."""
+    """Return the files read once, at start.
+
+    `authorities` are further ones, as PEM, by which hosts may prove their names when TLS is looked into.
+    """
+    further = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
     most = bounds.bounds(capacity)
     sources = {False: addressing.guarded(slot), True: addressing.exempt(slot)}
     view = {
@@ -168,20 +176,21 @@ def boot(
             {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
             for each in lookups.clusters()
         ],
-        "tls_clusters": list(inspected.clusters(TRUSTED)),
+        "tls_clusters": list(inspected.clusters(JOINED if authorities else TRUSTED)),
         "signer": inspection.cluster(),
         "ads_config": inspection.ads_config(),
         "stats_config": inspection.stats_config(),
     }
     sibling = {
         **_network(addressing, slot, limits, capacity),
-        "signer": {**inspection.boot_settings(), "trusted": TRUSTED},
+        "signer": {**inspection.boot_settings(), "trusted": TRUSTED, **further},
         "resources": declaration(RESOURCES),
     }
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
+        **({AUTHORITIES: public(authorities)} if authorities else {}),
     }
 
 

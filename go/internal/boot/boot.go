@@ -125,8 +125,11 @@ type ForwarderSettings struct {
 }
 
 // SignerSettings is the folder in which the signer has its sockets, which is made at start, and the file of the image with
-// the authorities by which hosts prove their names to Envoy.
+// the authorities by which hosts prove their names to Envoy. Further ones in the volume, if there are any, are joined with
+// these at start.
 type SignerSettings struct {
 	Folder  string `json:"folder"`
 	Trusted string `json:"trusted"`
+	Further string `json:"further,omitempty"` // below the volume
+	Joined  string `json:"joined,omitempty"`
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -53,6 +54,9 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
 		return err
 	}
+	if err := joinTrusted(root, sibling); err != nil {
+		return fmt.Errorf("joining the authorities of hosts: %w", err)
+	}
 	for range announcementsAtStart {
 		if err := arp.AnnounceOwn(root, sibling); err != nil {
 			return err
@@ -85,6 +89,24 @@ func requireTrusted(sibling boot.Sibling) error {
 		return fmt.Errorf("the image lacks the authorities by which hosts prove their names: %w", err)
 	}
 	return nil
+}
+
+// joinTrusted puts further authorities behind those of the image, in a file of their own: Envoy reads only one. Whoever it is
+// may read it.
+func joinTrusted(root string, sibling boot.Sibling) error {
+	if sibling.Signer == nil || sibling.Signer.Further == "" {
+		return nil
+	}
+	usual, err := os.ReadFile(sibling.Signer.Trusted)
+	if err != nil {
+		return err
+	}
+	further, err := os.ReadFile(filepath.Join(root, sibling.Signer.Further))
+	if err != nil {
+		return err
+	}
+	joined := append(append(usual, '\n'), further...)
+	return errors.Join(os.WriteFile(sibling.Signer.Joined, joined, 0o644), os.Chmod(sibling.Signer.Joined, 0o644))
 }
 
 // openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.
