@@ -149,6 +149,25 @@ def secrets(chosen: Options, loaded: "Loaded") -> "tuple[Vault | None, tuple[Wan
     return found, wanted(loaded.rules.rules, found.declared, found.path)
 
 
+def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
+    """Require that secrets may go where rules would send them, or return a remark on each rule where nobody knows.
+
+    Raises:
+        RefusedError: when the user's file does not let one go there.
+        SettingsError: when the file can't be read.
+    """
+    from clawker_fw.rules.review import Remark
+    from clawker_fw.secrets.declared import default_path
+    from clawker_fw.secrets.wanted import injecting
+
+    path = chosen.secrets or default_path()
+    if chosen.secrets or path.exists():
+        secrets(chosen, loaded)
+        return ()
+    reason = f"needs a secret, and {path} is not here to say where it may go"
+    return tuple(Remark("secret-unchecked", rule, reason) for rule, _ in injecting(loaded.rules.rules))
+
+
 def certificates(
     chosen: Options, loaded: "Loaded", release: "Release", *, keeps: bool
 ) -> "CertificateStore | None":

@@ -113,8 +113,8 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     All mistakes are shown; other commands show the first ten.
 
-    Warns of rules that decide nothing: those that have ended, and those that other rules always deny. No engine is
-    needed.
+    Warns of rules that decide nothing: those that have ended, and those that other rules always deny. Where your
+    file of secrets is, it must let each one go where a rule would send it; exit 6 if not. No engine is needed.
 
     Example: clawker-fw rules check
     """
@@ -125,7 +125,7 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
 
-    remarks = review(loaded.rules, time.time())
+    remarks = (*review(loaded.rules, time.time()), *given.check_secrets(context.obj, loaded))
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesCheckDocument
 

@@ -97,7 +97,9 @@ def refresh(context: typer.Context) -> None:
 def forget(
     context: typer.Context,
     *,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One secret. Default: all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", show_default=False, help="One secret. Without NAME: all.")
+    ] = None,
 ) -> None:
     """Take a secret away from Envoy at once. Requests that need it are refused from then on.
 

@@ -14,7 +14,7 @@ from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
 from clawker_fw.rules.path_words import overrides, parse_method, parse_path
-from clawker_fw.rules.paths import TRACE, Access, PathRule, Repository
+from clawker_fw.rules.paths import TRACE, Access, Injection, PathRule, Repository
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -105,6 +105,13 @@ class Explanation:
     def allowed(self) -> bool:
         """Whether the connection is allowed."""
         return self.reason is None
+
+    @property
+    def secret(self) -> Injection | None:
+        """The secret that Envoy puts into the request, if it is allowed and its rule says so."""
+        return (
+            self.rule.paths.injection if self.allowed and self.request and self.rule and self.rule.paths else None
+        )
 
     @property
     def sentence(self) -> str:

@@ -55,6 +55,9 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
         yield "rule", _written(explained.rule)
     if explained.request:
         yield "request", f"{explained.request}: {decided_by(explained)}"
+    if secret := explained.secret:
+        own = "unless the agent sends its own" if secret.keep_own else "in place of what the agent sends"
+        yield "secret", f"{secret.secret}{f' as {secret.form}' if secret.form else ''}, {own}"
     yield from (("near", f"{_written(each.rule)}: {_DIFFERENCES[each.difference]}") for each in explained.near)
     if (found := explained.lookup) is not None:
         reached = found.open_to(explained.kind)

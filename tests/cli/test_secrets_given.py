@@ -193,6 +193,25 @@ def test_a_rule_that_sends_a_secret_elsewhere(user: User) -> None:
     assert user.memory.listing() == ()
 
 
+def test_rules_are_checked_without_an_engine(user: User) -> None:
+    """Against the user's file where it is; elsewhere, as in the CI of a repository, there is a warning."""
+    assert user("rules", "check").out.startswith("valid")
+    user.declare(DECLARED.replace("api.test", "elsewhere.test"))
+    assert user("rules", "check").code == 6
+    elsewhere = user.command("rules", "check", XDG_CONFIG_HOME=str(user.folder / "none"))
+    assert elsewhere.code == 0
+    assert "warning[secret-unchecked]: " in elsewhere.out
+
+
+def test_explain_tells_of_the_secret(user: User) -> None:
+    """For a request that is allowed, by name alone."""
+    user("run")
+    url = "https://api.test/v1/x"
+    assert "  secret     api, in place of what the agent sends\n" in user("explain", url).out
+    assert user("explain", url, "--format", "json").valid("explain")["secret"] in {"api"}
+    assert user("explain", "https://api.test/v2", "--format", "json").json["secret"] is None
+
+
 def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others on the way could read along."""
     facts = replace(user.memory.facts(), endpoint="tcp://engine.test:2375", plain=True, named_by="--host")

@@ -134,6 +134,8 @@ class ExplainDocument(Document):
     """The path of the request as Envoy sees it, without the query."""
     path_rule: str | None
     """The path or the repository of the rule that decides it; null if none is for it."""
+    secret: str | None
+    """The name of the secret that Envoy puts into the request; null if there is none."""
     rule: ExplainedRule | None
     """The rule that decides; with the reason `expired`, the one that would if it had not ended."""
     near: list[NearRule]
@@ -166,6 +168,7 @@ class ExplainDocument(Document):
             method=explained.request.method if explained.request else None,
             path=explained.request.path if explained.request else None,
             path_rule=str(explained.path) if explained.path else None,
+            secret=explained.secret.secret if explained.secret else None,
             rule=ExplainedRule.of(explained.rule) if explained.rule else None,
             near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
             remedy=ExplainedRemedy(remedy.text, remedy.command or None) if remedy else None,
