@@ -31,7 +31,7 @@ app.add_typer(secrets_app, rich_help_panel=Panel.AGENTS)
 
 @secrets_app.command("list")
 def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """List the secrets that you have declared, and whether Envoy has them.
+    """List your secrets, and whether Envoy has them.
 
     They are declared in a file of your own (`--secrets`), which says where each comes from and to which hosts it
     may go. No value is ever shown.
@@ -46,9 +46,10 @@ def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
 @secrets_app.command("check")
 def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Obtain every secret once, and say which can't be, and why; exit 3 then.
+    """Obtain every secret once, and say which can't be.
 
-    It also requires that each may go where a rule would send it. No engine is asked, and nothing is given.
+    Exit 3 if one can't. It also requires that each may go where a rule would send it. No engine is asked, and
+    nothing is given.
 
     Example: clawker-fw secrets check
     """
@@ -74,8 +75,9 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
 @secrets_app.command("refresh")
 def refresh(context: typer.Context) -> None:
-    """Obtain every secret that rules need again, and give it to Envoy. No rule changes, and no connection ends.
+    """Obtain the secrets that rules need, and give them to Envoy.
 
+    No rule changes, and no connection ends.
     `run`, `reload` and `watch` do so as well, with everything else that differs.
 
     Example: clawker-fw secrets refresh
@@ -97,13 +99,12 @@ def refresh(context: typer.Context) -> None:
 def forget(
     context: typer.Context,
     *,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", show_default=False, help="One secret. Without NAME: all.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", hidden=True)] = None,
 ) -> None:
-    """Take a secret away from Envoy at once. Requests that need it are refused from then on.
+    """Take a secret away from Envoy at once: NAME, or without it all.
 
-    For when it has become known. `run`, `reload` and `watch` give it again: take it out of your file, too.
+    Requests that need it are refused from then on. For when it has become known. `run`, `reload` and `watch` give
+    it again: take it out of your file, too.
 
     Example: clawker-fw secrets forget github
     """

@@ -299,7 +299,9 @@ class RuleEntry(BaseModel):
         default=False,
         description="Whether large files of these repositories (Git LFS) may be transferred, in both directions.",
     )
-    inject: Annotated[InjectEntry, BeforeValidator(inject_entry)] | None = Field(
+    inject: (
+        Annotated[InjectEntry, BeforeValidator(inject_entry, json_schema_input_type=str | InjectEntry)] | None
+    ) = Field(
         default=None,
         description="A secret that is put into the requests which `path_rules` and `git` allow: its name in the "
         "user's own `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it.",

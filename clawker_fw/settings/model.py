@@ -72,7 +72,15 @@ def _endpoint(text: str) -> str:
 def _folder(text: str) -> str:
     if text:
         return text
-    raise ValueError("the name is empty; leave the setting out to use what is made here, or usual")
+    raise ValueError(
+        "the name of the folder is empty; leave the setting out to use certificates that are made here"
+    )
+
+
+def _file(text: str) -> str:
+    if text:
+        return text
+    raise ValueError("the name of the file is empty; leave the setting out for public authorities alone")
 
 
 def _subnet(value: object) -> IPv4Network:
@@ -98,6 +106,7 @@ Port = Annotated[StrictInt, Field(ge=1, le=HIGHEST_PORT)]
 Host = Annotated[StrictStr, AfterValidator(_host)]
 Endpoint = Annotated[StrictStr, AfterValidator(_endpoint)]
 Folder = Annotated[StrictStr, AfterValidator(_folder)]
+SettingsFile = Annotated[StrictStr, AfterValidator(_file)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processors = Annotated[StrictInt, Field(ge=1, le=MOST_PROCESSORS)]
 Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=LEAST_MEMORY, le=MOST_MEMORY)]
@@ -160,7 +169,7 @@ class OtelSettings(_Section):
 class InspectionSettings(_Section):
     """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
 
-    ca_file: Folder | None = Field(
+    ca_file: SettingsFile | None = Field(
         default=None,
         description="A file with further authorities (PEM) that hosts may prove their names by, relative to this "
         "file. Public ones always count. A change replaces Envoy.",

@@ -206,9 +206,11 @@ def test_rules_are_checked_without_an_engine(user: User) -> None:
 def test_explain_tells_of_the_secret(user: User) -> None:
     """For a request that is allowed, by name alone."""
     user("run")
+    user.memory.inside("clawker-envoy").zone["api.test"] = ("203.0.113.1",)
     url = "https://api.test/v1/x"
     assert "  secret     api, in place of what the agent sends\n" in user("explain", url).out
-    assert user("explain", url, "--format", "json").valid("explain")["secret"] in {"api"}
+    found = user("explain", url, "--format", "json").valid("explain")
+    assert found["secret"].startswith("api")
     assert user("explain", "https://api.test/v2", "--format", "json").json["secret"] is None
 
 

@@ -99,7 +99,7 @@ def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 18
+    assert len(suggestions()) == 19
     loaded = load_settings(with_team(write(uncommented(lambda _: True))), {})
     assert len(loaded.rules.rules) == 7
     assert str(loaded.settings.network.subnet) == "10.213.0.0/23"
@@ -145,6 +145,7 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         "otel.endpoint": "collector.test:4317",
         "otel.server_name": "otel.test",
         "otel.certs_dir": "certs",
+        "inspection.ca_file": "company.pem",
         "otel.sample": "0.5",
         "limits.connections": "5",
         "limits.connections_per_second": "5",
@@ -286,6 +287,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("otel:\n  endpoint: collector.test:70000\n", 2, "write HOST:PORT"),
         ("otel:\n  server_name: a b\n", 2, "is not a host name"),
         ("otel:\n  certs_dir: ''\n", 2, "the folder is empty"),
+        ("inspection:\n  ca_file: ''\n", 2, "the file is empty"),
         ("otel:\n  sample: 2\n", 2, "less than or equal to 1"),
         ("drain_timeout: 5 parsecs\n", 1, "not a duration"),
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
