@@ -97,12 +97,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class Host:
     """A host with TLS, whose certificate is for some names."""
 
+    handler: type[http.server.BaseHTTPRequestHandler] = _Handler
+    """What answers requests."""
+
     def __init__(self, folder: Path, address: str, *names: str) -> None:
         """Listen at an address of its own."""
         self.reached: list[Reached] = []
         self.contents: dict[str, bytes] = {}
         self.certificate, self.key = certificate(folder, *names)
-        handler = type("Handler", (_Handler,), {"reached": self.reached, "contents": self.contents})
+        handler = type("Handler", (self.handler,), {"reached": self.reached, "contents": self.contents})
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
 

@@ -100,6 +100,13 @@ AdoptOption = Annotated[
     bool,
     typer.Option("--adopt", help="Take over a stack that was made from another settings file."),
 ]
+WithoutSecretsOption = Annotated[
+    bool,
+    typer.Option(
+        "--without-secrets",
+        help="Go on without secrets that can't be obtained. Requests that need them are refused.",
+    ),
+]
 LockOption = Annotated[
     float,
     typer.Option(

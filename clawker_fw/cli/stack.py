@@ -23,6 +23,7 @@ from clawker_fw.cli.parameters import (
     FormatOption,
     LockOption,
     Options,
+    WithoutSecretsOption,
 )
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
@@ -78,6 +79,7 @@ def run(
         bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
     ] = False,
     adopt: AdoptOption = False,
+    without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
@@ -95,13 +97,17 @@ def run(
         with reading(context.obj) as (_, seen):
             _answer_plan(
                 seen,
-                _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt),
+                _converge_options(
+                    seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
+                ),
                 format_,
                 files=diff,
             )
         return
     with writing(context.obj, quick=True) as (engine, read, seen):
-        options = _converge_options(seen, drain_timeout, replace_all=force_recreate, adopt=adopt)
+        options = _converge_options(
+            seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
+        )
         _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
 
 
@@ -147,6 +153,7 @@ def reload(
     context: typer.Context,
     *,
     adopt: AdoptOption = False,
+    without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
     drain_timeout: DrainOption = None,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
@@ -160,7 +167,13 @@ def reload(
     Example: clawker-fw reload
     """
     apply_settings(
-        context.obj, adopt=adopt, drain_timeout=drain_timeout, lock_wait=lock_wait, format_=format_, files=diff
+        context.obj,
+        adopt=adopt,
+        without_secrets=without_secrets,
+        drain_timeout=drain_timeout,
+        lock_wait=lock_wait,
+        format_=format_,
+        files=diff,
     )
 
 
@@ -170,6 +183,7 @@ def apply_settings(
     lock_wait: float,
     format_: Format,
     adopt: bool = False,
+    without_secrets: bool = False,
     drain_timeout: float | None = None,
     files: bool = False,
     answer: "Callable[[RunDocument], None]" = print_json,
@@ -179,7 +193,7 @@ def apply_settings(
         from clawker_fw.reconcile import converge
 
         converge.require_up(seen)
-        options = _converge_options(seen, drain_timeout, adopt=adopt)
+        options = _converge_options(seen, drain_timeout, adopt=adopt, without_secrets=without_secrets)
         _converge(
             engine, read, seen, options, chosen, lock_wait=lock_wait, format_=format_, files=files, answer=answer
         )
@@ -281,12 +295,17 @@ def _run_context(
 
 
 def _converge_options(
-    seen: "Comparison", drain_timeout: float | None, *, replace_all: bool = False, adopt: bool = False
+    seen: "Comparison",
+    drain_timeout: float | None,
+    *,
+    replace_all: bool = False,
+    adopt: bool = False,
+    without_secrets: bool = False,
 ) -> "ConvergeOptions":
     from clawker_fw.reconcile.steps import ConvergeOptions
 
     seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
-    return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=True)
+    return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=not without_secrets)
 
 
 def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool) -> None:

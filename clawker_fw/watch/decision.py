@@ -80,9 +80,9 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 
 # --- which events matter --------------------------------------------------------------------------------------
 
-_READING = {(HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try")}
-"""Read-only commands in our containers, whatever their arguments: probes, the engine's health check every few
-seconds, and what `explain` asks."""
+_READING = {(HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try", "secrets")}
+"""Commands in our containers that change nothing that is compared by files, whatever their arguments: probes, the
+engine's health check every few seconds, what `explain` asks, and whether Envoy has the secrets that it should."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,16 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     assert "error[secret-unavailable]" in refused.err
     assert "No such file" in refused.err
     assert user.memory.listing() == ()
+    ran = user("run", "--without-secrets")
+    assert ran.code == 0
+    assert "warning[secret-unavailable]: The secret api can't be obtained" in ran.out
+    assert user.held == {}
+    assert user("reload").code == 3
+    assert user("reload", "--without-secrets").code == 0
+    assert "warning[secret-unavailable]" in user("drift").out
+    (user.folder / "token").write_text(HIDDEN)
+    assert user("reload").code == 0
+    assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
 
 
 def test_a_file_that_others_can_use(user: User) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack.envoy.inspection import TRUST
+from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
+from clawker_fw.watch.schedule import SPACING
 from devkit.firewall import RULES, Firewall
 from devkit.hand import SIGNER, Hand
 from devkit.peers import Answer, Peer, Peers
 from devkit.waiting import until
+from devkit.watching import watching
 
 API = {
     "dst": "api.test",
@@ -134,6 +136,32 @@ def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
     site.firewall.call("reload").expect()
     assert site.firewall.current()
     assert not site.get("https://api.test/v1/i").ok
+
+
+def test_a_watcher_gives_a_secret_again(site: Site) -> None:
+    """After a restart, and when it changes where it comes from; what it has looked at wakes it no more."""
+    with watching(site.firewall, "--interval", "1h") as watched:
+        site.docker.restart(site.firewall.container("envoy"), timeout=1)
+        until(lambda: site.get("https://api.test/v1/a").last["status"] == 200, 60)
+        until(lambda: not site.firewall.drift().findings)
+        before = len(watched.decisions)
+        site.firewall.drift()
+        site.firewall.call("secrets", "list").expect()
+        time.sleep(SPACING + 1)
+        assert len(watched.decisions) == before
+        assert watched.stop() == 0
+
+
+def test_keys_of_intermediates_are_nowhere_else(site: Site) -> None:
+    """They are in one file of Envoy's container, and nothing shows them."""
+    began = time.time()
+    assert site.get("https://api.test/v1/a").ok
+    held = json.loads(site.hand.read("envoy")[INTERMEDIATES])["intermediates"]
+    lines = [line.encode() for each in held for line in each["key"].splitlines() if not line.startswith("-")]
+    assert lines
+    for place, content in _everywhere(site, began):
+        if place != f"files of {site.firewall.container('envoy')}":
+            assert not any(line in content for line in lines), place
 
 
 def _forms(text: str) -> Iterator[bytes]:

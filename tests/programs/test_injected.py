@@ -3,26 +3,21 @@
 import json
 import re
 import secrets
-import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.stack.envoy import injected, inspected, inspection
-from clawker_fw.stack.envoy.messages import Json
+from clawker_fw.stack.envoy import injected, inspected
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import program
-from devkit.inspecting import PORT, TABLE, Host, Inspecting, certificate, own_address
-from devkit.signer import Signer
+from devkit.injecting import Injecting
+from devkit.inspecting import PORT, TABLE, Host, certificate, own_address
 from devkit.waiting import until
 
 TOKEN = f"hidden-{secrets.token_hex(8)}"
@@ -49,36 +44,6 @@ GIVEN = {
 REFS = "/o/r.git/info/refs?service=git-upload-pack"
 
 
-class Injecting(Inspecting):
-    """The proxy, with a signer that has secrets."""
-
-    def __init__(self, folder: Path, release: Release, names: int, own: tuple[Path, Path], trusted: Path) -> None:
-        """Start both."""
-        self.signer = Signer(folder / "signing", kept=True)
-        self.signer.give((), (), ["a.test"])
-        self.signer.start()
-        super().__init__(folder, program(release), names, own, trusted)
-
-    def bootstrap(self) -> Json:
-        """Add the way to the signer."""
-        found = super().bootstrap()
-        found["dynamic_resources"]["ads_config"] = inspection.ads_config()
-        found["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
-        return found
-
-    def table(self, policy: Policy) -> Json:
-        """Return the table, with headers of secrets."""
-        return inspected.table(policy, HEADERS)
-
-    def give(self, given: Mapping[str, str]) -> None:
-        """Give all secrets."""
-        with closing(socket.socket(socket.AF_UNIX)) as one:
-            one.connect(str(self.signer.at / "secrets"))
-            one.sendall(json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode())
-            answer = json.loads(b"".join(iter(lambda: one.recv(65536), b"")))
-        assert answer["secrets"].keys() == given.keys()
-
-
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The host behind all names. It can't prove that it is `other.test`."""
@@ -92,10 +57,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host) -> Iterator[Injecting]:
     """The proxy, for all tests here."""
     folder = tmp_path_factory.mktemp("injecting")
-    (folder / "signing").mkdir()
     own = certificate(folder / "own", *(each["dst"] for each in RULES))
     with NameServer([each["dst"] for each in RULES], own_address()) as names:
-        started = Injecting(folder, release, names.port, own, host.certificate)
+        started = Injecting(folder, release, names.port, own, host.certificate, **HEADERS)
         yield started
         started.process.terminate()
         started.process.wait()

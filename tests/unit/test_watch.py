@@ -183,6 +183,7 @@ EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl health"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl lookup a.test"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl try a.test https 443"), False),
+    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl secrets 70"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl suppressed"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl release"), True),
     (Event("container", "health_status", (ENVOY,), "1", "healthy"), False),

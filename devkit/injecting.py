@@ -1,0 +1,56 @@
+"""The real Envoy on loopback that puts secrets into requests, which it gets from the real signer."""
+
+import json
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from clawker_fw.rules.policy import Policy
+from clawker_fw.stack.envoy import inspected, inspection
+from clawker_fw.stack.envoy.messages import Json
+from clawker_fw.stack.release import Release
+from devkit.envoy import program
+from devkit.inspecting import Inspecting
+from devkit.signer import Signer
+
+
+class Injecting(Inspecting):
+    """The proxy, with a signer that has secrets."""
+
+    def __init__(
+        self,
+        folder: Path,
+        release: Release,
+        names: int,
+        own: tuple[Path, Path],
+        trusted: Path,
+        **headers: str,
+    ) -> None:
+        """Start both. `headers` are those of the secrets, by name."""
+        self._headers = headers
+        (folder / "signing").mkdir()
+        self.signer = Signer(folder / "signing", kept=True)
+        self.signer.give((), (), ["a.test"])
+        self.signer.start()
+        super().__init__(folder, program(release), names, own, trusted)
+
+    def bootstrap(self) -> Json:
+        """Add the way to the signer."""
+        found = super().bootstrap()
+        found["dynamic_resources"]["ads_config"] = inspection.ads_config()
+        found["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
+        return found
+
+    def table(self, policy: Policy) -> Json:
+        """Return the table, with headers of secrets."""
+        return inspected.table(policy, self._headers)
+
+    def give(self, given: Mapping[str, str]) -> None:
+        """Give all secrets."""
+        with closing(socket.socket(socket.AF_UNIX)) as one:
+            one.connect(str(self.signer.at / "secrets"))
+            one.sendall(json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode())
+            answer = json.loads(b"".join(iter(lambda: one.recv(65536), b"")))
+        if answer["secrets"].keys() != given.keys():
+            raise AssertionError(answer)

@@ -1,0 +1,190 @@
+"""Real git through the real Envoy, with no credential: what it may do, and what it is told otherwise."""
+
+import os
+import secrets
+import subprocess
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.secrets.sources import GIT_USER
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.git_host import GitHost
+from devkit.injecting import Injecting
+from devkit.inspecting import PORT, certificate, own_address
+from devkit.waiting import until
+
+NAME = "git.test"
+RULE = {"dst": NAME, "port": PORT, "git": {"o/read": "read", "o/write": "write"}, "inject": "github"}
+TOKEN = f"hidden-{secrets.token_hex(8)}"
+CREDENTIAL = f"Basic {b64encode(f'{GIT_USER}:{TOKEN}'.encode()).decode()}"
+
+
+@dataclass
+class Agent:
+    """An agent with git, which trusts Envoy's certificate. Whoever asks for a password leaves a mark."""
+
+    folder: Path
+    proxy: Injecting
+    own: Path
+
+    def __post_init__(self) -> None:
+        """Write what would be asked for a password."""
+        self.asked = self.folder / "asked"
+        self.ask = self.folder / "ask"
+        self.ask.write_text(f"#!/bin/sh\ntouch {self.asked}\n")
+        self.ask.chmod(0o755)
+        self.port = self.proxy.ports[PORT]
+
+    def git(self, *arguments: object, fails: bool = False) -> str:
+        """Run git, and return what it says."""
+        settings = {
+            "http.sslCAInfo": self.own,
+            "http.curloptResolve": f"{NAME}:{self.port}:127.0.0.1",
+            "user.name": "agent",
+            "user.email": "agent@example.com",
+            "protocol.version": "2",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        done = subprocess.run(
+            ["git", *options, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "GIT_CONFIG_NOSYSTEM": "1",
+                "GIT_ASKPASS": str(self.ask),
+                "GIT_TERMINAL_PROMPT": "0",
+                "LC_ALL": "C",
+            },
+        )
+        assert bool(done.returncode) == fails, done.stdout + done.stderr
+        assert not self.asked.exists()
+        assert TOKEN not in done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def url(self, name: str) -> str:
+        """Return where a repository is."""
+        return f"https://{NAME}:{self.port}/{name}"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitHost]:
+    """The code host."""
+    started = GitHost(tmp_path_factory.mktemp("host"), own_address(), CREDENTIAL, NAME)
+    for name in ("o/read", "o/write", "o/other"):
+        started.repository(name)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: GitHost) -> Iterator[Injecting]:
+    """The proxy, for all tests here."""
+    folder = tmp_path_factory.mktemp("injecting")
+    own = certificate(folder / "own", NAME)
+    with NameServer([NAME], own_address()) as names:
+        started = Injecting(folder, release, names.port, own, host.certificate)
+        started.serve(RuleSet.of([RuleEntry.model_validate(RULE).rule()]))
+        until(started.serves)
+        yield started
+        started.process.terminate()
+        started.process.wait()
+        started.signer.end()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, proxy: Injecting, host: GitHost) -> Agent:
+    """An agent whose secret Envoy has."""
+    proxy.give({"github#basic": CREDENTIAL})
+    found = Agent(tmp_path, proxy, proxy.folder / "own" / "cert.pem")
+    until(lambda: "main" in found.git("ls-remote", found.url("o/read")))
+    host.reached.clear()
+    return found
+
+
+def test_what_may_be_fetched_may_not_be_pushed(agent: Agent, host: GitHost) -> None:
+    """Git says why, at the first request, and nothing of a push reaches the host."""
+    work = agent.folder / "work"
+    for url in (agent.url("o/read"), f"{agent.url('o/read')}.git"):
+        agent.git("clone", url, work)
+        agent.git("-C", work, "fetch")
+        agent.git("-C", work, "commit", "--allow-empty", "--message", "mine")
+        host.reached.clear()
+        said = agent.git("-C", work, "push", "origin", "main", fails=True)
+        assert "remote: clawker-fw: o/read may be fetched, not pushed to" in said
+        assert host.reached == []
+        subprocess.run(["rm", "-r", work], check=True)
+    for version in ("0", "1"):
+        agent.git("-c", f"protocol.version={version}", "clone", agent.url("o/read"), agent.folder / version)
+
+
+def test_what_may_be_written(agent: Agent, host: GitHost) -> None:
+    """Small and large pushes, tags, deletions and force; shallow and partial clones."""
+    work = agent.folder / "work"
+    agent.git("clone", agent.url("o/write"), work)
+    for size in (10, 3_000_000):
+        (work / "content").write_bytes(os.urandom(size))
+        agent.git("-C", work, "add", "content")
+        agent.git("-C", work, "commit", "--message", f"{size}")
+        agent.git("-C", work, "push", "origin", "main")
+    agent.git("-C", work, "tag", "v1")
+    agent.git("-C", work, "push", "origin", "v1", "main:topic")
+    agent.git("-C", work, "push", "origin", "--delete", "topic")
+    agent.git("-C", work, "commit", "--amend", "--message", "again")
+    agent.git("-C", work, "push", "--force", "origin", "main")
+    agent.git("clone", "--depth", "1", agent.url("o/write"), agent.folder / "shallow")
+    agent.git("clone", "--filter", "blob:none", agent.url("o/write"), agent.folder / "partial")
+    assert "v1" in agent.git("ls-remote", agent.url("o/write"))
+    assert {each.headers["authorization"] for each in host.reached} == {CREDENTIAL}
+    assert any(each.headers.get("transfer-encoding") == "chunked" for each in host.reached)
+
+
+def test_what_the_agent_brings_is_replaced(agent: Agent, host: GitHost) -> None:
+    """A password in a URL, or a header of its own."""
+    url = agent.url("o/read").replace("https://", "https://somebody:password@")
+    assert "main" in agent.git("ls-remote", url)
+    assert "main" in agent.git(
+        "-c", "http.extraHeader=Authorization: Bearer mine", "ls-remote", agent.url("o/read")
+    )
+    assert {each.headers["authorization"] for each in host.reached} == {CREDENTIAL}
+
+
+def test_other_repositories_are_refused(agent: Agent, host: GitHost) -> None:
+    """Also by another spelling of the query, which git's own server would take for a push."""
+    said = agent.git("clone", agent.url("o/other"), agent.folder / "other", fails=True)
+    assert "403" in said
+    pushes = "service=git-receive-pack"
+    for query in (
+        f"service=git-upload-pack&{pushes}",
+        "service=git-upload-pack&%73ervice=git-receive-pack",
+        "service=git%2Dreceive-pack",
+        f"{pushes}&service=git-upload-pack",
+    ):
+        assert agent.proxy.ask("GET", f"/o/read.git/info/refs?{query}", NAME)[0] == 403
+    assert host.reached == []
+
+
+def test_a_secret_that_is_wrong_or_missing_is_told(agent: Agent) -> None:
+    """Git prints it, and asks nobody for a password."""
+    agent.proxy.give({"github#basic": "Basic d3Jvbmc="})
+    said = until(lambda: _failing(agent))
+    assert "remote: clawker-fw: the host does not accept the secret github" in said
+    agent.proxy.give({})
+    until(lambda: "the secret for it is not there" in agent.git("ls-remote", agent.url("o/read"), fails=True))
+
+
+def _failing(agent: Agent) -> str:
+    try:
+        return agent.git("ls-remote", agent.url("o/read"), fails=True)
+    except AssertionError:
+        return ""  # Envoy has the former one still
