@@ -133,6 +133,9 @@ def _unit(
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
+    known, _ = given.secrets(chosen, loaded)
+    if known:
+        before += ["--secrets", str(known.path)]
     for name, value in (("--host", chosen.host), ("--context", chosen.context)):
         before += [name, value] if value else []
     return replace(

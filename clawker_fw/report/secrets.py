@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clawker_fw.settings.durations import written
+from clawker_fw.settings.durations import readable
 
 
 class State(StrEnum):
@@ -67,7 +67,7 @@ def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequenc
             each.source,
             each.header,
             " ".join(host.removesuffix(":443") for host in each.hosts),
-            written(each.refresh) if each.refresh else "never",
+            readable(each.refresh) if each.refresh else "never",
             _WORDS[each.state],
         )
         for each in answer.rows

@@ -19,8 +19,8 @@ def parse_duration(value: object) -> float:
     return float(match[1]) * units[match[2]]
 
 
-def written(seconds: float) -> str:
-    """Return a duration as it is written: `30m`."""
+def readable(seconds: float) -> str:
+    """Return a duration as people write it: `30m`."""
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"

@@ -265,6 +265,21 @@ def test_a_service_comes_and_goes(command: Command, systemctl: Systemctl, tmp_pa
     assert command("service", "status", "--system").code == 1
 
 
+def test_a_service_has_the_users_secrets(
+    command: Command, systemctl: Systemctl, settings_file: Path, tmp_path: Path
+) -> None:
+    """It reads the file that it was installed with, where rules need one, and that file must be usable."""
+    del systemctl
+    settings_file.write_text("rules: [{dst: a.test, path_rules: [{path: /v1}], inject: api}]\n")
+    declared = tmp_path / "secrets.yaml"
+    declared.write_text("secrets: {api: {from: {env: TOKEN}, hosts: [a.test]}}\n")
+    declared.chmod(0o644)
+    assert command("--secrets", "secrets.yaml", "service", "install", "--system").code == 6
+    declared.chmod(0o600)
+    assert command("--secrets", "secrets.yaml", "service", "install", "--system").code == 0
+    assert f"--secrets {declared} " in (tmp_path / "units" / UNIT).read_text()
+
+
 def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
     """The unit is written to the user's folder, and the user's systemd is notified."""
     where = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
