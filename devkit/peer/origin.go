@@ -270,6 +270,12 @@ func originHandler(name string) http.Handler {
 			http.Redirect(writer, request, query.Get("to"), http.StatusFound)
 		case "/status":
 			err = serveStatus(writer, query)
+		case "/events":
+			err = serveEvents(writer, query)
+		case "/echo":
+			serveEcho(writer, request)
+		case "/websocket":
+			err = serveWebSocket(writer)
 		default:
 			writeJSON(writer, http.StatusOK, echoOf(request, name))
 		}
@@ -361,6 +367,61 @@ func serveSlow(writer http.ResponseWriter, request *http.Request, query url.Valu
 	case <-request.Context().Done():
 	case <-time.After(time.Duration(seconds * float64(time.Second))):
 		writeJSON(writer, http.StatusOK, echoOf(request, name))
+	}
+	return nil
+}
+
+// serveEvents sends as many events (text/event-stream) as are asked for, each a while after the one before.
+func serveEvents(writer http.ResponseWriter, query url.Values) error {
+	count, err := number(query, "count", 1)
+	if err != nil {
+		return err
+	}
+	writer.Header().Set("Content-Type", "text/event-stream")
+	controller := http.NewResponseController(writer)
+	for event := range int(count) {
+		if event > 0 {
+			time.Sleep(eventPace)
+		}
+		if _, err := fmt.Fprintf(writer, "data: %d\n\n", event); err != nil || controller.Flush() != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+const eventPace = 200 * time.Millisecond
+
+// serveEcho sends back what it gets, as it gets it, and a trailer at the end, as a stream of gRPC does.
+func serveEcho(writer http.ResponseWriter, request *http.Request) {
+	writer.Header().Set("Content-Type", "application/grpc")
+	writer.Header().Set("Trailer", "Grpc-Status")
+	controller := http.NewResponseController(writer)
+	_ = controller.EnableFullDuplex() // in HTTP/1.1, reading would end with the first octet written otherwise
+	buffer := make([]byte, 1<<16)
+	for {
+		count, err := request.Body.Read(buffer)
+		if count > 0 {
+			if _, failed := writer.Write(buffer[:count]); failed != nil || controller.Flush() != nil {
+				return
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	writer.Header().Set("Grpc-Status", "0")
+}
+
+// serveWebSocket agrees to a WebSocket, and sends back whatever octets it gets.
+func serveWebSocket(writer http.ResponseWriter) error {
+	conn, buffered, err := http.NewResponseController(writer).Hijack()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err == nil {
+		_, _ = io.Copy(conn, buffered)
 	}
 	return nil
 }
