@@ -6,6 +6,7 @@ What is tried elsewhere is named here and not repeated.
 from devkit.attacks.addresses import ADDRESSES, BEHIND_NAMES
 from devkit.attacks.attack import Group
 from devkit.attacks.datagrams import DATAGRAMS
+from devkit.attacks.inspected import REQUESTS_IN_TLS
 from devkit.attacks.literals import LITERALS
 from devkit.attacks.names import QUESTIONS, SERVER_NAMES
 from devkit.attacks.opaque import OPAQUE
@@ -60,6 +61,20 @@ GROUPS = (
         (
             f"{_ENFORCEMENT}test_the_origin_sees_the_request_as_the_agent_wrote_it",
             "tests/attack/test_unanswered.py::test_a_request_without_an_answer_is_on_record",
+        ),
+    ),
+    Group(
+        "Requests in inspected TLS",
+        "Paths and methods without a rule, denied paths in many spellings, hosts that TLS has not named, names of "
+        "secrets.",
+        "A request is forwarded if a rule allows its path and method, to the host that TLS has named, which gets "
+        "the path in the form in which it was judged.",
+        REQUESTS_IN_TLS,
+        (
+            "tests/programs/test_inspected.py::test_envoy_decides_as_the_policy_does",
+            "tests/programs/test_git.py::test_other_repositories_are_refused",
+            "tests/programs/test_injected.py::test_it_goes_nowhere_else",
+            "go/internal/signing/server_test.go::TestStream",
         ),
     ),
     Group(

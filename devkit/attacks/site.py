@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.rules.policy import Policy
+from devkit.attacks import inspected
 from devkit.attacks.addresses import HOST_PORT, IPV6_PLACES, PRIVATE, REFUSED_PLACES
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, result_of
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
@@ -50,6 +51,7 @@ RULES: list[str | dict[str, Any]] = [
     *({"dst": f"{name}.test", "proto": "udp", "port": HOST_PORT, "allow_private": name.endswith("2")}
       for name in (TALK, "nobody", *LEADS)),
     {"dst": "203.0.113.8/30", "as": "net.test", "proto": "tcp", "port": 2222},
+    *inspected.RULES,
 ]  # fmt: skip
 
 TELEMETRY = {"endpoint": "192.0.2.99:4317"}
@@ -82,6 +84,8 @@ ZONE = {
         }.items()
         for exempt in ("", "2")
     },
+    inspected.INSPECTED: [WORLD],
+    f"*.{inspected.BELOW}": [WORLD],
     "*.deny.test": [WORLD],
     "*.no.deny.test": [WORLD],
     "*.gone.deny.test": [WORLD],

@@ -28,6 +28,7 @@ func declareRaw(flags *flag.FlagSet) action {
 	timeout := flags.Duration("timeout", time.Second, "limit for all; an answer that goes on is cut")
 	udp := flags.Bool("udp", false, "send a datagram and wait for another one; it is a failure if none comes")
 	options := flags.String("options", "", "of the datagram's IP header (RFC 791, section 3.1), in `HEXADECIMAL`")
+	name := flags.String("tls", "", "send them in TLS with this server `NAME`, whoever answers")
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
 		address, err := oneArgument(positional, "ADDRESS:PORT")
@@ -46,7 +47,10 @@ func declareRaw(flags *flag.FlagSet) action {
 		if err != nil || (len(header) > 0 && !*udp) {
 			return false, usageError("expected --options with bytes, and --udp")
 		}
-		to := destination{host: host, port: port, pieces: *pieces}
+		if *udp && *name != "" {
+			return false, usageError("expected --udp or --tls")
+		}
+		to := destination{host: host, port: port, pieces: *pieces, secure: *name != "", serverName: *name}
 		result := rawResult{}
 		if *udp {
 			result = sendDatagram(ctx, to, sent, header, *timeout)
