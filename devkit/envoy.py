@@ -21,7 +21,7 @@ from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling
+from clawker_fw.stack.envoy import bounds, chains, inspected, lookups, refusals, sampling
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
@@ -159,8 +159,10 @@ class Proxy:
     def _decide_only(self, resource: dict[str, Any]) -> None:
         """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`.
 
-        What no rule allows gets no response.
+        What no rule allows gets no response. What only holds the table of paths stays as it is.
         """
+        if resource.get("name") == inspected.NAME:
+            return
         self._free_port(resource)
         if "load_assignment" in resource:
             resource.pop("cluster_type", None)

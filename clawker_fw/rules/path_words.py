@@ -207,6 +207,7 @@ def paths_of(
     lfs: bool,
     verify: bool,
     inject: InjectEntry | None = None,
+    websocket: bool = False,
 ) -> Paths:
     """Return what is allowed of a host.
 
@@ -229,9 +230,8 @@ def paths_of(
         _require_unambiguous(rule, strict=any(each.denies for each in rules))
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
-    return Paths(
-        rules, repositories, others, lfs, verify, _injection(inject, others=others, git=bool(git), verify=verify)
-    )
+    injection = _injection(inject, others=others, git=bool(git), verify=verify)
+    return Paths(rules, repositories, others, lfs, verify, injection, websocket)
 
 
 def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bool) -> Injection | None:

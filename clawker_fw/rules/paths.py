@@ -240,7 +240,7 @@ class Paths:
     """What is allowed of a host. `rules` are in the order in which they decide: see `ordered`.
 
     `others` says whether what nothing here is for is allowed, `verify` whether the host has to prove its name.
-    `injection` is for what is allowed.
+    `injection` is for what is allowed. `websocket` says whether a request may become a WebSocket.
     """
 
     rules: tuple[PathRule, ...] = ()
@@ -249,6 +249,7 @@ class Paths:
     lfs: bool = False
     verify: bool = True
     injection: Injection | None = None
+    websocket: bool = False
 
     @property
     def strict(self) -> bool:
@@ -316,6 +317,8 @@ class Paths:
             yield "unverified"
         if self.injection:
             yield str(self.injection)
+        if self.websocket:
+            yield "websocket"
 
     def __str__(self) -> str:
         """Return it in one line, of which the middle is a digest if it is long."""

@@ -70,6 +70,8 @@ class RuleAction(StrEnum):
 ALIASES = {"tls": Protocol.HTTPS, "wss": Protocol.HTTPS, "ws": Protocol.HTTP}
 """Other words for a protocol. A WebSocket (RFC 6455) begins as a request, so it is told from HTTP nowhere."""
 
+_WEBSOCKETS = "wss"
+
 HIGHEST_PORT = 65535
 MOST_PORTS_OF_A_RULE = 1_000
 MOST_PORTS_OF_A_UDP_RULE = 100
@@ -252,7 +254,8 @@ class RuleEntry(BaseModel):
     )
     proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
         default=None,
-        description="`https` (forwarded by SNI; `tls` and `wss` mean the same), `http` (`ws` means the same), "
+        description="`https` (forwarded by SNI; `tls` means the same, and so does `wss`, which also allows "
+        "WebSockets in TLS that is looked into), `http` (`ws` means the same), "
         "or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact name). "
         "Default: https; of a rule that denies, every protocol.",
     )
@@ -306,9 +309,21 @@ class RuleEntry(BaseModel):
         description="A secret that is put into the requests which `path_rules` and `git` allow: its name in the "
         "user's own `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it.",
     )
+    websocket: StrictBool = Field(
+        default=False,
+        description="Whether requests that are allowed may become WebSockets, where TLS is looked into. "
+        "Default: with `proto: wss`.",
+    )
     insecure_skip_tls_verify: StrictBool = Field(
         default=False, description="Whether the host need not prove its name. Anybody on the way can read along."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_websocket(cls, value: Any) -> Any:  # noqa: ANN401 - what a user has written, before it is checked
+        if isinstance(value, dict) and value.get("proto") == _WEBSOCKETS:
+            return {"websocket": True, **value}
+        return value
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
@@ -366,7 +381,13 @@ class RuleEntry(BaseModel):
             return None
         verify = not self.insecure_skip_tls_verify
         return paths_of(
-            self.path_rules, self.path_default, self.git, lfs=self.lfs, verify=verify, inject=self.inject
+            self.path_rules,
+            self.path_default,
+            self.git,
+            lfs=self.lfs,
+            verify=verify,
+            inject=self.inject,
+            websocket=self.websocket,
         )
 
     def _require_forwardable(self, protocol: Protocol) -> None:

@@ -17,7 +17,7 @@ import pytest
 from docker.models.containers import Container
 
 from devkit import inheritance
-from devkit.engines import EngineError, PrivateEngine, available, private_engine
+from devkit.engines import EngineError, PrivateEngine, available, install_engine, private_engine
 from devkit.inheritance import inherited
 from devkit.waiting import until
 
@@ -32,7 +32,10 @@ with private_engine({KIND!r}) as engine:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _skip_where_no_engine_can_run() -> None:
+def _installed() -> None:
+    """Install Docker's package where that is possible, also if no other test has done so yet."""
+    if os.geteuid() == 0:
+        install_engine()
     if reason := available(KIND):
         pytest.skip(reason)
 

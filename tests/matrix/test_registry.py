@@ -95,7 +95,9 @@ def _pushed(
     # without our labels, because unused images of ours would be removed
     envoy, coredns = (replace(images.bundled(sibling, release, facts), labels={}) for sibling in Sibling)
     foreign = replace(images.bundled(Sibling.COREDNS, release, other), labels={})
-    newer = BuiltImage("test/envoy", "2", facts.architecture, envoy.entries[1:], release.digests, labels={})
+    (folder / "newer").write_text("2")
+    entries = (*envoy.entries, Entry("etc/newer", folder / "newer"))
+    newer = BuiltImage("test/envoy", "2", facts.architecture, entries, release.digests, labels={})
     plain, vault = (_random_image(folder / name, facts, release) for name in ("plain", "vault"))
     unlucky = {fault: _random_image(folder / fault, facts, release) for fault in (*BAD_DAYS, "silent")}
     pushed = {}

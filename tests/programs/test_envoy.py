@@ -46,7 +46,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
     started.process.wait()
 
 
-PROVEN = [each for each in RESOURCES if each.proven]
+PROVEN = [each for each in RESOURCES if each.envoy]
 """What Envoy itself reads."""
 
 SEEDS, REQUESTS, RULES = 5, 20_000, 40
@@ -241,7 +241,7 @@ def loaded(proxy: Proxy, resource: Resource) -> str:
     for entry in json.loads(proxy.admin(f"/config_dump?resource={resource.envoy.dump}")).get("configs", []):
         for key in resource.envoy.at:
             entry = entry.get(key, {})  # noqa: PLW2901 - one level down
-        if entry:
+        if entry and resource.envoy.named in {"", entry["name"]}:
             found.append(entry)
     return resource.digest(discovery_response(found))
 

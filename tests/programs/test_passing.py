@@ -73,7 +73,11 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
         started = Inspecting(folder / "envoy", program(release), names.port, own, folder / "trusted")
         stack.callback(started.process.wait)
         stack.callback(started.process.terminate)
-        started.serve(RuleSet.of([RuleEntry.model_validate({"dst": NAME, "port": PORT, "inspect": True}).rule()]))
+        started.serve(
+            RuleSet.of(
+                [RuleEntry.model_validate({"dst": NAME, "port": PORT, "proto": "wss", "inspect": True}).rule()]
+            )
+        )
         until(started.serves)
         yield started, own[0]
 

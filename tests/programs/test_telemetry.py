@@ -148,7 +148,7 @@ def loaded(envoy: Loading) -> dict[str, str]:
         for entry in json.loads(envoy.admin(f"/config_dump?resource={each.envoy.dump}")).get("configs", []):
             for key in each.envoy.at:
                 entry = entry.get(key, {})  # noqa: PLW2901 - one level down
-            if entry:
+            if entry and each.envoy.named in {"", entry["name"]}:
                 shown.append(entry)
         found[each.name] = each.digest(discovery_response(shown))
     return found

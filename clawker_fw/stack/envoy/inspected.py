@@ -85,6 +85,10 @@ _NO_ANSWER = (
     "one that the rule may not reach, or the host refused or ended the connection, or did not prove its name\n"
 )
 
+_NO_UPGRADE = "upgrade_failed"
+"""What Envoy says of a request that would become something else (`%RESPONSE_CODE_DETAILS%`)."""
+_NO_WEBSOCKET = "clawker-fw: the rule for this host allows no WebSockets; `websocket: true` in it would\n"
+
 _NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
 
@@ -230,7 +234,7 @@ def _connection_manager(idle: float, routes_path: str, reporting: Reporting | No
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **http.common(NAME, routes_path, idle),
+        **{**http.common(NAME, routes_path, idle), "upgrade_configs": [_upgrading(allowed=False)]},
         stat_prefix=NAME,
         normalize_path=True,
         merge_slashes=True,
@@ -282,6 +286,7 @@ def _answers() -> Iterator[Json]:
         (refusals.of_details("rbac_access_denied_matched_policy[none]"), 421, _OTHER_HOST),
         (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, _ODD_PATH),
         (refusals.of_route(_BAD_PATH), 400, _ODD_PATH),
+        (refusals.of_details(_NO_UPGRADE), 403, _NO_WEBSOCKET),
         (refusals.of_status(403), 403, _REFUSED),
         (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
         (refusals.of_status(503), 503, _NO_ANSWER),
@@ -388,8 +393,14 @@ def _forward(rule: Rule, words: str, match: Json) -> Json:
     verify = rule.paths is None or rule.paths.verify
     # Matching has stripped the port from the Host header. It is added again for the host.
     port = {} if rule.port == Protocol.HTTPS.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{rule.port}"}
-    leading = {"cluster_specifier_plugin": _way(verify=verify), "timeout": "0s", **port}
+    leading: Json = {"cluster_specifier_plugin": _way(verify=verify), "timeout": "0s", **port}
+    if rule.paths and rule.paths.websocket:
+        leading["upgrade_configs"] = [_upgrading(allowed=True)]
     return {"name": _named(rule, words), "match": match, "route": leading}
+
+
+def _upgrading(*, allowed: bool) -> Json:
+    return {"upgrade_type": _WEBSOCKET, "enabled": allowed}
 
 
 def _by_upgrade(*, verify: bool) -> Json:
