@@ -107,6 +107,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
                 for each in answer.get("restarts") or ()
             ),
             signer=str(answer.get("signer") or ""),
+            secrets=int(answer.get("secrets") or 0),
             unhealthy=answer.get("unhealthy", "it can't tell"),
             error=answer["error"],
         )

@@ -280,7 +280,7 @@ class Probe:
     line of the serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside
     the serving one. `signer` is the reason for which the signer beside Envoy does not answer, `unhealthy` that for
     which a health check would fail now, and `error` that for which the program did not answer; all are empty if
-    all is well.
+    all is well. `secrets` is how many secrets for requests the signer has.
     """
 
     build: str = ""
@@ -300,6 +300,7 @@ class Probe:
     processes: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()
     signer: str = ""
+    secrets: int = 0
     unhealthy: str = ""
     error: str = ""
 

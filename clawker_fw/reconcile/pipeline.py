@@ -227,6 +227,6 @@ def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "App
     """Perform the plan of a comparison."""
     from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - only what changes a stack needs it
 
-    if vault := seen.blueprint.vault:
-        context = replace(context, give=lambda container: give(engine, container, seen.blueprint.wanted, vault))
+    wanted, vault = seen.blueprint.wanted, seen.blueprint.vault
+    context = replace(context, give=lambda container: give(engine, container, wanted, vault))
     apply(engine, steps, built_images(seen.blueprint), context)

@@ -31,14 +31,16 @@ def with_secrets(
     if vault:
         _require_unreachable(observed, vault)
     envoy = observed.siblings.get(Sibling.ENVOY)
-    if vault is None or envoy is None or envoy.probe is None or envoy.probe.error or envoy.probe.signer:
+    if envoy is None or envoy.probe is None or envoy.probe.error or envoy.probe.signer:
+        return observed
+    if vault is None and not envoy.probe.secrets:
         return observed
     key = secrets.token_bytes(_KEY_OCTETS)
     try:
         held = HelperReader(engine, envoy.container.id).secrets(key)
     except EngineError:  # an earlier release has no such verb: its other differences say so
         return observed
-    values = vault.values(wanted)
+    values = vault.values(wanted) if vault else {}
     found = differences(held, values, {each.identity for each in _still_wanted(wanted, vault)}, key)
     siblings = {**observed.siblings, Sibling.ENVOY: replace(envoy, secrets=found)}
     return replace(observed, siblings=siblings)
@@ -68,20 +70,20 @@ def differences(
     return tuple(sorted(found))
 
 
-def give(engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], vault: Vault) -> None:
+def give(engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], vault: Vault | None) -> None:
     """Give Envoy all secrets that can be obtained, leave it those that can't, and take all others away.
 
     Raises:
         EngineError: when it can't be given them.
     """
-    values = vault.values(wanted)
+    values = vault.values(wanted) if vault else {}
     keep = {each.identity for each in _still_wanted(wanted, vault)} - values.keys()
     Helper(engine, container).give_secrets(secrets.token_bytes(_KEY_OCTETS), values, keep)
 
 
-def _still_wanted(wanted: tuple[WantedSecret, ...], vault: Vault) -> Iterator[WantedSecret]:
+def _still_wanted(wanted: tuple[WantedSecret, ...], vault: Vault | None) -> Iterator[WantedSecret]:
     """Yield the secrets that Envoy may have: not those that are too old."""
-    return (each for each in wanted if each.name not in vault.expired)
+    return (each for each in wanted if vault and each.name not in vault.expired)
 
 
 def take_away(engine: RunsHelper, container: str, name: str | None) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -
         program=inside.program,
         processes=inside.processes,
         restarts=inside.helper_restarts,
+        secrets=len(inside.secrets),
         unhealthy=inside.unhealthy,
         error=inside.silent,
     )

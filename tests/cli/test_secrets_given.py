@@ -183,6 +183,17 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
 
 
+def test_the_last_rule_with_a_secret_goes(user: User) -> None:
+    """Envoy has none any more, also where nothing says any more which there were."""
+    user("run")
+    (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
+    (user.folder / "secrets.yaml").unlink()
+    assert "  secrets that no rule needs any more: api\n" in user("drift").out
+    assert user("reload").code == 0
+    assert user.held == {}
+    assert user("drift").code == 0
+
+
 def test_a_file_that_others_can_use(user: User) -> None:
     """Every command that compares refuses it."""
     user("run")

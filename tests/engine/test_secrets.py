@@ -133,7 +133,8 @@ def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
     assert site.firewall.current()
     assert site.get("https://api.test/v1/h").ok
     site.write(PLAIN)
-    site.firewall.call("reload").expect()
+    done = site.firewall.call("reload", "--format", "json").expect().json
+    assert "give" in [each["kind"] for each in done["steps"]]
     assert site.firewall.current()
     assert not site.get("https://api.test/v1/i").ok
 

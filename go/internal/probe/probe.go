@@ -43,6 +43,7 @@ type Report struct {
 	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
 	Restarts    []start.Restart     `json:"restarts"`     // helpers that have ended since the container started
 	Signer      string              `json:"signer"`       // why the signer beside the program does not answer, or ""
+	Secrets     int                 `json:"secrets"`      // how many secrets for requests the signer has
 	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
 	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
@@ -101,9 +102,11 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 		report.Telemetry, err = program.Telemetry()
 	}
 	if sibling.Signer != nil {
-		if _, silent := signing.Ask(sibling.Signer.Folder); silent != nil {
+		status, silent := signing.Ask(sibling.Signer.Folder)
+		if silent != nil {
 			report.Signer = silent.Error()
 		}
+		report.Secrets = status.Secrets
 	}
 	if unhealthy := hot.Check(root, sibling.Resources, program); unhealthy != nil {
 		report.Unhealthy = unhealthy.Error()

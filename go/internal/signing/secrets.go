@@ -123,6 +123,13 @@ func (s *secrets) changes() uint64 {
 	return s.turn
 }
 
+// count returns how many there are.
+func (s *secrets) count() int {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return len(s.all)
+}
+
 // take replaces all secrets, if there are any in what was given, and returns what there is then.
 func (s *secrets) take(given Giving) (Held, error) {
 	if len(given.Key) < sha256.Size {

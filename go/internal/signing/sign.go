@@ -37,6 +37,7 @@ type Status struct {
 	Names         hotfile.Status `json:"names"`         // of the file with the names that are inspected
 	Intermediates hotfile.Status `json:"intermediates"` // of the file with those that sign
 	Ends          *time.Time     `json:"ends"`          // when the first of these expires
+	Secrets       int            `json:"secrets"`       // how many secrets it was given
 	Streams       int64          `json:"streams"`       // from Envoy, which has one
 	Held          int64          `json:"held"`          // certificates and secrets that Envoy has
 	Issued        int64          `json:"issued"`        // certificates and secrets that it was given
@@ -109,7 +110,7 @@ func Sign(arguments []string, given []*os.File) error {
 func (s *server) status() Status {
 	authority, intermediates := s.intermediates.Snapshot()
 	found := Status{
-		Names: s.names.Status(), Intermediates: intermediates,
+		Names: s.names.Status(), Intermediates: intermediates, Secrets: s.secrets.count(),
 		Streams: s.counts.streams.Load(), Held: s.counts.held.Load(), Issued: s.counts.issued.Load(), Refused: s.counts.refused.Load(),
 		Evicted: s.counts.evicted.Load(), Rejected: s.counts.rejected.Load(), Failed: s.counts.failed.Load(),
 	}
