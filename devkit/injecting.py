@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import inspected, inspection
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.release import Release
@@ -25,10 +26,15 @@ class Injecting(Inspecting):
         names: int,
         own: tuple[Path, Path],
         trusted: Path,
+        *,
+        first: RuleSet,
         **headers: str,
     ) -> None:
-        """Start both. `headers` are those of the secrets, by name."""
-        self._headers = headers
+        """Start both with the first rules: Envoy asks for the secrets of its first table, and no others later.
+
+        `headers` are those of the secrets, by name.
+        """
+        self._headers, self._first = headers, [first]
         (folder / "signing").mkdir()
         self.signer = Signer(folder / "signing", kept=True)
         self.signer.give((), (), ["a.test"])
@@ -41,6 +47,10 @@ class Injecting(Inspecting):
         found["dynamic_resources"]["ads_config"] = inspection.ads_config()
         found["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
         return found
+
+    def serve(self, rules: RuleSet) -> None:
+        """Replace the hot files."""
+        super().serve(self._first.pop() if self._first else rules)
 
     def table(self, policy: Policy) -> Json:
         """Return the table, with headers of secrets."""

@@ -299,6 +299,7 @@ def desired(
                     limits=limits,
                     capacity=capacities.envoy,
                     authorities=blueprint.authorities,
+                    secrets=[each.identity for each in blueprint.wanted],
                 ),
                 hot=lambda rules: envoy.hot(
                     rules,

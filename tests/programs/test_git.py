@@ -93,8 +93,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: GitH
     folder = tmp_path_factory.mktemp("injecting")
     own = certificate(folder / "own", NAME)
     with NameServer([NAME], own_address()) as names:
-        started = Injecting(folder, release, names.port, own, host.certificate)
-        started.serve(RuleSet.of([RuleEntry.model_validate(RULE).rule()]))
+        rules = RuleSet.of([RuleEntry.model_validate(RULE).rule()])
+        started = Injecting(folder, release, names.port, own, host.certificate, first=rules)
         until(started.serves)
         yield started
         started.process.terminate()

@@ -1,7 +1,7 @@
 """The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
@@ -150,10 +150,13 @@ def boot(
     limits: LimitSettings,
     capacity: Capacity,
     authorities: bytes = b"",
+    secrets: Sequence[str] = (),
 ) -> Files:
     """Return the files read once, at start.
 
-    `authorities` are further ones, as PEM, by which hosts may prove their names when TLS is looked into.
+    `authorities` are further ones, as PEM, by which hosts may prove their names when TLS is looked into. `secrets`
+    are the ids of those that requests get: an Envoy that runs never asks for one that its table did not name when
+    it started (1.40), so another one takes another Envoy.
     """
     further = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
     most = bounds.bounds(capacity)
@@ -183,7 +186,12 @@ def boot(
     }
     sibling = {
         **_network(addressing, slot, limits, capacity),
-        "signer": {**inspection.boot_settings(), "trusted": TRUSTED, **further},
+        "signer": {
+            **inspection.boot_settings(),
+            "trusted": TRUSTED,
+            **further,
+            **({"secrets": [*secrets]} if secrets else {}),
+        },
         "resources": declaration(RESOURCES),
     }
     return {

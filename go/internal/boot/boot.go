@@ -132,4 +132,7 @@ type SignerSettings struct {
 	Trusted string `json:"trusted"`
 	Further string `json:"further,omitempty"` // below the volume
 	Joined  string `json:"joined,omitempty"`
+
+	// Secrets are the ids of those that the table names with which Envoy starts. It asks for no other one later.
+	Secrets []string `json:"secrets,omitempty"`
 }
