@@ -176,10 +176,7 @@ class Inspecting(Recording):
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
         way = inspected.Inspection(TABLE, self.terminated())
-        served = [
-            inspected.holder(self.idle, way),  # as in every stack: the table is loaded before anything needs it
-            *listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way),
-        ]
+        served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way)
         written: list[tuple[Path, Path]] = []
         for path, resources in (
             (CLUSTERS, []),
