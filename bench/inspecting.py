@@ -12,17 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench.figures import Bound, Result, Series, interleaved, ratio
 from bench.stage import Stage
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.stack.envoy import inspection
-from clawker_fw.stack.envoy.messages import Json
 from devkit.dns import NameServer
 from devkit.envoy import HERE, program
-from devkit.inspecting import PORT, Host, Inspecting, certificate, own_address
+from devkit.inspecting import PORT, Host, Inspecting, Signing, certificate, own_address
 from devkit.signer import Signer
 from devkit.stacks import installed_release
 from devkit.waiting import until
@@ -34,27 +31,6 @@ FIRST_WITHIN, APPLIED_WITHIN, MEMORY_WITHIN = 3.0, 1.5, 350.0
 _MEBIBYTE = 1 << 20
 _PLAIN = "plain.w.test"
 _PATHS = [{"path": "/v1"}, {"path": "/v1/private", "action": "deny"}, {"path": "/v2", "methods": ["GET"]}]
-
-
-class OnDemand(Inspecting):
-    """A proxy with a certificate for each name, from the signer."""
-
-    def __init__(self, folder: Path, signer: Signer, *arguments: Any) -> None:  # noqa: ANN401 - as in the base
-        """Start it."""
-        self._signer = signer
-        super().__init__(folder, program(installed_release()), *arguments)
-
-    def bootstrap(self) -> Json:
-        """Add the way to the signer."""
-        found = super().bootstrap()
-        found["dynamic_resources"]["ads_config"] = inspection.ads_config()
-        found["static_resources"]["clusters"].append(inspection.cluster(str(self._signer.at)))
-        found["stats_config"] = inspection.stats_config()
-        return found
-
-    def terminated(self) -> Json:
-        """Return what ends TLS."""
-        return inspection.chain()
 
 
 def measure(stage: Stage) -> Result:
@@ -70,13 +46,13 @@ def measure(stage: Stage) -> Result:
         signer.give((), ["w.test"], ["w.test"])
         signer.start()
         held.callback(signer.end)
-        given = (names.port, own, host.certificate)
+        envoy = program(installed_release())
         static, on_demand = folder / "static", folder / "on-demand"
         for each in (static, on_demand):
             each.mkdir()
         with (
-            ended(Inspecting(static, program(installed_release()), *given)) as beside,
-            ended(OnDemand(on_demand, signer, *given)) as proxy,
+            ended(Inspecting(static, envoy, names.port, own, host.certificate)) as beside,
+            ended(Signing(on_demand, envoy, names.port, signer, host.certificate)) as proxy,
         ):
             parts = [
                 _handshakes(runs, beside, proxy),
@@ -105,8 +81,9 @@ def _rules(*entries: Mapping[str, object]) -> RuleSet:
 
 
 def _many(count: int, **words: object) -> RuleSet:
-    names = ({"dst": f"n{number}.x.w.test", **words} for number in range(count))
-    return _rules({"dst": _PLAIN}, {"dst": "one.w.test", "inspect": True}, *names)
+    """Return rules for so many hosts, the first of which is looked into in any case, and for another one."""
+    first, *others = ({"dst": f"n{number}.x.w.test", **words} for number in range(count))
+    return _rules({"dst": _PLAIN}, {"inspect": True, **first}, *others)
 
 
 def _served(proxy: Inspecting, rules: RuleSet) -> float:

@@ -79,6 +79,9 @@ class Proxy:
     reporting: Reporting | None = None
     """Where it sends its records, if anywhere."""
 
+    first = RuleSet()
+    """The rules that it starts with."""
+
     most: bounds.Bounds | None = None
     """What it may take on at once, if it is bounded."""
 
@@ -93,7 +96,7 @@ class Proxy:
         buckets = folder / refusals.BUCKETS_FILE
         buckets.parent.mkdir(parents=True)
         buckets.write_bytes(refusals.buckets())
-        self.serve(RuleSet())
+        self.serve(self.first)
         bootstrap = self.bootstrap()
         if self.most:
             bootstrap["overload_manager"] = overload_manager(self.most)

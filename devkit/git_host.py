@@ -1,32 +1,22 @@
 """A code host with git repositories over HTTPS: it demands a credential, and runs git itself."""
 
-import http.server
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
-from devkit.inspecting import Host, Reached
+from devkit.inspecting import Handler, Host, Reached
 
 _END = b"\r\n\r\n"
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Handler):
     """Passes requests with the credential to git's own server (git-http-backend(1)), and refuses others."""
 
-    protocol_version = "HTTP/1.1"
-    reached: list[Reached]
     root: Path
     credential: str
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
-        """Return what answers a method."""
-        if name.startswith("do_"):
-            return self.answer
-        raise AttributeError(name)
-
     def answer(self) -> None:
-        """Answer."""
+        """Keep the request, and answer it."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self._body(headers)
         self.reached.append(Reached(self.command, self.path, headers))
@@ -78,9 +68,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 class GitHost(Host):

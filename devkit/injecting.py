@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import inspected, inspection
+from clawker_fw.stack.envoy import inspected
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.release import Release
 from devkit.envoy import program
@@ -18,6 +18,8 @@ from devkit.signer import Signer
 
 class Injecting(Inspecting):
     """The proxy, with a signer that has secrets."""
+
+    signer: Signer
 
     def __init__(
         self,
@@ -34,23 +36,12 @@ class Injecting(Inspecting):
 
         `headers` are those of the secrets, by name.
         """
-        self._headers, self._first = headers, [first]
+        self._headers, self.first = headers, first
         (folder / "signing").mkdir()
         self.signer = Signer(folder / "signing", kept=True)
         self.signer.give((), (), ["a.test"])
         self.signer.start()
         super().__init__(folder, program(release), names, own, trusted)
-
-    def bootstrap(self) -> Json:
-        """Add the way to the signer."""
-        found = super().bootstrap()
-        found["dynamic_resources"]["ads_config"] = inspection.ads_config()
-        found["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
-        return found
-
-    def serve(self, rules: RuleSet) -> None:
-        """Replace the hot files."""
-        super().serve(self._first.pop() if self._first else rules)
 
     def table(self, policy: Policy) -> Json:
         """Return the table, with headers of secrets."""

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class Reached:
     headers: dict[str, str]
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     """Answers every method, and says what has reached it."""
 
     reached: list[Reached]
@@ -49,7 +49,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """What there is by its path. Without any, whatever is asked for is there, and empty."""
     protocol_version = "HTTP/1.1"
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what is called for each method
+    def __getattr__(self, name: str) -> Callable[[], None]:
         """Return what answers a method."""
         if name.startswith("do_"):
             return self.answer
@@ -97,7 +97,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class Host:
     """A host with TLS, whose certificate is for some names."""
 
-    handler: type[http.server.BaseHTTPRequestHandler] = _Handler
+    handler: type[http.server.BaseHTTPRequestHandler] = Handler
     """What answers requests."""
 
     def __init__(self, folder: Path, address: str, *names: str) -> None:
@@ -140,6 +140,9 @@ def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
 class Inspecting(Recording):
     """A proxy that looks into TLS with one certificate for all names, and trusts one authority."""
 
+    signer: Signer | None = None
+    """Where it gets certificates and secrets, if anywhere."""
+
     def __init__(
         self, folder: Path, program: Path, name_server: int, own: tuple[Path, Path], trusted: Path
     ) -> None:
@@ -147,6 +150,15 @@ class Inspecting(Recording):
         self._own, self._trusted = own, trusted
         (folder / "hot" / TABLE).parent.mkdir(parents=True)
         super().__init__(folder, program, name_server, refreshing=False)
+
+    def bootstrap(self) -> Json:
+        """Return what it is started with."""
+        made = super().bootstrap()
+        if self.signer:
+            made["dynamic_resources"]["ads_config"] = inspection.ads_config()
+            made["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
+            made["stats_config"] = inspection.stats_config()
+        return made
 
     def _bootstrap_clusters(self) -> list[Json]:
         return list(inspected.clusters(str(self._trusted)))
@@ -252,15 +264,8 @@ class Signing(Inspecting):
 
     def __init__(self, folder: Path, program: Path, name_server: int, signer: Signer, trusted: Path) -> None:
         """Start it."""
-        self._signer = signer
+        self.signer = signer
         super().__init__(folder, program, name_server, (folder, folder), trusted)
-
-    def bootstrap(self) -> dict[str, Any]:
-        """Return what it is started with."""
-        made = super().bootstrap()
-        made["dynamic_resources"]["ads_config"] = inspection.ads_config()
-        made["static_resources"]["clusters"].append(inspection.cluster(str(self._signer.at)))
-        return {**made, "stats_config": inspection.stats_config()}
 
     def terminated(self) -> Json:
         """Return what ends TLS."""

@@ -320,7 +320,7 @@ class RuleEntry(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _says_websocket(cls, value: Any) -> Any:  # noqa: ANN401 - what a user has written, before it is checked
+    def _says_websocket(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("proto") == _WEBSOCKETS:
             return {"websocket": True, **value}
         return value

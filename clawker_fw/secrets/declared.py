@@ -154,7 +154,15 @@ def read_declared(path: Path) -> SecretsFile:
         RefusedError: when somebody else than its owner could read or write it, or own it.
         SettingsError: when it can't be read, or says something that can't be meant.
     """
-    content = _read_owned(path)
+    return parse_declared(read_owned(path), path)
+
+
+def parse_declared(content: bytes, path: Path) -> SecretsFile:
+    """Return what the content of a file of secrets says. `path` is where it was read.
+
+    Raises:
+        SettingsError: when it says something that can't be meant.
+    """
     document = document_of(text_of(content, path), path)
     try:
         return SecretsFile.model_validate(document.values)
@@ -162,7 +170,13 @@ def read_declared(path: Path) -> SecretsFile:
         raise invalid(error, document, SecretsFile) from error
 
 
-def _read_owned(path: Path) -> bytes:
+def read_owned(path: Path) -> bytes:
+    """Return the content of a file that nobody else can use.
+
+    Raises:
+        RefusedError: when somebody else than its owner could read or write it, or own it.
+        SettingsError: when it can't be read.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:

@@ -3,6 +3,7 @@
 A source that fails later leaves what it gave last in use for as long again as it was meant to be: then it is gone.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,12 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.secrets.declared import SecretEntry, SecretsFile, read_declared
+from clawker_fw.secrets.declared import SecretEntry, SecretsFile, parse_declared, read_owned
 from clawker_fw.secrets.sources import header_value, obtain
 from clawker_fw.secrets.wanted import WantedSecret
-
-_OPENED: "dict[Path, Vault]" = {}
-"""What this process has obtained, for as long as the file says the same."""
 
 FORGOTTEN_AFTER = 2.0
 """How many times its `refresh` a secret is used whose source fails."""
@@ -105,8 +103,14 @@ def opened(path: Path) -> Vault:
         RefusedError: when somebody else can use the file.
         SettingsError: when it can't be read.
     """
-    declared = read_declared(path)
-    known = _OPENED.get(path)
-    if known is None or known.declared != declared:
-        known = _OPENED[path] = Vault(declared, path)
-    return known
+    return known(path, read_owned(path))
+
+
+@functools.lru_cache(maxsize=1)
+def known(path: Path, content: bytes) -> Vault:
+    """Return the secrets of a file with this content: the same ones as before for as long as it stays.
+
+    Raises:
+        SettingsError: when it says something that can't be meant.
+    """
+    return Vault(parse_declared(content, path), path)

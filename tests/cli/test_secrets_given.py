@@ -32,9 +32,9 @@ HIDDEN = "hidden-token"
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """Each test is a process that has obtained no secret."""
-    vault._OPENED.clear()  # noqa: SLF001 - what another test has obtained
+    vault.known.cache_clear()
     yield
-    vault._OPENED.clear()  # noqa: SLF001 - what this test has obtained
+    vault.known.cache_clear()
 
 
 @dataclass
@@ -60,7 +60,7 @@ class User:
 
     def __call__(self, *arguments: str, **environment: str) -> Outcome:
         """Run a command, as a new process would. No value is ever in what it says."""
-        vault._OPENED.clear()  # noqa: SLF001 - a process of its own knows nothing
+        vault.known.cache_clear()
         said = self.command("--secrets", "secrets.yaml", *arguments, **environment)
         assert "hidden" not in said.out + said.err
         return said

@@ -5,7 +5,6 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from clawker_fw.secrets.sources import LONGEST_SECRET, header_value, obtain
 HIDDEN = "t0ken-hidden"
 
 
-def entry(**source: Any) -> SecretEntry:  # noqa: ANN401 - as in the file
+def entry(**source: object) -> SecretEntry:
     """Return a secret from a source."""
     return SecretEntry.model_validate({"from": source, "hosts": ["a.test"]})
 

@@ -130,15 +130,18 @@ def test_what_differs_is_given_and_nothing_else_changes(scene: Scene) -> None:
     assert scene.fields(API, KEY) == {}
 
 
-def test_a_secret_is_taken_away_before_its_rule(scene: Scene) -> None:
-    """Envoy refuses what needs it from then on, and the table that names it goes next."""
+def test_other_secrets_take_another_envoy(scene: Scene) -> None:
+    """A running one asks for none that it did not know at its start, and a new one gets what is needed alone."""
+    scene.run(API)
+    assert Create in [type(step) for step in pipeline.plan_for(scene.compare(API, KEY), ConvergeOptions(0)).steps]
     scene.run(API, KEY)
+    assert set(scene.held) == {"api#bearer", "key#raw"}
     seen = scene.compare(KEY)
     assert ("secrets.api#bearer", "given", None) in {
         (each.field, each.running, each.desired) for each in seen.diff.findings
     }
     kinds = [type(step) for step in pipeline.plan_for(seen, ConvergeOptions(0)).steps]
-    assert kinds.index(Create) < kinds.index(GiveSecrets)  # a new Envoy, which gets only the other one
+    assert kinds.index(Create) < kinds.index(GiveSecrets)
     scene.run(KEY)
     assert set(scene.held) == {"key#raw"}
     scene.run({"dst": "plain.test"})

@@ -1,7 +1,6 @@
 """Which secrets rules need, and where the user's file lets them go."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ DECLARED = SecretsFile.model_validate(
 )
 
 
-def rule(dst: str, inject: object, **words: Any) -> Rule:  # noqa: ANN401 - as in the settings
+def rule(dst: str, inject: object, **words: object) -> Rule:
     """Return a rule with a secret."""
     words = words or {"path_rules": [{"path": "/v1"}]}
     return RuleEntry.model_validate({"dst": dst, "inject": inject, **words}).rule("rules.yaml, line 3")
