@@ -208,26 +208,8 @@ func (s *secrets) replace(wanted map[string]string, kept []string) error {
 	return nil
 }
 
-// receive has whoever connects to a socket give secrets, until it is closed.
-func (s *secrets) receive(listener net.Listener) {
-	for {
-		connection, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(acceptAgain)
-			continue
-		}
-		s.converse(connection)
-	}
-}
-
-// acceptAgain is how long to wait after a failed accept.
-const acceptAgain = 50 * time.Millisecond
-
+// converse has a client give secrets, or ask for them.
 func (s *secrets) converse(connection net.Conn) {
-	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(givingTime))
 	var given Giving
 	answer, err := Held{}, json.NewDecoder(io.LimitReader(connection, mostGiven)).Decode(&given)

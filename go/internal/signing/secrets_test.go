@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"clawker-fw/internal/statussocket"
 )
 
 var testKey = bytes.Repeat([]byte{7}, 32)
@@ -213,7 +215,7 @@ func TestGiveSecrets(t *testing.T) {
 	listener := must[net.Listener](t)(net.Listen("unix", secretsSocketIn(folder)))
 	ended := make(chan struct{})
 	go func() {
-		s.receive(&failingOnce{Listener: listener})
+		statussocket.Serve(listener, s.converse)
 		close(ended)
 	}()
 	held := must[Held](t)(GiveSecrets(folder, int64(len(content)), bytes.NewReader(content)))
@@ -232,18 +234,4 @@ func TestGiveSecrets(t *testing.T) {
 	}
 	listener.Close()
 	<-ended
-}
-
-// failingOnce is a listener whose first accept fails.
-type failingOnce struct {
-	net.Listener
-	failed bool
-}
-
-func (f *failingOnce) Accept() (net.Conn, error) {
-	if !f.failed {
-		f.failed = true
-		return nil, fmt.Errorf("too many open files")
-	}
-	return f.Listener.Accept()
 }

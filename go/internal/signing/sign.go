@@ -102,7 +102,7 @@ func Sign(arguments []string, given []*os.File) error {
 	}
 	server := newServer(arguments[1], arguments[2], given[3])
 	server.follow()
-	go server.secrets.receive(giving)
+	go statussocket.Serve(giving, server.secrets.converse)
 	go statussocket.Tell(status, func() any { return server.status() })
 	return server.overHTTP().Serve(ads)
 }

@@ -1,4 +1,4 @@
-// Package statussocket tells fwctl, on a socket, what a plugin of CoreDNS has loaded.
+// Package statussocket answers fwctl on a socket: what a plugin of CoreDNS has loaded, for one.
 package statussocket
 
 import (
@@ -25,9 +25,16 @@ func Listen(path string) (net.Listener, error) {
 	return listener, os.Chmod(path, 0o666)
 }
 
-// Tell answers each connection with the status, as one JSON object, until the listener is closed. A failed accept,
-// for want of a file descriptor for example, is retried: without its status the process would count as dead.
+// Tell answers each connection with the status, as one JSON object, until the listener is closed.
 func Tell(listener net.Listener, status func() any) {
+	Serve(listener, func(connection net.Conn) {
+		_ = json.NewEncoder(connection).Encode(status()) // a client that has gone needs no answer
+	})
+}
+
+// Serve has each connection answered, one after the other, and closes it, until the listener is closed. A failed accept,
+// for want of a file descriptor for example, is retried: without its status the process would count as dead.
+func Serve(listener net.Listener, answer func(net.Conn)) {
 	for {
 		connection, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -37,7 +44,7 @@ func Tell(listener net.Listener, status func() any) {
 			time.Sleep(acceptAgain)
 			continue
 		}
-		_ = json.NewEncoder(connection).Encode(status()) // a client that has gone needs no answer
+		answer(connection)
 		_ = connection.Close()
 	}
 }
