@@ -108,6 +108,11 @@ class Peer:
         self._idle.append(session)
         return Answer(code, tuple(json.loads(line) for line in output.splitlines()))
 
+    def prepare(self, commands: int) -> None:
+        """Start sessions for so many commands at the same time, which then begin at once."""
+        sessions = [self._session() for _ in range(commands)]
+        self._idle.extend(sessions)
+
     def _session(self) -> Session:
         """Return a session that can be used: one that has not ended with its container, or a new one."""
         with suppress(IndexError):

@@ -35,7 +35,9 @@ RULES = (
 PACE = 0.3
 """Seconds between two looks of an agent: one that asks more often is over the limit, and never answered."""
 
-HELD = "5s"
+HELD = "8s"
+"""How long connections are held: long enough to see meanwhile, from prepared sessions, that others are refused."""
+
 NOBODY = "65532"
 """The user as which programs run in many images."""
 
@@ -103,6 +105,7 @@ def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent:
     envoy = firewall.status()["siblings"][0]["address"]
     older = firewall.agent(peers, "keepalive", "http://h.test/", "--seconds", "0")
     until(older.said)
+    older.prepare(2)
     with ThreadPoolExecutor() as pool:
         holding = pool.submit(older.ask, "hold", f"{envoy}:443", "--count", "20", "--for", HELD)
         until(lambda: older.get("https://a.test/").kind == "connect-refused", every=PACE)
@@ -129,6 +132,7 @@ def test_resolver_connections(
     """Connections that announce a long message are refused beyond a few; CoreDNS goes on, and serves others."""
     over_tcp = ("resolve", "a.test", "--server", service, "--tcp")
     before = _starts(docker, firewall)
+    agent.prepare(2)
     with ThreadPoolExecutor() as pool:
         holding = pool.submit(
             agent.ask, "hold", f"{service}:53", "--count", "300", "--hex", LONG_MESSAGE, "--for", HELD
