@@ -185,6 +185,27 @@ def test_a_development_container(desk: Desk) -> None:
         desk.do(f"docker rm --force {name}")
 
 
+def test_building_images(desk: Desk) -> None:
+    """A step of a build reaches what the rules allow and nothing else, unless it is not in an agent's network."""
+    steps = (
+        "pip install -q --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting",
+        "python3 /tmp/p/greeting.py >/said",
+        f"curl -sS {REFUSED} || echo refused >>/said",
+    )
+    text = "".join(f"RUN {step}\n" for step in steps)
+    (desk.folder / "Dockerfile").write_text(f"FROM {desk.site.image}\n{text}")
+    kept = typed("Building images").replace("IMAGE", '"$IMAGE"')
+    (desk.folder / "clawker-fw.yaml").write_text(blocks("Building images", "yaml")[0])
+    try:
+        desk.do(kept)
+        assert desk.do("docker run --rm app cat /said") == "hello\nrefused\n"
+        (build,) = (line for line in kept.splitlines() if "docker build" in line)
+        outside = build.replace("container:build", "clawker-net").replace("-t app", "--no-cache -q")
+        assert desk.do(f"{outside} || echo failed").endswith("failed\n")
+    finally:
+        desk.do("docker rm --force build; docker image rm --force app")
+
+
 def test_a_job_of_a_ci_system(desk: Desk) -> None:
     """It has a stack of its own, which holds and is removed with the job, whatever the job does."""
     (text,) = blocks("A job of a CI system", "sh")
