@@ -149,7 +149,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        addresses = EnvoyAddresses(HERE, HERE, HERE, self.virtual)
+        addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual)
         for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
             document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
             for resource in document["resources"]:

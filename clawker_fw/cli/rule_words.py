@@ -102,9 +102,11 @@ def removals(
 
 def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
     """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
+    from clawker_fw.rules.schema import HOST, Protocol
     from clawker_fw.settings.edit.edits import Removal
 
-    allowing = _rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True})
+    service = {"proto": Protocol.TCP, "port": 1} if named["dst"] == HOST else {}  # any: only its name counts
+    allowing = _rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True, **service})
     name = str(allowing.destination)
     rule = _rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
     chosen = _rule({"dst": name, "action": action, "force": True}).action if action else None

@@ -11,8 +11,9 @@ from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.inspect.explanation import Explanation
 from clawker_fw.inspect.trial import Attempted, attempt
-from clawker_fw.model import Observed, Rules, Sibling
+from clawker_fw.model import Observed, Role, Rules, Sibling
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.topology import gateway
 
 _OF_RULES = frozenset(
     {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME, Reason.PATH}
@@ -75,7 +76,8 @@ def ask(
     else:
         try:
             envoy = observed.siblings[Sibling.ENVOY].container.id
-            explained = explained.with_addresses(HelperReader(reader, envoy).lookup(explained.leads_to))
+            leads_to = explained.leads_to(_machine(observed))
+            explained = explained.with_addresses(HelperReader(reader, envoy).lookup(leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
     tried = attempt(reader, observed, explained.target, *_tried(explained)) if live else None
@@ -91,6 +93,12 @@ def _tried(explained: Explanation) -> tuple[str, ...]:
     if asked is None or (explained.allowed and asked.method not in _SAFE):
         return ()
     return asked.method, asked.target
+
+
+def _machine(observed: Observed) -> str:
+    """Return the address of the engine's machine for Envoy."""
+    egress = observed.networks.get(Role.EGRESS)
+    return str(gateway(egress.subnets[0])) if egress and egress.subnets else ""
 
 
 def _runs(observed: Observed, sibling: Sibling) -> bool:

@@ -18,7 +18,7 @@ from clawker_fw.rules.paths import TRACE, Access, Injection, PathRule, Repositor
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.schema import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
@@ -135,10 +135,9 @@ class Explanation:
         """The kind of its rule: `exempt` if it allows private addresses, else `guarded`."""
         return "exempt" if self.rule and self.rule.allow_private else "guarded"
 
-    @property
-    def leads_to(self) -> str:
-        """The name that is looked up, or the address for which it stands."""
-        return self.rule.leads_to(self.target.name) if self.rule else self.target.name
+    def leads_to(self, machine: str) -> str:
+        """Return the name that is looked up, or the address for which it stands. `machine` is the engine's."""
+        return self.rule.leads_to(self.target.name, machine) if self.rule else self.target.name
 
     def with_addresses(self, found: Lookup) -> "Explanation":
         """Return the explanation that considers the name's addresses: what is allowed may lead nowhere."""
@@ -370,7 +369,7 @@ class _Wanted:
         fields = {
             "dst": yaml_text(host),
             "as": yaml_text(self.name) if self.name else "",
-            "proto": "" if protocol == Protocol.HTTPS else protocol,
+            "proto": "" if protocol == Protocol.HTTPS and host != HOST else protocol,
             "port": port,
             "allow_private": "true" if self.private else "",
             "force": "true" if self.force else "",
@@ -387,12 +386,23 @@ def _wanted(explained: Explanation, *, too_long: bool) -> _Wanted:
     again = expired or explained.own_ended
     until = _AGAIN if again else rfc3339(before.until) if before and before.until and not explained.own else ""
     if before and before.protocol and expired and before.host:  # another rule for its name would lead elsewhere
-        port = "" if before.port == before.protocol.default_port else f":{before.written_port}"
-        url = f"{before.protocol}://{before.host}{port}"
-        return _Wanted(url, before.allow_private, force=False, until=until, name=str(before.destination))
+        usual = not before.at_machine and before.port == before.protocol.default_port
+        url = f"{before.protocol}://{before.host}" + ("" if usual else f":{before.written_port}")
+        private = before.allow_private and not before.at_machine
+        return _Wanted(url, private, before.reaches_engine, until, _name_at(before))
+    beside = (each.rule for each in explained.near if each.rule.covers(target.name))
+    if machine := next((each for each in beside if each.at_machine), None):
+        url = f"{target.protocol}://{HOST}:{target.port}"
+        return _Wanted(url, private=False, force=target.port in ENGINE_PORTS, until=until, name=_name_at(machine))
     # A rule for exactly this name decides before all those for names above it.
     inherits = before is not None and before.allow_private and (too_long or expired)
     return _Wanted(target.url, _guarded_fails(explained) or inherits, bool(objection(name)), until)
+
+
+def _name_at(rule: Rule) -> str:
+    """Return the name that stands for an address in a rule; "" if it is the usual one."""
+    name = str(rule.destination)
+    return "" if rule.at_machine and name == HOST_NAME else name
 
 
 def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:

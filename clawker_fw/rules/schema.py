@@ -72,6 +72,12 @@ ALIASES = {"tls": Protocol.HTTPS, "wss": Protocol.HTTPS, "ws": Protocol.HTTP}
 
 _WEBSOCKETS = "wss"
 
+HOST, HOST_NAME = "host", "host.docker.internal"
+"""The `dst` that is the engine's own machine, and the name that agents use for it if there is no `as`."""
+
+ENGINE_PORTS = frozenset({2375, 2376})
+"""Where an engine usually listens (Docker's documentation, "Configure remote access for Docker daemon")."""
+
 HIGHEST_PORT = 65535
 MOST_PORTS_OF_A_RULE = 1_000
 MOST_PORTS_OF_A_UDP_RULE = 100
@@ -85,8 +91,8 @@ class Rule:
     A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
     without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
     seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up, or
-    a network of such addresses, which have names below it. `paths` is what is allowed of the host, if its TLS is
-    looked into.
+    a network of such addresses, which have names below it, or `HOST`. `paths` is what is allowed of the host, if
+    its TLS is looked into.
     `note` and `place`, where the rule was written, decide nothing, so equal
     rules may differ in them.
     """
@@ -144,9 +150,22 @@ class Rule:
         """Whether it is for a name, by itself or as one of those below another."""
         return name in self.names or (self.destination.subtree and name.endswith(f".{self.destination.name}"))
 
-    def leads_to(self, name: str) -> str:
-        """Return the address for which a name that it is for stands, or the name itself, which is looked up."""
-        return self.block.get(name) or self.host or name
+    @property
+    def at_machine(self) -> bool:
+        """Whether its name stands for the engine's own machine."""
+        return self.host == HOST
+
+    @property
+    def reaches_engine(self) -> bool:
+        """Whether it is for a port of the engine's machine at which the engine itself may listen."""
+        return self.at_machine and not ENGINE_PORTS.isdisjoint(self.ports)
+
+    def leads_to(self, name: str, machine: str) -> str:
+        """Return the address for which a name that it is for stands, or the name itself, which is looked up.
+
+        `machine` is the address of the engine's machine.
+        """
+        return machine if self.at_machine else self.block.get(name) or self.host or name
 
     @property
     def ports(self) -> range:
@@ -193,7 +212,7 @@ class Rule:
         ports = f":{self.written_port}" if self.port else ""
         words += [self.protocol or "any", str(self.destination) + ports]
         words += [f"at {self.host}"] if self.host else []
-        words += ["private"] if self.allow_private else []
+        words += ["private"] if self.allow_private and not self.at_machine else []
         words += [str(self.paths)] if self.paths else []
         words += [] if self.until is None else ["until", rfc3339(self.until)]
         return " ".join(words)
@@ -244,13 +263,15 @@ class RuleEntry(BaseModel):
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
         description="A host name, exactly; with a leading dot, that name and everything below it. "
-        "With `as`, an IPv4 address, or a network of at most 256 (`192.0.2.0/28`).",
+        "With `as`, an IPv4 address, or a network of at most 256 (`192.0.2.0/28`). "
+        f"`{HOST}` is the engine's own machine.",
     )
     as_: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
         default=None,
         alias="as",
         description="The name that stands for an address: agents use names alone. "
-        "For a network, the addresses have names below it: 192.0.2.5 is `192-0-2-5.` before it.",
+        "For a network, the addresses have names below it: 192.0.2.5 is `192-0-2-5.` before it. "
+        f"Default for `dst: {HOST}`: `{HOST_NAME}`.",
     )
     proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
         default=None,
@@ -330,12 +351,18 @@ class RuleEntry(BaseModel):
         if self._inspects:
             self._require_inspectable()
         if self.action is RuleAction.DENY:
+            if self._at_machine:
+                raise ValueError(
+                    f"`dst: {HOST}` is for rules that allow; to deny it, name `{HOST_NAME}` or its `as`"
+                )
             if self.allow_private or self.as_ or self._addresses:
                 raise ValueError(
                     "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
                 )
             return self
-        if self.as_ or self._addresses:
+        if self._at_machine:
+            self._require_chosen()
+        elif self.as_ or self._addresses:
             self._require_reachable()
         self._require_forwardable(self.proto or Protocol.HTTPS)
         if not self.force and (reason := objection(self.destination)):
@@ -354,7 +381,7 @@ class RuleEntry(BaseModel):
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
             raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
-        if self.as_ or self._addresses:
+        if self.as_ or self._addresses or self._at_machine:
             raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
         if self.inspect is False and (
             other := next((each for each in self._paths_named if each != "inspect"), "")
@@ -405,12 +432,29 @@ class RuleEntry(BaseModel):
 
     def _require_few_ports(self, protocol: Protocol, first: int, last: int) -> None:
         """Require of a rule for several ports that its protocol can have so many."""
-        if not protocol.opaque and not self.as_:
+        if not protocol.opaque and not self.as_ and not self._at_machine:
             raise ValueError(f"several ports are for tcp, ssh and udp; write a rule for each port of {protocol}")
         most = MOST_PORTS_OF_A_UDP_RULE if protocol is Protocol.UDP else MOST_PORTS_OF_A_RULE
         if last - first >= most:
             raise ValueError(
                 f"{first}-{last} are too many ports; {most:,} are the most of a rule with `proto: {protocol}`"
+            )
+
+    @property
+    def _at_machine(self) -> bool:
+        return self.dst == HOST
+
+    def _require_chosen(self) -> None:
+        """Require of a rule for the engine's machine that it names one service: none is allowed by default."""
+        if self.proto is None or self.port is None:
+            raise ValueError(
+                f"`dst: {HOST}` is the engine's own machine, whose services are allowed one by one: give `proto` "
+                "and `port`"
+            )
+        if not self.force and self.rule().reaches_engine:
+            raise ValueError(
+                "an engine usually listens on ports 2375 and 2376, and who reaches it is root on the machine; to "
+                "allow it anyway, add `force: true` to the rule"
             )
 
     @property
@@ -445,8 +489,8 @@ class RuleEntry(BaseModel):
     @property
     def destination(self) -> Destination:
         """The destination that agents name."""
-        if self.as_:
-            return Destination(self.as_, subtree=False)
+        if self.as_ or self._at_machine:
+            return Destination(self.as_ or HOST_NAME, subtree=False)
         name = self.dst.removeprefix(".")
         return Destination(name, subtree=name != self.dst)
 
@@ -460,11 +504,11 @@ class RuleEntry(BaseModel):
             self.destination,
             protocol,
             port,
-            self.allow_private,
+            self.allow_private or self._at_machine,
             self.action,
             until=int(self.until.timestamp()) if self.until else None,
             last_port=last_port,
-            host=self.dst if self.as_ else "",
+            host=self.dst if self.as_ or self._at_machine else "",
             paths=self._paths(),
             note=self.note,
             place=place,

@@ -44,13 +44,22 @@ _BEFORE_BLOCK = 64
 """Addresses at the beginning of a slot's quarter that are not in its block. Our own are in the first one."""
 
 
+def gateway(subnet: IPv4Network) -> IPv4Address:
+    """Return the address of the engine's machine on a network."""
+    return subnet[1]
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoyAddresses:
-    """Envoy's addresses: one for hosts that agents name, one for each other host, two that it connects from."""
+    """Envoy's addresses: one for hosts that agents name, one for each other host, two that it connects from.
+
+    `machine` is where it reaches the engine's own machine.
+    """
 
     shared: IPv4Address
     guarded: IPv4Address
     exempt: IPv4Address
+    machine: IPv4Address
     virtual: Mapping[str, IPv4Address] = field(default_factory=dict)
 
 
@@ -79,6 +88,7 @@ class Addressing:
             self.envoy(slot),
             self.guarded(slot),
             self.exempt(slot),
+            self.egress_gateway,
             {name: first + number for name, number in numbers},
         )
 
@@ -130,7 +140,7 @@ class Addressing:
     @property
     def egress_gateway(self) -> IPv4Address:
         """The host's side of the egress network."""
-        return self.egress[1]
+        return gateway(self.egress)
 
     @property
     def own_egress_addresses(self) -> tuple[IPv4Address, ...]:

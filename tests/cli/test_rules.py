@@ -232,6 +232,15 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             ("allow", "192.0.2.0/24:8443", "--as", "lab.test"),
             'dst: "192.0.2.0/24"\n    as: lab.test\n    port: 8443',
         ),
+        (("allow", "tcp://host:5432"), "dst: host\n    proto: tcp\n    port: 5432"),
+        (
+            ("allow", "https://host:443", "--as", "web.test"),
+            "dst: host\n    as: web.test\n    proto: https\n    port: 443",
+        ),
+        (
+            ("allow", "tcp://host:2375", "--force"),
+            "dst: host\n    proto: tcp\n    port: 2375\n    force: true",
+        ),
     ],
 )
 def test_a_rule_is_written_as_short_as_possible(
@@ -366,6 +375,22 @@ def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Comma
     assert settings_file.read_text() == (
         "rules:\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n- {dst: db.test, proto: http}\n"
     )
+
+
+def test_a_service_of_the_engines_machine_is_removed_by_either_name(
+    no_engine: Command, settings_file: Path
+) -> None:
+    """By `host`, or by the name that stands for it."""
+    settings_file.write_text(
+        "rules:\n- {dst: host, proto: tcp, port: 5432}\n- {dst: host, proto: tcp, port: 5433}\n"
+        "- {dst: host, as: db.test, proto: tcp, port: 5434}\n"
+    )
+    assert outcomes(edit(no_engine, "remove", "host:5432", "db.test", "--no-reload")) == [
+        ("removed", "tcp host.docker.internal:5432 at host"),
+        ("removed", "tcp db.test:5434 at host"),
+    ]
+    removed = edit(no_engine, "remove", "host.docker.internal", "--no-reload")
+    assert outcomes(removed) == [("removed", "tcp host.docker.internal:5433 at host")]
 
 
 def test_a_network_is_one_rule(no_engine: Command, settings_file: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.rules.schema import HOST, HOST_NAME
 from devkit.clients.image import HALF, REFUSED, WORKS
 from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, site
 from devkit.waiting import until
@@ -172,6 +173,7 @@ RULES: tuple[Rule, ...] = (
     {"dst": f"h2.{WORKS}", "proto": "http"},
     {"dst": f"two.{WORKS}", "proto": "ssh"},
     {"dst": f"direct.{WORKS}", "port": 5432},
+    {"dst": HOST, **DATABASE},
 )
 
 
@@ -243,6 +245,19 @@ def test_postgresql_over_tls_alone(place: Site) -> None:
         ' sslrootcert=system"'
     )
     assert place.agent(script, f"direct.{WORKS}").expect().out == "42\n"
+
+
+def test_a_service_of_the_engines_machine(place: Site) -> None:
+    """It is reached by a name on the port that a rule has; no other port is, although something listens there."""
+    database = "psql -Atc 'select 6*7' \"host=$HOST user=postgres sslmode=require\""
+    assert place.agent(database, HOST_NAME).expect().out == "42\n"
+    web = f"http://{HOST_NAME}/hello"
+    assert place.agent(f"! curl -sS {web}", "unused").expect().err.endswith("Could not connect to server\n")
+    assert place.requests(HOST_NAME) == []
+    gateway = place.docker.inspect_network(f"{place.firewall.project}-egress")["IPAM"]["Config"][0]["Gateway"]
+    resolved = ["curl", "-sS", "--resolve", f"{HOST_NAME}:80:{gateway}", web]
+    assert place.engine.run_in_network(resolved).stdout == "hello\n"
+    assert len(place.requests(HOST_NAME)) == 1
 
 
 def test_an_address_instead_of_a_name(place: Site) -> None:

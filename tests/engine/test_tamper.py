@@ -143,7 +143,7 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
     here = IPv4Address(envoy)
-    addresses, idle = EnvoyAddresses(here, here, here), wanted.settings.limits.idle
+    addresses, idle = EnvoyAddresses(here, here, here, here), wanted.settings.limits.idle
     for path, file in configuration(wanted.policy, addresses, idle).items():
         hand.write(ENVOY, path, file.content, like=file)  # in place: Envoy looks at renames only
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}

@@ -182,7 +182,9 @@ def test_a_removed_name_renames_its_chain_and_no_other() -> None:
 
 
 def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(configuration(Policy(rules), EnvoyAddresses(HERE, HERE, HERE), 3600)[LISTENERS].content)
+    document = json.loads(
+        configuration(Policy(rules), EnvoyAddresses(HERE, HERE, HERE, HERE), 3600)[LISTENERS].content
+    )
     return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {
         "http",
         "refused",

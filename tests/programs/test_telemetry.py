@@ -33,7 +33,7 @@ from devkit.stacks import rule_set
 from devkit.waiting import until
 
 HOST = "localhost"
-ADDRESSES = EnvoyAddresses(HERE, HERE, HERE, dict.fromkeys(("t.test", "u.test"), HERE))
+ADDRESSES = EnvoyAddresses(HERE, HERE, HERE, HERE, dict.fromkeys(("t.test", "u.test"), HERE))
 
 
 @pytest.fixture(scope="module")

@@ -244,8 +244,29 @@ def test_a_name_that_stands_for_an_address() -> None:
     for protocol in set(Protocol) - {Protocol.UDP}:
         found = explain(every, 0, Target("a.test", protocol, 8443))
         assert found.allowed
-        assert found.leads_to == "198.51.100.7"
-    assert explain(every, 0, Target("b.test", Protocol.HTTPS, 443)).leads_to == "b.test"
+        assert found.leads_to("") == "198.51.100.7"
+    assert explain(every, 0, Target("b.test", Protocol.HTTPS, 443)).leads_to("") == "b.test"
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "command"),
+    [
+        ({}, "https://host.docker.internal", "https://host:443"),
+        ({}, "tcp://host.docker.internal:2375", "tcp://host:2375 --force"),
+        ({"as": "db.test"}, "udp://db.test:53", "udp://host:53 --as db.test"),
+        ({"as": "db.test"}, "udp://dc.test:53", "udp://dc.test:53"),
+        ({"until": PAST}, "tcp://host.docker.internal:5432", "tcp://host:5432 --until 8h"),
+    ],
+)
+def test_another_service_of_the_engines_machine(rule: Mapping[str, Any], asked: str, command: str) -> None:
+    """What is advised leads to the machine, as the rule that is there; and the machine is where that one leads."""
+    rules = rule_set({"dst": "host", "proto": "tcp", "port": 5432, **rule})
+    found = explain(rules, NOW, parse_target(asked))
+    assert found.remedy is not None
+    assert found.remedy.command == f"clawker-fw rules allow {command}"
+    name = rules.rules[0].destination.name
+    allowed = explain(rules, 0, Target(name, Protocol.TCP, 5432))
+    assert allowed.leads_to("192.0.2.9") == "192.0.2.9"
 
 
 LAB = rule_set(
@@ -256,7 +277,7 @@ LAB = rule_set(
 def test_a_name_of_an_address_in_a_network() -> None:
     """The rule is told once, as it is written, and the name leads to its own address."""
     found = explain(LAB, NOW, Target("192-0-2-5.lab.test", Protocol.SSH, 22))
-    assert (found.allowed, found.leads_to) == (True, "192.0.2.5")
+    assert (found.allowed, found.leads_to("")) == (True, "192.0.2.5")
     assert str(found.rule) == "ssh lab.test:22 at 192.0.2.0/28"
     other_port = explain(LAB, NOW, Target("192-0-2-5.lab.test", Protocol.SSH, 23))
     assert near(other_port) == [("line 1", E.OTHER_PORT)]

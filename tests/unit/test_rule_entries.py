@@ -105,6 +105,14 @@ def test_the_first_and_the_last_end_are_ends(text: str) -> None:
         ("{dst: 192.0.2.1, as: b.test, action: deny}", "a rule that denies has a name"),
         ("{dst: 192.0.2.1, as: com}", "is a public suffix"),
         ("{dst: a.test, action: deny, allow_private: true}", "a rule that denies has a name"),
+        ("{dst: host, port: 5432}", "services are allowed one by one: give `proto` and `port`"),
+        ("{dst: host, proto: ssh}", "services are allowed one by one"),
+        ("{dst: host, proto: tcp, port: 1-1001}", "too many ports"),
+        ("{dst: host, proto: tcp, port: 2375}", "who reaches it is root on the machine; .* add `force: true`"),
+        ("{dst: host, proto: tcp, port: 2000-3000, as: b.test}", "who reaches it is root on the machine"),
+        ("{dst: host, action: deny}", "to deny it, name `host.docker.internal` or its `as`"),
+        ("{dst: host, as: .b.test, proto: tcp, port: 5432}", "`as` is one name"),
+        ("{dst: host, proto: https, port: 443, path_rules: [{path: /a}]}", "`path_rules` is for names"),
         ("{dst: a.test, action: block}", "'allow' or 'deny'"),
     ],
 )
@@ -125,6 +133,18 @@ def test_several_ports() -> None:
     assert not denying.matches(Protocol.TCP, 7999)
 
 
+@pytest.mark.parametrize(("more", "name"), [("", "host.docker.internal"), (", as: db.test", "db.test")])
+def test_a_service_of_the_engines_machine(more: str, name: str) -> None:
+    """It has a name, a protocol and a port, and everything that is sent to it is forwarded as it is."""
+    found = rule(f"{{dst: host, proto: http, port: 8080{more}}}")
+    assert str(found) == f"http {name}:8080 at host"
+    assert found.keys == ((Protocol.TCP, 8080),)
+    assert found.leads_to(name, "192.0.2.1") == "192.0.2.1"
+    assert found == rule(f"{{dst: HOST, proto: http, port: 8080, allow_private: true{more}}}")
+    assert rule("{dst: a.host, proto: tcp, port: 1}").leads_to("a.host", "192.0.2.1") == "a.host"
+    assert rule(f"{{dst: host, proto: tcp, port: 2375{more}, force: true}}").ports == range(2375, 2376)
+
+
 def test_an_address_has_a_name() -> None:
     """Agents use the name, and everything is forwarded to the address as it is, whatever the protocol."""
     found = rule("{dst: 192.0.2.1, as: DB.test., proto: tcp, port: 5432}")
@@ -143,7 +163,7 @@ def test_a_network_has_a_name_for_each_address() -> None:
     found = rule("{dst: 10.1.2.0/30, as: LAB.test., proto: ssh, allow_private: true}")
     assert str(found) == "ssh lab.test:22 at 10.1.2.0/30 private"
     assert dict(found.block) == {f"10-1-2-{last}.lab.test": f"10.1.2.{last}" for last in range(4)}
-    assert found.leads_to("10-1-2-3.lab.test") == "10.1.2.3"
+    assert found.leads_to("10-1-2-3.lab.test", "") == "10.1.2.3"
     assert found.keys == ((Protocol.TCP, 22),)
     assert [found.covers(name) for name in ("10-1-2-3.lab.test", "10-1-2-4.lab.test", "lab.test")] == [
         True,

@@ -10,7 +10,7 @@ from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.paths import PathRule, Paths, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet, ends
-from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
+from clawker_fw.rules.schema import HOST_NAME, Protocol, Rule, RuleAction, RuleEntry
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.splice import Appended, Edit, Fields
 
@@ -93,17 +93,19 @@ class Addition:
     def fields(self) -> Fields:
         """The rule as it is written: what is a default is left out."""
         rule = self.rule
-        protocol = rule.protocol if rule.denies or rule.protocol is not Protocol.HTTPS else None
-        usual = rule.protocol.default_port if rule.protocol and not rule.denies else None
+        left_out = rule.protocol is Protocol.HTTPS and not rule.denies and not rule.at_machine
+        protocol = None if left_out else rule.protocol
+        usual = rule.protocol.default_port if rule.protocol and not rule.denies and not rule.at_machine else None
+        usual_name = HOST_NAME if rule.at_machine else ""
         fields = {
             "dst": rule.host or str(rule.destination),
-            "as": rule.destination.name if rule.host else None,
+            "as": rule.destination.name if rule.host and rule.destination.name != usual_name else None,
             "proto": protocol and protocol.value,
             "port": rule.written_port if rule.written_port != usual else None,
             "action": rule.action.value if rule.denies else None,
-            "allow_private": rule.allow_private or None,
+            "allow_private": (rule.allow_private and not rule.at_machine) or None,
             "until": _time(rule.until),
-            "force": bool(not rule.denies and objection(rule.destination)) or None,
+            "force": bool(not rule.denies and (rule.reaches_engine or objection(rule.destination))) or None,
             **(_of_paths(rule.paths) if rule.paths else {}),
             "note": self.note or None,
         }

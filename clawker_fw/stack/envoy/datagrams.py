@@ -29,7 +29,7 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
         cluster = _cluster(name, port, rule)
         told = {"alt_stat_name": name} if reporting else {}  # the record of a session has it as the name
         room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]}}
-        host = {"address": rule.leads_to(name), "port_value": port}
+        host = {"address": rule.leads_to(name, str(addresses.machine)), "port_value": port}
         bound = _bound_to(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:
             yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}

@@ -46,7 +46,8 @@ def listeners(
         address = addresses.virtual[name]
         for opaque, ports in _opaque(allowed).items():
             for together in [[port] for port in ports] if apart else [ports]:
-                yield _forwarding(name, opaque, address, together, idle, reporting=reporting)
+                filters = _filters(name, opaque, str(addresses.machine), idle, reporting)
+                yield _forwarding(name, opaque, address, together, filters, reporting=reporting)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
@@ -64,7 +65,13 @@ def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
 
 
 def _forwarding(
-    name: str, rule: Rule, address: IPv4Address, ports: list[int], idle: float, *, reporting: Reporting | None
+    name: str,
+    rule: Rule,
+    address: IPv4Address,
+    ports: list[int],
+    filters: list[Json | Encoded],
+    *,
+    reporting: Reporting | None,
 ) -> Json:
     """Return a listener that forwards to one host, to the port to which an agent has connected."""
     places = [
@@ -81,16 +88,18 @@ def _forwarding(
         **first,
         **({"additional_addresses": others} if others else {}),
         "access_log": refusals.of_opaque(name, reporting),
-        "filter_chains": [{"name": _CHAIN, "filters": _filters(name, rule, idle, reporting)}],
+        "filter_chains": [{"name": _CHAIN, "filters": filters}],
     }
 
 
-def _filters(name: str, rule: Rule, idle: float, reporting: Reporting | None) -> list[Json | Encoded]:
+def _filters(
+    name: str, rule: Rule, machine: str, idle: float, reporting: Reporting | None
+) -> list[Json | Encoded]:
     noted = extension(
         "envoy.filters.network.set_filter_state",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
-            state(HOST, rule.leads_to(name)),
+            state(HOST, rule.leads_to(name, machine)),
             state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
             *([state(NAME, name, factory_key="envoy.string")] if reporting else []),
         ],
