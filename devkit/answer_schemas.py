@@ -21,6 +21,7 @@ from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
 from clawker_fw.report.documents.logs import LogLine
+from clawker_fw.report.documents.presets import PresetsDocument
 from clawker_fw.report.documents.ps import PsDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
 from clawker_fw.report.documents.run import DownDocument, RunDocument
@@ -43,6 +44,7 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "rules-check": (RulesCheckDocument, "`clawker-fw rules check`"),
     "rules-edit": (RulesEditDocument, "`clawker-fw rules add`, `allow`, `deny`, `remove` and `import`"),
     "rules-list": (RulesListDocument, "`clawker-fw rules list`"),
+    "rules-presets": (PresetsDocument, "`clawker-fw rules presets`"),
     "run": (RunDocument, "`clawker-fw run` and `reload`"),
     "secrets": (SecretsDocument, "`clawker-fw secrets list` and `check`"),
     "status": (StatusDocument, "`clawker-fw status`"),

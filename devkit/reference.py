@@ -26,6 +26,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clawker_fw import cli, errors
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.path_words import PathEntry
+from clawker_fw.rules.promises import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.example import example
@@ -33,6 +34,7 @@ from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.include import KEY as INCLUDE
 from clawker_fw.settings.load import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import Memory, Settings
+from clawker_fw.settings.preset import PresetEntry, names, preset
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
 from devkit import answer_schemas, manual, settings_schema
@@ -162,6 +164,22 @@ Each entry of `rules` allows one destination, or denies it. [Rules](../rules.md)
 """
 
 
+_ENTRIES = """\
+An entry of `presets`, `never` or `always` is a name, or a mapping with these fields.
+[Presets and promises](../presets.md) explains them.
+"""
+
+ENTRIES = (("presets", PresetEntry), ("never", NeverEntry), ("always", AlwaysEntry))
+"""The lists of the settings whose entries are mappings, beside `rules`."""
+
+
+def _rows(section: type[BaseModel]) -> list[list[str]]:
+    return [
+        [_code(name), _kind(field), _default(field), field.description or ""]
+        for name, field in section.model_fields.items()
+    ]
+
+
 def settings_page() -> str:
     """Return the page on settings and rules."""
     rows = [
@@ -182,6 +200,11 @@ def settings_page() -> str:
         _table(["key", "variable", "type", "default", "means"], rows),
         f"## Rules\n\n{_RULES}",
         _table(["field", "type", "default", "means"], rule_rows),
+        f"## Presets and promises\n\n{_ENTRIES}",
+        *(
+            f"### `{name}`\n\n{_table(['field', 'type', 'default', 'means'], _rows(entry))}"
+            for name, entry in ENTRIES
+        ),
         f"## What `clawker-fw init` writes\n\n```yaml\n{example()}```\n",
     )
     return _HEADING + "\n".join(parts)
@@ -212,6 +235,8 @@ def _kind(field: FieldInfo) -> str:
     property_ = property_.get("anyOf", [property_])[0]
     if reference := property_.get("$ref"):
         property_ = schema["$defs"][reference.rpartition("/")[2]]
+    if "prefixItems" in property_:
+        return "number, or several as `FIRST-LAST`"
     if choices := property_.get("enum"):
         return " or ".join(map(_code, choices))
     words = {
@@ -230,7 +255,8 @@ def _kind(field: FieldInfo) -> str:
 def _plural(array: Mapping[str, Any]) -> str:
     """Return what is in a list, by its schema."""
     kind = array.get("items", {}).get("$ref", "").rpartition("/")[2]
-    return {"": "files", PathEntry.__name__: "paths"}.get(kind, "rules")
+    entries = {each.__name__: "names or mappings" for _, each in ENTRIES}
+    return {"": "text", PathEntry.__name__: "paths", **entries}.get(kind, "rules")
 
 
 def _is_duration(field: FieldInfo) -> bool:
@@ -530,7 +556,9 @@ def _presence_table() -> str:
 
 # --- pages with generated tables ------------------------------------------------------------------------------
 
-ENFORCEMENT, TELEMETRY, ENGINES = (Path("..", name) for name in ("enforcement.md", "telemetry.md", "engines.md"))
+ENFORCEMENT, TELEMETRY, ENGINES, PRESETS = (
+    Path("..", name) for name in ("enforcement.md", "telemetry.md", "engines.md", "presets.md")
+)
 
 
 def enforcement_page() -> str:
@@ -547,6 +575,27 @@ def telemetry_page() -> str:
 def engines_page() -> str:
     """Return the page on engines and their hosts, which is written by hand, with its tables."""
     return _with_tables(ENGINES, {"hosts": _hosts_table})
+
+
+def presets_page() -> str:
+    """Return the page on presets, which is written by hand, with its table."""
+    return _with_tables(PRESETS, {"presets": _presets_table})
+
+
+def _presets_table() -> str:
+    """Return the table of all presets."""
+    rows = [
+        [
+            _code(each.name),
+            str(each.version),
+            each.purpose,
+            "<br>".join(_code(str(rule)) for rule in each.rules),
+            each.proof.value,
+            each.left_out,
+        ]
+        for each in map(preset, names())
+    ]
+    return _table(["preset", "version", "for", "allows", "proof", "leaves out"], rows)
 
 
 def _hosts_table() -> str:
@@ -582,6 +631,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     str(ENFORCEMENT): enforcement_page,
     str(TELEMETRY): telemetry_page,
     str(ENGINES): engines_page,
+    str(PRESETS): presets_page,
     **{f"../schemas/{name}.schema.json": partial(answer_schemas.text, name) for name in answer_schemas.ANSWERS},
 }
 

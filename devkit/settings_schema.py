@@ -14,6 +14,7 @@ from typing import Any
 
 from clawker_fw.rules.paths import Access
 from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
+from clawker_fw.settings import preset as presets
 from clawker_fw.settings.durations import LONGEST_DURATION
 from clawker_fw.settings.find import FILE_NAME, PROJECT_NAME
 from clawker_fw.settings.model import LEAST_MEMORY, MOST_MEMORY, SHORTEST_IDLE, Settings
@@ -50,7 +51,9 @@ _MEMORY_FORM: Schema = {
     ]
 }
 
-_FORMS: Mapping[str, Schema] = {
+_DESTINATION: Schema = {"type": "string", "pattern": rf"^\.?{_NAME}$"}
+
+_FORMS: dict[str, Schema] = {
     "include": {"type": "array", "items": {"type": "string", "minLength": 1}},
     "rules.path_rules.path": {"type": "string", "pattern": "^[/~]"},
     "rules.path_rules.methods": {"type": "array", "items": {"type": "string", "pattern": "^[^a-z\\s]+$"}},
@@ -79,11 +82,24 @@ _FORMS: Mapping[str, Schema] = {
         ]
     },
     "rules.until": {"type": "string", "pattern": _UNTIL},
+    "presets.preset": {"enum": list(presets.names())},
+    "presets.without": {"type": "array", "items": _DESTINATION},
 }
+_FORMS |= {
+    f"{promises}.{name}": _FORMS[f"rules.{name}"] for promises in ("never", "always") for name in ("proto", "port")
+}
+_FORMS |= {f"{promises}.dst": _DESTINATION for promises in ("never", "always")}
 """How values are written, by key, where pydantic only knows what becomes of them."""
 
 
-_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path"})
+_SHORT: Mapping[str, Schema] = {
+    "presets": _FORMS["presets.preset"],
+    "never": _DESTINATION,
+    "always": _DESTINATION,
+}
+"""How an entry of a list may be written instead of a mapping."""
+
+_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "presets.preset", "always.dst"})
 """What must have a value wherever its section is."""
 
 
@@ -131,6 +147,13 @@ _REQUIREMENTS: tuple[tuple[list[Schema], Schema], ...] = (
 """What a rule must be like, if all of these conditions hold."""
 
 
+_OF_ENTRIES: Mapping[str, Schema] = {
+    "never": {"anyOf": [_has(name, _GIVEN) for name in ("dst", "proto", "port")]},
+    "always": {"if": _PORTLESS, "then": _has("port", _GIVEN)},
+}
+"""What further holds for an entry of a list that is a mapping."""
+
+
 def repository() -> str:
     """Return the address of the project's repository."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
@@ -156,7 +179,7 @@ def schema() -> Schema:
         "$id": address(),
         "title": f"The settings of clawker-fw ({FILE_NAME})",
         **whole,
-        "anyOf": [_has("rules", _GIVEN), _has("include", _GIVEN)],
+        "anyOf": [_has(name, _GIVEN) for name in ("rules", "include", "presets")],
     }
 
 
@@ -182,7 +205,8 @@ def _value(field: Schema, definitions: Schema, key: str) -> Schema:
     elif "$ref" in form.get("items", {}):
         entry = _section(definitions[form["items"]["$ref"].rpartition("/")[2]], definitions, f"{key}.")
         needed = sorted(name for name in entry["properties"] if f"{key}.{name}" in _REQUIRED)
-        made = {"type": "array", "items": {**entry, "required": needed}}
+        whole = {**entry, "required": needed, **_OF_ENTRIES.get(key, {})}
+        made = {"type": "array", "items": {"anyOf": [_SHORT[key], whole]} if key in _SHORT else whole}
     else:
         known = {"type", "enum", "minimum", "maximum", "maxLength"}
         made = dict(_FORMS.get(key) or {name: value for name, value in form.items() if name in known})

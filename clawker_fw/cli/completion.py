@@ -31,6 +31,13 @@ def contexts() -> list[str]:
     return _found(lambda: there(os.environ))
 
 
+def presets() -> list[str]:
+    """Return the presets of this release."""
+    from clawker_fw.settings.preset import names
+
+    return _found(names)
+
+
 def rules(ctx: typer.Context) -> list[str]:
     """Return the destinations of the rules in the settings."""
     chosen = _chosen(ctx)

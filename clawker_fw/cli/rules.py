@@ -1,4 +1,4 @@
-"""The commands about rules: `rules list`, `check`, `add`, `allow`, `deny`, `remove` and `import`."""
+"""The commands about rules: `rules list`, `check`, `presets`, `add`, `allow`, `deny`, `remove` and `import`."""
 
 import os
 import time
@@ -134,6 +134,44 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     terminal.answer(f"valid  {rules.summary(loaded)}")
     for each in remarks:
         terminal.answer(f"warning[{each.code}]: {each}.")
+
+
+@rules_app.command("presets")
+def list_presets(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", autocompletion=completion.presets, hidden=True)
+    ] = None,
+    *,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show the presets of this release.
+
+    A preset has the rules for a tool or a service; `presets` in the settings names those that count. With NAME,
+    show all of it: its rules, whether tests prove that each is needed, and what it leaves out. Neither an engine
+    nor settings are needed.
+
+    Example: clawker-fw rules presets pip
+    """
+    from clawker_fw.report import presets as report
+    from clawker_fw.settings.preset import names as known
+    from clawker_fw.settings.preset import preset
+
+    try:
+        found = [preset(each) for each in dict.fromkeys(names or known())]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from error
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.presets import PresetsDocument
+
+        print_json(PresetsDocument.of(found))
+    elif names:
+        for number, each in enumerate(found):
+            for line in ([""] if number else []) + list(report.lines(each)):
+                terminal.answer(line)
+    else:
+        from clawker_fw.report import text
+
+        text.console().print(text.table(*report.rows(found)))
 
 
 @rules_app.command("add")

@@ -72,11 +72,22 @@ def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableT
     )
 
 
+def _entry(value: object) -> str:
+    """Return an entry of a list: a word, or a mapping."""
+    if not isinstance(value, dict):
+        return str(value)
+    fields = (
+        f"{key}: [{', '.join(map(str, each))}]" if isinstance(each, list) else f"{key}: {each}"
+        for key, each in value.items()
+    )
+    return f"{{{', '.join(fields)}}}"
+
+
 def _written(setting: Value) -> str:
     """Return a value as a person would write it. Only those of telemetry have no other value when not set."""
     value = setting.value
     if value is None:
         return "not set" if setting.key.startswith("otel.") else "chosen by the stack"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(map(_entry, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

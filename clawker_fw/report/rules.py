@@ -24,8 +24,11 @@ class ImportResult(StrEnum):
 
 
 def counts(loaded: Loaded) -> dict[str, int]:
-    """Return how many rules each file has, or the variable that they come from."""
-    found = Counter(rule.place.partition(", line ")[0] for rule in loaded.rules.rules)
+    """Return how many rules each file has, or the variable or the preset that they come from."""
+    found = Counter(
+        f"the preset {rule.preset}" if rule.preset else rule.place.partition(", line ")[0]
+        for rule in loaded.rules.rules
+    )
     return {**{str(path): found[str(path)] for path in loaded.paths}, **found}
 
 

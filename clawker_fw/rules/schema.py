@@ -92,9 +92,8 @@ class Rule:
     without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
     seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up, or
     a network of such addresses, which have names below it, or `HOST`. `paths` is what is allowed of the host, if
-    its TLS is looked into.
-    `note` and `place`, where the rule was written, decide nothing, so equal
-    rules may differ in them.
+    its TLS is looked into. `note`, `place`, where the rule was written, and `preset`, the preset that it is of,
+    decide nothing, so equal rules may differ in them.
     """
 
     destination: Destination
@@ -108,6 +107,7 @@ class Rule:
     paths: Paths | None = None
     note: str = field(default="", compare=False)
     place: str = field(default="", compare=False)
+    preset: str = field(default="", compare=False)
 
     def __hash__(self) -> int:
         """Return the hash of the destination, in which nearly all rules of a set differ."""
@@ -252,6 +252,12 @@ def _ports(value: object) -> object:
     )
 
 
+WrittenProtocol = Annotated[Protocol, BeforeValidator(_protocol)]
+"""A protocol as it is written."""
+
+WrittenPorts = Annotated[tuple[int, int | None], BeforeValidator(_ports)]
+"""A port, or the first and the last of several, as they are written."""
+
 INSPECTION_FIELDS = ("inspect", "path_rules", "path_default", "insecure_skip_tls_verify", "git", "lfs", "inject")
 """The fields of a rule for a host whose TLS is looked into."""
 
@@ -273,14 +279,14 @@ class RuleEntry(BaseModel):
         "For a network, the addresses have names below it: 192.0.2.5 is `192-0-2-5.` before it. "
         f"Default for `dst: {HOST}`: `{HOST_NAME}`.",
     )
-    proto: Annotated[Protocol, BeforeValidator(_protocol)] | None = Field(
+    proto: WrittenProtocol | None = Field(
         default=None,
         description="`https` (forwarded by SNI; `tls` means the same, and so does `wss`, which also allows "
         "WebSockets in TLS that is looked into), `http` (`ws` means the same), "
         "or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact name). "
         "Default: https; of a rule that denies, every protocol.",
     )
-    port: Annotated[tuple[int, int | None], BeforeValidator(_ports)] | None = Field(
+    port: WrittenPorts | None = Field(
         default=None,
         description="The port; for tcp, ssh and udp also several, as `8000-8010`. "
         "Default: 443 for https, 80 for http, 22 for ssh; of a rule that denies, every port.",

@@ -1,14 +1,17 @@
 """What is wrong with settings, in sentences with the place of each mistake."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from clawker_fw.errors import MistakesError, SettingsError
+from clawker_fw.rules.promises import AlwaysEntry, BrokenPromise, NeverEntry
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.document import SettingsDocument
+from clawker_fw.settings.preset import PresetEntry
 
 
 def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
@@ -49,19 +52,28 @@ def _problem(
             sentence, hint = f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
         case "value_error":
             sentence = str(details["ctx"]["error"])
-        case "model_type" if location[0] == "rules":
-            sentence = f"a rule is a mapping; write `dst: {details['input']}`"
+        case "model_type" if location[0] in _ENTRIES:
+            fields = ", ".join(f"`{name}`" for name in _ENTRIES[location[0]].model_fields)
+            sentence = f"`{location[0]}` has names, or mappings with {fields}"
         case "model_type":
-            sentence = f"`{key}` must be a mapping"
+            in_rules = location[0] == "rules"
+            mapping = f"a rule is a mapping; write `dst: {details['input']}`"
+            sentence = mapping if in_rules else f"`{key}` must be a mapping"
         case "tuple_type":
             sentence = f"`{key}` must be a list"
     return place, sentence, hint
+
+
+_ENTRIES: Mapping[str, type[BaseModel]] = {"presets": PresetEntry, "never": NeverEntry, "always": AlwaysEntry}
+"""The entries of lists of mappings, but for those of rules."""
 
 
 def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     """Return the valid keys at the place of an unknown one."""
     if location[0] == "rules" and len(location) > 1:
         return list(FIELDS)
+    if location[0] in _ENTRIES and len(location) > 1:
+        return list(_ENTRIES[str(location[0])].model_fields)
     section = model
     for part in location[:-1]:
         annotation = section.model_fields[str(part)].annotation
@@ -83,6 +95,7 @@ def did_you_mean(word: str, known: list[str], prefix: str) -> str:
 
 def contradicting(error: ConflictsError) -> SettingsError:
     """Return the error that names both rules of each conflict."""
+    of_presets = any(rule.preset for each in error.conflicts for rule in (each.first, each.second))
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
         (only,) = error.conflicts
@@ -90,11 +103,38 @@ def contradicting(error: ConflictsError) -> SettingsError:
             "rules-contradict",
             f"{found[0]}.",
             context=tuple(dict.fromkeys((only.first.place, only.second.place))),
-            hint="Keep one of the two.",
+            hint=_KEEP_WITHOUT if of_presets else _KEEP,
         )
     return MistakesError(
         "rules-contradict",
         f"{len(found)} pairs of rules contradict each other.",
         mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
-        hint="Keep one of the two.",
+        hint=_KEEP_WITHOUT if of_presets else _KEEP,
+    )
+
+
+_KEEP = "Keep one of the two."
+_KEEP_WITHOUT = "Keep one of the two. `without` in `presets` takes a name of a preset away."
+_TAKE_BACK = "Change the rule, or take the promise back."
+_TAKE_BACK_WITHOUT = (
+    "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
+)
+
+
+def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
+    """Return the error that names each promise that the rules break, and what breaks it, with both places."""
+    of_presets = any(each.rule and each.rule.preset for each in found)
+    if len(found) == 1:
+        (only,) = found
+        return SettingsError(
+            "promise-broken",
+            f"{only}.",
+            context=only.places,
+            hint=_TAKE_BACK_WITHOUT if of_presets else _TAKE_BACK,
+        )
+    return MistakesError(
+        "promise-broken",
+        f"The rules break what is promised of them, {len(found)} times.",
+        mistakes=[str(each) for each in found],
+        hint=_TAKE_BACK_WITHOUT if of_presets else _TAKE_BACK,
     )

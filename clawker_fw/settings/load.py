@@ -7,24 +7,30 @@ error and never means "no rules".
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.rules.promises import Promise, broken
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
+from clawker_fw.rules.schema import Rule
 from clawker_fw.settings import errors
 from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.find import FILE_NAME, find, users_file
 from clawker_fw.settings.include import KEY as INCLUDE
 from clawker_fw.settings.include import Source, joined, sources
 from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.preset import Preset, preset
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
 """Variables with our prefix that belong to command line options, not to settings."""
+
+_MAY_STAND_ALONE = frozenset({INCLUDE, "presets"})
+"""Settings that bring rules by themselves, so that `rules` may be left out."""
 
 RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
 
@@ -36,8 +42,9 @@ IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
 class Loaded:
     """Settings that have been read and checked.
 
-    `rules` are all rules, also those that have ended. `paths` are those of the settings file, if any, and of the
-    files that it includes. `found` describes where it was found; it is empty if the user named it.
+    `rules` are all rules, with those of presets, also those that have ended. `paths` are those of the settings
+    file, if any, and of the files that it includes. `found` describes where it was found; it is empty if the user
+    named it.
     """
 
     settings: Settings
@@ -62,6 +69,11 @@ class Loaded:
         """The environment variable that the rules come from, or an empty string: then they come from files."""
         place = self.places.get("rules", "")
         return place if place == RULES_VARIABLE else ""
+
+    @property
+    def presets(self) -> tuple[Preset, ...]:
+        """The presets that the settings name, as this release has them."""
+        return tuple(preset(each.preset) for each in self.settings.presets)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -110,14 +122,12 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
     document = joined(read) if read else SettingsDocument({}, {}, "the environment")
     merged = document.overlaid(overlay)
     try:
-        values = {"rules": [], **merged.values} if INCLUDE in merged.values else merged.values
+        values = merged.values if _MAY_STAND_ALONE.isdisjoint(merged.values) else {"rules": [], **merged.values}
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise errors.invalid(error, merged, Settings) from error
     try:
-        rules = RuleSet.of(
-            entry.rule(merged.place(("rules", position))) for position, entry in enumerate(settings.rules)
-        )
+        rules = RuleSet.of(_rules(settings, merged))
     except ConflictsError as error:
         raise errors.contradicting(error) from error
     except TooManyError as error:
@@ -126,8 +136,26 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
+    if found_broken := broken(tuple(_promises(settings, merged)), rules):
+        raise errors.promises_broken(found_broken)
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
     return Loaded(settings, rules, tuple(source.path for source in read), found, places)
+
+
+def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
+    """Yield the rules that the settings have, and then those of the presets that they name."""
+    for position, entry in enumerate(settings.rules):
+        yield entry.rule(document.place(("rules", position)))
+    for position, chosen in enumerate(settings.presets):
+        yield from chosen.rules(document.place(("presets", position)))
+
+
+def _promises(settings: Settings, document: SettingsDocument) -> Iterator[Promise]:
+    """Yield what the settings promise of all rules."""
+    for position, never in enumerate(settings.never):
+        yield never.promise(document.place(("never", position)))
+    for position, always in enumerate(settings.always):
+        yield always.promise(document.place(("always", position)))
 
 
 def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:

@@ -18,9 +18,11 @@ from pydantic import (
     StrictStr,
 )
 
+from clawker_fw.rules.promises import AlwaysEntry, NeverEntry, promise_entry
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
+from clawker_fw.settings.preset import PresetEntry, named_once, preset_entry
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 SHORTEST_IDLE = 10
@@ -28,6 +30,7 @@ HIGHEST_LIMIT = 100_000
 MOST_PROCESSORS = 128
 LEAST_MEMORY, MOST_MEMORY = 64 << 20, 1 << 40
 MOST_CONNECTIONS = 250_000
+MOST_PROMISES = 1_000
 HIGHEST_PORT = 65535
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _LONGEST_NAME = 253
@@ -112,6 +115,9 @@ Processors = Annotated[StrictInt, Field(ge=1, le=MOST_PROCESSORS)]
 Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=LEAST_MEMORY, le=MOST_MEMORY)]
 Connections = Annotated[StrictInt, Field(ge=1, le=MOST_CONNECTIONS)]
 Limit = Annotated[StrictInt, Field(ge=1, le=HIGHEST_LIMIT)]
+Chosen = Annotated[PresetEntry, BeforeValidator(preset_entry)]
+Never = Annotated[NeverEntry, BeforeValidator(promise_entry)]
+Always = Annotated[AlwaysEntry, BeforeValidator(promise_entry)]
 
 
 class _Section(BaseModel):
@@ -253,6 +259,23 @@ class Settings(_Section):
     include: tuple[StrictStr, ...] = Field(
         default=(),
         description="Files with further rules, relative to this file. It has no environment variable.",
+    )
+    presets: Annotated[tuple[Chosen, ...], AfterValidator(named_once)] = Field(
+        default=(),
+        description="Presets whose rules are added, as `[pip, npm]`; an entry can also be "
+        "`{preset: github, without: [api.github.com]}`. `clawker-fw rules presets` shows them.",
+    )
+    never: tuple[Never, ...] = Field(
+        default=(),
+        max_length=MOST_PROMISES,
+        description="What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. "
+        "Rules that allow any of it are refused as a whole.",
+    )
+    always: tuple[Always, ...] = Field(
+        default=(),
+        max_length=MOST_PROMISES,
+        description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
+        "Rules that do not are refused as a whole.",
     )
     project: Project | None = Field(
         default=None,

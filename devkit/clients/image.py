@@ -22,6 +22,13 @@ REFERENCE = "clawker-fw/clients"
 WORKS, REFUSED, HALF = "works.test", "refused.test", "half.test"
 """Names below these are allowed, are not, or are with another protocol or port only."""
 
+REGISTRIES = (
+    *("archive.ubuntu.com", "deb.debian.org", "files.pythonhosted.org", "index.crates.io", "ports.ubuntu.com"),
+    *("proxy.golang.org", "pypi.org", "registry.npmjs.org", "repo.maven.apache.org", "security.debian.org"),
+    *("security.ubuntu.com", "static.crates.io", "sum.golang.org"),
+)
+"""Names of presets, for which the servers stand in."""
+
 DOCUMENTED = ("example.com", "cdn.example.net", "example.org", "npm.example.org", "pypi.example.org")
 """Names below these are in the recipes of the documentation."""
 
@@ -31,6 +38,7 @@ _PACKAGES = (
     *("ntpsec-ntpdig", "postgresql-client", "python3-pip", "wget"),
     *("chrony", "fcgiwrap", "nginx-light", "openssh-server", "postgresql", "python3-websockets"),
     "docker-compose",
+    *("cargo", "maven"),
 )
 """Clients, servers, and compose, which an agent is started with."""
 
@@ -39,7 +47,9 @@ _KEPT = KEPT / "clients"
 
 _LEFT_OUT = """
 ./dev/* ./here ./proc/* ./run/* ./sys/* ./tmp/*
-./usr/lib/*/libLLVM* ./usr/lib/jvm/*/jmods ./usr/lib/jvm/*/lib/src.zip ./usr/lib/postgresql/*/lib/bitcode
+./usr/lib/*/libLLVM* ./usr/lib/*/librustc_driver* ./usr/lib/rustlib/* ./usr/lib/gcc/* ./usr/libexec/gcc/*
+./usr/bin/*-lto-dump-* ./usr/bin/rustdoc ./usr/lib/*/lib*.a ./usr/lib/*/lib*san.so.*
+./usr/lib/jvm/*/jmods ./usr/lib/jvm/*/lib/src.zip ./usr/lib/postgresql/*/lib/bitcode
 ./usr/share/doc/* ./usr/share/locale/* ./usr/share/man/* ./var/cache/apt/* ./var/lib/apt/lists/*
 """
 """What no client or server needs, and what is half of the size: documentation, compilers that are never asked."""
@@ -119,7 +129,8 @@ def _furnish(packages: Path, archive: Path, architecture: str) -> None:
         subprocess.run(["tar", "-C", root, "--numeric-owner", "-xpf", packages], check=True)
         shutil.copytree(_CONTENT, here)
         compile_program(_CONTENT / "fetch", here / "fetch-go", architecture)
-        names = ",".join(f"DNS:*.{zone}" for zone in (WORKS, REFUSED, HALF, *DOCUMENTED))
+        below = (f"*.{zone}" for zone in (WORKS, REFUSED, HALF, *DOCUMENTED))
+        names = ",".join(f"DNS:{name}" for name in (*below, *REGISTRIES))
         _in_root(_FURNISH, root, here, names)
         _keep(root, archive)
 

@@ -14,6 +14,7 @@ from clawker_fw.model import Action, Cause, Layer, Shape, Sibling, Verdict
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.load import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
+from clawker_fw.settings.preset import FOLDER
 from clawker_fw.stack import labels
 from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
@@ -240,10 +241,14 @@ def test_links_outside_the_documentation_resolve(path: Path) -> None:
     assert [target for target in targets if not (path.parent / target).is_file()] == []
 
 
+def _hosts(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:[a-z0-9-]+\.)*([a-z0-9-]+\.(?:com|dev|io|net|org))\b(?!\.)", text))
+
+
 @pytest.mark.parametrize("path", [*PAGES, *PICTURES], ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_the_documentation_names_no_place(path: Path) -> None:
     """Only reserved example hosts appear, and no folder of a real machine."""
     text = path.read_text("utf-8")
-    hosts = re.findall(r"\b(?:[a-z0-9-]+\.)*([a-z0-9-]+\.(?:com|dev|io|net|org))\b(?!\.)", text)
-    assert set(hosts) <= HOSTS_THAT_MAY_BE_NAMED
+    presets = "".join(each.read_text("utf-8") for each in FOLDER.iterdir()) if path.name == "presets.md" else ""
+    assert _hosts(text) <= HOSTS_THAT_MAY_BE_NAMED | _hosts(presets)
     assert not re.search(r"(?<![\w./])/(?:home|mnt|root|srv|Users|work)/", text)

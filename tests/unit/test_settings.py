@@ -99,9 +99,9 @@ def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 19
+    assert len(suggestions()) == 21
     loaded = load_settings(with_team(write(uncommented(lambda _: True))), {})
-    assert len(loaded.rules.rules) == 7
+    assert len(loaded.rules.rules) == 10
     assert str(loaded.settings.network.subnet) == "10.213.0.0/23"
 
 
@@ -157,6 +157,9 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         **{f"resources.{each}.memory": "1GiB" for each in ("envoy", "coredns")},
         **{f"resources.{each}.connections": "500" for each in ("envoy", "coredns")},
         "drain_timeout": "5s",
+        "presets": "[pip]",
+        "never": "[.corp.test]",
+        "always": "[]",
     }
     variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
     load_settings(write("rules: []"), {variable: values[key]})

@@ -124,6 +124,9 @@ FINE = (
     f"{{rules: [], images: {{envoy: 'registry.test:5000/a/b:c@{DIGEST}'}}, network: {{subnet: 10.0.0.0/8}}}}",
     "{rules: [], network: {subnet: 10.0.0.0/255.255.240.0}}",
     "{rules: [], otel: {endpoint: 'collector.test:4317', server_name: c_.test, sample: 0, certs_dir: x}}",
+    "presets: [pip, {preset: github, without: [api.github.com]}, {preset: npm}]",
+    "{rules: [], never: [.corp.test, a.test, {port: 25}, {dst: .b.test, proto: udp, port: 1-1023, note: why}]}",
+    "{rules: [{dst: a.test, proto: tcp, port: 5432}], always: [{dst: a.test, proto: tcp, port: 5432}]}",
 )
 
 
@@ -197,6 +200,15 @@ WRONG = (
     "{rules: [], resources: {envoy: {memory: 1000}}}",
     "{rules: [], resources: {coredns: {processors: 129}}}",
     "{rules: [], include: team.yaml}",
+    "presets: [pipp]",
+    "presets: pip",
+    "presets: [{without: [pypi.org]}]",
+    "presets: [{preset: pip, with: [a.test]}]",
+    "{rules: [], never: ['*.a.test']}",
+    "{rules: [], never: [{note: x}]}",
+    "{rules: [], never: [{port: 0}]}",
+    "{rules: [], always: [{port: 443}]}",
+    "{rules: [], always: [{dst: a.test, proto: udp}]}",
 )
 
 

@@ -21,7 +21,7 @@ from clawker_fw.settings.load import Loaded
 
 @dataclass(frozen=True, slots=True)
 class ListedRule:
-    """A rule of the settings."""
+    """A rule of the settings, or of a preset that they name."""
 
     dst: str
     """The name; with a leading dot, everything below it as well."""
@@ -42,7 +42,9 @@ class ListedRule:
     note: str
     """What it is for."""
     place: str
-    """Where it is written: the file and the line, or the environment variable."""
+    """Where it is written: the file and the line, or the environment variable, and the preset."""
+    preset: str | None
+    """The preset that it is of; null for a rule of the settings themselves."""
 
     @classmethod
     def of(cls, rule: Rule, now: float) -> "ListedRule":
@@ -59,6 +61,7 @@ class ListedRule:
             ended=rule.until is not None and rule.until <= now,
             note=rule.note,
             place=rule.place,
+            preset=rule.preset or None,
         )
 
 
@@ -83,7 +86,7 @@ class RulesOfFile:
     """How many rules a file has."""
 
     path: str
-    """The file, or the environment variable."""
+    """The file, the environment variable, or `the preset NAME`."""
     rules: NonNegativeInt
 
 

@@ -27,7 +27,7 @@ class EditOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A rule as it is written. `position` is its place in the settings file, None in an included file."""
+    """A rule as it is written. `position` is its place in the settings file; None if it is elsewhere."""
 
     rule: Rule
     position: int | None
@@ -153,8 +153,8 @@ def add(
     """Decide how to add rules. `now` is in seconds since 1970. With `shorten`, a rule may end sooner than before.
 
     Raises:
-        RefusedError: when a rule in an included file would have to change, when one would end sooner or allow
-            less, or when one has ended and nothing says until when it is to last.
+        RefusedError: when a rule in an included file or of a preset would have to change, when one would end
+            sooner or allow less, or when one has ended and nothing says until when it is to last.
     """
     known: dict[object, list[Written]] = {}
     for each in there:
@@ -192,7 +192,7 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
     """Decide which rules to remove. `now` is in seconds since 1970.
 
     Raises:
-        RefusedError: when one of them is written in an included file.
+        RefusedError: when one of them is written in an included file, or is of a preset.
     """
     removed: dict[int, int] = {}
     results: list[EditResult] = []
@@ -332,6 +332,14 @@ def _time(seconds: int | None) -> datetime | None:
 
 
 def _included(rule: Rule) -> RefusedError:
+    if rule.preset:
+        return RefusedError(
+            "rule-of-preset",
+            f"`{rule}` is of the preset {rule.preset}, and only the settings file's own rules are edited"
+            f"{rule.located}.",
+            hint=f"To take it away, write `{{preset: {rule.preset}, without: [{rule.destination}]}}` "
+            "in `presets`.",
+        )
     return RefusedError(
         "rule-included",
         f"`{rule}` is written in an included file, and only the settings file itself is edited: {rule.place}.",

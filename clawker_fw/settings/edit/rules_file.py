@@ -74,6 +74,7 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
     own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
     there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
+    there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
     change, results = decide(there)
     if change.empty:
         return Edited(path, results, before, before, (content, content))

@@ -1,0 +1,160 @@
+"""Presets: the rules for a tool or a service, shipped with a release. `presets` in the settings names them.
+
+Each is a file in the folder `presets` beside this module, in YAML that a person can read. It says whether the
+project's tests prove that its rules are sufficient and that each is needed, or on which pages of the vendor they
+rest. It gets a new version whenever its rules change.
+"""
+
+import difflib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_serializer,
+    model_validator,
+)
+
+from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.schema import Rule, RuleEntry
+from clawker_fw.settings.document import document_of, read_text
+
+FOLDER = Path(__file__).with_name("presets")
+
+
+class Proof(StrEnum):
+    """On what the rules of a preset rest."""
+
+    TESTED = "tested"
+    """The real client does its job with these rules, and does not with any one of them taken away."""
+
+    CITED = "cited"
+    """The vendor's pages: nobody can stand in for the service."""
+
+
+class _PresetFile(BaseModel):
+    """The form of a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Annotated[StrictInt, Field(ge=1)]
+    purpose: StrictStr
+    proof: Proof
+    proven_by: StrictStr = ""
+    pages: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+    left_out: StrictStr = ""
+    rules: Annotated[tuple[RuleEntry, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A preset. `proven_by` is what the tests do with it, and `left_out` what it does not allow, and why."""
+
+    name: str
+    version: int
+    purpose: str
+    proof: Proof
+    proven_by: str
+    pages: tuple[str, ...]
+    left_out: str
+    rules: tuple[Rule, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Each rule as a line of text."""
+        return tuple(map(str, self.rules))
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all presets of this release."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+@functools.cache
+def preset(name: str) -> Preset:
+    """Return a preset.
+
+    Raises:
+        ValueError: when there is none with this name: a sentence.
+    """
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"there is no preset {name!r}; {meant}")
+    path = FOLDER / f"{name}.yaml"
+    document = document_of(read_text(path), path)
+    file = _PresetFile.model_validate(document.values)
+    rules = tuple(replace(each.rule(), preset=name) for each in file.rules)
+    return Preset(name, file.version, file.purpose, file.proof, file.proven_by, file.pages, file.left_out, rules)
+
+
+def _known(name: str) -> str:
+    return preset(name).name
+
+
+def _destination(text: str) -> str:
+    return str(parse_destination(text))
+
+
+class PresetEntry(BaseModel):
+    """An entry of `presets`, as a user writes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Annotated[StrictStr, AfterValidator(_known)] = Field(
+        description="The name of a preset. `clawker-fw rules presets` lists them."
+    )
+    without: tuple[Annotated[StrictStr, AfterValidator(_destination)], ...] = Field(
+        default=(), description="Names of the preset that it does not allow here."
+    )
+
+    @model_validator(mode="after")
+    def _takes_away_what_is_there(self) -> Self:
+        chosen = preset(self.preset)
+        there = {str(each.destination) for each in chosen.rules}
+        if other := next((each for each in self.without if each not in there), ""):
+            raise ValueError(
+                f"the preset {chosen.name} (version {chosen.version}) has no rule for `{other}` to take away; "
+                f"it has {', '.join(sorted(there))}"
+            )
+        return self
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, Any]:
+        """Return it in the shortest form in which it can be written."""
+        return {"preset": self.preset, "without": list(self.without)} if self.without else self.preset
+
+    def rules(self, place: str) -> Iterator[Rule]:
+        """Yield the rules that it stands for. `place` is where it was written."""
+        for rule in preset(self.preset).rules:
+            if str(rule.destination) not in self.without:
+                yield replace(rule, place=f"{place}, preset {self.preset}")
+
+
+def preset_entry(value: object) -> object:
+    """Return an entry that is written as a name alone in its long form."""
+    return {"preset": value} if isinstance(value, str) else value
+
+
+def named_once(entries: tuple[PresetEntry, ...]) -> tuple[PresetEntry, ...]:
+    """Return the entries of `presets`.
+
+    Raises:
+        ValueError: when two are for the same preset: one may take away what the other allows.
+    """
+    seen: set[str] = set()
+    for each in entries:
+        if each.preset in seen:
+            raise ValueError(f"`presets` names {each.preset} twice")
+        seen.add(each.preset)
+    return entries

@@ -1,0 +1,228 @@
+"""The presets of this release, and how settings name them."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.rules import suffixes
+from clawker_fw.rules.schema import Rule, RuleAction, RuleEntry
+from clawker_fw.settings.edit import edits, rules_file
+from clawker_fw.settings.edit.edits import Addition, EditOutcome, Removal
+from clawker_fw.settings.load import load_settings
+from clawker_fw.settings.preset import FOLDER, Preset, Proof, names, preset
+from clawker_fw.stack.release import Release
+from devkit.clients.image import REGISTRIES
+
+PRESETS = tuple(map(preset, names()))
+RULES = tuple((each, rule) for each in PRESETS for rule in each.rules)
+
+PUBLISHED: Mapping[str, Mapping[int, str]] = {
+    "apt-debian": {1: "b79f98f1709c"},
+    "apt-ubuntu": {1: "bf8d17b97756"},
+    "apt-ubuntu-ports": {1: "d7698fc3c7d8"},
+    "cargo": {1: "6330855f15e5"},
+    "claude-code": {1: "7c060ff114f2"},
+    "github": {1: "beb696e020a6"},
+    "go": {1: "3dfc3ff4bf72"},
+    "maven": {1: "21bf5defcb5c"},
+    "npm": {1: "04d77e42fa4a"},
+    "pip": {1: "2adc408d0f04"},
+}
+"""The digest of the rules of each version. What was published never changes: other rules have another version."""
+
+ANYBODYS = (
+    *(
+        "amazonaws.com",
+        "azureedge.net",
+        "backblazeb2.com",
+        "blob.core.windows.net",
+        "cloudfront.net",
+        "core.windows.net",
+    ),
+    *(
+        "digitaloceanspaces.com",
+        "fastly.net",
+        "firebasestorage.app",
+        "github.io",
+        "githubusercontent.com",
+        "gitlab.io",
+    ),
+    *("googleapis.com", "googleusercontent.com", "herokuapp.com", "linodeobjects.com", "netlify.app", "ngrok.io"),
+    *("pages.dev", "r2.cloudflarestorage.com", "r2.dev", "supabase.co", "vercel.app", "wasabisys.com", "web.app"),
+    *("workers.dev", "launchpadcontent.net", "jsdelivr.net", "unpkg.com", "claudeusercontent.com"),
+)
+"""Domains at which, or below which, anybody can store something, beside those of the public suffix list."""
+
+
+def above(name: str) -> list[str]:
+    """Return a name, and all names that it is below."""
+    labels = name.split(".")
+    return [".".join(labels[start:]) for start in range(len(labels))]
+
+
+@pytest.mark.parametrize(("of", "rule"), RULES, ids=[str(rule) for _, rule in RULES])
+def test_a_rule_of_a_preset(of: Preset, rule: Rule) -> None:
+    """It allows one name, for a reason, and no name at which or below which anybody stores what they like."""
+    assert rule.action is RuleAction.ALLOW
+    assert rule.note
+    assert rule.until is None
+    assert not rule.allow_private
+    assert not rule.host
+    assert not rule.destination.subtree or "because" in rule.note
+    assert not suffixes.is_shared(rule.destination.name)
+    assert not [each for each in above(rule.destination.name) if each in ANYBODYS]
+    registries = [each for each in above(rule.destination.name)[1:] if suffixes.is_registry(each)]
+    shared = [each for each in above(rule.destination.name)[1:] if suffixes.is_shared(each)]
+    assert shared == registries  # below a private suffix, anybody has a name
+    assert of.proof is Proof.CITED or rule.destination.name in REGISTRIES
+
+
+def test_the_list_of_domains_of_anybody_finds_them() -> None:
+    """Names that people would put into presets."""
+    bad = ("storage.googleapis.com", "raw.githubusercontent.com", "mybucket.s3.amazonaws.com", "d1.cloudfront.net")
+    assert all(set(above(each)) & {*ANYBODYS} for each in bad)
+    assert suffixes.is_shared("github.io")
+    assert suffixes.is_shared("co.uk")
+
+
+@pytest.mark.parametrize("each", PRESETS, ids=lambda each: each.name)
+def test_a_preset(each: Preset) -> None:
+    """It says what it is for, and what its rules rest on. Other rules have another version."""
+    assert each.purpose
+    assert all(page.startswith("https://") for page in each.pages)
+    assert bool(each.proven_by) is (each.proof is Proof.TESTED)
+    assert len({rule.destination for rule in each.rules}) == len(each.rules)
+    digest = hashlib.sha256("\n".join(each.lines).encode()).hexdigest()[:12]
+    assert PUBLISHED[each.name].get(each.version) == digest
+    assert each.version == max(PUBLISHED[each.name])
+
+
+def test_presets_are_shipped_and_no_part_of_the_firewall(release: Release) -> None:
+    """In the package, as files that a person can read. Another preset does not replace what enforces the rules."""
+    assert FOLDER.is_relative_to(release.package)
+    assert sorted(PUBLISHED) == sorted(path.stem for path in FOLDER.iterdir())
+    subset = {file for _, file in release._subset()}  # noqa: SLF001 - what the digest of a release is of
+    assert not [path for path in FOLDER.iterdir() if path in subset]
+
+
+def write(folder: Path, text: str) -> Path:
+    """Write a settings file."""
+    path = folder / "clawker-fw.yaml"
+    path.write_text(text)
+    return path
+
+
+def listed(path: Path, environment: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:
+    """Return the rules of a settings file, where each is from, and its preset."""
+    loaded = load_settings(path, environment or {})
+    place = f"{path}, "
+    return [(str(each), each.place.removeprefix(place), each.preset) for each in loaded.rules.rules]
+
+
+def test_settings_name_presets_and_take_names_away(tmp_path: Path) -> None:
+    """`rules` may be left out. A rule that is written as well counts as written."""
+    path = write(tmp_path, "presets:\n- npm\n- {preset: pip, without: [PyPI.org.]}\n")
+    assert listed(path) == [
+        ("https files.pythonhosted.org:443", "line 3, preset pip", "pip"),
+        ("https registry.npmjs.org:443", "line 2, preset npm", "npm"),
+    ]
+    path = write(tmp_path, "presets: [npm]\nrules:\n- {dst: registry.npmjs.org, note: mine}\n- dst: a.test\n")
+    assert listed(path) == [("https a.test:443", "line 4", ""), ("https registry.npmjs.org:443", "line 3", "")]
+    path = write(tmp_path, "presets: [npm]\nrules: []\n")
+    assert listed(path, {"CLAWKER_FW_PRESETS": "[maven]"}) == [
+        ("https repo.maven.apache.org:443", "CLAWKER_FW_PRESETS, preset maven", "maven")
+    ]
+
+
+WRONG = (
+    ("[pipp]", "there is no preset 'pipp'; did you mean `pip`?"),
+    ("[../pip]", "there is no preset '../pip'"),
+    ("[pip, {preset: pip, without: [pypi.org]}]", "names pip twice"),
+    ("[{preset: pip, without: [pypi.com]}]", "the preset pip (version 1) has no rule for `pypi.com` to take away"),
+    ("[{preset: pip, whitout: [pypi.org]}]", "`presets.whitout` is not a setting"),
+    ("[{without: [pypi.org]}]", "`presets.preset` is missing"),
+    ("[7]", "`presets` has names, or mappings with `preset`, `without`"),
+    ("pip", "`presets` must be a list"),
+)
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[text for text, _ in WRONG])
+def test_presets_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+    """One clear error with the place."""
+    path = write(tmp_path, f"rules: []\npresets: {text}\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {})
+    assert said in f"{raised.value.message} {raised.value.hint}"
+    assert "line 2" in raised.value.message
+    assert raised.value.exit_code is ExitCode.SETTINGS
+
+
+def test_a_rule_that_contradicts_a_preset(tmp_path: Path) -> None:
+    """Both places are told, and how to take the name of the preset away; then it is right."""
+    paths = "rules:\n- {dst: github.com, git: {acme/widgets: read}}\n"
+    path = write(tmp_path, f"presets: [github]\n{paths}")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {})
+    assert raised.value.code == "rules-contradict"
+    assert raised.value.context == (f"{path}, line 3", f"{path}, line 1, preset github")
+    assert "`without` in `presets` takes a name of a preset away." in raised.value.hint
+    path = write(tmp_path, f"presets: [{{preset: github, without: [github.com]}}]\n{paths}")
+    assert [preset for _, _, preset in listed(path)] == ["github", "github", ""]
+
+
+def test_included_files_have_no_presets(tmp_path: Path) -> None:
+    """Only the settings file says what is added."""
+    (tmp_path / "team.yaml").write_text("presets: [pip]\nrules: []\n")
+    path = write(tmp_path, "include: [team.yaml]\n")
+    with pytest.raises(SettingsError, match="`presets` can't be set in an included file"):
+        load_settings(path, {})
+
+
+def rule(dst: str, **fields: object) -> Addition:
+    """Return a rule to add."""
+    made = RuleEntry.model_validate({"dst": dst, **fields}).rule("the command line")
+    return Addition(made, chosen=frozenset(fields))
+
+
+def test_edits_beside_presets(tmp_path: Path) -> None:
+    """What a preset allows is there already; what is its own is changed in `presets` alone."""
+    path = write(tmp_path, "presets: [pip]\n")
+    added = [rule("pypi.org"), rule("a.test"), rule("files.pythonhosted.org", action="deny")]
+    done = rules_file.edit(path, {}, lambda there: edits.add(there, added, 0.0), write=True)
+    assert [each.outcome for each in done.results] == [EditOutcome.UNCHANGED, EditOutcome.ADDED, EditOutcome.ADDED]
+    assert done.results[0].place == f"{path}, line 1, preset pip"
+    assert [str(each) for each in done.after.rules.rules] == [
+        *("https a.test:443", "deny any files.pythonhosted.org", "https files.pythonhosted.org:443"),
+        "https pypi.org:443",
+    ]
+    text = path.read_text()
+    removal = Removal(added[0].rule.destination)
+    for decide in (
+        lambda there: edits.remove(there, [removal], 0.0),
+        lambda there: edits.add(there, [rule("pypi.org", allow_private=True)], 0.0),
+    ):
+        with pytest.raises(RefusedError) as raised:
+            rules_file.edit(path, {}, decide, write=True)
+        assert raised.value.code == "rule-of-preset"
+        assert "{preset: pip, without: [pypi.org]}" in raised.value.hint
+    assert path.read_text() == text
+
+
+def test_a_removed_rule_that_a_preset_still_allows(tmp_path: Path) -> None:
+    """Who removes it hears that."""
+    path = write(tmp_path, "presets: [pip]\nrules:\n- dst: .pypi.org\n- dst: a.test\n")
+    removal = Removal(rule(".pypi.org").rule.destination)
+    done = rules_file.edit(path, {}, lambda there: edits.remove(there, [removal], 0.0), write=True)
+    assert [(each.outcome, each.allowed_by, each.partly) for each in done.results] == [
+        (EditOutcome.REMOVED, "https pypi.org:443", True)
+    ]
+
+
+def test_no_preset_by_another_name() -> None:
+    """A name is a file of the folder, and nothing else."""
+    for name in ("", "pip.yaml", "/etc/passwd", "PIP"):
+        with pytest.raises(ValueError, match="there is no preset"):
+            preset(name)

@@ -1,0 +1,260 @@
+"""Promises: what rules never allow, and what they always allow."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.errors import ExitCode, SettingsError
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.promises import AlwaysEntry, NeverEntry, Promise, broken
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.settings.edit import edits, rules_file
+from clawker_fw.settings.edit.edits import Addition
+from clawker_fw.settings.load import load_settings
+from devkit.strategies import CONNECTIONS, LABELS, PORTS, names, rule_sets
+
+Fields = Mapping[str, Any]
+SOON = "2099-01-01T00:00:00Z"
+ENDED = "2020-01-01T00:00:00Z"
+
+
+def never(**fields: object) -> Promise:
+    """Return a promise of what is never allowed."""
+    return NeverEntry.model_validate(fields).promise("the promise")
+
+
+def always(**fields: object) -> Promise:
+    """Return a promise of what is always allowed."""
+    return AlwaysEntry.model_validate(fields).promise("the promise")
+
+
+def rules(*entries: Fields) -> RuleSet:
+    """Return rules."""
+    return RuleSet.of(RuleEntry.model_validate(each).rule("the rule") for each in entries)
+
+
+NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
+    ({"dst": "a.test"}, ({"dst": "b.test"},), ""),
+    ({"dst": "a.test"}, ({"dst": "a.test"},), "https a.test:443"),
+    ({"dst": "a.test"}, ({"dst": ".test.test"}, {"dst": ".a.test"}), "https .a.test:443"),
+    ({"dst": "a.test"}, ({"dst": "www.a.test"},), ""),
+    ({"dst": ".a.test"}, ({"dst": "www.a.test", "port": 8443},), "https www.a.test:8443"),
+    ({"dst": ".a.test"}, ({"dst": ".x.test"}, {"dst": "x.a.test", "proto": "ssh"}), "ssh x.a.test:22"),
+    ({"dst": "up.a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
+    ({"dst": ".up.a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), "https .a.test:443"),
+    ({"dst": ".up.a.test"}, ({"dst": ".a.test"}, {"dst": ".up.a.test", "action": "deny"}), ""),
+    (
+        {"dst": ".up.a.test"},
+        ({"dst": ".a.test"}, {"dst": ".up.a.test", "action": "deny"}, {"dst": "x.up.a.test", "port": 8443}),
+        "https x.up.a.test:8443",
+    ),
+    (
+        {"dst": "up.a.test"},
+        ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
+        "https .a.test:443",
+    ),
+    ({"dst": "a.test"}, ({"dst": "a.test", "until": ENDED},), f"https a.test:443 until {ENDED}"),
+    ({"dst": "a.test", "proto": "http"}, ({"dst": "a.test"},), ""),
+    ({"dst": "a.test", "port": 8443}, ({"dst": "a.test"},), ""),
+    ({"proto": "udp"}, ({"dst": "a.test"}, {"dst": "b.test", "proto": "udp", "port": 53}), "udp b.test:53"),
+    ({"port": 25}, ({"dst": "a.test", "proto": "tcp", "port": "20-30"},), "tcp a.test:20-30"),
+    ({"port": "1-79"}, ({"dst": ".a.test", "proto": "http"},), ""),
+    ({"port": "1-80"}, ({"dst": ".a.test", "proto": "http"},), "http .a.test:80"),
+    ({"proto": "ssh"}, ({"dst": "a.test", "proto": "tcp", "port": 5432},), "tcp a.test:5432"),
+    (
+        {"dst": "db.test"},
+        ({"dst": "192.0.2.5", "as": "db.test", "proto": "tcp", "port": 5432},),
+        "tcp db.test:5432 at 192.0.2.5",
+    ),
+    (
+        {"dst": "host.docker.internal"},
+        ({"dst": "host", "proto": "tcp", "port": 5432},),
+        "tcp host.docker.internal:5432",
+    ),
+    ({"dst": "a.test"}, ({"dst": "a.test", "path_rules": [{"path": "/v1"}]},), "https a.test:443 inspect"),
+)
+
+
+@pytest.mark.parametrize(("promised", "entries", "by"), NEVER, ids=str)
+def test_what_is_never_allowed(promised: Fields, entries: tuple[Fields, ...], by: str) -> None:
+    """A rule that allows any of it breaks the promise, unless rules without an end deny that."""
+    found = broken([never(**promised)], rules(*entries))
+    assert [str(each.rule)[: len(by)] for each in found] == ([by] if by else [])
+    assert all(each.places == ("the promise", "the rule") for each in found)
+
+
+ALWAYS: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
+    ({"dst": "a.test"}, ({"dst": "a.test"},), ""),
+    ({"dst": "a.test"}, ({"dst": ".a.test"},), ""),
+    ({"dst": "a.test"}, ({"dst": "a.test", "port": 8443},), "no rule allows all of it"),
+    ({"dst": "a.test", "port": 8443}, ({"dst": "a.test", "port": 8443},), ""),
+    ({"dst": "a.test"}, ({"dst": "a.test", "until": SOON},), f"`https a.test:443 until {SOON}` allows it only"),
+    ({"dst": "a.test"}, ({"dst": ".test.test"}, {"dst": "b.test"}), "no rule allows all of it"),
+    ({"dst": ".a.test"}, ({"dst": "a.test"}, {"dst": "www.a.test"}), "no rule allows all of it"),
+    ({"dst": ".a.test"}, ({"dst": ".a.test"},), ""),
+    (
+        {"dst": ".a.test"},
+        ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
+        f"`deny any up.a.test until {SOON}` denies some of it",
+    ),
+    ({"dst": "a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
+    (
+        {"dst": "a.test", "proto": "tcp", "port": "8000-8001"},
+        ({"dst": "a.test", "proto": "tcp", "port": 8000},),
+        "no",
+    ),
+    (
+        {"dst": "a.test", "proto": "tcp", "port": 8000},
+        ({"dst": "a.test", "proto": "tcp", "port": "8000-8009"},),
+        "",
+    ),
+    ({"dst": "a.test"}, ({"dst": "a.test", "path_rules": [{"path": "/v1"}]},), ""),
+)
+
+
+@pytest.mark.parametrize(("promised", "entries", "why"), ALWAYS, ids=str)
+def test_what_is_always_allowed(promised: Fields, entries: tuple[Fields, ...], why: str) -> None:
+    """Rules without an end must allow all of it."""
+    found = broken([always(**promised)], rules(*entries))
+    assert [each.reason[: len(why)] for each in found] == ([why] if why else [])
+
+
+def _around(known: RuleSet, promise: Promise) -> set[str]:
+    """Return names for which the rules or the promise might say something else."""
+    near = {name for rule in known.rules for name in rule.names} | {*promise.points}
+    return near | {f"{label}.{name}" for name in near for label in (LABELS[0], "other.one")}
+
+
+@given(
+    rule_sets(),
+    st.none() | names(),
+    st.booleans(),
+    st.none() | st.sampled_from(Protocol),
+    st.none() | st.sampled_from(PORTS),
+)
+def test_never_is_what_no_connection_shows(
+    known: RuleSet,
+    name: str | None,
+    subtree: bool,  # noqa: FBT001 - a generated value
+    protocol: Protocol | None,
+    port: int | None,
+) -> None:
+    """A promise is broken exactly if there is a connection that is allowed by a rule which it is about."""
+    fields = {"dst": name and f"{'.' * subtree}{name}", "proto": protocol, "port": port}
+    given_fields = {key: value for key, value in fields.items() if value}
+    if not given_fields:
+        return
+    promise, policy = never(**given_fields), Policy(known)
+    keys = {key for rule in known.rules for key in rule.keys}
+    decisions = (
+        (policy.decide(each, *key), key[1])
+        for each in _around(known, promise)
+        if promise.covers(each)
+        for key in keys
+    )
+    shown = any(one.allowed and one.rule and promise.rule.prevails_over(one.rule, at) for one, at in decisions)
+    assert bool(broken([promise], known)) is shown
+
+
+@given(rule_sets(), names(), st.booleans(), st.sampled_from(CONNECTIONS))
+def test_always_is_what_every_connection_shows(
+    known: RuleSet,
+    name: str,
+    subtree: bool,  # noqa: FBT001 - a generated value
+    connection: tuple[Protocol, int],
+) -> None:
+    """A promise is kept exactly if each connection is allowed."""
+    protocol, port = connection
+    promise, policy = always(dst=f"{'.' * subtree}{name}", proto=protocol, port=port), Policy(known)
+    covered = {each for each in _around(known, promise) if promise.covers(each)}
+    refused = any(not policy.decide(each, protocol, port).allowed for each in covered)
+    assert bool(broken([promise], known)) is refused
+
+
+@given(rule_sets(), names())
+def test_rules_that_end_keep_nothing(known: RuleSet, name: str) -> None:
+    """With an end for every rule, what is denied protects nothing, and what is allowed is not always so."""
+    ending = RuleSet(tuple(replace(each, until=4_000_000_000) for each in known.rules))
+    allowing = RuleSet(tuple(each for each in known.rules if not each.denies))
+    assert broken([always(dst=name)], ending)
+    assert bool(broken([never(dst=name)], ending)) is bool(broken([never(dst=name)], allowing))
+
+
+WRONG = (
+    ("never: [{note: x}]", "`never` needs a `dst`, a `proto` or a `port`"),
+    ("always: [{port: 443}]", "`always.dst` is missing"),
+    ("always: [{dst: a.test, proto: tcp}]", "`always` with `proto: tcp` needs a `port`"),
+    ("never: ['*.a.test']", "has a `*`; write `.a.test`"),
+    ("never: [{dts: a.test}]", "`never.dts` is not a setting"),
+    ("never: [host]", "write `host.docker.internal`, or what `as` names"),
+    ("never: [443]", "`never` has names, or mappings with `dst`, `proto`, `port`, `note`"),
+    ("never: a.test", "`never` must be a list"),
+    ("never: [{port: 0}]", "0 is not a port"),
+)
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[text for text, _ in WRONG])
+def test_promises_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+    """One clear error with the place."""
+    path = tmp_path / "clawker-fw.yaml"
+    path.write_text(f"rules: []\n{text}\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {})
+    assert said in raised.value.message
+    assert "line 2" in raised.value.message
+
+
+PROMISED = "never: [.corp.test, {port: 25}]\nalways:\n  - {dst: api.test}\nrules:\n  - dst: api.test\n"
+
+
+def test_both_places_are_told(tmp_path: Path) -> None:
+    """Of the promise and of the rule, wherever that is: in an included file or a preset."""
+    path = tmp_path / "clawker-fw.yaml"
+    (tmp_path / "team.yaml").write_text("rules:\n\n- dst: git.corp.test\n")
+    path.write_text(f"{PROMISED}include: [team.yaml]\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {})
+    assert (raised.value.code, raised.value.exit_code) == ("promise-broken", ExitCode.SETTINGS)
+    assert raised.value.context == (f"{path}, line 1", f"{tmp_path / 'team.yaml'}, line 3")
+    path.write_text(f"{PROMISED}presets:\n  - pip\n".replace(".corp.test", ".pythonhosted.org"))
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {})
+    assert raised.value.context == (f"{path}, line 1", f"{path}, line 7, preset pip")
+    assert "`without`" in raised.value.hint
+    path.write_text("rules: [{dst: api.test}]\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {"CLAWKER_FW_NEVER": "[api.test]"})
+    assert raised.value.context == ("CLAWKER_FW_NEVER", f"{path}, line 1")
+
+
+def test_edits_that_break_a_promise_change_nothing(tmp_path: Path) -> None:
+    """To add, and to take away."""
+    path = tmp_path / "clawker-fw.yaml"
+    path.write_text(PROMISED)
+    added = Addition(RuleEntry.model_validate({"dst": "a.corp.test", "until": SOON}).rule("the command line"))
+    with pytest.raises(SettingsError) as raised:
+        rules_file.edit(path, {}, lambda there: edits.add(there, [added], 0.0), write=True)
+    assert raised.value.context == (f"{path}, line 1", "the command line")
+    removal = edits.Removal(added.rule.destination._replace(name="api.test"))
+    with pytest.raises(SettingsError) as raised:
+        rules_file.edit(path, {}, lambda there: edits.remove(there, [removal], 0.0), write=True)
+    assert raised.value.context == (f"{path}, line 3",)
+    assert path.read_text() == PROMISED
+
+
+def test_many_promises_and_many_rules(tmp_path: Path) -> None:
+    """What is promised of many names is checked for each."""
+    path = tmp_path / "clawker-fw.yaml"
+    entries = "".join(f"- dst: h{number}.test\n" for number in range(300))
+    promises = ", ".join(f".n{number}.corp.test" for number in range(100))
+    path.write_text(f"never: [{promises}]\nalways: [h0.test, h299.test]\nrules:\n{entries}")
+    assert len(load_settings(path, {}).rules.rules) == 300
+    path.write_text(f"{path.read_text()}- dst: .corp.test\n- dst: x.n99.corp.test\n")
+    with pytest.raises(SettingsError, match="break what is promised of them, 101 times"):
+        load_settings(path, {})
