@@ -88,6 +88,7 @@ def blueprint(
     """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
     from clawker_fw.certificates.folder import state_folder
     from clawker_fw.certificates.provider import Provider
+    from clawker_fw.model import ShippedPreset
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
     from clawker_fw.secrets.wanted import headers
@@ -102,7 +103,8 @@ def blueprint(
             hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
         )
     own = _beside(loaded, loaded.settings.inspection.ca_file)
-    made_from = origin(loaded.source, loaded.settings.project, loaded.digest)
+    presets = (ShippedPreset(each.name, each.version, each.lines) for each in loaded.presets)
+    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, presets)
     return Blueprint(
         chosen.project,
         loaded.settings,

@@ -15,6 +15,7 @@ from clawker_fw.model.desired import (
     Origin,
     Rules,
     Shape,
+    ShippedPreset,
     Slots,
     version_of,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "SecretDifference",
     "ServerCertificate",
     "Shape",
+    "ShippedPreset",
     "Sibling",
     "Slots",
     "Trial",

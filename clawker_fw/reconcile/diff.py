@@ -1,8 +1,9 @@
 """diff: compare the observed stack with the desired one, layer by layer. Pure.
 
 Each difference has a cause. `tamper`: the running value is not one that we made. `settings`: this release made it,
-and the settings or the rules have changed since. `upgrade`: another release made it. What we made, and with which
-release, is recorded in the container's labels and, for hot files, in the record of the last commit.
+and the settings or the rules have changed since. `upgrade`: another release made it, or made it of other presets.
+What we made, and with which release, is recorded in the container's labels and, for hot files, in the record of
+the last commit.
 """
 
 from collections.abc import Iterator

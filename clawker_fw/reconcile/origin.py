@@ -4,21 +4,21 @@ The record is a file in the volume of each sibling, next to the state of `fwctl`
 and a changed record replaces no sibling. A stack without a record, made by an older release, accepts any file.
 """
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.model import Observed, Origin
-from clawker_fw.stack.container import ORIGIN, origin_record
+from clawker_fw.model import Observed, Origin, ShippedPreset
+from clawker_fw.stack.container import ORIGIN, origin_record, recorded_origin
 
 
-def origin(source: Path | None, project: str | None, digest: str) -> Origin:
+def origin(source: Path | None, project: str | None, digest: str, presets: Iterable[ShippedPreset] = ()) -> Origin:
     """Return the origin of settings that were read on this machine."""
-    return Origin(os.path.realpath(source) if source else "", os.uname().nodename, project, digest)
+    path = os.path.realpath(source) if source else ""
+    return Origin(path, os.uname().nodename, project, digest, tuple(presets))
 
 
 def recorded(observed: Observed) -> tuple[Origin, ...]:
@@ -28,9 +28,8 @@ def recorded(observed: Observed) -> tuple[Origin, ...]:
 
 def _recorded(observed: Observed) -> Iterator[Origin]:
     for seen in observed.siblings.values():
-        with suppress(KeyError, TypeError, ValueError):
-            record = json.loads(seen.files[ORIGIN].content)
-            yield Origin(record["path"], record["host"], record["project"], record["digest"])
+        if found := recorded_origin(seen.files):
+            yield found
 
 
 def others(observed: Observed, now: Origin | None) -> tuple[Origin, ...]:

@@ -99,7 +99,7 @@ class Comparison:
     @property
     def rule_changes(self) -> RuleChanges | None:
         """Which rules the difference adds and removes, if those that were committed last are known."""
-        return rule_changes(self.observed, self.blueprint.rules)
+        return rule_changes(self.observed, self.blueprint.rules, self.desired)
 
     @functools.cached_property
     def agents(self) -> tuple[Agent, ...]:

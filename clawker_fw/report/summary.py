@@ -149,6 +149,8 @@ def _reasons(said: Summary) -> Iterator[str]:
     for cause, words in _BY_CAUSE.items():
         if findings := said.reasons[cause]:
             yield from (f"  {line}" for line in words(said, findings))
+    for each in said.changes.presets if said.changes else ():
+        yield f"  upgrade of the preset {each.preset}, version {each.before} → {each.after}"
     if said.asked:
         yield "  as asked with --force-recreate"
 

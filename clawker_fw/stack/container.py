@@ -5,7 +5,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clawker_fw.model import Attempt, File, Files, Healthcheck, Machine, Mount, Origin, Rules, Shape, Sibling
+from clawker_fw.model import (
+    Attempt,
+    File,
+    Files,
+    Healthcheck,
+    Machine,
+    Mount,
+    Origin,
+    Rules,
+    Shape,
+    ShippedPreset,
+    Sibling,
+)
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
 from clawker_fw.stack.ulimits import ulimits
@@ -294,6 +306,19 @@ def read_attempt(note: bytes) -> Attempt | None:
 def origin_record(origin: Origin) -> File:
     """Return the record of where the settings come from."""
     return public(json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode())
+
+
+def recorded_origin(files: Files) -> Origin | None:
+    """Return where the settings come from according to a record, or None if there is none, or it is unreadable."""
+    try:
+        record = json.loads(files[ORIGIN].content)
+        presets = record.get("presets", ())  # earlier releases had none
+        shipped = (
+            ShippedPreset(str(each["name"]), int(each["version"]), tuple(each["rules"])) for each in presets
+        )
+        return Origin(record["path"], record["host"], record["project"], record["digest"], tuple(shipped))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:

@@ -144,11 +144,15 @@ def test_the_rules_that_change_come_first(command: Command, settings_file: Path)
     plan = "The rules will change, connections of removed rules are cut within 5 s:\n"
     for words in (("drift",), ("run", "--dry-run")):
         assert command(*words).out.startswith(f"{plan}  + https b.test:443\n  - https a.test:443\n")
-    changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"]}
+    changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}
     assert command("drift", "--format", "json").valid("drift")["rules"] == changes
     assert command("run", "--dry-run", "--format", "json").valid("run")["rules"] == changes
     assert command("--log-format", "json", "reload", "--format", "json").valid("run")["rules"] == changes
-    assert command("drift", "--format", "json").valid("drift")["rules"] == {"added": [], "removed": []}
+    assert command("drift", "--format", "json").valid("drift")["rules"] == {
+        "added": [],
+        "removed": [],
+        "presets": [],
+    }
     settings_file.write_text(settings_file.read_text().replace("b.test", "c.test"))
     assert command("reload").err.startswith(f"{plan}  + https c.test:443\n  - https b.test:443\ndone")
 

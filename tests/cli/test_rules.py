@@ -146,7 +146,7 @@ def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settin
     assert outcomes(answer) == [("added", "https new.test:443")]
     assert answer["rules"][0]["place"] == "clawker-fw.yaml, line 5"
     assert settings_file.read_text() == SETTINGS + ADDED
-    assert answer["reload"]["rules"] == {"added": ["https new.test:443"], "removed": []}
+    assert answer["reload"]["rules"] == {"added": ["https new.test:443"], "removed": [], "presets": []}
     assert command("status", "--format", "json").json["live_rules"] == 3
     again = edit(command, "add", "new.test")
     assert outcomes(again) == [("unchanged", "https new.test:443")]

@@ -13,6 +13,7 @@ from clawker_fw.model import (
     ObservedSibling,
     Value,
 )
+from clawker_fw.reconcile.compare.presets import rules_only_by_upgrade
 from clawker_fw.stack import labels
 
 
@@ -29,12 +30,13 @@ class SiblingComparison:
         self._applied = labels.read_applied(seen.container.labels)
         made_by = seen.container.labels.get(labels.STACK_BUILD_SHA)
         same_release = made_by == self._wanted.labels[labels.STACK_BUILD_SHA]
-        self._reason = Cause.SETTINGS if same_release else Cause.UPGRADE
+        at_start = Cause.SETTINGS if same_release else Cause.UPGRADE
+        self._reason = Cause.UPGRADE if rules_only_by_upgrade(observed, desired) else at_start
         self._by_another_release = self._applied is not None and bool(made_by) and not same_release
         had = self._applied.machine if self._applied else {}
         has = self._wanted.from_machine
         resized = any(had[value] != has[value] for value in {*had} & {*has})
-        self._reason_at_start = Cause.MACHINE if same_release and resized else self._reason
+        self._reason_at_start = Cause.MACHINE if same_release and resized else at_start
 
     def _finding(
         self,

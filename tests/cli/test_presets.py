@@ -1,0 +1,162 @@
+"""Presets and promises on the command line, over the in-memory engine."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.settings import load
+from clawker_fw.settings import preset as presets
+from tests.cli.conftest import Command
+
+
+def test_presets_are_shown_without_settings_and_engine(command: Command, settings_file: Path) -> None:
+    """All of them with their names and versions, or all of one."""
+    settings_file.write_text("rules: [")
+    lines = command("rules", "presets").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["preset", *presets.names()]
+    assert "pypi.org files.pythonhosted.org" in next(line for line in lines if line.split()[0] == "pip")
+    shown = command("rules", "presets", "go", "github").out
+    assert "https sum.golang.org:443    the checksums" in shown
+    assert "proof     tested, and each name is needed: go gets" in shown
+    assert "left out  storage.googleapis.com" in shown
+    assert "proof     from the vendor's pages, not tested\n" in shown
+    assert "see       https://docs.github.com/" in shown
+    answer = command("rules", "presets", "--format", "json").valid("rules-presets")
+    assert [each["name"] for each in answer["presets"]] == list(presets.names())
+    (pip,) = command("rules", "presets", "pip", "--format", "json").valid("rules-presets")["presets"]
+    assert (pip["version"], pip["proof"], pip["rules"][0]["rule"]) == (1, "tested", "https pypi.org:443")
+    wrong = command("rules", "presets", "pipp")
+    assert wrong.code == 2
+    assert "did you mean `pip`?" in wrong.err
+
+
+def test_rules_say_which_preset_they_are_of(command: Command, settings_file: Path) -> None:
+    """In the list for people and for programs, in the count of `check`, and in `config` as written."""
+    settings_file.write_text(
+        "presets:\n- {preset: pip, without: [pypi.org]}\nnever: [.corp.test, {port: 25}]\nrules:\n- dst: a.test\n"
+    )
+    lines = [" ".join(line.split()) for line in command("rules", "list").out.splitlines()]
+    assert lines[1] == "https a.test:443 - - - clawker-fw.yaml, line 5"
+    assert lines[2].endswith("the files that the index names clawker-fw.yaml, line 2, preset pip")
+    answer = command("rules", "list", "--format", "json").valid("rules-list")
+    assert [each["preset"] for each in answer["rules"]] == [None, "pip"]
+    assert command("rules", "check").out == "valid  2 rules: 1 in clawker-fw.yaml, 1 in the preset pip\n"
+    shown = [" ".join(line.split()) for line in command("config").out.splitlines()]
+    assert "presets {preset: pip, without: [pypi.org]} clawker-fw.yaml, line 1" in shown
+    assert "never .corp.test, {port: 25} clawker-fw.yaml, line 3" in shown
+    settings = command("config", "--format", "json").valid("config")["settings"]
+    assert {"never": [".corp.test", {"port": 25}]}.items() <= {
+        each["key"]: each["value"] for each in settings
+    }.items()
+
+
+def test_a_broken_promise_is_refused_by_every_command(command: Command, settings_file: Path) -> None:
+    """With both places, and nothing is applied or written."""
+    promise = "never: [.corp.test]\n"
+    settings_file.write_text(f"{promise}rules:\n- dst: a.test\n")
+    assert command("run").code == 0
+    refused = command("rules", "allow", "www.corp.test", "--until", "8h")
+    assert refused.code == 3
+    assert refused.err.startswith(
+        "error[promise-broken]: `never any .corp.test` is promised (clawker-fw.yaml, line 1), and `https www.corp."
+    )
+    assert "allows some of it (the command line)" in refused.err
+    assert "hint: Change the rule, or take the promise back." in refused.err
+    assert settings_file.read_text() == f"{promise}rules:\n- dst: a.test\n"
+    (settings_file.parent / "other.yaml").write_text("rules:\n- dst: .corp.test\n")
+    assert "error[promise-broken]" in command("rules", "import", "other.yaml").err
+    settings_file.write_text(f"{promise}rules:\n- dst: b.test\n- dst: .corp.test\n")
+    for words in (["run"], ["reload"], ["drift"], ["rules", "check"], ["rules", "list"]):
+        outcome = command(*words)
+        assert outcome.code == 3, words
+        assert "clawker-fw.yaml, line 1" in outcome.err
+        assert "clawker-fw.yaml, line 4" in outcome.err
+    settings_file.write_text(f"{promise}rules:\n- dst: a.test\n")
+    assert command("drift").code == 0
+
+
+@pytest.fixture
+def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which presets can be changed, as by an upgrade."""
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    for name in presets.names():
+        (folder / f"{name}.yaml").write_text((presets.FOLDER / f"{name}.yaml").read_text())
+    monkeypatch.setattr(presets, "FOLDER", folder)
+    return folder
+
+
+def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:
+    """Change a preset, as another release would have it. A new program reads it anew."""
+    text = (folder / f"{name}.yaml").read_text()
+    for old, new in replaced:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / f"{name}.yaml").write_text(text)
+    presets.preset.cache_clear()
+    load._loaded.cache_clear()  # noqa: SLF001 - as in a program that has just started
+
+
+def causes(answer: Any) -> set[str]:  # noqa: ANN401 - JSON
+    """Return the causes of all findings."""
+    return {finding["cause"] for sibling in answer["siblings"] for finding in sibling["findings"]}
+
+
+NEWER = (("version: 1", "version: 2"), ("dst: files.pythonhosted.org", "dst: files.example.org"))
+
+
+def test_an_upgrade_that_changes_a_preset(command: Command, settings_file: Path, upgraded: Path) -> None:
+    """`drift` names what is added and removed, with the cause `upgrade`, before `run` applies it."""
+    settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: a.test\n")
+    assert command("run").code == 0
+    assert command("drift").code == 0
+    try:
+        change(upgraded, "pip", *NEWER)
+        seen = command("drift")
+        assert seen.code == 1
+        assert "  upgrade of the preset pip, version 1 → 2\n" in seen.out
+        assert "  + https files.example.org:443\n" in seen.out
+        assert "  - https files.pythonhosted.org:443\n" in seen.out
+        answer = command("drift", "--format", "json").valid("drift")
+        assert causes(answer) == {"upgrade"}
+        assert answer["rules"] == {
+            "added": ["https files.example.org:443"],
+            "removed": ["https files.pythonhosted.org:443"],
+            "presets": [
+                {
+                    "preset": "pip",
+                    "before": 1,
+                    "after": 2,
+                    "rules": ["https files.example.org:443", "https files.pythonhosted.org:443"],
+                }
+            ],
+        }
+        assert command("run", "--dry-run").code == 1
+        settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: b.test\n")
+        mixed = command("drift", "--format", "json").valid("drift")
+        assert causes(mixed) == {"settings"}
+        assert [each["rules"] for each in mixed["rules"]["presets"]] == [answer["rules"]["presets"][0]["rules"]]
+        assert command("run").code == 0
+        assert command("drift").code == 0
+    finally:
+        presets.preset.cache_clear()
+        load._loaded.cache_clear()  # noqa: SLF001
+
+
+def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file: Path, upgraded: Path) -> None:
+    """Neither another preset, nor a name that is taken away, nor a change of a preset that is not used."""
+    settings_file.write_text("presets: [pip]\nrules: []\n")
+    assert command("run").code == 0
+    for text in ("presets: [pip, npm]", "presets: [{preset: pip, without: [pypi.org]}]", "presets: []"):
+        settings_file.write_text(f"{text}\nrules: []\n")
+        answer = command("drift", "--format", "json").valid("drift")
+        assert causes(answer) == {"settings"}, text
+        assert answer["rules"]["presets"] == []
+    settings_file.write_text("presets: [pip]\nrules: []\n")
+    try:
+        change(upgraded, "npm", ("dst: registry.npmjs.org", "dst: registry.example.org"))
+        assert command("drift").code == 0
+    finally:
+        presets.preset.cache_clear()
+        load._loaded.cache_clear()  # noqa: SLF001
