@@ -3,7 +3,7 @@
 import json
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from docker import APIClient
 
-from devkit.clients.image import DOCUMENTED, HALF, REFUSED, WORKS, load
+from devkit.clients.image import DOCUMENTED, HALF, REFUSED, REGISTRIES, WORKS, load
+from devkit.clients.registries import Job
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client
@@ -45,6 +46,10 @@ class Site:
         command = f'{start} --rm --env HOST="$HOST" "$IMAGE" sh -ec {shlex.quote(script)}'
         return self.firewall.shell(command, HOST=host, IMAGE=self.image, FLAGS=self.flags)
 
+    def do(self, job: Job) -> Outcome:
+        """Run a job in an agent, to its end."""
+        return self.agent(job.script, "", f"{DOCKER_RUN} {job.options}")
+
     def compose(self, folder: Path, *arguments: str) -> Outcome:
         """Run compose with the files of a folder. The program is in the image, and gets the engine's socket."""
         mounts = {self.engine.host.removeprefix("unix://"): "/run/docker.sock", str(folder): "/here"}
@@ -67,8 +72,13 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, rules: tuple[Mapping[str, Any], ...] | None = None) -> Iterator[Site]:
-    """Yield a site with a stack that has these rules, or without a stack."""
+def site(
+    folder: Path, rules: tuple[Mapping[str, Any], ...] | None = None, more: Path | None = None
+) -> Iterator[Site]:
+    """Yield a site with a stack that has these rules, or without a stack.
+
+    `more` is a folder of further hosts for the web server, with their configuration.
+    """
     install_client()
     said, settings = folder / "said", folder / "settings"
     said.mkdir()
@@ -86,11 +96,12 @@ def site(folder: Path, rules: tuple[Mapping[str, Any], ...] | None = None) -> It
             | {f"*.{zone}": [address] for zone, address in FORBIDDEN.items()}
             | {f"*.{zone}": [WEB] for zone in DOCUMENTED}
             | {"git.example.com": [GIT["one"]]}
+            | {name: [WEB] for name in REGISTRIES}
         )
         for address in FORBIDDEN.values():
             engine.run_in_network(["iptables", "-I", "INPUT", "-d", address])
         image = load(docker)
-        servers = [_serve(docker, image, "web")]
+        servers = [_serve(docker, image, "web", binds=[f"{more}:/srv/more:ro"] if more else [])]
         servers.append(_serve(docker, image, "git", "one", GIT["one"], *FORBIDDEN.values()))
         servers.append(_serve(docker, image, "git", "two", GIT["two"]))
         firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", settings)
@@ -102,9 +113,9 @@ def site(folder: Path, rules: tuple[Mapping[str, Any], ...] | None = None) -> It
         yield Site(engine, docker, firewall, image, flags, tuple(servers))
 
 
-def _serve(docker: APIClient, image: str, *arguments: str) -> str:
+def _serve(docker: APIClient, image: str, *arguments: str, binds: Sequence[str] = ()) -> str:
     """Start servers in the engine's own network, which is the internet here."""
-    host = docker.create_host_config(network_mode="host")
+    host = docker.create_host_config(network_mode="host", binds=list(binds))
     made = str(docker.create_container(image, ["sh", "/srv/serve.sh", *arguments], host_config=host)["Id"])
     docker.start(made)
     return made

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.schema import HOST, HOST_NAME
+from clawker_fw.settings.preset import Proof, names, preset
 from devkit.clients.image import HALF, REFUSED, WORKS
+from devkit.clients.registries import HELLO, Registries, write
 from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, site
 from devkit.waiting import until
 
@@ -178,10 +180,18 @@ RULES: tuple[Rule, ...] = (
 
 
 @pytest.fixture(scope="module")
-def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def registries(tmp_path_factory: pytest.TempPathFactory) -> Registries:
+    """What stands in for registries."""
+    return write(tmp_path_factory.mktemp("registries"))
+
+
+@pytest.fixture(scope="module")
+def place(
+    needs_engine: Callable[..., None], registries: Registries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """A stack with these rules, and the servers around it."""
     needs_engine()
-    with site(tmp_path_factory.mktemp("site"), RULES) as made:
+    with site(tmp_path_factory.mktemp("site"), RULES, registries.folder) as made:
         yield made
 
 
@@ -276,6 +286,35 @@ def test_an_agent_of_compose(place: Site, tmp_path: Path) -> None:
     (tmp_path / "firewall.yaml").write_text(place.firewall.call("agent", "compose").expect().out)
     said = place.compose(tmp_path, "up", "--exit-code-from", "agent").expect().out
     assert re.findall(r"agent-1 +\| (hello|refused)$", said, re.MULTILINE) == ["hello", "refused"]
+
+
+def test_presets_are_sufficient_and_each_of_their_rules_is_needed(place: Site, registries: Registries) -> None:
+    """With a preset, the real client gets a package that needs another; without any one of its names, it does not.
+
+    No request for the name that is taken away arrives; with all names, requests for each do.
+    """
+    jobs = registries.jobs
+    presets = [preset(each) for each in names() if preset(each).proof is Proof.TESTED]
+    assert sorted(jobs) == [each.name for each in presets]
+    failed = []
+    for taken in (None, *range(max(len(each.rules) for each in presets))):
+        rules = {each.name: [rule.destination.name for rule in each.rules] for each in presets}
+        absent = {name: those[taken] for name, those in rules.items() if taken is not None and taken < len(those)}
+        running = [name for name in jobs if taken is None or name in absent]
+        chosen = [{"preset": name, "without": [absent[name]]} if name in absent else name for name in jobs]
+        place.firewall.write(*RULES, presets=chosen)
+        place.firewall.call("reload").expect()
+        before = {host: len(place.requests(host)) for name in running for host in rules[name]}
+        with ThreadPoolExecutor(3) as pool:
+            runs = list(pool.map(lambda name: place.do(jobs[name]), running))
+        for name, run in zip(running, runs, strict=True):
+            got = run.out.splitlines()[-1:] == [HELLO] and run.code == 0
+            arrived = {host for host in rules[name] if len(place.requests(host)) > before[host]}
+            without = absent.get(name)
+            right = not got and without not in arrived if without else got and arrived == {*rules[name]}
+            if not right:
+                failed.append((name, without, arrived, run.out + run.err))
+    assert failed == []
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
