@@ -151,7 +151,7 @@ def _adviser(chosen: Options) -> "Adviser":
         given.warn_of_unread(error)
         return Adviser(None)
     given.warn_of_project(chosen, loaded)
-    return Adviser(Explainer(loaded.rules, time.time(), loaded.rules_variable))
+    return Adviser(Explainer(loaded.rules, time.time(), loaded.rules_variable, loaded.promises))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,9 @@ def explain(
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
     request = parse_request(what, method)
-    explained = explain_by_rules(loaded.rules, now, target, loaded.rules_variable, request)
+    explained = explain_by_rules(
+        loaded.rules, now, target, loaded.rules_variable, request, promises=loaded.promises
+    )
     answer = _asked(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 

@@ -5,7 +5,7 @@
 
 import difflib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -16,6 +16,7 @@ from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
 from clawker_fw.rules.path_words import overrides, parse_method, parse_path
 from clawker_fw.rules.paths import TRACE, Access, Injection, PathRule, Repository
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
@@ -86,6 +87,7 @@ class Explanation:
     `claimed_by` is a rule that has the port, so that none can be added that allows it. `own` is the rule that
     exactly this connection has, if there is one: a command changes it, and adds none. `own_ended` says that it has
     ended. `variable` is the environment variable that the rules come from, if it is one: no command can edit it.
+    `forbidden` is a promise of the settings that no rule allows it, if there is one.
     `request` is what is asked of the host, if that is known and decides, and `path` what of the rule decides it.
     """
 
@@ -100,6 +102,7 @@ class Explanation:
     variable: str = ""
     request: Request | None = None
     path: PathRule | Repository | None = None
+    forbidden: Promise | None = None
 
     @property
     def allowed(self) -> bool:
@@ -159,12 +162,14 @@ class Explanation:
 class Explainer:
     """Explains what happens to connections. The rules are compiled once, for many of them."""
 
-    def __init__(self, rules: RuleSet, now: float, variable: str = "") -> None:
+    def __init__(self, rules: RuleSet, now: float, variable: str = "", promises: Sequence[Promise] = ()) -> None:
         """Compile all rules, also those that have ended. `now` is in seconds since 1970.
 
-        `variable` is the environment variable that the rules come from, if it is one.
+        `variable` is the environment variable that the rules come from, if it is one. `promises` are those of the
+        settings.
         """
         self._rules = rules
+        self._promises = promises
         self._variable = variable
         self._current = rules.at(now)
         self._policy = Policy(self._current)
@@ -218,6 +223,9 @@ class Explainer:
             variable=self._variable,
             request=request if rule and rule.paths else None,
             path=decision.path,
+            forbidden=next(
+                (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
+            ),
         )
 
     def resolves(self, name: str) -> bool:
@@ -245,14 +253,20 @@ def _plain(rule: Rule) -> Rule:
 
 
 def explain(
-    rules: RuleSet, now: float, target: Target, variable: str = "", request: Request | None = None
+    rules: RuleSet,
+    now: float,
+    target: Target,
+    variable: str = "",
+    request: Request | None = None,
+    *,
+    promises: Sequence[Promise] = (),
 ) -> Explanation:
     """Explain what happens to a connection, or to a request in it.
 
     `rules` are all rules, also those that have ended. `now` is in seconds since 1970. `variable` is the
-    environment variable that the rules come from, if it is one.
+    environment variable that the rules come from, if it is one. `promises` are those of the settings.
     """
-    return Explainer(rules, now, variable).explain(target, request)
+    return Explainer(rules, now, variable, promises).explain(target, request)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
@@ -445,6 +459,8 @@ def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
 def _by_hand(explained: Explanation) -> str:
     """Return what to do where one command is not enough, or "" where it is."""
     rule, found = explained.rule, explained.lookup
+    if explained.forbidden:
+        return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."
     if found and _guarded_fails(explained) and not found.open_to("exempt"):
         return "No rule can allow it: no rule may reach any of its addresses."
     if rule and rule.denies and _is_own(rule, explained.target):

@@ -60,6 +60,12 @@ class Promise:
         """Whether it is for a name."""
         return self.about_every_name or self.rule.covers(name)
 
+    def forbids(self, name: str, protocol: Protocol, port: int) -> bool:
+        """Whether no rule may ever allow this connection."""
+        wanted = Rule(Destination(name, subtree=False), protocol, port)
+        never = self.kind is PromiseKind.NEVER
+        return never and self.covers(name) and self.rule.prevails_over(wanted, port)
+
     def __str__(self) -> str:
         """Return it in one line: `never udp .corp.example:53`, `never any *:25`."""
         words = str(self.rule).removeprefix(f"{RuleAction.DENY} ")

@@ -54,6 +54,9 @@ class Loaded:
     places: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Where each setting that is not the default was given: the file and line, or the environment variable."""
 
+    promises: tuple[Promise, ...] = ()
+    """What the settings promise of all rules, which holds."""
+
     @property
     def source(self) -> Path | None:
         """The settings file."""
@@ -136,10 +139,11 @@ def _loaded(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, st
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    if found_broken := broken(tuple(_promises(settings, merged)), rules):
+    promises = tuple(_promises(settings, merged))
+    if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
-    return Loaded(settings, rules, tuple(source.path for source in read), found, places)
+    return Loaded(settings, rules, tuple(source.path for source in read), found, places, promises)
 
 
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
