@@ -53,6 +53,8 @@ func verbs() []verb {
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"move", "FROM TO", "rename a file", declareMove},
 		{"remove", "PATH", "delete a file", declareRemove},
+		{"search", "", "tell where octets are, in the memory of processes and in files", declareSearch},
+		{"sniff", "BRIDGE...", "print the packets that pass bridges until SIGTERM", declareSniff},
 		{"spoof", "ADDRESS HARDWARE", "answer ARP probes for an address with a hardware address until SIGTERM", declareSpoof},
 		{"sweep", "NETWORK", "send a datagram to every address of a network, again and again", declareSweep},
 		{"wait", "", "sleep until SIGTERM", declareWait},
