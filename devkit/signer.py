@@ -47,7 +47,7 @@ class Signer:
                 one.bind(str(self.at / name))
                 one.listen()
                 self.given.append(one.detach())
-            self.given.append(os.memfd_create("secrets"))
+            self.given += [os.memfd_create("secrets"), os.memfd_create("secrets at rest")]
 
     def give(self, names: Iterable[str], subtrees: Iterable[str], covered: Iterable[str]) -> None:
         """Replace its files: what is inspected, and what new intermediates are constrained to."""

@@ -85,12 +85,12 @@ def refresh(context: typer.Context) -> None:
     chosen: Options = context.obj
     with writing(chosen) as (engine, _, seen):
         from clawker_fw.reconcile import converge
-        from clawker_fw.reconcile.secrets_given import give
+        from clawker_fw.reconcile.secrets_given import give, require_loaded
 
         converge.require_up(seen)
         vault, container = _needed(seen)
         vault.require(seen.blueprint.wanted)
-        give(engine, container, seen.blueprint.wanted, vault)
+        require_loaded(give(engine, container, seen.blueprint.wanted, vault))
         names = dict.fromkeys(each.name for each in seen.blueprint.wanted)
         terminal.answer(f"{seen.desired.project}: Envoy has {', '.join(names)}")
 
@@ -151,7 +151,7 @@ def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
         found |= dict.fromkeys(needed, State.UNKNOWN)
     for each in envoy.secrets if envoy else ():
         name = each.identity.partition("#")[0]
-        if name in needed:
+        if name in needed and not each.same_value:
             found[name] = State.ANOTHER if each.running else State.ABSENT
     return found | dict.fromkeys(vault.problems, State.UNAVAILABLE)
 
@@ -176,6 +176,7 @@ def _listed(
             entry.header,
             entry.hosts,
             entry.refresh,
+            entry.at_rest,
             uses.get(name, ()),
             states[name],
             said.get(name, ""),

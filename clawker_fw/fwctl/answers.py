@@ -41,11 +41,25 @@ class Committed:
 class HeldSecret:
     """A secret that a signer has: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was given.
 
-    `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or kept.
+    `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or
+    kept. `at_rest` says whether it is on the disk as well.
     """
 
     digest: str = field(repr=False)
     given: float
+    at_rest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSecrets:
+    """The secrets that a signer has, by id.
+
+    `unloaded` are the ids of those of which Envoy uses another version, or none: also of some that were taken
+    away.
+    """
+
+    by_id: Mapping[str, HeldSecret]
+    unloaded: frozenset[str] = frozenset()
 
 
 def digest_of_secret(key: bytes, identity: str, value: str) -> str:
@@ -53,17 +67,22 @@ def digest_of_secret(key: bytes, identity: str, value: str) -> str:
     return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
 
 
-def read_secrets(answer: Mapping[str, Any]) -> dict[str, HeldSecret]:
+def read_secrets(answer: Mapping[str, Any]) -> HeldSecrets:
     """Read the output of `fwctl secrets`.
 
     Raises:
         EngineError: when it is not that.
     """
     try:
-        return {
-            str(identity): HeldSecret(str(each["digest"]), datetime.fromisoformat(each["given"]).timestamp())
+        by_id = {
+            str(identity): HeldSecret(
+                str(each["digest"]),
+                datetime.fromisoformat(each["given"]).timestamp(),
+                each.get("rests") is True,  # the helper of an earlier release keeps none
+            )
             for identity, each in answer["secrets"].items()
         }
+        return HeldSecrets(by_id, frozenset(map(str, answer.get("unloaded") or ())))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"Secrets were told of in an unknown form: {error}.") from error
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from clawker_fw.errors import EngineError, HelperOutdatedError
 from clawker_fw.fwctl.answers import (
     Committed,
-    HeldSecret,
+    HeldSecrets,
     read_agents_see,
     read_committed,
     read_connections,
@@ -100,8 +100,8 @@ class HelperReader:
         """Return the problems that agents would have at a place: an address and ports, as JSON."""
         return read_agents_see(self._ask("see", place))
 
-    def secrets(self, key: bytes) -> Mapping[str, HeldSecret]:
-        """Return which secrets Envoy can put into requests, by id.
+    def secrets(self, key: bytes) -> HeldSecrets:
+        """Return which secrets Envoy can put into requests.
 
         `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
         """
@@ -144,20 +144,23 @@ class Helper(HelperReader):
         return answers[-1] if answers else None
 
     def give_secrets(
-        self, key: bytes, values: Mapping[str, str], keep: Collection[str] = ()
-    ) -> Mapping[str, HeldSecret]:
-        """Replace all secrets by id but those to `keep`, and return which there are. `key` is as in `secrets`."""
-        sent = _giving(key, values, keep)
-        found: dict[str, HeldSecret] = {}
+        self, key: bytes, values: Mapping[str, str], keep: Collection[str] = (), at_rest: Collection[str] = ()
+    ) -> HeldSecrets:
+        """Replace all secrets by id but those to `keep`, and return which there are. `key` is as in `secrets`.
+
+        Of both, those `at_rest` are also on the disk from then on, and no others.
+        """
+        sent = _giving(key, values, keep, at_rest)
+        found: list[HeldSecrets] = []
         with _outdated("secrets", self._container):
             self._writer.run_helper(
                 self._container,
                 ["secrets", str(len(sent))],
-                lambda answer: found.update(read_secrets(answer)),
+                lambda answer: found.append(read_secrets(answer)),
                 _CHANGING_SECONDS,
                 sent=sent,
             )
-        return found
+        return found[-1] if found else HeldSecrets({})
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""
@@ -190,8 +193,11 @@ def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Calla
     return on_line
 
 
-def _giving(key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = ()) -> bytes:
-    return json.dumps({"key": b64encode(key).decode(), "give": give, "keep": sorted(keep)}).encode()
+def _giving(
+    key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = (), at_rest: Collection[str] = ()
+) -> bytes:
+    said = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
+    return json.dumps(said).encode()
 
 
 def _ignore(_: object) -> None:

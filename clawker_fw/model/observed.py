@@ -306,11 +306,17 @@ class Probe:
 
 
 class SecretDifference(NamedTuple):
-    """A secret that Envoy has and should not have, or should have: in words, or None without it."""
+    """A secret that Envoy has and should not have, or should have: in words, or None without it.
+
+    If it has the `same_value`, only where it is kept differs. If it is not `loaded`, the signer has what it
+    should, and Envoy uses something else.
+    """
 
     identity: str
     running: str | None
     desired: str | None
+    same_value: bool = False
+    loaded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

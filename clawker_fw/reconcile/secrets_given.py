@@ -5,19 +5,21 @@ They are compared by HMAC under a key that is made for one question. Neither key
 
 import hmac
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from clawker_fw.agents.exposure import exposures
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.fwctl.answers import HeldSecret, digest_of_secret
+from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
 from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
 from clawker_fw.model import Observed, SecretDifference, Sibling
 from clawker_fw.secrets.vault import Vault
 from clawker_fw.secrets.wanted import WantedSecret
 
 _KEY_OCTETS = 32
-_GIVEN, _ANOTHER, _THIS = "given", "another secret", "this secret"
+ANOTHER, UNLOADED = "another secret", "what Envoy had before"
+_GIVEN, _THIS = "given", "this secret"
+PLACES = {False: "in memory alone", True: "at rest, too"}
 
 
 def with_secrets(
@@ -41,7 +43,8 @@ def with_secrets(
     except EngineError:  # an earlier release has no such verb: its other differences say so
         return observed
     values = vault.values(wanted) if vault else {}
-    found = differences(held, values, {each.identity for each in _still_wanted(wanted, vault)}, key)
+    resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
+    found = differences(held, values, resting, key)
     siblings = {**observed.siblings, Sibling.ENVOY: replace(envoy, secrets=found)}
     return replace(observed, siblings=siblings)
 
@@ -56,29 +59,45 @@ def _require_unreachable(observed: Observed, vault: Vault) -> None:
 
 
 def differences(
-    held: Mapping[str, HeldSecret], values: Mapping[str, str], wanted: set[str], key: bytes
+    held: HeldSecrets, values: Mapping[str, str], wanted: Mapping[str, bool], key: bytes
 ) -> tuple[SecretDifference, ...]:
-    """Return what differs, in the order of the ids. `values` are those that could be obtained."""
-    found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - held.keys()]
-    for identity, each in held.items():
+    """Return what differs, in the order of the ids.
+
+    `values` are those that could be obtained. `wanted` says of each that Envoy may have whether it is at rest.
+    """
+    by_id = held.by_id
+    found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()]
+    for identity, each in by_id.items():
         if identity not in wanted:
             found.append(SecretDifference(identity, running=_GIVEN, desired=None))
         elif identity in values and not hmac.compare_digest(
             each.digest, digest_of_secret(key, identity, values[identity])
         ):
-            found.append(SecretDifference(identity, running=_ANOTHER, desired=_THIS))
+            found.append(SecretDifference(identity, running=ANOTHER, desired=_THIS))
+        elif each.at_rest != wanted[identity]:
+            running, desired = PLACES[each.at_rest], PLACES[wanted[identity]]
+            found.append(SecretDifference(identity, running, desired, same_value=True))
+    for identity in held.unloaded - {each.identity for each in found}:
+        desired = _GIVEN if identity in by_id else None
+        found.append(SecretDifference(identity, running=UNLOADED, desired=desired, loaded=False))
     return tuple(sorted(found))
 
 
-def give(engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], vault: Vault | None) -> None:
+def give(
+    engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], vault: Vault | None
+) -> frozenset[str]:
     """Give Envoy all secrets that can be obtained, leave it those that can't, and take all others away.
+
+    Returns the ids of those of which it goes on using what it had before.
 
     Raises:
         EngineError: when it can't be given them.
     """
     values = vault.values(wanted) if vault else {}
-    keep = {each.identity for each in _still_wanted(wanted, vault)} - values.keys()
-    Helper(engine, container).give_secrets(secrets.token_bytes(_KEY_OCTETS), values, keep)
+    resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
+    key, keep = secrets.token_bytes(_KEY_OCTETS), resting.keys() - values.keys()
+    at_rest = [identity for identity, rests in resting.items() if rests]
+    return Helper(engine, container).give_secrets(key, values, keep, at_rest).unloaded
 
 
 def _still_wanted(wanted: tuple[WantedSecret, ...], vault: Vault | None) -> Iterator[WantedSecret]:
@@ -93,7 +112,28 @@ def take_away(engine: RunsHelper, container: str, name: str | None) -> tuple[str
         EngineError: when that is impossible.
     """
     helper, key = Helper(engine, container), secrets.token_bytes(_KEY_OCTETS)
-    held = helper.secrets(key)
-    gone = [each for each in held if name in {None, each.partition("#")[0]}]
-    helper.give_secrets(key, {}, keep=held.keys() - gone)
+    held = helper.secrets(key).by_id
+    gone = _called(name, held)
+    at_rest = {identity for identity, each in held.items() if each.at_rest}
+    left = helper.give_secrets(key, {}, keep=held.keys() - gone, at_rest=at_rest - {*gone})
+    require_loaded(_called(name, left.unloaded))  # also those that were taken away before
     return tuple(sorted(gone))
+
+
+def _called(name: str | None, identities: Iterable[str]) -> list[str]:
+    """Return the ids of a secret, or all."""
+    return [each for each in identities if name in {None, each.partition("#")[0]}]
+
+
+def require_loaded(unloaded: Collection[str]) -> None:
+    """Require that there are none of which Envoy goes on using what it had before.
+
+    Raises:
+        EngineError: when there are.
+    """
+    if unloaded:
+        raise EngineError(
+            "secret-not-loaded",
+            f"Envoy goes on using what it had before of {', '.join(sorted(unloaded))}.",
+            hint="Replace it: clawker-fw run --force-recreate",
+        )

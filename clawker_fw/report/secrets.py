@@ -32,13 +32,17 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class SecretRow:
-    """A secret of the user's file. `refresh` is in seconds. `rules` are those that put it into requests."""
+    """A secret of the user's file. `refresh` is in seconds. `rules` are those that put it into requests.
+
+    `at_rest` says whether it is kept on the disk of the engine's machine as well.
+    """
 
     name: str
     source: str
     header: str
     hosts: Sequence[str]
     refresh: float | None
+    at_rest: bool
     rules: Sequence[str]
     state: State
     problem: str = ""
@@ -60,7 +64,7 @@ class SecretsAnswer:
 
 def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Return the headings and rows of the table of secrets."""
-    headings = ("NAME", "FROM", "HEADER", "HOSTS", "REFRESH", "STATE")
+    headings = ("NAME", "FROM", "HEADER", "HOSTS", "REFRESH", "KEPT", "STATE")
     return headings, [
         (
             each.name,
@@ -68,6 +72,7 @@ def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequenc
             each.header,
             " ".join(host.removesuffix(":443") for host in each.hosts),
             readable(each.refresh) if each.refresh else "never",
+            "at rest" if each.at_rest else "in memory",
             _WORDS[each.state],
         )
         for each in answer.rows

@@ -12,6 +12,7 @@ from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.compare.container import RESTARTS
 from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import capacity, labels, versions
@@ -167,11 +168,19 @@ def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which secrets for requests are not there, have changed where they come from, or are needed no more."""
+    """Yield which secrets for requests are not there, have changed, or are needed no more."""
     told = [each for each in findings if each.layer is Layer.LIVE and each.field.startswith(f"{SECRETS}.")]
     for words, those in (
         ("secrets that Envoy has not got", [each for each in told if each.running is None]),
-        ("secrets that have changed", [each for each in told if each.running and each.desired]),
+        ("secrets that have changed", [each for each in told if each.running == ANOTHER]),
+        (
+            "secrets that Envoy was given and does not use",
+            [each for each in told if each.running == UNLOADED and each.desired],
+        ),
+        (
+            "secrets that are not kept where they should be",
+            [each for each in told if each.running in PLACES.values()],
+        ),
         ("secrets that no rule needs any more", [each for each in told if each.desired is None]),
     ):
         names = dict.fromkeys(each.field.partition(".")[2].partition("#")[0] for each in those)

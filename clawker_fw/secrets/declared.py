@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictStr,
     ValidationError,
     model_validator,
@@ -123,6 +124,11 @@ class SecretEntry(BaseModel):
     refresh: Refresh | None = Field(
         default=None,
         description="After which time `watch` obtains it again, from 10 s to a day. Default: never.",
+    )
+    at_rest: StrictBool = Field(
+        default=False,
+        description="Whether it outlives a restart of Envoy's container without `watch`: it is then on the disk "
+        "of the engine's machine as well, in Envoy's volume, until it is forgotten. Default: in memory alone.",
     )
 
     def may_go_to(self, host: str, port: int) -> bool:

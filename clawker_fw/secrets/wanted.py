@@ -12,10 +12,14 @@ from clawker_fw.secrets.declared import SecretEntry, SecretsFile
 
 @dataclass(frozen=True, slots=True, order=True)
 class WantedSecret:
-    """A secret in the form in which it is sent. `identity` is what Envoy and the signer call it."""
+    """A secret in the form in which it is sent. `identity` is what Envoy and the signer call it.
+
+    `at_rest` says whether it outlives Envoy's container, on the disk.
+    """
 
     name: str
     form: Form
+    at_rest: bool = False
 
     @property
     def identity(self) -> str:
@@ -47,7 +51,7 @@ def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[Wa
         if problem := _problem(rule, entry):
             raise _refused(rule, injection.secret, problem, path, known=entry is not None)
         if entry:
-            found.add(WantedSecret(injection.secret, injection.form_in(entry.header)))
+            found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
     return tuple(sorted(found))
 
 

@@ -43,7 +43,12 @@ ORIGIN = "state/origin.json"
 CARRIED = "state/refusals.jsonl.gz"
 """The last lines of the logs of those that a sibling has replaced."""
 
-KEPT = frozenset({COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json"})
+SECRETS_AT_REST = "state/secrets.json"
+"""The secrets for requests that outlive Envoy's container. The signer alone has it open."""
+
+KEPT = frozenset(
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST},
+)
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
 UNFINISHED = ("ended", "good.new", "restore", "restore.new", "stage")

@@ -46,5 +46,8 @@ def found(content: bytes, mode: int, owner: tuple[int, int]) -> File:
     return File(content, mode, owner, secret=not mode & _READ_BY_ALL)
 
 
+AT_REST = File(b"", 0o600, SIGNERS, secret=True)
+"""The mode and owner of secrets that outlive a container, whatever they are. The signer gets the file opened."""
+
 RECORD = public(b"")
 """The mode and owner of records, whatever their content."""

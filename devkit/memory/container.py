@@ -55,6 +55,10 @@ class MemoryContainer:
     dropped: tuple[str, ...] = ()
     secrets: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     """By id: the value, and when it was given."""
+    secrets_at_rest: set[str] = field(default_factory=set)
+    """The ids of those that outlive a restart."""
+    secrets_unloaded: set[str] = field(default_factory=set)
+    """The ids of those of which the program goes on using what it had before."""
     nothing_reaches: tuple[str, ...] = ()
     """What it sees of an Envoy that agents are to be led to."""
     others: tuple[str, ...] = ()

@@ -403,6 +403,7 @@ class MemoryEngine:
         if helper.CLAIMED in inside.files:
             inside.addresses.add(helper.service_address(inside))
         inside.live, inside.processes = {}, ()
+        inside.secrets = {name: each for name, each in inside.secrets.items() if name in inside.secrets_at_rest}
         inside.program = program_of(inside.spec.shape)
         resources = declared(inside.files)
         if resources and not helper.restore_good(inside):

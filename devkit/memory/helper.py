@@ -58,11 +58,17 @@ def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
             name: before if (before := inside.secrets.get(name, ("", "")))[0] == value else (value, now)
             for name, value in said["give"].items()
         } | {name: inside.secrets[name] for name in said["keep"] if name in inside.secrets}
+        inside.secrets_at_rest = inside.secrets.keys() & {*said["rest"]}
     return {
         "secrets": {
-            name: {"digest": digest_of_secret(key, name, value), "given": given}
+            name: {
+                "digest": digest_of_secret(key, name, value),
+                "given": given,
+                "rests": name in inside.secrets_at_rest,
+            }
             for name, (value, given) in inside.secrets.items()
-        }
+        },
+        "unloaded": sorted(inside.secrets_unloaded),
     }
 
 

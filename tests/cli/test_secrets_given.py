@@ -71,6 +71,12 @@ class User:
         return {name: value for name, (value, _) in self.memory.inside("clawker-envoy").secrets.items()}
 
 
+def restarted(memory: MemoryEngine) -> None:
+    """Restart Envoy's container."""
+    memory.stop("clawker-envoy")
+    memory.start("clawker-envoy")
+
+
 @pytest.fixture
 def user(command: Command, memory: MemoryEngine, settings_file: Path) -> User:
     """Nothing runs yet."""
@@ -161,6 +167,63 @@ def test_refresh_and_forget(user: User) -> None:
     for verb in ("refresh", "forget"):
         unused = user("secrets", verb)
         assert (unused.code, "error[secrets-unused]" in unused.err) == (6, True)
+
+
+def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
+    """Nobody is told that a secret is gone, or changed, which Envoy goes on using."""
+    user("run")
+    user.memory.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
+    assert "  secrets that Envoy was given and does not use: api\n" in user("drift").out
+    for verb in ("refresh", "forget", "forget"):
+        failed = user("secrets", verb)
+        assert (failed.code, "error[secret-not-loaded]" in failed.err) == (4, True)
+    assert user("run").code == 0
+    assert user("drift").code == 0
+
+
+def test_one_at_rest_outlives_a_restart(user: User) -> None:
+    """By the user's word alone; a list tells, and a changed word is a difference that takes nothing else."""
+    user("run")
+    restarted(user.memory)
+    assert user.held == {}
+    user.declare(DECLARED.replace("hosts: [api.test]", "hosts: [api.test]\n    at_rest: true"))
+    user("run")
+    assert user("drift").code == 0
+    restarted(user.memory)
+    assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
+    assert user("drift").code == 0
+    assert [
+        each["at_rest"] for each in user("secrets", "list", "--format", "json").valid("secrets")["secrets"]
+    ] == [
+        True,
+        False,
+    ]
+    assert "at rest" in user("secrets", "list").out
+
+    user.declare(DECLARED)
+    (found,) = [
+        each for sibling in user("drift", "--format", "json").json["siblings"] for each in sibling["findings"]
+    ]
+    assert (found["running"], found["desired"], found["action"]) == ("at rest, too", "in memory alone", "give")
+    assert "  secrets that are not kept where they should be: api\n" in user("drift").out
+    assert user("secrets", "list", "--format", "json").json["secrets"][0]["state"] == "given"
+    (user.folder / "token").unlink()  # it is taken from the disk although its source fails
+    assert user("run", "--without-secrets").code == 0
+    restarted(user.memory)
+    assert user.held == {}
+
+
+def test_what_is_forgotten_is_not_at_rest(user: User) -> None:
+    """And another one that is stays there."""
+    two = DECLARED.replace("    header: x-key\n", "").replace("other.test:8443", "plain.test")
+    user.declare(two.replace("hosts: [", "at_rest: true\n    hosts: ["))
+    (user.folder / "clawker-fw.yaml").write_text(
+        SETTINGS.replace("{dst: plain.test}", "{dst: plain.test, path_rules: [{path: /v1}], inject: other}")
+    )
+    assert user("run", OTHER_TOKEN=f"{HIDDEN}-2").code == 0
+    assert user("secrets", "forget", "api", OTHER_TOKEN=f"{HIDDEN}-2").code == 0
+    restarted(user.memory)
+    assert user.held == {"other#bearer": f"Bearer {HIDDEN}-2"}
 
 
 def test_a_source_that_fails_changes_nothing(user: User) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack.container import HELPER_PATH
-from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
+from clawker_fw.stack.container import HELPER_PATH, SECRETS_AT_REST, VOLUME
+from clawker_fw.stack.envoy.inspection import FOLDER, INTERMEDIATES, SOCKET, TRUST
 from clawker_fw.watch.schedule import SPACING
 from devkit.firewall import RULES, SIBLINGS, Firewall, brought_up
 from devkit.hand import SIGNER, Hand
 from devkit.peers import Answer, Peer, Peers
+from devkit.tools import read_as
 from devkit.waiting import until
 from devkit.watching import watching
 from devkit.whereabouts import Administrator, header_forms, shown
@@ -234,6 +235,81 @@ def test_keys_of_intermediates_are_nowhere_else(site: Site) -> None:
     for place, content in _everywhere(site, began):
         if place != f"files of {site.firewall.container('envoy')}":
             assert not any(line in content for line in lines), place
+
+
+def test_what_envoy_has_not_loaded_is_not_given(site: Site, peers: Peers) -> None:
+    """The signer has the new secret and can't pass it on: nobody is told otherwise, and a run replaces Envoy."""
+    envoy, before = site.firewall.container("envoy"), site.token
+    Administrator(site.docker, peers).remove(envoy, f"{FOLDER}/{SOCKET}")
+    assert site.hand.kill("envoy", SIGNER)  # with its end Envoy's stream ends, and there is no other one
+    site.renew(f"{before}-new")
+    for verb in ("forget", "refresh"):
+        assert "error[secret-not-loaded]" in site.firewall.call("secrets", verb).expect(4).err
+        assert site.get(f"https://api.test/v1/{verb}").ok
+        assert site.arrived(f"/v1/{verb}")["Authorization"] == [f"Bearer {before}"]
+    assert site.firewall.drift().findings == {("envoy", "live", "secrets.api#bearer", "settings", "replace")}
+    site.firewall.run("--drain-timeout", "0")
+    assert site.firewall.current()
+    assert site.get("https://api.test/v1/replaced").ok
+    assert site.arrived("/v1/replaced")["Authorization"] == [f"Bearer {site.token}"]
+
+
+def test_a_secret_at_rest_outlives_the_container(site: Site, peers: Peers) -> None:
+    """By the user's word: it is in one file on the disk, which nobody else can read, until it is taken away."""
+    administrator, secret = Administrator(site.docker, peers), header_forms(site.token)
+    envoy, api = site.firewall.container("envoy"), "https://api.test/v1/rested"
+
+    def on_the_disk() -> set[str]:
+        """Return where it is, without the log of the host that has been sent it."""
+        found = administrator.search(secret, containers=[envoy], since=site.renewed, engine=True).files(secret)
+        return {each for each in found if not each.startswith(site.log_folder(administrator))}
+
+    def places() -> set[str]:
+        """Return where it may be."""
+        (volume,) = (
+            each["Source"] for each in site.hand.inspect("envoy")["Mounts"] if each["Destination"] == VOLUME
+        )
+        process = administrator.process(envoy)
+        return {f"{volume}/{SECRETS_AT_REST}", f"/proc/{process}/root{VOLUME}/{SECRETS_AT_REST}"}
+
+    give = {("envoy", "live", "secrets.api#bearer", "settings", "give")}
+    site.declare(at_rest=True)
+    assert site.firewall.drift().findings == give
+    assert [each["kind"] for each in site.firewall.run().json["steps"]] == ["give"]
+    assert site.firewall.current()
+    (listed,) = site.firewall.call("secrets", "list", "--format", "json").expect().json["secrets"]
+    assert (listed["at_rest"], listed["state"]) == (True, "given")
+    assert on_the_disk() == places()
+    assert site.token in str(read_as(site.docker, "65531:65531", envoy, f"{VOLUME}/{SECRETS_AT_REST}"))
+    for user in ("0:0", "65532:65532", "65530:65530", "12345678:65531"):
+        assert read_as(site.docker, user, envoy, f"{VOLUME}/{SECRETS_AT_REST}") is None, user
+
+    for signal in ("KILL", ""):
+        if signal:
+            site.docker.kill(envoy, signal=signal)
+        site.docker.restart(envoy, timeout=1)
+        until(lambda: site.get(api).last["status"] == 200, 30)
+    assert site.arrived("/v1/rested")["Authorization"] == [f"Bearer {site.token}"]
+    until(site.firewall.current)
+    site.hand.alter("envoy", SECRETS_AT_REST, mode=0o644)
+    assert site.firewall.drift().findings == {("envoy", "boot", SECRETS_AT_REST, "tamper", "replace")}
+    site.firewall.run("--drain-timeout", "0")
+    assert site.firewall.current()
+    assert on_the_disk() == places()  # with the container that was replaced, its volume is gone
+
+    site.firewall.call("secrets", "forget", "api").expect()
+    assert on_the_disk() == set()
+    site.docker.restart(envoy, timeout=1)
+    until(lambda: site.get("https://plain.test/v1/rested").ok)
+    assert site.get(api).last["status"] == 503
+    site.firewall.run()
+    assert on_the_disk() == places()
+    site.declare()
+    assert site.firewall.drift().findings == give
+    site.firewall.run()
+    assert site.firewall.current()
+    assert on_the_disk() == set()
+    assert site.get(api).ok
 
 
 def _everywhere(site: Site, began: float) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError, HelperOutdatedError
-from clawker_fw.fwctl.answers import PROTOCOL, Committed, HeldSecret, read_lacking, read_outcome
+from clawker_fw.fwctl.answers import PROTOCOL, Committed, HeldSecret, HeldSecrets, read_lacking, read_outcome
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Files, Probe
 
@@ -70,9 +70,14 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.commit(lambda: None)
     helper.commit_in_place({}, lambda: None)
     helper.secrets(bytes(32))
-    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": None, "keep": []}
-    helper.give_secrets(bytes(32), {"github": "Bearer a"}, ["x"])
-    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": {"github": "Bearer a"}, "keep": ["x"]}
+    assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": None, "keep": [], "rest": []}
+    helper.give_secrets(bytes(32), {"github": "Bearer a"}, ["x"], ["github"])
+    assert json.loads(engine.sent) == {
+        "key": "A" * 43 + "=",
+        "give": {"github": "Bearer a"},
+        "keep": ["x"],
+        "rest": ["github"],
+    }
     helper.claim(1)
     helper.release()
     helper.drain(2, lambda _: None)
@@ -110,7 +115,9 @@ def test_each_value_of_the_other_answers_is_read() -> None:
         committed=True, refused=("names",), reason="it could not be read", hung=True
     )
     assert taken == [True]
-    assert helper.secrets(bytes(32)) == {"github#bearer": HeldSecret("d1", 1801418400)}
+    assert helper.secrets(bytes(32)) == HeldSecrets(
+        {"github#bearer": HeldSecret("d1", 1801418400, at_rest=True)}, frozenset({"api#raw"})
+    )
     left: list[int] = []
     helper.drain(1, left.append)
     assert left == [1]

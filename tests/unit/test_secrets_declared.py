@@ -13,6 +13,7 @@ secrets:
   github:
     from: {command: [gh, auth, token]}
     refresh: 30m
+    at_rest: true
     hosts: [github.com, API.GitHub.com, "git.example.com:8443"]
   anthropic:
     from: {env: ANTHROPIC_API_KEY}
@@ -51,6 +52,7 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
     )
     assert github.hosts == ("github.com:443", "api.github.com:443", "git.example.com:8443")
     assert (github.header, found["anthropic"].header) == ("authorization", "x-api-key")
+    assert (github.at_rest, found["registry"].at_rest) == (True, False)
     assert [each.source.kind for each in found.values()] == ["command", "env", "file"]
 
 
@@ -91,6 +93,7 @@ def test_an_empty_file_declares_nothing(tmp_path: Path) -> None:
         ("{from: {env: A}, hosts: [a.test], header: x-envoy-original-path}", "can't carry a secret"),
         ("{from: {env: A}, hosts: [a.test], refresh: 1s}", "refresh"),
         ("{from: {env: A}, hosts: [a.test], refresh: 25h}", "refresh"),
+        ("{from: {env: A}, hosts: [a.test], at_rest: 1}", "`secrets.x.at_rest`"),
         ("{from: {env: A}, hosts: [a.test], hots: []}", "`secrets.x.hots` is not a setting"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError, SettingsError
-from clawker_fw.fwctl.answers import HeldSecret, digest_of_secret
+from clawker_fw.fwctl.answers import HeldSecret, HeldSecrets, digest_of_secret
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Action, Layer, SecretDifference, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
@@ -187,15 +187,38 @@ def test_an_older_helper_has_no_secrets(scene: Scene, monkeypatch: pytest.Monkey
     assert scene.fields(API) == {}
 
 
+def test_an_envoy_that_does_not_load_what_it_is_given(scene: Scene) -> None:
+    """The signer has it, and that proves nothing: it is a difference, which another Envoy closes."""
+    scene.run(API)
+    scene.engine.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
+    seen = scene.compare(API)
+    (found,) = seen.diff.findings
+    assert (found.field, found.running, found.action) == (
+        "secrets.api#bearer",
+        "what Envoy had before",
+        Action.REPLACE,
+    )
+    scene.run(API)
+    assert scene.fields(API) == {}
+    assert set(scene.held) == {"api#bearer"}
+
+
 def test_differences() -> None:
     """By digest under the key of the question."""
     key = os.urandom(32)
-    held = {name: HeldSecret(digest_of_secret(key, name, "1"), 0) for name in ("a", "b", "c", "d")}
-    found = differences(held, {"a": "1", "b": "2", "e": "1"}, {"a", "b", "c", "e", "f"}, key)
+    held = {name: HeldSecret(digest_of_secret(key, name, "1"), 0) for name in ("a", "b", "c", "d", "g")}
+    held["r"] = HeldSecret(digest_of_secret(key, "r", "1"), 0, at_rest=True)
+    wanted = {**dict.fromkeys(("a", "b", "c", "e", "f", "r"), False), "g": True}
+    unloaded = frozenset({"a", "b", "f"})
+    found = differences(HeldSecrets(held, unloaded), {"a": "1", "b": "2", "e": "1", "r": "1"}, wanted, key)
     assert found == (
+        SecretDifference("a", "what Envoy had before", "given", loaded=False),
         SecretDifference("b", "another secret", "this secret"),
         SecretDifference("d", "given", None),
         SecretDifference("e", None, "given"),
+        SecretDifference("f", "what Envoy had before", None, loaded=False),
+        SecretDifference("g", "in memory alone", "at rest, too", same_value=True),
+        SecretDifference("r", "at rest, too", "in memory alone", same_value=True),
     )
 
 

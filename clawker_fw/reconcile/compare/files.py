@@ -15,10 +15,11 @@ from clawker_fw.stack.container import (
     HOT,
     KEPT,
     NO_ATTEMPT,
+    SECRETS_AT_REST,
     UNFINISHED,
     read_attempt,
 )
-from clawker_fw.stack.files import FOLDER, RECORD
+from clawker_fw.stack.files import AT_REST, FOLDER, RECORD
 from clawker_fw.stack.resources import plain
 
 _HIDDEN = ("another content", "this content")
@@ -40,7 +41,8 @@ class FileComparison(SiblingComparison):
         made = self._applied.boot if self._applied else {}
         yield from self._files(Layer.BOOT, running, {**self._wanted.boot, **folders}, made, Action.REPLACE)
         for path in sorted(KEPT - {COMMITTED}):
-            yield from self._attributes(Layer.BOOT, path, RECORD, Action.REPLACE)
+            like = AT_REST if path == SECRETS_AT_REST else RECORD
+            yield from self._attributes(Layer.BOOT, path, like, Action.REPLACE)
         try:
             read_attempt(self._seen.files.get(ATTEMPT, NO_ATTEMPT).content)
         except ValueError:

@@ -78,7 +78,7 @@ class LiveComparison(SiblingComparison):
                 each.desired,
                 made=True,
                 reason=Cause.SETTINGS,
-                action=Action.GIVE,
+                action=Action.GIVE if each.loaded else Action.REPLACE,
             )
         committed = last_commit(self._seen.files).live
         unknown = {*probe.unread, *(inspection.SIGNED if probe.signer else ())}

@@ -20,6 +20,8 @@ class SecretDocument:
     """The hosts that may have it, each with its port."""
     refresh: float | None
     """After how many seconds a watcher obtains it again; null for never."""
+    at_rest: bool
+    """Whether it is kept on the disk of the engine's machine as well, and outlives a restart."""
     rules: tuple[str, ...]
     """The rules that put it into requests."""
     state: State
@@ -38,6 +40,7 @@ class SecretDocument:
             header=row.header,
             hosts=tuple(row.hosts),
             refresh=row.refresh,
+            at_rest=row.at_rest,
             rules=tuple(row.rules),
             state=row.state,
             problem=row.problem or None,

@@ -170,7 +170,17 @@ func giveSecrets(arguments []string, sibling boot.Sibling) error {
 	if sibling.Signer == nil {
 		return errors.New("this sibling has no signer")
 	}
-	return answerUnless(signing.GiveSecrets(sibling.Signer.Folder, size, os.Stdin))
+	said, err := signing.ReadGiving(size, os.Stdin)
+	if err != nil {
+		return err
+	}
+	if held, err := signing.GiveSecrets(sibling.Signer.Folder, said); err != nil {
+		return answerUnless(serving.Used{Held: held}, err)
+	}
+	only := signing.Giving{Key: said.Key}
+	return answerUnless(serving.UsedSecrets(serving.AdminSocket, sibling.Signer.Secrets, func() (signing.Held, error) {
+		return signing.GiveSecrets(sibling.Signer.Folder, only)
+	}))
 }
 
 func octets(verb string, arguments []string) (int64, error) {

@@ -13,7 +13,6 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/probe"
 	"clawker-fw/internal/serving"
-	"clawker-fw/internal/signing"
 )
 
 // What fwctl prints is what protocol.json says, key by key: the client is tested against the same answers.
@@ -38,7 +37,7 @@ func TestProtocol(t *testing.T) {
 	printed := map[string][]any{
 		"probe": {&probe.Report{}}, "suppressed": {&serving.Suppressed{}}, "lookup": {&attempts.Lookup{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
 		"commit": {&hot.Taken{}, &hot.Result{}}, "commit-in-place": {&hot.Taken{}, &hot.Result{}}, "claim": nil, "release": nil, "drain": {&serving.Draining{}},
-		"secrets": {&signing.Held{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
+		"secrets": {&serving.Used{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
 	}
 	for verb, answers := range printed {
 		said, there := described.Verbs[verb]

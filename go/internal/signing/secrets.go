@@ -1,6 +1,8 @@
 package signing
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +13,9 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +23,8 @@ import (
 
 // The secrets that Envoy puts into requests are on its one stream, too, as resources of their own (`secret:ID`). The client
 // gives them, all at once, over a socket that only root can open. They are in the memory of the signer, and in a file of the
-// keeper's that is in memory as well (memfd_create(2)): they outlive the signer, and end with the container.
+// keeper's that is in memory as well (memfd_create(2)): they outlive the signer, and end with the container. Those that the
+// user wants to outlive it are also in a file on the disk, which the keeper hands down.
 //
 // Envoy goes on using a secret that it is told is removed. So one that nobody has given, or that is taken away, is empty:
 // then Envoy refuses the request.
@@ -42,6 +47,7 @@ type Giving struct {
 	Key  []byte            `json:"key"`
 	Give map[string]string `json:"give"` // null to ask only
 	Keep []string          `json:"keep"` // ids of further ones that stay as they are
+	Rest []string          `json:"rest"` // ids of those, of both, that are also kept on the disk
 }
 
 // Held is what there is then: of each secret, the HMAC-SHA-256 of its id and value under the key, in hexadecimal, and when it
@@ -51,21 +57,29 @@ type Held struct {
 	Error   string                `json:"error,omitempty"` // why nothing was changed, between fwctl and the signer
 }
 
+// NoVersion is the version of a secret that nobody has given, or that was taken away.
+const NoVersion = "none"
+
+// Version returns the version under which Envoy has a secret, by id, or that of one that is not there.
+func (h Held) Version(id string) string { return secret{Given: h.Secrets[id].Given}.version() }
+
 // HeldSecret is one of them.
 type HeldSecret struct {
 	Digest string    `json:"digest"`
 	Given  time.Time `json:"given"`
+	Rests  bool      `json:"rests"` // whether it is on the disk as well
 }
 
 type secret struct {
 	Value string    `json:"value"`
 	Given time.Time `json:"given"`
+	Rests bool      `json:"rests,omitempty"`
 }
 
 // version is shown by Envoy, so it says nothing of the value.
 func (s secret) version() string {
 	if s.Given.IsZero() {
-		return "none"
+		return NoVersion
 	}
 	return s.Given.UTC().Format(time.RFC3339Nano)
 }
@@ -73,24 +87,67 @@ func (s secret) version() string {
 // secrets is the source of secrets.
 type secrets struct {
 	now   func() time.Time
-	file  *os.File // may be nil
+	kept  Kept
 	mutex sync.Mutex
 	all   map[string]secret
 	turn  uint64 // how often they have changed
 }
 
-// newSecrets returns those that a former signer has left in a file.
-func newSecrets(file *os.File, now func() time.Time) *secrets {
-	found := &secrets{now: now, file: file, all: map[string]secret{}}
-	if file != nil {
-		if content, err := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2)); err == nil {
-			var left map[string]secret
-			if json.Unmarshal(content, &left) == nil && left != nil { // half of one is none
-				found.all = left
-			}
-		}
+// Kept are the files in which secrets outlive the signer, each as JSON. Either may be nil.
+type Kept struct {
+	Memory *os.File // all of them, until the container ends
+	Disk   *os.File // those that outlive the container
+}
+
+// Resting is the file in the volume with the secrets that outlive the container.
+func Resting(root string) string { return filepath.Join(root, "state", "secrets.json") }
+
+// newSecrets returns those that a former signer has left. In a container that has just started it has left nothing in
+// memory: then those on the disk are all.
+func newSecrets(kept Kept, now func() time.Time) *secrets {
+	found := &secrets{now: now, kept: kept, all: map[string]secret{}}
+	left := leftIn(kept.Memory)
+	if len(left) == 0 {
+		left = leftIn(kept.Disk)
+	}
+	var all map[string]secret
+	if json.Unmarshal(left, &all) == nil && all != nil { // half of one is none
+		found.all = all
 	}
 	return found
+}
+
+// leftIn returns the content of a file, or nothing if it has none or can't be read.
+func leftIn(file *os.File) []byte {
+	if file == nil {
+		return nil
+	}
+	content, err := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2))
+	if err != nil {
+		return nil
+	}
+	return content
+}
+
+// leave replaces the content of a file. What was there before is overwritten, and needs no room that it had not.
+func leave(file *os.File, all map[string]secret) error {
+	if file == nil {
+		return nil
+	}
+	before, err := file.Stat()
+	if err != nil || len(all) == 0 && before.Size() == 0 {
+		return err
+	}
+	content, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	content = append(content, '\n')
+	blanks := bytes.Repeat([]byte{' '}, max(0, int(before.Size())-len(content)))
+	if _, err := file.WriteAt(append(content, blanks...), 0); err != nil {
+		return errors.Join(err, file.Truncate(0)) // rather none than some of each
+	}
+	return cmp.Or(file.Sync(), file.Truncate(int64(len(content))))
 }
 
 func (s *secrets) of(asked string) (secret, bool) {
@@ -141,7 +198,7 @@ func (s *secrets) take(given Giving) (Held, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if given.Give != nil {
-		if err := s.replace(given.Give, given.Keep); err != nil {
+		if err := s.replace(given); err != nil {
 			return Held{}, err
 		}
 	}
@@ -149,7 +206,7 @@ func (s *secrets) take(given Giving) (Held, error) {
 	for id, each := range s.all {
 		sum := hmac.New(sha256.New, given.Key)
 		fmt.Fprintf(sum, "%s\x00%s", id, each.Value)
-		found.Secrets[id] = HeldSecret{hex.EncodeToString(sum.Sum(nil)), each.Given}
+		found.Secrets[id] = HeldSecret{hex.EncodeToString(sum.Sum(nil)), each.Given, each.Rests}
 	}
 	return found, nil
 }
@@ -174,17 +231,24 @@ func isNoHeader(character rune) bool { return character < ' ' || character > '~'
 
 // replace puts secrets in place of those there are. One that stays as it is keeps its version. What can't be kept for the
 // next signer is in force all the same.
-func (s *secrets) replace(wanted map[string]string, kept []string) error {
+func (s *secrets) replace(wanted Giving) error {
 	fresh := map[string]secret{}
-	for _, id := range kept {
+	for _, id := range wanted.Keep {
 		if before, there := s.all[id]; there {
 			fresh[id] = before
 		}
 	}
-	for id, value := range wanted {
-		fresh[id] = secret{value, s.now().UTC()}
+	for id, value := range wanted.Give {
+		fresh[id] = secret{Value: value, Given: s.now().UTC()}
 		if before, there := s.all[id]; there && before.Value == value {
 			fresh[id] = before
+		}
+	}
+	resting := map[string]secret{}
+	for id, each := range fresh {
+		each.Rests = slices.Contains(wanted.Rest, id)
+		if fresh[id] = each; each.Rests {
+			resting[id] = each
 		}
 	}
 	if maps.Equal(fresh, s.all) {
@@ -192,20 +256,15 @@ func (s *secrets) replace(wanted map[string]string, kept []string) error {
 	}
 	s.all = fresh
 	s.turn++
-	if s.file == nil {
-		return nil
+	// Both are written, whatever becomes of the other: neither may go on having what was taken away.
+	var failed []error
+	if err := leave(s.kept.Disk, resting); err != nil {
+		failed = append(failed, fmt.Errorf("the secrets are in force, and will be gone when the container ends: %w", err))
 	}
-	content, err := json.Marshal(fresh)
-	if err == nil {
-		err = s.file.Truncate(0)
+	if err := leave(s.kept.Memory, fresh); err != nil {
+		failed = append(failed, fmt.Errorf("the secrets are in force, and will be gone when the signer ends: %w", err))
 	}
-	if err == nil {
-		_, err = s.file.WriteAt(content, 0)
-	}
-	if err != nil {
-		return fmt.Errorf("the secrets are in force, and will be gone when the signer ends: %w", err)
-	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // converse has a client give secrets, or ask for them.
@@ -222,12 +281,20 @@ func (s *secrets) converse(connection net.Conn) {
 	_ = json.NewEncoder(connection).Encode(answer) // a client that has gone needs no answer
 }
 
-// GiveSecrets passes on what the client has sent, of so many octets, to the signer with this folder, and returns its answer.
-// What was sent is in no error.
-func GiveSecrets(folder string, size int64, from io.Reader) (Held, error) {
+// ReadGiving reads what the client sends, of so many octets. What it is is in no error.
+func ReadGiving(size int64, from io.Reader) (Giving, error) {
+	var said Giving
 	if size <= 0 || size > mostGiven {
-		return Held{}, fmt.Errorf("%d octets are no secrets", size)
+		return said, fmt.Errorf("%d octets are no secrets", size)
 	}
+	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&said); err != nil {
+		return Giving{}, errors.New("what was sent is not what gives secrets")
+	}
+	return said, nil
+}
+
+// GiveSecrets passes on what the client has sent to the signer with this folder, and returns its answer.
+func GiveSecrets(folder string, said Giving) (Held, error) {
 	connection, err := net.DialTimeout("unix", secretsSocketIn(folder), givingTime)
 	if err != nil {
 		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
@@ -236,7 +303,7 @@ func GiveSecrets(folder string, size int64, from io.Reader) (Held, error) {
 	if err := connection.SetDeadline(time.Now().Add(2 * givingTime)); err != nil {
 		return Held{}, err
 	}
-	if _, err := io.CopyN(connection, from, size); err != nil {
+	if err := json.NewEncoder(connection).Encode(said); err != nil {
 		return Held{}, fmt.Errorf("passing the secrets on: %w", err)
 	}
 	var answer Held

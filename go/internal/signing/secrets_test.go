@@ -22,7 +22,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 // give gives all secrets, or asks if there are none.
 func (s *secrets) give(t testing.TB, all map[string]string) Held {
 	t.Helper()
-	return must[Held](t)(s.take(Giving{testKey, all, nil}))
+	return must[Held](t)(s.take(Giving{Key: testKey, Give: all}))
 }
 
 // valueOf returns the value in a response with a secret.
@@ -53,7 +53,7 @@ func (s *secrets) issuedValue(t *testing.T, id string) (value, version string) {
 // A secret is what was given last, and empty if there is none: never gone. One that stays as it is keeps its version.
 func TestSecrets(t *testing.T) {
 	now := testTime
-	s := newSecrets(nil, func() time.Time { return now })
+	s := newSecrets(Kept{}, func() time.Time { return now })
 	if value, version := s.issuedValue(t, "github"); value != "" || version != "none" {
 		t.Errorf("before any was given: %q, %s", value, version)
 	}
@@ -68,7 +68,7 @@ func TestSecrets(t *testing.T) {
 	if !s.isCurrent("secret:github", before, now) || s.isCurrent("secret:api#basic", before, now) {
 		t.Error("only what has changed is another version")
 	}
-	must[Held](t)(s.take(Giving{testKey, map[string]string{"api#basic": "Basic c"}, []string{"github", "none"}}))
+	must[Held](t)(s.take(Giving{Key: testKey, Give: map[string]string{"api#basic": "Basic c"}, Keep: []string{"github", "none"}}))
 	if value, _ := s.issuedValue(t, "github"); value != "Bearer a" || s.changes() != 2 {
 		t.Errorf("kept: %q, %d", value, s.changes())
 	}
@@ -83,7 +83,7 @@ func TestSecrets(t *testing.T) {
 
 // The digests tell whoever has a secret whether it is the same, and nobody else anything.
 func TestHeld(t *testing.T) {
-	s := newSecrets(nil, func() time.Time { return testTime })
+	s := newSecrets(Kept{}, func() time.Time { return testTime })
 	first := s.give(t, map[string]string{"a": "same", "b": "same"})
 	if len(first.Secrets) != 2 || first.Secrets["a"] == first.Secrets["b"] || !first.Secrets["a"].Given.Equal(testTime) {
 		t.Errorf("%+v", first)
@@ -102,18 +102,18 @@ func TestHeld(t *testing.T) {
 
 // What can be no header, or has no proper id, is refused, and changes nothing. No value is in an error.
 func TestRefusedSecrets(t *testing.T) {
-	s := newSecrets(nil, time.Now)
+	s := newSecrets(Kept{}, time.Now)
 	s.give(t, map[string]string{"a": "kept"})
 	many := map[string]string{}
 	for number := range mostSecrets + 1 {
 		many[fmt.Sprint("n", number)] = "x"
 	}
 	for what, each := range map[string]Giving{
-		"a short key": {testKey[1:], nil, nil}, "too many": {testKey, many, nil},
-		"empty": {testKey, map[string]string{"a": ""}, nil}, "long": {testKey, map[string]string{"a": strings.Repeat("hidden", longestSecret/6+1)}, nil},
-		"a line break": {testKey, map[string]string{"a": "hidden\nhidden"}, nil}, "a blank": {testKey, map[string]string{"a": "hidden "}, nil},
-		"not ASCII": {testKey, map[string]string{"a": "hiddén"}, nil}, "NUL": {testKey, map[string]string{"a": "hid\x00den"}, nil},
-		"a dot": {testKey, map[string]string{"a.test": "hidden"}, nil}, "upper case": {testKey, map[string]string{"A": "hidden"}, nil}, "no id": {testKey, map[string]string{"": "hidden"}, nil},
+		"a short key": {Key: testKey[1:]}, "too many": {Key: testKey, Give: many},
+		"empty": {Key: testKey, Give: map[string]string{"a": ""}}, "long": {Key: testKey, Give: map[string]string{"a": strings.Repeat("hidden", longestSecret/6+1)}},
+		"a line break": {Key: testKey, Give: map[string]string{"a": "hidden\nhidden"}}, "a blank": {Key: testKey, Give: map[string]string{"a": "hidden "}},
+		"not ASCII": {Key: testKey, Give: map[string]string{"a": "hiddén"}}, "NUL": {Key: testKey, Give: map[string]string{"a": "hid\x00den"}},
+		"a dot": {Key: testKey, Give: map[string]string{"a.test": "hidden"}}, "upper case": {Key: testKey, Give: map[string]string{"A": "hidden"}}, "no id": {Key: testKey, Give: map[string]string{"": "hidden"}},
 	} {
 		if _, err := s.take(each); err == nil || strings.Contains(err.Error(), "hid") {
 			t.Errorf("%s: %v", what, err)
@@ -126,7 +126,7 @@ func TestRefusedSecrets(t *testing.T) {
 
 // Agents choose what Envoy asks for, but for names that have no dot.
 func TestSecretNames(t *testing.T) {
-	s := newSecrets(nil, time.Now)
+	s := newSecrets(Kept{}, time.Now)
 	for _, asked := range []string{"secret:a.w.test", "secret:", "secret:A", "other:a", "secret:a:b", "a", "secret:a/b", "secret:a\n"} {
 		if _, err := s.issue(asked, testTime); err == nil || s.isCurrent(asked, stamp{}, testTime) {
 			t.Errorf("%q is answered", asked)
@@ -138,10 +138,10 @@ func TestSecretNames(t *testing.T) {
 func TestSecretsOutliveTheSigner(t *testing.T) {
 	file := must[*os.File](t)(os.OpenFile(filepath.Join(t.TempDir(), "secrets"), os.O_RDWR|os.O_CREATE, 0o600))
 	defer file.Close()
-	newSecrets(file, time.Now).give(t, map[string]string{"a": strings.Repeat("long", 100)})
-	first := newSecrets(file, time.Now)
+	newSecrets(Kept{Memory: file}, time.Now).give(t, map[string]string{"a": strings.Repeat("long", 100)})
+	first := newSecrets(Kept{Memory: file}, time.Now)
 	first.give(t, map[string]string{"a": "short", "b": "other"})
-	second := newSecrets(file, time.Now)
+	second := newSecrets(Kept{Memory: file}, time.Now)
 	if value, version := second.issuedValue(t, "a"); value != "short" || !first.isCurrent("secret:a", stamp{issuer: version}, testTime) {
 		t.Errorf("%q, %s", value, version)
 	}
@@ -150,18 +150,71 @@ func TestSecretsOutliveTheSigner(t *testing.T) {
 		t.Error("the same secrets are a change")
 	}
 	size := must[int64](t)(file.Seek(0, io.SeekEnd))
-	if err := file.Truncate(size - 1); err != nil {
+	if err := file.Truncate(size - 2); err != nil {
 		t.Fatal(err)
 	}
-	if value, _ := newSecrets(file, time.Now).issuedValue(t, "a"); value != "" {
+	if value, _ := newSecrets(Kept{Memory: file}, time.Now).issuedValue(t, "a"); value != "" {
 		t.Errorf("half written: %q", value)
 	}
 	file.Close()
-	if _, err := second.take(Giving{testKey, map[string]string{"a": "new"}, nil}); err == nil || !strings.Contains(err.Error(), "in force") {
+	if _, err := second.take(Giving{Key: testKey, Give: map[string]string{"a": "new"}}); err == nil || !strings.Contains(err.Error(), "in force") {
 		t.Errorf("it can't be kept: %v", err)
 	}
 	if value, _ := second.issuedValue(t, "a"); value != "new" {
 		t.Errorf("it is not in force: %q", value)
+	}
+}
+
+// What the user wants to outlive the container is on the disk, and nothing else ever is. Taken away, it is overwritten.
+func TestSecretsAtRest(t *testing.T) {
+	folder := t.TempDir()
+	open := func(name string) *os.File {
+		return must[*os.File](t)(os.OpenFile(filepath.Join(folder, name), os.O_RDWR|os.O_CREATE, 0o600))
+	}
+	kept := Kept{open("memory"), open("disk")}
+	onDisk := func() string { return string(must[[]byte](t)(os.ReadFile(filepath.Join(folder, "disk")))) }
+	first := newSecrets(kept, time.Now)
+	first.give(t, map[string]string{"a": "lasting", "b": "passing"})
+	if found := onDisk(); found != "" {
+		t.Errorf("without a word: %s", found)
+	}
+	give := func(giving Giving) Held {
+		giving.Key = testKey
+		return must[Held](t)(first.take(giving))
+	}
+	held := give(Giving{Give: map[string]string{"a": "lasting", "b": "passing"}, Rest: []string{"a", "none"}})
+	if found := onDisk(); !held.Secrets["a"].Rests || held.Secrets["b"].Rests || !strings.Contains(found, "lasting") || strings.Contains(found, "passing") {
+		t.Errorf("%+v: %s", held, found)
+	}
+
+	again := newSecrets(Kept{open("new memory"), kept.Disk}, time.Now)
+	value, version := again.issuedValue(t, "a")
+	if value != "lasting" || !first.isCurrent("secret:a", stamp{issuer: version}, testTime) {
+		t.Errorf("in the next container: %q, %s", value, version)
+	}
+	if value, _ := again.issuedValue(t, "b"); value != "" {
+		t.Errorf("in the next container: %q", value)
+	}
+
+	if held := give(Giving{Give: map[string]string{"b": "passing"}, Keep: []string{"a"}, Rest: []string{"a"}}); !held.Secrets["a"].Rests {
+		t.Errorf("one that stays as it is: %+v", held)
+	}
+	if held := give(Giving{Give: map[string]string{}, Keep: []string{"a", "b"}}); len(held.Secrets) != 2 || held.Secrets["a"].Rests || strings.Contains(onDisk(), "lasting") {
+		t.Errorf("kept in memory alone: %+v: %s", held, onDisk())
+	}
+	give(Giving{Give: map[string]string{"a": "lasting"}, Rest: []string{"a"}})
+	give(Giving{Give: map[string]string{}})
+	for _, memory := range []*os.File{kept.Memory, open("another memory")} {
+		if found := newSecrets(Kept{memory, kept.Disk}, time.Now); found.count() != 0 || strings.Contains(onDisk(), "lasting") {
+			t.Errorf("taken away: %d: %s", found.count(), onDisk())
+		}
+	}
+	kept.Disk.Close()
+	if _, err := first.take(Giving{Key: testKey, Give: map[string]string{"a": "new"}, Rest: []string{"a"}}); err == nil || !strings.Contains(err.Error(), "in force") {
+		t.Errorf("it can't be kept: %v", err)
+	}
+	if value, _ := newSecrets(kept, time.Now).issuedValue(t, "a"); value != "new" {
+		t.Errorf("the next signer has %q", value)
 	}
 }
 
@@ -207,31 +260,46 @@ func TestSecretsAreNotEvicted(t *testing.T) {
 // Secrets come over a socket, from whoever passes them on.
 func TestGiveSecrets(t *testing.T) {
 	folder := t.TempDir()
-	content := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}, nil}))
-	if _, err := GiveSecrets(folder, int64(len(content)), bytes.NewReader(content)); err == nil {
+	giving := Giving{Key: testKey, Give: map[string]string{"a": "x"}}
+	if _, err := GiveSecrets(folder, giving); err == nil {
 		t.Error("nobody listens")
 	}
-	s := newSecrets(nil, time.Now)
+	s := newSecrets(Kept{}, time.Now)
 	listener := must[net.Listener](t)(net.Listen("unix", secretsSocketIn(folder)))
 	ended := make(chan struct{})
 	go func() {
 		statussocket.Serve(listener, s.converse)
 		close(ended)
 	}()
-	held := must[Held](t)(GiveSecrets(folder, int64(len(content)), bytes.NewReader(content)))
-	if len(held.Secrets) != 1 {
+	held := must[Held](t)(GiveSecrets(folder, giving))
+	if len(held.Secrets) != 1 || held.Version("a") != held.Secrets["a"].Given.Format(time.RFC3339Nano) || held.Version("b") != "none" {
 		t.Errorf("%+v", held)
 	}
-	for what, each := range map[string]string{"no JSON": "hidden", "refused": `{"key":"","give":{}}`} {
-		if _, err := GiveSecrets(folder, int64(len(each)), strings.NewReader(each)); err == nil || strings.Contains(err.Error(), "hidden") {
-			t.Errorf("%s: %v", what, err)
-		}
+	if _, version := s.issuedValue(t, "a"); version != held.Version("a") {
+		t.Errorf("Envoy is told the version %s", version)
 	}
-	for _, size := range []int64{0, -1, mostGiven + 1, 10} {
-		if _, err := GiveSecrets(folder, size, strings.NewReader("{")); err == nil {
-			t.Errorf("%d octets are taken", size)
-		}
+	if _, err := GiveSecrets(folder, Giving{Give: map[string]string{"a": "hidden"}}); err == nil || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("without a key: %v", err)
 	}
 	listener.Close()
 	<-ended
+}
+
+// What the client sends has a size, and nothing of it is in an error.
+func TestReadGiving(t *testing.T) {
+	content := must[[]byte](t)(json.Marshal(Giving{Key: testKey, Give: map[string]string{"a": "x"}, Rest: []string{"a"}}))
+	found := must[Giving](t)(ReadGiving(int64(len(content)), io.MultiReader(bytes.NewReader(content), strings.NewReader("more"))))
+	if found.Give["a"] != "x" || len(found.Rest) != 1 {
+		t.Errorf("%+v", found)
+	}
+	for _, each := range []string{"hidden", `{"key": "hidden!"}`, `{"give": {"a": "hid`} {
+		if _, err := ReadGiving(int64(len(each)), strings.NewReader(each)); err == nil || strings.Contains(err.Error(), "hid") {
+			t.Errorf("%s: %v", each, err)
+		}
+	}
+	for _, size := range []int64{0, -1, mostGiven + 1, 10} {
+		if _, err := ReadGiving(size, strings.NewReader("{")); err == nil {
+			t.Errorf("%d octets are taken", size)
+		}
+	}
 }

@@ -46,8 +46,8 @@ type server struct {
 	now     func() time.Time
 }
 
-// newServer returns a server of what is in two files. Secrets are kept in a third, if there is one.
-func newServer(names, intermediates string, kept *os.File) *server {
+// newServer returns a server of what is in two files, and of the secrets that are kept.
+func newServer(names, intermediates string, kept Kept) *server {
 	return &server{
 		certificates: certificates{hotfile.New(names, parseNames), hotfile.New(intermediates, parseAuthority)},
 		secrets:      newSecrets(kept, time.Now),

@@ -1,9 +1,9 @@
 package signing
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,7 +35,7 @@ func newSigner(t *testing.T) *signer {
 	found := &signer{testRoot: newTestRoot(t), folder: folder}
 	found.sign(t, "w.test")
 	found.inspect(t, "w.test")
-	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"), nil)
+	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"), Kept{})
 	found.server.now = func() time.Time { return testTime.Add(time.Duration(found.offset.Load())) }
 	found.follow()
 	listener := must[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "s")))
@@ -266,27 +266,43 @@ func TestStreamsEnd(t *testing.T) {
 	}
 }
 
-// Only the program's group can reach the socket on which certificates are given, and only root the others.
+// Only the program's group can reach the socket on which certificates are given, and only root the others. Nobody can open the
+// file with secrets on the disk, which stays as it is.
 func TestListen(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to give a file to a group")
 	}
 	folder := filepath.Join(filepath.Dir(hotfiletest.SocketPath(t)), "signer")
+	disk := Resting(filepath.Dir(folder))
 	for range 2 { // the second replaces the first
-		sockets := must[[]*os.File](t)(Listen(folder))
+		sockets := must[[]*os.File](t)(Listen(folder, disk))
 		for path, wanted := range map[string]struct {
 			mode  os.FileMode
 			group uint32
-		}{folder: {os.ModeDir | 0o710, users.Readers}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers}, folder + "/status": {os.ModeSocket | 0o600, 0}, folder + "/secrets": {os.ModeSocket | 0o600, 0}} {
+			user  uint32
+		}{folder: {os.ModeDir | 0o710, users.Readers, 0}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers, 0}, folder + "/status": {os.ModeSocket | 0o600, 0, 0}, folder + "/secrets": {os.ModeSocket | 0o600, 0, 0}, disk: {0o600, users.Signers, users.Signers}} {
 			info := must[os.FileInfo](t)(os.Stat(path))
 			owner := info.Sys().(*syscall.Stat_t)
-			if info.Mode() != wanted.mode || owner.Uid != 0 || owner.Gid != wanted.group {
+			if info.Mode() != wanted.mode || owner.Uid != wanted.user || owner.Gid != wanted.group {
 				t.Errorf("%s: %s %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
 			}
 		}
+		if found := must[string](t)(os.Readlink(fmt.Sprintf("/proc/self/fd/%d", sockets[4].Fd()))); found != disk {
+			t.Errorf("the last file is %s", found)
+		}
+		must[int](t)(sockets[4].WriteString("x"))
 		for _, each := range sockets {
 			each.Close()
 		}
+	}
+	if content := must[[]byte](t)(os.ReadFile(disk)); string(content) != "x" {
+		t.Errorf("on the disk: %q", content)
+	}
+	if err := errors.Join(os.Remove(disk), os.Symlink("elsewhere", disk)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(folder, disk); err == nil {
+		t.Error("a link is followed")
 	}
 }
 
@@ -297,7 +313,7 @@ func TestSign(t *testing.T) {
 	}
 	s := newSigner(t)
 	folder := filepath.Join(s.folder, "signer")
-	given := must[[]*os.File](t)(Listen(folder))
+	given := must[[]*os.File](t)(Listen(folder, Resting(filepath.Dir(folder))))
 	for _, each := range []struct {
 		arguments []string
 		given     []*os.File
@@ -313,8 +329,7 @@ func TestSign(t *testing.T) {
 	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
 		t.Errorf("%+v", status)
 	}
-	asked := must[[]byte](t)(json.Marshal(Giving{testKey, map[string]string{"a": "x"}, nil}))
-	if held := must[Held](t)(GiveSecrets(folder, int64(len(asked)), bytes.NewReader(asked))); len(held.Secrets) != 1 {
+	if held := must[Held](t)(GiveSecrets(folder, Giving{Key: testKey, Give: map[string]string{"a": "x"}})); len(held.Secrets) != 1 {
 		t.Errorf("%+v", held)
 	}
 	if found := s.status(); found.Ends == nil || !found.Ends.Equal(testTime.Add(testLife)) {

@@ -20,6 +20,7 @@ import (
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/users"
+	"clawker-fw/internal/volume"
 )
 
 // The sockets in the signer's folder: Envoy asks on the first, on the second it tells fwctl its status, and on the third it
@@ -73,20 +74,20 @@ func Ask(folder string) (Status, error) {
 }
 
 // Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names
-// that are inspected, and that with the intermediates. Its keeper hands it the sockets and the file with the secrets, which
-// outlive it: what Envoy asks while it is started again waits in them.
+// that are inspected, and that with the intermediates. Its keeper hands it the sockets and the files with the secrets, which
+// outlive it: what Envoy asks while it is started again waits in them. Without one, no secret outlives it.
 func Sign(arguments []string, given []*os.File) error {
 	if len(arguments) != 3 {
 		return errors.New("sign needs FOLDER, NAMES and INTERMEDIATES")
 	}
 	if len(given) == 0 {
 		var err error
-		if given, err = Listen(arguments[0]); err != nil {
+		if given, err = Listen(arguments[0], filepath.Join(arguments[0], "secrets.json")); err != nil {
 			return err
 		}
 	}
-	if len(given) != 4 {
-		return fmt.Errorf("the signer was given %d files, and not four", len(given))
+	if len(given) != 5 {
+		return fmt.Errorf("the signer was given %d files, and not five", len(given))
 	}
 	ads, err := net.FileListener(given[0])
 	if err != nil {
@@ -100,7 +101,7 @@ func Sign(arguments []string, given []*os.File) error {
 	if err != nil {
 		return err
 	}
-	server := newServer(arguments[1], arguments[2], given[3])
+	server := newServer(arguments[1], arguments[2], Kept{given[3], given[4]})
 	server.follow()
 	go statussocket.Serve(giving, server.secrets.converse)
 	go statussocket.Tell(status, func() any { return server.status() })
@@ -123,10 +124,10 @@ func (s *server) status() Status {
 	return found
 }
 
-// Listen makes the signer's folder anew and opens its sockets, and the file for secrets, to be handed down. Whoever may connect
-// to the first gets certificates with their keys, and secrets: that is the program alone, by its group. The others are for
-// root.
-func Listen(folder string) ([]*os.File, error) {
+// Listen makes the signer's folder anew and opens its sockets, and the files for secrets in memory and at a path of the disk, to
+// be handed down. Whoever may connect to the first gets certificates with their keys, and secrets: that is the program alone,
+// by its group. The others are for root.
+func Listen(folder, disk string) ([]*os.File, error) {
 	if err := os.RemoveAll(folder); err != nil {
 		return nil, err
 	}
@@ -149,13 +150,29 @@ func Listen(folder string) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*os.File{ads, status, giving, os.NewFile(uintptr(memory), "secrets")}, errors.Join(
+	resting, err := openResting(disk)
+	if err != nil {
+		return nil, fmt.Errorf("the secrets on the disk: %w", err)
+	}
+	return []*os.File{ads, status, giving, os.NewFile(uintptr(memory), "secrets"), resting}, errors.Join(
 		unix.Fchmod(memory, 0o600),
 		os.Chmod(filepath.Join(folder, statusSocket), 0o600),
 		os.Chmod(secretsSocketIn(folder), 0o600),
 		admit(filepath.Join(folder, adsSocket), 0o660),
 		admit(folder, 0o710),
 	)
+}
+
+// openResting opens the file with the secrets on the disk, which nobody else can open: its owner is a user that nobody is.
+func openResting(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	opened, err := volume.OpenFor(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	return opened, opened.Chown(users.Signers, users.Signers) // its mode stays: it takes a capability to change another's
 }
 
 // admit lets the program's group use a file in the way that a mode says.

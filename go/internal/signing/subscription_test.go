@@ -40,7 +40,7 @@ func newScene(t testing.TB, names ...string) *scene {
 	for _, each := range names {
 		found.listed[each] = "1"
 	}
-	found.subscription = newSubscription(sources{found.listed, newSecrets(nil, time.Now)}, &found.counters)
+	found.subscription = newSubscription(sources{found.listed, newSecrets(Kept{}, time.Now)}, &found.counters)
 	return found
 }
 

@@ -155,7 +155,7 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 			}
 			kept.sockets = sockets
 		case SignVerb:
-			sockets, err := signing.Listen(sibling.Signer.Folder)
+			sockets, err := signing.Listen(sibling.Signer.Folder, signing.Resting(root))
 			if err != nil {
 				return nil, err
 			}

@@ -34,8 +34,11 @@ func ReadFile(path string) ([]byte, error) {
 }
 
 // Open opens a file or a folder for reading, as its owner if nobody else may read it.
-func Open(path string) (*os.File, error) {
-	opened, err := os.Open(path)
+func Open(path string) (*os.File, error) { return OpenFor(path, os.O_RDONLY) }
+
+// OpenFor opens a file with the flags of open(2), as its owner if nobody else may. One that is made is root's alone.
+func OpenFor(path string, flags int) (*os.File, error) {
+	opened, err := os.OpenFile(path, flags, 0o600)
 	if !errors.Is(err, fs.ErrPermission) {
 		return opened, err
 	}
@@ -50,7 +53,7 @@ func Open(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer unix.Setfsuid(os.Geteuid())
-	return os.Open(path)
+	return os.OpenFile(path, flags, 0)
 }
 
 // UserOf returns the user id of a file's owner.
