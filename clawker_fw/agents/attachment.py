@@ -6,7 +6,8 @@ the agent without a firewall, so after any failure the answer is a word that nei
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.model import Desired, Mount, Role, Shape
@@ -36,18 +37,21 @@ class Attachment:
     """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets.
 
     `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach. `trust`
-    is what it needs so that it trusts the stack's certificates, if the stack inspects connections.
+    is what it needs so that it trusts the stack's certificates, if the stack inspects connections. `placeholders`
+    are variables in place of secrets that it does not get.
     """
 
     network: str
     dns: str
     emptied: tuple[str, ...] = ()
     trust: Trust | None = None
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables that it is given."""
-        return {**dict.fromkeys(self.emptied, ""), **(self.trust.environment if self.trust else {})}
+        emptied = dict.fromkeys(self.emptied, "")
+        return {**self.placeholders, **emptied, **(self.trust.environment if self.trust else {})}
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -106,6 +110,9 @@ def _mounted(volume: str) -> str:
     return f"type=volume,source={volume},target={TARGET},readonly,volume-nocopy"
 
 
-def attachment(desired: Desired, emptied: tuple[str, ...] = (), trust: Trust | None = None) -> Attachment:
-    """Return how agents are attached to a stack."""
-    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address), emptied, trust)
+def attachment(
+    desired: Desired, emptied: tuple[str, ...] = (), placeholders: Mapping[str, str] = MappingProxyType({})
+) -> Attachment:
+    """Return how agents are attached to a stack, but for what they trust."""
+    network = desired.networks[Role.AGENTS].name
+    return Attachment(network, str(desired.service_address), emptied, placeholders=placeholders)

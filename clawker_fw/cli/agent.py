@@ -129,6 +129,7 @@ def _served(seen: "Comparison") -> "Attachment":
     from clawker_fw.agents.serving import require_serving
     from clawker_fw.cli.connection import proxy_variables
     from clawker_fw.model import Verdict
+    from clawker_fw.secrets.wanted import placeholders
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
     if seen.diff.verdict is not Verdict.CURRENT:
@@ -137,4 +138,6 @@ def _served(seen: "Comparison") -> "Attachment":
             "The stack differs from the settings or this release; the agent gets the rules that are live. "
             "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
         )
-    return attachment(seen.desired, proxy_variables())
+    vault = seen.blueprint.vault
+    instead = placeholders(seen.blueprint.wanted, vault.declared) if vault else {}
+    return attachment(seen.desired, proxy_variables(), instead)

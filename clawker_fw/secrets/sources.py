@@ -52,7 +52,8 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
     """
     content = _content(name, entry.source, folder, environment)
     text = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
-    if problem := _problem(text, entry.source):
+    problem = "it is the placeholder that agents get" if text in entry.placeholders.values() else ""
+    if problem := problem or _problem(text, entry.source):
         raise _failed(name, entry.source, problem)
     return Obtained(text)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clawker_fw.errors import RefusedError
+from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.paths import Form, Injection
 from clawker_fw.rules.schema import Rule
 from clawker_fw.secrets.declared import SecretEntry, SecretsFile
@@ -39,17 +39,32 @@ def headers(declared: SecretsFile) -> Mapping[str, str]:
     return {name: entry.header for name, entry in declared.secrets.items()}
 
 
+def placeholders(needed: Iterable[WantedSecret], declared: SecretsFile) -> Mapping[str, str]:
+    """Return the variables that agents get in place of the secrets that rules need."""
+    return {
+        variable: text for each in needed for variable, text in declared.secrets[each.name].placeholders.items()
+    }
+
+
 def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[WantedSecret, ...]:
     """Return the secrets that rules need. `path` is that of the file that declares them.
 
     Raises:
         RefusedError: when the user's file has not got one, or does not let it go to the host of a rule.
+        SettingsError: when a rule would send a placeholder in place of a secret.
     """
     found = set()
     for rule, injection in injecting(rules):
         entry = declared.secrets.get(injection.secret)
         if problem := _problem(rule, entry):
             raise _refused(rule, injection.secret, problem, path, known=entry is not None)
+        if entry and entry.placeholders and injection.keep_own:
+            raise SettingsError(
+                "placeholder-kept",
+                f"Agents have a placeholder for {injection.secret}, and `keep_own` would send it in place of the "
+                f"secret{rule.located}.",
+                hint=f"Leave out `keep_own` there, or the `placeholders` of `{injection.secret}` in {path}.",
+            )
         if entry:
             found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
     return tuple(sorted(found))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.errors import ExitCode, RefusedError
+from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.schema import Rule, RuleEntry
 from clawker_fw.secrets.declared import SecretsFile
-from clawker_fw.secrets.wanted import WantedSecret, headers, wanted
+from clawker_fw.secrets.wanted import WantedSecret, headers, placeholders, wanted
 
 PATH = Path("/home/me/secrets.yaml")
 DECLARED = SecretsFile.model_validate(
@@ -46,6 +46,25 @@ def test_each_is_needed_once_in_each_form() -> None:
     assert [each.identity for each in found] == ["github#basic", "github#bearer", "key#raw"]
     assert headers(DECLARED) == {"github": "authorization", "key": "x-key"}
     assert wanted([plain], DECLARED, PATH) == ()
+
+
+def test_placeholders() -> None:
+    """Agents get those of the secrets that rules need, and no rule may send one to a host."""
+    words = {"from": {"env": "A"}, "hosts": ["api.test"]}
+    declared = SecretsFile.model_validate(
+        {
+            "secrets": {
+                "a": {**words, "placeholders": {"GH_TOKEN": "none", "GITHUB_TOKEN": "none"}, "at_rest": True},
+                "b": {**words, "placeholders": {"B": "other"}},
+            }
+        }
+    )
+    needed = wanted([rule("api.test", "a")], declared, PATH)
+    assert needed == (WantedSecret("a", Form.BEARER, at_rest=True),)
+    assert placeholders(needed, declared) == {"GH_TOKEN": "none", "GITHUB_TOKEN": "none"}
+    with pytest.raises(SettingsError, match="`keep_own` would send it in place of the secret") as caught:
+        wanted([rule("api.test", {"secret": "b", "keep_own": True})], declared, PATH)
+    assert caught.value.code == "placeholder-kept"
 
 
 @pytest.mark.parametrize(
