@@ -96,7 +96,7 @@ class ApplyContext:
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
     beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
-    give: Callable[[str], None] = lambda _: None
+    give: Callable[[str], object] = lambda _: None
     serving: bool = False
 
 

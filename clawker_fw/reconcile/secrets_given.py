@@ -78,8 +78,8 @@ def differences(
             running, desired = PLACES[each.at_rest], PLACES[wanted[identity]]
             found.append(SecretDifference(identity, running, desired, same_value=True))
     for identity in held.unloaded - {each.identity for each in found}:
-        desired = _GIVEN if identity in by_id else None
-        found.append(SecretDifference(identity, running=UNLOADED, desired=desired, loaded=False))
+        meant = _GIVEN if identity in by_id else None
+        found.append(SecretDifference(identity, running=UNLOADED, desired=meant, loaded=False))
     return tuple(sorted(found))
 
 
