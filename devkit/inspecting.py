@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,11 @@ from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.resources import discovery_response
 from devkit.envoy import HERE, Recording
+from devkit.programs import free_port
 from devkit.signer import Signer
 
-PORT, OTHER_PORT = 8080, 443
-"""Where the host listens, and another port, where it does not."""
+PORT, OTHER_PORT, SECOND_PORT = 8080, 443, 8443
+"""Where the host listens, another port, where it does not, and one where it may listen as well."""
 
 TABLE = "rds-inspected/routes.json"
 _END = b"\r\n\r\n"
@@ -39,6 +40,7 @@ class Reached:
     method: str
     target: str
     headers: dict[str, str]
+    port: int = PORT
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -59,7 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Keep the request, and answer it."""
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.reached.append(Reached(self.command, self.path, headers))
+        _, port = self.connection.getsockname()
+        self.reached.append(Reached(self.command, self.path, headers, port))
         if self.path.endswith("/slow"):
             self.drip()
             return
@@ -100,7 +103,7 @@ class Host:
     handler: type[http.server.BaseHTTPRequestHandler] = Handler
     """What answers requests."""
 
-    def __init__(self, folder: Path, address: str, *names: str) -> None:
+    def __init__(self, folder: Path, address: str, *names: str, ports: Sequence[int] = (PORT,)) -> None:
         """Listen at an address of its own."""
         self.reached: list[Reached] = []
         self.contents: dict[str, bytes] = {}
@@ -117,13 +120,15 @@ class Host:
             def handle_error(self, *_: object) -> None:
                 """Say nothing: what ends a handshake is tested at the other end."""
 
-        self._server = Server((address, PORT), handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._servers = [Server((address, port), handler) for port in ports]
+        for each in self._servers:
+            threading.Thread(target=each.serve_forever, daemon=True).start()
 
     def close(self) -> None:
         """Stop."""
-        self._server.shutdown()
-        self._server.server_close()
+        for each in self._servers:
+            each.shutdown()
+            each.server_close()
 
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
@@ -150,6 +155,7 @@ class Inspecting(Recording):
         self._own, self._trusted = own, trusted
         (folder / "hot" / TABLE).parent.mkdir(parents=True)
         super().__init__(folder, program, name_server, refreshing=False)
+        self.ports[SECOND_PORT] = free_port()
 
     def bootstrap(self) -> Json:
         """Return what it is started with."""
@@ -218,10 +224,12 @@ class Inspecting(Recording):
         return all(live.get(f"{each}.version_text") == self.version for each in wanted)
 
     @contextmanager
-    def connected(self, name: str, port: int = PORT) -> Iterator[ssl.SSLSocket]:
-        """Connect as an agent that trusts everybody."""
+    def connected(self, name: str, port: int = PORT, *over: str) -> Iterator[ssl.SSLSocket]:
+        """Connect as an agent that trusts everybody. `over` is what it offers in ALPN."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if over:
+            context.set_alpn_protocols(over)
         with (
             socket.create_connection((str(HERE), self.ports[port]), timeout=10) as plain,
             context.wrap_socket(plain, server_hostname=name) as agent,

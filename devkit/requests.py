@@ -1,11 +1,14 @@
-"""Generated words about paths, and requests that are worth trying with them."""
+"""Generated rules about paths, and requests that are worth trying with them."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clawker_fw.rules.path_words import PathAction, PathEntry, paths_of
 from clawker_fw.rules.paths import Access, Paths
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import RuleEntry
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _SEGMENTS = ("a", "b", "ab", "a%20b", "@s", "A", "a.b", "~", "a%2fb", "a;b", "caf%C3%A9")
@@ -27,6 +30,23 @@ _ODD = (
     "%2f..%2f",
 )
 _EXPRESSIONS = ("~/[ab]/[^/]+", "~/(?:a|b)+", "~/a(?:/.*)?", "~/b/.*b", "~/.*%20.*")
+_PARTS = (
+    "a",
+    "b?",
+    "[ab]+",
+    "[^/]+",
+    "(?:a|ab)",
+    ".*",
+    "/",
+    "/?",
+    "(?i)A",
+    r"\w",
+    r"\.b",
+    "%20",
+    "(?:/a|/b/.+)",
+    "$",
+)
+"""What random expressions are made of."""
 _REPOSITORIES = ("a/b", "b", "a/ab")
 _QUERIES = ("", "", "?", "?x=/../a", "?service=git-upload-pack", "?service=git-receive-pack&x")
 _SERVICES = ("git-upload-pack", "git-receive-pack")
@@ -36,7 +56,9 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
     """Return the fields of a rule about paths, which may contradict each other."""
     paths: list[Mapping[str, Any]] = [
         {
-            "path": chosen.choice((*_EXPRESSIONS, *("/" + "/".join(_some(chosen)) for _ in range(6)), "/")),
+            "path": chosen.choice(
+                (*_EXPRESSIONS, _expression(chosen), *("/" + "/".join(_some(chosen)) for _ in range(6)), "/")
+            ),
             "methods": chosen.sample(METHODS, chosen.choice((0, 0, 1, 2))),
             "action": chosen.choice(("allow", "allow", "deny")),
         }
@@ -52,6 +74,10 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
         "git": git,
         "lfs": bool(git) and _happens(chosen, 0.5),
     }
+
+
+def _expression(chosen: random.Random) -> str:
+    return "~/" + "".join(chosen.choices(_PARTS, k=chosen.randint(1, 4)))
 
 
 def random_paths(chosen: random.Random) -> tuple[dict[str, Any], Paths]:
@@ -105,3 +131,186 @@ def _of_git(chosen: random.Random, name: str) -> tuple[str, str]:
         )
     )
     return chosen.choice(("GET", "POST", "HEAD")), target
+
+
+# --- rule sets ---------------------------------------------------------------------------------------------------
+
+NAMES = ("a.test", "c.test", "w.test", "x.w.test", "y.w.test", "b.x.w.test")
+"""Hosts, of which some are below others."""
+
+_DESTINATIONS = (*NAMES, ".w.test", ".w.test", ".x.w.test", ".a.test")
+_INSPECTED, _FORWARDED = 0.65, 0.8
+"""How many of random rules look into TLS, and how many also of those that forward it; the others deny."""
+
+_ODD_METHODS = ("TRACE", "CONNECT", "PATCH", "OPTIONS", "get", "PROPFIND", "M-SEARCH", "PURGE", "X-OWN")
+_RAW = (
+    "#",
+    "#a",
+    "\x7f",
+    "\xe9",
+    "\t",
+    "%",
+    "%zz",
+    "%2",
+    "|",
+    "^",
+    '"',
+    "<",
+    "\x01",
+    "%00",
+    "%7f",
+    "%c0%ae",
+    "%3f",
+    "%23",
+)
+"""What no path may have in it, or only escaped, or what looks like an escape."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRequest:
+    """A request that an agent makes of a host on a port: `target` is its path with the query.
+
+    `over` is HTTP/2 or HTTP/1.1, as ALPN calls them.
+    """
+
+    name: str
+    port: int
+    method: str
+    target: str
+    over: str = "http/1.1"
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        return f"{self.method} {self.target!r} of {self.name}:{self.port} over {self.over}"
+
+
+OVER = ("http/1.1", "h2")
+
+
+def rules_of(entries: Sequence[Mapping[str, Any]]) -> RuleSet:
+    """Return what entries mean.
+
+    Raises:
+        ValueError: when one of them, or two together, are a mistake.
+    """
+    return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
+
+
+def random_entries(chosen: random.Random, ports: Sequence[int]) -> list[dict[str, Any]]:
+    """Return rules as they are written that contradict nothing: most look into TLS, some forward it, some deny."""
+    entries: list[dict[str, Any]] = []
+    for _ in range(chosen.randint(1, 6)):
+        made = _random_entry(chosen, ports)
+        while not _fit([*entries, made]):
+            made = _random_entry(chosen, ports)
+        entries.append(made)
+    return entries
+
+
+def _random_entry(chosen: random.Random, ports: Sequence[int]) -> dict[str, Any]:
+    kind = chosen.random()
+    entry: dict[str, Any] = {"dst": chosen.choice(_DESTINATIONS), "port": chosen.choice(ports)}
+    if kind > _FORWARDED:
+        where = {} if _happens(chosen, 0.3) else {"port": entry["port"]}
+        return {"dst": entry["dst"], **where, "action": "deny"}
+    if kind > _INSPECTED:
+        return entry
+    proto = {"proto": "wss"} if _happens(chosen, 0.1) else {}
+    unverified = {"insecure_skip_tls_verify": True} if _happens(chosen, 0.1) else {}
+    return {**entry, "inspect": True, **random_words(chosen), **proto, **unverified}
+
+
+def _fit(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these rules are no mistake."""
+    try:
+        rules_of(entries)
+    except ValueError:
+        return False
+    return True
+
+
+def random_asked(
+    chosen: random.Random, entries: Sequence[Mapping[str, Any]], ports: Sequence[int]
+) -> AskedRequest:
+    """Return a request that is worth trying with some rules, most often of a host that they are for."""
+    entry = chosen.choice(entries)
+    own = entry["dst"].lstrip(".")
+    below = [each for each in NAMES if each == own or (entry["dst"][0] == "." and each.endswith(f".{own}"))]
+    name = chosen.choice(below if _happens(chosen, 0.9) else NAMES)
+    near = [each for each in entries if "path_rules" in each and name.endswith(each["dst"].lstrip("."))]
+    words = chosen.choice(near) if near else {"git": {}, "path_rules": []}
+    method, target = random_request(chosen, words)
+    if _happens(chosen, 0.1):
+        method = chosen.choice(_ODD_METHODS)
+    if _happens(chosen, 0.1):
+        place = chosen.randint(1, len(target))
+        target = target[:place] + chosen.choice(_RAW) + target[place:]
+    port = entry.get("port", chosen.choice(ports)) if _happens(chosen, 0.9) else chosen.choice(ports)
+    over = chosen.choice(OVER)
+    if over == "h2" and _malformed(method, target) and _happens(chosen, 0.9):
+        over = OVER[0]  # Envoy ends the connection, after a second
+    return AskedRequest(name, port, method, target, over)
+
+
+def _malformed(method: str, target: str) -> bool:
+    """Whether a request is no correct one, so that it ends a connection over HTTP/2."""
+    return method == "CONNECT" or target[0] != "/" or any(each < "!" or each == "\x7f" for each in target)
+
+
+# --- smaller ones ------------------------------------------------------------------------------------------------
+
+Found = tuple[Sequence[Mapping[str, Any]], AskedRequest]
+"""Rules as they are written, and a request."""
+
+
+def smaller(found: Found) -> Iterator[Found]:
+    """Yield what says a little less: one rule less, or one word of one; the request with less in it."""
+    entries, asked = found
+    for place, entry in enumerate(entries):
+        rest = (entries[:place], entries[place + 1 :])
+        yield [*rest[0], *rest[1]], asked
+        for less in _less_of_entry(entry):
+            yield [*rest[0], less, *rest[1]], asked
+    for request in _less_of_request(asked):
+        yield entries, request
+
+
+def _less_of_entry(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    words = entry.keys() - {"dst", "port", "action"}
+    for word in sorted(words, key=lambda word: (word == "inspect", word)):  # which others need
+        yield {key: value for key, value in entry.items() if key != word}
+    for name in entry.get("git", ()):
+        yield {**entry, "git": {key: value for key, value in entry["git"].items() if key != name}}
+    rules = entry.get("path_rules", ())
+    for place, rule in enumerate(rules):
+        others = (rules[:place], rules[place + 1 :])
+        yield {**entry, "path_rules": [*others[0], *others[1]]}
+        for less in _less_of_path(rule):
+            yield {**entry, "path_rules": [*others[0], less, *others[1]]}
+
+
+def _less_of_path(rule: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for method in rule.get("methods", ()):
+        yield {**rule, "methods": [each for each in rule["methods"] if each != method]}
+    for path in _shorter(rule["path"]):
+        yield {**rule, "path": path}
+
+
+def _less_of_request(asked: AskedRequest) -> Iterator[AskedRequest]:
+    if asked.over != OVER[0]:
+        yield replace(asked, over=OVER[0])
+    if asked.method != METHODS[0]:
+        yield replace(asked, method=METHODS[0])
+    for target in _shorter(asked.target):
+        yield replace(asked, target=target)
+
+
+def _shorter(path: str) -> Iterator[str]:
+    """Yield a path without its query, without each of its segments, and without each of its characters."""
+    if "?" in path:
+        yield path.partition("?")[0]
+    parts = path.split("/")
+    for place in range(1, len(parts)):
+        yield "/".join([*parts[:place], *parts[place + 1 :]]) or "/"
+    for place in range(1, len(path)):
+        yield path[:place] + path[place + 1 :]

@@ -35,9 +35,13 @@ BAD_BELOW_A_DENY = (
 """The same for a host of which a path is denied: also all by which that path could be written otherwise."""
 
 ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
+_SLASHES = re.compile("/+")
 _VISIBLE = re.compile(r"[!-~]*")
 _DOTS_WITH_PARAMETERS = re.compile(r"(?<=/)(\.{1,2});[^/]*")
 _UNRESERVED = re.compile(r"%([0-9a-fA-F]{2})")
+_DIGIT = "%(?:3[0-9]|[46][1-6])"
+_NESTED = re.compile(f"%(?:{_DIGIT}(?:{_DIGIT}|[0-9a-fA-F])|[0-9a-fA-F]{_DIGIT})")
+"""What would become another escape when its digits are unescaped: its `%` is escaped, so that it does not."""
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 """Characters that need no escape anywhere (RFC 3986, section 2.3)."""
 _ESCAPED = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}'})
@@ -53,11 +57,12 @@ def seen(target: str) -> str | None:
     if not target.startswith("/") or "#" in target or not _VISIBLE.fullmatch(target):
         return None
     path, mark, query = target.partition("?")
+    path = _DOTS_WITH_PARAMETERS.sub(r"\1", path)
     if "%00" in path:
         return None
-    path = _DOTS_WITH_PARAMETERS.sub(r"\1", path)
+    path = _NESTED.sub(lambda found: f"%25{found[0][1:]}", path)
     path = _UNRESERVED.sub(_unescaped, path).replace("\\", "/").translate(_ESCAPED)
-    return _merged(_resolved(path)) + mark + query
+    return _SLASHES.sub("/", _resolved(path)) + mark + query
 
 
 def _unescaped(found: re.Match[str]) -> str:
@@ -77,13 +82,6 @@ def _resolved(path: str) -> str:
     if last == "..":
         del parts[-1:]
     return "/" + "/".join([*parts, "" if last in {".", ".."} else last])
-
-
-def _merged(path: str) -> str:
-    if "//" not in path:
-        return path
-    end = "/" if path.endswith("/") else ""
-    return "/" + "/".join(part for part in path.split("/") if part) + end
 
 
 class Access(StrEnum):

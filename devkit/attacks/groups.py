@@ -71,7 +71,7 @@ GROUPS = (
         "the path in the form in which it was judged.",
         REQUESTS_IN_TLS,
         (
-            "tests/programs/test_inspected.py::test_envoy_decides_as_the_policy_does",
+            "tests/programs/test_inspected.py::test_envoy_judges_requests_as_the_policy_does",
             "tests/programs/test_git.py::test_other_repositories_are_refused",
             "tests/programs/test_injected.py::test_it_goes_nowhere_else",
             "go/internal/signing/server_test.go::TestStream",

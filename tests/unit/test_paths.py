@@ -325,6 +325,7 @@ READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/
         ("DELETE", "/v2/x", "~/v[23]/x"),
         ("DELETE", "/v2/x/", Reason.PATH),
         ("TRACE", "/v2/x", Reason.PATH),
+        ("TRACE", "/v2/x;y", Reason.PATH),
         ("CONNECT", "/v2/x", Reason.BAD_REQUEST),
         ("GET", "/", Reason.PATH),
     ],
@@ -376,6 +377,32 @@ def test_without_a_path_a_connection_is_judged() -> None:
     """A rule without paths is for every request."""
     policy = Policy(RuleSet.of([rule()]))
     assert policy.decide("a.test", Protocol.HTTPS, 443, "DELETE", "/a//..;").allowed
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/%2%61", Reason.BAD_REQUEST),
+        ("/%%32a", Reason.BAD_REQUEST),
+        ("/x%%32%41y", Reason.BAD_REQUEST),
+        ("/%2%6a", None),
+        ("/%%33z", None),
+        ("/.;%00", None),
+        ("/x/..;%00/y", None),
+        ("/x;%00", Reason.BAD_REQUEST),
+    ],
+)
+def test_escapes_in_escapes_are_read_as_envoy_reads_them(target: str, reason: Reason | None) -> None:
+    """What would be another escape after one has been unescaped is refused; parameters of dots go first."""
+    assert paths(inspect=True).decide("GET", target).reason is reason
+
+
+@pytest.mark.parametrize("target", ["//", "///", "/.//", "/x/..//", "//..//?"])
+def test_nothing_but_slashes_is_one(target: str) -> None:
+    """An expression for `/` alone is for them, however many there are: hosts get one."""
+    found = paths(path_rules=[allow("~/")])
+    assert found.decide("GET", target).reason is None
+    assert seen(target) in {"/", "/?"}
 
 
 @settings(max_examples=300)

@@ -236,6 +236,7 @@ def _connection_manager(idle: float, routes_path: str, reporting: Reporting | No
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         **{**http.common(NAME, routes_path, idle), "upgrade_configs": [_upgrading(allowed=False)]},
         stat_prefix=NAME,
+        http_protocol_options={"allow_custom_methods": True},  # as over HTTP/2: the routes decide
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",

@@ -198,8 +198,9 @@ def of_details(details: str) -> Json:
 
 
 def of_route(beginning: str) -> Json:
-    """Return the filter that passes requests whose route has a name that begins so."""
-    return _cel(f"has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
+    """Return the filter that passes what a route with a name that begins so has answered itself."""
+    by_route = f"has({_DETAILS}) && {_DETAILS} == 'direct_response'"
+    return _cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
 def of_denied_route() -> Json:
