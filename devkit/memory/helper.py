@@ -150,6 +150,8 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
 _CONFINED = {
     "connect": "network is unreachable",
     "tls": "access denied",
+    "certificate": "a certificate of the stack",
+    "request": "HTTP 403 of Envoy",
     "send": "HTTP 403",
     "datagram": "connection refused",
     "socket": "operation not permitted",

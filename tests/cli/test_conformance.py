@@ -47,6 +47,38 @@ def test_everything_holds(command: Command, memory: MemoryEngine) -> None:
     )
 
 
+INSPECTED = """rules:
+  - dst: a.test
+    path_rules: [{path: /v1, methods: [GET]}]
+    git: {acme/site: read}
+  - dst: b.test
+    path_rules: [{path: /x, action: deny}]
+"""
+
+
+def test_hosts_are_attacked_whose_tls_is_looked_into(
+    command: Command, memory: MemoryEngine, settings_file: Path
+) -> None:
+    """With a control for each of them; what another answer than Envoy's own was given to has not held."""
+    settings_file.write_text(INSPECTED)
+    command("run")
+    bad = dict.fromkeys(("escaped-slash", "twice-escaped"), "HTTP 400 of Envoy")
+    other = dict.fromkeys(("host", "absolute", "two-hosts"), "HTTP 421 of Envoy")
+    answers = {f"inspected-{name}": outcome for name, outcome in {**bad, **other}.items()}
+    memory.attempted = {**HOLDING, **answers, "inspected-stranger": "access denied"}
+    document = command("conformance", "--format", "json").valid("conformance")
+    tried = {each["id"]: each for each in document["attempts"]}
+    assert [each["id"] for each in tried.values() if not each["held"]] == []
+    assert {"inspected-path", "inspected-method", "inspected-trace", "inspected-push", "inspected-dots"} < {*tried}
+    assert {"inspected-1", "inspected-path-1"} < {*tried}
+    controls = [each["id"] for each in tried.values() if each["control"]]
+    assert controls == ["allowed", "inspected", "inspected-1"]
+    memory.attempted |= {"inspected-path": "HTTP 403 of a host", "inspected-1": "another certificate"}
+    outcome = command("conformance", "--format", "json")
+    broken = [each["id"] for each in outcome.valid("conformance")["attempts"] if not each["held"]]
+    assert (outcome.code, broken) == (1, ["inspected-path", "inspected-1"])
+
+
 def test_a_way_around_is_shown(command: Command, memory: MemoryEngine) -> None:
     """What did not hold is named, and the exit code is 1."""
     command("run")

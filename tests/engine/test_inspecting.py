@@ -113,6 +113,11 @@ def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
         assert [tried["passed"], tried["reason"], last["status"]] == expected
         assert (last["step"], tried["contradicts"]) == ("request", False)
 
+    document = site.firewall.call("conformance", "--format", "json").expect().json
+    outcomes = {each["id"]: each["outcome"] for each in document["attempts"] if "inspected" in each["id"]}
+    assert {outcomes[f"inspected{end}"] for end in ("", "-1", "-2")} == {"a certificate of the stack"}
+    assert outcomes["inspected-path"] == outcomes["inspected-method"] == "HTTP 403 of Envoy", outcomes
+
     site.rules()
     assert site.trust == ""
     assert site.agent.get("https://i.test/v1/x").kind != ""

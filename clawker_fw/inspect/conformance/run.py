@@ -5,10 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.agents.attachment import attachment
+from clawker_fw.agents.trust import roots_of
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_outcome
-from clawker_fw.inspect.conformance.table import PUBLIC_NAME, AgentView, Case, attempts
+from clawker_fw.inspect.conformance.case import Case
+from clawker_fw.inspect.conformance.requests import inspected_hosts
+from clawker_fw.inspect.conformance.table import PUBLIC_NAME, AgentView, attempts
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
@@ -68,6 +71,8 @@ def place(seen: Comparison) -> AgentView:
         allowed=next((name for name in exact if policy.resolves(name)), ""),
         forbids_public_name=not policy.resolves(PUBLIC_NAME),
         ports=frozenset(rules.ports),
+        inspected=inspected_hosts(policy),
+        roots=roots_of(seen.observed).decode(),
     )
 
 

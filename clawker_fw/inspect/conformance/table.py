@@ -5,11 +5,12 @@ even where a stack does not hold. Whether a packet could leave is seen at the ga
 route through one, but nobody has its address.
 """
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from clawker_fw.inspect.conformance.case import CLOSED, DENIED, Case
+from clawker_fw.inspect.conformance.requests import InspectedHost, attempts_in_tls
 from clawker_fw.stack.container import REFUSED_NAME
 
 _ABSENT = frozenset({"network is unreachable", "no route to host"})
@@ -20,13 +21,11 @@ _SHUT = frozenset({"connection refused", "no answer"})
 _NO_NAME = frozenset({"no such name"})
 _NO_DATA = frozenset({"no record"})
 _NOT_ASKED = frozenset({"refused", "NotImp", "RCodeNotImplemented", "closed without an answer", "no answer"})
-_CLOSED = frozenset({"closed without an answer"})
-_DENIED = frozenset({*_CLOSED, "access denied"})
-_NOT_FORWARDED = frozenset({*_CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
+_NOT_FORWARDED = frozenset({*CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
 _NOT_PERMITTED = frozenset({"operation not permitted"})
 
 _A, _NULL, _TXT, _AAAA, _AXFR = 1, 10, 16, 28, 252
-_INTERNET, _CHAOS = 1, 3
+_CHAOS = 3
 
 _WORLD, _WORLD_IPV6 = "192.0.2.1", "[2001:db8::1]"
 _METADATA = "169.254.169.254"
@@ -35,35 +34,11 @@ PUBLIC_NAME = "example.com"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One thing to try. The other fields are what `fwctl attempts` needs to know for its kind."""
-
-    id: str
-    what: str
-    holds: frozenset[str]
-    kind: str
-    network: str = "tcp"
-    address: str = ""
-    name: str = ""
-    type: int = 0
-    class_: int = _INTERNET
-    text: str = ""
-    control: bool = False
-    """Whether it is allowed, and shows that the others were not refused for another reason."""
-
-    def instruction(self) -> Mapping[str, str | int]:
-        """Return what the helper is told: not what is expected."""
-        fields = dataclasses.asdict(self)
-        told = ("id", "kind", "network", "address", "name", "type", "text")
-        return {**{name: fields[name] for name in told}, "class": self.class_}
-
-
-@dataclass(frozen=True, slots=True)
 class AgentView:
     """Where a stack is, as far as an agent could know. `allowed` is a name that a rule allows, if there is one.
 
     `forbids_public_name` is whether no rule allows `example.com`, a name that exists. `ports` are those of the
-    rules, on which Envoy listens.
+    rules, on which Envoy listens. `inspected` are hosts for which TLS is looked into, under these `roots` (PEM).
     """
 
     envoy: str
@@ -75,11 +50,20 @@ class AgentView:
     allowed: str
     forbids_public_name: bool
     ports: frozenset[int] = frozenset()
+    inspected: tuple[InspectedHost, ...] = ()
+    roots: str = ""
 
 
 def attempts(place: AgentView) -> tuple[Case, ...]:
     """Return everything that is tried against a stack."""
-    return (*_questions(place), *_addresses(place), *_siblings(place), *_connections(place), *_sockets())
+    return (
+        *_questions(place),
+        *_addresses(place),
+        *_siblings(place),
+        *_connections(place),
+        *attempts_in_tls(place.envoy, place.inspected, place.roots),
+        *_sockets(),
+    )
 
 
 def _questions(place: AgentView) -> Iterator[Case]:
@@ -133,8 +117,8 @@ def _siblings(place: AgentView) -> Iterator[Case]:
 
 def _connections(place: AgentView) -> Iterator[Case]:
     tls, http = f"{place.envoy}:443", f"{place.envoy}:80"
-    yield Case("sni", "TLS for a name that no rule allows", _DENIED, "tls", address=tls, name=REFUSED_NAME)
-    yield Case("no-sni", "TLS without a server name", _DENIED, "tls", address=tls)
+    yield Case("sni", "TLS for a name that no rule allows", DENIED, "tls", address=tls, name=REFUSED_NAME)
+    yield Case("no-sni", "TLS without a server name", DENIED, "tls", address=tls)
     yield Case(
         "not-tls",
         "Something else than TLS on port 443",

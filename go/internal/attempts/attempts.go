@@ -4,6 +4,7 @@ package attempts
 import (
 	"bufio"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -34,13 +35,14 @@ const attemptWithin = 5 * time.Second
 // Attempt is one thing to try. Which fields it needs depends on its kind.
 type Attempt struct {
 	ID      string `json:"id"`
-	Kind    string `json:"kind"`    // ask, connect, tls, send, datagram, socket, gateway
+	Kind    string `json:"kind"`    // ask, connect, tls, certificate, request, send, datagram, socket, gateway
 	Network string `json:"network"` // udp or tcp
 	Address string `json:"address"` // with a port
 	Name    string `json:"name"`    // to ask for, or the server name in TLS; none if empty
 	Type    uint16 `json:"type"`    // of the question
 	Class   uint16 `json:"class"`
-	Text    string `json:"text"` // what is sent
+	Text    string `json:"text"`  // what is sent
+	Roots   string `json:"roots"` // as PEM, under which the stack looks into TLS
 }
 
 // Outcome is what happened, in words.
@@ -51,6 +53,7 @@ type Outcome struct {
 
 var kinds = map[string]func(Attempt) string{
 	"ask": attemptAsk, "connect": attemptConnect, "tls": attemptTLS, "send": attemptSend,
+	"certificate": attemptCertificate, "request": attemptRequest,
 	"datagram": attemptDatagram, "socket": attemptSocket, "gateway": attemptGateway,
 }
 
@@ -151,11 +154,67 @@ func attemptTLS(attempt Attempt) string {
 	defer connection.Close()
 	hearing := &heard{Conn: connection}
 	err := tls.Client(hearing, &tls.Config{ServerName: attempt.Name, InsecureSkipVerify: true}).Handshake()
+	if !deniedAccess(err) && (err == nil || hearing.anything) {
+		return "a host answered"
+	}
+	return endedTLS(err)
+}
+
+// attemptCertificate says whose certificate there is for a name: the stack's, or another one.
+func attemptCertificate(attempt Attempt) string {
+	connection, failure := dial(attempt)
+	if failure != "" {
+		return failure
+	}
+	defer connection.Close()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(attempt.Roots))
+	err := tls.Client(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots}).Handshake()
+	var other *tls.CertificateVerificationError
+	switch {
+	case err == nil:
+		return "a certificate of the stack"
+	case errors.As(err, &other):
+		return "another certificate"
+	}
+	return endedTLS(err)
+}
+
+// attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
+// as well.
+func attemptRequest(attempt Attempt) string {
+	connection, failure := dial(attempt)
+	if failure != "" {
+		return failure
+	}
+	defer connection.Close()
+	agent := tls.Client(connection, &tls.Config{ServerName: attempt.Name, InsecureSkipVerify: true})
+	if err := agent.Handshake(); err != nil {
+		return endedTLS(err)
+	}
+	if _, err := io.WriteString(agent, attempt.Text); err != nil {
+		return ended(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(agent), nil)
+	if err != nil {
+		return ended(err)
+	}
+	defer response.Body.Close()
+	text := make([]byte, len(ours))
+	io.ReadFull(response.Body, text)
+	if string(text) == ours {
+		return fmt.Sprintf("HTTP %d of Envoy", response.StatusCode)
+	}
+	return fmt.Sprintf("HTTP %d of a host", response.StatusCode)
+}
+
+// ours is how everything begins that Envoy answers by itself.
+const ours = "clawker-fw: "
+
+// endedTLS says how a handshake has failed.
+func endedTLS(err error) string {
 	if deniedAccess(err) {
 		return "access denied"
-	}
-	if err == nil || hearing.anything {
-		return "a host answered"
 	}
 	return ended(err)
 }

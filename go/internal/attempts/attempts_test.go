@@ -3,7 +3,12 @@ package attempts
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -84,6 +89,55 @@ func TestAttemptsAtTLS(t *testing.T) {
 		attempt := Attempt{ID: "tls", Kind: "tls", Network: "tcp", Address: listener.Addr().String(), Name: "a.test"}
 		if found := perform(t, []Attempt{attempt})["tls"]; found != want {
 			t.Errorf("%q, not %q", found, want)
+		}
+	}
+}
+
+// A host may refuse something as well as Envoy does, and only what Envoy says itself begins with our name.
+func TestAttemptsInTLS(t *testing.T) {
+	for want, answer := range map[string]string{
+		"HTTP 403 of Envoy":  "HTTP/1.1 403 Forbidden\r\nContent-Length: 16\r\n\r\nclawker-fw: no\r\n",
+		"HTTP 403 of a host": "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno\r\n",
+		"HTTP 200 of a host": "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+	} {
+		server := httptest.NewUnstartedServer(nil)
+		server.Config.Handler = http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			connection, _, err := http.NewResponseController(response).Hijack()
+			if err != nil || request.URL.Path != "/x" || request.TLS.ServerName != "a.test" {
+				t.Error(err, request.URL, request.TLS.ServerName)
+				return
+			}
+			defer connection.Close()
+			connection.Write([]byte(answer))
+		})
+		server.StartTLS()
+		defer server.Close()
+		attempt := Attempt{
+			ID: "it", Kind: "request", Network: "tcp", Address: server.Listener.Addr().String(), Name: "a.test",
+			Text: "GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n",
+		}
+		if found := perform(t, []Attempt{attempt})["it"]; found != want {
+			t.Errorf("%q, not %q", found, want)
+		}
+	}
+}
+
+func TestAttemptsAtCertificates(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	own := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	attempt := Attempt{Kind: "certificate", Network: "tcp", Address: server.Listener.Addr().String()}
+	known, other, unknown := attempt, attempt, attempt
+	known.ID, known.Name, known.Roots = "known", "example.com", own
+	other.ID, other.Name, other.Roots = "other", "a.test", own
+	unknown.ID, unknown.Name = "unknown", "example.com"
+	found := perform(t, []Attempt{known, other, unknown})
+	for id, want := range map[string]string{
+		"known": "a certificate of the stack", "other": "another certificate", "unknown": "another certificate",
+	} {
+		if found[id] != want {
+			t.Errorf("%s: %q, not %q", id, found[id], want)
 		}
 	}
 }

@@ -1,0 +1,160 @@
+"""What a hostile agent tries in TLS that a rule looks into, and what must come of it. Pure.
+
+Should a stack not hold, a host gets requests that ask for nothing but an answer: their methods are safe
+(RFC 9110, section 9.2.1), they have no content, and no rule allows them. No request is made that a rule allows. So
+the control is the certificate: Envoy makes one for each name whose TLS it looks into, and for no other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clawker_fw.inspect.conformance.case import DENIED, Case
+from clawker_fw.rules.paths import TRACE, Access, Paths
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.stack.container import REFUSED_NAME
+
+MOST_HOSTS = 10
+"""With how many hosts a certificate and a path are tried. Everything is tried with the first one."""
+
+_NOWHERE = "/clawker-fw-conformance"
+_SAFE = ("GET", "OPTIONS", "PROPFIND")
+_OURS = frozenset({"a certificate of the stack"})
+_OTHER_HOST = frozenset({"HTTP 421 of Envoy"})
+_STATUS = {Reason.PATH: 403, Reason.BAD_REQUEST: 400}
+
+_TRICKS = (
+    ("dots", "the path of a parent", "/.."),
+    ("escaped-dots", "the same, escaped", "/%2e%2e"),
+    ("escaped-slash", "the same behind an escaped slash", "%2f.."),
+    ("twice-escaped", "the same, escaped twice", "/%252e%252e"),
+    ("backslash", "the same with backslashes", "\\.."),
+    ("parameter", "the same with a parameter", "/..;x"),
+)
+"""How a path that is allowed is led to another one: for each of its segments, one of these is added."""
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedHost:
+    """A name with a port for which TLS is looked into, and what is allowed there.
+
+    `stranger` is a name below it for which no rule is, or nothing.
+    """
+
+    name: str
+    port: int
+    paths: Paths
+    stranger: str
+
+    def refuses(self, method: str, target: str) -> bool:
+        """Whether a request is refused."""
+        return self.paths.decide(method, target).reason is not None
+
+
+def inspected_hosts(policy: Policy) -> tuple[InspectedHost, ...]:
+    """Return hosts for which rules look into TLS, one for each rule, as many as are tried."""
+    found: list[InspectedHost] = []
+    for rule in policy.rules.rules:
+        name = rule.destination.name
+        if rule.denies or rule.paths is None or rule.port is None or len(found) == MOST_HOSTS:
+            continue
+        if policy.decide(name, Protocol.HTTPS, rule.port).rule is not rule:
+            continue
+        below = f"{_NOWHERE[1:]}.{name}"
+        allowed = policy.decide(below, Protocol.HTTPS, rule.port).allowed
+        found.append(InspectedHost(name, rule.port, rule.paths, "" if allowed else below))
+    return tuple(found)
+
+
+def attempts_in_tls(envoy: str, hosts: tuple[InspectedHost, ...], roots: str) -> Iterator[Case]:
+    """Yield what is tried. `envoy` is its address, and `roots` are those of its certificates, as PEM."""
+    for number, host in enumerate(hosts):
+        made = [*_certificate(host), *_refused(host)] if number else _everything(host)
+        for each in made:
+            yield each.at(f"{envoy}:{host.port}", roots, f"-{number}" if number else "")
+
+
+def _everything(host: InspectedHost) -> Iterator[Case]:
+    yield from _certificate(host)
+    yield from _refused(host)
+    yield from _methods(host)
+    yield from _tricks(host)
+    yield from _git(host)
+    yield from _other_hosts(host)
+    if host.stranger:
+        words = f"A certificate for {host.stranger}, which no rule allows"
+        yield Case("inspected-stranger", words, DENIED, "certificate", name=host.stranger)
+
+
+def _certificate(host: InspectedHost) -> Iterator[Case]:
+    words = f"A certificate for {host.name}, whose TLS is looked into"
+    yield Case("inspected", words, _OURS, "certificate", name=host.name, control=True)
+
+
+def _request(host: InspectedHost, id_: str, words: str, method: str, target: str) -> Case:
+    """Return a request, which ends as the rules say."""
+    reason = host.paths.decide(method, target).reason
+    holds = frozenset({f"HTTP {_STATUS[reason]} of Envoy"}) if reason else frozenset()
+    text = f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"
+    return Case(f"inspected-{id_}", f"{words} of {host.name}", holds, "request", name=host.name, text=text)
+
+
+def _elsewhere(host: InspectedHost) -> str:
+    """Return a path that nobody may get, or nothing."""
+    literal = (each.path for each in host.paths.rules if not each.expression)
+    return next((each for each in (_NOWHERE, *literal) if host.refuses("GET", each)), "")
+
+
+def _inside(host: InspectedHost) -> str:
+    """Return a path that anybody may get, or nothing."""
+    literal = (each.path for each in host.paths.rules if not each.expression)
+    return next((each for each in (*literal, _NOWHERE) if each != "/" and not host.refuses("GET", each)), "")
+
+
+def _refused(host: InspectedHost) -> Iterator[Case]:
+    if path := _elsewhere(host):
+        yield _request(host, "path", "A path that no rule allows", "GET", path)
+
+
+def _methods(host: InspectedHost) -> Iterator[Case]:
+    yield _request(host, "trace", "TRACE", TRACE, _inside(host) or "/")
+    for path in (each.path for each in host.paths.rules if each.methods and not each.expression):
+        if method := next((each for each in _SAFE if host.refuses(each, path)), ""):
+            words = f"{method}, which no rule allows there,"
+            yield _request(host, "method", words, method, path)
+            return
+
+
+def _tricks(host: InspectedHost) -> Iterator[Case]:
+    inside, elsewhere = _inside(host), _elsewhere(host)
+    if not (inside and elsewhere):
+        return
+    for id_, words, up in _TRICKS:
+        target = inside + inside.count("/") * up + elsewhere
+        if host.refuses("GET", target):
+            yield _request(host, id_, f"A path by {words},", "GET", target)
+
+
+def _git(host: InspectedHost) -> Iterator[Case]:
+    for each in host.paths.repositories:
+        if each.access is Access.READ:
+            target = f"/{each.name}.git/info/refs?service=git-receive-pack"
+            yield _request(host, "push", f"A push to {each.name}", "GET", target)
+            return
+
+
+def _other_hosts(host: InspectedHost) -> Iterator[Case]:
+    path = _inside(host) or "/"
+    end = "\r\nConnection: close\r\n\r\n"
+    for id_, words, head in (
+        ("host", "Another host in a request", f"GET {path} HTTP/1.1\r\nHost: {REFUSED_NAME}"),
+        ("absolute", "Another host in a URL", f"GET https://{REFUSED_NAME}{path} HTTP/1.1\r\nHost: {host.name}"),
+        (
+            "two-hosts",
+            "Two hosts in a request",
+            f"GET {path} HTTP/1.1\r\nHost: {host.name}\r\nHost: {REFUSED_NAME}",
+        ),
+    ):
+        told = f"{words} to {host.name}"
+        yield Case(f"inspected-{id_}", told, _OTHER_HOST, "request", name=host.name, text=head + end)

@@ -1,0 +1,56 @@
+"""What `conformance` tries in TLS that rules look into."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.inspect.conformance.requests import MOST_HOSTS, attempts_in_tls, inspected_hosts
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.stack.container import REFUSED_NAME
+from devkit.requests import random_entries, rules_of
+
+ENVOY = "192.0.2.1"
+
+
+@given(st.randoms(use_true_random=False))
+def test_nothing_is_tried_that_rules_allow(chosen: random.Random) -> None:
+    """Whatever the rules are: a host that got one of these requests would get what no rule allows."""
+    policy = Policy(rules_of(random_entries(chosen, (443, 8443))))
+    for case in attempts_in_tls(ENVOY, inspected_hosts(policy), "the roots"):
+        port = int(case.address.removeprefix(f"{ENVOY}:"))
+        if case.kind == "certificate":
+            decided = policy.decide(case.name, Protocol.HTTPS, port)
+            assert case.control == decided.allowed
+            assert case.roots == "the roots"
+            continue
+        assert not case.control
+        method, target, _ = case.text.split(" ", 2)
+        assert method in {"GET", "OPTIONS", "PROPFIND", "TRACE"}
+        assert case.text.endswith("\r\n\r\n")
+        if REFUSED_NAME not in case.text:
+            assert not policy.decide(case.name, Protocol.HTTPS, port, method, target).allowed
+
+
+def test_each_kind_of_rule_is_attacked_where_it_can_be() -> None:
+    """A rule that allows everything has no path that is refused; many rules are not all attacked."""
+    everything = {"dst": "a.test", "inspect": True}
+    some = {"dst": "b.test", "path_rules": [{"path": "/v1"}], "git": {"o/r": "read"}}
+    for first, path_refused in ((everything, False), (some, True)):
+        hosts = inspected_hosts(Policy(rules_of([first])))
+        tried = {each.id for each in attempts_in_tls(ENVOY, hosts, "")}
+        assert {"inspected", "inspected-trace", "inspected-host", "inspected-stranger"} < tried
+        assert ({"inspected-path", "inspected-push", "inspected-dots"} <= tried) == path_refused
+    many = [{**some, "dst": f"n{number}.test"} for number in range(3 * MOST_HOSTS)]
+    ids = [each.id for each in attempts_in_tls(ENVOY, inspected_hosts(Policy(rules_of(many))), "")]
+    assert len(ids) == len({*ids})
+    assert f"inspected-path-{MOST_HOSTS - 1}" in ids
+    assert f"inspected-{MOST_HOSTS}" not in ids
+
+
+def test_a_name_that_another_rule_denies_is_not_tried() -> None:
+    """Nor one that is forwarded as it is: there, the certificate is the host's."""
+    inspected = {"dst": "a.test", "inspect": True}
+    assert inspected_hosts(Policy(rules_of([inspected, {"dst": "a.test", "action": "deny"}]))) == ()
+    assert inspected_hosts(Policy(rules_of([{"dst": "a.test"}]))) == ()
