@@ -4,7 +4,7 @@ Each entry is taken over, perhaps with a difference that is named, or left out w
 restricts is never dropped: an entry whose restriction can't be kept is left out. Pure.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,13 @@ _KEY = "rules"
 _FIELDS = ("dst", "proto", "port", "action")
 _LATER_PROTOCOLS = ("opaque",)
 _NOT_DENIED = "what it denied may be allowed by another rule"
+
+# There, the first entry of `path_rules` decides with whose path the path of a request begins, and what none is for
+# is denied. So a path that is allowed can be kept, and is for less here. One that is denied would be for less as
+# well, and more would be allowed.
+_PATHS, _DEFAULT = "path_rules", "path_default"
+_FIELDS_OF_PATHS = ("path", "methods", "action")
+_OTHER_PATHS = "may match other requests there; write it in the settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ def _imported(place: str, entry: object) -> Imported:
     fields, differences = _translated(entry)
     reasons = list(_reasons(entry))
     if not reasons:
+        _with_paths(entry, fields, differences)
         try:
             return Imported(place, "", RuleEntry.model_validate(fields).rule(place), tuple(differences))
         except ValidationError as error:
@@ -63,14 +71,36 @@ def _imported(place: str, entry: object) -> Imported:
 def _reasons(entry: Mapping[str, Any]) -> Iterator[str]:
     """Yield why an entry can't be taken over. A field that is empty or false restricts nothing."""
     for name, value in entry.items():
-        if name in INSPECTION_FIELDS:
-            if value:
-                yield f"`{name}` may match other requests there; write it in the settings"
+        if name == _PATHS and value:
+            yield from _reasons_of_paths(value)
+        elif name in INSPECTION_FIELDS:
+            if value and not (name == _DEFAULT and entry.get(_PATHS) and _word(value) == RuleAction.DENY):
+                yield f"`{name}` {_OTHER_PATHS}"
         elif name not in _FIELDS:
             yield f"`{name}` is not known, and its meaning would be lost"
     protocol = _word(entry.get("proto"))
     if protocol in _LATER_PROTOCOLS:
         yield f"`proto: {protocol}` is not supported yet"
+
+
+def _reasons_of_paths(rules: object) -> Iterator[str]:
+    """Yield why what an entry says about paths can't be taken over."""
+    if not isinstance(rules, list) or not all(isinstance(each, Mapping) for each in rules):
+        yield f"`{_PATHS}` is not a list of mappings"
+        return
+    for each in rules:
+        if unknown := sorted(str(name) for name in each.keys() - {*_FIELDS_OF_PATHS}):
+            yield f"`{unknown[0]}` in `{_PATHS}` is not known, and its meaning would be lost"
+        if not isinstance(each.get("path"), str) or not each["path"].startswith("/"):
+            yield f"`{_PATHS}` has an entry without a `path` that begins with `/`"
+        elif _word(each.get("action")) != RuleAction.ALLOW:
+            path = each["path"]
+            yield f"`{_PATHS}` denies `{path}`, there also what only begins like it; write it in the settings"
+
+
+def _paths(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return our rules for paths."""
+    return [{name: each[name] for name in ("path", "methods") if each.get(name)} for each in rules]
 
 
 def _translated(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -89,6 +119,19 @@ def _translated(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         missing = [word for name, word in (("proto", "protocol"), ("port", "port")) if name not in fields]
         differences += [f"without a {word}, it denies every {word}" for word in missing]
     return fields, differences
+
+
+def _with_paths(entry: Mapping[str, Any], fields: dict[str, Any], differences: list[str]) -> None:
+    """Add what an entry says about paths, and how that differs."""
+    rules = entry.get(_PATHS)
+    if not rules:
+        return
+    fields[_PATHS], fields[_DEFAULT] = _paths(rules), RuleAction.DENY.value
+    path = next((each["path"] for each in fields[_PATHS] if each["path"] != "/"), "")
+    if path:
+        differences.append(f"`{path}` is now for what is below it, and not for `{path}x`")
+    if _word(entry.get("proto")) != "wss":
+        differences.append("WebSockets need `proto: wss`")
 
 
 def _word(value: object) -> object:

@@ -448,7 +448,7 @@ rules:
   - dst: a.test
     port: 443
   - dst: p.test
-    path_rules: [{path: /x, action: allow}]
+    path_rules: [{path: /x, action: deny}, {path: /, action: allow}]
 """
 
 
@@ -470,7 +470,7 @@ def test_an_import_that_leaves_something_out_imports_nothing(
         "result": "left out",
         "entry": "p.test",
         "place": "old.yaml, line 6",
-        "remarks": ["`path_rules` may match other requests there; write it in the settings"],
+        "remarks": ["`path_rules` denies `/x`, there also what only begins like it; write it in the settings"],
     }
     assert settings_file.read_text() == SETTINGS
 
@@ -485,6 +485,15 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
         ]
         assert [each["result"] for each in answer["imported"]] == ["differs", "taken", "left out"]
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
+
+
+def test_paths_that_are_allowed_are_imported(no_engine: Command, settings_file: Path) -> None:
+    """The rule in the file has them, and nothing else of the host is allowed by it."""
+    entry = "rules: [{dst: p.test, path_rules: [{path: /x, action: allow, methods: [GET]}]}]\n"
+    answer = edit(no_engine, "import", "--no-reload", "-", stdin=entry)
+    assert [each["result"] for each in answer["imported"]] == ["differs"]
+    assert settings_file.read_text().startswith(SETTINGS)
+    assert "https p.test:443 inspected (GET /x, deny others)" in no_engine("rules", "list").out
 
 
 def test_a_rule_that_contradicts_another_is_named_with_its_origin(

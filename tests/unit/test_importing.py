@@ -67,7 +67,40 @@ def test_a_difference_is_named(entry: str, rule: str, remark: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("{dst: a.test, path_rules: [{path: /x}]}", f"`path_rules` {ELSEWHERE}"),
+        (
+            "{dst: a.test, path_rules: [{path: /x}]}",
+            "`path_rules` denies `/x`, there also what only begins like it",
+        ),
+        (
+            "{dst: a.test, path_rules: [{path: /x, action: deny}, {path: /, action: allow}]}",
+            "`path_rules` denies `/x`, there also what only begins like it",
+        ),
+        (
+            "{dst: a.test, path_rules: [{path: /x, action: allow}], path_default: allow}",
+            f"`path_default` {ELSEWHERE}",
+        ),
+        ("{dst: a.test, path_rules: [{path: /x/, action: allow}]}", "`path: /x/` ends in `/`"),
+        ("{dst: a.test, path_rules: [{path: '/x*', action: allow}]}", "`path: /x*` has a `*`"),
+        (
+            "{dst: a.test, path_rules: [{path: '~/x.*', action: allow}]}",
+            "`path_rules` has an entry without a `path`",
+        ),
+        ("{dst: a.test, path_rules: [{action: allow}]}", "`path_rules` has an entry without a `path`"),
+        (
+            "{dst: a.test, path_rules: [{path: /x, action: allow, headers: {}}]}",
+            "`headers` in `path_rules` is not",
+        ),
+        ("{dst: a.test, path_rules: [{path: /x, action: allow, methods: GET}]}", "`path_rules.0.methods`: "),
+        ("{dst: a.test, path_rules: [{path: /x, action: allow, methods: [get]}]}", "`methods`: write `GET`"),
+        ("{dst: a.test, path_rules: {path: /x}}", "`path_rules` is not a list of mappings"),
+        (
+            "{dst: a.test, proto: http, path_rules: [{path: /x, action: allow}]}",
+            "`path_rules` is for `proto: https`",
+        ),
+        (
+            "{dst: a.test, action: deny, path_rules: [{path: /x, action: allow}]}",
+            "`path_rules` is for rules that allow",
+        ),
         ("{dst: a.test, path_default: deny}", f"`path_default` {ELSEWHERE}"),
         ("{dst: a.test, insecure_skip_tls_verify: true}", f"`insecure_skip_tls_verify` {ELSEWHERE}"),
         ("{dst: a.test, proto: opaque, port: 22}", "`proto: opaque` is not supported yet"),
@@ -96,6 +129,31 @@ def test_an_entry_that_cannot_be_kept_is_left_out(entry: str, reason: str) -> No
     rule, reasons = one(entry)
     assert rule is None
     assert any(each.startswith(reason) for each in reasons)
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule", "remarks"),
+    [
+        (
+            "{dst: a.test, path_rules: [{path: /v1, action: Allow}], path_default: deny}",
+            "https a.test:443 inspected (/v1, deny others)",
+            ("`/v1` is now for what is below it, and not for `/v1x`", "WebSockets need `proto: wss`"),
+        ),
+        (
+            "{dst: a.test, proto: wss, path_rules: [{path: /v1, action: allow, methods: [POST, GET]}]}",
+            "https a.test:443 inspected (GET,POST /v1, deny others, websocket)",
+            ("`/v1` is now for what is below it, and not for `/v1x`",),
+        ),
+        (
+            "{dst: a.test, path_rules: [{path: /, action: allow, methods: [GET]}], path_default: ''}",
+            "https a.test:443 inspected (GET /, deny others)",
+            ("WebSockets need `proto: wss`",),
+        ),
+    ],
+)
+def test_paths_that_are_allowed_are_for_less(entry: str, rule: str, remarks: tuple[str, ...]) -> None:
+    """Whatever is not named is refused, as it was, and so is what only begins like a path."""
+    assert one(entry) == (rule, remarks)
 
 
 def test_what_leaving_out_a_denial_means_is_said() -> None:
