@@ -124,13 +124,13 @@ def _of_git(chosen: random.Random, name: str) -> tuple[str, str]:
             f"{place}/info/refs?service=git-upload-pack&service={service}",
             f"{place}/{service}",
             f"{place}/{service}{chosen.choice(('?', '/', '/a', '%2f', '?service=git-upload-pack'))}",
-            f"{place}/info/lfs/objects/batch",
-            f"{place}/info/lfs/locks/verify",
+            f"{place}/info/lfs/objects/{chosen.choice(('batch', *_SEGMENTS, *_ODD))}{chosen.choice(_QUERIES)}",
+            f"{place}/info/lfs/{chosen.choice(('objects', 'objectsx', 'verify', 'locks/verify', 'locks'))}",
             f"{place}/HEAD",
             f"/a/..{place}//{service}",
         )
     )
-    return chosen.choice(("GET", "POST", "HEAD")), target
+    return chosen.choice(("GET", "POST", "PUT", "HEAD")), target
 
 
 # --- rule sets ---------------------------------------------------------------------------------------------------

@@ -91,16 +91,29 @@ class Access(StrEnum):
     WRITE = "write"
 
 
-_OF_GIT = ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
+LARGE_FILES = "info/lfs"
+"""Where git asks for large files of a repository, below it (Git LFS, `docs/api/server-discovery.md`)."""
+
+_OF_GIT = ("info/refs", LARGE_FILES, "git-upload-pack", "git-receive-pack")
 
 
 class GitRequest(NamedTuple):
-    """A request of git: its method, and its path with the query, exactly, and what git does with it in words."""
+    """A request of git: its method, and its path with the query, exactly, and what git does with it in words.
+
+    `below` says that it is for a path with everything below it, and for any query.
+    """
 
     method: str
     target: str
     words: str
     allowed: bool
+    below: bool = False
+
+    def matches(self, method: str, target: str) -> bool:
+        """Whether it is a request. `target` is as Envoy sees it, with the query."""
+        path = target.partition("?")[0]
+        same = f"{path}/".startswith(f"{self.target}/") if self.below else target == self.target
+        return same and method == self.method
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,8 @@ class Repository:
     def requests(self, *, lfs: bool) -> Iterator[GitRequest]:
         """Yield what git sends, over HTTP (gitprotocol-http(5)); with `lfs`, also what it sends for large files.
 
-        What is downloaded and what is uploaded there can't be told apart by the path.
+        What is downloaded and what is uploaded there can't be told apart by the path. A host that keeps the large
+        files itself has them below the place where they are asked for (Gitea, Forgejo, Soft Serve, giftless).
         """
         writes = self.access is Access.WRITE
         fetch, push, large = (f"git {each} {self.name}" for each in ("fetch", "push", "lfs"))
@@ -127,17 +141,17 @@ class Repository:
             yield GitRequest("GET", f"{place}/info/refs?service=git-receive-pack", push, allowed=writes)
             yield GitRequest("POST", f"{place}/git-receive-pack", push, allowed=writes)
             if lfs:
-                yield GitRequest("POST", f"{place}/info/lfs/objects/batch", large, allowed=True)
+                for method in ("GET", "PUT", "POST"):
+                    yield GitRequest(method, f"{place}/{LARGE_FILES}/objects", large, allowed=True, below=True)
+                yield GitRequest("POST", f"{place}/{LARGE_FILES}/verify", large, allowed=True)
             if lfs and writes:
-                yield GitRequest("POST", f"{place}/info/lfs/locks/verify", push, allowed=True)
+                yield GitRequest("POST", f"{place}/{LARGE_FILES}/locks/verify", push, allowed=True)
 
     @property
     def reserved(self) -> Iterator[str]:
         """The paths of git, which nothing but those requests may use, whatever else is allowed."""
         for place in self._places:
-            yield from (
-                f"{place}/{each}" for each in ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
-            )
+            yield from (f"{place}/{each}" for each in _OF_GIT)
 
     def __str__(self) -> str:
         """Return it in a few words: `git read acme/widgets`."""
@@ -274,7 +288,7 @@ class Paths:
     def _of_git(self, method: str, target: str, path: str) -> PathDecision | None:
         for repository in self.repositories:
             for each in repository.requests(lfs=self.lfs):
-                if (each.method, each.target) == (method, target):
+                if each.matches(method, target):
                     return PathDecision(None if each.allowed else Reason.PATH, repository)
         for repository in self.repositories:
             if any(path == each or path.startswith(f"{each}/") for each in repository.reserved):

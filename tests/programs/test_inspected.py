@@ -243,7 +243,7 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
             "/o/r.git/info/refs",
             f"/o/r/../r.git//{refs[8:]}receive-pack",
         ),
-        *("/o/r.git/git-receive-pack", "/o/r/info/lfs/objects/batch", "/o/r/git-receive-pack/"),
+        *("/o/r.git/git-receive-pack", "/o/r/git-receive-pack/"),
     ):
         status, text = proxy.ask("GET", target, "a.test")
         assert (status, text) == (403, b"clawker-fw: o/r may be fetched, not pushed to\n"), target
@@ -255,6 +255,11 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
     ):  # what is wrong with these has nothing to do with git
         found, text = proxy.raw(f"{head}\r\n\r\n".encode(), "a.test")
         assert (found, text[:12], b"may be fetched" in text) == (status, b"clawker-fw: ", False), head
+    status, text = proxy.ask("POST", "/o/r/info/lfs/objects/batch", "a.test")
+    assert (status, json.loads(text)) == (
+        403,
+        {"message": "clawker-fw: no rule allows large files (`lfs`) of o/r"},
+    )
     assert host.reached == []
     for method, target in (
         ("GET", f"{refs}upload-pack"),

@@ -366,11 +366,21 @@ def test_git_is_allowed_by_exact_requests(method: str, target: str, *, allowed: 
 
 
 def test_large_files_have_a_word_of_their_own() -> None:
-    """Transfers are allowed with `lfs`, locks only where git may write."""
+    """Transfers are allowed with `lfs`, wherever the host has them; locks where git may write."""
     found = paths(git={"o/r": "read", "o/w": "write"}, lfs=True)
     for name, locks in (("r", Reason.PATH), ("w", None)):
-        assert found.decide("POST", f"/o/{name}.git/info/lfs/objects/batch").reason is None
-        assert found.decide("POST", f"/o/{name}.git/info/lfs/locks/verify").reason is locks
+        large = f"/o/{name}.git/info/lfs"
+        for method, target in (
+            ("POST", "objects/batch"),
+            ("GET", "objects/1?jwt=x"),
+            ("PUT", "objects/basic/1"),
+            ("POST", "verify"),
+        ):
+            assert found.decide(method, f"{large}/{target}").reason is None
+        for method, target in (("DELETE", "objects/1"), ("GET", "objects-1"), ("POST", "verify/x"), ("GET", "x")):
+            assert found.decide(method, f"{large}/{target}").reason is Reason.PATH
+        assert found.decide("POST", f"{large}/locks/verify").reason is locks
+        assert found.decide("POST", f"{large}/locks").reason is Reason.PATH
 
 
 def test_without_a_path_a_connection_is_judged() -> None:
@@ -477,11 +487,13 @@ def _git(name: str, access: str, method: str, target: str, *, lfs: bool) -> bool
             rest = target.removeprefix(place)
             read = (("GET", "info/refs?service=git-upload-pack"), ("POST", "git-upload-pack"))
             write = (("GET", "info/refs?service=git-receive-pack"), ("POST", "git-receive-pack"))
-            large = (("POST", "info/lfs/objects/batch"),)
+            large = (("POST", "info/lfs/verify"),)
             locks = (("POST", "info/lfs/locks/verify"),)
             may = [*read, *(write if access == "write" else ()), *(large if lfs else ())]
             may += locks if lfs and access == "write" else ()
             if (method, rest) in may:
+                return True
+            if lfs and method in {"GET", "PUT", "POST"} and rest.split("?")[0].split("/")[:3] == _LARGE:
                 return True
             if any(
                 rest.split("?")[0] == each or rest.split("?")[0].startswith(f"{each}/")
@@ -489,6 +501,9 @@ def _git(name: str, access: str, method: str, target: str, *, lfs: bool) -> bool
             ):
                 return False
     return None
+
+
+_LARGE = ["info", "lfs", "objects"]
 
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))

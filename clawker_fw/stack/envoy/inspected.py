@@ -14,6 +14,7 @@ that TLS has named, or a connection for one rule would reach another one's host.
 Nothing here knows where certificates come from: what ends TLS is given (`inspection.chain`).
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from clawker_fw.rules.paths import (
     ALWAYS_BAD,
     BAD_BELOW_A_DENY,
     DEFAULT_HEADER,
+    LARGE_FILES,
     TRACE,
     Access,
     PathRule,
@@ -352,7 +354,11 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
         for path in repository.reserved:
-            yield _refuse(str(repository), {"path_separated_prefix": path}, body=_told(repository))
+            match = {"path_separated_prefix": path}
+            if path.endswith(LARGE_FILES) and not paths.lfs:
+                yield _without_large_files(repository, match)
+            else:
+                yield _refuse(str(repository), match, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)
     others = {"prefix": "/"}
@@ -360,10 +366,13 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
 
 
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
-    """Yield the routes for the requests of git: each exactly, with its query, which could be written twice."""
+    """Yield the routes for the requests of git: most exactly, with their query, which could be written twice."""
     for request in repository.requests(lfs=lfs):
-        exactly = [_exactly(":method", request.method), _exactly(":path", request.target)]
-        match = {"path": request.target.partition("?")[0], "headers": exactly}
+        method = _exactly(":method", request.method)
+        match: Json = {"path_separated_prefix": request.target, "headers": [method]}
+        if not request.below:
+            path = request.target.partition("?")[0]
+            match = {"path": path, "headers": [method, _exactly(":path", request.target)]}
         if request.allowed:
             yield _forward(rule, request.words, match)
         else:
@@ -375,6 +384,17 @@ def _told(repository: Repository) -> str:
     if repository.access is Access.READ:
         return f"clawker-fw: {repository.name} may be fetched, not pushed to\n"
     return f"clawker-fw: git does not ask for {repository.name} in this way\n"
+
+
+def _without_large_files(repository: Repository, match: Json) -> Json:
+    """Return the route by which `git lfs` hears why: it prints the message of an answer of this type alone."""
+    message = f"clawker-fw: no rule allows large files (`lfs`) of {repository.name}"
+    header = {"key": "content-type", "value": "application/vnd.git-lfs+json"}
+    refused = _refuse(str(repository), match, body=json.dumps({"message": message}))
+    return {
+        **refused,
+        "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
