@@ -37,6 +37,8 @@ _NO_RULE_WOULD = {
     "`clawker-fw rules allow tcp://NAME:{port}`.",
     Reason.TIMEOUT: "No rule would: the agent has to say sooner what it wants.",
     Reason.LIMIT: "No rule would: see `limits` and `resources` in the settings.",
+    Reason.NOT_TRUSTED: "Create the agent again with what `clawker-fw agent run` or `agent flags` gives it, so "
+    "that it trusts the root. A client that expects a key of the host's own needs a rule with `inspect: false`.",
     Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
     "`clawker-fw secrets refresh` gives it to Envoy.",

@@ -14,7 +14,8 @@ class Reason(StrEnum):
     @property
     def failed(self) -> bool:
         """Whether a rule allows what was asked, and it failed elsewhere: this is no denial."""
-        return self in {Reason.NO_ADDRESS, Reason.UNREACHABLE, Reason.NO_SECRET, Reason.SECRET_REFUSED}
+        elsewhere = {Reason.NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
+        return self in elsewhere | {Reason.NO_SECRET, Reason.SECRET_REFUSED}
 
     NO_RULE = "no-rule"
     """No rule allows this host; in Envoy's records, on this port, over this protocol."""
@@ -49,6 +50,9 @@ class Reason(StrEnum):
     PRIVATE_ADDRESS = "private-address"
     """A rule allows the name, but not the addresses that it resolves to."""
 
+    NOT_TRUSTED = "not-trusted"
+    """TLS is looked into, and the agent's client has refused Envoy's certificate for the host."""
+
     NO_ADDRESS = "no-address"
     """A rule allows the name, but looking it up failed."""
 
@@ -74,6 +78,7 @@ _SENTENCES = {
     Reason.TIMEOUT: "no TLS hello or complete request headers arrived in time",
     Reason.LIMIT: "this is over the limit of this agent, or of all agents",
     Reason.PRIVATE_ADDRESS: "a rule allows this host, but none of its addresses",
+    Reason.NOT_TRUSTED: "a rule looks into TLS of this host, and the agent refused the certificate for that",
     Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
     Reason.NO_SECRET: "a rule allows this request, but the secret for it is not there",
     Reason.SECRET_REFUSED: "the host did not accept the secret of this request",

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import secrets
+import socket
 import ssl
 import subprocess
 import time
@@ -22,7 +23,7 @@ from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit import judging, requests
 from devkit.dns import NameServer
-from devkit.envoy import program
+from devkit.envoy import HERE, program
 from devkit.inspecting import OTHER_PORT, PORT, SECOND_PORT, Host, Inspecting, certificate, own_address
 from devkit.judging import Judge, expected
 from devkit.requests import random_asked, random_entries, rules_of
@@ -288,6 +289,26 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
         "y.w.test",
         "x.w.test",
     ]
+
+
+def test_a_client_that_refuses_the_certificate_is_on_record(proxy: Inspecting) -> None:
+    """Where it says so, as TLS has it. One that asks for nothing, or for another name, leaves no such record."""
+    served(proxy, V1)
+    proxy.records()
+    with proxy.connected("a.test"), pytest.raises(ssl.SSLError), proxy.connected("b.test"):
+        pass
+    verifying, place = ssl.create_default_context(), (str(HERE), proxy.ports[PORT])
+    with socket.create_connection(place) as plain, pytest.raises(ssl.SSLCertVerificationError):
+        verifying.wrap_socket(plain, server_hostname="a.test")
+    records: list[dict[str, Any]] = []
+
+    def written() -> bool:
+        records.extend(proxy.records())
+        return any(each["reason"] == Reason.NOT_TRUSTED for each in records)
+
+    until(written)
+    told = [(each["reason"], each["name"], each["protocol"]) for each in records]
+    assert told == [("no-rule", "b.test", "tls"), ("not-trusted", "a.test", "tls")]
 
 
 def test_a_rule_is_for_its_port(proxy: Inspecting, host: Host) -> None:

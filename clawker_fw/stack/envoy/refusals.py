@@ -84,6 +84,18 @@ _UNAUTHORIZED = 401
 _NOT_IMPLEMENTED = 501
 """What Envoy itself answers to a request in chunks of a kind that it does not know."""
 
+_AGENT_FAILURE = "connection.transport_failure_reason"
+_ALERTS = "_ALERT_([A-Z_]*CERTIFICATE|UNKNOWN_CA)|BAD_PACKET_LENGTH"
+"""What BoringSSL says of an alert about a certificate (RFC 8446, section 6.2). OpenSSL's clients send theirs in
+TLS 1.3 unencrypted, and so too short for what is expected."""
+
+_NOT_TRUSTED = (
+    f"xds.filter_chain_name == '{chains.INSPECTED}' && has({_AGENT_FAILURE})"
+    f" && {_AGENT_FAILURE}.matches('{_ALERTS}')"
+)
+"""Of TLS that is looked into, which the agent has ended because of Envoy's certificate. One that ends it without
+an alert can't be told from one that asks for nothing."""
+
 _CROWDED = "response.flags == 0 && !has(upstream.address) && xds.filter_chain_name != ''"
 """A connection that its rule forwards, and that ended before it led anywhere: there was no room for its lookup."""
 
@@ -117,6 +129,7 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
     )
     reason = _first(
         (f"xds.filter_chain_name == '{chains.DENIED}'", Reason.DENIED),
+        (f"xds.filter_chain_name == '{chains.INSPECTED}'", Reason.NOT_TRUSTED),
         (f"xds.filter_chain_name == '' && !has({_DETAILS})", Reason.TIMEOUT),
         (f"xds.filter_chain_name != '' && xds.filter_chain_name != '{chains.REFUSED}'", _UPSTREAM_REASON),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
@@ -128,7 +141,7 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
     crowded = f"{_CROWDED} && {forwards} && {_SERVER_NAME} != ''"
     denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
-    nowhere = _cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}))")
+    nowhere = _cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
     any_of_them = {"or_filter": {"filters": [nowhere, failed, never_said]}}
     forwarded = _cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
     return _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
