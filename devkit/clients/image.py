@@ -1,6 +1,7 @@
-"""The image with real clients and servers. There is no registry in tests, so Debian's packages are the source.
+"""The image with real clients and servers. There is no registry in tests, so packages are the source.
 
-Two tars are made once and kept (`devkit.kept`): the packages, and the image.
+They are Debian's, and PyPI's where Debian has none. What is made of them is made once and kept (`devkit.kept`): a
+tar with Debian's packages, a folder with PyPI's, and the image.
 """
 
 import hashlib
@@ -29,6 +30,12 @@ REGISTRIES = (
 )
 """Names of presets, for which the servers stand in."""
 
+INSPECTED, KEYED = "inspected.test", "keyed.test"
+"""Names below these are in rules that look into TLS. Hosts of the latter demand `TOKEN`."""
+
+TOKEN = "open-sesame"  # noqa: S105 - of no use anywhere else
+"""The token that they demand: as a bearer's, or as the password of the user that code hosts take."""
+
 DOCUMENTED = ("example.com", "cdn.example.net", "example.org", "npm.example.org", "pypi.example.org")
 """Names below these are in the recipes of the documentation."""
 
@@ -37,20 +44,33 @@ _PACKAGES = (
     *("ca-certificates", "curl", "git", "nodejs", "npm", "openjdk-21-jdk-headless", "openssh-client", "openssl"),
     *("ntpsec-ntpdig", "postgresql-client", "python3-pip", "wget"),
     *("chrony", "fcgiwrap", "nginx-light", "openssh-server", "postgresql", "python3-websockets"),
+    *("docker-registry", "gh", "git-lfs", "python3-grpcio", "skopeo"),
+    *("libmono-system-net-http4.0-cil", "mono-mcs"),
+    *(
+        "python3-cachetools",
+        "python3-dateutil",
+        "python3-dotenv",
+        "python3-flask",
+        "python3-jwt",
+        "python3-webargs",
+    ),
+    "python3-yaml",
     "docker-compose",
     *("cargo", "maven"),
 )
 """Clients, servers, and compose, which an agent is started with."""
 
+_WHEELS = Path(__file__).with_name("requirements.txt")
 _CONTENT = Path(__file__).with_name("content")
 _KEPT = KEPT / "clients"
 
 _LEFT_OUT = """
 ./dev/* ./here ./proc/* ./run/* ./sys/* ./tmp/*
-./usr/lib/*/libLLVM* ./usr/lib/*/librustc_driver* ./usr/lib/rustlib/* ./usr/lib/gcc/* ./usr/libexec/gcc/*
-./usr/bin/*-lto-dump-* ./usr/bin/rustdoc ./usr/lib/*/lib*.a ./usr/lib/*/lib*san.so.*
+./usr/lib/*/*.a ./usr/lib/*/libLLVM* ./usr/lib/*/libz3* ./usr/lib/*/librustc_driver* ./usr/lib/rustlib/*
+./usr/lib/gcc/* ./usr/libexec/gcc/* ./usr/bin/*-lto-dump-* ./usr/bin/rustdoc ./usr/lib/*/lib*san.so.* ./usr/lib/cni
 ./usr/lib/jvm/*/jmods ./usr/lib/jvm/*/lib/src.zip ./usr/lib/postgresql/*/lib/bitcode
-./usr/share/doc/* ./usr/share/locale/* ./usr/share/man/* ./var/cache/apt/* ./var/lib/apt/lists/*
+./usr/lib/python3/dist-packages/django
+./usr/share/doc/* ./usr/share/i18n ./usr/share/locale/* ./usr/share/man/* ./var/cache/apt/* ./var/lib/apt/lists/*
 """
 """What no client or server needs, and what is half of the size: documentation, compilers that are never asked."""
 
@@ -67,7 +87,7 @@ chmod 755 "$root/usr/sbin/policy-rc.d"
 _FURNISH = f"""
 mkdir "$root/here"
 mount --bind "$1" "$root/here"
-{_CHROOT} HERE=/here NAMES="$2" sh /here/furnish.sh
+{_CHROOT} HERE=/here NAMES="$2" TOKEN="$3" sh /here/furnish.sh
 """
 
 
@@ -95,7 +115,7 @@ def compose_program() -> Path:
 
 def _archive(architecture: str) -> Path:
     """Return the image's files as a tar. Its name is the digest of everything that it is made from."""
-    sources = [Path(__file__), *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]
+    sources = [Path(__file__), _WHEELS, *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]
     made = _KEPT / f"image-{_digest(*(path.read_bytes() for path in sources))}-{architecture}.tar"
     with Lock(KEPT / "clients.lock"):  # another process may be at it
         if not made.exists():
@@ -121,6 +141,20 @@ def _packages() -> Path:
     return archive
 
 
+def _wheels() -> Path:
+    """Return a folder with the packages of PyPI."""
+    folder = _KEPT / f"wheels-{_digest(_WHEELS.read_bytes())}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
+            made = Path(building, "wheels")
+            what = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--requirement", _WHEELS)
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--dest", made, *what], check=True)
+            for earlier in _KEPT.glob("wheels-*"):
+                shutil.rmtree(earlier)
+            made.rename(folder)  # only a complete one has this name
+    return folder
+
+
 def _furnish(packages: Path, archive: Path, architecture: str) -> None:
     """Add what the tests need to the packages, and write the tar."""
     with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
@@ -128,10 +162,11 @@ def _furnish(packages: Path, archive: Path, architecture: str) -> None:
         root.mkdir()
         subprocess.run(["tar", "-C", root, "--numeric-owner", "-xpf", packages], check=True)
         shutil.copytree(_CONTENT, here)
+        shutil.copytree(_wheels(), here / "wheels")
         compile_program(_CONTENT / "fetch", here / "fetch-go", architecture)
-        below = (f"*.{zone}" for zone in (WORKS, REFUSED, HALF, *DOCUMENTED))
+        below = (f"*.{zone}" for zone in (WORKS, REFUSED, HALF, INSPECTED, KEYED, *DOCUMENTED))
         names = ",".join(f"DNS:{name}" for name in (*below, *REGISTRIES))
-        _in_root(_FURNISH, root, here, names)
+        _in_root(_FURNISH, root, here, names, TOKEN)
         _keep(root, archive)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from docker import APIClient
 
-from devkit.clients.image import DOCUMENTED, HALF, REFUSED, REGISTRIES, WORKS, load
+from clawker_fw.engine import archive
+from devkit.clients.image import DOCUMENTED, HALF, INSPECTED, KEYED, REFUSED, REGISTRIES, TOKEN, WORKS, load
 from devkit.clients.registries import Job
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall, Outcome
@@ -26,6 +27,9 @@ FORBIDDEN = {REFUSED: "203.0.113.66", HALF: "203.0.113.67"}
 
 DOCKER_RUN = "docker run $FLAGS"
 """How an agent is started; `$FLAGS` are what `agent flags` prints."""
+
+_AUTHORITIES, _AUTHORITY = "/usr/local/share/ca-certificates", "test.crt"
+"""Where the image has the authority of its servers."""
 
 _PORTS = {WEB: (80, 443, 5432), **dict.fromkeys(GIT.values(), (22,))}
 
@@ -65,7 +69,7 @@ class Site:
         return int(line.split()[0])
 
     def requests(self, host: str) -> list[Mapping[str, Any]]:
-        """Return the requests for a host in the web server's log: the protocol and the version of TLS."""
+        """Return the requests for a host in the web server's log: how, what for, and with which credential."""
         lines = self.docker.logs(self.servers[0], stderr=False).splitlines()
         requests = [json.loads(line) for line in lines if line.startswith(b"{")]
         return [each for each in requests if each["host"] == host]
@@ -73,11 +77,16 @@ class Site:
 
 @contextmanager
 def site(
-    folder: Path, rules: tuple[Mapping[str, Any], ...] | None = None, more: Path | None = None
+    folder: Path,
+    rules: tuple[Mapping[str, Any], ...] | None = None,
+    *,
+    more: Path | None = None,
+    keyed: Sequence[str] = (),
 ) -> Iterator[Site]:
     """Yield a site with a stack that has these rules, or without a stack.
 
-    `more` is a folder of further hosts for the web server, with their configuration.
+    `more` is a folder of further hosts for the web server, with their configuration. The user's secret `token` is
+    for the `keyed` hosts. Hosts prove their names to Envoy by the image's authority.
     """
     install_client()
     said, settings = folder / "said", folder / "settings"
@@ -94,7 +103,7 @@ def site(
             {f"*.{WORKS}": [WEB]}
             | {f"{name}.{WORKS}": [address] for name, address in GIT.items()}
             | {f"*.{zone}": [address] for zone, address in FORBIDDEN.items()}
-            | {f"*.{zone}": [WEB] for zone in DOCUMENTED}
+            | {f"*.{zone}": [WEB] for zone in (INSPECTED, KEYED, *DOCUMENTED)}
             | {"git.example.com": [GIT["one"]]}
             | {name: [WEB] for name in REGISTRIES}
         )
@@ -104,8 +113,11 @@ def site(
         servers = [_serve(docker, image, "web", binds=[f"{more}:/srv/more:ro"] if more else [])]
         servers.append(_serve(docker, image, "git", "one", GIT["one"], *FORBIDDEN.values()))
         servers.append(_serve(docker, image, "git", "two", GIT["two"]))
-        firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", settings)
-        firewall.write(*rules or ())
+        authorities = archive.unpack(docker.get_archive(servers[0], _AUTHORITIES)[0])
+        (folder / "authority.pem").write_bytes(authorities[_AUTHORITY].content)
+        variables = {"CLAWKER_FW_SECRETS": str(_secrets(folder, keyed))} if keyed else {}
+        firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", settings, variables=variables)
+        firewall.write(*rules or (), inspection={"ca_file": str(folder / "authority.pem")})
         if rules is not None:
             firewall.run()
         until(lambda: all(_answers(engine, address, port) for address, ports in _PORTS.items() for port in ports))
@@ -118,6 +130,15 @@ def _serve(docker: APIClient, image: str, *arguments: str, binds: Sequence[str] 
     host = docker.create_host_config(network_mode="host", binds=list(binds))
     made = str(docker.create_container(image, ["sh", "/srv/serve.sh", *arguments], host_config=host)["Id"])
     docker.start(made)
+    return made
+
+
+def _secrets(folder: Path, hosts: Sequence[str]) -> Path:
+    """Write what the user says of the secret."""
+    (folder / "token").write_text(TOKEN)
+    made = folder / "secrets.yaml"
+    made.write_text(json.dumps({"secrets": {"token": {"from": {"file": "token"}, "hosts": list(hosts)}}}))
+    made.chmod(0o600)
     return made
 
 

@@ -1,8 +1,10 @@
-# Furnishes the root of clients and servers, in a chroot: $HERE has our files, $NAMES the names of the certificate.
+# Furnishes the root of clients and servers, in a chroot: $HERE has our files, $NAMES the names of the certificate,
+# $TOKEN is what some hosts demand.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-mkdir -p /srv/tls /srv/www/debian /srv/www/npm /srv/www/pypi/simple/greeting /srv/git
-cp "$HERE"/nginx.conf "$HERE"/echo.mjs "$HERE"/serve.sh "$HERE"/fetch-go /srv
+mkdir -p /srv/tls /srv/www/debian /srv/www/npm /srv/www/pypi/simple/greeting /srv/git/acme
+cp "$HERE"/nginx.conf "$HERE"/registry.yml "$HERE"/echo.mjs "$HERE"/serve.sh "$HERE"/fetch-go /srv
+install -m 755 "$HERE/events.sh" /srv
 printf 'hello\n' >/srv/www/hello
 printf '%s\n' 'local stratum 3' 'allow all' 'cmdport 0' >/srv/chrony.conf
 
@@ -21,20 +23,32 @@ certify -newkey rsa:2048 -subj '/CN=test' -keyout key.pem -out cert.pem \
 rm authority.key
 update-ca-certificates
 
-# A repository for each host of git over ssh, and one for https.
+# What hosts that demand a credential admit.
+cat >/srv/credentials.conf <<CONF
+map \$http_authorization \$admitted {
+  default "";
+  "Bearer $TOKEN" yes;
+  "Basic $(printf 'x-access-token:%s' "$TOKEN" | base64 -w 0)" yes;
+}
+CONF
+
+# A repository for each host of git over ssh, and some for https.
 git config --global init.defaultBranch main
 mkdir -p -m 700 ~/.ssh
 useradd --home-dir /home/git --create-home --shell /usr/bin/git-shell --password '*' git
 ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519
 install -D -o git -m 600 ~/.ssh/id_ed25519.pub /home/git/.ssh/authorized_keys
-for name in one two www; do
+for name in one two www acme/site acme/widgets; do
   git init -q --bare "/srv/git/$name.git"
+  git -C "/srv/git/$name.git" config http.receivepack true
   git clone -q "/srv/git/$name.git" /tmp/work
   printf 'hello from %s\n' "$name" >/tmp/work/greeting
   git -C /tmp/work add greeting
   git -C /tmp/work -c user.name=test -c user.email=test@example.com commit -qm greeting
   git -C /tmp/work push -q origin main
   rm -r /tmp/work
+done
+for name in one two; do
   ssh-keygen -q -t ed25519 -N '' -f "/srv/$name.key"
   echo "$name.works.test $(cut -d' ' -f1-2 "/srv/$name.key.pub")" >>~/.ssh/known_hosts
 done
@@ -90,6 +104,68 @@ with zipfile.ZipFile("greeting-1.0-py3-none-any.whl", "w") as wheel:
 PYTHON
 echo '<a href="greeting-1.0-py3-none-any.whl">greeting-1.0-py3-none-any.whl</a>' >index.html
 
+# What is not Debian's: Deno, .NET (for amd64), and what the server of Git LFS is made of.
+mkdir /srv/python
+for wheel in "$HERE"/wheels/*; do python3 -m zipfile -e "$wheel" /srv/python; done
+install -m 755 /srv/python/deno-*.data/scripts/deno /usr/local/bin
+if [ -d /srv/python/dnv ]; then
+  mv /srv/python/dnv/net/runtime/.net /srv/dotnet
+  chmod 755 /srv/dotnet/dotnet
+  framework=$(echo /srv/dotnet/shared/Microsoft.NETCore.App/*)
+  # Against Mono's assemblies: .NET has the same names, and refers to its own (its `mscorlib.dll` is such a facade).
+  mcs -nologo -out:/srv/fetch.dll -r:System.Net.Http.dll "$HERE/Fetch.cs"
+  cat >/srv/fetch.runtimeconfig.json <<JSON
+{"runtimeOptions": {"framework": {"name": "Microsoft.NETCore.App", "version": "${framework##*/}"},
+ "configProperties": {"System.Globalization.Invariant": true}}}
+JSON
+fi
+rm -rf /srv/python/deno* /srv/python/dnv*
+
+# What an API of a host of code answers.
+mkdir -p /srv/www/api/v3/repos/acme
+echo '{"full_name": "acme/widgets", "description": "hello"}' >/srv/www/api/v3/repos/acme/widgets.json
+echo private >/srv/www/private
+
+# An image of a container, in a registry.
+python3 - <<'PYTHON'
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+ROOT = Path("/tmp/image")
+(ROOT / "blobs/sha256").mkdir(parents=True)
+
+def blob(content, kind):
+    digest = hashlib.sha256(content).hexdigest()
+    (ROOT / "blobs/sha256" / digest).write_bytes(content)
+    return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
+
+files = io.BytesIO()
+with tarfile.open(fileobj=files, mode="w") as tar:
+    greeting = tarfile.TarInfo("greeting")
+    greeting.size = 6
+    tar.addfile(greeting, io.BytesIO(b"hello\n"))
+layer = blob(gzip.compress(files.getvalue(), mtime=0), "layer.v1.tar+gzip")
+difference = f"sha256:{hashlib.sha256(files.getvalue()).hexdigest()}"
+config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [difference]}}
+manifest = {"schemaVersion": 2, "config": blob(json.dumps(config).encode(), "config.v1+json"), "layers": [layer]}
+manifest["mediaType"] = "application/vnd.oci.image.manifest.v1+json"
+index = {"schemaVersion": 2, "manifests": [blob(json.dumps(manifest).encode(), "manifest.v1+json")]}
+(ROOT / "index.json").write_text(json.dumps(index))
+(ROOT / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+PYTHON
+here=127.77.0.1:5000 # an address of its own: the network is the machine's
+sed "s/^  addr: .*/  addr: $here/; /^middleware:/,/baseurl/d" /srv/registry.yml >/tmp/registry.yml
+docker-registry serve /tmp/registry.yml >/dev/null 2>&1 &
+until curl -fsS -o /dev/null "http://$here/v2/" 2>/dev/null; do sleep 0.1; done
+for name in greeting other; do
+  skopeo --insecure-policy copy -q --dest-tls-verify=false oci:/tmp/image "docker://$here/acme/$name:1"
+done
+kill $!
+
 # A WebSocket server that sends back what it receives; nginx is in front of it.
 cat >/srv/echo.py <<'PYTHON'
 import asyncio
@@ -104,6 +180,62 @@ async def main():
         await server.serve_forever()
 
 asyncio.run(main())
+PYTHON
+
+# A service of gRPC, and its client.
+cat >/srv/calls.py <<'PYTHON'
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+SERVICE = "greeting.Greeter"
+
+
+def serve():
+    handler = grpc.unary_stream_rpc_method_handler(lambda request, _: iter((request, b"end")))
+    server = grpc.server(ThreadPoolExecutor())
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Greet": handler}),))
+    server.add_insecure_port("127.0.0.1:50051")
+    server.start()
+    server.wait_for_termination()
+
+
+def call(host, method):
+    with grpc.secure_channel(f"{host}:443", grpc.ssl_channel_credentials()) as channel:
+        for message in channel.unary_stream(f"/{SERVICE}/{method}")(b"hello", timeout=20):
+            print(message.decode())
+
+
+serve() if sys.argv[1] == "serve" else call(*sys.argv[1:])
+PYTHON
+
+# A server of Git LFS, behind nginx: anybody may do anything, unless a token of its own says less.
+cat >/srv/lfs.py <<'PYTHON'
+import logging
+
+from giftless.app import init_app
+from giftless.auth.identity import Identity
+
+
+class Anybody(Identity):
+    def is_authorized(self, *_, **__):
+        return True
+
+
+def anybody(_):
+    return Anybody(id="anybody")  # of whom tokens are given: nobody's would be invalid
+
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+init_app(
+    additional_config={
+        "AUTH_PROVIDERS": ["__main__:anybody"],
+        "LEGACY_ENDPOINTS": False,
+        "MIDDLEWARE": [{"class": "werkzeug.middleware.proxy_fix:ProxyFix", "kwargs": {"x_proto": 1}}],
+        "TRANSFER_ADAPTERS": {"basic": {"options": {"storage_options": {"path": "/srv/lfs"}}}},
+    }
+).run(port=8080)
 PYTHON
 
 # A database.

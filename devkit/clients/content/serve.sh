@@ -1,9 +1,12 @@
-# Runs servers in the foreground: `web` for HTTP, PostgreSQL and NTP, `git NAME ADDRESS...` for a host of git over ssh.
+# Runs servers in the foreground: `web` for HTTP, what is behind it, PostgreSQL and NTP, `git NAME ADDRESS...` for a host of git over ssh.
 set -eu
 case "$1" in
   web)
     fcgiwrap -s unix:/run/fcgiwrap.sock &
     python3 /srv/echo.py &
+    python3 /srv/calls.py serve &
+    PYTHONPATH=/srv/python python3 /srv/lfs.py &
+    docker-registry serve /srv/registry.yml >/dev/null 2>&1 &
     su postgres -c 'exec /usr/lib/postgresql/*/bin/postgres -D /srv/postgres' &
     chronyd -x -d -f /srv/chrony.conf & # leaves the clock alone
     exec nginx -c /srv/nginx.conf

@@ -1,0 +1,294 @@
+"""Real clients through inspected TLS, with what `agent flags` prints and nothing else, and with no credential."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devkit.clients.image import INSPECTED, KEYED, TOKEN
+from devkit.clients.site import Site, site
+from devkit.programs import machine
+from devkit.waiting import until
+
+PAGE = Path(__file__).parents[2] / "docs" / "inspection.md"
+
+STRANGER = "docker run --network $NETWORK --dns $DNS"
+"""How a container is started on the agent network that is not given what agents need to trust the root."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client of a host of its own, all of whose requests that are allowed get the secret.
+
+    `script` does with `$HOST` what `paths` allow, and ends with `done`. `refused` asks for the path `target`, for
+    which there is no rule, and is told `told`.
+    """
+
+    name: str
+    script: str
+    paths: tuple[Mapping[str, Any], ...]
+    refused: str
+    target: str
+    told: str
+    done: str = "hello"
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """Its host."""
+        return f"{self.name.lower().replace(' ', '-').replace('.', 'dot')}.{KEYED}"
+
+    @property
+    def rule(self) -> Mapping[str, Any]:
+        """The rule for it."""
+        return {"dst": self.host, "path_rules": list(self.paths), "inject": "token", **self.further}
+
+
+FETCH = "const answer = await fetch(Deno.args[0]); console.log((await answer.text()).trim())"
+DENO = f"deno eval --quiet '{FETCH}; Deno.exit(answer.ok ? 0 : 1)' https://$HOST"
+DOTNET = "/srv/dotnet/dotnet /srv/fetch.dll https://$HOST"
+SKOPEO = "skopeo --insecure-policy"
+PULL = f"""{SKOPEO} copy -q docker://$HOST/acme/greeting:1 dir:/tmp/pulled
+for file in /tmp/pulled/*; do tar -xzOf $file greeting 2>/dev/null || true; done"""
+INDEX = "--retries 0 --index-url https://$HOST/pypi/simple/"
+REGISTRY = "--fetch-retries 0 --registry https://$HOST/npm/"
+SOCKET = "node --experimental-websocket /srv/echo.mjs wss://$HOST"
+
+HELLO = ({"path": "/hello", "methods": ["GET"]},)
+TOLD = "a rule allows this host, but not this path with this method"
+
+CLIENTS = (
+    Client(
+        "gh",
+        "GH_HOST=$HOST gh api repos/acme/widgets --jq .description",
+        ({"path": "/api/v3/repos/acme/widgets", "methods": ["GET"]},),
+        "GH_HOST=$HOST gh api repos/acme/other",
+        "/api/v3/repos/acme/other",
+        "HTTP 403",
+    ),
+    Client(
+        "skopeo",
+        PULL,
+        ({"path": "~/v2/"}, {"path": "/v2/acme/greeting", "methods": ["GET", "HEAD"]}),
+        f"{SKOPEO} inspect docker://$HOST/acme/other:1",
+        "/v2/acme/other/manifests/1",
+        "403",
+    ),
+    Client("Deno", f"{DENO}/hello", HELLO, f"{DENO}/private", "/private", TOLD),
+    Client(".NET", f"{DOTNET}/hello", HELLO, f"{DOTNET}/private", "/private", TOLD, done="200 hello"),
+    Client(
+        "pip",
+        f"pip install -q --target /tmp/p {INDEX} greeting; python3 /tmp/p/greeting.py",
+        ({"path": "/pypi/simple/greeting", "methods": ["GET"]},),
+        f"pip download -q {INDEX} other",
+        "/pypi/simple/other/",
+        "No matching distribution found",
+    ),
+    Client(
+        "npm",
+        f"cd /tmp; npm install {REGISTRY} greeting; node -e 'require(\"greeting\")'",
+        ({"path": "/npm/greeting"}, {"path": "/npm/greeting-1.0.0.tgz"}),
+        f"npm view other {REGISTRY}",
+        "/npm/other",
+        "E403",
+    ),
+    Client(
+        "curl",
+        "curl -sSN https://$HOST/events | grep .",
+        ({"path": "/events", "methods": ["GET"]},),
+        "curl -sS --fail-with-body https://$HOST/private",
+        "/private",
+        TOLD,
+        done="data: 3",
+    ),
+    Client(
+        "WebSocket of Node",
+        f"{SOCKET}/echo",
+        ({"path": "/echo"},),
+        f"{SOCKET}/private",
+        "/private",
+        "non-101 status code",
+        further={"websocket": True},
+    ),
+    Client(
+        "gRPC",
+        "python3 /srv/calls.py $HOST Greet",
+        ({"path": "/greeting.Greeter/Greet", "methods": ["POST"]},),
+        "python3 /srv/calls.py $HOST Other",
+        "/greeting.Greeter/Other",
+        "PERMISSION_DENIED",
+        done="end",
+    ),
+)
+
+BLOBS, CODE, LARGE = f"blobs.{INSPECTED}", f"git.{INSPECTED}", f"large.{INSPECTED}"
+KEYED_CODE, WITHOUT_LARGE = f"git.{KEYED}", f"small.{INSPECTED}"
+PINNED, WHOLE = f"pinned.{INSPECTED}", f"whole.{INSPECTED}"
+
+REPOSITORIES = {"git": {"acme/site": "write", "acme/widgets": "read"}}
+RULES: tuple[Mapping[str, Any], ...] = (
+    *(client.rule for client in CLIENTS),
+    {"dst": BLOBS, "path_rules": [{"path": "/docker/registry/v2/blobs", "methods": ["GET", "HEAD"]}]},
+    {"dst": KEYED_CODE, **REPOSITORIES, "lfs": True, "inject": "token"},
+    {"dst": CODE, **REPOSITORIES, "lfs": True},
+    {"dst": LARGE, "path_rules": [{"path": "/acme/site.git/info/lfs/objects"}]},
+    {"dst": WITHOUT_LARGE, **REPOSITORIES},
+    {"dst": PINNED, "path_rules": list(HELLO)},
+    {"dst": WHOLE, "inspect": False},
+)
+
+
+@pytest.fixture(scope="module")
+def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A stack with these rules, and the servers around it."""
+    needs_engine()
+    with site(tmp_path_factory.mktemp("site"), RULES, [each.host for each in CLIENTS] + [KEYED_CODE]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stranger(place: Site) -> str:
+    """How a container is started that does not trust the root."""
+    how = place.firewall.status()["agent"]
+    return STRANGER.replace("$NETWORK", how["network"]).replace("$DNS", how["dns"])
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_client(place: Site, stranger: str, client: Client) -> None:
+    """It does its job with a credential that it has not got, and nothing else, and only if it trusts the root."""
+    if client.name == ".NET" and machine() != "amd64":
+        pytest.skip("NOT TESTED: no package has .NET for this architecture")
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(place.agent, client.refused, client.host)
+        untrusting = pool.submit(place.agent, client.script, client.host, stranger)
+    assert other.result().code != 0
+    assert client.told in other.result().out + other.result().err
+    assert untrusting.result().code != 0, untrusting.result().out
+    assert place.agent(client.script, client.host).expect().out.splitlines()[-1] == client.done
+    reached = until(lambda: place.requests(client.host))
+    assert {each["authorization"] for each in reached} == {f"Bearer {TOKEN}"}
+    assert client.target not in {each["path"] for each in reached}
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_the_documentation_says_what_a_client_says(client: Client) -> None:
+    """Its row has the words that the user sees."""
+    (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| {client.name} |"))
+    assert client.told in row
+
+
+def test_without_the_firewall_it_would_arrive(place: Site) -> None:
+    """What was refused, at the same server."""
+    host = f"free.{INSPECTED}"
+    script = "\n".join(f"curl -sS -o /dev/null https://$HOST{client.target}" for client in CLIENTS)
+    place.agent(script, host, "docker run").expect()
+    arrived = until(lambda: [each["path"] for each in place.requests(host)][len(CLIENTS) - 1 :])
+    assert arrived
+    assert {each["path"] for each in place.requests(host)} == {client.target for client in CLIENTS}
+
+
+def test_the_credential_of_a_registry_goes_nowhere_else(place: Site) -> None:
+    """It refers to another host for what is in an image, which gets no credential, and is in a rule of its own."""
+    place.agent(PULL, f"skopeo.{KEYED}").expect()
+    reached = until(lambda: place.requests(BLOBS))
+    assert {(each["status"], each["authorization"]) for each in reached} == {(200, "")}
+
+
+# --- git ------------------------------------------------------------------------------------------------------
+
+PUSH = """git config --global user.name agent; git config --global user.email agent@example.com
+git clone -q {0} /tmp/work; cd /tmp/work
+git lfs track '*.bin' >/dev/null
+head -c 3000000 /dev/urandom >large.bin
+git add .; git commit -qm large; git push -q origin main
+"""
+CLONE = """git clone -q {0} /tmp/again; cd /tmp/again; git lfs fetch --all >/dev/null 2>&1; git lfs fsck >/dev/null
+sha256sum </tmp/again/large.bin
+"""
+SAME = "cmp /tmp/work/large.bin /tmp/again/large.bin"
+SITE, WIDGETS = (f"https://$HOST/acme/{name}.git" for name in ("site", "widgets"))
+
+
+@pytest.fixture(scope="module")
+def kept(place: Site) -> str:
+    """Push a large file to the repository that agents may only read, and return its digest."""
+    script = PUSH.format(WIDGETS) + CLONE.format(WIDGETS) + SAME
+    pushed = place.agent(script, f"free.{INSPECTED}", "docker run").expect()
+    return pushed.out.splitlines()[-1]
+
+
+def large(place: Site, host: str, method: str = "") -> list[Mapping[str, Any]]:
+    """Return the requests for large files that have reached a host."""
+    return [
+        each
+        for each in place.requests(host)
+        if "/info/lfs/" in each["path"] and (not method or each["method"] == method)
+    ]
+
+
+def test_large_files_of_git_with_a_secret(place: Site, kept: str) -> None:
+    """Git LFS pushes and fetches them where a rule allows writing, and fetches them where it allows reading."""
+    place.agent(PUSH.format(SITE) + CLONE.format(SITE) + SAME, KEYED_CODE).expect()
+    assert place.agent(CLONE.format(WIDGETS), KEYED_CODE).expect().out.splitlines()[-1] == kept
+    assert until(lambda: large(place, KEYED_CODE, "PUT"))
+    got = until(lambda: [each for each in large(place, KEYED_CODE, "GET") if "/widgets.git/" in each["path"]])
+    assert {each["status"] for each in got} == {200}
+    (credential,) = {each["authorization"] for each in place.requests(KEYED_CODE)}
+    assert credential.startswith("Basic ")
+    pushed = place.agent(PUSH.format(WIDGETS), KEYED_CODE)
+    assert pushed.code != 0
+    assert "remote: clawker-fw: acme/widgets may be fetched, not pushed to" in pushed.err
+
+
+def test_large_files_of_git_at_another_host(place: Site) -> None:
+    """A host refers to another one for them, as the largest do; the credential that it gives for that passes."""
+    place.agent(PUSH.format(SITE) + CLONE.format(SITE) + SAME, CODE).expect()
+    until(lambda: large(place, LARGE, "GET"))
+    reached = large(place, LARGE)
+    assert {each["status"] for each in reached} == {200}
+    assert {each["authorization"][:9] for each in reached if each["method"] != "GET"} == {"Bearer ey"}
+    assert {each["method"] for each in large(place, CODE)} == {"POST"}
+    assert TOKEN not in json.dumps(place.requests(CODE) + reached)
+
+
+def test_large_files_of_git_need_a_word(place: Site, kept: str) -> None:
+    """Without `lfs: true` a repository can be cloned, but nothing about them reaches the host."""
+    assert kept
+    cloned = place.agent(CLONE.format(WIDGETS), WITHOUT_LARGE)
+    assert cloned.code != 0
+    assert "clawker-fw: no rule allows large files (`lfs`) of acme/widgets" in cloned.err
+    pushed = place.agent(PUSH.format(SITE), WITHOUT_LARGE)
+    assert pushed.code != 0
+    script = f"GIT_LFS_SKIP_SMUDGE=1 git clone -q {WIDGETS} /tmp/small; head -1 /tmp/small/large.bin"
+    assert "git-lfs" in place.agent(script, WITHOUT_LARGE).expect().out
+    until(lambda: len([each for each in place.requests(WITHOUT_LARGE) if "upload-pack" in each["path"]]) > 1)
+    assert large(place, WITHOUT_LARGE) == []
+
+
+# --- pins -----------------------------------------------------------------------------------------------------
+
+PIN = """key=$(openssl pkey -in /srv/tls/key.pem -pubout -outform DER | openssl dgst -sha256 -binary | base64)
+curl -sS --cacert /usr/local/share/ca-certificates/test.crt --pinnedpubkey "sha256//$key" https://$HOST/hello"""
+"""A client that brings its own authority, and expects the host's own key."""
+
+
+def test_a_client_that_pins_a_key(place: Site) -> None:
+    """It refuses Envoy's certificate, which is on record, and works with a rule that looks into nothing."""
+    refused = place.agent(PIN, PINNED)
+    assert refused.code != 0
+    assert "curl: (60) SSL certificate problem" in refused.err
+    assert place.agent(PIN, WHOLE).expect().out == "hello\n"
+    assert place.agent("curl -sS https://$HOST/hello", PINNED).expect().out == "hello\n"
+    assert len(until(lambda: place.requests(PINNED))) == 1
+    (denied,) = until(lambda: not_trusted(place, PINNED))
+    assert "`inspect: false`" in denied["remedy"]["text"]
+
+
+def not_trusted(place: Site, host: str) -> list[Mapping[str, Any]]:
+    """Return what is on record of clients that have refused the certificate for a host."""
+    said = place.firewall.call("denials", "--reason", "not-trusted", "--format", "json").expect().json
+    return [each for each in said["denials"] if each["name"] == host]
