@@ -39,6 +39,8 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR_VARIABLE = "DEVKIT_DEBIAN_MIRROR"
 # After `su` without `-`, PATH lacks the folders in which Debian installs the programs that are started here.
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+# Seconds that removing an engine may take: with an image of a gigabyte, a minute where the disk is busy.
+_REMOVAL = 300.0
 # The longest path of a socket in an engine's folder must fit into sockaddr_un (108 bytes).
 LONGEST_FOLDER = 107 - len("/exec/containerd/containerd.sock.ttrpc")
 
@@ -315,8 +317,8 @@ class PrivateEngine:
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         if self._keeper is not None:
-            self._keeper.communicate(timeout=60)
-        deadline = time.monotonic() + 60
+            self._keeper.communicate(timeout=_REMOVAL)
+        deadline = time.monotonic() + _REMOVAL
         while pid is not None and self.folder.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         if self._daemon is not None:
