@@ -1,17 +1,13 @@
 """Obtaining secrets from where the user says that they are. What a source prints is in no message."""
 
 import os
-import select
-import signal
-import subprocess
-import time
 from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.programs import Bounds, run_to_end
 from clawker_fw.rules.paths import Form
 from clawker_fw.secrets.declared import SecretEntry, SourceEntry
 
@@ -21,7 +17,6 @@ LONGEST_SECRET = 8 << 10
 _MOST_READ = 2 * LONGEST_SECRET
 
 COMMAND_SECONDS = 30.0
-_POLL_SECONDS = 0.01
 GIT_USER = "x-access-token"
 """The user that code hosts take beside a token."""
 
@@ -98,55 +93,16 @@ def _file(name: str, source: SourceEntry, path: Path) -> bytes:
 def _output(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
     """Return what a program writes. It inherits no terminal, and what it complains of is shown to nobody."""
     command = list(source.command or ())
+    bounds = Bounds(COMMAND_SECONDS, _MOST_READ)
     try:
-        with subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
-            try:
-                written = _written(process)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
+        ended = run_to_end(command, bounds, folder=folder, environment=environment)
     except TimeoutError as error:
         raise _failed(name, source, f"{command[0]} has not ended after {COMMAND_SECONDS:g} s") from error
     except OSError as error:
         raise _failed(name, source, f"{command[0]} can't be run: {error.strerror}") from error
-    if process.returncode and len(written) <= _MOST_READ:
-        raise _failed(name, source, f"{command[0]} failed with {process.returncode}")
-    return written
-
-
-def _written(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what a process writes until it ends, or more than any secret has.
-
-    Raises:
-        TimeoutError: when it does not end in time.
-    """
-    end, written, output = time.monotonic() + COMMAND_SECONDS, b"", process.stdout
-    while output and len(written) <= _MOST_READ:
-        ready, _, _ = select.select([output], (), (), max(0.0, end - time.monotonic()))
-        if not ready:
-            raise TimeoutError
-        piece = os.read(output.fileno(), LONGEST_SECRET)
-        if not piece:
-            _await_end(process.pid, end)
-            break
-        written += piece
-    return written
-
-
-def _await_end(process: int, end: float) -> None:
-    """Wait until a process has ended, and leave its id taken, so that its group can be told from another's."""
-    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(_POLL_SECONDS)
+    if ended.status and len(ended.output) <= _MOST_READ:
+        raise _failed(name, source, f"{command[0]} failed with {ended.status}")
+    return ended.output
 
 
 def _failed(name: str, source: SourceEntry, problem: str) -> SettingsError:
