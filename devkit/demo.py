@@ -29,7 +29,7 @@ EXAMPLE = stacks.CHECKOUT / "examples" / "demo.yaml"
 WIDTH = 104
 REQUESTS_PER_SECOND = 200
 
-_PICTURE = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+PICTURE = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 """Rich's SVG without web fonts, because a picture in a README can't load anything."""
 
 
@@ -141,7 +141,7 @@ def main() -> None:
         print(f"\nDone in {time.monotonic() - began:.0f} s, and everything is taken away again.", file=sys.stderr)
     if arguments.svg:
         arguments.svg.parent.mkdir(parents=True, exist_ok=True)
-        show.console.save_svg(str(arguments.svg), title="clawker-fw", code_format=_PICTURE)
+        show.console.save_svg(str(arguments.svg), title="clawker-fw", code_format=PICTURE)
 
 
 if __name__ == "__main__":

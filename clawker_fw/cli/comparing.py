@@ -33,21 +33,21 @@ def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
 
 @contextmanager
 def writing(
-    chosen: Options, *, quick: bool = False
+    chosen: Options, *, quick: bool = False, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
     The settings are read again under the lock, because they may change while a run waits for it. `quick` is for
     what changes the stack at once: of a sibling that differs, the result may not say everything, but no sibling is
-    called current before it has shown everything.
+    called current before it has shown everything. `reviews` warns of rules that decide nothing.
     """
-    with _comparing(chosen, writes=True, quick=quick) as found:
+    with _comparing(chosen, writes=True, quick=quick, reviews=reviews) as found:
         yield found
 
 
 @contextmanager
 def _comparing(
-    chosen: Options, *, writes: bool, quick: bool = False
+    chosen: Options, *, writes: bool, quick: bool = False, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings.
 
@@ -73,7 +73,8 @@ def _comparing(
     if writes:
         importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
 
-    given.warn_of_rules(review(loaded.rules, time.time()))
+    if reviews:
+        given.warn_of_rules(review(loaded.rules, time.time()))
     with Digests() as digests:
         release = Release.installed(digests)
         engine, observation = observing.result()

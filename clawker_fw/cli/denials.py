@@ -14,10 +14,15 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from clawker_fw.agents.names import AgentNames
+    from clawker_fw.cli.asking import Asker
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.denials.answer import Selection
+    from clawker_fw.denials.following import Missed
     from clawker_fw.denials.reading import Sources
+    from clawker_fw.denials.refusal import Counted
     from clawker_fw.engine.port import EngineReader
 
 _NAMES_SECONDS = 2.0
@@ -59,6 +64,22 @@ def denials(
         int | None,
         typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
     ] = None,
+    ask: Annotated[
+        bool,
+        typer.Option("--ask", help="Ask at the terminal about each host that is refused from now on."),
+    ] = False,
+    exec_: Annotated[
+        str,
+        typer.Option(
+            "--exec", metavar="COMMAND", help="With --ask: ask this command, and nobody at the terminal."
+        ),
+    ] = "",
+    exec_limit: Annotated[
+        float,
+        typer.Option(
+            "--exec-limit", metavar="DURATION", parser=duration, help="After how long the command is killed."
+        ),
+    ] = "5m",  # type: ignore[assignment]  # its parser reads it
     as_rules: Annotated[
         bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
     ] = False,
@@ -70,20 +91,31 @@ def denials(
     """Show what agents were refused, why, and what would allow it.
 
     Equal refusals are shown once, the latest last. They are read from the logs of both siblings, and from what
-    replaced ones have left in them. Nothing changes.
+    replaced ones have left in them. Nothing changes without `--ask`.
+
+    With `--ask`, each host is a question with the answers 30 minutes (or another time), always, never, and no more
+    questions of this agent. An answer edits the settings file and is live within 2 s. Agents never wait for it.
 
     Example: clawker-fw denials --since 10m
     """
     if follow and (since is not None or top is not None or as_rules):
         raise typer.BadParameter("--follow shows what happens from now on: without --since, --top and --as-rules")
+    if ask and (follow or since is not None or top is not None or as_rules or format_ is Format.JSON):
+        raise typer.BadParameter(
+            "--ask is about what happens from now on: without --follow, --since, --top, --as-rules, --format json"
+        )
+    if exec_ and not ask:
+        raise typer.BadParameter("--exec answers questions: add --ask")
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
     from clawker_fw.cli import connection
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
+    asker = _asker(chosen, exec_, exec_limit) if ask else None
     engine = connection.connect_reader(chosen)
     found = sources(engine, chosen.project)
+    follow = follow or ask
     # What follows is imported and read while the engine sends its logs, which takes it longer.
     begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
     from clawker_fw.agents.names import AgentNames
@@ -93,23 +125,35 @@ def denials(
     from clawker_fw.report import terminal, text
 
     wanted = Selection(agent, frozenset(reason or ()), top, trials)
-    adviser, now = _adviser(chosen), engine.clock()  # the records have the engine's times
+    now = engine.clock()  # the records have the engine's times
     names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)
     _require_known(agent, names, follow=follow)
+    if asker:
+        from clawker_fw.cli.asking import ask_about
+        from clawker_fw.denials.following import Missed
+
+        told = _told(engine, chosen, found, wanted, names)
+        # What we have tried ourselves, nobody wants to be allowed.
+        of_agents = (
+            each for each in told if isinstance(each[0], Missed) or not names.is_own(each[0].refusal.agent)
+        )
+        ask_about(chosen, of_agents, asker)
+        return
+    adviser = _adviser(chosen)
     if begun is None:
-        _follow(engine, chosen, found, wanted, Telling(names, adviser, format_))
+        _follow(_told(engine, chosen, found, wanted, names), Telling(names, adviser, format_))
         return
     refusals = with_counted(engine, found, begun.refusals())
-    told = answer(refusals, names, wanted, adviser, stamp(now).decode())
+    answered = answer(refusals, names, wanted, adviser, stamp(now).decode())
     if as_rules:
-        terminal.answer(report.rules_text(told.targets()))
+        terminal.answer(report.rules_text(answered.targets()))
     elif format_ is Format.JSON:
         from clawker_fw.report.documents.denials import DenialsDocument
 
-        print_json(DenialsDocument.of(told))
+        print_json(DenialsDocument.of(answered))
     else:
-        text.console().print(report.denials_report(told))
+        text.console().print(report.denials_report(answered))
 
 
 def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
@@ -163,20 +207,68 @@ class Telling:
     format_: Format
 
 
-def _follow(
-    engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", telling: Telling
-) -> None:
-    """Print each refusal when it happens. When a sibling is replaced, the new one is followed."""
+def _asker(chosen: Options, command: str, limit: float) -> "Asker":
+    """Return who is asked. Nobody is waited for who could never answer.
+
+    Raises:
+        UsageError: when there is neither a command nor a terminal.
+        SettingsError: when no answer could be applied.
+    """
+    import sys
+
+    from clawker_fw.cli import asking
+    from clawker_fw.denials.command import parse_command
+    from clawker_fw.errors import UsageError
+
+    words = parse_command(command) if command else ()
+    if not words and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+        raise UsageError(
+            "no-terminal",
+            "There is no terminal at which anybody could be asked.",
+            hint="Run it in one, with neither input nor output redirected; or give `--exec COMMAND`, which is "
+            "asked in place of a person.",
+        )
+    asking.require_editable(chosen)
+    return asking.CommandAsker(words, limit) if words else asking.TerminalAsker()
+
+
+def _told(
+    engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", names: "AgentNames"
+) -> "Iterator[tuple[Counted, str] | tuple[Missed, str]]":
+    """Yield each refusal that is asked for when it happens, with the agent's name, and where some are missing.
+
+    When a sibling is replaced, the new one is followed.
+    """
     from clawker_fw.denials import reading
-    from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Following, Missed
     from clawker_fw.errors import RefusedError
+
+    known, looked = {*found.agents, *found.own}, time.monotonic()
+    for counted in Following(engine, chosen.project, found):
+        if isinstance(counted, Missed):
+            yield counted, ""
+            continue
+        address = counted.refusal.agent
+        if address not in known or time.monotonic() - looked >= _NAMES_SECONDS:
+            with suppress(RefusedError):  # the stack has gone since
+                names.look(reading.sources(engine, chosen.project).agents, engine.clock())
+            known.add(address)
+            looked = time.monotonic()
+        name = names.of(address, counted.last)
+        if not wanted.leaves_out(address, names) and wanted.takes(counted, name):
+            yield counted, name
+
+
+def _follow(told: "Iterator[tuple[Counted, str] | tuple[Missed, str]]", telling: Telling) -> None:
+    """Print each refusal when it happens."""
+    from clawker_fw.denials.answer import denial
+    from clawker_fw.denials.following import Missed
     from clawker_fw.report import denials as report
     from clawker_fw.report import text
 
-    console, known, looked = text.console(), {*found.agents, *found.own}, time.monotonic()
+    console = text.console()
     with suppress(KeyboardInterrupt):  # the usual end
-        for counted in Following(engine, chosen.project, found):
+        for counted, name in told:
             if isinstance(counted, Missed):
                 if telling.format_ is Format.JSON:
                     from clawker_fw.report.documents.denials import GapLine
@@ -185,20 +277,11 @@ def _follow(
                 else:
                     console.print(report.gap_text(counted.sibling, counted.gap), style="dim")
                 continue
-            address = counted.refusal.agent
-            if address not in known or time.monotonic() - looked >= _NAMES_SECONDS:
-                with suppress(RefusedError):  # the stack has gone since
-                    telling.names.look(reading.sources(engine, chosen.project).agents, engine.clock())
-                known.add(address)
-                looked = time.monotonic()
-            name = telling.names.of(address, counted.last)
-            if wanted.leaves_out(address, telling.names) or not wanted.takes(counted, name):
-                continue
-            told = denial(counted, name, telling.names, telling.adviser)
+            refused = denial(counted, name, telling.names, telling.adviser)
             if telling.format_ is Format.JSON:
                 from clawker_fw.report.documents.denials import DenialDocument
 
-                print_json(DenialDocument.of(told), indent=None)
+                print_json(DenialDocument.of(refused), indent=None)
             else:
-                for line in report.denial_lines(told):
+                for line in report.denial_lines(refused):
                     console.print(line)

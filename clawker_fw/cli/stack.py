@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.facts import Left
-    from clawker_fw.report.log import StepRecords
+    from clawker_fw.report.log import NoSteps, StepRecords
     from clawker_fw.report.text import StepDisplay
 
 _STOPPING = (
@@ -186,16 +186,29 @@ def apply_settings(
     without_secrets: bool = False,
     drain_timeout: float | None = None,
     files: bool = False,
+    silent: bool = False,
     answer: "Callable[[RunDocument], None]" = print_json,
 ) -> None:
-    """Apply the settings to the running stack. `answer` prints the answer in JSON."""
-    with writing(chosen, quick=True) as (engine, read, seen):
+    """Apply the settings to the running stack. `answer` prints the answer in JSON.
+
+    `silent` leaves out the steps, and the warnings of rules that decide nothing.
+    """
+    with writing(chosen, quick=True, reviews=not silent) as (engine, read, seen):
         from clawker_fw.reconcile import converge
 
         converge.require_up(seen)
         options = _converge_options(seen, drain_timeout, adopt=adopt, without_secrets=without_secrets)
         _converge(
-            engine, read, seen, options, chosen, lock_wait=lock_wait, format_=format_, files=files, answer=answer
+            engine,
+            read,
+            seen,
+            options,
+            chosen,
+            lock_wait=lock_wait,
+            format_=format_,
+            files=files,
+            silent=silent,
+            answer=answer,
         )
 
 
@@ -254,8 +267,12 @@ def _print_left(left: "Left") -> None:
         terminal.answer("`clawker-fw down --all` removes these as well.")
 
 
-def _step_output(chosen: Options, *, files: bool = False) -> "StepDisplay | StepRecords":
+def _step_output(
+    chosen: Options, *, files: bool = False, silent: bool = False
+) -> "StepDisplay | StepRecords | NoSteps":
     """Return what reports differences and steps on standard error."""
+    if silent:
+        return log.NoSteps()
     if chosen.log_format is log.LogFormat.JSON:
         return log.StepRecords()
     from clawker_fw.report import text
@@ -265,7 +282,7 @@ def _step_output(chosen: Options, *, files: bool = False) -> "StepDisplay | Step
 
 @contextmanager
 def _run_context(
-    output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
+    output: "StepDisplay | StepRecords | NoSteps", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
     """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
 
@@ -342,6 +359,7 @@ def _converge(
     lock_wait: float,
     format_: Format,
     files: bool,
+    silent: bool = False,
     answer: "Callable[[RunDocument], None]" = print_json,
 ) -> None:
     """Report the differences, close them, and print the proof. `answer` prints the answer in JSON."""
@@ -359,7 +377,7 @@ def _converge(
         converge.tidy(engine, seen, options)
     else:
         with (
-            _step_output(chosen, files=files) as output,
+            _step_output(chosen, files=files, silent=silent) as output,
             _run_context(output, lock_wait, performed) as run_context,
         ):
             output.difference(before.diff, said)

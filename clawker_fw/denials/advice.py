@@ -80,7 +80,7 @@ class Adviser:
             reason = Reason(refusal.reason)
         except ValueError:  # of another release
             return RuleAdvice(refusal.reason, Remedy(""))
-        explained = self._explained(refusal, _request(counted) if reason is Reason.PATH else None)
+        explained = self.explained(counted)
         target = explained.target if explained else next(iter(_targets(refusal)), None)
         return replace(self._advise(counted, reason, explained), target=target)
 
@@ -113,14 +113,15 @@ class Adviser:
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
         return RuleAdvice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
 
-    def _explained(self, refusal: Refusal, request: Request | None) -> Explanation | None:
+    def explained(self, counted: Counted) -> Explanation | None:
         """Return what the rules say about what was refused, if that can be told.
 
         Of what may have been meant, the first counts that they know anything of, and else the first.
         """
         if self._explainer is None:
             return None
-        found = [self._explainer.decide(each, request) for each in _targets(refusal)]
+        request = _request(counted) if counted.refusal.reason == Reason.PATH else None
+        found = [self._explainer.decide(each, request) for each in _targets(counted.refusal)]
         return next((each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}), None) or (
             found[0] if found else None
         )

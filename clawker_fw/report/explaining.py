@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import Difference, Explanation
+from clawker_fw.inspect.explanation import Difference, Explanation, Near
 from clawker_fw.inspect.trial import UNCLEAR, Attempted
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
@@ -58,7 +58,7 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     if secret := explained.secret:
         own = "unless the agent sends its own" if secret.keep_own else "in place of what the agent sends"
         yield "secret", f"{secret.secret}{f' as {secret.form}' if secret.form else ''}, {own}"
-    yield from (("near", f"{_written(each.rule)}: {_DIFFERENCES[each.difference]}") for each in explained.near)
+    yield from (("near", near_text(each)) for each in explained.near)
     if (found := explained.lookup) is not None:
         reached = found.open_to(explained.kind)
         shown = [
@@ -83,6 +83,11 @@ def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str
     yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."
     if answer.contradicted:
         yield "live", "This contradicts the rules: the stack does not do what the settings say."
+
+
+def near_text(near: Near) -> str:
+    """Return a rule that nearly decides, and why it does not."""
+    return f"{_written(near.rule)}: {_DIFFERENCES[near.difference]}"
 
 
 def _written(rule: Rule) -> str:

@@ -167,6 +167,25 @@ def notice(event: str, words: str) -> None:
     LOG.info(event, extra={"words": words})
 
 
+class NoSteps:
+    """Writes nothing about findings and steps, for who says in one line what was done."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing: there is nothing to restore."""
+
+    def difference(self, found: "Diff", said: "Summary") -> None:
+        """Write nothing."""
+
+    def __call__(self, progress: "Progress") -> None:
+        """Write nothing."""
+
+
 class StepRecords:
     """Writes one record for each finding, and one for each completed step."""
 

@@ -1,0 +1,303 @@
+"""Asking about refusals while they happen: a person at the terminal, or a command. Answers are applied at once."""
+
+import getpass
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Protocol
+
+from clawker_fw.background import in_background
+from clawker_fw.cli import given, stack
+from clawker_fw.cli.parameters import Format, Options
+from clawker_fw.denials.command import CommandError, ask_command
+from clawker_fw.denials.following import Missed
+from clawker_fw.denials.question import Question, question
+from clawker_fw.denials.refusal import Counted
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, said, typed
+from clawker_fw.denials.waiting import Candidate, Waiting
+from clawker_fw.errors import FirewallError, OutputError, StoppedError
+from clawker_fw.inspect.explanation import Explainer
+from clawker_fw.report import documents, terminal
+from clawker_fw.report.documents.question import QuestionDocument
+from clawker_fw.report.questions import QuestionScreen, still_refused
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.settings.edit import rules_file
+from clawker_fw.settings.edit.rules_file import Edited
+from clawker_fw.settings.edit.splice import Edit
+
+_LOOK_EVERY = 0.2
+"""Seconds between two looks at what has arrived meanwhile."""
+_LOCK_WAIT = 30.0
+_MOST_TYPED = 4_096
+_REST, _LONGEST_REST = 4, 1.0
+"""How many times longer the program rests than it has looked at something that it does not ask about."""
+
+_NEEDED_BY_ANSWERS = ("clawker_fw.reconcile.converge", "clawker_fw.inspect.way_out")
+
+Told = tuple[Counted | Missed, str]
+"""A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
+
+
+class Asker(Protocol):
+    """Who answers questions."""
+
+    who: str
+    """Who it is, for the note of a rule."""
+
+    def ask(self, asked: Question, arriving: "Arriving") -> Reply | None:
+        """Return what is answered, or None if there will be no more answers."""
+
+
+class Arriving:
+    """What waits, filled in the background with what is refused meanwhile."""
+
+    def __init__(self, told: Iterator[Told]) -> None:
+        """Begin to take in refusals."""
+        self._changed = threading.Condition()
+        self._waiting = Waiting()
+        self._taken_in = in_background(self._take_in, told)
+
+    def _take_in(self, told: Iterator[Told]) -> None:
+        try:
+            for counted, agent in told:
+                if not isinstance(counted, Missed):
+                    with self._changed:
+                        self._waiting.add(counted, agent or counted.refusal.agent)
+                        self._changed.notify()
+        finally:
+            with self._changed:
+                self._changed.notify()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will arrive: the stack is gone."""
+        return self._taken_in.done()
+
+    def next(self) -> Candidate | Counted | None:
+        """Wait for a host to ask about, or for a refusal of one that was allowed; None if there will be none.
+
+        Raises:
+            EngineError: when a log can't be read any more.
+        """
+        with self._changed:
+            while True:
+                if failing := next(self._waiting.failing(), None):
+                    return failing
+                if candidate := self._waiting.take():
+                    return candidate
+                if self.ended:
+                    self._taken_in.result()
+                    return None
+                self._changed.wait(_LOOK_EVERY)
+
+    @contextmanager
+    def held(self) -> Iterator[Waiting]:
+        """Hold what waits, so that nothing is added to it."""
+        with self._changed:
+            yield self._waiting
+
+
+class TerminalAsker:
+    """A person at the terminal. An answer is a line that was typed after its question was shown in full."""
+
+    def __init__(self) -> None:
+        """Ask at standard input and output."""
+        self.who = _user()
+        self._screen = QuestionScreen()
+
+    def ask(self, asked: Question, arriving: Arriving) -> Reply | None:
+        """See `Asker`."""
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
+        with arriving.held() as waiting:
+            more = waiting.more
+        self._screen.show(asked, more)
+        while not arriving.ended:
+            if select.select([sys.stdin], (), (), _LOOK_EVERY)[0]:
+                line = os.read(sys.stdin.fileno(), _MOST_TYPED)
+                if not line:  # end of input
+                    terminal.answer("")
+                    return None
+                if reply := typed(line.decode(errors="replace"), asked):
+                    return reply
+                terminal.answer("This is none of the answers.")
+                self._screen.prompt()
+                continue
+            with arriving.held() as waiting:
+                more = waiting.more
+            self._screen.update(more)
+        terminal.answer("")
+        return None
+
+
+class CommandAsker:
+    """A command. It is given as long as it may take, and asked one thing at a time."""
+
+    def __init__(self, command: Sequence[str], seconds: float) -> None:
+        """Ask a command, which may run so many seconds."""
+        self.who = f"the command of {_user()}"
+        self._command = command
+        self._seconds = seconds
+
+    def ask(self, asked: Question, arriving: Arriving) -> Reply | None:
+        """See `Asker`. A command that fails has not answered."""
+        del arriving
+        try:
+            line = ask_command(
+                self._command, documents.text(QuestionDocument.of(asked), indent=None), self._seconds
+            )
+        except CommandError as error:
+            terminal.answer(f"No answer about {asked.target}: {error}.")
+            return Leave()
+        reply = said(line, asked)
+        if reply is None:
+            terminal.answer(f"No answer about {asked.target}: {line!r} is none.")
+        elif reply == Leave():
+            terminal.answer(f"No answer about {asked.target}.")
+        return reply or Leave()
+
+
+def require_editable(chosen: Options) -> None:
+    """Require that there is a settings file whose rules can be edited, before anything is asked.
+
+    Raises:
+        SettingsError: when there is none, or the rules come from elsewhere.
+    """
+    given.warn_of_project(chosen, given.load(chosen))
+    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
+
+
+def ask_about(chosen: Options, told: Iterator[Told], asker: Asker) -> None:
+    """Ask about what is refused from now on, and apply the answers, until stopped or until the stack is gone.
+
+    Raises:
+        EngineError: when a log can't be read any more.
+        StoppedError: when it was stopped while an answer was applied.
+    """
+    with _ended_by_signals():
+        arriving = Arriving(told)
+        for module in _NEEDED_BY_ANSWERS:  # before the first one, which is to be live at once
+            import_module(module)
+        terminal.answer("Asking about what is refused from now on. No agent waits for that. Ctrl-C ends it.")
+        answers = _Answers(chosen, asker)
+        while found := arriving.next():
+            if isinstance(found, Counted):
+                refusal = found.refusal
+                terminal.answer(still_refused(refusal.name, Reason(refusal.reason)))
+                continue
+            asked = answers.question(found)
+            if asked is None:
+                with arriving.held() as waiting:
+                    waiting.close()
+                continue
+            reply = asker.ask(asked, arriving)
+            if reply is None:
+                return
+            allowed = answers.apply(asked, reply)
+            with arriving.held() as waiting:
+                if isinstance(reply, Mute):
+                    waiting.mute(asked.agents)
+                if allowed:
+                    waiting.allowed(found.host)
+                waiting.close(settled=isinstance(reply, Leave | Deny))
+
+
+class _Answers:
+    """What is asked by the rules of now, and what becomes of the answers."""
+
+    def __init__(self, chosen: Options, asker: Asker) -> None:
+        self._chosen = chosen
+        self._asker = asker
+
+    def question(self, candidate: Candidate) -> Question | None:
+        """Return what to ask about a host by the settings of now.
+
+        None if there is nothing to ask, or if no answer could be applied.
+        """
+        began = time.monotonic()
+        loaded, now = given.load(self._chosen), time.time()
+        rules = loaded.rules.at(now)
+        asked = question(Explainer(loaded.rules, now), rules, candidate.refusal, tuple(candidate.agents))
+        try:
+            if asked:
+                self._edit(asked, Allow(), write=False)
+                return asked
+        except FirewallError:
+            pass
+        # An agent can be refused this as often as it likes.
+        time.sleep(min(_LONGEST_REST, (time.monotonic() - began) * _REST))
+        return None
+
+    def _edit(self, asked: Question, reply: Allow | Deny, *, write: bool) -> Edited:
+        """Edit the settings file by an answer, or see what that would do.
+
+        Raises:
+            FirewallError: when the settings don't allow it, or it would not do what was answered.
+        """
+        now = datetime.now(UTC)
+        decide = Ruling(asked, reply, self._asker.who, now)
+        done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
+        require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
+        return rules_file.edit(self._chosen.config, os.environ, decide, write=True) if write else done
+
+    def apply(self, asked: Question, reply: Reply) -> bool:
+        """Do what was answered, and say so. Return whether the host is allowed by it."""
+        match reply:
+            case Mute():
+                terminal.answer(f"No more questions of {', '.join(asked.agents)}, until this ends.")
+            case Leave():
+                pass
+            case Allow() | Deny():
+                return self._applied(asked, reply) and isinstance(reply, Allow)
+        return False
+
+    def _applied(self, asked: Question, reply: Allow | Deny) -> bool:
+        began, saved = time.monotonic(), ""
+        try:
+            done = self._edit(asked, reply, write=True)
+            saved = f" The rule is saved in {done.path}, and not applied."
+            stack.apply_settings(
+                self._chosen, lock_wait=_LOCK_WAIT, format_=Format.JSON, silent=True, answer=lambda _: None
+            )
+        except (OutputError, StoppedError):
+            raise
+        except FirewallError as error:
+            terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {error.hint}".rstrip())
+            return False
+        words = "denied" if isinstance(reply, Deny) else f"allowed for {reply.time}" if reply.time else "allowed"
+        rules = "; ".join(each.rule for each in done.results)
+        terminal.answer(f"{words}, and live after {time.monotonic() - began:.1f} s: {rules}")
+        return True
+
+
+def _user() -> str:
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.getuid())
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End at an interruption, and in the same way when asked to terminate, so that no command is left running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(each, _interrupt) for each in ends]
+    try:
+        with suppress(KeyboardInterrupt):  # the usual end
+            yield
+    finally:
+        for each, handler in zip(ends, before, strict=True):
+            signal.signal(each, handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,207 @@
+"""A refusal as a question to a person: whether it is asked at all, and what it says. Pure.
+
+An agent chooses the names that it asks for, and may hope that a person allows one without looking. So a question
+is only ever about one host by its exact name, and never about what nobody should allow without thinking: for that,
+a person edits the rules. Nothing is looked up for a question, because a name that an agent made up may carry data
+to whoever answers for it.
+"""
+
+import shlex
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import idna
+
+from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
+from clawker_fw.denials.refusal import Counted
+from clawker_fw.inspect.explanation import Explainer, Explanation, Near
+from clawker_fw.rules.destination import Destination, objection, parse_destination
+from clawker_fw.rules.path_words import parse_method, parse_path
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.suffixes import is_shared
+from clawker_fw.rules.target import Request, Target
+
+ASKED_FOR = NOT_ALLOWED | {Reason.PATH}
+"""Reasons that mean that nothing allows it. What a rule denies was meant to be denied."""
+
+_PRIVATE_DOMAINS = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
+"""Top-level domains of which no name leads to the internet, such as that of `metadata.google.internal` (RFC 6761,
+RFC 6762, RFC 8375, RFC 7686, RFC 9476; `internal` is reserved by ICANN)."""
+
+
+@dataclass(frozen=True, slots=True)
+class International:
+    """The letters for which an international name stands, and the scripts of those that are not ASCII."""
+
+    letters: str
+    scripts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether agents may reach a host, or send it a request.
+
+    `asked` is the protocol of the record: after a question to the resolver (`dns`), the protocol and the port are
+    only assumed. `request` is asked about alone where a rule looks into TLS. `near` is the rule that nearly allows
+    it, and `renewed` one that is for just this and has ended. `known` says that something else is allowed of the
+    host, so that a deny is for just this.
+    """
+
+    target: Target
+    agents: tuple[str, ...]
+    times: int
+    asked: str
+    reason: Reason
+    message: str
+    request: Request | None = None
+    near: Near | None = None
+    renewed: Rule | None = None
+    known: bool = False
+
+    @property
+    def guessed(self) -> bool:
+        """Whether nothing has said over what protocol and on which port the host is wanted."""
+        return self.asked == "dns"
+
+    @property
+    def lasting_only(self) -> bool:
+        """Whether it can only be allowed without an end: a rule has one end for all of its paths."""
+        return self.request is not None
+
+    @property
+    def international(self) -> International | None:
+        """What an international name looks like; None for other names."""
+        return international(self.target.name)
+
+    def allow_command(self, until: str = "") -> str:
+        """Return the command that allows it, safe to paste into a shell."""
+        if self.request is None:
+            until = until or ("never" if self.renewed else "")
+            options = ["--until", until] if until else []
+            return " ".join(("clawker-fw rules allow", self.target.url, *options))
+        port = "" if self.target.port == Protocol.HTTPS.default_port else f":{self.target.port}"
+        words = (f"{self.target.name}{port}", "--path", self.request.path, "--methods", self.request.method)
+        return shlex.join(("clawker-fw", "rules", "allow", *words))
+
+    @property
+    def deny_command(self) -> str:
+        """The command that denies it; "" for a request, for which there is none."""
+        if self.request:
+            return ""
+        name = (
+            f"{self.target.protocol}://{self.target.name}:{self.target.port}" if self.known else self.target.name
+        )
+        return f"clawker-fw rules deny {name}"
+
+
+def host_of(counted: Counted) -> str:
+    """Return the host that may be asked about, or "" if no person should be asked about this refusal.
+
+    A name is taken as it was asked for or not at all: of `a.test/x` or `a.test@b.test`, one part is not meant.
+    """
+    refusal = counted.refusal
+    name = refusal.name.removesuffix(".")
+    return name if refusal.reason in ASKED_FOR and not _unfit(name) else ""
+
+
+def _unfit(name: str) -> bool:
+    """Whether nobody is asked about a name: it is none, or only of a private network, or anybody's."""
+    try:
+        destination = parse_destination(name)
+    except ValueError:
+        return True
+    if destination != Destination(name, subtree=False) or objection(destination) or is_shared(name):
+        return True
+    labels = name.split(".")
+    return len(labels) == 1 or labels[-1] in _PRIVATE_DOMAINS or not _readable(labels)
+
+
+def _readable(labels: list[str]) -> bool:
+    """Whether each international label can be shown as what it stands for."""
+    try:
+        return all(idna.decode(each) for each in labels if each.startswith("xn--"))
+    except (idna.IDNAError, UnicodeError):
+        return False
+
+
+def international(name: str) -> International | None:
+    """Return what an international name looks like, and in which scripts that is; None for other names."""
+    labels = [idna.decode(each) if each.startswith("xn--") else each for each in name.split(".")]
+    letters = ".".join(labels)
+    if letters == name:
+        return None
+    of_labels = "".join(each for each in labels if not each.isascii())
+    return International(letters, tuple(sorted({_script(each) for each in of_labels if each.isalpha()})))
+
+
+def _script(letter: str) -> str:
+    """Return the script of a letter: the first word of its name in Unicode."""
+    return unicodedata.name(letter, "unknown").partition(" ")[0].capitalize()
+
+
+def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tuple[str, ...]) -> Question | None:
+    """Return what to ask about a refusal by the rules in force, or None if it is not asked about.
+
+    It is not where the rules allow it by now, where any rule denies the name, where an ended rule led to private
+    addresses or allowed only some paths of many hosts, and where one command would not be enough.
+    """
+    found = Adviser(explainer).explained(counted)
+    name = host_of(counted)
+    if found is None or found.target.name != name or found.allowed or found.reason not in ASKED_FOR:
+        return None
+    resolved = counted.refusal.protocol == "dns" and explainer.resolves(name)
+    if resolved or any(rule.denies and rule.covers(name) for rule in rules.rules):
+        return None
+    if found.reason is Reason.PATH:
+        if not _is_plain(found):
+            return None
+    elif found.claimed_by not in {None, found.own} or _restricted(found):
+        return None
+    near = explainer.explain(found.target, found.request).near
+    return Question(
+        found.target,
+        agents,
+        counted.times,
+        counted.refusal.protocol,
+        found.reason,
+        found.sentence,
+        found.request if found.reason is Reason.PATH else None,
+        near[0] if near else None,
+        found.own if found.own_ended else None,
+        known=explainer.resolves(name),
+    )
+
+
+def _restricted(found: Explanation) -> bool:
+    """Whether a rule that is, or was, for the name says more of it than a rule of its own would keep."""
+    return any(
+        rule.allow_private or rule.host or (rule.paths is not None and rule != found.own)
+        for rule in _before(found)
+    )
+
+
+def _before(found: Explanation) -> Iterator[Rule]:
+    """Yield the rules that a rule for just this name would take the place of."""
+    yield from (rule for rule in (found.rule, found.own) if rule and not rule.denies)
+
+
+def _is_plain(found: Explanation) -> bool:
+    """Whether a request can be allowed by one more path of a rule for exactly its host, and is safe to show."""
+    rule, request = found.rule, found.request
+    if not (rule and rule.paths and request and found.path is None) or rule.paths.repositories:
+        return False
+    if rule.destination != (found.target.name, False):
+        return False
+    path = request.path
+    try:
+        return bool(
+            found.remedy
+            and found.remedy.command
+            and parse_path(path) == path
+            and parse_method(request.method) == request.method
+        )
+    except ValueError:
+        return False

@@ -1,0 +1,142 @@
+"""Refusals that wait until a person is asked about them: one for a host, few for an agent, whatever agents do.
+
+An agent can be refused ten thousand names in a second. It has a few places, and what finds none is only counted;
+it comes again if the agent does. Agents take turns, so that none has its question buried by another's. Pure.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from clawker_fw.denials.question import host_of
+from clawker_fw.denials.refusal import Counted
+from clawker_fw.rules.reasons import Reason
+
+MOST_WAITING = 20
+"""Hosts of one agent that wait."""
+MOST_COUNTED = 20_000
+"""Further hosts of an agent that are told apart while they are counted."""
+MOST_AGENTS = 1_000
+"""Agents that are told apart, and hosts of which it is remembered that they are not asked about again."""
+_MOST_NAMED = 100
+"""Agents that one question knows to have been refused the same."""
+
+_STILL = {Reason.PRIVATE_ADDRESS, Reason.NO_ADDRESS, Reason.UNREACHABLE}
+"""Why what is allowed may be refused."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A host that agents were refused: the refusal to ask about, and how often it was refused to whom."""
+
+    host: str
+    counted: Counted
+    agents: Counter[str]
+
+    @property
+    def refusal(self) -> Counted:
+        """The refusal, with how often the host was refused to all agents."""
+        return replace(self.counted, times=self.agents.total())
+
+    def add(self, counted: Counted, agent: str) -> None:
+        """Count another refusal of the host. It says more if it is not only a question to the resolver."""
+        if agent in self.agents or len(self.agents) < _MOST_NAMED:
+            self.agents[agent] += counted.times
+        if self.counted.refusal.protocol == "dns" != counted.refusal.protocol:
+            self.counted = counted
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What waits of an agent, and which further hosts were only counted, by their hashes."""
+
+    waiting: deque[Candidate]
+    more: set[int]
+
+
+class Waiting:
+    """The refusals that wait, by agent."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._queues: OrderedDict[str, _Queue] = OrderedDict()
+        """By the agent, the one whose turn it is first."""
+        self._known: dict[str, Candidate] = {}
+        """What waits, and what is being asked, by the host."""
+        self._open: Candidate | None = None
+        self._muted: set[str] = set()
+        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._allowed: dict[str, bool] = {}
+        """Hosts that were allowed, and whether it has been told that one is refused all the same."""
+        self._failing: deque[Counted] = deque()
+
+    def add(self, counted: Counted, agent: str) -> None:
+        """Take in a refusal. `agent` is the agent's name, or its address."""
+        host = host_of(counted)
+        if not host:
+            self._note_failing(counted)
+        elif agent in self._muted or host in self._settled:
+            return
+        elif candidate := self._known.get(host):
+            candidate.add(counted, agent)
+        elif queue := self._queue(agent):
+            if len(queue.waiting) < MOST_WAITING:
+                candidate = Candidate(host, counted, Counter({agent: counted.times}))
+                self._known[host] = candidate
+                queue.waiting.append(candidate)
+                queue.more.discard(hash(host))
+            elif len(queue.more) < MOST_COUNTED:
+                queue.more.add(hash(host))
+
+    def _note_failing(self, counted: Counted) -> None:
+        name = counted.refusal.name.removesuffix(".")
+        if counted.refusal.reason in _STILL and self._allowed.get(name) is False:
+            self._allowed[name] = True
+            self._failing.append(counted)
+
+    def _queue(self, agent: str) -> _Queue | None:
+        if agent not in self._queues and len(self._queues) < MOST_AGENTS:
+            self._queues[agent] = _Queue(deque(), set())
+        return self._queues.get(agent)
+
+    def take(self) -> Candidate | None:
+        """Return what to ask about next, or None if nothing waits. It is open until it is closed."""
+        for agent, queue in self._queues.items():
+            if queue.waiting:
+                self._queues.move_to_end(agent)
+                self._open = queue.waiting.popleft()
+                return self._open
+        return None
+
+    def close(self, *, settled: bool = False) -> None:
+        """Close what is open. If it is settled, nobody is asked about its host again."""
+        if self._open:
+            self._known.pop(self._open.host, None)
+            if settled:
+                self._settled[self._open.host] = None
+                if len(self._settled) > MOST_AGENTS:
+                    self._settled.popitem(last=False)
+        self._open = None
+
+    def allowed(self, host: str) -> None:
+        """Note that a host was allowed: that it is refused all the same is told, once."""
+        self._allowed[host] = False
+
+    def failing(self) -> Iterator[Counted]:
+        """Yield refusals of hosts that were allowed, each once."""
+        while self._failing:
+            yield self._failing.popleft()
+
+    def mute(self, agents: Iterable[str]) -> None:
+        """Ask nothing more for some agents."""
+        for agent in agents:
+            self._muted.add(agent)
+            if queue := self._queues.pop(agent, None):
+                for candidate in queue.waiting:
+                    self._known.pop(candidate.host, None)
+
+    @property
+    def more(self) -> Mapping[str, int]:
+        """How many hosts of each agent wait, or were only counted, beside the one that is open."""
+        found = {agent: len(queue.waiting) + len(queue.more) for agent, queue in self._queues.items()}
+        return {agent: count for agent, count in found.items() if count}

@@ -1,0 +1,142 @@
+"""The questions of `denials --ask`, for people at a terminal.
+
+A question says first, and in full, which host is meant. While it is open, nothing else is printed: one line below
+it says how much more waits, and is written anew in place where the terminal can do that.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from clawker_fw.denials.question import Question
+from clawker_fw.denials.ruling import USUAL
+from clawker_fw.denials.waiting import MOST_COUNTED
+from clawker_fw.report import text
+from clawker_fw.report.explaining import near_text
+from clawker_fw.report.terminal import understands_escapes, visible
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.schema import Protocol
+
+_WIDTH = 8
+_MOST_NAMED = 3
+_ANYTHING = "every agent may send anything to this host, and get anything from it"
+_MEANINGS = {
+    Protocol.HTTPS: f"{_ANYTHING}, over TLS on this port",
+    Protocol.HTTP: f"{_ANYTHING}, on this port and without encryption",
+    Protocol.SSH: f"{_ANYTHING}, on this port",
+    Protocol.TCP: f"{_ANYTHING}, on this port",
+    Protocol.UDP: f"{_ANYTHING}, on this port",
+}
+
+
+class QuestionScreen:
+    """A question on the terminal, and the line that says what waits behind it."""
+
+    def __init__(self) -> None:
+        """Write to standard output."""
+        self._console = text.console()
+        self._in_place = understands_escapes(sys.stdout)
+        self._more = ""
+
+    def show(self, question: Question, more: Mapping[str, int]) -> None:
+        """Print a question, and what waits behind it."""
+        self._more = more_text(more)
+        self._console.print()
+        self._console.print(question_report(question))
+        self._console.print(Text(visible(self._more), style="dim"), no_wrap=True)
+        self.prompt()
+
+    def prompt(self) -> None:
+        """Print what stands before the answer."""
+        sys.stdout.write("> ")
+        sys.stdout.flush()
+
+    def update(self, more: Mapping[str, int]) -> None:
+        """Write anew what waits, without a change of anything that was typed."""
+        words = more_text(more)
+        if words == self._more or not self._in_place:
+            return
+        self._more = words
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        sys.stdout.write(f"\x1b7\x1b[1A\r\x1b[2K{visible(words)[: columns - 1]}\x1b8")
+        sys.stdout.flush()
+
+
+def question_report(question: Question) -> RenderableType:
+    """Return a question: the host, then who asks, why it is refused, what allowing it means, and the answers."""
+    target = question.target
+    head = Text.assemble((visible(target.name), "bold"), f"  {target.protocol}, port {target.port}")
+    return Group(
+        head,
+        *(Text.assemble("  ", (f"{label:{_WIDTH}}  ", "dim"), visible(said)) for label, said in _facts(question)),
+    )
+
+
+def _facts(question: Question) -> Iterator[tuple[str, str]]:
+    if found := question.international:
+        scripts = " and ".join(found.scripts) or "other"
+        yield "looks", f"{found.letters}, with {scripts} letters"
+    yield "asked by", _asked_by(question)
+    yield "why", f"{question.message} ({question.reason})"
+    if question.near:
+        yield "near", near_text(question.near)
+    yield "allowing", meaning(question)
+    yield "same as", question.allow_command("" if question.lasting_only else USUAL)
+    for place, (key, words) in enumerate(_answers(question)):
+        yield "" if place else "answers", f"{key:5}  {words}"
+
+
+def _asked_by(question: Question) -> str:
+    times = f", {question.times:,} times" if question.times > 1 else ""
+    unsaid = (
+        "; the resolver is not told what for, so https on its usual port is assumed" if question.guessed else ""
+    )
+    return f"{_named(question.agents)}{times}{unsaid}"
+
+
+def _named(agents: Sequence[str]) -> str:
+    more = f" and {len(agents) - _MOST_NAMED:,} more" if len(agents) > _MOST_NAMED else ""
+    return ", ".join(agents[:_MOST_NAMED]) + more
+
+
+def meaning(question: Question) -> str:
+    """Return what allowing it means."""
+    if request := question.request:
+        return (
+            f"every agent may send {request.method} requests for {request.path} and everything below it; the rule "
+            "says for how long"
+        )
+    if question.renewed and question.renewed.paths:
+        return f"again what the rule allowed: {question.renewed.paths}"
+    return _MEANINGS[question.target.protocol]
+
+
+def _answers(question: Question) -> Iterator[tuple[str, str]]:
+    """Yield what may be typed, and what it does."""
+    if not question.lasting_only:
+        yield "Enter", "allow it for 30 minutes; or type a time, such as 2h"
+    yield "a", "allow it always"
+    yield "m", f"ask nothing more for {_named(question.agents)}, for now"
+    yield "n", "deny it, and never ask again"
+    yield "s", "leave it, and don't ask again for now"
+
+
+def more_text(more: Mapping[str, int]) -> str:
+    """Return what waits, in one line: `and 9,999 more from builder`. Nothing waits: an empty line."""
+    most = sorted(more.items(), key=lambda each: -each[1])
+    parts = [f"{_count(count)} more from {agent}" for agent, count in most[:_MOST_NAMED]]
+    if others := most[_MOST_NAMED:]:
+        parts.append(f"{sum(count for _, count in others):,} more from {len(others):,} others")
+    return f"and {', '.join(parts)}" if parts else ""
+
+
+def _count(number: int) -> str:
+    return f"over {MOST_COUNTED:,}" if number >= MOST_COUNTED else f"{number:,}"
+
+
+def still_refused(name: str, reason: Reason) -> str:
+    """Return what is told of a host that was allowed, and is refused all the same."""
+    return f"{name} is allowed, and still not reached: {reason.sentence} ({reason})."

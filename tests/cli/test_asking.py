@@ -1,0 +1,207 @@
+"""`denials --ask`: the whole program at a terminal, or with a command, over an in-memory engine."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from devkit.asking import Terminal
+from devkit.stacks import CHECKOUT
+from devkit.waiting import until
+from tests.cli.conftest import Command
+
+SETTINGS = "rules:\n  - dst: a.test # mine\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n"
+PIPED = ("sh", "-c", 'exec "$@" </dev/null 2>&1 | cat', "sh")
+"""Runs a program without a terminal."""
+
+FIRST = "first.test"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a settings file."""
+    (tmp_path / "clawker-fw.yaml").write_text(SETTINGS)
+    return tmp_path
+
+
+@contextmanager
+def asking(folder: Path, *arguments: str, shell: tuple[str, ...] = ()) -> Iterator[Terminal]:
+    """Start `denials --ask`, and yield it when it follows and asks about the first host."""
+    with Terminal(folder, *arguments, shell=shell) as shown:
+        until(lambda: _refused(shown), 60, every=0.2)
+        yield shown
+
+
+def _refused(shown: Terminal) -> bool:
+    shown.refuse("builder", FIRST)
+    return FIRST in shown.screen
+
+
+def rules(folder: Path) -> dict[str, Any]:
+    """Return the rules of the settings file by name."""
+    return {each["dst"]: each for each in yaml.safe_load((folder / "clawker-fw.yaml").read_text())["rules"]}
+
+
+def test_the_answers(folder: Path) -> None:
+    """Each answer becomes the rule that it says, live and with a note, or none; the rest of the file stays."""
+    with asking(folder) as shown:
+        shown.type("\n")
+        screen = shown.shows("allowed for 30m, and live after ")
+        assert f"{FIRST}  https, port 443\n  asked by  builder" in screen
+        assert "every agent may send anything to this host, and get anything from it" in screen
+        assert f"clawker-fw rules allow https://{FIRST} --until 30m\n" in screen
+        shown.refuse("builder", FIRST, reason="private-address", upstream="10.0.0.1:443")
+        shown.shows(
+            f"{FIRST} is allowed, and still not reached: a rule allows this host, but none of its addresses"
+        )
+        shown.refuse("tests", "always.test", port=8443)
+        shown.shows("always.test  https, port 8443")
+        shown.type("what?\n")
+        shown.shows("This is none of the answers.")
+        shown.type("a\n")
+        shown.shows("allowed, and live after ")
+        shown.refuse("tests", "never.test", "coredns", protocol="dns", port=53, type="A")
+        shown.shows("the resolver is not told what for")
+        shown.type("n\n")
+        shown.shows("denied, and live after ")
+        shown.refuse("builder", "p.test", protocol="https", reason="path", method="POST", path="/v1/x")
+        assert "may send POST requests for /v1/x and everything below it" in shown.shows("p.test  https, port 443")
+        shown.type("\n")
+        shown.shows("This is none of the answers.", 2)
+        shown.type("a\n")
+        shown.shows("allowed, and live after ", 2)
+        shown.refuse("tests", "left.test")
+        shown.shows("left.test  https")
+        shown.type("s\n")
+        shown.refuse("tests", "left.test")
+        shown.refuse("tests", "muted.test")
+        shown.shows("muted.test  https")
+        shown.type("m\n")
+        shown.shows("No more questions of tests, until this ends.")
+        shown.refuse("tests", "other.test")
+        shown.refuse("builder", "last.test")
+        screen = shown.shows("last.test  https")
+        shown.type("\x04")
+        assert shown.ended() == 0
+    assert screen.count("left.test  https") == 1
+    assert "other.test" not in screen
+    found = rules(folder)
+    assert set(found) == {"a.test", "p.test", FIRST, "always.test", "never.test"}
+    assert found[FIRST]["until"] is not None
+    assert found[FIRST]["note"].startswith("asked by builder; answered by ")
+    assert found["always.test"]["port"] == 8443
+    assert "until" not in found["always.test"]
+    assert (found["never.test"]["action"], found["never.test"].get("proto")) == ("deny", None)
+    assert found["p.test"]["path_rules"][1:] == [{"path": "/v1/x", "methods": ["POST"]}]
+    assert (folder / "clawker-fw.yaml").read_text().startswith("rules:\n  - dst: a.test # mine\n")
+
+
+def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
+    """The first question stays, one line tells of all others, and what is being typed is not disturbed."""
+    with asking(folder) as shown:
+        before = shown.screen
+        shown.type("2")
+        for number in range(10_000):
+            shown.refuse("tests", f"n{number}.flood.test")
+        screen = shown.shows("and 10,000 more from tests")
+        assert len(screen.splitlines()) == len(before.splitlines())
+        assert screen.count("flood.test") == 0
+        shown.type("h\n")
+        shown.shows("allowed for 2h, and live after ")
+        assert "and 9,999 more from tests" in shown.shows("n0.flood.test  https")
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.ended() == 0
+    assert set(rules(folder)) == {"a.test", "p.test", FIRST}
+
+
+def test_what_is_typed_too_early_is_no_answer(folder: Path) -> None:
+    """A person has seen in full what is allowed by Enter: what was typed before does not count."""
+    with asking(folder) as shown:
+        shown.type("s\n\n\n\na\n")
+        shown.refuse("tests", "sly.test")
+        shown.shows("sly.test  https")
+        shown.type("s\n")
+        shown.refuse("tests", "next.test")
+        shown.shows("next.test  https")
+        assert "live after" not in shown.screen
+    assert set(rules(folder)) == {"a.test", "p.test"}
+
+
+def test_whatever_agents_name(folder: Path) -> None:
+    """Nothing of what is no host name reaches the terminal; letters that look alike are shown as what they are."""
+    hostile = ["a\x1b[2J.test", "$(reboot).test", "`id`.test", "a'b\".test", "x\u202etset.com", "169.254.169.254"]
+    hostile += ["metadata.google.internal", "co.uk", ".example.com", "a.test@evil.test", "p\u0430ypal.com"]
+    with asking(folder) as shown:
+        before = shown.screen
+        for each in hostile:
+            shown.refuse("tests", each)
+            shown.refuse("tests", each, protocol="http", port=80, method="GET", path="/")
+        shown.refuse("tests", "xn--pypal-4ve.com")
+        shown.shows("and 1 more from tests")
+        shown.type("s\n")
+        screen = shown.shows("xn--pypal-4ve.com  https")[len(before) :]
+        assert "looks     p\u0430ypal.com, with Cyrillic and Latin letters\n" in screen
+        assert "rules allow https://xn--pypal-4ve.com --until 30m\n" in screen
+        assert not [each for each in hostile[:-1] if each in screen]
+        assert "\x1b[2J" not in shown.styled
+
+
+def test_a_command_is_asked_without_a_terminal(folder: Path) -> None:
+    """It gets one question after the other, as the schema says; what it says is applied, or told."""
+    got = folder / "got"
+    answer = folder / "answer"
+    answer.write_text(
+        f'#!/bin/sh\nread line; echo "$line" >> {got}\n'
+        'case $line in *first.test*) echo allow 30m;; *odd.test*) echo "allow 30m; rm -rf /";;\n'
+        "*deny.test*) echo deny;; *slow.test*) sleep 1000;; esac\n"
+    )
+    answer.chmod(0o700)
+    arguments = ("--exec", str(answer), "--exec-limit", "1s")
+    with asking(folder, *arguments, shell=PIPED) as shown:
+        shown.shows("allowed for 30m, and live after ")
+        for name in ("odd.test", "deny.test", "slow.test", "quiet.test"):
+            shown.refuse("tests", name)
+        shown.shows("No answer about https odd.test:443: 'allow 30m; rm -rf /' is none.")
+        shown.shows("denied, and live after ")
+        shown.shows("No answer about https slow.test:443: it has not ended after 1 s, and was killed.")
+        shown.shows("No answer about https quiet.test:443.")
+        shown.refuse("tests", "odd.test")
+        shown.refuse("tests", "deny.test", reason="denied")
+        shown.refuse("tests", "end.test")
+        shown.shows("No answer about https end.test:443.")
+    schema = json.loads((CHECKOUT / "docs" / "schemas" / "denials-question.schema.json").read_text())
+    questions = [json.loads(line) for line in got.read_text().splitlines()]
+    for each in questions:
+        jsonschema.Draft202012Validator(schema).validate(each)
+    assert [each["host"] for each in questions] == [
+        FIRST, "odd.test", "deny.test", "slow.test", "quiet.test", "end.test"
+    ]  # fmt: skip
+    found = rules(folder)
+    assert set(found) == {"a.test", "p.test", FIRST, "deny.test"}
+    assert "answered by the command of " in found[FIRST]["note"]
+
+
+def test_nobody_is_waited_for_who_can_not_answer(command: Command) -> None:
+    """Without a terminal it is an error of usage with what to do, before anything is asked, also of the engine."""
+    outcome = command("denials", "--ask")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "no-terminal" in outcome.err
+    assert "--exec COMMAND" in outcome.err
+    assert command("denials", "--exec", "./answer").code == 2
+    assert command("denials", "--ask", "--exec", "'").code == 2
+    for option in ("--follow", "--as-rules", "--since=1m", "--top=3", "--format=json"):
+        assert command("denials", "--ask", "--exec", "./answer", option).code == 2
+
+
+def test_rules_that_can_not_be_edited(command: Command, settings_file: Path) -> None:
+    """Nobody is asked for answers that could not be applied."""
+    outcome = command("denials", "--ask", "--exec", "./answer", CLAWKER_FW_RULES="[{dst: a.test}]")
+    assert (outcome.code, "rules-in-environment" in outcome.err) == (3, True)
+    settings_file.write_text("rules: [")
+    assert command("denials", "--ask", "--exec", "./answer").code == 3

@@ -1,0 +1,489 @@
+"""Which refusals become questions, what they say, how they wait, and what comes of the answers."""
+
+import json
+import shlex
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.cli import rule_words
+from clawker_fw.denials import waiting
+from clawker_fw.denials.command import CommandError, ask_command, parse_command
+from clawker_fw.denials.question import Question, host_of, question
+from clawker_fw.denials.refusal import Counted, Refusal
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Ruling, require_kept, said, typed
+from clawker_fw.denials.waiting import Waiting
+from clawker_fw.errors import RefusedError, UsageError
+from clawker_fw.inspect.explanation import Difference, Explainer
+from clawker_fw.model import Sibling
+from clawker_fw.report import documents
+from clawker_fw.report.documents.question import QuestionDocument
+from clawker_fw.report.questions import more_text
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings.document import parse
+from clawker_fw.settings.edit.edits import add, written
+from clawker_fw.settings.edit.splice import spliced
+from devkit import stacks
+from devkit.waiting import until
+
+NOW = 1_800_000_000.0
+THEN = datetime.fromtimestamp(NOW, UTC)
+ENDED = "2020-01-01T00:00:00Z"
+PATHS = {"dst": "p.test", "path_rules": [{"path": "/v1", "methods": ["GET"]}]}
+
+Entry = str | Mapping[str, Any]
+
+
+def refusal(
+    name: str, reason: str = "no-rule", protocol: str = "tls", port: int = 443, request: str = ""
+) -> Counted:
+    """Return a refusal."""
+    refused = Refusal(Sibling.ENVOY, "10.213.0.2", protocol, name, port, reason)
+    return Counted(refused, 1, "2027-01-01T00:00:00Z", request)
+
+
+def asked(counted: Counted, *rules: Entry) -> Question | None:
+    """Return what is asked about a refusal by some rules."""
+    _, known = stacks.rule_set(*rules)
+    return question(Explainer(known, NOW), known.at(NOW), counted, ("builder",))
+
+
+def sure(counted: Counted, *rules: Entry) -> Question:
+    """Return what is asked about a refusal that is asked about."""
+    found = asked(counted, *rules)
+    assert found is not None
+    return found
+
+
+def edited(made: Question, reply: Allow | Deny, *rules: Entry) -> tuple[RuleSet, RuleSet]:
+    """Return the rules before and after an answer, which are written and read."""
+    settings, before = stacks.rule_set(*rules)
+    there = written([(each, "") for each in settings.rules], len(settings.rules))
+    edit, _ = Ruling(made, reply, "ana", THEN)(there)
+    return before, after_edit(rules, edit)
+
+
+def after_edit(rules: tuple[Entry, ...], edit: Any) -> RuleSet:  # noqa: ANN401 - an edit
+    """Return the rules after an edit of a settings file with some rules."""
+    entries = [{"dst": each} if isinstance(each, str) else each for each in rules]
+    text = "rules:\n" + "".join(f"  - {json.dumps(each)}\n" for each in entries)
+    values, _ = parse(spliced(text if rules else "", edit, "file"), "file")
+    assert values
+    _, found = stacks.rule_set(*values["rules"])
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.test",
+        "a.test.",
+        "x_y.test",
+        "-a.test",
+        "xn--e1afmkfd.xn--p1ai",
+        "deep.s3.example.com",
+        "someone.github.io",
+    ],
+)
+def test_hosts_that_are_asked_about(name: str) -> None:
+    """A host by its exact name is, also one that somebody has registered below a public suffix."""
+    assert host_of(refusal(name)) == name.removesuffix(".")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "10.0.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "0x7f000001",
+        "2130706433",
+        "[::1]",
+        "::1",
+        "localhost",
+        "a.localhost",
+        "metadata",
+        "metadata.google.internal",
+        "instance-data.ec2.internal",
+        "printer.local",
+        "1.0.0.127.in-addr.arpa",
+        "clawker.internal",
+        "com",
+        "co.uk",
+        "github.io",
+        "s3.amazonaws.com",
+        ".example.com",
+        "*.example.com",
+        "..",
+        "a..test",
+        "a.test/../b.test",
+        "a.test@b.test",
+        "a.test:443@b.test",
+        "a.test#b.test",
+        "a.test?b.test",
+        "a.test b.test",
+        "$(reboot).test",
+        "`reboot`.test",
+        "a;reboot.test",
+        "'a'.test",
+        '"a".test',
+        "a\\.test",
+        "\x1b[2Ja.test",
+        "a\nb.test",
+        "a\u202etset.b",
+        "\u200fa.test",
+        "p\u0430ypal.com",
+        "bücher.test",
+        "xn--a.test",
+        "xn--\u202e.test",
+        "a" * 64 + ".test",
+        ".".join(["a" * 60] * 5),
+    ],
+)
+def test_names_that_nobody_is_asked_about(name: str) -> None:
+    """What is no host name, leads into a private network, or is anybody's, is never a question."""
+    assert host_of(refusal(name)) == ""
+    assert asked(refusal(name)) is None
+    held = Waiting()
+    held.add(refusal(name), "builder")
+    assert held.take() is None
+
+
+@pytest.mark.parametrize(
+    "reason", ["denied", "private-address", "bad-name", "limit", "timeout", "no-address", "word-of-tomorrow"]
+)
+def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
+    """What is denied, private, or no matter of rules, is never a question."""
+    assert host_of(refusal("a.test", reason)) == ""
+
+
+@pytest.mark.parametrize(
+    ("counted", "rules"),
+    [
+        (refusal("a.test"), ["a.test"]),
+        (refusal("a.test", protocol="dns", port=53), [{"dst": "a.test", "proto": "http"}]),
+        (refusal("a.test"), [{"dst": "a.test", "action": "deny"}]),
+        (refusal("x.a.test"), [{"dst": ".a.test", "action": "deny"}]),
+        (
+            refusal("a.test", port=8443),
+            ["a.test", {"dst": "a.test", "action": "deny", "port": 1}],
+        ),
+        (refusal("a.test", "expired"), [{"dst": "a.test", "until": ENDED, "allow_private": True}]),
+        (refusal("x.a.test", "expired"), [{"dst": ".a.test", "until": ENDED, "path_rules": [{"path": "/x"}]}]),
+        (
+            refusal("at.test", "expired", "tcp", 22),
+            [{"dst": "10.1.2.3", "as": "at.test", "proto": "ssh", "allow_private": True, "until": ENDED}],
+        ),
+        (refusal("p.test", "path", "https", request="GET /v1/../x\x1b[2J"), [PATHS]),
+        (refusal("p.test", "path", "https", request="TRACE /v2"), [PATHS]),
+        (refusal("p.test", "path", "https", request="GET /v1/x"), [PATHS]),
+        (
+            refusal("p.test", "path", "https", request="POST /v1"),
+            [{"dst": "p.test", "path_rules": [{"path": "/"}, {"path": "/v1", "action": "deny"}]}],
+        ),
+        (
+            refusal("x.p.test", "path", "https", request="POST /v1"),
+            [{"dst": ".p.test", "path_rules": [{"path": "/v2"}]}],
+        ),
+        (
+            refusal("p.test", "path", "https", request="GET /acme/other/info/refs"),
+            [{"dst": "p.test", "git": {"acme/widgets": "read"}}],
+        ),
+    ],
+)
+def test_rules_that_leave_nothing_to_ask(counted: Counted, rules: list[Entry]) -> None:
+    """What is allowed by now, denied anywhere, or would take more than one rule for one host, is no question."""
+    assert asked(counted, *rules) is None
+
+
+def test_what_a_question_says() -> None:
+    """It has the host, who asks how often, why it is refused, the nearest rule, and what allowing it means."""
+    counted = refusal("registry.npmjs.org", protocol="dns", port=53)
+    counted.times = 7
+    made = sure(counted, "a.test", "registry.npmj.org")
+    document = json.loads(documents.text(QuestionDocument.of(made), indent=None))
+    assert (document["host"], document["protocol"], document["port"]) == ("registry.npmjs.org", "https", 443)
+    assert (document["agents"], document["times"], document["assumed"]) == (["builder"], 7, True)
+    assert document["message"] == "no rule allows this host"
+    assert document["near"]["difference"] == Difference.OTHER_NAME
+    assert document["near"]["text"] == "https registry.npmj.org:443"
+    assert "may send anything" in document["meaning"]
+    assert document["answers"] == ["allow 30m", "always", "deny"]
+
+
+def test_international_names_in_both_forms() -> None:
+    """The name in ASCII is what counts; beside it are its letters, and their scripts, which may look alike."""
+    made = sure(refusal("xn--80ak6aa92e.com"))
+    assert made.international
+    assert (made.target.name, made.international.letters) == (
+        "xn--80ak6aa92e.com",
+        "\u0430\u0440\u0440\u04cf\u0435.com",
+    )
+    assert made.international.scripts == ("Cyrillic",)
+    mixed = sure(refusal("xn--pypal-4ve.com")).international
+    assert mixed
+    assert mixed.scripts == ("Cyrillic", "Latin")
+    assert sure(refusal("apple.com")).international is None
+
+
+CASES: list[tuple[Counted, list[Entry]]] = [
+    (refusal("a.test"), []),
+    (refusal("-a.test"), []),
+    (refusal("a.test", port=8443), ["a.test"]),
+    (refusal("a.test", protocol="http", port=80), ["a.test"]),
+    (refusal("a.test", "wrong-port", "tcp", 22), ["a.test"]),
+    (refusal("x.wild.test", port=8443), [{"dst": ".wild.test", "until": "2126-01-01T00:00:00Z"}]),
+    (refusal("b.test", "expired"), [{"dst": "b.test", "until": ENDED, "note": "mine"}]),
+    (refusal("y.b.test", "expired"), [{"dst": ".b.test", "until": ENDED}]),
+    (refusal("p.test", "expired"), [{**PATHS, "until": ENDED}]),
+    (refusal("p.test", "path", "https", request="POST /v1/$(x)/a'b;c"), [PATHS]),
+    (refusal("p.test", "path", "https", request="DELETE /v2"), [{**PATHS, "until": "2126-01-01T00:00:00Z"}]),
+]
+
+
+@pytest.mark.parametrize(("counted", "rules"), CASES)
+@pytest.mark.parametrize("time_", ["30m", ""])
+def test_what_is_approved_is_what_is_applied(counted: Counted, rules: list[Entry], time_: str) -> None:
+    """After an answer, just this is allowed, nothing that was is not, and the printed command does the same."""
+    made = sure(counted, *rules)
+    if made.lasting_only and time_:
+        return
+    before, after = edited(made, Allow(time_), *rules)
+    require_kept(made, Allow(time_), before, after, NOW)
+    assert Explainer(after, NOW).decide(made.target, made.request).allowed
+    assert not Explainer(before, NOW).decide(made.target, made.request).allowed
+    fresh = [each for each in after.rules if each not in before.rules]
+    assert [str(each.destination) for each in fresh] == [made.target.name]
+    assert "asked by builder; answered by ana at 2027-01-15T08:00:00Z" in fresh[0].note
+    assert pasted(made.allow_command(time_), rules) == without_ends(after)
+    if time_:
+        assert fresh[0].until == NOW + 1800
+        assert not Explainer(after, NOW + 1800).decide(made.target, made.request).allowed
+        assert sure(counted, *rules).target == made.target
+
+
+def pasted(command: str, rules: list[Entry]) -> list[str]:
+    """Return the rules after a command that a shell has read, without their ends."""
+    words = subprocess.run(  # noqa: S602 - a command of ours, as a person pastes it
+        f"printf '%s\\0' {command}", shell=True, check=True, capture_output=True
+    ).stdout.decode().split("\0")[:-1]  # fmt: skip
+    assert words[:3] == ["clawker-fw", "rules", "allow"]
+    name, *options = words[3:]
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    paths = rule_words.path_rules([given["--path"]] if "--path" in given else None, given.get("--methods"))
+    fields = {"action": "allow", "until": given.get("--until"), "note": None, "path_rules": paths}
+    additions = rule_words.additions([name], None, None, fields)
+    settings, _ = stacks.rule_set(*rules)
+    edit, _ = add(written([(each, "") for each in settings.rules], len(settings.rules)), additions, time.time())
+    return without_ends(after_edit(tuple(rules), edit))
+
+
+def without_ends(rules: RuleSet) -> list[str]:
+    """Return rules as lines, without their ends."""
+    return [str(each).partition(" until ")[0] for each in rules.rules]
+
+
+@pytest.mark.parametrize(("counted", "rules"), CASES)
+def test_never_is_a_deny(counted: Counted, rules: list[Entry]) -> None:
+    """After it, the same is no question any more, and what was allowed still is; or it is an error."""
+    made = sure(counted, *rules)
+    if made.request and "$" in made.request.path:  # which can be written in another way
+        with pytest.raises(RefusedError, match="could be passed"):
+            edited(made, Deny(), *rules)
+        return
+    before, after = edited(made, Deny(), *rules)
+    require_kept(made, Deny(), before, after, NOW)
+    assert question(Explainer(after, NOW), after.at(NOW), counted, ("builder",)) is None
+    assert not Explainer(after, NOW).decide(made.target, made.request).allowed
+    if made.deny_command:
+        assert shlex.split(made.deny_command)[:3] == ["clawker-fw", "rules", "deny"]
+
+
+def test_a_note_of_a_person_is_kept() -> None:
+    """An answer writes behind it, and again in place of what an earlier answer wrote."""
+    rules: list[Entry] = [{"dst": "b.test", "until": ENDED, "note": "for ana; asked by x; answered by y at z"}]
+    _, after = edited(sure(refusal("b.test", "expired"), *rules), Allow("30m"), *rules)
+    (rule,) = after.rules
+    assert rule.note == "for ana; asked by builder; answered by ana at 2027-01-15T08:00:00Z"
+
+
+def test_an_answer_that_would_cut_what_is_allowed_is_refused() -> None:
+    """A deny for a whole host is not applied where something of it is allowed meanwhile."""
+    made = sure(refusal("a.test"))
+    assert not made.known
+    before, after = edited(made, Deny(), {"dst": "a.test", "proto": "http"})
+    with pytest.raises(RefusedError):
+        require_kept(made, Deny(), before, after, NOW)
+
+
+def test_what_a_person_types() -> None:
+    """Enter is 30 minutes, a time is a time, letters are the others, and all else is no answer."""
+    made, path = sure(refusal("a.test")), sure(CASES[-1][0], *CASES[-1][1])
+    assert typed("\n", made) == Allow("30m")
+    assert typed(" 2H \n", made) == Allow("2h")
+    assert [typed(each, made) for each in ("a\n", "n", "m", "s")] == [Allow(), Deny(), Mute(), Leave()]
+    assert [typed(each, made) for each in ("y", "yes", "0m", "30", "-1h", "a b", "1000000000d")] == [None] * 7
+    assert (typed("\n", path), typed("30m\n", path), typed("a", path)) == (None, None, Allow())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "allow",
+        "allow ",
+        "Allow 30m",
+        "allow 30m --private",
+        "allow 0m",
+        "allow 99999999d",
+        "allow https://b.test",
+        "always allow",
+        "deny a.test",
+        "allow 30m; deny",
+        "rules: [{dst: .com}]",
+        "allow 30m",
+    ],
+)
+def test_words_of_a_command_are_never_a_rule(words: str) -> None:
+    """Only three forms mean anything; nothing else of what is printed is taken."""
+    made = sure(refusal("a.test"))
+    assert said(words, made) == (Allow("30m") if words == "allow 30m" else None)
+
+
+def test_a_time_that_can_not_be_written() -> None:
+    """It is an error, and nothing is edited."""
+    with pytest.raises(RefusedError, match="9999999d"):
+        edited(sure(refusal("a.test")), Allow("9999999d"), "b.test")
+
+
+def test_one_question_for_a_host() -> None:
+    """Whoever asks and however often: agents and times are counted, and the refusal that says most is taken."""
+    held = Waiting()
+    for _ in range(3):
+        held.add(refusal("a.test", protocol="dns", port=53), "builder")
+    held.add(refusal("a.test", port=8443), "tests")
+    found = held.take()
+    assert found
+    assert found.agents == Counter(builder=3, tests=1)
+    assert (found.refusal.times, found.refusal.refusal.port) == (4, 8443)
+    held.add(refusal("a.test"), "builder")
+    assert held.take() is None
+    held.close(settled=True)
+    held.add(refusal("a.test"), "builder")
+    assert held.take() is None
+
+
+def test_ten_thousand_names_of_one_agent() -> None:
+    """They are one line, take bounded memory, and hide no other agent's question."""
+    held = Waiting()
+    for number in range(10_000):
+        held.add(refusal(f"n{number}.test"), "builder")
+    held.add(refusal("b.test"), "tests")
+    first = held.take()
+    assert first
+    assert first.host == "n0.test"
+    assert more_text(held.more) == "and 9,999 more from builder, 1 more from tests"
+    assert len(held._known) == waiting.MOST_WAITING + 1  # noqa: SLF001 - how much is kept
+    held.close()
+    second = held.take()
+    assert second
+    assert second.host == "b.test"
+    for number in range(waiting.MOST_COUNTED + 100):
+        held.add(refusal(f"m{number}.test"), "builder")
+    assert more_text(held.more).startswith(f"and over {waiting.MOST_COUNTED:,} more from builder")
+
+
+def test_many_agents() -> None:
+    """More agents than a network has take bounded memory, and the line stays short."""
+    held = Waiting()
+    for number in range(2 * waiting.MOST_AGENTS):
+        held.add(refusal(f"n{number}.test"), f"agent-{number}")
+    assert len(held.more) == waiting.MOST_AGENTS
+    assert more_text(held.more).endswith(", 997 more from 997 others")
+    assert len(more_text(held.more)) < 120
+
+
+def test_a_muted_agent() -> None:
+    """Nothing more is asked for it, also of what waits, and others are still asked about."""
+    held = Waiting()
+    for name in ("a.test", "b.test"):
+        held.add(refusal(name), "builder")
+    assert held.take()
+    held.mute(["builder"])
+    held.close()
+    held.add(refusal("c.test"), "builder")
+    assert held.take() is None
+    held.add(refusal("b.test"), "tests")
+    assert held.take()
+
+
+def test_what_is_allowed_and_still_refused_is_told_once() -> None:
+    """An approved host that Envoy can't reach is no silent failure, and no new question."""
+    held = Waiting()
+    held.allowed("a.test")
+    for _ in range(3):
+        held.add(refusal("a.test", "private-address"), "builder")
+    held.add(refusal("b.test", "private-address"), "builder")
+    assert [each.refusal.reason for each in held.failing()] == ["private-address"]
+    assert not list(held.failing())
+
+
+def program(folder: Path, body: str) -> tuple[str, ...]:
+    """Return a command that is a shell script."""
+    path = folder / "answer"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o700)
+    return (str(path),)
+
+
+def test_a_command_is_asked(tmp_path: Path) -> None:
+    """It gets the question as one line, and its line is the answer; a line is not needed."""
+    assert (
+        ask_command(program(tmp_path, f"cat > {tmp_path}/got; echo ' allow 30m '"), '{"host":"a"}', 20)
+        == "allow 30m"
+    )
+    assert (tmp_path / "got").read_text() == '{"host":"a"}\n'
+    assert ask_command(program(tmp_path, "exit 0"), "x", 20) == ""
+    assert parse_command("./ask 'in chat'") == ("./ask", "in chat")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("echo allow 30m; exit 3", "status 3"),
+        ("echo allow 30m; echo deny", "more than one"),
+        ("yes", "more than one"),
+        ("echo allow 30m; kill -9 $$", "status -9"),
+    ],
+)
+def test_a_command_that_fails_has_not_answered(tmp_path: Path, body: str, words: str) -> None:
+    """Whatever it has printed before."""
+    with pytest.raises(CommandError, match=words):
+        ask_command(program(tmp_path, body), "x", 20)
+
+
+def test_a_command_is_killed_with_what_it_has_started(tmp_path: Path) -> None:
+    """After its limit, and nothing of it goes on; what it had printed is no answer."""
+    started = tmp_path / "started"
+    body = f"sleep 1000 & echo $! > {started}; echo allow 30m; wait"
+    began = time.monotonic()
+    with pytest.raises(CommandError, match="killed"):
+        ask_command(program(tmp_path, body), "x", 0.5)
+    assert time.monotonic() - began < 100
+    child = Path("/proc") / started.read_text().strip()
+    until(lambda: not child.exists() or " Z " in (child / "stat").read_text())
+
+
+def test_commands_that_can_not_be_run() -> None:
+    """A mistake in the line is one of usage; a program that is missing has not answered."""
+    for text in ("", " ", "'a"):
+        with pytest.raises(UsageError):
+            parse_command(text)
+    with pytest.raises(CommandError, match="started"):
+        ask_command(("/nonexistent/program",), "x", 5)
