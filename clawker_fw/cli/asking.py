@@ -23,7 +23,7 @@ from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, said, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
-from clawker_fw.errors import FirewallError, OutputError, StoppedError
+from clawker_fw.errors import FirewallError, OutputError, SettingsError, StoppedError
 from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.report import documents, terminal
 from clawker_fw.report.documents.question import QuestionDocument
@@ -215,6 +215,7 @@ class _Answers:
     def __init__(self, chosen: Options, asker: Asker) -> None:
         self._chosen = chosen
         self._asker = asker
+        self._complained = ""
 
     def question(self, candidate: Candidate) -> Question | None:
         """Return what to ask about a host by the settings of now.
@@ -222,18 +223,26 @@ class _Answers:
         None if there is nothing to ask, or if no answer could be applied.
         """
         began = time.monotonic()
-        loaded, now = given.load(self._chosen), time.time()
-        rules = loaded.rules.at(now)
-        asked = question(Explainer(loaded.rules, now), rules, candidate.refusal, tuple(candidate.agents))
         try:
-            if asked:
-                self._edit(asked, Allow(), write=False)
-                return asked
-        except FirewallError:
-            pass
+            loaded, now = given.load(self._chosen), time.time()
+        except SettingsError as error:  # somebody is editing the file
+            self._complain(error)
+        else:
+            rules = loaded.rules.at(now)
+            asked = question(Explainer(loaded.rules, now), rules, candidate.refusal, tuple(candidate.agents))
+            with suppress(FirewallError):
+                if asked:
+                    self._edit(asked, Allow(), write=False)
+                    return asked
         # An agent can be refused this as often as it likes.
         time.sleep(min(_LONGEST_REST, (time.monotonic() - began) * _REST))
         return None
+
+    def _complain(self, error: SettingsError) -> None:
+        """Say once that nothing can be asked for the moment."""
+        if error.message != self._complained:
+            self._complained = error.message
+            terminal.answer(f"Nothing is asked until the settings can be read: {error.in_one_line}")
 
     def _edit(self, asked: Question, reply: Allow | Deny, *, write: bool) -> Edited:
         """Edit the settings file by an answer, or see what that would do.
@@ -286,9 +295,6 @@ def _user() -> str:
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """End at an interruption, and in the same way when asked to terminate, so that no command is left running."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     ends = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(each, _interrupt) for each in ends]
     try:

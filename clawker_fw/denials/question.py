@@ -15,7 +15,7 @@ import idna
 
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.inspect.explanation import Explainer, Explanation, Near
+from clawker_fw.inspect.explanation import Difference, Explainer, Explanation, Near
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.path_words import parse_method, parse_path
 from clawker_fw.rules.reasons import Reason
@@ -160,7 +160,6 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
             return None
     elif found.claimed_by not in {None, found.own} or _restricted(found):
         return None
-    near = explainer.explain(found.target, found.request).near
     return Question(
         found.target,
         agents,
@@ -169,10 +168,17 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
         found.reason,
         found.sentence,
         found.request if found.reason is Reason.PATH else None,
-        near[0] if near else None,
+        _nearest(explainer, found),
         found.own if found.own_ended else None,
         known=explainer.resolves(name),
     )
+
+
+def _nearest(explainer: Explainer, found: Explanation) -> Near | None:
+    """Return the rule that nearly allows it: one that has ended before all others."""
+    if found.rule and found.reason is Reason.EXPIRED:
+        return Near(found.rule, Difference.ENDED)
+    return next(iter(explainer.explain(found.target, found.request).near), None)
 
 
 def _restricted(found: Explanation) -> bool:

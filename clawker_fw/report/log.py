@@ -186,21 +186,12 @@ class NoSteps:
         """Write nothing."""
 
 
-class StepRecords:
+class StepRecords(NoSteps):
     """Writes one record for each finding, and one for each completed step."""
 
     def __init__(self) -> None:
         """Start without any step."""
         self._began: dict[int, float] = {}
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing: there is nothing to restore."""
 
     def difference(self, found: "Diff", said: "Summary") -> None:
         """Write a record for what is about to happen, one for the rules that change, and one for each finding."""

@@ -133,6 +133,23 @@ def test_what_is_typed_too_early_is_no_answer(folder: Path) -> None:
     assert set(rules(folder)) == {"a.test", "p.test"}
 
 
+def test_settings_that_are_being_edited(folder: Path) -> None:
+    """While they can't be read, nothing is asked, which is told once; then it goes on, with the rules of then."""
+    settings = folder / "clawker-fw.yaml"
+    with asking(folder) as shown:
+        settings.write_text("rules: [")
+        shown.type("s\n")
+        for name in ("one.test", "two.test"):
+            shown.refuse("tests", name)
+        shown.shows("Nothing is asked until the settings can be read: ")
+        settings.write_text("rules: [{dst: three.test}]")
+        shown.refuse("tests", "three.test")
+        shown.refuse("tests", "four.test")
+        screen = shown.shows("four.test  https")
+    assert "three.test  https" not in screen
+    assert screen.count("Nothing is asked") == 1
+
+
 def test_whatever_agents_name(folder: Path) -> None:
     """Nothing of what is no host name reaches the terminal; letters that look alike are shown as what they are."""
     hostile = ["a\x1b[2J.test", "$(reboot).test", "`id`.test", "a'b\".test", "x\u202etset.com", "169.254.169.254"]
