@@ -127,8 +127,7 @@ class TerminalAsker:
                     return None
                 if reply := typed(line.decode(errors="replace"), asked):
                     return reply
-                terminal.answer("This is none of the answers.")
-                self._screen.prompt()
+                self._screen.misunderstood()
                 continue
             with arriving.held() as waiting:
                 more = waiting.more

@@ -46,11 +46,16 @@ class QuestionScreen:
         self._more = more_text(more)
         self._console.print()
         self._console.print(question_report(question))
-        self._console.print(Text(visible(self._more), style="dim"), no_wrap=True)
-        self.prompt()
+        self._prompt()
 
-    def prompt(self) -> None:
-        """Print what stands before the answer."""
+    def misunderstood(self) -> None:
+        """Say that what was typed is no answer."""
+        self._console.print("This is none of the answers.")
+        self._prompt()
+
+    def _prompt(self) -> None:
+        """Print what waits, and below it what stands before the answer."""
+        self._console.print(Text(_in_a_line(self._more), style="dim"))
         sys.stdout.write("> ")
         sys.stdout.flush()
 
@@ -60,9 +65,13 @@ class QuestionScreen:
         if words == self._more or not self._in_place:
             return
         self._more = words
-        columns = os.get_terminal_size(sys.stdout.fileno()).columns
-        sys.stdout.write(f"\x1b7\x1b[1A\r\x1b[2K{visible(words)[: columns - 1]}\x1b8")
+        sys.stdout.write(f"\x1b7\x1b[1A\r\x1b[2K{_in_a_line(words)}\x1b8")
         sys.stdout.flush()
+
+
+def _in_a_line(words: str) -> str:
+    """Return as much as fits into a line of the terminal."""
+    return visible(words)[: os.get_terminal_size(sys.stdout.fileno()).columns - 1]
 
 
 def question_report(question: Question) -> RenderableType:
