@@ -145,15 +145,15 @@ def _script(letter: str) -> str:
 def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tuple[str, ...]) -> Question | None:
     """Return what to ask about a refusal by the rules in force, or None if it is not asked about.
 
-    It is not where the rules allow it by now, where any rule denies the name, where an ended rule led to private
-    addresses or allowed only some paths of many hosts, and where one command would not be enough.
+    It is not where the rules allow it by now, where any rule denies the name or has it stand for an address, and
+    where an ended rule led to private addresses, or one rule more for exactly this would not be enough.
     """
     found = Adviser(explainer).explained(counted)
     name = host_of(counted)
     if found is None or found.target.name != name or found.allowed or found.reason not in ASKED_FOR:
         return None
     resolved = counted.refusal.protocol == "dns" and explainer.resolves(name)
-    if resolved or any(rule.denies and rule.covers(name) for rule in rules.rules):
+    if resolved or any((rule.denies or rule.host) and rule.covers(name) for rule in rules.rules):
         return None
     if found.reason is Reason.PATH:
         if not _is_plain(found):

@@ -181,6 +181,10 @@ def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
             refusal("at.test", "expired", "tcp", 22),
             [{"dst": "10.1.2.3", "as": "at.test", "proto": "ssh", "allow_private": True, "until": ENDED}],
         ),
+        (
+            refusal("at.test", "wrong-port"),
+            [{"dst": "10.1.2.3", "as": "at.test", "proto": "ssh", "allow_private": True}],
+        ),
         (refusal("p.test", "path", "https", request="GET /v1/../x\x1b[2J"), [PATHS]),
         (refusal("p.test", "path", "https", request="TRACE /v2"), [PATHS]),
         (refusal("p.test", "path", "https", request="GET /v1/x"), [PATHS]),
