@@ -124,12 +124,12 @@ class Terminal:
 
     def shows(self, text: str, times: int = 1) -> str:
         """Wait until the terminal shows a text so many times, and return all that it shows."""
-        until(lambda: self.screen.count(text) >= times, 30)
+        until(lambda: self.screen.count(text) >= times, 120)
         return self.screen
 
     def ended(self) -> int:
         """Wait until the program has ended, and return its exit code."""
-        until(self._has_ended, 30)
+        until(self._has_ended, 120)
         return self.process.wait()
 
     def _has_ended(self) -> bool:

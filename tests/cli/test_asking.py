@@ -115,7 +115,7 @@ def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
         shown.type("h\n")
         shown.shows("allowed for 2h, and live after ")
         assert "and 9,999 more from tests" in shown.shows("n0.flood.test  https")
-        shown.process.send_signal(signal.SIGINT)
+        shown.process.send_signal(signal.SIGTERM)
         assert shown.ended() == 0
     assert set(rules(folder)) == {"a.test", "p.test", FIRST}
 
