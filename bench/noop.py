@@ -1,7 +1,8 @@
 """`drift` and `run` on a current stack, compared with the same engine calls made one by one.
 
-Times are those of whole processes, including imports. It is checked first that both make the same calls. The lower
-bound for a command is the import of the libraries, plus its slowest call.
+Times are those of whole processes, including imports. It is checked first that both make the same calls. The
+script makes them with the Docker SDK, as such scripts are written; the program asks an engine of this machine
+without it. The lower bound for a command is the import of the libraries, plus its slowest call.
 """
 
 import json
@@ -25,7 +26,7 @@ AT_MOST_TIMES = 1.0
 AT_MOST_TIMES_SLOWEST = 1.6
 HELP_AT_MOST_TIMES = 3.0
 _FOLDER = Path(__file__).parent
-_LIBRARIES = "import typer, docker, pydantic, yaml, jinja2"
+_LIBRARIES = "import typer, http.client, pydantic, yaml"
 _SHOWN = 12
 
 

@@ -1,6 +1,7 @@
 """Runs a Python program and records its calls to an engine, with the seconds of each.
 
-Usage: `recorded.py OUT -m MODULE|SCRIPT …`. A call ends when its response has been read.
+Usage: `recorded.py OUT -m MODULE|SCRIPT …`. A call ends when its response has been read. They are recorded where
+all of Python's HTTP clients meet, in `http.client`.
 """
 
 import json
@@ -8,66 +9,88 @@ import re
 import runpy
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
 
-import requests
-
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
+_NOT_SAID = {"limit=-1", "size=0", "trunc_cmd=0", "only_ids=0", "all=0", "filters={}"}
+"""What the Docker SDK sends along that means the same as nothing."""
+
+
+@dataclass
+class Call:
+    """A call: what was sent, when that began, and how long it took until all of the answer was read."""
+
+    sent: bytes
+    began: float
+    seconds: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """The call without what differs between runs and clients: API versions, ids, the order of names."""
+        head, _, body = self.sent.partition(b"\r\n\r\n")
+        method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
+        parts = urlsplit(target)
+        path = re.sub(r"^/v[\d.]+", "", parts.path)
+        said = {unquote(word).replace("+", " ") for word in parts.query.split("&")} - _NOT_SAID
+        return _IDENTITY.sub("ID", f"{method} {path}?{'&'.join(sorted(said))} {_meant(body)}").strip()
+
+
+def _meant(body: bytes) -> str:
+    """Return the fields of a JSON body that say anything. The container is in the path as well."""
+    if not body:
+        return ""
+    return json.dumps({name: value for name, value in json.loads(body).items() if value and name != "Container"})
 
 
 @contextmanager
-def recorded() -> Iterator[tuple[list[str], list[float]]]:
-    """Record each call that `requests` makes, and its duration in seconds."""
-    words: list[str] = []
-    seconds: list[float] = []
-    ends: dict[requests.Response, Callable[[], None]] = {}
-    send, iterate, close = requests.Session.send, requests.Response.iter_content, requests.Response.close
+def recorded() -> Iterator[list[Call]]:
+    """Record each call that this process makes over HTTP."""
+    calls: list[Call] = []
+    latest: dict[HTTPConnection, Call] = {}
+    answered: dict[HTTPResponse, Call] = {}
+    put, send, respond = HTTPConnection.putrequest, HTTPConnection.send, HTTPConnection.getresponse
+    close = HTTPResponse.close
 
-    def recording(
-        session: requests.Session,
-        request: requests.PreparedRequest,
-        **options: Any,  # noqa: ANN401 - passed on
-    ) -> requests.Response:
-        position, began = len(words), time.perf_counter()
-        words.append(_words(request))
-        seconds.append(0.0)
+    def putting(connection: HTTPConnection, *given: Any, **named: Any) -> None:  # noqa: ANN401 - passed on
+        calls.append(Call(b"", time.perf_counter()))
+        latest[connection] = calls[-1]
+        put(connection, *given, **named)
 
-        def end() -> None:
-            seconds[position] = time.perf_counter() - began
+    def sending(connection: HTTPConnection, data: Any) -> None:  # noqa: ANN401 - passed on
+        latest[connection].sent += bytes(data)
+        send(connection, data)
 
-        response = send(session, request, **options)
-        end()
-        ends[response] = end
+    def responding(connection: HTTPConnection) -> Any:  # noqa: ANN401 - urllib3 has a response of its own
+        response = respond(connection)
+        call = latest[connection]
+        answered[getattr(response, "_fp", response)] = call
+        call.seconds = time.perf_counter() - call.began
         return response
 
-    def reading(response: requests.Response, *arguments: Any, **options: Any) -> Iterator[Any]:  # noqa: ANN401 - passed on
-        yield from iterate(response, *arguments, **options)
-        ended(response)
-
-    def ended(response: requests.Response) -> None:
-        if end := ends.pop(response, None):
-            end()
-
-    def closing(response: requests.Response) -> None:
+    def closing(response: HTTPResponse) -> None:
         close(response)
-        ended(response)
+        if call := answered.pop(response, None):
+            call.seconds = time.perf_counter() - call.began
 
     with (
-        patch.object(requests.Session, "send", recording),
-        patch.object(requests.Response, "iter_content", reading),
-        patch.object(requests.Response, "close", closing),
+        patch.object(HTTPConnection, "putrequest", putting),
+        patch.object(HTTPConnection, "send", sending),
+        patch.object(HTTPConnection, "getresponse", responding),
+        patch.object(HTTPResponse, "close", closing),
     ):
-        yield words, seconds
+        yield calls
 
 
 def main(out: Path, arguments: list[str]) -> None:
     """Run the program with these arguments and record its calls."""
-    with recorded() as (words, seconds):
+    with recorded() as calls:
         try:
             if arguments[0] == "-m":
                 sys.argv = arguments[1:]
@@ -76,16 +99,8 @@ def main(out: Path, arguments: list[str]) -> None:
                 sys.argv = arguments
                 runpy.run_path(arguments[0], run_name="__main__")
         finally:
-            out.write_text(json.dumps({"calls": words, "seconds": seconds}))
-
-
-def _words(request: requests.PreparedRequest) -> str:
-    """Return a call without what differs between runs: the API version, ids, the order of names."""
-    parts = urlsplit(str(request.url))
-    path = re.sub(r"^/v[\d.]+", "", parts.path)
-    query = "&".join(sorted(unquote(parts.query).split("&")))
-    body = request.body.decode() if isinstance(request.body, bytes) else request.body or ""
-    return _IDENTITY.sub("ID", f"{request.method} {path}?{query} {body}").strip()
+            found = {"calls": [each.words for each in calls], "seconds": [each.seconds for each in calls]}
+            out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

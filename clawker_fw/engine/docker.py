@@ -1,25 +1,23 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
-Beside this module, only `translation.py`, `helper_program.py`, `transport.py`, `direct.py`, `outputs.py`,
-`streams.py`, `creation.py` and `ssh.py` import `docker`. Raw JSON, SDK types and the engine's error texts stay in
-them. The code uses what API 1.41 (engine 20.10) and all later versions have in common.
+Reading asks through `asking.py`, and writing through the Docker SDK, which is imported when it is needed first.
+Beside this module, only `transport.py`, `direct.py`, `streams.py`, `creation.py` and `ssh.py` import `docker`. Raw
+JSON, SDK types and the engine's error texts stay in `engine`. The code uses what API 1.41 (engine 20.10) and all
+later versions have in common.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-
-import requests
-from docker import APIClient, errors
-from docker.types import IPAMConfig, IPAMPool, NetworkingConfig
+from typing import TYPE_CHECKING, Any
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, direct, host_network, pulling, requirements
-from clawker_fw.engine.creation import endpoints, hardware_address, healthcheck, host_config
+from clawker_fw.engine import archive, host_network, requirements
+from clawker_fw.engine.asking import Asks, asked_version, open_asking
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.inspection import (
     bridge_of,
@@ -32,10 +30,9 @@ from clawker_fw.engine.inspection import (
 )
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.patience import unreachable
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.streams import STALLED_SECONDS, events_of, lines_or_silence
-from clawker_fw.engine.translation import translated
-from clawker_fw.engine.transport import asked_version, open_client, unreachable
+from clawker_fw.engine.translation import failures, translated
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (
     ContainerSpec,
@@ -54,6 +51,11 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import VOLUME
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+    from clawker_fw.engine.locate import EngineLocation
 
 _EVENTS = {
     "type": ["container", "network", "image"],
@@ -80,7 +82,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     """
     place = locate(host, context, environment)
     try:
-        first = open_client(place, requirements.OLDEST_API)
+        first = open_asking(place, requirements.OLDEST_API)
         version = asked_version(first)
         facts = replace(
             requirements.facts(place.address, version),
@@ -88,14 +90,13 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
             named_by=place.source,
             plain=place.plain,
         )
-        client = open_client(place, facts.api_version)
-        client.adapters = first.adapters  # keeps the open connections
+        client = first.in_version(facts.api_version)
         info = client.info()
         requirements.require_abilities(place.address, info)
-    except (errors.DockerException, requests.RequestException, OSError) as error:
+    except failures() as error:
         raise unreachable(place, error) from error
     root, machine = requirements.container_root(info), requirements.machine(info)
-    return DockerEngine(client, facts, place.address, root, machine)
+    return DockerEngine(client, facts, place, root, machine)
 
 
 _GOING = {"removing", "dead"}
@@ -111,28 +112,46 @@ class DockerEngine:
 
     def __init__(
         self,
-        client: APIClient,
+        client: Asks,
         facts: EngineFacts,
-        address: str,
+        place: "EngineLocation",
         root: tuple[int, int],
         machine: Machine | None = None,
     ) -> None:
-        """Use a connected client. `root` is the user and group that a container's root is on the host.
+        """Use a client that has connected to a place.
 
-        `machine` is what the engine has just said of its machine: so it need not be asked twice.
+        `root` is the user and group that a container's root is on the host. `machine` is what the engine has just
+        said of its machine: so it need not be asked twice.
         """
         self._client = client
+        self._place = place
+        self._writer: APIClient | None = None
+        self._opening = threading.Lock()
         self._machine = machine
         self._facts = facts
         self._root = root
         self._evidence = EvidenceStore()
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or an empty string."""
-        self.address = address
+        self.address = place.address
 
     def close(self) -> None:
         """See `EngineReader`."""
         self._client.close()
+        if self._writer:
+            self._writer.close()
+
+    @property
+    def _sdk(self) -> "APIClient":
+        """The Docker SDK's client. Importing it takes as long as all reading of a current stack."""
+        with self._opening:
+            if self._writer is None:
+                from clawker_fw.engine.transport import Client, open_client
+
+                asks: object = self._client
+                opened = asks if isinstance(asks, Client) else open_client(self._place, self._facts.api_version)
+                self._writer = opened
+            return self._writer
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -191,7 +210,7 @@ class DockerEngine:
             listing = self._client.images(filters={"label": wanted})
         for listed_ in listing:
             with suppress(NotFoundError), translated(f"inspect image {listed_['Id']}"):
-                form = image_form(self._client.inspect_image(listed_["Id"]))  # type: ignore[no-untyped-call]
+                form = image_form(self._client.inspect_image(listed_["Id"]))
                 if references := built.our_references(form):
                     found.append(OwnImage(form.id, references))
         return tuple(found)
@@ -213,7 +232,7 @@ class DockerEngine:
         """See `EngineReader`."""
         try:
             with translated(f"inspect image {reference}"):
-                raw = self._client.inspect_image(_without_tag(reference))  # type: ignore[no-untyped-call]
+                raw = self._client.inspect_image(_without_tag(reference))
         except NotFoundError:
             return None
         return ImageView(raw["Id"], tuple(raw["Config"].get("Env") or ()) if raw.get("Config") else ())
@@ -249,10 +268,12 @@ class DockerEngine:
 
     def removal(self, container: str) -> Future[int]:
         """See `EngineReader`. The engine sends the head of its answer when it has begun to wait."""
+        from clawker_fw.engine import direct
+
         waiting = f"wait for container {container}"
         path = f"/containers/{container}/wait"
         with translated(waiting):
-            response = direct.opened(self._client, "POST", path, None, params={"condition": "removed"})
+            response = direct.opened(self._sdk, "POST", path, None, params={"condition": "removed"})
 
         def wait() -> int:
             with translated(waiting), response:
@@ -263,7 +284,7 @@ class DockerEngine:
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         with translated(f"read the log of container {container}"):
-            raw = self._client.logs(container, tail=lines)
+            raw = self._sdk.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
     def clock(self) -> float:
@@ -278,13 +299,15 @@ class DockerEngine:
         self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
     ) -> Iterator[Iterator[list[bytes]]]:
         """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
+        from clawker_fw.engine import direct
+
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
         with translated(what):
             tail = {"tail": "all" if lines is None else lines}
             path = f"/containers/{container}/logs"
-            response = direct.opened(self._client, "GET", path, silence, params={**wanted, **tail})
+            response = direct.opened(self._sdk, "GET", path, silence, params={**wanted, **tail})
 
         def arriving() -> Iterator[list[bytes]]:
             with translated(what):
@@ -322,14 +345,14 @@ class DockerEngine:
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
         """See `EngineReader`."""
+        from clawker_fw.engine.streams import events_of
+
         with translated("report its events"):
-            stream = self._client.events(decode=True, filters=_EVENTS)
+            stream = self._sdk.events(decode=True, filters=_EVENTS)
         try:
             yield events_of(stream)
         finally:
-            with suppress(
-                errors.DockerException, OSError
-            ):  # one over SSH can't be closed; it ends with the process
+            with suppress(*failures()):  # one over SSH can't be closed; it ends with the process
                 stream.close()
 
     # --- writing ----------------------------------------------------------------------------------------------
@@ -345,11 +368,16 @@ class DockerEngine:
                 on_progress(min(1.0, sent / size))
 
         with translated("load an image"):
-            stream = self._client.load_image(counted())  # type: ignore[no-untyped-call]
+            stream = self._sdk.load_image(counted())  # type: ignore[no-untyped-call]
             self._drain_stream(stream, lambda _: None)
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`. `tell` is called several times a second, also while nothing arrives."""
+        from docker import errors
+
+        from clawker_fw.engine import pulling
+        from clawker_fw.engine.streams import STALLED_SECONDS, lines_or_silence
+
         transfer, changed = pulling.Transfer(), time.monotonic()
 
         def on_line(line: Mapping[str, Any]) -> None:
@@ -363,7 +391,7 @@ class DockerEngine:
         try:
             with translated(f"pull {reference}", but=errors.DockerException):
                 image = _without_tag(reference)
-                lines = lines_or_silence(lambda: self._client.pull(image, stream=True, decode=True))
+                lines = lines_or_silence(lambda: self._sdk.pull(image, stream=True, decode=True))
                 self._drain_stream(lines, on_line)
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
@@ -372,6 +400,8 @@ class DockerEngine:
     @staticmethod
     def _drain_stream(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:
         """Read a stream of JSON objects to its end. An error in the stream makes the whole call fail."""
+        from docker import errors
+
         for line in stream:
             if "error" in line:
                 raise errors.DockerException(line["error"])
@@ -380,19 +410,21 @@ class DockerEngine:
     def remove_image(self, reference: str) -> None:
         """See `EngineWriter`."""
         with suppress(NotFoundError, ConflictError), translated(f"remove image {reference}"):
-            self._client.remove_image(reference)
+            self._sdk.remove_image(reference)
 
     def remove_volume(self, volume: str) -> None:
         """See `EngineWriter`."""
         with suppress(NotFoundError, ConflictError), translated(f"remove volume {volume}"):
-            self._client.remove_volume(volume)
+            self._sdk.remove_volume(volume)
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
+        from docker.types import IPAMConfig, IPAMPool
+
         pool = IPAMPool(subnet=str(spec.subnet), iprange=str(spec.ip_range), gateway=str(spec.gateway))
         try:
             with translated(f"create network {spec.name}"):
-                self._client.create_network(
+                self._sdk.create_network(
                     spec.name,
                     driver="bridge",
                     internal=spec.internal,
@@ -412,15 +444,19 @@ class DockerEngine:
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
         with translated(f"remove network {network}"):
-            self._client.remove_network(network)
+            self._sdk.remove_network(network)
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`. A container that can't be completed is removed again."""
+        from docker.types import NetworkingConfig
+
+        from clawker_fw.engine.creation import endpoints, healthcheck, host_config
+
         networks = sorted(spec.shape.networks.items())
-        version = self._client.api_version
+        version = self._sdk.api_version
         at_once = endpoints(spec.shape.networks, version)
         with translated(f"create container {spec.name}"):
-            identity: str = self._client.create_container(
+            identity: str = self._sdk.create_container(
                 spec.image,
                 command=list(spec.shape.command),
                 entrypoint=list(spec.shape.entrypoint),
@@ -438,60 +474,62 @@ class DockerEngine:
         try:
             with translated(f"create container {spec.name}"):
                 for name, address in networks[len(at_once) :]:
-                    self._client.connect_container_to_network(identity, name, ipv4_address=address)
+                    self._sdk.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
-                    self._client.put_archive(identity, VOLUME, archive.pack(spec.files))
+                    self._sdk.put_archive(identity, VOLUME, archive.pack(spec.files))
         except BaseException as error:
             with after(error, "it was not removed either"), translated(f"remove container {spec.name}"):
-                self._client.remove_container(identity, v=True, force=True)
+                self._sdk.remove_container(identity, v=True, force=True)
             raise
         return identity
 
     def start(self, container: str) -> None:
         """See `EngineWriter`."""
         with translated(f"start container {container}"):
-            self._client.start(container)
+            self._sdk.start(container)
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
         """See `EngineWriter`."""
         with translated(f"stop container {container}"):
-            self._client.stop(container, timeout=seconds)
+            self._sdk.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
         with translated(f"unpause container {container}"):
-            self._client.unpause(container)
+            self._sdk.unpause(container)
 
     def rename(self, container: str, name: str) -> None:
         """See `EngineWriter`."""
         with translated(f"rename container {container} to {name}"):
-            self._client.rename(container, name)
+            self._sdk.rename(container, name)
 
     def remove(self, container: str) -> None:
         """See `EngineWriter`."""
         try:
             with translated(f"remove container {container}"):
-                self._client.stop(container, timeout=STOP_SECONDS)
-                self._client.remove_container(container, v=True, force=True)
+                self._sdk.stop(container, timeout=STOP_SECONDS)
+                self._sdk.remove_container(container, v=True, force=True)
         except NotFoundError:
             return
 
     def connect(self, network: str, container: str, address: str) -> None:
         """See `EngineWriter`."""
+        from clawker_fw.engine.creation import hardware_address
+
         with translated(f"put {container} on network {network}"):
-            self._client.connect_container_to_network(
+            self._sdk.connect_container_to_network(
                 container, network, ipv4_address=address, mac_address=hardware_address(address)
             )
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""
         with translated(f"take {container} off network {network}"):
-            self._client.disconnect_container_from_network(container, network, force=True)
+            self._sdk.disconnect_container_from_network(container, network, force=True)
 
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""
         with translated(f"write files into container {container}"):
-            self._client.put_archive(container, VOLUME, archive.pack(files))
+            self._sdk.put_archive(container, VOLUME, archive.pack(files))
 
     def run_helper(
         self,
@@ -503,7 +541,15 @@ class DockerEngine:
         sent: bytes = b"",
     ) -> None:
         """See `EngineWriter`."""
-        run_in_helper(self._client, container, arguments, self._keeping(container, on_line), silence, sent=sent)
+        run_in_helper(
+            self._client,
+            container,
+            arguments,
+            self._keeping(container, on_line),
+            silence,
+            sent=sent,
+            sdk=lambda: self._sdk,
+        )
 
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float

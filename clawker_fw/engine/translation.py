@@ -1,18 +1,28 @@
-"""The errors of the Docker SDK, of `requests`, and of a full disk, as our own."""
+"""What fails when an engine is asked, by us or by the Docker SDK, and a full disk, as our own errors."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 
-import requests
-from docker import errors
-
-from clawker_fw.engine.transport import innermost
+from clawker_fw.engine.local import AnswerError
+from clawker_fw.engine.patience import innermost
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return the types of what is raised when an engine does not answer, or answers that something is wrong.
+
+    Those of `requests` are an `OSError`. Nothing can raise those of the SDK before it is imported.
+    """
+    sdk = sys.modules.get("docker.errors")
+    return (AnswerError, HTTPException, OSError, *([sdk.DockerException] if sdk else ()))
 
 
 @contextmanager
 def translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Translate the SDK's exceptions into our errors. `what` completes "The engine could not …".
+    """Translate such exceptions into our errors. `what` completes "The engine could not …".
 
     Exceptions of the types in `but` are not translated.
     """
@@ -20,22 +30,30 @@ def translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[
         yield
     except but:
         raise
-    except errors.NotFound as error:
-        explanation = str(error.explanation)
-        raise NotFoundError("not-found", f"The engine could not {what}.", context=[explanation]) from error
-    except errors.APIError as error:
-        require_room(what, str(error.explanation or error), error)
-        kind = ConflictError if error.status_code == requests.codes.conflict else EngineError
-        raise kind(
-            "engine-error", f"The engine could not {what}.", context=[str(error.explanation or error)]
-        ) from error
-    except (errors.DockerException, requests.RequestException, OSError) as error:
-        require_room(what, str(error), error)
-        raise EngineError(
-            "engine-unreachable",
-            f"The engine did not answer when asked to {what}.",
-            context=[str(innermost(error))],
-        ) from error
+    except failures() as error:
+        answer = _answer(error)
+        require_room(what, answer.words if answer else str(error), error)
+        if answer is None:
+            raise EngineError(
+                "engine-unreachable",
+                f"The engine did not answer when asked to {what}.",
+                context=[str(innermost(error))],
+            ) from error
+        if answer.status == HTTPStatus.NOT_FOUND:
+            raise NotFoundError("not-found", f"The engine could not {what}.", context=[answer.words]) from error
+        kind = ConflictError if answer.status == HTTPStatus.CONFLICT else EngineError
+        raise kind("engine-error", f"The engine could not {what}.", context=[answer.words]) from error
+
+
+def _answer(error: Exception) -> AnswerError | None:
+    """Return the engine's answer in an error, if it has answered."""
+    if isinstance(error, AnswerError):
+        return error
+    sdk = sys.modules.get("docker.errors")
+    if sdk is None or not isinstance(error, sdk.APIError):
+        return None
+    status = HTTPStatus.NOT_FOUND if isinstance(error, sdk.NotFound) else error.status_code
+    return AnswerError(status or 0, str(error.explanation or error))
 
 
 _FULL = ("no space left on device", "disk quota exceeded")

@@ -6,6 +6,8 @@ import socket
 import socketserver
 import ssl
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,8 +21,9 @@ from typing import Any
 import pytest
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import outputs, transport
+from clawker_fw.engine import outputs, patience, transport
 from clawker_fw.engine.docker import connect
+from clawker_fw.engine.local import LocalClient
 from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError, NotFoundError
 from devkit.certificates import certify
@@ -151,10 +154,14 @@ def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) 
     ],
 )
 def test_credentials_that_make_no_sense(auths: dict[str, Any], engine: Engine, tmp_path: Path) -> None:
-    """Malformed credentials are reported as such, not as an unreachable engine."""
+    """Malformed credentials are reported as such when something is to be changed; reading needs none."""
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
-    assert refused(engine.address).code == "docker-config-invalid"
-    assert engine.asked == []
+    with closing(connect(engine.address, None, {})) as connected:
+        asked = list(engine.asked)
+        with pytest.raises(EngineError) as caught:
+            connected.start("a")
+    assert (caught.value.code, caught.value.exit_code) == ("docker-config-invalid", 4)
+    assert engine.asked == asked
 
 
 def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None:
@@ -169,6 +176,79 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None
     with closing(connect(engine.address, None, {})) as connected:
         connected.run_helper("a", ["release"], said.append, 10)
     assert said == [{"released": True}]
+
+
+def test_reading_is_done_without_the_sdk(engine: Engine) -> None:
+    """Importing it takes longer than to look at a current stack."""
+    program = (
+        "import sys\n"
+        "from clawker_fw.engine.docker import connect\n"
+        "from clawker_fw.reconcile import pipeline\n"
+        "connect(sys.argv[1], None, {}).close()\n"
+        "print(sorted({'docker', 'requests', 'urllib3'} & {*sys.modules}))"
+    )
+    command = [sys.executable, "-c", program, engine.address]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout == "[]\n"
+    assert engine.asked == ["/version", "/v1.51/info"]
+
+
+@pytest.mark.parametrize("at", ["idle", "asked"])
+def test_a_connection_is_used_again_while_it_is_open(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that an engine has closed, while it was idle or just then, is replaced, and no question fails."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    path = str(tmp_path / "s")
+    ended, connections = threading.Event(), 0
+    content = json.dumps(VERSION).encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+
+    def take(connection: socket.socket) -> None:
+        while not connection.recv(1 << 16).endswith(b"\r\n\r\n"):
+            pass
+
+    def serve() -> None:
+        nonlocal connections
+        for _ in range(2):
+            connection, _ = listening.accept()
+            connections += 1
+            with connection:
+                for _ in range(2):
+                    take(connection)
+                    connection.sendall(answer)
+                if at == "asked" and connections == 1:
+                    ended.set()
+                    take(connection)
+            ended.set()
+
+    with socket.socket(socket.AF_UNIX) as listening, closing(LocalClient(f"unix://{path}", "1.51")) as client:
+        listening.bind(path)
+        listening.listen()
+        serving_ = in_background(serve)
+        assert [client.version(), client.version()] == [VERSION] * 2
+        assert ended.wait(30)
+        assert [client.version(), client.version()] == [VERSION] * 2
+        serving_.result(30)
+    assert connections == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhalf",
+        b"SSH-2.0-it\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_breaks_off(said: bytes, engine: Engine) -> None:
+    """It is an error, never a part of an answer."""
+    engine.answers["/v1.51/containers/a/exec"] = said
+    with closing(connect(engine.address, None, {})) as connected, pytest.raises(EngineError) as caught:
+        connected.run_helper("a", ["release"], print, 10)
+    assert caught.value.code == "engine-unreachable"
 
 
 def runs(engine: Engine, written: bytes, *inspected: dict[str, Any]) -> None:
@@ -237,8 +317,8 @@ def test_an_engine_that_hangs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning names the silent engine once; in the end, the error says that it does not answer."""
-    monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(transport, "_CALL_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "CALL_SECONDS", 1.0)
     engine.answering.clear()
     error = refused(engine.address)
     assert error.code == "engine-silent"
@@ -253,7 +333,7 @@ def test_an_engine_that_is_slow(
     """If the engine answers late, the command continues; for a quick engine there is no warning."""
     with closing(connect(engine.address, None, {})):
         assert waited(caplog) == []
-    monkeypatch.setattr(transport, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "SILENT_SECONDS", 0.2)
     engine.answering.clear()
     connecting = in_background(connect, engine.address, None, {})
     until(lambda: waited(caplog))
@@ -364,7 +444,7 @@ def test_another_error_is_not_the_reason(tmp_path: Path) -> None:
 
 def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No engine, a socket without a listener, and a hanging engine have hints of their own."""
-    monkeypatch.setattr(transport, "_CALL_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "CALL_SECONDS", 0.3)
     engine.answering.clear()
     silent = refused(engine.address)
     absent = refused(f"unix://{tmp_path}/nothing")

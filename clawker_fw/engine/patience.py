@@ -1,0 +1,94 @@
+"""How long an engine is waited for, and what is said of one that does not answer or can't be reached."""
+
+import logging
+import sys
+from pathlib import Path
+
+from clawker_fw.engine.locate import EngineLocation
+from clawker_fw.errors import EngineError, FirewallError
+
+LOG = logging.getLogger("clawker_fw")
+
+CALL_SECONDS: float = 60
+
+SILENT_SECONDS: float = 5
+"""How long an engine may be silent before a warning is logged."""
+
+
+class Silence:
+    """Logs a warning when an engine is slow to answer: once, until it answers again."""
+
+    def __init__(self, address: str) -> None:
+        """Store of which engine the warning is."""
+        self._address = address
+        self._told = False
+
+    def warn(self) -> None:
+        """Log the warning, unless it has been logged."""
+        if not self._told:
+            self._told = True
+            silent = f"has not answered for {SILENT_SECONDS:g} s"
+            words = f"Waiting for the Docker engine at {self._address}, which {silent}."
+            fields = {"address": self._address, "seconds": SILENT_SECONDS}
+            LOG.warning("engine_silent", extra={"words": words, "fields": fields})
+
+    def answered(self) -> None:
+        """Note that the engine has answered."""
+        self._told = False
+
+
+def unreachable(place: EngineLocation, error: Exception) -> EngineError:
+    """Return the error for an engine that can't be reached."""
+    reason = innermost(error)
+    context = [str(reason), f"named by {place.source}", *_trust(place)]
+    if isinstance(reason, PermissionError):
+        return EngineError(
+            "engine-denied",
+            f"You have no permission to use the Docker engine at {place.address}.",
+            context=[*context, *_owner(place)],
+            hint="Run this as root, or as a member of the socket's group.",
+        )
+    if isinstance(reason, TimeoutError) or _timed_out(error):
+        return EngineError(
+            "engine-silent",
+            f"The Docker engine at {place.address} accepts connections but does not answer.",
+            context=[f"waited {CALL_SECONDS} s", *context],
+            hint="It hangs or is overloaded: read its log, and restart it.",
+        )
+    return EngineError(
+        "engine-unreachable",
+        f"The Docker engine at {place.address} can't be reached.",
+        context=context,
+        hint="Start it, or name another one with --host, --context or DOCKER_HOST.",
+    )
+
+
+def _timed_out(error: Exception) -> bool:
+    """Whether an error is a timeout of `requests`, which nothing can raise before it is imported."""
+    requests = sys.modules.get("requests")
+    return requests is not None and isinstance(error, requests.Timeout)
+
+
+def _owner(place: EngineLocation) -> list[str]:
+    """Return the owner of the engine's socket, if it is visible."""
+    try:
+        path = Path(place.address.removeprefix("unix://"))
+        return [f"{path} belongs to user {path.owner()} and group {path.group()}"]
+    except (OSError, KeyError):
+        return []
+
+
+def _trust(place: EngineLocation) -> list[str]:
+    """Return a line about TLS for an error's context."""
+    if place.tls is None:
+        return []
+    parts = {"ca.pem": place.tls.authority, "cert.pem and key.pem": place.tls.client}
+    missing = [name for name, path in parts.items() if path is None]
+    return [f"TLS by the files in {place.tls.folder}{''.join(f', without {name}' for name in missing)}"]
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the original error, whose text says most. One of ours that was being handled is not its reason."""
+    while (earlier := error.__cause__ or error.__context__) and not isinstance(earlier, FirewallError):
+        error = earlier
+    return error
