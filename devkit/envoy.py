@@ -141,6 +141,7 @@ class Proxy:
             },
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},
             "bootstrap_extensions": [through.bootstrap_extension()],
+            "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
         }
 
     def serve(self, rules: RuleSet) -> None:

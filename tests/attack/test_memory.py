@@ -1,9 +1,10 @@
 """What one connection can cost Envoy, whatever the agent and the origin do with it."""
 
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.hellos import client_hello
+from devkit.inspecting import Inspecting, certificate
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
@@ -23,6 +25,7 @@ CONNECTIONS = 300
 _KIBIBYTE = 1024
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
 TUNNEL = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: a.there.test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
 _CHUNK = bytes(64 * _KIBIBYTE)
 
 
@@ -43,9 +46,9 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
 class Endless:
     """An origin that sends to every connection for as long as the other end takes it."""
 
-    def __init__(self, port: int, head: bytes = ANSWER) -> None:
-        """Listen. What is sent begins with `head`."""
-        self._head = head
+    def __init__(self, port: int, head: bytes = ANSWER, tls: ssl.SSLContext | None = None) -> None:
+        """Listen, with TLS if it is given. What is sent begins with `head`."""
+        self._head, self._tls = head, tls
         self._connections: list[socket.socket] = []
         self._sent = self._sent_before = 0
         self._server = socket.create_server((OWN_LOOPBACK, port), backlog=CONNECTIONS)
@@ -68,6 +71,9 @@ class Endless:
         with suppress(OSError):
             while True:
                 connection, _ = self._server.accept()
+                if self._tls:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                    connection.recv(4096)
                 connection.settimeout(0)
                 connection.send(self._head)
                 self._connections.append(connection)
@@ -105,25 +111,53 @@ def test_a_download_that_is_not_read(proxy: Resolving, port: int) -> None:
 def test_a_tunnel_that_neither_end_reads(proxy: Resolving, port: int) -> None:
     """It costs no more than that either, when both ends send all that is taken."""
     before = _resident(proxy)
-    upgrade = b"GET / HTTP/1.1\r\nHost: a.there.test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
     with closing(Endless(port, TUNNEL if port == HTTP else b"")) as origin, ExitStack() as stack:
         agents = []
         for _ in range(CONNECTIONS):
             agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=5))
-            agent.sendall(client_hello(b"a.there.test") if port == TLS else upgrade)
-            assert agent.recv(1)  # what follows is sent through the tunnel
-            agent.settimeout(0)
+            agent.sendall(client_hello(b"a.there.test") if port == TLS else UPGRADE)
             agents.append(agent)
-
-        def stuck() -> bool:
-            sent = 0
-            for each in agents:
-                with suppress(OSError):
-                    sent += each.send(_CHUNK)
-            return origin.stuck() and not sent
-
-        until(stuck, every=0.2)
+        _fill(agents, origin)
         assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
+
+
+def test_a_tunnel_in_inspected_tls_that_neither_end_reads(tmp_path: Path, release: Release) -> None:
+    """It costs no more than that either, with the state of TLS at both ends."""
+    own = certificate(tmp_path / "own", "a.there.test")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*own)
+    with NameServer(("a.there.test",), OWN_LOOPBACK) as names, ExitStack() as stack:
+        proxy = Inspecting(tmp_path, program(release), names.port, own, own[0])
+        stack.callback(proxy.process.wait)
+        stack.callback(proxy.process.terminate)
+        proxy.serve(rule_set({"dst": "a.there.test", "port": TLS, "inspect": True, "websocket": True})[1])
+        until(proxy.serves)
+        with proxy.connected("a.there.test"):
+            before = _resident(proxy)
+        origin = stack.enter_context(closing(Endless(TLS, TUNNEL, tls)))
+        agents = []
+        for _ in range(CONNECTIONS):
+            agent = stack.enter_context(proxy.connected("a.there.test"))
+            agent.sendall(UPGRADE)
+            agents.append(agent)
+        _fill(agents, origin)
+        assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
+
+
+def _fill(agents: Sequence[socket.socket], origin: Endless) -> None:
+    """Send all that is taken, once each agent has had an answer, and read no more of it."""
+    for agent in agents:
+        assert agent.recv(1)
+        agent.settimeout(0)
+
+    def stuck() -> bool:
+        sent = 0
+        for each in agents:
+            with suppress(OSError):
+                sent += each.send(_CHUNK)
+        return origin.stuck() and not sent
+
+    until(stuck, every=0.2)
 
 
 def test_headers_that_never_end(proxy: Resolving) -> None:
