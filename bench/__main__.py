@@ -14,6 +14,7 @@ from bench import (
     dataplane,
     denials,
     fair,
+    inspect_peers,
     inspecting,
     noop,
     replace,
@@ -42,6 +43,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "telemetry": telemetry.measure,
     "denials": denials.measure,
     "inspect": inspecting.measure,
+    "inspect_peers": inspect_peers.measure,
 }
 
 
