@@ -191,7 +191,7 @@ def place(
 ) -> Iterator[Site]:
     """A stack with these rules, and the servers around it."""
     needs_engine()
-    with site(tmp_path_factory.mktemp("site"), RULES, registries.folder) as made:
+    with site(tmp_path_factory.mktemp("site"), RULES, more=registries.folder) as made:
         yield made
 
 

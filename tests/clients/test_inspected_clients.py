@@ -146,7 +146,8 @@ RULES: tuple[Mapping[str, Any], ...] = (
 def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stack with these rules, and the servers around it."""
     needs_engine()
-    with site(tmp_path_factory.mktemp("site"), RULES, [each.host for each in CLIENTS] + [KEYED_CODE]) as made:
+    keyed = [*(each.host for each in CLIENTS), KEYED_CODE]
+    with site(tmp_path_factory.mktemp("site"), RULES, keyed=keyed) as made:
         yield made
 
 
