@@ -91,7 +91,6 @@ def blueprint(
     from clawker_fw.model import ShippedPreset
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
-    from clawker_fw.secrets.wanted import headers
 
     facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
     known, needed = secrets(chosen, loaded)
@@ -115,7 +114,7 @@ def blueprint(
         provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
         authorities=_authorities(own) if own else b"",
         wanted=needed,
-        headers=headers(known.declared) if known else {},
+        headers=known.declared.headers if known else {},
         vault=known,
         origin=made_from,
         files=(*loaded.files, *([own] if own else ())),
@@ -143,10 +142,12 @@ def secrets(chosen: Options, loaded: "Loaded") -> "tuple[Vault | None, tuple[Wan
         RefusedError: when the user's file does not let one go where a rule would send it.
         SettingsError: when the file can't be read.
     """
-    from clawker_fw.secrets.wanted import injecting, wanted
+    from clawker_fw.rules.ruleset import injecting
 
     if not any(injecting(loaded.rules.rules)):
         return None, ()
+    from clawker_fw.secrets.wanted import wanted
+
     found = vault(chosen)
     return found, wanted(loaded.rules.rules, found.declared, found.path)
 
@@ -159,8 +160,8 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
         SettingsError: when the file can't be read.
     """
     from clawker_fw.rules.review import Remark
+    from clawker_fw.rules.ruleset import injecting
     from clawker_fw.secrets.declared import default_path
-    from clawker_fw.secrets.wanted import injecting
 
     path = chosen.secrets or default_path()
     if chosen.secrets or path.exists():

@@ -163,7 +163,7 @@ def _listed(
     problems: "Mapping[str, str] | None" = None,
 ) -> "SecretsAnswer":
     from clawker_fw.report.secrets import SecretRow, SecretsAnswer
-    from clawker_fw.secrets.wanted import injecting
+    from clawker_fw.rules.ruleset import injecting
 
     said = problems or {name: error.message for name, error in vault.problems.items()}
     uses: dict[str, list[str]] = {}

@@ -35,7 +35,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.secrets.wanted import WantedSecret
 from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
@@ -50,7 +49,8 @@ from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
-    from clawker_fw.secrets.vault import Vault  # only rules that inject need it
+    from clawker_fw.secrets.vault import Vault  # only rules that inject need these
+    from clawker_fw.secrets.wanted import WantedSecret
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Blueprint:
     """Where the settings come from, to be recorded in the stack; None records nothing."""
     authorities: bytes = dataclasses.field(default=b"", repr=False)
     """Further authorities, as PEM, by which hosts may prove their names when TLS is looked into."""
-    wanted: tuple[WantedSecret, ...] = ()
+    wanted: "tuple[WantedSecret, ...]" = ()
     """The secrets that rules put into requests."""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The header of each secret."""

@@ -7,14 +7,17 @@ import hmac
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from clawker_fw.agents.exposure import exposures
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
 from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
 from clawker_fw.model import Observed, SecretDifference, Sibling
-from clawker_fw.secrets.vault import Vault
-from clawker_fw.secrets.wanted import WantedSecret
+
+if TYPE_CHECKING:
+    from clawker_fw.secrets.vault import Vault  # only rules that inject need these
+    from clawker_fw.secrets.wanted import WantedSecret
 
 _KEY_OCTETS = 32
 ANOTHER, UNLOADED = "another secret", "what Envoy had before"
@@ -23,7 +26,7 @@ PLACES = {False: "in memory alone", True: "at rest, too"}
 
 
 def with_secrets(
-    engine: AsksHelper, observed: Observed, wanted: tuple[WantedSecret, ...], vault: Vault | None
+    engine: AsksHelper, observed: Observed, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> Observed:
     """Return what was observed, with what differs in Envoy's secrets. One that can't be obtained does not differ.
 
@@ -49,7 +52,7 @@ def with_secrets(
     return replace(observed, siblings=siblings)
 
 
-def _require_unreachable(observed: Observed, vault: Vault) -> None:
+def _require_unreachable(observed: Observed, vault: "Vault") -> None:
     for each in exposures(observed, [vault.path]):
         raise RefusedError(
             "secrets-exposed",
@@ -84,7 +87,7 @@ def differences(
 
 
 def give(
-    engine: RunsHelper, container: str, wanted: tuple[WantedSecret, ...], vault: Vault | None
+    engine: RunsHelper, container: str, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> frozenset[str]:
     """Give Envoy all secrets that can be obtained, leave it those that can't, and take all others away.
 
@@ -100,7 +103,7 @@ def give(
     return Helper(engine, container).give_secrets(key, values, keep, at_rest).unloaded
 
 
-def _still_wanted(wanted: tuple[WantedSecret, ...], vault: Vault | None) -> Iterator[WantedSecret]:
+def _still_wanted(wanted: "tuple[WantedSecret, ...]", vault: "Vault | None") -> "Iterator[WantedSecret]":
     """Yield the secrets that Envoy may have: not those that are too old."""
     return (each for each in wanted if vault and each.name not in vault.expired)
 

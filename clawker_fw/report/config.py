@@ -38,7 +38,12 @@ class Value:
 
 def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
     """Return all settings but the rules. `options` are those that the command line overrides."""
-    document = loaded.settings.model_dump(mode="json")
+    settings = loaded.settings
+    document = settings.model_dump(mode="json") | {
+        "presets": [each.as_written for each in settings.presets],
+        "never": [each.as_written for each in settings.never],
+        "always": [each.as_written for each in settings.always],
+    }
     return tuple(_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
 
 

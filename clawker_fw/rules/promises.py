@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, model_validator
 
 from clawker_fw.rules.destination import Destination, parse_destination
 from clawker_fw.rules.policy import Policy
@@ -102,7 +102,8 @@ def _name(text: str) -> str:
 class PromiseEntry(BaseModel):
     """What promises of both kinds have in common, as a user writes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built as parts of the settings alone, because each model that is built delays every command.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     dst: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
         default=None,
@@ -115,9 +116,9 @@ class PromiseEntry(BaseModel):
     )
     note: StrictStr = Field(default="", max_length=200, description="Why, for people.")
 
-    @model_serializer
-    def _as_written(self) -> str | dict[str, Any]:
-        """Return it in the shortest form in which it can be written."""
+    @property
+    def as_written(self) -> str | dict[str, Any]:
+        """The shortest form in which it can be written."""
         first, last = self.port or (None, None)
         fields = {
             "dst": self.dst,

@@ -1,11 +1,12 @@
 """The canonical set of rules: no duplicates, one order, no contradictions."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clawker_fw.rules.conflicts import Conflict, about_ports, about_the_same
+from clawker_fw.rules.paths import Injection
 from clawker_fw.rules.schema import Protocol, Rule
 
 USUAL_PORTS = (80, 443)
@@ -136,6 +137,13 @@ class RuleSet:
     def lines(self) -> tuple[str, ...]:
         """Each rule as a line of text."""
         return tuple(map(str, self.rules))
+
+
+def injecting(rules: Iterable[Rule]) -> Iterator[tuple[Rule, Injection]]:
+    """Yield the rules that put a secret into requests, with what they put in."""
+    for rule in rules:
+        if rule.paths and rule.paths.injection:
+            yield rule, rule.paths.injection
 
 
 def ends(rule: Rule) -> float:

@@ -180,6 +180,11 @@ class SecretsFile(BaseModel):
                 owners[variable] = name
         return self
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header of each secret, in lower case."""
+        return {name: entry.header for name, entry in self.secrets.items()}
+
 
 def default_path() -> Path:
     """Return where the user's file is, unless another is named."""

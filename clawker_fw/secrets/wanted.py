@@ -1,11 +1,12 @@
 """Which secrets rules put into requests, and whether the user's file lets them go there."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.rules.paths import Form, Injection
+from clawker_fw.rules.paths import Form
+from clawker_fw.rules.ruleset import injecting
 from clawker_fw.rules.schema import Rule
 from clawker_fw.secrets.declared import SecretEntry, SecretsFile
 
@@ -25,18 +26,6 @@ class WantedSecret:
     def identity(self) -> str:
         """Return the id."""
         return f"{self.name}#{self.form}"
-
-
-def injecting(rules: Iterable[Rule]) -> Iterator[tuple[Rule, Injection]]:
-    """Yield the rules that put a secret into requests, with what they put in."""
-    for rule in rules:
-        if rule.paths and rule.paths.injection:
-            yield rule, rule.paths.injection
-
-
-def headers(declared: SecretsFile) -> Mapping[str, str]:
-    """Return the header of each secret, in lower case."""
-    return {name: entry.header for name, entry in declared.secrets.items()}
 
 
 def placeholders(needed: Iterable[WantedSecret], declared: SecretsFile) -> Mapping[str, str]:

@@ -20,7 +20,6 @@ from pydantic import (
     Field,
     StrictInt,
     StrictStr,
-    model_serializer,
     model_validator,
 )
 
@@ -44,7 +43,7 @@ class Proof(StrEnum):
 class _PresetFile(BaseModel):
     """The form of a file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # most settings name no preset
 
     version: Annotated[StrictInt, Field(ge=1)]
     purpose: StrictStr
@@ -129,9 +128,9 @@ class PresetEntry(BaseModel):
             )
         return self
 
-    @model_serializer
-    def _as_written(self) -> str | dict[str, Any]:
-        """Return it in the shortest form in which it can be written."""
+    @property
+    def as_written(self) -> str | dict[str, Any]:
+        """The shortest form in which it can be written."""
         return {"preset": self.preset, "without": list(self.without)} if self.without else self.preset
 
     def rules(self, place: str) -> Iterator[Rule]:

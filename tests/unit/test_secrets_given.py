@@ -20,7 +20,7 @@ from clawker_fw.reconcile.secrets_given import differences
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, GiveSecrets, Verify
 from clawker_fw.secrets.declared import SecretsFile
 from clawker_fw.secrets.vault import Vault
-from clawker_fw.secrets.wanted import headers, wanted
+from clawker_fw.secrets.wanted import wanted
 from clawker_fw.stack.envoy.sibling import PATHS
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -62,7 +62,7 @@ class Scene:
         """Return the blueprint of a stack with rules."""
         made = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
         needed = wanted(made.rules.rules, self.vault.declared, self.vault.path)
-        return replace(made, wanted=needed, headers=headers(self.vault.declared), vault=self.vault)
+        return replace(made, wanted=needed, headers=self.vault.declared.headers, vault=self.vault)
 
     def compare(self, *rules: Mapping[str, Any]) -> Comparison:
         """Compare."""

@@ -8,7 +8,7 @@ from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.schema import Rule, RuleEntry
 from clawker_fw.secrets.declared import SecretsFile
-from clawker_fw.secrets.wanted import WantedSecret, headers, placeholders, wanted
+from clawker_fw.secrets.wanted import WantedSecret, placeholders, wanted
 
 PATH = Path("/home/me/secrets.yaml")
 DECLARED = SecretsFile.model_validate(
@@ -44,7 +44,7 @@ def test_each_is_needed_once_in_each_form() -> None:
         WantedSecret("key", Form.RAW),
     )
     assert [each.identity for each in found] == ["github#basic", "github#bearer", "key#raw"]
-    assert headers(DECLARED) == {"github": "authorization", "key": "x-key"}
+    assert DECLARED.headers == {"github": "authorization", "key": "x-key"}
     assert wanted([plain], DECLARED, PATH) == ()
 
 
