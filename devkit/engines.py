@@ -76,6 +76,9 @@ _AROUND = {"ip": "iproute2", "iptables": "iptables"}
 FORWARDING = {"net.ipv4.ip_forward": "1"}
 """What every engine sets for its host, unless it is told not to."""
 
+_ROOM, _MEMORY_FOR_DATA = "12g", 16 << 30
+"""The most that an engine's data may take of the memory, and the machine's octets from which on it is there."""
+
 INSTALLED = Kind("installed")
 USUAL = "28.5.2"
 """The kind on which tests run that are about no kind: what most people have. It also takes a quarter less time
@@ -360,8 +363,10 @@ def private_engine(
     before the engine starts.
 
     With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
-    must be the same one, because engines store paths. `disk` is the size of a file system for its data alone.
+    must be the same one, because engines store paths. `disk` is the size of a file system for its data alone, in
+    memory; without a `folder` there is a large one, if this machine has the memory.
     """
+    disk = disk or ("" if folder or data else _room_in_memory())
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
     engine = _launch(
         kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls, commands=commands, disk=disk
@@ -370,6 +375,15 @@ def private_engine(
         yield engine
     finally:
         engine.destroy()
+
+
+def _room_in_memory() -> str:
+    """Return how much memory an engine's data may take, or "" where it had better be on the disk.
+
+    The files of images are many, are written for each engine and removed with it. On a disk, both take longer than
+    most tests: ext4 looks at each inode that was removed lately before it makes a new file.
+    """
+    return _ROOM if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= _MEMORY_FOR_DATA else ""
 
 
 def _launch(
