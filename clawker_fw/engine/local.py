@@ -188,7 +188,7 @@ class LocalClient:
             with response:
                 _require_good(response)
                 yield response
-                reusable = response.isclosed() and connection.sock is not None
+                reusable = method == "GET" and response.isclosed() and connection.sock is not None
         except BaseException:
             connection.close()
             raise
@@ -201,7 +201,8 @@ class LocalClient:
         """Send a request, and return its connection and its response, of which only the head has been read.
 
         An engine may close an idle connection at the very moment that it is used again. So only what may be sent
-        twice goes over one, and is then sent once more (RFC 9112, section 9.3.1).
+        twice goes over one, and is then sent once more (RFC 9112, section 9.3.1). A connection is kept for such
+        requests alone, so that there are never more than there were requests at the same time.
         """
         while request.method == "GET" and (idle := self._idle_connection()):
             with suppress(ConnectionError):
