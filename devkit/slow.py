@@ -32,18 +32,29 @@ def _accept(listener: socket.socket, engine: str, delay: Callable[[], float]) ->
             client, _ = listener.accept()
             server = socket.socket(socket.AF_UNIX)
             server.connect(engine)
-            threading.Thread(target=_relay, args=(client, server, delay), daemon=True).start()
-            threading.Thread(target=_relay, args=(server, client, lambda: 0.0), daemon=True).start()
+            answered = threading.Event()
+            answered.set()
+            threading.Thread(target=_ask, args=(client, server, delay, answered), daemon=True).start()
+            threading.Thread(target=_answer, args=(server, client, answered), daemon=True).start()
 
 
-def _relay(source: socket.socket, target: socket.socket, delay: Callable[[], float]) -> None:
-    """Forward data. After a pause, it is a new request, which is delayed."""
-    last = 0.0
+def _ask(
+    client: socket.socket, engine: socket.socket, delay: Callable[[], float], answered: threading.Event
+) -> None:
+    """Forward requests. What follows an answer is a new one, which is delayed."""
     with suppress(OSError):
-        while chunk := source.recv(_CHUNK):
-            seconds = delay()
-            if time.monotonic() - last > seconds / 2:
-                time.sleep(seconds)
-            target.sendall(chunk)
-            last = time.monotonic()
-        target.shutdown(socket.SHUT_WR)
+        while chunk := client.recv(_CHUNK):
+            if answered.is_set():
+                answered.clear()
+                time.sleep(delay())
+            engine.sendall(chunk)
+        engine.shutdown(socket.SHUT_WR)
+
+
+def _answer(engine: socket.socket, client: socket.socket, answered: threading.Event) -> None:
+    """Forward answers."""
+    with suppress(OSError):
+        while chunk := engine.recv(_CHUNK):
+            answered.set()
+            client.sendall(chunk)
+        client.shutdown(socket.SHUT_WR)
