@@ -3,12 +3,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -209,16 +211,11 @@ func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready fun
 	if address, err := netip.ParseAddrPort(listen); err == nil && address.Addr().Is4() {
 		family = "4"
 	}
-	stream, err := net.Listen("tcp"+family, listen)
+	stream, packets, err := listenForBoth(family, listen)
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
-	// The address of the TCP socket, so that both have the same port when the system picked it.
-	packets, err := net.ListenPacket("udp"+family, stream.Addr().String())
-	if err != nil {
-		return err
-	}
 	defer packets.Close()
 
 	ended := make(chan error, 2)
@@ -232,6 +229,26 @@ func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready fun
 		return err
 	}
 }
+
+// listenForBoth listens for TCP and UDP on one port. If the system picks it for TCP, it may be taken for UDP: then it picks others.
+func listenForBoth(family, listen string) (net.Listener, net.PacketConn, error) {
+	for tries := 1; ; tries++ {
+		stream, err := net.Listen("tcp"+family, listen)
+		if err != nil {
+			return nil, nil, err
+		}
+		packets, err := net.ListenPacket("udp"+family, stream.Addr().String())
+		if err == nil {
+			return stream, packets, nil
+		}
+		stream.Close()
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasSuffix(listen, ":0") || tries == mostPicks {
+			return nil, nil, err
+		}
+	}
+}
+
+const mostPicks = 20
 
 type queryEvent struct {
 	Event     string `json:"event"`

@@ -73,8 +73,12 @@ func TestSearchProcess(t *testing.T) {
 	}
 	defer child.Wait()
 	defer child.Process.Kill()
+	place := "/proc/" + strconv.Itoa(child.Process.Pid)
+	for named := []byte(nil); len(named) == 0; { // the kernel makes the arguments of a new program known after it has begun
+		named, _ = os.ReadFile(place + "/cmdline")
+	}
 	search, written := newTestSearch(t, "in-the-environment", "nowhere-else")
-	if err := search.process("/proc/" + strconv.Itoa(child.Process.Pid)); err != nil {
+	if err := search.process(place); err != nil {
 		t.Fatal(err)
 	}
 	if found := hits(t, written); found != "memory of sleep 60:in-the-environment environment of sleep 60:in-the-environment" || search.summary.Octets < 100_000 {

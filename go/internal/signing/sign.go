@@ -146,7 +146,7 @@ func Listen(folder, disk string) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	memory, err := unix.MemfdCreate("secrets", 0)
+	memory, err := unix.MemfdCreate("secrets", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}

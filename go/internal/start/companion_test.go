@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/signing"
 	"clawker-fw/internal/users"
 )
 
@@ -62,19 +63,23 @@ func TestSignerIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	if kept, err := keptBy(mounted, boot.Sibling{}); err != nil || len(kept) != 0 {
+	root := t.TempDir()
+	if kept, err := keptBy(root, boot.Sibling{}); err != nil || len(kept) != 0 {
 		t.Errorf("without settings: %v, %v", kept, err)
 	}
-	kept, err := keptBy(mounted, boot.Sibling{Signer: &boot.SignerSettings{Folder: folder}})
+	kept, err := keptBy(root, boot.Sibling{Signer: &boot.SignerSettings{Folder: folder}})
 	if err != nil || len(kept) != 1 {
 		t.Fatalf("%v, %v", kept, err)
 	}
 	signer := kept[0]
-	if len(signer.sockets) != 4 || signer.group != users.Signers || signer.name() != "signer of certificates" {
+	if len(signer.sockets) != 5 || signer.group != users.Signers || signer.name() != "signer of certificates" {
 		t.Errorf("%+v", signer)
 	}
 	if found, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", signer.sockets[3].Fd())); err != nil || !strings.HasPrefix(found, "/memfd:") {
 		t.Errorf("secrets are kept in %s, %v", found, err)
+	}
+	if at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", signer.sockets[4].Fd())); err != nil || at != signing.Resting(root) {
+		t.Errorf("secrets at rest are kept in %s, %v", at, err)
 	}
 	for _, each := range signer.sockets[:3] {
 		if listens, err := syscall.GetsockoptInt(int(each.Fd()), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); err != nil || listens != 1 {

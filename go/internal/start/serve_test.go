@@ -165,13 +165,13 @@ const keeperUnderTest = sceneRoot + "/bin/keeper-under-test"
 const playHelper = `#!/bin/sh
 if [ "$1" = keep ]; then ` + sceneVariable + `=keep exec ` + keeperUnderTest + `; fi
 if [ "$1" = sign ]; then
-	{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Status: $(readlink /proc/$$/fd/4)"; echo "Secrets: $(readlink /proc/$$/fd/5)"; echo "Kept: $(readlink /proc/$$/fd/6)"; echo "More: $(readlink /proc/$$/fd/7)"; } | sed 's/^/Signer/' >/tmp/signing.new
+	{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Status: $(readlink /proc/$$/fd/4)"; echo "Secrets: $(readlink /proc/$$/fd/5)"; echo "Kept: $(readlink /proc/$$/fd/6)"; echo "Rests: $(readlink /proc/$$/fd/7)"; echo "More: $(readlink /proc/$$/fd/8 /proc/$$/fd/9)"; } | sed 's/^/Signer/' >/tmp/signing.new
 	mv /tmp/signing.new /tmp/signing
 	exec sleep 60
 fi
 if [ -e /tmp/ends ] && mkdir /tmp/once; then exit 3; fi
 { sed -u '/^END$/q' <&4; touch /tmp/copied; } &
-{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
+{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5 /proc/$$/fd/6 /proc/$$/fd/7 /proc/$$/fd/8 /proc/$$/fd/9)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
 mv /tmp/recorder.new /tmp/recorder
 wait
 `
@@ -313,13 +313,13 @@ func TestServeStartsTheRecorder(t *testing.T) {
 }
 
 // The signer is a process of a user of its own, and the only one of its group. It has no privilege and nothing but its
-// sockets, in a folder that only the program's group can enter, and the file for secrets, which is in memory alone.
+// sockets, in a folder that only the program's group can enter, and the files for secrets: one in memory, and one at rest.
 func TestServeStartsTheSigner(t *testing.T) {
 	status, _ := served(t, "with a signer")
 	expectUnprivileged(t, status, "Signer", "65531")
 	for name, wanted := range map[string]string{
 		"SignerVerb": "sign /tmp/signer /tmp/volume/hot/inspected/names.json /tmp/volume/hot/signing/intermediates.json",
-		"SignerMore": "", "SignerKept": "/memfd:secrets (deleted)", "SignerFolder": "drwx--x--- 0:65532",
+		"SignerMore": "", "SignerKept": "/memfd:secrets (deleted)", "SignerRests": "/tmp/volume/state/secrets.json", "SignerFolder": "drwx--x--- 0:65532",
 	} {
 		if found := status[name]; found != wanted {
 			t.Errorf("%s is %q, expected %q", name, found, wanted)
