@@ -67,7 +67,7 @@ def served(proxy: Inspecting, *entries: dict[str, Any]) -> Policy:
 
 
 SEEDS, REQUESTS = 5, 400
-"""How many requests are made with each seed; `--thorough 50` makes 20,000 of them."""
+"""How many requests are made with each seed; `--thorough 50` makes 20,000 of them, with seeds of chance."""
 
 _WITH_THE_SAME_RULES = 40
 """Few, so that some of the random rules of a seed look into TLS, and allow something."""
@@ -78,11 +78,12 @@ def test_envoy_judges_requests_as_the_policy_does(
     proxy: Inspecting, host: Host, number: int, pytestconfig: pytest.Config
 ) -> None:
     """For random rules and requests: what is allowed reaches the host, in the form in which it was judged."""
-    seed = secrets.randbits(32)
+    thorough = pytestconfig.getoption("--thorough")
+    seed = secrets.randbits(32) if thorough > 1 else number
     chosen = random.Random(seed)  # noqa: S311 - for variety
     judge = Judge(proxy, host)
     answers: Counter[str] = Counter()
-    for _ in range(REQUESTS * pytestconfig.getoption("--thorough") // _WITH_THE_SAME_RULES):
+    for _ in range(REQUESTS * thorough // _WITH_THE_SAME_RULES):
         entries = random_entries(chosen, PORTS)
         tried = [random_asked(chosen, entries, PORTS) for _ in range(_WITH_THE_SAME_RULES)]
         if wrong := judge.differing(entries, tried):
@@ -308,9 +309,9 @@ def test_a_client_that_refuses_the_certificate_is_on_record(proxy: Inspecting) -
         return any(each["reason"] == Reason.NOT_TRUSTED for each in records)
 
     until(written)
-    # A request of another test may be told late; these connections have no request.
-    told = [(each["reason"], each["name"]) for each in records if each["protocol"] == "tls"]
-    assert told == [("no-rule", "b.test"), ("not-trusted", "a.test")]
+    # What other tests asked for may be told late, and after many refusals some are only counted.
+    assert {each["name"] for each in records if each["reason"] == Reason.NOT_TRUSTED} == {"a.test"}
+    assert {each["reason"] for each in records if each["name"] == "b.test"} <= {"no-rule"}
 
 
 def test_a_rule_is_for_its_port(proxy: Inspecting, host: Host) -> None:
