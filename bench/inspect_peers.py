@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.figures import Bound, Result, Series, ratio
@@ -50,7 +50,7 @@ def measure(stage: Stage) -> Result:
     return result
 
 
-def _rates(kind: str, way: str, found: Any) -> Series:  # noqa: ANN401 - JSON
+def _rates(kind: str, way: str, found: Mapping[str, Any]) -> Series:
     return Series(f"{kind}, {way}", tuple(each["rate"] for each in found[kind][way]), "a second")
 
 

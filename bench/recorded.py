@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
 
@@ -58,19 +57,19 @@ def recorded() -> Iterator[list[Call]]:
     put, send, respond = HTTPConnection.putrequest, HTTPConnection.send, HTTPConnection.getresponse
     close = HTTPResponse.close
 
-    def putting(connection: HTTPConnection, *given: Any, **named: Any) -> None:  # noqa: ANN401 - passed on
+    def putting(connection: HTTPConnection, method: str, url: str, **skipped: bool) -> None:
         calls.append(Call(b"", time.perf_counter()))
         latest[connection] = calls[-1]
-        put(connection, *given, **named)
+        put(connection, method, url, **skipped)
 
-    def sending(connection: HTTPConnection, data: Any) -> None:  # noqa: ANN401 - passed on
-        latest[connection].sent += bytes(data)
+    def sending(connection: HTTPConnection, data: bytes) -> None:
+        latest[connection].sent += data
         send(connection, data)
 
-    def responding(connection: HTTPConnection) -> Any:  # noqa: ANN401 - urllib3 has a response of its own
+    def responding(connection: HTTPConnection) -> HTTPResponse:
         response = respond(connection)
         call = latest[connection]
-        answered[getattr(response, "_fp", response)] = call
+        answered[getattr(response, "_fp", response)] = call  # urllib3 wraps its own
         call.seconds = time.perf_counter() - call.began
         return response
 

@@ -14,7 +14,7 @@ import termios
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from devkit import asked
 from devkit.stacks import CHECKOUT, environment
@@ -82,7 +82,7 @@ class Terminal:
         os.close(self._records)
         os.close(self._terminal)
 
-    def refuse(self, agent: str, name: str | None, sibling: str = "envoy", **fields: Any) -> None:  # noqa: ANN401 - JSON
+    def refuse(self, agent: str, name: str | None, sibling: str = "envoy", **fields: object) -> None:
         """Have an agent be refused something: a TLS connection, unless the fields say otherwise."""
         record = {"protocol": "tls", "reason": "no-rule", "name": name, **fields}
         line = f"{json.dumps([agent, sibling, record])}\n".encode()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self
 
-from clawker_fw.engine.local import PREFIX, LocalClient
+from clawker_fw.engine.local import PREFIX, Answer, LocalClient
 from clawker_fw.engine.locate import EngineLocation
 
 
@@ -24,34 +24,34 @@ class Asks(Protocol):
     def close(self) -> None:
         """Close all connections."""
 
-    def version(self, *, api_version: bool = True) -> Any:  # noqa: ANN401 - JSON
+    def version(self, *, api_version: bool = True) -> Answer:
         """Return what the engine says of its version. Without `api_version`, it is asked in none."""
 
-    def info(self) -> Any:  # noqa: ANN401 - JSON
+    def info(self) -> Answer:
         """Return what the engine says of itself and of its machine."""
 
-    def networks(self) -> Any:  # noqa: ANN401 - JSON
+    def networks(self) -> Sequence[Answer]:
         """Return all networks."""
 
-    def containers(self, *, all: bool) -> Any:  # noqa: A002, ANN401 - the SDK's word; JSON
+    def containers(self, *, all: bool) -> Sequence[Answer]:  # noqa: A002 - the SDK's word
         """Return the running containers, or all of them."""
 
-    def inspect_container(self, container: str) -> Any:  # noqa: ANN401 - JSON
+    def inspect_container(self, container: str) -> Answer:
         """Return everything about a container."""
 
-    def images(self, *, filters: Mapping[str, Sequence[str]]) -> Any:  # noqa: ANN401 - JSON
+    def images(self, *, filters: Mapping[str, Sequence[str]]) -> Sequence[Answer]:
         """Return the images that pass filters."""
 
-    def inspect_image(self, image: str) -> Any:  # noqa: ANN401 - JSON
+    def inspect_image(self, image: str) -> Answer:
         """Return everything about an image."""
 
-    def volumes(self, filters: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def volumes(self, filters: dict[str, Any] | None = None) -> Answer:
         """Return the volumes that pass filters."""
 
     def get_archive(self, container: str, path: str, chunk_size: int | None = None) -> tuple[Iterator[bytes], Any]:
         """Return a tar of what is at a path in a container, and what the engine says of that."""
 
-    def exec_create(self, container: str, cmd: list[str], *, stdin: bool = False) -> Any:  # noqa: ANN401 - JSON
+    def exec_create(self, container: str, cmd: list[str], *, stdin: bool = False) -> Answer:
         """Prepare a program in a container."""
 
     def exec_output(self, identity: str, silence: float | None) -> AbstractContextManager[Callable[[int], bytes]]:
@@ -61,7 +61,7 @@ class Asks(Protocol):
         the connection breaks.
         """
 
-    def exec_inspect(self, exec_id: str) -> Any:  # noqa: ANN401 - JSON
+    def exec_inspect(self, exec_id: str) -> Answer:
         """Return what the engine knows of such a program."""
 
 

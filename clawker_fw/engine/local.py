@@ -20,6 +20,9 @@ from urllib.parse import quote, urlencode
 from clawker_fw.engine import client_config, patience
 from clawker_fw.errors import EngineError
 
+Answer = Mapping[str, Any]
+"""An object in JSON, of which nothing is known but that it is one."""
+
 PREFIX = "unix://"
 """The beginning of the address of a socket of this machine."""
 
@@ -94,35 +97,35 @@ class LocalClient:
         while self._idle:
             self._idle.pop().close()
 
-    def version(self, *, api_version: bool = True) -> Any:  # noqa: ANN401 - JSON
+    def version(self, *, api_version: bool = True) -> Answer:
         """See `Asks`."""
         return self._asked("/version", versioned=api_version)
 
-    def info(self) -> Any:  # noqa: ANN401 - JSON
+    def info(self) -> Answer:
         """See `Asks`."""
         return self._asked("/info")
 
-    def networks(self) -> Any:  # noqa: ANN401 - JSON
+    def networks(self) -> Sequence[Answer]:
         """See `Asks`."""
-        return self._asked("/networks")
+        return self._listed("/networks")
 
-    def containers(self, *, all: bool) -> Any:  # noqa: A002, ANN401 - the SDK's word; JSON
+    def containers(self, *, all: bool) -> Sequence[Answer]:  # noqa: A002 - the SDK's word
         """See `Asks`."""
-        return self._asked("/containers/json", {"all": int(all)})
+        return self._listed("/containers/json", {"all": int(all)})
 
-    def inspect_container(self, container: str) -> Any:  # noqa: ANN401 - JSON
+    def inspect_container(self, container: str) -> Answer:
         """See `Asks`."""
         return self._asked(f"/containers/{_quoted(container)}/json")
 
-    def images(self, *, filters: Mapping[str, Sequence[str]]) -> Any:  # noqa: ANN401 - JSON
+    def images(self, *, filters: Mapping[str, Sequence[str]]) -> Sequence[Answer]:
         """See `Asks`."""
-        return self._asked("/images/json", _query(filters))
+        return self._listed("/images/json", _query(filters))
 
-    def inspect_image(self, image: str) -> Any:  # noqa: ANN401 - JSON
+    def inspect_image(self, image: str) -> Answer:
         """See `Asks`."""
         return self._asked(f"/images/{_quoted(image)}/json")
 
-    def volumes(self, filters: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def volumes(self, filters: dict[str, Any] | None = None) -> Answer:
         """See `Asks`."""
         return self._asked("/volumes", _query(filters or {}))
 
@@ -138,11 +141,11 @@ class LocalClient:
             yield (response.headers.get("X-Docker-Container-Path-Stat") or "").encode()
             yield from iter(partial(_read, response, size), b"")
 
-    def exec_create(self, container: str, cmd: list[str], *, stdin: bool = False) -> Any:  # noqa: ANN401 - JSON
+    def exec_create(self, container: str, cmd: list[str], *, stdin: bool = False) -> Answer:
         """See `Asks`."""
         body = {"AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True, "Cmd": cmd}
         with self._opened("POST", f"/containers/{_quoted(container)}/exec", body=body) as response:
-            return _json(response)
+            return _object(_json(response))
 
     @contextmanager
     def exec_output(self, identity: str, silence: float | None) -> Iterator[Callable[[int], bytes]]:
@@ -151,13 +154,20 @@ class LocalClient:
         with self._opened("POST", f"/exec/{_quoted(identity)}/start", body=body, seconds=silence) as response:
             yield partial(_read, response)
 
-    def exec_inspect(self, exec_id: str) -> Any:  # noqa: ANN401 - JSON
+    def exec_inspect(self, exec_id: str) -> Answer:
         """See `Asks`."""
         return self._asked(f"/exec/{_quoted(exec_id)}/json")
 
-    def _asked(self, path: str, query: Mapping[str, object] | None = None, *, versioned: bool = True) -> Any:  # noqa: ANN401 - JSON
+    def _asked(self, path: str, query: Mapping[str, object] | None = None, *, versioned: bool = True) -> Answer:
         with self._opened("GET", path, query, versioned=versioned) as response:
-            return _json(response)
+            return _object(_json(response))
+
+    def _listed(self, path: str, query: Mapping[str, object] | None = None) -> Sequence[Answer]:
+        with self._opened("GET", path, query) as response:
+            found = _json(response)
+        if not isinstance(found, list):
+            raise _not_an_engine()
+        return [_object(each) for each in found]
 
     @contextmanager
     def _opened(
@@ -286,11 +296,26 @@ def _read(response: HTTPResponse, size: int) -> bytes:
         raise ConnectionError(str(error)) from error
 
 
-def _json(response: HTTPResponse) -> Any:  # noqa: ANN401 - JSON
+def _json(response: HTTPResponse) -> object:
     try:
         return json.loads(response.read())
     except ValueError as error:
-        raise ConnectionError("It does not answer as an engine does") from error
+        raise _not_an_engine() from error
+
+
+def _object(found: object) -> Answer:
+    """Return an object of JSON.
+
+    Raises:
+        ConnectionError: when it is something else.
+    """
+    if not isinstance(found, dict):
+        raise _not_an_engine()
+    return found
+
+
+def _not_an_engine() -> ConnectionError:
+    return ConnectionError("It does not answer as an engine does")
 
 
 def _words(content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Presets and promises on the command line, over the in-memory engine."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:
     load._loaded.cache_clear()  # noqa: SLF001 - as in a program that has just started
 
 
-def causes(answer: Any) -> set[str]:  # noqa: ANN401 - JSON
+def causes(answer: Mapping[str, Any]) -> set[str]:
     """Return the causes of all findings."""
     return {finding["cause"] for sibling in answer["siblings"] for finding in sibling["findings"]}
 

@@ -1,14 +1,13 @@
 """Both ways to ask a real engine give the same answers: over its socket, and through the Docker SDK."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import Any
 
 import pytest
 
 from clawker_fw.engine.archive import unpack
 from clawker_fw.engine.asking import Asks
-from clawker_fw.engine.local import LocalClient
+from clawker_fw.engine.local import Answer, LocalClient
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.outputs import exit_code, outputs
 from clawker_fw.engine.port import EngineWriter
@@ -22,7 +21,7 @@ from clawker_fw.stack.container import VOLUME
 MANAGED = {"label": [f"{labels.MANAGED}=true"]}
 
 
-def by_id(found: Any) -> Any:  # noqa: ANN401 - JSON
+def by_id(found: Iterable[Answer]) -> list[Answer]:
     """Return a list in an order of its own: an engine gives any."""
     return sorted(found, key=lambda each: str(each.get("Id") or each.get("Name")))
 

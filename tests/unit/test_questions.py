@@ -28,7 +28,7 @@ from clawker_fw.report.questions import more_text
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit.edits import add, written
-from clawker_fw.settings.edit.splice import spliced
+from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit import stacks
 from devkit.waiting import until
 
@@ -69,7 +69,7 @@ def edited(made: Question, reply: Allow | Deny, *rules: Entry) -> tuple[RuleSet,
     return before, after_edit(rules, edit)
 
 
-def after_edit(rules: tuple[Entry, ...], edit: Any) -> RuleSet:  # noqa: ANN401 - an edit
+def after_edit(rules: tuple[Entry, ...], edit: Edit) -> RuleSet:
     """Return the rules after an edit of a settings file with some rules."""
     entries = [{"dst": each} if isinstance(each, str) else each for each in rules]
     text = "rules:\n" + "".join(f"  - {json.dumps(each)}\n" for each in entries)
