@@ -297,10 +297,11 @@ def _read(response: HTTPResponse, size: int) -> bytes:
 
 
 def _json(response: HTTPResponse) -> object:
-    try:
-        return json.loads(response.read())
-    except ValueError as error:
-        raise _not_an_engine() from error
+    content = response.read()
+    with suppress(ValueError):
+        found: object = json.loads(content)
+        return found
+    raise _not_an_engine()
 
 
 def _object(found: object) -> Answer:

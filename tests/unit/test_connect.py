@@ -251,6 +251,17 @@ def test_an_answer_that_breaks_off(said: bytes, engine: Engine) -> None:
     assert caught.value.code == "engine-unreachable"
 
 
+@pytest.mark.parametrize("answer", [b"{}", b"null", b'["a"]', b"<html>"])
+def test_an_answer_of_another_form(answer: bytes, engine: Engine) -> None:
+    """It is an error, never an empty list."""
+    with closing(connect(engine.address, None, {})) as connected:
+        engine.answers["/v1.51/containers/json?all=1"] = answer
+        with pytest.raises(EngineError) as caught:
+            connected.listing()
+    assert caught.value.code == "engine-unreachable"
+    assert caught.value.context == ("It does not answer as an engine does",)
+
+
 def runs(engine: Engine, written: bytes, *inspected: dict[str, Any]) -> None:
     """Let an engine run a program in container `a`, and tell about it what it is asked."""
     began = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
