@@ -1,6 +1,8 @@
 """The program: `clawker-fw`, or `python -m clawker_fw`."""
 
+import atexit
 import gc
+import os
 import sys
 
 ALLOCATIONS = 1_000_000
@@ -14,6 +16,8 @@ def main() -> None:
     of the start-up time, and another 60 ms at exit. So it runs rarely, and never at exit.
     """
     gc.set_threshold(ALLOCATIONS)
+    codes: list[int] = []
+    atexit.register(_end, codes)  # the first that is registered is the last that runs
     from clawker_fw.cli import program  # noqa: PLC0415 - imported after the threshold is raised
     from clawker_fw.report import log, terminal  # noqa: PLC0415 - the same
 
@@ -21,8 +25,27 @@ def main() -> None:
     log.capture()
     try:
         program(sys.argv[1:])(prog_name="clawker-fw")
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            codes.append(end.code)
+        raise
     finally:
         gc.freeze()
+
+
+def _end(codes: list[int]) -> None:
+    """End with the exit code, if there is one and everything has been written.
+
+    Otherwise the interpreter takes each module apart first, which takes 10 ms, and the kernel frees everything anyway.
+    """
+    if not codes:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # the interpreter says what could not be written, and ends with 120
+    os._exit(codes[0])
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def parse_method(text: str) -> str:
 class PathEntry(BaseModel):
     """An entry of `path_rules`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     path: Annotated[StrictStr, AfterValidator(parse_path)] = Field(
         description="A path with everything below it, or `~` and an expression (RE2) for whole paths."
@@ -165,7 +165,7 @@ def parse_secret_name(text: str) -> str:
 class InjectEntry(BaseModel):
     """The long form of `inject`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     secret: Annotated[StrictStr, AfterValidator(parse_secret_name)] = Field(
         description="The name of a secret in the user's own `secrets.yaml`, which says where it comes from and to "

@@ -265,7 +265,7 @@ INSPECTION_FIELDS = ("inspect", "path_rules", "path_default", "insecure_skip_tls
 class RuleEntry(BaseModel):
     """An entry of `rules`, as a user writes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
         description="A host name, exactly; with a leading dot, that name and everything below it. "

@@ -121,7 +121,7 @@ Always = Annotated[AlwaysEntry, BeforeValidator(promise_entry)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class NetworkSettings(_Section):

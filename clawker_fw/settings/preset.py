@@ -108,7 +108,7 @@ def _destination(text: str) -> str:
 class PresetEntry(BaseModel):
     """An entry of `presets`, as a user writes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     preset: Annotated[StrictStr, AfterValidator(_known)] = Field(
         description="The name of a preset. `clawker-fw rules presets` lists them."
