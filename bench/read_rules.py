@@ -21,6 +21,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.model import Settings
+from clawker_fw.settings.values import StackSettings
 from clawker_fw.stack import coredns
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
@@ -33,9 +34,9 @@ ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"
 def stages(path: Path) -> dict[str, float]:
     """Compute the desired state with all its files, as every command does before it compares."""
     engine = EngineFacts(version="", api_version="", architecture=machine())
-    release, settings = Release.installed(Digests()), Settings(rules=())
-    prepare(Blueprint("clawker", settings, RuleSet(), release, engine))
-    resources = settings.resources
+    release, usual = Release.installed(Digests()), StackSettings()
+    prepare(Blueprint("clawker", usual, RuleSet(), release, engine))
+    resources = usual.resources
     capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))
     text = path.read_text(encoding="utf-8")
     times = [time.perf_counter()]
@@ -48,7 +49,7 @@ def stages(path: Path) -> dict[str, float]:
     times.append(time.perf_counter())
     Policy(rules).points()
     times.append(time.perf_counter())
-    desired(Blueprint("clawker", settings, rules, release, engine), ADDRESSES, capacities, Slots())
+    desired(Blueprint("clawker", usual, rules, release, engine), ADDRESSES, capacities, Slots())
     times.append(time.perf_counter())
     yaml.compose(text, Loader=yaml.CSafeLoader)
     times.append(time.perf_counter())

@@ -36,7 +36,8 @@ def main() -> None:
 def _end(codes: list[int]) -> None:
     """End with the exit code, if there is one and everything has been written.
 
-    Otherwise the interpreter takes each module apart first, which takes 10 ms, and the kernel frees everything anyway.
+    Otherwise the interpreter takes each module apart first, which takes 10 ms, and the kernel frees everything
+    anyway.
     """
     if not codes:
         return

@@ -14,7 +14,7 @@ import h2.exceptions
 from clawker_fw.rules import paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from devkit.inspecting import Host, Inspecting
 from devkit.requests import AskedRequest, Found, rules_of, smaller
 from devkit.waiting import until

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from devkit.envoy import HERE, Proxy
 from devkit.hellos import client_hello
 

@@ -10,31 +10,33 @@ settings' descriptions is repeated by hand.
 
 import argparse
 import ast
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer.main
-from pydantic import BaseModel, BeforeValidator, create_model
+from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw import cli, errors
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.path_words import PathEntry
-from clawker_fw.rules.promises import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
-from clawker_fw.settings.include import KEY as INCLUDE
-from clawker_fw.settings.load import ENVIRONMENT_PREFIX
-from clawker_fw.settings.model import Memory, Settings
+from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX
+from clawker_fw.settings.model import Settings
 from clawker_fw.settings.preset import PresetEntry, names, preset
+from clawker_fw.settings.sources import KEY as INCLUDE
+from clawker_fw.settings.values import Checked, Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
 from devkit import answer_schemas, manual, settings_schema
@@ -210,13 +212,22 @@ def settings_page() -> str:
     return _HEADING + "\n".join(parts)
 
 
-def fields(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def fields(section: Any = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:  # noqa: ANN401 - a class
     """Yield every setting with its key, which has dots between its parts."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+    for name, field in _fields(section).items():
+        if dataclasses.is_dataclass(field.annotation):
             yield from fields(field.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def _fields(section: Any) -> dict[str, FieldInfo]:  # noqa: ANN401 - a class
+    if not dataclasses.is_dataclass(section):
+        return dict(section.model_fields)
+    return {
+        each.name: FieldInfo.from_annotated_attribute(cast("Any", each.type), each)
+        for each in dataclasses.fields(section)
+    }
 
 
 def _variable(key: str) -> str:
@@ -260,8 +271,7 @@ def _plural(array: Mapping[str, Any]) -> str:
 
 
 def _is_duration(field: FieldInfo) -> bool:
-    readers = (each.func for each in field.metadata if isinstance(each, BeforeValidator))
-    return parse_duration in readers
+    return any(isinstance(each, Checked) and each.function is parse_duration for each in field.metadata)
 
 
 def _default(field: FieldInfo) -> str:

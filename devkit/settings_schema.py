@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.rules.paths import Access
-from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol
+from clawker_fw.rules.schema import ALIASES
 from clawker_fw.settings import preset as presets
 from clawker_fw.settings.durations import LONGEST_DURATION
 from clawker_fw.settings.find import FILE_NAME, PROJECT_NAME
-from clawker_fw.settings.model import LEAST_MEMORY, MOST_MEMORY, SHORTEST_IDLE, Settings
+from clawker_fw.settings.model import Settings
+from clawker_fw.settings.values import LEAST_MEMORY, MOST_MEMORY, SHORTEST_IDLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLACE = Path("docs", "reference", "settings.schema.json")

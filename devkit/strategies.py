@@ -5,8 +5,8 @@ import random
 from hypothesis import strategies as st
 
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule, RuleAction
 
 LABELS = ("a", "b", "c", "wild", "_x", "-a--", "x" * 63)
 """Few and short, so that many names are parents, children or siblings of each other."""

@@ -18,7 +18,7 @@ from clawker_fw.report import terminal
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore
     from clawker_fw.report.certs import CertificatesAnswer
-    from clawker_fw.settings.load import Loaded
+    from clawker_fw.settings.loaded import Loaded
 
 certs_app = typer.Typer(
     cls=Commands,

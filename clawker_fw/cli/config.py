@@ -23,7 +23,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     chosen: Options = context.obj
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
-    values = report.values(loaded, _options(chosen))
+    values = report.values(given.written(chosen), loaded, _options(chosen))
     if format_ is Format.JSON:
         from clawker_fw.report.documents.config import ConfigDocument
 

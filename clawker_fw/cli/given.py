@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from clawker_fw.rules.review import Remark
     from clawker_fw.secrets.vault import Vault
     from clawker_fw.secrets.wanted import WantedSecret
-    from clawker_fw.settings.load import Loaded
+    from clawker_fw.settings.loaded import Loaded
+    from clawker_fw.settings.model import Settings
     from clawker_fw.stack.release import Release
 
 _MOST_WARNINGS = 10
@@ -31,10 +32,13 @@ def load(chosen: Options) -> "Loaded":
     Raises:
         SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
+    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.settings.find import DEFAULT_PROJECT
+    from clawker_fw.settings.kept import Kept
     from clawker_fw.settings.load import load_settings
 
-    loaded = load_settings(chosen.config, os.environ)
+    kept = Kept(state_folder() / chosen.project / "settings.json")
+    loaded = load_settings(chosen.config, os.environ, kept)
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -44,6 +48,18 @@ def load(chosen: Options) -> "Loaded":
             "After a change of the project, restart `clawker-fw watch`.",
         )
     return loaded
+
+
+def written(chosen: Options) -> "Settings":
+    """Read the settings of the chosen project, and return them as they are written.
+
+    Raises:
+        SettingsError: when they are invalid.
+    """
+    from clawker_fw.settings.load import read_settings
+    from clawker_fw.settings.validation import validated
+
+    return validated(*read_settings(chosen.config), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
@@ -88,7 +104,6 @@ def blueprint(
     """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
     from clawker_fw.certificates.folder import state_folder
     from clawker_fw.certificates.provider import Provider
-    from clawker_fw.model import ShippedPreset
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -102,8 +117,7 @@ def blueprint(
             hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
         )
     own = _beside(loaded, loaded.settings.inspection.ca_file)
-    presets = (ShippedPreset(each.name, each.version, each.lines) for each in loaded.presets)
-    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, presets)
+    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets)
     return Blueprint(
         chosen.project,
         loaded.settings,

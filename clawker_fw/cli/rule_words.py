@@ -14,7 +14,7 @@ from clawker_fw.errors import SettingsError
 
 if TYPE_CHECKING:
     from clawker_fw.rules.importing import Imported
-    from clawker_fw.rules.schema import Rule
+    from clawker_fw.rules.rule import Rule
     from clawker_fw.settings.edit.edits import Addition, Removal
 
 _HERE = "the command line"
@@ -102,7 +102,7 @@ def removals(
 
 def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
     """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
-    from clawker_fw.rules.schema import HOST, Protocol
+    from clawker_fw.rules.rule import HOST, Protocol
     from clawker_fw.settings.edit.edits import Removal
 
     service = {"proto": Protocol.TCP, "port": 1} if named["dst"] == HOST else {}  # any: only its name counts
@@ -120,7 +120,8 @@ def imported_from(file: Path) -> "list[Imported]":
         SettingsError: when it can't be read, or has no rules.
     """
     from clawker_fw.rules.importing import import_rules
-    from clawker_fw.settings.document import document_of, read_text, text_of
+    from clawker_fw.settings.document import document_of
+    from clawker_fw.settings.files import read_text, text_of
 
     from_input = str(file) == "-"
     source = Path("standard input") if from_input else file

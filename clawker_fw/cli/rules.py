@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.importing import Imported
     from clawker_fw.settings.edit.edits import Addition
     from clawker_fw.settings.edit.rules_file import Decide, Edited
-    from clawker_fw.settings.load import Loaded
+    from clawker_fw.settings.loaded import Loaded
 
 rules_app = typer.Typer(
     cls=Commands,

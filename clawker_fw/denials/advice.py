@@ -10,7 +10,7 @@ from clawker_fw.inspect.explanation import Explainer, Explanation, Remedy
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.target import Request, Target, meant_by, parse_target
 
 _PROTOCOLS = {

@@ -19,8 +19,8 @@ from clawker_fw.inspect.explanation import Difference, Explainer, Explanation, N
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.path_words import parse_method, parse_path
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.suffixes import is_shared
 from clawker_fw.rules.target import Request, Target
 

@@ -16,8 +16,9 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Rule, RuleEntry, mistake
+from clawker_fw.rules.schema import RuleEntry, mistake
 from clawker_fw.rules.until import parse_until_from, rfc3339
 from clawker_fw.settings.edit.edits import Addition, EditResult, Written, add
 from clawker_fw.settings.edit.splice import Edit

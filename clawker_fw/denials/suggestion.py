@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from clawker_fw.rules import suffixes
 from clawker_fw.rules.destination import Destination, objection
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.target import Target
 
 NAMES_OF_A_SUBTREE = 3

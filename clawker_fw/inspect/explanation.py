@@ -18,8 +18,8 @@ from clawker_fw.rules.paths import TRACE, Access, Injection, PathRule, Repositor
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text

@@ -16,8 +16,8 @@ from clawker_fw.inspect.trial import Attempted, attempt
 from clawker_fw.model import Observed, Role
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.target import Target
 from clawker_fw.stack.topology import GATEWAY_MODE
 

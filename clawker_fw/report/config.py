@@ -11,8 +11,8 @@ from rich.text import Text
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 from clawker_fw.settings.find import DEFAULT_PROJECT
-from clawker_fw.settings.load import ENVIRONMENT_PREFIX, Loaded
-from clawker_fw.settings.model import setting_keys
+from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX, Loaded
+from clawker_fw.settings.model import Settings, setting_keys
 
 
 class ValueSource(StrEnum):
@@ -36,9 +36,8 @@ class Value:
     """The file and line, the variable, or the option."""
 
 
-def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
+def values(settings: Settings, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
     """Return all settings but the rules. `options` are those that the command line overrides."""
-    settings = loaded.settings
     document = settings.model_dump(mode="json") | {
         "presets": [each.as_written for each in settings.presets],
         "never": [each.as_written for each in settings.never],

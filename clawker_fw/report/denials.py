@@ -14,7 +14,7 @@ from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.target import Target
 from clawker_fw.rules.yaml_text import yaml_text
 

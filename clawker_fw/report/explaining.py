@@ -11,7 +11,7 @@ from clawker_fw.inspect.trial import UNCLEAR, Attempted
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.rule import Rule
 
 _DIFFERENCES = {
     Difference.ENDED: "has ended",

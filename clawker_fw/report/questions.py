@@ -18,7 +18,7 @@ from clawker_fw.report import text
 from clawker_fw.report.explaining import near_text
 from clawker_fw.report.terminal import understands_escapes, visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 
 _WIDTH = 8
 _MOST_NAMED = 3

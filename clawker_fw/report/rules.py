@@ -7,10 +7,10 @@ from dataclasses import replace
 from enum import StrEnum
 
 from clawker_fw.rules.importing import Imported
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.rule import Rule
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
-from clawker_fw.settings.load import Loaded
+from clawker_fw.settings.loaded import Loaded
 
 _WIDEST = max(len(each) for each in EditOutcome)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clawker_fw.rules.schema import INSPECTION_FIELDS, Rule, RuleAction, RuleEntry, mistake
+from clawker_fw.rules.rule import Rule, RuleAction
+from clawker_fw.rules.schema import INSPECTION_FIELDS, RuleEntry, mistake
 
 _KEY = "rules"
 _FIELDS = ("dst", "proto", "port", "action")

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from clawker_fw.rules.paths import PathRule, Repository
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 
 Key = tuple[Protocol, int]
 """What rules tell connections apart by, besides the name: the transport of the protocol, and the port."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule
 
 _MOST_SHOWN = 3
 """How many of the rules that together deny another one are named."""

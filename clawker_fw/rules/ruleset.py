@@ -7,7 +7,7 @@ from functools import cached_property
 
 from clawker_fw.rules.conflicts import Conflict, about_ports, about_the_same
 from clawker_fw.rules.paths import Injection
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 
 USUAL_PORTS = (80, 443)
 MOST_RULES = 100_000

@@ -23,6 +23,18 @@ def is_shared(name: str) -> bool:
     return _is_listed(name, registries) or _is_listed(name, private)
 
 
+def place() -> Path:
+    """Return where the list is.
+
+    Raises:
+        ModuleNotFoundError: when the package is not installed.
+    """
+    package = importlib.util.find_spec("publicsuffixlist")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("The package publicsuffixlist is not installed.")
+    return Path(package.origin).with_name("public_suffix_list.dat")
+
+
 def _is_listed(name: str, lines: set[bytes]) -> bool:
     """Whether a name in lower case is a public suffix.
 
@@ -48,9 +60,6 @@ def _unicode(name: str) -> str:
 @functools.cache
 def _lists() -> tuple[set[bytes], set[bytes]]:
     """Return the lines of the list's two sections. Comment lines match no name, so they may stay in."""
-    package = importlib.util.find_spec("publicsuffixlist")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("The package publicsuffixlist is not installed.")
-    content = Path(package.origin).with_name("public_suffix_list.dat").read_bytes()
+    content = place().read_bytes()
     registries, _, private = content.partition(_PRIVATE)
     return set(registries.split(b"\n")), set(private.split(b"\n"))

@@ -10,7 +10,8 @@ from ipaddress import ip_address
 
 from clawker_fw.rules import paths
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.schema import ALIASES, HIGHEST_PORT, Protocol
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol
+from clawker_fw.rules.schema import ALIASES
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _PROTOCOLS = {**{str(each): each for each in Protocol}, **ALIASES}

@@ -28,9 +28,10 @@ from clawker_fw.errors import RefusedError, unreadable_settings
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.path_words import parse_secret_name
 from clawker_fw.rules.paths import DEFAULT_HEADER
-from clawker_fw.settings.document import document_of, text_of
+from clawker_fw.settings.document import document_of
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.errors import invalid
+from clawker_fw.settings.files import text_of
 
 FILE_NAME = "secrets.yaml"
 HTTPS_PORT, HIGHEST_PORT = 443, 65535

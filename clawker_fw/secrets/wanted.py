@@ -6,8 +6,8 @@ from pathlib import Path
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import injecting
-from clawker_fw.rules.schema import Rule
 from clawker_fw.secrets.declared import SecretEntry, SecretsFile
 
 

@@ -5,17 +5,14 @@ a document that is not a mapping, and more than one document. So is a value far 
 has.
 """
 
-import os
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from clawker_fw.errors import SettingsError, unreadable_settings
+from clawker_fw.errors import SettingsError
 
 Location = tuple[str | int, ...]
 
@@ -71,76 +68,6 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
-
-
-def read_text(path: Path) -> str:
-    """Read a settings file.
-
-    Raises:
-        SettingsError: when the file can't be read.
-    """
-    return text_of(read_bytes(path), path)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a settings file as it is.
-
-    Raises:
-        SettingsError: when the file can't be read.
-    """
-    with _reading(path):
-        return path.read_bytes()
-
-
-def read_regular(path: Path) -> str:
-    """Read a settings file that must be a regular one: a pipe might keep its reader waiting, a device never end.
-
-    Raises:
-        SettingsError: when it is none, or can't be read.
-    """
-    with _reading(path), open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise SettingsError("settings-unreadable", f"{path} is not a regular file.")
-        return text_of(file.read(), path)
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
-
-
-def resolved(path: Path) -> Path:
-    """Return a path without links, of a file that may not exist.
-
-    Raises:
-        SettingsError: when the links lead nowhere, or it can't be a path at all.
-    """
-    with _reading(path):
-        return path.resolve()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a path into the error about it."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise SettingsError(
-            "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:  # a null character; a loop of links, before Python 3.13
-        raise unreadable_settings(path, error) from error
-
-
-def text_of(content: bytes, path: Path) -> str:
-    r"""Return the content of a settings file as text, with `\n` for every kind of line break.
-
-    Raises:
-        SettingsError: when it is not UTF-8.
-    """
-    try:
-        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise unreadable_settings(path, error) from error
 
 
 def document_of(text: str, path: Path) -> SettingsDocument:

@@ -2,15 +2,18 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from clawker_fw.errors import MistakesError, SettingsError
-from clawker_fw.rules.promises import AlwaysEntry, BrokenPromise, NeverEntry
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promises import BrokenPromise
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.document import SettingsDocument
+from clawker_fw.settings.model import section_types
 from clawker_fw.settings.preset import PresetEntry
 
 
@@ -40,7 +43,7 @@ def _problem(
     key = ".".join(str(part) for part in location if isinstance(part, str))
     sentence, hint = f"`{key}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}", ""
     match details["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             near = [known.rpartition(".")[2] for known in _siblings_of(location, model)]
             sentence, hint = f"`{key}` is not a setting", did_you_mean(str(location[-1]), near, "")
         case "missing" if location == ("rules",):
@@ -55,7 +58,7 @@ def _problem(
         case "model_type" if location[0] in _ENTRIES:
             fields = ", ".join(f"`{name}`" for name in _ENTRIES[location[0]].model_fields)
             sentence = f"`{location[0]}` has names, or mappings with {fields}"
-        case "model_type":
+        case "model_type" | "dataclass_type":
             in_rules = location[0] == "rules"
             mapping = f"a rule is a mapping; write `dst: {details['input']}`"
             sentence = mapping if in_rules else f"`{key}` must be a mapping"
@@ -74,13 +77,12 @@ def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> lis
         return list(FIELDS)
     if location[0] in _ENTRIES and len(location) > 1:
         return list(_ENTRIES[str(location[0])].model_fields)
-    section = model
+    section: Any = model
     for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = section_types(section)[str(part)]
+        if not is_dataclass(section):
             return []
-        section = annotation
-    return list(section.model_fields)
+    return list(section_types(section))
 
 
 def did_you_mean(word: str, known: list[str], prefix: str) -> str:

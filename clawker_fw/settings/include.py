@@ -1,87 +1,22 @@
-"""Included files: rules that several settings files share.
+"""Included files: rules that several settings files share, joined to one document.
 
 `include: [team.yaml]` adds the rules of another file, whose path is relative to the file that names it. An
 included file is a regular one, has rules, and may include others.
-
-Files are read again and again, and parsed only when one has changed. So whether a file may include others is told
-from its text; that each include was followed is required of the parsed documents.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.document import SettingsDocument, document_of, read_regular, read_text, resolved
+from clawker_fw.settings.document import SettingsDocument, document_of
+from clawker_fw.settings.sources import KEY, Source
 
-KEY = "include"
 _RULES = "rules"
 _KEYS = (KEY, _RULES)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file with settings, its text, and the files that it includes, as it names them.
-
-    `origins` are the places of its rules if the text is not written yet: its lines don't exist.
-    """
-
-    path: Path
-    text: str
-    includes: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
-
-
-def sources(path: Path) -> tuple[Source, ...]:
-    """Read a settings file and all files that it includes, itself first. Each is read once.
-
-    Raises:
-        SettingsError: when one can't be read, or includes itself, perhaps through others.
-    """
-    found: dict[Path, Source] = {}
-    _collect(path, (), "", found)
-    return tuple(found.values())
-
-
-def _collect(path: Path, above: tuple[Path, ...], place: str, found: dict[Path, Source]) -> None:
-    """Read a file and what it includes. `place` is where it is included, by the files `above`."""
-    with _told_of(place):
-        here = resolved(path)
-    if here in above:
-        chain = " -> ".join(str(each) for each in (*above[above.index(here) :], here))
-        raise SettingsError(
-            "include-cycle", f"{place}: {path} includes itself: {chain}.", hint="Remove one of these includes."
-        )
-    if here in found:
-        return
-    with _told_of(place):
-        text = read_regular(path) if place else read_text(path)
-    included: Mapping[str, str] = {}
-    if KEY in text:  # otherwise it need not be parsed now
-        included = _included(document_of(text, path))
-    found[here] = Source(path, text, tuple(included))
-    for name, at in included.items():
-        _collect(path.parent / name, (*above, here), at, found)
-
-
-@contextmanager
-def _told_of(place: str) -> Iterator[None]:
-    """Tell an error about an included file with the place of its include, if there is one."""
-    try:
-        yield
-    except SettingsError as error:
-        if not place:
-            raise
-        raise SettingsError(
-            "include-unreadable",
-            f"{place}: an included file can't be used: {error.message}",
-            hint="The path of an included file is relative to the file that includes it.",
-        ) from error
-
-
-def _included(document: SettingsDocument) -> Mapping[str, str]:
+def included(document: SettingsDocument) -> Mapping[str, str]:
     """Return the files that a document includes, as it names them, each with its place."""
     names = document.values.get(KEY, [])
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -119,7 +54,7 @@ def joined(read: Sequence[Source]) -> SettingsDocument:
 def _followed(source: Source) -> SettingsDocument:
     """Return the document of a file, all of whose includes have been followed."""
     document = document_of(source.text, source.path)
-    if set(_included(document)) != set(source.includes):
+    if set(included(document)) != set(source.includes):
         raise SettingsError(
             "settings-invalid",
             f"{document.place((KEY,))}: `{KEY}` must be written without escapes.",

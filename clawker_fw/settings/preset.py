@@ -24,8 +24,10 @@ from pydantic import (
 )
 
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.schema import Rule, RuleEntry
-from clawker_fw.settings.document import document_of, read_text
+from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.settings.document import document_of
+from clawker_fw.settings.files import read_text
 
 FOLDER = Path(__file__).with_name("presets")
 

@@ -4,7 +4,7 @@ import json
 
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
 from clawker_fw.rules.policy import Policy
-from clawker_fw.settings.model import LimitSettings, ResourceSettings
+from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, policy, rule_record, telemetry, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public

@@ -1,7 +1,7 @@
 """Names that lead where no agent may go, and addresses that agents use without any name."""
 
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.settings.model import OtelSettings
+from clawker_fw.settings.values import OtelSettings
 from devkit.attacks.attack import ALLOWED, Attack, Command, Who
 
 PRIVATE = {

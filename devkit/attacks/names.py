@@ -1,7 +1,7 @@
 """Names that no rule allows, as DNS questions and as server names in TLS."""
 
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who
 from devkit.dns import query
 from devkit.hellos import client_hello, in_records

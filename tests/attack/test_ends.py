@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program

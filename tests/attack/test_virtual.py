@@ -11,8 +11,8 @@ import pytest
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.settings import load
+from clawker_fw.settings import kept, load, validation
 from clawker_fw.settings import preset as presets
 from tests.cli.conftest import Command
 
@@ -94,7 +94,15 @@ def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in presets.names():
         (folder / f"{name}.yaml").write_text((presets.FOLDER / f"{name}.yaml").read_text())
     monkeypatch.setattr(presets, "FOLDER", folder)
+    monkeypatch.setattr(kept, "FOLDERS", (*kept.FOLDERS, folder))
     return folder
+
+
+def forget() -> None:
+    """Forget what was read, as a program that has just started."""
+    presets.preset.cache_clear()
+    load._loaded.cache_clear()  # noqa: SLF001 - nothing else does it
+    validation._validated.cache_clear()  # noqa: SLF001 - the same
 
 
 def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:
@@ -104,8 +112,7 @@ def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:
         assert old in text
         text = text.replace(old, new)
     (folder / f"{name}.yaml").write_text(text)
-    presets.preset.cache_clear()
-    load._loaded.cache_clear()  # noqa: SLF001 - as in a program that has just started
+    forget()
 
 
 def causes(answer: Mapping[str, Any]) -> set[str]:
@@ -150,8 +157,7 @@ def test_an_upgrade_that_changes_a_preset(command: Command, settings_file: Path,
         assert command("run").code == 0
         assert command("drift").code == 0
     finally:
-        presets.preset.cache_clear()
-        load._loaded.cache_clear()  # noqa: SLF001
+        forget()
 
 
 def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file: Path, upgraded: Path) -> None:
@@ -168,5 +174,4 @@ def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file:
         change(upgraded, "npm", ("dst: registry.npmjs.org", "dst: registry.example.org"))
         assert command("drift").code == 0
     finally:
-        presets.preset.cache_clear()
-        load._loaded.cache_clear()  # noqa: SLF001
+        forget()

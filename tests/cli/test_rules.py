@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.cli import connection
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, Outcome
 

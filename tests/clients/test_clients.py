@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.rules.schema import HOST, HOST_NAME
+from clawker_fw.rules.rule import HOST, HOST_NAME
 from clawker_fw.settings.preset import Proof, names, preset
 from devkit.clients.image import HALF, REFUSED, WORKS
 from devkit.clients.registries import HELLO, Registries, write

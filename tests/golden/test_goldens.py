@@ -29,7 +29,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import parse_target
-from clawker_fw.settings.model import ResourceSettings
+from clawker_fw.settings.values import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.inspected import Inspection, clusters, table

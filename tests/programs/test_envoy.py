@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 
 from clawker_fw.rules.policy import Policy, PolicyDecision
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.refusals import BUCKETS
 from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, configuration

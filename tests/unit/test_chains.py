@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.listeners import listeners
 from devkit.stacks import rule_set

@@ -11,7 +11,7 @@ from clawker_fw.model import Files, Machine, Sibling, Slots
 from clawker_fw.reconcile.cuts import Cut, cut
 from clawker_fw.reconcile.desired import Capacities, desired
 from clawker_fw.rules.policy import Policy
-from clawker_fw.settings.model import ResourceSettings
+from clawker_fw.settings.values import ResourceSettings
 from clawker_fw.stack import coredns, virtual
 from clawker_fw.stack.envoy import chains, inspection, virtual_listeners
 from clawker_fw.stack.envoy import sibling as envoy

@@ -12,7 +12,7 @@ from clawker_fw.denials.tally import Tally
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried, hand_over
 from clawker_fw.report.denials import rules_text
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.target import parse_target
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public

@@ -18,8 +18,9 @@ from clawker_fw.inspect.explanation import Difference, Explanation, Remedy, expl
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import Request, Target, parse_request, parse_target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Addition, Written

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from devkit.judging import smallest
 from devkit.requests import AskedRequest, Found, random_asked, random_entries, rules_of
 

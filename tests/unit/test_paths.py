@@ -15,8 +15,9 @@ from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, PathDecision, Paths, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import Protocol, Rule, RuleEntry, mistake
+from clawker_fw.rules.schema import RuleEntry, mistake
 from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths, random_request
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 
 from clawker_fw.rules.policy import Policy, PolicyDecision, RuleScope
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 from devkit.stacks import rule_set
 from devkit.strategies import CONNECTIONS, NAMED, names_near, rule_sets
 

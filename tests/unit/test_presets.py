@@ -8,7 +8,8 @@ import pytest
 
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.rules import suffixes
-from clawker_fw.rules.schema import Rule, RuleAction, RuleEntry
+from clawker_fw.rules.rule import Rule, RuleAction
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, Removal
 from clawker_fw.settings.load import load_settings

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import ExitCode, SettingsError
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.promises import AlwaysEntry, NeverEntry, Promise, broken
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promises import Promise, broken
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition
 from clawker_fw.settings.load import load_settings

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from clawker_fw.agents.attachment import Attachment
-from clawker_fw.settings.load import load_settings, validated
+from clawker_fw.settings.load import load_settings
+from clawker_fw.settings.validation import validated
 from devkit.stacks import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text("utf-8")
@@ -36,7 +37,7 @@ def test_the_rules_of_a_job_are_valid() -> None:
     found = re.search(r"CLAWKER_FW_RULES='(.*?)'", script)
     assert found
     given = {"CLAWKER_FW_RULES": found[1]}
-    assert len(validated((), "", given).rules.rules) == 2
+    assert len(validated((), "", given).loaded.rules.rules) == 2
 
 
 def test_the_words_of_a_development_container_are_those_of_agent_flags() -> None:

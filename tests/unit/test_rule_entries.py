@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
+from clawker_fw.rules.rule import Protocol, Rule, RuleAction
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.until import parse_until_from
 from clawker_fw.settings.document import parse
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from clawker_fw.cli.rule_words import Named, parse_name
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.review import review
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, RuleEntry
+from clawker_fw.rules.schema import RuleEntry
 
 NOW = 4_000_000_000.0
 BEFORE, AFTER, LATER = "2090-01-01T00:00:00Z", "2099-01-01T00:00:00Z", "2099-06-01T00:00:00Z"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import Paths
+from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import MOST_UDP_PORTS, ConflictsError, RuleSet, TooManyError
-from clawker_fw.rules.schema import Protocol, Rule, RuleAction, RuleEntry
+from clawker_fw.rules.schema import RuleEntry
 from devkit.stacks import rule_set
 from devkit.strategies import rules
 

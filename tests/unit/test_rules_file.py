@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.schema import Protocol, RuleAction, RuleEntry
+from clawker_fw.rules.rule import Protocol, RuleAction
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal, Written
 from clawker_fw.settings.edit.rules_file import Edited, edit

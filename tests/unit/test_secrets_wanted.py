@@ -6,7 +6,8 @@ import pytest
 
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
-from clawker_fw.rules.schema import Rule, RuleEntry
+from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.secrets.declared import SecretsFile
 from clawker_fw.secrets.wanted import WantedSecret, placeholders, wanted
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.rules.schema import FIELDS, Rule
+from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.schema import FIELDS
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.example import example
-from clawker_fw.settings.include import Source
-from clawker_fw.settings.load import validated
 from clawker_fw.settings.model import setting_keys
+from clawker_fw.settings.sources import Source
+from clawker_fw.settings.validation import validated
 from devkit import settings_schema
 from devkit.stacks import CHECKOUT
 from devkit.strategies import rules

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.target import Target, parse_target
 
 HTTPS, HTTP = Protocol.HTTPS, Protocol.HTTP

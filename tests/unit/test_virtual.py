@@ -146,9 +146,7 @@ def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None
     assert b'"b.test"' not in resolver.files[POLICY].content
     replaced = replace(
         changed,
-        settings=changed.settings.model_copy(
-            update={"otel": changed.settings.otel.model_copy(update={"infra_port": 5})}
-        ),
+        settings=replace(changed.settings, otel=replace(changed.settings.otel, infra_port=5)),
     )
     after = stacks.converged(memory, replaced)
     assert dict(virtual.recorded(after.observed.siblings[Sibling.COREDNS].files).names) == numbers

@@ -12,7 +12,7 @@ from clawker_fw.inspect.conformance.case import DENIED, Case
 from clawker_fw.rules.paths import TRACE, Access, Paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.container import REFUSED_NAME
 
 MOST_HOSTS = 10

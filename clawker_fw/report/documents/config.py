@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt
 
 from clawker_fw.report.config import Value
 from clawker_fw.report.documents import Document
-from clawker_fw.settings.load import Loaded
+from clawker_fw.settings.loaded import Loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.explaining import other_rules
 from clawker_fw.rules import until
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule, RuleAction
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 
 OF_RULES = (
     Reason.NO_RULE,

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from clawker_fw.report.documents import Document
-from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.settings.preset import Preset, Proof
 
 

@@ -9,7 +9,7 @@ from clawker_fw.inspect.explanation import Difference
 from clawker_fw.report.documents import Document
 from clawker_fw.report.questions import meaning
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 
 _MOST_AGENTS = 10
 

@@ -12,11 +12,11 @@ from clawker_fw.report.documents.run import RunDocument
 from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark
-from clawker_fw.rules.schema import HIGHEST_PORT, Protocol, Rule, RuleAction
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
-from clawker_fw.settings.load import Loaded
+from clawker_fw.settings.loaded import Loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.paths import PathRule, Paths, ordered
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.rule import HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet, ends
-from clawker_fw.rules.schema import HOST_NAME, Protocol, Rule, RuleAction, RuleEntry
+from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.splice import Appended, Edit, Fields
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
-from clawker_fw.settings.document import document_of, read_bytes, resolved, text_of
+from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
+from clawker_fw.settings.files import read_bytes, resolved, text_of
 from clawker_fw.settings.find import find
-from clawker_fw.settings.include import Source, joined, sources
-from clawker_fw.settings.load import RULES_VARIABLE, Loaded, validated
+from clawker_fw.settings.include import joined
+from clawker_fw.settings.loaded import RULES_VARIABLE, Loaded
+from clawker_fw.settings.sources import Source, sources
+from clawker_fw.settings.validation import validated
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
 """Decides from the rules that are there what to do with them."""
@@ -71,13 +74,13 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     read = (replace(first, text=text_of(content, path)), *others)
     before = validated(read, found, environment)
     document = joined(read)
-    places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
+    places = [document.place((KEY, position)) for position in range(len(before.written.rules))]
     own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
-    there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
-    there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
+    there = written(list(zip(before.written.rules, places, strict=True)), len(own))
+    there += [Written(rule, None) for rule in before.loaded.rules.rules if rule.preset]
     change, results = decide(there)
     if change.empty:
-        return Edited(path, results, before, before, (content, content))
+        return Edited(path, results, before.loaded, before.loaded, (content, content))
     new = spliced(content.decode(), change, str(path)).encode()
     kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
     added = (each.place for each in results if each.outcome is EditOutcome.ADDED)
@@ -85,7 +88,7 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     after = _validated(read, (*kept, *added), found, environment)
     document = document_of(read[0].text, path)
     places = [document.place((KEY, position)) for position in range(len(document.values[KEY]))]
-    return Edited(path, placed(results, places), before, after, (content, new))
+    return Edited(path, placed(results, places), before.loaded, after, (content, new))
 
 
 def _validated(
@@ -96,9 +99,9 @@ def _validated(
     All mistakes are told, because no other command can show the rest.
     """
     with suppress(SettingsError):
-        return validated(read, found, environment)
+        return validated(read, found, environment).loaded
     try:
-        return validated((replace(read[0], origins=origins), *read[1:]), found, environment)
+        return validated((replace(read[0], origins=origins), *read[1:]), found, environment).loaded
     except MistakesError as error:
         raise error.in_full() from error
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, extension, typed
 

@@ -13,7 +13,7 @@ Envoy looks for a better host at each datagram of a session whose host is unheal
 from collections.abc import Iterator
 
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, refusals
 from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
 from clawker_fw.stack.envoy.telemetry import Reporting, looked_up

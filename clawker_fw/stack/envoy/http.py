@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
 from clawker_fw.stack.envoy.messages import (

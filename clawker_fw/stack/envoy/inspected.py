@@ -33,7 +33,7 @@ from clawker_fw.rules.paths import (
 )
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals
 from clawker_fw.stack.envoy.messages import (
     ASKED,

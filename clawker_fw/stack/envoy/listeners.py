@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import bounds, chains, http, inspected, lookups, refusals
 from clawker_fw.stack.envoy.inspected import SERVER_NAME, Inspection
 from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on, watched

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Rule
+from clawker_fw.rules.rule import Rule
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy.messages import (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from clawker_fw.rules.policy import Policy, RuleScope
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json
 
 NAME = "http"

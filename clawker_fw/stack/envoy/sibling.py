@@ -8,7 +8,7 @@ from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
-from clawker_fw.settings.model import LimitSettings, ResourceSettings
+from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, templates, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import (

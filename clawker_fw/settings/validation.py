@@ -1,0 +1,133 @@
+"""Checking settings: from the text of files and the environment to values, with all mistakes that they have."""
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.model import ShippedPreset
+from clawker_fw.rules.promises import Promise, broken
+from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
+from clawker_fw.settings import errors
+from clawker_fw.settings.document import SettingsDocument
+from clawker_fw.settings.find import FILE_NAME, users_file
+from clawker_fw.settings.include import joined
+from clawker_fw.settings.load import IGNORED_VARIABLES, OPTION_VARIABLES, variables
+from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX, Loaded
+from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.preset import preset
+from clawker_fw.settings.sources import KEY as INCLUDE
+from clawker_fw.settings.sources import Source
+
+_MAY_STAND_ALONE = frozenset({INCLUDE, "presets"})
+"""Settings that bring rules by themselves, so that `rules` may be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Settings as they are written, and what the rest of the program has of them."""
+
+    written: Settings
+    loaded: Loaded
+
+
+def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Validated:
+    """Check settings that have been read from files, and the environment. `found` is as in `Loaded`.
+
+    If they are the same as the last time, the same object is returned.
+
+    Raises:
+        SettingsError: when something in them is wrong.
+    """
+    return _validated(read, found, variables(environment))
+
+
+@functools.lru_cache(maxsize=1)
+def _validated(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, str], ...]) -> Validated:
+    """Return the settings from the text of files and the environment. Cached, because checking may take long."""
+    overlay = _environment_document(dict(variables))
+    if not read and not overlay.values:
+        raise SettingsError(
+            "settings-not-found",
+            "There is no settings file, so the allowed destinations are unknown.",
+            context=[f"looked for {path}" for path in (Path(FILE_NAME), users_file())],
+            hint="Write one with `clawker-fw init`, or name one with `--config`.",
+        )
+    document = joined(read) if read else SettingsDocument({}, {}, "the environment")
+    merged = document.overlaid(overlay)
+    try:
+        values = merged.values if _MAY_STAND_ALONE.isdisjoint(merged.values) else {"rules": [], **merged.values}
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise errors.invalid(error, merged, Settings) from error
+    try:
+        rules = RuleSet.of(_rules(settings, merged))
+    except ConflictsError as error:
+        raise errors.contradicting(error) from error
+    except TooManyError as error:
+        raise SettingsError(
+            "rules-too-many",
+            f"{merged.source}: {error}.",
+            hint="A subtree (`.example.com`) stands for a name and all that is below it.",
+        ) from error
+    promises = tuple(_promises(settings, merged))
+    if found_broken := broken(promises, rules):
+        raise errors.promises_broken(found_broken)
+    places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
+    loaded = Loaded(
+        settings.of_stack,
+        rules,
+        tuple(source.path for source in read),
+        found,
+        hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
+        places,
+        promises,
+        tuple(_presets(settings)),
+    )
+    return Validated(settings, loaded)
+
+
+def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
+    """Yield the rules that the settings have, and then those of the presets that they name."""
+    for position, entry in enumerate(settings.rules):
+        yield entry.rule(document.place(("rules", position)))
+    for position, chosen in enumerate(settings.presets):
+        yield from chosen.rules(document.place(("presets", position)))
+
+
+def _presets(settings: Settings) -> Iterator[ShippedPreset]:
+    """Yield the presets that the settings name, as this release has them."""
+    for chosen in settings.presets:
+        each = preset(chosen.preset)
+        yield ShippedPreset(each.name, each.version, each.lines)
+
+
+def _promises(settings: Settings, document: SettingsDocument) -> Iterator[Promise]:
+    """Yield what the settings promise of all rules."""
+    for position, never in enumerate(settings.never):
+        yield never.promise(document.place(("never", position)))
+    for position, always in enumerate(settings.always):
+        yield always.promise(document.place(("always", position)))
+
+
+def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:
+    """Return the settings in the environment. `__` separates the parts of a key."""
+    document = SettingsDocument({}, {}, "the environment")
+    known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != INCLUDE}
+    for variable, text in sorted(environment.items()):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or name in IGNORED_VARIABLES:
+            continue
+        if name not in known:
+            raise SettingsError(
+                "variable-unknown",
+                f"The environment variable {variable} does not belong to a setting.",
+                hint=errors.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
+            )
+        document = document.with_text(tuple(known[name].split(".")), text, variable)
+    return document

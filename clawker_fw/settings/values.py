@@ -1,0 +1,325 @@
+"""The settings of a stack: each with its type, its bounds and its default, frozen.
+
+pydantic validates them as parts of the settings file (`model.py`). It is not imported here: a stack is compared
+without it where its settings have been validated before (`kept.py`).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Annotated, Any
+
+from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
+from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
+SHORTEST_IDLE = 10
+HIGHEST_LIMIT = 100_000
+MOST_PROCESSORS = 128
+LEAST_MEMORY, MOST_MEMORY = 64 << 20, 1 << 40
+MOST_CONNECTIONS = 250_000
+HIGHEST_PORT = 65535
+_HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_LONGEST_NAME = 253
+
+
+def parse_memory(value: object) -> int:
+    """Read a number of bytes: that number, or a number with `KiB`, `MiB` or `GiB`.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB)\s*|\s*(\d+)\s*", str(value))
+    if match is None or isinstance(value, bool):
+        raise ValueError(
+            f"{value!r} is not an amount of memory; write bytes, or a number with KiB, MiB or GiB (`2GiB`)"
+        )
+    return int(match[3]) if match[3] else round(float(match[1]) * units[match[2]])
+
+
+def _image(text: str) -> str:
+    if text == "bundled" or re.fullmatch(r"[a-zA-Z0-9][\w.:/-]*@sha256:[0-9a-f]{64}", text):
+        return text
+    raise ValueError(
+        f"{text!r} is not pinned by digest; write `bundled`, or a reference with a digest (name@sha256:…)"
+    )
+
+
+def _host(text: str) -> str:
+    if re.fullmatch(_HOST, text) and len(text) <= _LONGEST_NAME:
+        return text.lower()
+    raise ValueError(f"{text!r} is not a host name or an IPv4 address")
+
+
+def _endpoint(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
+        raise ValueError(f"{text!r} is not an endpoint; write HOST:PORT (`collector.example.com:4317`)")
+    return f"{_host(host)}:{int(port)}"
+
+
+def _folder(text: str) -> str:
+    if text:
+        return text
+    raise ValueError(
+        "the name of the folder is empty; leave the setting out to use certificates that are made here"
+    )
+
+
+def _file(text: str) -> str:
+    if text:
+        return text
+    raise ValueError("the name of the file is empty; leave the setting out for public authorities alone")
+
+
+def _subnet(value: object) -> IPv4Network:
+    network = IPv4Network(str(value))
+    if not SHORTEST_SUBNET_PREFIX <= network.prefixlen <= LONGEST_SUBNET_PREFIX:
+        raise ValueError(f"{network} must have a prefix of /{SHORTEST_SUBNET_PREFIX} to /{LONGEST_SUBNET_PREFIX}")
+    if not network.is_private:
+        raise ValueError(f"{network} is public address space; agents need a private subnet (RFC 6890)")
+    return network
+
+
+def _project(name: str) -> str:
+    if re.fullmatch(PROJECT_NAME, name):
+        return name
+    raise ValueError(f"{name!r} is not a valid project name: {PROJECT_FORM}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """In an annotation: a function that returns the canonical value, or raises ValueError with a sentence.
+
+    It gets what is written, or with `after` what pydantic has made of it.
+    """
+
+    function: Callable[[Any], object]
+    after: bool = False
+
+    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        """Return what pydantic does with it."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - not before something is validated
+
+        if self.after:
+            return core_schema.no_info_after_validator_function(self.function, handler(source))
+        return core_schema.no_info_before_validator_function(self.function, handler(source))
+
+
+class Limits:
+    """In an annotation: the form of a value in pydantic's terms, such as `strict` and the least and the most."""
+
+    def __init__(self, **limits: Any) -> None:  # noqa: ANN401 - fields of pydantic's core schemas
+        """Keep them."""
+        self._limits = limits
+
+    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        """Return what pydantic does with it."""
+        found: Any = handler(source)
+        return {**found, **self._limits}  # a core schema, with more of its own fields
+
+
+Text = Annotated[str, Limits(strict=True)]
+Project = Annotated[Text, Checked(_project, after=True)]
+Image = Annotated[Text, Checked(_image, after=True)]
+Duration = Annotated[float, Limits(ge=0, le=LONGEST_DURATION), Checked(parse_duration)]
+Idle = Annotated[float, Limits(ge=SHORTEST_IDLE, le=LONGEST_DURATION), Checked(parse_duration)]
+Port = Annotated[int, Limits(strict=True, ge=1, le=HIGHEST_PORT)]
+Host = Annotated[Text, Checked(_host, after=True)]
+Endpoint = Annotated[Text, Checked(_endpoint, after=True)]
+Folder = Annotated[Text, Checked(_folder, after=True)]
+SettingsFile = Annotated[Text, Checked(_file, after=True)]
+Share = Annotated[float, Limits(ge=0, le=1, allow_inf_nan=False)]
+Processors = Annotated[int, Limits(strict=True, ge=1, le=MOST_PROCESSORS)]
+Memory = Annotated[int, Limits(ge=LEAST_MEMORY, le=MOST_MEMORY), Checked(parse_memory)]
+Connections = Annotated[int, Limits(strict=True, ge=1, le=MOST_CONNECTIONS)]
+Limit = Annotated[int, Limits(strict=True, ge=1, le=HIGHEST_LIMIT)]
+Subnet = Annotated[IPv4Network, Checked(_subnet)]
+
+
+def _means(description: str) -> dict[str, str]:
+    """Return the metadata of a field, with what people read of it."""
+    return {"description": description}
+
+
+class _Section:
+    """Has no other key than its fields."""
+
+    __slots__ = ()
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - as pydantic reads it
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings(_Section):
+    """The agent network."""
+
+    subnet: Subnet | None = field(
+        default=None,
+        metadata=_means("The agent network's subnet, /8 to /25. By default, a free /23 is chosen once and kept."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings(_Section):
+    """The images of the siblings."""
+
+    envoy: Image = field(
+        default="bundled",
+        metadata=_means("`bundled`, or a registry reference pinned by digest (`name:tag@sha256:…`)."),
+    )
+    coredns: Image = field(default="bundled", metadata=_means("The same for the resolver."))
+
+
+@dataclass(frozen=True, slots=True)
+class OtelSettings(_Section):
+    """Telemetry: what the siblings tell an OpenTelemetry collector, over mutual TLS."""
+
+    endpoint: Endpoint | None = field(
+        default=None,
+        metadata=_means(
+            "The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for "
+            "the first time, or removing it, replaces both siblings."
+        ),
+    )
+    server_name: Host | None = field(
+        default=None, metadata=_means("The name in the collector's certificate, if it is not the endpoint's host.")
+    )
+    certs_dir: Folder | None = field(
+        default=None,
+        metadata=_means(
+            "A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, "
+            "`envoy.key`, `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an "
+            "authority of this project's own is made."
+        ),
+    )
+    sample: Share = field(
+        default=1.0,
+        metadata=_means(
+            "The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused "
+            "is always sent."
+        ),
+    )
+    infra_port: Port = field(
+        default=4319,
+        metadata=_means("The port at which Envoy passes on what CoreDNS sends. A change replaces both siblings."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionSettings(_Section):
+    """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
+
+    ca_file: SettingsFile | None = field(
+        default=None,
+        metadata=_means(
+            "A file with further authorities (PEM) that hosts may prove their names by, relative to this "
+            "file. Public ones always count. A change replaces Envoy."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings(_Section):
+    """What one agent, identified by its address, can use of the siblings."""
+
+    connections: Limit = field(
+        default=1024, metadata=_means("Connections and UDP sessions of one agent to Envoy at the same time.")
+    )
+    connections_per_second: Limit = field(
+        default=500, metadata=_means("New connections and UDP sessions of one agent per second, to each sibling.")
+    )
+    datagrams_per_second: Limit = field(
+        default=10_000,
+        metadata=_means("UDP datagrams of one agent to Envoy per second, or a tenth of them at once."),
+    )
+    queries_per_second: Limit = field(default=1000, metadata=_means("DNS queries of one agent per second."))
+    resolver_connections: Limit = field(
+        default=32, metadata=_means("Connections of one agent to CoreDNS at the same time, for DNS over TCP.")
+    )
+    idle: Idle = field(
+        default=3600.0,
+        metadata=_means(
+            "How long an open connection, request or tunnel may send nothing in either direction, "
+            "10 seconds to one day. A change ends all open connections, after 5 s."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyResources(_Section):
+    """What Envoy may use of the engine's machine. Every change replaces it."""
+
+    processors: Processors | None = field(
+        default=None,
+        metadata=_means(
+            "Threads that forward, each of which can use one processor. "
+            "By default as many as the engine's machine has, at most 8."
+        ),
+    )
+    memory: Memory | None = field(
+        default=None,
+        metadata=_means(
+            "The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB`; `1GiB` on a "
+            "machine with less than 3 GiB, and `512MiB` on one with less than 1.5 GiB."
+        ),
+    )
+    connections: Connections | None = field(
+        default=None,
+        metadata=_means("Connections of all agents together. By default as many as the memory has room for."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CorednsResources(_Section):
+    """The same for the resolver."""
+
+    processors: Processors | None = field(
+        default=None,
+        metadata=_means(
+            "Processors that answer queries. By default as many as the engine's machine has, at most 8."
+        ),
+    )
+    memory: Memory | None = field(
+        default=None,
+        metadata=_means(
+            "The container's memory limit. By default `512MiB`; `256MiB` and `128MiB` on such machines."
+        ),
+    )
+    connections: Connections | None = field(
+        default=None,
+        metadata=_means(
+            "Connections of all agents together, for DNS over TCP. By default as many as half of the "
+            "memory has room for."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSettings(_Section):
+    """What the siblings may use of the engine's machine."""
+
+    envoy: EnvoyResources = EnvoyResources()
+    coredns: CorednsResources = CorednsResources()
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """Everything that can be set, but for rules and promises.
+
+    Without a project, the usual one is meant.
+    """
+
+    project: str | None = None
+    network: NetworkSettings = NetworkSettings()
+    images: ImageSettings = ImageSettings()
+    otel: OtelSettings = OtelSettings()
+    inspection: InspectionSettings = InspectionSettings()
+    limits: LimitSettings = LimitSettings()
+    resources: ResourceSettings = ResourceSettings()
+    drain_timeout: float = 30.0
