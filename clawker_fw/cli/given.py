@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.review import Remark
     from clawker_fw.secrets.vault import Vault
     from clawker_fw.secrets.wanted import WantedSecret
+    from clawker_fw.settings.kept import Kept
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.settings.model import Settings
     from clawker_fw.stack.release import Release
@@ -32,13 +33,10 @@ def load(chosen: Options) -> "Loaded":
     Raises:
         SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
-    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.settings.find import DEFAULT_PROJECT
-    from clawker_fw.settings.kept import Kept
     from clawker_fw.settings.load import load_settings
 
-    kept = Kept(state_folder() / chosen.project / "settings.json")
-    loaded = load_settings(chosen.config, os.environ, kept)
+    loaded = load_settings(chosen.config, os.environ, kept(chosen))
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -48,6 +46,14 @@ def load(chosen: Options) -> "Loaded":
             "After a change of the project, restart `clawker-fw watch`.",
         )
     return loaded
+
+
+def kept(chosen: Options) -> "Kept":
+    """Return where the settings of the chosen project are kept that were checked last."""
+    from clawker_fw.certificates.folder import state_folder
+    from clawker_fw.settings.kept import Kept
+
+    return Kept(state_folder() / chosen.project / "settings.json")
 
 
 def written(chosen: Options) -> "Settings":
@@ -131,7 +137,7 @@ def blueprint(
         headers=known.declared.headers if known else {},
         vault=known,
         origin=made_from,
-        files=(*loaded.files, *([own] if own else ())),
+        files=(*loaded.files, *([own] if own else ()), kept(chosen).path),
         named_by=named_by(chosen, loaded),
     )
 

@@ -218,7 +218,12 @@ def down(
     *,
     force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also remove unused images of clawker-fw, and the cache of digests.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Also remove unused images of clawker-fw, the cache of digests, and the settings that were "
+            "checked last.",
+        ),
     ] = False,
     lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
@@ -246,6 +251,7 @@ def down(
     if everything:
         names.forget()
         digests.forget()
+        given.kept(chosen).forget()
     from clawker_fw.report.facts import Left
 
     left = Left(images, digests.path if digests.path.exists() else None)

@@ -77,7 +77,10 @@ class Blueprint:
     vault: "Vault | None" = dataclasses.field(default=None, compare=False, repr=False)
     """Where their values are; None if no rule needs any."""
     files: tuple[Path, ...] = ()
-    """The files that the settings were read from. Whoever can write one of them controls the rules."""
+    """The files that the settings were read from, and the one that keeps what was found of them.
+
+    Whoever can write one of them controls the rules.
+    """
     named_by: str = ""
     """What chose the settings file: an option, a variable, or the place where it was found."""
 

@@ -83,6 +83,12 @@ class Kept:
                 stream.write(text)
             fresh.replace(self.path)
 
+    def forget(self) -> None:
+        """Remove the file, and its folder if nothing else is in it."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self.path.parent.rmdir()
+
     def _digest(self, read: tuple[Source, ...], found: str, variables: Variables) -> str:
         sources = [(str(each.path), each.text, each.includes, each.origins) for each in read]
         return hashlib.sha256(json.dumps([self._release, sources, found, variables]).encode()).hexdigest()

@@ -184,3 +184,12 @@ def test_a_look_at_the_same_settings_imports_no_validation(file: Path, tmp_path:
     ]
     assert {"pydantic", "yaml"} <= seen[0]
     assert not {"pydantic", "yaml", "jinja2"} & seen[1]
+
+
+def test_forgotten(read: Read, checked: list[object], tmp_path: Path) -> None:
+    """Nothing is left, and settings are checked again."""
+    read()
+    Kept(tmp_path / "state" / "settings.json").forget()
+    assert not (tmp_path / "state").exists()
+    read()
+    assert len(checked) == 2
