@@ -77,7 +77,8 @@ class Kept:
         text = f"{self._digest(read, found, variables)}\n{document}"
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for each in reversed([each for each in self.path.parents if not each.exists()]):
+                each.mkdir(exist_ok=True, mode=0o700)
             handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "w") as stream:
                 stream.write(text)

@@ -91,6 +91,7 @@ def test_what_is_kept_is_what_was_checked(read: Read, checked: list[object], tmp
     assert len(checked) == 1
     path = tmp_path / "state" / "settings.json"
     assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
