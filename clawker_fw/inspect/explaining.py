@@ -73,7 +73,7 @@ def ask(
     unasked = ""
     if Sibling.ENVOY in idle:
         unasked = "the stack is not up" if observed.absent else "envoy does not run"
-    else:
+    elif not explained.is_own_page:
         try:
             envoy = observed.siblings[Sibling.ENVOY].container.id
             leads_to = explained.leads_to(_machine(observed))

@@ -13,6 +13,7 @@ from functools import cached_property
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
+from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.path_words import overrides, parse_method, parse_path
 from clawker_fw.rules.paths import TRACE, Access, Injection, PathRule, Repository
 from clawker_fw.rules.policy import Policy
@@ -24,6 +25,7 @@ from clawker_fw.rules.target import Request, Target
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
 
+_OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
 _ALIKE, _LABELS_ALIKE = 0.8, 0.6
 """How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
@@ -110,6 +112,12 @@ class Explanation:
         return self.reason is None
 
     @property
+    def is_own_page(self) -> bool:
+        """Whether it is for the page on which agents read what was refused to them: no rule allows it, or could."""
+        target = self.target
+        return (target.name, target.protocol, target.port) == (PAGE, Protocol.HTTP, PAGE_PORT)
+
+    @property
     def secret(self) -> Injection | None:
         """The secret that Envoy puts into the request, if it is allowed and its rule says so."""
         return (
@@ -119,6 +127,8 @@ class Explanation:
     @property
     def sentence(self) -> str:
         """Why it is refused, in words; "" if it is allowed."""
+        if self.reason and is_ours(self.target.name):
+            return f"this name is kept for {_OWN_PAGE}"
         if self.reason is Reason.NO_ADDRESS and self.too_long:
             return (
                 f"a rule allows this host, but Envoy looks up names of at most {LONGEST_BELOW} characters below a "
@@ -191,6 +201,8 @@ class Explainer:
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
         explained = self.decide(target, request)
+        if is_ours(target.name):
+            return explained
         rules, ended, reason = self._rules, self._ended, explained.reason
         related = _related(rules, ended, target) if reason is Reason.NO_RULE else _covering(rules, ended, target)
         near = [each for each in related if each.rule != explained.rule]
@@ -203,6 +215,8 @@ class Explainer:
         """Return what happens to a connection, or a request in it, without the rules that nearly decide it."""
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
+        if is_ours(target.name):
+            return self._at_own_page(Explanation(target, None, None))
         asked = (request.method, request.target) if request else (None, None)
         decision = self._policy.decide(target.name, target.protocol, target.port, *asked)
         rule, reason = decision.rule, decision.reason
@@ -227,6 +241,13 @@ class Explainer:
                 (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
             ),
         )
+
+    def _at_own_page(self, explained: Explanation) -> Explanation:
+        target = explained.target
+        if explained.is_own_page:
+            return explained
+        decision = self._policy.decide(target.name, target.protocol, target.port)
+        return replace(explained, reason=decision.reason)
 
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""
@@ -335,6 +356,8 @@ def _remedy(explained: Explanation) -> Remedy | None:
     too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
     if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
         return None
+    if is_ours(explained.target.name):
+        return Remedy("No rule can be for this name.")
     if sentence := _by_hand(explained):
         return Remedy(sentence)
     wanted = _wanted(explained, too_long=too_long)

@@ -51,6 +51,8 @@ def _line(label: str, text: str) -> Text:
 
 def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     explained = answer.explanation
+    if explained.is_own_page:
+        yield "page", "There agents read what was refused to them, and why. It needs no rule."
     if explained.rule:
         yield "rule", _written(explained.rule)
     if explained.request:

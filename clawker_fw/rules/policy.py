@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.paths import PathRule, Repository
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
 
 Key = tuple[Protocol, int]
@@ -78,6 +80,9 @@ class RuleScope(NamedTuple):
         return None if last == _NEVER else int(last)
 
 
+_OURS = Rule(Destination(PAGE, subtree=False), None, None, action=RuleAction.DENY)
+"""What takes the name of our page from the rules for everything around it: it leads to nobody else."""
+
 _NOTHING = RuleScope({}, {}, denies=False, ends={})
 
 
@@ -106,6 +111,8 @@ class Policy:
             by_name = self._subtree if rule.destination.subtree else self._exact
             for name in rule.names:
                 by_name.setdefault(name, []).append(rule)
+        if any(above in self._subtree for above in _above(PAGE)):
+            self._exact[PAGE] = [_OURS]
 
     def decide(
         self, name: str, protocol: Protocol, port: int, method: str | None = None, path: str | None = None

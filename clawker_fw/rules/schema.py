@@ -23,6 +23,7 @@ from pydantic import (
 
 from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
+from clawker_fw.rules.own_page import PAGE, is_ours
 from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, inject_entry, paths_of
 from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ranges import is_private, is_special
@@ -47,11 +48,20 @@ def _checked(text: str) -> str:
             return str(IPv4Address(address))
         if block := blocks.parse_block(text):
             return str(block)
-    return str(parse_destination(text))
+    return str(_destination(text))
+
+
+def _destination(text: str) -> Destination:
+    found = parse_destination(text)
+    if is_ours(found.name):
+        raise ValueError(
+            f"{text!r} can't be in a rule: {PAGE} is the page on which agents read what was refused to them"
+        )
+    return found
 
 
 def _name(text: str) -> str:
-    found = parse_destination(text)
+    found = _destination(text)
     if found.subtree:
         raise ValueError("`as` is one name, without a leading dot")
     return found.name

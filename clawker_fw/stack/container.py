@@ -113,6 +113,10 @@ _OF_INTERFACES = frozenset({"accept_source_route", "forwarding"})
 """Settings that an interface's own value switches off alone. Of all others, the greater one of the interface's
 value and that of `all` holds, so `all` is set as well (Linux, include/linux/inetdevice.h)."""
 
+PAGE_PORT = 5380
+"""Where CoreDNS's recorder tells Envoy's, for the page about refusals, what was refused to an agent. For others it
+is closed."""
+
 RESOLVER = "127.0.0.11"
 """The address of the engine's own resolver in every container. The engine's packet filter redirects it."""
 

@@ -82,6 +82,7 @@ def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSetti
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
         **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits, capacity)),
+        "page": {"listen": f"0.0.0.0:{container.PAGE_PORT}", "askers": _askers(addressing)},
         "service": {"address": str(addressing.service), "subnet": str(addressing.agents)},
         "resources": declaration(RESOURCES),
     }
@@ -91,11 +92,17 @@ def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSetti
     }
 
 
+def _askers(addressing: Addressing) -> list[str]:
+    """Return the addresses that may ask what was refused to an agent: Envoy's, in both slots."""
+    return [str(addressing.envoy(slot)) for slot in (0, 1)]
+
+
 def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return the limits of each agent. Nobody else uses the resolver."""
+    """Return the limits of each agent. Nobody else uses the resolver; Envoy's recorder asks at a port of its own."""
     return {
         "subnet": str(addressing.agents),
-        "except": [],
+        "except": _askers(addressing),
+        "private_port": container.PAGE_PORT,
         "connections": limits.resolver_connections,
         "all_connections": capacity.connections,
         "connections_per_second": limits.connections_per_second,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from clawker_fw.model import Files
+from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource
 
@@ -51,6 +52,7 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
         entry = names.setdefault(name, _decision("at", policy.at(name)))
         entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
     _tell_ended(policy, names)
+    names[PAGE] = {"at": _ENVOY}  # whatever the rules say
     document = {"ttl": TTL, "addresses": bases, "names": names}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 

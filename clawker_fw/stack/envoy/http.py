@@ -11,6 +11,7 @@ which it was opened. It is used again only for requests with the same destinatio
 
 from collections.abc import Sequence
 
+from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
@@ -47,9 +48,11 @@ connections.)
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
 _URL = "http://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%"
 
-_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\nclawker-fw rules allow {_URL}\n"
+_MORE = f"http://{PAGE}/ says what else was refused, and why\n"
 
-_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\nclawker-fw explain {_URL}\n"
+_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\nclawker-fw rules allow {_URL}\n{_MORE}"
+
+_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\nclawker-fw explain {_URL}\n{_MORE}"
 
 _BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
 
@@ -58,6 +61,7 @@ _NO_ANSWER = (
     "or one that the rule may not reach, or the host refused or ended the connection\n"
 )
 
+_NO_PAGE = "clawker-fw: this page can't be read just now: try again\n"
 
 LATER = 5
 """By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
@@ -214,6 +218,7 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
             "mappers": [
                 {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
                 for each, sentence in (
+                    (refusals.of_page(), _NO_PAGE),
                     (denied, _DENIED),
                     (refusals.of_bad_name(), _BAD_NAME),
                     (refused, _REFUSED),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, routes
+from clawker_fw.stack.envoy import bounds, chains, injected, page, routes
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
@@ -63,6 +63,7 @@ _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
 
 _DETAILS = "response.code_details"
 _DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
+_PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{page.ROUTE}'"
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
@@ -221,6 +222,11 @@ def of_denied_route() -> Json:
     return _cel(_DENIED_ROUTE)
 
 
+def of_page() -> Json:
+    """Return the filter that passes requests for the page about refusals."""
+    return _cel(_PAGE_ROUTE)
+
+
 def of_bad_name() -> Json:
     """Return the filter that passes requests whose Host is no host name."""
     return _cel(f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')")
@@ -263,7 +269,8 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
 def of_http(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
-    What the internal listener has written down already is not repeated.
+    What the internal listener has written down already is not repeated. The page about refusals is neither a refusal
+    nor traffic.
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
@@ -282,10 +289,11 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
     )
     # Comparing a number first spares what is forwarded an expression, which takes longer.
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    ours = _all({"status_code_filter": failed}, _cel(f"{own} && {not_ours}"))
+    ours = _all({"status_code_filter": failed}, _cel(f"{own} && {not_ours} && !({_PAGE_ROUTE})"))
     any_of_them = {"or_filter": {"filters": [ours, violation]}}
     fields = {**_FIELDS, **_HTTP, "reason": reason}
-    return _logs(any_of_them, _cel(_FORWARDED_REQUEST), fields, reporting, {"rule": "%ROUTE_NAME%"})
+    forwarded = _cel(f"{_FORWARDED_REQUEST} && !({_PAGE_ROUTE})")
+    return _logs(any_of_them, forwarded, fields, reporting, {"rule": "%ROUTE_NAME%"})
 
 
 def of_inspected(reporting: Reporting | None = None) -> list[Json]:

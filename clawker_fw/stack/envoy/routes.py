@@ -9,8 +9,10 @@ ports share one table, because each file that Envoy watches takes an inotify ins
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from clawker_fw.rules.own_page import PAGE, PAGE_PORT
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.rule import Protocol
+from clawker_fw.stack.envoy import page
 from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json
 
 NAME = "http"
@@ -50,7 +52,8 @@ def table(policy: Policy) -> Json:
     """Return the route table. Names with the same ports share a virtual host."""
     hosts: dict[_Ports, list[str]] = {}
     for pattern, ports in _patterns(policy):
-        hosts.setdefault(ports, []).append(pattern)
+        if pattern != PAGE:
+            hosts.setdefault(ports, []).append(pattern)
     known = [
         {
             "name": str(ports),
@@ -62,7 +65,11 @@ def table(policy: Policy) -> Json:
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": NAME,
-        "virtual_hosts": [*known, {"name": "refused", "domains": ["*"], "routes": [_refuse()]}],
+        "virtual_hosts": [
+            *known,
+            page.virtual_host(_on(PAGE_PORT), [_refuse()]),
+            {"name": "refused", "domains": ["*"], "routes": [_refuse()]},
+        ],
         "request_headers_to_remove": list(_HEADERS_REMOVED),
     }
 

@@ -18,6 +18,7 @@ from clawker_fw.stack.envoy import (
     inspected,
     inspection,
     lookups,
+    page,
     refusals,
     routes,
     sampling,
@@ -181,6 +182,7 @@ def boot(
         ],
         "tls_clusters": list(inspected.clusters(JOINED if authorities else TRUSTED)),
         "signer": inspection.cluster(),
+        "page": page.cluster(),
         "ads_config": inspection.ads_config(),
         "stats_config": inspection.stats_config(),
     }
@@ -191,6 +193,11 @@ def boot(
             "trusted": TRUSTED,
             **further,
             **({"secrets": [*secrets]} if secrets else {}),
+        },
+        "page": {
+            "socket": page.SOCKET,
+            "own": str(addressing.envoy(slot)),
+            "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
         "resources": declaration(RESOURCES),
     }

@@ -36,7 +36,8 @@ const root = "/fw"
 const usage = `fwctl VERB
   serve -- PROGRAM [ARG ...]   configure the network, start the next, drop all privileges, execute PROGRAM
   keep                         start the next three, and start one again that has ended; end rules at their times
-  record                       write down what the kernel refuses, read from the socket that serve has opened
+  record                       write down what the kernel refuses, read from the socket that serve has opened; serve
+                               agents the page about what was refused to them
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
   sign FOLDER NAMES INTERMEDIATES
@@ -103,10 +104,14 @@ func run(arguments []string) error {
 		return start.Keep(root, sibling)
 	case start.RecordVerb:
 		given := start.GivenSockets()
-		if len(given) != 2 {
-			return fmt.Errorf("%s needs the two sockets that its keeper gives it", start.RecordVerb)
+		wanted := 2
+		if sibling.Page != nil {
+			wanted++
 		}
-		return refusals.Record(root, sibling, given[0], given[1], os.Stdout)
+		if len(given) != wanted {
+			return fmt.Errorf("%s needs the %d sockets that its keeper gives it", start.RecordVerb, wanted)
+		}
+		return refusals.Record(root, sibling, given[0], given[1], append(given, nil)[2], os.Stdout)
 	case "probe":
 		known, err := readEvidence(rest)
 		if err != nil {

@@ -25,6 +25,7 @@ type Sibling struct {
 	Limits     *Limits            `json:"limits"`      // of agents; set by serve
 	Forwarder  *ForwarderSettings `json:"forwarder"`   // of lookups; started by serve
 	Signer     *SignerSettings    `json:"signer"`      // of certificates; started by serve
+	Page       *PageSettings      `json:"page"`        // about refusals; served by the recorder
 }
 
 // Around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
@@ -38,11 +39,12 @@ func (s Sibling) Around(block netip.Prefix) netip.Prefix {
 }
 
 // Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except
-// are not limited, and only they may connect to addresses in Private: for others these have closed ports. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
+// are not limited, and only they may connect to addresses in Private, and to PrivatePort over TCP if there is one: for others these are closed. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
 type Limits struct {
 	Subnet               netip.Prefix `json:"subnet"`
 	Except               []netip.Addr `json:"except"`
 	Private              []netip.Addr `json:"private"`
+	PrivatePort          uint16       `json:"private_port"`
 	Connections          int          `json:"connections"`     // at once
 	AllConnections       int          `json:"all_connections"` // at once, of all agents together
 	ConnectionsPerSecond int          `json:"connections_per_second"`
@@ -135,4 +137,14 @@ type SignerSettings struct {
 
 	// Secrets are the ids of those that the table names with which Envoy starts. It asks for no other one later.
 	Secrets []string `json:"secrets,omitempty"`
+}
+
+// PageSettings is how the page about refusals is served: at Socket, which is made at start, by who asks Other from its address
+// Own. In the other sibling's container Socket is "", and Askers are answered at Listen.
+type PageSettings struct {
+	Socket string         `json:"socket,omitempty"`
+	Own    netip.Addr     `json:"own,omitzero"`
+	Other  netip.AddrPort `json:"other,omitzero"`
+	Listen netip.AddrPort `json:"listen,omitzero"`
+	Askers []netip.Addr   `json:"askers,omitempty"`
 }

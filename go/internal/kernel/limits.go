@@ -97,7 +97,7 @@ type limitFilter struct {
 // What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
 // not keep the next one from refusing.
 //
-// A connection or datagram of anybody else to an address that only those without limits may use ends as at a closed port. It
+// A connection or datagram of anybody else to an address or a port that only those without limits may use ends as at a closed one. It
 // has counted as one that was begun by then.
 //
 // The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
@@ -139,6 +139,9 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	for _, address := range limits.Private {
 		f.addRule(opening, isTo(address), isProtocol(unix.IPPROTO_TCP), reset)
 		f.addRule(opening, isTo(address), unreachable)
+	}
+	if limits.PrivatePort != 0 {
+		f.addRule(opening, isProtocol(unix.IPPROTO_TCP), isToPort(limits.PrivatePort), reset)
 	}
 	f.addRule(opening, within(open, unix.NFT_DYNSET_OP_ADD, atMost(limits.Connections)), goTo(sharing))
 	f.addRule(opening, counted(refused))
@@ -257,10 +260,7 @@ var (
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		equal(redirectType),
 	}
-	isQuery = []expr.Any{
-		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		equal(0, 53),
-	}
+	isQuery = isToPort(53)
 	// isNewSession is true for the first packet that the kernel tracks: it has no entry in the table yet. (Its state
 	// would be new until there is an answer.)
 	isNewSession = []expr.Any{
@@ -342,6 +342,13 @@ func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(add
 
 func isTo(address netip.Addr) []expr.Any {
 	return []expr.Any{destination, equal(address.AsSlice()...)}
+}
+
+func isToPort(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		equal(binary.BigEndian.AppendUint16(nil, port)...),
+	}
 }
 
 func goTo(chain *nftables.Chain) []expr.Any {

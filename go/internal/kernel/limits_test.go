@@ -201,6 +201,33 @@ func TestPrivateAddressesAreClosedToAgents(t *testing.T) {
 	})
 }
 
+// At a private port, an agent finds a closed one at each address, although there is a listener, and no limit of it is in the way
+// of those without limits. Its other ports are open.
+func TestAPrivatePortIsClosedToAgents(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.PrivatePort = 5380
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	private, other := nettest.ServeEcho(t, "0.0.0.0:5380"), nettest.ServeEcho(t, "0.0.0.0:5381")
+
+	asAgent(func() {
+		if opened, refused := nettest.DialMany(t, nettest.Agent, private, 3); len(opened) != 0 || refused != 3 {
+			t.Errorf("an agent: %d opened, %d refused", len(opened), refused)
+		}
+		if opened, refused := nettest.DialMany(t, nettest.Agent, other, 3); len(opened) != 3 || refused != 0 {
+			t.Errorf("an agent at another port: %d opened, %d refused", len(opened), refused)
+		}
+		opened, refused := nettest.DialMany(t, limits.Except[0], private, 2*limits.Connections)
+		if len(opened) != 2*limits.Connections || refused != 0 {
+			t.Fatalf("one without limits: %d opened, %d refused", len(opened), refused)
+		}
+		for _, connection := range opened {
+			if err := echoes(connection); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // All agents together can't have more connections than the sibling has memory for. Of these, the last quarter is for
 // agents that have few: the heaviest can't take it, and their older ones are not touched.
 func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {

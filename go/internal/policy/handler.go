@@ -10,7 +10,12 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
+
+	"clawker-fw/internal/reason"
 )
+
+// ownPage is the name of the page on which agents read their refusals, which is always in the list: no traffic of theirs.
+const ownPage = "clawker.internal."
 
 // payload is the UDP size that we announce (RFC 6891, DNS flag day 2020). All our answers are much shorter.
 const payload = 1232
@@ -27,33 +32,17 @@ func NewHandler(source *Source, out io.Writer) Handler {
 	return Handler{source, NewRecorder(out), time.Now}
 }
 
-// explanations are what an agent is told of the reasons why a name does not exist. The whole product uses the same
-// sentences (clawker_fw/rules/reasons.py).
-var explanations = map[string]string{
-	noRule:  "no rule allows this host",
-	denied:  "a rule denies this host",
-	expired: "the rule for this host has ended",
-	badName: "this is not a host name",
-}
-
-// commands are what a person can do about it, before a URL of the name.
-var commands = map[string]string{
-	noRule:  "clawker-fw rules allow",
-	denied:  "clawker-fw explain",
-	expired: "clawker-fw explain", // which says until when it can be allowed again
-}
-
 // longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.
 const longestAdvised = 100
 
 // explanation returns the sentence for a reason, and the command if there is one. Such names are host names, so
 // nothing in them means anything to a shell.
-func explanation(reason, name string) string {
-	host := strings.ToLower(strings.TrimSuffix(name, "."))
-	if command, there := commands[reason]; there && len(host) <= longestAdvised {
-		return explanations[reason] + ": " + command + " https://" + host
+func explanation(because, name string) string {
+	said, host := reason.Sentences[because], strings.ToLower(strings.TrimSuffix(name, "."))
+	if len(host) > longestAdvised || because == reason.BadName {
+		return said
 	}
-	return explanations[reason]
+	return said + ": " + reason.Command(because, "https://"+host)
 }
 
 // Name returns the plugin's name in the Corefile.
@@ -68,7 +57,7 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 	reply.Authoritative = true
 	question := request.Request{W: writer, Req: query}
 	decision := list.Decide(question.Name(), h.now())
-	reason := badRequest
+	because := reason.BadRequest
 	switch {
 	case query.Opcode != dns.OpcodeQuery:
 		reply.Rcode = dns.RcodeNotImplemented
@@ -77,29 +66,30 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 	case question.QClass() != dns.ClassINET, question.QType() == dns.TypeAXFR, question.QType() == dns.TypeIXFR:
 		reply.Rcode = dns.RcodeRefused
 	case !decision.Allowed():
-		reason = decision.Reason
+		because = decision.Reason
 		reply.Rcode = dns.RcodeNameError
 		reply.Ns = authority(list.ttl)
 	case question.QType() == dns.TypeA:
 		header := dns.RR_Header{Name: question.QName(), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: list.ttl}
-		reason = ""
+		because = ""
 		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: decision.Address.AsSlice()}}
 	default:
-		reason = ""
+		because = ""
 		reply.Ns = authority(list.ttl)
 	}
 	if query.IsEdns0() != nil {
 		reply.SetEdns0(payload, false)
 		if reply.Rcode == dns.RcodeNameError {
-			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanation(reason, question.Name())}
+			blocked := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: explanation(because, question.Name())}
 			reply.IsEdns0().Option = append(reply.IsEdns0().Option, blocked) // RFC 8914, code 15
 		}
 	}
 	err := writer.WriteMsg(reply)
-	if !isOwnCheck(writer.RemoteAddr(), question.QName()) {
-		tell(ctx, Outcome{true, reason, reply.Rcode, len(reply.Answer)})
-		if reason != "" { // on record even if the client has not waited for the answer
-			err = errors.Join(err, h.refusals.Record(writer.RemoteAddr(), reply, reason))
+	forPage := because == "" && question.Name() == ownPage
+	if !forPage && !isOwnCheck(writer.RemoteAddr(), question.QName()) {
+		tell(ctx, Outcome{true, because, reply.Rcode, len(reply.Answer)})
+		if because != "" { // on record even if the client has not waited for the answer
+			err = errors.Join(err, h.refusals.Record(writer.RemoteAddr(), reply, because))
 		}
 	}
 	if err != nil {

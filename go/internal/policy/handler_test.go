@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/reason"
 )
 
 // writer is a client that records the reply.
@@ -261,9 +262,9 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 	}{
 		"the address":     {stranger, "a.test.", dns.TypeA, Outcome{true, "", dns.RcodeSuccess, 1}},
 		"no data":         {stranger, "a.test.", dns.TypeAAAA, Outcome{true, "", dns.RcodeSuccess, 0}},
-		"another":         {stranger, "b.test.", dns.TypeA, Outcome{true, noRule, dns.RcodeNameError, 0}},
-		"a denied one":    {stranger, "no.w.test.", dns.TypeA, Outcome{true, denied, dns.RcodeNameError, 0}},
-		"a transfer":      {stranger, "a.test.", dns.TypeAXFR, Outcome{true, badRequest, dns.RcodeRefused, 0}},
+		"another":         {stranger, "b.test.", dns.TypeA, Outcome{true, reason.NoRule, dns.RcodeNameError, 0}},
+		"a denied one":    {stranger, "no.w.test.", dns.TypeA, Outcome{true, reason.Denied, dns.RcodeNameError, 0}},
+		"a transfer":      {stranger, "a.test.", dns.TypeAXFR, Outcome{true, reason.BadRequest, dns.RcodeRefused, 0}},
 		"what fwctl asks": {ourself, askedByOurselves, dns.TypeA, Outcome{}},
 	} {
 		asked, _ := handler(t)

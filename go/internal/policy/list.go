@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/reason"
 )
 
 // deny is the value of an entry without an address.
@@ -116,7 +117,7 @@ func (f file) answer(text string, until int64, number uint32) (answer, error) {
 func (l *List) Decide(name string, now time.Time) Decision {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if !hostname.Is(name) {
-		return Decision{Reason: badName}
+		return Decision{Reason: reason.BadName}
 	}
 	if said := l.names[name].at; said.decided {
 		return said.decision(now)
@@ -126,15 +127,15 @@ func (l *List) Decide(name string, now time.Time) Decision {
 			return said.decision(now)
 		}
 	}
-	return Decision{Reason: noRule}
+	return Decision{Reason: reason.NoRule}
 }
 
 func (a answer) decision(now time.Time) Decision {
 	switch {
 	case !a.address.IsValid():
-		return Decision{Reason: denied}
+		return Decision{Reason: reason.Denied}
 	case a.until > 0 && now.Unix() >= a.until:
-		return Decision{Reason: expired}
+		return Decision{Reason: reason.Expired}
 	}
 	return Decision{Address: a.address}
 }

@@ -14,15 +14,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
-const (
-	noRule     = "no-rule"
-	denied     = "denied"
-	expired    = "expired"
-	badName    = "bad-name"
-	badRequest = "bad-request"
-)
-
 // mostWaiting is how many lines may wait for whoever reads them. Queries never wait for that: further lines are only counted.
 const mostWaiting = 4096
 

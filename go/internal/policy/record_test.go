@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"clawker-fw/internal/reason"
 )
 
 // refused returns the answer to a query for a name that no rule allows.
@@ -37,7 +39,7 @@ func TestRecordFloods(t *testing.T) {
 	recorder := NewRecorder(&out)
 	recorder.now = func() time.Time { return time.Unix(1, 0) }
 	for number := range mostWaiting {
-		if err := recorder.Record(stranger, refused(fmt.Sprintf("%d.test.", number)), noRule); err != nil {
+		if err := recorder.Record(stranger, refused(fmt.Sprintf("%d.test.", number)), reason.NoRule); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,7 +56,7 @@ func TestAReaderThatStalls(t *testing.T) {
 	recorder := NewRecorder(write)
 	const refusals = 3 * mostWaiting
 	for range refusals {
-		if err := recorder.Record(stranger, refused("flood.test."), noRule); err != nil {
+		if err := recorder.Record(stranger, refused("flood.test."), reason.NoRule); err != nil {
 			t.Fatal(err)
 		}
 	}

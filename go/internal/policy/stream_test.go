@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/reason"
 )
 
 // framed returns messages as they are sent over TCP, one after the other (RFC 1035, section 4.2.2).
@@ -105,9 +106,9 @@ func TestMessagesOverTCP(t *testing.T) {
 		var names []string
 		for _, line := range found {
 			names = append(names, line.Name)
-			wanted := badRequest
+			wanted := reason.BadRequest
 			if line.Name == "b.test" {
-				wanted = noRule
+				wanted = reason.NoRule
 			}
 			if line.Source != source || line.Reason != wanted || line.Protocol != "dns" {
 				t.Errorf("%s: got %+v, from %s", what, line, source)
@@ -130,7 +131,7 @@ func TestClientThatIsGone(t *testing.T) {
 		t.Error("it was written")
 	}
 	client.refusals.waiting.Wait()
-	if found := lines(t, &refusals); len(found) != 1 || found[0].Reason != badRequest {
+	if found := lines(t, &refusals); len(found) != 1 || found[0].Reason != reason.BadRequest {
 		t.Errorf("got %+v", found)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
+
+	"clawker-fw/internal/reason"
 )
 
 // CoreDNS answers some messages before any plugin sees them: what is no query, other classes, other versions of EDNS. So its
@@ -47,7 +49,7 @@ func (r *Recorder) watch(client net.Addr, answer []byte) {
 }
 
 func (r *Recorder) recordBadRequest(client net.Addr, reply *dns.Msg) {
-	if err := r.Record(client, reply, badRequest); err != nil {
+	if err := r.Record(client, reply, reason.BadRequest); err != nil {
 		log.Error(plugin.Error("policy", err))
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"clawker-fw/internal/reason"
 )
 
 // socket is a client over UDP.
@@ -52,12 +54,12 @@ func TestAnswersBeforeThePolicy(t *testing.T) {
 		"a failure": new(dns.Msg).SetRcode(query, dns.RcodeServerFailure),
 	} {
 		found := watchedAnswer(t, packed(t, answer))
-		if len(found) != 1 || found[0].Name != "a.test" || found[0].Type != "TXT" || found[0].Reason != badRequest || found[0].Source != stranger.String() {
+		if len(found) != 1 || found[0].Name != "a.test" || found[0].Type != "TXT" || found[0].Reason != reason.BadRequest || found[0].Source != stranger.String() {
 			t.Errorf("%s: got %+v", what, found)
 		}
 	}
 	found := watchedAnswer(t, packed(t, &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: dns.RcodeFormatError}}))
-	if len(found) != 1 || found[0].Name != "" || found[0].Reason != badRequest {
+	if len(found) != 1 || found[0].Name != "" || found[0].Reason != reason.BadRequest {
 		t.Errorf("without a question: got %+v", found)
 	}
 }

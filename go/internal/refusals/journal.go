@@ -40,8 +40,9 @@ const (
 )
 
 type journal struct {
-	out io.Writer
-	now func() time.Time
+	out      io.Writer
+	now      func() time.Time
+	remember func(agent netip.Addr, line []byte) // each line about an agent, also one that is only counted
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
@@ -51,11 +52,14 @@ type journal struct {
 }
 
 func newJournal(out io.Writer) *journal {
-	return &journal{out: out, now: time.Now, agents: map[netip.Addr]*share{}, arrived: make(chan struct{}, 1)}
+	return &journal{
+		out: out, now: time.Now, remember: func(netip.Addr, []byte) {}, agents: map[netip.Addr]*share{}, arrived: make(chan struct{}, 1),
+	}
 }
 
 // add has a line written for an agent, or counts it. The line ends with a line break, and tells of some refusals.
 func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
+	j.remember(agent, line)
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	from := j.agent(agent)

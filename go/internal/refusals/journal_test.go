@@ -293,7 +293,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, out) }()
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, nil, out) }()
 	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -316,5 +316,22 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("it goes on")
+	}
+}
+
+// Every line about an agent is remembered for its page: what the program and the kernel have refused, and what is only counted.
+func TestLinesAreRemembered(t *testing.T) {
+	var written bytes.Buffer
+	journal := newJournal(&written)
+	remembered := map[netip.Addr]int{}
+	journal.remember = func(agent netip.Addr, line []byte) { remembered[agent]++ }
+	for range 2 * linesAtOnce {
+		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
+	}
+	if err := journal.follow(bytes.NewReader(lineOf(nettest.OtherAgent, 0))); err != nil {
+		t.Fatal(err)
+	}
+	if remembered[nettest.Agent] != 2*linesAtOnce || remembered[nettest.OtherAgent] != 1 || len(remembered) != 2 {
+		t.Errorf("%v", remembered)
 	}
 }

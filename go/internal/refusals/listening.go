@@ -30,6 +30,7 @@ const (
 // many ports cost much.
 type listening struct {
 	folder string // with the files tcp, tcp6, udp and udp6
+	except uint16 // a port that is not for agents, or 0
 	places map[netip.AddrPort]bool
 	hosts  map[netip.Addr]bool
 	fresh  time.Time // until when it need not be read again
@@ -74,7 +75,7 @@ func (l *listening) read(file io.Reader, wanted string) error {
 			}
 			continue
 		}
-		if found, is := readPlace(columns[place]); is {
+		if found, is := readPlace(columns[place]); is && (l.except == 0 || found.Port() != l.except) {
 			l.hosts[found.Addr()] = true
 			if wanted == listens {
 				l.places[found] = true

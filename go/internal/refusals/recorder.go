@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,27 +17,38 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/page"
+	"clawker-fw/internal/reason"
 	"clawker-fw/internal/users"
 )
 
 // The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
-// what they write (journal.go). It is a process of its own beside the program, without privileges and with nothing but the
-// socket and what the program writes: `fwctl record`.
+// what they write (journal.go). It remembers some of it for the page on which agents read why (package page). It is a process
+// of its own beside the program, without privileges and with nothing but its sockets and what the program writes: `fwctl
+// record`.
 
 // recorderBuffer has room for any message of the kernel.
 const recorderBuffer = 1 << 17
 
 // The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
 const (
-	becauseNoRule    = "no-rule"
-	becauseWrongPort = "wrong-port"
-	becauseLimit     = "limit"
+	becauseNoRule    = reason.NoRule
+	becauseWrongPort = reason.WrongPort
+	becauseLimit     = reason.Limit
 )
 
-// Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails.
-func Record(root string, sibling boot.Sibling, socket, program io.Reader, out io.Writer) error {
+// Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails. With a
+// further socket, it serves the page there.
+func Record(root string, sibling boot.Sibling, socket, program io.Reader, forPage *os.File, out io.Writer) error {
 	journal := newJournal(out)
 	failed := make(chan error)
+	if forPage != nil {
+		holders := page.NewHolders(sibling.Limits.Subnet)
+		store := page.NewStore(holders)
+		journal.remember = store.Add
+		go holders.Follow()
+		go func() { failed <- store.Serve(forPage, *sibling.Page) }()
+	}
 	go func() { failed <- journal.write() }()
 	go func() { failed <- newRecorder(root, sibling, journal).read(socket) }()
 	go func() {
@@ -81,12 +93,13 @@ type recorder struct {
 
 func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder {
 	var private []netip.Addr
+	var shut uint16
 	if sibling.Limits != nil {
-		private = sibling.Limits.Private
+		private, shut = sibling.Limits.Private, sibling.Limits.PrivatePort
 	}
 	return &recorder{
 		journal: journal, private: private,
-		listening: listening{folder: filepath.Join(users.Processes, "self", "net")},
+		listening: listening{folder: filepath.Join(users.Processes, "self", "net"), except: shut},
 		names:     virtualNames{hotfile.New(filepath.Join(root, "hot", "numbers", "numbers.json"), parseNumbers), sibling.Blocks},
 	}
 }

@@ -274,6 +274,25 @@ func TestRefusalsAtPrivateAddresses(t *testing.T) {
 	}
 }
 
+// At the private port nothing is for agents either, and that the recorder listens there does not mean that the program does.
+func TestRefusalsAtThePrivatePort(t *testing.T) {
+	place := netip.AddrPortFrom(nettest.OnAgents, 443)
+	for further, wanted := range map[string]string{"": "", "   1: 0A08D50A:0035 00000000:0000 0A 0\n": becauseNoRule} {
+		sibling := nettest.NewSibling()
+		sibling.Limits = &boot.Limits{PrivatePort: place.Port()}
+		var written bytes.Buffer
+		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
+		recorder.listening.folder = listeningFolder(t, further)
+		each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
+		if err := errors.Join(recorder.record([]kernel.Refusal{each}), recorder.journal.flush()); err != nil {
+			t.Fatal(err)
+		}
+		if text := written.String(); (text != "") != (wanted != "") || !strings.Contains(text, wanted) {
+			t.Errorf("%q: %q", further, text)
+		}
+	}
+}
+
 // listeningFolder returns a folder in which the kernel's list of sockets has one that listens at the shared address, and
 // further lines.
 func listeningFolder(t *testing.T, further string) string {

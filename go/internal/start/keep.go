@@ -13,6 +13,7 @@ import (
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/lookups"
+	"clawker-fw/internal/page"
 	"clawker-fw/internal/signing"
 )
 
@@ -148,6 +149,13 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 		switch each.verb() {
 		case RecordVerb:
 			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines")}
+			if sibling.Page != nil {
+				socket, err := page.Listen(*sibling.Page)
+				if err != nil {
+					return nil, err
+				}
+				kept.sockets = append(kept.sockets, socket)
+			}
 		case ForwardVerb:
 			sockets, err := lookups.Listen(sibling.Forwarder.Listen)
 			if err != nil {

@@ -1,0 +1,56 @@
+"""The page on which an agent reads what was refused to it: http://clawker.internal/, for everybody the same name.
+
+Envoy only leads there, and says whose request it is. The recorder beside it answers (go/internal/page).
+"""
+
+from collections.abc import Iterable
+
+from clawker_fw.rules.own_page import PAGE
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy.messages import Json
+
+ROUTE = CLUSTER = "page"
+
+SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
+
+_AGENT_HEADER = "x-clawker-fw-agent"
+"""Says whose request it is, in place of whatever the agent has sent under this name."""
+
+_CONNECTIONS = 8
+"""Requests that are answered at once: others wait in Envoy, and the recorder has time for what it is there for."""
+
+_SECONDS = 5
+"""For how long a request may wait."""
+
+
+def cluster() -> Json:
+    """Return the cluster of the bootstrap that leads to the recorder."""
+    waiting = dict.fromkeys(("max_pending_requests", "max_requests"), bounds.UPSTREAM)
+    address = {"pipe": {"path": SOCKET}}
+    return {
+        "name": CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        "load_assignment": {
+            "cluster_name": CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "circuit_breakers": {"thresholds": [{"max_connections": _CONNECTIONS, **waiting, "max_retries": 0}]},
+    }
+
+
+def route(matched: Json) -> Json:
+    """Return the route of the page for what is matched."""
+    agent = {"key": _AGENT_HEADER, "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return {
+        "name": ROUTE,
+        "match": matched,
+        "route": {"cluster": CLUSTER, "timeout": f"{_SECONDS}s"},
+        "request_headers_to_add": [{"header": agent, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def virtual_host(matched: Json, others: Iterable[Json]) -> Json:
+    """Return the virtual host of the page, with the routes of what is refused under its name."""
+    return {"name": ROUTE, "domains": [PAGE], "routes": [route(matched), *others]}

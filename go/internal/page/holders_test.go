@@ -1,0 +1,67 @@
+package page
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"clawker-fw/internal/nettest"
+)
+
+// The kernel's news about neighbours are followed, and it is asked about one that is not known.
+func TestHoldersFollowTheKernel(t *testing.T) {
+	nettest.InNetwork(t)
+	link, err := netlink.LinkByName("agents")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(hardware string) {
+		t.Helper()
+		parsed, err := net.ParseMAC(hardware)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: link.Attrs().Index, State: netlink.NUD_REACHABLE, IP: nettest.Agent.AsSlice(), HardwareAddr: parsed,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, err := hardwareOf(nettest.Agent); err == nil {
+		t.Errorf("nobody has %s", found)
+	}
+	set(first)
+	if found, err := hardwareOf(nettest.Agent); err != nil || found != first {
+		t.Errorf("%s, %v", found, err)
+	}
+	holders := NewHolders(nettest.AgentNet)
+	holders.ask = func(netip.Addr) (string, error) { return "", errors.New("not asked") }
+	done := make(chan struct{})
+	defer close(done)
+	news, err := subscribe(done)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go holders.hear(news)
+	for _, wanted := range []string{first, second, first} {
+		set(wanted)
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			if found, known := holders.of(nettest.Agent); known && found.hardware == wanted {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s is not heard of", wanted)
+			}
+		}
+	}
+	if found, _ := holders.of(nettest.Agent); found.since.IsZero() || time.Since(found.since) > time.Minute {
+		t.Errorf("since %s", found.since)
+	}
+	if _, known := holders.of(nettest.Gateway); known {
+		t.Error("who is no agent is known")
+	}
+}

@@ -1,0 +1,329 @@
+package page
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"clawker-fw/internal/boot"
+)
+
+var errAway = errors.New("away")
+
+// asks answers one request of an agent on a page whose other half knows what it is given.
+func asks(s *scene, other func(netip.Addr, string) (told, error), method, target string, headers ...string) *httptest.ResponseRecorder {
+	serving := newServer(s.Store, other)
+	return asksOf(serving, method, target, headers...)
+}
+
+func asksOf(serving *server, method, target string, headers ...string) *httptest.ResponseRecorder {
+	asked := httptest.NewRequest(method, target, nil)
+	asked.Header.Set(agentHeader, someone.String())
+	for at := 0; at < len(headers); at += 2 {
+		asked.Header.Add(headers[at], headers[at+1])
+	}
+	found := httptest.NewRecorder()
+	serving.ServeHTTP(found, asked)
+	return found
+}
+
+func nothing(netip.Addr, string) (told, error) { return told{Since: then}, nil }
+
+// The page says what both siblings have refused to the agent that asks, the latest first, why, and what a person can do.
+func TestPage(t *testing.T) {
+	s := newScene()
+	s.Add(someone, []byte(`{"name":"b.test","port":8443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:01Z"}`))
+	s.Add(someone, []byte(`{"name":"B.test:80","port":80,"protocol":"http","method":"GET","path":"/x","reason":"denied","time":"2026-11-29T12:00:03Z"}`))
+	s.Add(another, []byte(`{"name":"secret.test","port":443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:04Z"}`))
+	resolver := newScene()
+	for range 2 {
+		resolver.refuseAt(someone, "a.test", then.Add(2*time.Second))
+	}
+	other := func(source netip.Addr, hardware string) (told, error) { return resolver.Told(source, hardware), nil }
+
+	found := asks(s, other, "GET", "/")
+	wanted := `What was refused to this agent (10.213.0.7), the latest first:
+
+12:00:03Z http B.test:80 GET /x
+  a rule denies this host (denied)
+  clawker-fw explain http://b.test
+12:00:02Z dns a.test (2 times)
+  no rule allows this host (no-rule)
+  clawker-fw rules allow https://a.test
+12:00:01Z tls b.test:8443
+  no rule allows this host (no-rule)
+  clawker-fw rules allow https://b.test:8443
+
+What the resolver has refused is known since 12:00:00Z.
+What the proxy has refused is known since 12:00:00Z.
+` + howToAsk + "\n"
+	if found.Code != http.StatusOK || found.Body.String() != wanted {
+		t.Errorf("%d\n%s", found.Code, found.Body)
+	}
+	for name, value := range map[string]string{"Cache-Control": "no-store", "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"} {
+		if found.Header().Get(name) != value {
+			t.Errorf("%s is %q", name, found.Header().Get(name))
+		}
+	}
+	for _, asked := range [][]string{{"/?format=json"}, {"/", "Accept", "text/html, application/json;q=0.9"}} {
+		found := asks(s, other, "GET", asked[0], asked[1:]...)
+		var read document
+		if err := json.Unmarshal(found.Body.Bytes(), &read); err != nil || found.Header().Get("Content-Type") != "application/json" {
+			t.Fatalf("%v: %v, %s", asked, err, found.Header().Get("Content-Type"))
+		}
+		var by []string
+		for _, each := range read.Refusals {
+			by = append(by, each.By+" "+each.Name+" "+each.Command)
+		}
+		if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test\ncoredns a.test clawker-fw rules allow https://a.test\n"+
+			"envoy b.test clawker-fw rules allow https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
+			len(read.Unreadable) != 0 || read.Ask != askCommand {
+			t.Errorf("%+v", read)
+		}
+	}
+}
+
+// A half that can't be read is told, and is not taken for one in which nothing is.
+func TestUnreadableIsNotEmpty(t *testing.T) {
+	away := func(netip.Addr, string) (told, error) { return told{}, errAway }
+	s := newScene()
+	found := asks(s, away, "GET", "/").Body.String()
+	if strings.Contains(found, "Nothing") || !strings.HasPrefix(found, "\nWhat the resolver has refused can't be read just now: try again.\nWhat the proxy") {
+		t.Error(found)
+	}
+	var read document
+	if err := json.Unmarshal(asks(s, away, "GET", "/?format=json").Body.Bytes(), &read); err != nil || fmt.Sprint(read.Unreadable) != "[coredns]" ||
+		len(read.Since) != 1 {
+		t.Errorf("%v, %+v", err, read)
+	}
+	s.hardware = nil
+	if err := json.Unmarshal(asks(s, nothing, "GET", "/?format=json").Body.Bytes(), &read); err != nil || len(read.Unreadable) != 2 {
+		t.Errorf("without a neighbour: %v, %+v", err, read)
+	}
+	if found := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(found, "Nothing was refused to this agent (10.213.0.7).\n\nWhat the resolver") {
+		t.Error(found)
+	}
+}
+
+// A sibling that is silent is not asked again for a moment, so that not every agent waits for it.
+func TestASilentSiblingIsLeftAlone(t *testing.T) {
+	s, asked := newScene(), 0
+	serving := newServer(s.Store, func(netip.Addr, string) (told, error) { asked++; return told{}, errAway })
+	serving.now = func() time.Time { return s.at }
+	for range 3 {
+		asksOf(serving, "GET", "/")
+	}
+	s.at = s.at.Add(patience)
+	asksOf(serving, "GET", "/")
+	if asked != 2 {
+		t.Errorf("it was asked %d times", asked)
+	}
+}
+
+// Nothing else is there: other paths, queries and methods are refused, as are requests of nobody knows whom, and too many.
+func TestNothingElse(t *testing.T) {
+	s := newScene()
+	for _, each := range []struct {
+		method, target string
+		status         int
+		headers        []string
+	}{
+		{"HEAD", "/", 200, nil},
+		{"GET", "/?format=text", 200, nil},
+		{"GET", "/?", 200, nil},
+		{"GET", "/x", 404, nil},
+		{"GET", "//", 404, nil},
+		{"GET", "/../", 404, nil},
+		{"GET", "/%2e%2e/", 404, nil},
+		{"GET", "/%00", 404, nil},
+		{"GET", "/?agent=10.213.0.8", 404, nil},
+		{"GET", "/?format=json&format=json", 404, nil},
+		{"GET", "/?" + strings.Repeat("a", 30_000), 404, nil},
+		{"POST", "/", 405, nil},
+		{"PUT", "/?format=json", 405, nil},
+		{"OPTIONS", "/", 405, nil},
+		{"TRACE", "/", 405, nil},
+		{"get", "/", 405, nil},
+		{"GET", "/", 500, []string{agentHeader, "10.213.0.8"}},
+	} {
+		found := asks(s, nothing, each.method, each.target, each.headers...)
+		if found.Code != each.status || found.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s %.40s: %d, %v", each.method, each.target, found.Code, found.Header())
+		}
+		if allow := found.Header().Get("Allow"); (each.status == 405) != (allow == "GET, HEAD") {
+			t.Errorf("%s %.40s: allowed is %q", each.method, each.target, allow)
+		}
+	}
+	nobody := httptest.NewRecorder()
+	newServer(s.Store, nothing).ServeHTTP(nobody, httptest.NewRequest("GET", "/", nil))
+	if nobody.Code != 500 {
+		t.Errorf("of nobody: %d", nobody.Code)
+	}
+	serving := newServer(s.Store, nothing)
+	serving.now = func() time.Time { return then }
+	for number := range pagesAtOnce + 1 {
+		if found := asksOf(serving, "GET", "/").Code; (found == 429) != (number == pagesAtOnce) {
+			t.Errorf("page %d: %d", number, found)
+		}
+	}
+	asked := httptest.NewRequest("GET", "/", nil)
+	asked.Header.Set(agentHeader, another.String())
+	found := httptest.NewRecorder()
+	if serving.ServeHTTP(found, asked); found.Code != 200 {
+		t.Errorf("another agent gets %d", found.Code)
+	}
+}
+
+// hostile has in it what terminals obey, what JSON escapes, what looks like a line of ours, and what is no text.
+const hostile = "\x1b[2J\r\n12:00:00Z dns forged.test\n  no rule (no-rule)\t\"\\ \u202egpj \u2028 é \x00 \xff\xfe <script> $(id) `id`"
+
+func hostileLine(name, path string) []byte {
+	text, err := json.Marshal(map[string]any{
+		"time": then, "protocol": "http", "port": 80, "name": name, "method": name, "path": path, "reason": "no-rule",
+	})
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// What an agent names has no effect on whoever reads the page, and can't be taken for a line of ours.
+func TestHostileNames(t *testing.T) {
+	s := newScene()
+	s.Add(someone, hostileLine(hostile, hostile))
+	checkHarmless(t, s)
+	if found := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(found, "\n12:00:00Z dns forged.test") || strings.Contains(found, "rules allow") {
+		t.Error(found)
+	}
+}
+
+func checkHarmless(t *testing.T, s *scene) {
+	t.Helper()
+	text, asJSON := asks(s, nothing, "GET", "/").Body.String(), asks(s, nothing, "GET", "/?format=json").Body.Bytes()
+	for at, each := range []byte(text + string(asJSON)) {
+		if each >= 0x7f || each < ' ' && each != '\n' {
+			t.Fatalf("octet %#x at %d of %q", each, at, text)
+		}
+	}
+	var read document
+	if err := json.Unmarshal(asJSON, &read); err != nil || strings.Count(string(asJSON), "\n") != 1 {
+		t.Fatalf("%v: %q", err, asJSON)
+	}
+	if len(text) > longestDocument+2048 || len(asJSON) > longestDocument+2048 {
+		t.Fatalf("%d and %d octets", len(text), len(asJSON))
+	}
+}
+
+// Whatever fills the store, a page is short.
+func TestPagesAreShort(t *testing.T) {
+	s := newScene()
+	for number := range 100 {
+		s.Add(someone, hostileLine(fmt.Sprint(number, strings.Repeat("\U0001f600", 300)), strings.Repeat("\x01", 300)))
+	}
+	checkHarmless(t, s)
+	var read document
+	if err := json.Unmarshal(asks(s, nothing, "GET", "/?format=json").Body.Bytes(), &read); err != nil || len(read.Refusals)+read.More != 100 {
+		t.Errorf("%v: %d and %d more", err, len(read.Refusals), read.More)
+	}
+}
+
+func FuzzPage(f *testing.F) {
+	f.Add([]byte(`{"name":"b.test","port":8443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:01Z"}`), "/?format=json", "text/html")
+	f.Add(hostileLine(hostile, hostile), "/x?y", hostile)
+	f.Fuzz(func(t *testing.T, line []byte, target, accept string) {
+		s := newScene()
+		s.Add(someone, line)
+		checkHarmless(t, s)
+		asked := httptest.NewRequest("GET", "/", nil)
+		asked.URL.Path, asked.URL.RawQuery, _ = strings.Cut(target, "?")
+		asked.Header = http.Header{agentHeader: {someone.String()}, "Accept": {accept}}
+		newServer(s.Store, nothing).ServeHTTP(httptest.NewRecorder(), asked)
+	})
+}
+
+func FuzzQuestion(f *testing.F) {
+	f.Add(question(someone, first))
+	f.Fuzz(func(t *testing.T, text string) {
+		source, hardware, err := readQuestion(text)
+		if err != nil {
+			return
+		}
+		if again, same, err := readQuestion(question(source, hardware)); err != nil || again != source || same != hardware {
+			t.Errorf("%q: %s, %s, %v", text, again, same, err)
+		}
+	})
+}
+
+// One recorder asks the other over TCP, from an address that may ask. Others get no answer, and one that is slow is given up.
+func TestTheOtherSiblingIsAsked(t *testing.T) {
+	own, stranger := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
+	s := newScene()
+	s.refuse(someone, "a.test")
+	socket, err := Listen(boot.PageSettings{Listen: netip.AddrPortFrom(own, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.FileListener(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := netip.MustParseAddrPort(listener.Addr().String())
+	listener.Close()
+	go s.Serve(socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
+
+	for range 2 * mostAnswered {
+		if found, err := (other{own, place}).ask(someone, first); err != nil || names(found) != "a.test:1" || !found.Since.Equal(then) {
+			t.Fatalf("%+v, %v", found, err)
+		}
+	}
+	if found, err := (other{own, place}).ask(someone, second); err != nil || len(found.Refusals) != 0 {
+		t.Errorf("another one with the address: %+v, %v", found, err)
+	}
+	if found, err := (other{stranger, place}).ask(someone, first); err == nil {
+		t.Errorf("a stranger is told %+v", found)
+	}
+	silent, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	begun := time.Now()
+	if _, err := (other{own, netip.MustParseAddrPort(silent.Addr().String())}).ask(someone, first); err == nil || time.Since(begun) > 3*patience {
+		t.Errorf("%v after %s", err, time.Since(begun))
+	}
+}
+
+// Requests that come while nobody serves the socket wait in it. It replaces one that an ended process has left.
+func TestRequestsWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.sock")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	settings := boot.PageSettings{Socket: path}
+	socket, err := Listen(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connection, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	fmt.Fprintf(connection, "GET / HTTP/1.1\r\nHost: clawker.internal\r\n%s: %s\r\nConnection: close\r\n\r\n", agentHeader, someone)
+	s := newScene()
+	go s.Serve(socket, settings)
+	content, err := io.ReadAll(connection)
+	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "What the resolver has refused can't be read") {
+		t.Errorf("%q, %v", content, err)
+	}
+}

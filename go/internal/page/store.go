@@ -1,0 +1,230 @@
+// Package page is the page on which an agent reads what was refused to it lately, and why: http://clawker.internal/.
+//
+// Each sibling's recorder remembers what its own program and kernel have refused to each agent (Store). The one in Envoy's
+// container serves the page, on a Unix socket to which Envoy alone leads, and asks the one in CoreDNS's container for the
+// other half. An agent is known by its address, and by the hardware address that this has: who gets the address of an agent
+// that is gone learns nothing about it.
+package page
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// remembered is for how long a refusal is on the page.
+	remembered = time.Hour
+	// rememberedUnsure is the same for an agent whose hardware address follows from its address, so that the next one with
+	// the address has the same (engines before release 28).
+	rememberedUnsure = 2 * time.Minute
+
+	// mostRefusals is how many different ones are remembered of an agent, and mostOctets what those of all agents take. An
+	// agent that has more loses its own oldest.
+	mostRefusals = 50
+	mostOctets   = 4 << 20
+	// octetsBeside is what a refusal takes besides its texts, and longestText how much of each is kept.
+	octetsBeside = 256
+	longestText  = 255
+
+	// justBefore is how much earlier than what is known of an agent a refusal of it may have begun: the kernel tells of its
+	// hardware address, and the program of the refusal, in any order.
+	justBefore = 50 * time.Millisecond
+)
+
+// refused is something that was refused to an agent, once or often.
+type refused struct {
+	Protocol string    `json:"protocol"`
+	Name     string    `json:"name,omitempty"` // as the agent has named it
+	Address  string    `json:"address,omitempty"`
+	Port     int       `json:"port"`
+	Method   string    `json:"method,omitempty"`
+	Path     string    `json:"path,omitempty"` // of the last one
+	Reason   string    `json:"reason"`
+	Count    int       `json:"count"`
+	First    time.Time `json:"first"`
+	Last     time.Time `json:"last"`
+}
+
+// isLike reports whether both are counted as one: a path makes no difference.
+func (r refused) isLike(other refused) bool {
+	return r.Protocol == other.Protocol && r.Name == other.Name && r.Address == other.Address && r.Port == other.Port &&
+		r.Method == other.Method && r.Reason == other.Reason
+}
+
+func (r refused) octets() int {
+	return octetsBeside + len(r.Name) + len(r.Address) + len(r.Method) + len(r.Path)
+}
+
+// told is what one sibling knows about an agent, the latest last. More counts what it has forgotten for want of room.
+type told struct {
+	Since    time.Time `json:"since"`
+	Refusals []refused `json:"refusals"`
+	More     int       `json:"more"`
+}
+
+// agent is what is remembered of one, as long as its address has this hardware address.
+type agent struct {
+	hardware string
+	since    time.Time
+	refusals []refused // the latest last
+	octets   int
+	more     int
+}
+
+// Store remembers what was refused to each agent.
+type Store struct {
+	now     func() time.Time
+	holders *Holders
+	began   time.Time
+
+	mutex  sync.Mutex
+	agents map[netip.Addr]*agent
+	octets int
+}
+
+// NewStore returns a store that knows nothing yet.
+func NewStore(holders *Holders) *Store {
+	return &Store{now: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
+}
+
+// line is what is read of a line about a refusal, whoever has written it. All texts may be an agent's choice.
+type line struct {
+	Time       time.Time       `json:"time"`
+	Protocol   string          `json:"protocol"`
+	Name       string          `json:"name"`
+	Address    string          `json:"address"`
+	Port       json.RawMessage `json:"port"` // Envoy writes some as text
+	Method     string          `json:"method"`
+	Path       string          `json:"path"`
+	Reason     string          `json:"reason"`
+	Suppressed int             `json:"suppressed"`
+}
+
+func readLine(text []byte) (refused, bool) {
+	var read line
+	if json.Unmarshal(text, &read) != nil || read.Reason == "" || read.Suppressed != 0 {
+		return refused{}, false
+	}
+	port, _ := strconv.ParseUint(string(bytes.Trim(read.Port, `"`)), 10, 16)
+	return refused{
+		Protocol: cut(read.Protocol), Name: cut(read.Name), Address: cut(read.Address), Port: int(port),
+		Method: cut(read.Method), Path: cut(read.Path), Reason: cut(read.Reason), Count: 1, First: read.Time, Last: read.Time,
+	}, true
+}
+
+func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), longestText)], "") }
+
+// Add remembers what a line tells about an agent. A line that was begun before the agent had its address is about another
+// one, and of an agent whose hardware address the kernel does not know, nothing is remembered.
+func (s *Store) Add(source netip.Addr, text []byte) {
+	if !s.holders.areOn(source) {
+		return
+	}
+	found, is := readLine(text)
+	if !is {
+		return
+	}
+	holder, is := s.holders.of(source)
+	if !is || found.First.Before(latest(s.began, holder.since).Add(-justBefore)) {
+		return
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	known := s.agents[source]
+	if known == nil || known.hardware != holder.hardware {
+		s.forget(source)
+		known = &agent{hardware: holder.hardware, since: latest(s.began, holder.since)}
+		s.agents[source] = known
+	}
+	s.expire(source, known)
+	if at := slices.IndexFunc(known.refusals, found.isLike); at >= 0 {
+		before := known.refusals[at]
+		found.Count, found.First = before.Count+1, before.First
+		s.remove(known, at)
+	}
+	known.refusals = append(known.refusals, found)
+	known.octets += found.octets()
+	s.octets += found.octets()
+	if len(known.refusals) > mostRefusals {
+		s.remove(known, 0)
+		known.more++
+	}
+	for s.octets > mostOctets {
+		most := s.largest()
+		s.remove(most, 0)
+		most.more++
+	}
+}
+
+// Told returns what is known about the agent that has both addresses. About another one that had the address, nothing is
+// said, and it is forgotten.
+func (s *Store) Told(source netip.Addr, hardware string) told {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	known := s.agents[source]
+	if known == nil || known.hardware != hardware {
+		return told{Since: s.began, Refusals: []refused{}}
+	}
+	s.expire(source, known)
+	return told{Since: known.since, Refusals: append([]refused{}, known.refusals...), More: known.more}
+}
+
+// expire forgets what is too old.
+func (s *Store) expire(source netip.Addr, known *agent) {
+	age := remembered
+	if followsFrom(source, known.hardware) {
+		age = rememberedUnsure
+	}
+	oldest := s.now().Add(-age)
+	for len(known.refusals) > 0 && known.refusals[0].Last.Before(oldest) {
+		s.remove(known, 0)
+	}
+	if len(known.refusals) == 0 {
+		known.more = 0
+	}
+	known.since = latest(known.since, oldest)
+}
+
+func (s *Store) remove(known *agent, at int) {
+	octets := known.refusals[at].octets()
+	known.octets -= octets
+	s.octets -= octets
+	known.refusals = slices.Delete(known.refusals, at, at+1)
+}
+
+func (s *Store) forget(source netip.Addr) {
+	if known := s.agents[source]; known != nil {
+		s.octets -= known.octets
+		delete(s.agents, source)
+	}
+}
+
+// largest returns the agent of whose refusals most is remembered.
+func (s *Store) largest() *agent {
+	var most *agent
+	for _, each := range s.agents {
+		if most == nil || each.octets > most.octets {
+			most = each
+		}
+	}
+	return most
+}
+
+func latest(one, other time.Time) time.Time {
+	if one.After(other) {
+		return one
+	}
+	return other
+}
+
+// followsFrom reports whether a hardware address is the one that engines before release 28 give to an address.
+func followsFrom(source netip.Addr, hardware string) bool {
+	return source.Is4() && hardware == net.HardwareAddr(append([]byte{0x02, 0x42}, source.AsSlice()...)).String()
+}

@@ -1,0 +1,191 @@
+package page
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	subnet  = netip.MustParsePrefix("10.213.0.0/23")
+	someone = netip.MustParseAddr("10.213.0.7")
+	another = netip.MustParseAddr("10.213.0.8")
+	then    = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+)
+
+const (
+	first, second = "56:11:22:33:44:55", "56:11:22:33:44:66"
+	follows       = "02:42:0a:d5:00:07"
+)
+
+// scene is a store whose clock and kernel are the test's.
+type scene struct {
+	*Store
+	at       time.Time
+	hardware map[netip.Addr]string
+}
+
+func newScene() *scene {
+	made := &scene{at: then, hardware: map[netip.Addr]string{someone: first, another: second}}
+	holders := NewHolders(subnet)
+	holders.now = func() time.Time { return made.at }
+	holders.ask = func(source netip.Addr) (string, error) {
+		if found := made.hardware[source]; found != "" {
+			return found, nil
+		}
+		return "", errors.New("no such neighbour")
+	}
+	made.Store = NewStore(holders)
+	made.now, made.began = holders.now, then
+	return made
+}
+
+// refuse has a name refused to an agent by the resolver, now.
+func (s *scene) refuse(source netip.Addr, name string) { s.refuseAt(source, name, s.at) }
+
+func (s *scene) refuseAt(source netip.Addr, name string, at time.Time) {
+	text, err := json.Marshal(map[string]any{
+		"time": at, "source": source.String() + ":4711", "protocol": "dns", "port": 53, "name": name, "type": "A", "reason": "no-rule",
+	})
+	if err != nil {
+		panic(err)
+	}
+	s.Add(source, text)
+}
+
+func names(found told) string {
+	var all []string
+	for _, each := range found.Refusals {
+		all = append(all, fmt.Sprintf("%s:%d", each.Name, each.Count))
+	}
+	return strings.Join(all, " ")
+}
+
+// An agent is told what was refused to it, equal refusals once, the latest last; and nothing about others.
+func TestToldIsOnesOwn(t *testing.T) {
+	s := newScene()
+	for _, name := range []string{"a.test", "b.test", "a.test"} {
+		s.at = s.at.Add(time.Second)
+		s.refuse(someone, name)
+	}
+	s.refuse(another, "c.test")
+	if found := s.Told(someone, first); names(found) != "b.test:1 a.test:2" || !found.Since.Equal(then) || found.More != 0 {
+		t.Errorf("%+v", found)
+	}
+	if found := s.Told(another, second); names(found) != "c.test:1" {
+		t.Errorf("%+v", found)
+	}
+	if found := s.Told(netip.MustParseAddr("10.213.0.9"), first); len(found.Refusals) != 0 {
+		t.Errorf("somebody else is told %+v", found)
+	}
+}
+
+// Who gets the address of an agent that is gone is told nothing about it: neither of what was refused before, nor of what the
+// program writes down later; and is told of its own.
+func TestAddressesAreReused(t *testing.T) {
+	s := newScene()
+	s.refuse(someone, "former.test")
+	if found := s.Told(someone, second); len(found.Refusals) != 0 {
+		t.Errorf("before the kernel has told of it: %+v", found)
+	}
+	s.at = then.Add(time.Minute)
+	s.holders.learn(someone, second)
+	s.refuseAt(someone, "late.test", then.Add(59*time.Second))
+	if found := s.Told(someone, second); len(found.Refusals) != 0 {
+		t.Errorf("%+v", found)
+	}
+	s.refuse(someone, "own.test")
+	found := s.Told(someone, second)
+	if names(found) != "own.test:1" || !found.Since.Equal(s.at) {
+		t.Errorf("%+v", found)
+	}
+	if found := s.Told(someone, first); len(found.Refusals) != 0 {
+		t.Errorf("the former one, who has gone, is told %+v", found)
+	}
+}
+
+// Where a hardware address follows from the address, so that it tells nobody apart, only the last two minutes are told.
+func TestOfTheUnsureLessIsTold(t *testing.T) {
+	for hardware, wanted := range map[string]string{first: "old.test:1 new.test:1", follows: "new.test:1"} {
+		s := newScene()
+		s.hardware[someone] = hardware
+		s.refuse(someone, "old.test")
+		s.at = then.Add(rememberedUnsure)
+		s.refuse(someone, "new.test")
+		s.at = s.at.Add(time.Second)
+		if found := s.Told(someone, hardware); names(found) != wanted {
+			t.Errorf("%s: %+v", hardware, found)
+		}
+		s.at = s.at.Add(remembered)
+		if found := s.Told(someone, hardware); len(found.Refusals) != 0 || !found.Since.After(then) {
+			t.Errorf("%s: after an hour %+v", hardware, found)
+		}
+	}
+}
+
+// An agent that is refused much loses its own oldest refusals, and others lose none. The memory for all is bounded.
+func TestBounds(t *testing.T) {
+	s := newScene()
+	s.refuse(another, "quiet.test")
+	for number := range 10_000 {
+		s.refuse(someone, fmt.Sprintf("%d.%s.test", number, strings.Repeat("a", 300)))
+	}
+	found := s.Told(someone, first)
+	if len(found.Refusals) != mostRefusals || found.More != 10_000-mostRefusals || !strings.HasPrefix(found.Refusals[mostRefusals-1].Name, "9999.") {
+		t.Errorf("%d, %d more", len(found.Refusals), found.More)
+	}
+	for number := range 512 {
+		each := netip.AddrFrom4([4]byte{10, 213, byte(number >> 8), byte(number)})
+		s.hardware[each] = first
+		for number := range mostRefusals {
+			s.refuse(each, fmt.Sprintf("%d.%s.test", number, strings.Repeat("b", 300)))
+		}
+	}
+	if s.octets > mostOctets || s.octets < mostOctets/2 {
+		t.Errorf("%d octets", s.octets)
+	}
+	counted := 0
+	for _, each := range s.agents {
+		for _, refusal := range each.refusals {
+			counted += refusal.octets()
+		}
+	}
+	if counted != s.octets {
+		t.Errorf("%d octets are counted as %d", counted, s.octets)
+	}
+	if names(s.Told(another, second)) == "" {
+		t.Error("the quiet one lost its refusal")
+	}
+}
+
+// Lines of each kind are read, and what is no refusal is left out.
+func TestLinesOfEachKind(t *testing.T) {
+	for text, wanted := range map[string]string{
+		`{"details":null,"flags":"-","name":"b.test","port":443,"protocol":"tls","reason":"no-rule","source":"10.213.0.7:1","time":"2026-11-29T12:00:00.000Z","upstream":null}`: "tls b.test 443 no-rule",
+		`{"method":"GET","name":"b.test","path":"/x","port":"80","protocol":"http","reason":"unreachable","time":"2026-11-29T12:00:00.000Z"}`:                                   "http b.test 80 unreachable GET /x",
+		`{"address":"10.213.1.64","name":null,"port":22,"protocol":"tcp","reason":"wrong-port","time":"2026-11-29T12:00:00.000Z"}`:                                              "tcp  22 wrong-port",
+		`{"source":"10.213.0.7","suppressed":3,"time":"2026-11-29T12:00:00.000Z"}`:                                                                                              "",
+		`{"suppressed":3,"reason":"no-rule","time":"2026-11-29T12:00:00.000Z"}`:                                                                                                 "",
+		`no line`: "",
+	} {
+		s := newScene()
+		s.Add(someone, []byte(text))
+		var found string
+		for _, each := range s.Told(someone, first).Refusals {
+			found = strings.TrimSpace(fmt.Sprintf("%s %s %d %s %s %s", each.Protocol, each.Name, each.Port, each.Reason, each.Method, each.Path))
+		}
+		if found != wanted {
+			t.Errorf("%s: %q", text, found)
+		}
+	}
+	s := newScene()
+	s.refuse(netip.MustParseAddr("127.0.0.1"), "own.test")
+	s.refuse(netip.MustParseAddr("10.213.0.99"), "unknown.test")
+	if len(s.agents) != 0 {
+		t.Errorf("who is no agent, or no neighbour, is remembered: %v", s.agents)
+	}
+}

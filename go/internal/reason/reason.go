@@ -1,0 +1,52 @@
+// Package reason has the words for why something is refused: the whole product uses the same (clawker_fw/rules/reasons.py,
+// docs/enforcement.md).
+package reason
+
+// The reasons that are decided here. Envoy's configuration knows the others.
+const (
+	NoRule     = "no-rule"
+	WrongPort  = "wrong-port"
+	Denied     = "denied"
+	Expired    = "expired"
+	BadName    = "bad-name"
+	BadRequest = "bad-request"
+	Limit      = "limit"
+)
+
+// Sentences are what agents are told of each reason.
+var Sentences = map[string]string{
+	NoRule:            "no rule allows this host",
+	WrongPort:         "rules allow this host only on another port or over another protocol",
+	Denied:            "a rule denies this host",
+	"path":            "a rule allows this host, but not this path with this method",
+	Expired:           "the rule for this host has ended",
+	"no-server-name":  "there is no server name",
+	BadName:           "this is not a host name",
+	BadRequest:        "this is neither TLS nor an HTTP request that can be forwarded",
+	"timeout":         "no TLS hello or complete request headers arrived in time",
+	Limit:             "this is over the limit of this agent, or of all agents",
+	"private-address": "a rule allows this host, but none of its addresses",
+	"not-trusted":     "a rule looks into TLS of this host, and the agent refused the certificate for that",
+	"no-address":      "a rule allows this host, but it has no address",
+	"no-secret":       "a rule allows this request, but the secret for it is not there",
+	"secret-refused":  "the host did not accept the secret of this request",
+	"unreachable":     "a rule allows this host, but the server did not answer",
+}
+
+// commands are what a person can do about a reason, before a URL of the name. Of other reasons, rules are not the cause.
+var commands = map[string]string{
+	NoRule:            "clawker-fw rules allow",
+	WrongPort:         "clawker-fw explain",
+	Denied:            "clawker-fw explain",
+	"path":            "clawker-fw explain",
+	Expired:           "clawker-fw explain", // which says until when it can be allowed again
+	"private-address": "clawker-fw explain",
+}
+
+// Command returns what a person can do about a reason, for a URL in which nothing means anything to a shell, or "".
+func Command(because, url string) string {
+	if command := commands[because]; command != "" {
+		return command + " " + url
+	}
+	return ""
+}
