@@ -46,6 +46,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
     started.process.wait()
 
 
+PAGE = "http://clawker.internal/ says what else was refused, and why\n"
+
 PROVEN = [each for each in RESOURCES if each.envoy]
 """What Envoy itself reads."""
 
@@ -202,6 +204,7 @@ def test_the_refusal_names_the_port(proxy: Proxy) -> None:
         text = (
             f"clawker-fw: {Reason.NO_RULE.sentence} over http on port {proxy.ports[port]}\n"
             f"clawker-fw rules allow http://b.test:{proxy.ports[port]}\n"
+            f"{PAGE}"
         )
         assert (response.status, response.read().decode()) == (403, text)
         connection.close()
@@ -218,6 +221,7 @@ def test_a_refusal_by_a_rule_says_so(proxy: Proxy) -> None:
     text = (
         f"clawker-fw: {Reason.DENIED.sentence} over http on port {proxy.ports[80]}\n"
         f"clawker-fw explain http://x.no.w.test:{proxy.ports[80]}\n"
+        f"{PAGE}"
     )
     assert (response.status, response.read().decode()) == (403, text)
     connection.close()
