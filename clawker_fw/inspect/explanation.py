@@ -113,7 +113,7 @@ class Explanation:
 
     @property
     def is_own_page(self) -> bool:
-        """Whether it is for the page on which agents read what was refused to them: no rule allows it, or could."""
+        """Whether it is for the page on which agents read what was refused to them, which needs no rule."""
         target = self.target
         return (target.name, target.protocol, target.port) == (PAGE, Protocol.HTTP, PAGE_PORT)
 
@@ -164,6 +164,8 @@ class Explanation:
     @property
     def remedy(self) -> Remedy | None:
         """What to do to allow it, or None if it is allowed or the rules are not the reason."""
+        if self.reason and is_ours(self.target.name):
+            return Remedy("No rule can be for this name.")
         if self.reason in {Reason.PATH, Reason.BAD_REQUEST} and self.rule and self.request:
             return _of_request(self, self.rule, self.request)
         return _remedy(self)
@@ -356,8 +358,6 @@ def _remedy(explained: Explanation) -> Remedy | None:
     too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
     if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
         return None
-    if is_ours(explained.target.name):
-        return Remedy("No rule can be for this name.")
     if sentence := _by_hand(explained):
         return Remedy(sentence)
     wanted = _wanted(explained, too_long=too_long)

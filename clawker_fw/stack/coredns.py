@@ -98,7 +98,7 @@ def _askers(addressing: Addressing) -> list[str]:
 
 
 def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return the limits of each agent. Nobody else uses the resolver; Envoy's recorder asks at a port of its own."""
+    """Return the limits of each agent. Nobody else uses the resolver but Envoy's recorder, at its own port."""
     return {
         "subnet": str(addressing.agents),
         "except": _askers(addressing),

@@ -11,6 +11,7 @@ from devkit.attacks.literals import LITERALS
 from devkit.attacks.names import QUESTIONS, SERVER_NAMES
 from devkit.attacks.opaque import OPAQUE
 from devkit.attacks.packets import OTHERWISE, PACKETS
+from devkit.attacks.page import READING
 from devkit.attacks.requests import BEHIND, REQUESTS
 from devkit.attacks.resolvers import RESOLVERS
 
@@ -82,6 +83,23 @@ GROUPS = (
         "A second request within what may be the body of the first.",
         "Both are seen, or the connection ends: no request reaches a host for which it was not checked.",
         BEHIND,
+    ),
+    Group(
+        "The page about refusals",
+        "Other agents' addresses in headers and in the query; other methods and paths; one request behind "
+        "another; the helper that knows the other half.",
+        "An agent reads what was refused to the address that it has connected from, or nothing. The name leads to "
+        "this page on port 80 and nowhere else.",
+        READING,
+        (
+            "tests/programs/test_page.py::test_the_page_is_told_who_asks",
+            "tests/programs/test_page.py::test_what_can_be_read_in_two_ways_does_not_arrive",
+            "tests/engine/test_page.py::test_an_agent_reads_its_own_refusals_alone",
+            "tests/engine/test_page.py::test_who_gets_the_address_of_another_learns_nothing",
+            "go/internal/page/server_test.go::TestHostileNames",
+            "go/internal/page/store_test.go::TestBounds",
+            "go/internal/kernel/limits_test.go::TestAPrivatePortIsClosedToAgents",
+        ),
     ),
     Group(
         "Addresses instead of names",

@@ -69,7 +69,6 @@ class _WithPage(Recording):
             until(lambda: self.answering.heads)
         return first.decode("latin-1"), list(self.answering.heads)
 
-
     def has_recorded_nothing(self) -> bool:
         """Whether the next record is that of a request that no rule allows, which is made now."""
         self.send(_request("Host: control.test"), 80)
@@ -174,7 +173,7 @@ def test_what_can_be_read_in_two_ways_does_not_arrive(proxy: _WithPage, sent: by
 
 
 def test_the_name_leads_nowhere_else(proxy: _WithPage) -> None:
-    """On another port and in TLS the name is refused and on record, whatever rules say about everything around it."""
+    """On another port and in TLS the name is refused and on record, whatever rules say about all around it."""
     first, heads = proxy.heads(_request(_HOST), 8080)
     assert (first, heads) == ("HTTP/1.1 403 Forbidden", [])
     until(lambda: [each["reason"] for each in proxy.records()] == ["no-rule"])

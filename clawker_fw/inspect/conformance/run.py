@@ -1,10 +1,12 @@
 """Perform the attempts: as an agent, in a container of ours that is removed afterwards."""
 
 import json
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.agents.attachment import attachment
+from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.trust import roots_of
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
@@ -17,6 +19,7 @@ from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, trial_name
 from clawker_fw.stack.files import public
@@ -71,6 +74,7 @@ def place(seen: Comparison) -> AgentView:
         allowed=next((name for name in exact if policy.resolves(name)), ""),
         forbids_public_name=not policy.resolves(PUBLIC_NAME),
         ports=frozenset(rules.ports),
+        page=resolving(seen.observed, time.time())(PAGE),  # those of earlier releases have none
         inspected=inspected_hosts(policy),
         roots=roots_of(seen.observed).decode(),
     )

@@ -11,6 +11,8 @@ from ipaddress import IPv4Address
 
 from clawker_fw.inspect.conformance.case import CLOSED, DENIED, Case
 from clawker_fw.inspect.conformance.requests import InspectedHost, attempts_in_tls
+from clawker_fw.rules.own_page import PAGE
+from clawker_fw.stack.container import PAGE_PORT as PAGE_HELPER
 from clawker_fw.stack.container import REFUSED_NAME
 
 _ABSENT = frozenset({"network is unreachable", "no route to host"})
@@ -38,7 +40,8 @@ class AgentView:
     """Where a stack is, as far as an agent could know. `allowed` is a name that a rule allows, if there is one.
 
     `forbids_public_name` is whether no rule allows `example.com`, a name that exists. `ports` are those of the
-    rules, on which Envoy listens. `inspected` are hosts for which TLS is looked into, under these `roots` (PEM).
+    rules, on which Envoy listens. `page` is whether there is the page about refusals. `inspected` are hosts for
+    which TLS is looked into, under these `roots` (PEM).
     """
 
     envoy: str
@@ -50,6 +53,7 @@ class AgentView:
     allowed: str
     forbids_public_name: bool
     ports: frozenset[int] = frozenset()
+    page: bool = False
     inspected: tuple[InspectedHost, ...] = ()
     roots: str = ""
 
@@ -61,6 +65,7 @@ def attempts(place: AgentView) -> tuple[Case, ...]:
         *_addresses(place),
         *_siblings(place),
         *_connections(place),
+        *(_page(place) if place.page else ()),
         *attempts_in_tls(place.envoy, place.inspected, place.roots),
         *_sockets(),
     )
@@ -141,6 +146,24 @@ def _connections(place: AgentView) -> Iterator[Case]:
         ),
     ):
         yield Case(f"http-{name}", words, _NOT_FORWARDED, "send", address=http, text=text)
+
+
+def _page(place: AgentView) -> Iterator[Case]:
+    """Yield what is tried at the page on which agents read what was refused to them."""
+    ask, http, tls = f"{place.service}:53", f"{place.envoy}:80", f"{place.envoy}:443"
+    answer, page = frozenset({"an answer"}), frozenset({"HTTP 200"})
+    yield Case("page-name", "The name of the page", answer, "ask", "udp", ask, f"{PAGE}.", _A, control=True)
+    for name, words, text, holds in (
+        ("", "The page", "GET /", page),
+        ("-method", "Another method", "POST /", frozenset({"HTTP 405"})),
+        ("-path", "Another path", "GET /other", frozenset({"HTTP 404"})),
+        ("-query", "The page of another", "GET /?agent=192.0.2.1", frozenset({"HTTP 404"})),
+    ):
+        request = f"{text} HTTP/1.1\r\nHost: {PAGE}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        yield Case(f"page{name}", words, holds, "send", address=http, text=request, control=not name)
+    yield Case("page-tls", "Its name in TLS", DENIED, "tls", address=tls, name=PAGE)
+    helper = f"{place.coredns}:{PAGE_HELPER}"
+    yield Case("page-helper", "CoreDNS's half of the page", _SHUT, "connect", address=helper)
 
 
 def _sockets() -> Iterator[Case]:

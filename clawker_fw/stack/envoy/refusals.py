@@ -269,8 +269,8 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
 def of_http(reporting: Reporting | None = None) -> list[Json]:
     """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
-    What the internal listener has written down already is not repeated. The page about refusals is neither a refusal
-    nor traffic.
+    What the internal listener has written down already is not repeated. What goes to the page
+    about refusals is neither refused nor traffic.
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"

@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // followAgain is how long to wait after the kernel's news could not be followed.
-const followAgain = 100 * time.Millisecond
+const followAgain = time.Second
 
 // holder is who has an address: a hardware address, and since when that is known. It is the zero time for one that had it when
 // the address was first seen: there is nobody before it of whom anything is remembered.
@@ -40,25 +41,47 @@ func (h *Holders) areOn(source netip.Addr) bool { return h.subnet.Contains(sourc
 
 // Follow learns of each change, for ever. What has changed while nothing was heard is seen when it begins anew.
 func (h *Holders) Follow() {
-	for {
-		if news, err := subscribe(nil); err == nil {
+	for told := false; ; time.Sleep(followAgain) {
+		news, err := h.begin()
+		if err == nil {
 			h.hear(news)
+		} else if !told {
+			fmt.Fprintf(os.Stderr, "fwctl: following the neighbours: %v\n", err)
+			told = true
 		}
-		time.Sleep(followAgain)
 	}
 }
 
-// subscribe returns what the kernel tells of neighbours, beginning with those that there are, until it is done or fails.
-func subscribe(done <-chan struct{}) (<-chan netlink.NeighUpdate, error) {
-	news := make(chan netlink.NeighUpdate, 64)
-	return news, netlink.NeighSubscribeWithOptions(news, done, netlink.NeighSubscribeOptions{ListExisting: true})
+// begin learns what there is, and returns the news, which end when they can't be followed. (The library's own way to begin with
+// what there is needs a privilege.)
+func (h *Holders) begin() (<-chan netlink.NeighUpdate, error) {
+	news, done := make(chan netlink.NeighUpdate, 64), make(chan struct{})
+	if err := netlink.NeighSubscribe(news, done); err != nil {
+		return nil, err
+	}
+	found, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	if err != nil {
+		close(done)
+		go h.hear(news) // until it ends
+		return nil, err
+	}
+	for _, each := range found {
+		h.see(each)
+	}
+	return news, nil
 }
 
 func (h *Holders) hear(news <-chan netlink.NeighUpdate) {
 	for each := range news {
-		if address, is := netip.AddrFromSlice(each.IP); is && each.Type == unix.RTM_NEWNEIGH && len(each.HardwareAddr) > 0 {
-			h.learn(address.Unmap(), each.HardwareAddr.String())
+		if each.Type == unix.RTM_NEWNEIGH {
+			h.see(each.Neigh)
 		}
+	}
+}
+
+func (h *Holders) see(neighbour netlink.Neigh) {
+	if address, is := netip.AddrFromSlice(neighbour.IP); is && len(neighbour.HardwareAddr) > 0 {
+		h.learn(address.Unmap(), neighbour.HardwareAddr.String())
 	}
 }
 
@@ -86,17 +109,11 @@ func (h *Holders) of(source netip.Addr) (holder, bool) {
 	if known {
 		return found, true
 	}
-	found, err := h.current(source)
-	return found, err == nil
-}
-
-// current asks the kernel who has an address just now.
-func (h *Holders) current(source netip.Addr) (holder, error) {
 	hardware, err := h.ask(source)
 	if err != nil {
-		return holder{}, err
+		return holder{}, false
 	}
-	return h.learn(source, hardware), nil
+	return h.learn(source, hardware), true
 }
 
 // hardwareOf returns the hardware address of a neighbour.

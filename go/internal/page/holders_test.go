@@ -8,9 +8,27 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/nettest"
 )
+
+var ofThread = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+
+func capabilities(t *testing.T) (found [2]unix.CapUserData) {
+	t.Helper()
+	if err := unix.Capget(&ofThread, &found[0]); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func setCapabilities(t *testing.T, wanted [2]unix.CapUserData) {
+	t.Helper()
+	if err := unix.Capset(&ofThread, &wanted[0]); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // The kernel's news about neighbours are followed, and it is asked about one that is not known.
 func TestHoldersFollowTheKernel(t *testing.T) {
@@ -40,11 +58,16 @@ func TestHoldersFollowTheKernel(t *testing.T) {
 	}
 	holders := NewHolders(nettest.AgentNet)
 	holders.ask = func(netip.Addr) (string, error) { return "", errors.New("not asked") }
-	done := make(chan struct{})
-	defer close(done)
-	news, err := subscribe(done)
+	// As the recorder does: without any privilege.
+	all := capabilities(t)
+	setCapabilities(t, [2]unix.CapUserData{{Permitted: all[0].Permitted}, {Permitted: all[1].Permitted}})
+	news, err := holders.begin()
+	setCapabilities(t, all)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if found, known := holders.of(nettest.Agent); !known || found.hardware != first || !found.since.IsZero() {
+		t.Errorf("at first: %+v", found)
 	}
 	go holders.hear(news)
 	for _, wanted := range []string{first, second, first} {

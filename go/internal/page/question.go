@@ -38,7 +38,7 @@ func (s *Store) Tell(listener net.Listener, askers []netip.Addr) error {
 		go func() {
 			defer func() { <-room }()
 			if err != nil {
-				time.Sleep(followAgain) // no file can be opened, for one
+				time.Sleep(patience) // no file can be opened, for one
 				return
 			}
 			defer connection.Close()

@@ -159,11 +159,11 @@ func (s *server) reader(source netip.Addr) *rate.Limiter {
 }
 
 func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bool) {
-	holder, err := s.store.holders.current(source)
+	hardware, err := s.store.holders.ask(source)
 	own, resolver := half{by: byProxy, err: err}, half{by: byResolver, err: err}
 	if err == nil {
-		own.told = s.store.Told(source, holder.hardware)
-		resolver.told, resolver.err = s.askOther(source, holder.hardware)
+		own.told = s.store.Told(source, hardware)
+		resolver.told, resolver.err = s.askOther(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
 	content := []byte(made.text())

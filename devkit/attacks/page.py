@@ -1,0 +1,92 @@
+"""The page on which an agent reads what was refused to it: others' pages, other requests, what is behind it."""
+
+from clawker_fw.rules.own_page import PAGE
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.container import PAGE_PORT
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack
+from devkit.attacks.requests import FETCHES, head, http2, pseudo, request
+
+_GET, _HOST = "GET / HTTP/1.1", f"Host: {PAGE}"
+_VICTIM = "10.213.0.2"
+
+
+def _sent(content: bytes, port: int = 80) -> tuple[str, ...]:
+    return ("raw", f"{{envoy}}:{port}", "--hex", content.hex(), "--timeout", "400ms")
+
+
+def _answers(what: str, content: bytes, result: str = "200") -> Attack:
+    """Return a request that the page answers: nothing arrives anywhere else, and nothing is on record."""
+    return Attack(what, _sent(content), result, control=FETCHES)
+
+
+def _refused(
+    what: str, content: bytes, result: str, reason: Reason, name: str | None = PAGE, *, port: int = 80
+) -> Attack:
+    return Attack(what, _sent(content, port), result, reason, name, FETCHES)
+
+
+_SMUGGLED = f"GET / HTTP/1.1\r\nHost: {EVIL}\r\n\r\n".encode()
+
+READING = (
+    Attack("The page", ("get", f"http://{PAGE}/"), "200", control=FETCHES),
+    _answers("Somebody else's address as the agent's", request(_GET, _HOST, f"X-Clawker-Fw-Agent: {_VICTIM}")),
+    _answers(
+        "The same twice, in odd case",
+        request(_GET, _HOST, f"x-clawker-fw-AGENT: {_VICTIM}", f"X-CLAWKER-FW-AGENT: {_VICTIM}"),
+    ),
+    _answers(
+        "Somebody else's address as where it was forwarded for",
+        request(_GET, _HOST, f"X-Forwarded-For: {_VICTIM}", f"Forwarded: for={_VICTIM}", f"X-Real-IP: {_VICTIM}"),
+    ),
+    _answers("A header that is to be removed on the way", request(_GET, _HOST, "Connection: X-Clawker-Fw-Agent")),
+    _answers("Its name with another port", request(_GET, f"{_HOST}:8080")),
+    _answers("The absolute form", request(f"GET http://{PAGE}/ HTTP/1.1", f"Host: {EVIL}")),
+    Attack("HTTP/2", _sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))), "HTTP/2", control=FETCHES),
+    _answers("POST", head("POST / HTTP/1.1", _HOST, "Content-Length: 2", "Connection: close") + b"{}", "405"),
+    _answers("PUT", request("PUT / HTTP/1.1", _HOST, "Content-Length: 0"), "405"),
+    _answers("TRACE", request("TRACE / HTTP/1.1", _HOST), "405"),
+    _answers("Another path", request("GET /agents HTTP/1.1", _HOST), "404"),
+    _answers("A path with steps upwards", request("GET /../../proc/self/environ HTTP/1.1", _HOST), "404"),
+    _answers("The same, encoded", request("GET /%2e%2e/%2e%2e/fw/boot/sibling.json HTTP/1.1", _HOST), "404"),
+    _answers("Somebody else's address in the query", request(f"GET /?agent={_VICTIM} HTTP/1.1", _HOST), "404"),
+    _answers("A query of 30,000 octets", request(f"GET /?{'a' * 30_000} HTTP/1.1", _HOST), "404"),
+    _answers("A WebSocket", request(_GET, _HOST, "Upgrade: websocket", "Sec-WebSocket-Key: eA=="), "200"),
+    _answers(
+        "A request in the body of another",
+        head(_GET, _HOST, f"Content-Length: {len(_SMUGGLED)}", "Connection: close") + _SMUGGLED,
+    ),
+    _refused(
+        "A body with two lengths",
+        head("POST / HTTP/1.1", _HOST, "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close")
+        + b"0\r\n\r\n"
+        + _SMUGGLED,
+        "400",
+        Reason.BAD_REQUEST,
+        None,
+    ),
+    _refused(
+        "Two hosts, the page first",
+        request(_GET, _HOST, f"Host: {ALLOWED}"),
+        "403",
+        Reason.BAD_NAME,
+        f"{PAGE},{ALLOWED}",
+    ),
+    _refused("CONNECT", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST),
+    _refused("Another port", request(_GET, _HOST), "403", Reason.NO_RULE, port=8080),
+    _refused("A name below it", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"),
+    Attack("Its name in TLS", ("get", f"https://{PAGE}/", *DIRECT), "closed", Reason.NO_RULE, PAGE, FETCHES),
+    Attack(
+        "A name below it, asked for", ("resolve", f"x.{PAGE}"), "NXDOMAIN", Reason.NO_RULE, f"x.{PAGE}", FETCHES
+    ),
+    *(
+        Attack(
+            f"The port at which the resolver's helper answers Envoy's, at {where}",
+            ("raw", f"{{{place}}}:{PAGE_PORT}", "--hex", f"{_VICTIM} 02:42:0a:d5:00:02\n".encode().hex()),
+            "connection refused",
+            Reason.NO_RULE,
+            None,
+            FETCHES,
+        )
+        for where, place in (("the resolver", "resolver"), ("Envoy", "envoy"))
+    ),
+)

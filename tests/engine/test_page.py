@@ -1,0 +1,168 @@
+"""The page on which an agent reads what was refused to it, on a real stack."""
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from clawker_fw.rules.own_page import PAGE
+from clawker_fw.stack.container import PAGE_PORT
+from devkit.firewall import Firewall
+from devkit.peers import Peer, Peers
+from devkit.waiting import until
+
+_HOST = f"Host: {PAGE}"
+_WITHIN = 0.25
+"""Seconds between two pages: an agent gets five in a second, and some more at once."""
+
+
+def sent(agent: Peer, *lines: str, line: str = "GET /?format=json HTTP/1.1") -> tuple[int, str]:
+    """Return the status and the body of what comes back for a request that is sent octet for octet."""
+    content = "\r\n".join([line, *lines, "Connection: close", "", ""])
+    reply = agent.ask("raw", f"{PAGE}:80", "--hex", content.encode().hex()).last["reply"]
+    head, _, body = reply.partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def page(agent: Peer, *lines: str) -> dict[str, Any]:
+    """Return the page as an agent reads it."""
+    status, body = sent(agent, *(lines or (_HOST,)))
+    assert status == 200, body
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def names(found: dict[str, Any]) -> set[tuple[str, str, str | None, int]]:
+    """Return who refused what on a page."""
+    return {(each["by"], each["protocol"], each.get("name"), each["port"]) for each in found["refusals"]}
+
+
+def is_refused(agent: Peer) -> set[tuple[str, str, str | None, int]]:
+    """Have something refused over DNS, TLS and HTTP and at a closed port, and return what the page has to name."""
+    assert agent.get("https://denied.test/").kind == "dns-nxdomain"
+    assert agent.get("https://h.test/").kind == "denied"
+    assert agent.get("http://a.test/").last["status"] == 403
+    assert agent.get("https://a.test:8443/").kind == "connect-refused"
+    return {
+        ("coredns", "dns", "denied.test", 53),
+        ("envoy", "tls", "h.test", 443),
+        ("envoy", "http", "a.test", 80),
+        ("envoy", "tcp", None, 8443),
+    }
+
+
+def test_an_agent_reads_its_own_refusals_alone(shared: Firewall, module_peers: Peers) -> None:
+    """What was refused to one agent, by either sibling, is on its page with reason and command, on no other."""
+    agent, other = shared.agent(module_peers), shared.agent(module_peers)
+    assert other.get("https://others.test/").kind == "dns-nxdomain"
+    wanted = is_refused(agent)
+    until(lambda: names(page(agent)) >= wanted, every=_WITHIN)
+    found = page(agent)
+    assert names(found) == wanted
+    assert (found["agent"], found["unreadable"], set(found["since"])) == (
+        agent.address(shared.status()["agent"]["network"]),
+        [],
+        {"coredns", "envoy"},
+    )
+    commands = {each["protocol"]: each.get("command") for each in found["refusals"]}
+    assert commands == {
+        "dns": "clawker-fw rules allow https://denied.test",
+        "tls": "clawker-fw rules allow https://h.test",
+        "http": "clawker-fw rules allow http://a.test",
+        "tcp": None,
+    }
+    assert {each["sentence"] for each in found["refusals"]} == {"no rule allows this host"}
+    assert names(page(other)) == {("coredns", "dns", "others.test", 53)}
+    answer = agent.get(f"http://{PAGE}/")
+    assert answer.last["status"] == 200
+    assert "clawker-fw rules allow https://denied.test" in answer.last["body"]
+    assert "clawker-fw denials --ask" in answer.last["body"]
+    shown = shared.call("denials", "--format", "json").expect().json["denials"]
+    assert PAGE not in {each["name"] for each in shown}
+    assert shared.current()
+
+
+def test_an_agent_can_neither_pose_as_another_nor_reach_what_is_behind(
+    shared: Firewall, module_peers: Peers
+) -> None:
+    """Whatever an agent sends, it reads its own page, or nothing; and only Envoy can ask CoreDNS's helper."""
+    agent, victim = shared.agent(module_peers), shared.agent(module_peers)
+    status = shared.status()["agent"]
+    address = victim.address(status["network"])
+    assert victim.get("https://victim.test/").kind == "dns-nxdomain"
+    until(lambda: names(page(victim)), every=_WITHIN)
+    for forged in (
+        (f"X-Clawker-Fw-Agent: {address}",),
+        (f"X-Forwarded-For: {address}", f"X-Real-IP: {address}", f"Forwarded: for={address}"),
+        (f"X-Envoy-External-Address: {address}",),
+    ):
+        found = page(agent, _HOST, *forged)
+        assert names(found) == set()
+        assert found["agent"] != address
+        time.sleep(_WITHIN)
+    for line, code in (
+        ("POST / HTTP/1.1", 405),
+        ("DELETE / HTTP/1.1", 405),
+        ("GET /../ HTTP/1.1", 404),
+        ("GET /%2e%2e/%2e%2e/proc/self/environ HTTP/1.1", 404),
+        (f"GET /?agent={address} HTTP/1.1", 404),
+        (f"GET /?format=json&agent={address} HTTP/1.1", 404),
+        (f"GET /?{'a' * 20_000} HTTP/1.1", 404),
+    ):
+        found_status, body = sent(agent, _HOST, line=line)
+        assert found_status == code
+        assert "victim" not in body
+    envoy = agent.ask("resolve", PAGE).last["answers"]
+    assert agent.ask("resolve", "a.test").last["answers"] == envoy
+    assert agent.get(f"http://{PAGE}:8080/").kind == "connect-refused"
+    assert agent.get(f"https://{PAGE}/").kind == "denied"
+    question = f"{address} 02:42:0a:00:00:01\n".encode().hex()
+    for place in (status["dns"], envoy[0]):
+        asked = agent.ask("raw", f"{place}:{PAGE_PORT}", "--hex", question).last
+        assert (asked["reply"], asked["error"]["kind"]) == ("", "connect-refused")
+    time.sleep(_WITHIN)
+    assert page(victim)["since"]["coredns"]  # Envoy has asked, so it listens
+    assert shared.current()
+
+
+def test_who_gets_the_address_of_another_learns_nothing(shared: Firewall, module_peers: Peers) -> None:
+    """An agent with the address of one that is gone sees nothing that was refused to that one, and its own."""
+    status = shared.status()["agent"]
+    former = module_peers.agent(status["network"], status["dns"])
+    address = former.address(status["network"])
+    wanted = is_refused(former)
+    until(lambda: names(page(former)) >= wanted, every=_WITHIN)
+    former.remove()
+    later = module_peers.start("wait", network=status["network"], dns=status["dns"], address=address)
+    assert later.address(status["network"]) == address
+    found = page(later)
+    assert (found["agent"], names(found), found["more"]) == (address, set(), 0)
+    assert later.get("https://own.test/").kind == "dns-nxdomain"
+    until(lambda: names(page(later)) == {("coredns", "dns", "own.test", 53)}, every=_WITHIN)
+
+
+@pytest.mark.alone
+def test_the_page_is_there_while_siblings_are_replaced(shared: Firewall, module_peers: Peers) -> None:
+    """While both siblings are replaced, every request for the page is answered; it says since when it knows."""
+    agent = shared.agent(module_peers)
+    before = page(agent)["since"]
+    ended, answers = threading.Event(), []
+
+    def read() -> None:
+        while not ended.is_set():
+            answers.append(agent.get(f"http://{PAGE}/").last)
+            time.sleep(_WITHIN)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    try:
+        shared.run("--force-recreate")
+    finally:
+        ended.set()
+        reading.join()
+    assert [each for each in answers if each["status"] != 200] == []
+    after = page(agent)["since"]
+    assert all(after[sibling] > before[sibling] for sibling in ("coredns", "envoy"))
+    assert shared.current()
