@@ -80,8 +80,8 @@ class RuleScope(NamedTuple):
         return None if last == _NEVER else int(last)
 
 
-_OURS = Rule(Destination(PAGE, subtree=False), None, None, action=RuleAction.DENY)
-"""What takes the name of our page from the rules for everything around it: it leads to nobody else."""
+_OURS = Rule(Destination(PAGE, subtree=True), None, None, action=RuleAction.DENY)
+"""What takes the name of our page, and names below it, from rules for all around it: they lead to nobody else."""
 
 _NOTHING = RuleScope({}, {}, denies=False, ends={})
 
@@ -112,7 +112,7 @@ class Policy:
             for name in rule.names:
                 by_name.setdefault(name, []).append(rule)
         if any(above in self._subtree for above in _above(PAGE)):
-            self._exact[PAGE] = [_OURS]
+            self._subtree[PAGE] = [_OURS]
 
     def decide(
         self, name: str, protocol: Protocol, port: int, method: str | None = None, path: str | None = None

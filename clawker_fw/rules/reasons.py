@@ -84,4 +84,4 @@ _SENTENCES = {
     Reason.SECRET_REFUSED: "the host did not accept the secret of this request",
     Reason.UNREACHABLE: "a rule allows this host, but the server did not answer",
 }
-"""CoreDNS has its own copies of some (go/internal/policy); a test compares them."""
+"""The helper in the containers has a copy (go/internal/reason); a test compares them."""

@@ -52,7 +52,7 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
         entry = names.setdefault(name, _decision("at", policy.at(name)))
         entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
     _tell_ended(policy, names)
-    names[PAGE] = {"at": _ENVOY}  # whatever the rules say
+    names[PAGE] = {**names.get(PAGE, {}), "at": _ENVOY}  # whatever the rules say
     document = {"ttl": TTL, "addresses": bases, "names": names}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 

@@ -31,7 +31,7 @@ READING = (
     Attack("The page", ("get", f"http://{PAGE}/"), "200", control=FETCHES),
     _answers("Somebody else's address as the agent's", request(_GET, _HOST, f"X-Clawker-Fw-Agent: {_VICTIM}")),
     _answers(
-        "The same twice, in odd case",
+        "Somebody else's address twice, in odd case",
         request(_GET, _HOST, f"x-clawker-fw-AGENT: {_VICTIM}", f"X-CLAWKER-FW-AGENT: {_VICTIM}"),
     ),
     _answers(
@@ -39,24 +39,37 @@ READING = (
         request(_GET, _HOST, f"X-Forwarded-For: {_VICTIM}", f"Forwarded: for={_VICTIM}", f"X-Real-IP: {_VICTIM}"),
     ),
     _answers("A header that is to be removed on the way", request(_GET, _HOST, "Connection: X-Clawker-Fw-Agent")),
-    _answers("Its name with another port", request(_GET, f"{_HOST}:8080")),
-    _answers("The absolute form", request(f"GET http://{PAGE}/ HTTP/1.1", f"Host: {EVIL}")),
-    Attack("HTTP/2", _sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))), "HTTP/2", control=FETCHES),
-    _answers("POST", head("POST / HTTP/1.1", _HOST, "Content-Length: 2", "Connection: close") + b"{}", "405"),
-    _answers("PUT", request("PUT / HTTP/1.1", _HOST, "Content-Length: 0"), "405"),
-    _answers("TRACE", request("TRACE / HTTP/1.1", _HOST), "405"),
-    _answers("Another path", request("GET /agents HTTP/1.1", _HOST), "404"),
+    _answers("The name of the page with another port", request(_GET, f"{_HOST}:8080")),
+    _answers("The page in the absolute form", request(f"GET http://{PAGE}/ HTTP/1.1", f"Host: {EVIL}")),
+    Attack(
+        "The page over HTTP/2",
+        _sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))),
+        "HTTP/2",
+        control=FETCHES,
+    ),
+    _answers(
+        "POST to the page", head("POST / HTTP/1.1", _HOST, "Content-Length: 2", "Connection: close") + b"{}", "405"
+    ),
+    _answers("PUT to the page", request("PUT / HTTP/1.1", _HOST, "Content-Length: 0"), "405"),
+    _answers("TRACE of the page", request("TRACE / HTTP/1.1", _HOST), "405"),
+    _answers("Another path than the page", request("GET /agents HTTP/1.1", _HOST), "404"),
     _answers("A path with steps upwards", request("GET /../../proc/self/environ HTTP/1.1", _HOST), "404"),
-    _answers("The same, encoded", request("GET /%2e%2e/%2e%2e/fw/boot/sibling.json HTTP/1.1", _HOST), "404"),
+    _answers(
+        "A path with encoded steps upwards",
+        request("GET /%2e%2e/%2e%2e/fw/boot/sibling.json HTTP/1.1", _HOST),
+        "404",
+    ),
     _answers("Somebody else's address in the query", request(f"GET /?agent={_VICTIM} HTTP/1.1", _HOST), "404"),
     _answers("A query of 30,000 octets", request(f"GET /?{'a' * 30_000} HTTP/1.1", _HOST), "404"),
-    _answers("A WebSocket", request(_GET, _HOST, "Upgrade: websocket", "Sec-WebSocket-Key: eA=="), "200"),
     _answers(
-        "A request in the body of another",
+        "A WebSocket to the page", request(_GET, _HOST, "Upgrade: websocket", "Sec-WebSocket-Key: eA=="), "200"
+    ),
+    _answers(
+        "A request in the body of one for the page",
         head(_GET, _HOST, f"Content-Length: {len(_SMUGGLED)}", "Connection: close") + _SMUGGLED,
     ),
     _refused(
-        "A body with two lengths",
+        "A body for the page with two lengths",
         head("POST / HTTP/1.1", _HOST, "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close")
         + b"0\r\n\r\n"
         + _SMUGGLED,
@@ -71,12 +84,26 @@ READING = (
         Reason.BAD_NAME,
         f"{PAGE},{ALLOWED}",
     ),
-    _refused("CONNECT", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST),
-    _refused("Another port", request(_GET, _HOST), "403", Reason.NO_RULE, port=8080),
-    _refused("A name below it", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"),
-    Attack("Its name in TLS", ("get", f"https://{PAGE}/", *DIRECT), "closed", Reason.NO_RULE, PAGE, FETCHES),
+    _refused("CONNECT to the page", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST),
+    _refused("The page at another port", request(_GET, _HOST), "403", Reason.NO_RULE, port=8080),
+    _refused(
+        "A name below that of the page", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"
+    ),
     Attack(
-        "A name below it, asked for", ("resolve", f"x.{PAGE}"), "NXDOMAIN", Reason.NO_RULE, f"x.{PAGE}", FETCHES
+        "The name of the page in TLS",
+        ("get", f"https://{PAGE}/", *DIRECT),
+        "closed",
+        Reason.NO_RULE,
+        PAGE,
+        FETCHES,
+    ),
+    Attack(
+        "A name below that of the page, asked for",
+        ("resolve", f"x.{PAGE}"),
+        "NXDOMAIN",
+        Reason.NO_RULE,
+        f"x.{PAGE}",
+        FETCHES,
     ),
     *(
         Attack(

@@ -375,7 +375,8 @@ def test_nothing_else_listens(sibling: str, site: Site) -> None:
         ):  # ours, the engine's
             sockets.add((kind, *place.rsplit(":", 1)))
     if sibling == "coredns":
-        assert sockets == {(kind, "*", "53") for kind in ("tcp", "udp")}
+        # At the port for the page, the packet filter lets nobody in but Envoy.
+        assert sockets == {("tcp", "*", "53"), ("udp", "*", "53"), ("tcp", "0.0.0.0", str(PAGE_PORT))}
     else:
         own = {
             (rule.transport, name, port) for rule in POLICY.rules.rules if rule.opaque for name in rule.names

@@ -43,6 +43,7 @@ SIDE_BY_SIDE = (
     "listening",
     "lookups",
     "otel",
+    "page",
     "policy",
     "refusals",
     "signing",

@@ -15,6 +15,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
+from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
@@ -349,7 +350,10 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
     ]
     (commit,) = (step for step in steps.steps if isinstance(step, Commit))
     policy = json.loads(commit.files[f"stage/{POLICY}"].content)
-    assert (policy["addresses"], policy["names"]) == ({"envoy": "10.213.1.11"}, {"b.test": {"at": "envoy"}})
+    assert (policy["addresses"], policy["names"]) == (
+        {"envoy": "10.213.1.11"},
+        {"b.test": {"at": "envoy"}, PAGE: {"at": "envoy"}},
+    )
 
 
 def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:

@@ -237,33 +237,6 @@ func TestPagesAreShort(t *testing.T) {
 	}
 }
 
-func FuzzPage(f *testing.F) {
-	f.Add([]byte(`{"name":"b.test","port":8443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:01Z"}`), "/?format=json", "text/html")
-	f.Add(hostileLine(hostile, hostile), "/x?y", hostile)
-	f.Fuzz(func(t *testing.T, line []byte, target, accept string) {
-		s := newScene()
-		s.Add(someone, line)
-		checkHarmless(t, s)
-		asked := httptest.NewRequest("GET", "/", nil)
-		asked.URL.Path, asked.URL.RawQuery, _ = strings.Cut(target, "?")
-		asked.Header = http.Header{agentHeader: {someone.String()}, "Accept": {accept}}
-		newServer(s.Store, nothing).ServeHTTP(httptest.NewRecorder(), asked)
-	})
-}
-
-func FuzzQuestion(f *testing.F) {
-	f.Add(question(someone, first))
-	f.Fuzz(func(t *testing.T, text string) {
-		source, hardware, err := readQuestion(text)
-		if err != nil {
-			return
-		}
-		if again, same, err := readQuestion(question(source, hardware)); err != nil || again != source || same != hardware {
-			t.Errorf("%q: %s, %s, %v", text, again, same, err)
-		}
-	})
-}
-
 // One recorder asks the other over TCP, from an address that may ask. Others get no answer, and one that is slow is given up.
 func TestTheOtherSiblingIsAsked(t *testing.T) {
 	own, stranger := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")

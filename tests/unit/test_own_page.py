@@ -1,0 +1,122 @@
+"""The page on which agents read what was refused to them: its name is ours, whatever the rules say."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from clawker_fw.inspect.conformance.table import AgentView, attempts
+from clawker_fw.inspect.explanation import explain
+from clawker_fw.rules.own_page import PAGE
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.target import parse_target
+from clawker_fw.stack import policy as resolver_list
+from clawker_fw.stack.envoy import page, routes
+from devkit.coredns import ADDRESSING
+from devkit.stacks import rule_set
+
+GO = Path(__file__).parents[2] / "go" / "internal"
+NOW = 1_800_000_000.0
+
+AROUND: Mapping[str, Any] = {"dst": ".internal", "force": True}
+RULES: tuple[tuple[Mapping[str, Any], ...], ...] = (
+    (),
+    (AROUND,),
+    ({**AROUND, "proto": "http"}, {**AROUND, "proto": "http", "port": 8080}),
+    ({"dst": ".internal", "action": "deny"},),
+    ({**AROUND, "proto": "http", "until": "2030-01-01T00:00:00Z"},),
+)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dst": "clawker.internal"},
+        {"dst": ".clawker.internal"},
+        {"dst": "CLAWKER.Internal."},
+        {"dst": "x.clawker.internal", "proto": "http"},
+        {"dst": "clawker.internal", "action": "deny"},
+        {"dst": "192.0.2.1", "as": "clawker.internal", "proto": "tcp", "port": 80},
+        {"dst": "host", "as": "clawker.internal", "proto": "tcp", "port": 80},
+    ],
+)
+def test_no_rule_is_for_the_name(entry: Mapping[str, Any]) -> None:
+    """A rule for the name, or one below it, is refused with a sentence that says whose it is."""
+    with pytest.raises(
+        ValidationError, match=r"can't be in a rule: clawker\.internal is the page on which agents"
+    ):
+        rule_set(entry)
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_the_name_always_leads_to_envoy(rules: tuple[Mapping[str, Any], ...]) -> None:
+    """The resolver answers it with Envoy's address, and Envoy leads it to the page on port 80 alone."""
+    policy = Policy(rule_set(*rules)[1])
+    names = json.loads(resolver_list.content(policy, ADDRESSING, 0))["names"]
+    assert names[PAGE] == {"at": "envoy", **({"below": "deny"} if rules else {})}
+    hosts = [each for each in routes.table(policy)["virtual_hosts"] if PAGE in each["domains"]]
+    assert [each["domains"] for each in hosts] == [[PAGE]]
+    leading = [each for each in hosts[0]["routes"] if "route" in each]
+    assert [each["route"]["cluster"] for each in leading] == [page.CLUSTER]
+    assert [each["match"]["filter_state"][0]["string_match"] for each in leading] == [{"exact": "80"}]
+    assert not any(policy.decide(PAGE, *key).allowed for key in ((Protocol.HTTPS, 443), (Protocol.HTTP, 8080)))
+
+
+def test_other_names_around_it_are_as_the_rules_say() -> None:
+    """A rule for everything around the name is for everything else around it."""
+    policy = Policy(rule_set(AROUND)[1])
+    assert policy.decide("other.internal", Protocol.HTTPS, 443).allowed
+    for name in (PAGE, f"x.{PAGE}"):
+        assert policy.decide(name, Protocol.HTTPS, 443).reason is Reason.DENIED
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ("http://clawker.internal/", True),
+        ("http://clawker.internal:8080", False),
+        ("https://clawker.internal", False),
+        ("http://x.clawker.internal", False),
+        ("tcp://clawker.internal:80", False),
+    ],
+)
+def test_explain_knows_it(rules: tuple[Mapping[str, Any], ...], asked: str, *, allowed: bool) -> None:
+    """`explain` allows the page without a rule, and says of the rest of its name that no rule can be for it."""
+    explained = explain(rule_set(*rules)[1], NOW, parse_target(asked))
+    remedy = explained.remedy
+    assert (explained.allowed, explained.rule, explained.is_own_page) == (allowed, None, allowed)
+    assert (remedy and remedy.text) == (None if allowed else "No rule can be for this name.")
+    assert allowed or explained.sentence.startswith("this name is kept for http://clawker.internal/")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_conformance_tries_it_where_it_is(*, there: bool) -> None:
+    """The page is tried in a stack that has it, and not in one of an earlier release."""
+    addresses = ("192.0.2.10", "192.0.2.20", "192.0.2.53", "192.0.2.1", (), "192.0.2.1")
+    place = AgentView(*addresses, allowed="", forbids_public_name=False, page=there)
+    tried = {each.id: each for each in attempts(place) if each.id.startswith("page")}
+    assert bool(tried) is there
+    assert not there or tried["page"].holds == {"HTTP 200"}
+
+
+def test_the_helper_uses_the_same_words() -> None:
+    """The reasons and sentences in the containers are those of the vocabulary; name and header are the same."""
+    text = (GO / "reason" / "reason.go").read_text()
+    words = dict(re.findall(r'^\t(\w+)\s+= "([a-z-]+)"$', text, re.MULTILINE))
+    body = text.partition("var Sentences")[2].partition("\n}\n")[0]
+    found = re.findall(r'^\t(?:"([a-z-]+)"|(\w+)):\s+"(.+)",$', body, re.MULTILINE)
+    sentences = {written or words[name]: sentence for written, name, sentence in found}
+    assert sentences == {each.value: each.sentence for each in Reason}
+    header = re.search(r'agentHeader = "(.+)"', (GO / "page" / "server.go").read_text())
+    added = page.route({})["request_headers_to_add"][0]
+    assert header
+    assert header[1].lower() == added["header"]["key"]
+    assert added["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
+    assert f'ownPage = "{PAGE}."' in (GO / "policy" / "handler.go").read_text()
