@@ -79,6 +79,17 @@ def test_a_name_ends_by_itself(program: Program) -> None:
     assert program.ask("a.test").addresses == (str(ENVOY),)
 
 
+def test_the_name_of_the_page_always_has_an_address(program: Program) -> None:
+    """Whatever the rules say, `clawker.internal` has Envoy's, and names below it have none."""
+    around = {"dst": ".internal", "force": True}
+    for rules in ([], [around], [{"dst": ".internal", "action": "deny"}]):
+        program.serve(rule_set(*rules)[1])
+        assert program.ask("clawker.internal").addresses == (str(ENVOY),)
+        assert program.ask("CLAWKER.internal").addresses == (str(ENVOY),)
+        assert program.ask("x.clawker.internal").code == REFUSED
+        assert (program.ask("other.internal").code == REFUSED) == (around not in rules)
+
+
 def test_other_types_of_an_allowed_name_have_no_data(program: Program) -> None:
     """For any type of query, an allowed name has only an address, and a refused one does not exist."""
     program.serve(rule_set("a.test", ".w.test")[1])

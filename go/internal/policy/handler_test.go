@@ -260,12 +260,15 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 		kind   uint16
 		wanted Outcome
 	}{
-		"the address":     {stranger, "a.test.", dns.TypeA, Outcome{true, "", dns.RcodeSuccess, 1}},
-		"no data":         {stranger, "a.test.", dns.TypeAAAA, Outcome{true, "", dns.RcodeSuccess, 0}},
-		"another":         {stranger, "b.test.", dns.TypeA, Outcome{true, reason.NoRule, dns.RcodeNameError, 0}},
-		"a denied one":    {stranger, "no.w.test.", dns.TypeA, Outcome{true, reason.Denied, dns.RcodeNameError, 0}},
-		"a transfer":      {stranger, "a.test.", dns.TypeAXFR, Outcome{true, reason.BadRequest, dns.RcodeRefused, 0}},
-		"what fwctl asks": {ourself, askedByOurselves, dns.TypeA, Outcome{}},
+		"the address":      {stranger, "a.test.", dns.TypeA, Outcome{true, "", dns.RcodeSuccess, 1}},
+		"no data":          {stranger, "a.test.", dns.TypeAAAA, Outcome{true, "", dns.RcodeSuccess, 0}},
+		"another":          {stranger, "b.test.", dns.TypeA, Outcome{true, reason.NoRule, dns.RcodeNameError, 0}},
+		"a denied one":     {stranger, "no.w.test.", dns.TypeA, Outcome{true, reason.Denied, dns.RcodeNameError, 0}},
+		"a transfer":       {stranger, "a.test.", dns.TypeAXFR, Outcome{true, reason.BadRequest, dns.RcodeRefused, 0}},
+		"the page":         {stranger, "Clawker.INTERNAL.", dns.TypeA, Outcome{}},
+		"no data of it":    {stranger, "clawker.internal.", dns.TypeAAAA, Outcome{}},
+		"a transfer of it": {stranger, "clawker.internal.", dns.TypeAXFR, Outcome{true, reason.BadRequest, dns.RcodeRefused, 0}},
+		"what fwctl asks":  {ourself, askedByOurselves, dns.TypeA, Outcome{}},
 	} {
 		asked, _ := handler(t)
 		query := new(dns.Msg)

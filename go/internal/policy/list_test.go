@@ -16,6 +16,7 @@ const example = `{"ttl":1,"addresses":{"envoy":"10.213.8.10","other":"10.213.8.1
 "again.deep.w.test":{"at":"other","below":"other"},
 "silent.w.test":{},
 "x-_1.odd-.test":{"at":"envoy"},
+"clawker.internal":{"at":"envoy"},
 "single":{"at":"envoy"}}}`
 
 func parse(t *testing.T, content string) *List {
@@ -158,7 +159,7 @@ func TestDecideByAnEmptyList(t *testing.T) {
 // White space around a list has no meaning.
 func TestParseSpace(t *testing.T) {
 	for _, content := range []string{example, " " + example, example + "\n"} {
-		if list := parse(t, content); list.ttl != 1 || len(list.names) != 9 {
+		if list := parse(t, content); list.ttl != 1 || len(list.names) != 10 {
 			t.Errorf("got %d, %d names", list.ttl, len(list.names))
 		}
 	}
