@@ -16,6 +16,7 @@ from docker import APIClient, errors
 
 from clawker_fw.engine.creation import hardware_address
 from clawker_fw.engine.inspection import container_view
+from clawker_fw.rules.own_page import PAGE
 from devkit import ignored
 from devkit.attacks.attack import ENDED
 from devkit.engines import PrivateEngine, install_client, private_engine
@@ -202,6 +203,14 @@ def test_what_users_can_try_themselves(site: Site) -> None:
     assert site.made() == before
     checks = site.firewall.call("doctor", "--format", "json").json["checks"]
     assert [each for each in checks if each["health"] == "failed"] == []
+
+
+@at_both_ends
+def test_an_agent_reads_what_was_refused_to_it(site: Site) -> None:
+    """With any client, an agent reads at http://clawker.internal/ why a name has no address."""
+    assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
+    page = f"http://{PAGE}/"
+    until(lambda: " dns denied.test" in site.agent.get(page).last["body"], every=0.25)
 
 
 def test_allowed_requests_pass(site: Site) -> None:

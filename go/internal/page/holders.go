@@ -106,8 +106,8 @@ func (h *Holders) of(source netip.Addr) (holder, bool) {
 	h.mutex.Lock()
 	found, known := h.known[source]
 	h.mutex.Unlock()
-	if known {
-		return found, true
+	if known || !h.areOn(source) {
+		return found, known
 	}
 	hardware, err := h.ask(source)
 	if err != nil {

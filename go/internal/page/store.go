@@ -124,9 +124,6 @@ func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), l
 // Add remembers what a line tells about an agent. A line that was begun before the agent had its address is about another
 // one, and of an agent whose hardware address the kernel does not know, nothing is remembered.
 func (s *Store) Add(source netip.Addr, text []byte) {
-	if !s.holders.areOn(source) {
-		return
-	}
 	found, is := readLine(text)
 	if !is {
 		return
@@ -160,6 +157,16 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 		most := s.largest()
 		s.remove(most, 0)
 		most.more++
+	}
+}
+
+// Miss counts refusals of an agent about which nothing else is known.
+func (s *Store) Miss(source netip.Addr, refusals int) {
+	holder, is := s.holders.of(source)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if known := s.agents[source]; is && known != nil && known.hardware == holder.hardware {
+		known.more += refusals
 	}
 }
 

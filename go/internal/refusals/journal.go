@@ -40,9 +40,9 @@ const (
 )
 
 type journal struct {
-	out      io.Writer
-	now      func() time.Time
-	remember func(agent netip.Addr, line []byte) // each line about an agent, also one that is only counted
+	out io.Writer
+	now func() time.Time
+	own memory
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
@@ -51,21 +51,43 @@ type journal struct {
 	arrived chan struct{} // tells the writer that something is waiting
 }
 
+// memory remembers lines about agents for their own pages, as far as they are within their shares, and counts the others.
+type memory interface {
+	Add(agent netip.Addr, line []byte)
+	Miss(agent netip.Addr, refusals int)
+}
+
+type forgetful struct{}
+
+func (forgetful) Add(netip.Addr, []byte) {}
+func (forgetful) Miss(netip.Addr, int)   {}
+
 func newJournal(out io.Writer) *journal {
 	return &journal{
-		out: out, now: time.Now, remember: func(netip.Addr, []byte) {}, agents: map[netip.Addr]*share{}, arrived: make(chan struct{}, 1),
+		out: out, now: time.Now, own: forgetful{}, agents: map[netip.Addr]*share{}, arrived: make(chan struct{}, 1),
 	}
 }
 
 // add has a line written for an agent, or counts it. The line ends with a line break, and tells of some refusals.
 func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
-	j.remember(agent, line)
+	if j.share(agent, line, refusals) {
+		j.own.Add(agent, line)
+	} else {
+		j.own.Miss(agent, refusals)
+	}
+}
+
+// share has a line written or counted, and reports whether it was within the agent's share: a log that nobody reads is not the
+// agent's fault.
+func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	from := j.agent(agent)
-	if !from.octets.AllowN(j.now(), max(len(line), leastOfLine)) || !j.wait(line) {
+	within := from.octets.AllowN(j.now(), max(len(line), leastOfLine))
+	if !within || !j.wait(line) {
 		from.suppressed += refusals
 	}
+	return within
 }
 
 // suppressedLine is the line with which refusals are told that were only counted.

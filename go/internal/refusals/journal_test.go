@@ -319,19 +319,28 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	}
 }
 
-// Every line about an agent is remembered for its page: what the program and the kernel have refused, and what is only counted.
+// remembering is what is remembered for pages, and what is only counted, by agent.
+type remembering struct{ lines, missed map[netip.Addr]int }
+
+func (r remembering) Add(agent netip.Addr, _ []byte)      { r.lines[agent]++ }
+func (r remembering) Miss(agent netip.Addr, refusals int) { r.missed[agent] += refusals }
+
+// Lines about an agent are remembered for its page as far as they are within its share, whether anybody reads the log or not. The
+// others are counted there as well.
 func TestLinesAreRemembered(t *testing.T) {
 	var written bytes.Buffer
 	journal := newJournal(&written)
-	remembered := map[netip.Addr]int{}
-	journal.remember = func(agent netip.Addr, line []byte) { remembered[agent]++ }
+	now := time.Now()
+	journal.now = func() time.Time { return now }
+	own := remembering{map[netip.Addr]int{}, map[netip.Addr]int{}}
+	journal.own, journal.octets = own, mostUnread
 	for range 2 * linesAtOnce {
-		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
+		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 3)
 	}
 	if err := journal.follow(bytes.NewReader(lineOf(nettest.OtherAgent, 0))); err != nil {
 		t.Fatal(err)
 	}
-	if remembered[nettest.Agent] != 2*linesAtOnce || remembered[nettest.OtherAgent] != 1 || len(remembered) != 2 {
-		t.Errorf("%v", remembered)
+	if own.lines[nettest.Agent] != linesAtOnce || own.missed[nettest.Agent] != 3*linesAtOnce || own.lines[nettest.OtherAgent] != 1 {
+		t.Errorf("%+v", own)
 	}
 }

@@ -45,7 +45,7 @@ func Record(root string, sibling boot.Sibling, socket, program io.Reader, forPag
 	if forPage != nil {
 		holders := page.NewHolders(sibling.Limits.Subnet)
 		store := page.NewStore(holders)
-		journal.remember = store.Add
+		journal.own = store
 		go holders.Follow()
 		go func() { failed <- store.Serve(forPage, *sibling.Page) }()
 	}
