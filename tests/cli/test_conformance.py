@@ -26,6 +26,12 @@ HOLDING = {
     "chaos": "refused",
     "other-resolver": "network is unreachable",
     "internet-udp": "network is unreachable",
+    "page-name": "an answer",
+    "page": "HTTP 200",
+    "page-method": "HTTP 405",
+    "page-path": "HTTP 404",
+    "page-query": "HTTP 404",
+    "page-helper": "connection refused",
     **{f"port-{port}": "connection refused" for port in (9901, 53, 9153, 8080)},
 }
 """What a stack that confines answers, where that is not the in-memory engine's usual."""

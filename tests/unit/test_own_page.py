@@ -14,7 +14,7 @@ from clawker_fw.inspect.explanation import explain
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.target import parse_target
 from clawker_fw.stack import policy as resolver_list
 from clawker_fw.stack.envoy import page, routes

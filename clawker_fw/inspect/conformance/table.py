@@ -152,7 +152,7 @@ def _page(place: AgentView) -> Iterator[Case]:
     """Yield what is tried at the page on which agents read what was refused to them."""
     ask, http, tls = f"{place.service}:53", f"{place.envoy}:80", f"{place.envoy}:443"
     answer, page = frozenset({"an answer"}), frozenset({"HTTP 200"})
-    yield Case("page-name", "The name of the page", answer, "ask", "udp", ask, f"{PAGE}.", _A, control=True)
+    yield Case("page-name", "The name of the page", answer, "ask", "udp", ask, f"{PAGE}.", _A)
     for name, words, text, holds in (
         ("", "The page", "GET /", page),
         ("-method", "Another method", "POST /", frozenset({"HTTP 405"})),
@@ -160,7 +160,7 @@ def _page(place: AgentView) -> Iterator[Case]:
         ("-query", "The page of another", "GET /?agent=192.0.2.1", frozenset({"HTTP 404"})),
     ):
         request = f"{text} HTTP/1.1\r\nHost: {PAGE}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        yield Case(f"page{name}", words, holds, "send", address=http, text=request, control=not name)
+        yield Case(f"page{name}", words, holds, "send", address=http, text=request)
     yield Case("page-tls", "Its name in TLS", DENIED, "tls", address=tls, name=PAGE)
     helper = f"{place.coredns}:{PAGE_HELPER}"
     yield Case("page-helper", "CoreDNS's half of the page", _SHUT, "connect", address=helper)
