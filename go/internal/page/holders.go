@@ -42,9 +42,10 @@ func (h *Holders) areOn(source netip.Addr) bool { return h.subnet.Contains(sourc
 // Follow learns of each change, for ever. What has changed while nothing was heard is seen when it begins anew.
 func (h *Holders) Follow() {
 	for told := false; ; time.Sleep(followAgain) {
-		news, err := h.begin()
+		news, end, err := h.begin()
 		if err == nil {
 			h.hear(news)
+			end()
 		} else if !told {
 			fmt.Fprintf(os.Stderr, "fwctl: following the neighbours: %v\n", err)
 			told = true
@@ -52,23 +53,23 @@ func (h *Holders) Follow() {
 	}
 }
 
-// begin learns what there is, and returns the news, which end when they can't be followed. (The library's own way to begin with
-// what there is needs a privilege.)
-func (h *Holders) begin() (<-chan netlink.NeighUpdate, error) {
+// begin learns what there is, and returns the news, which end when they can't be followed, and what ends them. (The library's own
+// way to begin with what there is needs a privilege.)
+func (h *Holders) begin() (<-chan netlink.NeighUpdate, func(), error) {
 	news, done := make(chan netlink.NeighUpdate, 64), make(chan struct{})
 	if err := netlink.NeighSubscribe(news, done); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	found, err := netlink.NeighList(0, netlink.FAMILY_V4)
 	if err != nil {
 		close(done)
 		go h.hear(news) // until it ends
-		return nil, err
+		return nil, nil, err
 	}
 	for _, each := range found {
 		h.see(each)
 	}
-	return news, nil
+	return news, func() { close(done) }, nil
 }
 
 func (h *Holders) hear(news <-chan netlink.NeighUpdate) {

@@ -61,7 +61,7 @@ func TestHoldersFollowTheKernel(t *testing.T) {
 	// As the recorder does: without any privilege.
 	all := capabilities(t)
 	setCapabilities(t, [2]unix.CapUserData{{Permitted: all[0].Permitted}, {Permitted: all[1].Permitted}})
-	news, err := holders.begin()
+	news, end, err := holders.begin()
 	setCapabilities(t, all)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,11 @@ func TestHoldersFollowTheKernel(t *testing.T) {
 	if found, known := holders.of(nettest.Agent); !known || found.hardware != first || !found.since.IsZero() {
 		t.Errorf("at first: %+v", found)
 	}
-	go holders.hear(news)
+	heard := make(chan struct{})
+	go func() {
+		holders.hear(news)
+		close(heard)
+	}()
 	for _, wanted := range []string{first, second, first} {
 		set(wanted)
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -83,6 +87,12 @@ func TestHoldersFollowTheKernel(t *testing.T) {
 	}
 	if found, _ := holders.of(nettest.Agent); found.since.IsZero() || time.Since(found.since) > time.Minute {
 		t.Errorf("since %s", found.since)
+	}
+	end()
+	select {
+	case <-heard:
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on")
 	}
 	if _, known := holders.of(nettest.Gateway); known {
 		t.Error("who is no agent is known")
