@@ -271,9 +271,7 @@ class _Answers:
         try:
             done = self._edit(asked, reply, write=True)
             saved = f" The rule is saved in {done.path}, and not applied."
-            stack.apply_settings(
-                self._chosen, lock_wait=_LOCK_WAIT, format_=Format.JSON, silent=True, answer=lambda _: None
-            )
+            stack.apply_settings(self._chosen, lock_wait=_LOCK_WAIT, format_=Format.JSON, silent=True, answer=None)
         except (OutputError, StoppedError):
             raise
         except FirewallError as error:

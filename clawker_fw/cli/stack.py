@@ -187,9 +187,9 @@ def apply_settings(
     drain_timeout: float | None = None,
     files: bool = False,
     silent: bool = False,
-    answer: "Callable[[RunDocument], None]" = print_json,
+    answer: "Callable[[RunDocument], None] | None" = print_json,
 ) -> None:
-    """Apply the settings to the running stack. `answer` prints the answer in JSON.
+    """Apply the settings to the running stack. `answer` prints the answer in JSON; without it, there is none.
 
     `silent` leaves out the steps, and the warnings of rules that decide nothing.
     """
@@ -366,9 +366,12 @@ def _converge(
     format_: Format,
     files: bool,
     silent: bool = False,
-    answer: "Callable[[RunDocument], None]" = print_json,
+    answer: "Callable[[RunDocument], None] | None" = print_json,
 ) -> None:
-    """Report the differences, close them, and print the proof. `answer` prints the answer in JSON."""
+    """Report the differences, close them, and print the proof. `answer` prints the answer in JSON.
+
+    Without `answer` none is made: what differs in files takes long to find.
+    """
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
@@ -389,6 +392,8 @@ def _converge(
             output.difference(before.diff, said)
             seen = converge.converge(engine, read, options, run_context, seen)
         further = _tried(engine, seen, performed)
+    if answer is None:
+        return
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
