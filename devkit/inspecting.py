@@ -41,6 +41,8 @@ class Reached:
     target: str
     headers: dict[str, str]
     port: int = PORT
+    tls: str = ""
+    """The version of TLS that Envoy speaks with the host."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,9 +64,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         _, port = self.connection.getsockname()
-        self.reached.append(Reached(self.command, self.path, headers, port))
+        version = self.connection.version() if isinstance(self.connection, ssl.SSLSocket) else ""
+        self.reached.append(Reached(self.command, self.path, headers, port, version or ""))
         if self.path.endswith("/slow"):
             self.drip()
+            return
+        if self.path.endswith("/tunnel"):
+            self.echo()
             return
         upgrading = headers.get("upgrade") == "websocket"
         place = self.path.partition("?")[0]
@@ -81,6 +87,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
         self.close_connection = upgrading
+
+    def echo(self) -> None:
+        """Agree to a WebSocket, and send back whatever octets come, until the proxy ends it."""
+        self.close_connection = True
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        with suppress(OSError):
+            while some := self.connection.recv(4096):
+                self.wfile.write(some)
 
     def drip(self) -> None:
         """Send an octet at a time for longer than any test takes, until the proxy ends it."""
@@ -104,12 +118,12 @@ class Host:
     """What answers requests."""
 
     def __init__(self, folder: Path, address: str, *names: str, ports: Sequence[int] = (PORT,)) -> None:
-        """Listen at an address of its own."""
+        """Listen at an address of its own. How it speaks TLS with further connections is in its `context`."""
         self.reached: list[Reached] = []
         self.contents: dict[str, bytes] = {}
         self.certificate, self.key = certificate(folder, *names)
         handler = type("Handler", (self.handler,), {"reached": self.reached, "contents": self.contents})
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
 
         class Server(http.server.ThreadingHTTPServer):
@@ -250,6 +264,24 @@ class Inspecting(Recording):
             agent.sendall(f"GET {target} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
             if (begin := agent.recv(12)) != b"HTTP/1.1 200":
                 raise AssertionError(begin)
+            yield agent
+
+    @contextmanager
+    def tunnel(self, name: str, target: str) -> Iterator[ssl.SSLSocket]:
+        """Have a WebSocket open, on which the host sends back what it gets."""
+        words = (
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: eA==",
+        )
+        with self.connected(name) as agent:
+            agent.sendall("\r\n".join((f"GET {target} HTTP/1.1", f"Host: {name}", *words, "", "")).encode())
+            answer = b""
+            while _END not in answer and (some := agent.recv(4096)):
+                answer += some
+            if not answer.startswith(b"HTTP/1.1 101"):
+                raise AssertionError(answer)
             yield agent
 
     def raw(self, request: bytes, name: str, port: int = PORT) -> tuple[int, bytes]:

@@ -38,11 +38,12 @@ def expected(policy: Policy, asked: AskedRequest) -> set[str]:
     sent = asked.target if asked.over == "h2" else asked.target.rstrip("\t")  # which ends it, as a space does
     # Over HTTP/2 Envoy takes octets beyond ASCII for their escapes. Over HTTP/1.1 it refuses them.
     target = sent.translate(_OCTETS) if asked.over == "h2" else sent
-    decided = policy.decide(asked.name, Protocol.HTTPS, asked.port, asked.method, target)
+    words = (asked.name, Protocol.HTTPS, asked.port, asked.method, target)
+    decided = policy.decide(*words, websocket=asked.websocket)
     if decided.reason is None:
         path = str(paths.seen(target)).partition("?")[0]
         return {_reached(asked.method, path + "".join(sent.partition("?")[1:]), asked.port)}
-    return {"403"} if decided.reason is Reason.PATH else {"400", ENDED}
+    return {"403"} if decided.reason in {Reason.PATH, Reason.NO_WEBSOCKET} else {"400", ENDED}
 
 
 def _reached(method: str, target: str, port: int) -> str:
@@ -72,7 +73,7 @@ class Agent:
         self._host.reached.clear()
         status = self._status(asked)
         reached = [_reached(each.method, each.target, each.port) for each in self._host.reached]
-        if status == "200" and len(reached) == 1:
+        if status == ("101" if asked.websocket else "200") and len(reached) == 1:
             return reached[0]
         return " and ".join([status, *reached])
 
@@ -104,7 +105,8 @@ class _Http1:
         self._reading = tls.makefile("rb")
 
     def ask(self, asked: AskedRequest) -> str:
-        head = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.name}\r\nContent-Length: 0\r\n\r\n"
+        to_become = "Connection: Upgrade\r\nUpgrade: websocket\r\n" if asked.websocket else "Content-Length: 0\r\n"
+        head = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.name}\r\n{to_become}\r\n"
         try:
             self._tls.sendall(head.encode("latin-1"))
             status = self._reading.readline()
@@ -113,7 +115,7 @@ class _Http1:
             self._reading.read(length)
         except (ConnectionError, ssl.SSLError):
             status, headers = b"", {}
-        self.usable = bool(status) and headers.get("connection") != "close"
+        self.usable = bool(status) and headers.get("connection") != "close" and not asked.websocket
         return status.split(b" ")[1].decode() if status else ENDED
 
     def _headers(self) -> Iterator[tuple[str, str]]:

@@ -170,7 +170,7 @@ _RAW = (
 class AskedRequest:
     """A request that an agent makes of a host on a port: `target` is its path with the query.
 
-    `over` is HTTP/2 or HTTP/1.1, as ALPN calls them.
+    `over` is HTTP/2 or HTTP/1.1, as ALPN calls them. With `websocket`, it asks to become one, over HTTP/1.1.
     """
 
     name: str
@@ -178,10 +178,12 @@ class AskedRequest:
     method: str
     target: str
     over: str = "http/1.1"
+    websocket: bool = False
 
     def __str__(self) -> str:
         """Return it in one line."""
-        return f"{self.method} {self.target!r} of {self.name}:{self.port} over {self.over}"
+        to_become = " as a WebSocket" if self.websocket else ""
+        return f"{self.method} {self.target!r} of {self.name}:{self.port} over {self.over}{to_become}"
 
 
 OVER = ("http/1.1", "h2")
@@ -215,7 +217,7 @@ def _random_entry(chosen: random.Random, ports: Sequence[int]) -> dict[str, Any]
         return {"dst": entry["dst"], **where, "action": "deny"}
     if kind > _INSPECTED:
         return entry
-    proto = {"proto": "wss"} if _happens(chosen, 0.1) else {}
+    proto = {"proto": "wss"} if _happens(chosen, 0.3) else {}
     unverified = {"insecure_skip_tls_verify": True} if _happens(chosen, 0.1) else {}
     return {**entry, "inspect": True, **random_words(chosen), **proto, **unverified}
 
@@ -249,7 +251,7 @@ def random_asked(
     over = chosen.choice(OVER)
     if over == "h2" and _malformed(method, target) and _happens(chosen, 0.9):
         over = OVER[0]  # Envoy ends the connection, after a second
-    return AskedRequest(name, port, method, target, over)
+    return AskedRequest(name, port, method, target, over, over == OVER[0] and _happens(chosen, 0.2))
 
 
 def _malformed(method: str, target: str) -> bool:
@@ -301,6 +303,8 @@ def _less_of_request(asked: AskedRequest) -> Iterator[AskedRequest]:
         yield replace(asked, over=OVER[0])
     if asked.method != METHODS[0]:
         yield replace(asked, method=METHODS[0])
+    if asked.websocket:
+        yield replace(asked, websocket=False)
     for target in _shorter(asked.target):
         yield replace(asked, target=target)
 

@@ -67,7 +67,7 @@ def explain(
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
-    request = parse_request(what, method)
+    request = parse_request(what, method, proto)
     explained = explain_by_rules(
         loaded.rules, now, target, loaded.rules_variable, request, promises=loaded.promises
     )

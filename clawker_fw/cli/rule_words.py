@@ -41,8 +41,16 @@ def additions(
             given_fields["until"] = parse_until_from(given_fields["until"], datetime.now(UTC))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--until") from error
-    rules = [_rule(_named(name, protocol, port) | given_fields) for name in names]
+    rules = [
+        _rule(_named(name, protocol, port) | given_fields | _socket(name, protocol, fields)) for name in names
+    ]
     return [Addition(rule, fields["note"], chosen=chosen) for rule in rules]
+
+
+def _socket(name: str, protocol: str | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what is said of WebSockets: `wss` allows them where TLS is looked into, which paths have done."""
+    said = {(parse_name(name).proto or "").lower(), (protocol or "").lower()}
+    return {"websocket": True} if "wss" in said and fields.get("path_rules") else {}
 
 
 def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:

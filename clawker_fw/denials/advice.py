@@ -26,7 +26,10 @@ _PROTOCOLS = {
 NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons that mean that nothing allows it. The rules tell them apart better than the sibling that refused it."""
 
-_BY_RULES = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.PRIVATE_ADDRESS, Reason.PATH}
+OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
+"""Reasons that mean that a request is not allowed, of a host of which others are."""
+
+_BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
 """Reasons that rules can change."""
 
 _NO_RULE_WOULD = {
@@ -120,7 +123,7 @@ class Adviser:
         """
         if self._explainer is None:
             return None
-        request = _request(counted) if counted.refusal.reason == Reason.PATH else None
+        request = _request(counted) if counted.refusal.reason in OF_REQUESTS else None
         found = [self._explainer.decide(each, request) for each in _targets(counted.refusal)]
         return next((each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}), None) or (
             found[0] if found else None
@@ -151,7 +154,7 @@ def _targets(refusal: Refusal) -> Iterator[Target]:
 def _request(counted: Counted) -> Request | None:
     """Return the last request that was refused, without its query, which is not recorded."""
     method, _, path = counted.request.partition(" ")
-    return Request(method, path) if path else None
+    return Request(method, path, counted.refusal.reason == Reason.NO_WEBSOCKET) if path else None
 
 
 def _nameless(refusal: Refusal) -> str:

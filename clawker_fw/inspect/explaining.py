@@ -16,7 +16,15 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.topology import gateway
 
 _OF_RULES = frozenset(
-    {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME, Reason.PATH}
+    {
+        Reason.NO_RULE,
+        Reason.WRONG_PORT,
+        Reason.DENIED,
+        Reason.EXPIRED,
+        Reason.BAD_NAME,
+        Reason.PATH,
+        Reason.NO_WEBSOCKET,
+    }
 )
 """Reasons that follow from the rules alone."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -44,7 +52,7 @@ class ConnectionAnswer:
         if self.attempted is None:
             return False
         if not self.explanation.allowed:
-            return self.attempted.passed
+            return self.attempted.passed and self.explanation.reason is not Reason.NO_WEBSOCKET
         last = self.attempted.trial.steps[-1]
         return self.attempted.reason in _OF_RULES or (not last.ok and last.name in _OUR_STEPS)
 
@@ -87,10 +95,10 @@ def ask(
 def _tried(explained: Explanation) -> tuple[str, ...]:
     """Return the method and path to try: what the rules refuse, or what changes nothing (RFC 9110, 9.2.1).
 
-    Of any other request, only the connection is tried.
+    Of any other request, and of a WebSocket, only the connection is tried.
     """
     asked = explained.request
-    if asked is None or (explained.allowed and asked.method not in _SAFE):
+    if asked is None or asked.websocket or (explained.allowed and asked.method not in _SAFE):
         return ()
     return asked.method, asked.target
 

@@ -166,8 +166,15 @@ class Explanation:
         """What to do to allow it, or None if it is allowed or the rules are not the reason."""
         if self.reason and is_ours(self.target.name):
             return Remedy("No rule can be for this name.")
-        if self.reason in {Reason.PATH, Reason.BAD_REQUEST} and self.rule and self.request:
-            return _of_request(self, self.rule, self.request)
+        if self.rule and self.request and self.reason is Reason.NO_WEBSOCKET:
+            place = self.rule.located
+            return Remedy(
+                f"Allow WebSockets wherever it allows a request with `websocket: true` in the rule{place}."
+            )
+        if self.rule and self.request and self.reason in {Reason.PATH, Reason.BAD_REQUEST}:
+            found = _of_request(self, self.rule, self.request)
+            more = _of_websocket(self.rule, self.request) if self.reason is Reason.PATH else ""
+            return replace(found, text=f"{found.text} {more}") if more else found
         return _remedy(self)
 
 
@@ -220,7 +227,8 @@ class Explainer:
         if is_ours(target.name):
             return self._at_own_page(Explanation(target, None, None))
         asked = (request.method, request.target) if request else (None, None)
-        decision = self._policy.decide(target.name, target.protocol, target.port, *asked)
+        websocket = request is not None and request.websocket
+        decision = self._policy.decide(target.name, target.protocol, target.port, *asked, websocket=websocket)
         rule, reason = decision.rule, decision.reason
         if self._ended and reason in {Reason.NO_RULE, Reason.WRONG_PORT}:
             before = self._lasting.decide(target.name, target.protocol, target.port)
@@ -467,6 +475,13 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
         command = " ".join(("clawker-fw rules allow", f"{rule.destination}{port}", *words))
         how = f"`{command}`"
     return Remedy(f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}.", command)
+
+
+def _of_websocket(rule: Rule, request: Request) -> str:
+    """Return what a request for a WebSocket needs besides, or "" if it needs nothing."""
+    if not request.websocket or (rule.paths and rule.paths.websocket):
+        return ""
+    return "A WebSocket also needs `websocket: true` in the rule."
 
 
 def _of_git(rule: Rule, repository: Repository, request: Request) -> str:

@@ -56,7 +56,8 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     if explained.rule:
         yield "rule", _written(explained.rule)
     if explained.request:
-        yield "request", f"{explained.request}: {decided_by(explained)}"
+        socket = " as a WebSocket" if explained.request.websocket else ""
+        yield "request", f"{explained.request}{socket}: {decided_by(explained)}"
     if secret := explained.secret:
         own = "unless the agent sends its own" if secret.keep_own else "in place of what the agent sends"
         yield "secret", f"{secret.secret}{f' as {secret.form}' if secret.form else ''}, {own}"
@@ -101,7 +102,7 @@ def decided_by(explained: Explanation) -> str:
     """Return what of a rule decides a request: a path, a repository, or what it says of all others."""
     if explained.path:
         return str(explained.path)
-    return "no path is for it" if explained.reason is None or explained.reason is Reason.PATH else "refused to all"
+    return "refused to all" if explained.reason is Reason.BAD_REQUEST else "no path is for it"
 
 
 def other_rules(answer: ConnectionAnswer) -> bool | None:

@@ -21,6 +21,9 @@ LARGEST_PROGRAM = 2000
 TRACE, CONNECT = "TRACE", "CONNECT"
 """Methods that are always refused: one gives a request back with all that was put into it, one has no path."""
 
+WEBSOCKET = "WebSocket: "
+"""What the words for a part of what is allowed begin with where it is for WebSockets. No method has a colon."""
+
 ALWAYS_BAD = (
     r"%25[0-9a-fA-F]{2}|\\|%5[cC]|%[01][0-9a-fA-F]|%7[fF]|%[cC][01]|%[fF][5-9a-fA-F]"
     r"|(/|%2[fF])\.{1,2}(;|%3[bB]|%2[fF]|/|$)"
@@ -268,8 +271,17 @@ class Paths:
         """Whether a path is denied, so that no other spelling of it may get through."""
         return any(rule.denies for rule in self.rules)
 
-    def decide(self, method: str, target: str) -> PathDecision:
-        """Return what happens to a request. `target` is its path with the query, as the agent sends it."""
+    def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
+        """Return what happens to a request. `target` is its path with the query, as the agent sends it.
+
+        With `websocket`, it asks to become a WebSocket (RFC 6455), so it has to be allowed otherwise first.
+        """
+        found = self._decide(method, target)
+        if websocket and not self.websocket and found.reason is None:
+            return PathDecision(Reason.NO_WEBSOCKET, found.by)
+        return found
+
+    def _decide(self, method: str, target: str) -> PathDecision:
         normal = seen(target)
         path = normal.partition("?")[0] if normal else ""
         if normal is None or method == CONNECT or ALWAYS_BAD_PATTERN.search(path):
@@ -297,7 +309,7 @@ class Paths:
 
     @property
     def allowances(self) -> Mapping[str, tuple[str, ...]]:
-        """What is allowed, by the word that allows it for one method: `GET /x`.
+        """What is allowed, by the word that allows it for one method: `GET /x`; for WebSockets, after another.
 
         Each has what of it is refused by words that come before. A request goes on for as long as what allowed it
         is here, with nothing else that is refused.
@@ -315,6 +327,8 @@ class Paths:
                 found.setdefault(rule.words(method), refused)
         if self.others:
             found["others"] = tuple(map(str, before))
+        if self.websocket:
+            found.update({f"{WEBSOCKET}{words}": refused for words, refused in found.items()})
         return found
 
     @property

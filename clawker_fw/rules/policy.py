@@ -115,10 +115,18 @@ class Policy:
             self._subtree[PAGE] = [_OURS]
 
     def decide(
-        self, name: str, protocol: Protocol, port: int, method: str | None = None, path: str | None = None
+        self,
+        name: str,
+        protocol: Protocol,
+        port: int,
+        method: str | None = None,
+        path: str | None = None,
+        *,
+        websocket: bool = False,
     ) -> PolicyDecision:
         """Return what happens to a connection, or to a request in it: `path` is with its query.
 
+        With `websocket`, the request asks to become a WebSocket.
         A rule that forwards everything as it is does so whatever protocol is spoken on its port. Where TLS is not
         looked into, all requests of a connection are alike.
         """
@@ -126,7 +134,7 @@ class Policy:
         inspected = decided.rule.paths if decided.allowed and decided.rule else None
         if inspected is None or path is None:
             return decided
-        reason, by = inspected.decide(method or "GET", path)
+        reason, by = inspected.decide(method or "GET", path, websocket=websocket)
         return PolicyDecision(decided.rule, reason, by)
 
     def _connected(self, name: str, protocol: Protocol, port: int) -> PolicyDecision:

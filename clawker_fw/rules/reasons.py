@@ -29,6 +29,9 @@ class Reason(StrEnum):
     PATH = "path"
     """A rule allows this host, but not this path of it with this method."""
 
+    NO_WEBSOCKET = "no-websocket"
+    """A rule allows this request, but not that it becomes a WebSocket."""
+
     EXPIRED = "expired"
     """The rule that allowed this name has ended."""
 
@@ -71,6 +74,7 @@ _SENTENCES = {
     Reason.WRONG_PORT: "rules allow this host only on another port or over another protocol",
     Reason.DENIED: "a rule denies this host",
     Reason.PATH: "a rule allows this host, but not this path with this method",
+    Reason.NO_WEBSOCKET: "a rule allows this request, but not as a WebSocket",
     Reason.EXPIRED: "the rule for this host has ended",
     Reason.NO_SERVER_NAME: "there is no server name",
     Reason.BAD_NAME: "this is not a host name",

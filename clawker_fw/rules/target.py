@@ -15,6 +15,8 @@ from clawker_fw.rules.schema import ALIASES
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _PROTOCOLS = {**{str(each): each for each in Protocol}, **ALIASES}
+_WEBSOCKET = "wss"
+"""The scheme of a WebSocket over TLS (RFC 6455, section 3)."""
 _USUAL = {22: Protocol.SSH, 80: Protocol.HTTP, 8080: Protocol.HTTP}
 _END_OF_AUTHORITY = re.compile(r"[/?#\\]")
 
@@ -41,10 +43,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request in a connection: its method, and its path with the query."""
+    """A request in a connection: its method, and its path with the query, and whether it asks for a WebSocket."""
 
     method: str
     target: str = field(repr=False)
+    websocket: bool = False
 
     @property
     def path(self) -> str:
@@ -56,16 +59,21 @@ class Request:
         return f"{self.method} {self.path}"
 
 
-def parse_request(text: str, method: str | None = None) -> Request | None:
-    """Read the request for a URL; None if it has no path, and no method is named. Clients send no fragment."""
+def parse_request(text: str, method: str | None = None, protocol: str | None = None) -> Request | None:
+    """Read the request for a URL; None if it has no path, and neither a method nor a WebSocket is named.
+
+    Clients send no fragment.
+    """
     found = _SCHEME.fullmatch(text.strip())
     rest = (found[2] if found else text.strip()).partition("#")[0]
     after = _END_OF_AUTHORITY.search(rest)
     target = rest[after.start() :] if after else ""
-    if not target and method is None:
+    websocket = _WEBSOCKET in {protocol, found[1].lower() if found else ""}
+    if not target and method is None and not websocket:
         return None
     octets = target.encode().decode("latin-1").translate(_SENT)
-    return Request(method or "GET", octets if octets.startswith(("/", "\\")) else f"/{octets}")
+    path = octets if octets.startswith(("/", "\\")) else f"/{octets}"
+    return Request(method or "GET", path, websocket)
 
 
 _SENT = {each: f"%{each:02X}" for each in (*range(0x21), *range(0x7F, 0x100))}

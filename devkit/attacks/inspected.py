@@ -19,6 +19,7 @@ RULES = (
     {"dst": f".{BELOW}", "inspect": True, **ANY_CERTIFICATE},
 )
 
+_UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
 _FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)
 
 
@@ -57,6 +58,8 @@ REQUESTS_IN_TLS = (
     ),
     _refused("A denied path with a parameter", _asked("/v1/private;x=1"), "400", Reason.BAD_REQUEST),
     _refused("A denied path with backslashes", _asked("/v1/x\\..\\private"), "403", Reason.PATH),
+    _refused("A WebSocket to an allowed path", _asked("/v1/x", "GET", *_UPGRADE), "403", Reason.NO_WEBSOCKET),
+    _refused("A WebSocket to a path without a rule", _asked("/v2", "GET", *_UPGRADE), "403", Reason.PATH),
     _refused(
         "An allowed host in the request, and another one in TLS",
         _asked("/v1/x", host=ALLOWED),

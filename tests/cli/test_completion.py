@@ -45,7 +45,7 @@ def attach(memory: MemoryEngine, name: str) -> None:
     [
         ("logs ", ["envoy", "coredns"]),
         ("logs --follow c", ["coredns"]),
-        ("denials --reason no-", ["no-rule", "no-server-name", "no-address", "no-secret"]),
+        ("denials --reason no-", ["no-rule", "no-websocket", "no-server-name", "no-address", "no-secret"]),
         ("rules remove ", [".sub.test", "a.test"]),
         ("rules allow a", ["a.test"]),
         ("rules deny b.test a", ["a.test"]),

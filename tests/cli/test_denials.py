@@ -582,3 +582,31 @@ def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_fil
     assert (found["method"], found["path"]) == ("POST", "/v1/x")
     assert found["message"] == "a rule allows this host, but not this path with this method"
     assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (
+            "",
+            (
+                "Allow WebSockets wherever it allows a request with `websocket: true` in the rule "
+                "(clawker-fw.yaml, line 2)."
+            ),
+        ),
+        (", websocket: true", "The rules allow it by now."),
+    ],
+)
+def test_a_websocket_that_is_refused(
+    more: str, text: str, command: Command, up: MemoryEngine, settings_file: Path
+) -> None:
+    """Where the request itself is allowed, what is missing is a word of the rule, and no other path."""
+    settings_file.write_text(f"rules:\n  - {{dst: p.test, path_rules: [{{path: /v1}}]{more}}}\n")
+    up.inside("clawker-envoy").log.append(
+        record(
+            protocol="https", name="p.test", reason="no-websocket", method="GET", path="/v1/x", rule="p.test /v1"
+        )
+    )
+    found = ask(command, "--reason", "no-websocket")["p.test"]
+    assert (found["message"], found["failed"]) == ("a rule allows this request, but not as a WebSocket", False)
+    assert found["remedy"] == {"text": text, "command": None}

@@ -202,6 +202,10 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
         (("add", ".new.test:8443", "--private"), "dst: .new.test\n    port: 8443\n    allow_private: true"),
         (("add", "http://new.test"), "dst: new.test\n    proto: http"),
         (("add", "new.test", "--proto", "WSS", "--port", "1"), "dst: new.test\n    port: 1"),
+        (
+            ("add", "wss://new.test", "--path", "/v1"),
+            'dst: new.test\n    path_rules: [{path: "/v1"}]\n    websocket: true',
+        ),
         (("add", "https://new.test", "--proto", "tls"), "dst: new.test"),
         (("deny", "new.test"), "dst: new.test\n    action: deny"),
         (

@@ -23,7 +23,7 @@ from devkit.whereabouts import header_forms
 TOKEN = f"hidden-{secrets.token_hex(8)}"
 RULES: tuple[dict[str, Any], ...] = (
     {"dst": "a.test", "path_rules": [{"path": "/v1", "methods": ["GET", "POST"]}], "inject": "api"},
-    {"dst": "b.test", "path_rules": [{"path": "/v1"}], "inject": "key"},
+    {"dst": "b.test", "proto": "wss", "path_rules": [{"path": "/v1"}], "inject": "key"},
     {"dst": "c.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "own", "keep_own": True}},
     {
         "dst": "git.test",
@@ -103,6 +103,9 @@ def test_each_secret_is_in_its_header(serving: Injecting, host: Host) -> None:
     ):
         assert serving.ask("GET", target, name)[0] == 200
         assert host.reached.pop().headers[header] == value
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
+    assert serving.ask("GET", "/v1/x", "b.test", PORT, *upgrade)[0] == 101
+    assert host.reached.pop().headers["x-api-key"] == TOKEN
     own = ("Authorization: mine", "authorization: mine too", "X-API-Key: mine")
     assert serving.ask("GET", "/v1/x", "a.test", PORT, *own, "Connection: authorization")[0] == 200
     assert host.reached.pop().headers["authorization"] == GIVEN["api#bearer"]
@@ -229,16 +232,17 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
     }
     table = json.loads((serving.folder / "hot" / TABLE).read_text())["resources"][0]
     forwarding = [
-        route["route"]["cluster_specifier_plugin"]
+        route["route"]
         for virtual in table["virtual_hosts"]
         for route in virtual["routes"]
         if injected.FILTER in route.get("typed_per_filter_config", {})
     ]
     assert len(forwarding) > 8
     choosing = {each["extension"]["name"]: json.dumps(each) for each in table["cluster_specifier_plugins"]}
-    chosen = {name for each in set(forwarding) for name in re.findall('"cluster": "([^"]*)"', choosing[each])}
-    assert len(chosen) == 2
-    assert chosen <= able
+    said = [choosing.get(str(each.get("cluster_specifier_plugin")), json.dumps(each)) for each in forwarding]
+    chosen = {name for each in said for name in re.findall('"cluster": "([^"]*)"', each)}
+    assert chosen - able == {"no WebSockets"}  # which is nowhere
+    assert len(chosen) == 3
 
 
 def test_nothing_that_envoy_shows_has_it(serving: Injecting) -> None:

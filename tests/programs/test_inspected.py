@@ -292,6 +292,23 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
     ]
 
 
+def test_tls_with_a_host_is_the_newest_that_it_speaks(proxy: Inspecting, host: Host) -> None:
+    """As it would be without Envoy between: some hosts speak TLS 1.3 alone."""
+    served(proxy, {"dst": "a.test", "path_rules": [{"path": f"/tls-1.{number}"} for number in (2, 3)]})
+    host.reached.clear()
+    before = host.context.minimum_version, host.context.maximum_version
+    try:
+        for path, oldest, newest, spoken in (  # no connection is used again for another path of a rule
+            ("/tls-1.3", ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3, "TLSv1.3"),
+            ("/tls-1.2", ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
+        ):
+            host.context.minimum_version, host.context.maximum_version = oldest, newest
+            assert proxy.ask("GET", path, "a.test")[0] == 200
+            assert host.reached.pop().tls == spoken
+    finally:
+        host.context.minimum_version, host.context.maximum_version = before
+
+
 def test_a_client_that_refuses_the_certificate_is_on_record(proxy: Inspecting) -> None:
     """Where it says so, as TLS has it. One that asks for nothing, or for another name, leaves no such record."""
     served(proxy, V1)
@@ -324,20 +341,82 @@ def test_a_rule_is_for_its_port(proxy: Inspecting, host: Host) -> None:
     assert len(host.reached) == 1
 
 
+UPGRADE = ("Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
+LOWER = tuple(each.replace("WebS", "webs") for each in UPGRADE)
+"""The host behind knows this spelling alone, Envoy both."""
+
+
 def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> None:
     """It is allowed where a GET is, if its rule has the word for that."""
     served(proxy, V1)
     host.reached.clear()
-    upgrade = ("Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
-    lower = [each.replace("WebS", "webs") for each in upgrade]
-    for words in (upgrade, lower):  # the host behind knows one spelling, Envoy both
+    for words in (UPGRADE, LOWER):
         status, body = proxy.ask("GET", "/v1/x", "a.test", PORT, *words)
-        assert (status, body[:45]) == (403, b"clawker-fw: the rule for this host allows no ")
+        assert (status, body.splitlines()) == (
+            403,
+            [
+                f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}".encode(),
+                f"clawker-fw explain 'wss://a.test:{proxy.ports[PORT]}/v1/x' --method 'GET'".encode(),
+            ],
+        )
     assert host.reached == []
     served(proxy, {**V1, "proto": "wss"})
-    assert proxy.ask("GET", "/v1/private", "a.test", PORT, *upgrade)[0] == 403
-    assert proxy.ask("GET", "/v1/x", "a.test", PORT, *lower)[0] == 101
+    assert proxy.ask("GET", "/v1/private", "a.test", PORT, *UPGRADE)[0] == 403
+    assert proxy.ask("GET", "/v1/x", "a.test", PORT, *LOWER)[0] == 101
     assert proxy.ask("GET", "/v1/x", "a.test")[0] == 200
+    host.reached.clear()
+    assert proxy.ask("GET", "/v1/x", "a.test", PORT, *LOWER[1:])[0] == 200  # which asks for none
+    assert "upgrade" not in host.reached[0].headers
+
+
+@pytest.mark.parametrize("words", [{}, {"proto": "wss"}], ids=["without WebSockets", "with WebSockets"])
+def test_a_websocket_is_refused_for_what_is_wrong_with_it(
+    proxy: Inspecting, host: Host, words: dict[str, str]
+) -> None:
+    """Where any other request would be refused, it is so for the same reason, in the record and in the answer."""
+    served(proxy, {**V1, **words}, {**LENIENT, **words}, GIT | {"dst": "b.test"} | words)
+    host.reached.clear()
+    proxy.ask("GET", "/before", "a.test")
+    _recorded(proxy, "/before")
+    asked = [
+        ("GET", "/other", "a.test", "a.test", 403, Reason.PATH),
+        ("GET", "/v1/private", "a.test", "a.test", 403, Reason.PATH),
+        ("DELETE", "/v1/x", "a.test", "a.test", 403, Reason.PATH),
+        ("TRACE", "/v1/x", "a.test", "a.test", 403, Reason.PATH),
+        ("GET", "/v1/x;y", "a.test", "a.test", 400, Reason.BAD_REQUEST),
+        ("GET", "/v1/%5c", "a.test", "a.test", 400, Reason.BAD_REQUEST),
+        ("GET", "/v1/y", "a.test", "x.w.test", 421, Reason.BAD_REQUEST),
+        ("POST", "/o/r/git-receive-pack", "b.test", "b.test", 403, Reason.PATH),
+        *([] if words else [("GET", "/v1/z", "a.test", "a.test", 403, Reason.NO_WEBSOCKET)]),
+    ]
+    for method, path, name, named, status, _ in asked:
+        head = "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: {named}", *LOWER, "", ""))
+        assert proxy.raw(head.encode(), name)[0] == status, (method, path)
+    assert host.reached == []
+    other = [each.replace("websocket", "spdy") for each in LOWER]
+    status, body = proxy.ask("GET", "/v1/last", "a.test", PORT, *other)
+    assert (status, body) == (403, b"clawker-fw: a request can become a WebSocket, and nothing else\n")
+    found = _recorded(proxy, "/v1/last")
+    told = [(each["method"], each["path"], each["reason"]) for each in found]
+    wanted = [(method, path, reason) for method, path, *_, reason in asked]
+    assert told == [*wanted, ("GET", "/v1/last", Reason.BAD_REQUEST)]
+
+
+def test_websockets_end_with_the_word_for_them(proxy: Inspecting) -> None:
+    """Those of the rule end when it does not allow them any more, and nothing else does."""
+    rest = {"dst": ".w.test", "proto": "wss", "path_rules": [{"path": "/v1"}]}
+    plain = {"dst": "a.test", "path_rules": [{"path": "/v1"}]}
+    served(proxy, plain, rest)
+    with ExitStack() as open_:
+        before = open_.enter_context(proxy.running("a.test", "/v1/slow"))
+        served(proxy, {**plain, "websocket": True}, rest)
+        socket_, other = (open_.enter_context(proxy.tunnel(each, "/v1/tunnel")) for each in ("a.test", "x.w.test"))
+        assert not _ends(before, 0.5)
+        served(proxy, plain, rest)
+        assert _ends(socket_)
+        assert not _ends(before, 0.5)
+        other.sendall(b"x")
+        assert other.recv(1) == b"x"
 
 
 def test_a_denied_path_makes_no_other_port_strict(proxy: Inspecting) -> None:

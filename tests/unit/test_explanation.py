@@ -406,7 +406,7 @@ PATHS = (
         ],
         "git": {"o/r": "read"},
     },
-    {"dst": ".w.test", "port": 8443, "path_rules": [{"path": "/a%20b"}]},
+    {"dst": ".w.test", "port": 8443, "proto": "wss", "path_rules": [{"path": "/a%20b"}]},
 )
 
 
@@ -461,6 +461,31 @@ PATHS = (
             "Allow large files of all its repositories with `lfs: true` in the rule (line 1).",
         ),
         ("https://api.test/v2/*", None, Reason.PATH, "None", "Change the paths of the rule (line 1)."),
+        (
+            "wss://api.test/v1/x",
+            None,
+            Reason.NO_WEBSOCKET,
+            "GET /v1",
+            "Allow WebSockets wherever it allows a request with `websocket: true` in the rule (line 1).",
+        ),
+        (
+            "wss://api.test",
+            None,
+            Reason.PATH,
+            "None",
+            (
+                "Allow it with `clawker-fw rules allow api.test --path / --methods GET`. A WebSocket also needs "
+                "`websocket: true` in the rule."
+            ),
+        ),
+        ("wss://x.w.test:8443/a%20b", None, None, "/a%20b", None),
+        (
+            "wss://x.w.test:8443/b",
+            None,
+            Reason.PATH,
+            "None",
+            "Allow it with `clawker-fw rules allow .w.test:8443 --path /b --methods GET`.",
+        ),
         (
             "https://api.test/v1/x%252e",
             None,

@@ -281,6 +281,10 @@ _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
             {"git": {"o/w": "write"}, "lfs": True, "path_rules": [allow("/o")]},
             {**{each: [] for each in (*_PUSHED, "git lfs o/w")}, "/o": _KEPT},
         ),
+        (
+            {"path_rules": [allow("/x", "GET"), deny("/x/y")], "websocket": True},
+            {"GET /x": ["deny /x/y"], "WebSocket: GET /x": ["deny /x/y"]},
+        ),
     ],
 )
 def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, list[str]]) -> None:

@@ -19,6 +19,7 @@ OF_RULES = (
     Reason.WRONG_PORT,
     Reason.DENIED,
     Reason.PATH,
+    Reason.NO_WEBSOCKET,
     Reason.BAD_REQUEST,
     Reason.EXPIRED,
     Reason.BAD_NAME,

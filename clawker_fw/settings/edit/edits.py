@@ -88,7 +88,11 @@ class Addition:
                 f"`{old}` allows every path of the host{old.located}, and would allow only those that are named.",
                 hint="Nothing has been changed. If that is meant, write `path_rules` in that rule.",
             )
-        return replace(old.paths, rules=ordered([*old.paths.rules, *self.rule.paths.rules]))
+        return replace(
+            old.paths,
+            rules=ordered([*old.paths.rules, *self.rule.paths.rules]),
+            websocket=old.paths.websocket or self.rule.paths.websocket,
+        )
 
     @property
     def fields(self) -> Fields:
@@ -292,7 +296,10 @@ def _changes(old: Rule, new: Rule) -> Fields:
         fields["note"] = new.note
     if new.paths and old.paths != new.paths:
         known = old.paths.rules if old.paths else ()
-        fields["path_rules"] = Appended(tuple(_entry(each) for each in new.paths.rules if each not in known))
+        if more := tuple(_entry(each) for each in new.paths.rules if each not in known):
+            fields["path_rules"] = Appended(more)
+        if new.paths.websocket and not (old.paths and old.paths.websocket):
+            fields["websocket"] = True
     return fields
 
 
@@ -306,6 +313,7 @@ def _of_paths(paths: Paths) -> Fields:
         "path_default": default if paths.others is allows else None,
         "git": {each.name: each.access.value for each in paths.repositories} or None,
         "lfs": paths.lfs or None,
+        "websocket": paths.websocket or None,
         "insecure_skip_tls_verify": True if not paths.verify else None,
     }
 
@@ -318,7 +326,12 @@ def _entry(rule: PathRule) -> Fields:
 def _phrase(old: Rule, name: str, value: object) -> str:
     if isinstance(value, Appended):
         return f"{name}: with {', '.join(str(each['path']) for each in value.items)}"
-    before: object = {"allow_private": old.allow_private, "until": _time(old.until), "note": old.note}[name]
+    before: object = {
+        "allow_private": old.allow_private,
+        "until": _time(old.until),
+        "note": old.note,
+        "websocket": False,
+    }[name]
     return f"{name}: {_word(before)} → {_word(value)}"
 
 

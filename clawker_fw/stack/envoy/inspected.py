@@ -26,6 +26,7 @@ from clawker_fw.rules.paths import (
     DEFAULT_HEADER,
     LARGE_FILES,
     TRACE,
+    WEBSOCKET,
     Access,
     PathRule,
     Paths,
@@ -75,7 +76,11 @@ _HANDSHAKE_SECONDS = 20
 """How long it may take to look a host's name up, to connect, and to agree on TLS. The first two end before: so
 the internal listener says which of them has failed."""
 
-_WEBSOCKET = "websocket"
+_NEWEST_TLS = "TLSv1_3"
+"""What is spoken with hosts. Envoy's own clients speak TLS 1.2 otherwise, where agents would speak 1.3."""
+
+_UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
+"""What a request has that asks to become a WebSocket. Without `Connection: Upgrade`, Envoy removes it before."""
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
@@ -88,9 +93,17 @@ _NO_ANSWER = (
     "one that the rule may not reach, or the host refused or ended the connection, or did not prove its name\n"
 )
 
+_NO_WEBSOCKET = "no WebSockets"
+"""The way of requests for a WebSocket that are allowed, but not as one: there is no such cluster. So they are
+refused last, when everything else has been found right."""
+_NOT_AS_WEBSOCKET = (
+    f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n"
+    f"clawker-fw explain '{_URL.replace('https:', 'wss:')}' --method '%REQ(:METHOD)%'\n"
+)
+
 _NO_UPGRADE = "upgrade_failed"
-"""What Envoy says of a request that would become something else (`%RESPONSE_CODE_DETAILS%`)."""
-_NO_WEBSOCKET = "clawker-fw: the rule for this host allows no WebSockets; `websocket: true` in it would\n"
+"""What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
+_NOTHING_ELSE = "clawker-fw: a request can become a WebSocket, and nothing else\n"
 
 _NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
@@ -128,7 +141,7 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
     tls = typed(
         "envoy.transport_sockets.tls",
         f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        common_tls_context=verified,
+        common_tls_context={**verified, "tls_params": {"tls_maximum_protocol_version": _NEWEST_TLS}},
     )
     if upgrades:
         spoken: Json = {"explicit_http_config": {"http_protocol_options": {}}}
@@ -237,7 +250,7 @@ def _connection_manager(idle: float, routes_path: str, reporting: Reporting | No
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **{**http.common(NAME, routes_path, idle), "upgrade_configs": [_upgrading(allowed=False)]},
+        **http.common(NAME, routes_path, idle),
         stat_prefix=NAME,
         http_protocol_options={"allow_custom_methods": True},  # as over HTTP/2: the routes decide
         normalize_path=True,
@@ -302,7 +315,8 @@ def _answers() -> Iterator[Json]:
             (refusals.of_details(f"rbac_access_denied_matched_policy[{each}]"), 400, _ODD_PATH)
             for each in (_BAD_PATH, _BAD_BELOW_A_DENY)
         ),
-        (refusals.of_details(_NO_UPGRADE), 403, _NO_WEBSOCKET),
+        (refusals.of_details(_NO_UPGRADE), 403, _NOTHING_ELSE),
+        (refusals.of_details(refusals.NO_WAY), 403, _NOT_AS_WEBSOCKET),
         (refusals.of_status(403), 403, _REFUSED),
         (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
         (refusals.of_status(503), 503, _NO_ANSWER),
@@ -340,7 +354,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
             {"name": "refused", "domains": ["*"], "routes": [_refuse("refused", {"prefix": "/"})]},
         ],
         "request_headers_to_remove": list(_HEADERS_REMOVED),
-        "cluster_specifier_plugins": [_by_upgrade(verify=each) for each in (True, False)],
+        "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
     }
 
 
@@ -387,7 +401,10 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
     for each in paths.rules:
         yield from _of_path(rule, each)
     others = {"prefix": "/"}
-    yield _forward(rule, "others", others) if paths.others else _refuse("others", others)
+    if paths.others:
+        yield from _forward(rule, "others", others)
+    else:
+        yield _refuse("others", others)
 
 
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
@@ -399,7 +416,7 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
             path = request.target.partition("?")[0]
             match = {"path": path, "headers": [method, _exactly(":path", request.target)]}
         if request.allowed:
-            yield _forward(rule, request.words, match)
+            yield from _forward(rule, request.words, match)
         else:
             yield _refuse(str(repository), match, body=_told(repository))
 
@@ -432,37 +449,40 @@ def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
         if path.denies:
             yield _refuse(str(path), each)
         else:
-            yield _forward(rule, path.words(method), each)
+            yield from _forward(rule, path.words(method), each)
 
 
-def _forward(rule: Rule, words: str, match: Json) -> Json:
+def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:
+    """Yield the routes for what is allowed. A WebSocket has one of its own, so that it ends with the word for it.
+
+    It begins over HTTP/1.1, whatever the host prefers (RFC 6455).
+    """
     verify = rule.paths is None or rule.paths.verify
     # Matching has stripped the port from the Host header. It is added again for the host.
     port = {} if rule.port == Protocol.HTTPS.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{rule.port}"}
-    leading: Json = {"cluster_specifier_plugin": _way(verify=verify), "timeout": "0s", **port}
+    leading: Json = {"timeout": "0s", **port}
     if rule.paths and rule.paths.websocket:
-        leading["upgrade_configs"] = [_upgrading(allowed=True)]
-    return {"name": _named(rule, words), "match": match, "route": leading}
+        upgrading = {**match, "headers": [*match.get("headers", ()), _UPGRADE]}
+        way = {"cluster": _way(verify=verify, upgrades=True), **leading}
+        yield {"name": _named(rule, f"{WEBSOCKET}{words}"), "match": upgrading, "route": way}
+    way = {"cluster_specifier_plugin": _way(verify=verify), **leading}
+    yield {"name": _named(rule, words), "match": dict(match), "route": way}
 
 
-def _upgrading(*, allowed: bool) -> Json:
-    return {"upgrade_type": _WEBSOCKET, "enabled": allowed}
-
-
-def _by_upgrade(*, verify: bool) -> Json:
-    """Return what chooses a cluster: a WebSocket begins over HTTP/1.1, whatever the host prefers (RFC 6455)."""
-    header = typed("upgrade", f"{TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="upgrade")
-    is_websocket = {"input": header, "value_match": {"exact": _WEBSOCKET, "ignore_case": True}}
-    upgrading, other = (
-        {"action": extension("cluster", f"{_CHOOSING}.ClusterAction", cluster=_way(verify=verify, upgrades=each))}
-        for each in (True, False)
+def _unless_upgrading(*, verify: bool) -> Json:
+    """Return what chooses a cluster: a request for a WebSocket that no route before is for leads nowhere."""
+    header = typed("upgrade", f"{TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=_UPGRADE["name"])
+    is_websocket = {"input": header, "value_match": _UPGRADE["string_match"]}
+    nowhere, leading = (
+        {"action": extension("cluster", f"{_CHOOSING}.ClusterAction", cluster=each)}
+        for each in (_NO_WEBSOCKET, _way(verify=verify))
     )
-    matchers = [{"predicate": {"single_predicate": is_websocket}, "on_match": upgrading}]
+    matchers = [{"predicate": {"single_predicate": is_websocket}, "on_match": nowhere}]
     return {
         "extension": extension(
             _way(verify=verify),
             f"{_CHOOSING}.MatcherClusterSpecifier",
-            cluster_matcher={"matcher_list": {"matchers": matchers}, "on_no_match": other},
+            cluster_matcher={"matcher_list": {"matchers": matchers}, "on_no_match": leading},
         )
     }
 

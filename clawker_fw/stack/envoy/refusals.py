@@ -79,6 +79,9 @@ _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 _VIOLATION = "!has(response.code) || response.code == 0"
 """Of a request that violates HTTP/2: Envoy ends its connection without a response."""
 
+NO_WAY = "cluster_not_found"
+"""What Envoy says of a request for a WebSocket that is allowed, but not as one (`inspected`)."""
+
 _UNAUTHORIZED = 401
 """What a host answers that does not accept a credential (RFC 9110, section 15.5.2)."""
 
@@ -309,6 +312,7 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         (f"{_DETAILS} == 'direct_response' && response.code != 403", Reason.BAD_REQUEST),
         (f"{_DETAILS} == 'direct_response' && xds.route_name == 'refused'", Reason.NO_RULE),
         (f"{_DETAILS} == 'direct_response'", Reason.PATH),
+        (f"{_DETAILS} == '{NO_WAY}'", Reason.NO_WEBSOCKET),
         (f"{_DETAILS} == '{injected.MISSING}'", Reason.NO_SECRET),
         (f"{_DETAILS} == '{injected.NOT_ACCEPTED}' || {_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),
         (f"{_DETAILS}.startsWith('rbac')", f"{bad} ? '{Reason.BAD_REQUEST}' : '{Reason.PATH}'"),
