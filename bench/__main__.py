@@ -15,6 +15,7 @@ from bench import (
     denials,
     fair,
     inspect_peers,
+    inspected_ways,
     inspecting,
     noop,
     replace,
@@ -43,6 +44,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "telemetry": telemetry.measure,
     "denials": denials.measure,
     "inspect": inspecting.measure,
+    "inspect_ways": inspected_ways.measure,
     "inspect_peers": inspect_peers.measure,
 }
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peer import drive, origin
-from bench.processor import processor_seconds
+from bench.processor import processor_seconds, processors
 from bench.quiet import quiet
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
@@ -95,7 +95,7 @@ class Files:
 def main() -> int:
     """Measure so many rounds of so many seconds."""
     rounds, seconds = int(sys.argv[1]), float(sys.argv[2])
-    mine, theirs = _processors()
+    mine, theirs = processors()
     os.sched_setaffinity(0, mine)
     _run("ip", "link", "set", "lo", "up")
     _run("ip", "address", "add", f"{_PLACES[DIRECT]}/24", "dev", "lo")
@@ -115,12 +115,6 @@ def main() -> int:
         os.sched_setaffinity(0, mine)
         print(json.dumps(_measured(agent, rounds, seconds, spent)))
     return 0
-
-
-def _processors() -> tuple[set[int], set[int]]:
-    """Return the processors for the agent and the origin, and the one for what is measured."""
-    *others, last = sorted(os.sched_getaffinity(0))
-    return set(others) or {last}, {last}
 
 
 def _measured(

@@ -1,12 +1,18 @@
-"""The processor time of a program and of those that it has started (proc_pid_stat(5))."""
+"""The processors of the machine, and the time of them that a program has used (proc_pid_stat(5))."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
 
+def processors() -> tuple[set[int], set[int]]:
+    """Return the processors for an agent and an origin, and the one for what is measured."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    return set(others) or {last}, {last}
+
+
 def processor_seconds(process: int) -> float:
-    """Return how many seconds of a processor they have used so far."""
+    """Return how many seconds of a processor a program and those that it has started have used so far."""
     parents: dict[int, int] = {}
     used: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):

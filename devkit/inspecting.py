@@ -195,6 +195,7 @@ class Inspecting(Recording):
             common_tls_context={
                 "alpn_protocols": ["h2", "http/1.1"],
                 "tls_certificates": [{"certificate_chain": chain, "private_key": key}],
+                "tls_params": {"ecdh_curves": list(inspection.GROUPS)},
             },
         )
         return {"transport_socket": socket_}

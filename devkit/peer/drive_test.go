@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"net"
 	"testing"
 )
@@ -43,5 +44,32 @@ func TestDriveFails(t *testing.T) {
 	got := runFor[driveSummary](t, exitFailed, "drive", "http://"+address, "--clients", "1", "--seconds", "0.05")
 	if got.Failed == 0 || got.Failed != got.Requests || got.P50 != 0 || len(got.Errors) == 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Sessions are resumed only where that is asked for, all but the first of each client.
+func TestDriveResumes(t *testing.T) {
+	certificate, _, err := selfSigned([]string{"a.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}}
+	address := startListener(t, func(conn *net.TCPConn, _ int) {
+		secure := tls.Server(conn, config)
+		defer secure.Close()
+		if _, err := readRequest(secure); err == nil {
+			answer(secure, "")
+		}
+	})
+	for _, more := range [][]string{nil, {"--resume"}} {
+		arguments := append([]string{"drive", "https://a.test/", "--connect", address, "--clients", "2", "--seconds", "0.2"}, more...)
+		got := runFor[driveSummary](t, exitDone, arguments...)
+		expected := 0
+		if len(more) > 0 {
+			expected = got.Requests - 2
+		}
+		if got.Requests < 10 || got.Resumed != expected {
+			t.Errorf("%v: %+v", more, got)
+		}
 	}
 }

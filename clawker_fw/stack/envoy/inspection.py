@@ -37,7 +37,7 @@ CLUSTER = "signer"
 HANDSHAKE = "4s"
 """How long a handshake may take: one for a new name waits while the signer does not answer."""
 
-_GROUPS = ("X25519", "P-256")
+GROUPS = ("X25519", "P-256")
 """How keys are agreed on with agents (RFC 8446, section 4.2.7). The hybrid against quantum computers takes
 a tenth of a connection, and nothing of this one leaves the engine's machine. With hosts, it is used."""
 
@@ -121,7 +121,7 @@ def chain() -> Json:
             common_tls_context={
                 "alpn_protocols": ["h2", "http/1.1"],
                 "custom_tls_certificate_selector": selector,
-                "tls_params": {"ecdh_curves": list(_GROUPS)},
+                "tls_params": {"ecdh_curves": list(GROUPS)},
             },
         ),
         "transport_socket_connect_timeout": HANDSHAKE,

@@ -1,0 +1,184 @@
+"""What is left of TLS that is looked into: a secret in its requests, and sessions that are not resumed.
+
+The real Envoy and the real signer on loopback, with one processor; the agent and the origin have the other.
+"""
+
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.figures import Bound, Result, Series, ratio
+from bench.peer import drive, origin
+from bench.processor import processor_seconds, processors
+from bench.quiet import quiet
+from bench.stage import Stage
+from clawker_fw.certificates.x509 import mint_server
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import RuleEntry
+from devkit.dns import NameServer
+from devkit.envoy import HERE, program
+from devkit.injecting import Injecting
+from devkit.inspecting import PORT, Inspecting, Signing, own_address
+from devkit.peers import peer_program
+from devkit.programs import machine
+from devkit.signer import Signer
+from devkit.stacks import installed_release
+from devkit.waiting import until
+
+RUNS, SECONDS, CLIENTS = 12, 2.0, 4
+INJECTED_MORE, NOT_RESUMED = 1.05, 0.1
+"""What a secret may add, as a ratio, and the share of connections that go on with no session where they could."""
+_PLAIN, _SECRET = "plain.w.test", "secret.w.test"
+_TOKEN = b"not-a-secret"
+_WARM_SECONDS = 0.5
+_PATHS = [{"path": "/v1"}, {"path": "/v1/private", "action": "deny"}, {"path": "/v2", "methods": ["GET"]}]
+_RULES = RuleSet.of(
+    RuleEntry.model_validate({"dst": name, "port": PORT, "path_rules": _PATHS, **words}).rule()
+    for name, words in ((_PLAIN, {}), (_SECRET, {"inject": "api"}))
+)
+
+
+class _Way(NamedTuple):
+    """An Envoy, a name of its rules, and what the agent does."""
+
+    proxy: Inspecting
+    name: str
+    agent: tuple[str, ...]
+
+
+_WITHOUT, _WITH = "requests, kept alive", "the same, with a secret"
+_ON_DEMAND, _WHOLE, _RESUMED = (
+    f"new connections, {each}"
+    for each in ("certificate on demand", "certificate of its own", "certificate of its own, resumed")
+)
+
+
+def measure(stage: Stage) -> Result:
+    """Measure each way once in each round."""
+    mine, theirs = processors()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as held:
+        folder = Path(name)
+        os.sched_setaffinity(0, mine)
+        held.callback(os.sched_setaffinity, 0, mine | theirs)
+        peer, trusted = peer_program(machine()), folder / "trusted.pem"
+        here = ("--address", own_address(), "--https", str(PORT), "--name", f"{_PLAIN},{_SECRET}")
+        held.enter_context(origin(peer, trusted, *here))
+        os.sched_setaffinity(0, theirs)
+        ways = held.enter_context(_started(folder, trusted))
+        os.sched_setaffinity(0, mine)
+        found = _measured(peer, ways, stage.runs or RUNS, stage.seconds or SECONDS)
+    figures = {way: {what: _series(way, what, each) for what in _UNITS} for way, each in found.items()}
+    not_resumed = max(1 - each["resumed"] / each["requests"] for each in found[_RESUMED])
+    return Result(
+        series=[series for each in figures.values() for series in each.values()],
+        bounds=[
+            ratio("processor of Envoy: a secret / without", INJECTED_MORE, *_both("processor", figures)),
+            ratio("p50: a secret / without", INJECTED_MORE, *_both("p50", figures)),
+            Bound("connections not resumed, where they could be", NOT_RESUMED, not_resumed),
+            Bound("failed requests", 0, sum(each["failed"] for rounds in found.values() for each in rounds)),
+        ],
+        notes=[*_compared(figures)],
+        raw={way: list(rounds) for way, rounds in found.items()},
+    )
+
+
+def _both(what: str, figures: Mapping[str, Mapping[str, Series]]) -> tuple[Series, Series]:
+    return figures[_WITH][what], figures[_WITHOUT][what]
+
+
+def _compared(figures: Mapping[str, Mapping[str, Series]]) -> Iterator[str]:
+    """Yield what each round says of two ways beside each other: the median, and the middle half of all."""
+    for more, less in ((_WITH, _WITHOUT), (_ON_DEMAND, _RESUMED), (_ON_DEMAND, _WHOLE)):
+        for what in _UNITS:
+            pairs = zip(figures[more][what].values, figures[less][what].values, strict=True)
+            ratios = sorted(one / other for one, other in pairs)
+            low, middle, high = (ratios[len(ratios) * quarter // 4] for quarter in (1, 2, 3))
+            yield f"{more} / {less}, {_WORDS[what]}: {middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+@contextmanager
+def _started(folder: Path, trusted: Path) -> Iterator[Mapping[str, _Way]]:
+    """Run two Envoys: one has a certificate of its own and a secret, the other one has certificates on demand.
+
+    Both certificates are from the same intermediate, so that an agent has the same to verify.
+    """
+    names = (_PLAIN, _SECRET)
+    with NameServer(names, own_address()) as server, ExitStack() as held:
+        signer = Signer(folder, kept=False)
+        signer.give((), ["w.test"], ["w.test"])
+        signer.start()
+        held.callback(signer.end)
+        made = mint_server(signer.intermediates[0], _PLAIN, time.time())
+        chain, key = folder / "chain.pem", folder / "key.pem"
+        chain.write_bytes(made.certificate + signer.intermediates[0].certificate)
+        key.write_bytes(made.key)
+        for each in ("own", "on-demand"):
+            (folder / each).mkdir()
+        release = installed_release()
+        own = Injecting(folder / "own", release, server.port, (chain, key), trusted, first=_RULES)
+        held.callback(own.signer.end)
+        held.callback(_end, own)
+        own.give({"api#bearer": f"Bearer {_TOKEN.decode()}"})
+        on_demand = Signing(folder / "on-demand", program(release), server.port, signer, trusted)
+        held.callback(_end, on_demand)
+        for proxy in (own, on_demand):
+            proxy.serve(_RULES)
+            until(proxy.serves)
+        if (found := [_TOKEN in own.ask("GET", "/v1/x", each)[1] for each in names]) != [False, True]:
+            raise AssertionError(found)
+        verifying = ("--trust", signer.trust.decode())
+        yield {
+            _WITHOUT: _Way(own, _PLAIN, ("--kept",)),
+            _WITH: _Way(own, _SECRET, ("--kept",)),
+            _ON_DEMAND: _Way(on_demand, _PLAIN, ("--resume", *verifying)),
+            _WHOLE: _Way(own, _PLAIN, verifying),
+            _RESUMED: _Way(own, _PLAIN, ("--resume", *verifying)),
+        }
+
+
+def _end(proxy: Inspecting) -> None:
+    proxy.process.terminate()
+    proxy.process.wait()
+
+
+_UNITS = {"p50": "ms", "processor": "µs", "agent": "µs"}
+_WORDS = {"p50": "p50", "processor": "processor of Envoy", "agent": "processor of the agent"}
+
+
+def _measured(
+    peer: Path, ways: Mapping[str, _Way], rounds: int, seconds: float
+) -> dict[str, list[dict[str, float]]]:
+    """Return what each round of each way took. The first one, which makes certificates, is not counted."""
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(-1, rounds):
+        for name in list(ways)[:: 1 if number % 2 else -1]:
+            way = ways[name]
+            quiet(2)
+            where = ("--connect", f"{HERE}:{way.proxy.ports[PORT]}", "--clients", str(CLIENTS))
+            before = processor_seconds(way.proxy.process.pid), _of_agents()
+            lasting = ("--seconds", str(seconds if number >= 0 else _WARM_SECONDS))
+            passed = drive(peer, f"https://{way.name}:{PORT}/v1/x", *where, *lasting, *way.agent)
+            used = processor_seconds(way.proxy.process.pid) - before[0], _of_agents() - before[1]
+            if number >= 0:
+                each = {key: passed[key] for key in ("requests", "failed", "resumed")}
+                times = {
+                    what: one / passed["requests"] * 1e6
+                    for what, one in zip(("processor", "agent"), used, strict=True)
+                }
+                found[name].append({**each, "p50": passed["p50_ms"], **times})
+    return found
+
+
+def _of_agents() -> float:
+    """Return how many seconds of a processor the agents have used that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _series(way: str, what: str, rounds: list[dict[str, float]]) -> Series:
+    return Series(f"{way}: {_WORDS[what]}", tuple(each[what] for each in rounds), _UNITS[what])
