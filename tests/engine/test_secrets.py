@@ -27,6 +27,7 @@ API = {
     "inject": "api",
     "allow_private": True,
 }
+IN_CLEAR = {"dst": "api.test", "proto": "http", "allow_private": True}
 PLAIN = {"dst": "plain.test", "path_rules": [{"path": "/v1"}], "allow_private": True}
 NAMES = ["a.test", "api.test", "h.test", "plain.test"]
 
@@ -93,7 +94,7 @@ def stack(
         found = Site(firewall, docker, module_peers, folder)
         found.write(PLAIN)
         firewall.run()
-        found.write(API, PLAIN)
+        found.write(API, IN_CLEAR, PLAIN)
         firewall.call("reload").expect()
         yield found
 
@@ -102,7 +103,7 @@ def stack(
 def site(stack: Site) -> Site:
     """The stack, current, whatever the test before has left, with a secret that nobody has seen."""
     stack.declare()
-    stack.write(API, PLAIN)
+    stack.write(API, IN_CLEAR, PLAIN)
     stack.renew(f"hidden-{secrets.token_hex(12)}")
     stack.firewall.run("--drain-timeout", "0")
     return stack
@@ -116,10 +117,12 @@ def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
     assert site.arrived("/v1/x")["Authorization"] == [f"Bearer {site.token}"]
     assert site.get("https://plain.test/v1/y").last["status"] == 200
     assert "Authorization" not in site.arrived("/v1/y")
+    assert site.get("http://api.test/v1/z").last["status"] == 200
+    assert "Authorization" not in site.arrived("/v1/z")
     for target, method in (("/v2", "GET"), ("/v1/x", "DELETE")):
         assert site.get(f"https://api.test{target}", "--method", method).last["status"] == 403
     said = [each["target"] for each in site.origin.said()[before:] if each["event"] == "request"]
-    assert said == ["/v1/x", "/v1/y"]
+    assert said == ["/v1/x", "/v1/y", "/v1/z"]
 
     listed = site.firewall.call("secrets", "list", "--format", "json").expect().json["secrets"]
     assert [(each["name"], each["state"]) for each in listed] == [("api", "given")]

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -242,3 +243,12 @@ def test_explanation_of_an_attempt(golden: Check) -> None:
     )
     answer = ConnectionAnswer(found, Rules(5, ""), attempted=Attempted(trial, Reason.NO_RULE))
     golden("explain-live.txt", shown(explaining.explanation_report(answer)))
+
+
+@pytest.mark.parametrize("place", ["inspected/listeners.json", "envoy/hot/lds/listeners.json"])
+def test_no_record_has_a_header_that_may_be_a_secret(place: str) -> None:
+    """Whatever the header of a secret is called: of a request, only its method, host and path are written down."""
+    content = (EXPECTED / place).read_text(encoding="utf-8")
+    named = set(re.findall(r"%(?:REQ|REQUEST_HEADER|RESP|TRAILER)[A-Z_]*\(([^:?)]*:?[^:?)]*)", content))
+    assert named == {":AUTHORITY", ":METHOD"}
+    assert set(re.findall(r"headers\[([^]]*)\]", content)) <= {"':authority'"}

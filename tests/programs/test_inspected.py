@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,6 +291,31 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
         "y.w.test",
         "x.w.test",
     ]
+
+
+def test_a_host_that_wants_to_know_its_client_has_an_ordinary_rule(
+    proxy: Inspecting, host: Host, tmp_path: Path
+) -> None:
+    """A certificate of the agent's own reaches it where nothing is looked into, and else it refuses Envoy."""
+    own, key = certificate(tmp_path / "client", "client.test")
+    agent = ssl.create_default_context(cafile=str(host.certificate))
+    agent.load_cert_chain(own, key)
+    host.context.load_verify_locations(own)
+    host.context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        served(proxy, {"dst": "x.w.test", "inspect": False}, {"dst": "y.w.test", "path_rules": [{"path": "/own"}]})
+        host.reached.clear()
+        assert proxy.ask("GET", "/own", "y.w.test")[0] == 503
+        assert host.reached == []
+        with (
+            socket.create_connection((str(HERE), proxy.ports[PORT]), timeout=10) as plain,
+            agent.wrap_socket(plain, server_hostname="x.w.test") as tls,
+        ):
+            tls.sendall(b"GET /own HTTP/1.1\r\nHost: x.w.test\r\n\r\n")
+            assert tls.recv(12) == b"HTTP/1.1 200"
+        assert len(host.reached) == 1
+    finally:
+        host.context.verify_mode = ssl.CERT_NONE
 
 
 def test_tls_with_a_host_is_the_newest_that_it_speaks(proxy: Inspecting, host: Host) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from clawker_fw.certificates.authority import mint_intermediate
 from clawker_fw.certificates.credentials import Pair
@@ -165,16 +167,36 @@ def test_a_removed_name_is_taken_back(envoy: Inspecting, signer: Signer) -> None
 
 
 def test_new_intermediates_sign_everything_anew(envoy: Inspecting, signer: Signer) -> None:
-    """Each name has another certificate soon, without a connection that fails."""
+    """Each name has another certificate soon, without a connection that fails, and open ones go on."""
     names = [fresh() for _ in range(5)]
     before = {name: certificate_of(envoy, name) for name in names}
-    signer.give(NAMES, SUBTREES, COVERED)
+    with envoy.connect(names[0]) as connection:
+        signer.give(NAMES, SUBTREES, COVERED)
 
-    def are_other() -> bool:
-        after = {name: certificate_of(envoy, name) for name in names}
-        return all(after[name].issuer != before[name].issuer for name in names)
+        def are_other() -> bool:
+            after = {name: certificate_of(envoy, name) for name in names}
+            return all(after[name].issuer != before[name].issuer for name in names)
 
-    until(are_other, 2)
+        until(are_other, 2)
+        assert answers(connection)
+
+
+def test_a_clock_that_is_behind_is_no_problem(envoy: Inspecting, signer: Signer) -> None:
+    """All that an agent is shown is valid half an hour ago as well, and was not yet two hours ago."""
+    shown = {"leaf": certificate_of(envoy, fresh()).public_bytes(Encoding.PEM)}
+    shown |= {"root": signer.trust, "between": b"".join(each.certificate for each in signer.intermediates)}
+    for name, content in shown.items():
+        (signer.folder / name).write_bytes(content)
+    chain = ("-CAfile", signer.folder / "root", "-untrusted", signer.folder / "between", signer.folder / "leaf")
+    valid = {
+        minutes: not subprocess.run(
+            ["openssl", "verify", "-attime", str(round(time.time() - 60 * minutes)), *chain],
+            capture_output=True,
+            check=False,
+        ).returncode
+        for minutes in (0, 30, 120)
+    }
+    assert valid == {0: True, 30: True, 120: False}
 
 
 def test_no_name_is_signed_outside_the_constraints(envoy: Inspecting, signer: Signer) -> None:
