@@ -14,22 +14,23 @@ from functools import partial
 from pathlib import Path
 
 from bench.figures import Bound, Result, Series, interleaved, ratio
+from bench.quiet import quiet
 from bench.stage import Stage
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from devkit.dns import NameServer
 from devkit.envoy import HERE, program
-from devkit.inspecting import PORT, Host, Inspecting, Signing, certificate, own_address
+from devkit.inspecting import PORT, Host, Inspecting, Signing, own_address
 from devkit.signer import Signer
 from devkit.stacks import installed_release
 from devkit.waiting import until
 
 RUNS, HANDSHAKES, SIZES = 5, 200, (10, 1_000, 10_000)
 IN_USE, IN_TURN = 1_000, 30_000
-FIRST_WITHIN, APPLIED_WITHIN, MEMORY_WITHIN = 3.0, 1.5, 350.0
-"""Milliseconds and seconds more than without, and MiB."""
+FIRST_WITHIN, APPLIED_WITHIN, MEMORY_WITHIN, BACK_WITHIN = 3.0, 1.5, 350.0, 0.5
+"""Milliseconds and seconds more than without, MiB, and seconds."""
 _MEBIBYTE = 1 << 20
-_PLAIN = "plain.w.test"
+_PLAIN, _ONE = "plain.w.test", "one.w.test"
 _PATHS = [{"path": "/v1"}, {"path": "/v1/private", "action": "deny"}, {"path": "/v2", "methods": ["GET"]}]
 
 
@@ -41,11 +42,11 @@ def measure(stage: Stage) -> Result:
         host = Host(folder / "host", own_address(), "*.w.test")
         held.callback(host.close)
         names = held.enter_context(NameServer((_PLAIN,), own_address()))
-        own = certificate(folder / "own", "*.w.test")
         signer = Signer(folder, kept=False)
         signer.give((), ["w.test"], ["w.test"])
         signer.start()
         held.callback(signer.end)
+        own = signer.signed(folder, _ONE)
         envoy = program(installed_release())
         static, on_demand = folder / "static", folder / "on-demand"
         for each in (static, on_demand):
@@ -56,6 +57,7 @@ def measure(stage: Stage) -> Result:
         ):
             parts = [
                 _handshakes(runs, beside, proxy),
+                _restarted(runs, proxy, signer),
                 _other_hosts(runs, proxy),
                 _applied(runs, proxy),
                 _memory(proxy),
@@ -118,8 +120,8 @@ def _handshakes(runs: int, beside: Inspecting, proxy: Inspecting) -> Result:
     for each in (beside, proxy):
         _served(each, subtree)
     ways = {
-        "a handshake, with a certificate of its own": partial(_handshake, beside, _always("one.w.test")),
-        "a later handshake of a name": partial(_handshake, proxy, _always("one.w.test")),
+        "a handshake, with a certificate of its own": partial(_handshake, beside, _always(_ONE)),
+        "a later handshake of a name": partial(_handshake, proxy, _always(_ONE)),
         "the first handshake of a name": partial(_handshake, proxy, _fresh()),
     }
     found = interleaved(runs, ways)
@@ -132,6 +134,20 @@ def _handshakes(runs: int, beside: Inspecting, proxy: Inspecting) -> Result:
             Bound("the first handshake of a name, more", FIRST_WITHIN, first.median - own.median, "ms"),
         ],
     )
+
+
+def _restarted(runs: int, proxy: Inspecting, signer: Signer) -> Result:
+    """Measure how long a new name has no certificate after the signer was killed and is started again."""
+    names, back = _fresh(), []
+    for _ in range(runs):
+        quiet()
+        signer.kill()
+        signer.start()
+        began = time.monotonic()
+        with proxy.connected(next(names)):
+            back.append(time.monotonic() - began)
+    series = Series("a new name, from the signer's start", tuple(back))
+    return Result(series=[series], bounds=[Bound("a restarted signer is back", BACK_WITHIN, max(back), "s")])
 
 
 def _other_hosts(runs: int, proxy: Inspecting) -> Result:

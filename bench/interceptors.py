@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peer import drive, origin
-from bench.processor import processor_seconds, processors
+from bench.processor import agents_seconds, processor_seconds, processors
 from bench.quiet import quiet
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
@@ -128,7 +128,7 @@ def _measured(
         for kind, arguments in KINDS.items():
             for way in WAYS[:: 1 if number % 2 else -1]:
                 quiet(2)
-                before = spent[way]() if way in spent else 0
+                before, agents = spent[way]() if way in spent else 0, agents_seconds()
                 time = str(_WARM_SECONDS if number < 0 else seconds)
                 where = ("--connect", _PLACES[way], "--seconds", time)
                 passed = drive(agent, *common, *where, *arguments, before=as_agent)
@@ -140,6 +140,7 @@ def _measured(
                             "p50": passed["p50_ms"],
                             "p99": passed["p99_ms"],
                             "processor": used / passed["requests"] * 1e6,
+                            "agent": (agents_seconds() - agents) / passed["requests"] * 1e6,
                             "failed": passed["failed"],
                         }
                     )

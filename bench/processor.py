@@ -1,6 +1,7 @@
 """The processors of the machine, and the time of them that a program has used (proc_pid_stat(5))."""
 
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,3 +25,9 @@ def processor_seconds(process: int) -> float:
     while more := {each for each, parent in parents.items() if parent in wanted} - wanted:
         wanted |= more
     return sum(used.get(each, 0) for each in wanted) / os.sysconf("SC_CLK_TCK")
+
+
+def agents_seconds() -> float:
+    """Return how many seconds of a processor the programs have used that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
