@@ -15,7 +15,7 @@ from bench import (
     denials,
     fair,
     inspect_peers,
-    inspected_ways,
+    inspected_requests,
     inspecting,
     noop,
     replace,
@@ -44,7 +44,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "telemetry": telemetry.measure,
     "denials": denials.measure,
     "inspect": inspecting.measure,
-    "inspect_ways": inspected_ways.measure,
+    "inspect_requests": inspected_requests.measure,
     "inspect_peers": inspect_peers.measure,
 }
 
@@ -75,7 +75,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if not chosen.names:
         for name in BENCHMARKS:
-            print(f"{name:13} {_summary(name)}")
+            print(f"{name:16} {_summary(name)}")
         return 0
     # Installed programs have compiled bytecode, so the measured ones must have it too.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
