@@ -491,13 +491,26 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
 
 
-def test_paths_that_are_allowed_are_imported(no_engine: Command, settings_file: Path) -> None:
+@pytest.mark.parametrize(("more", "words"), [("", ""), (", proto: wss", ", websocket")])
+def test_paths_that_are_allowed_are_imported(
+    more: str, words: str, no_engine: Command, settings_file: Path
+) -> None:
     """The rule in the file has them, and nothing else of the host is allowed by it."""
-    entry = "rules: [{dst: p.test, path_rules: [{path: /x, action: allow, methods: [GET]}]}]\n"
+    entry = f"rules: [{{dst: p.test{more}, path_rules: [{{path: /x, action: allow, methods: [GET]}}]}}]\n"
     answer = edit(no_engine, "import", "--no-reload", "-", stdin=entry)
     assert [each["result"] for each in answer["imported"]] == ["differs"]
     assert settings_file.read_text().startswith(SETTINGS)
-    assert "https p.test:443 inspected (GET /x, deny others)" in no_engine("rules", "list").out
+    assert f"https p.test:443 inspected (GET /x, deny others{words})" in no_engine("rules", "list").out
+
+
+def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, settings_file: Path) -> None:
+    """The path and the word are added to the rule that is there, once."""
+    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /x}]\n")
+    for outcome, *changes in (("changed", "path_rules: with /y", "websocket: false → true"), ("unchanged",)):
+        answer = edit(no_engine, "allow", "--no-reload", "wss://p.test", "--path", "/y")
+        (done,) = answer["rules"]
+        assert (done["outcome"], done["changes"]) == (outcome, changes)
+    assert "https p.test:443 inspected (/x, /y, deny others, websocket)" in no_engine("rules", "list").out
 
 
 def test_a_rule_that_contradicts_another_is_named_with_its_origin(
