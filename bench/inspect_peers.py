@@ -6,6 +6,7 @@ All stand between the same agent and the same origin, verify the origin, and hav
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def measure(stage: Stage) -> Result:
         per_way = ", ".join(f"{each.name.rpartition(', ')[2]} {mine.median / each.median:.2f}" for each in others)
         result.notes.append(f"{kind}: Envoy, times as many as {per_way}")
     new = next(iter(KINDS))
-    result.notes.append(_limit(new, found))
+    result.notes.append(_busy(new, found))
     ours, squid = (_column("processor", new, way, found) for way in (OURS, SQUID))
     result.bounds = [
         ratio(f"{new}, processor: Envoy / squid", 1 / SQUID_TIMES, ours, squid),
@@ -51,13 +52,15 @@ def measure(stage: Stage) -> Result:
     return result
 
 
-def _limit(new: str, found: Mapping[str, Any]) -> str:
-    """Say what the agent takes of the other processor, which it shares with the origin: more can't pass."""
-    agent, rate = (_column(column, new, OURS, found).median for column in ("agent", "rate"))
-    share = agent * rate / 1e6
-    return (
-        f"{new}: through Envoy, the agent alone took {agent:.0f} µs of its processor for each, {share:.0%} of it"
-    )
+def _busy(new: str, found: Mapping[str, Any]) -> str:
+    """Say how busy each was: one that is not waits for the agent, and would take more connections than passed."""
+    shares = {
+        way: statistics.median(each["rate"] * each["processor"] / 1e6 for each in found[new][way])
+        for way in (OURS, NGINX, SQUID)
+    }
+    agent = _column("agent", new, OURS, found).median
+    words = ", ".join(f"{way} {share:.0%}" for way, share in shares.items())
+    return f"{new}: of their processor {words}; the agent used {agent:.0f} µs of the other one for each of Envoy's"
 
 
 def _rates(kind: str, way: str, found: Mapping[str, Any]) -> Series:

@@ -102,7 +102,8 @@ def _compared(figures: Mapping[str, Mapping[str, Series]]) -> Iterator[str]:
     for more, less in ((_WITH, _WITHOUT), (_ON_DEMAND, _RESUMED), (_ON_DEMAND, _WHOLE)):
         for what in _UNITS:
             ratios = _ratios(figures, what, more, less)
-            low, middle, high = (ratios[len(ratios) * quarter // 4] for quarter in (1, 2, 3))
+            low, high = (ratios[len(ratios) * quarter // 4] for quarter in (1, 3))
+            middle = statistics.median(ratios)
             yield f"{more} / {less}, {_WORDS[what]}: {middle:.2f} ({low:.2f} to {high:.2f})"
 
 
