@@ -395,6 +395,35 @@ def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> 
     assert "upgrade" not in host.reached[0].headers
 
 
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        ("Upgrade: websocket", "Upgrade: websocket"),
+        ("Upgrade: websocket", "Upgrade: h2c"),
+        ("Upgrade: h2c", "Upgrade: websocket"),
+        ("Upgrade: websocket, websocket",),
+        ("Upgrade: websocket,h2c",),
+        ("Upgrade: h2c, websocket",),
+        ("Upgrade: \twebsocket \t",),
+        ("Upgrade: websocket;x=1",),
+        ("Upgrade:",),
+        ("Upgrade:", "Upgrade: websocket"),
+        ("Upgrade: connect-udp",),
+    ],
+)
+@pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, upgrade", "upgrade, upgrade", "close, upgrade"])
+def test_no_spelling_becomes_a_websocket(
+    proxy: Inspecting, host: Host, upgrade: tuple[str, ...], connection: str
+) -> None:
+    """Without the word in the rule, no host is asked for one, however the agent asks."""
+    served(proxy, LENIENT)
+    host.reached.clear()
+    status, _ = proxy.ask("GET", "/v1/x", "x.w.test", PORT, *upgrade, f"Connection: {connection}")
+    assert status in {200, 400, 403, 404}
+    assert (status == 200) == bool(host.reached)
+    assert not any(each.headers.keys() & {"upgrade", "connection"} for each in host.reached), host.reached
+
+
 @pytest.mark.parametrize("words", [{}, {"proto": "wss"}], ids=["without WebSockets", "with WebSockets"])
 def test_a_websocket_is_refused_for_what_is_wrong_with_it(
     proxy: Inspecting, host: Host, words: dict[str, str]

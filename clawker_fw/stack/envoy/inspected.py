@@ -470,14 +470,15 @@ def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:
 
 
 def _unless_upgrading(*, verify: bool) -> Json:
-    """Return what chooses a cluster: a request for a WebSocket that no route before is for leads nowhere."""
+    """Return what chooses a cluster: what asks to become something that no route before is for leads nowhere."""
     header = typed("upgrade", f"{TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=_UPGRADE["name"])
-    is_websocket = {"input": header, "value_match": _UPGRADE["string_match"]}
+    anything = {"safe_regex": {"google_re2": {}, "regex": ".*"}}
+    asks = {"input": header, "value_match": anything}
     nowhere, leading = (
         {"action": extension("cluster", f"{_CHOOSING}.ClusterAction", cluster=each)}
         for each in (_NO_WEBSOCKET, _way(verify=verify))
     )
-    matchers = [{"predicate": {"single_predicate": is_websocket}, "on_match": nowhere}]
+    matchers = [{"predicate": {"single_predicate": asks}, "on_match": nowhere}]
     return {
         "extension": extension(
             _way(verify=verify),
