@@ -1,6 +1,7 @@
 """Reading the answers of `fwctl`. The helper of an earlier release prints fewer fields."""
 
 import hmac
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ from clawker_fw.model import (
     ServerCertificate,
     Trial,
     TrialStep,
+    Usage,
+    Use,
 )
 
 PROTOCOL = 1
@@ -162,6 +165,55 @@ def read_suppressed(answer: Mapping[str, Any]) -> int:
         return int(answer["refusals"])
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
+
+
+def read_usage(answer: Mapping[str, Any]) -> Usage:
+    """Read the output of `fwctl usage`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl usage`.
+    """
+    try:
+        return Usage(
+            identity=str(answer["id"]),
+            since=float(answer["since"]),
+            now=float(answer["now"]),
+            uses=tuple(_read_use(each) for each in answer["uses"]),
+            rest=tuple(_read_use(each) for each in answer["rest"]),
+            lost=int(answer["lost"]),
+            inherited=frozenset(map(str, answer["inherited"])),
+            open={str(port): int(count) for port, count in (answer.get("open") or {}).items()},
+            told=json.dumps(answer).encode(),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            "probe-unreadable", f"What agents have used was told in an unknown form: {error}."
+        ) from error
+
+
+def _read_use(each: Mapping[str, Any]) -> Use:
+    return Use(
+        protocol=str(each["protocol"]),
+        name=str(each["name"]),
+        port=int(each["port"]),
+        first=float(each["first"]),
+        last=float(each["last"]),
+        connections=int(each["connections"]),
+        received=int(each["received"]),
+        sent=int(each["sent"]),
+        names=int(each.get("names", 1)),
+    )
+
+
+def read_inherited(answer: Mapping[str, Any]) -> bool:
+    """Read the output of `fwctl inherit-usage`: whether anything was added.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl inherit-usage`.
+    """
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("added"), bool):
+        raise EngineError("probe-unreadable", "What became of a history was told in an unknown form.")
+    return answer["added"] is True
 
 
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:

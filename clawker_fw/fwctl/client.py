@@ -17,15 +17,25 @@ from clawker_fw.fwctl.answers import (
     read_agents_see,
     read_committed,
     read_connections,
+    read_inherited,
     read_lookup,
     read_probe,
     read_secrets,
     read_suppressed,
     read_trial,
+    read_usage,
 )
-from clawker_fw.model import Files, Lookup, Probe, Trial
+from clawker_fw.model import Files, Lookup, Probe, Trial, Usage
 
-_READING_SECONDS = {"probe": 20.0, "lookup": 20.0, "suppressed": 5.0, "see": 20.0, "secrets": 20.0, "try": 45.0}
+_READING_SECONDS = {
+    "probe": 20.0,
+    "lookup": 20.0,
+    "suppressed": 5.0,
+    "usage": 10.0,
+    "see": 20.0,
+    "secrets": 20.0,
+    "try": 45.0,
+}
 _CHANGING_SECONDS = 120.0
 """For how long a verb may be silent, beside the seconds that it is given."""
 
@@ -96,6 +106,10 @@ class HelperReader:
         """Return how many refusals a sibling has counted without a line about them."""
         return read_suppressed(self._ask("suppressed"))
 
+    def usage(self) -> Usage:
+        """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""
+        return read_usage(self._ask("usage"))
+
     def agents_see(self, place: str) -> tuple[str, ...]:
         """Return the problems that agents would have at a place: an address and ports, as JSON."""
         return read_agents_see(self._ask("see", place))
@@ -161,6 +175,22 @@ class Helper(HelperReader):
                 sent=sent,
             )
         return found[-1] if found else HeldSecrets({})
+
+    def inherit_usage(self, told: bytes) -> bool:
+        """Add what a replaced sibling knew (`Usage.told`), and return whether anything was added.
+
+        What is known already is not counted twice.
+        """
+        found: list[bool] = []
+        with _outdated("inherit-usage", self._container):
+            self._writer.run_helper(
+                self._container,
+                ["inherit-usage", str(len(told))],
+                lambda answer: found.append(read_inherited(answer)),
+                _CHANGING_SECONDS,
+                sent=told,
+            )
+        return any(found)
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""

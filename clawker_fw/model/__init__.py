@@ -48,6 +48,7 @@ from clawker_fw.model.observed import (
     TrialStep,
     VolumeView,
 )
+from clawker_fw.model.usage import Usage, Use
 from clawker_fw.model.vocabulary import CLOSING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
@@ -97,6 +98,8 @@ __all__ = [
     "Slots",
     "Trial",
     "TrialStep",
+    "Usage",
+    "Use",
     "Value",
     "Verdict",
     "VolumeView",

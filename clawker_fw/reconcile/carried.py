@@ -1,8 +1,9 @@
-"""What a replacement keeps of the refusals that its predecessor has written down: a file in its volume.
+"""What a replacement keeps of its predecessor: the refusals that it has written down, and what agents have used.
 
 The engine removes a log with its container. So before a replaced sibling is removed, its last refusals are
-written into the volume of the one that serves now, in the form in which the engine gives them. It is a
-convenience: it must neither make a replacement fail nor delay it.
+written into the volume of the one that serves now, in the form in which the engine gives them. What agents have
+used goes from recorder to recorder, or from the volume if the replaced one does not run. Both are conveniences:
+they must neither make a replacement fail nor delay it.
 """
 
 import gzip
@@ -14,8 +15,9 @@ from clawker_fw.engine.log_stream import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.client import HelperReader
-from clawker_fw.stack.container import CARRIED
+from clawker_fw.fwctl.answers import read_usage
+from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.stack.container import CARRIED, USED
 from clawker_fw.stack.files import public
 
 UNKNOWN_AGENT = ""
@@ -30,11 +32,14 @@ _LEVEL = 1
 
 
 def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
-    """Stop a container, and write its last refusals into the volume of the one that replaces it.
+    """Stop a container, and have the one that replaces it keep its last refusals and what agents have used.
 
     Raises:
         EngineError: when either is gone, or the engine fails.
     """
+    with suppress(EngineError):  # its recorder is of a release that keeps none, or there is none in this sibling
+        if told := _used(engine, predecessor):
+            Helper(engine, successor).inherit_usage(told)
     count = 0
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
         count = HelperReader(engine, predecessor).suppressed()
@@ -46,6 +51,33 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
             lines.append(_line_of(count, engine.clock()))
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
+
+
+def _used(engine: EngineWriter, predecessor: str) -> bytes:
+    """Return what agents have used as a container knows it, or as it has written it down last, or nothing."""
+    with suppress(EngineError):
+        return HelperReader(engine, predecessor).usage().told
+    files = (engine.file(predecessor, path) for path in USED)
+    written = [told for each in files if each and (told := _unzipped(each.content))]
+    return max(written, key=_moment, default=b"")
+
+
+def _unzipped(content: bytes) -> bytes:
+    """Return what a file has. One that was cut off while it was written has nothing."""
+    whole = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        text = whole.decompress(content, _MOST_BYTES)
+    except zlib.error:
+        return b""
+    return text if whole.eof and _moment(text) else b""
+
+
+def _moment(told: bytes) -> float:
+    """Return when a history was written, or 0 if it is none."""
+    try:
+        return read_usage(json.loads(told)).now
+    except (EngineError, ValueError, RecursionError):
+        return 0.0
 
 
 def _written(engine: EngineWriter, container: str) -> list[bytes]:

@@ -40,6 +40,9 @@ ATTEMPT = "state/attempt.json"
 ORIGIN = "state/origin.json"
 """The record of the settings that the stack was made from."""
 
+USED = ("state/usage-0.json.gz", "state/usage-1.json.gz")
+"""What Envoy's recorder knows of what agents use, written in turn: the later one counts (`go/internal/usage`)."""
+
 CARRIED = "state/refusals.jsonl.gz"
 """The last lines of the logs of those that a sibling has replaced."""
 
@@ -47,7 +50,7 @@ SECRETS_AT_REST = "state/secrets.json"
 """The secrets for requests that outlive Envoy's container. The signer alone has it open."""
 
 KEPT = frozenset(
-    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST},
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED},
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 

@@ -117,6 +117,11 @@ class Addressing:
         """The address on the agent network from which `conformance` tries, so that its refusals are known."""
         return _upper_half(self.agents)[60]
 
+    @property
+    def trying(self) -> tuple[IPv4Address, ...]:
+        """The addresses on the agent network from which we try what agents do: that is no use of a rule."""
+        return (self.coredns(0), self.coredns(1), self.service, self.trial)
+
     def egress_primary(self, slot: int) -> IPv4Address:
         """The source address of Envoy's own DNS queries."""
         return _upper_half(self.egress)[10 + slot]

@@ -1,5 +1,6 @@
 """The state of one container of the in-memory engine, and how the engine shows it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,8 +17,10 @@ from clawker_fw.model import (
     Restart,
     ServerCertificate,
     Trial,
+    Usage,
 )
 from clawker_fw.stack import labels
+from clawker_fw.stack.resources import SIBLING
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
@@ -42,6 +45,8 @@ class MemoryContainer:
     """The time of every line in its log."""
     suppressed: int = 0
     """Refusals that it has counted without a line about them."""
+    usage: Usage | None = None
+    """What agents have used, as far as its recorder knows, if not nothing since it was created."""
     live: dict[str, str] = field(default_factory=dict)
     long_to_read: tuple[str, ...] = ()
     """What a quick probe leaves out."""
@@ -87,6 +92,12 @@ class MemoryContainer:
     """Files outside of its volumes, by their paths."""
     volume: Mapping[str, str] | None = None
     """The labels that were requested for its volume at `/fw`, or None without such a request."""
+
+    @property
+    def keeps_usage(self) -> bool:
+        """Whether it has a recorder of what agents use."""
+        sibling = self.files.get(SIBLING)
+        return sibling is not None and "usage" in json.loads(sibling.content)
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:

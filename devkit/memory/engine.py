@@ -156,7 +156,7 @@ class MemoryEngine:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
                 return {"refusals": self.suppressed(container)}
-            case ["secrets", _]:
+            case ["secrets", _] | ["usage"]:
                 answers: list[object] = []
                 self.run_helper(container, arguments, answers.append, silence, sent=sent)
                 return answers[0]

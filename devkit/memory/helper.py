@@ -2,16 +2,17 @@
 
 import hashlib
 import json
+import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import PROTOCOL, digest_of_secret
-from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep
+from clawker_fw.fwctl.answers import PROTOCOL, digest_of_secret, read_usage
+from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep, Usage
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
 from clawker_fw.stack.files import public
@@ -42,10 +43,53 @@ def run_verb(
             on_line({"connections": inside.connections})
             inside.connections = inside.lingering
             on_line({"connections": inside.lingering})
+        case ["usage"] if inside.keeps_usage:
+            on_line(_usage(inside))
+        case ["inherit-usage", size] if inside.keeps_usage:
+            on_line({"added": _inherit(inside, sent[: int(size)])})
         case ["secrets", size]:
             on_line(_secrets(inside, sent[: int(size)]))
         case _:
             raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
+
+
+def _known(inside: MemoryContainer) -> Usage:
+    """Return what its recorder knows of what agents have used."""
+    if inside.usage is None:
+        now = float(int(time.time()))
+        inside.usage = Usage(inside.id, now, now)
+    return inside.usage
+
+
+def _usage(inside: MemoryContainer) -> dict[str, Any]:
+    """Return what `fwctl usage` prints."""
+    there = _known(inside)
+    return {
+        "id": there.identity,
+        "inherited": sorted(there.inherited),
+        "since": there.since,
+        "now": there.now,
+        "lost": there.lost,
+        "uses": [{**asdict(each), "group": ""} for each in there.uses],
+        "rest": [{**asdict(each), "group": ""} for each in there.rest],
+        "open": dict(there.open),
+    }
+
+
+def _inherit(inside: MemoryContainer, sent: bytes) -> bool:
+    """Do what `fwctl inherit-usage` does. Nothing is used in memory, so no two know of the same use."""
+    there, told = _known(inside), read_usage(json.loads(sent))
+    if told.identity in {there.identity, *there.inherited}:
+        return False
+    inside.usage = replace(
+        there,
+        since=min(there.since, told.since),
+        uses=(*there.uses, *told.uses),
+        rest=(*there.rest, *told.rest),
+        lost=there.lost + told.lost,
+        inherited=there.inherited | told.inherited | {told.identity},
+    )
+    return True
 
 
 def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:

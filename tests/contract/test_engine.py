@@ -1,6 +1,7 @@
 """One contract suite for the in-memory engine and a real one."""
 
 import itertools
+import json
 import re
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from clawker_fw.model import (
     Mount,
     Shape,
     Sibling,
+    Use,
 )
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation, staged
@@ -304,6 +306,25 @@ def test_siblings_have_told_of_all_that_they_refused(engine: EngineWriter, runni
     """Without a flood, no refusal was only counted."""
     for sibling in Sibling:
         assert HelperReader(engine, running[sibling]).suppressed() == 0
+
+
+def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Envoy's recorder knows of nothing at first. What another one knew is added once. CoreDNS has none."""
+    envoy = Helper(engine, running[Sibling.ENVOY])
+    before = envoy.usage()
+    assert (before.uses, before.rest, before.lost) == ((), (), 0)
+    assert before.since <= before.now
+    use = {"protocol": "https", "name": "a.test", "port": 443, "group": "c3", "first": 5, "last": 6}
+    amounts = {"connections": 7, "received": 8, "sent": 9}
+    told = {"id": "another", "inherited": ["first"], "since": 4, "now": 6, "lost": 1, "uses": [{**use, **amounts}]}
+    sent = json.dumps({**told, "rest": []}).encode()
+    assert [envoy.inherit_usage(sent) for _ in range(2)] == [True, False]
+    after = envoy.usage()
+    assert after.uses == (Use("https", "a.test", 443, 5, 6, 7, 8, 9),)
+    assert (after.since, after.lost, after.identity) == (4, 1, before.identity)
+    assert after.inherited == {"another", "first"}
+    with pytest.raises(EngineError):
+        Helper(engine, running[Sibling.COREDNS]).usage()
 
 
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:

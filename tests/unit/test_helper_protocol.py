@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from clawker_fw.errors import EngineError, HelperOutdatedError
 from clawker_fw.fwctl.answers import PROTOCOL, Committed, HeldSecret, HeldSecrets, read_lacking, read_outcome
 from clawker_fw.fwctl.client import Helper
-from clawker_fw.model import Files, Probe
+from clawker_fw.model import Files, Probe, Usage, Use
 
 DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())
 VERBS = DESCRIBED["verbs"]
@@ -64,6 +64,7 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper = Helper(engine, "a")
     helper.probe(envoy=False, quick=True)
     helper.suppressed()
+    helper.usage()
     helper.lookup("a.test")
     helper.agents_see("{}")
     helper.trial("a.test", "https", 443, "GET", "/v1")
@@ -78,6 +79,8 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
         "keep": ["x"],
         "rest": ["github"],
     }
+    assert helper.inherit_usage(b"{}")
+    assert engine.sent == b"{}"
     helper.claim(1)
     helper.release()
     helper.drain(2, lambda _: None)
@@ -109,6 +112,11 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     assert (step.name, step.source, step.seconds) == (described["step"], described["source"], described["seconds"])
     assert (step.ok, step.status, step.outcome) == (described["ok"], described["status"], described["outcome"])
     assert helper.suppressed() == 7
+    used = helper.usage()
+    use = Use("https", "a.test", 443, 1, 2, 3, 4, 5)
+    rest = replace(use, name="b.test", names=8)
+    assert used == Usage("one", 1, 6, (use,), (rest,), 7, frozenset({"two"}), {"443": 9})
+    assert json.loads(used.told) == VERBS["usage"]["answers"][0]
     assert helper.agents_see("{}") == ("connection refused",)
     taken: list[bool] = []
     assert helper.commit(lambda: taken.append(True)) == Committed(
@@ -140,6 +148,7 @@ def reading_verbs(helper: Helper) -> tuple[Callable[[], object], ...]:
     return (
         helper.probe,
         helper.suppressed,
+        helper.usage,
         lambda: helper.lookup("a.test"),
         lambda: helper.trial("a.test", "https", 443, "GET", "/v1"),
         lambda: helper.agents_see("{}"),

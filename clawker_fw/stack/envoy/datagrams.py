@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, refusals
+from clawker_fw.stack.envoy import bounds, refusals, usage
 from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
 from clawker_fw.stack.envoy.telemetry import Reporting, looked_up
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -99,7 +99,7 @@ def _proxy(name: str, cluster: str, idle: float, reporting: Reporting | None) ->
         matcher={"on_no_match": {"action": route}},
         idle_timeout=duration(idle),
         upstream_socket_config=_SOCKET,
-        access_log=refusals.of_datagrams(name, reporting),
+        access_log=[*refusals.of_datagrams(name, reporting), usage.of_datagrams(name)],
         access_log_options={"access_log_flush_interval": duration(refusals.SESSION_TOLD_AFTER)},
     )
 

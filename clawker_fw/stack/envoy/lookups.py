@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy import bounds, usage
 from clawker_fw.stack.envoy.messages import (
     HOST,
     SHARE,
@@ -76,16 +76,19 @@ def kind(rule: Rule) -> str:
     return _KINDS[rule.allow_private]
 
 
-def forwarding(rule: Rule, statistics: str, idle: float, name: str) -> Sequence[Encoded]:
+def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> Sequence[Encoded]:
     """Return the filters that look up the host that a connection is for, and forward it to its address.
 
-    `name` is the format of the host's name. `idle` is in seconds: for so long nothing need be sent.
+    `name` is the format of the host's name, or the name itself of an `opaque` connection, which is told of while
+    it is open as well. `idle` is in seconds: for so long nothing need be sent.
     """
-    return _forwarding(kind(rule), statistics, idle, name, below=rule.destination.subtree)
+    return _forwarding(kind(rule), statistics, idle, name, below=rule.destination.subtree, opaque=opaque)
 
 
 @functools.cache
-def _forwarding(source: str, statistics: str, idle: float, name: str, *, below: bool) -> Sequence[Encoded]:
+def _forwarding(
+    source: str, statistics: str, idle: float, name: str, *, below: bool, opaque: bool
+) -> Sequence[Encoded]:
     cache = BELOW if below else NAMED
     in_a_share = extension(
         "envoy.filters.network.set_filter_state",
@@ -103,6 +106,7 @@ def _forwarding(source: str, statistics: str, idle: float, name: str, *, below: 
         stat_prefix=statistics,
         cluster=f"{source} {cache}",
         idle_timeout=duration(idle),
+        **(usage.of_opaque(name) if opaque else {}),
     )
     return [Encoded(each) for each in (*([in_a_share] if below else []), looked_up, forwarded)]
 

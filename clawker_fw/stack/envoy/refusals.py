@@ -1,7 +1,7 @@
 """What Envoy writes down of every refusal: a line of JSON on standard output, within 100 ms.
 
 An agent chooses names and paths, so they are cut, and escaped as JSON strings: no line can be forged. What is
-forwarded is not written down; with telemetry, a collector gets both (`telemetry`). Expressions are CEL over
+forwarded is only counted (`usage`); with telemetry, a collector gets both (`telemetry`). Expressions are CEL over
 Envoy's attributes; Envoy writes `null` for what is absent.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, page, routes
+from clawker_fw.stack.envoy import bounds, chains, injected, page, routes, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
@@ -148,7 +148,8 @@ def of_listener(reporting: Reporting | None = None) -> list[Json]:
     nowhere = _cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
     any_of_them = {"or_filter": {"filters": [nowhere, failed, never_said]}}
     forwarded = _cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
-    return _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
+    logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
+    return [*logs, usage.of_listener(forwarded)]
 
 
 def of_opaque(name: str, reporting: Reporting | None = None) -> list[Json]:
@@ -266,7 +267,8 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
     any_of_them = {"or_filter": {"filters": [failed, _cel(_CROWDED)]}}
     source = f"string(filter_state['{SOURCE}'])"
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
-    return _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=_cel(_UNANSWERED))
+    logs = _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=_cel(_UNANSWERED))
+    return [*logs, usage.of_requests(said["protocol"], _cel(_FORWARDED))]
 
 
 def of_http(reporting: Reporting | None = None) -> list[Json]:

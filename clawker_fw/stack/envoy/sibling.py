@@ -200,6 +200,7 @@ def boot(
             "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
         "resources": declaration(RESOURCES),
+        "usage": {"except": [str(each) for each in addressing.trying]},
     }
     return {
         "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),

@@ -104,4 +104,4 @@ def _filters(
             *([state(NAME, name, factory_key="envoy.string")] if reporting else []),
         ],
     )
-    return [noted, *lookups.forwarding(rule, _CHAIN, idle, name)]
+    return [noted, *lookups.forwarding(rule, _CHAIN, idle, name, opaque=True)]

@@ -28,16 +28,17 @@ import (
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/start"
+	"clawker-fw/internal/usage"
 )
 
 // root is the sibling's volume. fwctl reads and writes files only below it.
 const root = "/fw"
 
-const usage = `fwctl VERB
+const help = `fwctl VERB
   serve -- PROGRAM [ARG ...]   configure the network, start the next, drop all privileges, execute PROGRAM
   keep                         start the next three, and start one again that has ended; end rules at their times
   record                       write down what the kernel refuses, read from the socket that serve has opened; serve
-                               agents the page about what was refused to them
+                               agents the page about what was refused to them; remember what agents use
   forward LISTEN UPSTREAM SUBTREES
                                answer Envoy's lookups from a name server, with bounds for each rule in a file
   sign FOLDER NAMES INTERMEDIATES
@@ -50,6 +51,9 @@ const usage = `fwctl VERB
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
                                EVIDENCE is from an earlier report, and saves reading what has not changed since
   suppressed                   report how many refusals the program has counted and tells of in no line
+  usage                        report what agents have used of what the rules allow
+  inherit-usage SIZE           add what a sibling knew of that which this one has replaced: SIZE octets of JSON from the
+                               standard input
   lookup NAME                  resolve NAME as Envoy does, and report which sources may reach its addresses
   try NAME PROTOCOL PORT [METHOD PATH]
                                do what an agent does to use NAME, or to make a request to it, and report each step
@@ -75,7 +79,7 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return fmt.Errorf("no verb given\n%s", usage)
+		return fmt.Errorf("no verb given\n%s", help)
 	}
 	verb, rest := arguments[0], arguments[1:]
 	if verb == start.ForwardVerb {
@@ -103,15 +107,7 @@ func run(arguments []string) error {
 	case start.KeepVerb:
 		return start.Keep(root, sibling)
 	case start.RecordVerb:
-		given := start.GivenSockets()
-		wanted := 2
-		if sibling.Page != nil {
-			wanted++
-		}
-		if len(given) != wanted {
-			return fmt.Errorf("%s needs the %d sockets that its keeper gives it", start.RecordVerb, wanted)
-		}
-		return refusals.Record(root, sibling, given[0], given[1], append(given, nil)[2], os.Stdout)
+		return record(sibling, start.GivenSockets())
 	case "probe":
 		known, err := readEvidence(rest)
 		if err != nil {
@@ -144,6 +140,14 @@ func run(arguments []string) error {
 		return answerInPlace(rest, sibling)
 	case "secrets":
 		return giveSecrets(rest, sibling)
+	case "usage":
+		return answerUnless(used())
+	case inheritVerb:
+		size, err := octets(inheritVerb, rest)
+		if err != nil {
+			return err
+		}
+		return answerUnless(usage.Give(usage.Socket, size, os.Stdin))
 	case start.EndVerb:
 		return hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
 	case "claim":
@@ -161,10 +165,52 @@ func run(arguments []string) error {
 		}
 		return serving.Drain(serving.NewEnvoy(serving.AdminSocket, nil), limit, func(now serving.Draining) error { return answer(now) })
 	}
-	return fmt.Errorf("unknown verb %q\n%s", verb, usage)
+	return fmt.Errorf("unknown verb %q\n%s", verb, help)
 }
 
-const commitInPlaceVerb = "commit-in-place"
+const (
+	commitInPlaceVerb = "commit-in-place"
+	inheritVerb       = "inherit-usage"
+)
+
+// usedNow is what agents have used, and how many connections are open, which count when they end.
+type usedNow struct {
+	usage.History
+	Open map[string]int `json:"open"` // connections, by port
+}
+
+func used() (usedNow, error) {
+	known, err := usage.Ask(usage.Socket)
+	if err != nil {
+		return usedNow{}, err
+	}
+	open, err := serving.OpenConnections(serving.AdminSocket)
+	return usedNow{known, open}, err
+}
+
+// record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.
+func record(sibling boot.Sibling, given []*os.File) error {
+	sockets := 2
+	if sibling.Page != nil {
+		sockets++
+	}
+	if len(given) < sockets {
+		return fmt.Errorf("%s needs the sockets that its keeper gives it", start.RecordVerb)
+	}
+	var forPage *os.File
+	if sibling.Page != nil {
+		forPage = given[2]
+	}
+	var used refusals.Used
+	if sibling.Usage != nil {
+		keeper, err := usage.Keep(given[sockets:], sibling.Usage.Except)
+		if err != nil {
+			return err
+		}
+		used = keeper
+	}
+	return refusals.Record(root, sibling, given[0], given[1], forPage, os.Stdout, used)
+}
 
 // giveSecrets passes on what is sent on the standard input. It is in no argument, where others could see it.
 func giveSecrets(arguments []string, sibling boot.Sibling) error {

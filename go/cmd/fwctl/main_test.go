@@ -13,7 +13,7 @@ import (
 func TestRunWithoutVerb(t *testing.T) {
 	err := run(nil)
 
-	if err == nil || !strings.Contains(err.Error(), usage) {
+	if err == nil || !strings.Contains(err.Error(), help) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -26,6 +26,7 @@ type Sibling struct {
 	Forwarder  *ForwarderSettings `json:"forwarder"`   // of lookups; started by serve
 	Signer     *SignerSettings    `json:"signer"`      // of certificates; started by serve
 	Page       *PageSettings      `json:"page"`        // about refusals; served by the recorder
+	Usage      *UsageSettings     `json:"usage"`       // of what agents use; kept by the recorder
 }
 
 // Around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
@@ -124,6 +125,11 @@ type ForwarderSettings struct {
 	Upstream netip.AddrPort `json:"upstream"`
 	Agents   netip.Prefix   `json:"agents"`
 	Egress   netip.Prefix   `json:"egress"`
+}
+
+// UsageSettings says which addresses on the agent network are ours: what comes from there is no agent's use.
+type UsageSettings struct {
+	Except []netip.Addr `json:"except"`
 }
 
 // SignerSettings is the folder in which the signer has its sockets, which is made at start, and the file of the image with

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"clawker-fw/internal/usage"
 )
 
 // The journal is the only one that writes lines about agents into the container's log: what the kernel refuses, and what
@@ -40,9 +42,10 @@ const (
 )
 
 type journal struct {
-	out io.Writer
-	now func() time.Time
-	own memory
+	out  io.Writer
+	now  func() time.Time
+	own  memory
+	used Used
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
@@ -221,6 +224,10 @@ func (j *journal) follow(program io.Reader) error {
 			return err
 		case line == nil:
 			j.lose(1)
+		case bytes.HasPrefix(line, usage.Mark):
+			if j.used != nil {
+				j.used.Take(line)
+			}
 		case bytes.Contains(line, givenUp) && bytes.Contains(line, notFailed):
 		default:
 			agent, refusals := readLine(line)

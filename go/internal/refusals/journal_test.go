@@ -293,7 +293,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, nil, out) }()
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, nil, out, nil) }()
 	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -342,5 +342,31 @@ func TestLinesAreRemembered(t *testing.T) {
 	}
 	if own.lines[nettest.Agent] != linesAtOnce || own.missed[nettest.Agent] != 3*linesAtOnce || own.lines[nettest.OtherAgent] != 1 {
 		t.Errorf("%+v", own)
+	}
+}
+
+// counting takes the lines of what is allowed.
+type counting struct{ taken []string }
+
+func (c *counting) Take(line []byte) { c.taken = append(c.taken, string(line)) }
+
+// Lines of what is allowed are counted and never written down, and take no agent's share of the log, however many they are. A
+// refusal whose text begins alike is one all the same.
+func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
+	var out bytes.Buffer
+	used := &counting{}
+	journal := newJournal(&out)
+	journal.used = used
+	line := "used https a.test 443 " + nettest.Agent.String() + ":4711 1 2 Ended 10.1.0.20:999 tls\n"
+	refused := `{"name":"used https a.test","source":"` + nettest.Agent.String() + `:4711"}` + "\n"
+	if err := journal.follow(strings.NewReader(strings.Repeat(line, 10*linesAtOnce) + refused)); err != nil {
+		t.Fatal(err)
+	}
+	journal.count()
+	if err := journal.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != refused || len(used.taken) != 10*linesAtOnce || used.taken[0] != line {
+		t.Errorf("%d were counted, and this was written: %s", len(used.taken), out.String())
 	}
 }

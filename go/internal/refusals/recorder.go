@@ -38,9 +38,12 @@ const (
 )
 
 // Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails. With a
-// further socket, it serves the page there.
-func Record(root string, sibling boot.Sibling, socket, program io.Reader, forPage *os.File, out io.Writer) error {
+// further socket, it serves the page there. What the program says of what is allowed goes to used, which may be nil.
+func Record(
+	root string, sibling boot.Sibling, socket, program io.Reader, forPage *os.File, out io.Writer, used Used,
+) error {
 	journal := newJournal(out)
+	journal.used = used
 	failed := make(chan error)
 	if forPage != nil {
 		holders := page.NewHolders(sibling.Limits.Subnet)
@@ -65,6 +68,9 @@ func Record(root string, sibling boot.Sibling, socket, program io.Reader, forPag
 		}
 	}
 }
+
+// Used takes the lines of the program that tell of what is allowed. They begin with usage.Mark, and are never written down.
+type Used interface{ Take(line []byte) }
 
 // read records all refusals that it reads from the socket.
 func (r *recorder) read(socket io.Reader) error {

@@ -375,25 +375,43 @@ func (e envoy) Reason() string {
 	return strings.Join(reasons, "; ")
 }
 
-// Connections returns the sum of the open connections of the listeners to which agents connect. The per-worker
-// statistics, which repeat these numbers, the admin interface and the internal listener are left out.
+// Connections returns the sum of the open connections of the listeners to which agents connect.
 func (e envoy) Connections() (int, error) {
-	values, err := e.stats(gauges, `^listener\.port-.*downstream_(pre_)?cx_active$`)
-	if err != nil {
-		return 0, err
-	}
+	open, err := e.open()
 	sum := 0
+	for _, count := range open {
+		sum += count
+	}
+	return sum, err
+}
+
+// OpenConnections returns how many connections from agents the Envoy with this admin socket has open, by port. Those to
+// addresses that stand for one name are together, as `tcp`.
+func OpenConnections(socket string) (map[string]int, error) { return NewEnvoy(socket, nil).open() }
+
+// agentsListener are the statistics of a listener to which agents connect, with its port.
+var agentsListener = regexp.MustCompile(`^listener\.port-(.*)\.downstream_(pre_)?cx_active$`)
+
+// open returns the open connections by port. The per-worker statistics, which repeat these numbers, the admin interface and
+// the internal listener are left out.
+func (e envoy) open() (map[string]int, error) {
+	values, err := e.stats(gauges, agentsListener.String())
+	if err != nil {
+		return nil, err
+	}
+	open := map[string]int{}
 	for name, value := range values {
-		if strings.Contains(name, ".worker_") {
+		at := agentsListener.FindStringSubmatch(name)
+		if at == nil || strings.Contains(at[1], ".worker_") {
 			continue
 		}
 		count, err := strconv.Atoi(value)
 		if err != nil {
-			return 0, fmt.Errorf("envoy admin: %s: %w", name, err)
+			return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
 		}
-		sum += count
+		open[at[1]] += count
 	}
-	return sum, nil
+	return open, nil
 }
 
 // Telemetry returns the sums over the loggers of all listeners.

@@ -15,6 +15,7 @@ import (
 	"clawker-fw/internal/lookups"
 	"clawker-fw/internal/page"
 	"clawker-fw/internal/signing"
+	"clawker-fw/internal/usage"
 )
 
 // The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It also knows when rules
@@ -155,6 +156,13 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 					return nil, err
 				}
 				kept.sockets = append(kept.sockets, socket)
+			}
+			if sibling.Usage != nil {
+				files, err := usage.Prepare(root, usage.Socket)
+				if err != nil {
+					return nil, err
+				}
+				kept.sockets = append(kept.sockets, files...)
 			}
 		case ForwardVerb:
 			sockets, err := lookups.Listen(sibling.Forwarder.Listen)

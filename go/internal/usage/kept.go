@@ -1,0 +1,133 @@
+package usage
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What is known outlives the container in two files of its volume, which are written in turn: a further file in the volume,
+// even for a moment, would be a difference, and one that is cut off while it is written leaves the other. The checksum of gzip
+// (RFC 1952) tells.
+const (
+	slots = 2
+	// writeEvery is how long what is known may be in memory alone.
+	writeEvery = 45 * time.Second
+	// mostWritten is how much of a file is read: far more than mostUses take.
+	mostWritten = 16 << 20
+)
+
+// paths are the files in the volume.
+func paths(root string) [slots]string {
+	var found [slots]string
+	for at := range found {
+		found[at] = filepath.Join(root, "state", fmt.Sprintf("usage-%d.json.gz", at))
+	}
+	return found
+}
+
+// Open opens the files in a volume, to be handed down.
+func Open(root string) ([]*os.File, error) {
+	var found []*os.File
+	for _, path := range paths(root) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
+		}
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, file)
+	}
+	return found, nil
+}
+
+// kept writes what a table knows into files in turn.
+type kept struct {
+	files   []*os.File
+	turn    int
+	written uint64 // the changes that the table had then
+}
+
+// left returns what the files have, the latest of it. An empty file has nothing, and neither has one that was cut off.
+func (k *kept) left() (History, bool) {
+	var found History
+	there := false
+	for at, file := range k.files {
+		each, err := readFrom(io.NewSectionReader(file, 0, mostWritten))
+		if err == nil && (!there || each.Now > found.Now) {
+			found, there = each, true
+			k.turn = at + 1 // the other one is written next
+		}
+	}
+	return found, there
+}
+
+func readFrom(file io.Reader) (History, error) {
+	var found History
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		return found, err
+	}
+	unzipped.Multistream(false) // what follows is of a longer one before
+	content, err := io.ReadAll(io.LimitReader(unzipped, mostWritten))
+	if err != nil {
+		return found, err
+	}
+	return Read(content)
+}
+
+// Read reads a history.
+func Read(content []byte) (History, error) {
+	var found History
+	if err := json.Unmarshal(content, &found); err != nil {
+		return found, err
+	}
+	if found.ID == "" || found.Since <= 0 || found.Now < found.Since {
+		return found, errors.New("this is no history of what was used")
+	}
+	return found, nil
+}
+
+// write writes what the table knows, if that has changed since it was written last.
+func (k *kept) write(table *Table) error {
+	known, changes := table.changed(k.written)
+	if known == nil {
+		return nil
+	}
+	var content bytes.Buffer
+	zipped, err := gzip.NewWriterLevel(&content, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(json.NewEncoder(zipped).Encode(known), zipped.Close()); err != nil {
+		return err
+	}
+	file := k.files[k.turn%len(k.files)]
+	if _, err := file.WriteAt(content.Bytes(), 0); err != nil {
+		return err // the other file has what was known before
+	}
+	k.turn++
+	k.written = changes
+	return cmp.Or(file.Truncate(int64(content.Len())), file.Sync())
+}
+
+// changed returns what is known if there were other changes than so many, and how many there were.
+func (t *Table) changed(written uint64) (*History, uint64) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	if t.changes == written {
+		return nil, written
+	}
+	found := t.history()
+	return &found, t.changes
+}

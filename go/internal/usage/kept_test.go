@@ -1,0 +1,165 @@
+package usage
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func opened(t *testing.T, root string) *kept {
+	t.Helper()
+	files, err := Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, each := range files {
+			each.Close()
+		}
+	})
+	return &kept{files: files}
+}
+
+func written(t *testing.T, files *kept, table *Table) {
+	t.Helper()
+	if err := files.write(table); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was written is there for the next recorder, which goes on with it. Nothing that has not changed is written again.
+func TestWhatIsWrittenOutlivesTheRecorder(t *testing.T) {
+	root := t.TempDir()
+	table, now := newTable()
+	files := opened(t, root)
+	take(table, ending("https a.test 443", "tls a.test", 1, 2))
+	written(t, files, table)
+	turn := files.turn
+	written(t, files, table)
+	if files.turn != turn {
+		t.Error("the same was written again")
+	}
+	again := opened(t, root)
+	left, there := again.left()
+	if !there || !reflect.DeepEqual(left, table.History()) {
+		t.Fatalf("%v: %+v", there, left)
+	}
+	next := New(nil, now.now)
+	next.Restore(left)
+	if known := next.History(); !reflect.DeepEqual(known, left) {
+		t.Errorf("%+v", known)
+	}
+}
+
+// If the latest file was cut off while it was written, the one before it counts. An empty volume has nothing.
+func TestACutFile(t *testing.T) {
+	root := t.TempDir()
+	if _, there := opened(t, root).left(); there {
+		t.Fatal("something was left in an empty volume")
+	}
+	table, now := newTable()
+	files := opened(t, root)
+	for _, name := range []string{"a", "b", "c"} {
+		now.advance(time.Minute)
+		take(table, ending("https "+name+".test 443", "tls", 1, 2))
+		written(t, files, table)
+	}
+	latest := paths(root)[(files.turn+1)%slots]
+	content, err := os.ReadFile(latest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := range len(content) {
+		if err := os.WriteFile(latest, content[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		left, there := opened(t, root).left()
+		if found := names(left); !there || !slices.Equal(found, []string{"a.test", "b.test"}) {
+			t.Fatalf("cut at %d: %v %v", size, there, found)
+		}
+	}
+}
+
+// A shorter content over a longer one, cut off before the file is, reads as the shorter one.
+func TestALongerContentBefore(t *testing.T) {
+	root := t.TempDir()
+	table, _ := newTable()
+	files := opened(t, root)
+	take(table, ending("https a.test 443", "tls", 1, 2))
+	written(t, files, table)
+	file, err := os.OpenFile(paths(root)[0], os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Write(bytes.Repeat([]byte{0xff}, 100)); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if left, there := opened(t, root).left(); !there || len(left.Uses) != 1 {
+		t.Errorf("%v: %+v", there, left)
+	}
+}
+
+// The most that a table knows takes little room on the disk.
+func TestTheFilesAreBounded(t *testing.T) {
+	root := t.TempDir()
+	table, _ := newTable()
+	files := opened(t, root)
+	for number := range mostUses + 1000 {
+		name := strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + "." + strings.Repeat("c", 60) + "." + time.Duration(number).String()
+		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls .test", 1, 2))
+	}
+	written(t, files, table)
+	info, err := os.Stat(paths(root)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, _ := json.Marshal(table.History())
+	if info.Size() > 2<<20 || len(known) > mostWritten/2 {
+		t.Errorf("%d octets on the disk, %d when told", info.Size(), len(known))
+	}
+}
+
+// fwctl asks over the socket, and adds what a sibling knew that was replaced. A recorder that is started again goes on.
+func TestTheRecorderAnswers(t *testing.T) {
+	root := t.TempDir()
+	socket := filepath.Join(root, "socket")
+	given, err := Prepare(root, socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper, err := Keep(given, []netip.Addr{ours})
+	if err != nil {
+		t.Fatal(err)
+	}
+	take(keeper.Table, ending("https a.test 443", "tls a.test", 1, 2))
+	known, err := Ask(socket)
+	if err != nil || !slices.Equal(names(known), []string{"a.test"}) {
+		t.Fatalf("%v: %+v", err, known)
+	}
+	before, _ := newTable()
+	take(before, ending("https b.test 443", "tls b.test", 1, 2))
+	told, err := json.Marshal(before.History())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wanted := range []bool{true, false} {
+		added, err := Give(socket, int64(len(told)), bytes.NewReader(told))
+		if err != nil || added.Added != wanted {
+			t.Fatalf("%v: %+v", err, added)
+		}
+	}
+	if _, err := Give(socket, 2, strings.NewReader("{}")); err == nil {
+		t.Error("nothing was taken for a history")
+	}
+	if left, there := opened(t, root).left(); !there || !slices.Equal(names(left), []string{"a.test", "b.test"}) {
+		t.Errorf("what was inherited is not on the disk: %v", names(left))
+	}
+}

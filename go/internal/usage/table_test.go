@@ -1,0 +1,243 @@
+package usage
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	began = time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	ours  = netip.MustParseAddr("10.0.0.20")
+)
+
+// clock is a time that tests set.
+type clock struct{ at time.Time }
+
+func (c *clock) now() time.Time             { return c.at }
+func (c *clock) advance(for_ time.Duration) { c.at = c.at.Add(for_) }
+
+func newTable() (*Table, *clock) {
+	now := &clock{began}
+	return New([]netip.Addr{ours}, now.now), now
+}
+
+// ending is the line about a connection that has ended.
+func ending(key, chain string, received, sent uint64) string {
+	return fmt.Sprintf("used %s 10.0.0.7:4711 %d %d Ended 10.1.0.20:999 %s\n", key, received, sent, chain)
+}
+
+func take(table *Table, lines ...string) {
+	for _, each := range lines {
+		table.Take([]byte(each))
+	}
+}
+
+func names(known History) []string {
+	var found []string
+	for _, each := range known.Uses {
+		found = append(found, each.Name)
+	}
+	return found
+}
+
+// What is known of a name, protocol and port is when it was used first and last, and how much. A port or a protocol more is
+// another use, and the case of no name matters, because Envoy writes it in lower case.
+func TestUsesAreCounted(t *testing.T) {
+	table, now := newTable()
+	take(table, ending("https a.test 443", "tls a.test guarded", 10, 200))
+	now.advance(time.Hour)
+	take(table, ending("https a.test 443", "tls a.test guarded", 1, 2), ending("http a.test 80", "http 80 a.test", 3, 4), ending("https a.test 8443", "tls", 5, 6))
+	known := table.History()
+	later := began.Add(time.Hour).Unix()
+	wanted := []Use{
+		{"http", "a.test", 80, groupOf([]byte("http 80 a.test")), later, later, 1, 3, 4},
+		{"https", "a.test", 443, groupOf([]byte("tls a.test guarded")), began.Unix(), later, 2, 11, 202},
+		{"https", "a.test", 8443, groupOf([]byte("tls")), later, later, 1, 5, 6},
+	}
+	if !slices.Equal(known.Uses, wanted) {
+		t.Errorf("%+v", known.Uses)
+	}
+	if known.Since != began.Unix() || known.Now != later || known.Lost != 0 || len(known.Rest) != 0 {
+		t.Errorf("%+v", known)
+	}
+}
+
+// A connection that stays open is a use, and counts once, when it ends.
+func TestAnOpenConnectionIsAUse(t *testing.T) {
+	table, now := newTable()
+	open := "used tcp db.test 5432 10.0.0.7:4711 100 200 TcpPeriodic 10.1.0.20:999 tcp\n"
+	take(table, open)
+	now.advance(time.Minute)
+	take(table, open)
+	if used := table.History().Uses[0]; used.Connections != 0 || used.Received != 0 || used.Last != began.Add(time.Minute).Unix() {
+		t.Errorf("%+v", used)
+	}
+	take(table, strings.Replace(open, "TcpPeriodic", "TcpConnectionEnd", 1))
+	if used := table.History().Uses[0]; used.Connections != 1 || used.Received != 100 || used.Sent != 200 {
+		t.Errorf("%+v", used)
+	}
+}
+
+// What leads nowhere is no use, and neither is what we try ourselves. One of our own connections to a host that stays open is
+// shared with agents.
+func TestWhatIsNoUse(t *testing.T) {
+	table, _ := newTable()
+	nowhere := strings.Replace(ending("https a.test 443", "tls", 1, 2), "10.1.0.20:999", "-", 1)
+	own := strings.Replace(ending("https a.test 443", "tls", 1, 2), "10.0.0.7", ours.String(), 1)
+	take(table, nowhere, own)
+	if known := table.History(); len(known.Uses) != 0 || known.Lost != 0 {
+		t.Fatalf("%+v", known)
+	}
+	take(table, strings.Replace(own, "Ended", "TcpPeriodic", 1))
+	if known := table.History(); len(known.Uses) != 1 {
+		t.Errorf("%+v", known)
+	}
+}
+
+// Lines that can't be read are counted, and change nothing else.
+func TestUnreadableLines(t *testing.T) {
+	table, _ := newTable()
+	good := ending("https a.test 443", "tls", 1, 2)
+	bad := []string{
+		"used \n", "used https a.test 443\n", strings.Replace(good, "a.test", "a b.test", 1), strings.Replace(good, "a.test", "A.test", 1),
+		strings.Replace(good, "a.test", "a\x1b.test", 1), strings.Replace(good, "https", "gopher", 1), strings.Replace(good, "443", "0", 1),
+		strings.Replace(good, "443", "65536", 1), strings.Replace(good, " 1 2 ", " -1 2 ", 1), strings.Replace(good, " 1 2 ", " 1 99999999999999999999 ", 1),
+		strings.Replace(good, "10.0.0.7:4711", "-", 1), strings.Replace(good, "a.test", strings.Repeat("a.", 127)+"a", 1),
+	}
+	take(table, bad...)
+	if known := table.History(); len(known.Uses) != 0 || known.Lost != uint64(len(bad)) {
+		t.Errorf("%d lost of %d: %+v", known.Lost, len(bad), known.Uses)
+	}
+}
+
+// A million names that an agent makes up below one rule take nothing from other rules, and the table stays bounded. What is
+// forgotten is counted as the rest of that rule; the names that were used last are still told apart.
+func TestInventedNamesTakeNoRoomOfOthers(t *testing.T) {
+	table, now := newTable()
+	table.most = 1000
+	for number := range 300 {
+		take(table, ending(fmt.Sprintf("https n%d.test 443", number), fmt.Sprintf("tls n%d.test", number), 1, 1))
+	}
+	for number := range 100 {
+		take(table, ending(fmt.Sprintf("https n%d.other.test 443", number), "tls .other.test", 1, 1))
+	}
+	const invented = 1_000_000
+	for number := range invented {
+		if number%1000 == 0 {
+			now.advance(time.Second)
+		}
+		take(table, ending(fmt.Sprintf("https x%d.cdn.test 443", number), "tls .cdn.test", 1, 2))
+	}
+	known := table.History()
+	counted := map[string]int{}
+	for _, each := range names(known) {
+		_, above, _ := strings.Cut(each, ".")
+		counted[above]++
+	}
+	if counted["test"] != 300 || counted["other.test"] != 100 || counted["cdn.test"] != 600 || len(table.uses) != 1000 {
+		t.Errorf("%v, %d", counted, len(table.uses))
+	}
+	if !slices.Contains(names(known), fmt.Sprintf("x%d.cdn.test", invented-1)) {
+		t.Error("the latest name is gone")
+	}
+	if len(known.Rest) != 1 || known.Rest[0].Names != invented-600 || known.Rest[0].Sent != 2*(invented-600) || known.Rest[0].First != began.Add(time.Second).Unix() {
+		t.Errorf("%+v", known.Rest)
+	}
+	if known.Since != began.Unix() {
+		t.Errorf("known since %d", known.Since)
+	}
+}
+
+// With more rules than there is room for, what was not used for the longest time goes first, and the answer does not go back
+// further than it knows.
+func TestManyRulesForgetTheOldest(t *testing.T) {
+	table, now := newTable()
+	table.most = 10
+	for number := range mostRests + 30 {
+		now.advance(time.Second)
+		take(table, ending(fmt.Sprintf("https n%d.test 443", number), fmt.Sprintf("tls n%d.test", number), 1, 1))
+	}
+	known := table.History()
+	if len(known.Uses) != 10 || len(known.Rest) != mostRests {
+		t.Fatalf("%d and %d", len(known.Uses), len(known.Rest))
+	}
+	if first := known.Rest[0].First; known.Since <= began.Unix() || slices.ContainsFunc(known.Rest, func(each Rest) bool { return each.Last < known.Since }) {
+		t.Errorf("known since %d, first %d", known.Since, first)
+	}
+	if len(table.groups) > mostRests+10 {
+		t.Errorf("%d groups", len(table.groups))
+	}
+}
+
+// A use that comes again is the last one to go.
+func TestWhatIsUsedAgainStays(t *testing.T) {
+	table, _ := newTable()
+	table.most = 3
+	for _, name := range []string{"a", "b", "c", "a", "d"} {
+		take(table, ending("https "+name+".cdn.test 443", "tls .cdn.test", 1, 1))
+	}
+	if found := names(table.History()); !slices.Equal(found, []string{"a.cdn.test", "c.cdn.test", "d.cdn.test"}) {
+		t.Error(found)
+	}
+}
+
+// What a replaced sibling knew is added once, however often it is told, and also by way of one in between.
+func TestInheritingCountsNothingTwice(t *testing.T) {
+	first, now := newTable()
+	take(first, ending("https a.test 443", "tls a.test", 1, 2), ending("https b.test 443", "tls b.test", 1, 2))
+	now.advance(time.Hour)
+	second := New(nil, now.now)
+	take(second, ending("https a.test 443", "tls a.test", 10, 20))
+	if !second.Inherit(first.History()) || second.Inherit(first.History()) {
+		t.Error("it was not added just once")
+	}
+	known := second.History()
+	if known.Since != began.Unix() || !slices.Equal(names(known), []string{"a.test", "b.test"}) {
+		t.Errorf("%+v", known)
+	}
+	if used := known.Uses[0]; used.Connections != 2 || used.Sent != 22 || used.First != began.Unix() || used.Last != now.at.Unix() {
+		t.Errorf("%+v", used)
+	}
+	third := New(nil, now.now)
+	if !third.Inherit(known) || third.Inherit(first.History()) || first.Inherit(third.History()) {
+		t.Error("what came by way of another one was added again")
+	}
+	if used := third.History().Uses[0]; used.Connections != 2 {
+		t.Errorf("%+v", used)
+	}
+}
+
+// What nobody has used for a year is forgotten.
+func TestOldUsesAreForgotten(t *testing.T) {
+	table, now := newTable()
+	take(table, ending("https a.test 443", "tls a.test", 1, 2))
+	now.advance(keptFor + time.Hour)
+	take(table, ending("https b.test 443", "tls b.test", 1, 2))
+	if known := table.History(); !slices.Equal(names(known), []string{"b.test"}) || known.Since != now.at.Add(-keptFor).Unix() {
+		t.Errorf("%+v", known)
+	}
+}
+
+// Whatever is in a line, reading it neither fails nor keeps anything that is no host name.
+func FuzzTake(f *testing.F) {
+	f.Add("https a.test 443 10.0.0.7:4711 10 20 Ended 10.1.0.20:999 tls a.test guarded\n")
+	f.Add("udp a.test 53 10.0.0.7:4711 1 2 UdpPeriodic - udp")
+	f.Add("https  443   Ended - ")
+	f.Fuzz(func(t *testing.T, line string) {
+		table, _ := newTable()
+		take(table, "used "+line)
+		known := table.History()
+		if uint64(len(known.Uses))+known.Lost > 1 {
+			t.Errorf("%+v", known)
+		}
+		for _, each := range known.Uses {
+			if _, is := parse([]byte(each.place().key())); !is {
+				t.Errorf("%+v", each)
+			}
+		}
+	})
+}

@@ -1,0 +1,177 @@
+"""What Envoy writes down of connections that rules allow: one line, with what was asked for and how much."""
+
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from clawker_fw.stack.envoy.bounds import DATAGRAM
+from clawker_fw.stack.release import Release
+from devkit.dns import NameServer
+from devkit.envoy import HERE, Recording, program
+from devkit.hellos import client_hello
+from devkit.programs import OWN_LOOPBACK, free_port
+from devkit.stacks import rule_set
+from devkit.waiting import until
+
+TLS, HTTP, OPAQUE = 8080, 80, 9000
+NAMES = ("a.there.test", "b.there.test", "db.test")
+NAMED = (
+    {"dst": ".there.test", "port": TLS},
+    {"dst": ".there.test", "port": HTTP, "proto": "http"},
+    {"dst": "db.test", "port": OPAQUE, "proto": "tcp"},
+)
+UDP = {"dst": "db.test", "port": OPAQUE, "proto": "udp"}
+BODY = b"x" * 1000
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+
+class Answers(socketserver.BaseRequestHandler):
+    """A host that answers each thing that it is sent with the same."""
+
+    def handle(self) -> None:
+        """Answer."""
+        with suppress(ConnectionResetError):
+            while self.request.recv(65536):
+                self.request.sendall(HEAD + BODY)
+
+
+class Echoes(socketserver.BaseRequestHandler):
+    """A host that sends each datagram back."""
+
+    def handle(self) -> None:
+        """Send it back."""
+        content, host = self.request
+        host.sendto(content, self.client_address)
+
+
+class Watched(Recording):
+    """A proxy whose lines about what is used are read."""
+
+    taken = 0
+
+    def used(self) -> list[list[str]]:
+        """Return the words of each such line since the last time."""
+        lines = [each.split(" ") for each in self.log.read_text().splitlines() if each.startswith("used ")]
+        fresh, self.taken = lines[self.taken :], len(lines)
+        return fresh
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Watched]:
+    """A proxy with rules of each kind, and the host that their names lead to."""
+    servers: list[socketserver.BaseServer] = [
+        socketserver.ThreadingTCPServer((OWN_LOOPBACK, port), Answers) for port in (TLS, HTTP, OPAQUE)
+    ]
+    servers.append(socketserver.ThreadingUDPServer((OWN_LOOPBACK, OPAQUE), Echoes))
+    with ExitStack() as stack:
+        for each in servers:
+            each.daemon_threads = True  # type: ignore[attr-defined]
+            threading.Thread(target=each.serve_forever, daemon=True).start()
+            stack.callback(each.server_close)
+            stack.callback(each.shutdown)
+        names = stack.enter_context(NameServer(NAMES, OWN_LOOPBACK))
+        started = Watched(tmp_path_factory.mktemp("usage"), program(release), names.port)
+        started.ports |= {TLS: free_port(), HTTP: free_port()}
+        stack.callback(started.process.wait)
+        stack.callback(started.process.terminate)
+        started.serve(rule_set(*NAMED, UDP)[1])
+        until(started.serves)
+        yield started
+
+
+def exchange(place: tuple[str, int], *said: bytes) -> int:
+    """Say something on one connection, one after the other, and return how many octets come back."""
+    received = 0
+    with socket.create_connection(place, timeout=10) as agent:
+        for number, each in enumerate(said, 1):
+            agent.sendall(each)
+            while received < number * len(HEAD + BODY):
+                received += len(agent.recv(65536))
+    return received
+
+
+def test_a_connection_over_tls_is_one_line(proxy: Watched) -> None:
+    """With the name that it asked for in lower case, the rule's port and all octets. The chain is the rule's."""
+    proxy.used()
+    hello = client_hello(b"B.there.test")
+    received = exchange(proxy.place(TLS, HERE), hello)
+    (line,) = until(proxy.used)
+    assert line[:4] == ["used", "https", "b.there.test", str(TLS)]
+    assert line[4].rpartition(":")[0] == "127.0.0.1"
+    assert line[5:8] == [str(len(hello)), str(received), "Ended"]
+    assert line[8] != "-"
+    assert " ".join(line[9:]) == "tls .there.test guarded"
+
+
+def test_requests_share_a_line(proxy: Watched) -> None:
+    """They share a connection to their host, or two (`http._REUSE`). The agent is told of, and no path."""
+    proxy.used()
+    request = b"GET /secret?token=1 HTTP/1.1\r\nHost: A.there.test\r\n\r\n"
+    exchange(proxy.place(HTTP, HERE), *[request] * 20)
+    lines: list[list[str]] = []
+
+    def sent() -> int:
+        lines.extend(proxy.used())
+        return sum(int(each[6]) for each in lines)
+
+    until(lambda: 20 * len(BODY) < sent() < 20 * (len(BODY) + 400))
+    assert len(lines) <= 2
+    for line in lines:
+        assert line[:4] == ["used", "http", "a.there.test", str(HTTP)]
+        assert line[4].rpartition(":")[0] == "127.0.0.1"
+        assert "secret" not in " ".join(line)
+        assert " ".join(line[9:]).startswith("http 80 .there.test")
+
+
+def test_an_opaque_connection_is_one_line(proxy: Watched) -> None:
+    """With the name that its address stands for."""
+    proxy.used()
+    received = exchange((str(proxy.virtual["db.test"]), OPAQUE), b"hello")
+    (line,) = until(proxy.used)
+    assert line[:4] == ["used", "tcp", "db.test", str(OPAQUE)]
+    assert line[5:8] == ["5", str(received), "TcpConnectionEnd"]
+
+
+def test_a_session_of_datagrams_is_one_line_at_its_end(proxy: Watched) -> None:
+    """It ends with its rule here. While it is open, few looks at it are told of."""
+    proxy.used()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as agent:
+        agent.connect((str(proxy.virtual["db.test"]), OPAQUE))
+        agent.settimeout(0.5)
+
+        def answered() -> bool:
+            agent.send(b"ping")
+            try:
+                return agent.recv(DATAGRAM) == b"ping"
+            except TimeoutError:
+                return False
+
+        until(answered)
+        proxy.serve(rule_set(*NAMED)[1])
+        until(proxy.serves)
+        ended = until(lambda: [each for each in proxy.used() if each[7] == "UdpSessionEnd"])
+    (line,) = ended
+    assert line[:4] == ["used", "udp", "db.test", str(OPAQUE)]
+    assert int(line[5]) >= len(b"ping") <= int(line[6])
+    assert line[8] != "-"
+
+
+def test_what_is_refused_is_no_use(proxy: Watched) -> None:
+    """Neither what no rule allows, nor what leads nowhere. A forged line is none."""
+    proxy.used()
+    for port, said in (
+        (TLS, client_hello(b"other.test")),
+        (TLS, client_hello(b"nobody.there.test")),
+        (TLS, client_hello(b"x.there.test\nused https forged.test 443")),
+        (HTTP, b"GET / HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n"),
+        (HTTP, b"GET / HTTP/1.1\r\nHost: nobody.there.test\r\nConnection: close\r\n\r\n"),
+        (HTTP, b"GET / HTTP/1.1\r\nHost: a.there.test used\r\nConnection: close\r\n\r\n"),
+    ):
+        proxy.send(said, port)
+    exchange(proxy.place(TLS, HERE), client_hello(b"a.there.test"))
+    (line,) = until(proxy.used)
+    assert line[2] == "a.there.test"
