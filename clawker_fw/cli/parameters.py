@@ -66,6 +66,23 @@ AgentsOption = Annotated[
 ]
 
 
+_LONGEST_PERIOD = 366
+"""In days: what nobody has used for longer is forgotten (`go/internal/usage`)."""
+
+
+def period(text: str) -> float:
+    """Parse how long ago something begins, in seconds: days and weeks as well."""
+    import re
+
+    match = re.fullmatch(r"\s*(\d{1,4})\s*([dw])\s*", text)
+    if match is None:
+        return duration(text)
+    days = int(match[1]) * {"d": 1, "w": 7}[match[2]]
+    if not 0 < days <= _LONGEST_PERIOD:
+        raise typer.BadParameter(f"at most {_LONGEST_PERIOD}d are known")
+    return days * 86400.0
+
+
 def duration(text: str) -> float:
     """Parse a duration from the command line, in seconds."""
     from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration

@@ -1,4 +1,7 @@
-"""The commands about rules: `rules list`, `check`, `presets`, `add`, `allow`, `deny`, `remove` and `import`."""
+"""The commands about rules: `rules list`, `check`, `presets`, `add`, `allow`, `deny`, `remove` and `import`.
+
+What those about the worth of rules have in common is in `worth`.
+"""
 
 import os
 import time
@@ -9,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given, rule_words, stack
+from clawker_fw.cli import completion, given, rule_words, stack, worth
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json
-from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options
+from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options, period
 from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
@@ -83,22 +86,47 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
 ]
 
+SinceOption = Annotated[
+    float,
+    typer.Option(
+        "--since",
+        metavar="DURATION",
+        parser=period,
+        help="Only what was used in this time: 12h, 30d, 4w.",
+    ),
+]
+
 _LOCK_WAIT = "30s"
 
 
 @rules_app.command("list")
-def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show all rules in their canonical order, and where each is written. No engine is needed.
+def list_rules(
+    context: typer.Context,
+    *,
+    used: Annotated[
+        bool, typer.Option("--used", help="Also when each was used last, and how much. Asks the engine.")
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show all rules in their canonical order, and where each is written. No engine is needed without `--used`.
 
     Example: clawker-fw rules list --format json | jq -r '.rules[].dst'
     """
     loaded, now = _loaded(context.obj), time.time()
     from clawker_fw.report import rules
 
+    known = worth.known(context.obj) if used else None
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesListDocument
 
-        print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now))
+        print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now, known))
+    elif known:
+        from clawker_fw.report import text
+        from clawker_fw.report import usage as report
+        from clawker_fw.usage.worth import worths
+
+        text.console().print(text.table(*report.rows(worths(loaded.rules, known), now)))
+        terminal.answer(report.since(known))
     elif loaded.rules.rules:
         from clawker_fw.report import text
 
@@ -108,7 +136,20 @@ def list_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -
 
 
 @rules_app.command("check")
-def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+def check_rules(
+    context: typer.Context,
+    *,
+    against: Annotated[
+        float | None,
+        typer.Option(
+            "--against",
+            metavar="DURATION",
+            parser=period,
+            help="Compare with what agents have used and were refused in this time; exit 1 if it would change.",
+        ),
+    ] = None,
+    format_: FormatOption = Format.TEXT,
+) -> None:
     """Check the settings and all rules, with those of included files. Exit 0 when they are valid, else 3.
 
     All mistakes are shown; other commands show the first ten.
@@ -116,7 +157,11 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Warns of rules that decide nothing: those that have ended, and those that other rules always deny. Where your
     file of secrets is, it must let each one go where a rule would send it; exit 6 if not. No engine is needed.
 
-    Example: clawker-fw rules check
+    With `--against 7d`, the engine is asked what agents have used and what they were refused in the last week.
+    Shows what of it these rules would refuse, and what they would allow; exit 1 if there is anything. With
+    `--config`, the rules may be those of an edited copy.
+
+    Example: clawker-fw rules check --against 7d
     """
     try:
         loaded = _loaded(context.obj)
@@ -126,14 +171,85 @@ def check_rules(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     from clawker_fw.rules.review import review
 
     remarks = (*review(loaded.rules, time.time()), *given.check_secrets(context.obj, loaded))
+    compared = None if against is None else worth.compared(context.obj, loaded, against)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesCheckDocument
 
-        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks))
+        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks, compared))
+    else:
+        terminal.answer(f"valid  {rules.summary(loaded)}")
+        for each in remarks:
+            terminal.answer(f"warning[{each.code}]: {each}.")
+        if compared:
+            from clawker_fw.report import usage as report
+
+            for line in report.against_lines(compared):
+                terminal.answer(line)
+    if compared and compared.differs:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+@rules_app.command("unused")
+def unused_rules(
+    context: typer.Context,
+    *,
+    since: SinceOption = "30d",  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show the rules that allow something that no agent has used, and how to remove each.
+
+    A rule counts as unused only as far back as is known, and the answer says since when that is. A connection over
+    https or http counts when it ends; how many are open is shown. What we try ourselves does not count.
+
+    Example: clawker-fw rules unused --since 30d
+    """
+    loaded = _loaded(context.obj)
+    known = worth.known(context.obj)
+    from clawker_fw.usage.worth import Period, worths
+
+    found, within = worths(loaded.rules, known), Period.of(known, since)
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.usage import RulesUnusedDocument
+
+        print_json(RulesUnusedDocument.of(loaded, given.named_by(context.obj, loaded), found, within, known))
         return
-    terminal.answer(f"valid  {rules.summary(loaded)}")
-    for each in remarks:
-        terminal.answer(f"warning[{each.code}]: {each}.")
+    from clawker_fw.report import usage as report
+
+    for line in report.unused_lines(found, within, known, worth.editable(loaded)):
+        terminal.answer(line)
+
+
+@rules_app.command("narrow")
+def narrow_rules(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar=".NAME", autocompletion=completion.rules, hidden=True)],
+    *,
+    since: SinceOption = "30d",  # type: ignore[assignment]  # its parser reads it
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show which names below a rule like .cdn.example.com were used, and the commands that would allow only these.
+
+    Nothing is edited. The answer says since when it is known what was used, and whether further names were used
+    that are not told apart any more.
+
+    Example: clawker-fw rules narrow .cdn.example.com
+    """
+    loaded = _loaded(context.obj)
+    known = worth.known(context.obj)
+    from clawker_fw.usage.worth import Period, narrowed, worths
+
+    within = Period.of(known, since)
+    found = narrowed(worths(loaded.rules, known), worth.subtree(name, loaded), within)
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.usage import RulesNarrowDocument
+
+        named_by = given.named_by(context.obj, loaded)
+        print_json(RulesNarrowDocument.of(loaded, named_by, found, within, known))
+        return
+    from clawker_fw.report import usage as report
+
+    for line in report.narrow_lines(found, within, known, worth.editable(loaded)):
+        terminal.answer(line)
 
 
 @rules_app.command("presets")

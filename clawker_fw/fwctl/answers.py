@@ -191,9 +191,13 @@ def read_usage(answer: Mapping[str, Any]) -> Usage:
         ) from error
 
 
+_PROTOCOLS = {each: each for each in ("https", "http", "tcp", "udp")}
+"""Those by which rules are asked; another one could not be judged."""
+
+
 def _read_use(each: Mapping[str, Any]) -> Use:
     return Use(
-        protocol=str(each["protocol"]),
+        protocol=_PROTOCOLS[each["protocol"]],
         name=str(each["name"]),
         port=int(each["port"]),
         first=float(each["first"]),

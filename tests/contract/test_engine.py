@@ -314,14 +314,16 @@ def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running
     before = envoy.usage()
     assert (before.uses, before.rest, before.lost) == ((), (), 0)
     assert before.since <= before.now
-    use = {"protocol": "https", "name": "a.test", "port": 443, "group": "c3", "first": 5, "last": 6}
-    amounts = {"connections": 7, "received": 8, "sent": 9}
-    told = {"id": "another", "inherited": ["first"], "since": 4, "now": 6, "lost": 1, "uses": [{**use, **amounts}]}
+    began = int(before.since) - 10
+    use = {"protocol": "https", "name": "a.test", "port": 443, "group": "c3"}
+    amounts = {"first": began + 1, "last": began + 2, "connections": 7, "received": 8, "sent": 9}
+    told = {"id": "another", "inherited": ["first"], "since": began, "now": began + 2, "lost": 1}
+    told["uses"] = [{**use, **amounts}]
     sent = json.dumps({**told, "rest": []}).encode()
     assert [envoy.inherit_usage(sent) for _ in range(2)] == [True, False]
     after = envoy.usage()
-    assert after.uses == (Use("https", "a.test", 443, 5, 6, 7, 8, 9),)
-    assert (after.since, after.lost, after.identity) == (4, 1, before.identity)
+    assert after.uses == (Use("https", "a.test", 443, began + 1, began + 2, 7, 8, 9),)
+    assert (after.since, after.lost, after.identity) == (began, 1, before.identity)
     assert after.inherited == {"another", "first"}
     with pytest.raises(EngineError):
         Helper(engine, running[Sibling.COREDNS]).usage()

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, WithJsonSchema
 
+from clawker_fw.model import Usage
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
+from clawker_fw.report.documents.usage import RulesAgainst, RuleUse
 from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark
@@ -17,6 +19,8 @@ from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
+from clawker_fw.usage.comparing import Compared
+from clawker_fw.usage.worth import worths
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,11 @@ class ListedRule:
     """Where it is written: the file and the line, or the environment variable, and the preset."""
     preset: str | None
     """The preset that it is of; null for a rule of the settings themselves."""
+    used: RuleUse | None
+    """What agents have used of it; null without `--used`, and for rules that deny or have ended."""
 
     @classmethod
-    def of(cls, rule: Rule, now: float) -> "ListedRule":
+    def of(cls, rule: Rule, now: float, used: RuleUse | None = None) -> "ListedRule":
         """Return a rule. `now` is in seconds since 1970."""
         return cls(
             dst=rule.host or str(rule.destination),
@@ -62,6 +68,7 @@ class ListedRule:
             note=rule.note,
             place=rule.place,
             preset=rule.preset or None,
+            used=used,
         )
 
 
@@ -72,12 +79,17 @@ class RulesListDocument(Document):
     settings: SettingsNamed
     rules: list[ListedRule]
     """All rules, in canonical order, also those that have ended."""
+    used_since: Moment | None
+    """Since when it is known what agents have used; null without `--used`."""
 
     @classmethod
-    def of(cls, loaded: Loaded, named_by: str, now: float) -> "RulesListDocument":
+    def of(cls, loaded: Loaded, named_by: str, now: float, usage: Usage | None = None) -> "RulesListDocument":
         """Return the answer: `now` is in seconds since 1970, `named_by` is what chose the settings."""
+        worth = {each.rule: RuleUse.of(each) for each in worths(loaded.rules, usage)} if usage else {}
         return cls(
-            settings=_named(loaded, named_by), rules=[ListedRule.of(each, now) for each in loaded.rules.rules]
+            settings=_named(loaded, named_by),
+            rules=[ListedRule.of(each, now, worth.get(each)) for each in loaded.rules.rules],
+            used_since=rfc3339(int(usage.since)) if usage else None,
         )
 
 
@@ -111,15 +123,20 @@ class RulesCheckDocument(Document):
     """How many rules each file has."""
     warnings: list[RuleWarning]
     """Rules that decide nothing."""
+    against: RulesAgainst | None
+    """The rules against what happened; null without `--against`."""
 
     @classmethod
-    def of(cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark]) -> "RulesCheckDocument":
+    def of(
+        cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark], compared: Compared | None = None
+    ) -> "RulesCheckDocument":
         """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=_named(loaded, named_by),
             rules=len(loaded.rules.rules),
             files=[RulesOfFile(path, count) for path, count in counts(loaded).items()],
             warnings=_warnings(remarks),
+            against=RulesAgainst.of(compared) if compared else None,
         )
 
 

@@ -1,0 +1,60 @@
+"""Reading what agents have used from Envoy's recorder, and while Envoy is being replaced from both."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import RefusedError
+from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.model import Sibling, Usage, Use
+from clawker_fw.stack.ownership import sibling_of
+
+
+def read(reader: EngineReader, project: str) -> Usage:
+    """Return what agents of a project have used.
+
+    Raises:
+        RefusedError: when there is no Envoy.
+        EngineError: when an Envoy can't be asked. What can't be read is never nothing.
+        HelperOutdatedError: when it is of a release that does not know.
+    """
+    there = [each.id for each in reader.listing() if sibling_of(each, project) is Sibling.ENVOY]
+    if not there:
+        raise RefusedError(
+            "not-up",
+            f"{project} is not up, so nobody knows what its agents have used.",
+            hint="Start it with `clawker-fw run`. What was used before `clawker-fw down` is gone.",
+        )
+    return together([HelperReader(reader, each).usage() for each in there])
+
+
+def together(known: Sequence[Usage]) -> Usage:
+    """Return what several recorders know, without those whose knowledge another one has inherited."""
+    apart = [each for each in known if not any(each.identity in other.inherited for other in known)]
+    latest = max(apart, key=lambda each: each.now)
+    if len(apart) == 1:
+        return latest
+    found: dict[tuple[str, str, int], Use] = {}
+    for use in (use for each in apart for use in each.uses):
+        key = use.protocol, use.name, use.port
+        found[key] = _sum(found[key], use) if key in found else use
+    ports = {port for each in apart for port in each.open}
+    return replace(
+        latest,
+        since=min(each.since for each in apart),
+        uses=tuple(found.values()),
+        rest=tuple(use for each in apart for use in each.rest),
+        lost=sum(each.lost for each in apart),
+        open={port: sum(each.open.get(port, 0) for each in apart) for port in sorted(ports)},
+    )
+
+
+def _sum(one: Use, other: Use) -> Use:
+    return replace(
+        one,
+        first=min(one.first, other.first),
+        last=max(one.last, other.last),
+        connections=one.connections + other.connections,
+        received=one.received + other.received,
+        sent=one.sent + other.sent,
+    )

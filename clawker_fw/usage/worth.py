@@ -1,0 +1,220 @@
+"""What each rule is worth: which uses it has allowed, by the rules of now. Pure: `Policy.decide` says which."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from clawker_fw.model import Usage, Use
+from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.policy import Policy, PolicyDecision
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.schema import Protocol, Rule
+from clawker_fw.rules.until import rfc3339
+
+
+@dataclass(frozen=True)
+class Worth:
+    """A rule, and what was used of it. `open` are connections that may be its own, and count when they end.
+
+    `rest` are uses of names below it that are not told apart any more.
+    """
+
+    rule: Rule
+    uses: tuple[Use, ...] = ()
+    rest: tuple[Use, ...] = ()
+    open: int = 0
+
+    @cached_property
+    def last(self) -> float | None:
+        """When it was used last, in seconds since 1970, or None if that is not known."""
+        return max((each.last for each in self._all), default=None)
+
+    @property
+    def connections(self) -> int:
+        """How many connections have ended."""
+        return sum(each.connections for each in self._all)
+
+    @property
+    def received(self) -> int:
+        """Octets from agents in these."""
+        return sum(each.received for each in self._all)
+
+    @property
+    def sent(self) -> int:
+        """Octets to agents in these."""
+        return sum(each.sent for each in self._all)
+
+    @property
+    def names(self) -> int:
+        """How many names were used, at most: one that is not told apart may have been counted twice."""
+        return len({each.name for each in self.uses}) + sum(each.names for each in self.rest)
+
+    @property
+    def _all(self) -> tuple[Use, ...]:
+        return (*self.uses, *self.rest)
+
+
+def judged(policy: Policy, use: Use) -> PolicyDecision:
+    """Return what the rules say of a use now."""
+    return policy.decide(use.name, Protocol(use.protocol), use.port)
+
+
+def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
+    """Return what each rule is worth that allows something and has not ended, in the rules' order."""
+    in_force = rules.at(usage.now)
+    policy = Policy(in_force)
+    uses, rest = _by_rule(policy, usage.uses), _by_rule(policy, usage.rest)
+    return tuple(
+        Worth(rule, tuple(uses.get(rule, ())), tuple(rest.get(rule, ())), _open(rule, usage))
+        for rule in in_force.rules
+        if not rule.denies
+    )
+
+
+def _by_rule(policy: Policy, uses: Iterable[Use]) -> dict[Rule, list[Use]]:
+    found: dict[Rule, list[Use]] = {}
+    for use in uses:
+        decision = judged(policy, use)
+        if decision.allowed and decision.rule:
+            found.setdefault(decision.rule, []).append(use)
+    return found
+
+
+def _open(rule: Rule, usage: Usage) -> int:
+    """Return how many open connections may be a rule's. Those that are forwarded as they are count already."""
+    return 0 if rule.opaque else sum(usage.open.get(str(port), 0) for port in rule.ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A time that was asked for, and the part of it that is known: in seconds since 1970."""
+
+    asked: float
+    known: float
+    now: float
+
+    @classmethod
+    def of(cls, usage: Usage, seconds: float) -> "Period":
+        """Return the last so many seconds."""
+        return cls(usage.now - seconds, usage.since, usage.now)
+
+    @property
+    def begin(self) -> float:
+        """From when on it is known what was used."""
+        return max(self.asked, self.known)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is known."""
+        return self.known <= self.asked
+
+
+def unused(found: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
+    """Return the rules of which no use is known in a period."""
+    return tuple(each for each in found if each.last is None or each.last < period.begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """A subtree rule, the names below it that were used, and the rules for just these.
+
+    `others` is how many further names were used that are not told apart: the narrowed rules would refuse them.
+    """
+
+    rule: Rule
+    uses: tuple[Use, ...]
+    rules: tuple[Rule, ...]
+    others: int
+
+
+def narrowed(found: Sequence[Worth], destination: Destination, period: Period) -> tuple[Narrowed, ...]:
+    """Return what would replace each rule for a subtree, by what was used in a period."""
+    return tuple(_narrowed(each, period) for each in found if each.rule.destination == destination)
+
+
+def _narrowed(worth: Worth, period: Period) -> Narrowed:
+    uses = [each for each in worth.uses if each.last >= period.begin]
+    names = sorted({each.name for each in uses})
+    rules = (replace(worth.rule, destination=Destination(name, subtree=False), place="") for name in names)
+    others = sum(each.names for each in worth.rest if each.last >= period.begin)
+    return Narrowed(worth.rule, tuple(sorted(uses, key=lambda each: each.name)), tuple(rules), others)
+
+
+def removing(rule: Rule, editable: str) -> str:
+    """Return the command that removes a rule, or what else to do. `editable` is the file that commands edit."""
+    if rule.preset:
+        return f"write `{{preset: {rule.preset}, without: [{rule.destination}]}}` in `presets`"
+    if not rule.place.startswith(f"{editable}, line "):
+        return f"remove it in {rule.place}"
+    return f"clawker-fw rules remove {' '.join(_named(rule))} --action allow{_name(rule)}"
+
+
+def _named(rule: Rule) -> Iterator[str]:
+    if rule.protocol:
+        yield f"--proto {rule.protocol}"
+    if rule.port:
+        yield f"--port {rule.written_port}"
+    if rule.host:
+        yield f"--as {rule.destination}"
+
+
+def _name(rule: Rule) -> str:
+    name = rule.host or str(rule.destination)
+    return f" -- {name}" if name.startswith("-") else f" {name}"
+
+
+def allowing(rules: Sequence[Rule]) -> str | None:
+    """Return the command that adds rules which differ only in their names, or None if one is not enough."""
+    if not rules or rules[0].paths:
+        return None
+    first = rules[0]
+    words = [
+        *_named(first),
+        *(["--private"] if first.allow_private else []),
+        *([] if first.until is None else [f"--until {rfc3339(first.until)}"]),
+        *([f"--note {shlex.quote(first.note)}"] if first.note else []),
+        *(["--force"] if any(objection(each.destination) for each in rules) else []),
+    ]
+    names = [str(each.destination) for each in rules]
+    separator = ["--"] if any(each.startswith("-") for each in names) else []
+    return " ".join(["clawker-fw rules allow", *words, *separator, *names])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """A use that the rules would refuse now, and what they say."""
+
+    use: Use
+    decision: PolicyDecision
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What rules would change of what happened in a period.
+
+    `refused` was used and would be refused. `checked` is how many uses were looked at, `others` how many further
+    names are not told apart, and `inspected` how many uses are allowed by rules for paths, which are not known.
+    """
+
+    period: Period
+    refused: tuple[Refusing, ...]
+    checked: int
+    others: int
+    inspected: int
+
+
+def against(rules: RuleSet, usage: Usage, period: Period) -> Against:
+    """Judge what was used in a period by other rules."""
+    policy = Policy(rules.at(usage.now))
+    uses = [each for each in usage.uses if each.last >= period.begin]
+    rest = [each for each in usage.rest if each.last >= period.begin]
+    decided: Mapping[Use, PolicyDecision] = {each: judged(policy, each) for each in (*uses, *rest)}
+    refused = [Refusing(use, decision) for use, decision in decided.items() if not decision.allowed]
+    return Against(
+        period,
+        tuple(sorted(refused, key=lambda each: (each.use.name, each.use.protocol, each.use.port))),
+        checked=len(uses),
+        others=sum(each.names for each in rest),
+        inspected=sum(bool(each.allowed and each.rule and each.rule.paths) for each in decided.values()),
+    )
