@@ -10,6 +10,7 @@ from clawker_fw.usage.comparing import Compared
 from clawker_fw.usage.worth import Narrowed, Period, Worth, allowing, removing, unused
 
 _INDENT = " " * 2
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MOST_IN_A_COMMAND = 50
 """Names: a longer command is better made of the JSON answer."""
 
@@ -34,7 +35,7 @@ def rows(found: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tupl
 def since(usage: Usage) -> str:
     """Return since when it is known what was used."""
     lost = f" {counted(usage.lost, 'line')} of Envoy's could not be read." if usage.lost else ""
-    return f"Known since {_time(usage.since)}, {remaining(usage.now - usage.since)} ago.{lost}"
+    return f"Known since {_time(usage.since)}, {_span(usage.now - usage.since)} ago.{lost}"
 
 
 def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, editable: str) -> Iterator[str]:
@@ -129,13 +130,13 @@ def _limits(period: Period, usage: Usage) -> Iterator[str]:
 
 def _known_since(period: Period) -> str:
     return (
-        f"Known only since {_time(period.known)}, {remaining(period.now - period.known)} ago, "
-        f"and not for all of the {remaining(period.now - period.asked)} asked for."
+        f"Known only since {_time(period.known)}, {_span(period.now - period.known)} ago, "
+        f"and not for all of the {_span(period.now - period.asked)} asked for."
     )
 
 
 def _within(period: Period) -> str:
-    return f" in the last {remaining(period.now - period.begin)}"
+    return f" in the last {_span(period.now - period.begin)}"
 
 
 def _place(use: Use) -> str:
@@ -143,7 +144,12 @@ def _place(use: Use) -> str:
 
 
 def _ago(moment: float | None, now: float) -> str:
-    return "-" if moment is None else f"{remaining(now - moment)} ago"
+    return "-" if moment is None else f"{_span(now - moment)} ago"
+
+
+def _span(seconds: float) -> str:
+    """Return a time span: to the hour if it is days, to the minute if it is hours."""
+    return remaining(seconds - seconds % (_HOUR if seconds >= _DAY else _MINUTE if seconds >= _HOUR else 1))
 
 
 def _time(moment: float) -> str:
