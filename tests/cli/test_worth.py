@@ -91,7 +91,8 @@ def test_unused_rules_and_how_to_remove_them(command: Command, envoy: MemoryCont
     assert "A connection over https or http counts when it ends." in outcome.out
 
 
-def test_no_more_is_claimed_than_is_known(command: Command, envoy: MemoryContainer) -> None:
+@pytest.mark.usefixtures("envoy")
+def test_no_more_is_claimed_than_is_known(command: Command) -> None:
     """Of a longer time than is known, the answer says since when it is."""
     outcome = command("rules", "unused", "--since", "4w")
     assert "unused in the last 20 d." in outcome.out
@@ -111,7 +112,8 @@ def test_no_more_is_claimed_than_is_known(command: Command, envoy: MemoryContain
     assert found["https pypi.org:443"]["preset"] == "pip"
 
 
-def test_the_advice_works(command: Command, envoy: MemoryContainer) -> None:
+@pytest.mark.usefixtures("envoy")
+def test_the_advice_works(command: Command) -> None:
     """Each command that is told removes its rule, and then nothing else is unused by these."""
     lines = command("rules", "unused").out.splitlines()
     commands = [shlex.split(each)[1:] for each in lines if each.startswith("  clawker-fw ")]
@@ -124,7 +126,8 @@ def test_the_advice_works(command: Command, envoy: MemoryContainer) -> None:
     assert "clawker-fw rules remove" not in left
 
 
-def test_the_names_that_were_used_below_a_rule(command: Command, envoy: MemoryContainer) -> None:
+@pytest.mark.usefixtures("envoy")
+def test_the_names_that_were_used_below_a_rule(command: Command) -> None:
     """With how much, and the commands that would allow only these; nothing is edited."""
     before = Path("clawker-fw.yaml").read_text()
     lines = command("rules", "narrow", ".cdn.test", "--since", "10d").out.splitlines()
@@ -169,8 +172,9 @@ def test_names_that_are_not_told_apart(command: Command, envoy: MemoryContainer)
     assert "At most 7000 more names not told apart any more: not all were checked." in checked.out
 
 
+@pytest.mark.usefixtures("envoy")
 @pytest.mark.parametrize(("name", "code"), [("cdn.test", 2), (".other.test", 6), ("a b", 2)])
-def test_what_can_not_be_narrowed(command: Command, envoy: MemoryContainer, name: str, code: int) -> None:
+def test_what_can_not_be_narrowed(command: Command, name: str, code: int) -> None:
     """A name without anything below it, one of no rule, and what is no name."""
     outcome = command("rules", "narrow", name)
     assert outcome.code == code
@@ -233,11 +237,12 @@ def test_rules_that_change_nothing(command: Command, envoy: MemoryContainer) -> 
     assert command("rules", "check", "--format", "json").valid("rules-check")["against"] is None
 
 
-def test_a_table_with_what_was_used(command: Command, envoy: MemoryContainer) -> None:
+@pytest.mark.usefixtures("envoy")
+def test_a_table_with_what_was_used(command: Command) -> None:
     """When last, how much, how many names; rules that deny or have ended are left out."""
     out = command("rules", "list", "--used").out
     (line,) = [each for each in out.splitlines() if "https .cdn.test" in each]
-    assert line.split() == ["https", ".cdn.test:443", "2", "d", "ago", "6", "900", "B", "5.0", "MB", "3", "clawker-fw.yaml,", "line", "3"]
+    assert " ".join(line.split()) == "https .cdn.test:443 2 d ago 6 900 B 5.0 MB 3 clawker-fw.yaml, line 3"
     assert "Known since" in out
     assert "over.test" not in out
 
@@ -267,9 +272,8 @@ def test_a_time_that_can_not_be(command: Command, since: str) -> None:
     assert command("rules", "unused", "--since", since).code == 2
 
 
-def test_what_is_used_survives_a_replacement(
-    command: Command, envoy: MemoryContainer, memory: MemoryEngine
-) -> None:
+@pytest.mark.usefixtures("envoy")
+def test_what_is_used_survives_a_replacement(command: Command, memory: MemoryEngine) -> None:
     """The new Envoy knows what the old one knew."""
     before = memory.inside("clawker-envoy").id
     assert command("run", "--force-recreate").code == 0
