@@ -1,0 +1,106 @@
+"""What rules are worth, in a real stack: what agents use is counted, and known after replacements and restarts."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+
+from clawker_fw.stack.envoy.inspection import TRUST
+from devkit.firewall import RULES, Firewall
+from devkit.hand import Hand
+from devkit.peers import Peers
+from devkit.waiting import until
+
+SIZE = 100_000
+OPAQUE, DATAGRAMS = 9000, 5300
+OWN = (
+    {"dst": ".cdn.test", "allow_private": True},
+    {"dst": "never.test", "allow_private": True},
+    {"dst": "one.test", "proto": "tcp", "port": OPAQUE, "allow_private": True},
+    {"dst": "udp.test", "proto": "udp", "port": DATAGRAMS, "allow_private": True},
+    {
+        "dst": "i.test",
+        "path_rules": [{"path": "/v1"}],
+        "allow_private": True,
+        "insecure_skip_tls_verify": True,
+    },
+)
+NAMES = ("a.test", "h.test", "x.cdn.test", "y.cdn.test", "never.test", "i.test")
+
+
+def used(firewall: Firewall) -> dict[str, Any]:
+    """Return what was used of each rule, by its destination."""
+    answer = firewall.call("rules", "list", "--used", "--format", "json").expect().json
+    return {each["dst"]: each["used"] for each in answer["rules"]}
+
+
+def connections(firewall: Firewall) -> dict[str, int]:
+    """Return how many connections each rule has allowed."""
+    return {dst: each["connections"] for dst, each in used(firewall).items()}
+
+
+def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> None:
+    """Of each kind of rule; not what we try ourselves. A replacement and a restart lose none of it."""
+    up = replace(firewall, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
+    up.write(*RULES, *OWN, limits={"idle": "2s"})
+    up.run()
+    up.origin(peers, NAMES)
+    up.origin(peers, ["one.test"], "--https", str(OPAQUE), "--name", "one.test")
+    options = ("--listen", f"0.0.0.0:{DATAGRAMS}", "--verbose", "--zone", "udp.test=192.0.2.1")
+    peers.start("dns", *options, network=f"{up.project}-egress", aliases=["udp.test"])
+    agent = up.agent(peers)
+
+    for _ in range(3):
+        assert agent.get(f"https://a.test/bytes?size={SIZE}").ok
+    for name in ("x", "x", "y"):
+        assert agent.get(f"https://{name}.cdn.test/").ok
+    assert agent.get("http://h.test/secret").ok
+    assert agent.get(f"https://one.test:{OPAQUE}/").ok
+    trust = Hand(docker, up, peers).read("envoy")[TRUST].decode()
+    assert agent.get("https://i.test/v1/secret", "--trust", trust).last["status"] == 200
+    (place,) = agent.ask("resolve", "udp.test").last["answers"]
+    until(lambda: agent.ask("resolve", "udp.test", "--timeout", "1s", "--server", f"{place}:{DATAGRAMS}").ok)
+    assert not agent.get("https://new.test/").ok
+    assert up.call("explain", "https://never.test", "--live").expect().out
+
+    counted = {"a.test": 3, ".cdn.test": 3, "h.test": 1, "one.test": 1, "i.test": 1, "never.test": 0}
+    until(lambda: counted.items() <= connections(up).items() and connections(up)["udp.test"], 20)
+    found = used(up)
+    assert 3 * SIZE < found["a.test"]["sent"] < 3.1 * SIZE
+    assert 0 < found["a.test"]["received"] < SIZE
+    assert {dst: each["names"] for dst, each in found.items()} == {
+        **dict.fromkeys(found, 1),
+        ".cdn.test": 2,
+        "never.test": 0,
+    }
+    answer = up.call("rules", "unused", "--format", "json").expect().json
+    assert [each["rule"] for each in answer["unused"]] == ["https never.test:443 private"]
+    assert answer["period"]["whole"] is False
+    assert answer["period"]["lost"] == 0
+    logs = [docker.logs(up.container(each)) for each in ("envoy", "coredns")]
+    assert not any(b"used https" in each or b"secret" in each for each in logs)
+
+    up.run("--force-recreate", "--drain-timeout", "1s")
+    kept = used(up)
+    assert {dst: each["sent"] for dst, each in kept.items()} == {dst: each["sent"] for dst, each in found.items()}
+    assert connections(up) == {dst: each["connections"] for dst, each in found.items()}
+    docker.restart(up.container("envoy"), timeout=1)
+    until(lambda: up.call("rules", "unused").code == 0, 20)
+    assert connections(up) == {dst: each["connections"] for dst, each in found.items()}
+    until(lambda: agent.get("https://a.test/").ok, 20)
+    until(lambda: connections(up)["a.test"] == 4)
+    until(up.current, 20)
+
+    (narrowed,) = up.call("rules", "narrow", ".cdn.test", "--format", "json").expect().json["narrowed"]
+    assert [(each["name"], each["connections"]) for each in narrowed["used"]] == [
+        ("x.cdn.test", 2),
+        ("y.cdn.test", 1),
+    ]
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(json.dumps({"rules": [*RULES, {"dst": "x.cdn.test"}, {"dst": "new.test"}, *OWN[2:]]}))
+    command = ("--config", str(edited), "rules", "check", "--against", "7d", "--format", "json")
+    against = up.call(*command).expect(1).json["against"]
+    assert [each["used"]["name"] for each in against["refused"]] == ["y.cdn.test"]
+    assert {each["name"] for each in against["allowed"]} == {"new.test"}

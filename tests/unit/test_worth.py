@@ -1,0 +1,207 @@
+"""What rules are worth: which uses belong to which rule, by the rules of now."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawker_fw.errors import EngineError
+from clawker_fw.fwctl.answers import read_inherited, read_usage
+from clawker_fw.model import Usage, Use
+from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.schema import Protocol
+from clawker_fw.usage.reading import together
+from clawker_fw.usage.worth import Period, against, allowing, narrowed, removing, unused, worths
+from devkit.stacks import rule_set
+from devkit.strategies import rule_sets
+
+NOW = 1_800_000_000.0
+EMPTY = Usage("one", NOW - 1000, NOW)
+
+
+def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW, names: int = 1) -> Use:
+    """Return a use."""
+    return Use(protocol, name, port, last - 10, last, 1, 2, 3, names)
+
+
+def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401 - rules as tests write them
+    """Return the names that were used of each rule."""
+    return {
+        str(each.rule): [f"{one.protocol} {one.name}" for one in each.uses]
+        for each in worths(rule_set(*rules)[1], usage)
+    }
+
+
+def test_each_use_belongs_to_the_rule_that_decides() -> None:
+    """The nearest one, by protocol and port. What leads to an address is by whichever protocol it is spoken."""
+    usage = replace(
+        EMPTY,
+        uses=(
+            use("a.cdn.test"),
+            use("b.cdn.test"),
+            use("cdn.test"),
+            use("b.cdn.test", "http", 80),
+            use("db.test", "tcp", 5432),
+            use("db.test", "udp", 5432),
+            use("db.test"),
+            use("10-1-2-1.lab.test", "tcp", 22),
+            use("host.docker.internal", "tcp", 5000),
+            use("at.test", "tcp", 443),
+            use("no.cdn.test"),
+            use("gone.test"),
+        ),
+    )
+    assert worth_of(
+        usage,
+        ".cdn.test",
+        "b.cdn.test",
+        {"dst": "no.cdn.test", "action": "deny"},
+        {"dst": "cdn.test", "proto": "http"},
+        {"dst": "db.test", "proto": "tcp", "port": 5432},
+        {"dst": "db.test", "proto": "udp", "port": 5432},
+        "db.test",
+        {"dst": "10.1.2.0/30", "as": "lab.test", "proto": "ssh", "allow_private": True},
+        {"dst": "host", "proto": "tcp", "port": 5000},
+        {"dst": "10.9.9.9", "as": "at.test", "allow_private": True},
+        {"dst": "i.test", "path_rules": [{"path": "/v1"}]},
+    ) == {
+        "https .cdn.test:443": ["https a.cdn.test", "https cdn.test"],
+        "https b.cdn.test:443": ["https b.cdn.test"],
+        "http cdn.test:80": [],
+        "tcp db.test:5432": ["tcp db.test"],
+        "udp db.test:5432": ["udp db.test"],
+        "https db.test:443": ["https db.test"],
+        "ssh lab.test:22 at 10.1.2.0/30 private": ["tcp 10-1-2-1.lab.test"],
+        "tcp host.docker.internal:5000 at host": ["tcp host.docker.internal"],
+        "https at.test:443 at 10.9.9.9 private": ["tcp at.test"],
+        "https i.test:443 inspected (/v1, deny others)": [],
+    }
+
+
+@given(rule_sets(20), st.lists(st.sampled_from([*"abcd"]), max_size=4), st.data())
+def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st.DataObject) -> None:  # noqa: ANN401
+    """What rules allow of the uses belongs to one rule each, and what they refuse to none."""
+    names = [rule.destination.name for rule in rules.rules] or ["x.test"]
+    uses = tuple(
+        replace(use(".".join([*labels[:number], data.draw(st.sampled_from(names))])), protocol=protocol, port=port)
+        for number in range(3)
+        for protocol in ("https", "http", "tcp", "udp")
+        for port in (80, 443, 8080)
+    )
+    known = replace(EMPTY, uses=tuple(dict.fromkeys(uses)))
+    policy = Policy(rules.at(NOW))
+    allowed = [each for each in known.uses if policy.decide(each.name, Protocol(each.protocol), each.port).allowed]
+    found = [each for worth in worths(rules, known) for each in worth.uses]
+    assert sorted(map(repr, found)) == sorted(map(repr, allowed))
+    refused = against(rules, known, Period.of(known, 1000)).refused
+    assert len(refused) + len(found) == len(known.uses)
+
+
+def test_a_rule_is_unused_as_far_back_as_is_known() -> None:
+    """Not further, and what was used before counts as unused."""
+    rules = rule_set("a.test", "b.test", "c.test")[1]
+    usage = replace(EMPTY, uses=(use("a.test"), use("b.test", last=NOW - 500)))
+    found = worths(rules, usage)
+    for seconds, names, whole in ((100, ["b", "c"], True), (600, ["c"], True), (5000, ["c"], False)):
+        period = Period.of(usage, seconds)
+        assert [each.rule.destination.name[0] for each in unused(found, period)] == names
+        assert period.whole is whole
+    assert Period.of(usage, 5000).begin == usage.since
+
+
+def test_open_connections_may_be_of_a_rule_that_counts_them_at_their_end() -> None:
+    """Of https and http by port; what is forwarded as it is is told of while it is open."""
+    usage = replace(EMPTY, open={"443": 2, "80": 3, "tcp": 4, "22": 9})
+    rules = rule_set("a.test", {"dst": "h.test", "proto": "http"}, {"dst": "s.test", "proto": "ssh"})[1]
+    assert {str(each.rule): each.open for each in worths(rules, usage)} == {
+        "https a.test:443": 2,
+        "http h.test:80": 3,
+        "ssh s.test:22": 0,
+    }
+
+
+def test_rules_for_the_names_that_were_used() -> None:
+    """They are as private and end as the one that they replace. Names that are not told apart are counted."""
+    rules = rule_set({"dst": ".cdn.test", "allow_private": True, "until": "2100-01-01T00:00:00Z"}, "a.test")[1]
+    usage = replace(
+        EMPTY,
+        uses=(use("x.cdn.test"), use("-y.cdn.test"), use("old.cdn.test", last=NOW - 900), use("a.test")),
+        rest=(use("r.cdn.test", names=50), use("s.cdn.test", last=NOW - 900, names=7)),
+    )
+    (found,) = narrowed(worths(rules, usage), parse_destination(".cdn.test"), Period.of(usage, 500))
+    until = "until 2100-01-01T00:00:00Z"
+    assert [str(each) for each in found.rules] == [
+        f"https -y.cdn.test:443 private {until}",
+        f"https x.cdn.test:443 private {until}",
+    ]
+    assert found.others == 50
+    assert allowing(found.rules) == (
+        "clawker-fw rules allow --proto https --port 443 --private --until 2100-01-01T00:00:00Z "
+        "-- -y.cdn.test x.cdn.test"
+    )
+    assert allowing([]) is None
+    inspected = rule_set({"dst": ".i.test", "path_rules": [{"path": "/v1"}]})[1].rules
+    assert allowing(inspected) is None
+
+
+def test_how_a_rule_is_removed() -> None:
+    """By a command if it is in the file that commands edit; of an included file or a preset by hand."""
+    (rule,) = rule_set({"dst": "-a.test", "proto": "tcp", "port": "8000-8010"})[1].rules
+    here = replace(rule, place="fw.yaml, line 3")
+    assert removing(here, "fw.yaml") == (
+        "clawker-fw rules remove --proto tcp --port 8000-8010 --action allow -- -a.test"
+    )
+    assert removing(here, "fw.yam") == "remove it in fw.yaml, line 3"
+    assert removing(replace(here, preset="pip"), "fw.yaml").startswith("write `{preset: pip, without: [-a.test]}`")
+
+
+def test_both_envoys_while_one_is_replaced() -> None:
+    """What each knows is added, unless the new one has inherited it already."""
+    old = replace(EMPTY, identity="old", uses=(use("a.test"),), lost=1, open={"443": 1})
+    new = Usage("new", NOW - 10, NOW + 1, (use("a.test", last=NOW + 1), use("b.test")), open={"443": 2})
+    both = together([old, new])
+    assert [(each.name, each.connections, each.last) for each in both.uses] == [
+        ("a.test", 2, NOW + 1),
+        ("b.test", 1, NOW),
+    ]
+    assert (both.since, both.lost, both.open) == (NOW - 1000, 1, {"443": 3})
+    heir = replace(new, inherited=frozenset({"old"}))
+    assert together([old, heir]) == heir
+
+
+GOOD = {"id": "a", "inherited": [], "since": 1, "now": 2, "lost": 0, "uses": [], "rest": []}
+USED = {"protocol": "https", "name": "a.test", "port": 443, "first": 1, "last": 2}
+WHOLE = {**USED, "connections": 1, "received": 2, "sent": 3}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {**GOOD, "uses": None},
+        {**GOOD, "uses": [USED]},
+        {**GOOD, "uses": [{**WHOLE, "protocol": "gopher"}]},
+        {**GOOD, "uses": [{**WHOLE, "port": "x"}]},
+        {**GOOD, "since": None},
+        {**GOOD, "open": [1]},
+        {**GOOD, "rest": 7},
+    ],
+)
+def test_what_can_not_be_read_is_never_nothing(answer: Any) -> None:  # noqa: ANN401 - JSON
+    """It is an error."""
+    with pytest.raises(EngineError):
+        read_usage(answer)
+
+
+def test_what_is_read() -> None:
+    """A helper may say more than is known here."""
+    assert read_usage({**GOOD, "uses": [{**WHOLE, "more": 1}], "further": 1}).uses == (
+        Use("https", "a.test", 443, 1, 2, 1, 2, 3),
+    )
+    assert json.loads(read_usage(GOOD).told) == GOOD
+    with pytest.raises(EngineError):
+        read_inherited({"added": "yes"})
