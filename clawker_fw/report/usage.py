@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.model import Usage, Use
+from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import counted, remaining
 from clawker_fw.usage.comparing import Compared
 from clawker_fw.usage.worth import Narrowed, Period, Worth, allowing, removing, unused
@@ -98,7 +99,8 @@ def against_lines(compared: Compared) -> Iterator[str]:
         yield f"{_INDENT}{why}{rule}"
     for refusal in compared.allowed:
         times = counted(refusal.times, "time")
-        yield f"allowed  {_refused(refusal)}  refused {times}, last {_moment(refusal.last)}"
+        # An agent has chosen the name.
+        yield f"allowed  {visible(_refused(refusal))}  refused {times}, last {_moment(refusal.last)}"
     yield (
         f"{counted(found.checked, 'use')}{_within(period)}: {len(found.refused):,} would be refused. "
         f"Of what was refused, {len(compared.allowed):,} would be allowed."

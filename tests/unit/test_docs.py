@@ -205,7 +205,7 @@ def test_every_schema_is_linked() -> None:
 
 def test_every_verb_of_the_helper_is_explained() -> None:
     """The documented verbs of `fwctl` are those in its own usage text."""
-    verbs = re.findall(r"^  ([a-z]+) ", page("go/cmd/fwctl/main.go").partition("const usage")[2], re.MULTILINE)
+    verbs = re.findall(r"^  ([a-z]+) ", page("go/cmd/fwctl/main.go").partition("const help")[2], re.MULTILINE)
     text = section(page("docs/how-it-works.md"), "## Anatomy of a sibling")
     assert verbs
     assert set(verbs) <= codes(text)
