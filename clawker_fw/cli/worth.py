@@ -10,7 +10,7 @@ from clawker_fw.errors import RefusedError
 if TYPE_CHECKING:
     from clawker_fw.model import Usage
     from clawker_fw.rules.destination import Destination
-    from clawker_fw.settings.load import Loaded
+    from clawker_fw.settings.loaded import Loaded
     from clawker_fw.usage.comparing import Compared
 
 

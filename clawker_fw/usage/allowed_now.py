@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol
 
 _PROTOCOLS = {
     "tls": Protocol.HTTPS,

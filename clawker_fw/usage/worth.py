@@ -8,8 +8,8 @@ from functools import cached_property
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy, PolicyDecision
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import Protocol, Rule
 from clawker_fw.rules.until import rfc3339
 
 

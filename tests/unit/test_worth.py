@@ -13,7 +13,7 @@ from clawker_fw.fwctl.answers import read_inherited, read_usage
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.schema import Protocol
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.usage.reading import together
 from clawker_fw.usage.worth import Period, against, allowing, narrowed, removing, unused, worths
 from devkit.stacks import rule_set

@@ -11,7 +11,7 @@ from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.load import Loaded
+from clawker_fw.settings.loaded import Loaded
 from clawker_fw.usage.comparing import Compared
 from clawker_fw.usage.worth import Narrowed, Period, Refusing, Worth, allowing, removing, unused
 
