@@ -25,6 +25,7 @@ import (
 	"clawker-fw/internal/lookups"
 	"clawker-fw/internal/probe"
 	"clawker-fw/internal/refusals"
+	"clawker-fw/internal/relay"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/start"
@@ -59,6 +60,12 @@ const help = `fwctl VERB
                                do what an agent does to use NAME, or to make a request to it, and report each step
   attempts                     in an agent's container: do what boot/attempts.json says, and report each outcome
   see EYE                      report what agents would see of an Envoy: its address and ports, as JSON
+  relay ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT...
+                               in a relay's container: configure the network, listen on the publishing network (the second
+                               address; its gateway, or - to answer there alone), drop all privileges, and carry
+  carry ...                    pass connections on to AGENT, at the sockets that relay has opened
+  relayed ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT...
+                               report what differs in a relay's network, and its ports on which nobody listens
   requirements                 in a container of its own: report what the kernel lacks that a sibling needs
   health                       exit 0 when the program serves the committed version
   commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
@@ -90,6 +97,18 @@ func run(arguments []string) error {
 	}
 	if verb == "attempts" { // in an agent's container, which is no sibling
 		return attempts.Do(root, os.Stdout)
+	}
+	switch verb { // in a relay's container
+	case "relay":
+		return start.Relay(root, rest)
+	case start.CarryVerb:
+		return relay.Carry(rest)
+	case "relayed":
+		settings, err := relay.Parse(rest)
+		if err != nil {
+			return err
+		}
+		return answerUnless(settings.Inspect())
 	}
 	if verb == "requirements" { // in a container that is neither
 		return answer(kernel.CheckRequirements())

@@ -12,6 +12,7 @@ import (
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/probe"
+	"clawker-fw/internal/relay"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/usage"
 )
@@ -36,7 +37,7 @@ func TestProtocol(t *testing.T) {
 		t.Errorf("protocol %d is described, not %d", described.Protocol, probe.Protocol)
 	}
 	printed := map[string][]any{
-		"probe": {&probe.Report{}}, "suppressed": {&serving.Suppressed{}}, "usage": {&usedNow{}}, "inherit-usage": {&usage.Inherited{}}, "lookup": {&attempts.Lookup{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
+		"probe": {&probe.Report{}}, "suppressed": {&serving.Suppressed{}}, "usage": {&usedNow{}}, "inherit-usage": {&usage.Inherited{}}, "lookup": {&attempts.Lookup{}}, "relayed": {&relay.Report{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
 		"commit": {&hot.Taken{}, &hot.Result{}}, "commit-in-place": {&hot.Taken{}, &hot.Result{}}, "claim": nil, "release": nil, "drain": {&serving.Draining{}},
 		"secrets": {&serving.Used{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
 	}

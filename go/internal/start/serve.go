@@ -68,7 +68,7 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	}
 	// Capability sets belong to a thread: the one that drops them must be the one that executes.
 	runtime.LockOSThread()
-	if err := dropBounds(); err != nil {
+	if err := dropBounds(keeping...); err != nil {
 		return err
 	}
 	if err := startKeeper(root, sibling); err != nil {
@@ -119,10 +119,10 @@ func openAllFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-// dropBounds gives up every privilege that could be gained by executing a program, except those that root hands down to
+// dropBounds gives up every privilege that could be gained by executing a program, except those `kept`: what root hands down to
 // the keeper.
-func dropBounds() error {
-	if err := inherit(keeping...); err != nil {
+func dropBounds(kept ...uint) error {
+	if err := inherit(kept...); err != nil {
 		return err
 	}
 	for capability := uintptr(0); ; capability++ {

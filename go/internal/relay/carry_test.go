@@ -1,0 +1,170 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"clawker-fw/internal/nettest"
+)
+
+// roomy are bounds that no test reaches unless it says so.
+var roomy = bounds{connections: 8, dial: 2 * time.Second, idle: 20 * time.Second}
+
+// relayTo serves a relay to an address until the test ends, and returns where.
+func relayTo(t *testing.T, agent netip.AddrPort, limits bounds) string {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() { _ = serve(listener, agent, make(chan struct{}, limits.connections), limits) }()
+	return listener.Addr().String()
+}
+
+func agentThat(t *testing.T, does func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	return nettest.ServeAt(t, "tcp4", "127.0.0.1:0", does).(*net.TCPAddr).AddrPort()
+}
+
+func dial(t *testing.T, place string) *net.TCPConn {
+	t.Helper()
+	connection, err := net.DialTimeout("tcp4", place, 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return connection.(*net.TCPConn)
+}
+
+// What a client sends before it ends its half reaches the agent, whose answer comes after that end: both halves end by themselves.
+func TestEachHalfEndsByItself(t *testing.T) {
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<17) // 2 MiB, more than buffers hold
+	agent := agentThat(t, func(connection net.Conn) {
+		received, err := io.ReadAll(connection)
+		if err == nil {
+			_, _ = connection.Write(received)
+		}
+	})
+	client := dial(t, relayTo(t, agent, roomy))
+	go func() {
+		_, _ = client.Write(sent)
+		_ = client.CloseWrite()
+	}()
+	got, err := io.ReadAll(client)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d octets of %d came back: %v", len(got), len(sent), err)
+	}
+}
+
+// A reset by the agent, and an agent that does not listen, are a reset for the client, not an end of what was sent.
+func TestFailuresAreSeen(t *testing.T) {
+	resets := agentThat(t, func(connection net.Conn) { reset(connection.(*net.TCPConn)) })
+	nobody := netip.MustParseAddrPort("127.0.0.1:1")
+	for name, agent := range map[string]netip.AddrPort{"reset": resets, "nobody listens": nobody} {
+		client, err := net.DialTimeout("tcp4", relayTo(t, agent, roomy), 3*time.Second)
+		if err == nil {
+			_, err = io.ReadAll(client)
+			client.Close()
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A client that resets its connection leaves the agent with none.
+func TestTheAgentSeesAReset(t *testing.T) {
+	ended := make(chan error, 1)
+	agent := agentThat(t, func(connection net.Conn) {
+		_, _ = connection.Write([]byte("x"))
+		_, err := io.ReadAll(connection)
+		ended <- err
+	})
+	client := dial(t, relayTo(t, agent, roomy))
+	if _, err := client.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	reset(client)
+	select {
+	case err := <-ended:
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the agent still has its connection")
+	}
+}
+
+// Beyond the bound a connection is reset, and those that are there go on. When one has ended, there is room again.
+func TestConnectionsAreBounded(t *testing.T) {
+	limits := roomy
+	limits.connections = 2
+	place := relayTo(t, agentThat(t, func(connection net.Conn) { _, _ = io.Copy(connection, connection) }), limits)
+	echoes := func(client *net.TCPConn) error {
+		if _, err := client.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(client, make([]byte, 1))
+		return err
+	}
+	first, second := dial(t, place), dial(t, place)
+	for _, each := range []*net.TCPConn{first, second} {
+		if err := echoes(each); err != nil {
+			t.Fatal(err)
+		}
+	}
+	another := func() error {
+		client, err := net.DialTimeout("tcp4", place, 3*time.Second) // it may be reset before this returns
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return errors.Join(client.SetDeadline(time.Now().Add(5*time.Second)), echoes(client.(*net.TCPConn)))
+	}
+	if err := another(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a third connection: %v", err)
+	}
+	if err := echoes(first); err != nil {
+		t.Error(err)
+	}
+	second.Close()
+	for end := time.Now().Add(5 * time.Second); ; {
+		if another() == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("there is no room again")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// A connection on which nothing is sent in either direction is ended. One on which something is sent in one direction goes on.
+func TestSilentConnectionsEnd(t *testing.T) {
+	limits := roomy
+	limits.idle = 400 * time.Millisecond
+	agent := agentThat(t, func(connection net.Conn) {
+		for range 6 {
+			if _, err := connection.Write([]byte("x")); err != nil {
+				return
+			}
+			time.Sleep(150 * time.Millisecond)
+		}
+		time.Sleep(10 * time.Second)
+	})
+	began := time.Now()
+	got, err := io.ReadAll(dial(t, relayTo(t, agent, limits)))
+	if took := time.Since(began); string(got) != "xxxxxx" || !errors.Is(err, syscall.ECONNRESET) || took > 5*time.Second {
+		t.Errorf("%q, %v after %s", got, err, took)
+	}
+}

@@ -1,0 +1,125 @@
+package relay
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/kernel"
+)
+
+// backlog is how many connections wait for a port until they are accepted.
+const backlog = 128
+
+// Listen opens a listening socket for each port. They are bound to the interface of the publishing network, so nobody else
+// can connect: also not to the same address through the other interface. The process that is executed next has them, too.
+func (s Settings) Listen() ([]int, error) {
+	link, err := kernel.LinkHolding(s.OnPublishing.Addr())
+	if err != nil {
+		return nil, err
+	}
+	var sockets []int
+	for _, port := range s.Ports {
+		socket, err := listenOn(link.Attrs().Name, netip.AddrPortFrom(s.OnPublishing.Addr(), port))
+		if err != nil {
+			return nil, fmt.Errorf("listening on port %d: %w", port, err)
+		}
+		sockets = append(sockets, socket)
+	}
+	return sockets, nil
+}
+
+func listenOn(device string, place netip.AddrPort) (int, error) {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.BindToDevice(socket, device); err != nil {
+		return 0, err
+	}
+	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return 0, err
+	}
+	if err := unix.Bind(socket, &unix.SockaddrInet4{Port: int(place.Port()), Addr: place.Addr().As4()}); err != nil {
+		return 0, err
+	}
+	return socket, unix.Listen(socket, backlog)
+}
+
+// listeners returns the sockets that this process was given by the one before it.
+func listeners(numbers []string) ([]net.Listener, error) {
+	var found []net.Listener
+	for _, each := range numbers {
+		number, err := strconv.Atoi(each)
+		if err != nil {
+			return nil, fmt.Errorf("not a socket: %q", each)
+		}
+		socket := os.NewFile(uintptr(number), "socket")
+		listener, err := net.FileListener(socket)
+		if err != nil {
+			return nil, fmt.Errorf("socket %d: %w", number, err)
+		}
+		_ = socket.Close() // the listener has one of its own
+		found = append(found, listener)
+	}
+	return found, nil
+}
+
+// connections is where the kernel lists the sockets of this network (proc(5)).
+const connections = "/proc/thread-self/net/tcp"
+
+// listens is the state of a socket that listens (linux/tcp_states.h).
+const listens = "0A"
+
+// Report is what can only be seen inside of a relay's container: what differs in its network, and its ports on which nobody
+// listens.
+type Report struct {
+	Network []string `json:"network"`
+	Closed  []uint16 `json:"closed"`
+}
+
+// Inspect reports on the relay in whose container it is called.
+func (s Settings) Inspect() (Report, error) {
+	open, err := listening(connections, s.OnPublishing.Addr())
+	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
+	for _, port := range s.Ports {
+		if !slices.Contains(open, port) {
+			report.Closed = append(report.Closed, port)
+		}
+	}
+	return report, err
+}
+
+// listening returns the ports of an address on which somebody listens, by the kernel's list.
+func listening(list string, address netip.Addr) ([]uint16, error) {
+	file, err := os.Open(list)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	octets := address.As4()
+	wanted := fmt.Sprintf("%08X:", binary.NativeEndian.Uint32(octets[:]))
+	var found []uint16
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 4 || fields[3] != listens || !strings.HasPrefix(fields[1], wanted) {
+			continue
+		}
+		port, err := hex.DecodeString(strings.TrimPrefix(fields[1], wanted))
+		if err != nil || len(port) != 2 {
+			return nil, fmt.Errorf("%s: %q", list, lines.Text())
+		}
+		found = append(found, binary.BigEndian.Uint16(port))
+	}
+	return found, lines.Err()
+}

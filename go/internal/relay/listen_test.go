@@ -1,0 +1,174 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/nettest"
+)
+
+// inNamespace returns the settings of a relay in a network of its own, between an agent and the publishing network's gateway.
+func inNamespace(t *testing.T) Settings {
+	t.Helper()
+	nettest.InNetwork(t)
+	return Settings{
+		OnAgents:     netip.PrefixFrom(nettest.OnAgents, nettest.AgentNet.Bits()),
+		OnPublishing: netip.PrefixFrom(nettest.Primary, nettest.EgressNet.Bits()),
+		Agent:        nettest.Agent,
+		Ports:        []uint16{8080},
+	}
+}
+
+func try(place netip.AddrPort, within time.Duration) error {
+	connection, err := net.DialTimeout("tcp4", place.String(), within)
+	if err == nil {
+		connection.Close()
+	}
+	return err
+}
+
+// The times in which whoever may connect has done it, and in which nobody else has.
+const (
+	soon    = 10 * time.Second
+	notSoon = time.Second
+)
+
+// The gateway of the publishing network can connect. An agent can't, at neither address: the kernel refuses it, also if it leads
+// packets for the publishing network to the relay. And nothing that it leads through the relay gets to the other network.
+func TestOnlyThePublishingNetworkConnects(t *testing.T) {
+	settings := inNamespace(t)
+	nettest.Must(t, kernel.Shape(settings.Network()))
+	sockets, err := settings.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening, err := listeners([]string{strconv.Itoa(sockets[0])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listening[0].Close()
+	asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
+	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, nettest.World)
+	published := netip.AddrPortFrom(nettest.Primary, 8080)
+	asGateway(func() {
+		if err := try(published, soon); err != nil {
+			t.Errorf("from the publishing network: %v", err)
+		}
+	})
+	var beyond net.Addr
+	asGateway(func() { nettest.Must(t, netlink.LinkSetUp(nettest.Link(t, "lo"))) })
+	asGateway(func() { beyond = nettest.ServeAt(t, "tcp4", nettest.World.String()+":0", func(net.Conn) {}) })
+	asGateway(func() {
+		if err := try(beyond.(*net.TCPAddr).AddrPort(), soon); err != nil {
+			t.Errorf("the witness does not listen: %v", err)
+		}
+	})
+	asAgent(func() {
+		if err := try(netip.AddrPortFrom(nettest.OnAgents, 8080), soon); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("an agent at the agents' address: %v", err)
+		}
+		through := &netlink.Route{
+			Gw: nettest.OnAgents.AsSlice(), Dst: kernel.IPNet(netip.MustParsePrefix("0.0.0.0/0")),
+			LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, Flags: int(netlink.FLAG_ONLINK),
+		}
+		nettest.Must(t, netlink.RouteAdd(through))
+		if err := try(published, soon); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("an agent at the published address: %v", err)
+		}
+		for _, place := range []netip.AddrPort{beyond.(*net.TCPAddr).AddrPort(), netip.AddrPortFrom(nettest.Gateway, beyond.(*net.TCPAddr).AddrPort().Port())} {
+			if err := try(place, notSoon); err == nil {
+				t.Errorf("an agent reached %s through the relay", place)
+			}
+		}
+	})
+}
+
+// A relay has no route to anywhere but its networks, unless it is to answer beyond the publishing network.
+func TestRoutes(t *testing.T) {
+	settings := inNamespace(t)
+	hasDefault := func() bool {
+		routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+		nettest.Must(t, err)
+		return slices.ContainsFunc(routes, func(route netlink.Route) bool {
+			return route.Gw != nil && route.Gw.Equal(nettest.Gateway.AsSlice())
+		})
+	}
+	gateway := nettest.Gateway
+	settings.Gateway = &gateway
+	nettest.Must(t, kernel.Shape(settings.Network()))
+	if !hasDefault() {
+		t.Error("it has no way to answer")
+	}
+	settings.Gateway = nil
+	nettest.Must(t, kernel.Shape(settings.Network()))
+	if hasDefault() {
+		t.Error("it has a way out")
+	}
+}
+
+// What differs inside is told: a network that is not as it should be, and ports on which nobody listens.
+func TestInspection(t *testing.T) {
+	settings := inNamespace(t)
+	nettest.Must(t, kernel.Shape(settings.Network()))
+	before, err := settings.Inspect() // the ends of both networks are here as well, and there is no resolver of an engine
+	if err != nil || !slices.Equal(before.Closed, []uint16{8080}) {
+		t.Errorf("before it listens: %+v, %v", before, err)
+	}
+	if _, err := settings.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := settings.Inspect(); err != nil || len(report.Closed) != 0 || !slices.Equal(report.Network, before.Network) {
+		t.Errorf("%+v, %v", report, err)
+	}
+	route := &netlink.Route{Gw: nettest.Gateway.AsSlice(), Dst: kernel.IPNet(netip.MustParsePrefix("0.0.0.0/0"))}
+	nettest.Must(t, netlink.RouteAdd(route))
+	report, err := settings.Inspect()
+	if err != nil || len(report.Network) != len(before.Network)+1 || !strings.Contains(strings.Join(report.Network, "\n"), "route default via 10.214.0.1") {
+		t.Errorf("with a way out: %+v, %v", report, err)
+	}
+}
+
+// The words of a relay are read as they are written, and what is none is refused.
+func TestWords(t *testing.T) {
+	read, err := Parse(strings.Fields("10.213.1.128/23 10.214.1.128/24 10.214.1.1 10.213.1.129 80 443"))
+	if err != nil || read.Gateway == nil || read.Agent.String() != "10.213.1.129" || !slices.Equal(read.Ports, []uint16{80, 443}) {
+		t.Errorf("%+v, %v", read, err)
+	}
+	if read, err := Parse(strings.Fields("10.213.1.128/23 10.214.1.128/24 - 10.213.1.129 80")); err != nil || read.Gateway != nil {
+		t.Errorf("%+v, %v", read, err)
+	}
+	for _, wrong := range []string{
+		"", "10.213.1.128/23 10.214.1.128/24 - 10.213.1.129", "10.213.1.128 10.214.1.128/24 - 10.213.1.129 80",
+		"10.213.1.128/23 10.214.1.128/24 - 192.0.2.1 80", "10.213.1.128/23 10.214.1.128/24 x 10.213.1.129 80",
+		"10.213.1.128/23 10.214.1.128/24 - 10.213.1.129 0", "10.213.1.128/23 10.214.1.128/24 - 10.213.1.129 65536",
+	} {
+		if _, err := Parse(strings.Fields(wrong)); err == nil {
+			t.Errorf("%q was read", wrong)
+		}
+	}
+}
+
+// The kernel's list is read by address and state.
+func TestListeningSockets(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "tcp")
+	text := "  sl  local_address rem_address   st\n" +
+		"   0: 8001D60A:1F90 00000000:0000 0A 0\n" + // 10.214.1.128:8080 listens
+		"   1: 8001D60A:0050 0100007F:9999 01 0\n" + // is connected
+		"   2: 0100007F:01BB 00000000:0000 0A 0\n" // another address
+	nettest.Must(t, os.WriteFile(list, []byte(text), 0o600))
+	if found, err := listening(list, netip.MustParseAddr("10.214.1.128")); err != nil || !slices.Equal(found, []uint16{8080}) {
+		t.Errorf("%v, %v", found, err)
+	}
+}
