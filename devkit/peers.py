@@ -197,6 +197,7 @@ class Peers:
         processor: int | None = None,
         sysctls: Mapping[str, str] | None = None,
         volumes_from: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> Peer:
         """Start the program in a container of its own, which may use all processors or one, counted from 0."""
         version = self.client.api_version
@@ -205,6 +206,7 @@ class Peers:
             self.image,
             command=["/peer", *arguments],
             name=name,
+            labels=dict(labels or {}),
             host_config=HostConfig(
                 version=version,
                 network_mode=network,

@@ -11,7 +11,9 @@ from types import MappingProxyType
 
 from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.model import Desired, Mount, Role, Shape
+from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
+from clawker_fw.stack.relay import Publication
 
 REFUSAL = "--clawker-fw-is-not-serving"
 """Docker ends with `unknown flag` before it asks the engine for anything. In YAML it is not a mapping."""
@@ -38,7 +40,8 @@ class Attachment:
 
     `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach. `trust`
     is what it needs so that it trusts the stack's certificates, if the stack inspects connections. `placeholders`
-    are variables in place of secrets that it does not get.
+    are variables in place of secrets that it does not get. `publishes` is what a relay is to publish for it, and
+    `address` the one on the agent network that it then has.
     """
 
     network: str
@@ -46,6 +49,8 @@ class Attachment:
     emptied: tuple[str, ...] = ()
     trust: Trust | None = None
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    publishes: Publication | None = None
+    address: str = ""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -61,6 +66,8 @@ class Attachment:
             *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
             *(("--mount", _mounted(self.trust.volume)) if self.trust else ()),
             *(word for name, value in self.environment.items() for word in ("--env", f"{name}={value}")),
+            *(("--ip", self.address) if self.publishes else ()),
+            *(("--label", f"{labels.PUBLISHES}={self.publishes}") if self.publishes else ()),
         )
 
     def shape(self, entrypoint: Sequence[str], command: Sequence[str] = ()) -> Shape:

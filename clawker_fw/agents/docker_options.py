@@ -8,7 +8,9 @@ what no engine records is refused here.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from clawker_fw.agents.ports import parse_ports
 from clawker_fw.errors import RefusedError, UsageError
+from clawker_fw.stack.relay import PublishedPort
 
 _SHORT = {
     "a": "attach",
@@ -58,6 +60,9 @@ _WITH_VALUE = _words(
 _RUN_ONLY = _words("detach detach-keys sig-proxy")
 """What `docker create` does not know (docker/cli, cli/command/container: `run.go` against `create.go`)."""
 
+_PUBLISH = "publish"
+"""What `docker create` is not given: the ports are published by a relay."""
+
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
 
 _OUTPUTS = frozenset({"stdout", "stderr"})
@@ -69,6 +74,7 @@ class RunWords:
 
     `create` are those for `docker create`. `attached` are the streams that are attached, `cid_file` is the file
     that gets the container's id, and `removed` is whether the engine removes the container at its end.
+    `ports` are to be published.
     """
 
     create: tuple[str, ...]
@@ -76,6 +82,7 @@ class RunWords:
     removed: bool
     detach_keys: str
     cid_file: str
+    ports: tuple[PublishedPort, ...] = ()
 
 
 def parse_run(words: Sequence[str]) -> RunWords:
@@ -97,12 +104,19 @@ def parse_run(words: Sequence[str]) -> RunWords:
             )
     if not _is_on(last, "sig-proxy", default="true"):
         raise UsageError("agent-option", "An agent gets the signals that `agent run` gets: leave out --sig-proxy.")
+    ports = parse_ports(value for name, value in given if name == _PUBLISH)
+    if ports and "ip" in last:
+        raise UsageError(
+            "agent-option", "An agent with --publish gets its address from clawker-fw: leave out --ip."
+        )
+    passed = [f"--{name}={value}" for name, value in given if name not in {*_RUN_ONLY, _PUBLISH}]
     return RunWords(
-        create=(*(f"--{name}={value}" for name, value in given if name not in _RUN_ONLY), *left),
+        create=(*passed, *left),
         attached=_attached(last, [value.lower() for name, value in given if name == "attach"]),
         removed=_is_on(last, "rm"),
         detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),
+        ports=ports,
     )
 
 

@@ -15,6 +15,7 @@ from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of
 from clawker_fw.agents.namespaces import HOST, Chain, chain
 from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Sibling, Verdict, VolumeView
 from clawker_fw.stack import labels, policy
+from clawker_fw.stack.relay import publication_of
 from clawker_fw.stack.topology import GATEWAY_MODE, INHIBIT_IPV4, Addressing, network_names
 
 _ESCAPES = frozenset(
@@ -67,7 +68,8 @@ class Opening:
 class Agent:
     """An agent. `since` is when it was started (RFC 3339), `address` the one on the agent network.
 
-    `openings` make it open, `weaknesses` weak.
+    `openings` make it open, `weaknesses` weak. `published` are its ports that a relay publishes now, as
+    `ADDRESS:PORT:CONTAINER_PORT`.
     """
 
     id: str
@@ -77,6 +79,7 @@ class Agent:
     since: str
     openings: tuple[Opening, ...] = ()
     weaknesses: tuple[Opening, ...] = ()
+    published: tuple[str, ...] = ()
 
     @property
     def confinement(self) -> Confinement:
@@ -116,7 +119,12 @@ def judge(
     `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
     settings. `resolves` is whether the rules allow a name.
     """
-    siblings = tuple(each.container for each in (*observed.siblings.values(), *observed.leftovers))
+    siblings = (
+        *(each.container for each in (*observed.siblings.values(), *observed.leftovers)),
+        *(each.container for each in observed.relays),
+    )
+    network = observed.networks.get(Role.AGENTS)
+    subnet = next(iter(network.subnets), None) if network else None
     place = _Place(
         network_names(project)[Role.AGENTS],
         running_resolver(observed),
@@ -128,7 +136,7 @@ def judge(
         observed.volumes,
         (*observed.agents, *siblings, *observed.companions),
         resolves,
-        network.ip_range if (network := observed.networks.get(Role.AGENTS)) else None,
+        network.ip_range if network else None,
         {
             endpoint.hardware: each.name
             for each in observed.listing
@@ -137,7 +145,14 @@ def judge(
             if endpoint.hardware
         },
         observed.trial.id if observed.trial else "",
+        frozenset(each.id for each in observed.agents if subnet and publication_of(each, project, subnet)),
     )
+    published = {
+        each.container.labels[labels.RELAY_OF]: tuple(
+            port.removesuffix("/tcp") for port in each.container.published
+        )
+        for each in observed.relays
+    }
     written: dict[str, list[Exposure]] = {}
     for each in exposures:
         written.setdefault(each.container, []).append(each)
@@ -157,6 +172,7 @@ def judge(
                 *_told_elsewhere(view, place),
                 *_labels(view, place),
             ),
+            published=published.get(view.id, ()),
         )
         for view in observed.agents
     )
@@ -190,7 +206,8 @@ class _Place:
     `siblings` the names of our containers by their ids. `files` are the volumes of these, with the same names, and
     `volumes` all that is known of any. `known` are all containers whose namespaces matter. `resolves` is whether
     the rules allow a name. `range` is what the engine assigns addresses from, `hardware` the MAC
-    addresses of siblings with their names, and `trial` the id of the container of `conformance`.
+    addresses of siblings with their names, and `trial` the id of the container of `conformance`. `publishers` are
+    the ids of the agents whose address is the one that our label on them stands for: they publish ports.
     """
 
     own: str
@@ -206,6 +223,11 @@ class _Place:
     range: IPv4Network | None
     hardware: Mapping[str, str]
     trial: str
+    publishers: frozenset[str]
+
+    def has_our_address(self, view: ContainerView) -> bool:
+        """Whether the address that was asked for is one that we have chosen for it."""
+        return view.id == self.trial or view.id in self.publishers
 
     def owner(self, view: ContainerView) -> ContainerView | None:
         """Return the agent whose network an agent uses, usually itself; None if it is no agent, or has gone."""
@@ -238,7 +260,7 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
 
 def _own_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield the addresses that were asked for and are the firewall's: agents would reach it there."""
-    for address in () if view.id == place.trial else view.requested.get(place.own, ()):
+    for address in () if place.has_our_address(view) else view.requested.get(place.own, ()):
         if sibling := place.hardware.get(address.lower()):
             yield Opening("address", f"it has the address {address} of {sibling}, a part of the firewall")
         elif place.range and _is_outside(address, place.range):
@@ -253,7 +275,7 @@ def _is_outside(address: str, assigned: IPv4Network) -> bool:
 
 def _chosen_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning for addresses that were asked for: another agent may have had them, or expect them."""
-    if (found := view.requested.get(place.own)) and view.id != place.trial:
+    if (found := view.requested.get(place.own)) and not place.has_our_address(view):
         yield Opening("address", f"the engine did not choose its address, {', '.join(found)}")
 
 
@@ -351,7 +373,8 @@ def _is_about_ipv6(name: str) -> bool:
 
 def _labels(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning for labels that are for what we make. They make nothing ours, but people read them."""
-    if view.id != place.trial and any(each.startswith(labels.PREFIX) for each in view.labels):
+    ours = {labels.PUBLISHES} if view.id in place.publishers else set()
+    if view.id != place.trial and any(each.startswith(labels.PREFIX) for each in {*view.labels} - ours):
         yield Opening("labels", f"it has labels that begin with {labels.PREFIX}, like a part of the firewall")
 
 

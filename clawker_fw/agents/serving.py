@@ -8,7 +8,7 @@ something that we made and proved, with the rules that are live.
 from collections.abc import Iterator
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Cause, Diff, Finding, Observed
+from clawker_fw.model import RELAYING, Cause, Diff, Finding, Observed
 
 
 def require_serving(project: str, observed: Observed, found: Diff) -> None:
@@ -31,7 +31,10 @@ def require_serving(project: str, observed: Observed, found: Diff) -> None:
 
 
 def _obstacles(found: Diff) -> Iterator[Finding]:
-    """Yield what makes a stack unfit: tampering, silence, and networks other than those that flags would name."""
-    for each in found.findings:
+    """Yield what makes a stack unfit: tampering, silence, and networks other than those that flags would name.
+
+    The relay of another agent is no reason.
+    """
+    for each in (each for each in found.findings if each.action not in RELAYING):
         if each.cause is Cause.TAMPER or each.field.startswith("networks."):
             yield each

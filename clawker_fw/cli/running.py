@@ -11,18 +11,27 @@ from clawker_fw.agents.attachment import Attachment
 from clawker_fw.agents.docker_options import RunWords
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
+from clawker_fw.agents.ports import free_number
 from clawker_fw.agents.trust import Known, roots_of, trust_for
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import EngineError, RefusedError, after
-from clawker_fw.model import Sibling
+from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
+from clawker_fw.model import Role, Sibling
+from clawker_fw.reconcile.desired import built_images
 from clawker_fw.reconcile.entrust import known_to, provide
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.stack import policy
+from clawker_fw.reconcile.publishing import publish_for
+from clawker_fw.report import log
+from clawker_fw.stack import labels, policy
+from clawker_fw.stack.relay import Publication, PublishedPort, is_relay
+from clawker_fw.stack.topology import Addressing
 
 _NOT_EXECUTED = frozenset({126, 127})
 """What engines record as the exit code of a command that can't be executed, or is not there."""
+
+_NUMBERS = 5
+"""How often a number is chosen for an agent that publishes ports, when others are started at the same time."""
 
 _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
@@ -56,6 +65,23 @@ def run_agent(
         RefusedError: when it is not confined, or can't be judged. It has been removed.
         KeyboardInterrupt: when a signal has come before it was started. It has been removed.
     """
+    for _ in range(_NUMBERS):
+        try:
+            return _run(engine, seen, docker, _publishing(engine, seen, attached, wanted.ports), wanted)
+        except _NumberTakenError:
+            docker.go_on()
+    raise RefusedError(
+        "agent-unreachable",
+        "The agent was not started, because others that publish ports were started at the same moment.",
+        hint="Try again.",
+    )
+
+
+class _NumberTakenError(Exception):
+    """Another agent that publishes ports has got the same number at the same moment."""
+
+
+def _run(engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: Attachment, wanted: RunWords) -> int:
     container = _created(docker, attached, wanted)
     if isinstance(container, str) and roots_of(seen.observed):
         first = container
@@ -71,7 +97,66 @@ def run_agent(
         require_confined(engine, seen, container)
         removal = engine.removal(container) if wanted.removed else None
         docker.go_on()
-    return _start(engine, docker, container, wanted, removal)
+        relay = _published(engine, seen, container) if wanted.ports else ""
+    try:
+        return _start(engine, docker, container, wanted, removal)
+    finally:
+        if relay:
+            _unpublished(engine, container, relay, removal)
+
+
+def _publishing(
+    engine: EngineWriter, seen: Comparison, attached: Attachment, ports: tuple[PublishedPort, ...]
+) -> Attachment:
+    """Return how an agent is attached that publishes these ports: with a number that is free now."""
+    if not ports:
+        return attached
+    subnet = seen.desired.networks[Role.AGENTS].subnet
+    places = Addressing(subnet, subnet)
+    listing = engine.listing()
+    there = {each.id for each in listing}
+    for each in listing:
+        if is_relay(each, seen.desired.project) and each.labels[labels.RELAY_OF] not in there:
+            engine.remove(each.id)  # its agent has been removed, so it only takes a number and ports
+    labelled = (Publication.read(each.labels.get(labels.PUBLISHES, "")) for each in engine.listing())
+    number = free_number({each.number for each in labelled if each}, places.publishers)
+    return replace(attached, publishes=Publication(number, ports), address=str(places.publisher(number)))
+
+
+def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
+    """Make the relay of an agent that has been created, and return its id.
+
+    Raises:
+        _NumberTakenError: when there is another one's relay by now.
+        EngineError: when the ports can't be published.
+    """
+    try:
+        relay = publish_for(engine, seen.observed, seen.desired, built_images(seen.blueprint), container)
+    except ConflictError as error:
+        raise _NumberTakenError from error
+    except EngineError as error:
+        raise EngineError(
+            "agent-not-published",
+            "The agent was not started, because its ports could not be published.",
+            context=[error.in_one_line],
+            hint="If another program has a port of the engine's machine, choose another one: --publish PORT:PORT.",
+        ) from error
+    view = engine.container(relay)
+    for each in view.published if view else ():
+        host, at, port = each.removesuffix("/tcp").split(":")
+        log.notice("agent_published", f"{host}:{at} leads to port {port} of the agent.")
+    return relay
+
+
+def _unpublished(engine: EngineWriter, container: str, relay: str, removal: Future[int] | None) -> None:
+    """Remove the relay of an agent that has been removed. Otherwise, and after any failure, `run` does it."""
+    with suppress(EngineError, TimeoutError):
+        view = engine.container(container)
+        if view and not view.running and removal:
+            removal.result(_REMOVAL_SECONDS)
+            view = engine.container(container)
+        if view is None:
+            engine.remove(relay)
 
 
 def _created(docker: DockerCli, attached: Attachment, wanted: RunWords) -> str | int:
@@ -96,7 +181,7 @@ def _remove(docker: DockerCli, container: str, wanted: RunWords) -> None:
 
 
 def require_confined(engine: EngineReader, seen: Comparison, container: str) -> None:
-    """Require that a container, once it runs, is an agent that `status` calls fenced, and publishes no port.
+    """Require that a container, once it runs, is an agent that `status` calls fenced, and no port is docker's.
 
     Raises:
         RefusedError: when it is not, with every reason, or when it can't be judged.
@@ -113,9 +198,9 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
     if view.shape.ports or view.shape.publish_all:
         raise RefusedError(
             "agent-unreachable",
-            "The agent was not started, because it would publish a port: its network leads nowhere, so nobody "
-            "would reach it there.",
-            hint="Leave out --publish and --publish-all.",
+            "The agent was not started, because docker itself would publish a port: its network leads nowhere, so "
+            "nobody would reach it there.",
+            hint="Name each port with --publish in place of --publish-all: then a relay publishes it.",
         )
     now = time.time()
     live, wanted = resolving(observed, now), policy.answers(seen.desired.siblings[Sibling.COREDNS].hot, now)

@@ -1,6 +1,6 @@
 """Translation of a shape into the Docker SDK's parameters for creating a container."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -59,11 +59,32 @@ def host_config(spec: ContainerSpec, network: str, version: str) -> HostConfig:
         pids_limit=shape.pids or None,
         ulimits=[_ulimit(name, limit) for name, limit in shape.ulimits.items()] or None,
         restart_policy={"Name": shape.restart} if shape.restart else None,
+        port_bindings=_bindings(shape) or None,
         log_config=LogConfig(type=options.pop("driver"), config=options) if options else None,
     )
     if shape.cgroup_mode:
         host["CgroupnsMode"] = shape.cgroup_mode
     return host
+
+
+def exposed(shape: Shape) -> list[tuple[str, str]]:
+    """Return the ports of a container that are published, each with its protocol."""
+    return sorted({(port, protocol) for _, _, port, protocol in _ports(shape)})
+
+
+def _ports(shape: Shape) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the address, the port there, the container's port and the protocol of each published port."""
+    for each in shape.ports:
+        host, at, last = each.split(":")
+        port, _, protocol = last.partition("/")
+        yield host, at, port, protocol
+
+
+def _bindings(shape: Shape) -> dict[int | str, list[tuple[str, str]]]:
+    found: dict[int | str, list[tuple[str, str]]] = {}
+    for host, at, port, protocol in _ports(shape):
+        found.setdefault(f"{port}/{protocol}", []).append((host, at))
+    return found
 
 
 def _volume(spec: ContainerSpec, mount: Mount) -> VolumeMount:

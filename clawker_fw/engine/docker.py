@@ -450,7 +450,7 @@ class DockerEngine:
         """See `EngineWriter`. A container that can't be completed is removed again."""
         from docker.types import NetworkingConfig
 
-        from clawker_fw.engine.creation import endpoints, healthcheck, host_config
+        from clawker_fw.engine.creation import endpoints, exposed, healthcheck, host_config
 
         networks = sorted(spec.shape.networks.items())
         version = self._sdk.api_version
@@ -465,6 +465,7 @@ class DockerEngine:
                 working_dir=spec.shape.working_directory or None,
                 stop_signal=spec.shape.stop_signal or None,
                 name=spec.name,
+                ports=exposed(spec.shape) or None,
                 labels=dict(spec.labels),
                 healthcheck=healthcheck(spec.shape),
                 host_config=host_config(spec, networks[0][0] if networks else "none", version),

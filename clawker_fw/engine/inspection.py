@@ -119,6 +119,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
             for name, endpoint in networks.items()
             if (addresses := _requested_addresses(endpoint, raw["Config"].get("MacAddress") or ""))
         },
+        published=_bindings((raw.get("NetworkSettings") or {}).get("Ports")),
     )
 
 
@@ -179,7 +180,7 @@ def _shape(
         aliases=_aliases(networks, identity, config.get("Hostname") or ""),
         links=tuple(host.get("Links") or ()),
         groups=tuple(host.get("GroupAdd") or ()),
-        ports=tuple(sorted(host.get("PortBindings") or {})),
+        ports=_bindings(host.get("PortBindings")),
         publish_all=bool(host.get("PublishAllPorts")),
         volumes_from=tuple(host.get("VolumesFrom") or ()),
         runtime=runtime(host.get("Runtime")),
@@ -206,6 +207,17 @@ def _shape(
             **{name: text for name, text in (log.get("Config") or {}).items() if name in _LOG_BOUNDS},
         },
         further=_given(host, _FURTHER),
+    )
+
+
+def _bindings(found: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[str, ...]:
+    """Return ports that are published, as a shape has them, in order. Without an address, it is every one."""
+    return tuple(
+        sorted(
+            f"{each.get('HostIp') or ''}:{each.get('HostPort') or ''}:{port}"
+            for port, bindings in (found or {}).items()
+            for each in bindings or ()
+        )
     )
 
 

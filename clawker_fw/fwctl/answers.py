@@ -220,6 +220,19 @@ def read_inherited(answer: Mapping[str, Any]) -> bool:
     return answer["added"] is True
 
 
+def read_relayed(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the output of `fwctl relayed`.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl relayed`.
+    """
+    try:
+        closed = (f"nobody listens on port {int(port)}" for port in answer["closed"])
+        return (*map(str, answer["network"]), *closed)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A relay answered in an unknown form: {error}.") from error
+
+
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:
     """Read the output of `fwctl lookup`.
 

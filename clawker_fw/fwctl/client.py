@@ -20,6 +20,7 @@ from clawker_fw.fwctl.answers import (
     read_inherited,
     read_lookup,
     read_probe,
+    read_relayed,
     read_secrets,
     read_suppressed,
     read_trial,
@@ -35,6 +36,7 @@ _READING_SECONDS = {
     "see": 20.0,
     "secrets": 20.0,
     "try": 45.0,
+    "relayed": 20.0,
 }
 _CHANGING_SECONDS = 120.0
 """For how long a verb may be silent, beside the seconds that it is given."""
@@ -113,6 +115,13 @@ class HelperReader:
     def agents_see(self, place: str) -> tuple[str, ...]:
         """Return the problems that agents would have at a place: an address and ports, as JSON."""
         return read_agents_see(self._ask("see", place))
+
+    def relayed(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return what differs in a relay's network, and its ports on which nobody listens, as sentences.
+
+        `words` are those with which it was started.
+        """
+        return read_relayed(self._ask("relayed", *words))
 
     def secrets(self, key: bytes) -> HeldSecrets:
         """Return which secrets Envoy can put into requests.

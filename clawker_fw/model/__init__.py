@@ -36,6 +36,7 @@ from clawker_fw.model.observed import (
     Machine,
     NetworkView,
     Observed,
+    ObservedRelay,
     ObservedSibling,
     OwnImage,
     Probe,
@@ -49,12 +50,13 @@ from clawker_fw.model.observed import (
     VolumeView,
 )
 from clawker_fw.model.usage import Usage, Use
-from clawker_fw.model.vocabulary import CLOSING, Action, Cause, Layer, Role, Sibling, Value, Verdict
+from clawker_fw.model.vocabulary import CLOSING, RELAYING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [
     "ATTACHED",
     "CLOSING",
     "NO_RECORDS",
+    "RELAYING",
     "Action",
     "Attempt",
     "Cause",
@@ -81,6 +83,7 @@ __all__ = [
     "NetworkSpec",
     "NetworkView",
     "Observed",
+    "ObservedRelay",
     "ObservedSibling",
     "Origin",
     "OwnImage",

@@ -73,6 +73,7 @@ class Shape:
     `memory`, `memory_swap` (memory and swap together, -1 without a limit), `memory_reservation` and
     `shared_memory` are in bytes. `ulimits` are the resource limits that decide something, as `docker run --ulimit`
     writes them: `SOFT:HARD`, or one number for both; -1 is no limit. `log` has the driver and its bounds.
+    `ports` are to be published, as `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`; without a port, the engine chooses it.
     `further` are options such as `OomScoreAdj=…` that no sibling has. Labels record shapes: a field that means
     something else gets another name.
     """

@@ -161,7 +161,8 @@ class ContainerView:
     before the first start. `may_lose_lines` is whether its log has the mode
     `non-blocking`, `logs_to` the driver of its log if that sends it over a network. `project` and `volumes` are as
     in a list. `requested` maps network names to the addresses that were asked for: IP and, as far as the engine
-    tells them from those that it chose itself, MAC addresses.
+    tells them from those that it chose itself, MAC addresses. `published` are the ports that the engine publishes
+    while the container runs, as `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`.
     """
 
     id: str
@@ -184,6 +185,7 @@ class ContainerView:
     project: str = ""
     volumes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     requested: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    published: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -335,6 +337,18 @@ class ObservedSibling:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedRelay:
+    """A container that passes connections on to the published ports of one agent.
+
+    `differences` is what its helper reports of its network and its ports; it is empty while it does not run.
+    """
+
+    container: ContainerView
+    files: Files = dataclasses.field(repr=False)
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything that was read from the engine for one decision.
 
@@ -351,6 +365,8 @@ class Observed:
     each with the id of the container whose network it is. `companions` are further containers whose processes or
     memory agents share, and `volumes` what is known of the volumes that agents use. `others` are all networks that
     are not ours.
+    `publishers` are the containers, in any state, whose labels ask for published ports, `relays` are ours for
+    these, and `publishing` is the network on which the engine publishes them.
     """
 
     engine: EngineFacts
@@ -372,6 +388,9 @@ class Observed:
     others: tuple[NetworkView, ...] = ()
     companions: tuple[ContainerView, ...] = ()
     volumes: Mapping[str, VolumeView] = dataclasses.field(default_factory=dict)
+    publishers: tuple[ContainerView, ...] = ()
+    relays: tuple[ObservedRelay, ...] = ()
+    publishing: NetworkView | None = None
 
     @property
     def absent(self) -> bool:

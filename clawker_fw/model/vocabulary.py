@@ -26,11 +26,15 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a value differs: settings, release or the engine's machine, or somebody tampered with it."""
+    """Why a value differs: settings, release, the engine's machine or an agent, or somebody tampered with it.
+
+    `agent`: one that publishes ports has come or gone.
+    """
 
     SETTINGS = "settings"
     MACHINE = "machine"
     UPGRADE = "upgrade"
+    AGENT = "agent"
     TAMPER = "tamper"
 
 
@@ -63,11 +67,16 @@ class Action(StrEnum):
     PULL = "pull"
     DETACH = "detach"
     RECREATE_NETWORKS = "recreate-networks"
+    PUBLISH = "publish"
+    UNPUBLISH = "unpublish"
     NONE = "none"
 
 
 CLOSING = frozenset(Action) - {Action.NONE}
 """The actions that a run can perform."""
+
+RELAYING = frozenset({Action.PUBLISH, Action.UNPUBLISH})
+"""The actions that are about the ports of one agent, and about no sibling."""
 
 
 class Role(StrEnum):

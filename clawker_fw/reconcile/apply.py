@@ -31,6 +31,7 @@ from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.last_words import READ, telling
 from clawker_fw.reconcile.machine import require_kernel
 from clawker_fw.reconcile.own_images import create_from
+from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     ClaimAddress,
@@ -44,6 +45,7 @@ from clawker_fw.reconcile.steps import (
     InTurn,
     Plan,
     ProvideImage,
+    Publish,
     Reattach,
     ReleaseAddress,
     Remove,
@@ -308,6 +310,8 @@ class _Performer:
                 self._reattach(step)
             case Rename():
                 engine.rename(step.container, step.name)
+            case Publish():
+                publish(engine, step.spec, self._built.get(Sibling.COREDNS))
             case _:
                 assert_never(step)
         self._on_progress(Progress(step, 1.0, outcome))

@@ -24,6 +24,7 @@ from clawker_fw.reconcile.compare.container import ContainerComparison
 from clawker_fw.reconcile.compare.files import FileComparison
 from clawker_fw.reconcile.compare.live import ANSWER, LiveComparison
 from clawker_fw.reconcile.compare.networks import intruder_findings, network_findings
+from clawker_fw.reconcile.compare.relays import RelayComparison
 
 
 def diff(observed: Observed, desired: Desired) -> Diff:
@@ -38,6 +39,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
             findings += _sibling_findings(observed, desired, seen)
         findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
         findings += intruder_findings(sibling, observed, desired)
+    findings += RelayComparison(observed, desired).findings()
     order = {layer: position for position, layer in enumerate(Layer)}
     findings.sort(key=lambda finding: order[finding.layer])
     return Diff(

@@ -23,6 +23,7 @@ from clawker_fw.model import (
     ImageView,
     NetworkView,
     Observed,
+    ObservedRelay,
     ObservedSibling,
     Probe,
     Role,
@@ -32,7 +33,8 @@ from clawker_fw.model import (
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.ownership import is_lock, is_made_as_sibling, is_trial, sibling_of
-from clawker_fw.stack.topology import network_names, project_of_network
+from clawker_fw.stack.relay import is_relay
+from clawker_fw.stack.topology import PUBLISHING, network_names, project_of_network, publishing_name
 
 _LOOKS = 3
 
@@ -152,7 +154,11 @@ def _read(
     reading_own_images = in_background(reader.own_images)
     reading_unused = in_background(reader.unused_volumes, project)
     trial = next((each for each in listing if is_trial(each, project)), None)
-    agents = _agents(reader, listing, ours, network_names(project)[Role.AGENTS])
+    relays = [each for each in listing if is_relay(each, project)]
+    reading_relays = {each: in_background(_relay, reader, each, known) for each in relays}
+    publishers = [each.id for each in listing if labels.PUBLISHES in each.labels and not each.project]
+    reading_publishers = _reading_agents(reader, publishers)
+    agents = _agents(reader, listing, {*ours, *relays}, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
     reading_volumes = in_background(reader.volumes) if _have_volumes(listing, agents) else None
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
@@ -172,7 +178,11 @@ def _read(
             role: {
                 each.name: each.networks[network.name]
                 for each in listing
-                if each not in ours and each is not trial and each.attached and network.name in each.networks
+                if each not in ours
+                and each is not trial
+                and each not in reading_relays
+                and each.attached
+                and network.name in each.networks
             }
             for role, network in our_networks.items()
         },
@@ -190,6 +200,9 @@ def _read(
         others=tuple(each for each in networks if each not in our_networks.values()),
         companions=_companions(reader, [*views, *(each.container for each in found.values())]),
         volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
+        publishers=tuple(view for each in reading_publishers for view in each.result()),
+        relays=tuple(relay for each in reading_relays.values() if (relay := each.result())),
+        publishing=_publishing(networks, project),
     )
     on_unprobed(unprobed)
     probed = [each.result() for each in probing]
@@ -220,10 +233,44 @@ def _by_place(project: str, found: list[ObservedSibling]) -> _ByPlace:
     return {"siblings": serving, "leftovers": tuple(each for each in found if each not in serving.values())}
 
 
+def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:
+    """Return our network on which ports are published. One of somebody else's with its name is not ours."""
+    return next(
+        (
+            each
+            for each in networks
+            if each.name == publishing_name(project)
+            and labels.is_ours(each.labels, project)
+            and each.labels.get(labels.ROLE) == PUBLISHING
+        ),
+        None,
+    )
+
+
+def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:
+    """Read a relay, unless it has been removed meanwhile."""
+    try:
+        files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
+        container = reader.container(listed.id)
+    except NotFoundError:
+        return None
+    if container is None:
+        return None
+    return ObservedRelay(container, files, inside(reader, container) if container.running else ())
+
+
+def inside(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
+    """Return what differs inside of a running relay: of its network, and ports on which nobody listens."""
+    try:
+        return HelperReader(reader, relay.id).relayed(relay.shape.command[1:])
+    except EngineError as error:
+        return (f"unreadable: {error.in_one_line}",)
+
+
 def _agents(
     reader: EngineReader,
     listing: tuple[ContainerSummary, ...],
-    ours: Mapping[ContainerSummary, Sibling],
+    ours: Collection[ContainerSummary],
     network: str,
 ) -> dict[str, str]:
     """Return the ids of the agents, each with the id of the container whose network it uses, usually its own.
@@ -310,6 +357,21 @@ def with_agent(reader: EngineReader, project: str, observed: Observed, container
         others=tuple(each for each in networks if each.id not in ours),
         companions=_companions(reader, [*agents, *siblings]),
         volumes={each.name: each for each in reader.volumes()},
+    )
+
+
+def with_publisher(reader: EngineReader, project: str, observed: Observed, container: str) -> Observed:
+    """Return what was observed, as if only this container published ports. Networks are read again.
+
+    Raises:
+        EngineError: when the engine can't be read.
+    """
+    view, networks = reader.container(container), reader.networks()
+    return replace(
+        observed,
+        publishers=(view,) if view else (),
+        publishing=_publishing(networks, project),
+        subnets=_subnets_of_others(networks, _our_networks(networks, project)),
     )
 
 

@@ -7,6 +7,7 @@ container is removed last.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from ipaddress import IPv4Address
 
 from clawker_fw.errors import RefusedError
@@ -28,6 +29,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
+from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.removal import old_trust, trial_removed, unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
@@ -43,6 +45,7 @@ from clawker_fw.reconcile.steps import (
     InTurn,
     Plan,
     ProvideImage,
+    Publish,
     Reattach,
     ReleaseAddress,
     Remove,
@@ -165,6 +168,7 @@ class _Planner:
         after: list[Sequence[Step | InTurn]] = [
             _in_turn_if_any([*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]),
             *self._takeover(),
+            *self._relays(),
             self._renames(),
             self._unused(),
         ]
@@ -410,6 +414,7 @@ class _Planner:
             return []
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
+        retired |= {each.container.id for each in self._relay_changes.removed}
         sparing = not self._converge_options.unused_images
         images = () if sparing else unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
@@ -417,6 +422,22 @@ class _Planner:
             *(RemoveImage(name) for name in names),
             *(RemoveVolume(volume) for volume in self._observed.orphans),
             *(RemoveVolume(volume) for volume in old_trust(self._observed, self._desired)),
+        ]
+
+    @cached_property
+    def _relay_changes(self) -> RelayChanges:
+        found = self._causes[Sibling.COREDNS]
+        return RelayComparison(self._observed, self._desired_now).selected(found)
+
+    def _relays(self) -> list[list[Step]]:
+        """Make the relays as the agents want them. They need both networks, and nothing that a sibling serves."""
+        changes = self._relay_changes
+        old, new = changes.network_removed, changes.network_made
+        return [
+            [Remove(each.container.id, each.container.name) for each in changes.removed],
+            [RemoveNetwork(old.id, old.name)] if old else [],
+            [CreateNetwork(new)] if new else [],
+            [Publish(spec) for spec in changes.made],
         ]
 
     def _renames(self) -> list[Step]:
@@ -460,12 +481,16 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
             hint="Stop these containers, then repeat the command.",
         )
     siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
-    stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None)
+    stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
     build = _Planner(stopped, slots, desired_at, found, ConvergeOptions(0, replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], ProvideImage | Examine)]
     old = observed.siblings.values()
     room: tuple[tuple[Step | InTurn, ...], ...] = (
-        (*(_remove(each) for each in observed.leftovers), *trial_removed(observed)),
+        (
+            *(_remove(each) for each in observed.leftovers),
+            *trial_removed(observed),
+            *(Remove(each.container.id, each.container.name) for each in observed.relays),
+        ),
         tuple(Stop(each.sibling, each.container.id, each.container.name) for each in old),
         tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )

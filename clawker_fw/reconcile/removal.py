@@ -29,6 +29,7 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
             context=[f"{each.container} on {each.name}" for each in attached],
             hint="Stop them, or disconnect them with `clawker-fw down --force`.",
         )
+    networks = [*observed.networks.values(), *((observed.publishing,) if observed.publishing else ())]
     fillers = [each for each in observed.listing if is_filler(each, project)]
     volumes = (*observed.orphans, *(each.name for each in observed.spare_trust), *(each.name for each in fillers))
     stages: tuple[tuple[Step, ...], ...] = (
@@ -38,8 +39,9 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
             *(Remove(each.container.id, each.container.name) for each in observed.leftovers),
             *trial_removed(observed),
             *(Remove(each.id, each.name) for each in fillers),
+            *(Remove(each.container.id, each.container.name) for each in observed.relays),
         ),
-        tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+        tuple(RemoveNetwork(network.id, network.name) for network in networks),
         tuple(RemoveVolume(volume) for volume in volumes),
     )
     return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from clawker_fw.model import (
     CLOSING,
+    RELAYING,
     Action,
     Cause,
     ContainerSpec,
@@ -369,6 +370,23 @@ class Rename:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Create and start the relay of an agent that publishes ports, and wait until it listens."""
+
+    spec: ContainerSpec
+
+    @property
+    def told(self) -> Told:
+        """See `Told`."""
+        ports = [each.removesuffix("/tcp") for each in self.spec.shape.ports]
+        return Told(
+            "publish",
+            f"publish {', '.join(ports)} with {self.spec.name}",
+            {"container": self.spec.name, "ports": ports},
+        )
+
+
 Step = (
     ProvideImage
     | Examine
@@ -391,6 +409,7 @@ Step = (
     | Unpause
     | Reattach
     | Rename
+    | Publish
 )
 
 
@@ -479,7 +498,7 @@ class ConvergeOptions:
         beyond = {
             each.sibling
             for each in found.findings
-            if each.action not in self.actions and each.cause is Cause.TAMPER
+            if each.action not in {*self.actions, *RELAYING} and each.cause is Cause.TAMPER
         }
         return replace(
             found,

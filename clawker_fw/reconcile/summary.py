@@ -19,8 +19,10 @@ from clawker_fw.reconcile.steps import (
     GiveSecrets,
     Plan,
     ProvideImage,
+    Publish,
     Reattach,
     ReleaseAddress,
+    Remove,
     RemoveNetwork,
     Rename,
     Start,
@@ -106,6 +108,10 @@ class Summary:
     reasons: Mapping[Cause, tuple[Finding, ...]]
     asked: bool = False
     housekeeping: bool = False
+    relays: tuple[str, ...] = ()
+    """The relays of published ports that are made, replaced or removed."""
+    relays_cut: bool = False
+    """Whether one of these runs now, so that open connections to published ports are cut."""
     refused: FirewallError | None = None
 
 
@@ -124,6 +130,7 @@ def summary(
     """
     plan = steps if isinstance(steps, Plan) else Plan((), (), 0)
     effects = _effects(observed, plan)
+    relays = _relays(observed, plan)
     return Summary(
         project=desired.project,
         absent=observed.absent,
@@ -135,8 +142,18 @@ def summary(
         reasons={cause: tuple(each for each in found.findings if each.cause is cause) for cause in Cause},
         asked=any(isinstance(step, Create) and not step.causes for step in plan.steps),
         housekeeping=not effects and not plan.empty,
+        relays=relays,
+        relays_cut=any(each.container.name in relays and each.container.running for each in observed.relays),
         refused=steps if isinstance(steps, FirewallError) else None,
     )
+
+
+def _relays(observed: Observed, plan: Plan) -> tuple[str, ...]:
+    """Return the names of the relays that a plan makes, replaces or removes."""
+    there = {each.container.id for each in observed.relays}
+    gone = {step.name for step in plan.steps if isinstance(step, Remove) and step.container in there}
+    made = {step.spec.name for step in plan.steps if isinstance(step, Publish)}
+    return tuple(sorted(gone | made))
 
 
 def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:

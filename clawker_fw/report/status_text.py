@@ -183,6 +183,8 @@ def _agents(agents: Sequence[Agent], refused: Mapping[str, int], now: float) -> 
     for each in worst[:_MOST]:
         for reason in (*each.openings, *each.weaknesses):
             yield Text(visible(f"  {each.name}: {reason.phrase}"))
+        if each.published:
+            yield Text(visible(f"  {each.name}: published at {', '.join(each.published)}"))
     if len(agents) > _MOST:
         yield Text(f"  and {len(agents) - _MOST:,} more")
 

@@ -8,9 +8,10 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
+from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.compare.container import RESTARTS
 from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
+from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
@@ -87,6 +88,8 @@ def _effects(said: Summary) -> str:
     done = [
         (_joined(_PROGRAMS[each] for each in those), _EFFECTS[effect]) for effect, those in said.effects.items()
     ]
+    if not done and said.relays:
+        return "Published ports will change"
     if not done:
         return "What is no longer used will be removed" if said.housekeeping else ""
     (first, effect), *others = done
@@ -116,7 +119,9 @@ def _interruption(said: Summary) -> Iterator[str]:  # noqa: C901 - one case for 
     elif noticed.cut:
         whose = "connections of removed rules" if _of_removed(said) else "some connections"
         yield f"{whose} are cut within {DRAIN_SECONDS} s"
-    if not noticed:
+    if said.relays_cut:
+        yield "connections to some published ports are cut"
+    elif not noticed:
         yield "no request is cut"
 
 
@@ -262,19 +267,24 @@ def _version_change(finding: Finding) -> str:
     return f"{_PROGRAMS[finding.sibling]} {running} → {desired}" if known else ""
 
 
+def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield which relays come and go, because agents do."""
+    for words, action in (("to be published by", Action.PUBLISH), ("no more agent for", Action.UNPUBLISH)):
+        names = dict.fromkeys(
+            each.field.removeprefix(RELAYS).partition(".")[0] for each in findings if each.action is action
+        )
+        if names:
+            yield f"{words} {_joined(_first(list(names), _MOST_NAMES))}"
+
+
 def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield what is wrong with the siblings, and what was changed by hand."""
-    changed = []
-    for each in findings:
-        if words := _trouble(each):
-            yield words
-        else:
-            changed.append(each)
-    if changed:
+    yield from dict.fromkeys(words for each in findings if (words := _trouble(each)))
+    if changed := [each for each in findings if not _trouble(each)]:
         yield f"changed by hand: {_fields(changed)}"
 
 
-def _trouble(finding: Finding) -> str:  # noqa: C901, PLR0911 - one case a field
+def _trouble(finding: Finding) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a field
     """Return what is wrong, or "" for a value that somebody has changed."""
     who, network = _PROGRAMS[finding.sibling], finding.field.removeprefix("networks.")
     match finding.layer, finding.field:
@@ -282,6 +292,8 @@ def _trouble(finding: Finding) -> str:  # noqa: C901, PLR0911 - one case a field
             return f"{who} is missing"
         case Layer.STATE, "status":
             return f"{who} is {_STATES.get(str(finding.running), finding.running)}"
+        case Layer.STATE, str(name) if finding.action in RELAYING:
+            return f"{name.removeprefix(RELAYS).partition('.')[0]} differs from what published ports need"
         case Layer.STATE, "health":
             return f"{who} is unhealthy"
         case Layer.STATE, str(name) if name == RESTARTS:
@@ -317,6 +329,7 @@ def _fields(findings: Sequence[Finding]) -> str:
 _BY_CAUSE = {
     Cause.TAMPER: _tampering,
     Cause.UPGRADE: _upgrade,
+    Cause.AGENT: _agents,
     Cause.MACHINE: _machine,
     Cause.SETTINGS: _settings,
 }

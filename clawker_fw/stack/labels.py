@@ -26,6 +26,12 @@ STACK_BUILD_SHA = PREFIX + "firewall.stack_build_sha"
 TRUST = PREFIX + "firewall.trust"
 """On a volume with what agents trust: the roots in it, as parts of their fingerprints, the newest first."""
 
+PUBLISHES = PREFIX + "firewall.publishes"
+"""On an agent and on its relay: a number, which stands for the addresses of both, and the published ports."""
+
+RELAY_OF = PREFIX + "firewall.relay_of"
+"""On a relay: the id of its agent."""
+
 LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND = (
     f"{PREFIX}lock.{name}" for name in ("host", "user", "process", "since", "command")
 )

@@ -44,6 +44,12 @@ _BEFORE_BLOCK = 64
 """Addresses at the beginning of a slot's quarter that are not in its block. Our own are in the first one."""
 
 
+PUBLISHERS = 30
+"""How many agents can publish ports at the same time. Each takes two addresses before the second slot's block."""
+
+_SMALLEST_FOR_PUBLISHERS = 24
+
+
 def gateway(subnet: IPv4Network) -> IPv4Address:
     """Return the address of the engine's machine on a network."""
     return subnet[1]
@@ -111,6 +117,19 @@ class Addressing:
     def coredns(self, slot: int) -> IPv4Address:
         """CoreDNS's own address, in a slot."""
         return _upper_half(self.agents)[20 + slot]
+
+    def publisher(self, number: int) -> IPv4Address:
+        """The address on the agent network of an agent that publishes ports. It has a number of its own."""
+        return _quarter(self.agents, 1)[2 * number + 1]
+
+    def publishing_relay(self, number: int) -> IPv4Address:
+        """The address on the agent network of the relay for such an agent."""
+        return _quarter(self.agents, 1)[2 * number]
+
+    @property
+    def publishers(self) -> int:
+        """How many agents can publish ports. In a smaller network, our other addresses are in that quarter."""
+        return PUBLISHERS if self.agents.prefixlen <= _SMALLEST_FOR_PUBLISHERS else 0
 
     @property
     def trial(self) -> IPv4Address:
@@ -241,6 +260,42 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
     }
 
 
+def publishing_name(project: str) -> str:
+    """Return the name of the network on which the engine publishes the ports of a project's agents."""
+    return f"{project}-publish"
+
+
+def publishing_spec(project: str, subnet: IPv4Network) -> NetworkSpec:
+    """Return the network on which the engine publishes ports. Relays are on it, and they can't reach each other.
+
+    The engine publishes nothing on an internal network. Without masquerading, no answer to a packet that left it
+    would find the way back.
+    """
+    spec = NetworkSpec(
+        name=publishing_name(project),
+        subnet=subnet,
+        gateway=subnet[1],
+        ip_range=lower_half(subnet),
+        internal=False,
+        options={
+            **_FIXED_OPTIONS,
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.bridge.enable_ip_masquerade": "false",
+        },
+        labels={**ownership_labels(project), ROLE: PUBLISHING},
+    )
+    return replace(spec, labels={**spec.labels, APPLIED: json.dumps(network_fields(spec), sort_keys=True)})
+
+
+PUBLISHING = "publishing"
+"""The role of this network in its label. It is no part of a stack without published ports."""
+
+
+def on_publishing(subnet: IPv4Network, number: int) -> IPv4Address:
+    """Return the address of a relay on the network on which the engine publishes its ports."""
+    return _upper_half(subnet)[number]
+
+
 def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: dict[str, str]) -> NetworkSpec:
     spec = NetworkSpec(
         name=f"{project}-{suffix}",
@@ -296,4 +351,5 @@ def project_of_network(network: NetworkView) -> str:
     """Return the project to which a network belongs, or an empty string if it is somebody else's."""
     project = project_of(network.labels)
     ours = {name: role.value for role, name in network_names(project).items()}
+    ours[publishing_name(project)] = PUBLISHING
     return project if project and ours.get(network.name) == network.labels.get(ROLE) else ""

@@ -11,7 +11,7 @@ from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibl
 from clawker_fw.reconcile.compare.container import RESTARTS
 from clawker_fw.reconcile.compare.live import ANSWER, SIGNER
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
-from clawker_fw.stack.topology import network_names
+from clawker_fw.stack.topology import network_names, publishing_name
 
 
 class Trigger(StrEnum):
@@ -80,7 +80,9 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 
 # --- which events matter --------------------------------------------------------------------------------------
 
-_READING = {(HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try", "secrets")}
+_READING = {
+    (HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try", "secrets", "relayed")
+}
 """Commands in our containers that change nothing that is compared by files, whatever their arguments: probes, the
 engine's health check every few seconds, what `explain` asks, and whether Envoy has the secrets that it should."""
 
@@ -94,28 +96,31 @@ class Ours:
     containers: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     agents: frozenset[str] = frozenset()
+    publishers: frozenset[str] = frozenset()
 
 
 def ours(project: str, seen: Observed | None = None) -> Ours:
     """Return the names, containers and images that belong to a project."""
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
-    names |= set(network_names(project).values())
+    names |= {*network_names(project).values(), publishing_name(project)}
     if seen is None:
         return Ours(frozenset(names), lock_name(project))
-    there = (*seen.siblings.values(), *seen.leftovers)
+    there = [each.container for each in (*seen.siblings.values(), *seen.leftovers)]
+    there += [each.container for each in seen.relays]
     images = {text for reference, view in seen.images.items() for text in (reference, view.id if view else "")}
     return Ours(
         frozenset(names),
         lock_name(project),
-        frozenset(each.container.id for each in there),
+        frozenset(each.id for each in there),
         frozenset(images - {""}),
         frozenset(each.id for each in seen.agents),
+        frozenset(each.id for each in seen.publishers),
     )
 
 
 def matters(event: Event, own: Ours) -> bool:
     """Whether an event is a reason to compare the stack."""
-    if is_lock_free(event, own):
+    if is_lock_free(event, own) or is_departure(event, own):
         return True
     about_us = event.container in own.containers or not own.names.isdisjoint(event.names)
     match event.kind, event.action:
@@ -138,6 +143,11 @@ def is_arrival(event: Event, own: Ours) -> bool:
     if (event.kind, event.action) != ("network", "connect"):
         return False
     return event.container in own.agents or not own.names.isdisjoint(event.names)
+
+
+def is_departure(event: Event, own: Ours) -> bool:
+    """Whether an agent that publishes ports has been removed: its relay has to go as well."""
+    return (event.kind, event.action) == ("container", "destroy") and event.container in own.publishers
 
 
 def is_lock_free(event: Event, own: Ours) -> bool:

@@ -24,7 +24,7 @@ class Heal(StrEnum):
 
         match self:
             case Heal.TAMPER:
-                return frozenset({Cause.TAMPER})
+                return frozenset({Cause.TAMPER, Cause.AGENT})
             case Heal.ALL:
                 return frozenset(Cause)
             case Heal.NONE:

@@ -99,6 +99,16 @@ def _listens(what: str, place: str, open_: str = "{resolver}:53") -> Attack:
     )
 
 
+PUBLISHED_PORT = 18080
+"""The port of the host at which a port of an agent is published."""
+
+
+def _relayed(what: str, target: str, result: str) -> Attack:
+    """Return an attempt at the relay of another agent, through which the host gets to that agent."""
+    control = ("probe-tcp", f"127.0.0.1:{PUBLISHED_PORT}", "--timeout", "1s")
+    return Attack(what, ("probe-tcp", target, "--timeout", "1s"), result, control=control, control_by=Who.HOST)
+
+
 def _broadcasts(what: str, address: str) -> Attack:
     asked = ("resolve", "heard.test", "--timeout", "300ms", "--server")
     heard = (*asked, f"{{gateway}}:{HOST_PORT}")
@@ -135,6 +145,12 @@ ADDRESSES = (
     _listens("The resolver's port of Prometheus", "{resolver}:9153"),
     _listens("The port of Envoy's administration, at the resolver", "{resolver}:9901"),
     _listens("A port of an allowed name, at the resolver", "{resolver}:443"),
+    _relayed("The relay of an agent that publishes a port", "{relay_on_agents}:80", "connection refused"),
+    _relayed("Another port of that relay", "{relay_on_agents}:22", "connection refused"),
+    _relayed("The relay, where the engine publishes its ports", "{relay_on_publishing}:80", "no answer"),
+    _relayed(
+        "The host, where the engine publishes ports", f"{{publishing_gateway}}:{PUBLISHED_PORT}", "no answer"
+    ),
     Attack(
         "The other slot's address of Envoy, which nobody has",
         ("probe-tcp", "{other_envoy}:443", "--timeout", "300ms"),

@@ -46,6 +46,9 @@ class Who(StrEnum):
     NEIGHBOUR = "neighbour"
     """A container on the egress network, which is not confined."""
 
+    PUBLISHER = "publisher"
+    """An agent with a published port, for which there is a relay."""
+
     HOST = "host"
     """The machine of the engine."""
 

@@ -116,7 +116,7 @@ OTHERWISE = (
             control=FETCHES,
             by=Who.FORGER,
         )
-        for sibling, whose in {"envoy": "Envoy's", "coredns": "CoreDNS's"}.items()
+        for sibling, whose in {"envoy": "Envoy's", "coredns": "CoreDNS's", "relay": "a relay's"}.items()
     ),
     Attack(
         "With `NET_RAW`, a datagram to another address of the host, which checks sources",

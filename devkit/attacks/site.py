@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from clawker_fw.rules.policy import Policy
+from clawker_fw.stack import labels
+from clawker_fw.stack.relay import LOOPBACK, Publication, PublishedPort, relay_name
+from clawker_fw.stack.topology import Addressing
 from devkit.attacks import inspected
-from devkit.attacks.addresses import HOST_PORT, IPV6_PLACES, PRIVATE, REFUSED_PLACES
+from devkit.attacks.addresses import HOST_PORT, IPV6_PLACES, PRIVATE, PUBLISHED_PORT, REFUSED_PLACES
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, result_of
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
 from devkit.attacks.literals import ELSEWHERE
@@ -322,6 +325,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
     for bridge in bridges.values():
         world.engine.run_in_network(["sysctl", "-w", f"net.ipv4.conf.{bridge}.rp_filter=2"])
     who = _everybody(firewall, peers)
+    firewall.run()  # it makes the relay
     bridge = _interface(world, bridges["net"])
     places: dict[str, str] = {
         **addresses_of(peers, firewall),
@@ -336,6 +340,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         "bridge_link": _address(bridge, "inet6"),
         "bridge_hardware": bridge["address"],
         **{f"{each}_hardware": _hardware(peers, firewall, each) for each in ("envoy", "coredns")},
+        **_relay(firewall, peers),
         "forger_name": who[Who.FORGER].name,
         "gateway": PRIVATE["gateway"],
         "world": WORLD,
@@ -382,9 +387,38 @@ def _everybody(firewall: Firewall, peers: Peers) -> Mapping[Who, Peer]:
         Who.WANDERER: peers.start("wait", network=how["network"], dns=how["dns"]),
         Who.UNTOLD: peers.start("wait", network=how["network"], dropped=["NET_RAW"]),
         Who.NEIGHBOUR: peers.start(*server, "--name", "neighbour", network="clawker-egress"),
+        Who.PUBLISHER: _publisher(firewall, peers),
     }
     peers.client.connect_container_to_network(who[Who.WANDERER].container, "bridge")
     return who
+
+
+def _publisher(firewall: Firewall, peers: Peers) -> Peer:
+    """Start an agent that publishes a port, as `agent run` creates one. Its relay is there after the next run."""
+    (subnet,) = (
+        IPv4Network(each["Subnet"]) for each in peers.client.inspect_network("clawker-net")["IPAM"]["Config"]
+    )
+    ports = Publication(0, (PublishedPort(LOOPBACK, PUBLISHED_PORT, 80),))
+    return peers.start(
+        *("origin", "--http", "80", "--name", "publisher"),
+        network="clawker-net",
+        dns=firewall.status()["agent"]["dns"],
+        dropped=["NET_RAW"],
+        address=str(Addressing(subnet, subnet).publisher(0)),
+        labels={labels.PUBLISHES: str(ports)},
+    )
+
+
+def _relay(firewall: Firewall, peers: Peers) -> Mapping[str, str]:
+    """Return the addresses of the relay."""
+    networks = peers.client.inspect_container(relay_name(firewall.project, 0))["NetworkSettings"]["Networks"]
+    agents, publishing = networks["clawker-net"], networks["clawker-publish"]
+    return {
+        "relay_on_agents": agents["IPAddress"],
+        "relay_hardware": agents["MacAddress"],
+        "relay_on_publishing": publishing["IPAddress"],
+        "publishing_gateway": publishing["Gateway"],
+    }
 
 
 def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:

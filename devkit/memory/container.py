@@ -90,6 +90,10 @@ class MemoryContainer:
     logs_to: str = ""
     system: Mapping[str, bytes] = field(default_factory=dict)
     """Files outside of its volumes, by their paths."""
+    chosen_ports: dict[str, int] = field(default_factory=dict)
+    """The ports that the engine has chosen when it was started, by what was asked for."""
+    relayed: tuple[str, ...] = ()
+    """What a relay finds wrong in its network."""
     volume: Mapping[str, str] | None = None
     """The labels that were requested for its volume at `/fw`, or None without such a request."""
 
@@ -98,6 +102,11 @@ class MemoryContainer:
         """Whether it has a recorder of what agents use."""
         sibling = self.files.get(SIBLING)
         return sibling is not None and "usage" in json.loads(sibling.content)
+
+
+def is_published(port: str) -> bool:
+    """Whether a text is a port as a shape has it."""
+    return port.count(":") == 2  # noqa: PLR2004 - as in `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`
 
 
 def summary_of(inside: MemoryContainer) -> ContainerSummary:
@@ -124,6 +133,10 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
 def view_of(inside: MemoryContainer) -> ContainerView:
     """Return the container as `docker inspect` would show it."""
     attached = inside.status in ATTACHED
+    published: dict[str, str] = {}
+    for each in filter(is_published, inside.spec.shape.ports):
+        host, at, port = each.split(":")
+        published[each] = f"{host}:{at or inside.chosen_ports[each]}:{port}" if inside.status == "running" else ""
     return ContainerView(
         id=inside.id,
         name=inside.spec.name,
@@ -148,4 +161,5 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         project=labels.project_of_container(inside.spec.labels, inside.volume),
         volumes=dict(inside.volumes),
         requested={name: (address,) for name, address in inside.spec.shape.networks.items() if address},
+        published=tuple(sorted(filter(None, published.values()))),
     )

@@ -44,10 +44,10 @@ from clawker_fw.model import (
     VolumeView,
 )
 from clawker_fw.stack import built, labels
-from clawker_fw.stack.container import ATTEMPTS, HELPER_PATH, VOLUME, examination, program_of
+from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, VOLUME, examination, program_of
 from clawker_fw.stack.resources import SIBLING, declared
 from devkit.memory import helper
-from devkit.memory.container import MemoryContainer, summary_of, view_of
+from devkit.memory.container import MemoryContainer, is_published, summary_of, view_of
 from devkit.waiting import until
 
 _SLACK = 4096
@@ -143,8 +143,14 @@ class MemoryEngine:
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
+    def ask_helper(  # noqa: PLR0911 - one case a verb
+        self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b""
+    ) -> object:
         """See `EngineReader`."""
+        if arguments[0] == "relayed":
+            inside = self._running(container, "relayed")
+            self._emit_for(inside, "exec_start", f"{HELPER_PATH} relayed")
+            return {"network": list(inside.relayed), "closed": []}
         match arguments:
             case ["probe", *words]:
                 return helper.probe_answer(
@@ -369,7 +375,7 @@ class MemoryEngine:
                 if below := _below(mount.target):
                     inside.files |= {f"{below}{path}": file for path, file in files.items()}
 
-    def start(self, container: str) -> None:
+    def start(self, container: str) -> None:  # noqa: C901 - one case for each kind of container
         """See `EngineWriter`. A program that ends at once is restarted once, like its restart policy says."""
         inside = self.inside(container)
         if inside.status != "restarting":
@@ -377,6 +383,7 @@ class MemoryEngine:
         there = {name: self._network(name).id for name in inside.networks}
         if gone := [id_ for name, id_ in inside.remembered.items() if name in there and id_ != there[name]]:
             raise NotFoundError("not-found", f"The engine could not start container {container}: no {gone[0]}.")
+        self._publish(inside)
         inside.remembered = there
         for network in inside.networks:
             self._emit(Event("network", "connect", (network,), inside.id))
@@ -392,6 +399,8 @@ class MemoryEngine:
             inside.log.append(json.dumps({"lacking": self.lacking}))
             inside.status, inside.exit_code = "exited", 0
             self._emit_for(inside, "die")
+            return
+        if inside.spec.shape.command[:1] == ("relay",) and HELPER in inside.files:
             return
         if SIBLING not in inside.files and HELPER_PATH in inside.spec.shape.entrypoint:
             again = inside.spec.shape.restart == "always"
@@ -413,6 +422,26 @@ class MemoryEngine:
             return
         for resource, digest in helper.loaded(resources, inside.files).items():
             inside.live[resource] = digest or ""
+
+    def _publish(self, inside: MemoryContainer) -> None:
+        """Take the ports that a container asks for, and choose those that it leaves to the engine."""
+        others = [each for each in tuple(self._containers.values()) if each.status == "running"]
+        taken = {
+            text.rpartition(":")[0] for each in others if each is not inside for text in view_of(each).published
+        }
+        for each in filter(is_published, inside.spec.shape.ports):
+            host, at, _ = each.split(":")
+            if at and f"{host}:{at}" in taken:
+                raise EngineError(
+                    "engine-error",
+                    f"The engine could not start container {inside.spec.name}.",
+                    context=[f"Bind for {host}:{at} failed: port is already allocated"],
+                )
+            if not at:
+                inside.chosen_ports[each] = next(
+                    port for port in range(32768, 65536) if f"{host}:{port}" not in taken
+                )
+                taken.add(f"{host}:{inside.chosen_ports[each]}")
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
         """See `EngineWriter`. Every program stops at once."""

@@ -1,7 +1,9 @@
 """The whole program as a process with an in-memory engine: `program.py [RULE]... -- ARGUMENTS`.
 
 With rules before the `--`, a stack with these rules is running, and a container has been created as an agent is,
-but for the fields of its shape in the variable AGENT_SHAPE (JSON). Its id is in the variable AGENT_ID.
+but for the fields of its shape in the variable AGENT_SHAPE (JSON). Its id is in the variable AGENT_ID. With a
+label in AGENT_PUBLISHES, it has that and the address of the first agent that publishes ports. In PORT_TAKEN is one
+that somebody has already.
 """
 
 import json
@@ -12,7 +14,7 @@ from dataclasses import replace
 from clawker_fw.__main__ import main
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.cli import connection
-from clawker_fw.model import ContainerSpec
+from clawker_fw.model import ContainerSpec, Shape
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -24,7 +26,14 @@ if __name__ == "__main__":
         resolver = memory.inside("clawker-coredns").spec
         shape = replace(Attachment("clawker-net", "10.213.1.53").shape(()), mounts=())
         shape = replace(shape, **json.loads(os.environ.get("AGENT_SHAPE", "{}")))
-        os.environ["AGENT_ID"] = memory.create_container(ContainerSpec("agent", resolver.image, {}, shape))
+        label, _, publishes = os.environ.get("AGENT_PUBLISHES", "").partition("=")
+        if publishes:
+            shape = replace(shape, networks={"clawker-net": "10.213.1.129"})
+        created = ContainerSpec("agent", resolver.image, {label: publishes} if publishes else {}, shape)
+        if taken := os.environ.get("PORT_TAKEN"):
+            other = Shape((), (), {}, ports=(f"{taken}:1/tcp",))
+            memory.start(memory.create_container(ContainerSpec("other", resolver.image, {}, other)))
+        os.environ["AGENT_ID"] = memory.create_container(created)
     connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
     sys.argv = ["clawker-fw", *sys.argv[split + 1 :]]
     main()

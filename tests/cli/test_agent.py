@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.attachment import REFUSAL
+from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command
@@ -235,8 +236,8 @@ def test_run_refuses_what_opens_a_way_around(docker: Path, settings_file: Path) 
     for shape, code, words in (
         ({"privileged": True, "security_options": ["seccomp=unconfined"]}, "agent-unconfined", "it is privileged"),
         ({"capabilities_added": ["SYS_TIME"], "uts_mode": "host"}, "agent-unconfined", "it has SYS_TIME; it uses"),
-        ({"ports": ["80/tcp"]}, "agent-unreachable", "it would publish a port"),
-        ({"publish_all": True}, "agent-unreachable", "it would publish a port"),
+        ({"ports": ["0.0.0.0::80/tcp"]}, "agent-unreachable", "docker itself would publish a port"),
+        ({"publish_all": True}, "agent-unreachable", "docker itself would publish a port"),
     ):
         file.write_text("as docker has written it")
         done = started(docker, *place, "debian", AGENT_SHAPE=json.dumps(shape))
@@ -246,6 +247,57 @@ def test_run_refuses_what_opens_a_way_around(docker: Path, settings_file: Path) 
         create, remove = calls(docker)[-2:]
         assert (create[0], remove[:-1]) == ("create", ["rm", "--force", "--volumes"])
         assert not file.exists()
+
+
+PUBLISHING = ("-p", "8080:80", "-p", "127.0.0.2::443")
+LABEL = f"{labels.PUBLISHES}=0 127.0.0.1:8080:80 127.0.0.2::443"
+
+
+def test_run_publishes_ports(docker: Path, settings_file: Path) -> None:
+    """Docker publishes nothing: the agent gets an address and a label, and is started when its relay listens."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    agent = ("--config", str(settings_file), "agent", "run", *PUBLISHING, "-d", "debian")
+    done = started(docker, *agent, AGENT_PUBLISHES=LABEL, STARTS_WITH="0")
+    assert (done.returncode, done.stdout) == (0, "typed")
+    assert "127.0.0.1:8080 leads to port 80 of the agent." in done.stderr
+    assert "127.0.0.2:32768 leads to port 443 of the agent." in done.stderr
+    create, start = calls(docker)
+    further = LABEL.replace("=0 ", "=1 ")  # the container that is there already has number 0
+    words = ["--ip", "10.213.1.131", "--label", further, "debian"]
+    assert (create, start[0]) == (["create", *FLAGS.split(), *words], "start")
+
+
+def test_run_publishes_nothing_that_is_taken(docker: Path, settings_file: Path) -> None:
+    """If a port of the machine is taken, the agent is removed, and the error has what the engine says."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    agent = ("--config", str(settings_file), "agent", "run", *PUBLISHING, "debian")
+    done = started(docker, *agent, AGENT_PUBLISHES=LABEL, PORT_TAKEN="127.0.0.1:8080")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "error[agent-not-published]" in done.stderr
+    assert "Bind for 127.0.0.1:8080 failed: port is already allocated" in done.stderr
+    assert [each[0] for each in calls(docker)] == ["create", "rm"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error", "said"),
+    [
+        (["-p", "53:53/udp"], 6, "agent-unreachable", "over TCP alone"),
+        (["-p", "8000-8010:8000-8010"], 6, "agent-unreachable", "A range of ports can't be published"),
+        (["-p", "[::1]:80:80"], 2, "agent-option", "is no IPv4 address"),
+        (["-p", "80:0"], 2, "agent-option", "names no port"),
+        (["-p", "80:80", "--ip", "10.213.0.9"], 2, "agent-option", "leave out --ip"),
+        (["-p", "80:80", "-p", "80:81"], 2, "agent-option", "can't be published for two ports"),
+    ],
+)
+def test_ports_that_can_t_be_published(  # noqa: PLR0917 - the cases are in a table
+    words: list[str], code: int, error: str, said: str, docker: Path, settings_file: Path
+) -> None:
+    """They are refused before anything is created, each with the reason."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    done = started(docker, "--config", str(settings_file), "agent", "run", *words, "debian")
+    assert (done.returncode, calls(docker)) == (code, [])
+    assert f"error[{error}]" in done.stderr
+    assert said in " ".join(done.stderr.split())
 
 
 def test_run_creates_nothing(docker: Path, settings_file: Path) -> None:

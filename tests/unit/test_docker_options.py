@@ -16,7 +16,7 @@ CREATED = {
     "--name a -h b -e A=1 -eB=2 -e=C=3 debian": "--name=a --hostname=b --env=A=1 --env=B=2 --env=C=3 debian",
     "-itv /srv/work:/work debian": "--interactive=true --tty=true --volume=/srv/work:/work debian",
     "-itv=/srv/work:/work debian": "--interactive=true --tty=true --volume=/srv/work:/work debian",
-    "-itp=8080:80 debian": "--interactive=true --tty=true --publish=8080:80 debian",
+    "-itp=8080:80 debian": "--interactive=true --tty=true debian",
     "--privileged=false -i=false debian": "--privileged=false --interactive=false debian",
     "-- debian --network host": "-- debian --network host",
     "debian --network host --privileged -dv /:/host": "debian --network host --privileged -dv /:/host",

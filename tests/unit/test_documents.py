@@ -1,6 +1,7 @@
 """The JSON documents as values: the form of a step."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import get_args
 
@@ -20,6 +21,7 @@ from clawker_fw.reconcile.steps import (
     Examine,
     GiveSecrets,
     ProvideImage,
+    Publish,
     Reattach,
     ReleaseAddress,
     Remove,
@@ -71,6 +73,10 @@ STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
     (
         Reattach(ENVOY, "id", (("x-net", "10.1.0.2"),)),
         {"kind": "reattach", "sibling": "envoy", "networks": ["x-net"]},
+    ),
+    (
+        Publish(replace(CREATED, name="x-relay-0", shape=replace(CREATED.shape, ports=("127.0.0.1::80/tcp",)))),
+        {"kind": "publish", "container": "x-relay-0", "ports": ["127.0.0.1::80"]},
     ),
     (Rename(ENVOY, "id", "x-envoy"), {"kind": "rename", "sibling": "envoy", "container": "x-envoy"}),
 )

@@ -67,6 +67,7 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.usage()
     helper.lookup("a.test")
     helper.agents_see("{}")
+    helper.relayed(["10.0.0.2/24", "10.0.1.2/24", "-", "10.0.0.3", "80"])
     helper.trial("a.test", "https", 443, "GET", "/v1")
     helper.commit(lambda: None)
     helper.commit_in_place({}, lambda: None)

@@ -147,6 +147,8 @@ class AgentDocument:
     state: Confinement
     """`weak` is a warning; `open` means that it has a way around the firewall."""
     reasons: list[AgentReason]
+    published: list[str]
+    """Its ports that are published now, as `ADDRESS:PORT:CONTAINER_PORT`."""
 
     @classmethod
     def of(cls, agent: Agent, *further: int) -> Self:
@@ -154,7 +156,10 @@ class AgentDocument:
         found = [(each, True) for each in agent.openings] + [(each, False) for each in agent.weaknesses]
         reasons = [AgentReason(each.code, each.phrase, opens) for each, opens in found]
         address, since = agent.address or None, agent.since or None
-        return cls(agent.name, agent.id, agent.image, address, since, agent.confinement, reasons, *further)
+        published = list(agent.published)
+        return cls(
+            agent.name, agent.id, agent.image, address, since, agent.confinement, reasons, published, *further
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ _FORMS = {
     **_form("wait", seconds=Seconds),
     **_form("drain", container=str, seconds=Seconds),
     **_form("reattach", sibling=Sibling, networks=list[str]),
+    **_form("publish", container=str, ports=list[str]),
 }
 
 if TYPE_CHECKING:

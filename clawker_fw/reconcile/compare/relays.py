@@ -1,0 +1,244 @@
+"""diff: compare the relays with what the agents publish whose ports they are for. Pure.
+
+Which relays there should be follows from the agents: from those that publish ports, in whatever state they are.
+For findings, relays are part of CoreDNS's state, whose image they have.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Network
+
+from clawker_fw.model import (
+    Action,
+    Cause,
+    ContainerSpec,
+    Desired,
+    Finding,
+    Layer,
+    NetworkSpec,
+    NetworkView,
+    Observed,
+    ObservedRelay,
+    Role,
+    Sibling,
+    Value,
+)
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import HELPER
+from clawker_fw.stack.relay import Publication, Relaying, publication_of, relay_name, relay_spec
+from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec
+
+FIELD = "relays."
+"""How the fields of these findings begin."""
+
+_NETWORK = f"{FIELD}network"
+
+
+def agents_subnet(observed: Observed, desired: Desired) -> IPv4Network:
+    """Return the subnet of the agents as it is, or else as it is to be."""
+    network = observed.networks.get(Role.AGENTS)
+    return next(iter(network.subnets if network else ()), desired.networks[Role.AGENTS].subnet)
+
+
+def publications(observed: Observed, desired: Desired) -> Mapping[str, tuple[str, Publication]]:
+    """Return what is published by each relay's name, with the id of the agent.
+
+    Of two agents with the same number, only one can run. It has the relay; if none runs, the first by name.
+    """
+    subnet = agents_subnet(observed, desired)
+    found: dict[str, tuple[str, Publication]] = {}
+    for view in sorted(observed.publishers, key=lambda each: (not each.running, each.name)):
+        if publication := publication_of(view, desired.project, subnet):
+            found.setdefault(relay_name(desired.project, publication.number), (view.id, publication))
+    return found
+
+
+def relaying(observed: Observed, desired: Desired, publishing: IPv4Network) -> Relaying:
+    """Return what all relays of a stack have in common."""
+    resolver = desired.siblings[Sibling.COREDNS]
+    return Relaying(
+        desired.project,
+        agents_subnet(observed, desired),
+        publishing,
+        resolver.image,
+        resolver.boot[HELPER],
+        observed.machine,
+    )
+
+
+def publishing_network(observed: Observed, desired: Desired) -> NetworkSpec:
+    """Return the network on which ports are published: the one that there is, else a free one.
+
+    Raises:
+        SettingsError: when no subnet is free.
+    """
+    there = observed.publishing
+    subnet = next(iter(there.subnets), None) if there else None
+    if subnet is None:
+        ours = [subnet for each in observed.networks.values() for subnet in each.subnets]
+        taken = [*observed.subnets, *ours, *(each.subnet for each in desired.networks.values())]
+        routed = [route for route in observed.engine.routes if route not in taken]
+        subnet = free_subnet(Role.EGRESS, taken, routed)
+    return publishing_spec(desired.project, subnet)
+
+
+@dataclass(frozen=True)
+class RelayComparison:
+    """The relays that there are, and those that there should be."""
+
+    observed: Observed
+    desired: Desired
+
+    @cached_property
+    def _published(self) -> Mapping[str, tuple[str, Publication]]:
+        return publications(self.observed, self.desired)
+
+    @cached_property
+    def network(self) -> NetworkSpec | None:
+        """The network on which ports are published, or None if none are."""
+        return publishing_network(self.observed, self.desired) if self._published else None
+
+    @cached_property
+    def wanted(self) -> Mapping[str, ContainerSpec]:
+        """The relays that there should be, by name."""
+        if self.network is None:
+            return {}
+        of = relaying(self.observed, self.desired, self.network.subnet)
+        return {name: relay_spec(of, each, agent) for name, (agent, each) in self._published.items()}
+
+    @property
+    def unlike(self) -> NetworkView | None:
+        """The network on which ports are published, if it is not as we make it."""
+        there = self.observed.publishing
+        return there if there and self.network and any(_of_network(there, self.network)) else None
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield every difference."""
+        there = {each.container.name: each for each in self.observed.relays}
+        for name, relay in sorted(there.items()):
+            if name in self.wanted:
+                yield from self._differences(relay, self.wanted[name])
+            else:
+                yield _finding(name, relay.container.status, None, Cause.AGENT, Action.UNPUBLISH)
+        for name in sorted(self.wanted.keys() - there.keys()):
+            yield _finding(name, "missing", "running", Cause.AGENT, Action.PUBLISH)
+        if self.network and (network := self.observed.publishing):
+            for field, running, desired in _of_network(network, self.network):
+                yield _finding(f"network.{field}", running, desired, Cause.TAMPER, Action.PUBLISH)
+
+    def selected(self, findings: tuple[Finding, ...]) -> "RelayChanges":
+        """Return what closes these findings."""
+        fields = {each.field for each in findings if each.action in {Action.PUBLISH, Action.UNPUBLISH}}
+        again = any(each.startswith(f"{_NETWORK}.") for each in fields)
+
+        def named(name: str) -> bool:
+            return again or any(each == f"{FIELD}{name}" or each.startswith(f"{FIELD}{name}.") for each in fields)
+
+        made = tuple(spec for name, spec in sorted(self.wanted.items()) if named(name))
+        there = self.observed.publishing
+        return RelayChanges(
+            removed=tuple(each for each in self.observed.relays if named(each.container.name)),
+            network_removed=there if again else None,
+            network_made=self.network if made and (again or there is None) else None,
+            made=made,
+        )
+
+    def _differences(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
+        """Yield the differences of a relay from what its agent asks for."""
+        container = relay.container
+        for label in (labels.RELAY_OF, labels.PUBLISHES):
+            if container.labels.get(label) != spec.labels[label]:
+                short = label.rpartition(".")[2]
+                yield _differs(spec, short, container.labels.get(label), spec.labels[label], Cause.AGENT)
+        if container.status != "running":
+            yield _differs(spec, "status", container.status, "running", Cause.TAMPER)
+        for name, address in spec.shape.networks.items() if container.running else ():
+            if (now := container.connected.get(name)) != address:
+                yield _differs(spec, f"networks.{name}", now, address, Cause.TAMPER)
+        yield from self._image(relay, spec)
+        yield from self._shape(relay, spec)
+        yield from self._helper(relay, spec)
+        if relay.differences:
+            yield _differs(spec, "inside", relay.differences, (), Cause.TAMPER)
+
+    def _image(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
+        image, running = self.desired.siblings[Sibling.COREDNS].image, relay.container.image
+        view = self.observed.images.get(image.reference)
+        known = image.ids or ((view.id,) if view else ())
+        if known and running not in known:
+            applied = labels.read_applied(relay.container.labels)
+            made = applied is not None and (running in applied.image_ids or not applied.image_ids)
+            yield _differs(spec, "image", running, known[0], _cause(made=made))
+
+    def _shape(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
+        applied = labels.read_applied(relay.container.labels)
+        running = {**labels.shape_fields(relay.container.shape), "environment": self._environment(relay, spec)}
+        others = relay.container.labels.get(labels.PUBLISHES) != spec.labels[labels.PUBLISHES]
+        for field, value in labels.shape_fields(spec.shape).items():
+            if running[field] == value:
+                continue
+            recorded = applied.shape.get(field) if applied else None
+            made = applied is not None and (recorded is None or running[field] == recorded)
+            cause = Cause.AGENT if made and others and field in _OF_AGENT else _cause(made=made)
+            yield _differs(spec, field, _value(running[field]), _value(value), cause)
+
+    def _helper(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
+        helper, wanted = relay.files.get(HELPER), spec.files[HELPER]
+        if helper != wanted:
+            applied = labels.read_applied(relay.container.labels)
+            now = labels.digest(helper.content) if helper else "missing"
+            made = applied is not None and applied.boot.get(HELPER) == now
+            yield _differs(spec, HELPER, now, labels.digest(wanted.content), _cause(made=made))
+
+    def _environment(self, relay: ObservedRelay, spec: ContainerSpec) -> list[str]:
+        """Return a relay's variables, without those of its image."""
+        view = self.observed.images.get(relay.container.image)
+        inherited = set(view.environment if view else ()) - set(spec.shape.environment)
+        return sorted(set(relay.container.shape.environment) - inherited)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayChanges:
+    """What closes differences of relays, in this order."""
+
+    removed: tuple[ObservedRelay, ...]
+    network_removed: NetworkView | None
+    network_made: NetworkSpec | None
+    made: tuple[ContainerSpec, ...]
+
+
+_OF_AGENT = frozenset({"command", "networks", "ports"})
+"""The fields of a relay's shape that follow from what its agent publishes."""
+
+
+def _finding(field: str, running: Value, desired: Value, cause: Cause, action: Action) -> Finding:
+    return Finding(Sibling.COREDNS, Layer.STATE, f"{FIELD}{field}", running, desired, cause, action)
+
+
+def _differs(spec: ContainerSpec, field: str, running: Value, desired: Value, cause: Cause) -> Finding:
+    return _finding(f"{spec.name}.{field}", running, desired, cause, Action.PUBLISH)
+
+
+def _cause(*, made: bool) -> Cause:
+    return Cause.UPGRADE if made else Cause.TAMPER
+
+
+def _of_network(network: NetworkView, spec: NetworkSpec) -> Iterator[tuple[str, Value, Value]]:
+    """Yield the fields of the network that differ, with what they are and should be."""
+    running: dict[str, str | bool] = {
+        "driver": network.driver,
+        "gateway": network.gateway,
+        "internal": network.internal,
+        "ip_range": str(network.ip_range),
+        "ipv6": network.ipv6,
+        "subnet": ", ".join(map(str, network.subnets)),
+        **{f"options.{name}": network.options.get(name, "") for name in spec.options},
+    }
+    for field, value in network_fields(spec).items():
+        if running[field] != value:
+            yield field, running[field], value
+
+
+def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,98 @@
+"""Making a relay on an engine: it listens, or nothing of it is left."""
+
+import time
+from collections.abc import Mapping
+
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, SubnetTakenError, after
+from clawker_fw.model import ContainerSpec, Desired, Observed, Sibling
+from clawker_fw.reconcile.compare.relays import RelayComparison
+from clawker_fw.reconcile.observe import inside, with_publisher
+from clawker_fw.reconcile.own_images import create_from
+from clawker_fw.stack import labels
+from clawker_fw.stack.image_tar import BuiltImage
+
+_READY_SECONDS = 15.0
+_LOOK_EVERY = 0.05
+_LINES = 20
+_CHOICES = 5
+"""How often the network is chosen on which ports are published, when other networks are made at the same time."""
+
+
+def publish_for(
+    engine: EngineWriter, observed: Observed, desired: Desired, built: Mapping[Sibling, BuiltImage], agent: str
+) -> str:
+    """Make the relay of an agent that has just been created, and return its id. `agent` is its id.
+
+    This takes no lock: a run at the same time makes the same relay, or another agent has got the number.
+
+    Raises:
+        ConflictError: when there is another container with its name.
+        RefusedError: when somebody has changed the network on which ports are published.
+        EngineError, NotProvenError: see `publish`.
+    """
+    image = built.get(Sibling.COREDNS)
+    for choice in range(_CHOICES):
+        found = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
+        network = found.network
+        if network is None:
+            raise NotFoundError("not-found", f"The container {agent} publishes nothing, or has been removed.")
+        if found.unlike:
+            raise RefusedError(
+                "not-serving",
+                f"The network {network.name}, on which ports are published, is not as clawker-fw made it.",
+                hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it.",
+            )
+        (spec,) = found.wanted.values()
+        try:
+            if found.observed.publishing is None:
+                engine.create_network(network)
+        except (ConflictError, SubnetTakenError):
+            if choice + 1 == _CHOICES:
+                raise
+            continue
+        break
+    try:
+        return publish(engine, spec, image)
+    except ConflictError:
+        there = engine.container(spec.name)
+        if there is None or there.project != desired.project or there.labels.get(labels.RELAY_OF) != agent:
+            raise
+    _require_listening(engine, spec, there.id)
+    return there.id
+
+
+def publish(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | None) -> str:
+    """Create and start a relay, wait until it listens, and return its id. `image` is its image, if one of ours.
+
+    Raises:
+        ConflictError: when there is a container with its name.
+        EngineError: when it can't be started, as when somebody has a port of the machine already.
+        NotProvenError: when it does not listen. In each case, nothing of it is left.
+    """
+    relay = create_from(engine, spec, image)
+    try:
+        engine.start(relay)
+        _require_listening(engine, spec, relay)
+    except BaseException as error:
+        with after(error, f"the container {spec.name} was not removed either"):
+            engine.remove(relay)
+        raise
+    return relay
+
+
+def _require_listening(engine: EngineReader, spec: ContainerSpec, relay: str) -> None:
+    end = time.monotonic() + _READY_SECONDS
+    found: tuple[str, ...] = ("it does not run",)
+    while time.monotonic() < end:
+        view = engine.container(relay)
+        if view and view.running and not (found := inside(engine, view)):
+            return
+        if view is None or view.restarts:  # it ends whenever it is started
+            break
+        time.sleep(_LOOK_EVERY)
+    raise NotProvenError(
+        "relay-not-ready",
+        f"The relay {spec.name} does not listen, so the ports are not published.",
+        context=[*found, *(f"log: {line}" for line in engine.last_words(relay, _LINES))],
+    )

@@ -1,0 +1,218 @@
+"""The relay of an agent that publishes ports: its name, labels and shape, and which address leads to which.
+
+An engine publishes no port of a container on an internal network. So a container of ours, one for each such agent,
+is on the agent network and on a second one, on which its ports are published. It passes connections on to the
+agent, and nothing the other way (`go/internal/relay`).
+
+What is desired follows from the agent alone: a label says what it publishes, and which number it has. The number
+stands for two addresses in our half of the agent network, the agent's and the relay's, so the engine never gives
+either to another container: a relay reaches its own agent, or nobody.
+"""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+
+from clawker_fw.model import (
+    ContainerSpec,
+    ContainerSummary,
+    ContainerView,
+    File,
+    Image,
+    Machine,
+    Mount,
+    Role,
+    Shape,
+)
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME
+from clawker_fw.stack.topology import (
+    PUBLISHERS,
+    Addressing,
+    gateway,
+    network_names,
+    on_publishing,
+    publishing_name,
+)
+from clawker_fw.stack.ulimits import ulimits
+
+LOOPBACK = IPv4Address("127.0.0.1")
+"""Where ports are published unless somebody says otherwise."""
+
+_LARGEST_PORT = 65535
+
+_MEMORY = 128 << 20
+"""Bytes: 512 connections with two buffers of 32 KiB each, and as much again for what the kernel has of them."""
+
+_PROCESSES = 64
+_OPEN_FILES = 2048
+_SHARED_MEMORY = 64 << 20
+
+_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
+"""For `fwctl relay`, which configures the network. It drops all of them before the program starts."""
+
+_SYSCTLS = {
+    "net.ipv4.conf.all.arp_announce": "2",
+    "net.ipv4.conf.all.arp_ignore": "1",
+    "net.ipv4.conf.all.rp_filter": "1",
+    "net.ipv4.icmp_echo_ignore_all": "1",
+    "net.ipv4.ip_forward": "0",
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.tcp_rmem": "4096 131072 524288",
+    "net.ipv4.tcp_wmem": "4096 16384 524288",
+}
+
+_TEXT = re.compile(r"(?P<host>[0-9.]+):(?P<at>[0-9]*):(?P<port>[0-9]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PublishedPort:
+    """A TCP port of an agent, and where it is published: `at` is 0 if the engine chooses the port there."""
+
+    host: IPv4Address
+    at: int
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as in our labels: `127.0.0.1:8080:80`."""
+        return f"{self.host}:{self.at or ''}:{self.port}"
+
+    @property
+    def bound(self) -> str:
+        """The form in which a shape has it."""
+        return f"{self}/tcp"
+
+    @classmethod
+    def read(cls, text: str) -> "PublishedPort | None":
+        """Return the port that a text of ours stands for, or None if it is none."""
+        if (found := _TEXT.fullmatch(text)) is None:
+            return None
+        with suppress(AddressValueError):
+            at, port = int(found["at"] or 0), int(found["port"])
+            if 0 < port <= _LARGEST_PORT and at <= _LARGEST_PORT:
+                return cls(IPv4Address(found["host"]), at, port)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What an agent publishes, at least one port, and its number."""
+
+    number: int
+    ports: tuple[PublishedPort, ...]
+
+    def __str__(self) -> str:
+        """Return the content of the label."""
+        return " ".join([str(self.number), *map(str, self.ports)])
+
+    @classmethod
+    def read(cls, label: str) -> "Publication | None":
+        """Return what a label says, or None if it is not of the form that we write."""
+        number, *words = label.split(" ")
+        ports = tuple(each for word in words if (each := PublishedPort.read(word)))
+        if not number.isascii() or not number.isdigit() or int(number) >= PUBLISHERS or not ports:
+            return None
+        found = cls(int(number), tuple(sorted(set(ports))))
+        return found if str(found) == label else None
+
+    @property
+    def outside(self) -> bool:
+        """Whether others than the engine's machine are to reach it: the relay's answers need a way to them."""
+        return any(not each.host.is_loopback for each in self.ports)
+
+
+def publication_of(view: ContainerView, project: str, agents: IPv4Network) -> Publication | None:
+    """Return what an agent publishes, or None.
+
+    An image can have any label, but only who creates a container can ask for an address. So the label counts only
+    with the address that its number stands for.
+    """
+    found = Publication.read(view.labels.get(labels.PUBLISHES, ""))
+    places = Addressing(agents, agents)
+    if view.project or found is None or found.number >= places.publishers:
+        return None
+    asked = view.requested.get(network_names(project)[Role.AGENTS], ())
+    return found if asked == (str(places.publisher(found.number)),) else None
+
+
+def relay_name(project: str, number: int) -> str:
+    """Return the name of a relay's container."""
+    return f"{project}-relay-{number}"
+
+
+def is_relay(found: ContainerSummary | ContainerView, project: str) -> bool:
+    """Whether a container is a relay of a project."""
+    return bool(project) and found.project == project and labels.RELAY_OF in found.labels
+
+
+@dataclass(frozen=True, slots=True)
+class Relaying:
+    """What all relays of a stack have in common."""
+
+    project: str
+    agents: IPv4Network
+    publishing: IPv4Network
+    image: Image
+    helper: File
+    machine: Machine
+
+
+def relay_words(of: Relaying, wanted: Publication) -> tuple[str, ...]:
+    """Return the words that tell `fwctl relay` what to do."""
+    places = Addressing(of.agents, of.agents)
+    return (
+        f"{places.publishing_relay(wanted.number)}/{of.agents.prefixlen}",
+        f"{on_publishing(of.publishing, wanted.number)}/{of.publishing.prefixlen}",
+        str(gateway(of.publishing)) if wanted.outside else "-",
+        str(places.publisher(wanted.number)),
+        *(str(port) for port in sorted({each.port for each in wanted.ports})),
+    )
+
+
+def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
+    """Return the container of a relay. `agent` is the id of its agent."""
+    names, places = network_names(of.project), Addressing(of.agents, of.agents)
+    shape = Shape(
+        entrypoint=(HELPER_PATH,),
+        command=("relay", *relay_words(of, wanted)),
+        networks={
+            names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
+            publishing_name(of.project): str(on_publishing(of.publishing, wanted.number)),
+        },
+        environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 2}"),
+        user="0:0",
+        working_directory="/",
+        init=False,
+        stop_signal="SIGTERM",
+        mounts=(Mount("volume", VOLUME),),
+        read_only=True,
+        capabilities_added=_CAPABILITIES,
+        capabilities_dropped=("ALL",),
+        security_options=("no-new-privileges",),
+        sysctls=_SYSCTLS,
+        ports=tuple(sorted(each.bound for each in wanted.ports)),
+        runtime=of.machine.runtime,
+        ipc_mode="private",
+        cgroup_mode="private",
+        memory=_MEMORY,
+        memory_swap=2 * _MEMORY if of.machine.swap_limit else -1,
+        shared_memory=_SHARED_MEMORY,
+        pids=_PROCESSES,
+        ulimits=ulimits(_OPEN_FILES),
+        restart="always",
+        log={"driver": "json-file", "max-file": "1", "max-size": "1m"},
+    )
+    boot = {HELPER: of.helper}
+    return ContainerSpec(
+        name=relay_name(of.project, wanted.number),
+        image=of.image.reference,
+        labels={
+            **labels.ownership_labels(of.project),
+            labels.PUBLISHES: str(wanted),
+            labels.RELAY_OF: agent,
+            labels.APPLIED: labels.applied_label(of.image, shape, boot, {}, {}),
+        },
+        shape=shape,
+        files=boot,
+    )

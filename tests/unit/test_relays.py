@@ -1,0 +1,369 @@
+"""Relays: which there are follows from the agents that publish ports, and each is compared and made again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from clawker_fw.agents.judge import Confinement
+from clawker_fw.agents.ports import free_number, parse_ports
+from clawker_fw.agents.serving import require_serving
+from clawker_fw.errors import EngineError, NotProvenError, RefusedError
+from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
+from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.reconcile.removal import teardown
+from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
+from clawker_fw.report import summary
+from clawker_fw.stack import labels
+from clawker_fw.stack.relay import Publication, PublishedPort
+from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import Addressing
+from clawker_fw.watch.decision import matters, ours
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+ADDRESS = "10.213.1.129"
+RELAY = "clawker-relay-0"
+LABEL = "0 127.0.0.1::443 127.0.0.1:8080:80"
+
+
+@pytest.fixture
+def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
+    """An engine with a stack."""
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    return memory
+
+
+def published(
+    engine: MemoryEngine, name: str = "web", *, label: str = LABEL, address: str = ADDRESS, run: bool = True
+) -> str:
+    """Create an agent as `agent run --publish` does, and start it."""
+    image = engine.inside("clawker-coredns").spec.image
+    shape = Shape(
+        (),
+        (),
+        {"clawker-net": address},
+        dns=("10.213.1.53",),
+        dns_search=(".",),
+        capabilities_dropped=("NET_RAW",),
+    )
+    agent = engine.create_container(ContainerSpec(name, image, {labels.PUBLISHES: label} if label else {}, shape))
+    if run:
+        engine.start(agent)
+    return agent
+
+
+def compared(engine: MemoryEngine, release: Release, **settings: Any) -> Comparison:  # noqa: ANN401 - any of the settings
+    """Compare the stack."""
+    return pipeline.compare(engine, stacks.blueprint(engine.facts(), "a.test", release=release, **settings))
+
+
+def run(engine: MemoryEngine, release: Release, options: ConvergeOptions | None = None) -> Comparison:
+    """Bring the stack up to date."""
+    return stacks.converged(
+        engine, stacks.blueprint(engine.facts(), "a.test", release=release), *([options] if options else [])
+    )
+
+
+def found(seen: Comparison) -> list[tuple[str, Cause, Action]]:
+    """Return what differs."""
+    return [(each.field, each.cause, each.action) for each in seen.diff.findings]
+
+
+def test_a_relay_comes_and_goes_with_its_agent(engine: MemoryEngine, release: Release) -> None:
+    """An agent that publishes ports has a relay after a run, also while it is stopped, until it is removed."""
+    agent = published(engine)
+    seen = compared(engine, release)
+    assert found(seen) == [(f"relays.{RELAY}", Cause.AGENT, Action.PUBLISH)]
+    assert (seen.diff.verdicts[Sibling.ENVOY], seen.diff.verdict) == (Verdict.CURRENT, Verdict.DRIFTED)
+    before = {name: engine.inside(f"clawker-{name}").id for name in Sibling}
+    assert run(engine, release).diff.verdict is Verdict.CURRENT
+    assert {name: engine.inside(f"clawker-{name}").id for name in Sibling} == before
+    relay = engine.inside(RELAY)
+    assert (relay.status, relay.networks) == (
+        "running",
+        {"clawker-net": "10.213.1.128", "clawker-publish": "10.214.1.128"},
+    )
+    assert relay.spec.shape.command == (
+        *("relay", "10.213.1.128/23", "10.214.1.128/24", "-", ADDRESS),
+        *("80", "443"),
+    )
+    assert relay.spec.shape.ports == ("127.0.0.1:8080:80/tcp", "127.0.0.1::443/tcp")
+    (judged,) = compared(engine, release).agents
+    assert (judged.confinement, judged.published) == (
+        Confinement.FENCED,
+        ("127.0.0.1:32768:443", "127.0.0.1:8080:80"),
+    )
+    engine.stop(agent)
+    assert found(compared(engine, release)) == []
+    engine.start(agent)
+    engine.remove(agent)
+    assert found(compared(engine, release)) == [(f"relays.{RELAY}", Cause.AGENT, Action.UNPUBLISH)]
+    run(engine, release)
+    assert engine.container(RELAY) is None
+
+
+def _another_label(engine: MemoryEngine) -> None:
+    relay = engine.inside(RELAY)
+    relay.spec = replace(relay.spec, labels={**relay.spec.labels, labels.PUBLISHES: "0 0.0.0.0:22:22"})
+
+
+def _reshaped(**fields: Any) -> Callable[[MemoryEngine], None]:  # noqa: ANN401 - fields of a shape
+    def change(engine: MemoryEngine) -> None:
+        relay = engine.inside(RELAY)
+        relay.spec = replace(relay.spec, shape=replace(relay.spec.shape, **fields))
+
+    return change
+
+
+def _rewritten(engine: MemoryEngine) -> None:
+    relay = engine.inside(RELAY)
+    relay.files["bin/fwctl"] = replace(relay.files["bin/fwctl"], content=b"another program")
+
+
+def _rerouted(engine: MemoryEngine) -> None:
+    engine.inside(RELAY).relayed = ("route default via 10.214.1.1 is not ours",)
+
+
+TAMPERED: dict[str, tuple[Callable[[MemoryEngine], None], str]] = {
+    "stopped": (lambda engine: engine.stop(RELAY), f"{RELAY}.status"),
+    "taken off": (lambda engine: engine.disconnect("clawker-publish", RELAY), f"{RELAY}.networks.clawker-publish"),
+    "other ports": (_reshaped(ports=("0.0.0.0:8080:80/tcp",)), f"{RELAY}.ports"),
+    "privileged": (_reshaped(privileged=True), f"{RELAY}.privileged"),
+    "another command": (_reshaped(command=("relay", "x")), f"{RELAY}.command"),
+    "another program": (_rewritten, f"{RELAY}.bin/fwctl"),
+    "another route": (_rerouted, f"{RELAY}.inside"),
+    "another network": (
+        lambda engine: engine.alter_network("clawker-publish", options={}),
+        "network.options.com.docker.network.bridge.enable_icc",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_a_relay_that_was_changed_is_made_again(name: str, engine: MemoryEngine, release: Release) -> None:
+    """Each change is a finding of its own, no agent is kept off for it, and a run makes the relay again."""
+    change, field = TAMPERED[name]
+    published(engine)
+    run(engine, release)
+    siblings = {each: engine.inside(f"clawker-{each}").id for each in Sibling}
+    change(engine)
+    seen = compared(engine, release)
+    assert (f"relays.{field}", Cause.TAMPER, Action.PUBLISH) in found(seen)
+    assert {(cause, action) for _, cause, action in found(seen)} == {(Cause.TAMPER, Action.PUBLISH)}
+    require_serving("clawker", seen.observed, seen.diff)
+    assert run(engine, release).diff.verdict is Verdict.CURRENT
+    assert {each: engine.inside(f"clawker-{each}").id for each in Sibling} == siblings
+
+
+def test_a_relay_of_another_agent_is_made_again(engine: MemoryEngine, release: Release) -> None:
+    """An agent that takes the place of another one gets a relay of its own, never that of the other one."""
+    published(engine)
+    run(engine, release)
+    first = engine.inside(RELAY).id
+    engine.remove("web")
+    published(engine, label="0 127.0.0.1:9090:80")
+    fields = dict.fromkeys(field for field, *_ in found(compared(engine, release)))
+    assert f"relays.{RELAY}.relay_of" in fields
+    assert {cause for _, cause, _ in found(compared(engine, release))} == {Cause.AGENT}
+    run(engine, release)
+    assert engine.inside(RELAY).id != first
+    assert engine.inside(RELAY).spec.shape.ports == ("127.0.0.1:9090:80/tcp",)
+
+
+def test_a_replacement_of_siblings_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
+    """Neither replacing both siblings nor a release with the same programs touches a relay."""
+    published(engine)
+    run(engine, release)
+    relay, envoy = engine.inside(RELAY).id, engine.inside("clawker-envoy").id
+    run(engine, release, ConvergeOptions(0, replace_all=True))
+    blueprint = stacks.blueprint(engine.facts(), "a.test", release=release, otel={"infra_port": 1})
+    stacks.converged(engine, blueprint)
+    assert engine.inside("clawker-envoy").id != envoy
+    assert engine.inside(RELAY).id == relay
+
+
+def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
+    """It is about files of siblings: a relay that was changed is not in its way, and stays as it is."""
+    published(engine)
+    run(engine, release)
+    engine.stop(RELAY)
+    blueprint = stacks.blueprint(engine.facts(), "a.test", "b.test", release=release)
+    stacks.converged(engine, blueprint, ConvergeOptions(0, actions=frozenset({Action.COMMIT})))
+    assert engine.inside(RELAY).status == "exited"
+    seen = pipeline.compare(engine, blueprint)
+    assert found(seen) == [(f"relays.{RELAY}.status", Cause.TAMPER, Action.PUBLISH)]
+
+
+@pytest.mark.parametrize(
+    ("label", "address"),
+    [
+        (LABEL, ""),  # an image may have any label
+        (LABEL, "10.213.1.131"),  # that of number 1
+        ("0", ADDRESS),
+        ("0 0.0.0.0:22:22 x", ADDRESS),
+        ("00 127.0.0.1:8080:80", ADDRESS),
+        ("30 127.0.0.1:8080:80", ADDRESS),
+        ("-1 127.0.0.1:8080:80", ADDRESS),
+        ("0 127.0.0.1:8080:0", ADDRESS),
+        ("0 127.0.0.1:8080:65536", ADDRESS),
+        ("0 127.0.0.1:8080:80 127.0.0.1:8080:80", ADDRESS),
+        ("0 localhost:8080:80", ADDRESS),
+    ],
+)
+def test_a_label_alone_publishes_nothing(label: str, address: str, engine: MemoryEngine, release: Release) -> None:
+    """It counts only in the form that we write, with the address of its number. Otherwise it is a weakness."""
+    published(engine, label=label, address=address)
+    seen = compared(engine, release)
+    assert found(seen) == []
+    (agent,) = seen.agents
+    assert "labels" in {each.code for each in agent.weaknesses}
+    assert (agent.confinement is Confinement.OPEN) == bool(address)  # the address is the firewall's
+
+
+def test_two_agents_with_one_number(engine: MemoryEngine, release: Release) -> None:
+    """The relay is that of the one which runs."""
+    stopped = published(engine, "a", run=False)
+    engine.inside(stopped).networks["clawker-net"] = ""
+    running = published(engine, "b", label="0 127.0.0.1:9090:80")
+    run(engine, release)
+    assert engine.inside(RELAY).spec.labels[labels.RELAY_OF] == running
+
+
+def test_a_relay_that_does_not_listen_is_removed(engine: MemoryEngine, release: Release) -> None:
+    """The run says so, and what the relay wrote; nothing of it is left."""
+
+    class Deaf(MemoryEngine):
+        def ask_helper(self, container: str, arguments: Any, silence: float, *, sent: bytes = b"") -> object:  # noqa: ANN401
+            if arguments[0] == "relayed":
+                return {"network": [], "closed": [80]}
+            return super().ask_helper(container, arguments, silence, sent=sent)
+
+    engine.__class__ = Deaf
+    published(engine)
+    with pytest.raises(NotProvenError) as failed:
+        run(engine, release)
+    assert failed.value.code == "relay-not-ready"
+    assert "nobody listens on port 80" in failed.value.context
+    assert engine.container(RELAY) is None
+
+
+def test_a_port_that_is_taken(engine: MemoryEngine, release: Release) -> None:
+    """A run fails with what the engine says, leaves no relay, and the siblings serve."""
+    image = engine.inside("clawker-coredns").spec.image
+    other = ContainerSpec("other", image, {}, Shape((), (), {}, ports=("127.0.0.1:8080:1/tcp",)))
+    engine.start(engine.create_container(other))
+    published(engine)
+    with pytest.raises(EngineError) as failed:
+        run(engine, release)
+    assert "port is already allocated" in failed.value.in_one_line
+    assert engine.container(RELAY) is None
+    assert [each for each in found(compared(engine, release)) if not each[0].startswith("relays.")] == []
+
+
+def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Release) -> None:
+    """The relay goes before the networks, and nothing of it is left."""
+    agent = published(engine)
+    seen = run(engine, release)
+    engine.remove(agent)
+    plan = teardown(replace(seen.observed, attached={}), "clawker", detach=False)
+    steps = list(plan.steps)
+    removed = next(at for at, step in enumerate(steps) if isinstance(step, Remove) and step.name == RELAY)
+    network = next(
+        at for at, step in enumerate(steps) if isinstance(step, RemoveNetwork) and step.name == "clawker-publish"
+    )
+    assert removed < network
+    digests = release.digests
+    converge.take_down(engine, "clawker", digests, converge.RunContext(lambda _: None), detach=False)
+    assert [each.name for each in engine.listing()] == []
+    assert [each.name for each in engine.networks()] == []
+
+
+def test_it_is_told_in_words(engine: MemoryEngine, release: Release) -> None:
+    """What a run means for published ports: that one comes, that one goes, and that connections are cut."""
+    agent = published(engine)
+    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
+        "Published ports will change, no request is cut:",
+        f"  to be published by {RELAY}",
+    ]
+    run(engine, release)
+    _rewritten(engine)
+    _rerouted(engine)
+    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
+        "Published ports will change, connections to some published ports are cut:",
+        f"  {RELAY} differs from what published ports need",
+    ]
+    engine.remove(agent)
+    assert summary.lines(pipeline.summary_of(compared(engine, release)))[1:] == [f"  no more agent for {RELAY}"]
+
+
+def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, release: Release) -> None:
+    """What is done within the agent is no reason to look."""
+    agent = published(engine)
+    own = ours("clawker", run(engine, release).observed)
+    relay = engine.inside(RELAY).id
+    assert matters(Event("container", "destroy", ("web",), agent), own)
+    assert not matters(Event("container", "exec_start", ("web",), agent, "sh"), own)
+    assert matters(Event("container", "die", (RELAY,), relay), own)
+    assert not matters(Event("container", "exec_start", (RELAY,), relay, "/fw/bin/fwctl relayed a b"), own)
+
+
+def test_ports_as_docker_writes_them() -> None:
+    """Without an address it is loopback, without a port the engine chooses it."""
+    loopback = IPv4Address("127.0.0.1")
+    assert parse_ports(["8080:80", "80", "0.0.0.0:53:53/tcp", "192.0.2.1::81", "80"]) == (
+        PublishedPort(IPv4Address(0), 53, 53),
+        PublishedPort(loopback, 0, 80),
+        PublishedPort(loopback, 8080, 80),
+        PublishedPort(IPv4Address("192.0.2.1"), 0, 81),
+    )
+
+
+def test_the_label_is_read_as_it_is_written() -> None:
+    """What an agent publishes, and whether its answers may leave the publishing network."""
+    for words, outside in ((["8080:80", "127.9.9.9::1"], False), (["0.0.0.0:8080:80", "81"], True)):
+        made = Publication(29, parse_ports(words))
+        assert Publication.read(str(made)) == made
+        assert made.outside is outside
+
+
+def test_numbers_of_agents() -> None:
+    """The first free one is chosen. There are none in a small network."""
+    assert free_number({0, 1, 3}, 30) == 2
+    for taken, most in ((set(range(30)), 30), (set(), 0)):
+        with pytest.raises(RefusedError):
+            free_number(taken, most)
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.213.0.0/20", "10.213.0.0/23", "10.213.0.0/24"])
+def test_addresses_of_agents_that_publish_are_nobody_else_s(subnet: str) -> None:
+    """Neither a sibling's, nor a name's, nor one that the engine gives out, nor that of the network itself."""
+    network = IPv4Network(subnet)
+    places = Addressing(network, network)
+    mine = [
+        place(number)
+        for number in range(places.publishers)
+        for place in (places.publisher, places.publishing_relay)
+    ]
+    assert len(set(mine)) == 60
+    siblings = {
+        places.service,
+        places.trial,
+        *(place(slot) for slot in (0, 1) for place in (places.envoy, places.coredns, places.relay)),
+    }
+    blocks = [*places.blocks(0), *places.blocks(1)]
+    lower = next(network.subnets())
+    for address in mine:
+        assert address in network
+        assert address not in siblings | {network.broadcast_address, network.network_address}
+        assert address not in lower
+        assert not any(address in block for block in blocks)
+
+
+def test_a_small_network_has_no_room_for_them() -> None:
+    """In a /25 the firewall's own addresses are there."""
+    network = IPv4Network("10.213.0.0/25")
+    assert Addressing(network, network).publishers == 0
