@@ -1,0 +1,229 @@
+"""Published ports of agents, on a real engine: by relays, from its machine to one agent, and never outwards."""
+
+import json
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from clawker_fw.stack import labels
+from devkit.engines import PrivateEngine, install_client, private_engine
+from devkit.firewall import RULES, Firewall, Outcome
+from devkit.host import client
+from devkit.peers import Peers
+from devkit.programs import machine
+from devkit.waiting import until
+from devkit.world import World, world_around
+
+SERVER = "/peer origin --http 80,81 --name web"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A stack, on an engine from whose machine published ports are asked."""
+
+    engine: PrivateEngine
+    docker: APIClient
+    firewall: Firewall
+    peers: Peers
+    world: World
+
+    def shell(self, script: str) -> Outcome:
+        """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
+        return self.firewall.shell(script, IMAGE=self.peers.image)
+
+    def asked(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run the peer on the engine's machine."""
+        return subprocess.run(self.world.argv(*arguments), capture_output=True, check=False, text=True)
+
+    def get(self, port: int, address: str = "127.0.0.1") -> dict[str, object]:
+        """Return what an origin says of a request to a port of the engine's machine; nothing without an answer."""
+        done = self.asked("get", f"http://{address}:{port}/", "--timeout", "3s")
+        last = json.loads(done.stdout.splitlines()[-1])
+        return dict(json.loads(last["body"])) if last.get("status") == 200 else {}
+
+    def relays(self) -> list[str]:
+        """Return the names of the relays that there are, running or not."""
+        ours = {"label": labels.RELAY_OF}
+        return sorted(each["Names"][0][1:] for each in self.docker.containers(all=True, filters=ours))
+
+    def clean(self) -> bool:
+        """Whether nothing differs."""
+        return self.firewall.call("drift").code == 0
+
+
+@pytest.fixture(scope="module")
+def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One stack for all tests, each of which leaves it current and without agents."""
+    needs_engine()
+    install_client()
+    with (
+        private_engine() as engine,
+        closing(client(engine.host)) as docker,
+        world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
+    ):
+        firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("site"))
+        firewall.write(*RULES)
+        firewall.run()
+        yield Site(engine, docker, firewall, Peers(docker), world)
+
+
+@pytest.fixture
+def web(site: Site) -> Iterator[str]:
+    """An agent that serves on two ports: one is published where that was asked for, one where the engine likes."""
+    script = f"fw agent run -d --rm --name web -p 18080:80 -p 81 $IMAGE {SERVER}"
+    yield site.shell(script).expect().out.strip()
+    site.docker.remove_container("web", force=True, v=True)
+    site.firewall.run()
+    assert site.relays() == []
+
+
+def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
+    """From its machine alone, on loopback; `status` names each port, nothing differs, the agent is confined."""
+    seen = site.get(18080)
+    (agent,) = site.firewall.status()["agents"]
+    assert (seen["name"], seen["address"], seen["port"]) == ("web", agent["address"], 80)
+    assert (agent["id"], agent["state"]) == (web, "fenced")
+    given, chosen = agent["published"]
+    assert given == "127.0.0.1:18080:80"
+    assert site.get(int(chosen.split(":")[1]))["port"] == 81
+    egress = site.docker.inspect_network(f"{site.firewall.project}-egress")["IPAM"]["Config"][0]["Gateway"]
+    assert site.get(18080, egress) == {}
+    assert site.clean()
+
+
+def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
+    """It has no route but to its two networks, and an agent gets nothing of it but a refusal."""
+    del web
+    (name,) = site.relays()
+    inside = site.docker.inspect_container(name)
+    networks = inside["NetworkSettings"]["Networks"]
+    pid = int(inside["State"]["Pid"])
+    done = subprocess.run(site.world.argv("netinfo", process=pid), capture_output=True, check=True, text=True)
+    found = json.loads(done.stdout)
+    assert found["routes"]["default"] is False
+    for target in ("192.0.2.1:443", "198.51.100.7:80"):
+        tried = subprocess.run(
+            site.world.argv("probe-tcp", target, "--timeout", "1s", process=pid), capture_output=True, check=False
+        )
+        assert tried.returncode == 1
+    agent = site.firewall.agent(site.peers)
+    places = {each["IPAddress"] for each in networks.values()}
+    assert len(places) == 2
+    assert not any(agent.ask("probe-tcp", f"{each}:{port}").ok for each in places for port in (80, 81, 22))
+    assert agent.ask("probe-tcp", f"{site.firewall.status()['agent']['dns']}:53").ok
+    agent.remove()
+
+
+def test_changes_are_found_and_repaired(site: Site, web: str) -> None:
+    """A relay that was stopped, taken off a network or removed is a difference; a run makes it again."""
+    del web
+    (name,) = site.relays()
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: site.docker.stop(name, timeout=1),
+        lambda: site.docker.disconnect_container_from_network(name, f"{site.firewall.project}-publish"),
+        lambda: site.docker.remove_container(name, force=True, v=True),
+    )
+    for change in changes:
+        change()
+        assert site.firewall.call("drift").code == 1
+        assert site.get(18080) == {}
+        site.firewall.run()
+        assert (site.clean(), site.get(18080)["name"]) == (True, "web")
+
+
+def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
+    """A connection through the relay goes on while both siblings are replaced."""
+    del web
+    lines: list[str] = []
+
+    def load() -> None:
+        done = site.asked("keepalive", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
+        lines.extend(done.stdout.splitlines())
+
+    (relay,) = site.relays()
+    before = site.docker.inspect_container(relay)["Id"]
+    loading = threading.Thread(target=load)
+    loading.start()
+    site.firewall.run("--force-recreate", "--drain-timeout", "0")
+    loading.join()
+    last = json.loads(lines[-1])
+    assert last["requests"] > 100
+    assert (last["failed"], last["connections"], last["polite_closes"]) == (0, 1, 0), last
+    assert site.docker.inspect_container(relay)["Id"] == before
+
+
+def test_the_end_of_an_agent_is_that_of_its_relay(site: Site) -> None:
+    """`agent run` takes the relay away with its agent; of one in the background, the next run, or agent, does."""
+    done = site.shell("fw agent run --rm -p 18080:80 $IMAGE /peer netinfo")
+    assert done.code == 0
+    assert site.relays() == []
+    site.shell(f"fw agent run -d --rm --name gone -p 18080:80 $IMAGE {SERVER}").expect()
+    site.docker.remove_container("gone", force=True, v=True)
+    assert (len(site.relays()), site.firewall.call("drift").code) == (1, 1)
+    site.shell(f"fw agent run -d --rm --name next -p 18080:80 $IMAGE {SERVER}").expect()
+    assert (len(site.relays()), site.clean(), site.get(18080)["name"]) == (1, True, "web")
+    site.docker.remove_container("next", force=True, v=True)
+    site.firewall.run()
+    assert (site.relays(), site.clean()) == ([], True)
+
+
+def test_an_agent_that_is_started_again(site: Site) -> None:
+    """It has its address and its relay again, whatever agents came meanwhile."""
+    agent = site.shell(f"fw agent run -d --name again -p 18080:80 $IMAGE {SERVER}").expect().out.strip()
+    site.docker.stop(agent, timeout=1)
+    assert (site.get(18080), site.clean()) == ({}, True)
+    others = [site.firewall.agent(site.peers) for _ in range(3)]
+    site.docker.start(agent)
+    until(lambda: site.get(18080).get("name") == "web")
+    for each in others:
+        each.remove()
+    site.docker.remove_container(agent, force=True, v=True)
+    site.firewall.run()
+
+
+def test_a_port_that_somebody_has(site: Site) -> None:
+    """The agent is not started, nothing of it is left, and the error has what the engine says."""
+    site.shell(f"fw agent run -d --rm --name first -p 18080:80 $IMAGE {SERVER}").expect()
+    before = {each["Id"] for each in site.docker.containers(all=True)}
+    done = site.shell(f"fw agent run --rm -p 18080:80 $IMAGE {SERVER}")
+    assert (done.code, "error[agent-not-published]" in done.err, "18080" in done.err) == (4, True, True)
+    assert {each["Id"] for each in site.docker.containers(all=True)} == before
+    site.docker.remove_container("first", force=True, v=True)
+    site.firewall.run()
+
+
+def test_a_port_for_everybody(site: Site) -> None:
+    """With an address that says so, others than this machine are answered as well."""
+    script = f"fw agent run -d --rm --name open -p 0.0.0.0:18080:80 $IMAGE {SERVER}"
+    site.shell(script).expect()
+    assert site.get(18080)["name"] == "web"
+    bridge = site.docker.inspect_network("bridge")["IPAM"]["Config"][0]["Gateway"]
+    outside = site.peers.start("wait", network="bridge")
+    assert json.loads(outside.get(f"http://{bridge}:18080/").last["body"])["name"] == "web"
+    assert site.clean()
+    outside.remove()
+    site.docker.remove_container("open", force=True, v=True)
+    site.firewall.run()
+
+
+def test_down_leaves_nothing(site: Site, tmp_path: Path) -> None:
+    """With agents detached, neither a relay nor the network on which ports were published is left."""
+    other = Firewall(site.engine.host, f"test{secrets.token_hex(3)}", tmp_path)
+    other.write(*RULES)
+    other.run()
+    agent = (
+        other.shell(f"fw agent run -d -p 18081:80 $IMAGE {SERVER}", IMAGE=site.peers.image).expect().out.strip()
+    )
+    assert other.call("down").code == 6
+    other.call("down", "--force").expect()
+    ours = {"label": f"{labels.PROJECT}={other.project}"}
+    assert site.docker.containers(all=True, filters=ours) == []
+    assert site.docker.networks(filters=ours) == []
+    site.docker.remove_container(agent, force=True, v=True)
