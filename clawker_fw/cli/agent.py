@@ -91,6 +91,7 @@ def agent_run(
 
     This is `docker run` with the flags of `agent flags`. Everything after `run` goes to the docker CLI, which
     creates the container. If it is confined, it is started, and the exit code is docker's. If not, it is removed.
+    Ports of `--publish` are published by a relay, on 127.0.0.1 unless they name another address.
 
     Example: clawker-fw agent run --rm -it IMAGE
     """

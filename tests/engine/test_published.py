@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -204,7 +205,7 @@ def test_a_port_for_everybody(site: Site) -> None:
     script = f"fw agent run -d --rm --name open -p 0.0.0.0:18080:80 $IMAGE {SERVER}"
     site.shell(script).expect()
     assert site.get(18080)["name"] == "web"
-    bridge = site.docker.inspect_network("bridge")["IPAM"]["Config"][0]["Gateway"]
+    bridge = IPv4Network(site.docker.inspect_network("bridge")["IPAM"]["Config"][0]["Subnet"])[1]
     outside = site.peers.start("wait", network="bridge")
     assert json.loads(outside.get(f"http://{bridge}:18080/").last["body"])["name"] == "web"
     assert site.clean()
