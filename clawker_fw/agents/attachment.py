@@ -87,14 +87,19 @@ class Attachment:
 
         Compose joins the lists of several files: a service would keep its other networks. `!override` and `!reset`
         replace them. Variables it joins by name, and would look for those without a value in its own environment.
+        Docker can publish no port of an agent, so those of the user's file are taken back. What the attachment
+        `publishes` is for one service.
         """
+        networks = {self.network: {"ipv4_address": self.address}} if self.publishes else [self.network]
         service = (
-            f"    networks: !override {json.dumps([self.network])}",
+            f"    networks: !override {json.dumps(networks)}",
             f"    dns: !override {json.dumps([self.dns])}",
             f"    dns_search: !override {json.dumps([NO_SEARCH_DOMAIN])}",
             "    cap_add: !reset []",
             f"    cap_drop: {json.dumps([DROPPED_CAPABILITY])}",
             "    privileged: false",
+            "    ports: !reset []",
+            *((f"    labels: {json.dumps({labels.PUBLISHES: str(self.publishes)})}",) if self.publishes else ()),
             *(("    environment:",) if self.environment else ()),
             *(f"      {name}: {json.dumps(value)}" for name, value in self.environment.items()),
             *(_MOUNTED_BY_COMPOSE if self.trust else ()),

@@ -9,7 +9,7 @@ import typer
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import attaching, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.errors import EngineError
+from clawker_fw.errors import EngineError, UsageError
 from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
@@ -62,6 +62,16 @@ def agent_compose(
         list[str] | None,
         typer.Argument(metavar="SERVICE", callback=_checked_services, hidden=True),
     ] = None,
+    *,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--publish",
+            "-p",
+            metavar="PORTS",
+            help="Publish a port of the service; may be repeated. The next `run`, or a watcher, makes its relay.",
+        ),
+    ] = None,
 ) -> None:
     """Print an override file for docker compose.
 
@@ -71,8 +81,16 @@ def agent_compose(
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
+    from clawker_fw.agents.ports import parse_ports
+    from clawker_fw.cli.running import publishing
+
+    chosen = services or [_DEFAULT_SERVICE]
+    ports = parse_ports(publish or ())
+    if ports and len(chosen) > 1:
+        raise UsageError("agent-option", "Ports can be published for one service at a time.")
     with attaching(context.obj) as (engine, seen):
-        terminal.answer(_attachment(engine, seen).compose(services or [_DEFAULT_SERVICE]))
+        attached = publishing(engine, seen, _attachment(engine, seen), ports)
+        terminal.answer(attached.compose(chosen))
 
 
 @agent_app.command(

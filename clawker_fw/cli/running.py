@@ -67,7 +67,7 @@ def run_agent(
     """
     for _ in range(_NUMBERS):
         try:
-            return _run(engine, seen, docker, _publishing(engine, seen, attached, wanted.ports), wanted)
+            return _run(engine, seen, docker, publishing(engine, seen, attached, wanted.ports), wanted)
         except _NumberTakenError:
             docker.go_on()
     raise RefusedError(
@@ -105,7 +105,7 @@ def _run(engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: At
             _unpublished(engine, container, relay, removal)
 
 
-def _publishing(
+def publishing(
     engine: EngineWriter, seen: Comparison, attached: Attachment, ports: tuple[PublishedPort, ...]
 ) -> Attachment:
     """Return how an agent is attached that publishes these ports: with a number that is free now."""

@@ -151,7 +151,7 @@ GROUPS = (
     Group(
         "Addresses",
         "Connections and datagrams to addresses: the internet, the host and its gateway, the cloud's services, "
-        "other networks; other ports of the siblings, for administration and for probes.",
+        "other networks; other ports of the siblings, for administration, for probes; relays.",
         "There is no way but to the siblings and to other agents. The siblings listen on the ports of the rules "
         "and of DNS; their sockets for administration and probes are files in their containers.",
         ADDRESSES,
@@ -161,6 +161,8 @@ GROUPS = (
             f"{_ENFORCEMENT}test_nothing_else_listens",
             f"{_ENFORCEMENT}test_a_sibling_is_no_router",
             f"{_ENFORCEMENT}test_privileges_are_gone",
+            "tests/engine/test_published.py::test_a_relay_carries_nothing_outwards",
+            "go/internal/relay/listen_test.go::TestOnlyThePublishingNetworkConnects",
             "tests/cli/test_strangers.py::test_an_image_with_our_labels_is_in_nobody_s_way",
             "tests/engine/test_open_agents.py::test_whoever_shares_something_of_a_sibling_is_open",
             "tests/matrix/test_smoke.py::test_no_other_way_out",

@@ -183,6 +183,18 @@ def test_compose(command: Command) -> None:
         ]
 
 
+def test_compose_publishes_ports(command: Command) -> None:
+    """For one service, with the first address that is free for such agents."""
+    command("run")
+    found = command("agent", "compose", "web", "-p", "8080:80", "--publish", "81")
+    assert found.code == 0
+    assert '"ipv4_address": "10.213.1.129"' in found.out
+    assert f'"{labels.PUBLISHES}": "0 127.0.0.1::81 127.0.0.1:8080:80"' in found.out
+    for arguments, code in ((["web", "db", "-p", "80"], 2), (["web", "-p", "80/udp"], 6)):
+        refused = command("agent", "compose", *arguments)
+        assert (refused.code, refused.out) == (code, f"{REFUSAL}\n")
+
+
 def calls(folder: Path) -> list[list[str]]:
     """Return the arguments of each call of docker."""
     file = folder / "calls"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from clawker_fw.agents.ports import parse_ports
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.fwctl.client import Helper, HelperReader
@@ -16,17 +17,21 @@ from clawker_fw.model import (
     Endpoint,
     File,
     Mount,
+    Role,
     Shape,
     Sibling,
     Use,
 )
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation, staged
+from clawker_fw.reconcile.publishing import publish
 from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER, VOLUME, trust_name
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.relay import Publication, Relaying, relay_spec
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.topology import free_subnet, publishing_spec
 from devkit import stacks
 from tests.contract.conftest import answering, commit, created, view
 
@@ -99,6 +104,36 @@ def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter
     assert {path: files[path] for path in wanted.boot} == dict(wanted.boot)
     assert {path: files[path] for path in wanted.hot} == dict(wanted.hot)
     engine.remove(container)
+
+
+def test_published_ports(engine: EngineWriter, stack: Desired) -> None:
+    """A port is published where that was asked for, or where the engine likes, and by one container at a time."""
+    subnet = free_subnet(Role.EGRESS, [each for network in engine.networks() for each in network.subnets], ())
+    network = publishing_spec(stack.project, subnet)
+    engine.create_network(network)
+    resolver = stack.siblings[Sibling.COREDNS]
+    agents = stack.networks[Role.AGENTS].subnet
+    of = Relaying(stack.project, agents, subnet, resolver.image, resolver.boot[HELPER], engine.machine())
+    first = relay_spec(of, Publication(0, parse_ports(["80"])), "a")
+    relay = publish(engine, first, None)
+    found = view(engine, first.name)
+    assert labels.shape_fields(found.shape) | {"environment": sorted(first.shape.environment)} == (
+        labels.shape_fields(first.shape)
+    )
+    (published,) = found.published
+    host, at, port = published.split(":")
+    assert (host, at.isdigit(), port) == ("127.0.0.1", True, "80/tcp")
+    second = relay_spec(of, Publication(1, parse_ports([f"{at}:81"])), "b")
+    with pytest.raises(EngineError):
+        publish(engine, second, None)
+    assert engine.container(second.name) is None
+    engine.remove(relay)
+    again = publish(engine, second, None)
+    assert view(engine, second.name).published == (f"127.0.0.1:{at}:81/tcp",)
+    engine.stop(again)
+    assert view(engine, second.name).published == ()
+    engine.remove(again)
+    engine.remove_network(network.name)
 
 
 def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:

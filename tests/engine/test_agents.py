@@ -288,7 +288,7 @@ def test_proxies_of_docker_are_taken_off(site: Site, tmp_path: Path) -> None:
     assert given("fw agent run -d $IMAGE /peer wait") == {}
     asked = "http://asked.test:3128"
     assert given(f"fw agent run -d -e HTTP_PROXY={asked} $IMAGE /peer wait") == {"HTTP_PROXY": asked}
-    refused = site.shell("fw agent run -d -p 8080:80 $IMAGE /peer wait")
+    refused = site.shell("fw agent run -d -P $IMAGE /peer wait")
     assert (refused.code, "agent-unreachable" in refused.err) == (6, True)
 
 

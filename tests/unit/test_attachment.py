@@ -8,6 +8,9 @@ import pytest
 import yaml
 
 from clawker_fw.agents.attachment import REFUSAL, Attachment
+from clawker_fw.agents.ports import parse_ports
+from clawker_fw.stack import labels
+from clawker_fw.stack.relay import Publication
 
 ATTACHMENT = Attachment("my_project-1.x-net", "10.213.1.53")
 
@@ -16,7 +19,10 @@ class Compose(yaml.SafeLoader):
     """Reads the two tags of the compose specification: what is replaced, and what is reset."""
 
 
-def _replaced(loader: Compose, node: yaml.SequenceNode) -> dict[str, Any]:
+def _replaced(loader: Compose, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.MappingNode):
+        return {node.tag: loader.construct_mapping(node, deep=True)}
+    assert isinstance(node, yaml.SequenceNode)
     return {node.tag: loader.construct_sequence(node)}
 
 
@@ -51,9 +57,20 @@ def test_an_override_has_all_that_the_flags_have() -> None:
         "cap_add": {"!reset": []},
         "cap_drop": [flags["--cap-drop"]],
         "privileged": False,
+        "ports": {"!reset": []},
     }
     assert document["services"] == {"web": attached, "1.0": attached}
     assert document["networks"] == {flags["--network"]: {"external": True}}
+
+
+def test_an_override_that_publishes() -> None:
+    """The service gets the address and the label by which its relay is made."""
+    publishes = Publication(2, parse_ports(["8080:80"]))
+    text = replace(ATTACHMENT, publishes=publishes, address="10.213.1.133").compose(["web"])
+    service = yaml.load(text, Compose)["services"]["web"]  # noqa: S506 - a safe loader
+    assert service["networks"] == {"!override": {ATTACHMENT.network: {"ipv4_address": "10.213.1.133"}}}
+    assert service["labels"] == {labels.PUBLISHES: "2 127.0.0.1:8080:80"}
+    assert service["ports"] == {"!reset": []}
 
 
 def test_an_old_compose_refuses_the_override() -> None:
