@@ -11,7 +11,7 @@ from pathlib import Path
 from devkit.engines import PrivateEngine
 from devkit.world import WORLD, Internet
 
-_HOST, _BEYOND, _LENGTH = "198.51.100.1", "198.51.100.2", 24
+HOST, _BEYOND, _LENGTH = "198.51.100.1", "198.51.100.2", 24
 """The two ends of the line between the host and the internet (TEST-NET-2, RFC 5737)."""
 
 
@@ -36,13 +36,13 @@ class Beyond(Internet):
         engine.run_in_network(
             ["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "host", "netns", str(holder.pid)]
         )
-        engine.run_in_network(["ip", "address", "add", f"{_HOST}/{_LENGTH}", "dev", "uplink"])
+        engine.run_in_network(["ip", "address", "add", f"{HOST}/{_LENGTH}", "dev", "uplink"])
         engine.run_in_network(["ip", "link", "set", "uplink", "up"])
         for command in (
             f"address add {_BEYOND}/{_LENGTH} dev host",
             "link set host up",
             "link set lo up",
-            *([f"route add 10.0.0.0/8 via {_HOST}"] if routed else []),
+            *([f"route add 10.0.0.0/8 via {HOST}"] if routed else []),
         ):
             subprocess.run([*self._inside, "ip", *command.split()], check=True)
         engine.run_in_network(["ip", "route", "add", "default", "via", _BEYOND])

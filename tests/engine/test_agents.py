@@ -194,8 +194,7 @@ UNCONFINED = {
     "--log-driver gelf --log-opt gelf-address=udp://192.0.2.1:1": "what it prints is sent by the log driver gelf",
     "--log-driver syslog --log-opt syslog-address=udp://192.0.2.1:514": "is sent by the log driver syslog",
     "--mount type=volume,dst=/a,volume-opt=type=nfs,volume-opt=o=addr=192.0.2.1,volume-opt=device=:/a": "over nfs",
-    "-p 8080:80": "it would publish a port",
-    "-P": "it would publish a port",
+    "-P": "docker itself would publish a port",
 }
 """What a container may not be created with, and what is said of it."""
 

@@ -5,22 +5,22 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
 from clawker_fw.stack import labels
+from devkit.beyond import HOST, Beyond
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import RULES, Firewall, Outcome
 from devkit.host import client
 from devkit.peers import Peers
 from devkit.programs import machine
 from devkit.waiting import until
-from devkit.world import World, world_around
+from devkit.world import Internet
 
 SERVER = "/peer origin --http 80,81 --name web"
 
@@ -33,21 +33,30 @@ class Site:
     docker: APIClient
     firewall: Firewall
     peers: Peers
-    world: World
+    beyond: Beyond
 
     def shell(self, script: str) -> Outcome:
         """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
         return self.firewall.shell(script, IMAGE=self.peers.image)
 
-    def asked(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run the peer on the engine's machine."""
-        return subprocess.run(self.world.argv(*arguments), capture_output=True, check=False, text=True)
+    def asked(self, *arguments: str) -> str:
+        """Return what the peer says that runs on the engine's machine."""
+        command = Internet.argv(self.beyond, *arguments)
+        return subprocess.run(command, capture_output=True, check=False, text=True).stdout
 
     def get(self, port: int, address: str = "127.0.0.1") -> dict[str, object]:
-        """Return what an origin says of a request to a port of the engine's machine; nothing without an answer."""
-        done = self.asked("get", f"http://{address}:{port}/", "--timeout", "3s")
-        last = json.loads(done.stdout.splitlines()[-1])
-        return dict(json.loads(last["body"])) if last.get("status") == 200 else {}
+        """Return what an origin says of a request from the engine's machine; nothing without an answer."""
+        return _origin(self.asked("get", f"http://{address}:{port}/", "--timeout", "3s"))
+
+    def from_outside(self, port: int, address: str) -> dict[str, object]:
+        """Return what it says of a request from another machine, which knows the way to all networks here."""
+        command = self.beyond.argv("get", f"http://{address}:{port}/", "--timeout", "3s")
+        return _origin(subprocess.run(command, capture_output=True, check=False, text=True).stdout)
+
+    def address_of(self, relay: str) -> str:
+        """Return a relay's address on the network on which its ports are published."""
+        networks = self.docker.inspect_container(relay)["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.firewall.project}-publish"]["IPAddress"])
 
     def relays(self) -> list[str]:
         """Return the names of the relays that there are, running or not."""
@@ -59,6 +68,11 @@ class Site:
         return self.firewall.call("drift").code == 0
 
 
+def _origin(said: str) -> dict[str, object]:
+    last = json.loads(said.splitlines()[-1])
+    return dict(json.loads(last["body"])) if last.get("status") == 200 else {}
+
+
 @pytest.fixture(scope="module")
 def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One stack for all tests, each of which leaves it current and without agents."""
@@ -67,12 +81,13 @@ def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
     with (
         private_engine() as engine,
         closing(client(engine.host)) as docker,
-        world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
+        ExitStack() as stack,
     ):
+        beyond = Beyond(engine, tmp_path_factory.mktemp("said"), machine(), stack, routed=True)
         firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("site"))
         firewall.write(*RULES)
         firewall.run()
-        yield Site(engine, docker, firewall, Peers(docker), world)
+        yield Site(engine, docker, firewall, Peers(docker), beyond)
 
 
 @pytest.fixture
@@ -94,8 +109,10 @@ def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
     given, chosen = agent["published"]
     assert given == "127.0.0.1:18080:80"
     assert site.get(int(chosen.split(":")[1]))["port"] == 81
-    egress = site.docker.inspect_network(f"{site.firewall.project}-egress")["IPAM"]["Config"][0]["Gateway"]
-    assert site.get(18080, egress) == {}
+    (relay,) = site.relays()
+    assert site.get(80, site.address_of(relay))["name"] == "web"
+    assert [site.get(18080, HOST), site.from_outside(18080, HOST)] == [{}, {}]
+    assert site.from_outside(80, site.address_of(relay)) == {}
     assert site.clean()
 
 
@@ -106,12 +123,12 @@ def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
     inside = site.docker.inspect_container(name)
     networks = inside["NetworkSettings"]["Networks"]
     pid = int(inside["State"]["Pid"])
-    done = subprocess.run(site.world.argv("netinfo", process=pid), capture_output=True, check=True, text=True)
+    done = subprocess.run(site.beyond.argv("netinfo", process=pid), capture_output=True, check=True, text=True)
     found = json.loads(done.stdout)
     assert found["routes"]["default"] is False
     for target in ("192.0.2.1:443", "198.51.100.7:80"):
         tried = subprocess.run(
-            site.world.argv("probe-tcp", target, "--timeout", "1s", process=pid), capture_output=True, check=False
+            site.beyond.argv("probe-tcp", target, "--timeout", "1s", process=pid), capture_output=True, check=False
         )
         assert tried.returncode == 1
     agent = site.firewall.agent(site.peers)
@@ -145,8 +162,8 @@ def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
     lines: list[str] = []
 
     def load() -> None:
-        done = site.asked("keepalive", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
-        lines.extend(done.stdout.splitlines())
+        said = site.asked("keepalive", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
+        lines.extend(said.splitlines())
 
     (relay,) = site.relays()
     before = site.docker.inspect_container(relay)["Id"]
@@ -201,15 +218,10 @@ def test_a_port_that_somebody_has(site: Site) -> None:
 
 
 def test_a_port_for_everybody(site: Site) -> None:
-    """With an address that says so, others than this machine are answered as well."""
-    script = f"fw agent run -d --rm --name open -p 0.0.0.0:18080:80 $IMAGE {SERVER}"
-    site.shell(script).expect()
-    assert site.get(18080)["name"] == "web"
-    bridge = IPv4Network(site.docker.inspect_network("bridge")["IPAM"]["Config"][0]["Subnet"])[1]
-    outside = site.peers.start("wait", network="bridge")
-    assert json.loads(outside.get(f"http://{bridge}:18080/").last["body"])["name"] == "web"
+    """With an address that says so, another machine is answered as well."""
+    site.shell(f"fw agent run -d --rm --name open -p 0.0.0.0:18080:80 $IMAGE {SERVER}").expect()
+    assert [each["name"] for each in (site.get(18080), site.from_outside(18080, HOST))] == ["web", "web"]
     assert site.clean()
-    outside.remove()
     site.docker.remove_container("open", force=True, v=True)
     site.firewall.run()
 

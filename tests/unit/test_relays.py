@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from clawker_fw.stack.relay import Publication, PublishedPort
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
+from clawker_fw.watch.reactions import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -367,3 +369,20 @@ def test_a_small_network_has_no_room_for_them() -> None:
     """In a /25 the firewall's own addresses are there."""
     network = IPv4Network("10.213.0.0/25")
     assert Addressing(network, network).publishers == 0
+
+
+def test_a_release_with_another_program_makes_relays_again(
+    engine: MemoryEngine, release: Release, tmp_path: Path
+) -> None:
+    """It is an upgrade, which a watcher leaves to a run."""
+    published(engine)
+    run(engine, release)
+    relay = engine.inside(RELAY).id
+    later = stacks.copied_release(tmp_path)
+    stacks.change_file(later.binary("fwctl", "amd64"), lambda content: content + b"0")
+    seen = compared(engine, later)
+    about_relays = [each for each in found(seen) if each[0].startswith("relays.")]
+    assert about_relays == [(f"relays.{RELAY}.bin/fwctl", Cause.UPGRADE, Action.PUBLISH)]
+    assert Cause.UPGRADE not in Heal.TAMPER.causes
+    assert run(engine, later).diff.verdict is Verdict.CURRENT
+    assert engine.inside(RELAY).id != relay
