@@ -42,8 +42,9 @@ LOOPBACK = IPv4Address("127.0.0.1")
 
 _LARGEST_PORT = 65535
 
-_MEMORY = 128 << 20
-"""Bytes: 512 connections with two buffers of 32 KiB each, and as much again for what the kernel has of them."""
+_MEMORY = 512 << 20
+"""Bytes. The kernel may keep 1 MiB of a connection in each direction, if one end does not read (measured, with the
+sysctls below), and the program has two buffers of 32 KiB for it. There are 256 at once."""
 
 _PROCESSES = 64
 _OPEN_FILES = 2048
@@ -180,7 +181,7 @@ def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
             names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
             publishing_name(of.project): str(on_publishing(of.publishing, wanted.number)),
         },
-        environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 2}"),
+        environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 4}"),
         user="0:0",
         working_directory="/",
         init=False,

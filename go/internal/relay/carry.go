@@ -25,7 +25,7 @@ type bounds struct {
 	idle        time.Duration // for nothing to be sent in either direction
 }
 
-var usual = bounds{connections: 512, dial: 10 * time.Second, idle: time.Hour}
+var usual = bounds{connections: 256, dial: 10 * time.Second, idle: time.Hour}
 
 // buffered is how much is read at once in one direction.
 const buffered = 32 << 10
