@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,11 +93,16 @@ def _run(engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: At
     if isinstance(container, int):
         docker.go_on()
         return container
-    with _removed_after_error(docker, container, wanted):
+    relay = ""
+    with _removed_after_error(docker, container, wanted), ExitStack() as undoing:
         require_confined(engine, seen, container)
         removal = engine.removal(container) if wanted.removed else None
         docker.go_on()
-        relay = _published(engine, seen, container) if wanted.ports else ""
+        if wanted.ports:
+            relay = _published(engine, seen, container)
+            undoing.callback(engine.remove, relay)
+            docker.go_on()
+            undoing.pop_all()
     try:
         return _start(engine, docker, container, wanted, removal)
     finally:
