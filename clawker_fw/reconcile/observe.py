@@ -256,7 +256,15 @@ def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> Obse
         return None
     if container is None:
         return None
-    return ObservedRelay(container, files, inside(reader, container) if container.running else ())
+    return ObservedRelay(container, files, _settled(reader, container) if container.running else ())
+
+
+def _settled(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
+    """Return what differs inside of a relay, also once it has had time to start."""
+    end = time.monotonic() + _ANSWER_WITHIN
+    while (found := inside(reader, relay)) and time.monotonic() < end:
+        time.sleep(_ASK_EVERY)
+    return found
 
 
 def inside(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
