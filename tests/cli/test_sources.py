@@ -231,8 +231,10 @@ def test_settings_that_an_agent_can_write_are_told(
     assert "settings_open" not in command("run").err
     memory.remove("agent")
     attach(read_only=False)
-    (found,) = command("status", "--format", "json").valid("status")["settings"]["open"]
-    assert found == {"container": "agent", "mount": folder, "target": "/work", "file": str(settings_file)}
+    found = command("status", "--format", "json").valid("status")["settings"]["open"]
+    mounted = {"container": "agent", "mount": folder, "target": "/work"}
+    kept = settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker" / "settings.json"
+    assert found == [{**mounted, "file": str(settings_file)}, {**mounted, "file": str(kept)}]
     text = command("status").out
     assert f"The settings are open: agent can write {settings_file}: {folder} is mounted at /work." in text
     assert "Make the mount read-only" in text
