@@ -196,7 +196,7 @@ def unused_rules(
     since: SinceOption = "30d",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show the rules that allow something that no agent has used, and how to remove each.
+    """Show rules that no agent has used, and how to remove each.
 
     A rule counts as unused only as far back as is known, and the answer says since when that is. A connection over
     https or http counts when it ends; how many are open is shown. What we try ourselves does not count.
@@ -227,10 +227,10 @@ def narrow_rules(
     since: SinceOption = "30d",  # type: ignore[assignment]  # its parser reads it
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show which names below a rule like .cdn.example.com were used, and the commands that would allow only these.
+    """Show which names below a rule were used.
 
-    Nothing is edited. The answer says since when it is known what was used, and whether further names were used
-    that are not told apart any more.
+    And the commands that would allow only these: nothing is edited. The answer says since when it is known what
+    was used, and whether further names were used that are not told apart any more.
 
     Example: clawker-fw rules narrow .cdn.example.com
     """
