@@ -17,6 +17,7 @@ from devkit.beyond import HOST, Beyond
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import RULES, Firewall, Outcome
 from devkit.host import client
+from devkit.pages import BROWSER, install_browser
 from devkit.peers import Peers
 from devkit.programs import machine
 from devkit.waiting import until
@@ -114,6 +115,20 @@ def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
     assert [site.get(18080, HOST), site.from_outside(18080, HOST)] == [{}, {}]
     assert site.from_outside(80, site.address_of(relay)) == {}
     assert site.clean()
+
+
+@pytest.mark.usefixtures("web")
+def test_a_browser_shows_what_an_agent_serves(site: Site, tmp_path: Path) -> None:
+    """A headless Chromium on the engine's machine; nothing where no port is published."""
+    install_browser()
+
+    def shown(port: int) -> str:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+        command = site.engine.network_argv(BROWSER, *options, f"http://127.0.0.1:{port}/")
+        return subprocess.run(command, capture_output=True, check=False, text=True, timeout=60).stdout
+
+    assert '"name":"web"' in shown(18080).replace(" ", "")
+    assert '"name":"web"' not in shown(18082).replace(" ", "")
 
 
 def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
