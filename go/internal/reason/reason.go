@@ -19,6 +19,7 @@ var Sentences = map[string]string{
 	WrongPort:         "rules allow this host only on another port or over another protocol",
 	Denied:            "a rule denies this host",
 	"path":            "a rule allows this host, but not this path with this method",
+	"no-websocket":    "a rule allows this request, but not as a WebSocket",
 	Expired:           "the rule for this host has ended",
 	"no-server-name":  "there is no server name",
 	BadName:           "this is not a host name",
@@ -39,6 +40,7 @@ var commands = map[string]string{
 	WrongPort:         "clawker-fw explain",
 	Denied:            "clawker-fw explain",
 	"path":            "clawker-fw explain",
+	"no-websocket":    "clawker-fw explain",
 	Expired:           "clawker-fw explain", // which says until when it can be allowed again
 	"private-address": "clawker-fw explain",
 }
