@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +40,5 @@ class Usage:
     rest: tuple[Use, ...] = ()
     lost: int = 0
     inherited: frozenset[str] = frozenset()
-    open: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    open: Mapping[str, int] = field(default_factory=dict)
     told: bytes = field(default=b"", repr=False, compare=False)
