@@ -5,6 +5,8 @@ The log of a sibling is written in its place, so the engine has to be on this ma
 
 import json
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,7 +27,7 @@ def measure(place: Stage) -> Result:
     (container,) = (
         each for each in place.docker.containers() if f"/{firewall.container(Sibling.COREDNS)}" in each["Names"]
     )
-    log = _here(place.docker.inspect_container(container["Id"])["LogPath"])
+    log = _root(firewall.host) / place.docker.inspect_container(container["Id"])["LogPath"].lstrip("/")
     logs: dict[str, tuple[int, Callable[[int], str]]] = {
         "kept by default": (KEPT, lambda number: f"n{number % 50}.test"),
         "a million": (MANY, lambda number: f"n{number % 50}.test"),
@@ -51,10 +53,12 @@ def measure(place: Stage) -> Result:
     )
 
 
-def _here(path: str) -> Path:
-    """Return where this process sees a file of the engine's, whose data may be in a file system of its own."""
-    roots = (Path("/"), *(each / "root" for each in Path("/proc").iterdir() if each.name.isdigit()))
-    return next(found for root in roots if os.path.exists(found := root / path.lstrip("/")))  # noqa: PTH110 - no error for a process that has ended
+def _root(address: str) -> Path:
+    """Return the root of the engine that listens at an address: its data may be in a file system of its own."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address.removeprefix("unix://"))
+        whose = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return Path("/proc", str(struct.unpack("3i", whose)[0]), "root")  # unix(7): process, user and group
 
 
 def _write(log: Path, lines: int, asked: Callable[[int], str]) -> None:

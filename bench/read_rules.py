@@ -21,7 +21,6 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.model import Settings
-from clawker_fw.settings.values import StackSettings
 from clawker_fw.stack import coredns
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
@@ -34,7 +33,7 @@ ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"
 def stages(path: Path) -> dict[str, float]:
     """Compute the desired state with all its files, as every command does before it compares."""
     engine = EngineFacts(version="", api_version="", architecture=machine())
-    release, usual = Release.installed(Digests()), StackSettings()
+    release, usual = Release.installed(Digests()), Settings(rules=()).of_stack
     prepare(Blueprint("clawker", usual, RuleSet(), release, engine))
     resources = usual.resources
     capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))

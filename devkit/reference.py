@@ -30,9 +30,9 @@ from clawker_fw.rules.path_words import PathEntry
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
+from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
-from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.preset import PresetEntry, names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE

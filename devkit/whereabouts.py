@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from docker import APIClient
@@ -108,7 +109,8 @@ class Administrator:
             RuntimeError: when something can't be read.
         """
         processes = [self.process(each) for each in containers]
-        folders = [f"/proc/{each}/root/." for each in processes] + [self.engine_folder] * engine
+        roots = [str(Path("/proc", each, "root")) for each in processes]
+        folders = [*(f"{each}/." for each in roots), *[self.engine_folder] * engine]
         answer = self._inside.ask(
             "search",
             *(word for each in needles for word in ("--needle", each)),

@@ -123,8 +123,7 @@ def _unit(
     """Return a unit that runs the watcher with these options. The settings must be valid."""
     import platformdirs
 
-    from clawker_fw.settings.load import IGNORED_VARIABLES
-    from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX
+    from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
     from clawker_fw.watch import service
     from clawker_fw.watch.page import parse_address
 

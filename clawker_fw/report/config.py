@@ -10,8 +10,9 @@ from rich.text import Text
 
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
+from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.find import DEFAULT_PROJECT
-from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX, Loaded
+from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import Settings, setting_keys
 
 

@@ -162,10 +162,13 @@ def _moment(written: str) -> str:
     return f"{datetime.fromisoformat(written).astimezone():%Y-%m-%d %H:%M}"
 
 
+_NEXT_UNIT = 1000
+
+
 def amount(octets: float) -> str:
     """Return a number of octets as people read it: `1.2 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
-        if octets < 1000:  # noqa: PLR2004 - of the next unit
+        if octets < _NEXT_UNIT:
             return f"{octets:.0f} {unit}" if unit == "B" else f"{octets:.1f} {unit}"
-        octets /= 1000
+        octets /= _NEXT_UNIT
     return f"{octets:.1f} TB"

@@ -24,6 +24,7 @@ from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Rep
 from clawker_fw.rules.promises import Promise, PromiseKind
 from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.values import (
@@ -49,8 +50,6 @@ _SECTIONS = {
 """The sections whose values are the same in JSON."""
 
 _UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError)
-
-Variables = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,8 @@ def _loaded(document: Mapping[str, Any], read: Iterable[Source], found: str) -> 
 def _settings(document: Mapping[str, Any]) -> StackSettings:
     subnet, resources = document["network"]["subnet"], document["resources"]
     return StackSettings(
-        document["project"],
-        NetworkSettings(IPv4Network(subnet) if subnet else None),
+        project=document["project"],
+        network=NetworkSettings(IPv4Network(subnet) if subnet else None),
         resources=ResourceSettings(EnvoyResources(**resources["envoy"]), CorednsResources(**resources["coredns"])),
         drain_timeout=document["drain_timeout"],
         **{name: section(**document[name]) for name, section in _SECTIONS.items()},
@@ -149,7 +148,7 @@ _FIELDS = tuple(each.name for each in fields(Rule))
 def _rule_document(rule: Rule) -> list[Any]:
     """Return a rule as the list of its fields."""
     destination, paths = rule.destination, rule.paths
-    special = {"destination": [destination.name, destination.subtree], "paths": paths and _paths_document(paths)}
+    special = {"destination": [destination.name, destination.subtree], "paths": paths and asdict(paths)}
     return [special.get(name, getattr(rule, name)) for name in _FIELDS]
 
 
@@ -167,10 +166,6 @@ def _rule(document: list[Any]) -> Rule:
         paths and _paths(paths),
         *about,
     )
-
-
-def _paths_document(paths: Paths) -> dict[str, Any]:
-    return asdict(paths)
 
 
 def _paths(document: Mapping[str, Any]) -> Paths:

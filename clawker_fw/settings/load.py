@@ -11,16 +11,11 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
+from clawker_fw.settings.environment import Variables, variables
 from clawker_fw.settings.find import find
 from clawker_fw.settings.kept import Kept
-from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX, Loaded
+from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.sources import Source, sources
-
-OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
-"""Variables with our prefix that belong to command line options, not to settings."""
-
-IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
-"""Variables with our prefix that are no settings and no mistakes. Scripts pin a release with the last one."""
 
 
 def load_settings(named: Path | None, environment: Mapping[str, str], kept: Kept | None = None) -> Loaded:
@@ -46,7 +41,7 @@ def read_settings(named: Path | None) -> tuple[tuple[Source, ...], str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(read: tuple[Source, ...], found: str, given: tuple[tuple[str, str], ...], kept: Kept | None) -> Loaded:
+def _loaded(read: tuple[Source, ...], found: str, given: Variables, kept: Kept | None) -> Loaded:
     """Return the settings from the text of files and the environment. Cached, because checking may take long."""
     if kept and (known := kept.recall(read, found, given)):
         return known
@@ -56,8 +51,3 @@ def _loaded(read: tuple[Source, ...], found: str, given: tuple[tuple[str, str], 
     if kept:
         kept.remember(read, found, given, loaded)
     return loaded
-
-
-def variables(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the variables with our prefix, in order."""
-    return tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))

@@ -7,10 +7,8 @@ from pathlib import Path
 from clawker_fw.model import ShippedPreset
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.values import StackSettings
-
-ENVIRONMENT_PREFIX = "CLAWKER_FW_"
-RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,16 @@ from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.settings import errors
 from clawker_fw.settings.document import SettingsDocument
+from clawker_fw.settings.environment import (
+    ENVIRONMENT_PREFIX,
+    IGNORED_VARIABLES,
+    OPTION_VARIABLES,
+    Variables,
+    variables,
+)
 from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.include import joined
-from clawker_fw.settings.load import IGNORED_VARIABLES, OPTION_VARIABLES, variables
-from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX, Loaded
+from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import Settings, setting_keys
 from clawker_fw.settings.preset import preset
 from clawker_fw.settings.sources import KEY as INCLUDE
@@ -48,9 +54,9 @@ def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, st
 
 
 @functools.lru_cache(maxsize=1)
-def _validated(read: tuple[Source, ...], found: str, variables: tuple[tuple[str, str], ...]) -> Validated:
+def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Validated:
     """Return the settings from the text of files and the environment. Cached, because checking may take long."""
-    overlay = _environment_document(dict(variables))
+    overlay = _environment_document(dict(given))
     if not read and not overlay.values:
         raise SettingsError(
             "settings-not-found",

@@ -312,14 +312,14 @@ class ResourceSettings(_Section):
 class StackSettings:
     """Everything that can be set, but for rules and promises.
 
-    Without a project, the usual one is meant.
+    Without a project, the usual one is meant. `drain_timeout` is in seconds. `Settings` knows the defaults.
     """
 
-    project: str | None = None
-    network: NetworkSettings = NetworkSettings()
-    images: ImageSettings = ImageSettings()
-    otel: OtelSettings = OtelSettings()
-    inspection: InspectionSettings = InspectionSettings()
-    limits: LimitSettings = LimitSettings()
-    resources: ResourceSettings = ResourceSettings()
-    drain_timeout: float = 30.0
+    project: str | None
+    network: NetworkSettings
+    images: ImageSettings
+    otel: OtelSettings
+    inspection: InspectionSettings
+    limits: LimitSettings
+    resources: ResourceSettings
+    drain_timeout: float

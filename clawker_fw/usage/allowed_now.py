@@ -15,7 +15,14 @@ _PROTOCOLS = {
     "tcp": Protocol.TCP,
     "udp": Protocol.UDP,
 }
-_BY_RULES = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.PATH}
+_BY_RULES = {
+    Reason.NO_RULE,
+    Reason.WRONG_PORT,
+    Reason.DENIED,
+    Reason.EXPIRED,
+    Reason.PATH,
+    Reason.NO_WEBSOCKET,
+}
 
 
 def newly_allowed(rules: RuleSet, now: float, refusals: Refusals, own: Collection[str]) -> Iterator[Counted]:
@@ -40,4 +47,7 @@ def _allowed(policy: Policy, counted: Counted) -> bool:
     if protocol is None or not refusal.port:
         return False
     method, _, path = counted.request.partition(" ")
-    return policy.decide(refusal.name, protocol, refusal.port, method or None, path or None).allowed
+    websocket = refusal.reason == Reason.NO_WEBSOCKET
+    return policy.decide(
+        refusal.name, protocol, refusal.port, method or None, path or None, websocket=websocket
+    ).allowed

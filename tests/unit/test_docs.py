@@ -12,7 +12,7 @@ from bench.__main__ import BENCHMARKS
 from clawker_fw.errors import ExitCode
 from clawker_fw.model import Action, Cause, Layer, Shape, Sibling, Verdict
 from clawker_fw.rules.schema import FIELDS
-from clawker_fw.settings.loaded import ENVIRONMENT_PREFIX
+from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.settings.preset import FOLDER
 from clawker_fw.stack import labels

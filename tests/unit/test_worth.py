@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clawker_fw.denials.refusal import Counted, Refusal, Refusals
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_inherited, read_usage
-from clawker_fw.model import Usage, Use
+from clawker_fw.model import Sibling, Usage, Use
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
+from clawker_fw.usage.allowed_now import newly_allowed
 from clawker_fw.usage.reading import together
 from clawker_fw.usage.worth import Period, against, allowing, narrowed, removing, unused, worths
 from devkit.stacks import rule_set
@@ -205,3 +208,21 @@ def test_what_is_read() -> None:
     assert json.loads(read_usage(GOOD).told) == GOOD
     with pytest.raises(EngineError):
         read_inherited({"added": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason", "allowed"),
+    [
+        ({"dst": "a.test", "path_rules": [{"path": "/x"}]}, Reason.NO_WEBSOCKET, False),
+        ({"dst": "a.test", "path_rules": [{"path": "/x"}], "websocket": True}, Reason.NO_WEBSOCKET, True),
+        ({"dst": "a.test", "path_rules": [{"path": "/y"}], "websocket": True}, Reason.NO_WEBSOCKET, False),
+        ({"dst": "a.test", "path_rules": [{"path": "/x"}]}, Reason.PATH, True),
+        ({"dst": "a.test", "path_rules": [{"path": "/y"}]}, Reason.PATH, False),
+        ({"dst": "a.test", "path_rules": [{"path": "/x"}]}, Reason.NO_ADDRESS, False),
+    ],
+)
+def test_refused_requests_that_rules_would_allow(rule: dict[str, Any], reason: Reason, *, allowed: bool) -> None:
+    """By path, and as a WebSocket where that was the reason; a failure is nothing that rules allow."""
+    refused = Counted(Refusal(Sibling.ENVOY, "10.213.0.9", "https", "a.test", 443, reason), 1, "", "GET /x")
+    found = newly_allowed(rule_set(rule)[1], NOW, Refusals((refused,)), ())
+    assert bool(list(found)) is allowed

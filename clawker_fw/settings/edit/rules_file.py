@@ -12,10 +12,11 @@ from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwrit
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
+from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
 from clawker_fw.settings.find import find
 from clawker_fw.settings.include import joined
-from clawker_fw.settings.loaded import RULES_VARIABLE, Loaded
+from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.sources import Source, sources
 from clawker_fw.settings.validation import validated
 

@@ -1,0 +1,20 @@
+"""The environment variables that are settings: `CLAWKER_FW_OTEL__INFRA_PORT` is `otel.infra_port`."""
+
+from collections.abc import Mapping
+
+ENVIRONMENT_PREFIX = "CLAWKER_FW_"
+RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
+
+OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
+"""Variables with our prefix that belong to command line options, not to settings."""
+
+IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
+"""Variables with our prefix that are no settings and no mistakes. Scripts pin a release with the last one."""
+
+Variables = tuple[tuple[str, str], ...]
+"""Variables with our prefix, in order, each with its value."""
+
+
+def variables(environment: Mapping[str, str]) -> Variables:
+    """Return the variables with our prefix."""
+    return tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
