@@ -284,36 +284,37 @@ def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
         yield f"changed by hand: {_fields(changed)}"
 
 
-def _trouble(finding: Finding) -> str:  # noqa: C901, PLR0911, PLR0912 - one case a field
+def _trouble(finding: Finding) -> str:
     """Return what is wrong, or "" for a value that somebody has changed."""
-    who, network = _PROGRAMS[finding.sibling], finding.field.removeprefix("networks.")
-    match finding.layer, finding.field:
-        case Layer.STATE, "container":
-            return f"{who} is missing"
-        case Layer.STATE, "status":
-            return f"{who} is {_STATES.get(str(finding.running), finding.running)}"
-        case Layer.STATE, str(name) if finding.action in RELAYING:
-            return f"{name.removeprefix(RELAYS).partition('.')[0]} differs from what published ports need"
-        case Layer.STATE, "health":
-            return f"{who} is unhealthy"
-        case Layer.STATE, str(name) if name == RESTARTS:
-            return f"{who} ends whenever it is started"
-        case Layer.STATE, "service_address":
-            return f"{who} does not hold the service address"
-        case Layer.STATE, str(name) if name.startswith("address."):
-            return f"{finding.running} has {name.removeprefix('address.')}, an address of the firewall"
-        case Layer.STATE, str(name) if network != name and finding.action is Action.CREATE:
-            return f"the network {network} is missing"
-        case Layer.STATE, str(name) if network != name and finding.running is None:
-            return f"{who} is not on the network {network}"
-        case Layer.LIVE, str(name) if name == ANSWER:
-            return f"{who} does not answer"
-        case Layer.LIVE, str(name) if name == SIGNER:
-            return f"the signer beside {who} does not answer"
-        case Layer.LIVE, "agents_see":
-            return f"agents can't use {who}"
-        case _:
-            return ""
+    who = _PROGRAMS[finding.sibling]
+    if finding.layer is Layer.STATE:
+        return _trouble_of_state(finding, who)
+    silent = {
+        ANSWER: f"{who} does not answer",
+        SIGNER: f"the signer beside {who} does not answer",
+        "agents_see": f"agents can't use {who}",
+    }
+    return silent.get(finding.field, "") if finding.layer is Layer.LIVE else ""
+
+
+def _trouble_of_state(finding: Finding, who: str) -> str:
+    name, network = finding.field, finding.field.removeprefix("networks.")
+    if finding.action in RELAYING:
+        return f"{name.removeprefix(RELAYS).partition('.')[0]} differs from what published ports need"
+    if name.startswith("address."):
+        return f"{finding.running} has {name.removeprefix('address.')}, an address of the firewall"
+    if network != name and finding.action is Action.CREATE:
+        return f"the network {network} is missing"
+    if network != name and finding.running is None:
+        return f"{who} is not on the network {network}"
+    of_container = {
+        "container": f"{who} is missing",
+        "status": f"{who} is {_STATES.get(str(finding.running), finding.running)}",
+        "health": f"{who} is unhealthy",
+        RESTARTS: f"{who} ends whenever it is started",
+        "service_address": f"{who} does not hold the service address",
+    }
+    return of_container.get(name, "")
 
 
 def _fields(findings: Sequence[Finding]) -> str:
