@@ -13,7 +13,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.target import Request, Target, meant_by, parse_target
 
-_PROTOCOLS = {
+PROTOCOLS = {
     "dns": Protocol.HTTPS,
     "tls": Protocol.HTTPS,
     "https": Protocol.HTTPS,
@@ -29,7 +29,10 @@ NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
 """Reasons that mean that a request is not allowed, of a host of which others are."""
 
-_BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
+BY_DECISION = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED}
+"""Reasons that follow from the rules alone."""
+
+_BY_RULES = BY_DECISION | {Reason.PRIVATE_ADDRESS}
 """Reasons that rules can change."""
 
 _NO_RULE_WOULD = {
@@ -135,7 +138,7 @@ def _spoken(refusal: Refusal) -> Sequence[Protocol]:
 
     Over TCP nothing was said, because nobody listens there.
     """
-    protocol = _PROTOCOLS.get(refusal.protocol)
+    protocol = PROTOCOLS.get(refusal.protocol)
     if protocol is None:
         return ()
     return meant_by(refusal.port) if protocol is Protocol.TCP else (protocol,)

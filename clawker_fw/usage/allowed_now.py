@@ -2,27 +2,11 @@
 
 from collections.abc import Collection, Iterator
 
+from clawker_fw.denials.advice import BY_DECISION, PROTOCOLS
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
-
-_PROTOCOLS = {
-    "tls": Protocol.HTTPS,
-    "https": Protocol.HTTPS,
-    "http": Protocol.HTTP,
-    "tcp": Protocol.TCP,
-    "udp": Protocol.UDP,
-}
-_BY_RULES = {
-    Reason.NO_RULE,
-    Reason.WRONG_PORT,
-    Reason.DENIED,
-    Reason.EXPIRED,
-    Reason.PATH,
-    Reason.NO_WEBSOCKET,
-}
 
 
 def newly_allowed(rules: RuleSet, now: float, refusals: Refusals, own: Collection[str]) -> Iterator[Counted]:
@@ -33,7 +17,7 @@ def newly_allowed(rules: RuleSet, now: float, refusals: Refusals, own: Collectio
     policy = Policy(rules.at(now))
     for each in refusals.counted:
         refusal = each.refusal
-        if refusal.reason in _BY_RULES and refusal.agent.partition(":")[0] not in own and _allowed(policy, each):
+        if refusal.reason in BY_DECISION and refusal.agent.partition(":")[0] not in own and _allowed(policy, each):
             yield each
 
 
@@ -43,7 +27,7 @@ def _allowed(policy: Policy, counted: Counted) -> bool:
         return False
     if refusal.protocol == "dns":
         return policy.resolves(refusal.name)
-    protocol = _PROTOCOLS.get(refusal.protocol)
+    protocol = PROTOCOLS.get(refusal.protocol)
     if protocol is None or not refusal.port:
         return False
     method, _, path = counted.request.partition(" ")
