@@ -125,6 +125,8 @@ class Host:
         handler = type("Handler", (self.handler,), {"reached": self.reached, "contents": self.contents})
         self.context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
+        # Each connection is a handshake: one that is resumed would not be asked for what a test demands since.
+        context.num_tickets = 0
 
         class Server(http.server.ThreadingHTTPServer):
             def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base

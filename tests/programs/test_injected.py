@@ -213,7 +213,8 @@ def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
         return any(each.get("path") == "/v2" for each in records)
 
     until(all_written)
-    assert {(each["reason"], each["name"].partition(":")[0], each["path"]) for each in records} == {
+    requests = [each for each in records if "path" in each]  # a connection that a test before had refused has none
+    assert {(each["reason"], each["name"].partition(":")[0], each["path"]) for each in requests} == {
         ("no-secret", "b.test", "/v1/ready"),
         ("secret-refused", "a.test", "/v1/refused"),
         ("secret-refused", "git.test", "/api/refused"),

@@ -297,6 +297,8 @@ def test_a_host_that_wants_to_know_its_client_has_an_ordinary_rule(
     proxy: Inspecting, host: Host, tmp_path: Path
 ) -> None:
     """A certificate of the agent's own reaches it where nothing is looked into, and else it refuses Envoy."""
+    served(proxy, {"dst": "y.w.test", "path_rules": [{"path": "/own"}]})
+    assert proxy.ask("GET", "/own", "y.w.test")[0] == 200
     own, key = certificate(tmp_path / "client", "client.test")
     agent = ssl.create_default_context(cafile=str(host.certificate))
     agent.load_cert_chain(own, key)

@@ -39,6 +39,12 @@ class Answers(socketserver.BaseRequestHandler):
                 self.request.sendall(HEAD + BODY)
 
 
+class Listening(socketserver.ThreadingTCPServer):
+    """A port that was in use a moment ago can be listened at again."""
+
+    allow_reuse_address = True
+
+
 class Echoes(socketserver.BaseRequestHandler):
     """A host that sends each datagram back."""
 
@@ -63,9 +69,7 @@ class Watched(Recording):
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Watched]:
     """A proxy with rules of each kind, and the host that their names lead to."""
-    servers: list[socketserver.BaseServer] = [
-        socketserver.ThreadingTCPServer((OWN_LOOPBACK, port), Answers) for port in (TLS, HTTP, OPAQUE)
-    ]
+    servers: list[socketserver.BaseServer] = [Listening((OWN_LOOPBACK, port), Answers) for port in (TLS, HTTP, OPAQUE)]
     servers.append(socketserver.ThreadingUDPServer((OWN_LOOPBACK, OPAQUE), Echoes))
     with ExitStack() as stack:
         for each in servers:
