@@ -69,7 +69,9 @@ class Watched(Recording):
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Watched]:
     """A proxy with rules of each kind, and the host that their names lead to."""
-    servers: list[socketserver.BaseServer] = [Listening((OWN_LOOPBACK, port), Answers) for port in (TLS, HTTP, OPAQUE)]
+    servers: list[socketserver.BaseServer] = [
+        Listening((OWN_LOOPBACK, port), Answers) for port in (TLS, HTTP, OPAQUE)
+    ]
     servers.append(socketserver.ThreadingUDPServer((OWN_LOOPBACK, OPAQUE), Echoes))
     with ExitStack() as stack:
         for each in servers:
