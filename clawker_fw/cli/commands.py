@@ -35,6 +35,7 @@ MODULES = {
     "down": "stack",
     "status": "status",
     "watch": "watching",
+    "image": "image",
 }
 """The module of each command, and of each group of commands, in the order of the help within its panels."""
 

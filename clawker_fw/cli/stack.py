@@ -237,6 +237,7 @@ def down(
     from clawker_fw.agents import names
     from clawker_fw.cli import connection
     from clawker_fw.digests import Digests
+    from clawker_fw.distribution.image import kept_digests
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
@@ -250,6 +251,7 @@ def down(
         images = take_down(engine, chosen.project, digests, run_context, detach=force, everything=everything)
     if everything:
         names.forget()
+        kept_digests().forget()
         digests.forget()
         given.kept(chosen).forget()
     from clawker_fw.report.facts import Left

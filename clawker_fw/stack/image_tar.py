@@ -8,7 +8,7 @@ id is the digest of the config (classic store) or of the manifest (containerd st
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -22,24 +22,56 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file in an image: its path, and its source file or, for a link, its target. A folder has neither."""
+    """A file in an image: its path, and its source file, its content or a link's target. A folder has none."""
 
     path: str
     source: Path | None = None
-    mode: int = 0o644
+    mode: int | None = None
     link: str = ""
+    content: bytes | None = None
+    made: Callable[[Path, str], bytes] | None = None
+    """What makes the content from the source file and the path: always the same from the same."""
 
     def header(self) -> tarfile.TarInfo:
         """Return the tar header, in which nothing depends on this machine."""
         header = tarfile.TarInfo(self.path)
-        header.mode = self.mode
         if self.link:
             header.type, header.linkname, header.mode = tarfile.SYMTYPE, self.link, 0o777
-        elif self.source is None:
-            header.type, header.mode = tarfile.DIRTYPE, 0o755
+        elif self.is_folder:
+            header.type, header.mode = tarfile.DIRTYPE, self.mode or 0o755
         else:
-            header.size = self.source.stat().st_size
+            header.size, header.mode = self.size, self.mode or 0o644
         return header
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return not self.link and self.source is None and self.content is None
+
+    @property
+    def size(self) -> int:
+        """The size of its content in bytes."""
+        if self.source and not self.made:
+            return self.source.stat().st_size
+        return len(self._generated)
+
+    @property
+    def _generated(self) -> bytes:
+        return self.made(self.source, f"/{self.path}") if self.made and self.source else self.content or b""
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield its content, filled up to whole blocks of a tar."""
+        if self.source and not self.made:
+            yield from _file_blocks(self.source, self.size)
+        elif content := self._generated:
+            yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+    def identity(self, digests: Digests) -> tuple[object, ...]:
+        """Return what its bytes in a layer follow from."""
+        of_source = digests.of(self.source) if self.source else ""
+        plain = (self.path, self.mode, self.link, of_source)
+        made = (f"{self.made.__module__}.{self.made.__qualname__}",) if self.made else ()
+        return (*plain, *made, *((hashlib.sha256(self.content).hexdigest(),) if self.content is not None else ()))
 
 
 @dataclass(frozen=True)
@@ -55,6 +87,10 @@ class BuiltImage:
     entries: tuple[Entry, ...]
     digests: Digests
     labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """How a container of it is started, as its config says it. The siblings' images have none."""
+    further_tags: tuple[str, ...] = ()
+    """Tags beside the one that has a digest."""
 
     @cached_property
     def _members(self) -> tuple[Entry, ...]:
@@ -66,41 +102,44 @@ class BuiltImage:
         folders = dict.fromkeys(
             str(folder) for entry in self.entries for folder in reversed(PurePosixPath(entry.path).parents[:-1])
         )
-        return (*(Entry(folder) for folder in folders), *self.entries)
+        given = {entry.path for entry in self.entries if entry.is_folder}
+        return (*(Entry(folder) for folder in folders if folder not in given), *self.entries)
 
-    @cached_property
+    @property
     def _layer_digest(self) -> str:
-        """SHA-256 of the layer, cached by the layer's content."""
-        content = [
-            (entry.path, entry.mode, entry.link, self.digests.of(entry.source) if entry.source else "")
-            for entry in self._members
-        ]
-        key = "layer:" + hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        known = self.digests.recall(key)
-        if known is None:
-            sum_ = hashlib.sha256()
-            for chunk in self._layer():
-                sum_.update(chunk)
-            known = sum_.hexdigest()
-            self.digests.remember(key, known)
-        return known
-
-    def _layer(self) -> Iterator[bytes]:
-        for entry in self._members:
-            header = entry.header()
-            yield header.tobuf(tarfile.USTAR_FORMAT)
-            if entry.source is not None:
-                yield from _file_blocks(entry.source, header.size)
-        yield _END
+        return self._layer_facts[0]
 
     @property
     def _layer_size(self) -> int:
-        sizes = (entry.source.stat().st_size for entry in self._members if entry.source)
-        return len(self._members) * tarfile.BLOCKSIZE + sum(_padded(size) for size in sizes) + len(_END)
+        return self._layer_facts[1]
+
+    @cached_property
+    def _layer_facts(self) -> tuple[str, int]:
+        """SHA-256 of the layer, and its size in bytes, cached by what the layer follows from."""
+        content = [entry.identity(self.digests) for entry in self._members]
+        key = "layer and size:" + hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        known = self.digests.recall(key)
+        if known is None:
+            sum_, size = hashlib.sha256(), 0
+            for chunk in self._layer():
+                sum_.update(chunk)
+                size += len(chunk)
+            known = f"{sum_.hexdigest()} {size}"
+            self.digests.remember(key, known)
+        digest_, _, size_ = known.partition(" ")
+        return digest_, int(size_)
+
+    def _layer(self) -> Iterator[bytes]:
+        for entry in self._members:
+            yield entry.header().tobuf(tarfile.USTAR_FORMAT)
+            yield from entry.blocks()
+        yield _END
 
     @cached_property
     def _config(self) -> bytes:
-        return built.config(self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels)
+        return built.config(
+            self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels, self.settings
+        )
 
     @cached_property
     def _manifest(self) -> bytes:
@@ -129,9 +168,13 @@ class BuiltImage:
         """The tag under which it is loaded."""
         return built.reference(self.name, self.version, self.ids[0])
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All tags under which it is loaded: that with a digest first."""
+        return (self.reference, *(f"{self.name}:{each}" for each in self.further_tags))
+
     def archive(self) -> Iterator[bytes]:
         """Yield the tar for `docker load`."""
-        repository, tag = self.reference.rsplit(":", 1)
         index = built.canonical(
             {
                 "schemaVersion": 2,
@@ -139,16 +182,17 @@ class BuiltImage:
                     {
                         **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
                         "annotations": {
-                            "io.containerd.image.name": f"docker.io/{repository}:{tag}",
-                            "org.opencontainers.image.ref.name": tag,
+                            "io.containerd.image.name": _canonical_name(each),
+                            "org.opencontainers.image.ref.name": each.rpartition(":")[2],
                         },
-                    },
+                    }
+                    for each in self.references
                 ],
             },
         )
         layer_path = f"blobs/sha256/{self._layer_digest}"
         listing = built.canonical(
-            [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
+            [{"Config": _blob_path(self._config), "RepoTags": list(self.references), "Layers": [layer_path]}],
         )
         yield from _member("oci-layout", built.canonical({"imageLayoutVersion": "1.0.0"}))
         yield from _member("index.json", index)
@@ -178,15 +222,16 @@ def _file_blocks(path: Path, size: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def _padded(size: int) -> int:
-    return size + -size % tarfile.BLOCKSIZE
-
-
 def _member(path: str, content: bytes) -> Iterable[bytes]:
     header = tarfile.TarInfo(path)
     header.size = len(content)
     yield header.tobuf(tarfile.USTAR_FORMAT)
     yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def _canonical_name(reference: str) -> str:
+    """Return a reference as containerd names images: with the host, and the folder of names that have none."""
+    return f"docker.io/{reference}" if "/" in reference else f"docker.io/library/{reference}"
 
 
 def _blob_path(content: bytes) -> str:
