@@ -1,7 +1,9 @@
 """Whether an agent can write the settings, and which paths lead to the engine.
 
 It can write them if a settings file, or a folder on the path to it, is mounted writable into its container. This
-is the only module that inspects this machine's own files. For a remote engine, paths of settings mean nothing.
+is the only module that inspects this machine's own files. For a remote engine, paths of settings mean nothing. In
+a container of the engine, the paths are those on its machine of what is mounted there, and links on that machine
+can't be followed.
 """
 
 import os
@@ -10,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clawker_fw.model import ContainerSummary, Mount, Observed, VolumeView
+from clawker_fw.model import ContainerSummary, EngineFacts, Inside, Mount, Observed, VolumeView
 
 HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
 
@@ -53,7 +55,8 @@ class Exposure:
 
 def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]:
     """Return every mount through which an agent can write one of the files."""
-    if not observed.engine.local:
+    inside = observed.engine.inside
+    if not observed.engine.local and not inside:
         return ()
     agents = {each.id for each in observed.agents}
     mounts = [
@@ -63,7 +66,9 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
         for mount in (*each.mounts, *_bound(each, observed.volumes))
         if mount.source.startswith("/") and not mount.read_only
     ]
-    return tuple(_found(mounts, files) if mounts else ())
+    if not mounts:
+        return ()
+    return tuple(_found(mounts, files) if inside is None else _found_outside(mounts, files, inside))
 
 
 def _bound(container: ContainerSummary, volumes: Mapping[str, VolumeView]) -> Iterator[Mount]:
@@ -98,6 +103,22 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
                 yield Exposure(container, mount.source, mount.target, str(file), certain=certain)
 
 
+def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside) -> Iterator[Exposure]:
+    """Yield what is found from inside of a container, of files that are on the engine's machine."""
+    for file in files:
+        place = inside.on_host(os.path.realpath(file))
+        passed = ways_by_name(place) if place else set()
+        for container, mount in mounts:
+            if Path(os.path.normpath(mount.source)) in passed:
+                yield Exposure(container, mount.source, mount.target, place or str(file))
+
+
+def ways_by_name(path: str) -> set[Path]:
+    """Return a path and all folders above it, by what it says alone."""
+    said = Path(os.path.normpath(path))
+    return {said, *said.parents}
+
+
 def _named_here(source: str) -> set[Path]:
     """Return the paths on this machine that the source of a mount may mean."""
     said = Path(source)
@@ -126,10 +147,14 @@ class EngineWays:
         return self.named_by(source) or any(self.named_by(os.path.realpath(each)) for each in named)
 
 
-def engine_ways(endpoint: str) -> EngineWays:
-    """Return the paths that lead to the engine at an address."""
-    here = endpoint.startswith("unix://")
-    socket = endpoint.removeprefix("unix://")
+def engine_ways(engine: EngineFacts) -> EngineWays:
+    """Return the paths that lead to an engine."""
+    socket = engine.endpoint.removeprefix("unix://")
+    if engine.inside:
+        place = engine.inside.on_host(socket) if engine.local else None
+        known = [*_SOCKETS, *([place] if place else []), _ENGINE_FOLDER]
+        return EngineWays(frozenset(way for path in known for way in ways_by_name(path)), here=False)
+    here = engine.local
     own = [socket, f"{_SHARED}{socket}"] if here else []
     paths = [Path(each) for each in (*_SOCKETS, *own, _ENGINE_FOLDER)]
     return EngineWays(frozenset(way for path in paths for way in (path, *ways(path))), here)

@@ -45,21 +45,22 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 def _checks(chosen: Options) -> "Iterator[Check]":
     """Yield all checks, in the order in which one depends on another."""
+    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.cli import connection
     from clawker_fw.engine import host_network
     from clawker_fw.inspect import diagnosis
     from clawker_fw.inspect.diagnosis import Check, CheckHealth
     from clawker_fw.report.rules import counted_rules
 
-    usable = True
+    usable, source = True, None
     try:
         loaded = given.load(chosen)
     except FirewallError as error:
         usable = False
         yield diagnosis.failed("settings", error)
     else:
-        counted = counted_rules(len(loaded.rules.rules))
-        yield Check("settings", CheckHealth.OK, f"{loaded.source or 'The environment'} has {counted}.")
+        source, counted = loaded.source, counted_rules(len(loaded.rules.rules))
+        yield Check("settings", CheckHealth.OK, f"{source or loaded.variable or 'The environment'} has {counted}.")
         yield diagnosis.permissions(loaded.files)
     try:
         engine = connection.connect_engine(chosen)
@@ -67,6 +68,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("engine", error)
         return
     yield diagnosis.engine(engine)
+    yield from diagnosis.container(engine.facts(), source, state_folder().parent)
     yield from diagnosis.guarded("clocks", lambda: diagnosis.clocks(engine))
     if not usable:
         yield Check("stack", CheckHealth.SKIPPED, "Without settings there is nothing to compare with.")

@@ -65,7 +65,7 @@ def written(chosen: Options) -> "Settings":
     from clawker_fw.settings.load import read_settings
     from clawker_fw.settings.validation import validated
 
-    return validated(*read_settings(chosen.config), os.environ).written
+    return validated(*read_settings(chosen.config, os.environ), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
@@ -123,7 +123,7 @@ def blueprint(
             hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
         )
     own = _beside(loaded, loaded.settings.inspection.ca_file)
-    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets)
+    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets, facts.inside)
     return Blueprint(
         chosen.project,
         loaded.settings,

@@ -1,6 +1,5 @@
 """The command that lists all stacks of an engine."""
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +64,12 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     except FirewallError as error:
         return overview.unreadable(project, error)
     made_from = next(iter(origins.recorded(observed)), None)
-    if made_from is None or made_from.host != os.uname().nodename or not made_from.path:
+    inside = engine.facts().inside
+    if made_from is None or made_from.host != origins.this_host(inside) or not made_from.path:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
         return overview.Stack.of(status.without_settings(observed, project, elsewhere), None)
-    own = replace(chosen, config=Path(made_from.path), named_project=project)
+    here = (inside.in_here(made_from.path) if inside else None) or made_from.path
+    own = replace(chosen, config=Path(here), named_project=project)
     try:
         seen = pipeline.compare(engine, given.blueprint(own, given.load(own), release, engine.facts()))
         return overview.Stack.of(status.of_comparison(seen, time.time()), made_from.path)

@@ -1,5 +1,6 @@
 """The options before a command, and the options that several commands share: names, help texts and checks."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,7 +36,7 @@ class Options:
     @cached_property
     def project(self) -> str:
         """The stack's name: from the options, else from the settings file."""
-        return self.named_project or project_of(self.config)
+        return self.named_project or project_of(self.config, os.environ)
 
 
 FormatOption = Annotated[

@@ -17,7 +17,7 @@ from clawker_fw.cli.watch_options import (
     OtelOption,
     require_otlp,
 )
-from clawker_fw.errors import ExitCode
+from clawker_fw.errors import ExitCode, RefusedError
 from clawker_fw.report import terminal
 from clawker_fw.watch.reactions import Heal, OnOpen
 
@@ -129,6 +129,12 @@ def _unit(
 
     state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)
+    if loaded.variable:
+        raise RefusedError(
+            "service-without-file",
+            f"The settings come from the variable {loaded.variable}, and a service needs a file.",
+            hint="Write them into a file, and name it with --config.",
+        )
     given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:

@@ -31,8 +31,14 @@ _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 _START = f"""#!{HOME}/bin/python -I
+import os
+import signal
+
 from clawker_fw.__main__ import main
 
+if os.getpid() == 1:  # whose signals are ignored unless it handles them
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, lambda number, _: os._exit(128 + number))
 main()
 """
 

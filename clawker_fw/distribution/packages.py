@@ -70,7 +70,7 @@ def _closure() -> dict[str, metadata.Distribution]:
 
 
 def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield what a package requires, with an extra or without: its name and extra, and whether it may be missing."""
+    """Yield what a package requires, with an extra or without: name, extra, and whether it may be missing."""
     for requirement in distribution.requires or ():
         if not (parts := _REQUIREMENT.match(requirement)):
             continue

@@ -30,6 +30,7 @@ from clawker_fw.engine.inspection import (
 )
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.own_container import own_container
 from clawker_fw.engine.patience import unreachable
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.translation import failures, translated
@@ -93,6 +94,7 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         client = first.in_version(facts.api_version)
         info = client.info()
         requirements.require_abilities(place.address, info)
+        facts = replace(facts, inside=own_container(client, info))
     except failures() as error:
         raise unreachable(place, error) from error
     root, machine = requirements.container_root(info), requirements.machine(info)
@@ -157,7 +159,7 @@ class DockerEngine:
 
     def facts(self) -> EngineFacts:
         """See `EngineReader`."""
-        return replace(self._facts, routes=host_network.routes() if self._facts.local else ())
+        return replace(self._facts, routes=host_network.routes() if self._facts.shares_network else ())
 
     def machine(self) -> Machine:
         """See `EngineReader`."""
@@ -171,7 +173,7 @@ class DockerEngine:
         """See `EngineReader`."""
         with translated("list its networks"):
             found = tuple(network_view(raw) for raw in self._client.networks())
-        if not self._facts.local:
+        if not self._facts.shares_network:
             return found
         return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
 

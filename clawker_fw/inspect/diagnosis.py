@@ -16,7 +16,7 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.inspect import way_out
 from clawker_fw.inspect.trial import UNCLEAR, attempt
-from clawker_fw.model import Desired, Observed, ObservedSibling, Role, Sibling, Verdict
+from clawker_fw.model import Desired, EngineFacts, Observed, ObservedSibling, Role, Sibling, Verdict
 from clawker_fw.reconcile.machine import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
@@ -51,6 +51,28 @@ class Check:
     seen: str
     advice: str | None = None
     """What to do about it."""
+
+
+def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterator[Check]:
+    """Yield what is known of the container that this program runs in, if it runs in one of the engine."""
+    inside = facts.inside
+    if inside is None:
+        return
+    of_settings = "come from the environment"
+    if settings:
+        place = inside.on_host(str(settings.resolve()))
+        of_settings = f"are {place} on its machine" if place else f"are {settings.absolute()}, in here alone"
+    network = "the machine's" if inside.host_network else "its own"
+    seen = f"Container {inside.container[:12]} of the engine on {inside.host}: settings {of_settings}"
+    if inside.on_host(str(state)) is None:
+        yield Check(
+            "container",
+            CheckHealth.WARNING,
+            f"{seen}, its network is {network}, and state is kept in here alone.",
+            f"Certificates and authorities are lost with the container, unless a volume is mounted at {state}.",
+        )
+    else:
+        yield Check("container", CheckHealth.OK, f"{seen}, its network is {network}, and its state is kept.")
 
 
 def failed(name: str, error: FirewallError) -> Check:
@@ -143,8 +165,12 @@ def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Chec
 
     `most` is how many entries that table has.
     """
-    if not reader.facts().local or most is None:
-        return Check(_NEIGHBOURS, CheckHealth.SKIPPED, "Only known of the machine that this command runs on.")
+    facts = reader.facts()
+    if not facts.shares_network or most is None:
+        known = "Only known of the machine that this command runs on."
+        if facts.inside and not facts.inside.host_network:
+            known = "Only known in a container with the network of the engine's machine (`--network host`)."
+        return Check(_NEIGHBOURS, CheckHealth.SKIPPED, known)
     network = seen.desired.networks[Role.AGENTS].subnet
     if network.num_addresses > most // 2:
         return Check(

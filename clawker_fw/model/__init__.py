@@ -21,6 +21,7 @@ from clawker_fw.model.desired import (
 )
 from clawker_fw.model.difference import Diff, Finding
 from clawker_fw.model.files import File, Files
+from clawker_fw.model.inside import Inside
 from clawker_fw.model.observed import (
     ATTACHED,
     NO_RECORDS,
@@ -76,6 +77,7 @@ __all__ = [
     "Healthcheck",
     "Image",
     "ImageView",
+    "Inside",
     "Layer",
     "Lookup",
     "Machine",

@@ -11,6 +11,7 @@ from clawker_fw.model.desired import (
     Shape,
 )
 from clawker_fw.model.files import Files
+from clawker_fw.model.inside import Inside
 from clawker_fw.model.vocabulary import Role, Sibling
 
 
@@ -21,7 +22,8 @@ class EngineFacts:
     `routes` are the destinations of its machine's routes, including its own networks; they are only known for a
     local engine. `endpoint` is its address, and `named_by` the option, variable or context that named it.
     `kernel` is the version of its machine's kernel. That may be a virtual machine, also for a local engine.
-    `plain` is whether others on the way there can read along.
+    `plain` is whether others on the way there can read along. `inside` is the container of this engine that the
+    program runs in, if it runs in one.
     """
 
     version: str
@@ -32,11 +34,17 @@ class EngineFacts:
     named_by: str = ""
     kernel: str = ""
     plain: bool = False
+    inside: Inside | None = None
 
     @property
     def local(self) -> bool:
         """Whether the engine runs on this machine, according to its address."""
         return self.endpoint.startswith("unix://")
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether the network of the engine's machine is the one that this program sees."""
+        return self.local and (self.inside is None or self.inside.host_network)
 
 
 @dataclass(frozen=True, slots=True)

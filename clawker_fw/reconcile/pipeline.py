@@ -108,7 +108,7 @@ class Comparison:
 
     def judged(self, observed: Observed, resolves: Callable[[str], bool]) -> tuple[Agent, ...]:
         """Judge the agents of an observation of this stack. `resolves` is whether the rules allow a name."""
-        ways, written = engine_ways(observed.engine.endpoint), exposures(observed, self.blueprint.files)
+        ways, written = engine_ways(observed.engine), exposures(observed, self.blueprint.files)
         return judge.judge(observed, self.desired.project, ways, written, resolves)
 
     @property

@@ -164,7 +164,7 @@ def without_settings(observed: Observed, project: str, unread: SettingsError) ->
     """Return what can be known of a stack whose settings can't be read."""
     resolver = judge.running_resolver(observed)
     agents = judge.judge(
-        observed, project, engine_ways(observed.engine.endpoint), (), judge.resolving(observed, time.time())
+        observed, project, engine_ways(observed.engine), (), judge.resolving(observed, time.time())
     )
     return Status(
         project=project,

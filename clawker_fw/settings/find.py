@@ -5,9 +5,11 @@ read here, without slow imports. `settings.py` reads the whole file.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError, unreadable_settings
+from clawker_fw.settings.environment import SETTINGS_VARIABLE
 
 FILE_NAME = "clawker-fw.yaml"
 DEFAULT_PROJECT = "clawker"
@@ -16,6 +18,22 @@ PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and 
 
 _PROJECT_LINE = re.compile(r"^project[ \t]*:(?P<value>.*)$", re.MULTILINE)
 _PROJECT_VALUE = re.compile(rf"""[ \t]*(?P<quote>['"]?)(?P<name>{PROJECT_NAME})(?P=quote)[ \t]*(#.*)?""")
+
+
+def given_text(named: Path | None, environment: Mapping[str, str]) -> str | None:
+    """Return the settings that the environment has as a whole, or None.
+
+    Raises:
+        SettingsError: when a file is named as well. Which of them is meant is not guessed.
+    """
+    text = environment.get(SETTINGS_VARIABLE)
+    if text is not None and named:
+        raise SettingsError(
+            "settings-given-twice",
+            f"Both the file {named} and the variable {SETTINGS_VARIABLE} give the settings.",
+            hint=f"Unset {SETTINGS_VARIABLE}, or name no file.",
+        )
+    return text
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
@@ -40,15 +58,16 @@ def users_file() -> Path:
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
-def project_of(named: Path | None) -> str:
-    """Return the project in the settings file.
+def project_of(named: Path | None, environment: Mapping[str, str]) -> str:
+    """Return the project in the settings file, or in the variable that has the settings.
 
     Raises:
         SettingsError: when the file can't be read, or when `project` is not a plain name on a line of its own.
     """
-    path, _ = find(named)
+    given = given_text(named, environment)
+    path = Path(SETTINGS_VARIABLE) if given is not None else find(named)[0]
     try:
-        text = path.read_text(encoding="utf-8") if path else ""
+        text = given if given is not None else path.read_text(encoding="utf-8") if path else ""
     except FileNotFoundError:
         return DEFAULT_PROJECT
     except (OSError, UnicodeDecodeError) as error:

@@ -26,7 +26,7 @@ from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source
+from clawker_fw.settings.sources import Source, files_of
 from clawker_fw.settings.values import (
     CorednsResources,
     EnvoyResources,
@@ -122,7 +122,7 @@ def _loaded(document: Mapping[str, Any], read: Iterable[Source], found: str) -> 
     return Loaded(
         _settings(document["settings"]),
         RuleSet(tuple(_rule(each) for each in document["rules"])),
-        tuple(each.path for each in read),
+        files_of(read),
         found,
         document["digest"],
         document["places"],

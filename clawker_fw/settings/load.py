@@ -1,7 +1,7 @@
 """Reading the settings from their sources.
 
-Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. An unreadable file is an
-error and never means "no rules".
+Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. In place of a file, one
+variable may have its text (`CLAWKER_FW_SETTINGS`). An unreadable file is an error and never means "no rules".
 
 Settings that are the same as the last time are not checked again, so that most commands need neither YAML nor
 pydantic.
@@ -11,11 +11,11 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from clawker_fw.settings.environment import Variables, variables
-from clawker_fw.settings.find import find
+from clawker_fw.settings.environment import SETTINGS_VARIABLE, Variables, variables
+from clawker_fw.settings.find import find, given_text
 from clawker_fw.settings.kept import Kept
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, sources
+from clawker_fw.settings.sources import Source, in_variable, sources
 
 
 def load_settings(named: Path | None, environment: Mapping[str, str], kept: Kept | None = None) -> Loaded:
@@ -27,15 +27,20 @@ def load_settings(named: Path | None, environment: Mapping[str, str], kept: Kept
     Raises:
         SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
     """
-    return _loaded(*read_settings(named), variables(environment), kept)
+    return _loaded(*read_settings(named, environment), variables(environment), kept)
 
 
-def read_settings(named: Path | None) -> tuple[tuple[Source, ...], str]:
+def read_settings(named: Path | None, environment: Mapping[str, str]) -> tuple[tuple[Source, ...], str]:
     """Return the files of the settings that the user named or that are found, and where they were found.
 
+    Settings that a variable has as a whole come before any file that would be found.
+
     Raises:
-        SettingsError: when one can't be read.
+        SettingsError: when one can't be read, or both a file and the variable are given.
     """
+    text = given_text(named, environment)
+    if text is not None:
+        return (in_variable(text),), f"the variable {SETTINGS_VARIABLE}"
     source, found = find(named)
     return sources(source) if source else (), found
 

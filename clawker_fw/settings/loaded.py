@@ -7,8 +7,10 @@ from pathlib import Path
 from clawker_fw.model import ShippedPreset
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.environment import RULES_VARIABLE
+from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
 from clawker_fw.settings.values import StackSettings
+
+_VARIABLES = (RULES_VARIABLE, SETTINGS_VARIABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +50,9 @@ class Loaded:
     def rules_variable(self) -> str:
         """The environment variable that the rules come from, or an empty string: then they come from files."""
         place = self.places.get("rules", "")
-        return place if place == RULES_VARIABLE else ""
+        return next((each for each in _VARIABLES if place == each or place.startswith(f"{each}, ")), "")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that has the settings as a whole, or an empty string."""
+        return SETTINGS_VARIABLE if SETTINGS_VARIABLE in self.found else ""

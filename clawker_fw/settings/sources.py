@@ -4,12 +4,13 @@ They are read again and again, and parsed only when one has changed. So whether 
 from its text; that each include was followed is required of the parsed documents (`include.py`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.files import read_regular, read_text, resolved
 
 KEY = "include"
@@ -26,6 +27,33 @@ class Source:
     text: str
     includes: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    in_variable: bool = False
+    """Whether it is no file: the text of a variable, whose name is the path."""
+
+
+def in_variable(text: str) -> Source:
+    """Return the settings that a variable has.
+
+    Raises:
+        SettingsError: when they include files: the paths of these would be relative to nothing.
+    """
+    name = Path(SETTINGS_VARIABLE)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if KEY in text:
+        from clawker_fw.settings.document import document_of  # noqa: PLC0415 - not without need: YAML is slow to import
+
+        if place := document_of(text, name).given_at((KEY,)):
+            raise SettingsError(
+                "include-in-variable",
+                f"{place}: settings in a variable can't include files.",
+                hint="Write all rules into the variable, or use a settings file.",
+            )
+    return Source(name, text, in_variable=True)
+
+
+def files_of(read: Iterable[Source]) -> tuple[Path, ...]:
+    """Return the files among what settings were read from."""
+    return tuple(each.path for each in read if not each.in_variable)
 
 
 def sources(path: Path) -> tuple[Source, ...]:

@@ -28,7 +28,7 @@ from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import Settings, setting_keys
 from clawker_fw.settings.preset import preset
 from clawker_fw.settings.sources import KEY as INCLUDE
-from clawker_fw.settings.sources import Source
+from clawker_fw.settings.sources import Source, files_of
 
 _MAY_STAND_ALONE = frozenset({INCLUDE, "presets"})
 """Settings that bring rules by themselves, so that `rules` may be left out."""
@@ -88,7 +88,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
     loaded = Loaded(
         settings.of_stack,
         rules,
-        tuple(source.path for source in read),
+        files_of(read),
         found,
         hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
         places,
@@ -133,7 +133,9 @@ def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=errors.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
+                hint=errors.did_you_mean(
+                    name, sorted({*known, *OPTION_VARIABLES, "SETTINGS"}), ENVIRONMENT_PREFIX
+                ),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

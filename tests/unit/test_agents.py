@@ -52,7 +52,8 @@ def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
 
 def judged_by(observed: Observed, endpoint: str, exposures: Iterable[Exposure] = ()) -> tuple[Agent, ...]:
     """Return the agents of an observed stack, on the engine at an address."""
-    return judge(observed, "clawker", engine_ways(endpoint), exposures, resolving(observed, 0))
+    ways = engine_ways(replace(observed.engine, endpoint=endpoint))
+    return judge(observed, "clawker", ways, exposures, resolving(observed, 0))
 
 
 def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.agents.exposure import engine_ways, exposures
-from clawker_fw.model import Mount, Observed
+from clawker_fw.model import EngineFacts, Mount, Observed
 from clawker_fw.reconcile.observe import observe
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -133,7 +133,8 @@ def test_an_engine_elsewhere_says_nothing(file: Path, look: Comparison) -> None:
 
 def test_sockets_of_an_engine_in_a_virtual_machine() -> None:
     """Whatever Docker Desktop says about a mount of its socket, it leads to the engine."""
-    ways = engine_ways("unix:///Users/somebody/.docker/run/docker.sock")
+    socket = "unix:///Users/somebody/.docker/run/docker.sock"
+    ways = engine_ways(EngineFacts("28.5.2", "1.51", "arm64", endpoint=socket))
     for path in (
         "/Users/somebody/.docker/run/docker.sock",
         "/host_mnt/Users/somebody/.docker/run/docker.sock",

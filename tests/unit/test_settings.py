@@ -73,7 +73,7 @@ def test_the_example_names_every_setting() -> None:
 
 def as_written(path: Path) -> Settings:
     """Return the settings of a file as they are written."""
-    return validated(*read_settings(path), {}).written
+    return validated(*read_settings(path, {}), {}).written
 
 
 def uncommented(wanted: Callable[[int], bool]) -> str:

@@ -12,9 +12,9 @@ from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwrit
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
-from clawker_fw.settings.environment import RULES_VARIABLE
+from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
-from clawker_fw.settings.find import find
+from clawker_fw.settings.find import find, given_text
 from clawker_fw.settings.include import joined
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.sources import Source, sources
@@ -49,6 +49,12 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
         SettingsError: when there is no file, or the settings are not valid, before or after the edit.
         RefusedError: when an included file would have to change, or somebody else has changed the file meanwhile.
     """
+    if given_text(named, environment) is not None:
+        raise SettingsError(
+            "settings-in-environment",
+            f"The settings come from the variable {SETTINGS_VARIABLE}, so there is no file to edit.",
+            hint="Change the variable where it is set, or use a settings file.",
+        )
     path, found = find(named)
     if path is None:
         raise SettingsError(
