@@ -116,7 +116,9 @@ DiffOption = Annotated[
 ]
 AdoptOption = Annotated[
     bool,
-    typer.Option("--adopt", help="Take over a stack that was made from another settings file."),
+    typer.Option(
+        "--adopt", help="Take over a stack that was made from another settings file, with other content."
+    ),
 ]
 WithoutSecretsOption = Annotated[
     bool,

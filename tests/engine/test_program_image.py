@@ -1,0 +1,177 @@
+"""The image of the program on a real engine: what it does in a container is what it does on the machine."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import APIClient
+from docker.errors import APIError
+
+from devkit.firewall import Firewall, Outcome
+from devkit.waiting import until
+
+SOCKET = "/var/run/docker.sock"
+SETTINGS = "/clawker-fw.yaml"
+
+
+@dataclass
+class Program:
+    """The image on an engine, and the stack that its containers are for."""
+
+    docker: APIClient
+    firewall: Firewall
+    answer: Mapping[str, Any]
+    containers: list[str] = field(default_factory=list)
+
+    def start(self, *arguments: str, text: str | None = None, file: Path | None = None) -> str:
+        """Start the program in a fresh container, with settings from the stack's file, another, or a variable."""
+        path = file or self.firewall.settings
+        binds = [f"{self.firewall.host.removeprefix('unix://')}:{SOCKET}"]
+        variables = {"CLAWKER_FW_PROJECT": self.firewall.project}
+        if text is None:
+            binds.append(f"{path}:{SETTINGS}:ro")
+        else:
+            variables["CLAWKER_FW_SETTINGS"] = text
+        made = self.docker.create_container(
+            self.answer["reference"],
+            list(arguments),
+            environment=variables,
+            host_config=self.docker.create_host_config(binds=binds),
+        )["Id"]
+        self.containers.append(made)
+        self.docker.start(made)
+        return str(made)
+
+    def call(self, *arguments: str, text: str | None = None, file: Path | None = None) -> Outcome:
+        """Run the program in a fresh container to its end."""
+        made = self.start(*arguments, text=text, file=file)
+        code = int(self.docker.wait(made, timeout=300)["StatusCode"])
+        out = self.docker.logs(made, stdout=True, stderr=False).decode()
+        err = self.docker.logs(made, stdout=False, stderr=True).decode()
+        return Outcome(code, out, err, 0.0)
+
+    def drifts(self) -> tuple[Outcome, Outcome]:
+        """Return what `drift` says in a container and on the machine, without how each has named the engine."""
+        arguments = ("drift", "--format", "json")
+        inside, outside = self.call(*arguments), self.firewall.call(*arguments)
+        return inside, outside
+
+
+@pytest.fixture(scope="module")
+def program(shared: Firewall, docker: APIClient) -> Iterator[Program]:
+    """The image of this release, loaded once, and a stack that the machine's own program has made."""
+    answer = shared.call("image", "--load", "--format", "json").expect().json
+    made = Program(docker, shared, answer)
+    yield made
+    for each in made.containers:
+        docker.remove_container(each, force=True, v=True)
+    for reference in answer["references"]:
+        docker.remove_image(reference)
+
+
+def compared(outcome: Outcome) -> Any:  # noqa: ANN401 - JSON
+    """Return an answer without the engine's address, and without its source: the socket is mounted elsewhere."""
+    return {name: value for name, value in outcome.json.items() if name != "engine"} | {
+        "settings": {name: value for name, value in outcome.json["settings"].items() if name != "source"}
+    }
+
+
+def test_the_engine_has_the_image_that_was_announced(program: Program) -> None:
+    """Its id there is the one that is known without an engine, it is loaded once, and it makes itself again."""
+    announced = program.firewall.call("image", "--format", "json").expect().json
+    for reference in announced["references"]:
+        found = program.docker.inspect_image(reference)
+        assert found["Id"] in {announced["digest"], announced["config_digest"]}
+        assert found["Architecture"] == announced["architecture"]
+    assert (program.answer["loaded"], program.answer["digest"]) == (True, announced["digest"])
+    assert not program.firewall.call("image", "--load", "--format", "json").expect().json["loaded"]
+    inside = program.call("image", "--load", "--format", "json").expect().json
+    assert (inside["digest"], inside["loaded"]) == (announced["digest"], False)
+
+
+def test_there_is_no_shell_in_it(program: Program) -> None:
+    """Nothing but the program can be started in a container of it."""
+    made = program.docker.create_container(program.answer["reference"], entrypoint=["sh"])["Id"]
+    program.containers.append(made)
+    with pytest.raises(APIError, match=r"executable file not found"):
+        program.docker.start(made)
+
+
+def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) -> None:
+    """Verdict, exit code and JSON are equal for a stack that is current, and for one that is not."""
+    inside, outside = program.drifts()
+    assert (inside.code, outside.code) == (0, 0), inside.out + inside.err
+    assert compared(inside) == compared(outside)
+    assert inside.json["settings"]["path"] == str(program.firewall.settings)
+    before = program.firewall.settings.read_text()
+    try:
+        program.firewall.settings.write_text(f"{before}- dst: fresh.test\n" if before.endswith("\n") else before)
+        inside, outside = program.drifts()
+        assert (inside.code, outside.code) == (1, 1), inside.out + inside.err
+        assert compared(inside) == compared(outside)
+        # a fresh container each time, and never --adopt
+        assert program.call("run", "--format", "json").expect().json["verdict"] == "current"
+        assert program.firewall.call("drift").expect()
+    finally:
+        program.firewall.settings.write_text(before)
+    assert program.firewall.call("run").expect()
+
+
+def test_settings_by_another_path_and_from_a_variable(program: Program, tmp_path: Path) -> None:
+    """The same settings by another path or from a variable are no other ones; with other content they are."""
+    text = program.firewall.settings.read_text()
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(text)
+    assert program.call("run", file=copy).expect()
+    assert program.call("run", text=text).expect()
+    changed = f"{text}- dst: variable.test\n"
+    assert program.call("run", text=changed).expect()
+    assert program.call("drift", text=changed).expect()
+    refused = program.call("run", file=copy).expect(6)
+    assert "settings-other" in refused.err
+    mistaken = program.call("drift", text=f"{text}- dst: '*'\n").expect(3)
+    assert f"CLAWKER_FW_SETTINGS, line {text.count(chr(10)) + 1}" in mistaken.err
+    assert program.call("run", "--adopt").expect()
+
+
+def test_a_watcher_in_a_container_heals_and_stops(program: Program) -> None:
+    """It starts a sibling that was stopped by hand, and ends soon after it is asked to."""
+    watcher = program.start("watch", "--interval", "2s", "--drain-timeout", "1s")
+    envoy = f"{program.firewall.project}-envoy"
+    until(lambda: program.docker.logs(watcher), seconds=60)
+    stopped = program.docker.inspect_container(envoy)["State"]["StartedAt"]
+    program.docker.stop(envoy, timeout=1)
+
+    def is_back() -> bool:
+        state = program.docker.inspect_container(envoy)["State"]
+        return state["Running"] and state["StartedAt"] != stopped and program.firewall.current()
+
+    until(is_back, seconds=60)
+    program.docker.stop(watcher, timeout=30)
+    assert program.docker.inspect_container(watcher)["State"]["ExitCode"] == 0
+    assert b"heal" in program.docker.logs(watcher)
+
+
+def test_conformance_and_down_in_a_container(program: Program) -> None:
+    """Every attack is held, and then nothing is left of the stack."""
+    held = program.call("conformance", "--format", "json")
+    assert held.code == 0, held.out + held.err
+    assert json.loads(held.out)
+    assert program.call("down").expect()
+    left = program.docker.containers(all=True, filters={"name": f"{program.firewall.project}-"})
+    assert not [each for each in left if each["Id"] not in program.containers]
+    program.firewall.run()
+
+
+def test_a_container_that_is_stopped_ends(program: Program) -> None:
+    """A process 1 ignores what it does not handle; this one ends when it is asked to, as on the machine."""
+    made = program.start("logs", "--follow")
+    until(lambda: program.docker.inspect_container(made)["State"]["Running"])
+    began = time.monotonic()
+    program.docker.stop(made, timeout=30)
+    assert time.monotonic() - began < 20
+    assert program.docker.inspect_container(made)["State"]["ExitCode"] == 143

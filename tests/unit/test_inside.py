@@ -1,0 +1,143 @@
+"""A program in a container of the engine that it asks: what it knows of itself, and whose settings it has."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.agents.exposure import engine_ways, exposures
+from clawker_fw.engine.own_container import own_container
+from clawker_fw.errors import NotFoundError, RefusedError
+from clawker_fw.model import EngineFacts, Inside, Mount
+from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.stack.container import ORIGIN, origin_record
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+ID = "4f" * 32
+MOUNTS = (("/clawker-fw.yaml", "/srv/fw/clawker-fw.yaml"), ("/var/lib/clawker-fw", "/data/volumes/state/_data"))
+INSIDE = Inside(ID, "node-1", (*MOUNTS, ("/var/run/docker.sock", "/srv/docker.sock")))
+LINE = "91 80 254:0 /var/lib/docker/containers/{id}/hostname /etc/hostname rw - ext4 /dev/vda rw\n"
+ROOT = "80 70 0:60 / / rw - overlay overlay rw,upperdir=/var/lib/docker/overlay2/{layer}/diff,workdir=/w\n"
+
+
+class OneContainer:
+    """An engine that has one container."""
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        """Return it."""
+        if container != ID:
+            raise NotFoundError("not-found", "There is no such container.")
+        return {
+            "Id": ID,
+            "Mounts": [{"Destination": target, "Source": source} for target, source in MOUNTS],
+            "HostConfig": {"NetworkMode": "bridge"},
+            "GraphDriver": {"Data": {"UpperDir": "/var/lib/docker/overlay2/own/diff"}},
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (ROOT.format(layer="own") + LINE.format(id=ID), True),
+        (LINE.format(id=ID), True),
+        (ROOT.format(layer="own"), False),
+        (LINE.format(id="ab" * 32), False),  # another engine's
+        (ROOT.format(layer="other") + LINE.format(id=ID), False),  # it uses the network of the one that is named
+        (LINE.format(id=ID) + LINE.format(id="ab" * 32), False),
+        ("", False),
+    ],
+)
+def test_a_container_of_the_engine_is_known(text: str, known: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a row
+    """The kernel's list of mounts names it, and the engine that is asked has to know it."""
+    (tmp_path / "mountinfo").write_text(text)
+    found = own_container(OneContainer(), {"Name": "node-1"}, tmp_path / "mountinfo")  # type: ignore[arg-type]
+    assert found == (Inside(ID, "node-1", MOUNTS) if known else None)
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("/clawker-fw.yaml", "/srv/fw/clawker-fw.yaml"),
+        ("/var/lib/clawker-fw/certs/x/ca.key", "/data/volumes/state/_data/certs/x/ca.key"),
+        ("/var/lib/clawker-fw2", None),
+        ("/etc/clawker-fw/clawker-fw.yaml", None),
+    ],
+)
+def test_a_path_is_known_on_both_sides(here: str, there: str | None) -> None:
+    """A file that is mounted has a path on the engine's machine; any other one is in the container alone."""
+    assert INSIDE.on_host(here) == there
+    assert there is None or INSIDE.in_here(there) == here
+
+
+def test_settings_are_the_same_by_content_or_by_place() -> None:
+    """The same content is never refused, nor the same file; another file with other content is."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test")
+    stacks.converged(engine, wanted)
+    first = origins.Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
+    for sibling in ("envoy", "coredns"):
+        engine.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
+    observed = observe(engine, "clawker", ())
+    elsewhere = origins.Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
+    origins.require_same(observed, elsewhere)
+    origins.require_same(observed, replace(first, digest="two"))
+    for changed in (
+        replace(elsewhere, digest="two"),
+        replace(first, digest="two", host="node-2"),
+        replace(first, digest="two", path=""),
+    ):
+        with pytest.raises(RefusedError, match="another settings file"):
+            origins.require_same(observed, changed)
+    origins.keep(engine, observed, elsewhere)
+    assert origins.recorded(observe(engine, "clawker", ())) == (elsewhere,)
+
+
+def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
+    """A mounted file is the one on the machine; what is not mounted counts with the machine's name."""
+    mounted = Inside(ID, "node-1", ((str(tmp_path.resolve()), "/srv/fw"),))
+    on_machine = origins.Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "x")
+    assert origins.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=mounted) == on_machine
+    config = origins.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=Inside(ID, "node-1"))
+    assert (config.path, config.host) == (str(tmp_path.resolve() / "clawker-fw.yaml"), "node-1")
+    variable = origins.origin(None, None, "x", inside=Inside("ab" * 32, "node-1"))
+    assert (variable.path, variable.host) == ("", "node-1")
+
+
+def test_agents_that_can_write_what_is_mounted_here() -> None:
+    """Paths of agents' mounts are compared with the paths on the machine, never with equal paths in here."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test")
+    stacks.converged(engine, wanted)
+    agent = stacks.bare_container("agent", wanted, "clawker-net")
+    sources = ("/srv/fw", "/data", "/etc", "/clawker-fw.yaml", "/srv/other")
+    mounts = tuple(Mount("bind", f"/m{number}", source) for number, source in enumerate(sources))
+    engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    observed = observe(engine, "clawker", ())
+    observed = replace(observed, engine=replace(observed.engine, inside=INSIDE))
+    files = [Path(each) for each in ("/clawker-fw.yaml", "/var/lib/clawker-fw/certs", "/etc/alone.yaml")]
+    found = {(each.source, each.file) for each in exposures(observed, files)}
+    assert found == {
+        ("/srv/fw", "/srv/fw/clawker-fw.yaml"),
+        ("/data", "/data/volumes/state/_data/certs"),
+    }
+
+
+def test_the_way_to_the_engine_is_the_one_on_its_machine() -> None:
+    """A socket that is mounted here from elsewhere leads to the engine from there, as the usual ones do."""
+    ways = engine_ways(EngineFacts("28", "1.51", "amd64", endpoint="unix:///var/run/docker.sock", inside=INSIDE))
+    assert ways.named_by("/srv/docker.sock")
+    assert ways.named_by("/srv")
+    assert ways.reached_by("/var/run/docker.sock")
+    assert not ways.reached_by("/srv/other")
+
+
+@pytest.mark.parametrize(
+    ("inside", "shared"), [(None, True), (INSIDE, False), (replace(INSIDE, host_network=True), True)]
+)
+def test_whose_network_is_seen(inside: Inside | None, shared: bool) -> None:  # noqa: FBT001 - a row
+    """The network of the engine's machine is only seen on it, or from a container that shares it."""
+    facts = EngineFacts("28", "1.51", "amd64", endpoint="unix:///var/run/docker.sock", inside=inside)
+    assert facts.shares_network is shared
