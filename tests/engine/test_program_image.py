@@ -1,8 +1,10 @@
 """The image of the program on a real engine: what it does in a container is what it does on the machine."""
 
 import json
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 from docker import APIClient
 from docker.errors import APIError
 
+from devkit.engines import private_engine
 from devkit.firewall import Firewall, Outcome
+from devkit.host import client
 from devkit.waiting import until
 
 SOCKET = "/var/run/docker.sock"
@@ -170,8 +174,30 @@ def test_conformance_and_down_in_a_container(program: Program) -> None:
 def test_a_container_that_is_stopped_ends(program: Program) -> None:
     """A process 1 ignores what it does not handle; this one ends when it is asked to, as on the machine."""
     made = program.start("logs", "--follow")
-    until(lambda: program.docker.inspect_container(made)["State"]["Running"])
+    read = ["/opt/clawker-fw/bin/python", "-c", "print(open('/proc/1/status').read())"]
+
+    def handles() -> bool:
+        """Whether it is so far that it handles SIGTERM (proc_pid_status(5))."""
+        said = program.docker.exec_start(program.docker.exec_create(made, read)["Id"]).decode()
+        return bool(int(said.partition("SigCgt:")[2].split()[0], 16) & 1 << (signal.SIGTERM - 1))
+
+    until(handles)
     began = time.monotonic()
     program.docker.stop(made, timeout=30)
     assert time.monotonic() - began < 20
     assert program.docker.inspect_container(made)["State"]["ExitCode"] == 143
+
+
+def test_the_id_in_containerds_image_store(needs_engine: Callable[..., None], tmp_path: Path) -> None:
+    """There, the id is the manifest's digest; it is the one that was printed, and the image runs."""
+    kind = "28.5.2-containerd"
+    needs_engine(kind)
+    with private_engine(kind) as engine, closing(client(engine.host)) as docker:
+        answer = (
+            Firewall(engine.host, "clawker", tmp_path).call("image", "--load", "--format", "json").expect().json
+        )
+        assert docker.inspect_image(answer["reference"])["Id"] == answer["digest"]
+        made = docker.create_container(f"clawker-fw:{answer['version']}", ["--version"])["Id"]
+        docker.start(made)
+        assert docker.wait(made, timeout=120)["StatusCode"] == 0
+        assert answer["build"].startswith(docker.logs(made).decode().partition("(")[2].partition(")")[0])

@@ -105,7 +105,7 @@ def test_how_a_container_of_it_is_started(distribution: Distribution) -> None:
 
 
 def test_an_elf_file_needs_what_the_loader_loads() -> None:
-    """The libraries that are found for Python and its extension modules are those that the dynamic loader finds."""
+    """The libraries found for Python and its extension modules are those that the dynamic loader finds."""
     folder = Path(sysconfig.get_config_var("DESTSHARED"))
     files = [Path(sys.executable).resolve(), *sorted(folder.glob("_ssl.*")), *sorted(folder.glob("_ctypes.*"))]
     found = libraries.needed_by(files)
