@@ -40,10 +40,10 @@ def image(
 ) -> None:
     """Make an image of this release, to run in containers.
 
-    A container of it needs the engine's socket. It has the Python that runs this command, the package and all that
-    it requires, and nothing else: no base image, no shell. The same installation gives the same bytes, so its id is
-    known without an engine. Without an option, the image's name, id, size and content are printed, and nothing is
-    written.
+    A container of it needs the engine's socket. It has the Python that runs this command, the package and all
+    that it requires, and nothing else: no base image, no shell. The same installation gives the same bytes, so its
+    id is known without an engine. Without an option, the image's name, id, size and content are printed, and
+    nothing is written.
 
     Example: clawker-fw image --load
     """

@@ -88,7 +88,7 @@ def test_the_engine_has_the_image_that_was_announced(program: Program) -> None:
     """Its id there is the one that is known without an engine, it is loaded once, and it makes itself again."""
     announced = program.firewall.call("image", "--format", "json").expect().json
     for reference in announced["references"]:
-        found = program.docker.inspect_image(reference)
+        found = program.docker.inspect_image(reference)  # type: ignore[no-untyped-call]
         assert found["Id"] in {announced["digest"], announced["config_digest"]}
         assert found["Architecture"] == announced["architecture"]
     assert (program.answer["loaded"], program.answer["digest"]) == (True, announced["digest"])
@@ -196,7 +196,8 @@ def test_the_id_in_containerds_image_store(needs_engine: Callable[..., None], tm
         answer = (
             Firewall(engine.host, "clawker", tmp_path).call("image", "--load", "--format", "json").expect().json
         )
-        assert docker.inspect_image(answer["reference"])["Id"] == answer["digest"]
+        loaded = docker.inspect_image(answer["reference"])  # type: ignore[no-untyped-call]
+        assert loaded["Id"] == answer["digest"]
         made = docker.create_container(f"clawker-fw:{answer['version']}", ["--version"])["Id"]
         docker.start(made)
         assert docker.wait(made, timeout=120)["StatusCode"] == 0

@@ -9,7 +9,7 @@ import pytest
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.errors import NotFoundError, RefusedError
-from clawker_fw.model import EngineFacts, Inside, Mount
+from clawker_fw.model import EngineFacts, Inside, Mount, Origin
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ORIGIN, origin_record
@@ -77,11 +77,11 @@ def test_settings_are_the_same_by_content_or_by_place() -> None:
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test")
     stacks.converged(engine, wanted)
-    first = origins.Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
+    first = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
     for sibling in ("envoy", "coredns"):
         engine.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
     observed = observe(engine, "clawker", ())
-    elsewhere = origins.Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
+    elsewhere = Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
     origins.require_same(observed, elsewhere)
     origins.require_same(observed, replace(first, digest="two"))
     for changed in (
@@ -98,7 +98,7 @@ def test_settings_are_the_same_by_content_or_by_place() -> None:
 def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
     """A mounted file is the one on the machine; what is not mounted counts with the machine's name."""
     mounted = Inside(ID, "node-1", ((str(tmp_path.resolve()), "/srv/fw"),))
-    on_machine = origins.Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "x")
+    on_machine = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "x")
     assert origins.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=mounted) == on_machine
     config = origins.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=Inside(ID, "node-1"))
     assert (config.path, config.host) == (str(tmp_path.resolve() / "clawker-fw.yaml"), "node-1")
