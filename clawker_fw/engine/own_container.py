@@ -28,9 +28,10 @@ def own_container(client: Asks, info: Mapping[str, Any], mounts: Path = _MOUNTS)
         EngineError: when the engine does not say anything about its own container.
     """
     try:
-        lines = [line.split() for line in mounts.read_text("utf-8", "surrogateescape").splitlines()]
+        text = mounts.read_text("utf-8", "surrogateescape")
     except OSError:  # not Linux
         return None
+    lines = [line.split() for line in text.splitlines()] if "/containers/" in text else []
     found = {named[1] for line in lines if line[4] in _NAMES and (named := _OF_CONTAINER.search(line[3]))}
     if len(found) != 1:
         return None
