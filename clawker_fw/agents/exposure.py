@@ -104,10 +104,11 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
 
 
 def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside) -> Iterator[Exposure]:
-    """Yield what is found from inside of a container, of files that are on the engine's machine."""
+    """Yield what is found from inside of a container: links can only be followed in here."""
     for file in files:
         place = inside.on_host(os.path.realpath(file))
-        passed = ways_by_name(place) if place else set()
+        outside = [there for way in ways(file) if (there := inside.on_host(str(way)))]
+        passed = {each for there in outside for each in ways_by_name(there)}
         for container, mount in mounts:
             if Path(os.path.normpath(mount.source)) in passed:
                 yield Exposure(container, mount.source, mount.target, place or str(file))

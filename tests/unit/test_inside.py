@@ -125,6 +125,26 @@ def test_agents_that_can_write_what_is_mounted_here() -> None:
     }
 
 
+def test_a_link_in_here_leads_through_two_folders(tmp_path: Path) -> None:
+    """Who can replace a link to the settings can write them, as who can write what it leads to."""
+    for name in ("links", "files"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "files" / "real.yaml").write_text("rules: []\n")
+    (tmp_path / "links" / "clawker-fw.yaml").symlink_to(tmp_path / "files" / "real.yaml")
+    mounted = tuple((str(tmp_path.resolve() / name), f"/data/{name}") for name in ("links", "files"))
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test")
+    stacks.converged(engine, wanted)
+    agent = stacks.bare_container("agent", wanted, "clawker-net")
+    mounts = (Mount("bind", "/one", "/data/links"), Mount("bind", "/two", "/data/files"))
+    engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    observed = observe(engine, "clawker", ())
+    observed = replace(observed, engine=replace(observed.engine, inside=Inside(ID, "node-1", mounted)))
+    found = exposures(observed, [tmp_path.resolve() / "links" / "clawker-fw.yaml"])
+    assert {each.source for each in found} == {"/data/links", "/data/files"}
+    assert {each.file for each in found} == {"/data/files/real.yaml"}
+
+
 def test_the_way_to_the_engine_is_the_one_on_its_machine() -> None:
     """A socket that is mounted here from elsewhere leads to the engine from there, as the usual ones do."""
     ways = engine_ways(EngineFacts("28", "1.51", "amd64", endpoint="unix:///var/run/docker.sock", inside=INSIDE))
