@@ -106,7 +106,7 @@ def rotate(
 
 
 def _store(chosen: Options) -> "InspectionStore":
-    from clawker_fw.certificates.folder import state_folder
+    from clawker_fw.private_files import state_folder
     from clawker_fw.certificates.inspection import InspectionStore
 
     given.warn_of_project(chosen, given.load(chosen))

@@ -1,45 +1,114 @@
-"""The files that settings are read from: the settings file, and those that it includes.
+"""What settings are read from: the settings file, the files that it includes, and bundles from registries.
 
-They are read again and again, and parsed only when one has changed. So whether a file may include others is told
-from its text; that each include was followed is required of the parsed documents (`include.py`).
+They are read again and again, and parsed only when one has changed. So whether a file may name others is told from
+its text (`outline.py`); that each was followed is required of the parsed documents (`include.py`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.settings.bundles.reference import PREFIX, parse_reference
+from clawker_fw.settings.bundles.store import Bundle, Kept
 from clawker_fw.settings.files import read_regular, read_text, resolved
+from clawker_fw.settings.outline import INCLUDE as KEY
+from clawker_fw.settings.outline import NOTHING, Outline, Outlines, outline_of
 
-KEY = "include"
+__all__ = ["KEY", "Named", "Resolve", "Source", "named_bundles", "sources"]
+
+Resolve = Callable[[str, Sequence[Path]], Kept]
+"""Returns the bundle in force of a reference, by files with public keys; raises SettingsError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file with settings, its text, and the files that it includes, as it names them.
+    """A file or a bundle with settings, its text, and the files and bundles that it includes, as it names them.
 
-    `origins` are the places of its rules if the text is not written yet: its lines don't exist.
+    `origins` are the places of its rules if the text is not written yet: its lines don't exist. `delegates` is the
+    reference that a file names as `settings`, and `keys` are the files with keys that it names. `bundle` is which
+    bundle this is, and then `path` is that of the file that names it; `whole` says that it is named as `settings`.
     """
 
     path: Path
     text: str
     includes: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    delegates: str = ""
+    keys: tuple[Path, ...] = ()
+    bundle: Bundle | None = None
+    whole: bool = False
+
+    @property
+    def name(self) -> str:
+        """What its lines are called: the path, or the bundle."""
+        return self.bundle.name if self.bundle else str(self.path)
 
 
-def sources(path: Path) -> tuple[Source, ...]:
-    """Read a settings file and all files that it includes, itself first. Each is read once.
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The bundles that settings files name, and the files with the keys for them."""
+
+    references: tuple[str, ...] = ()
+    keys: tuple[Path, ...] = ()
+
+
+def sources(path: Path, resolve: Resolve | None = None, outlines: Outlines | None = None) -> tuple[Source, ...]:
+    """Read a settings file, and all files and bundles that it names, itself first. Each is read once.
 
     Raises:
-        SettingsError: when one can't be read, or includes itself, perhaps through others.
+        SettingsError: when one can't be read, or includes itself, perhaps through others, or there is no bundle.
     """
+    files, references = _files(path, outlines)
+    first, *others = files
+    if not references:
+        return files
+    if not first.keys:
+        raise SettingsError(
+            "bundle-without-key",
+            f"{next(iter(references.values()))}: a bundle is used only with a key that has signed it.",
+            hint="Name the file with the public key in this file: `bundle_keys: [cosign.pub]`.",
+        )
+    bundles = [_bundle(each, first, resolve) for each in references]
+    return (first, *(each for each in bundles if each.whole), *others, *(each for each in bundles if not each.whole))
+
+
+def named_bundles(path: Path | None, outlines: Outlines | None = None) -> Named:
+    """Return the bundles that settings files name. No registry is asked, and no bundle is read.
+
+    Raises:
+        SettingsError: when a file can't be read.
+    """
+    if path is None:
+        return Named()
+    files, references = _files(path, outlines)
+    return Named(tuple(references), files[0].keys)
+
+
+def _bundle(reference: str, first: Source, resolve: Resolve | None) -> Source:
+    if resolve is None:
+        raise SettingsError("bundle-unavailable", f"{reference} can't be used here: no registry is asked.")
+    kept = resolve(reference, first.keys)
+    return Source(first.path, kept.text, bundle=kept.bundle, whole=first.delegates == reference)
+
+
+def _files(path: Path, outlines: Outlines | None) -> tuple[tuple[Source, ...], dict[str, str]]:
+    """Return the files, and the bundles that they name, each with its place."""
     found: dict[Path, Source] = {}
-    _collect(path, (), "", found)
-    return tuple(found.values())
+    references: dict[str, str] = {}
+    _collect(path, (), "", found, references, outlines)
+    return tuple(found.values()), references
 
 
-def _collect(path: Path, above: tuple[Path, ...], place: str, found: dict[Path, Source]) -> None:
+def _collect(
+    path: Path,
+    above: tuple[Path, ...],
+    place: str,
+    found: dict[Path, Source],
+    references: dict[str, str],
+    outlines: Outlines | None,
+) -> None:
     """Read a file and what it includes. `place` is where it is included, by the files `above`."""
     with _told_of(place):
         here = resolved(path)
@@ -52,15 +121,41 @@ def _collect(path: Path, above: tuple[Path, ...], place: str, found: dict[Path, 
         return
     with _told_of(place):
         text = read_regular(path) if place else read_text(path)
-    included: Mapping[str, str] = {}
-    if KEY in text:  # otherwise it need not be parsed now
-        from clawker_fw.settings.document import document_of  # noqa: PLC0415 - not without need: YAML is slow to import
-        from clawker_fw.settings.include import included as included_by  # noqa: PLC0415 - the same
+    outline = outline_of(text, path, outlines)
+    own = _source(path, text, outline, first=not above)
+    found[here] = own
+    if own.delegates:
+        references[own.delegates] = outline.settings_at
+    names: list[str] = []
+    for name, at in outline.includes.items():
+        if name.startswith(PREFIX):
+            names.append(_reference(name, at))
+            references.setdefault(names[-1], at)
+        else:
+            names.append(name)
+            _collect(path.parent / name, (*above, here), at, found, references, outlines)
+    found[here] = replace(own, includes=tuple(names))
 
-        included = included_by(document_of(text, path))
-    found[here] = Source(path, text, tuple(included))
-    for name, at in included.items():
-        _collect(path.parent / name, (*above, here), at, found)
+
+def _source(path: Path, text: str, outline: Outline, *, first: bool) -> Source:
+    """Return a file. Only the settings file itself delegates, and names keys: another one may have rules alone."""
+    if outline is NOTHING or not first:
+        return Source(path, text)
+    delegates = _reference(outline.settings, outline.settings_at) if outline.settings else ""
+    keys = tuple(path.absolute().parent / Path(each).expanduser() for each in outline.keys)
+    return Source(path, text, delegates=delegates, keys=keys)
+
+
+def _reference(text: str, place: str) -> str:
+    """Return a reference as it is kept.
+
+    Raises:
+        SettingsError: when it is none.
+    """
+    try:
+        return str(parse_reference(text))
+    except ValueError as error:
+        raise SettingsError("settings-invalid", f"{place}: {error}.") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.folder import write_private
+from clawker_fw.private_files import write_private
 from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.certificates.validity import Judgement, Use
 from clawker_fw.certificates.x509 import certificate, judge
