@@ -130,7 +130,7 @@ class SubnetTakenError(EngineError):
 
 
 class RegistryError(FirewallError):
-    """A registry can't be reached, refuses access, or failed. `retry_after` is in seconds, if it says when to ask."""
+    """A registry can't be reached, refuses access, or failed. `retry_after` is when to ask again, in seconds."""
 
     exit_code = ExitCode.ENGINE
     retry_after: float | None = None

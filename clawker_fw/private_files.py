@@ -1,7 +1,7 @@
 """Files that only the user can read, in the user's state folder: a folder for each project.
 
-Files are replaced by rename, so nobody reads half of one. Where several processes read and then write, they hold the
-folder's lock.
+Files are replaced by rename, so nobody reads half of one. Where several processes read and then write, they hold
+the folder's lock.
 """
 
 import fcntl

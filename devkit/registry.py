@@ -115,6 +115,33 @@ def registry(
 
 
 @contextmanager
+def own_registry(folder: Path, *, password: bool = False) -> Iterator[str]:
+    """Yield the address of an empty registry of this machine, on its loopback interface, that ends afterwards."""
+    install({"docker-registry": "docker-registry"})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    (folder / "htpasswd").write_text(_HTPASSWD)
+    settings = (_CONFIG + (_AUTH if password else "")).format(folder=folder, address=address)
+    (folder / "registry.yml").write_text(settings)
+    with (folder / "log").open("wb") as said:
+        argv = ["docker-registry", "serve", f"{folder}/registry.yml"]
+        process = subprocess.Popen(argv, stdout=said, stderr=said)
+    try:
+        wait_for(process, lambda: _listens(port), folder / "log")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
 def faulty(behind: Registry, fault: str, folder: Path, *, port: int = 5009) -> Iterator[str]:
     """Yield the address of a proxy with a fault in front of a registry."""
     address = f"127.0.0.1:{port}"

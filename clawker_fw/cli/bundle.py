@@ -47,7 +47,6 @@ KeyOption = Annotated[
 
 @bundle_app.command("push")
 def push(
-    context: typer.Context,
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
     reference: ReferenceArgument,
@@ -143,7 +142,8 @@ def promote(
 
     It is copied byte for byte, with its signatures, and never signed again: what hosts take is what was signed.
 
-    Example: clawker-fw bundle promote oci://r.example.com/team/rules:staging oci://r.example.com/team/rules:production
+    Example: clawker-fw bundle promote oci://r.example.com/team/rules:staging
+    oci://r.example.com/team/rules:production
     """
     from clawker_fw.settings.bundles import publishing
 
@@ -165,7 +165,7 @@ def _verified(chosen: Options, reference: "Reference", key: list[Path] | None) -
 
 
 def _check(text: str, bundle: "Bundle") -> int:
-    """Require that a bundle has valid settings, and nothing that only a host may say. Return how many rules it has."""
+    """Require that a bundle has valid settings, which any host may have. Return how many rules it has."""
     from clawker_fw.settings.bundles.publishing import rules_of
 
     return len(rules_of(text, bundle).rules.rules)
@@ -212,7 +212,9 @@ def _tagged(text: str) -> "Reference":
     """Return a reference that can be pushed to."""
     parsed = _parsed(text)
     if parsed.digest or not parsed.tag:
-        raise UsageError("reference-invalid", f"{parsed} has no place for another bundle: name a tag, and no digest.")
+        raise UsageError(
+            "reference-invalid", f"{parsed} has no place for another bundle: name a tag, and no digest."
+        )
     return parsed
 
 

@@ -14,7 +14,8 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options
 def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show every setting, and where its value comes from.
 
-    That is the default, a line of a file, an environment variable, or an option. No engine is asked, but the registries of bundles are.
+    That is the default, a line of a file, an environment variable, or an option. The registries of bundles are
+    asked, and no engine is.
 
     Example: clawker-fw config --format json | jq '.settings[] | select(.origin != "default")'
     """
@@ -28,11 +29,15 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     if format_ is Format.JSON:
         from clawker_fw.report.documents.config import ConfigDocument
 
-        print_json(ConfigDocument.of(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded)))
+        print_json(
+            ConfigDocument.of(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
+        )
     else:
         from clawker_fw.report import text
 
-        text.console().print(report.report(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded)))
+        text.console().print(
+            report.report(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
+        )
 
 
 def _options(chosen: Options) -> dict[str, tuple[Any, str]]:

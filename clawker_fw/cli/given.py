@@ -115,8 +115,8 @@ def blueprint(
     chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts", *, keeps: bool = False
 ) -> "Blueprint":
     """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
-    from clawker_fw.private_files import state_folder
     from clawker_fw.certificates.provider import Provider
+    from clawker_fw.private_files import state_folder
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -208,8 +208,8 @@ def certificates(
 
 def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
     """Return the place of the chosen project's certificates."""
-    from clawker_fw.private_files import state_folder
     from clawker_fw.certificates.store import CertificateStore
+    from clawker_fw.private_files import state_folder
 
     own = _beside(loaded, loaded.settings.otel.certs_dir)
     return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, digests)

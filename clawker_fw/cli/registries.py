@@ -6,16 +6,16 @@ import time
 from typing import TYPE_CHECKING
 
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import FirewallError
+from clawker_fw.errors import FirewallError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from clawker_fw.settings.bundles.reference import Reference
     from clawker_fw.settings.bundles.registry import Login, Repository
     from clawker_fw.settings.bundles.state import BundleState
     from clawker_fw.settings.bundles.store import Store
-    from clawker_fw.settings.bundles.taking import Bundles
+    from clawker_fw.settings.bundles.taking import Asked, Bundles
     from clawker_fw.settings.loaded import Loaded
 
 LOG = logging.getLogger("clawker_fw")
@@ -63,45 +63,75 @@ def ask(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or a file can't be read.
     """
+    for each in asked(chosen, unreadable=True):
+        if each.error and store(chosen).read(each.reference) is None:
+            from clawker_fw.settings.bundles.taking import unavailable
+
+            raise unavailable(each.reference, each.error) from each.error
+        if each.error or each.taken:
+            report(chosen, each)
+
+
+def asked(chosen: Options, *, unreadable: bool = False) -> "Sequence[Asked]":
+    """Ask for each bundle that the settings name, and return what came of it.
+
+    Raises:
+        SettingsError: with `unreadable`, when the settings that name them can't be read.
+    """
     from clawker_fw.cli import given
     from clawker_fw.settings.load import bundles_named
 
-    named = bundles_named(chosen.config, given.kept(chosen))
-    for reference in named.references if named.keys else ():
-        known = bundles(chosen)
+    try:
+        named = bundles_named(chosen.config, given.kept(chosen))
+    except SettingsError:
+        if unreadable:
+            raise
+        return ()
+    if not (named.references and named.keys):
+        return ()
+    from clawker_fw.settings.bundles.taking import Asked
+
+    known, found = bundles(chosen), []
+    for reference in named.references:
         try:
-            if known.ask(reference, named.keys):
-                told(reference, known.store)
+            found.append(Asked(reference, taken=known.ask(reference, named.keys)))
         except FirewallError as error:
-            kept = known.kept(reference, named.keys)
-            if kept is None:
-                from clawker_fw.settings.bundles.taking import unavailable
-
-                raise unavailable(reference, error) from error
-            warn(reference, error, time.time() - kept.confirmed)
+            found.append(Asked(reference, error=error))
+    return found
 
 
-def told(reference: str, kept_in: "Store") -> None:
-    """Say that another bundle is in force."""
-    kept = kept_in.read(reference)
-    digest = kept.bundle.digest if kept else ""
-    words = f"{reference} has other settings, which are in force now: {digest}."
-    LOG.info("bundle_taken", extra={"words": words, "fields": {"reference": reference, "digest": digest}})
-
-
-def warn(reference: str, error: FirewallError, age: float) -> None:
-    """Warn that a bundle could not be confirmed, or that another one is refused. `age` is in seconds."""
+def report(chosen: Options, asked: "Asked") -> None:
+    """Log what came of asking for a bundle: another one is in force, the last good one stays, or is confirmed."""
     from clawker_fw.settings.bundles.state import aged
 
-    fields: Mapping[str, str | Sequence[str]] = {
-        "message": f"{reference}: {error.message} The last good one stays in force; it was last confirmed "
-        f"{aged(age)} ago.",
-        "reference": reference,
-        "code": error.code,
-        "context": list(error.context),
-        "hint": error.hint,
-    }
-    LOG.warning("bundle_not_taken", extra={"fields": fields})
+    kept, error = store(chosen).read(asked.reference), asked.error
+    fields: dict[str, object] = {"reference": asked.reference, "digest": kept.bundle.digest if kept else None}
+    if error:
+        stays = "None is kept here."
+        if kept:
+            age = aged(time.time() - kept.confirmed)
+            stays = f"The last good one stays in force, which was last confirmed {age} ago."
+        message = f"{asked.reference}: {error.message} {stays}"
+        fields |= {"message": message, "code": error.code, "context": list(error.context), "hint": error.hint}
+        LOG.warning("bundle_not_taken", extra={"fields": fields, "line": message})
+        return
+    words = "has other settings, which are in force now" if asked.taken else "is confirmed again"
+    words = f"{asked.reference} {words}: {fields['digest']}."
+    LOG.info("bundle_taken" if asked.taken else "bundle_confirmed", extra={"words": words, "fields": fields})
+
+
+def known(chosen: Options) -> "Sequence[BundleState]":
+    """Return what is known of the bundles that the settings name and that are in force."""
+    from clawker_fw.cli import given
+    from clawker_fw.settings.bundles.state import states_of
+    from clawker_fw.settings.load import bundles_named
+
+    try:
+        named, kept_in = bundles_named(chosen.config, given.kept(chosen)), store(chosen)
+    except SettingsError:
+        return ()
+    found = [kept.bundle for each in named.references if (kept := kept_in.read(each))]
+    return states_of(found, kept_in)
 
 
 def states(chosen: Options, loaded: "Loaded") -> "tuple[BundleState, ...]":

@@ -36,7 +36,9 @@ def login_of(registry: str, environment: Mapping[str, str]) -> Login | None:
         return _by_helper(helper, name, environment)
     auths = config.get("auths")
     entries: dict[str, Any] = auths if isinstance(auths, dict) else {}
-    entry = next((entries[each] for each in (name, f"https://{name}", f"https://{name}/") if each in entries), None)
+    entry = next(
+        (entries[each] for each in (name, f"https://{name}", f"https://{name}/") if each in entries), None
+    )
     return _by_entry(entry, name) if isinstance(entry, dict) else None
 
 

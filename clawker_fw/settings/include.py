@@ -1,7 +1,7 @@
 """Joining what settings are read from to one document: the settings file, included files, and bundles.
 
-`include: [team.yaml]` adds the rules of another file, whose path is relative to the file that names it. An included
-file is a regular one, has rules, and may include others. `include: [oci://…]` adds those of a bundle, and
+`include: [team.yaml]` adds the rules of another file, whose path is relative to the file that names it. An
+included file is a regular one, has rules, and may include others. `include: [oci://…]` adds those of a bundle, and
 `settings: oci://…` takes everything from one, but for what is local.
 """
 
@@ -106,7 +106,8 @@ def _with_lists(document: SettingsDocument, all_of: Sequence[SettingsDocument]) 
             entries += own
         if entries or any(key in each.values for each in all_of):
             values[key] = entries
-            places |= {(key,): each.places[(key,)] for each in reversed(all_of) if (key,) in each.places}
+            given = next((place for each in all_of if (place := each.given_at((key,)))), "")
+            places |= {(key,): given} if given else {}
     return replace(document, values=values, places=places)
 
 

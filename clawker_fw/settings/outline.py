@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clawker_fw.private_files import make_private, write_private
 from clawker_fw.settings.bundles.reference import PREFIX
@@ -26,8 +27,8 @@ _MOST_KEPT = 20
 class Outline:
     """What a settings file names. `includes` are as it names them, each with its place.
 
-    `settings` is the reference of a bundle, or empty, at `settings_at`. `keys` are files with public keys, relative
-    to this file.
+    `settings` is the reference of a bundle, or empty, at `settings_at`. `keys` are files with public keys,
+    relative to this file.
     """
 
     includes: Mapping[str, str] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Outlines:
         """
         name, kept = hashlib.sha256(f"{_FORM}\n{path}\n{text}".encode()).hexdigest(), self._read()
         with suppress(TypeError, LookupError, ValueError, AttributeError):
-            found = kept[name]
+            found: Any = kept[name]
             return Outline(dict(found["includes"]), found["settings"], found["settings_at"], tuple(found["keys"]))
         outline = read_outline(text, path)
         kept = dict([*kept.items(), (name, asdict(outline))][-_MOST_KEPT:])
@@ -86,7 +87,7 @@ def read_outline(text: str, path: Path) -> Outline:
     Raises:
         SettingsError: when it is not YAML, or names something in a wrong way.
     """
-    from clawker_fw.settings.document import document_of  # noqa: PLC0415 - not without need: YAML is slow to import
+    from clawker_fw.settings.document import document_of  # noqa: PLC0415 - YAML is slow to import
     from clawker_fw.settings.include import bundle_keys, delegated, included  # noqa: PLC0415 - the same
 
     document = document_of(text, path)

@@ -71,7 +71,12 @@ def sources(path: Path, resolve: Resolve | None = None, outlines: Outlines | Non
             hint="Name the file with the public key in this file: `bundle_keys: [cosign.pub]`.",
         )
     bundles = [_bundle(each, first, resolve) for each in references]
-    return (first, *(each for each in bundles if each.whole), *others, *(each for each in bundles if not each.whole))
+    return (
+        first,
+        *(each for each in bundles if each.whole),
+        *others,
+        *(each for each in bundles if not each.whole),
+    )
 
 
 def named_bundles(path: Path | None, outlines: Outlines | None = None) -> Named:
@@ -95,46 +100,43 @@ def _bundle(reference: str, first: Source, resolve: Resolve | None) -> Source:
 
 def _files(path: Path, outlines: Outlines | None) -> tuple[tuple[Source, ...], dict[str, str]]:
     """Return the files, and the bundles that they name, each with its place."""
-    found: dict[Path, Source] = {}
-    references: dict[str, str] = {}
-    _collect(path, (), "", found, references, outlines)
-    return tuple(found.values()), references
+    reading = _Reading(outlines)
+    reading.collect(path, (), "")
+    return tuple(reading.found.values()), reading.references
 
 
-def _collect(
-    path: Path,
-    above: tuple[Path, ...],
-    place: str,
-    found: dict[Path, Source],
-    references: dict[str, str],
-    outlines: Outlines | None,
-) -> None:
-    """Read a file and what it includes. `place` is where it is included, by the files `above`."""
-    with _told_of(place):
-        here = resolved(path)
-    if here in above:
-        chain = " -> ".join(str(each) for each in (*above[above.index(here) :], here))
-        raise SettingsError(
-            "include-cycle", f"{place}: {path} includes itself: {chain}.", hint="Remove one of these includes."
-        )
-    if here in found:
-        return
-    with _told_of(place):
-        text = read_regular(path) if place else read_text(path)
-    outline = outline_of(text, path, outlines)
-    own = _source(path, text, outline, first=not above)
-    found[here] = own
-    if own.delegates:
-        references[own.delegates] = outline.settings_at
-    names: list[str] = []
-    for name, at in outline.includes.items():
-        if name.startswith(PREFIX):
-            names.append(_reference(name, at))
-            references.setdefault(names[-1], at)
-        else:
-            names.append(name)
-            _collect(path.parent / name, (*above, here), at, found, references, outlines)
-    found[here] = replace(own, includes=tuple(names))
+class _Reading:
+    """What has been read so far: files, and the bundles that they name, each with its place."""
+
+    def __init__(self, outlines: Outlines | None) -> None:
+        self._outlines = outlines
+        self.found: dict[Path, Source] = {}
+        self.references: dict[str, str] = {}
+
+    def collect(self, path: Path, above: tuple[Path, ...], place: str) -> None:
+        """Read a file and what it includes. `place` is where it is included, by the files `above`."""
+        with _told_of(place):
+            here = resolved(path)
+        if here in above:
+            chain = " -> ".join(str(each) for each in (*above[above.index(here) :], here))
+            raise SettingsError(
+                "include-cycle", f"{place}: {path} includes itself: {chain}.", hint="Remove one of these includes."
+            )
+        if here in self.found:
+            return
+        with _told_of(place):
+            text = read_regular(path) if place else read_text(path)
+        outline = outline_of(text, path, self._outlines)
+        own = _source(path, text, outline, first=not above)
+        self.found[here] = own
+        if own.delegates:
+            self.references[own.delegates] = outline.settings_at
+        for name, at in outline.includes.items():
+            if name.startswith(PREFIX):
+                self.references.setdefault(_reference(name, at), at)
+            else:
+                self.collect(path.parent / name, (*above, here), at)
+        self.found[here] = replace(own, includes=tuple(outline.includes))
 
 
 def _source(path: Path, text: str, outline: Outline, *, first: bool) -> Source:

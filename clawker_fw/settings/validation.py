@@ -26,8 +26,8 @@ from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.include import joined
 from clawker_fw.settings.loaded import Loaded, named_by, paths_of
 from clawker_fw.settings.model import Settings, setting_keys
-from clawker_fw.settings.preset import preset
 from clawker_fw.settings.outline import INCLUDE, KEYS, SETTINGS
+from clawker_fw.settings.preset import preset
 from clawker_fw.settings.sources import Source
 
 _OF_FILES = frozenset({INCLUDE, SETTINGS, KEYS})

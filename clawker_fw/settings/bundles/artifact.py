@@ -1,6 +1,7 @@
 """A bundle as registries have it: an OCI image manifest with one layer, the text of a settings file.
 
-The manifest says when it was made (`org.opencontainers.image.created`). As it is signed as a whole, so is that time.
+The manifest says when it was made (`org.opencontainers.image.created`). As it is signed as a whole, so is that
+time.
 """
 
 import json

@@ -1,9 +1,9 @@
 """HTTP to registries: a few bounded exchanges over Python's own client.
 
-It is imported in a quarter of the time that `requests` takes, and has no defaults to take back: redirects, what they
-may carry, sizes and times are decided here. TLS, but for registries on this machine. A proxy is used as the
-environment says (`HTTPS_PROXY`, `NO_PROXY`), and `SSL_CERT_FILE`, `SSL_CERT_DIR` or `REQUESTS_CA_BUNDLE` name other
-authorities.
+It is imported in a quarter of the time that `requests` takes, and has no defaults to take back: redirects, what
+they may carry, sizes and times are decided here. TLS, but for registries on this machine. A proxy is used as the
+environment says (`HTTPS_PROXY`, `NO_PROXY`), and `SSL_CERT_FILE`, `SSL_CERT_DIR` or `REQUESTS_CA_BUNDLE` name
+other authorities.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class _Origin(NamedTuple):
 
 
 class Http:
-    """Exchanges with one registry, one after the other, over connections that are kept. Not for several threads."""
+    """Exchanges with one registry, one after the other, over a kept connection. Not for several threads."""
 
     def __init__(self, host: str, environment: Mapping[str, str], seconds: float = SECONDS) -> None:
         """Prepare for a registry at `HOST` or `HOST:PORT`. `seconds` is how long one exchange may take."""
@@ -90,7 +90,8 @@ class Http:
     ) -> Response:
         """Send a request and return the response, after redirects. `target` is a path, or a whole URL.
 
-        Credentials (`Authorization`) go to the origin of `target` alone. `most` is how many octets the body may have.
+        Credentials (`Authorization`) go to the origin of `target` alone. `most` is how many octets the body may
+        have.
 
         Raises:
             RegistryError: when nobody answers in time, or not in HTTP, or a redirect leads where it must not.
@@ -126,7 +127,8 @@ class Http:
         """Return what a URL leads to.
 
         Raises:
-            RegistryError: when it is none that may be asked: plain HTTP is for this machine, and only a registry on
+            RegistryError: when it is none that may be asked: plain HTTP is for this machine, and only a registry
+            on
                 this machine may lead to it.
         """
         try:
@@ -142,31 +144,24 @@ class Http:
         return _Origin(parts.scheme, host, port or (443 if parts.scheme == "https" else 80))
 
     def _sent(self, method: str, url: str, headers: Mapping[str, str], body: bytes, most: int) -> Response:
-        parts, origin = urlsplit(url), self.origin(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        origin = self.origin(url)
         fresh = self._to != origin or self._connection is None
         try:
-            return self._asked(origin, method, target, headers, body, most, url)
+            return self._asked(origin, method, url, headers, body, most=most)
         except (HTTPException, ConnectionError):
             if fresh:
                 raise
             self.close()  # a kept connection that the registry has closed meanwhile
-            return self._asked(origin, method, target, headers, body, most, url)
+            return self._asked(origin, method, url, headers, body, most=most)
 
     def _asked(
-        self,
-        origin: _Origin,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        most: int,
-        url: str,
+        self, origin: _Origin, method: str, url: str, headers: Mapping[str, str], body: bytes, *, most: int
     ) -> Response:
         if self._to != origin or self._connection is None:
             self.close()
             self._connection, self._to = self._connected(origin), origin
-        connection = self._connection
+        connection, parts = self._connection, urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         sent = {"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers}
         connection.request(method, target, body or (b"" if method in {"POST", "PUT"} else None), sent)
         response = connection.getresponse()
@@ -254,10 +249,11 @@ def _proxy(origin: _Origin, environment: Mapping[str, str]) -> _Proxy | None:
     url = environment.get("https_proxy") or environment.get("HTTPS_PROXY") or ""
     if not url:
         return None
-    from urllib.request import proxy_bypass_environment  # noqa: PLC0415 - most machines have no proxy
+    import urllib.request  # noqa: PLC0415 - most machines have no proxy
 
     without = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    if proxy_bypass_environment(f"{origin.host}:{origin.port}", {"no": without}):
+    bypasses = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
+    if bypasses(f"{origin.host}:{origin.port}", {"no": without}):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     headers = {}

@@ -14,7 +14,9 @@ from clawker_fw.errors import SettingsError, unreadable_settings
 
 _MOST_OCTETS = 64 << 10
 _BEGIN, _END = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
-_HINT = "It holds keys as `cosign generate-key-pair` and `openssl pkey -pubout` write them: ECDSA P-256 or Ed25519."
+_HINT = (
+    "It holds keys as `cosign generate-key-pair` and `openssl pkey -pubout` write them: ECDSA P-256 or Ed25519."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Text:
 
 
 def checked(path: Path) -> Text:
-    """Read a file that is to be pushed, and require that it has valid settings, and nothing that only a host may say.
+    """Read a file that is to be pushed: valid settings, with nothing that only a host may say.
 
     Raises:
         SettingsError: when it has not.
@@ -56,7 +56,7 @@ def checked(path: Path) -> Text:
 
 
 def rules_of(text: str, bundle: Bundle) -> "Loaded":
-    """Return the settings in a bundle, which must be valid by themselves, and have nothing that only a host may say.
+    """Return the settings in a bundle: valid by themselves, with nothing that only a host may say.
 
     Raises:
         SettingsError: when they are not.
@@ -69,7 +69,9 @@ def rules_of(text: str, bundle: Bundle) -> "Loaded":
     return validated((Source(Path(), text, bundle=bundle),), "", {}).loaded
 
 
-def push(repository: Repository, text: bytes, reference: Reference, created: float, key: "SigningKey | None") -> Bundle:
+def push(
+    repository: Repository, text: bytes, reference: Reference, created: float, key: "SigningKey | None"
+) -> Bundle:
     """Push a text as a bundle under a tag, signed if there is a key. The tag is moved last.
 
     Raises:

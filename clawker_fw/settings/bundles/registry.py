@@ -163,7 +163,9 @@ class Repository:
 
     def _send(self, method: str, target: str, headers: Mapping[str, str], body: bytes, most: int) -> Response:
         own = self._http.base
-        mine = self._authorization and self._http.origin(urllib.parse.urljoin(own, target)) == self._http.origin(own)
+        mine = self._authorization and self._http.origin(urllib.parse.urljoin(own, target)) == self._http.origin(
+            own
+        )
         sent = {**headers, "Authorization": self._authorization} if mine else headers
         try:
             return self._http.exchange(method, target, sent, body, most=max(most, _MOST_ERROR))
@@ -209,7 +211,7 @@ class Repository:
                 "registry-denied",
                 f"The registry {self._registry} refuses access to {self._name}.",
                 context=[f"status {response.status}", *words],
-                hint=f"Log in with `docker login {self._registry}`. The login is read where the docker CLI keeps it.",
+                hint=f"Log in with `docker login {self._registry}`: the docker CLI's login is used.",
             )
         error = self._failed(f"it answers with status {response.status}", *words)
         error.retry_after = response.retry_after

@@ -1,8 +1,8 @@
 """Signatures of bundles, as cosign makes and verifies them with a key.
 
 For each signed manifest there is one under the tag `sha256-HEX.sig`, each of whose layers is a payload, with its
-signature in an annotation (cosign's SIGNATURE_SPEC.md). A payload names the digest of what is signed. The reference in
-it is not trusted: it is what the signer called it. Keys are ECDSA P-256 or Ed25519.
+signature in an annotation (cosign's SIGNATURE_SPEC.md). A payload names the digest of what is signed. The
+reference in it is not trusted: it is what the signer called it. Keys are ECDSA P-256 or Ed25519.
 """
 
 import json
@@ -31,7 +31,7 @@ _MOST_PAYLOAD = 16 << 10
 _MOST_SIGNATURES = 50
 
 
-# --- verifying -------------------------------------------------------------------------------------------------------
+# --- verifying ------------------------------------------------------------------------------------------------
 
 
 def signature_tag(digest: str) -> str:
@@ -100,7 +100,7 @@ def _names(payload: bytes, digest: str) -> bool:
         return False
 
 
-# --- signing ---------------------------------------------------------------------------------------------------------
+# --- signing --------------------------------------------------------------------------------------------------
 
 
 def signing_key(path: Path) -> "SigningKey":
@@ -159,7 +159,11 @@ def sign(repository: Repository, digest: str, key: "SigningKey", reference: Refe
         RegistryError: when the registry does not take the signature.
     """
     named = f"{reference.registry}/{reference.name}"
-    critical = {"identity": {"docker-reference": named}, "image": {"docker-manifest-digest": digest}, "type": _KIND}
+    critical = {
+        "identity": {"docker-reference": named},
+        "image": {"docker-manifest-digest": digest},
+        "type": _KIND,
+    }
     payload = json.dumps({"critical": critical, "optional": None}, separators=(",", ":")).encode()
     layer = {**descriptor(PAYLOAD, payload), "annotations": {SIGNATURE: b64encode(_signed(key, payload)).decode()}}
     before = repository.manifest(signature_tag(digest))

@@ -1,7 +1,7 @@
 """The last good bundle of each reference, kept in the user's state folder.
 
-It is what is in force while a registry is away, or has something under the tag that is refused. It is where the user's
-keys are: whoever can write there needs no bundle.
+It is what is in force while a registry is away, or has something under the tag that is refused. It is where the
+user's keys are: whoever can write there needs no bundle.
 """
 
 import hashlib
@@ -46,8 +46,9 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The last good bundle of a reference: its text, when the registry last had it under the tag, and what is wrong.
+    """The last good bundle of a reference, and its text.
 
+    `confirmed` is when the registry last had it under the tag, `problem` what is wrong since.
     Times are in seconds since 1970.
     """
 
@@ -92,7 +93,9 @@ class Store:
         with self.exclusive():
             if kept := self.read(reference):
                 same = problem and kept.problem and problem.code == kept.problem.code
-                noted = replace(problem, since=kept.problem.since) if same and problem and kept.problem else problem
+                noted = (
+                    replace(problem, since=kept.problem.since) if same and problem and kept.problem else problem
+                )
                 self.write(replace(kept, problem=noted, confirmed=confirmed or kept.confirmed))
 
     @contextmanager

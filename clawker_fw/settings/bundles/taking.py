@@ -1,8 +1,8 @@
 """Taking bundles from a registry: what is in force, and when something else takes its place.
 
-A registry is asked for the digest under the tag: one request if it is still the one in force. Another one is pulled by
-that digest, verified by the keys of the local settings, checked, and kept as the last good one. Whatever goes wrong,
-the last good one stays in force.
+A registry is asked for the digest under the tag: one request if it is still the one in force. Another one is
+pulled by that digest, verified by the keys of the local settings, checked, and kept as the last good one. Whatever
+goes wrong, the last good one stays in force.
 """
 
 import time
@@ -22,13 +22,22 @@ if TYPE_CHECKING:
     from clawker_fw.settings.bundles.registry import Repository
 
 MOST_AHEAD = 3600.0
-"""How far ahead of this machine's clock, in seconds, the time of a bundle may be. It would outlive its successors."""
+"""How far ahead of this machine's clock a bundle may be made, in seconds: it would outlive its successors."""
 
 Open = Callable[[Reference], "Repository"]
 """Returns the repository of a reference, which is closed after use."""
 
 Check = Callable[["Bundles", Bundle, str], None]
 """Checks that settings would be valid with a bundle that has this text; raises SettingsError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking for one bundle: whether another one is in force now, or why it could not be had."""
+
+    reference: str
+    taken: bool = False
+    error: FirewallError | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Bundles:
                     return False
                 return self._keep(self._taken(repository, parsed, trusted, digest), parsed, trusted)
         except FirewallError as error:
-            self._note(reference, Problem(error.code, error.in_one_line, self.wall()))
+            self._note(reference, Problem(error.code, error.message, self.wall()))
             raise
 
     def kept(self, reference: str, keys: Sequence[Path]) -> Kept | None:
@@ -177,6 +186,6 @@ def _older(taken: "Pulled", kept: Kept) -> SettingsError:
         "bundle-older",
         f"{taken.bundle.name} is older than what is in force, so it is not used.",
         context=[f"in force is {kept.bundle.digest}, made {seconds:,.0f} s later"],
-        hint="To go back on purpose, push the earlier rules again, which makes a newer bundle; or pin the digest in "
-        "the local settings file (`oci://…@sha256:…`).",
+        hint="To go back on purpose, push the earlier rules again, which makes a newer bundle; or pin the digest "
+        "in the local settings file (`oci://…@sha256:…`).",
     )

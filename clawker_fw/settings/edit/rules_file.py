@@ -69,9 +69,9 @@ def edit(
         )
     target = resolved(path)
     if not write:
-        return _edited(path, found, environment, decide, read_bytes(target), resolve)
+        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
     with _locked(target) as content:
-        done = _edited(path, found, environment, decide, content, resolve)
+        done = _edited(path, found, environment, decide, content, resolve=resolve)
         if done.changed:
             _replace(target, content, done.contents[1])
     return done
@@ -83,6 +83,7 @@ def _edited(
     environment: Mapping[str, str],
     decide: Decide,
     content: bytes,
+    *,
     resolve: Resolve | None,
 ) -> Edited:
     first, *others = sources(path, resolve)
