@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -97,9 +98,9 @@ class Scripted:
         """Have what another registry has under a tag, with its signature. Return the digest."""
         repository = opened(parse_reference(f"{address}/{name}:{tag}"))
         manifest = repository.manifest(tag)
-        assert manifest is not None
-        signature = repository.manifest(f"{manifest.digest.replace(':', '-')}.sig")
-        assert signature is not None
+        signature = manifest and repository.manifest(f"{manifest.digest.replace(':', '-')}.sig")
+        if manifest is None or signature is None:
+            raise RuntimeError("there is nothing to copy")
         self.has(name, tag, manifest.content)
         self.has(name, manifest.digest, manifest.content)
         self.has(name, f"{manifest.digest.replace(':', '-')}.sig", signature.content)
@@ -111,7 +112,7 @@ class Scripted:
 
 
 @contextmanager
-def scripted() -> Iterator[Scripted]:
+def scripted(tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     """Yield a scripted registry."""
     registry = Scripted("")
 
@@ -148,6 +149,8 @@ def scripted() -> Iterator[Scripted]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.address = f"127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:

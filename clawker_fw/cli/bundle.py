@@ -138,9 +138,10 @@ def promote(
     key: KeyOption = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Verify a bundle, and give it another tag, or copy it to another registry: FROM, TO.
+    """Verify a bundle, and copy it to another tag: FROM, TO.
 
-    It is copied byte for byte, with its signatures, and never signed again: what hosts take is what was signed.
+    The tag may be in another registry. It is copied byte for byte, with its signatures, and never signed again:
+    what hosts take is what was signed.
 
     Example: clawker-fw bundle promote oci://r.example.com/team/rules:staging
     oci://r.example.com/team/rules:production

@@ -144,7 +144,7 @@ def blueprint(
         headers=known.declared.headers if known else {},
         vault=known,
         origin=made_from,
-        files=(*loaded.files, *([own] if own else ()), kept(chosen).path),
+        files=(*loaded.files, *([own] if own else ()), kept(chosen).path, *registries.places(chosen, loaded)),
         bundles=registries.states(chosen, loaded),
         named_by=named_by(chosen, loaded),
     )

@@ -10,6 +10,7 @@ from clawker_fw.errors import FirewallError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from clawker_fw.settings.bundles.reference import Reference
     from clawker_fw.settings.bundles.registry import Login, Repository
@@ -132,6 +133,11 @@ def known(chosen: Options) -> "Sequence[BundleState]":
         return ()
     found = [kept.bundle for each in named.references if (kept := kept_in.read(each))]
     return states_of(found, kept_in)
+
+
+def places(chosen: Options, loaded: "Loaded") -> "tuple[Path, ...]":
+    """Return where the bundles in force are kept: whoever can write there controls the rules."""
+    return (store(chosen).folder,) if loaded.bundles else ()
 
 
 def states(chosen: Options, loaded: "Loaded") -> "tuple[BundleState, ...]":

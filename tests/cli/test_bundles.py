@@ -60,7 +60,9 @@ def test_the_way_of_rules(command: Command, delegating: str, signer: Keys, tmp_p
     assert verified.out.startswith(f"verified  {delegating}@{answer['digest']}  2 rules, signed by sha256:")
     assert command("bundle", "pull", delegating).out == rules.read_text()
     out = tmp_path / "pulled.yaml"
-    assert command("bundle", "pull", delegating, "--output", str(out), "--format", "json").valid("bundle") == promoted
+    assert (
+        command("bundle", "pull", delegating, "--output", str(out), "--format", "json").valid("bundle") == promoted
+    )
     assert out.read_text() == rules.read_text()
     assert command("run").code == 0
     shown = command("status", "--format", "json").valid("status")
@@ -78,13 +80,15 @@ def test_the_way_of_rules(command: Command, delegating: str, signer: Keys, tmp_p
     changed = command("drift")
     assert (changed.code, "are in force now" in changed.err) == (1, True)
     assert command("reload").code == 0
-    assert command("drift", "--format", "json").valid("drift")["settings"]["bundles"][0]["digest"] != answer["digest"]
+    assert (
+        command("drift", "--format", "json").valid("drift")["settings"]["bundles"][0]["digest"] != answer["digest"]
+    )
 
 
 def test_what_is_refused_is_told_and_changes_nothing(
     command: Command, delegating: str, signer: Keys, folder: Path
 ) -> None:
-    """Unsigned, by another key, not valid here, moved back, and a registry that is away: the last good one stays."""
+    """Unsigned, by another key, not valid here, or moved back: the last good one stays."""
     good = pushed(delegating, signer.private, b"rules: [{dst: a.test}]\n", created=2000)
     assert command("run").code == 0
 
@@ -114,7 +118,7 @@ def test_what_is_refused_is_told_and_changes_nothing(
 
 
 def test_a_registry_that_is_away(command: Command, settings_file: Path, folder: Path, signer: Keys) -> None:
-    """Nothing changes but a warning with the age. Without a last good one nothing is known, and nothing is done."""
+    """Nothing changes but a warning with the age. Without a last good one, nothing is done."""
     away = folder / "away"
     away.mkdir()
     with own_registry(away) as address:
@@ -127,7 +131,11 @@ def test_a_registry_that_is_away(command: Command, settings_file: Path, folder: 
     document["confirmed"] -= 26 * 3600
     kept.write_text(json.dumps(document))
     looked = command("run")
-    assert (looked.code, "registry-unreachable" in looked.err, "last confirmed 26 h ago" in looked.err) == (0, True, True)
+    assert (looked.code, "registry-unreachable" in looked.err, "last confirmed 26 h ago" in looked.err) == (
+        0,
+        True,
+        True,
+    )
     assert kept.stat().st_mode & 0o077 == 0
     failed = command("bundle", "verify", reference)
     assert (failed.code, "registry-unreachable" in failed.err) == (4, True)
@@ -158,7 +166,7 @@ def test_what_is_not_pushed(command: Command, address: str, tmp_path: Path, sign
 
 
 def test_a_registry_that_wants_a_login(command: Command, folder: Path, tmp_path: Path, signer: Keys) -> None:
-    """It is the docker CLI's. Without one, the error says how to log in; a copy goes from one registry to another."""
+    """It is the docker CLI's. Without one, the error says how to log in. Copies go between registries."""
     closed = folder / "closed"
     closed.mkdir()
     rules, docker = tmp_path / "rules.yaml", tmp_path / "docker"
@@ -168,7 +176,11 @@ def test_a_registry_that_wants_a_login(command: Command, folder: Path, tmp_path:
         reference = f"oci://{address}/{NAME}:1"
         argv = ("bundle", "push", str(rules), reference, "--key", str(signer.private))
         denied = command(*argv)
-        assert (denied.code, "registry-denied" in denied.err, f"docker login {address}" in denied.err) == (4, True, True)
+        assert (denied.code, "registry-denied" in denied.err, f"docker login {address}" in denied.err) == (
+            4,
+            True,
+            True,
+        )
         auth = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         (docker / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
         assert command(*argv).code == 0

@@ -1,25 +1,32 @@
 """Bundles from a registry: what is verified, what is refused, and what stays in force."""
 
 import base64
+import hashlib
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clawker_fw.background import in_background
 from clawker_fw.engine.registry_login import login_of
 from clawker_fw.errors import EngineError, FirewallError, RegistryError, SettingsError
+from clawker_fw.settings.bundles import signature
 from clawker_fw.settings.bundles.http import Http
 from clawker_fw.settings.bundles.keys import public_keys
 from clawker_fw.settings.bundles.pulling import pulled
 from clawker_fw.settings.bundles.reference import Reference, parse_reference
 from clawker_fw.settings.bundles.registry import Login, Repository
-from clawker_fw.settings.bundles.signature import signature_tag, signing_key
+from clawker_fw.settings.bundles.signature import PAYLOAD, SIGNATURE, signature_tag, signing_key
 from clawker_fw.settings.bundles.store import Bundle, Kept, Store
 from clawker_fw.settings.bundles.taking import Asked, Bundles
 from clawker_fw.settings.load import load_settings
@@ -89,38 +96,59 @@ def host(tmp_path: Path, signer: Keys) -> Host:
     return Host(tmp_path / "bundles", (signer.public,))
 
 
-# --- references -------------------------------------------------------------------------------------------------
+# --- references -----------------------------------------------------------------------------------------------
 
 
 def test_references() -> None:
     """A registry, a name, and a tag or a digest. Docker Hub answers at another name than it is called by."""
     digest = f"sha256:{'0' * 64}"
     whole = parse_reference(f"oci://[::1]:5000/a/b_c:v1@{digest}")
-    assert (whole, str(whole)) == (Reference("[::1]:5000", "a/b_c", "v1", digest), f"oci://[::1]:5000/a/b_c:v1@{digest}")
+    assert (whole, str(whole)) == (
+        Reference("[::1]:5000", "a/b_c", "v1", digest),
+        f"oci://[::1]:5000/a/b_c:v1@{digest}",
+    )
     assert parse_reference("docker.io/team/rules:1").host == "registry-1.docker.io"
-    for wrong in ("team/rules:1", "oci://r.test/rules", "oci://r.test/Rules:1", "oci://u:p@r.test/x:1", "r.test/../x:1"):
+    for wrong in (
+        "team/rules:1",
+        "oci://r.test/rules",
+        "oci://r.test/Rules:1",
+        "oci://u:p@r.test/x:1",
+        "r.test/../x:1",
+    ):
         with pytest.raises(ValueError, match="write oci://REGISTRY/NAME:TAG"):
             parse_reference(wrong)
 
 
-# --- signatures -------------------------------------------------------------------------------------------------
+# --- signatures -----------------------------------------------------------------------------------------------
 
 COSIGN = {
-    "manifest": '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/'
-    'vnd.clawker-fw.settings.v1","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b367'
-    '8a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[{"mediaType":"application/vnd.clawker-fw.sett'
-    'ings.v1+yaml","digest":"sha256:23d02971784d11e2fbe885dc8c54184618bb5878d8df4c60b12fe48b744721c0","size":30}],"annotat'
-    'ions":{"org.opencontainers.image.created":"2026-11-29T07:12:47.766235Z"}}',
-    "signatures": '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"appli'
-    'cation/vnd.oci.image.config.v1+json","size":233,"digest":"sha256:b8bbaab0f0e12d8b584ef1836bc8d9ecad7eacc75950d011c6c2'
-    '863a8346f0df"},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":241,"digest":"sha256:'
-    'ed8a5b058e2cb937bde7a3ae7b05f8962ba234c1b24ceb1d72b68cb28ca740d2","annotations":{"dev.cosignproject.cosign/signature"'
-    ':"MEUCIFhIWrOi0Awbp2JRlEXwYrydEoJ6BIwwvJ5a5P10YzolAiEAvjbaG1B+VbxdrJ/MgDMJKXDuS1RPU++HnL5/2A4s1uQ="}}]}',
-    "payload": '{"critical":{"identity":{"docker-reference":"127.0.0.1:5055/team/rules"},"image":{"docker-manifest-digest"'
-    ':"sha256:d629552f7dc4048a84135cb6d16cd298d930b26ea0cd7691c959108fc8274211"},"type":"cosign container image signature"'
-    '},"optional":null}',
-    "key": "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEDhcBMvBKG2okj0HkBxbOJ9yBRB+l\n"
-    "456IS8G4j9bIn2qskORNRMEGi/wCOiwkjjgcs2k2bWQzYL9+jN/EL3X0Dw==\n-----END PUBLIC KEY-----\n",
+    "manifest": (
+        '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"appl'
+        'ication/vnd.clawker-fw.settings.v1","config":{"mediaType":"application/vnd.oci.empty.v1+json","d'
+        'igest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"laye'
+        'rs":[{"mediaType":"application/vnd.clawker-fw.settings.v1+yaml","digest":"sha256:23d02971784d11e'
+        '2fbe885dc8c54184618bb5878d8df4c60b12fe48b744721c0","size":30}],"annotations":{"org.opencontainer'
+        's.image.created":"2026-11-29T07:12:47.766235Z"}}'
+    ),
+    "signatures": (
+        '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType'
+        '":"application/vnd.oci.image.config.v1+json","size":233,"digest":"sha256:b8bbaab0f0e12d8b584ef18'
+        '36bc8d9ecad7eacc75950d011c6c2863a8346f0df"},"layers":[{"mediaType":"application/vnd.dev.cosign.s'
+        'implesigning.v1+json","size":241,"digest":"sha256:ed8a5b058e2cb937bde7a3ae7b05f8962ba234c1b24ceb'
+        '1d72b68cb28ca740d2","annotations":{"dev.cosignproject.cosign/signature":"MEUCIFhIWrOi0Awbp2JRlEX'
+        'wYrydEoJ6BIwwvJ5a5P10YzolAiEAvjbaG1B+VbxdrJ/MgDMJKXDuS1RPU++HnL5/2A4s1uQ="}}]}'
+    ),
+    "payload": (
+        '{"critical":{"identity":{"docker-reference":"127.0.0.1:5055/team/rules"},"image":{"docker-manife'
+        'st-digest":"sha256:d629552f7dc4048a84135cb6d16cd298d930b26ea0cd7691c959108fc8274211"},"type":"co'
+        'sign container image signature"},"optional":null}'
+    ),
+    "key": (
+        "-----BEGIN PUBLIC KEY-----\n"
+        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEDhcBMvBKG2okj0HkBxbOJ9yBRB+l\n"
+        "456IS8G4j9bIn2qskORNRMEGi/wCOiwkjjgcs2k2bWQzYL9+jN/EL3X0Dw==\n"
+        "-----END PUBLIC KEY-----\n"
+    ),
 }
 """What cosign 2.6.1 has written: `cosign generate-key-pair`, `clawker-fw bundle push` without a key, and then
 `cosign sign --key cosign.key --tlog-upload=false REPOSITORY@DIGEST`, read from the registry."""
@@ -190,7 +218,7 @@ def test_private_keys_that_cant_be_used(content: str, code: str, tmp_path: Path)
     assert refused.value.code == code
 
 
-# --- what is taken, and what stays --------------------------------------------------------------------------------
+# --- what is taken, and what stays ----------------------------------------------------------------------------
 
 
 def test_one_request_while_nothing_changes(liar: Scripted, host: Host) -> None:
@@ -290,7 +318,10 @@ LIES: dict[str, tuple[Callable[[Scripted], object], str]] = {
         lambda liar: _manifests(liar, lambda each: replace(each, body=each.body + b" " * (1 << 20))),
         "bundle-too-large",
     ),
-    "octet by octet": (lambda liar: _manifests(liar, lambda each: replace(each, pause=0.1)), "registry-unreachable"),
+    "octet by octet": (
+        lambda liar: _manifests(liar, lambda each: replace(each, pause=0.1)),
+        "registry-unreachable",
+    ),
     "no such tag": (lambda liar: liar.answers.clear(), "bundle-absent"),
     "an error": (lambda liar: _manifests(liar, lambda _: Answer(500, body=b"\x1b[2J")), "registry-failed"),
     "no access": (lambda liar: _manifests(liar, lambda _: Answer(403)), "registry-denied"),
@@ -325,8 +356,6 @@ def test_a_registry_that_lies(lie: str, liar: Scripted, host: Host, signer: Keys
 
 
 def _digest(content: bytes) -> str:
-    import hashlib
-
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
@@ -344,10 +373,13 @@ def test_what_is_no_bundle(changes: Mapping[str, object], liar: Scripted, host: 
         registry.has(NAME, digest, content)
         critical = {"image": {"docker-manifest-digest": digest}, "type": "cosign container image signature"}
         payload = json.dumps({"critical": critical}).encode()
-        from clawker_fw.settings.bundles.signature import PAYLOAD, SIGNATURE, _signed
-
-        made = base64.b64encode(_signed(signing_key(signer.private), payload)).decode()
-        layer = {"mediaType": PAYLOAD, "digest": _digest(payload), "size": len(payload), "annotations": {SIGNATURE: made}}
+        made = base64.b64encode(signature._signed(signing_key(signer.private), payload)).decode()  # noqa: SLF001
+        layer = {
+            "mediaType": PAYLOAD,
+            "digest": _digest(payload),
+            "size": len(payload),
+            "annotations": {SIGNATURE: made},
+        }
         registry.has(NAME, signature_tag(digest), json.dumps({"layers": [layer]}).encode())
         registry.blob(NAME, payload)
         with pytest.raises(SettingsError) as refused:
@@ -366,7 +398,9 @@ def test_credentials_are_for_one_registry(liar: Scripted) -> None:
         away = Answer(307, {"Location": f"http://{elsewhere.address}/stored"})
         liar.answers["/token"] = Answer(body=b'{"token":"t0ken"}')
         liar.answers[path] = lambda headers: (
-            away if headers.get("authorization") == "Bearer t0ken" else Answer(401, {"WWW-Authenticate": challenge})
+            away
+            if headers.get("authorization") == "Bearer t0ken"
+            else Answer(401, {"WWW-Authenticate": challenge})
         )
         repository = Repository(reference, lambda _: Login("me", "open sesame"), Http(reference.host, {}))
         assert repository.blob(_digest(RULES), len(RULES), 1000) == RULES
@@ -376,14 +410,74 @@ def test_credentials_are_for_one_registry(liar: Scripted) -> None:
         assert "authorization" not in next(each for each in liar.seen if each[1] == path)[2]
 
 
-# --- logins -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names registry.test and proxy.test are this machine."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - passed on
+        return resolve("127.0.0.1" if host.endswith(".test") else host, *given, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+
+
+@pytest.mark.usefixtures("named")
+def test_tls_is_required(tmp_path: Path) -> None:
+    """A registry that is not this machine has to prove its name by an authority that the environment can name."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(tmp_path / "key.pem"))
+    name = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
+    made = ["openssl", "req", "-x509", *key, *name, "-out", str(tmp_path / "ca.pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    with scripted(context) as registry:
+        path, port = registry.blob(NAME, RULES), registry.address.rpartition(":")[2]
+        reference = parse_reference(f"registry.test:{port}/{NAME}:1")
+
+        def asked(**environment: str) -> bytes:
+            with closing(Repository(reference, lambda _: None, Http(reference.host, environment))) as repository:
+                return repository.blob(path.rpartition("/")[2], len(RULES), 1000)
+
+        for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            assert asked(**{variable: str(tmp_path / "ca.pem")}) == RULES
+        with pytest.raises(RegistryError, match="its certificate is not valid here"):
+            asked()
+        registry.answers[path] = Answer(307, {"Location": f"https://127.0.0.1:{port}/"})
+        with pytest.raises(RegistryError, match="it redirects to where no registry is"):
+            asked(SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+    with scripted() as plain, pytest.raises(RegistryError):
+        Http(f"registry.test:{plain.address.rpartition(':')[2]}", {}).exchange("GET", "/", {})
+    assert plain.seen == []
+
+
+@pytest.mark.usefixtures("named")
+def test_a_proxy_is_used_as_the_environment_says() -> None:
+    """With its own credentials, for all but the hosts without one."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        asked = in_background(lambda: proxy.accept()[0].recv(4096).decode().splitlines())
+        address = f"http://me:secret@proxy.test:{proxy.getsockname()[1]}"
+        environment = {"HTTPS_PROXY": address, "NO_PROXY": "other.test"}
+        with pytest.raises(RegistryError):
+            Http("registry.test", environment, seconds=1.0).exchange("GET", "/", {"Authorization": "Basic x"})
+        line, *headers = asked.result(5)
+        assert line.startswith("CONNECT registry.test:443 ")
+        assert f"Proxy-Authorization: Basic {base64.b64encode(b'me:secret').decode()}" in headers
+        assert not any(each.startswith("Authorization") for each in headers)
+        with pytest.raises(RegistryError):
+            Http("other.test:1", environment, seconds=1.0).exchange("GET", "/", {})
+        proxy.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+
+
+# --- logins ---------------------------------------------------------------------------------------------------
 
 
 def test_logins_are_those_of_the_docker_cli(tmp_path: Path) -> None:
-    """Its config.json, or a credential helper, for one registry or for all; none is none, and a broken one an error."""
+    """Its config.json, or a credential helper. None is none, and one that can't be used is an error."""
     helper = tmp_path / "docker-credential-mine"
     helper.write_text(
-        "#!/bin/sh\nread host\n[ $host = helped.test ] && echo '{\"Username\":\"h\",\"Secret\":\"s\"}' && exit\n"
+        '#!/bin/sh\nread host\n[ $host = helped.test ] && echo \'{"Username":"h","Secret":"s"}\' && exit\n'
         "echo credentials not found in native keychain; exit 1\n"
     )
     helper.chmod(0o700)
@@ -403,7 +497,7 @@ def test_logins_are_those_of_the_docker_cli(tmp_path: Path) -> None:
         assert refused.value.code == "registry-login-failed"
 
 
-# --- settings -----------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------------------
 
 WHOLE = "rules: [{dst: central.test}]\nnever: [.corp.test]\nlimits: {idle: 90s}\npresets: [pip]\n"
 
@@ -433,7 +527,8 @@ LOCAL = "settings: oci://r.test/whole:1\nbundle_keys: [rules.pub]\n"
 def test_settings_from_a_bundle(read: Callable[..., object]) -> None:
     """What is local overrides it, promises of both count, and each rule has its place."""
     loaded = read(
-        f"project: shop\n{LOCAL}include: [oci://r.test/part:1]\nnever: [.local.test]\nlimits: {{queries_per_second: 7}}\n",
+        f"project: shop\n{LOCAL}include: [oci://r.test/part:1]\nnever: [.local.test]\n"
+        "limits: {queries_per_second: 7}\n",
         whole=WHOLE,
         part="rules: [{dst: part.test}]\n",
     )
@@ -497,17 +592,19 @@ def test_a_bundle_that_is_kept_needs_no_library(address: str, signer: Keys, tmp_
     def imported(*words: str) -> set[str]:
         argv = [sys.executable, "-c", program, *words]
         environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
-        return set(subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.split())
+        return set(
+            subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        )
 
     assert {"yaml", "pydantic", "cryptography"} <= imported("ask")
     assert imported("ask") == {"ssl"}
     assert imported() == set()
 
 
-# --- polling ------------------------------------------------------------------------------------------------------
+# --- polling --------------------------------------------------------------------------------------------------
 
 
-def test_polls_are_spread_and_slow_down(tmp_path: Path) -> None:
+def test_polls_are_spread_and_slow_down() -> None:
     """Every five minutes plus or minus a fifth, more slowly while a registry fails, and never before it wants."""
     told: list[Asked] = []
     answers: list[Asked] = []
@@ -539,11 +636,13 @@ def test_polls_are_spread_and_slow_down(tmp_path: Path) -> None:
     assert [(each.taken, bool(each.error)) for each in told[-6:]][-2:] == [(False, True), (False, False)]
 
 
-def test_a_problem_is_told_once_an_hour(tmp_path: Path) -> None:
+def test_a_problem_is_told_once_an_hour() -> None:
     """And at once when it is another one, or has passed."""
     told: list[str] = []
     answers = [Asked("r", error=SettingsError("bundle-unsigned", "unsigned"))]
-    poll = BundlePoll(300, lambda: answers, lambda each: told.append(each.error.code if each.error else ""), lambda: 0.5, 0)
+    poll = BundlePoll(
+        300, lambda: answers, lambda each: told.append(each.error.code if each.error else ""), lambda: 0.5, 0
+    )
     for now in range(0, 7500, 300):
         poll.poll(now)
     assert told == ["bundle-unsigned"] * 3

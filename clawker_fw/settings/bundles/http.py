@@ -1,6 +1,6 @@
 """HTTP to registries: a few bounded exchanges over Python's own client.
 
-It is imported in a quarter of the time that `requests` takes, and has no defaults to take back: redirects, what
+It is imported in a fifth of the time that `requests` takes, and has no defaults to take back: redirects, what
 they may carry, sizes and times are decided here. TLS, but for registries on this machine. A proxy is used as the
 environment says (`HTTPS_PROXY`, `NO_PROXY`), and `SSL_CERT_FILE`, `SSL_CERT_DIR` or `REQUESTS_CA_BUNDLE` name
 other authorities.
@@ -105,7 +105,7 @@ class Http:
         except FutureTimeoutError as error:
             self._abandon()
             raise self._error(f"it took longer than {self._seconds:g} s") from error
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: an address with strange characters
             self.close()
             raise self._error(_reason(error)) from error
         except TooLargeError:

@@ -6,6 +6,7 @@ reference in it is not trusted: it is what the signer called it. Keys are ECDSA 
 """
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clawker_fw.errors import SettingsError, unreadable_settings
 from clawker_fw.settings.bundles.artifact import descriptor
 from clawker_fw.settings.bundles.keys import PublicKey
-from clawker_fw.settings.bundles.reference import Reference
+from clawker_fw.settings.bundles.reference import DIGEST, Reference
 from clawker_fw.settings.bundles.registry import MOST_MANIFEST, OCI_MANIFEST, Manifest, Repository
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _signer(
         signature = b64decode(layer["annotations"][SIGNATURE], validate=True)
         blob, size = str(layer["digest"]), int(layer["size"])
     except (ValueError, LookupError, TypeError):
+        return None
+    if not re.fullmatch(DIGEST, blob):
         return None
     content = repository.blob(blob, size, _MOST_PAYLOAD)
     key = next((each for each in keys if each.verifies(signature, content)), None)
