@@ -167,9 +167,10 @@ def _verified(chosen: Options, reference: "Reference", key: list[Path] | None) -
 
 def _check(text: str, bundle: "Bundle") -> int:
     """Require that a bundle has valid settings, which any host may have. Return how many rules it has."""
-    from clawker_fw.settings.bundles.publishing import rules_of
+    from clawker_fw.settings.bundles.publishing import settings_in
+    from clawker_fw.settings.sources import Source
 
-    return len(rules_of(text, bundle).rules.rules)
+    return len(settings_in(Source(Path(), text, bundle=bundle)).rules.rules)
 
 
 def _keys(chosen: Options, key: list[Path] | None) -> "Sequence[PublicKey]":

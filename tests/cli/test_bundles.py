@@ -2,7 +2,6 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,30 +14,11 @@ from tests.cli.conftest import Command
 NAME = "team/rules"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the module."""
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(scope="module")
-def signer(folder: Path) -> Keys:
-    """The key that hosts trust."""
-    return keys(folder, "rules")
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """A real registry."""
-    with own_registry(folder) as found:
-        yield found
-
-
 @pytest.fixture
-def delegating(settings_file: Path, address: str, signer: Keys, request: pytest.FixtureRequest) -> str:
+def delegating(settings_file: Path, registry_address: str, signer: Keys, request: pytest.FixtureRequest) -> str:
     """A settings file that takes everything from a bundle of this test's. Return the bundle's reference."""
     name = str(request.node.originalname).replace("_", "-")
-    reference = f"oci://{address}/{name}:production"
+    reference = f"oci://{registry_address}/{name}:production"
     settings_file.write_text(f"settings: {reference}\nbundle_keys: [{signer.public}]\n")
     return reference
 
@@ -86,7 +66,7 @@ def test_the_way_of_rules(command: Command, delegating: str, signer: Keys, tmp_p
 
 
 def test_what_is_refused_is_told_and_changes_nothing(
-    command: Command, delegating: str, signer: Keys, folder: Path
+    command: Command, delegating: str, signer: Keys, registry_folder: Path
 ) -> None:
     """Unsigned, by another key, not valid here, or moved back: the last good one stays."""
     good = pushed(delegating, signer.private, b"rules: [{dst: a.test}]\n", created=2000)
@@ -102,7 +82,7 @@ def test_what_is_refused_is_told_and_changes_nothing(
 
     pushed(delegating, None, b"rules: []\n", created=3000)
     told("bundle-unsigned")
-    pushed(delegating, keys(folder, "other").private, b"rules: []\n", created=4000)
+    pushed(delegating, keys(registry_folder, "other").private, b"rules: []\n", created=4000)
     told("bundle-signature-wrong")
     pushed(delegating, signer.private, b"rules: [{dst: a.test, wrong: 1}]\n", created=5000)
     told("settings-invalid")
@@ -117,9 +97,11 @@ def test_what_is_refused_is_told_and_changes_nothing(
     assert command("status", "--format", "json").valid("status")["settings"]["bundles"][0]["problem"] is None
 
 
-def test_a_registry_that_is_away(command: Command, settings_file: Path, folder: Path, signer: Keys) -> None:
+def test_a_registry_that_is_away(
+    command: Command, settings_file: Path, registry_folder: Path, signer: Keys
+) -> None:
     """Nothing changes but a warning with the age. Without a last good one, nothing is done."""
-    away = folder / "away"
+    away = registry_folder / "away"
     away.mkdir()
     with own_registry(away) as address:
         reference = f"oci://{address}/{NAME}:1"
@@ -146,7 +128,7 @@ def test_a_registry_that_is_away(command: Command, settings_file: Path, folder: 
     assert not kept.parent.exists()
 
 
-def test_what_is_not_pushed(command: Command, address: str, tmp_path: Path, signer: Keys) -> None:
+def test_what_is_not_pushed(command: Command, registry_address: str, tmp_path: Path, signer: Keys) -> None:
     """What a host alone may say, secrets, mistakes; and where there is no place for it."""
     rules = tmp_path / "rules.yaml"
     for text, code in (
@@ -156,18 +138,20 @@ def test_what_is_not_pushed(command: Command, address: str, tmp_path: Path, sign
         ("rules: [{dst: 'a b'}]\n", "settings-invalid"),
     ):
         rules.write_text(text)
-        refused = command("bundle", "push", str(rules), f"{address}/{NAME}:no")
+        refused = command("bundle", "push", str(rules), f"{registry_address}/{NAME}:no")
         assert (refused.code, code in refused.err) == (3, True)
     rules.write_text("rules: []\n")
-    for reference in (f"{address}/{NAME}", f"{address}/{NAME}@sha256:{'0' * 64}", "rules"):
+    for reference in (f"{registry_address}/{NAME}", f"{registry_address}/{NAME}@sha256:{'0' * 64}", "rules"):
         assert command("bundle", "push", str(rules), reference).code == 2
-    assert command("bundle", "verify", f"{address}/{NAME}:no", "--key", str(signer.public)).code == 3
-    assert command("bundle", "verify", f"{address}/{NAME}:no").code == 3  # no key is known
+    assert command("bundle", "verify", f"{registry_address}/{NAME}:no", "--key", str(signer.public)).code == 3
+    assert command("bundle", "verify", f"{registry_address}/{NAME}:no").code == 3  # no key is known
 
 
-def test_a_registry_that_wants_a_login(command: Command, folder: Path, tmp_path: Path, signer: Keys) -> None:
+def test_a_registry_that_wants_a_login(
+    command: Command, registry_folder: Path, tmp_path: Path, signer: Keys
+) -> None:
     """It is the docker CLI's. Without one, the error says how to log in. Copies go between registries."""
-    closed = folder / "closed"
+    closed = registry_folder / "closed"
     closed.mkdir()
     rules, docker = tmp_path / "rules.yaml", tmp_path / "docker"
     rules.write_text("rules: [{dst: a.test}]\n")

@@ -32,36 +32,16 @@ from clawker_fw.settings.bundles.taking import Asked, Bundles
 from clawker_fw.settings.load import load_settings
 from clawker_fw.watch.polling import FIRST_SECONDS, BundlePoll
 from devkit.bundles import RULES, Answer, Keys, Scripted, keys, opened, pushed, scripted
-from devkit.registry import own_registry
 
 NAME = "team/rules"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the module."""
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(scope="module")
-def signer(folder: Path) -> Keys:
-    """The key that hosts trust."""
-    return keys(folder, "rules")
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """A real registry."""
-    with own_registry(folder) as found:
-        yield found
-
-
 @pytest.fixture
-def liar(address: str, signer: Keys) -> Iterator[Scripted]:
+def liar(registry_address: str, signer: Keys) -> Iterator[Scripted]:
     """A registry in this process with a good bundle, which a test makes a bad one."""
-    pushed(f"{address}/{NAME}:good", signer.private)
+    pushed(f"{registry_address}/{NAME}:good", signer.private)
     with scripted() as found:
-        found.copy(address, NAME, "good")
+        found.copy(registry_address, NAME, "good")
         yield found
 
 
@@ -171,9 +151,9 @@ def test_what_cosign_has_signed_is_verified(tmp_path: Path) -> None:
         assert refused.value.code == "bundle-signature-wrong"
 
 
-def test_a_signature_is_for_one_manifest(address: str, signer: Keys, host: Host) -> None:
+def test_a_signature_is_for_one_manifest(registry_address: str, signer: Keys, host: Host) -> None:
     """The signature of another bundle, copied to the tag where this one's belongs, is none."""
-    good, other = f"oci://{address}/{NAME}:bound", f"oci://{address}/{NAME}:other"
+    good, other = f"oci://{registry_address}/{NAME}:bound", f"oci://{registry_address}/{NAME}:other"
     signed = pushed(good, signer.private)
     unsigned = pushed(other, None, b"rules: []\n")
     repository = opened(parse_reference(good))
@@ -185,12 +165,12 @@ def test_a_signature_is_for_one_manifest(address: str, signer: Keys, host: Host)
     assert refused.value.code == "bundle-signature-wrong"
 
 
-def test_any_of_several_keys_will_do(address: str, signer: Keys, tmp_path: Path) -> None:
+def test_any_of_several_keys_will_do(registry_address: str, signer: Keys, tmp_path: Path) -> None:
     """Of several files, of several in one file, and of several signatures: so that a key can be replaced."""
     new = keys(tmp_path, "new", ed=True)
     both = tmp_path / "both.pub"
     both.write_bytes(signer.public.read_bytes() + new.public.read_bytes())
-    reference = f"oci://{address}/{NAME}:rotated"
+    reference = f"oci://{registry_address}/{NAME}:rotated"
     pushed(reference, new.private, created=100)
     for trusted in ((signer.public, new.public), (both,)):
         assert Host(tmp_path / f"{len(trusted)}", trusted).ask(reference)
@@ -237,9 +217,9 @@ def test_one_request_while_nothing_changes(liar: Scripted, host: Host) -> None:
     assert not host.ask(reference)
 
 
-def test_a_tag_that_was_moved_back_is_refused(address: str, signer: Keys, host: Host) -> None:
+def test_a_tag_that_was_moved_back_is_refused(registry_address: str, signer: Keys, host: Host) -> None:
     """An older bundle is refused, the same content is not, and a pin is how to go back."""
-    reference = f"oci://{address}/{NAME}:moved"
+    reference = f"oci://{registry_address}/{NAME}:moved"
     old = pushed(reference, signer.private, b"rules: [{dst: old.test}]\n", created=1000)
     host.ask(reference)
     pushed(reference, signer.private, b"rules: [{dst: new.test}]\n", created=2000)
@@ -265,9 +245,9 @@ def test_a_tag_that_was_moved_back_is_refused(address: str, signer: Keys, host: 
     assert not Host(host.folder, host.keys).ask(pinned)  # nothing else can take its place, so nobody is asked
 
 
-def test_one_from_the_future_is_refused(address: str, signer: Keys, host: Host) -> None:
+def test_one_from_the_future_is_refused(registry_address: str, signer: Keys, host: Host) -> None:
     """Because nothing that is made until then could take its place."""
-    reference = f"oci://{address}/{NAME}:future"
+    reference = f"oci://{registry_address}/{NAME}:future"
     pushed(reference, signer.private, created=host.now + 7200)
     with pytest.raises(SettingsError) as refused:
         host.ask(reference)
@@ -573,9 +553,9 @@ def test_what_a_bundle_and_a_local_file_may_say(
     assert refused.value.code == code
 
 
-def test_a_bundle_that_is_kept_needs_no_library(address: str, signer: Keys, tmp_path: Path) -> None:
+def test_a_bundle_that_is_kept_needs_no_library(registry_address: str, signer: Keys, tmp_path: Path) -> None:
     """Neither YAML nor pydantic, nor anything to ask a registry with; asking needs Python's own client alone."""
-    reference = f"oci://{address}/{NAME}:kept"
+    reference = f"oci://{registry_address}/{NAME}:kept"
     pushed(reference, signer.private)
     file = tmp_path / "clawker-fw.yaml"
     file.write_text(f"settings: {reference}\nbundle_keys: [{signer.public}]\n")

@@ -36,13 +36,10 @@ def checked(path: Path) -> Text:
     Raises:
         SettingsError: when it has not.
     """
-    from clawker_fw.settings.document import document_of  # noqa: PLC0415 - slow to import
-    from clawker_fw.settings.files import read_bytes, text_of  # noqa: PLC0415 - the same
-    from clawker_fw.settings.include import require_central  # noqa: PLC0415 - the same
-    from clawker_fw.settings.validation import validated  # noqa: PLC0415 - the same
+    from clawker_fw.settings.files import read_text  # noqa: PLC0415 - only a push needs it
 
-    content = read_bytes(path)
-    text = text_of(content, path)
+    text = read_text(path)
+    content = text.encode()
     if len(content) > MOST_TEXT:
         raise SettingsError("bundle-too-large", f"{path} has more than {MOST_TEXT:,} octets.")
     if _PRIVATE_KEY in text:
@@ -51,12 +48,11 @@ def checked(path: Path) -> Text:
             f"{path} has a private key in it, which everybody who can pull the bundle could read.",
             hint="Rules name secrets by their names (`inject`); each host declares them in a file of its own.",
         )
-    require_central(document_of(text, path))
-    return Text(text.encode(), validated((Source(path, text),), "", {}).loaded)
+    return Text(content, settings_in(Source(path, text)))
 
 
-def rules_of(text: str, bundle: Bundle) -> "Loaded":
-    """Return the settings in a bundle: valid by themselves, with nothing that only a host may say.
+def settings_in(source: Source) -> "Loaded":
+    """Return the settings of a bundle, or of what will be one: valid by themselves, with nothing of a host's.
 
     Raises:
         SettingsError: when they are not.
@@ -65,8 +61,8 @@ def rules_of(text: str, bundle: Bundle) -> "Loaded":
     from clawker_fw.settings.include import require_central  # noqa: PLC0415 - the same
     from clawker_fw.settings.validation import validated  # noqa: PLC0415 - the same
 
-    require_central(document_of(text, bundle.name))
-    return validated((Source(Path(), text, bundle=bundle),), "", {}).loaded
+    require_central(document_of(source.text, source.name))
+    return validated((source,), "", {}).loaded
 
 
 def push(
