@@ -57,14 +57,14 @@ def opened(reference: "Reference", *, writes: bool = False, seconds: float = ASK
 
 
 def ask(chosen: Options) -> None:
-    """Ask the registries of the settings, if they name bundles, and take what is new.
+    """Ask the registries of the settings, if they name bundles, and take what is new. Each is asked once.
 
     A registry that can't be asked, and a bundle that is refused, is a warning while there is a last good one.
 
     Raises:
         SettingsError: when there is none, or a file can't be read.
     """
-    for each in asked(chosen, unreadable=True):
+    for each in asked(chosen, once=True):
         if each.error and store(chosen).read(each.reference) is None:
             from clawker_fw.settings.bundles.taking import unavailable
 
@@ -73,11 +73,13 @@ def ask(chosen: Options) -> None:
             report(chosen, each)
 
 
-def asked(chosen: Options, *, unreadable: bool = False) -> "Sequence[Asked]":
+def asked(chosen: Options, *, once: bool = False) -> "Sequence[Asked]":
     """Ask for each bundle that the settings name, and return what came of it.
 
+    With `once`, nobody is asked again. A command does so; a watcher goes on while the settings can't be read.
+
     Raises:
-        SettingsError: with `unreadable`, when the settings that name them can't be read.
+        SettingsError: with `once`, when the settings that name them can't be read.
     """
     from clawker_fw.cli import given
     from clawker_fw.settings.load import bundles_named
@@ -85,11 +87,12 @@ def asked(chosen: Options, *, unreadable: bool = False) -> "Sequence[Asked]":
     try:
         named = bundles_named(chosen.config, given.kept(chosen))
     except SettingsError:
-        if unreadable:
+        if once:
             raise
         return ()
-    if not (named.references and named.keys):
+    if not (named.references and named.keys) or (once and chosen.asked.issuperset(named.references)):
         return ()
+    chosen.asked.update(named.references)
     from clawker_fw.settings.bundles.taking import Asked
 
     known, found = bundles(chosen), []
