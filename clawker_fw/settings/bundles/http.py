@@ -68,7 +68,10 @@ class _Origin(NamedTuple):
 
 
 class Http:
-    """Exchanges with one registry, one after the other, over a kept connection. Not for several threads."""
+    """Exchanges with one registry, one after the other, over a kept connection, until one takes too long.
+
+    Not for several threads.
+    """
 
     def __init__(self, host: str, environment: Mapping[str, str], seconds: float = SECONDS) -> None:
         """Prepare for a registry at `HOST` or `HOST:PORT`. `seconds` is how long one exchange may take."""
@@ -76,6 +79,7 @@ class Http:
         self._seconds = seconds
         self._connection: HTTPConnection | None = None
         self._to: _Origin | None = None
+        self._abandoned = False
         self._local = is_loopback(_split(host)[0])
         self.base = f"{'http' if self._local else 'https'}://{host}"
 
@@ -149,7 +153,7 @@ class Http:
         try:
             return self._asked(origin, method, url, headers, body, most=most)
         except (HTTPException, ConnectionError):
-            if fresh:
+            if fresh or self._abandoned:
                 raise
             self.close()  # a kept connection that the registry has closed meanwhile
             return self._asked(origin, method, url, headers, body, most=most)
@@ -185,6 +189,7 @@ class Http:
 
     def _abandon(self) -> None:
         """End the connection of an exchange that is still under way in its thread, which then ends as well."""
+        self._abandoned = True
         connection, self._connection = self._connection, None
         if connection and connection.sock:
             with contextlib.suppress(OSError):
