@@ -18,6 +18,7 @@ from bench import (
     inspected_requests,
     inspecting,
     noop,
+    registry_watchers,
     replace,
     replace_time,
     restart,
@@ -46,6 +47,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "inspect": inspecting.measure,
     "inspect_requests": inspected_requests.measure,
     "inspect_peers": inspect_peers.measure,
+    "registry_watchers": registry_watchers.measure,
 }
 
 

@@ -103,15 +103,42 @@ def registry(
     engine: PrivateEngine, folder: Path, *, port: int = 5000, password: bool = False
 ) -> Iterator[Registry]:
     """Yield an empty registry that ends afterwards."""
-    install({"docker-registry": "docker-registry"})
     address = f"127.0.0.1:{port}"
-    (folder / "htpasswd").write_text(_HTPASSWD)
-    (folder / "registry.yml").write_text(
-        (_CONFIG + (_AUTH if password else "")).format(folder=folder, address=address)
-    )
     credentials = {"username": USER, "password": PASSWORD} if password else None
-    with _serving(engine, address, ["docker-registry", "serve", f"{folder}/registry.yml"], folder / "log"):
+    with _serving(engine, address, _program(folder, address, password=password), folder / "log"):
         yield Registry(engine, address, credentials)
+
+
+@contextmanager
+def own_registry(folder: Path, *, password: bool = False) -> Iterator[str]:
+    """Yield the address of an empty registry of this machine, on its loopback interface, that ends afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    argv = _program(folder, address, password=password)
+    with (folder / "log").open("wb") as said:
+        process = subprocess.Popen(argv, stdout=said, stderr=said)
+    try:
+        wait_for(process, lambda: _listens(port), folder / "log")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _program(folder: Path, address: str, *, password: bool) -> Sequence[str]:
+    """Return the command line of a registry with its data in a folder."""
+    install({"docker-registry": "docker-registry"})
+    (folder / "htpasswd").write_text(_HTPASSWD)
+    settings = (_CONFIG + (_AUTH if password else "")).format(folder=folder, address=address)
+    (folder / "registry.yml").write_text(settings)
+    return ["docker-registry", "serve", f"{folder}/registry.yml"]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from pathlib import Path
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Intermediate, Root
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Pair, Provided
-from clawker_fw.certificates.folder import keep_pair, locked, write_private
+from clawker_fw.certificates.folder import keep_pair
 from clawker_fw.certificates.validity import is_due
+from clawker_fw.private_files import locked, write_private
 
 _PREFIX = "inspection-"
 """The name of a root's pair begins with it, and ends with a part of its fingerprint."""

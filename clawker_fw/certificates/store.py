@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.folder import keep_pair, locked, read_pair, write_private
+from clawker_fw.certificates.folder import keep_pair, read_pair
 from clawker_fw.certificates.validity import Judgement, first_certificate, is_due
 from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.private_files import locked, write_private
 from clawker_fw.rules.until import rfc3339
 
 _EXPORTED = "exported.json"

@@ -106,8 +106,8 @@ def rotate(
 
 
 def _store(chosen: Options) -> "InspectionStore":
-    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.certificates.inspection import InspectionStore
+    from clawker_fw.private_files import state_folder
 
     given.warn_of_project(chosen, given.load(chosen))
     return InspectionStore(state_folder() / chosen.project, chosen.project, keeps=True)

@@ -16,6 +16,7 @@ from clawker_fw.cli.app import COMPLETE_VARIABLE, app, options
 
 MODULES = {
     "agent": "agent",
+    "bundle": "bundle",
     "ca": "ca",
     "certs": "certs",
     "config": "config",

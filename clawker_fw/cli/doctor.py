@@ -45,11 +45,11 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 def _checks(chosen: Options) -> "Iterator[Check]":
     """Yield all checks, in the order in which one depends on another."""
-    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.cli import connection
     from clawker_fw.engine import host_network
     from clawker_fw.inspect import diagnosis
     from clawker_fw.inspect.diagnosis import Check, CheckHealth
+    from clawker_fw.private_files import state_folder
     from clawker_fw.report.rules import counted_rules
 
     usable, source = True, None

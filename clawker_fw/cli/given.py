@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clawker_fw.cli import registries
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clawker_fw.settings.kept import Kept
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.settings.model import Settings
+    from clawker_fw.settings.sources import Resolve
     from clawker_fw.stack.release import Release
 
 _MOST_WARNINGS = 10
@@ -36,7 +38,7 @@ def load(chosen: Options) -> "Loaded":
     from clawker_fw.settings.find import DEFAULT_PROJECT
     from clawker_fw.settings.load import load_settings
 
-    loaded = load_settings(chosen.config, os.environ, kept(chosen))
+    loaded = load_settings(chosen.config, os.environ, kept(chosen), resolve(chosen))
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -50,10 +52,15 @@ def load(chosen: Options) -> "Loaded":
 
 def kept(chosen: Options) -> "Kept":
     """Return where the settings of the chosen project are kept that were checked last."""
-    from clawker_fw.certificates.folder import state_folder
+    from clawker_fw.private_files import state_folder
     from clawker_fw.settings.kept import Kept
 
     return Kept(state_folder() / chosen.project / "settings.json")
+
+
+def resolve(chosen: Options) -> "Resolve":
+    """Return what finds the bundle in force of a reference, for files with keys. Only settings with one use it."""
+    return lambda reference, keys: registries.bundles(chosen).in_force(reference, keys)
 
 
 def written(chosen: Options) -> "Settings":
@@ -65,7 +72,7 @@ def written(chosen: Options) -> "Settings":
     from clawker_fw.settings.load import read_settings
     from clawker_fw.settings.validation import validated
 
-    return validated(*read_settings(chosen.config, os.environ), os.environ).written
+    return validated(*read_settings(chosen.config, os.environ, resolve(chosen)), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
@@ -108,8 +115,8 @@ def blueprint(
     chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts", *, keeps: bool = False
 ) -> "Blueprint":
     """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
-    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.certificates.provider import Provider
+    from clawker_fw.private_files import state_folder
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -137,7 +144,8 @@ def blueprint(
         headers=known.declared.headers if known else {},
         vault=known,
         origin=made_from,
-        files=(*loaded.files, *([own] if own else ()), kept(chosen).path),
+        files=(*loaded.files, *([own] if own else ()), kept(chosen).path, *registries.places(chosen, loaded)),
+        bundles=registries.states(chosen, loaded),
         named_by=named_by(chosen, loaded),
     )
 
@@ -200,8 +208,8 @@ def certificates(
 
 def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
     """Return the place of the chosen project's certificates."""
-    from clawker_fw.certificates.folder import state_folder
     from clawker_fw.certificates.store import CertificateStore
+    from clawker_fw.private_files import state_folder
 
     own = _beside(loaded, loaded.settings.otel.certs_dir)
     return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, digests)

@@ -38,6 +38,11 @@ class Options:
         """The stack's name: from the options, else from the settings file."""
         return self.named_project or project_of(self.config, os.environ)
 
+    @cached_property
+    def asked(self) -> set[str]:
+        """The bundles whose registries this command has asked, which it does once."""
+        return set()
+
 
 FormatOption = Annotated[
     Format,

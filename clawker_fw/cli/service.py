@@ -10,6 +10,7 @@ from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, written
 from clawker_fw.cli.watch_options import (
+    BundleIntervalOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -48,6 +49,7 @@ def service_install(
     system: SystemOption = None,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
+    bundle_interval: BundleIntervalOption = "5m",  # type: ignore[assignment]  # the same
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
@@ -63,6 +65,7 @@ def service_install(
     from clawker_fw.watch import service
 
     options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
+    options += ["--bundle-interval", written(bundle_interval)]
     if listen:
         options += ["--listen", listen]
     if otel:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json, reading, writing
 from clawker_fw.cli.parameters import (
@@ -253,6 +253,7 @@ def down(
         names.forget()
         kept_digests().forget()
         digests.forget()
+        registries.store(chosen).forget()
         given.kept(chosen).forget()
     from clawker_fw.report.facts import Left
 

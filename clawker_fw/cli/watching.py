@@ -3,16 +3,17 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options
 from clawker_fw.cli.watch_options import (
+    BundleIntervalOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.settings.bundles.state import BundleState
+    from clawker_fw.settings.bundles.taking import Asked
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.metrics import Metrics
     from clawker_fw.watch.otlp import CollectorEndpoint
-    from clawker_fw.watch.page import Pages
+    from clawker_fw.watch.page import Pages, WatcherHealth
 
 
 _COLLECTED_OFTEN = (700, 10, 10)
@@ -46,6 +49,7 @@ def watch(
     *,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
+    bundle_interval: BundleIntervalOption = "5m",  # type: ignore[assignment]  # the same
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
@@ -80,16 +84,18 @@ def watch(
         metrics = _metrics(release) if listen or otel else None
         with (
             _sending(chosen, release, metrics if otel else None),
-            _serving(listen, interval, metrics) as observe,
+            _serving(listen, interval, metrics) as pages,
             _counting(chosen, metrics),
             _stoppable(inbox) as stopping,
+            _polling(chosen, bundle_interval, inbox, [each.in_force for each in (metrics, pages) if each]),
         ):
 
             def report(decision: "Decision") -> None:
                 record.write(decision)
                 if metrics:
                     metrics.report(decision)
-                observe(decision)
+                if pages:
+                    pages.report(decision)
                 manager.report(decision)
 
             steady, warned = Steady(time.monotonic), threading.Event()
@@ -138,12 +144,10 @@ def _metrics(release: "Release") -> "Metrics":
 
 
 @contextmanager
-def _serving(
-    listen: str | None, interval: float, metrics: "Metrics | None"
-) -> "Iterator[Callable[[Decision], None]]":
-    """Serve metrics and health at `listen`, if given, and yield what takes in each decision for the latter."""
+def _serving(listen: str | None, interval: float, metrics: "Metrics | None") -> "Iterator[WatcherHealth | None]":
+    """Serve metrics and health at `listen`, if given, and yield the latter."""
     if listen is None or metrics is None:
-        yield lambda _: None
+        yield None
         return
     import time
     from http import HTTPStatus
@@ -164,7 +168,7 @@ def _serving(
     }
     with page.served(page.parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
-        yield health.report
+        yield health
 
 
 @contextmanager
@@ -226,6 +230,37 @@ def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
     counter = RefusalCounter(chosen.project, metrics.refused)
     work = (counter, lambda: _connected(chosen), record.write_uncounted, ended)
     threading.Thread(target=keep_counting, args=work, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def _polling(
+    chosen: Options,
+    interval: float,
+    inbox: "Inbox",
+    observers: "Sequence[Callable[[Sequence[BundleState]], None]]",
+) -> "Iterator[None]":
+    """Ask the registries of bundles in the background; have the stack compared when another one is in force."""
+    import random
+    import time
+
+    from clawker_fw.watch.follow import News
+    from clawker_fw.watch.polling import BundlePoll, keep_polling
+
+    def ask() -> "Sequence[Asked]":
+        asked = registries.asked(chosen)
+        states = registries.known(chosen) if asked else ()
+        for each in observers:
+            each(states)
+        return asked
+
+    ended = threading.Event()
+    poll = BundlePoll(interval, ask, lambda each: registries.report(chosen, each), random.random, time.monotonic())
+    work = (poll, time.monotonic, lambda: inbox.put(News.EVENT), ended)
+    threading.Thread(target=keep_polling, args=work, name="bundles", daemon=True).start()
     try:
         yield
     finally:

@@ -70,18 +70,18 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def document_of(text: str, path: Path) -> SettingsDocument:
-    """Parse the text of a settings file. An empty text is an empty mapping.
+def document_of(text: str, source: Path | str) -> SettingsDocument:
+    """Parse the text of a settings file, or of a bundle by its name. An empty text is an empty mapping.
 
     Raises:
         SettingsError: when the text is not YAML, or not a mapping.
     """
-    values, places = parse(text, str(path))
+    values, places = parse(text, str(source))
     if values is None:
         values = {}
     if not isinstance(values, dict):
         raise SettingsError("settings-invalid", f"{places[()]}: expected `setting: value` pairs.")
-    return SettingsDocument(values, places, str(path))
+    return SettingsDocument(values, places, str(source))
 
 
 def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:

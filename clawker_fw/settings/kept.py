@@ -8,8 +8,7 @@ are: whoever can write there needs no settings.
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.model import ShippedPreset
+from clawker_fw.private_files import make_private, write_private
 from clawker_fw.rules import suffixes
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Repository
@@ -25,8 +25,9 @@ from clawker_fw.rules.promises import Promise, PromiseKind
 from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.environment import Variables
-from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, files_of
+from clawker_fw.settings.loaded import Loaded, named_by, paths_of
+from clawker_fw.settings.outline import Outlines
+from clawker_fw.settings.sources import Source
 from clawker_fw.settings.values import (
     CorednsResources,
     EnvoyResources,
@@ -58,6 +59,11 @@ class Kept:
 
     path: Path
 
+    @property
+    def outlines(self) -> Outlines:
+        """What was read of their files last, beside them."""
+        return Outlines(self.path.with_name("outlines.json"))
+
     def recall(self, read: tuple[Source, ...], found: str, variables: Variables) -> Loaded | None:
         """Return what these settings were found to be, if they were the last that were checked."""
         try:
@@ -74,23 +80,30 @@ class Kept:
         if _loaded(json.loads(document), read, found) != loaded:
             return
         text = f"{self._digest(read, found, variables)}\n{document}"
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with suppress(OSError):
-            for each in reversed([each for each in self.path.parents if not each.exists()]):
-                each.mkdir(exist_ok=True, mode=0o700)
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "w") as stream:
-                stream.write(text)
-            fresh.replace(self.path)
+            make_private(self.path.parent)
+            write_private(self.path, text.encode())
 
     def forget(self) -> None:
-        """Remove the file, and its folder if nothing else is in it."""
+        """Remove the file and the one of outlines, and their folder if nothing else is in it."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+            self.outlines.path.unlink(missing_ok=True)
             self.path.parent.rmdir()
 
     def _digest(self, read: tuple[Source, ...], found: str, variables: Variables) -> str:
-        sources = [(str(each.path), each.text, each.includes, each.origins) for each in read]
+        sources = [
+            (
+                str(each.path),
+                each.text,
+                each.includes,
+                each.origins,
+                each.delegates,
+                [str(key) for key in each.keys],
+                each.bundle and asdict(each.bundle),
+            )
+            for each in read
+        ]
         return hashlib.sha256(json.dumps([self._release, sources, found, variables]).encode()).hexdigest()
 
     @cached_property
@@ -118,16 +131,17 @@ def _document(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _loaded(document: Mapping[str, Any], read: Iterable[Source], found: str) -> Loaded:
+def _loaded(document: Mapping[str, Any], read: Sequence[Source], found: str) -> Loaded:
     return Loaded(
         _settings(document["settings"]),
         RuleSet(tuple(_rule(each) for each in document["rules"])),
-        files_of(read),
+        paths_of(read),
         found,
         document["digest"],
         document["places"],
         tuple(Promise(PromiseKind(kind), _rule(rule)) for kind, rule in document["promises"]),
         tuple(ShippedPreset(name, version, tuple(rules)) for name, version, rules in document["presets"]),
+        *named_by(read),
     )
 
 

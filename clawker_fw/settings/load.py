@@ -8,41 +8,97 @@ pydantic.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from clawker_fw.errors import SettingsError
+from clawker_fw.settings.bundles.store import Bundle
+from clawker_fw.settings.bundles.store import Kept as KeptBundle
 from clawker_fw.settings.environment import SETTINGS_VARIABLE, Variables, variables
 from clawker_fw.settings.find import find, given_text
 from clawker_fw.settings.kept import Kept
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, in_variable, sources
+from clawker_fw.settings.outline import Outlines
+from clawker_fw.settings.sources import Named, Resolve, Source, in_variable, named_bundles, sources
+
+if TYPE_CHECKING:
+    from clawker_fw.settings.bundles.taking import Bundles
 
 
-def load_settings(named: Path | None, environment: Mapping[str, str], kept: Kept | None = None) -> Loaded:
+def load_settings(
+    named: Path | None, environment: Mapping[str, str], kept: Kept | None = None, resolve: Resolve | None = None
+) -> Loaded:
     """Read the settings. If they are the same as the last time in this process, the same object is returned.
 
     `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
-    `kept` has those that were checked last.
+    `kept` has those that were checked last, and `resolve` returns bundles.
 
     Raises:
         SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
     """
-    return _loaded(*read_settings(named, environment), variables(environment), kept)
+    outlines = kept.outlines if kept else None
+    return _loaded(*read_settings(named, environment, resolve, outlines), variables(environment), kept)
 
 
-def read_settings(named: Path | None, environment: Mapping[str, str]) -> tuple[tuple[Source, ...], str]:
-    """Return the files of the settings that the user named or that are found, and where they were found.
+def read_settings(
+    named: Path | None,
+    environment: Mapping[str, str],
+    resolve: Resolve | None = None,
+    outlines: Outlines | None = None,
+) -> tuple[tuple[Source, ...], str]:
+    """Return what settings are read from that the user named or that are found, and where they were found.
 
     Settings that a variable has as a whole come before any file that would be found.
 
     Raises:
-        SettingsError: when one can't be read, or both a file and the variable are given.
+        SettingsError: when something can't be read, or both a file and the variable are given.
     """
     text = given_text(named, environment)
     if text is not None:
-        return (in_variable(text),), f"the variable {SETTINGS_VARIABLE}"
+        return in_variable(text, resolve, outlines), f"the variable {SETTINGS_VARIABLE}"
     source, found = find(named)
-    return sources(source) if source else (), found
+    return sources(source, resolve, outlines) if source else (), found
+
+
+def bundles_named(named: Path | None, environment: Mapping[str, str], kept: Kept | None = None) -> Named:
+    """Return the bundles that the settings name, and the keys for them. No registry is asked.
+
+    Raises:
+        SettingsError: when a file can't be read.
+    """
+    text, outlines = given_text(named, environment), kept.outlines if kept else None
+    return (
+        named_bundles(None, text, outlines) if text is not None else named_bundles(find(named)[0], None, outlines)
+    )
+
+
+def check_with(
+    named: Path | None, environment: Mapping[str, str], bundles: "Bundles", bundle: Bundle, text: str
+) -> None:
+    """Check that settings would be valid with another bundle in force.
+
+    Raises:
+        SettingsError: otherwise.
+    """
+    from clawker_fw.settings.validation import validated  # noqa: PLC0415 - pydantic and YAML are slow to import
+
+    def resolve(reference: str, keys: Sequence[Path]) -> KeptBundle:
+        if reference == bundle.reference:
+            return KeptBundle(bundle, text, 0.0)
+        found = bundles.kept(reference, keys)
+        if found is None:
+            raise _UnknownError("bundle-unavailable", reference)
+        return found
+
+    try:
+        validated(*read_settings(named, environment, resolve), environment)
+    except _UnknownError:
+        return  # another bundle is not known yet: all are checked when it is
+
+
+class _UnknownError(SettingsError):
+    """A bundle is not kept."""
 
 
 @functools.lru_cache(maxsize=1)

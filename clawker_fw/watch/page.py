@@ -7,7 +7,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from typing import Any
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Verdict
+from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.watch.decision import Decision
 
 LOG = logging.getLogger("clawker_fw")
@@ -216,12 +217,21 @@ class WatcherHealth:
     `fresh_seconds` is the maximum age of a comparison.
     """
 
-    def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, fresh_seconds: float, clock: Callable[[], float], wall: Callable[[], float] = time.time
+    ) -> None:
         """Start unhealthy, because nothing has been compared yet."""
+        self._wall = wall
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._guard = threading.Lock()
         self._last: tuple[float, Verdict | None, str | None] | None = None
+        self._bundles: Sequence[BundleState] = ()
+
+    def in_force(self, bundles: Sequence[BundleState]) -> None:
+        """Take in what is known of the bundles in force."""
+        with self._guard:
+            self._bundles = bundles
 
     def report(self, decision: Decision) -> None:
         """Record a decision."""
@@ -231,7 +241,7 @@ class WatcherHealth:
     def answer(self) -> tuple[bool, bytes]:
         """Return whether the stack is known to be current, and the page as JSON."""
         with self._guard:
-            last = self._last
+            last, bundles = self._last, self._bundles
         moment, verdict, code = last or (float("-inf"), None, None)
         age = self._clock() - moment
         healthy = verdict is Verdict.CURRENT and age <= self._fresh_seconds
@@ -240,5 +250,14 @@ class WatcherHealth:
             "verdict": verdict.value if verdict else None,
             "code": code,
             "age_seconds": round(age, 1) if last else None,
+            "bundles": [
+                {
+                    "reference": each.bundle.reference,
+                    "digest": each.bundle.digest,
+                    "confirmed_age_seconds": round(max(0.0, self._wall() - each.confirmed), 1),
+                    "problem": each.problem.code if each.problem else None,
+                }
+                for each in bundles
+            ],
         }
         return healthy, json.dumps(document).encode() + b"\n"

@@ -11,12 +11,12 @@ import pytest
 
 from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.folder import write_private
 from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.certificates.validity import Judgement, Use
 from clawker_fw.certificates.x509 import certificate, judge
 from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.private_files import write_private
 
 NOW = 1_800_000_000.0
 DAY = 86400.0

@@ -249,7 +249,13 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     now[0] = 61
     healthy, content = health.answer()
     assert not healthy
-    assert json.loads(content) == {"healthy": False, "verdict": "current", "code": None, "age_seconds": 61.0}
+    assert json.loads(content) == {
+        "healthy": False,
+        "verdict": "current",
+        "code": None,
+        "age_seconds": 61.0,
+        "bundles": [],
+    }
 
 
 # --- pages ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from clawker_fw.settings.files import read_bytes, resolved, text_of
 from clawker_fw.settings.find import find, given_text
 from clawker_fw.settings.include import joined
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, sources
+from clawker_fw.settings.sources import Resolve, Source, sources
 from clawker_fw.settings.validation import validated
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
@@ -40,10 +40,17 @@ class Edited:
         return self.contents[0] != self.contents[1]
 
 
-def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, write: bool) -> Edited:
+def edit(
+    named: Path | None,
+    environment: Mapping[str, str],
+    decide: Decide,
+    *,
+    write: bool,
+    resolve: Resolve | None = None,
+) -> Edited:
     """Edit the settings file: the one that the user named, or the one that is found.
 
-    Without `write`, nothing is written; the answer is the same.
+    Without `write`, nothing is written; the answer is the same. `resolve` returns bundles.
 
     Raises:
         SettingsError: when there is no file, or the settings are not valid, before or after the edit.
@@ -68,16 +75,30 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
         )
     target = resolved(path)
     if not write:
-        return _edited(path, found, environment, decide, read_bytes(target))
+        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
     with _locked(target) as content:
-        done = _edited(path, found, environment, decide, content)
+        done = _edited(path, found, environment, decide, content, resolve=resolve)
         if done.changed:
             _replace(target, content, done.contents[1])
     return done
 
 
-def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Decide, content: bytes) -> Edited:
-    first, *others = sources(path)
+def _edited(
+    path: Path,
+    found: str,
+    environment: Mapping[str, str],
+    decide: Decide,
+    content: bytes,
+    *,
+    resolve: Resolve | None,
+) -> Edited:
+    first, *others = sources(path, resolve)
+    if first.delegates:
+        raise RefusedError(
+            "rules-in-bundle",
+            f"The rules of {path} are those of the bundle {first.delegates}, so they can't be edited here.",
+            hint="Change the file that the bundle is pushed from, and push it with `clawker-fw bundle push`.",
+        )
     read = (replace(first, text=text_of(content, path)), *others)
     before = validated(read, found, environment)
     document = joined(read)

@@ -1,0 +1,64 @@
+"""Files that only the user can read, in the user's state folder: a folder for each project.
+
+Files are replaced by rename, so nobody reads half of one. Where several processes read and then write, they hold
+the folder's lock.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+
+
+def state_folder() -> Path:
+    """Return the folder of all projects, in the user's state folder."""
+    return platformdirs.user_state_path("clawker-fw") / "certs"
+
+
+@contextmanager
+def locked(folder: Path, *, writing: bool) -> Iterator[None]:
+    """Hold a folder's lock. Whoever only reads needs none where there is no folder yet.
+
+    Raises:
+        OSError: when the folder can't be used.
+    """
+    with ExitStack() as held:
+        if writing:
+            make_private(folder)
+        with suppress(*(() if writing else (FileNotFoundError,))):
+            how = os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY
+            handle = os.open(folder / "lock", how | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only the user can enter, and those above it that are missing.
+
+    Raises:
+        OSError: when it can't be made.
+    """
+    for each in reversed([each for each in folder.parents if not each.exists()]):
+        each.mkdir(exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file, which only the user can read from its first byte on.
+
+    Writers hold the folder's lock. Without it, a reader may find a half of what two of them write at once.
+
+    Raises:
+        OSError: when it can't be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)  # from a process that was killed
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    fresh.replace(path)

@@ -1,0 +1,1 @@
+"""Rules from a registry: bundles are pulled, verified, kept, pushed and promoted."""
