@@ -49,6 +49,7 @@ from clawker_fw.model.observed import (
     TrialStep,
     VolumeView,
 )
+from clawker_fw.model.swarm import Swarm, SwarmNode, SwarmTask
 from clawker_fw.model.usage import Usage, Use
 from clawker_fw.model.vocabulary import CLOSING, RELAYING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
@@ -99,6 +100,9 @@ __all__ = [
     "ShippedPreset",
     "Sibling",
     "Slots",
+    "Swarm",
+    "SwarmNode",
+    "SwarmTask",
     "Trial",
     "TrialStep",
     "Usage",
