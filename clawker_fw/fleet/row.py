@@ -1,13 +1,13 @@
 """What is known of one host. Plain values, because they pass from one process to another."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Finding, Rules
+from clawker_fw.model import Finding, Rules, Sibling, Verdict
 
 
 class HostVerdict(StrEnum):
@@ -98,6 +98,7 @@ class Row:
     """What closing the differences means, in lines for people."""
     findings: tuple[Finding, ...] = ()
     """Without the contents of files."""
+    siblings: Mapping[Sibling, Verdict] = field(default_factory=dict)
     made_from: tuple[str, ...] = ()
     """The other settings files that the stack was made from."""
     node: NodeState | None = None

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.fleet.row import HostVerdict, NodeState, Row
-from clawker_fw.model import Diff, Sibling, Verdict
+from clawker_fw.model import Diff
 from clawker_fw.report import text
 from clawker_fw.report.fleet import WORDS, Fleet
 from clawker_fw.report.terminal import visible
@@ -63,8 +63,7 @@ def drift_report(fleet: Fleet) -> RenderableType:
 def _fields(row: Row) -> Iterator[RenderableType]:
     """Yield the first differences of a host by layer, and how many more there are."""
     shown = row.findings[:_MOST_FINDINGS]
-    verdicts = dict.fromkeys(Sibling, Verdict.DRIFTED)
-    yield text.fields_report(Diff(row.findings, verdicts), shown)
+    yield text.fields_report(Diff(row.findings, row.siblings), shown)
     if more := len(row.findings) - len(shown):
         differ = "differs" if more == 1 else "differ"
         yield Text(f"{text.counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
