@@ -93,7 +93,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
 
 
 def _other_settings(seen: Comparison) -> Iterator[Origin]:
-    """Yield the settings that a stack was made from, if they said something else: each host may have its own file."""
+    """Yield the settings that a stack was made from, if they said something else: each host may have a file."""
     now = seen.blueprint.origin
     for each in origins.others(seen.observed, now):
         if now is None or each.digest != now.digest:

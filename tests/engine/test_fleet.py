@@ -89,7 +89,7 @@ def test_each_host_has_its_row(site: Site) -> None:
     far = found[site.far.host]
     assert {each["finding"]["cause"] for each in far["findings"]} == {"settings"}
     assert far["rules"]["count"] == 1
-    assert "  - https old.test" in far["summary"]
+    assert "  - https old.test:443" in far["summary"]
     assert found[site.near.host]["rules"]["count"] == len(RULES)
     assert "engine_silent" not in outcome.err
     assert outcome.json["summary"] == "1 of 4 hosts are current; 1 drifted, 2 unreachable."
