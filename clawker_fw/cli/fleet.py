@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 fleet_app = typer.Typer(
     cls=Commands,
     name="fleet",
-    help="Look at many hosts: is each of them current?",
+    help="Show whether many hosts are current.",
     rich_markup_mode=None,
 )
 app.add_typer(fleet_app, rich_help_panel=Panel.HOSTS)
@@ -99,10 +99,11 @@ def status(
     silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show all hosts side by side: whether each is current, its release, rules and agents.
+    """Show all hosts side by side, and whether each is current.
 
-    Each host is compared with the settings that are given here, as `drift` does. One that is slow, dead or silent
-    has a row as well, and costs the others nothing. Exit 0 when all are current, else 1; 4 if none could be asked.
+    Each row also has the release, the rules and the agents. Each host is compared with the settings that are given
+    here, as `drift` does. One that is slow, dead or silent has a row as well, and costs the others nothing. Exit 0
+    when all are current, else 1; 4 if none could be asked.
 
     Example: clawker-fw fleet status --context build-1 --context build-2
     """
@@ -120,9 +121,10 @@ def drift(
     silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show how each host that is not current differs from the settings, and what `run` would do there.
+    """Show how hosts that are not current differ.
 
-    Exit 0 when all are current, else 1; 4 if none could be asked.
+    For each, first comes what `run` would do there and why, then the fields that differ. Exit 0 when all are
+    current, else 1; 4 if none could be asked.
 
     Example: clawker-fw fleet drift --format json | jq -r '.hosts[] | select(.verdict != "current") | .name'
     """
@@ -154,9 +156,10 @@ def denials(
     silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what agents of all hosts were refused, each thing once, and on which hosts.
+    """Show what agents of all hosts were refused, and where.
 
-    Exit 0 when all hosts could be asked, else 1; 4 if none could.
+    Equal refusals are shown once, the latest last, with their hosts. Exit 0 when all hosts could be asked, else 1;
+    4 if none could.
 
     Example: clawker-fw fleet denials --since 1h --top 10
     """
