@@ -37,7 +37,7 @@ class Digests:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-            fresh.write_text(json.dumps(self._known))
+            fresh.write_text(json.dumps(self._known.copy()))  # another thread may go on with it
             fresh.replace(self.path)
         except OSError:
             return

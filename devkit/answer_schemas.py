@@ -21,6 +21,7 @@ from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
+from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
 from clawker_fw.report.documents.image import ImageDocument
 from clawker_fw.report.documents.logs import LogLine
 from clawker_fw.report.documents.presets import PresetsDocument
@@ -48,6 +49,9 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "down": (DownDocument, "`clawker-fw down`"),
     "drift": (DriftDocument, "`clawker-fw drift`"),
     "explain": (ExplainDocument, "`clawker-fw explain`"),
+    "fleet-denials": (FleetDenialsDocument, "`clawker-fw fleet denials`"),
+    "fleet-drift": (FleetDriftDocument, "`clawker-fw fleet drift`"),
+    "fleet-status": (FleetStatusDocument, "`clawker-fw fleet status`"),
     "image": (ImageDocument, "`clawker-fw image`"),
     "logs": (LogLine, "`clawker-fw logs`, one for each line,"),
     "ps": (PsDocument, "`clawker-fw ps`"),

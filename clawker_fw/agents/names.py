@@ -82,8 +82,14 @@ def forget() -> None:
 class AgentNames:
     """The agents of one stack."""
 
-    def __init__(self, engine: str, project: str, own: Mapping[str, str] | None = None) -> None:
-        """Read what is remembered of a project's stack at an engine's address. `own` are the siblings' names."""
+    def __init__(
+        self, engine: str, project: str, own: Mapping[str, str] | None = None, *, keeps: bool = True
+    ) -> None:
+        """Read what is remembered of a project's stack at an engine's address. `own` are the siblings' names.
+
+        Without `keeps`, nothing is written: the file is for one writer at a time.
+        """
+        self._keeps = keeps
         self._own = own or {}
         self._trial = trial_name(project)
         self._stack = f"{engine} {project}"
@@ -122,7 +128,8 @@ class AgentNames:
             self._there[address] = known
         self._seen = sorted(self._seen, key=lambda each: each.last)[-_MOST_REMEMBERED:]
         self._having = _by_address(self._seen)
-        _write(self._stack, self._seen)
+        if self._keeps:
+            _write(self._stack, self._seen)
 
     @property
     def known(self) -> frozenset[str]:

@@ -36,6 +36,7 @@ class Panel(StrEnum):
     RULES = "Rules"
     AGENTS = "Agents"
     ANSWERS = "Answers"
+    HOSTS = "Many hosts"
     TELEMETRY = "Telemetry"
 
 

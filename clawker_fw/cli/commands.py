@@ -24,6 +24,7 @@ MODULES = {
     "denials": "denials",
     "doctor": "doctor",
     "explain": "explain",
+    "fleet": "fleet",
     "logs": "logs",
     "ps": "overview",
     "rules": "rules",

@@ -140,12 +140,12 @@ def denials(
         )
         ask_about(chosen, of_agents, asker)
         return
-    adviser = _adviser(chosen)
+    advising = adviser(chosen)
     if begun is None:
-        _follow(_told(engine, chosen, found, wanted, names), Telling(names, adviser, format_))
+        _follow(_told(engine, chosen, found, wanted, names), Telling(names, advising, format_))
         return
     refusals = with_counted(engine, found, begun.refusals())
-    answered = answer(refusals, names, wanted, adviser, stamp(now).decode())
+    answered = answer(refusals, names, wanted, advising, stamp(now).decode())
     if as_rules:
         terminal.answer(report.rules_text(answered.targets()))
     elif format_ is Format.JSON:
@@ -183,7 +183,7 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
     )
 
 
-def _adviser(chosen: Options) -> "Adviser":
+def adviser(chosen: Options) -> "Adviser":
     """Return what gives advice by the settings. Refusals can be shown without settings that can be read."""
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.errors import SettingsError

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,7 +21,7 @@ from clawker_fw.cli.watch_options import (
     OtelOption,
     require_otlp,
 )
-from clawker_fw.errors import ExitCode
+from clawker_fw.errors import EngineError, ExitCode
 from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
@@ -191,9 +191,26 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
             found = (time.monotonic(), _destination(chosen, release))
         return found[1]
 
-    described = {"service.version": release.version, "clawker_fw.project": chosen.project}
+    described = {
+        "service.version": release.version,
+        "service.instance.id": _machine(chosen),
+        "clawker_fw.project": chosen.project,
+    }
     with otlp.sending(find, described, metrics):
         yield
+
+
+def _machine(chosen: Options) -> str:
+    """Return the name of the machine whose engine is watched: as its address names it, else this one's."""
+    from urllib.parse import urlsplit
+
+    from clawker_fw.engine.locate import locate
+
+    with suppress(EngineError):  # which is reported when the engine is asked
+        place = locate(chosen.host, chosen.context, os.environ)
+        if not place.address.startswith("unix://"):
+            return urlsplit(place.address).hostname or os.uname().nodename
+    return os.uname().nodename
 
 
 _FOUND_SECONDS = 600.0

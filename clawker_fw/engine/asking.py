@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from clawker_fw.engine.local import PREFIX, Answer, LocalClient
 from clawker_fw.engine.locate import EngineLocation
+from clawker_fw.engine.patience import Patience
 
 
 class Asks(Protocol):
@@ -48,6 +49,15 @@ class Asks(Protocol):
     def volumes(self, filters: dict[str, Any] | None = None) -> Answer:
         """Return the volumes that pass filters."""
 
+    def nodes(self, filters: dict[str, Any] | None = None) -> Sequence[Answer]:
+        """Return the nodes of the swarm whose manager the engine is."""
+
+    def services(self, filters: dict[str, Any] | None = None) -> Sequence[Answer]:
+        """Return the services of the swarm that pass filters."""
+
+    def tasks(self, filters: dict[str, Any] | None = None) -> Sequence[Answer]:
+        """Return the tasks of the swarm that pass filters."""
+
     def get_archive(self, container: str, path: str, chunk_size: int | None = None) -> tuple[Iterator[bytes], Any]:
         """Return a tar of what is at a path in a container, and what the engine says of that."""
 
@@ -65,17 +75,17 @@ class Asks(Protocol):
         """Return what the engine knows of such a program."""
 
 
-def open_asking(place: EngineLocation, version: str) -> Asks:
+def open_asking(place: EngineLocation, version: str, patience: Patience) -> Asks:
     """Return what asks an engine in a version of the API. No request is sent yet.
 
     Raises:
         EngineError: when the docker CLI's configuration makes no sense to the SDK.
     """
     if place.address.startswith(PREFIX):
-        return LocalClient(place.address, version)
+        return LocalClient(place.address, version, patience)
     from clawker_fw.engine.transport import open_client  # noqa: PLC0415 - imports the SDK
 
-    return open_client(place, version)
+    return open_client(place, version, patience)
 
 
 def asked_version(client: Asks) -> Mapping[str, Any]:

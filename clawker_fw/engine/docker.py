@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, host_network, requirements
+from clawker_fw.engine import archive, host_network, requirements, swarm
 from clawker_fw.engine.asking import Asks, asked_version, open_asking
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.inspection import (
@@ -31,7 +31,7 @@ from clawker_fw.engine.inspection import (
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.own_container import own_container
-from clawker_fw.engine.patience import unreachable
+from clawker_fw.engine.patience import Patience, unreachable, usual
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.translation import failures, translated
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
@@ -48,6 +48,7 @@ from clawker_fw.model import (
     NetworkSpec,
     NetworkView,
     OwnImage,
+    Swarm,
     VolumeView,
 )
 from clawker_fw.stack import built, labels
@@ -81,9 +82,19 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     Raises:
         EngineError: when it can't be located or reached, or does not meet the requirements.
     """
-    place = locate(host, context, environment)
+    return connect_to(locate(host, context, environment))
+
+
+def connect_to(place: "EngineLocation", patience: Patience | None = None) -> "DockerEngine":
+    """Connect to the engine at a place. `patience` is how long it is waited for, if not as usual.
+
+    Raises:
+        EngineError: when it can't be reached, or does not meet the requirements.
+    """
+    patience = patience or usual()
+    first: Asks | None = None
     try:
-        first = open_asking(place, requirements.OLDEST_API)
+        first = open_asking(place, requirements.OLDEST_API, patience)
         version = asked_version(first)
         facts = replace(
             requirements.facts(place.address, version),
@@ -96,9 +107,11 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
         requirements.require_abilities(place.address, info)
         facts = replace(facts, inside=own_container(client, info))
     except failures() as error:
-        raise unreachable(place, error) from error
+        if first:
+            first.close()
+        raise unreachable(place, error, patience) from error
     root, machine = requirements.container_root(info), requirements.machine(info)
-    return DockerEngine(client, facts, place, root, machine)
+    return DockerEngine(client, facts, place, root, machine, patience=patience)
 
 
 _GOING = {"removing", "dead"}
@@ -119,6 +132,8 @@ class DockerEngine:
         place: "EngineLocation",
         root: tuple[int, int],
         machine: Machine | None = None,
+        *,
+        patience: Patience | None = None,
     ) -> None:
         """Use a client that has connected to a place.
 
@@ -127,6 +142,7 @@ class DockerEngine:
         """
         self._client = client
         self._place = place
+        self._patience = patience
         self._writer: APIClient | None = None
         self._opening = threading.Lock()
         self._machine = machine
@@ -151,7 +167,11 @@ class DockerEngine:
                 from clawker_fw.engine.transport import Client, open_client
 
                 asks: object = self._client
-                opened = asks if isinstance(asks, Client) else open_client(self._place, self._facts.api_version)
+                opened = (
+                    asks
+                    if isinstance(asks, Client)
+                    else open_client(self._place, self._facts.api_version, self._patience)
+                )
                 self._writer = opened
             return self._writer
 
@@ -267,6 +287,15 @@ class DockerEngine:
         answers: list[object] = []
         self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
+
+    def swarm(self, label: str) -> Swarm:
+        """See `EngineReader`."""
+        with translated("describe its swarm"):
+            info = self._client.info().get("Swarm") or {}
+            swarm.require_manager(self._facts, info)
+            services = self._client.services(filters={"label": [label]})
+            tasks = self._client.tasks(filters={"service": [each["ID"] for each in services]}) if services else ()
+            return swarm.view(info, self._client.nodes(), services, tasks, label)
 
     def removal(self, container: str) -> Future[int]:
         """See `EngineReader`. The engine sends the head of its answer when it has begun to wait."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from io import BufferedReader
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
@@ -31,6 +32,9 @@ _BAD = 400
 
 _CHUNK = 1 << 16
 
+_BUFFER = 1 << 17
+"""Octets that are read from a socket at once. With Python's 8,192, an archive takes twice the processor time."""
+
 
 class AnswerError(Exception):
     """An engine's answer that something is wrong: its status, and its words."""
@@ -42,11 +46,22 @@ class AnswerError(Exception):
         self.words = words
 
 
+class _Response(HTTPResponse):
+    """A response that is read from its socket in large pieces: the files of a sibling have ten megabytes."""
+
+    def __init__(self, connection: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - HTTPResponse's
+        super().__init__(connection, *arguments, **options)
+        self.fp.close()
+        self.fp = BufferedReader(connection.makefile("rb", buffering=0), _BUFFER)
+
+
 class _Connection(HTTPConnection):
     """A connection to a socket of this machine."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=patience.CALL_SECONDS)
+    response_class = _Response
+
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -79,12 +94,13 @@ class _Request(NamedTuple):
 class LocalClient:
     """See `asking.Asks`. It may be used from several threads."""
 
-    def __init__(self, address: str, version: str) -> None:
+    def __init__(self, address: str, version: str, patient: patience.Patience | None = None) -> None:
         """Prepare for the engine at an address `unix://PATH`. No request is sent yet."""
+        self._patience = patient or patience.usual()
         self._path = "/" + address.removeprefix(PREFIX).lstrip("/")
         self._version = version
         self._headers = _configured_headers()
-        self._silence = patience.Silence(address)
+        self._silence = patience.Silence(address, self._patience)
         self._idle: list[_Connection] = []
 
     def in_version(self, version: str) -> Self:
@@ -128,6 +144,18 @@ class LocalClient:
     def volumes(self, filters: dict[str, Any] | None = None) -> Answer:
         """See `Asks`."""
         return self._asked("/volumes", _query(filters or {}))
+
+    def nodes(self, filters: Mapping[str, Any] | None = None) -> Sequence[Answer]:
+        """See `Asks`."""
+        return self._listed("/nodes", _query(filters or {}))
+
+    def services(self, filters: Mapping[str, Any] | None = None) -> Sequence[Answer]:
+        """See `Asks`."""
+        return self._listed("/services", _query(filters or {}))
+
+    def tasks(self, filters: Mapping[str, Any] | None = None) -> Sequence[Answer]:
+        """See `Asks`."""
+        return self._listed("/tasks", _query(filters or {}))
 
     def get_archive(self, container: str, path: str, chunk_size: int | None = None) -> tuple[Iterator[bytes], Any]:
         """See `Asks`."""
@@ -189,7 +217,7 @@ class LocalClient:
             TimeoutError: when it is silent for longer.
             OSError, HTTPException: when the connection breaks.
         """
-        limit = patience.CALL_SECONDS if seconds is not None and seconds < 0 else seconds
+        limit = self._patience.call if seconds is not None and seconds < 0 else seconds
         target = (f"/v{self._version}" if versioned else "") + path + (f"?{urlencode(query)}" if query else "")
         content = None if body is None else json.dumps(body).encode()
         headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
@@ -217,7 +245,7 @@ class LocalClient:
         while request.method == "GET" and (idle := self._idle_connection()):
             with suppress(ConnectionError):
                 return idle, self._answer(idle, request)
-        fresh = _Connection(self._path)
+        fresh = _Connection(self._path, self._patience.call)
         return fresh, self._answer(fresh, request)
 
     def _answer(self, connection: _Connection, request: _Request) -> HTTPResponse:
@@ -225,7 +253,7 @@ class LocalClient:
             connection.request(request.method, request.target, request.content, request.headers)
             connection.sock.settimeout(request.seconds)
             if request.method == "GET":
-                self._wait(connection.sock, patience.CALL_SECONDS)
+                self._wait(connection.sock, self._patience.call)
             return connection.getresponse()
         except BaseException:
             connection.close()
@@ -248,7 +276,7 @@ class LocalClient:
             TimeoutError: when that takes too long.
         """
         end = time.monotonic() + seconds
-        if not _readable(connection, min(patience.SILENT_SECONDS, seconds)):
+        if not _readable(connection, min(self._silence.after or seconds, seconds)):
             self._silence.warn()
             if not _readable(connection, max(0.0, end - time.monotonic())):
                 raise TimeoutError("timed out")

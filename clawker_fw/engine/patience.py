@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from clawker_fw.engine.locate import EngineLocation
@@ -15,21 +16,36 @@ SILENT_SECONDS: float = 5
 """How long an engine may be silent before a warning is logged."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an engine may leave a request unanswered, in seconds, and after how long a warning is logged."""
+
+    call: float
+    warned_after: float | None
+    """None logs none."""
+
+
+def usual() -> Patience:
+    """Return the patience of a command that is about one engine."""
+    return Patience(CALL_SECONDS, SILENT_SECONDS)
+
+
 class Silence:
     """Logs a warning when an engine is slow to answer: once, until it answers again."""
 
-    def __init__(self, address: str) -> None:
-        """Store of which engine the warning is."""
+    def __init__(self, address: str, patience: Patience) -> None:
+        """Store of which engine the warning is, and when it is due."""
         self._address = address
+        self.after = patience.warned_after
         self._told = False
 
     def warn(self) -> None:
         """Log the warning, unless it has been logged."""
-        if not self._told:
+        if self.after is not None and not self._told:
             self._told = True
-            silent = f"has not answered for {SILENT_SECONDS:g} s"
+            silent = f"has not answered for {self.after:g} s"
             words = f"Waiting for the Docker engine at {self._address}, which {silent}."
-            fields = {"address": self._address, "seconds": SILENT_SECONDS}
+            fields = {"address": self._address, "seconds": self.after}
             LOG.warning("engine_silent", extra={"words": words, "fields": fields})
 
     def answered(self) -> None:
@@ -37,7 +53,7 @@ class Silence:
         self._told = False
 
 
-def unreachable(place: EngineLocation, error: Exception) -> EngineError:
+def unreachable(place: EngineLocation, error: Exception, patience: Patience) -> EngineError:
     """Return the error for an engine that can't be reached."""
     reason = innermost(error)
     context = [str(reason), f"named by {place.source}", *_trust(place)]
@@ -52,7 +68,7 @@ def unreachable(place: EngineLocation, error: Exception) -> EngineError:
         return EngineError(
             "engine-silent",
             f"The Docker engine at {place.address} accepts connections but does not answer.",
-            context=[f"waited {CALL_SECONDS} s", *context],
+            context=[f"waited {patience.call:g} s", *context],
             hint="It hangs or is overloaded: read its log, and restart it.",
         )
     return EngineError(

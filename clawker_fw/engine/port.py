@@ -23,6 +23,7 @@ from clawker_fw.model import (
     NetworkSpec,
     NetworkView,
     OwnImage,
+    Swarm,
     VolumeView,
 )
 
@@ -87,6 +88,13 @@ class EngineReader(Protocol):
 
         Raises:
             EngineError: when it fails; the context has its error output.
+        """
+
+    def swarm(self, label: str) -> Swarm:
+        """Return the swarm whose manager the engine is: its nodes, and the tasks of services with a label.
+
+        Raises:
+            RefusedError: when the engine is no manager of a swarm.
         """
 
     def removal(self, container: str) -> Future[int]:

@@ -25,17 +25,23 @@ from clawker_fw.errors import EngineError
 class Client(APIClient):
     """Logs a warning when an engine is slow to answer a GET. Other requests may take long by nature."""
 
-    def __init__(self, place: EngineLocation, **options: Any) -> None:  # noqa: ANN401 - the SDK's own
+    def __init__(
+        self,
+        place: EngineLocation,
+        patient: patience.Patience,
+        **options: Any,  # noqa: ANN401 - the SDK's own
+    ) -> None:
         """Prepare for the engine at a place. No request is sent yet."""
         self._place = place
-        self._silence = patience.Silence(place.address)
+        self._patience = patient
+        self._silence = patience.Silence(place.address, patient)
         super().__init__(**options)
 
     def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
         """Send a request."""
-        if request.method != "GET":
+        if request.method != "GET" or self._silence.after is None:
             return super().send(request, **options)
-        timer = threading.Timer(patience.SILENT_SECONDS, self._silence.warn)
+        timer = threading.Timer(self._silence.after, self._silence.warn)
         timer.daemon = True
         timer.start()
         try:
@@ -47,7 +53,7 @@ class Client(APIClient):
 
     def in_version(self, version: str) -> "Client":
         """See `asking.Asks`."""
-        other = open_client(self._place, version)
+        other = open_client(self._place, version, self._patience)
         other.adapters = self.adapters
         return other
 
@@ -64,8 +70,9 @@ class Client(APIClient):
             yield partial(direct.read, response)
 
 
-def open_client(place: EngineLocation, version: str) -> Client:
+def open_client(place: EngineLocation, version: str, patient: patience.Patience | None = None) -> Client:
     """Return a client for an engine. No request is sent yet."""
+    patient = patient or patience.usual()
     options: dict[str, Any] = {}
     if place.tls:
         authority = str(place.tls.authority) if place.tls.authority else None
@@ -73,7 +80,7 @@ def open_client(place: EngineLocation, version: str) -> Client:
         options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
     address = DEFAULT_ADDRESS if place.over_ssh else place.address
     try:
-        client = Client(place, base_url=address, version=version, timeout=patience.CALL_SECONDS, **options)
+        client = Client(place, patient, base_url=address, version=version, timeout=patient.call, **options)
     except (errors.InvalidConfigFile, ValueError) as error:
         raise EngineError(
             "docker-config-invalid",
@@ -87,7 +94,7 @@ def open_client(place: EngineLocation, version: str) -> Client:
         # The SDK sends these with its own requests only, and not with those of `direct.py`.
         client.headers.update(configured.get("HttpHeaders") or {})
     if place.over_ssh:
-        client.mount("http+docker://", SshAdapter(place.address, patience.CALL_SECONDS))
+        client.mount("http+docker://", SshAdapter(place.address, patient.call))
     elif place.tls:
         client.mount("https://", _Trusting(place.tls))
     return client

@@ -50,6 +50,7 @@ from clawker_fw.model.observed import (
     TrialStep,
     VolumeView,
 )
+from clawker_fw.model.swarm import Swarm, SwarmNode, SwarmTask
 from clawker_fw.model.usage import Usage, Use
 from clawker_fw.model.vocabulary import CLOSING, RELAYING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
@@ -101,6 +102,9 @@ __all__ = [
     "ShippedPreset",
     "Sibling",
     "Slots",
+    "Swarm",
+    "SwarmNode",
+    "SwarmTask",
     "Trial",
     "TrialStep",
     "Usage",

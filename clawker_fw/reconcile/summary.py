@@ -233,7 +233,7 @@ def _builds(observed: Observed, version: str, found: Diff) -> Mapping[Sibling, t
     """Return the running and the desired release of each sibling, where they differ."""
     return {
         each.sibling: (
-            Build(_version(observed), each.running if isinstance(each.running, str) else None),
+            Build(release_version(observed), each.running if isinstance(each.running, str) else None),
             Build(version, str(each.desired)),
         )
         for each in found.findings
@@ -241,7 +241,7 @@ def _builds(observed: Observed, version: str, found: Diff) -> Mapping[Sibling, t
     }
 
 
-def _version(observed: Observed) -> str | None:
+def release_version(observed: Observed) -> str | None:
     """Return the release that made the running stack: the tag of a CoreDNS that we have built."""
     seen = observed.siblings.get(Sibling.COREDNS)
     applied = labels.read_applied(seen.container.labels) if seen else None

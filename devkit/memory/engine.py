@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive
+from clawker_fw.engine import archive, swarm
 from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
@@ -40,6 +40,7 @@ from clawker_fw.model import (
     NetworkView,
     OwnImage,
     Probe,
+    Swarm,
     Trial,
     VolumeView,
 )
@@ -63,6 +64,8 @@ class MemoryEngine:
             "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
         )
         self.has = Machine(processors=2, memory=8 << 30)
+        self.manages: Swarm | None = None
+        """The swarm whose manager it is."""
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
         self.clock_ahead = 0.0
@@ -93,6 +96,12 @@ class MemoryEngine:
     def machine(self) -> Machine:
         """See `EngineReader`."""
         return self.has
+
+    def swarm(self, label: str) -> Swarm:
+        """See `EngineReader`. All tasks have the label."""
+        del label
+        swarm.require_manager(self._facts, {"ControlAvailable": self.manages is not None})
+        return self.manages or Swarm((), ())
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""

@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw.agents.ports import parse_ports
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError, SubnetTakenError
 from clawker_fw.fwctl.client import Helper, HelperReader
 from clawker_fw.model import (
     ContainerSpec,
@@ -48,6 +48,13 @@ def test_the_machine(engine: EngineWriter) -> None:
     first, second = engine.machine(), engine.machine()
     assert first.processors == second.processors >= 1
     assert first.memory == second.memory >= 256 << 20
+
+
+def test_an_engine_in_no_swarm(engine: EngineWriter) -> None:
+    """Only a manager knows nodes: any other engine says so, and is never taken for a swarm without nodes."""
+    with pytest.raises(RefusedError) as caught:
+        engine.swarm("dev.clawker.fleet")
+    assert caught.value.code == "not-a-manager"
 
 
 def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) -> None:

@@ -16,15 +16,34 @@ from rich.console import Console, RenderableType
 
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.errors import RefusedError
+from clawker_fw.fleet.hosts import LeftOut
+from clawker_fw.fleet.row import HostVerdict, NodeState, Proof, Row, StackRelease, Trouble
 from clawker_fw.inspect.explaining import ConnectionAnswer
 from clawker_fw.inspect.explanation import explain
 from clawker_fw.inspect.trial import Attempted
-from clawker_fw.model import FoundAddress, Lookup, Machine, Rules, Sibling, Slots, Trial, TrialStep
+from clawker_fw.model import (
+    Action,
+    Cause,
+    Finding,
+    FoundAddress,
+    Layer,
+    Lookup,
+    Machine,
+    Rules,
+    Sibling,
+    Slots,
+    Trial,
+    TrialStep,
+    Verdict,
+)
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.report import explaining, text
+from clawker_fw.report import documents, explaining, fleet_text, text
+from clawker_fw.report.documents.fleet import FleetDriftDocument, ReleaseUsed
+from clawker_fw.report.documents.parts import SettingsNamed
+from clawker_fw.report.fleet import Fleet
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -148,9 +167,9 @@ def test_drift_labels(golden: Check) -> None:
     golden("drift-labels.json", pretty(json.dumps(stamped).encode()))
 
 
-def shown(renderable: RenderableType) -> bytes:
+def shown(renderable: RenderableType, width: int = 120) -> bytes:
     """Return the output without colours."""
-    console = Console(width=120, no_color=True, highlight=False, force_terminal=False)
+    console = Console(width=width, no_color=True, highlight=False, force_terminal=False)
     with console.capture() as capture:
         console.print(renderable, soft_wrap=True)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).encode() + b"\n"
@@ -252,3 +271,104 @@ def test_no_record_has_a_header_that_may_be_a_secret(place: str) -> None:
     named = set(re.findall(r"%(?:REQ|REQUEST_HEADER|RESP|TRAILER)[A-Z_]*\(([^:?)]*:?[^:?)]*)", content))
     assert named == {":AUTHORITY", ":METHOD"}
     assert set(re.findall(r"headers\[([^]]*)\]", content)) <= {"':authority'"}
+
+
+FLEET = Fleet(
+    (
+        Row(
+            "build-1",
+            HostVerdict.CURRENT,
+            "ssh://build-1",
+            "docker context build-1",
+            engine="28.5.2",
+            release=StackRelease("0.1.0", "b51912e" * 9, installed=True),
+            rules=Rules(12, "582dbac" * 9),
+            agents=4,
+            proof=Proof("2026-01-01T00:00:00+00:00", "comparison"),
+            seconds=0.5,
+        ),
+        Row(
+            "build-2",
+            HostVerdict.DRIFTED,
+            "ssh://build-2",
+            "docker context build-2",
+            engine="20.10.24",
+            release=StackRelease("0.0.9", "77aa012" * 9, installed=False),
+            rules=Rules(11, "0a1b2c3" * 9),
+            agents=12,
+            said=("Envoy will be replaced, a lookup may be delayed:", "  upgrade from 0.0.9 (77aa012) to 0.1.0"),
+            findings=(
+                Finding(Sibling.ENVOY, Layer.SHAPE, "pids", 100, 200, Cause.UPGRADE, Action.REPLACE),
+                Finding(
+                    Sibling.COREDNS,
+                    Layer.HOT,
+                    "hot/policy.json",
+                    "a" * 64,
+                    "b" * 64,
+                    Cause.SETTINGS,
+                    Action.COMMIT,
+                ),
+            ),
+            siblings=dict.fromkeys(Sibling, Verdict.DRIFTED),
+            made_from=("/etc/other.yaml on build-2",),
+            seconds=0.75,
+        ),
+        Row(
+            "build-3",
+            HostVerdict.OPEN,
+            "ssh://build-3",
+            "docker context build-3",
+            engine="28.5.2",
+            release=StackRelease("0.1.0", "b51912e" * 9, installed=True),
+            rules=Rules(12, "582dbac" * 9),
+            agents=2,
+            open_agents=("trainer",),
+            seconds=0.5,
+        ),
+        Row("build-4", HostVerdict.NO_STACK, "ssh://build-4", "docker context build-4", engine="28.5.2", agents=0),
+        Row(
+            "node-1",
+            HostVerdict.UNREACHABLE,
+            trouble=Trouble(
+                "node-away",
+                "The manager of the swarm says that the node node-1 is down.",
+                (),
+                "Start its machine or its engine; `docker node ls` shows when it is back.",
+            ),
+            node=NodeState("down", "active", "worker"),
+        ),
+        Row(
+            "node-2",
+            HostVerdict.UNREACHABLE,
+            "ssh://10.0.0.2",
+            "the swarm",
+            trouble=Trouble(
+                "engine-unreachable",
+                "The Docker engine at ssh://10.0.0.2 can't be reached.",
+                ("Permission denied (publickey).", "named by the swarm"),
+                "Start it, or name another one with --host, --context or DOCKER_HOST.",
+            ),
+            proof=Proof("2026-01-01T00:00:00+00:00", "watcher"),
+            node=NodeState("ready", "active", "worker", "running", "2026-01-01T00:00:00Z", "started"),
+            seconds=1.25,
+        ),
+    ),
+    (LeftOut("default", "build-1"),),
+)
+"""A host of each kind."""
+
+
+def test_fleet_status(golden: Check) -> None:
+    """Many hosts for people, in 80 columns."""
+    golden("fleet-status.txt", shown(fleet_text.status_report(FLEET), 80))
+
+
+def test_fleet_drift(golden: Check) -> None:
+    """What differs on each of many hosts, for people."""
+    golden("fleet-drift.txt", shown(fleet_text.drift_report(FLEET), 80))
+
+
+def test_fleet_in_json(golden: Check) -> None:
+    """Many hosts for programs."""
+    common = (SettingsNamed("/etc/clawker-fw.yaml", "--config"), ReleaseUsed("0.1.0", "b51912e" * 9))
+    golden("fleet-drift.json", documents.text(FleetDriftDocument.of(FLEET, *common)).encode() + b"\n")

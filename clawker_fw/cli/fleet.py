@@ -1,0 +1,374 @@
+"""The commands about many hosts: `fleet status`, `drift` and `denials`.
+
+A further command is registered on `fleet_app`, in a module of its own that the end of this one imports.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from clawker_fw.cli import completion, given
+from clawker_fw.cli.app import Commands, Panel, app
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
+from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from clawker_fw.engine.patience import Patience
+    from clawker_fw.engine.port import EngineReader
+    from clawker_fw.fleet.hosts import Host, Hosts
+    from clawker_fw.fleet.row import Row
+    from clawker_fw.report.fleet import Fleet
+    from clawker_fw.report.fleet_denials import HostDenials
+    from clawker_fw.settings.loaded import Loaded
+    from clawker_fw.stack.release import Release
+
+fleet_app = typer.Typer(
+    cls=Commands,
+    name="fleet",
+    help="Show whether many hosts are current.",
+    rich_markup_mode=None,
+)
+app.add_typer(fleet_app, rich_help_panel=Panel.HOSTS)
+
+_Answer = TypeVar("_Answer")
+
+ContextsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        autocompletion=completion.contexts,
+        help="A docker context. May be given several times. Without contexts, hosts and --swarm: all contexts.",
+    ),
+]
+HostsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host",
+        metavar="ADDRESS",
+        help="An engine's address, e.g. ssh://user@build-1. May be given several times.",
+    ),
+]
+SwarmOption = Annotated[
+    bool,
+    typer.Option("--swarm", help="The nodes of the swarm whose manager is the engine chosen before the command."),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout", metavar="DURATION", parser=duration, help="How long a host may take in all. E.g. 30s."
+    ),
+]
+SilenceOption = Annotated[
+    float,
+    typer.Option(
+        "--silence",
+        metavar="DURATION",
+        parser=duration,
+        help="How long a host may leave a request unanswered, a login over ssh included, until it counts as "
+        "unreachable.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which hosts are asked, and how long each may take, in seconds."""
+
+    contexts: tuple[str, ...]
+    addresses: tuple[str, ...]
+    swarm: bool
+    timeout: float
+    silence: float
+
+
+@fleet_app.command("status")
+def status(
+    context: typer.Context,
+    *,
+    contexts: ContextsOption = None,
+    hosts: HostsOption = None,
+    swarm: SwarmOption = False,
+    timeout: TimeoutOption = "10s",  # type: ignore[assignment]  # its parser reads it
+    silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show all hosts side by side, and whether each is current.
+
+    Each row also has the release, the rules and the agents. Each host is compared with the settings that are given
+    here, as `drift` does. One that is slow, dead or silent has a row as well, and costs the others nothing. Exit 0
+    when all are current, else 1; 4 if none could be asked.
+
+    Example: clawker-fw fleet status --context build-1 --context build-2
+    """
+    _answer(context.obj, Asked(tuple(contexts or ()), tuple(hosts or ()), swarm, timeout, silence), format_)
+
+
+@fleet_app.command("drift")
+def drift(
+    context: typer.Context,
+    *,
+    contexts: ContextsOption = None,
+    hosts: HostsOption = None,
+    swarm: SwarmOption = False,
+    timeout: TimeoutOption = "10s",  # type: ignore[assignment]  # its parser reads it
+    silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show how hosts that are not current differ.
+
+    For each, first comes what `run` would do there and why, then the fields that differ. Exit 0 when all are
+    current, else 1; 4 if none could be asked.
+
+    Example: clawker-fw fleet drift --format json | jq -r '.hosts[] | select(.verdict != "current") | .name'
+    """
+    asked = Asked(tuple(contexts or ()), tuple(hosts or ()), swarm, timeout, silence)
+    _answer(context.obj, asked, format_, findings=True)
+
+
+@fleet_app.command("denials")
+def denials(
+    context: typer.Context,
+    *,
+    contexts: ContextsOption = None,
+    hosts: HostsOption = None,
+    swarm: SwarmOption = False,
+    since: Annotated[
+        float | None,
+        typer.Option(
+            "--since",
+            metavar="DURATION",
+            parser=duration,
+            help="Only what was refused in the last so many seconds, minutes or hours. E.g. 10m.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
+    ] = None,
+    timeout: TimeoutOption = "10s",  # type: ignore[assignment]  # its parser reads it
+    silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Show what agents of all hosts were refused, and where.
+
+    Equal refusals are shown once, the latest last, with their hosts. Exit 0 when all hosts could be asked, else 1;
+    4 if none could.
+
+    Example: clawker-fw fleet denials --since 1h --top 10
+    """
+    from clawker_fw.report import fleet_denials
+
+    chosen: Options = context.obj
+    asked = Asked(tuple(contexts or ()), tuple(hosts or ()), swarm, timeout, silence)
+    known = _hosts(chosen, asked)
+    read = _reader_of_denials(chosen, since)
+    found = fleet_denials.merged(_ask(known, asked, read, fleet_denials.HostDenials), top)
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.fleet import FleetDenialsDocument
+
+        print_json(FleetDenialsDocument.of(found))
+    else:
+        from clawker_fw.report import text
+
+        text.console().print(fleet_denials.report(found))
+    _exit([each.trouble is None for each in found.rows], [each.trouble is None for each in found.rows])
+
+
+def _answer(chosen: Options, asked: Asked, format_: Format, *, findings: bool = False) -> None:
+    """Compare all hosts with the settings, print the answer, and exit by it."""
+    loaded = given.load(chosen)  # a mistake in the settings is reported before any host is asked
+    given.warn_of_project(chosen, loaded)
+    from clawker_fw.digests import Digests
+    from clawker_fw.report import fleet as report
+    from clawker_fw.rules.review import review
+    from clawker_fw.stack.release import Release
+
+    given.warn_of_rules(review(loaded.rules, time.time()))
+    known = _hosts(chosen, asked)
+    with Digests() as digests:
+        release = Release.installed(digests)
+        rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
+    found = report.of_rows(rows, known.left_out)
+    if format_ is Format.JSON:
+        _print_document(chosen, loaded, release, found, findings=findings)
+    else:
+        from clawker_fw.report import fleet_text, text
+
+        text.console().print(fleet_text.drift_report(found) if findings else fleet_text.status_report(found))
+    from clawker_fw.fleet.row import HostVerdict
+
+    _exit(
+        [each.verdict is HostVerdict.CURRENT for each in rows],
+        [each.verdict is not HostVerdict.UNREACHABLE for each in rows],
+    )
+
+
+def _print_document(
+    chosen: Options, loaded: "Loaded", release: "Release", found: "Fleet", *, findings: bool
+) -> None:
+    from clawker_fw.report.documents.fleet import FleetDriftDocument, FleetStatusDocument, ReleaseUsed
+    from clawker_fw.report.documents.parts import SettingsNamed
+
+    document = FleetDriftDocument if findings else FleetStatusDocument
+    source = str(loaded.source.absolute()) if loaded.source else None
+    settings = SettingsNamed(source, given.named_by(chosen, loaded))
+    print_json(document.of(found, settings, ReleaseUsed(release.version, release.build_sha)))
+
+
+def _exit(good: list[bool], answered: list[bool]) -> None:
+    """Exit by what was found: whether each host is as it should be, and whether it could be asked."""
+    if not any(answered):
+        raise typer.Exit(ExitCode.ENGINE)
+    if not all(good):
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+# --- hosts ----------------------------------------------------------------------------------------------------
+
+
+def _hosts(chosen: Options, asked: Asked) -> "Hosts":
+    """Return the hosts to ask.
+
+    Raises:
+        UsageError: when the options contradict each other.
+        EngineError: when a named context is unknown, or a swarm's manager can't be asked.
+        RefusedError: when the engine is no manager.
+    """
+    from clawker_fw.fleet import hosts
+
+    before = [option for name in ("host", "context") if (option := chosen.given.get(name, "")).startswith("--")]
+    if asked.swarm:
+        if asked.contexts or asked.addresses:
+            raise UsageError(
+                "swarm-and-hosts",
+                "--swarm asks the nodes of a swarm, and --context and --host after the command name other hosts.",
+                hint="Name its manager before the command: `clawker-fw --context NAME fleet status --swarm`.",
+            )
+        return _nodes(chosen, asked)
+    if before:
+        raise UsageError(
+            "fleet-of-one",
+            f"{before[0]} before the command chooses one engine, and this command is about several.",
+            hint=f"Write {before[0]} after the command, once for each host; with --swarm, it is the manager's.",
+        )
+    if asked.contexts or asked.addresses:
+        return hosts.named(asked.contexts, asked.addresses, os.environ)
+    return hosts.all_contexts(os.environ)
+
+
+def _nodes(chosen: Options, asked: Asked) -> "Hosts":
+    """Return the nodes of the swarm whose manager is the chosen engine."""
+    from clawker_fw.cli import connection
+    from clawker_fw.engine.locate import locate
+    from clawker_fw.fleet import hosts, swarm
+
+    manager = locate(chosen.host, chosen.context, os.environ)
+    with closing(connection.connect_place(manager, _patience(asked))) as engine:
+        found = engine.swarm(swarm.LABEL)
+    known = [each.place for each in hosts.all_contexts(os.environ).hosts if each.place]
+    return hosts.Hosts(swarm.nodes(found, chosen.project, manager, known))
+
+
+def _patience(asked: Asked) -> "Patience":
+    from clawker_fw.engine.patience import Patience
+
+    return Patience(min(asked.silence, asked.timeout), warned_after=None)
+
+
+# --- asking ---------------------------------------------------------------------------------------------------
+
+
+def _ask(
+    known: "Hosts",
+    asked: Asked,
+    read: "Callable[[Host, EngineReader, float], _Answer]",
+    bare: "Callable[[Row], _Answer]",
+) -> "list[_Answer]":
+    """Ask all hosts at the same time. `bare` is the answer for one of which there is nothing but a row."""
+    from clawker_fw.cli import connection
+    from clawker_fw.fleet.asking import Question, ask_all
+    from clawker_fw.report import fleet as report
+
+    patience = _patience(asked)
+    if any(each.place and not each.place.address.startswith("unix://") for each in known.hosts):
+        import clawker_fw.engine.transport  # noqa: F401 - all processes that ask have it then
+
+    def ask(host: "Host") -> "_Answer":
+        if host.place is None:
+            return bare(report.nowhere(host))
+        began = time.monotonic()
+        try:
+            with closing(connection.connect_place(host.place, patience)) as engine:
+                return read(host, engine, began)
+        except FirewallError as error:
+            return bare(report.failed(host, error, time.monotonic() - began))
+        except Exception as error:  # noqa: BLE001 - it may answer anything
+            return bare(report.nonsense(host, error, time.monotonic() - began))
+
+    question = Question(
+        ask,
+        lambda host: bare(report.late(host, asked.timeout)),
+        lambda host: bare(report.lost(host)),
+        asked.timeout,
+    )
+    return ask_all(known.hosts, question)
+
+
+def _comparer(
+    chosen: Options, loaded: "Loaded", release: "Release"
+) -> "Callable[[Host, EngineReader, float], Row]":
+    """Return what compares a host with the settings. What all hosts need is computed here, before any is asked."""
+    import platform
+
+    from clawker_fw.fleet.sharing import SharedSettings
+    from clawker_fw.model import EngineFacts
+    from clawker_fw.report import fleet as report
+
+    shared = SharedSettings(chosen.project, lambda facts: given.blueprint(chosen, loaded, release, facts))
+    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
+    if here:
+        shared.prepare(EngineFacts("", "", here))
+
+    def compare(host: "Host", engine: "EngineReader", began: float) -> "Row":
+        seen = shared.compare(engine)
+        return report.of_comparison(host, seen, release, time.monotonic() - began)
+
+    return compare
+
+
+def _reader_of_denials(
+    chosen: Options, since: float | None
+) -> "Callable[[Host, EngineReader, float], HostDenials]":
+    """Return what reads what agents of a host were refused."""
+    from clawker_fw.agents.names import AgentNames
+    from clawker_fw.cli.denials import adviser
+    from clawker_fw.denials.answer import Selection, answer
+    from clawker_fw.denials.reading import Reading, sources, with_counted
+    from clawker_fw.engine.log_stream import stamp
+    from clawker_fw.fleet.row import HostVerdict, Row
+    from clawker_fw.report import fleet_denials
+
+    advising = adviser(chosen)
+
+    def read(host: "Host", engine: "EngineReader", _: float) -> "HostDenials":
+        facts, now = engine.facts(), engine.clock()
+        row = Row(host.name, HostVerdict.CURRENT, facts.endpoint, facts.named_by, engine=facts.version)
+        try:
+            found = sources(engine, chosen.project)
+        except RefusedError:  # nothing is up, so nothing is refused
+            return fleet_denials.HostDenials(row)
+        reading = Reading(engine, found, None if since is None else now - since)
+        names = AgentNames(facts.endpoint, chosen.project, found.own, keeps=False)
+        names.look(found.agents, now)
+        refusals = with_counted(engine, found, reading.refusals())
+        answered = answer(refusals, names, Selection(), advising, stamp(now).decode())
+        return fleet_denials.of_host(row, answered)
+
+    return read

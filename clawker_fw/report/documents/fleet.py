@@ -1,0 +1,269 @@
+"""The answers of `fleet status`, `fleet drift` and `fleet denials`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import NonNegativeInt, PositiveInt, WithJsonSchema
+
+from clawker_fw.fleet.hosts import LeftOut
+from clawker_fw.fleet.row import HostVerdict, NodeState, Row, StackRelease, Trouble
+from clawker_fw.model import Sibling
+from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
+from clawker_fw.report.fleet import Fleet
+from clawker_fw.report.fleet_denials import FleetDenials, Merged, RefusingHost
+
+Verdict = Annotated[
+    HostVerdict,
+    WithJsonSchema(
+        {
+            "enum": [each.value for each in HostVerdict],
+            "description": "The verdict on the host's stack, as of `drift`; `no-stack` where nothing is up, and "
+            "`unreachable` where nobody could ask. Only `current` is current.",
+        }
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseUsed:
+    """The release of this command."""
+
+    version: str
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRules:
+    """The rules that a host serves."""
+
+    count: NonNegativeInt
+    digest: str
+    others_than_most: bool
+    """Whether most hosts serve rules with another digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofDocument:
+    """When the stack was known to be current the last time."""
+
+    at: Moment
+    by: Literal["comparison", "watcher"]
+    """`comparison`: by this command. `watcher`: the host was not asked, and the manager of its swarm says that the
+    watcher there is healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostDocument:
+    """One host. What is unknown is null."""
+
+    name: str
+    verdict: Verdict
+    endpoint: str | None
+    """The engine's address."""
+    source: str | None
+    """What named it: a docker context, an option, or the swarm."""
+    error: Trouble | None
+    """Why the host could not be asked, or its answers not be used."""
+    engine: str | None
+    """The engine's version."""
+    release: StackRelease | None
+    """The release that has made the stack."""
+    rules: LiveRules | None
+    agents: NonNegativeInt | None
+    open_agents: tuple[str, ...]
+    """The agents that have a way around the firewall."""
+    proven: ProofDocument | None
+    busy: str | None
+    """Who is changing the stack at the moment."""
+    summary: tuple[str, ...]
+    """What closing the differences means, as lines for people."""
+    made_from: tuple[str, ...]
+    """The other settings files that the stack was made from."""
+    node: NodeState | None
+    """What the manager of the swarm knows, with `--swarm`."""
+    seconds: float
+    """How long it took to ask."""
+
+    @classmethod
+    def values(cls, fleet: Fleet, row: Row) -> dict[str, object]:
+        """Return the values of the fields."""
+        rules = row.rules
+        return {
+            "name": row.name,
+            "verdict": row.verdict,
+            "endpoint": row.endpoint or None,
+            "source": row.source or None,
+            "error": row.trouble,
+            "engine": row.engine,
+            "release": row.release,
+            "rules": LiveRules(rules.count, rules.digest, fleet.other_rules(row)) if rules else None,
+            "agents": row.agents,
+            "open_agents": row.open_agents,
+            "proven": ProofDocument(row.proof.at, row.proof.by) if row.proof else None,
+            "busy": row.busy or None,
+            "summary": row.said,
+            "made_from": row.made_from,
+            "node": row.node,
+            "seconds": round(row.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingFinding:
+    """A difference, and of which sibling."""
+
+    sibling: Sibling
+    finding: FindingDocument | ImageFinding | FileFinding
+
+
+@dataclass(frozen=True, slots=True)
+class HostFindings(HostDocument):
+    """One host, and how it differs."""
+
+    findings: list[SiblingFinding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetDocument(Document):
+    """What `fleet status` and `fleet drift` have in common."""
+
+    current: NonNegativeInt
+    """How many hosts are current."""
+    total: NonNegativeInt
+    """How many hosts there are."""
+    summary: str
+    """The same in a sentence."""
+    settings: SettingsNamed
+    """The settings with which each host was compared."""
+    release: ReleaseUsed
+    left_out: tuple[LeftOut, ...]
+    """Docker contexts that are of the same engine as another one."""
+
+    @classmethod
+    def common(cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed) -> dict[str, object]:
+        """Return the values of the common fields."""
+        return {
+            "current": fleet.current,
+            "total": len(fleet.rows),
+            "summary": fleet.summary,
+            "settings": settings,
+            "release": release,
+            "left_out": fleet.left_out,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatusDocument(FleetDocument):
+    """The answer of `fleet status`."""
+
+    hosts: list[HostDocument]
+    """Sorted by name."""
+
+    @classmethod
+    def of(cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed) -> "FleetStatusDocument":
+        """Return the answer."""
+        hosts = [HostDocument(**HostDocument.values(fleet, each)) for each in fleet.rows]  # type: ignore[arg-type]  # those of its fields
+        return cls(hosts=hosts, **cls.common(fleet, settings, release))  # type: ignore[arg-type]  # the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetDriftDocument(FleetDocument):
+    """The answer of `fleet drift`."""
+
+    hosts: list[HostFindings]
+    """Sorted by name."""
+
+    @classmethod
+    def of(cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed) -> "FleetDriftDocument":
+        """Return the answer."""
+        hosts = [
+            HostFindings(
+                **HostDocument.values(fleet, each),  # type: ignore[arg-type]  # those of its fields
+                findings=[SiblingFinding(one.sibling, finding(one)) for one in each.findings],
+            )
+            for each in fleet.rows
+        ]
+        return cls(hosts=hosts, **cls.common(fleet, settings, release))  # type: ignore[arg-type]  # the same
+
+
+@dataclass(frozen=True, slots=True)
+class FleetDenial:
+    """One thing that agents were refused, on one host or several."""
+
+    last: Moment
+    """When it was refused last, by the clock of that engine."""
+    times: PositiveInt
+    """How often, on all hosts together."""
+    sibling: Sibling
+    protocol: str
+    """`dns`, `tls`, `http`, `tcp` or `udp`."""
+    name: str | None
+    port: NonNegativeInt
+    tried: str | None
+    """The address that the agent has connected to, where no host was named."""
+    reason: str
+    failed: bool
+    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    message: str
+    allowed: bool
+    """Whether the rules in the settings allow it by now."""
+    remedy: str | None
+    command: str | None
+    """The command that would allow it, if one is enough."""
+    hosts: tuple[RefusingHost, ...]
+
+    @classmethod
+    def of(cls, each: Merged) -> "FleetDenial":
+        """Return it."""
+        refused, wanted = each.refused, each.refused.wanted
+        return cls(
+            last=each.last,
+            times=each.times,
+            sibling=wanted.sibling,
+            protocol=wanted.protocol,
+            name=wanted.name or None,
+            port=wanted.port,
+            tried=wanted.tried or None,
+            reason=wanted.reason,
+            failed=refused.failed,
+            message=refused.message,
+            allowed=refused.allowed,
+            remedy=refused.remedy or None,
+            command=refused.command or None,
+            hosts=each.hosts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HostNotAsked:
+    """A host whose refusals are not in the answer."""
+
+    name: str
+    error: Trouble
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetDenialsDocument(Document):
+    """The answer of `fleet denials`."""
+
+    denials: list[FleetDenial]
+    """The latest last; with `--top`, the most frequent first."""
+    left_out: NonNegativeInt
+    """Different refusals that `--top` has left out."""
+    uncounted: NonNegativeInt
+    """Refusals that were too many, or too fast, to be told apart."""
+    hosts: NonNegativeInt
+    """How many hosts there are."""
+    not_asked: list[HostNotAsked]
+
+    @classmethod
+    def of(cls, found: FleetDenials) -> "FleetDenialsDocument":
+        """Return the answer."""
+        return cls(
+            denials=[FleetDenial.of(each) for each in found.merged],
+            left_out=found.left_out,
+            uncounted=found.uncounted,
+            hosts=len(found.rows),
+            not_asked=[HostNotAsked(each.name, each.trouble) for each in found.rows if each.trouble],
+        )

@@ -1,0 +1,241 @@
+"""`fleet`: many hosts side by side, each with its own verdict, and exit codes for scripts."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.cli import connection
+from clawker_fw.engine.locate import EngineLocation
+from clawker_fw.engine.patience import Patience
+from clawker_fw.errors import EngineError
+from clawker_fw.fleet import swarm
+from clawker_fw.model import Sibling, Swarm, SwarmNode, SwarmTask
+from devkit.memory.engine import MemoryEngine
+from tests.cli.conftest import Command, Outcome
+from tests.cli.test_status import join
+from tests.unit.test_fleet import context
+
+Machines = dict[str, MemoryEngine]
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
+    """Engines by the last part of their addresses, `unix:///NAME`. Others can't be reached, `hangs` hangs."""
+    known: Machines = {}
+    ending = threading.Event()
+
+    def connect(place: EngineLocation, patience: Patience) -> MemoryEngine:
+        assert patience.warned_after is None
+        name = place.address.rpartition("/")[2]
+        if name == "hangs":
+            ending.wait(60)
+        if name == "lies":
+            raise KeyError("Names")
+        if name not in known:
+            raise EngineError("engine-unreachable", f"The Docker engine at {place.address} can't be reached.")
+        engine = known[name]
+        monkeypatch.setattr(engine, "close", lambda: None, raising=False)
+        return engine
+
+    monkeypatch.setattr(connection, "connect_place", connect)
+    yield known
+    ending.set()
+
+
+@pytest.fixture
+def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Callable[..., MemoryEngine]:
+    """Make an engine with a stack from the settings file as it is."""
+
+    def make(name: str) -> MemoryEngine:
+        engine = machines[name] = MemoryEngine()
+        monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
+        assert command("run").code == 0
+        return engine
+
+    return make
+
+
+def addresses(*names: str) -> list[str]:
+    """Return the options that name some engines."""
+    return [word for name in names for word in ("--host", f"unix:///{name}")]
+
+
+def verdicts(outcome: Outcome, schema: str = "fleet-status") -> dict[str, str]:
+    """Return the verdicts in a JSON answer, in its order."""
+    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.valid(schema)["hosts"]}
+
+
+def test_every_host_has_a_row(
+    command: Command, machines: Machines, up: Callable[..., MemoryEngine], settings_file: Path
+) -> None:
+    """Current, drifted, open, empty, dead, silent and lying hosts are told apart, and the silent one costs 1 s."""
+    text = settings_file.read_text()
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    up("old")
+    settings_file.write_text(text)
+    up("good")
+    join(up("loose"), "agent", privileged=True)
+    machines["empty"] = MemoryEngine()
+    asked = addresses("old", "good", "loose", "empty", "dead", "hangs", "lies")
+    began = time.monotonic()
+    outcome = command("fleet", "status", *asked, "--timeout", "1s", "--format", "json")
+    assert time.monotonic() - began < 15
+    assert outcome.code == 1
+    assert verdicts(outcome) == {
+        "dead": "unreachable",
+        "empty": "no-stack",
+        "good": "current",
+        "hangs": "unreachable",
+        "lies": "unknown",
+        "loose": "open",
+        "old": "drifted",
+    }
+    answer = outcome.json
+    found = {each["name"].rpartition("/")[2]: each for each in answer["hosts"]}
+    assert {name: each["error"] and each["error"]["code"] for name, each in found.items()} == {
+        **dict.fromkeys(("empty", "good", "loose", "old")),
+        "dead": "engine-unreachable",
+        "hangs": "host-late",
+        "lies": "host-unintelligible",
+    }
+    assert found["loose"]["open_agents"] == ["agent"]
+    assert found["old"]["rules"] == {**found["old"]["rules"], "count": 1, "others_than_most": True}
+    assert found["good"]["rules"]["others_than_most"] is False
+    assert found["good"]["release"]["installed"] is True
+    assert (found["good"]["proven"]["by"], found["old"]["proven"]) == ("comparison", None)
+    assert found["old"]["summary"][0].startswith("The rules will change")
+    assert (answer["current"], answer["total"]) == (1, 7)
+    shown = command("fleet", "status", *asked, "--timeout", "1s")
+    assert shown.code == 1
+    assert shown.out.splitlines()[-1] == (
+        "1 of 7 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no stack, 2 unreachable."
+    )
+    assert "unix:///loose: Agent agent has a way around the firewall." in shown.out
+
+
+def test_findings_of_hosts_that_are_not_current(
+    command: Command, up: Callable[..., MemoryEngine], settings_file: Path
+) -> None:
+    """`fleet drift` shows how each differs, in the words of `drift`; nothing of those that are current."""
+    up("good")
+    settings_file.write_text("rules:\n  - dst: b.test\nlimits:\n  connections: 7\n")
+    up("other")
+    outcome = command("fleet", "drift", *addresses("good", "other"), "--format", "json")
+    assert (outcome.code, verdicts(outcome, "fleet-drift")) == (1, {"good": "drifted", "other": "current"})
+    alone = command("drift", "--format", "json").json
+    assert [each["findings"] for each in alone["siblings"]] == [[], []]
+    drifted, current = outcome.json["hosts"]
+    assert current["findings"] == []
+    assert {each["sibling"] for each in drifted["findings"]} == {each.value for each in Sibling}
+    shown = command("fleet", "drift", *addresses("good", "other")).out
+    assert "unix:///good  drifted" in shown
+    assert "unix:///other" not in shown
+    assert "+ https b.test" in shown
+
+
+def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_file: Path) -> None:
+    """0 if all are current, 4 if none could be asked, 2 for options that contradict each other, 3 for settings."""
+    up("one")
+    up("two")
+    outcome = command("fleet", "status", *addresses("two", "one"))
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "All 2 hosts are current.")
+    nobody = command("fleet", "status", *addresses("dead", "gone"))
+    assert (nobody.code, nobody.out.splitlines()[-1]) == (4, "0 of 2 hosts are current; 2 unreachable.")
+    assert command("--host", "unix:///one", "fleet", "status").code == 2
+    assert command("fleet", "status", "--swarm", *addresses("one")).code == 2
+    unknown = command("fleet", "status", "--context", "nobody")
+    assert (unknown.code, "error[context-unknown]" in unknown.err) == (4, True)
+    settings_file.write_text("rulez: []\n")
+    assert command("fleet", "status", *addresses("one")).code == 3
+
+
+def test_all_contexts_unless_some_are_named(
+    command: Command, up: Callable[..., MemoryEngine], tmp_path: Path
+) -> None:
+    """Without options, all contexts are hosts; those of the same engine are told."""
+    up("one")
+    context(tmp_path / "docker", "first", "unix:///one")
+    context(tmp_path / "docker", "second", "unix:///one")
+    outcome = command("fleet", "status", "--format", "json", DOCKER_HOST="unix:///dead")
+    assert verdicts(outcome) == {"default": "unreachable", "first": "current"}
+    assert outcome.json["left_out"] == [{"name": "second", "same_as": "first"}]
+    assert outcome.json["hosts"][1]["source"] == "the default"  # as the engine in memory says
+    named = command("fleet", "status", "--context", "second", "--format", "json")
+    assert (named.code, verdicts(named)) == (0, {"second": "current"})
+
+
+def test_nodes_of_a_swarm(command: Command, up: Callable[..., MemoryEngine], tmp_path: Path) -> None:
+    """The manager is asked for its nodes; of one that can't be reached, the row has what the manager knows."""
+    manager = up("manager")
+    up("second")
+    context(tmp_path / "docker", "other", "tcp://second")
+    refused = command("--host", "unix:///manager", "fleet", "status", "--swarm")
+    assert (refused.code, "error[not-a-manager]" in refused.err) == (6, True)
+    nodes = tuple(
+        SwarmNode(f"id{number}", name, address, state, "active", "worker", itself=not number)
+        for number, (name, address, state) in enumerate(
+            [
+                ("one", "", "ready"),
+                ("second", "10.0.0.2", "ready"),
+                ("third", "10.0.0.3", "ready"),
+                ("away", "", "down"),
+            ]
+        )
+    )
+    manager.manages = Swarm(nodes, (SwarmTask("id2", "fw", "clawker", "running", "2026-01-01T00:00:00Z", ""),))
+    outcome = command("--host", "unix:///manager", "fleet", "status", "--swarm", "--format", "json")
+    assert verdicts(outcome) == {
+        "away": "unreachable",
+        "one": "current",
+        "second": "unreachable",
+        "third": "unreachable",
+    }
+    found = {each["name"]: each for each in outcome.json["hosts"]}
+    assert found["second"]["endpoint"] == "tcp://second:2375"
+    assert found["third"]["endpoint"] == "ssh://10.0.0.3"
+    assert found["third"]["proven"]["by"] == "watcher"
+    assert found["away"]["error"]["code"] == "node-away"
+    shown = command("--host", "unix:///manager", "fleet", "status", "--swarm").out
+    assert "Its watcher says that the stack is current, since 2026-01-01T00:00:00Z." in shown
+    assert swarm.LABEL == "dev.clawker.fleet"
+
+
+def refusals(*names: str) -> list[str]:
+    """Return lines of CoreDNS's log: refusals of these names."""
+    record: dict[str, Any] = {
+        "source": "10.213.0.2:40000",
+        "protocol": "dns",
+        "port": 53,
+        "type": "A",
+        "time": "x",
+    }
+    return [json.dumps({**record, "name": each, "reason": "no-rule"}, separators=(",", ":")) for each in names]
+
+
+def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Callable[..., MemoryEngine]) -> None:
+    """Each thing once, with its hosts; a host without a stack has refused nothing, and a dead one is named."""
+    up("one").inside("clawker-coredns").log = refusals("b.test", "b.test", "c.test")
+    up("two").inside("clawker-coredns").log = refusals("b.test")
+    machines["empty"] = MemoryEngine()
+    asked = addresses("one", "two", "empty")
+    outcome = command("fleet", "denials", *asked, "--format", "json")
+    assert outcome.code == 0
+    answer = outcome.valid("fleet-denials")
+    found = {each["name"]: each for each in answer["denials"]}
+    assert {name: each["times"] for name, each in found.items()} == {"b.test": 3, "c.test": 1}
+    assert [(each["host"], each["times"]) for each in found["b.test"]["hosts"]] == [
+        ("unix:///one", 2),
+        ("unix:///two", 1),
+    ]
+    assert (answer["hosts"], answer["not_asked"]) == (3, [])
+    top = command("fleet", "denials", *asked, "--top", "1", "--format", "json").json
+    assert ([each["name"] for each in top["denials"]], top["left_out"]) == (["b.test"], 1)
+    dead = command("fleet", "denials", *addresses("one", "dead"))
+    assert dead.code == 1
+    assert "Not in this answer: unix:///dead" in dead.out
+    assert "dns b.test  2 times" in dead.out

@@ -1,0 +1,278 @@
+"""Many hosts: which there are, what a swarm's manager says of its nodes, and how all are asked at once."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.background import in_background
+from clawker_fw.engine import swarm as answers
+from clawker_fw.engine.locate import EngineLocation
+from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.fleet import asking, hosts, swarm
+from clawker_fw.fleet.asking import Question, ask_all
+from clawker_fw.fleet.row import HostVerdict, NodeState, Row, majority, natural
+from clawker_fw.fleet.sharing import Once
+from clawker_fw.model import EngineFacts, Rules, Swarm, SwarmNode, SwarmTask
+from clawker_fw.report.fleet import Fleet
+
+FEW, MANY = 3, 40
+"""How many hosts are asked by this process, and by several."""
+
+
+def context(folder: Path, name: str, host: str) -> None:
+    """Write a docker context, as `docker context create` does."""
+    place = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+    place.parent.mkdir(parents=True)
+    endpoints: Mapping[str, Any] = {"docker": {"Host": host, "SkipTLSVerify": False}} if host else {}
+    place.write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": endpoints}))
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> Mapping[str, str]:
+    """The variables of a docker CLI with four contexts: two of the same engine, and one without an engine."""
+    real, link = tmp_path / "real.sock", tmp_path / "link.sock"
+    link.symlink_to(real)
+    context(tmp_path, "build-10", "ssh://build-10")
+    context(tmp_path, "build-9", f"unix://{real}")
+    context(tmp_path, "again", f"unix://{link}")
+    context(tmp_path, "kubernetes", "")
+    return {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": "ssh://build-10"}
+
+
+def test_all_contexts_are_hosts_each_engine_once(contexts: Mapping[str, str]) -> None:
+    """A context of the same engine as another is told and left out, and one that names no engine has a row."""
+    found = hosts.all_contexts(contexts)
+    assert [each.name for each in found.hosts] == ["again", "build-10", "kubernetes"]
+    assert [(each.name, each.same_as) for each in found.left_out] == [
+        ("build-9", "again"),
+        ("default", "build-10"),
+    ]
+    (broken,) = (each for each in found.hosts if each.place is None)
+    assert broken.trouble is not None
+    assert broken.trouble.code == "context-unusable"
+
+
+def test_named_hosts(contexts: Mapping[str, str]) -> None:
+    """What is named is a host, once, also if another name is of the same engine; an unknown name is an error."""
+    found = hosts.named(["build-9", "again", "build-9"], ["ssh://root@c:22", "ssh://root@c:22"], contexts)
+    assert [each.name for each in found.hosts] == ["again", "build-9", "ssh://root@c:22"]
+    assert [each.place.source for each in found.hosts if each.place][-1] == "--host"
+    assert found.left_out == ()
+    with pytest.raises(EngineError, match="no docker context called 'nobody'"):
+        hosts.named(["nobody"], [], contexts)
+    with pytest.raises(EngineError, match="not the address"):
+        hosts.named([], ["https://nobody"], contexts)
+
+
+def test_names_are_sorted_as_people_do() -> None:
+    """Numbers in names count as numbers."""
+    names = ["n10", "n9", "b", "10.0.0.2", "9.0.0.1", "n9a"]
+    assert sorted(names, key=natural) == ["9.0.0.1", "10.0.0.2", "b", "n9", "n9a", "n10"]
+
+
+def node(name: str, address: str, state: str = "ready", *, itself: bool = False) -> SwarmNode:
+    """Return a node."""
+    return SwarmNode(f"{address}-{name}", name, address, state, "active", "worker", itself)
+
+
+MANAGER = EngineLocation("unix:///var/run/docker.sock", "the default")
+
+
+def test_nodes_are_reached_by_contexts_or_over_ssh() -> None:
+    """The manager is asked itself; a context for a node's name or address is used, else ssh to its address."""
+    named = EngineLocation("tcp://two:2376", "docker context prod-two")
+    addressed = EngineLocation("ssh://me@10.0.0.3:2200", "docker context three")
+    nodes = (
+        node("one", "10.0.0.1", itself=True),
+        node("two", "10.0.0.2"),
+        node("three", "10.0.0.3"),
+        node("four", "10.0.0.4"),
+        node("five", "fd00::5"),
+        node("six", ""),
+    )
+    found = swarm.nodes(Swarm(nodes, ()), "clawker", MANAGER, [named, addressed, MANAGER])
+    places = {
+        each.name: each.place.address if each.place else each.trouble and each.trouble.code for each in found
+    }
+    assert places == {
+        "one": MANAGER.address,
+        "two": named.address,
+        "three": addressed.address,
+        "four": "ssh://10.0.0.4",
+        "five": "ssh://[fd00::5]",
+        "six": "node-without-address",
+    }
+
+
+def test_what_the_manager_knows_of_a_node() -> None:
+    """A node that is away is a row at once; the watcher's word counts only while the node is there."""
+    nodes = (node("a", "10.0.0.1"), node("a", "10.0.0.2"), node("gone", "10.0.0.3", "down"))
+    tasks = tuple(
+        SwarmTask(each.id, "fw_watch", project, "running", "2026-01-01T00:00:00Z", "started")
+        for each, project in zip(nodes, ("clawker", "other", ""), strict=True)
+    )
+    first, second, gone = swarm.nodes(Swarm(nodes, tasks), "clawker", MANAGER, [])
+    assert [first.name, second.name] == ["a (10.0.0.1-a)", "a (10.0.0.2-a)"]
+    assert first.node == NodeState("ready", "active", "worker", "running", "2026-01-01T00:00:00Z", "started")
+    assert first.node.proven
+    assert second.node is not None
+    assert second.node.watcher is None
+    assert gone.trouble is not None
+    assert (gone.place, gone.trouble.code) == (None, "node-away")
+    assert gone.node is not None
+    assert (gone.node.watcher, gone.node.proven) == ("running", False)
+
+
+def test_a_managers_answers() -> None:
+    """The latest task of a service on a node counts; a manager that calls itself 0.0.0.0 has another address."""
+    raw = [
+        {
+            "ID": "n1",
+            "Spec": {"Role": "manager", "Availability": "drain"},
+            "Description": {"Hostname": "one"},
+            "Status": {"State": "ready", "Addr": "0.0.0.0"},  # noqa: S104 - as managers say
+            "ManagerStatus": {"Addr": "[fd00::1]:2377"},
+        },
+        {"ID": "n2", "Status": {"State": "down", "Addr": "10.0.0.2"}},
+    ]
+    services = [{"ID": "s", "Spec": {"Name": "fw", "Labels": {swarm.LABEL: "clawker"}}}]
+    tasks = [
+        {
+            "NodeID": "n1",
+            "ServiceID": "s",
+            "Status": {"State": state, "Timestamp": at, "Message": "m", "Err": error},
+        }
+        for state, at, error in (
+            ("failed", "2026-01-02T00:00:00Z", "unhealthy"),
+            ("complete", "2026-01-01T00:00:00Z", ""),
+        )
+    ]
+    found = answers.view({"NodeID": "n1", "ControlAvailable": True}, raw, services, tasks, swarm.LABEL)
+    assert found.nodes == (
+        SwarmNode("n1", "one", "fd00::1", "ready", "drain", "manager", itself=True),
+        SwarmNode("n2", "n2", "10.0.0.2", "down", "active", "worker", itself=False),
+    )
+    assert found.tasks == (SwarmTask("n1", "fw", "clawker", "failed", "2026-01-02T00:00:00Z", "unhealthy"),)
+    for said in ({}, {"LocalNodeState": "active", "ControlAvailable": False}):
+        with pytest.raises(RefusedError, match="no manager of a swarm"):
+            answers.require_manager(EngineFacts("28", "1.41", "amd64"), said)
+
+
+def row(name: str, verdict: HostVerdict, digest: str = "") -> Row:
+    """Return a row."""
+    return Row(name, verdict, rules=Rules(1, digest) if digest else None)
+
+
+def test_rules_that_most_hosts_have() -> None:
+    """A host with other rules is marked; without a majority, none is."""
+    serving = [row(name, HostVerdict.CURRENT, name[0]) for name in ("a1", "a2", "b1")]
+    rows = (*serving, row("c", HostVerdict.UNREACHABLE))
+    fleet = Fleet(rows)
+    assert [each.name for each in rows if fleet.other_rules(each)] == ["b1"]
+    assert majority(rows[1:3]) is None
+    assert not any(map(Fleet(rows[1:3]).other_rules, rows))
+
+
+def test_the_sentence_about_all_hosts() -> None:
+    """It says how many are current, and what the others are."""
+    good, bad, away = (
+        row("a", HostVerdict.CURRENT),
+        row("b", HostVerdict.NO_STACK),
+        row("c", HostVerdict.UNREACHABLE),
+    )
+    assert Fleet((good,) * 197 + (bad,) + (away,) * 2).summary == (
+        "197 of 200 hosts are current; 1 no stack, 2 unreachable."
+    )
+    assert Fleet((good, good)).summary == "All 2 hosts are current."
+    assert (Fleet((good,)).summary, Fleet((bad,)).summary) == (
+        "The host is current.",
+        "0 of 1 host is current; 1 no stack.",
+    )
+    assert Fleet((good, away)).asked
+    assert not Fleet((away,)).asked
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_each_host_has_its_own_answer_in_order(count: int) -> None:
+    """One that hangs costs its own answer alone, and nobody waits for it."""
+    silent = 1
+
+    def ask(host: int) -> str:
+        if host == silent:
+            time.sleep(60)
+        return f"answer {host}" * 10_000
+
+    began = time.monotonic()
+    found = ask_all(range(count), Question(ask, lambda host: f"late {host}", lambda host: f"lost {host}", 0.5))
+    assert time.monotonic() - began < 10
+    assert found == [f"answer {host}" * 10_000 if host != silent else "late 1" for host in range(count)]
+
+
+def test_a_process_that_ends() -> None:
+    """The hosts that it had in hand are told, and the others are asked by the other processes."""
+    fatal = 7
+
+    def ask(host: int) -> str:
+        if host == fatal:
+            os._exit(1)
+        return f"answer {host}"
+
+    found = ask_all(range(MANY), Question(ask, lambda host: f"late {host}", lambda host: f"lost {host}", 30.0))
+    lost = [each for each in found if each.startswith("lost")]
+    assert "lost 7" in lost
+    assert len(lost) <= asking._THREADS  # noqa: SLF001 - what one process has in hand
+    assert [each.split()[1] for each in found] == [str(host) for host in range(MANY)]
+
+
+def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When asking is interrupted, the processes that ask are ended at once."""
+    started: list[int] = []
+    fork = os.fork
+
+    def counted() -> int:
+        process = fork()
+        if process:
+            started.append(process)
+        return process
+
+    monkeypatch.setattr(os, "fork", counted)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asking, "_taken", interrupted)
+    question = Question(lambda host: host if host == 0 else time.sleep(60), str, str, 60.0)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ask_all(range(MANY), question)
+    assert time.monotonic() - began < 10
+    assert len(started) > 1
+    for each in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(each, 0)
+
+
+def test_what_many_want_is_computed_once() -> None:
+    """However many threads want it at the same time; an error is everybody's."""
+    once, computed = Once(), []
+
+    def compute() -> object:
+        computed.append(1)
+        time.sleep(0.05)
+        return object()
+
+    wanted = [in_background(once.get, "key", compute) for _ in range(8)]
+    assert len({id(each.result()) for each in wanted}) == len(computed) == 1
+
+    def fail() -> object:
+        raise RefusedError("no", "No.")
+
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            once.get("other", fail)
