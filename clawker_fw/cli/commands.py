@@ -23,6 +23,8 @@ MODULES = {
     "denials": "denials",
     "doctor": "doctor",
     "explain": "explain",
+    "fleet": "fleet",
+    "healthy": "healthy",
     "logs": "logs",
     "ps": "overview",
     "rules": "rules",

@@ -125,7 +125,7 @@ def _unit(
 
     from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
     from clawker_fw.watch import service
-    from clawker_fw.watch.page import parse_address
+    from clawker_fw.watch.address import parse_address
 
     state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)

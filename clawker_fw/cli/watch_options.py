@@ -19,10 +19,10 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def _checked_address(text: str | None) -> str | None:
+def checked_address(text: str | None) -> str | None:
     if text is None:
         return None
-    from clawker_fw.watch.page import parse_address
+    from clawker_fw.watch.address import parse_address
 
     try:
         return str(parse_address(text))
@@ -53,7 +53,7 @@ ListenOption = Annotated[
     typer.Option(
         "--listen",
         metavar="ADDRESS",
-        callback=_checked_address,
+        callback=checked_address,
         help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
     ),
 ]

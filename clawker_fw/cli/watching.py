@@ -149,20 +149,22 @@ def _serving(
     from http import HTTPStatus
 
     from clawker_fw.watch import page
+    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.metrics import CONTENT_TYPE
 
     health = page.WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
 
-    def health_page() -> page.Reply:
-        healthy, content = health.answer()
+    def health_page(*, agents: bool) -> page.Reply:
+        healthy, content = health.answer(agents=agents)
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return page.Reply(content, "application/json", status)
 
     pages: Pages = {
         "/metrics": lambda: page.Reply(metrics.page(), CONTENT_TYPE),
-        "/health": health_page,
+        HEALTH: lambda: health_page(agents=True),
+        HEALTH_OF_SIBLINGS: lambda: health_page(agents=False),
     }
-    with page.served(page.parse_address(listen), pages) as address:
+    with page.served(parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
         yield health.report
 

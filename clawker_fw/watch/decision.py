@@ -69,9 +69,13 @@ class Decision:
     @property
     def verdict(self) -> Verdict | None:
         """The stack's verdict after healing, as `drift` would give it."""
-        if self.verdicts is None:
-            return None
-        return judge.verdict(Diff(self.left, self.verdicts).verdict, self.agents)
+        of_siblings = self.verdict_of_siblings
+        return of_siblings and judge.verdict(of_siblings, self.agents)
+
+    @property
+    def verdict_of_siblings(self) -> Verdict | None:
+        """The same without agents that have a way around, as `drift --agents ignore` would give it."""
+        return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
 
 
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})

@@ -32,7 +32,8 @@ from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
-from clawker_fw.watch.page import ListenAddress, Reply, WatcherHealth, parse_address, served
+from clawker_fw.watch.address import ListenAddress, parse_address
+from clawker_fw.watch.page import Reply, WatcherHealth, served
 from devkit import stacks
 from devkit.waiting import until
 

@@ -1,0 +1,1 @@
+"""Several hosts: what each of them gets, by the means of a swarm."""
