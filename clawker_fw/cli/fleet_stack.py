@@ -13,7 +13,7 @@ from clawker_fw.cli.fleet_group import fleet_app
 from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, duration, written
 from clawker_fw.cli.watch_options import IntervalOption, OnOpenOption, OtelOption, require_otlp
 from clawker_fw.errors import RefusedError, SettingsError
-from clawker_fw.report import log, terminal
+from clawker_fw.report import terminal
 from clawker_fw.watch.reactions import OnOpen
 
 if TYPE_CHECKING:
@@ -137,9 +137,8 @@ def stack(
             loaded.digest,
             program.image,
             program.architecture,
-            ["--log-format", chosen.log_format.value] if chosen.log_format is not log.LogFormat.TEXT else [],
             options,
-            _variables(),
+            _variables(chosen),
             dict(each.split("=", 1) for each in label or ()),
             socket,
             agents.value,
@@ -196,8 +195,8 @@ def _files(chosen: Options, loaded: "Loaded") -> "HostFiles":
     return host_files(sources, loaded.settings, vault, wanted)
 
 
-def _variables() -> dict[str, str]:
-    """Return the variables that are settings here, which hosts need as well.
+def _variables(chosen: Options) -> dict[str, str]:
+    """Return the variables that are settings here, which hosts need as well, and the format of records.
 
     Raises:
         SettingsError: when a swarm would read one as a template.
@@ -216,7 +215,7 @@ def _variables() -> dict[str, str]:
                 f"{name} has `{{{{`, which a swarm takes for a template of its own.",
                 hint="Write this setting into the settings file.",
             )
-    return found
+    return {**found, "CLAWKER_FW_LOG_FORMAT": chosen.log_format.value}
 
 
 def _write(folder: Path, named: "Mapping[str, HostFile]", text: str) -> None:

@@ -52,7 +52,7 @@ class WatcherService:
     """What runs on every host.
 
     `image` is one that every host has, or can pull by its digest; `architecture`, in Go's terms, is that of an
-    image for one alone. `before` are the options before the command, `options` those of `watch`. `where` are
+    image for one alone. `options` are those of `watch`, and `variables` settings. `where` are
     labels of nodes, `socket` is the path of their engine's.
     """
 
@@ -61,7 +61,6 @@ class WatcherService:
     settings: str
     image: str
     architecture: str
-    before: Sequence[str]
     options: Sequence[str]
     variables: Mapping[str, str]
     where: Mapping[str, str]
@@ -79,9 +78,9 @@ def compose(service: WatcherService, paths: Mapping[str, str]) -> dict[str, Any]
     marked = {labels.MANAGED: "true", labels.PURPOSE: PURPOSE, labels.PROJECT: service.project}
     watcher = {
         "image": service.image,
-        "command": [*_before(service), "watch", "--heal", "all", "--listen", PAGE, *service.options],
+        "command": ["watch", "--heal", "all", "--listen", PAGE, *service.options],
         "hostname": "{{.Node.Hostname}}",
-        "environment": dict(sorted(service.variables.items())),
+        "environment": dict(sorted(_environment(service).items())),
         "networks": ["host"],
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -116,11 +115,15 @@ def compose(service: WatcherService, paths: Mapping[str, str]) -> dict[str, Any]
     return document
 
 
-def _before(service: WatcherService) -> list[str]:
-    found = ["--project", service.project, "--host", f"unix://{service.socket}"]
-    for option, path in (("--config", service.files.settings), ("--secrets", service.files.secrets)):
-        found += [option, str(path)] if path else []
-    return [*found, *service.before]
+def _environment(service: WatcherService) -> dict[str, str]:
+    """Return the variables of a watcher. Its options are among them, for whoever runs another command beside it."""
+    chosen = {
+        "CLAWKER_FW_PROJECT": service.project,
+        "CLAWKER_FW_HOST": f"unix://{service.socket}",
+        "CLAWKER_FW_CONFIG": service.files.settings,
+        "CLAWKER_FW_SECRETS": service.files.secrets,
+    }
+    return {**service.variables, **{name: str(value) for name, value in chosen.items() if value}}
 
 
 def _mounted(file: HostFile, name: str) -> dict[str, Any]:
