@@ -171,10 +171,10 @@ def _loaded(chosen: Options, release: "Release") -> _Program:
         RefusedError: when the engine does not have it.
     """
     from clawker_fw.cli import connection
-    from clawker_fw.distribution.image import Distribution
+    from clawker_fw.distribution.image import Distribution, kept_digests
 
-    made = Distribution(release, release.digests).image
-    with closing(connection.connect_engine(chosen)) as engine:
+    with kept_digests() as of_files, closing(connection.connect_engine(chosen)) as engine:
+        made = Distribution(release, of_files).image
         for each in made.ids:  # one in the classic store, another one in containerd's
             if engine.image(each) is not None:
                 return _Program(each, made.architecture)
