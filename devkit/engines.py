@@ -1,8 +1,8 @@
 """Private Docker engines for tests, the demo and the benchmarks. Nothing here depends on the firewall.
 
-An engine has its own network, mount, process and UTS namespaces. The machine therefore never sees its iptables rules,
-mounts and containers, and killing process 1 of its process namespace ends everything at once, in whatever state
-it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
+An engine has its own network, mount, process and UTS namespaces. The machine therefore never sees its iptables
+rules, mounts and containers, and killing process 1 of its process namespace ends everything at once, in whatever
+state it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
 network namespace, the control groups, the folder.
 
 Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
@@ -374,7 +374,16 @@ def private_engine(
     disk = disk or ("" if folder or data else _room_in_memory())
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
     engine = _launch(
-        kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls, commands=commands, disk=disk, name=name
+        kind,
+        folder,
+        chosen,
+        hosts,
+        detached=False,
+        data=data,
+        sysctls=sysctls,
+        commands=commands,
+        disk=disk,
+        name=name,
     )
     try:
         yield engine

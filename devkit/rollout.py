@@ -13,6 +13,7 @@ from devkit.waiting import until
 STACK = "fw"
 SERVICE = f"{STACK}_watch"
 NAMES = ("a.test", "h.test")
+STACK_COMMAND = ("fleet", "stack", "--socket", SOCKET, "--monitor", "1s", "--start-period", "20s")
 LOAD = ("load", "--rate", "40", "--seconds", "0", "https://a.test/", "http://h.test/")
 
 _ENDS = {"completed", "paused", "rollback_completed", "rollback_paused"}
@@ -21,7 +22,7 @@ _PATIENCE = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """How a rollout went: the state in which it ended, how long it took, and its tasks in the order of their start."""
+    """How a rollout went: the state in which it ended, its duration, and its tasks in the order of their start."""
 
     state: str
     message: str
@@ -44,17 +45,19 @@ class Rolled:
 
 @dataclass
 class Fleet:
-    """One stack on each node of a swarm, with the same settings. `release` is the program that prints and is loaded."""
+    """One stack on each node of a swarm, with the same settings. A `release` is the folder of another program."""
 
     swarm: Swarm
     folder: Path
-    options: tuple[str, ...] = ("--monitor", "1s", "--start-period", "20s")
+    attached: str
     agents: dict[str, Peer] = field(default_factory=dict)
 
     def on(self, node: Node, release: Path | None = None) -> Firewall:
         """Return the stack of a node, as the program outside of the swarm sees it."""
-        return upgraded(Firewall(node.engine.host, "clawker", self.folder), release) if release else Firewall(
-            node.engine.host, "clawker", self.folder
+        return (
+            upgraded(Firewall(node.engine.host, "clawker", self.folder), release)
+            if release
+            else Firewall(node.engine.host, "clawker", self.folder)
         )
 
     def image(self, release: Path | None = None) -> Path:
@@ -76,12 +79,12 @@ class Fleet:
     def deploy(self, release: Path | None = None) -> Rolled:
         """Print the compose file, deploy it, and wait for the end of what that begins."""
         manager = self.swarm.manager
-        printed = self.on(manager, release).call("fleet", "stack", "--socket", SOCKET, *self.options).expect().out
+        printed = self.on(manager, release).call(*STACK_COMMAND, "--attach", self.attached).expect().out
         before = self._update()
         began = time.monotonic()
         manager.call("stack", "deploy", "--resolve-image", "never", "--compose-file", "-", STACK, stdin=printed)
         if before is None:
-            until(lambda: len(self._running()) == len(self.swarm.nodes), _PATIENCE, every=0.2)
+            until(lambda: len(self.running()) == len(self.swarm.nodes), _PATIENCE, every=0.2)
             return Rolled("created", "", time.monotonic() - began, self._tasks())
         until(lambda: (self._update() or before).get("StartedAt") != before.get("StartedAt"), _PATIENCE, every=0.2)
         until(lambda: (self._update() or {}).get("State") in _ENDS, _PATIENCE, every=0.2)
@@ -98,8 +101,9 @@ class Fleet:
     def _tasks(self) -> tuple[Any, ...]:
         return tuple(sorted(self.swarm.tasks(SERVICE), key=lambda each: str(each["CreatedAt"])))
 
-    def _running(self) -> list[Any]:
-        return [each for each in self._tasks() if each["Status"]["State"] == "running"]
+    def running(self) -> set[str]:
+        """Return the ids of the nodes on which the service is healthy, as the swarm says."""
+        return {each["NodeID"] for each in self._tasks() if each["Status"]["State"] == "running"}
 
     def put_load(self) -> None:
         """Start an origin and an agent on each node, which makes requests all the time."""

@@ -1,24 +1,22 @@
 """Private engines that are joined in one swarm, each with a name and a network of its own.
 
-A bridge in a namespace of its own is the wire between them. On it, each engine has the ports of a swarm (2377, 7946
-and 4789). All have their socket at the same path of their own file system, because a service names one for all.
+A bridge in a namespace of its own is the wire between them. On it, each engine has the ports of a swarm (2377,
+7946 and 4789). All have their socket at the same path of their own file system: a service names one for all.
 """
 
-import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any, TypeVar
 
 from docker import APIClient
 
 from devkit.engines import USUAL, PrivateEngine, private_engine
 from devkit.host import client
-from devkit.waiting import until
+from devkit.starting import pings
 
 SOCKET = "/run/docker.sock"
 """Where each engine has its socket, in its own file system."""
@@ -52,9 +50,19 @@ class Node:
         return done.stdout.strip()
 
     @property
+    def answers(self) -> bool:
+        """Whether its engine answers."""
+        return pings(self.engine.folder / "docker.sock")
+
+    @cached_property
     def id(self) -> str:
         """Its id in the swarm."""
         return str(self.docker.info()["Swarm"]["NodeID"])
+
+    @property
+    def leads(self) -> bool:
+        """Whether it leads the swarm's managers, by what it says itself."""
+        return self.call("node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}", check=False) == "true"
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Swarm:
     @property
     def manager(self) -> Node:
         """The first node whose engine answers."""
-        return next(each for each in self.nodes if each.engine.init is not None)
+        return next(each for each in self.nodes if each.answers)
 
     def on_each(self, work: Callable[[Node], Done], nodes: Sequence[Node] = ()) -> list[Done]:
         """Do something on each node, or on these, at the same time."""
@@ -89,7 +97,12 @@ class Swarm:
     def told(self, name: str) -> str:
         """Return `docker service ps`, as a user reads it."""
         return self.manager.call(
-            "service", "ps", "--no-trunc", "--format", "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}", name
+            "service",
+            "ps",
+            "--no-trunc",
+            "--format",
+            "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}",
+            name,
         )
 
 
@@ -115,7 +128,9 @@ def swarm(size: int = 3, kind: str = USUAL, disks: Mapping[int, str] | None = No
         first.call("swarm", "init", "--advertise-addr", first.address)
         token = first.call("swarm", "join-token", "--quiet", "manager")
         for each in others:
-            each.call("swarm", "join", "--advertise-addr", each.address, "--token", token, f"{first.address}:{_MANAGING}")
+            each.call(
+                "swarm", "join", "--advertise-addr", each.address, "--token", token, f"{first.address}:{_MANAGING}"
+            )
         yield Swarm(tuple(nodes))
 
 

@@ -1,3 +1,3 @@
 """The commands for several hosts."""
 
-from clawker_fw.cli import fleet_stack as fleet_stack
+import clawker_fw.cli.fleet_stack  # noqa: F401 - it adds its command to the group

@@ -11,7 +11,7 @@ import typer
 from clawker_fw.cli import given
 from clawker_fw.cli.fleet_group import fleet_app
 from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, duration, written
-from clawker_fw.cli.watch_options import IntervalOption, OnOpenOption, OtelOption, require_otlp
+from clawker_fw.cli.watch_options import AttachOption, IntervalOption, OnOpenOption, OtelOption, require_otlp
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.report import terminal
 from clawker_fw.watch.reactions import OnOpen
@@ -54,7 +54,10 @@ def stack(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            "--label", metavar="KEY=VALUE", callback=_labels, help="Only on nodes with this label. May be repeated."
+            "--label",
+            metavar="KEY=VALUE",
+            callback=_labels,
+            help="Only on nodes with this label. May be repeated.",
         ),
     ] = None,
     parallelism: Annotated[
@@ -84,8 +87,8 @@ def stack(
             "--image",
             metavar="REFERENCE",
             callback=_pinned,
-            help="The program's image in a registry, by digest (NAME@sha256:…). Default: that of this release, which "
-            "every node must have.",
+            help="The program's image in a registry, by digest (NAME@sha256:…). Default: that of this release, "
+            "which every node must have.",
         ),
     ] = None,
     output: Annotated[
@@ -94,7 +97,7 @@ def stack(
             "--output",
             metavar="DIR",
             file_okay=False,
-            help="Write the file as stack.yaml into a folder, with copies of settings and rules. Secrets are not copied.",
+            help="Write the file as stack.yaml into a folder, with copies of settings and rules, not of secrets.",
         ),
     ] = None,
     socket: Annotated[
@@ -104,12 +107,14 @@ def stack(
     interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
+    attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Print a compose file with which a swarm keeps every node current.
 
     It is a service that runs `watch --heal all` on each node, with settings, rules and secrets by their content.
-    Deployed again after a change, it changes one node after the other, and goes back if one does not become current.
+    Deployed again after a change, it changes one node after the other, and goes back if one does not become
+    current.
 
     Example: clawker-fw fleet stack | docker stack deploy -c - clawker-fw
     """
@@ -121,6 +126,8 @@ def stack(
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     options = ["--interval", written(interval), "--on-open", on_open.value]
+    if attach:
+        options += ["--attach", attach]
     if otel:
         require_otlp(chosen)
         options += ["--otel"]
@@ -143,7 +150,9 @@ def stack(
             socket,
             agents.value,
             files,
-            stack_file.Rollout(parallelism, _FIRST_SECONDS + drain if start_period is None else start_period, monitor),
+            stack_file.Rollout(
+                parallelism, _FIRST_SECONDS + drain if start_period is None else start_period, monitor
+            ),
         )
     named = {each.name(chosen.project): each for each in files.files}
     if output is None:
@@ -152,7 +161,9 @@ def stack(
         return
     paths = {name: str(each.source) if each.secret else f"./{name}" for name, each in named.items()}
     _write(output, named, stack_file.text(stack_file.compose(service, paths)))
-    terminal.answer(f"Wrote {output / _STACK_FILE}. Next: docker stack deploy -c {output / _STACK_FILE} clawker-fw")
+    terminal.answer(
+        f"Wrote {output / _STACK_FILE}. Next: docker stack deploy -c {output / _STACK_FILE} clawker-fw"
+    )
 
 
 class _Program(NamedTuple):

@@ -26,7 +26,7 @@ def healthy(
 ) -> None:
     """Exit 0 if the watcher at an address has proven lately that its stack is current, else 1.
 
-    This is a container's health check: it asks the watcher and nobody else, and needs neither settings nor an engine.
+    This is a container's health check: it asks the watcher and nobody else, and needs no settings and no engine.
 
     Example: clawker-fw healthy unix:/run/clawker-fw/watch.sock
     """

@@ -10,6 +10,7 @@ from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, written
 from clawker_fw.cli.watch_options import (
+    AttachOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -51,6 +52,7 @@ def service_install(
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
+    attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Start `clawker-fw watch` with these options, now and at boot.
@@ -65,6 +67,8 @@ def service_install(
     options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
     if listen:
         options += ["--listen", listen]
+    if attach:
+        options += ["--attach", attach]
     if otel:
         require_otlp(context.obj)  # missing settings are better found now than by the service
         options += ["--otel"]

@@ -13,6 +13,7 @@ from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options
 from clawker_fw.cli.watch_options import (
+    AttachOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -49,6 +50,7 @@ def watch(
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
+    attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Keep the stack current until stopped.
@@ -109,13 +111,14 @@ def watch(
                 report=report,
                 report_open=record.write_open,
                 report_presence=record.write_presence,
+                report_admitted=record.write_admitted,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
                 stopping=stopping,
                 clock=time.monotonic,
             )
-            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open), place).watch()
+            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open, attach or ""), place).watch()
     manager.stopping()
 
 

@@ -520,9 +520,8 @@ class DockerEngine:
         from clawker_fw.engine.creation import hardware_address
 
         with translated(f"put {container} on network {network}"):
-            self._sdk.connect_container_to_network(
-                container, network, ipv4_address=address, mac_address=hardware_address(address)
-            )
+            chosen = {"ipv4_address": address, "mac_address": hardware_address(address)} if address else {}
+            self._sdk.connect_container_to_network(container, network, **chosen)
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""

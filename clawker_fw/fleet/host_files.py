@@ -46,7 +46,9 @@ class HostFile:
         """
         start = f"{project}-{self.kind}"
         if self.secret:
-            made = hashlib.scrypt(self.content, salt=f"clawker-fw {start}".encode(), dklen=_DIGEST_SHOWN // 2, **_COST)
+            made = hashlib.scrypt(
+                self.content, salt=f"clawker-fw {start}".encode(), dklen=_DIGEST_SHOWN // 2, **_COST
+            )
             return f"{start}-{made.hex()}"
         return f"{start}-{hashlib.sha256(self.content).hexdigest()[:_DIGEST_SHOWN]}"
 
@@ -96,10 +98,7 @@ def _placed(main: PurePosixPath, named: Sequence[_Named]) -> tuple[PurePosixPath
     """
     depth = max((each.path.split("/").count("..") for each in named), default=0)
     folder = main.parent.joinpath(*[_UP] * depth)
-    files = {
-        PurePosixPath(os.path.normpath(folder / each.path)): each
-        for each in named
-    }
+    files = {PurePosixPath(os.path.normpath(folder / each.path)): each for each in named}
     return folder / main.name, tuple(
         HostFile(each.kind, target, each.source, each.content, each.secret)
         for target, each in sorted(files.items())
@@ -165,7 +164,7 @@ def _of_vault(vault: Vault, wanted: Iterable[WantedSecret]) -> Iterator[_Named]:
                 "fleet-secret-local",
                 f"The secret {name} comes from {_NOUNS[source.kind]}, which other hosts don't have.",
                 context=[f"{vault.path} declares it"],
-                hint=f"Write it into a file that only you can read, and say `from: {{file: PATH}}` for `{name}` there.",
+                hint=f"Write it into a file that only you can read, and say `from: {{file: PATH}}` for `{name}`.",
             )
         path = vault.path.parent / source.file
         yield _Named(f"secret-{name}", os.path.normpath(source.file), path.absolute(), _read(path), secret=True)

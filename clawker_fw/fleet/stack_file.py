@@ -1,4 +1,4 @@
-"""The compose file that has a swarm run a watcher on every host, for `docker stack deploy`. Pure: values in, text out.
+"""The compose file with which a swarm runs a watcher on every host, as `docker stack deploy` reads it. Pure.
 
 A release, a rule or a secret that has changed gives another service. The swarm then replaces one host's watcher
 after the other, and goes on when the new one is healthy: when it has proven the stack of its host current.
@@ -13,7 +13,7 @@ from clawker_fw.stack import labels
 
 SERVICE = "watch"
 PURPOSE = "watcher"
-"""Marks the service, its configs and its secrets (`labels.PURPOSE`). What is on an engine has another purpose."""
+"""Marks the service, its configs and its secrets (`labels.PURPOSE`). What is on engines has another."""
 
 RELEASE, SETTINGS = f"{labels.PREFIX}watcher.release", f"{labels.PREFIX}watcher.settings"
 """Labels of the service: the release that it runs, and the digest of the settings."""
@@ -27,10 +27,10 @@ _FORMAT = "3.9"
 
 _STOP_SECONDS = 120
 _ASKED_EVERY, _ASKED_FOR, _FAILURES = 5, 5, 3
-"""The health check: seconds between two, seconds for an answer, failures in a row that make a watcher unhealthy."""
+"""The health check: seconds between two, seconds for an answer, failures in a row that make it unhealthy."""
 _RESTART_SECONDS = 15
 _MEMORY, _PROCESSES = "1G", 256
-_WRITABLE = {"/run/clawker-fw": 1 << 20, "/tmp": 64 << 20, "/var/cache": 256 << 20}  # noqa: S108 - of the container
+_WRITABLE = {"/run/clawker-fw": 1 << 20, "/tmp": 64 << 20, "/var/cache": 256 << 20}  # noqa: S108 - in there
 """Folders in memory, and their octets. Nothing else of the container can be written but its state."""
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -116,7 +116,7 @@ def compose(service: WatcherService, paths: Mapping[str, str]) -> dict[str, Any]
 
 
 def _environment(service: WatcherService) -> dict[str, str]:
-    """Return the variables of a watcher. Its options are among them, for whoever runs another command beside it."""
+    """Return the variables of a watcher. Its options are among them, for whoever runs a command beside it."""
     chosen = {
         "CLAWKER_FW_PROJECT": service.project,
         "CLAWKER_FW_HOST": f"unix://{service.socket}",

@@ -1,4 +1,4 @@
-"""Asking a watcher on this machine for its health, as an engine does every few seconds: nothing slow is imported."""
+"""Asking a watcher on this machine for its health, as engines do every few seconds: nothing slow is imported."""
 
 import socket
 from dataclasses import dataclass

@@ -3,17 +3,24 @@
 import json
 import os
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from devkit.firewall import RULES
+from devkit.firewall import RULES, Firewall
+from devkit.peers import Peer, Peers
 from devkit.rollout import SERVICE, Fleet
 from devkit.stacks import change_bootstrap, change_corefile, copied_release
 from devkit.swarm import Node, swarm
 from devkit.waiting import until
 
+ATTACHED = "work-net"
+RESOLVER = "10.213.1.53"
+PAGE = "unix:/run/clawker-fw/watch.sock"
 SUBNET = {"network": {"subnet": "10.213.0.0/23"}}
 DRAIN = {"drain_timeout": "2s"}
 ADDED = {"dst": "added.test", "allow_private": True}
@@ -26,7 +33,7 @@ def fleet(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
     """A swarm of three, without a service yet."""
     needs_engine()
     with swarm(3, disks={SMALL: "1500m"}) as made:
-        found = Fleet(made, tmp_path_factory.mktemp("fleet"))
+        found = Fleet(made, tmp_path_factory.mktemp("fleet"), attached=ATTACHED)
         found.on(made.manager).write(*RULES, **SUBNET, **DRAIN)
         yield found
 
@@ -41,16 +48,48 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def told(figure: str) -> None:
+    """Print a figure, for whoever runs pytest with `-s`."""
+    sys.stdout.write(f"{figure}\n")
+
+
 def test_every_node_becomes_current(fleet: Fleet) -> None:
     """A service that was deployed runs on each node, and is healthy where the stack is proven to be current."""
     fleet.load()
     created = fleet.deploy()
-    print(f"all three are current {created.seconds:.1f} s after the service was created")
+    told(f"all three are current {created.seconds:.1f} s after the service was created")
     for node in fleet.swarm.nodes:
         assert fleet.on(node).current(), node.name
         assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
-        assert json.loads(fleet.inside(node, "healthy", "unix:/run/clawker-fw/watch.sock"))["healthy"]
+        assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"]
     assert created.nodes == {each.id for each in fleet.swarm.nodes}
+
+
+def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
+    """On an internal network of the swarm, a task reaches nothing; attached, it reaches what the rules allow."""
+    manager, config = fleet.swarm.manager, f"{ATTACHED}-config"
+    options = ("--opt", "com.docker.network.bridge.inhibit_ipv4=true", "--subnet", "10.215.0.0/24")
+    fleet.swarm.on_each(lambda node: node.call("network", "create", "--config-only", *options, config))
+    whole = ("--driver", "bridge", "--scope", "swarm", "--internal", "--config-from", config)
+    manager.call("network", "create", *whole, ATTACHED)
+    image = fleet.swarm.on_each(lambda node: Peers(node.docker).image)[0]
+    order = ("--detach", "--no-resolve-image", "--mode", "global", "--name", "work", "--cap-drop", "NET_RAW")
+    manager.call("service", "create", *order, "--network", ATTACHED, "--dns", RESOLVER, image, "/peer", "wait")
+    for node in fleet.swarm.nodes:
+        firewall = fleet.on(node)
+        firewall.origin(Peers(node.docker), ["h.test", "denied.test"])
+        (agent,) = until(lambda firewall=firewall: agents_of(firewall))  # type: ignore[misc]
+        assert agent["confinement"] == "fenced", agent
+        task = Peer(node.docker, agent["id"], agent["name"])
+        assert task.get("http://h.test/").ok
+        assert task.get("http://denied.test/").kind == "dns-nxdomain"
+        assert firewall.call("drift").code == 0, "the agents of services count"
+    manager.call("service", "rm", "work")
+
+
+def agents_of(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
+    """Return the agents of a stack that can be used, as `status` shows them."""
+    return [each for each in firewall.status()["agents"] if each["address"]]
 
 
 def _fill(node: Node, left: int) -> Path:
@@ -66,11 +105,13 @@ def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
     """A release that one node has no room for goes nowhere: the others go back, and the swarm names the node."""
     small = fleet.swarm.nodes[SMALL]
     filling = _fill(small, 100 << 20)
-    with pytest.raises(AssertionError, match="on node3: (.|\n)*no space left on device"):
+    with pytest.raises(AssertionError, match=r"on node3: (.|\n)*no space left on device"):
         fleet.load(later)
     rolled = fleet.deploy(later)
     assert rolled.state == "rollback_completed", rolled
-    failed = re.findall(r"^(node\d) Shutdown Rejected .*(No such image.*)$", fleet.swarm.told(SERVICE), re.MULTILINE)
+    failed = re.findall(
+        r"^(node\d) Shutdown Rejected .*(No such image.*)$", fleet.swarm.told(SERVICE), re.MULTILINE
+    )
     assert {name for name, _ in failed} == {small.name}, fleet.swarm.told(SERVICE)
     for node in fleet.swarm.nodes:
         assert fleet.on(node).current(), f"{node.name} is not as before"
@@ -86,7 +127,7 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
     fleet.on(fleet.swarm.manager).write(*RULES, ADDED, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
-    print(f"all three have another release and other rules after {rolled.seconds:.1f} s")
+    told(f"all three have another release and other rules after {rolled.seconds:.1f} s")
     assert rolled.was_ring_by_ring, rolled.tasks
     assert len({each["Spec"]["Name"] for each in fleet.swarm.manager.docker.configs()} - before) == 1
     for node in fleet.swarm.nodes:
@@ -105,7 +146,7 @@ def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
     siblings = [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes]
     fleet.on(fleet.swarm.manager).write(*RULES, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
-    print(f"all three have another rule after {rolled.seconds:.1f} s")
+    told(f"all three have another rule after {rolled.seconds:.1f} s")
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
     assert [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes] == siblings
     assert all(fleet.on(node, later).current() for node in fleet.swarm.nodes)
@@ -115,20 +156,39 @@ def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.alone
-def test_a_manager_that_dies(fleet: Fleet, later: Path) -> None:
-    """Without the leader, every node goes on enforcing, and others watching; a rollout goes on, and reaches it later."""
+def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
+    """Without its leader, every node enforces, the others watch and change, and the dead one catches up."""
     fleet.put_load()
-    dead, *others = fleet.swarm.nodes
+    dead = next(each for each in fleet.swarm.nodes if each.leads)
+    others = [each for each in fleet.swarm.nodes if each is not dead]
     dead.engine.kill()
+    until(lambda: any(each.leads for each in others), 60, every=0.5)
+    for node in others:
+        assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"], node.name
     fleet.on(others[0]).write(*RULES, ADDED, **SUBNET, **DRAIN)
-    try:
-        until(lambda: "Leader" in others[0].call("node", "ls", check=False), 60, every=0.5)
-        for node in others:
-            assert json.loads(fleet.inside(node, "healthy", "unix:/run/clawker-fw/watch.sock"))["healthy"]
-    finally:
-        summaries = {}
-        for node in others:
-            summaries[node.name] = fleet.agents.pop(node.name).stop().last
-        dead.engine.start()
-    for name, summary in summaries.items():
+    rolled = fleet.deploy(later)
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    told(f"the others have another rule after {rolled.seconds:.1f} s")
+    assert rolled.nodes >= {each.id for each in others}
+    assert all(fleet.on(node, later).current() for node in others)
+
+    dead.engine.start()
+    began = time.monotonic()
+    until(lambda: fleet.running() == {each.id for each in fleet.swarm.nodes}, 120, every=0.5)
+    told(f"the one that was away is current {time.monotonic() - began:.1f} s after its engine has started")
+    assert fleet.on(dead, later).current()
+    # its agent has ended with the engine's start: until then nothing had failed, with nobody to watch
+    heard = [each for each in fleet.agents.pop(dead.name).said() if each["event"] == "progress"]
+    assert heard, "the agent said nothing"
+    assert heard[-1]["failed"] == 0, heard[-1]
+    for name, summary in fleet.take_load().items():
         assert summary["failed"] == 0, (name, summary)
+
+
+@pytest.mark.thorough
+def test_going_back(fleet: Fleet) -> None:
+    """What a user takes back goes back: the earlier rules by a rollback, the earlier release by a deployment."""
+    fleet.swarm.manager.call("service", "rollback", "--detach=false", SERVICE)
+    rolled = fleet.deploy()
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    assert all(fleet.on(node).current() for node in fleet.swarm.nodes)
