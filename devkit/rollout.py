@@ -93,10 +93,8 @@ class Fleet:
 
     def _update(self) -> dict[str, Any] | None:
         """Return what the swarm says of the last update: nothing before there is a service."""
-        if not self.swarm.manager.docker.services({"name": SERVICE}):
-            return None
-        found: dict[str, Any] = self.swarm.service(SERVICE).get("UpdateStatus") or {}
-        return found
+        found = self.swarm.manager.docker.services({"name": SERVICE})  # type: ignore[no-untyped-call]
+        return dict(found[0].get("UpdateStatus") or {}) if found else None
 
     def _tasks(self) -> tuple[Any, ...]:
         return tuple(sorted(self.swarm.tasks(SERVICE), key=lambda each: str(each["CreatedAt"])))

@@ -82,13 +82,9 @@ class Swarm:
         with ThreadPoolExecutor(len(chosen)) as pool:
             return list(pool.map(work, chosen))
 
-    def service(self, name: str, by: Node | None = None) -> Any:  # noqa: ANN401 - JSON
-        """Return what the swarm says of a service."""
-        return (by or self.manager).docker.inspect_service(name)
-
-    def tasks(self, name: str, by: Node | None = None) -> list[Any]:
+    def tasks(self, name: str) -> list[Any]:
         """Return the tasks of a service that are meant to run, the newest of each node."""
-        listed = (by or self.manager).docker.tasks({"service": name})
+        listed = self.manager.docker.tasks({"service": name})  # type: ignore[no-untyped-call]
         newest: dict[str, Any] = {}
         for each in sorted(listed, key=lambda each: str(each["CreatedAt"])):
             newest[each["NodeID"]] = each

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.fleet_group import fleet_app
+from clawker_fw.cli.fleet import fleet_app
 from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, duration, written
 from clawker_fw.cli.watch_options import AttachOption, IntervalOption, OnOpenOption, OtelOption, require_otlp
 from clawker_fw.errors import RefusedError, SettingsError

@@ -520,8 +520,12 @@ class DockerEngine:
         from clawker_fw.engine.creation import hardware_address
 
         with translated(f"put {container} on network {network}"):
-            chosen = {"ipv4_address": address, "mac_address": hardware_address(address)} if address else {}
-            self._sdk.connect_container_to_network(container, network, **chosen)
+            self._sdk.connect_container_to_network(
+                container,
+                network,
+                ipv4_address=address or None,
+                mac_address=hardware_address(address) if address else None,
+            )
 
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""

@@ -15,6 +15,9 @@ SERVICE = "watch"
 PURPOSE = "watcher"
 """Marks the service, its configs and its secrets (`labels.PURPOSE`). What is on engines has another."""
 
+LABEL = f"{labels.PREFIX}fleet"
+"""On the service: the project. `fleet status --swarm` finds it by this."""
+
 RELEASE, SETTINGS = f"{labels.PREFIX}watcher.release", f"{labels.PREFIX}watcher.settings"
 """Labels of the service: the release that it runs, and the digest of the settings."""
 
@@ -100,7 +103,9 @@ def compose(service: WatcherService, paths: Mapping[str, str]) -> dict[str, Any]
         },
         "stop_grace_period": f"{_STOP_SECONDS}s",
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
-        "deploy": _deploy(service, {**marked, RELEASE: service.release, SETTINGS: service.settings}),
+        "deploy": _deploy(
+            service, {**marked, LABEL: service.project, RELEASE: service.release, SETTINGS: service.settings}
+        ),
     }
     document: dict[str, Any] = {
         "version": _FORMAT,

@@ -92,6 +92,11 @@ def agents_of(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
     return [each for each in firewall.status()["agents"] if each["address"]]
 
 
+def configs_of(fleet: Fleet) -> set[str]:
+    """Return the names of the swarm's configs."""
+    return set(fleet.swarm.manager.call("config", "ls", "--format", "{{.Name}}").split())
+
+
 def _fill(node: Node, left: int) -> Path:
     """Fill the file system of an engine's data, but for so many octets."""
     path = node.engine.root / str(node.engine.folder / "data" / "fill").lstrip("/")
@@ -123,13 +128,13 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
     """A release and a rule that have changed reach one node after the other, and no agent notices."""
     fleet.load(later)
     fleet.put_load()
-    before = {each["Spec"]["Name"] for each in fleet.swarm.manager.docker.configs()}
+    before = configs_of(fleet)
     fleet.on(fleet.swarm.manager).write(*RULES, ADDED, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
     told(f"all three have another release and other rules after {rolled.seconds:.1f} s")
     assert rolled.was_ring_by_ring, rolled.tasks
-    assert len({each["Spec"]["Name"] for each in fleet.swarm.manager.docker.configs()} - before) == 1
+    assert len(configs_of(fleet) - before) == 1
     for node in fleet.swarm.nodes:
         assert fleet.on(node, later).current(), node.name
         assert not fleet.on(node).current(), "the release is another one"
