@@ -201,9 +201,10 @@ def _files(chosen: Options, loaded: "Loaded") -> "HostFiles":
     from clawker_fw.fleet.host_files import host_files
     from clawker_fw.settings.load import read_settings
 
-    sources, _ = read_settings(chosen.config)
+    read, _ = read_settings(chosen.config, os.environ)
     vault, wanted = given.secrets(chosen, loaded)
-    return host_files(sources, loaded.settings, vault, wanted)
+    files = [each for each in read if not each.in_variable]
+    return host_files(files, loaded.settings, vault, wanted)
 
 
 def _variables(chosen: Options) -> dict[str, str]:
@@ -212,12 +213,13 @@ def _variables(chosen: Options) -> dict[str, str]:
     Raises:
         SettingsError: when a swarm would read one as a template.
     """
-    from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
+    from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES, SETTINGS_VARIABLE
 
     found = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and name.removeprefix(ENVIRONMENT_PREFIX) not in IGNORED_VARIABLES
+        if name == SETTINGS_VARIABLE
+        or (name.startswith(ENVIRONMENT_PREFIX) and name.removeprefix(ENVIRONMENT_PREFIX) not in IGNORED_VARIABLES)
     }
     for name, value in found.items():
         if "{{" in value:

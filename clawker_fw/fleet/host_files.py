@@ -18,6 +18,9 @@ from clawker_fw.settings.sources import Source
 from clawker_fw.settings.values import StackSettings
 
 SETTINGS = PurePosixPath("/etc/clawker-fw/clawker-fw.yaml")
+_WITHOUT_FILE = PurePosixPath("/", SETTINGS.name)
+"""Without a settings file, paths in variables begin at the working folder, which is this one's."""
+
 SECRETS = PurePosixPath("/run/secrets/clawker-fw/secrets.yaml")
 
 MOST_OCTETS = {False: 1000 << 10, True: 500 << 10}
@@ -72,7 +75,8 @@ def host_files(
         SettingsError: when a file can't be read, or the settings name one by a user's home folder.
     """
     beside = sources[0].path.absolute().parent if sources else Path.cwd()
-    main, own = _placed(SETTINGS, (*_of_sources(sources), *_named_by_settings(settings, beside)))
+    where = SETTINGS if sources else _WITHOUT_FILE
+    main, own = _placed(where, (*_of_sources(sources), *_named_by_settings(settings, beside)))
     declared, secret = _placed(SECRETS, tuple(_of_vault(vault, wanted)) if vault else ())
     found = (*own, *secret)
     for each in found:
@@ -96,7 +100,8 @@ def _placed(main: PurePosixPath, named: Sequence[_Named]) -> tuple[PurePosixPath
 
     The main file is so far below its folder that whatever it reaches by `..` is in there, too.
     """
-    depth = max((each.path.split("/").count("..") for each in named), default=0)
+    above = main.parent != PurePosixPath("/")
+    depth = max((each.path.split("/").count("..") for each in named), default=0) if above else 0
     folder = main.parent.joinpath(*[_UP] * depth)
     files = {PurePosixPath(os.path.normpath(folder / each.path)): each for each in named}
     return folder / main.name, tuple(
@@ -111,10 +116,15 @@ def _of_sources(sources: Sequence[Source]) -> Iterator[_Named]:
     left = [(SETTINGS.name, "settings", sources[0])] if sources else []
     while left:
         path, kind, source = left.pop()
-        yield _Named(kind, path, source.path.absolute(), source.path.read_bytes())
+        yield _Named(kind, path, source.path.absolute(), _content(source))
         for name in source.includes:
-            where = os.path.normpath(os.path.join(os.path.dirname(path), name))  # noqa: PTH118, PTH120 - of a host
+            where = os.path.normpath(PurePosixPath(path).parent / name)
             left.append((where, "rules", known[resolved(source.path.parent / name)]))
+
+
+def _content(source: Source) -> bytes:
+    """Return the octets of a file with settings. A pipe can't be read twice."""
+    return _read(source.path) if source.path.is_file() else source.text.encode()
 
 
 def _named_by_settings(settings: StackSettings, beside: Path) -> Iterator[_Named]:

@@ -174,6 +174,18 @@ def test_certificates_go_to_every_node(command: Command, settings_file: Path, tm
     assert targets(document, "secrets").keys() == {"/etc/clawker-fw/certs/ca.key"}
 
 
+def test_settings_without_a_file(command: Command, settings_file: Path) -> None:
+    """What a variable names by a relative path is where the watcher's working folder is."""
+    settings_file.unlink()
+    (settings_file.parent / "ca.pem").write_text("no certificates are read here")
+    document = printed(command, CLAWKER_FW_RULES="[]", CLAWKER_FW_INSPECTION__CA_FILE="ca.pem")
+    assert targets(document).keys() == {"/ca.pem"}
+    assert "CLAWKER_FW_CONFIG" not in document["services"]["watch"]["environment"]
+    document = printed(command, CLAWKER_FW_SETTINGS="rules: []\ninspection: {ca_file: ca.pem}")
+    assert targets(document).keys() == {"/ca.pem"}
+    assert document["services"]["watch"]["environment"]["CLAWKER_FW_SETTINGS"].startswith("rules: []")
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "error"),
     [
