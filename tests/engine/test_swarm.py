@@ -79,7 +79,7 @@ def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
         firewall = fleet.on(node)
         firewall.origin(Peers(node.docker), ["h.test", "denied.test"])
         (agent,) = until(lambda firewall=firewall: agents_of(firewall))  # type: ignore[misc]
-        assert agent["confinement"] == "fenced", agent
+        assert agent["state"] == "fenced", agent
         task = Peer(node.docker, agent["id"], agent["name"])
         assert task.get("http://h.test/").ok
         assert task.get("http://denied.test/").kind == "dns-nxdomain"
