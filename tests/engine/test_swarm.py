@@ -163,11 +163,14 @@ def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
 @pytest.mark.alone
 def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
     """Without its leader, every node enforces, the others watch and change, and the dead one catches up."""
+    fleet.load(later)
     fleet.put_load()
     dead = next(each for each in fleet.swarm.nodes if each.leads)
     others = [each for each in fleet.swarm.nodes if each is not dead]
     dead.engine.kill()
     until(lambda: any(each.leads for each in others), 60, every=0.5)
+    # a rollout that begins before the swarm has noticed waits for the node
+    until(lambda: "Down" in others[0].call("node", "ls", "--format", "{{.Status}}"), 60, every=0.5)
     for node in others:
         assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"], node.name
     fleet.on(others[0]).write(*RULES, ADDED, **SUBNET, **DRAIN)
