@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devkit.firewall import RULES, Firewall
+from devkit.firewall import RULES, SIBLINGS, Firewall
 from devkit.peers import Peer, Peers
 from devkit.rollout import SERVICE, Fleet
 from devkit.stacks import change_bootstrap, change_corefile, copied_release
@@ -199,4 +199,21 @@ def test_going_back(fleet: Fleet) -> None:
     fleet.swarm.manager.call("service", "rollback", "--detach=false", SERVICE)
     rolled = fleet.deploy()
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    assert all(fleet.on(node).current() for node in fleet.swarm.nodes)
+
+
+@pytest.mark.thorough
+def test_a_node_that_does_not_become_current(fleet: Fleet, later: Path) -> None:
+    """A watcher that can not replace its siblings does not become healthy: all go back, and these stay."""
+    fleet.load(later)
+    small = fleet.swarm.nodes[SMALL]
+    siblings = [small.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS]
+    filling = _fill(small, 8 << 20)
+    try:
+        rolled = fleet.deploy(later)
+    finally:
+        filling.unlink()
+    assert rolled.state == "rollback_completed", (rolled, fleet.swarm.told(SERVICE))
+    assert re.search(rf"^{small.name} Shutdown Failed .*unhealthy", fleet.swarm.told(SERVICE), re.MULTILINE)
+    assert [small.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS] == siblings
     assert all(fleet.on(node).current() for node in fleet.swarm.nodes)
