@@ -101,7 +101,8 @@ class Fleet:
 
     def running(self) -> set[str]:
         """Return the ids of the nodes on which the service is healthy, as the swarm says."""
-        return {each["NodeID"] for each in self._tasks() if each["Status"]["State"] == "running"}
+        found = [each for each in self._tasks() if each["DesiredState"] == each["Status"]["State"] == "running"]
+        return {each["NodeID"] for each in found}
 
     def put_load(self) -> None:
         """Start an origin and an agent on each node, which makes requests all the time."""
