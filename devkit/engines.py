@@ -1,8 +1,8 @@
 """Private Docker engines for tests, the demo and the benchmarks. Nothing here depends on the firewall.
 
-An engine has its own network, mount and process namespaces. The machine therefore never sees its iptables rules,
-mounts and containers, and killing process 1 of its process namespace ends everything at once, in whatever state
-it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
+An engine has its own network, mount, process and UTS namespaces. The machine therefore never sees its iptables
+rules, mounts and containers, and killing process 1 of its process namespace ends everything at once, in whatever
+state it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
 network namespace, the control groups, the folder.
 
 Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
@@ -113,13 +113,14 @@ _KEEPER = f"""
 ip netns add "$NETNS" 2>&1 && ip -n "$NETNS" link set lo up 2>&1 &&
 {inheritance.TAKE} 2>&1 &&
 nsenter --net="/run/netns/$NETNS" \\
-  unshare --mount --propagation slave --pid --fork --kill-child sh -ec "$INIT" 2>&1
+  unshare --mount --propagation slave --pid --uts --fork --kill-child sh -ec "$INIT" 2>&1
 {_CLEAN}"""
 
 # Process 1 of the engine. A shell that waits for a child also reaps orphans; otherwise the next dockerd would
 # mistake a zombie of containerd for a running one.
 _INIT = """
 read -r pid _ </proc/self/stat      # the pid as seen from outside: this is still the machine's /proc
+if [ -n "$HOSTNAME" ]; then echo "$HOSTNAME" >/proc/sys/kernel/hostname; fi
 mount -t tmpfs tmpfs /run           # containerd's shims have sockets here, whatever the exec root is
 if [ "$ROOT" = / ]; then
   if [ -d /etc/docker ]; then mount -t tmpfs tmpfs /etc/docker; fi
@@ -213,12 +214,15 @@ class PrivateEngine:
         }
         (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
 
-    def hold(self, root: Path, *, detached: bool) -> None:
-        """Create the engine's namespaces. Unless detached, they end with this process."""
+    def hold(self, root: Path, *, detached: bool, name: str = "") -> None:
+        """Create the engine's namespaces. Unless detached, they end with this process.
+
+        `name` is what the engine takes for its host's, if not the machine's own.
+        """
         lifeline = "sleep infinity" if detached else "cat"
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER],
-            env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline},
+            env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline, "HOSTNAME": name},
             cwd="/",
             # our end of the pipe closes when this process ends, however it ends
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
@@ -310,7 +314,7 @@ class PrivateEngine:
     def _nsenter(self) -> list[str]:
         if self.init is None:
             raise EngineError(f"there is no engine in {self.folder}")
-        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid"]
+        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--uts"]
 
     def destroy(self) -> None:
         """Remove the engine with everything that it created and its folder, in whatever state it is."""
@@ -355,6 +359,7 @@ def private_engine(
     sysctls: Mapping[str, str] = FORWARDING,
     commands: Sequence[Sequence[str]] = (),
     disk: str = "",
+    name: str = "",
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
@@ -364,12 +369,21 @@ def private_engine(
 
     With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
     must be the same one, because engines store paths. `disk` is the size of a file system for its data alone, in
-    memory; without a `folder` there is a large one, if this machine has the memory.
+    memory; without a `folder` there is a large one, if this machine has the memory. `name` is that of its host.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
     chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
     engine = _launch(
-        kind, folder, chosen, hosts, detached=False, data=data, sysctls=sysctls, commands=commands, disk=disk
+        kind,
+        folder,
+        chosen,
+        hosts,
+        detached=False,
+        data=data,
+        sysctls=sysctls,
+        commands=commands,
+        disk=disk,
+        name=name,
     )
     try:
         yield engine
@@ -397,6 +411,7 @@ def _launch(
     sysctls: Mapping[str, str] = FORWARDING,
     commands: Sequence[Sequence[str]] = (),
     disk: str = "",
+    name: str = "",
 ) -> PrivateEngine:
     kind = _kind(kind_name)
     root = _prepare(kind)
@@ -406,7 +421,7 @@ def _launch(
     try:
         if data:
             shutil.move(data, engine.folder / "data")
-        engine.hold(root, detached=detached)
+        engine.hold(root, detached=detached, name=name)
         engine.set_host(sysctls)
         if disk:
             engine.mount_data(disk)

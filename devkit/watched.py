@@ -9,6 +9,7 @@ from itertools import count
 from clawker_fw.model import Event
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
+from clawker_fw.watch.admission import Admitted
 from clawker_fw.watch.decision import Decision, Reaction
 from clawker_fw.watch.follow import Inbox, News
 from clawker_fw.watch.guard import OpenAgent
@@ -105,7 +106,9 @@ class Watched:
         self.decisions: list[tuple[float, Decision]] = []
         self.opened: list[tuple[float, OpenAgent]] = []
         self.present: list[tuple[float, Presence]] = []
+        self.admitted: list[tuple[float, Admitted]] = []
         self.on_open = OnOpen.WARN
+        self.attach = ""
         self.script = Script(self.engine, 0)
         self.connect: Callable[[], AbstractContextManager[CountingEngine]] = self._connected
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
@@ -126,6 +129,7 @@ class Watched:
             report=lambda decision: self.decisions.append((self.script.now, decision)),
             report_open=lambda found: self.opened.append((self.script.now, found)),
             report_presence=lambda seen: self.present.append((self.script.now, seen)),
+            report_admitted=lambda found: self.admitted.append((self.script.now, found)),
             inbox=self.script,
             stopping=lambda: self.script.stopped,
             clock=lambda: self.script.now,
@@ -138,10 +142,10 @@ class Watched:
     ) -> list[str]:
         """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
-        self.decisions, self.opened, self.present = [], [], []
+        self.decisions, self.opened, self.present, self.admitted = [], [], [], []
         for moment, action in actions:
             self.script.at(moment, action)
-        Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open), self.place()).watch()
+        Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open, admits=self.attach), self.place()).watch()
         return [
             f"{moment:g} {each.trigger} {each.answer}{f' {each.outcome}' if each.outcome else ''}"
             for moment, each in self.decisions

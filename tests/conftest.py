@@ -31,7 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-engine", action="store_true", help="fail where a test needs an engine and has none"
     )
     parser.addoption(
-        "--thorough", type=int, default=1, metavar="N", help="ask real programs N times as much in property tests"
+        "--thorough",
+        type=int,
+        default=1,
+        metavar="N",
+        help="ask real programs N times as much in property tests; with more than 1, run what takes long as well",
     )
     parser.addoption("--update-goldens", action="store_true", help="write the goldens anew; read the diff")
 
@@ -50,9 +54,15 @@ SHARERS = 24
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Assign tests that share a fixture to one worker, in order. The others run on any worker.
 
+    Tests marked `thorough` are left out unless they are asked for.
+
     On an engine that existed before the tests, there can only be one worker: some tests look at all that it has,
     and two runs that begin at the same time would choose the same free subnets.
     """
+    if config.getoption("--thorough") == 1:
+        longest = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=longest)
+        items[:] = [item for item in items if item not in longest]
     wanted = hasattr(config, "workerinput") and any(_needs_engine(item) for item in items)
     one_engine = wanted and reachable() is not None
     sharers: dict[str, Iterator[int]] = {}

@@ -25,6 +25,7 @@ MODULES = {
     "doctor": "doctor",
     "explain": "explain",
     "fleet": "fleet",
+    "healthy": "healthy",
     "logs": "logs",
     "ps": "overview",
     "rules": "rules",

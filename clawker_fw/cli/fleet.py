@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 fleet_app = typer.Typer(
     cls=Commands,
     name="fleet",
-    help="Show whether many hosts are current.",
+    help="See whether many hosts are current, and keep those of a swarm so.",
     rich_markup_mode=None,
 )
 app.add_typer(fleet_app, rich_help_panel=Panel.HOSTS)
@@ -372,3 +372,6 @@ def _reader_of_denials(
         return fleet_denials.of_host(row, answered)
 
     return read
+
+
+import clawker_fw.cli.fleet_stack  # noqa: E402, F401 - it adds its command to the group

@@ -10,6 +10,7 @@ from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, written
 from clawker_fw.cli.watch_options import (
+    AttachOption,
     BundleIntervalOption,
     HealOption,
     IntervalOption,
@@ -53,6 +54,7 @@ def service_install(
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
+    attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Start `clawker-fw watch` with these options, now and at boot.
@@ -68,6 +70,8 @@ def service_install(
     options += ["--bundle-interval", written(bundle_interval)]
     if listen:
         options += ["--listen", listen]
+    if attach:
+        options += ["--attach", attach]
     if otel:
         require_otlp(context.obj)  # missing settings are better found now than by the service
         options += ["--otel"]
@@ -128,7 +132,7 @@ def _unit(
 
     from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
     from clawker_fw.watch import service
-    from clawker_fw.watch.page import parse_address
+    from clawker_fw.watch.address import parse_address
 
     state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)

@@ -1,5 +1,6 @@
 """The options of a watcher, whether it is started by hand or as a service, and what they require."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from clawker_fw.cli.parameters import Options, duration
 from clawker_fw.errors import SettingsError, UsageError
 from clawker_fw.watch.reactions import Heal, OnOpen
 
+_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
 
 
@@ -19,15 +21,22 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def _checked_address(text: str | None) -> str | None:
+def checked_address(text: str | None) -> str | None:
+    """Return an address of this machine in its usual form; anything else is a usage error."""
     if text is None:
         return None
-    from clawker_fw.watch.page import parse_address
+    from clawker_fw.watch.address import parse_address
 
     try:
         return str(parse_address(text))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _checked_network(name: str | None) -> str | None:
+    if name is not None and not _NETWORK.fullmatch(name):
+        raise typer.BadParameter(f"{name!r} is not the name of a network")
+    return name
 
 
 HealOption = Annotated[
@@ -62,7 +71,7 @@ ListenOption = Annotated[
     typer.Option(
         "--listen",
         metavar="ADDRESS",
-        callback=_checked_address,
+        callback=checked_address,
         help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
     ),
 ]
@@ -81,6 +90,16 @@ OnOpenOption = Annotated[
         metavar="warn|detach|stop",
         help="What to do about an agent that has a way around the firewall: only report it (warn), also take it "
         "off the agent network (detach), or stop it.",
+    ),
+]
+AttachOption = Annotated[
+    str | None,
+    typer.Option(
+        "--attach",
+        metavar="NETWORK",
+        callback=_checked_network,
+        help="Attach the containers on this internal network to the agent network, such as tasks of a service in "
+        "a swarm.",
     ),
 ]
 

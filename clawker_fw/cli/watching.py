@@ -13,6 +13,7 @@ from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options
 from clawker_fw.cli.watch_options import (
+    AttachOption,
     BundleIntervalOption,
     HealOption,
     IntervalOption,
@@ -53,6 +54,7 @@ def watch(
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
+    attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
     """Keep the stack current until stopped.
@@ -115,13 +117,14 @@ def watch(
                 report=report,
                 report_open=record.write_open,
                 report_presence=record.write_presence,
+                report_admitted=record.write_admitted,
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
                 stopping=stopping,
                 clock=time.monotonic,
             )
-            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open), place).watch()
+            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open, attach or ""), place).watch()
     manager.stopping()
 
 
@@ -153,20 +156,22 @@ def _serving(listen: str | None, interval: float, metrics: "Metrics | None") -> 
     from http import HTTPStatus
 
     from clawker_fw.watch import page
+    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.metrics import CONTENT_TYPE
 
     health = page.WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
 
-    def health_page() -> page.Reply:
-        healthy, content = health.answer()
+    def health_page(*, agents: bool) -> page.Reply:
+        healthy, content = health.answer(agents=agents)
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return page.Reply(content, "application/json", status)
 
     pages: Pages = {
         "/metrics": lambda: page.Reply(metrics.page(), CONTENT_TYPE),
-        "/health": health_page,
+        HEALTH: lambda: health_page(agents=True),
+        HEALTH_OF_SIBLINGS: lambda: health_page(agents=False),
     }
-    with page.served(page.parse_address(listen), pages) as address:
+    with page.served(parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
         yield health
 

@@ -550,7 +550,10 @@ class DockerEngine:
 
         with translated(f"put {container} on network {network}"):
             self._sdk.connect_container_to_network(
-                container, network, ipv4_address=address, mac_address=hardware_address(address)
+                container,
+                network,
+                ipv4_address=address or None,
+                mac_address=hardware_address(address) if address else None,
             )
 
     def disconnect(self, network: str, container: str) -> None:

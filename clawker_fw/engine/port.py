@@ -180,7 +180,7 @@ class EngineWriter(EngineReader, Protocol):
         """Stop a container if it runs, and remove it with its volume, unless it is gone."""
 
     def connect(self, network: str, container: str, address: str) -> None:
-        """Connect a container to a network at a given address."""
+        """Connect a container to a network at a given address, or at one that the engine chooses."""
 
     def disconnect(self, network: str, container: str) -> None:
         """Disconnect a container from a network."""

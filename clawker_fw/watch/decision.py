@@ -69,9 +69,13 @@ class Decision:
     @property
     def verdict(self) -> Verdict | None:
         """The stack's verdict after healing, as `drift` would give it."""
-        if self.verdicts is None:
-            return None
-        return judge.verdict(Diff(self.left, self.verdicts).verdict, self.agents)
+        of_siblings = self.verdict_of_siblings
+        return of_siblings and judge.verdict(of_siblings, self.agents)
+
+    @property
+    def verdict_of_siblings(self) -> Verdict | None:
+        """The same without agents that have a way around, as `drift --agents ignore` would give it."""
+        return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
 
 
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})
@@ -99,10 +103,13 @@ class Ours:
     publishers: frozenset[str] = frozenset()
 
 
-def ours(project: str, seen: Observed | None = None) -> Ours:
-    """Return the names, containers and images that belong to a project."""
+def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
+    """Return the names, containers and images that belong to a project.
+
+    `admits` is a network whose containers are to be attached, if there is one.
+    """
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
-    names |= {*network_names(project).values(), publishing_name(project)}
+    names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
     if seen is None:
         return Ours(frozenset(names), lock_name(project))
     there = [each.container for each in (*seen.siblings.values(), *seen.leftovers)]

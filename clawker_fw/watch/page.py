@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Verdict
 from clawker_fw.settings.bundles.state import BundleState
+from clawker_fw.watch.address import ListenAddress
 from clawker_fw.watch.decision import Decision
 
 LOG = logging.getLogger("clawker_fw")
@@ -30,44 +30,6 @@ CONNECTION_SECONDS = 5.0
 
 MOST_CONNECTIONS = 32
 """Connections at the same time. One more ends the oldest, so whoever asks and reads at once is always answered."""
-_HIGHEST_PORT = 65535
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """A loopback address with a port, or the path of a unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: Path | None = None
-
-    def __str__(self) -> str:
-        """Return the address as on the command line."""
-        if self.path is not None:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> ListenAddress:
-    """Parse `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path.
-
-    Raises:
-        ValueError: when the text is neither.
-    """
-    kind, _, path = text.partition(":")
-    if kind == "unix":
-        if not Path(path).is_absolute():
-            raise ValueError(f"{path!r} is not an absolute path; write unix:/run/…/watch.sock")
-        return ListenAddress(path=Path(path))
-    host, _, port = text.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback or not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
-        raise ValueError(f"{text!r} is not a loopback address; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
-    return ListenAddress(host, int(port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +187,7 @@ class WatcherHealth:
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._guard = threading.Lock()
-        self._last: tuple[float, Verdict | None, str | None] | None = None
+        self._last: tuple[float, Decision] | None = None
         self._bundles: Sequence[BundleState] = ()
 
     def in_force(self, bundles: Sequence[BundleState]) -> None:
@@ -236,19 +198,23 @@ class WatcherHealth:
     def report(self, decision: Decision) -> None:
         """Record a decision."""
         with self._guard:
-            self._last = (self._clock(), decision.verdict, decision.error.code if decision.error else None)
+            self._last = (self._clock(), decision)
 
-    def answer(self) -> tuple[bool, bytes]:
-        """Return whether the stack is known to be current, and the page as JSON."""
+    def answer(self, *, agents: bool = True) -> tuple[bool, bytes]:
+        """Return whether the stack is known to be current, and the page as JSON.
+
+        Without `agents`, those with a way around are left out.
+        """
         with self._guard:
             last, bundles = self._last, self._bundles
-        moment, verdict, code = last or (float("-inf"), None, None)
+        moment, decision = last or (float("-inf"), None)
+        verdict = decision and (decision.verdict if agents else decision.verdict_of_siblings)
         age = self._clock() - moment
         healthy = verdict is Verdict.CURRENT and age <= self._fresh_seconds
         document = {
             "healthy": healthy,
             "verdict": verdict.value if verdict else None,
-            "code": code,
+            "code": decision.error.code if decision and decision.error else None,
             "age_seconds": round(age, 1) if last else None,
             "bundles": [
                 {

@@ -6,6 +6,7 @@ from typing import assert_never
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Finding, Verdict
 from clawker_fw.watch import presence
+from clawker_fw.watch.admission import Admitted
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.presence import Presence
@@ -69,6 +70,19 @@ def write_open(found: OpenAgent) -> None:
         logging.ERROR if found.error else logging.WARNING,
         "agent_open",
         extra={"fields": fields, "line": _open_line(found)},
+    )
+
+
+def write_admitted(found: Admitted) -> None:
+    """Log a container that was attached to the agent network, or why it could not be."""
+    fields = {"agent": found.name, "id": found.id, "image": found.image}
+    if found.error:
+        fields["message"] = found.error
+    done = f"could not be attached: {found.error}" if found.error else "has been attached"
+    LOG.log(
+        logging.ERROR if found.error else logging.INFO,
+        "agent_admitted",
+        extra={"fields": fields, "line": f"agent  {found.name} {done}"},
     )
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
-from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Sibling
+from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
+from clawker_fw.watch.admission import Admission, Admitted
 from clawker_fw.watch.decision import (
     WITHOUT_SETTINGS,
     Decision,
@@ -63,13 +64,17 @@ _TELLING = 3
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The user's options. `interval` is in seconds; `drain_seconds` overrides the setting."""
+    """The user's options. `interval` is in seconds; `drain_seconds` overrides the setting.
+
+    `admits` is the network whose containers are attached to the agent network, or empty.
+    """
 
     project: str
     heal: Heal
     interval: float
     drain_seconds: float | None = None
     on_open: OnOpen = OnOpen.WARN
+    admits: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class WatcherContext:
     """A watcher's dependencies: engine, settings, reporting, and clock.
 
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
-    `report_open` is called for each open agent, `report_presence` for each that comes or leaves, and `progress`
-    during a heal.
+    `report_open` is called for each open agent, `report_presence` for each that comes or leaves, `report_admitted`
+    for each that the watcher attaches, and `progress` during a heal.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -88,6 +93,7 @@ class WatcherContext:
     require_release: Callable[[], None] = lambda: None
     report_open: Callable[[OpenAgent], None] = lambda _: None
     report_presence: Callable[[Presence], None] = lambda _: None
+    report_admitted: Callable[[Admitted], None] = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
@@ -102,7 +108,7 @@ class Watcher:
         """Store the options. The engine is not contacted yet."""
         self._orders = orders
         self._place = place
-        self._own = ours(orders.project)
+        self._own = ours(orders.project, admits=orders.admits)
         self._schedule = Schedule(orders.interval, place.random)
         self._connecting, self._following, self._comparing, self._healing, self._run_context = (
             Backoff(*limits, place.random)
@@ -117,6 +123,7 @@ class Watcher:
         self._unreachable = ""
         self._trust = Trust()
         self._guard = Guard(orders.on_open)
+        self._admission = Admission(orders.admits)
         self._present = Register()
 
     def watch(self) -> None:
@@ -232,11 +239,12 @@ class Watcher:
         for due in (work.seen.provision.renewed_at, work.seen.provided.renewed_at, refresh):
             if due is not None:
                 self._schedule.by(began + max(SPACING, due - self._place.wall()))
-        self._own = ours(self._orders.project, work.seen.observed)
+        self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
         for each in self._present.changes(work.seen.agents):
             self._place.report_presence(each)
         self._guard_agents(engine, work.seen)
+        self._admit(engine, work.seen.observed)
         warnings = tuple(each.message for each in work.seen.advice)
         seconds = self._place.clock() - began
         return dataclasses.replace(
@@ -249,6 +257,14 @@ class Watcher:
         for each in found:
             self._place.report_open(each)
         if any(each.action is not OnOpen.WARN and not each.error for each in found):
+            self._again(SPACING)
+
+    def _admit(self, engine: EngineWriter, observed: Observed) -> None:
+        """Attach the containers of services. Look soon again if there were any: they are agents now."""
+        found = self._admission.act(engine, observed)
+        for each in found:
+            self._place.report_admitted(each)
+        if any(not each.error for each in found):
             self._again(SPACING)
 
     def _retry(self, error: FirewallError) -> Decision:
@@ -389,7 +405,7 @@ class Watcher:
             self._again(wait)
         else:
             outcome = RunOutcome.DONE
-            self._own = ours(self._orders.project, seen_after.observed)
+            self._own = ours(self._orders.project, seen_after.observed, self._orders.admits)
             self._healed(closing)
         return Decision(
             self._next,

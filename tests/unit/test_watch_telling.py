@@ -22,17 +22,18 @@ from unittest.mock import Mock
 
 import pytest
 
-from clawker_fw.agents.judge import Agent
+from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.report import log
 from clawker_fw.stack.release import Release
 from clawker_fw.watch import page, record
+from clawker_fw.watch.address import ListenAddress, parse_address
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
-from clawker_fw.watch.page import ListenAddress, Reply, WatcherHealth, parse_address, served
+from clawker_fw.watch.page import Reply, WatcherHealth, served
 from devkit import stacks
 from devkit.waiting import until
 
@@ -256,6 +257,22 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
         "age_seconds": 61.0,
         "bundles": [],
     }
+
+
+def test_health_of_siblings_leaves_agents_out() -> None:
+    """An agent with a way around makes the stack `open`, and its siblings are current all the same."""
+    around = Agent("1", "agent", "image", "10.0.0.1", "", openings=(Opening("privileged", "it is privileged"),))
+    health = WatcherHealth(60, lambda: 0.0)
+    assert not health.answer(agents=False)[0]
+    health.report(dataclasses.replace(QUIET, agents=(around,)))
+    healthy, content = health.answer()
+    assert not healthy
+    assert json.loads(content)["verdict"] == "open"
+    healthy, content = health.answer(agents=False)
+    assert healthy
+    assert json.loads(content)["verdict"] == "current"
+    health.report(dataclasses.replace(LEFT, agents=(around,)))
+    assert not health.answer(agents=False)[0]
 
 
 # --- pages ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,53 @@
+"""Asking a watcher on this machine for its health, as engines do every few seconds: nothing slow is imported."""
+
+import socket
+from dataclasses import dataclass
+
+from clawker_fw.watch.address import ListenAddress
+
+_SECONDS = 3.0
+"""How long a watcher may take to answer. It does so from memory."""
+
+_MOST_READ = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a watcher is healthy, and what it says, or why it says nothing, in a line."""
+
+    healthy: bool
+    text: str
+
+
+def ask(address: ListenAddress, page: str) -> Health:
+    """Ask a watcher for a page about its health. One that does not answer is not healthy. Never raises."""
+    try:
+        with _connected(address) as connection:
+            connection.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
+            head, _, content = _read(connection).partition(b"\r\n\r\n")
+    except OSError as error:
+        return Health(healthy=False, text=f"No watcher answers at {address}: {error.strerror or error}.")
+    protocol, _, status = head.partition(b"\r\n")[0].partition(b" ")
+    if not protocol.startswith(b"HTTP/"):
+        return Health(healthy=False, text=f"Whoever answers at {address} is no watcher.")
+    return Health(status.startswith(b"200"), content.decode(errors="replace").strip())
+
+
+def _connected(address: ListenAddress) -> socket.socket:
+    family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    connection = socket.socket(family)
+    connection.settimeout(_SECONDS)
+    try:
+        connection.connect(str(address.path) if address.path else (address.host, address.port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _read(connection: socket.socket) -> bytes:
+    """Read to the end, but no more than a page about health has."""
+    found = b""
+    while len(found) < _MOST_READ and (read := connection.recv(_MOST_READ)):
+        found += read
+    return found

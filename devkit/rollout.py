@@ -1,0 +1,125 @@
+"""Watchers in a swarm, as a user has them: printed by `fleet stack`, deployed by the docker CLI, waited for."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from devkit.firewall import Firewall, upgraded
+from devkit.peers import Peer, Peers
+from devkit.swarm import SOCKET, Node, Swarm
+from devkit.waiting import until
+
+STACK = "fw"
+SERVICE = f"{STACK}_watch"
+NAMES = ("a.test", "h.test")
+STACK_COMMAND = ("fleet", "stack", "--socket", SOCKET, "--monitor", "1s", "--start-period", "20s")
+LOAD = ("load", "--rate", "40", "--seconds", "0", "https://a.test/", "http://h.test/")
+
+_ENDS = {"completed", "paused", "rollback_completed", "rollback_paused"}
+_PATIENCE = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """How a rollout went: the state in which it ended, its duration, and its tasks in the order of their start."""
+
+    state: str
+    message: str
+    seconds: float
+    tasks: tuple[Any, ...]
+
+    @property
+    def nodes(self) -> set[str]:
+        """The ids of the nodes on which a task runs: its container is healthy."""
+        return {each["NodeID"] for each in self.tasks if each["Status"]["State"] == "running"}
+
+    @property
+    def was_ring_by_ring(self) -> bool:
+        """Whether each task was begun when the one before had become healthy."""
+        return all(
+            later["CreatedAt"] >= earlier["Status"]["Timestamp"]
+            for earlier, later in zip(self.tasks, self.tasks[1:], strict=False)
+        )
+
+
+@dataclass
+class Fleet:
+    """One stack on each node of a swarm, with the same settings. A `release` is the folder of another program."""
+
+    swarm: Swarm
+    folder: Path
+    attached: str
+    agents: dict[str, Peer] = field(default_factory=dict)
+
+    def on(self, node: Node, release: Path | None = None) -> Firewall:
+        """Return the stack of a node, as the program outside of the swarm sees it."""
+        return (
+            upgraded(Firewall(node.engine.host, "clawker", self.folder), release)
+            if release
+            else Firewall(node.engine.host, "clawker", self.folder)
+        )
+
+    def image(self, release: Path | None = None) -> Path:
+        """Write a release's image into a file, once, and return that."""
+        target = self.folder / f"{release.name if release else 'this'}.tar"
+        if not target.exists():
+            self.on(self.swarm.manager, release).call("image", "--output", str(target)).expect()
+        return target
+
+    def load(self, release: Path | None = None) -> None:
+        """Load a release's image into all engines.
+
+        Raises:
+            AssertionError: when one can't take it, with what it says.
+        """
+        image = self.image(release)
+        self.swarm.on_each(lambda node: node.call("load", "--input", str(image)))
+
+    def deploy(self, release: Path | None = None) -> Rolled:
+        """Print the compose file, deploy it, and wait for the end of what that begins."""
+        manager = self.swarm.manager
+        printed = self.on(manager, release).call(*STACK_COMMAND, "--attach", self.attached).expect().out
+        before = self._update()
+        began = time.monotonic()
+        manager.call("stack", "deploy", "--resolve-image", "never", "--compose-file", "-", STACK, stdin=printed)
+        if before is None:
+            until(lambda: len(self.running()) == len(self.swarm.nodes), _PATIENCE, every=0.2)
+            return Rolled("created", "", time.monotonic() - began, self._tasks())
+        until(lambda: (self._update() or before).get("StartedAt") != before.get("StartedAt"), _PATIENCE, every=0.2)
+        until(lambda: (self._update() or {}).get("State") in _ENDS, _PATIENCE, every=0.2)
+        ended = self._update() or {}
+        return Rolled(str(ended["State"]), str(ended["Message"]), time.monotonic() - began, self._tasks())
+
+    def _update(self) -> dict[str, Any] | None:
+        """Return what the swarm says of the last update: nothing before there is a service."""
+        found = self.swarm.manager.docker.services({"name": SERVICE})  # type: ignore[no-untyped-call]
+        return dict(found[0].get("UpdateStatus") or {}) if found else None
+
+    def _tasks(self) -> tuple[Any, ...]:
+        return tuple(sorted(self.swarm.tasks(SERVICE), key=lambda each: str(each["CreatedAt"])))
+
+    def running(self) -> set[str]:
+        """Return the ids of the nodes on which the service is healthy, as the swarm says."""
+        found = [each for each in self._tasks() if each["DesiredState"] == each["Status"]["State"] == "running"]
+        return {each["NodeID"] for each in found}
+
+    def put_load(self) -> None:
+        """Start an origin and an agent on each node, which makes requests all the time."""
+        for node in self.swarm.nodes:
+            peers, firewall = Peers(node.docker), self.on(node)
+            firewall.origin(peers, NAMES)
+            self.agents[node.name] = firewall.agent(peers, *LOAD)
+        for agent in self.agents.values():
+            until(lambda agent=agent: any(line.get("done") for line in agent.said()))  # type: ignore[misc]
+
+    def take_load(self) -> dict[str, Any]:
+        """Stop the agents, and return the summary of each by its node."""
+        found = {name: agent.stop().last for name, agent in self.agents.items()}
+        self.agents.clear()
+        return found
+
+    def inside(self, node: Node, *arguments: str) -> str:
+        """Run the program in the watcher's container of a node, and return what it answers."""
+        listed = node.call("ps", "--quiet", "--filter", f"name={SERVICE}", "--filter", "status=running")
+        return node.call("exec", listed.splitlines()[0], "clawker-fw", *arguments, check=False)

@@ -1,0 +1,153 @@
+"""Private engines that are joined in one swarm, each with a name and a network of its own.
+
+A bridge in a namespace of its own is the wire between them. On it, each engine has the ports of a swarm (2377,
+7946 and 4789). All have their socket at the same path of their own file system: a service names one for all.
+"""
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from docker import APIClient
+
+from devkit.engines import USUAL, PrivateEngine, private_engine
+from devkit.host import client
+from devkit.starting import pings
+
+SOCKET = "/run/docker.sock"
+"""Where each engine has its socket, in its own file system."""
+
+_SUBNET = "198.18.0"
+_MANAGING = 2377
+_REMOVAL_SECONDS = 60
+
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Node:
+    """An engine in a swarm."""
+
+    name: str
+    address: str
+    engine: PrivateEngine
+    docker: APIClient = field(repr=False)
+
+    def call(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        """Run the docker CLI with this engine, and return what it prints.
+
+        Raises:
+            AssertionError: with what it said, if it failed.
+        """
+        command = ["docker", "--host", self.engine.host, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=300)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(arguments)} failed on {self.name}: {done.stdout}\n{done.stderr}")
+        return done.stdout.strip()
+
+    @property
+    def answers(self) -> bool:
+        """Whether its engine answers."""
+        return pings(self.engine.folder / "docker.sock")
+
+    @cached_property
+    def id(self) -> str:
+        """Its id in the swarm."""
+        return str(self.docker.info()["Swarm"]["NodeID"])
+
+    @property
+    def leads(self) -> bool:
+        """Whether it leads the swarm's managers, by what it says itself."""
+        return self.call("node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}", check=False) == "true"
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """The engines of one swarm. All are managers, so one of three may be away. The first has begun it."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def manager(self) -> Node:
+        """The first node whose engine answers."""
+        return next(each for each in self.nodes if each.answers)
+
+    def on_each(self, work: Callable[[Node], Done], nodes: Sequence[Node] = ()) -> list[Done]:
+        """Do something on each node, or on these, at the same time."""
+        chosen = nodes or self.nodes
+        with ThreadPoolExecutor(len(chosen)) as pool:
+            return list(pool.map(work, chosen))
+
+    def tasks(self, name: str) -> list[Any]:
+        """Return the tasks of a service that are meant to run, the newest of each node."""
+        listed = self.manager.docker.tasks({"service": name})  # type: ignore[no-untyped-call]
+        newest: dict[str, Any] = {}
+        for each in sorted(listed, key=lambda each: str(each["CreatedAt"])):
+            newest[each["NodeID"]] = each
+        return list(newest.values())
+
+    def told(self, name: str) -> str:
+        """Return `docker service ps`, as a user reads it."""
+        return self.manager.call(
+            "service",
+            "ps",
+            "--no-trunc",
+            "--format",
+            "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}",
+            name,
+        )
+
+
+@contextmanager
+def swarm(size: int = 3, kind: str = USUAL, disks: Mapping[int, str] | None = None) -> Iterator[Swarm]:
+    """Yield engines in a swarm, and destroy them afterwards. `disks` are the sizes of some engines' data."""
+    with ExitStack() as stack:
+        wire = stack.enter_context(_wire())
+        nodes = []
+        for number in range(1, size + 1):
+            engine = stack.enter_context(
+                private_engine(
+                    kind,
+                    hosts=[f"unix://{SOCKET}"],
+                    commands=_cable(wire, number),
+                    disk=(disks or {}).get(number - 1, ""),
+                    name=f"node{number}",
+                )
+            )
+            docker = stack.enter_context(closing(client(engine.host)))
+            nodes.append(Node(f"node{number}", f"{_SUBNET}.{number}", engine, docker))
+        first, *others = nodes
+        first.call("swarm", "init", "--advertise-addr", first.address)
+        token = first.call("swarm", "join-token", "--quiet", "manager")
+        for each in others:
+            each.call(
+                "swarm", "join", "--advertise-addr", each.address, "--token", token, f"{first.address}:{_MANAGING}"
+            )
+        yield Swarm(tuple(nodes))
+
+
+@contextmanager
+def _wire() -> Iterator[int]:
+    """Yield the process in whose network a bridge is. It ends with this one: the pipe closes."""
+    script = "ip link add wire type bridge && ip link set wire up && echo && exec cat"
+    command = ["unshare", "--net", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
+        holder.stdout.readline()
+        yield holder.pid
+        holder.communicate(timeout=_REMOVAL_SECONDS)
+
+
+def _cable(wire: int, number: int) -> list[list[str]]:
+    """Return the commands that connect the network in which they run with the wire."""
+    here, there = "wire", f"node{number}"
+    return [
+        ["ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", str(wire)],
+        ["ip", "address", "add", f"{_SUBNET}.{number}/24", "dev", here],
+        ["ip", "link", "set", here, "up"],
+        ["nsenter", f"--net=/proc/{wire}/ns/net", "ip", "link", "set", there, "master", "wire", "up"],
+    ]

@@ -1,0 +1,220 @@
+"""Three engines in one swarm, each kept current by a watcher of one service: printed, deployed, changed."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devkit.firewall import RULES, SIBLINGS, Firewall
+from devkit.peers import Peer, Peers
+from devkit.rollout import SERVICE, Fleet
+from devkit.stacks import change_bootstrap, change_corefile, copied_release
+from devkit.swarm import Node, swarm
+from devkit.waiting import until
+
+ATTACHED = "work-net"
+RESOLVER = "10.213.1.53"
+PAGE = "unix:/run/clawker-fw/watch.sock"
+SUBNET = {"network": {"subnet": "10.213.0.0/23"}}
+DRAIN = {"drain_timeout": "2s"}
+ADDED = {"dst": "added.test", "allow_private": True}
+SMALL = 2
+"""The node whose engine has little room."""
+
+
+@pytest.fixture(scope="module")
+def fleet(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A swarm of three, without a service yet."""
+    needs_engine()
+    with swarm(3, disks={SMALL: "1500m"}) as made:
+        found = Fleet(made, tmp_path_factory.mktemp("fleet"), attached=ATTACHED)
+        found.on(made.manager).write(*RULES, **SUBNET, **DRAIN)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A later release, which replaces both siblings."""
+    folder = tmp_path_factory.mktemp("later")
+    release = copied_release(folder)
+    change_corefile(release)
+    change_bootstrap(release)
+    return folder
+
+
+def told(figure: str) -> None:
+    """Print a figure, for whoever runs pytest with `-s`."""
+    sys.stdout.write(f"{figure}\n")
+
+
+def test_every_node_becomes_current(fleet: Fleet) -> None:
+    """A service that was deployed runs on each node, and is healthy where the stack is proven to be current."""
+    fleet.load()
+    created = fleet.deploy()
+    told(f"all three are current {created.seconds:.1f} s after the service was created")
+    for node in fleet.swarm.nodes:
+        assert fleet.on(node).current(), node.name
+        assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
+        assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"]
+    assert created.nodes == {each.id for each in fleet.swarm.nodes}
+
+
+def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
+    """On an internal network of the swarm, a task reaches nothing; attached, it reaches what the rules allow."""
+    manager, config = fleet.swarm.manager, f"{ATTACHED}-config"
+    options = ("--opt", "com.docker.network.bridge.inhibit_ipv4=true", "--subnet", "10.215.0.0/24")
+    fleet.swarm.on_each(lambda node: node.call("network", "create", "--config-only", *options, config))
+    whole = ("--driver", "bridge", "--scope", "swarm", "--internal", "--config-from", config)
+    manager.call("network", "create", *whole, ATTACHED)
+    image = fleet.swarm.on_each(lambda node: Peers(node.docker).image)[0]
+    order = ("--detach", "--no-resolve-image", "--mode", "global", "--name", "work", "--cap-drop", "NET_RAW")
+    manager.call("service", "create", *order, "--network", ATTACHED, "--dns", RESOLVER, image, "/peer", "wait")
+    for node in fleet.swarm.nodes:
+        firewall = fleet.on(node)
+        firewall.origin(Peers(node.docker), ["h.test", "denied.test"])
+        (agent,) = until(lambda firewall=firewall: agents_of(firewall))  # type: ignore[misc]
+        assert agent["state"] == "fenced", agent
+        task = Peer(node.docker, agent["id"], agent["name"])
+        assert task.get("http://h.test/").ok
+        assert task.get("http://denied.test/").kind == "dns-nxdomain"
+        assert firewall.call("drift").code == 0, "the agents of services count"
+    manager.call("service", "rm", "work")
+
+
+def agents_of(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
+    """Return the agents of a stack that can be used, as `status` shows them."""
+    return [each for each in firewall.status()["agents"] if each["address"]]
+
+
+def configs_of(fleet: Fleet) -> set[str]:
+    """Return the names of the swarm's configs."""
+    return set(fleet.swarm.manager.call("config", "ls", "--format", "{{.Name}}").split())
+
+
+def _fill(node: Node, left: int) -> Path:
+    """Fill the file system of an engine's data, but for so many octets."""
+    path = node.engine.root / str(node.engine.folder / "data" / "fill").lstrip("/")
+    with path.open("wb") as file:
+        room = os.statvfs(path)
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - left)
+    return path
+
+
+def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
+    """A release that one node has no room for goes nowhere: the others go back, and the swarm names the node."""
+    small = fleet.swarm.nodes[SMALL]
+    filling = _fill(small, 100 << 20)
+    with pytest.raises(AssertionError, match=r"on node3: (.|\n)*no space left on device"):
+        fleet.load(later)
+    rolled = fleet.deploy(later)
+    assert rolled.state == "rollback_completed", rolled
+    failed = re.findall(
+        r"^(node\d) Shutdown Rejected .*(No such image.*)$", fleet.swarm.told(SERVICE), re.MULTILINE
+    )
+    assert {name for name, _ in failed} == {small.name}, fleet.swarm.told(SERVICE)
+    for node in fleet.swarm.nodes:
+        assert fleet.on(node).current(), f"{node.name} is not as before"
+    filling.unlink()
+
+
+@pytest.mark.alone
+def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> None:
+    """A release and a rule that have changed reach one node after the other, and no agent notices."""
+    fleet.load(later)
+    fleet.put_load()
+    before = configs_of(fleet)
+    fleet.on(fleet.swarm.manager).write(*RULES, ADDED, **SUBNET, **DRAIN)
+    rolled = fleet.deploy(later)
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    told(f"all three have another release and other rules after {rolled.seconds:.1f} s")
+    assert rolled.was_ring_by_ring, rolled.tasks
+    assert len(configs_of(fleet) - before) == 1
+    for node in fleet.swarm.nodes:
+        assert fleet.on(node, later).current(), node.name
+        assert not fleet.on(node).current(), "the release is another one"
+    for name, summary in fleet.take_load().items():
+        assert summary["failed"] == 0, (name, summary)
+        assert summary["sent"] > 100, (name, summary)
+
+
+@pytest.mark.thorough
+@pytest.mark.alone
+def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
+    """A rule that has changed is live on all nodes soon, without a new container and without a failed request."""
+    fleet.put_load()
+    siblings = [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes]
+    fleet.on(fleet.swarm.manager).write(*RULES, **SUBNET, **DRAIN)
+    rolled = fleet.deploy(later)
+    told(f"all three have another rule after {rolled.seconds:.1f} s")
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    assert [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes] == siblings
+    assert all(fleet.on(node, later).current() for node in fleet.swarm.nodes)
+    for name, summary in fleet.take_load().items():
+        assert summary["failed"] == 0, (name, summary)
+
+
+@pytest.mark.thorough
+@pytest.mark.alone
+def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
+    """Without its leader, all siblings go on, the others watch and change, and the dead one catches up."""
+    fleet.load(later)
+    fleet.put_load()
+    dead = next(each for each in fleet.swarm.nodes if each.leads)
+    others = [each for each in fleet.swarm.nodes if each is not dead]
+    enforcing = [dead.docker.inspect_container(f"clawker-{each}")["State"]["Pid"] for each in SIBLINGS]
+    dead.engine.kill()
+    until(lambda: any(each.leads for each in others), 60, every=0.5)
+    # a rollout that begins before the swarm has noticed waits for the node
+    until(lambda: "Down" in others[0].call("node", "ls", "--format", "{{.Status}}"), 60, every=0.5)
+    for node in others:
+        assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"], node.name
+    fleet.on(others[0]).write(*RULES, ADDED, **SUBNET, **DRAIN)
+    rolled = fleet.deploy(later)
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    told(f"the others have another rule after {rolled.seconds:.1f} s")
+    assert rolled.nodes >= {each.id for each in others}
+    assert all(fleet.on(node, later).current() for node in others)
+
+    assert all((dead.engine.root / "proc" / str(each)).exists() for each in enforcing), "its siblings have ended"
+    dead.engine.start()
+    began = time.monotonic()
+    until(lambda: fleet.running() == {each.id for each in fleet.swarm.nodes}, 120, every=0.5)
+    told(f"the one that was away is current {time.monotonic() - began:.1f} s after its engine has started")
+    assert fleet.on(dead, later).current()
+    fleet.agents.pop(dead.name)  # its names are asked of its engine: none had an answer meanwhile
+    for name, summary in fleet.take_load().items():
+        assert summary["failed"] == 0, (name, summary)
+
+
+@pytest.mark.thorough
+def test_going_back(fleet: Fleet) -> None:
+    """What a user takes back goes back: the earlier rules by a rollback, the earlier release by a deployment."""
+    fleet.swarm.manager.call("service", "rollback", "--detach=false", SERVICE)
+    rolled = fleet.deploy()
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    assert all(fleet.on(node).current() for node in fleet.swarm.nodes)
+
+
+@pytest.mark.thorough
+def test_a_node_that_does_not_become_current(fleet: Fleet, later: Path) -> None:
+    """A watcher that can not replace its siblings does not become healthy: all go back, and these stay."""
+    fleet.load(later)
+    small = fleet.swarm.nodes[SMALL]
+    siblings = [small.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS]
+    filling = _fill(small, 8 << 20)
+    try:
+        rolled = fleet.deploy(later)
+    finally:
+        filling.unlink()
+    assert rolled.state == "rollback_completed", (rolled, fleet.swarm.told(SERVICE))
+    # the swarm has asked it to end, which it did in good order
+    ended = re.findall(r"^(node\d) Shutdown (?:Complete|Failed) ", fleet.swarm.told(SERVICE), re.MULTILINE)
+    assert set(ended) == {small.name}, fleet.swarm.told(SERVICE)
+    assert [small.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS] == siblings
+    assert all(fleet.on(node).current() for node in fleet.swarm.nodes)
