@@ -13,20 +13,14 @@ from clawker_fw.report import terminal
 
 @app.command(rich_help_panel=Panel.KEEPING)
 def healthy(
-    address: Annotated[
-        str,
-        typer.Argument(
-            metavar="ADDRESS",
-            callback=checked_address,
-            help="Where the watcher serves its pages: what its `--listen` says.",
-        ),
-    ],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", callback=checked_address, hidden=True)],
     *,
     agents: AgentsOption = Agents.JUDGE,
 ) -> None:
-    """Exit 0 if the watcher at an address has proven lately that its stack is current, else 1.
+    """Ask a watcher whether its stack is current.
 
-    This is a container's health check: it asks the watcher and nobody else, and needs no settings and no engine.
+    ADDRESS is where it serves its pages: what its `--listen` says. Exit 0 if it has proven that lately, else 1. This
+    is a container's health check: it asks the watcher and nobody else, and needs no settings and no engine.
 
     Example: clawker-fw healthy unix:/run/clawker-fw/watch.sock
     """
