@@ -201,10 +201,9 @@ def _files(chosen: Options, loaded: "Loaded") -> "HostFiles":
     from clawker_fw.fleet.host_files import host_files
     from clawker_fw.settings.load import read_settings
 
-    read, _ = read_settings(chosen.config, os.environ)
+    read, _ = read_settings(chosen.config, os.environ, given.resolve(chosen))
     vault, wanted = given.secrets(chosen, loaded)
-    files = [each for each in read if not each.in_variable]
-    return host_files(files, loaded.settings, vault, wanted)
+    return host_files(read, loaded.settings, vault, wanted)
 
 
 def _variables(chosen: Options) -> dict[str, str]:

@@ -19,8 +19,8 @@ def healthy(
 ) -> None:
     """Ask a watcher whether its stack is current.
 
-    ADDRESS is where it serves its pages: what its `--listen` says. Exit 0 if it has proven that lately, else 1. This
-    is a container's health check: it asks the watcher and nobody else, and needs no settings and no engine.
+    ADDRESS is where it serves its pages: what its `--listen` says. Exit 0 if it has proven that lately, else 1.
+    This is a container's health check: it asks the watcher and nobody else, and needs no settings and no engine.
 
     Example: clawker-fw healthy unix:/run/clawker-fw/watch.sock
     """

@@ -13,7 +13,9 @@ from pathlib import Path, PurePosixPath
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.secrets.vault import Vault
 from clawker_fw.secrets.wanted import WantedSecret
+from clawker_fw.settings.bundles.reference import PREFIX
 from clawker_fw.settings.files import resolved
+from clawker_fw.settings.outline import KEYS, outline_of
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.values import StackSettings
 
@@ -68,20 +70,24 @@ class HostFiles:
 def host_files(
     sources: Sequence[Source], settings: StackSettings, vault: Vault | None, wanted: Iterable[WantedSecret]
 ) -> HostFiles:
-    """Return what hosts need of the settings in these files, and of the secrets that their rules want.
+    """Return what hosts need of the settings in these sources, and of the secrets that their rules want.
+
+    A bundle is not among it: each host asks its registry, and verifies it by the keys.
 
     Raises:
         RefusedError: when a host could not obtain a secret, or a file is too large for a swarm.
         SettingsError: when a file can't be read, or the settings name one by a user's home folder.
     """
-    beside = sources[0].path.absolute().parent if sources else Path.cwd()
-    where = SETTINGS if sources else _WITHOUT_FILE
-    main, own = _placed(where, (*_of_sources(sources), *_named_by_settings(settings, beside)))
+    files = [each for each in sources if each.bundle is None and not each.in_variable]
+    beside = files[0].path.absolute().parent if files else Path.cwd()
+    where = SETTINGS if files else _WITHOUT_FILE
+    named = (*_of_files(files), *_keys(sources[:1], beside), *_named_by_settings(settings, beside))
+    main, own = _placed(where, named)
     declared, secret = _placed(SECRETS, tuple(_of_vault(vault, wanted)) if vault else ())
     found = (*own, *secret)
     for each in found:
         _require_room(each)
-    return HostFiles(found, main if sources else None, declared if vault else None)
+    return HostFiles(found, main if files else None, declared if vault else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +116,36 @@ def _placed(main: PurePosixPath, named: Sequence[_Named]) -> tuple[PurePosixPath
     )
 
 
-def _of_sources(sources: Sequence[Source]) -> Iterator[_Named]:
+def _of_files(files: Sequence[Source]) -> Iterator[_Named]:
     """Yield the settings file and what it includes, by each path by which one of them names it."""
-    known = {resolved(each.path): each for each in sources}
-    left = [(SETTINGS.name, "settings", sources[0])] if sources else []
+    known = {resolved(each.path): each for each in files}
+    left = [(SETTINGS.name, "settings", files[0])] if files else []
     while left:
         path, kind, source = left.pop()
         yield _Named(kind, path, source.path.absolute(), _content(source))
-        for name in source.includes:
+        for name in (each for each in source.includes if not each.startswith(PREFIX)):
             where = os.path.normpath(PurePosixPath(path).parent / name)
             left.append((where, "rules", known[resolved(source.path.parent / name)]))
+
+
+def _keys(first: Sequence[Source], beside: Path) -> Iterator[_Named]:
+    """Yield the public keys for bundles, which the first source names."""
+    for source in first:
+        for name in outline_of(source.text, source.path, None).keys:
+            path = beside / _without_home(KEYS, name)
+            yield _Named("bundle-key", os.path.normpath(name), path, _public(path))
+
+
+def _public(path: Path) -> bytes:
+    """Return what a file has that must not have a private key: hosts get it as no secret."""
+    content = _read(path)
+    if b"PRIVATE KEY" in content:
+        raise RefusedError(
+            "fleet-key-exposed",
+            f"{path} has a private key, and what hosts get of it is no secret.",
+            hint="Name a file that has the certificates, or the public key, alone.",
+        )
+    return content
 
 
 def _content(source: Source) -> bytes:
@@ -130,14 +156,7 @@ def _content(source: Source) -> bytes:
 def _named_by_settings(settings: StackSettings, beside: Path) -> Iterator[_Named]:
     if name := settings.inspection.ca_file:
         path = beside / _without_home("inspection.ca_file", name)
-        content = _read(path)
-        if b"PRIVATE KEY" in content:
-            raise RefusedError(
-                "fleet-key-exposed",
-                f"{path} has a private key, and what hosts get as `inspection.ca_file` is no secret.",
-                hint="Name a file that has the certificates alone.",
-            )
-        yield _Named("authorities", os.path.normpath(name), path, content)
+        yield _Named("authorities", os.path.normpath(name), path, _public(path))
     if settings.otel.endpoint and (folder := settings.otel.certs_dir):
         where = beside / _without_home("otel.certs_dir", folder)
         for path in sorted(each for each in where.iterdir() if each.suffix in {".crt", ".key"}):
