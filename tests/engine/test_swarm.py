@@ -115,6 +115,7 @@ def _fill(node: Node, left: int) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
     """A release that one node has no room for goes nowhere: the others go back, and the swarm names the node."""
     small = fleet.swarm.nodes[SMALL]
@@ -132,7 +133,6 @@ def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
     filling.unlink()
 
 
-@pytest.mark.alone
 def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> None:
     """A release and a rule that have changed reach one node after the other, and no agent notices."""
     fleet.load(later)

@@ -2,7 +2,7 @@
 
 Reading calls change nothing, so an end at one of them equals an end before the next writing call. The sweep over
 every call, every fault and every kind of plan runs in memory (`tests/unit/test_sweep.py`). Here the two faults
-take turns: each call meets one of them.
+take turns: each call meets one of them. Several stacks share the calls, so that no test takes long.
 """
 
 import sys
@@ -20,18 +20,19 @@ from devkit.waiting import until
 DRAIN = ("--drain-timeout", "0.2")
 
 
-FIRST = {Fault.KILL: 1, Fault.LOSE: 2}
-"""The first call that each fault meets, and then every second one."""
+SHARES = 6
+"""How many stacks there are. The first call with a fault is the number of the stack, and the next one so many later."""
 
 
-@pytest.mark.parametrize("fault", FIRST)
+@pytest.mark.parametrize("share", range(1, SHARES + 1))
 def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
-    fault: Fault, up: Firewall, peers: Peers, docker: APIClient, capsys: pytest.CaptureFixture[str]
+    share: int, up: Firewall, peers: Peers, docker: APIClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each time, another label value makes both siblings stale. An agent sends one request after another.
 
     A neighbour tries a name without a rule at each address that Envoy can have: nobody hears of it.
     """
+    fault = Fault.KILL if share % 2 else Fault.LOSE
     origin = up.origin(peers, ["a.test", "h.test", "evil.test"], "--http", "80", "--https", "443", "--tell")
     agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
@@ -39,7 +40,7 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
     first = IPv4Address(up.status()["siblings"][0]["address"])
     envoys = {str(first), str(IPv4Address(int(first) ^ 1))}
     hits: list[str] = []
-    for point in count(FIRST[fault], step=2):
+    for point in count(share, step=SHARES):
         up.write(*RULES, otel={"infra_port": 4319 + point})
         command = [sys.executable, "-m", "devkit.faults", fault, str(point), *up.command("run", *DRAIN)[3:]]
         outcome = up.call_raw(command)
@@ -59,6 +60,6 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
     summary = agent.stop().last
     assert summary["failed"] == 0, (hits, summary)
     assert {each["host"] for each in origin.said() if each["event"] == "request"} == {"a.test", "h.test"}
-    assert len(hits) > 5
+    assert len(hits) > 1
     with capsys.disabled():
         print(f" [{len(hits)} points]", end="")  # noqa: T201 - how much was covered
