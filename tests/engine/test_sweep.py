@@ -21,7 +21,7 @@ DRAIN = ("--drain-timeout", "0.2")
 
 
 SHARES = 6
-"""How many stacks there are. The first call with a fault is the number of the stack, and the next one so many later."""
+"""How many stacks there are. A stack's first call with a fault is its number, and each next one so many later."""
 
 
 @pytest.mark.parametrize("share", range(1, SHARES + 1))
