@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.figures import Bound, Result, Series
 from bench.stage import Stage
-from clawker_fw.settings.bundles.http import Http
+from clawker_fw.settings.bundles.http import Http, Response
 from clawker_fw.settings.bundles.reference import Reference
 from clawker_fw.settings.bundles.registry import Repository
 from clawker_fw.settings.bundles.store import Store
@@ -60,10 +60,12 @@ class _CountedHttp(Http):
         super().__init__(host, {})
         self._counted = counted
 
-    def exchange(self, *given: object, **named: object) -> object:  # type: ignore[override]  # passed on
+    def exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"", *, most: int = 0
+    ) -> Response:
         """Count a request."""
         self._counted.seconds[int(self._counted.now)] += 1
-        return super().exchange(*given, **named)  # type: ignore[arg-type]  # the same
+        return super().exchange(method, target, headers, body, most=most)
 
 
 def measure(stage: Stage) -> Result:

@@ -24,7 +24,7 @@ MODULES = {
     "denials": "denials",
     "doctor": "doctor",
     "explain": "explain",
-    "fleet": "fleet",
+    "fleet": "fleet fleet_stack",
     "healthy": "healthy",
     "logs": "logs",
     "ps": "overview",
@@ -40,7 +40,7 @@ MODULES = {
     "watch": "watching",
     "image": "image",
 }
-"""The module of each command, and of each group of commands, in the order of the help within its panels."""
+"""The modules of each command, or group of commands, in the order of the help within its panels."""
 
 
 def program(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -49,7 +49,8 @@ def program(arguments: Sequence[str] = ()) -> typer.Typer:
     known = word in MODULES and COMPLETE_VARIABLE not in os.environ
     names = [word] if known else list(MODULES)
     for name in names:
-        import_module(f"clawker_fw.cli.{MODULES[name]}")
+        for module in MODULES[name].split():
+            import_module(f"clawker_fw.cli.{module}")
     chosen = copy.copy(app)
     commands = {
         each.name or get_command_name(each.callback.__name__): each

@@ -10,7 +10,15 @@ import typer
 from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
-from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
+from clawker_fw.cli.parameters import (
+    Format,
+    FormatOption,
+    Options,
+    RefusedSinceOption,
+    TopOption,
+    duration,
+    unparsed,
+)
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
@@ -33,15 +41,7 @@ _NAMES_SECONDS = 2.0
 def denials(
     context: typer.Context,
     *,
-    since: Annotated[
-        float | None,
-        typer.Option(
-            "--since",
-            metavar="DURATION",
-            parser=duration,
-            help="Only what was refused in the last so many seconds, minutes or hours. E.g. 10m.",
-        ),
-    ] = None,
+    since: RefusedSinceOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show each refusal when it happens, until stopped.")
     ] = False,
@@ -60,10 +60,7 @@ def denials(
             "--reason", metavar="REASON", help="Only for this reason, such as no-rule. May be given several times."
         ),
     ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
-    ] = None,
+    top: TopOption = None,
     ask: Annotated[
         bool,
         typer.Option("--ask", help="Ask at the terminal about each host that is refused from now on."),
@@ -79,7 +76,7 @@ def denials(
         typer.Option(
             "--exec-limit", metavar="DURATION", parser=duration, help="After how long the command is killed."
         ),
-    ] = "5m",  # type: ignore[assignment]  # its parser reads it
+    ] = unparsed("5m"),
     as_rules: Annotated[
         bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
     ] = False,

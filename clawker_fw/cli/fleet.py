@@ -1,13 +1,14 @@
 """The commands about many hosts: `fleet status`, `drift` and `denials`.
 
-A further command is registered on `fleet_app`, in a module of its own that the end of this one imports.
+A further command is registered on `fleet_app`, in a module of its own that `commands.py` names.
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -15,7 +16,15 @@ import typer
 from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json
-from clawker_fw.cli.parameters import Format, FormatOption, Options, duration
+from clawker_fw.cli.parameters import (
+    Format,
+    FormatOption,
+    Options,
+    RefusedSinceOption,
+    TopOption,
+    duration,
+    unparsed,
+)
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -81,8 +90,8 @@ SilenceOption = Annotated[
 class Asked:
     """Which hosts are asked, and how long each may take, in seconds."""
 
-    contexts: tuple[str, ...]
-    addresses: tuple[str, ...]
+    contexts: Sequence[str]
+    addresses: Sequence[str]
     swarm: bool
     timeout: float
     silence: float
@@ -95,8 +104,8 @@ def status(
     contexts: ContextsOption = None,
     hosts: HostsOption = None,
     swarm: SwarmOption = False,
-    timeout: TimeoutOption = "10s",  # type: ignore[assignment]  # its parser reads it
-    silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
+    timeout: TimeoutOption = unparsed("10s"),
+    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show all hosts side by side, and whether each is current.
@@ -107,7 +116,7 @@ def status(
 
     Example: clawker-fw fleet status --context build-1 --context build-2
     """
-    _answer(context.obj, Asked(tuple(contexts or ()), tuple(hosts or ()), swarm, timeout, silence), format_)
+    _answer(context.obj, Asked(contexts or (), hosts or (), swarm, timeout, silence), format_)
 
 
 @fleet_app.command("drift")
@@ -117,8 +126,8 @@ def drift(
     contexts: ContextsOption = None,
     hosts: HostsOption = None,
     swarm: SwarmOption = False,
-    timeout: TimeoutOption = "10s",  # type: ignore[assignment]  # its parser reads it
-    silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
+    timeout: TimeoutOption = unparsed("10s"),
+    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show how hosts that are not current differ.
@@ -128,7 +137,7 @@ def drift(
 
     Example: clawker-fw fleet drift --format json | jq -r '.hosts[] | select(.verdict != "current") | .name'
     """
-    asked = Asked(tuple(contexts or ()), tuple(hosts or ()), swarm, timeout, silence)
+    asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
     _answer(context.obj, asked, format_, findings=True)
 
 
@@ -139,21 +148,10 @@ def denials(
     contexts: ContextsOption = None,
     hosts: HostsOption = None,
     swarm: SwarmOption = False,
-    since: Annotated[
-        float | None,
-        typer.Option(
-            "--since",
-            metavar="DURATION",
-            parser=duration,
-            help="Only what was refused in the last so many seconds, minutes or hours. E.g. 10m.",
-        ),
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
-    ] = None,
-    timeout: TimeoutOption = "10s",  # type: ignore[assignment]  # its parser reads it
-    silence: SilenceOption = "3s",  # type: ignore[assignment]  # the same
+    since: RefusedSinceOption = None,
+    top: TopOption = None,
+    timeout: TimeoutOption = unparsed("10s"),
+    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what agents of all hosts were refused, and where.
@@ -166,7 +164,7 @@ def denials(
     from clawker_fw.report import fleet_denials
 
     chosen: Options = context.obj
-    asked = Asked(tuple(contexts or ()), tuple(hosts or ()), swarm, timeout, silence)
+    asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
     known = _hosts(chosen, asked)
     read = _reader_of_denials(chosen, since)
     found = fleet_denials.merged(_ask(known, asked, read, fleet_denials.HostDenials), top)
@@ -298,7 +296,7 @@ def _ask(
 
     patience = _patience(asked)
     if any(each.place and not each.place.address.startswith("unix://") for each in known.hosts):
-        import clawker_fw.engine.transport  # noqa: F401 - all processes that ask have it then
+        import_module("clawker_fw.engine.transport")  # all processes that ask have it then
 
     def ask(host: "Host") -> "_Answer":
         if host.place is None:
@@ -372,6 +370,3 @@ def _reader_of_denials(
         return fleet_denials.of_host(row, answered)
 
     return read
-
-
-import clawker_fw.cli.fleet_stack  # noqa: E402, F401 - it adds its command to the group

@@ -10,7 +10,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.fleet import fleet_app
-from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, duration, written
+from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, duration, unparsed, written
 from clawker_fw.cli.watch_options import AttachOption, IntervalOption, OnOpenOption, OtelOption, require_otlp
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.report import terminal
@@ -71,7 +71,7 @@ def stack(
             parser=duration,
             help="How long a node must have been current before the next one changes. E.g. 5m.",
         ),
-    ] = "10s",  # type: ignore[assignment]  # its parser reads it
+    ] = unparsed("10s"),
     start_period: Annotated[
         float | None,
         typer.Option(
@@ -104,7 +104,7 @@ def stack(
         str, typer.Option("--socket", metavar="PATH", help="Where each node's engine has its socket.")
     ] = "/var/run/docker.sock",
     agents: AgentsOption = Agents.IGNORE,
-    interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
+    interval: IntervalOption = unparsed("30s"),
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
     attach: AttachOption = None,

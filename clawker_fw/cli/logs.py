@@ -13,7 +13,7 @@ import typer
 from clawker_fw.cli import completion
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
-from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.parameters import Format, FormatOption, Options, unparsed
 from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.report import terminal
 
@@ -55,7 +55,7 @@ def logs(
     ] = False,
     tail: Annotated[
         int, typer.Option("--tail", metavar="N", parser=_lines, help="How many of the last lines of each sibling.")
-    ] = "100",  # type: ignore[assignment]  # its parser reads it
+    ] = unparsed("100"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what Envoy and CoreDNS write: refusals and own problems.

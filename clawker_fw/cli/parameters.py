@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,10 +102,29 @@ def duration(text: str) -> float:
     return seconds
 
 
+def unparsed(text: str) -> Any:  # noqa: ANN401 - the type of what the option's parser returns
+    """Return an option's default as a user writes it. Typer gives it to the option's parser."""
+    return text
+
+
 def written(seconds: float) -> str:
     """Return a duration in seconds as command-line text, to the millisecond."""
     return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
 
+
+RefusedSinceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--since",
+        metavar="DURATION",
+        parser=duration,
+        help="Only what was refused in the last so many seconds, minutes or hours. E.g. 10m.",
+    ),
+]
+TopOption = Annotated[
+    int | None,
+    typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
+]
 
 DrainOption = Annotated[
     float | None,

@@ -15,7 +15,7 @@ import typer
 from clawker_fw.cli import completion, given, rule_words, stack, worth
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json
-from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options, period
+from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options, period, unparsed
 from clawker_fw.errors import ExitCode, FirewallError, MistakesError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
@@ -193,7 +193,7 @@ def check_rules(
 def unused_rules(
     context: typer.Context,
     *,
-    since: SinceOption = "30d",  # type: ignore[assignment]  # its parser reads it
+    since: SinceOption = unparsed("30d"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show rules that no agent has used, and how to remove each.
@@ -224,7 +224,7 @@ def narrow_rules(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar=".NAME", autocompletion=completion.rules, hidden=True)],
     *,
-    since: SinceOption = "30d",  # type: ignore[assignment]  # its parser reads it
+    since: SinceOption = unparsed("30d"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show which names below a rule were used.
@@ -308,7 +308,7 @@ def add_rules(
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Add rules to the settings file, and apply them.
@@ -345,7 +345,7 @@ def allow(
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Allow destinations: `rules add --action allow`. A NAME may have a protocol and a port: `http://a.test:8080`.
@@ -373,7 +373,7 @@ def deny(
     note: NoteOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Deny destinations that other rules allow: `rules add --action deny`.
@@ -402,7 +402,7 @@ def remove_rules(
     as_: AsOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Remove rules from the settings file, and apply the rest.
@@ -431,7 +431,7 @@ def import_file(
     ] = False,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = _LOCK_WAIT,  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Add the rules of a rules file of clawker, and apply them.

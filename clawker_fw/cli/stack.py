@@ -24,6 +24,7 @@ from clawker_fw.cli.parameters import (
     LockOption,
     Options,
     WithoutSecretsOption,
+    unparsed,
 )
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
@@ -82,7 +83,7 @@ def run(
     without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
     drain_timeout: DrainOption = None,
-    lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Bring the stack up, or up to date with settings and release.
@@ -156,7 +157,7 @@ def reload(
     without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
     drain_timeout: DrainOption = None,
-    lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Apply changed rules and settings to the running stack.
@@ -225,7 +226,7 @@ def down(
             "checked last.",
         ),
     ] = False,
-    lock_wait: LockOption = "0s",  # type: ignore[assignment]  # its parser reads it
+    lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Remove the stack: both siblings and both networks. Agents lose all egress.

@@ -11,7 +11,7 @@ import typer
 
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.parameters import DrainOption, Options
+from clawker_fw.cli.parameters import DrainOption, Options, unparsed
 from clawker_fw.cli.watch_options import (
     AttachOption,
     BundleIntervalOption,
@@ -49,8 +49,8 @@ def watch(
     context: typer.Context,
     *,
     heal: HealOption = Heal.TAMPER,
-    interval: IntervalOption = "30s",  # type: ignore[assignment]  # its parser reads it
-    bundle_interval: BundleIntervalOption = "5m",  # type: ignore[assignment]  # the same
+    interval: IntervalOption = unparsed("30s"),
+    bundle_interval: BundleIntervalOption = unparsed("5m"),
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,

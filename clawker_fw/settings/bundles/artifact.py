@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.settings.bundles.http import shown
 from clawker_fw.settings.bundles.reference import DIGEST, Reference
 from clawker_fw.settings.bundles.registry import OCI_MANIFEST, digest_of
 
@@ -23,8 +24,6 @@ EMPTY_TYPE, EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
 
 MOST_TEXT = 8 << 20
 """Octets of a bundle's text: 50,000 rules have half of it."""
-
-_LONGEST_TITLE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,6 @@ def read_manifest(content: bytes, reference: Reference) -> Artifact:
     if not whole or not isinstance(digest, str) or not re.fullmatch(DIGEST, digest) or moment.tzinfo is None:
         raise _other(reference, "its manifest is not one of a bundle")
     return Artifact(digest, size, created)
-
-
-def shown(value: object) -> str:
-    """Return a stranger's value as far as it can be shown."""
-    return "".join(each if each.isprintable() else "?" for each in str(value)[:_LONGEST_TITLE])
 
 
 def _other(reference: Reference, why: str) -> SettingsError:

@@ -131,9 +131,8 @@ class Http:
         """Return what a URL leads to.
 
         Raises:
-            RegistryError: when it is none that may be asked: plain HTTP is for this machine, and only a registry
-            on
-                this machine may lead to it.
+            RegistryError: when it is none that may be asked. Plain HTTP is for this machine, to which only a
+                registry on it may lead.
         """
         try:
             parts = urlsplit(url)
@@ -218,7 +217,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid here ({error.verify_message})"
     words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return "".join(each if each.isprintable() else "?" for each in words[:_SHOWN])
+    return shown(words)
+
+
+def shown(value: object) -> str:
+    """Return a stranger's value as far as it can be shown."""
+    return "".join(each if each.isprintable() else "?" for each in str(value)[:_SHOWN])
 
 
 _AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")

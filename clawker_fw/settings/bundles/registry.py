@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from clawker_fw.errors import RegistryError, SettingsError
-from clawker_fw.settings.bundles.http import Http, Response, TooLargeError
+from clawker_fw.settings.bundles.http import Http, Response, TooLargeError, shown
 from clawker_fw.settings.bundles.reference import DIGEST, Reference
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -25,7 +25,6 @@ MOST_MANIFEST = 64 << 10
 
 _MOST_TOKEN = 64 << 10
 _MOST_ERROR = 4 << 10
-_SHOWN = 200
 _PULL, _PUSH = "pull", "pull,push"
 
 
@@ -254,4 +253,4 @@ def _words(content: bytes) -> list[str]:
     errors = _object(content).get("errors")
     first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
     text = " ".join(str(first[key]) for key in ("code", "message") if first.get(key))
-    return ["".join(each if each.isprintable() else "?" for each in text[:_SHOWN])] if text else []
+    return [shown(text)] if text else []
