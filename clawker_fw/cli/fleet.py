@@ -176,7 +176,8 @@ def denials(
         from clawker_fw.report import text
 
         text.console().print(fleet_denials.report(found))
-    _exit([each.trouble is None for each in found.rows], [each.trouble is None for each in found.rows])
+    answered = [each.trouble is None for each in found.rows]
+    _exit(good=all(answered), asked=any(answered))
 
 
 def _answer(chosen: Options, asked: Asked, format_: Format, *, findings: bool = False) -> None:
@@ -200,12 +201,7 @@ def _answer(chosen: Options, asked: Asked, format_: Format, *, findings: bool = 
         from clawker_fw.report import fleet_text, text
 
         text.console().print(fleet_text.drift_report(found) if findings else fleet_text.status_report(found))
-    from clawker_fw.fleet.row import HostVerdict
-
-    _exit(
-        [each.verdict is HostVerdict.CURRENT for each in rows],
-        [each.verdict is not HostVerdict.UNREACHABLE for each in rows],
-    )
+    _exit(good=found.current == len(rows), asked=found.asked)
 
 
 def _print_document(
@@ -220,11 +216,11 @@ def _print_document(
     print_json(document.of(found, settings, ReleaseUsed(release.version, release.build_sha)))
 
 
-def _exit(good: list[bool], answered: list[bool]) -> None:
-    """Exit by what was found: whether each host is as it should be, and whether it could be asked."""
-    if not any(answered):
+def _exit(*, good: bool, asked: bool) -> None:
+    """Exit by what was found: whether all hosts are as they should be, and whether any could be asked."""
+    if not asked:
         raise typer.Exit(ExitCode.ENGINE)
-    if not all(good):
+    if not good:
         raise typer.Exit(ExitCode.DRIFT)
 
 

@@ -1,6 +1,7 @@
 """What is known of one host. Plain values, because they pass from one process to another."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -113,11 +114,6 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def majority(rows: Sequence[Row]) -> str | None:
     """Return the digest of the rules that most hosts serve; None if none does, or no digest is ahead."""
-    counts: dict[str, int] = {}
-    for each in rows:
-        if each.rules:
-            counts[each.rules.digest] = counts.get(each.rules.digest, 0) + 1
-    ranked = sorted(counts.items(), key=lambda pair: -pair[1])
-    if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
-        return None
-    return ranked[0][0]
+    ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
+    ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
+    return ranked[0][0] if ahead else None

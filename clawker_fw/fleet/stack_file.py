@@ -8,22 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clawker_fw.distribution.image import STATE
 from clawker_fw.fleet.host_files import HostFile, HostFiles
+from clawker_fw.fleet.swarm import LABEL
 from clawker_fw.stack import labels
 
 SERVICE = "watch"
 PURPOSE = "watcher"
 """Marks the service, its configs and its secrets (`labels.PURPOSE`). What is on engines has another."""
 
-LABEL = f"{labels.PREFIX}fleet"
-"""On the service: the project. `fleet status --swarm` finds it by this."""
-
 RELEASE, SETTINGS = f"{labels.PREFIX}watcher.release", f"{labels.PREFIX}watcher.settings"
 """Labels of the service: the release that it runs, and the digest of the settings."""
 
 PAGE = "unix:/run/clawker-fw/watch.sock"
-SOCKET = "/var/run/docker.sock"
-STATE = "/var/lib/clawker-fw"
 
 _FORMAT = "3.9"
 """Of the file: engine and CLI 20.10, the oldest that are supported, read it."""

@@ -8,8 +8,9 @@ from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.fleet.hosts import Host, ordered
 from clawker_fw.fleet.row import NodeState, Trouble
 from clawker_fw.model import Swarm, SwarmNode, SwarmTask
+from clawker_fw.stack import labels
 
-LABEL = "dev.clawker.fleet"
+LABEL = f"{labels.PREFIX}fleet"
 """On a service that runs a watcher on each node. Its value is the project; an empty one is for every project."""
 
 SOURCE = "the swarm"

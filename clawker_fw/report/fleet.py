@@ -1,14 +1,14 @@
 """What `fleet status` and `fleet drift` know: a row for each host, and what all of them mean together."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, LeftOut
 from clawker_fw.fleet.row import HostVerdict, Proof, Row, StackRelease, Trouble, majority
-from clawker_fw.model import Observed, Origin, Sibling
+from clawker_fw.model import Observed, Sibling
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
@@ -86,18 +86,10 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         said=tuple(summary.lines(said)) if said else (),
         findings=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
-        made_from=tuple(str(each) for each in _other_settings(seen)),
+        made_from=tuple(str(each) for each in origins.others(observed, seen.blueprint.origin)),
         node=host.node,
         seconds=seconds,
     )
-
-
-def _other_settings(seen: Comparison) -> Iterator[Origin]:
-    """Yield the settings that a stack was made from, if they said something else: each host may have a file."""
-    now = seen.blueprint.origin
-    for each in origins.others(seen.observed, now):
-        if now is None or each.digest != now.digest:
-            yield each
 
 
 def _release(observed: Observed, installed: Release) -> StackRelease | None:
