@@ -28,7 +28,7 @@ MODULES = {
     "healthy": "healthy",
     "logs": "logs",
     "ps": "overview",
-    "rules": "rules",
+    "rules": "rules editing",
     "secrets": "secrets",
     "service": "service",
     "init": "stack",

@@ -1,0 +1,321 @@
+"""The commands that edit rules: `rules add`, `allow`, `deny`, `remove` and `import`. Each then applies them."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clawker_fw.cli import completion, given, rule_words, stack
+from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options, unparsed
+from clawker_fw.cli.rules import rules_app
+from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
+from clawker_fw.report import terminal
+
+if TYPE_CHECKING:
+    from clawker_fw.report.documents.run import RunDocument
+    from clawker_fw.rules.importing import Imported
+    from clawker_fw.settings.edit.edits import Addition
+    from clawker_fw.settings.edit.rules_file import Decide, Edited
+
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=completion.rules, hidden=True)]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proto",
+        metavar="PROTOCOL",
+        help="https, http, tcp, ssh or udp. Default: https; for deny, every protocol.",
+    ),
+]
+PortOption = Annotated[
+    str | None,
+    typer.Option(
+        "--port",
+        metavar="PORT",
+        help="Also several, e.g. 8000-8010. Default: the usual one; for deny, every port.",
+    ),
+]
+AsOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="The name that agents use for an IPv4 address.")
+]
+PrivateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--private/--no-private", help="The name may resolve to private addresses (`allow_private`), or not."
+    ),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until", metavar="TIME", help="When the rule ends: 30m, 8h, 7d from now, 2027-01-31T18:00:00Z, or never."
+    ),
+]
+ShortenOption = Annotated[
+    bool, typer.Option("--shorten", help="Let `--until` end a rule that is there sooner than it would end.")
+]
+NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
+PathOption = Annotated[
+    list[str] | None,
+    typer.Option("--path", metavar="PATH", help="Only this path with all below it, and not the whole host."),
+]
+MethodsOption = Annotated[
+    str | None,
+    typer.Option("--methods", metavar="GET,HEAD", help="Only these methods of the paths."),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Accept localhost, a public suffix, or everything below one.")
+]
+NoReloadOption = Annotated[bool, typer.Option("--no-reload", help="Only edit the file; apply nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
+]
+
+_LOCK_WAIT = "30s"
+
+
+@rules_app.command("add")
+def add_rules(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
+    action: Annotated[str, typer.Option("--action", metavar="allow|deny", help="What the rule does.")] = "allow",
+    as_: AsOption = None,
+    private: PrivateOption = None,
+    until: UntilOption = None,
+    shorten: ShortenOption = False,
+    note: NoteOption = None,
+    path: PathOption = None,
+    methods: MethodsOption = None,
+    force: ForceOption = False,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Add rules to the settings file, and apply them.
+
+    A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
+
+    The file is edited in place, and its comments and order are kept. Each rule is `added`, or, if there is one for
+    the same destination, protocol, port and action, `changed` or `unchanged`. Only what an option names changes.
+    A rule never ends sooner than before without `--shorten`, and one that has ended needs a new `--until`.
+
+    Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
+    """
+    paths = rule_words.path_rules(path, methods)
+    fields = {"action": action, "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
+    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _add(context.obj, additions, orders, shorten=shorten)
+
+
+@rules_app.command("allow")
+def allow(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
+    as_: AsOption = None,
+    private: PrivateOption = None,
+    until: UntilOption = None,
+    shorten: ShortenOption = False,
+    note: NoteOption = None,
+    path: PathOption = None,
+    methods: MethodsOption = None,
+    force: ForceOption = False,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Allow destinations: `rules add --action allow`. A NAME may have a protocol and a port: `http://a.test:8080`.
+
+    Of a rule that is there, only what an option names is changed.
+
+    Example: clawker-fw rules allow api.example.com --until 30m
+    """
+    paths = rule_words.path_rules(path, methods)
+    fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
+    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _add(context.obj, additions, orders, shorten=shorten)
+
+
+@rules_app.command("deny")
+def deny(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
+    until: UntilOption = None,
+    shorten: ShortenOption = False,
+    note: NoteOption = None,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Deny destinations that other rules allow: `rules add --action deny`.
+
+    Without a protocol or a port, a NAME is denied for all of them.
+
+    Example: clawker-fw rules deny uploads.example.org
+    """
+    additions = rule_words.additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _add(context.obj, additions, orders, shorten=shorten)
+
+
+@rules_app.command("remove")
+def remove_rules(
+    context: typer.Context,
+    names: NamesArgument,
+    *,
+    protocol: Annotated[
+        str | None, typer.Option("--proto", metavar="PROTOCOL", help="Only rules with this protocol.")
+    ] = None,
+    port: Annotated[str | None, typer.Option("--port", metavar="PORT", help="Only rules with this port.")] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
+    ] = None,
+    as_: AsOption = None,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Remove rules from the settings file, and apply the rest.
+
+    All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
+    NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
+    which is no failure: afterwards there is none, as was asked for. If another rule still allows the same, or some
+    of it, it is shown.
+
+    Example: clawker-fw rules remove api.example.com
+    """
+    from clawker_fw.settings.edit.edits import remove
+
+    removals = rule_words.removals(names, protocol, port, action, as_)
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
+
+
+@rules_app.command("import")
+def import_file(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", allow_dash=True, hidden=True)],
+    *,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Import what can be imported, although something is left out.")
+    ] = False,
+    no_reload: NoReloadOption = False,
+    dry_run: DryRunOption = False,
+    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Add the rules of a rules file of clawker, and apply them.
+
+    The file has `rules` with `dst`, `proto`, `port` and `action`. Each is `taken`, or `differs` as is said, or
+    is `left out` with the reason: a restriction that can't be kept, like `path_rules`, is never dropped. If
+    anything is left out, nothing is imported, and the exit code is 3, unless `--partial` is given. Rules that are
+    there already are not changed. The FILE `-` is standard input.
+
+    Example: clawker-fw rules import --partial egress-rules.yaml
+    """
+    from clawker_fw.settings.edit.edits import Addition
+
+    imported = rule_words.imported_from(file)
+    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_, imported=imported)
+    left_out = sum(each.rule is None for each in imported)
+    if left_out and not partial:
+        _print_imported(imported, format_)
+        raise SettingsError(
+            "rules-left-out",
+            f"{left_out} of {len(imported)} entries can't be imported, so none was imported.",
+            hint="With --partial, the others are imported.",
+        )
+    additions = [Addition(each.rule, stays=True) for each in imported if each.rule]
+    _add(context.obj, additions, orders)
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """How to do an edit, and what is imported by it."""
+
+    no_reload: bool
+    dry_run: bool
+    lock_wait: float
+    format_: Format
+    imported: "Sequence[Imported] | None" = None
+
+
+def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.rules import RulesEditDocument
+
+        print_json(RulesEditDocument.refused(imported))
+    else:
+        from clawker_fw.report import rules
+
+        for line in rules.import_lines(imported):
+            terminal.answer(line)
+
+
+def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders, *, shorten: bool = False) -> None:
+    from clawker_fw.settings.edit.edits import add
+
+    _edit(chosen, lambda there: add(there, additions, time.time(), shorten=shorten), orders)
+
+
+def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
+    """Edit the settings file, print what has become of each rule, and apply the settings."""
+    from clawker_fw.report import rules
+    from clawker_fw.rules.review import review
+    from clawker_fw.settings.edit import rules_file
+
+    done = rules_file.edit(
+        chosen.config, os.environ, decide, write=not orders.dry_run, resolve=given.resolve(chosen)
+    )
+    now = time.time()
+    known = {each.rule for each in review(done.before.rules, now)}
+    remarks = [each for each in review(done.after.rules, now) if each.rule not in known]
+    applying = done.changed and not orders.dry_run and not orders.no_reload
+    if not applying:
+        given.warn_of_rules(remarks)  # otherwise they are told with all others
+    if orders.format_ is Format.TEXT:
+        for line in (*rules.import_lines(orders.imported or ()), *rules.edit_lines(done.results)):
+            terminal.answer(line)
+        if orders.dry_run and done.changed:
+            terminal.answer(f"Nothing was written. {done.path} would be changed:")
+            terminal.answer(rules.edit_diff(done))
+    reloaded: list[RunDocument] = []  # if it succeeds, its answer
+    try:
+        if applying:
+            _apply(chosen, done, orders, reloaded.append)
+    finally:
+        if orders.format_ is Format.JSON:
+            from clawker_fw.report.documents.rules import RulesEditDocument
+
+            named_by, dry_run = given.named_by(chosen, done.after), orders.dry_run
+            print_json(RulesEditDocument.of(done, named_by, remarks, orders.imported, *reloaded, dry_run=dry_run))
+    if orders.dry_run and done.changed:
+        raise typer.Exit(ExitCode.DRIFT)
+
+
+def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[RunDocument], None]") -> None:
+    """Apply the edited settings. When that fails, the edit stays, and the error says so."""
+    try:
+        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=answer)
+    except OutputError:
+        raise
+    except FirewallError as error:
+        error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
+        raise
