@@ -148,7 +148,7 @@ def _served(seen: "Comparison") -> "Attachment":
     from clawker_fw.agents.serving import require_serving
     from clawker_fw.cli.connection import proxy_variables
     from clawker_fw.model import Verdict
-    from clawker_fw.secrets.wanted import placeholders
+    from clawker_fw.settings.secrets.wanted import placeholders
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
     if seen.diff.verdict is not Verdict.CURRENT:

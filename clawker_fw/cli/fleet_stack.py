@@ -182,7 +182,7 @@ def _loaded(chosen: Options, release: "Release") -> _Program:
         RefusedError: when the engine does not have it.
     """
     from clawker_fw.cli import connection
-    from clawker_fw.distribution.image import Distribution, kept_digests
+    from clawker_fw.fleet.program.image import Distribution, kept_digests
 
     with kept_digests() as of_files, closing(connection.connect_engine(chosen)) as engine:
         made = Distribution(release, of_files).image

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.rules.review import Remark
-    from clawker_fw.secrets.vault import Vault
-    from clawker_fw.secrets.wanted import WantedSecret
     from clawker_fw.settings.kept import Kept
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.settings.model import Settings
+    from clawker_fw.settings.secrets.vault import Vault
+    from clawker_fw.settings.secrets.wanted import WantedSecret
     from clawker_fw.settings.sources import Resolve
     from clawker_fw.stack.release import Release
 
@@ -157,8 +157,8 @@ def vault(chosen: Options) -> "Vault":
         RefusedError: when somebody else can use the file that declares them.
         SettingsError: when it can't be read.
     """
-    from clawker_fw.secrets.declared import default_path
-    from clawker_fw.secrets.vault import opened
+    from clawker_fw.settings.secrets.declared import default_path
+    from clawker_fw.settings.secrets.vault import opened
 
     return opened((chosen.secrets or default_path()).absolute())
 
@@ -174,7 +174,7 @@ def secrets(chosen: Options, loaded: "Loaded") -> "tuple[Vault | None, tuple[Wan
 
     if not any(injecting(loaded.rules.rules)):
         return None, ()
-    from clawker_fw.secrets.wanted import wanted
+    from clawker_fw.settings.secrets.wanted import wanted
 
     found = vault(chosen)
     return found, wanted(loaded.rules.rules, found.declared, found.path)
@@ -189,7 +189,7 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
     """
     from clawker_fw.rules.review import Remark
     from clawker_fw.rules.ruleset import injecting
-    from clawker_fw.secrets.declared import default_path
+    from clawker_fw.settings.secrets.declared import default_path
 
     path = chosen.secrets or default_path()
     if chosen.secrets or path.exists():

@@ -50,7 +50,7 @@ def image(
     from dataclasses import replace
 
     from clawker_fw.digests import Digests
-    from clawker_fw.distribution.image import Distribution, kept_digests
+    from clawker_fw.fleet.program.image import Distribution, kept_digests
     from clawker_fw.report.image import ImageAnswer, PackageInside, lines
     from clawker_fw.stack.release import Release
 

@@ -59,9 +59,9 @@ def list_rules(
 
         print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now, known))
     elif known:
+        from clawker_fw.denials.usage.worth import worths
         from clawker_fw.report import text
         from clawker_fw.report import usage as report
-        from clawker_fw.usage.worth import worths
 
         text.console().print(text.table(*report.rows(worths(loaded.rules, known), now)))
         terminal.answer(report.since(known))
@@ -143,7 +143,7 @@ def unused_rules(
     """
     loaded = _loaded(context.obj)
     known = worth.known(context.obj)
-    from clawker_fw.usage.worth import Period, worths
+    from clawker_fw.denials.usage.worth import Period, worths
 
     found, within = worths(loaded.rules, known), Period.of(known, since)
     if format_ is Format.JSON:
@@ -174,7 +174,7 @@ def narrow_rules(
     """
     loaded = _loaded(context.obj)
     known = worth.known(context.obj)
-    from clawker_fw.usage.worth import Period, narrowed, worths
+    from clawker_fw.denials.usage.worth import Period, narrowed, worths
 
     within = Period.of(known, since)
     found = narrowed(worths(loaded.rules, known), worth.subtree(name, loaded), within)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.report.secrets import SecretsAnswer, State
     from clawker_fw.rules.ruleset import RuleSet
-    from clawker_fw.secrets.vault import Vault
+    from clawker_fw.settings.secrets.vault import Vault
 
 secrets_app = typer.Typer(
     cls=Commands,
@@ -54,8 +54,8 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     Example: clawker-fw secrets check
     """
     from clawker_fw.report.secrets import State
-    from clawker_fw.secrets.sources import obtain
-    from clawker_fw.secrets.wanted import wanted
+    from clawker_fw.settings.secrets.sources import obtain
+    from clawker_fw.settings.secrets.wanted import wanted
 
     chosen: Options = context.obj
     loaded = given.load(chosen)

@@ -238,7 +238,7 @@ def down(
     from clawker_fw.agents import names
     from clawker_fw.cli import connection
     from clawker_fw.digests import Digests
-    from clawker_fw.distribution.image import kept_digests
+    from clawker_fw.fleet.program.image import kept_digests
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj

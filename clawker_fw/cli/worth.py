@@ -8,16 +8,16 @@ from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError
 
 if TYPE_CHECKING:
+    from clawker_fw.denials.usage.comparing import Compared
     from clawker_fw.model import Usage
     from clawker_fw.rules.destination import Destination
     from clawker_fw.settings.loaded import Loaded
-    from clawker_fw.usage.comparing import Compared
 
 
 def known(chosen: Options) -> "Usage":
     """Return what agents have used, as the stack knows it."""
     from clawker_fw.cli import connection
-    from clawker_fw.usage.reading import read
+    from clawker_fw.denials.usage.reading import read
 
     return read(connection.connect_reader(chosen), chosen.project)
 
@@ -25,7 +25,7 @@ def known(chosen: Options) -> "Usage":
 def compared(chosen: Options, loaded: "Loaded", seconds: float) -> "Compared":
     """Return what the rules would change of what happened in the last so many seconds."""
     from clawker_fw.cli import connection
-    from clawker_fw.usage.comparing import compare
+    from clawker_fw.denials.usage.comparing import compare
 
     return compare(connection.connect_reader(chosen), chosen.project, loaded.rules, seconds)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
-from clawker_fw.secrets.vault import Vault
-from clawker_fw.secrets.wanted import WantedSecret
 from clawker_fw.settings.bundles.reference import PREFIX
 from clawker_fw.settings.files import resolved
 from clawker_fw.settings.outline import KEYS, outline_of
+from clawker_fw.settings.secrets.vault import Vault
+from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.values import StackSettings
 

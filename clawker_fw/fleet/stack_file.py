@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clawker_fw.distribution.image import STATE
 from clawker_fw.fleet.host_files import HostFile, HostFiles
+from clawker_fw.fleet.program.image import STATE
 from clawker_fw.fleet.swarm import LABEL
 from clawker_fw.stack import labels
 

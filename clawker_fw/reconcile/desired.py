@@ -50,8 +50,8 @@ from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
-    from clawker_fw.secrets.vault import Vault  # only rules that inject need these
-    from clawker_fw.secrets.wanted import WantedSecret
+    from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
+    from clawker_fw.settings.secrets.wanted import WantedSecret
 
 
 @dataclass(frozen=True)

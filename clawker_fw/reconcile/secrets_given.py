@@ -16,8 +16,8 @@ from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
 from clawker_fw.model import Observed, SecretDifference, Sibling
 
 if TYPE_CHECKING:
-    from clawker_fw.secrets.vault import Vault  # only rules that inject need these
-    from clawker_fw.secrets.wanted import WantedSecret
+    from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
+    from clawker_fw.settings.secrets.wanted import WantedSecret
 
 _KEY_OCTETS = 32
 ANOTHER, UNLOADED = "another secret", "what Envoy had before"

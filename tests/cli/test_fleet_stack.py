@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from clawker_fw.digests import Digests
-from clawker_fw.distribution.image import Distribution
 from clawker_fw.fleet import host_files
+from clawker_fw.fleet.program.image import Distribution
 from clawker_fw.stack.release import Release
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command

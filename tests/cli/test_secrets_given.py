@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.secrets import vault
+from clawker_fw.settings.secrets import vault
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 

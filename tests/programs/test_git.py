@@ -12,7 +12,7 @@ import pytest
 
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.secrets.sources import GIT_USER
+from clawker_fw.settings.secrets.sources import GIT_USER
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.git_host import GitHost

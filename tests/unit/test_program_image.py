@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.distribution import bytecode, libraries
-from clawker_fw.distribution.elf import needs
-from clawker_fw.distribution.image import ENVIRONMENT, PROGRAM, Distribution
+from clawker_fw.fleet.program import bytecode, libraries
+from clawker_fw.fleet.program.elf import needs
+from clawker_fw.fleet.program.image import ENVIRONMENT, PROGRAM, Distribution
 from clawker_fw.stack import built
 from clawker_fw.stack.release import Release
 from devkit.stacks import CHECKOUT
@@ -23,7 +23,7 @@ for name in sys.argv[3:]:
     __import__(name)
 from pathlib import Path
 from clawker_fw.digests import Digests
-from clawker_fw.distribution.image import Distribution
+from clawker_fw.fleet.program.image import Distribution
 from clawker_fw.stack.release import Release
 import hashlib
 digests = Digests(Path(sys.argv[1]))

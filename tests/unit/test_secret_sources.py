@@ -10,9 +10,9 @@ import pytest
 
 from clawker_fw.errors import ExitCode, SettingsError
 from clawker_fw.rules.paths import Form
-from clawker_fw.secrets import sources
-from clawker_fw.secrets.declared import SecretEntry
-from clawker_fw.secrets.sources import LONGEST_SECRET, header_value, obtain
+from clawker_fw.settings.secrets import sources
+from clawker_fw.settings.secrets.declared import SecretEntry
+from clawker_fw.settings.secrets.sources import LONGEST_SECRET, header_value, obtain
 
 HIDDEN = "t0ken-hidden"
 

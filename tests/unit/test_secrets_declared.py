@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import ExitCode, FirewallError
-from clawker_fw.secrets.declared import SecretsFile, default_path, read_declared
+from clawker_fw.settings.secrets.declared import SecretsFile, default_path, read_declared
 
 WHOLE = """
 secrets:

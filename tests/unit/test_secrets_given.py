@@ -18,9 +18,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.secrets_given import differences
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, GiveSecrets, Verify
-from clawker_fw.secrets.declared import SecretsFile
-from clawker_fw.secrets.vault import Vault
-from clawker_fw.secrets.wanted import wanted
+from clawker_fw.settings.secrets.declared import SecretsFile
+from clawker_fw.settings.secrets.vault import Vault
+from clawker_fw.settings.secrets.wanted import wanted
 from clawker_fw.stack.envoy.sibling import PATHS
 from clawker_fw.stack.release import Release
 from devkit import stacks

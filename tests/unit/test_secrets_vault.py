@@ -7,9 +7,9 @@ import pytest
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.paths import Form
-from clawker_fw.secrets.declared import SecretsFile
-from clawker_fw.secrets.vault import Vault
-from clawker_fw.secrets.wanted import WantedSecret
+from clawker_fw.settings.secrets.declared import SecretsFile
+from clawker_fw.settings.secrets.vault import Vault
+from clawker_fw.settings.secrets.wanted import WantedSecret
 
 ONCE, OFTEN = WantedSecret("once", Form.RAW), WantedSecret("often", Form.BEARER)
 BOTH = (ONCE, OFTEN)

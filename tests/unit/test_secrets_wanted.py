@@ -8,8 +8,8 @@ from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.secrets.declared import SecretsFile
-from clawker_fw.secrets.wanted import WantedSecret, placeholders, wanted
+from clawker_fw.settings.secrets.declared import SecretsFile
+from clawker_fw.settings.secrets.wanted import WantedSecret, placeholders, wanted
 
 PATH = Path("/home/me/secrets.yaml")
 DECLARED = SecretsFile.model_validate(

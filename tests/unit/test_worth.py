@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.denials.refusal import Counted, Refusal, Refusals
+from clawker_fw.denials.usage.allowed_now import newly_allowed
+from clawker_fw.denials.usage.reading import together
+from clawker_fw.denials.usage.worth import Period, against, allowing, narrowed, removing, unused, worths
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_inherited, read_usage
 from clawker_fw.model import Sibling, Usage, Use
@@ -16,9 +19,6 @@ from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.usage.allowed_now import newly_allowed
-from clawker_fw.usage.reading import together
-from clawker_fw.usage.worth import Period, against, allowing, narrowed, removing, unused, worths
 from devkit.stacks import rule_set
 from devkit.strategies import rule_sets
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, WithJsonSchema
 
+from clawker_fw.denials.usage.comparing import Compared
+from clawker_fw.denials.usage.worth import worths
 from clawker_fw.model import Usage
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
@@ -19,8 +21,6 @@ from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.usage.comparing import Compared
-from clawker_fw.usage.worth import worths
 
 
 @dataclass(frozen=True, slots=True)

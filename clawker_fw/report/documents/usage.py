@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pydantic import NonNegativeInt
 
 from clawker_fw.denials.refusal import Counted
+from clawker_fw.denials.usage.comparing import Compared
+from clawker_fw.denials.usage.worth import Narrowed, Period, Refusing, Worth, allowing, removing, unused
 from clawker_fw.model import Usage, Use
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.usage.comparing import Compared
-from clawker_fw.usage.worth import Narrowed, Period, Refusing, Worth, allowing, removing, unused
 
 
 @dataclass(frozen=True, slots=True)

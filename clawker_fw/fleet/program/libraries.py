@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from clawker_fw.distribution.elf import Needs, needs
+from clawker_fw.fleet.program.elf import Needs, needs
 
 BY_NAME_ONLY = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2", "libgcc_s.so.1")
 """What the C library loads by itself, where it is not a part of it: for names of hosts, and to end threads."""

@@ -8,7 +8,7 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import injecting
-from clawker_fw.secrets.declared import SecretEntry, SecretsFile
+from clawker_fw.settings.secrets.declared import SecretEntry, SecretsFile
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from clawker_fw.denials.reading import Reading, sources
 from clawker_fw.denials.refusal import Counted
+from clawker_fw.denials.usage.allowed_now import newly_allowed
+from clawker_fw.denials.usage.reading import read
+from clawker_fw.denials.usage.worth import Against, Period, against
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.usage.allowed_now import newly_allowed
-from clawker_fw.usage.reading import read
-from clawker_fw.usage.worth import Against, Period, against
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from clawker_fw.errors import SettingsError
 from clawker_fw.programs import Bounds, run_to_end
 from clawker_fw.rules.paths import Form
-from clawker_fw.secrets.declared import SecretEntry, SourceEntry
+from clawker_fw.settings.secrets.declared import SecretEntry, SourceEntry
 
 LONGEST_SECRET = 8 << 10
 """Octets of what is sent in a header."""

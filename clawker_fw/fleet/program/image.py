@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from clawker_fw.digests import Digests
-from clawker_fw.distribution import bytecode, interpreter
-from clawker_fw.distribution.libraries import BY_NAME_ONLY, Found, named, needed_by
-from clawker_fw.distribution.packages import Package, installed
 from clawker_fw.errors import RefusedError
+from clawker_fw.fleet.program import bytecode, interpreter
+from clawker_fw.fleet.program.libraries import BY_NAME_ONLY, Found, named, needed_by
+from clawker_fw.fleet.program.packages import Package, installed
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.secrets.declared import SecretEntry, SecretsFile, parse_declared, read_owned
-from clawker_fw.secrets.sources import header_value, obtain
-from clawker_fw.secrets.wanted import WantedSecret
+from clawker_fw.settings.secrets.declared import SecretEntry, SecretsFile, parse_declared, read_owned
+from clawker_fw.settings.secrets.sources import header_value, obtain
+from clawker_fw.settings.secrets.wanted import WantedSecret
 
 FORGOTTEN_AFTER = 2.0
 """How many times its `refresh` a secret is used whose source fails."""
