@@ -42,17 +42,18 @@ def measure(place: Stage) -> Result:
     sockets = [folder / f"{number}" for number in range(HOSTS - SILENT)]
     silent = [folder / f"silent{number}" for number in range(SILENT)]
     listening = [replay.listening(each) for each in silent]
-    seconds, alone, processor, memory = [], [], [], []
+    seconds, alone, processor = [], [], []
     with replay.served(recorder.answers, sockets, folder):
         drift = [*program, "--host", f"unix://{sockets[0]}", "drift"]
         for _ in range(place.runs or RUNS):
             quiet()
             alone.append(firewall.call_raw(drift).expect().seconds)
             quiet()
-            found = _measured(status(*sockets, *silent), folder)
-            seconds.append(found[0])
-            processor.append(found[1])
-            memory.append(found[2])
+            took, spent = _measured(status(*sockets, *silent), folder)
+            seconds.append(took)
+            processor.append(spent)
+        memory: list[float] = []
+        _measured(status(*sockets, *silent), folder, memory)  # counting pages takes as long as what is counted
     for each in listening:
         each.close()
     whole = Series("fleet status", tuple(seconds))
@@ -62,7 +63,7 @@ def measure(place: Stage) -> Result:
             whole,
             one,
             Series("processor time of fleet status", tuple(processor)),
-            Series("memory of all its processes", tuple(memory), "MB"),
+            Series("memory of all its processes", (max(memory),), "MB"),
         ],
         bounds=[
             Bound(f"{HOSTS} hosts, {SILENT} of them silent", AT_MOST_SECONDS, whole.median, "s"),
@@ -77,18 +78,18 @@ def measure(place: Stage) -> Result:
     )
 
 
-def _measured(command: Sequence[str], folder: Path) -> tuple[float, float, float]:
+def _measured(command: Sequence[str], folder: Path, megabytes: list[float] | None = None) -> tuple[float, float]:
     """Run the command, which must find all hosts but the silent ones current.
 
-    Returns its seconds, its processor seconds, and the most megabytes that its processes had together.
+    Returns its seconds and its processor seconds. Into `megabytes`, it puts what its processes have together.
     """
     began, before = time.monotonic(), os.times()
     with (folder / "out").open("w+") as out:
         process = subprocess.Popen(command, env=environment(), cwd=folder, stdout=out)
-        most = 0
-        while process.poll() is None:
-            most = max(most, _proportional_bytes(process.pid))
+        while megabytes is not None and process.poll() is None:
+            megabytes.append(_proportional_bytes(process.pid) / 1e6)
             time.sleep(_SAMPLE_SECONDS)
+        process.wait()
         took, after = time.monotonic() - began, os.times()
         out.seek(0)
         said = out.read().rstrip().rpartition("\n")[2]
@@ -96,7 +97,7 @@ def _measured(command: Sequence[str], folder: Path) -> tuple[float, float, float
     if said != expected:
         raise AssertionError(f"{said!r} instead of {expected!r}")
     spent = (after.children_user - before.children_user) + (after.children_system - before.children_system)
-    return took, spent, most / 1e6
+    return took, spent
 
 
 def _proportional_bytes(process: int) -> int:

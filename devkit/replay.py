@@ -2,9 +2,11 @@
 
 `Recorder` is a proxy that keeps each answer by its request. `serve` answers with them at as many sockets as are
 wanted, in a process of its own: `python -m devkit.replay ANSWERS SOCKET...`. A request that was never recorded has
-no answer: the connection is closed.
+no answer: the connection is closed. Connections are kept open as an engine does, and what is large goes from a
+file to the socket within the kernel, because the process shares the processors with what is measured.
 """
 
+import os
 import pickle
 import selectors
 import socket
@@ -18,6 +20,9 @@ from pathlib import Path
 from devkit.starting import wait_for
 
 _END_OF_HEAD = b"\r\n\r\n"
+_CLOSES = b"\r\nConnection: close"
+_LENGTHS = (b"\r\nContent-Length:", b"\r\nTransfer-Encoding: chunked")
+_LARGE = 1 << 17
 _READ = 1 << 18
 _BACKLOG = 512
 
@@ -57,8 +62,20 @@ class Recorder:
                 engine.connect(str(self._engine))
                 engine.sendall(b"\r\n".join(head) + _END_OF_HEAD + body)
                 answer = b"".join(iter(lambda: engine.recv(_READ), b""))
-            self.answers[_key(line, body)] = answer
+            self.answers[_key(line, body)] = _keeping(answer)
             connection.sendall(answer)
+
+
+def _keeping(answer: bytes) -> bytes:
+    """Return a response as it is over a connection that stays open, if it says where it ends."""
+    head, end, body = answer.partition(_END_OF_HEAD)
+    return head.replace(_CLOSES, b"") + end + body if _says_where_it_ends(answer) else answer
+
+
+def _says_where_it_ends(answer: bytes) -> bool:
+    """Whether a response ends otherwise than with its connection (RFC 9112, section 6.3)."""
+    head, _, _ = answer.partition(_END_OF_HEAD)
+    return any(each in head for each in _LENGTHS)
 
 
 def listening(at: Path) -> socket.socket:
@@ -98,18 +115,48 @@ def serve(answers: Answers, sockets: Sequence[Path]) -> None:
     waiting = selectors.DefaultSelector()
     for each in sockets:
         waiting.register(listening(each), selectors.EVENT_READ)
+    found = _Kept(answers)
     print("listening", flush=True)
     while True:
         for ready, _ in waiting.select():
             assert isinstance(ready.fileobj, socket.socket)  # noqa: S101 - nothing else is registered
             connection, _ = ready.fileobj.accept()
-            threading.Thread(target=_answer, args=(answers, connection), daemon=True).start()
+            threading.Thread(target=found.give, args=(connection,), daemon=True).start()
 
 
-def _answer(answers: Answers, connection: socket.socket) -> None:
-    with closing(connection), suppress(OSError):
-        if asked := _asked(connection):
-            connection.sendall(answers.get(_key(*asked), b""))
+class _Kept:
+    """Answers, the large ones in a file without a name."""
+
+    def __init__(self, answers: Answers) -> None:
+        """Write what is large to a file."""
+        self._answers = answers
+        self._file = os.memfd_create("answers")
+        self._places: dict[bytes, int] = {}
+        end = 0
+        for key, answer in answers.items():
+            if len(answer) > _LARGE:
+                self._places[key] = end
+                os.pwrite(self._file, answer, end)
+                end += len(answer)
+
+    def give(self, connection: socket.socket) -> None:
+        """Answer what is asked over a connection, until it is closed."""
+        with closing(connection), suppress(OSError):
+            while asked := _asked(connection):
+                key = _key(*asked)
+                answer = self._answers.get(key, b"")
+                if (place := self._places.get(key)) is None:
+                    connection.sendall(answer)
+                else:
+                    _send_file(connection, self._file, place, len(answer))
+                if not _says_where_it_ends(answer):
+                    return
+
+
+def _send_file(connection: socket.socket, file: int, place: int, length: int) -> None:
+    while length:
+        sent = os.sendfile(connection.fileno(), file, place, length)
+        place, length = place + sent, length - sent
 
 
 def _key(line: bytes, body: bytes) -> bytes:

@@ -294,23 +294,39 @@ def _ask(
     if any(each.place and not each.place.address.startswith("unix://") for each in known.hosts):
         import_module("clawker_fw.engine.transport")  # all processes that ask have it then
 
-    def ask(host: "Host") -> "_Answer":
+    def failed(host: "Host", error: Exception, began: float) -> "_Answer":
+        seconds = time.monotonic() - began
+        if isinstance(error, FirewallError):
+            return bare(report.failed(host, error, seconds))
+        return bare(report.nonsense(host, error, seconds))
+
+    def reach(host: "Host") -> "Callable[[], _Answer]":
         if host.place is None:
-            return bare(report.nowhere(host))
+            return lambda: bare(report.nowhere(host))
         began = time.monotonic()
         try:
-            with closing(connection.connect_place(host.place, patience)) as engine:
-                return read(host, engine, began)
-        except FirewallError as error:
-            return bare(report.failed(host, error, time.monotonic() - began))
+            engine = connection.connect_place(host.place, patience)
         except Exception as error:  # noqa: BLE001 - it may answer anything
-            return bare(report.nonsense(host, error, time.monotonic() - began))
+            answered = failed(host, error, began)
+            return lambda: answered
+        took = time.monotonic() - began
+
+        def answer() -> "_Answer":
+            began = time.monotonic() - took
+            try:
+                with closing(engine):
+                    return read(host, engine, began)
+            except Exception as error:  # noqa: BLE001 - it may answer anything
+                return failed(host, error, began)
+
+        return answer
 
     question = Question(
-        ask,
+        reach,
         lambda host: bare(report.late(host, asked.timeout)),
         lambda host: bare(report.lost(host)),
         asked.timeout,
+        lambda host: host.place is not None and host.place.address.startswith("ssh://"),
     )
     return ask_all(known.hosts, question)
 

@@ -5,9 +5,7 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import PurePosixPath
-from typing import IO
 
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
@@ -54,13 +52,13 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
         EngineError: when the tar is incomplete or damaged.
     """
     files: dict[str, File] = {}
-    with _readable(), tarfile.open(fileobj=IteratorReader(chunks), mode="r|", bufsize=CHUNK) as archive:
+    stream = IteratorReader(chunks)
+    with _readable(), tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:
             path = member.name.partition("/")[2]
             if member.isfile():
                 before = known.get(path)
-                stream = archive.extractfile(member)
-                content = _content(stream, before.content if before else b"") if stream else b""
+                content = _content(stream, member.size, before.content if before else b"")
                 file = _found(content, member, root)
                 files[path] = before if before is not None and before == file else file
             elif member.isdir():
@@ -68,6 +66,9 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                     files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
                 files[path] = _found(f"-> {member.linkname}".encode(), member, root)
+        if stream.ended:
+            raise tarfile.ReadError("its end is missing")
+        stream.read()  # an engine is not done before everything has been read
     return files
 
 
@@ -83,13 +84,14 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def _content(stream: IO[bytes], known: bytes) -> bytes:
-    """Read a file to its end, without a second copy of content that equals the known one."""
+def _content(stream: "IteratorReader", size: int, known: bytes) -> bytes:
+    """Read so many bytes, without a second copy of content that equals the known one."""
     same = 0
-    while chunk := stream.read(CHUNK):
-        if not known.startswith(chunk, same):
-            return b"".join((known[:same], chunk, *iter(partial(stream.read, CHUNK), b"")))
-        same += len(chunk)
+    pieces = stream.pieces(size)
+    for piece in pieces:
+        if not known.startswith(piece, same):
+            return b"".join((known[:same], piece, *pieces))
+        same += len(piece)
     return known if same == len(known) else known[:same]
 
 
@@ -104,24 +106,55 @@ def _inside(identity: int, root: int) -> int:
 
 
 class IteratorReader(io.RawIOBase):
-    """A file object that reads from an iterator of bytes."""
+    """A file object that reads from an iterator of bytes, forward only."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         """Read the chunks from the first one on."""
         self._chunks = chunks
-        self._rest = b""
+        self._rest = memoryview(b"")
+        self._place = 0
+        self.ended = False
+        """Whether more was wanted than there is."""
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
+    def seekable(self) -> bool:
+        """Return True, although it is only true of places further on."""
+        return True
+
+    def tell(self) -> int:
+        """Return how much has been read or left out."""
+        return self._place
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        """Leave out what comes before a place further on.
+
+        Raises:
+            io.UnsupportedOperation: when it is not further on.
+        """
+        if whence != io.SEEK_SET or place < self._place:
+            raise io.UnsupportedOperation("this is read once, from its beginning to its end")
+        for _ in self.pieces(place - self._place):
+            pass
+        return self._place
+
     def read(self, size: int = -1) -> bytes:
         """Return `size` bytes, or fewer at the end; all that remain if it is negative."""
-        while size < 0 or len(self._rest) < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            self._rest += chunk
-        size = len(self._rest) if size < 0 else size
-        answer, self._rest = self._rest[:size], self._rest[size:]
-        return answer
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int = -1) -> Iterator[memoryview]:
+        """Yield `size` bytes, or fewer at the end, as they arrived; all that remain if it is negative."""
+        while size:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    self.ended = True
+                    return
+                self._rest = memoryview(chunk)
+            piece = self._rest if size < 0 else self._rest[:size]
+            self._rest = self._rest[len(piece) :]
+            self._place += len(piece)
+            size -= len(piece) if size > 0 else 0
+            yield piece

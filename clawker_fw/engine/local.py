@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from io import BufferedReader
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
@@ -32,9 +31,6 @@ _BAD = 400
 
 _CHUNK = 1 << 16
 
-_BUFFER = 1 << 17
-"""Octets that are read from a socket at once. With Python's 8,192, an archive takes twice the processor time."""
-
 
 class AnswerError(Exception):
     """An engine's answer that something is wrong: its status, and its words."""
@@ -46,19 +42,8 @@ class AnswerError(Exception):
         self.words = words
 
 
-class _Response(HTTPResponse):
-    """A response that is read from its socket in large pieces: the files of a sibling have ten megabytes."""
-
-    def __init__(self, connection: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - HTTPResponse's
-        super().__init__(connection, *arguments, **options)
-        self.fp.close()
-        self.fp = BufferedReader(connection.makefile("rb", buffering=0), _BUFFER)
-
-
 class _Connection(HTTPConnection):
     """A connection to a socket of this machine."""
-
-    response_class = _Response
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__("localhost", timeout=seconds)
@@ -81,14 +66,25 @@ class _Connection(HTTPConnection):
         return self.sock is not None and not _readable(self.sock, 0)
 
 
+class _LastConnection(_Connection):
+    """A connection whose answer ends with it (HTTP/1.0), so that nobody cuts it into chunks or joins them."""
+
+    _http_vsn = 10
+    _http_vsn_str = "HTTP/1.0"
+
+
 class _Request(NamedTuple):
-    """A request, and for how many seconds nothing need arrive, or None without a limit."""
+    """A request, and for how many seconds nothing need arrive, or None without a limit.
+
+    `large` says that the answer may have megabytes.
+    """
 
     method: str
     target: str
     content: bytes | None
     headers: Mapping[str, str]
     seconds: float | None
+    large: bool
 
 
 class LocalClient:
@@ -164,8 +160,8 @@ class LocalClient:
         return stream, json.loads(b64decode(head)) if head else None
 
     def _archive(self, path: str, wanted: str, size: int) -> Iterator[bytes]:
-        """Yield what is said of an archive, then its content."""
-        with self._opened("GET", path, {"path": wanted}) as response:
+        """Yield what is said of an archive, then its content. Who reads it sees whether its end is missing."""
+        with self._opened("GET", path, {"path": wanted}, large=True) as response:
             yield (response.headers.get("X-Docker-Container-Path-Stat") or "").encode()
             yield from iter(partial(_read, response, size), b"")
 
@@ -207,6 +203,7 @@ class LocalClient:
         body: Mapping[str, object] | None = None,
         seconds: float | None = -1,
         versioned: bool = True,
+        large: bool = False,
     ) -> Iterator[HTTPResponse]:
         """Send a request, and yield its response, of which only the head has been read.
 
@@ -221,12 +218,12 @@ class LocalClient:
         target = (f"/v{self._version}" if versioned else "") + path + (f"?{urlencode(query)}" if query else "")
         content = None if body is None else json.dumps(body).encode()
         headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
-        connection, response = self._answered(_Request(method, target, content, headers, limit))
+        connection, response = self._answered(_Request(method, target, content, headers, limit, large))
         try:
             with response:
                 _require_good(response)
                 yield response
-                reusable = method == "GET" and response.isclosed() and connection.sock is not None
+                reusable = method == "GET" and not large and response.isclosed() and connection.sock is not None
         except BaseException:
             connection.close()
             raise
@@ -242,10 +239,10 @@ class LocalClient:
         twice goes over one, and is then sent once more (RFC 9112, section 9.3.1). A connection is kept for such
         requests alone, so that there are never more than there were requests at the same time.
         """
-        while request.method == "GET" and (idle := self._idle_connection()):
+        while request.method == "GET" and not request.large and (idle := self._idle_connection()):
             with suppress(ConnectionError):
                 return idle, self._answer(idle, request)
-        fresh = _Connection(self._path, self._patience.call)
+        fresh = (_LastConnection if request.large else _Connection)(self._path, self._patience.call)
         return fresh, self._answer(fresh, request)
 
     def _answer(self, connection: _Connection, request: _Request) -> HTTPResponse:

@@ -3,6 +3,9 @@
 Each host has a thread and a deadline. The threads of many hosts are in several processes, because what an engine
 sends has to be read and compared, and Python does that in one thread of a process at a time. The processes are
 forks of this one, so they have all that it has imported and computed. Hosts are handed to whichever is idle.
+
+A host is reached first, and read from when it is its turn. So those that are silent are waited for together, while
+the others are read from.
 """
 
 import os
@@ -13,9 +16,10 @@ import signal
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
 
@@ -24,15 +28,18 @@ from clawker_fw.background import in_background
 _Host = TypeVar("_Host")
 _Answer = TypeVar("_Answer")
 
-_THREADS = 4
-"""How many hosts one process asks at the same time: with more, its threads wait for each other (measured)."""
+_READ = 4
+"""From how many hosts one process reads at the same time: with more, threads wait for each other (measured)."""
+
+_REACHED = 64
+"""How many hosts one process has reached, or waits for. One that waits costs nothing but a thread."""
+
+_LOGINS = 4
+"""How many hosts over ssh one process has reached at the same time: each login is a process."""
 
 _FOR_EACH_PROCESSOR, _MOST_PROCESSES = 2, 8
 """How many processes there are. With twice as many, all hosts together took a sixth more of the processors; and a
 host over ssh takes up to ten processes of `ssh`."""
-
-AT_ONCE = _THREADS * _MOST_PROCESSES
-"""The most hosts that are asked at the same time: on a machine with two processors, it is half of that."""
 
 _FEW = 8
 """Up to so many hosts are asked by this process itself."""
@@ -49,18 +56,33 @@ class Question(Generic[_Host, _Answer]):
     Answers pass from one process to another, so they are values.
     """
 
-    ask: Callable[[_Host], _Answer]
+    reach: Callable[[_Host], Callable[[], _Answer]]
+    """Reaches a host, and returns what reads its answer."""
     late: Callable[[_Host], _Answer]
     lost: Callable[[_Host], _Answer]
     seconds: float
-    """How long a host may take in all."""
+    """How long a host may take in all. Waiting for its turn does not count."""
+    logs_in: Callable[[_Host], bool] = lambda _: False
+    """Whether reaching a host takes a process."""
 
-    def of(self, host: _Host) -> _Answer:
+
+class _Turns:
+    """How many hosts one process has to do with at the same time."""
+
+    def __init__(self) -> None:
+        self.reading, self.logins = threading.Semaphore(_READ), threading.Semaphore(_LOGINS)
+
+    def answer(self, question: Question[_Host, _Answer], host: _Host) -> _Answer:
         """Ask a host, and wait no longer than until its deadline. A thread that is late is left behind."""
-        try:
-            return in_background(self.ask, host).result(self.seconds)
-        except TimeoutError:
-            return self.late(host)
+        with self.logins if question.logs_in(host) else nullcontext():
+            began = time.monotonic()
+            try:
+                read = in_background(question.reach, host).result(question.seconds)
+                left = question.seconds - (time.monotonic() - began)
+                with self.reading:
+                    return in_background(read).result(left)
+            except TimeoutError:
+                return question.late(host)
 
 
 def ask_all(hosts: Sequence[_Host], question: Question[_Host, _Answer]) -> list[_Answer]:
@@ -73,7 +95,7 @@ def _here(hosts: Sequence[_Host], question: Question[_Host, _Answer]) -> dict[in
     """Ask a few hosts, or all where there are no forks, with threads of this process alone."""
     found: dict[int, _Answer] = {}
     left = iter(list(enumerate(hosts)))
-    lock = threading.Lock()
+    lock, turns = threading.Lock(), _Turns()
 
     def work() -> None:
         while True:
@@ -81,9 +103,9 @@ def _here(hosts: Sequence[_Host], question: Question[_Host, _Answer]) -> dict[in
                 number, host = next(left, (-1, None))
             if host is None:
                 return
-            found[number] = question.of(host)
+            found[number] = turns.answer(question, host)
 
-    for each in [in_background(work) for _ in range(min(AT_ONCE, len(hosts)))]:
+    for each in [in_background(work) for _ in range(min(_REACHED, len(hosts)))]:
         each.result()
     return found
 
@@ -138,10 +160,12 @@ def _workers(hosts: Sequence[_Host], question: Question[_Host, _Answer]) -> Iter
     results: list[int] = []
     processes: list[int] = []
     try:
-        for _ in range(min(_processes(), -(-len(hosts) // _THREADS))):
+        count = min(_processes(), -(-len(hosts) // _READ))
+        share = -(-len(hosts) // count)
+        for _ in range(count):
             reads, answers = os.pipe()
             if (process := os.fork()) == 0:
-                _become_worker([tasks, reads, *results], takes, answers, hosts, question)
+                _become_worker([tasks, reads, *results], (takes, answers), hosts, question, share)
             processes.append(process)
             os.close(answers)
             results.append(reads)
@@ -163,26 +187,30 @@ def _processes() -> int:
 
 def _become_worker(
     others: Sequence[int],
-    takes: int,
-    answers: int,
+    own: tuple[int, int],
     hosts: Sequence[_Host],
     question: Question[_Host, _Answer],
+    share: int,
 ) -> NoReturn:
-    """Ask the hosts whose numbers arrive, until none comes any more, and end."""
+    """Ask the hosts whose numbers arrive by the first of its `own` pipes, until none comes any more, and end.
+
+    No process takes more than its `share` ahead: what has been reached can't be handed to one that is idle.
+    """
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         for each in others:
             os.close(each)
-        writing = threading.Lock()
+        takes, answers = own
+        writing, turns = threading.Lock(), _Turns()
 
         def work() -> None:
             while number := os.read(takes, _NUMBER.size):
                 (place,) = _NUMBER.unpack(number)
-                content = pickle.dumps(question.of(hosts[place]))
+                content = pickle.dumps(turns.answer(question, hosts[place]))
                 with writing:
                     _write(answers, _LENGTH.pack(place, len(content)) + content)
 
-        working: list[Future[None]] = [in_background(work) for _ in range(_THREADS)]
+        working: list[Future[None]] = [in_background(work) for _ in range(min(_REACHED, share))]
         for future in working:
             future.result()
     finally:

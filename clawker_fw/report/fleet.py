@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, LeftOut
@@ -32,7 +33,7 @@ class Fleet:
         """How many hosts are current."""
         return sum(each.verdict is HostVerdict.CURRENT for each in self.rows)
 
-    @property
+    @cached_property
     def usual_rules(self) -> str | None:
         """The digest of the rules that most hosts serve; None if no digest is ahead."""
         return majority(self.rows)

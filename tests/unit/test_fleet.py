@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,32 +203,70 @@ def test_the_sentence_about_all_hosts() -> None:
 @pytest.mark.parametrize("count", [FEW, MANY])
 def test_each_host_has_its_own_answer_in_order(count: int) -> None:
     """One that hangs costs its own answer alone, and nobody waits for it."""
-    silent = 1
+    silent, slow = 1, 2
 
-    def ask(host: int) -> str:
+    def reach(host: int) -> Callable[[], str]:
         if host == silent:
+            time.sleep(60)
+        return lambda: answer(host)
+
+    def answer(host: int) -> str:
+        if host == slow:
             time.sleep(60)
         return f"answer {host}" * 10_000
 
     began = time.monotonic()
-    found = ask_all(range(count), Question(ask, lambda host: f"late {host}", lambda host: f"lost {host}", 0.5))
+    found = ask_all(range(count), Question(reach, lambda host: f"late {host}", lambda host: f"lost {host}", 0.5))
     assert time.monotonic() - began < 10
-    assert found == [f"answer {host}" * 10_000 if host != silent else "late 1" for host in range(count)]
+    assert found == [
+        f"late {host}" if host in {silent, slow} else f"answer {host}" * 10_000 for host in range(count)
+    ]
+
+
+def test_silent_hosts_are_waited_for_together() -> None:
+    """Many more hosts are reached at the same time than are read from."""
+    together = multiprocessing.get_context("fork").Barrier(MANY)
+
+    def reach(host: int) -> Callable[[], str]:
+        together.wait(20)
+        return lambda: str(host)
+
+    found = ask_all(range(MANY), Question(reach, str, str, 30.0))
+    assert found == [str(host) for host in range(MANY)]
+    assert not together.broken
+
+
+def test_few_log_in_at_the_same_time() -> None:
+    """A login is a process, so no more hosts than a few are reached at the same time that need one."""
+    now, most = 0, 0
+    lock = threading.Lock()
+
+    def reach(_: int) -> Callable[[], int]:
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return lambda: most
+
+    logins = asking._LOGINS  # noqa: SLF001 - how many
+    assert max(ask_all(range(2 * logins), Question(reach, abs, abs, 30.0, lambda _: True))) == logins
 
 
 def test_a_process_that_ends() -> None:
     """The hosts that it had in hand are told, and the others are asked by the other processes."""
     fatal = 7
 
-    def ask(host: int) -> str:
+    def reach(host: int) -> Callable[[], str]:
         if host == fatal:
             os._exit(1)
-        return f"answer {host}"
+        return lambda: f"answer {host}"
 
-    found = ask_all(range(MANY), Question(ask, lambda host: f"late {host}", lambda host: f"lost {host}", 30.0))
+    found = ask_all(range(MANY), Question(reach, lambda host: f"late {host}", lambda host: f"lost {host}", 30.0))
     lost = [each for each in found if each.startswith("lost")]
     assert "lost 7" in lost
-    assert len(lost) <= asking._THREADS  # noqa: SLF001 - what one process has in hand
+    assert len(lost) <= MANY // 2  # what one process had in hand: its share
     assert [each.split()[1] for each in found] == [str(host) for host in range(MANY)]
 
 
@@ -247,7 +287,12 @@ def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(asking, "_taken", interrupted)
-    question = Question(lambda host: host if host == 0 else time.sleep(60), str, str, 60.0)
+
+    def reach(host: int) -> Callable[[], str]:
+        time.sleep(60 * host)
+        return str
+
+    question = Question(reach, str, str, 60.0)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         ask_all(range(MANY), question)
