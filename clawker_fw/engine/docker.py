@@ -63,7 +63,7 @@ _EVENTS = {
     "type": ["container", "network", "image"],
     "event": [
         *("create", "start", "die", "pause", "unpause", "rename", "update", "destroy", "health_status"),
-        *("exec_start", "extract-to-dir", "connect", "disconnect", "untag", "delete"),
+        *("exec_start", "exec_die", "extract-to-dir", "connect", "disconnect", "untag", "delete"),
     ],
 }
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""

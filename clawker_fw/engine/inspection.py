@@ -417,6 +417,7 @@ def event_view(raw: Mapping[str, Any]) -> Event:
         names=tuple(name for name in (*names, identity if kind == "image" else "") if name),
         container=identity if kind == "container" else attributes.get("container", ""),
         words=words.strip(),
+        run=attributes.get("execID", ""),
     )
 
 

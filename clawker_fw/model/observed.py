@@ -423,7 +423,7 @@ class Event:
     `kind` is `container`, `network` or `image`, and `action` the engine's term (`die`, `disconnect`, `untag`, …).
     `names` are the names of the object, including a former one. `container` is the id of the container, also for
     the events in which it joins or leaves a network. `words` are the command of an `exec_start`, or the health
-    status.
+    status. `run` is the id of a program that is started in a container (`exec_start`) or has ended (`exec_die`).
     """
 
     kind: str
@@ -431,6 +431,7 @@ class Event:
     names: tuple[str, ...]
     container: str = ""
     words: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,24 @@ def matters(event: Event, own: Ours) -> bool:
             return about_us and tuple(event.words.split()[:2]) not in _READING
         case "container", "health_status":
             return about_us and event.words != "healthy"
-    return about_us
+    return about_us and event.action != "exec_die"  # `Programs` knows which of these matter
+
+
+class Programs:
+    """What others run in our containers. It may change something until it has ended, so its end matters as well."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._running: set[str] = set()
+
+    def ended(self, event: Event, own: Ours) -> bool:
+        """Whether an event is the end of a program whose start mattered. This has to be asked about any event."""
+        if event.action == "exec_start" and event.run and matters(event, own):
+            self._running.add(event.run)
+        if event.action != "exec_die" or event.run not in self._running:
+            return False
+        self._running.remove(event.run)
+        return True
 
 
 def is_arrival(event: Event, own: Ours) -> bool:

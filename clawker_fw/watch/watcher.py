@@ -23,6 +23,7 @@ from clawker_fw.watch.admission import Admission, Admitted
 from clawker_fw.watch.decision import (
     WITHOUT_SETTINGS,
     Decision,
+    Programs,
     Reaction,
     RunOutcome,
     Trigger,
@@ -125,6 +126,7 @@ class Watcher:
         self._guard = Guard(orders.on_open)
         self._admission = Admission(orders.admits)
         self._present = Register()
+        self._programs = Programs()
 
     def watch(self) -> None:
         """Keep the stack current until asked to stop.
@@ -149,7 +151,7 @@ class Watcher:
         """Put an event's news into the inbox. Runs in the thread that follows the engine."""
         if is_lock_free(event, self._own):
             self._place.inbox.put(News.LOCK_FREE)
-        elif matters(event, self._own):
+        elif self._programs.ended(event, self._own) or matters(event, self._own):
             self._place.inbox.put(News.EVENT)
         elif is_arrival(event, self._own):
             self._place.inbox.put(News.ARRIVAL)

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import queue
+import secrets
 import tarfile
 import threading
 import time
@@ -158,7 +159,7 @@ class MemoryEngine:
         """See `EngineReader`."""
         if arguments[0] == "relayed":
             inside = self._running(container, "relayed")
-            self._emit_for(inside, "exec_start", f"{HELPER_PATH} relayed")
+            self._ran(inside, "relayed")
             return {"network": list(inside.relayed), "closed": []}
         match arguments:
             case ["probe", *words]:
@@ -185,25 +186,25 @@ class MemoryEngine:
     def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
         """Return what `fwctl probe` reports. Tests override this."""
         inside = self._running(container, "probe")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} probe")
+        self._ran(inside, "probe")
         return helper.probe(inside, envoy=envoy, quick=quick)
 
     def lookup(self, container: str, name: str) -> Lookup:
         """Return what `fwctl lookup` reports. Tests override this."""
         inside = self._running(container, "lookup")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} lookup {name}")
+        self._ran(inside, "lookup", name)
         return helper.lookup(inside, name)
 
     def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
         """Return what `fwctl try` reports. Tests override this."""
         inside = self._running(container, "try")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} try {name} {protocol} {port}")
+        self._ran(inside, "try", name, protocol, str(port))
         return helper.trial(inside, name, protocol)
 
     def suppressed(self, container: str) -> int:
         """Return what `fwctl suppressed` reports. Tests override this."""
         inside = self._running(container, "suppressed")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} suppressed")
+        self._ran(inside, "suppressed")
         return inside.suppressed
 
     def removal(self, container: str) -> Future[int]:
@@ -527,8 +528,8 @@ class MemoryEngine:
         """See `EngineWriter`."""
         del silence
         inside = self._running(container, arguments[0])
-        self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)))
-        helper.run_verb(inside, arguments, on_line, sent)
+        with self._program(inside, *arguments):
+            helper.run_verb(inside, arguments, on_line, sent)
 
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
@@ -536,11 +537,11 @@ class MemoryEngine:
         """See `EngineWriter`. The files have to be as large as those before them, but for some octets."""
         del silence
         inside = self._running(container, "commit-in-place")
-        self._emit_for(inside, "exec_start", f"{HELPER_PATH} commit-in-place")
-        if self.disk_full and helper.growth(inside, files) > _SLACK:
-            self._require_room(f"run fwctl commit-in-place in container {container}")
-        inside.files.update(files)
-        helper.run_verb(inside, ["commit"], on_line)
+        with self._program(inside, "commit-in-place"):
+            if self.disk_full and helper.growth(inside, files) > _SLACK:
+                self._require_room(f"run fwctl commit-in-place in container {container}")
+            inside.files.update(files)
+            helper.run_verb(inside, ["commit"], on_line)
 
     def _require_room(self, what: str) -> None:
         if self.disk_full:
@@ -596,8 +597,22 @@ class MemoryEngine:
         for events in self._followers:
             events.put(event)
 
-    def _emit_for(self, inside: MemoryContainer, action: str, words: str = "") -> None:
-        self._emit(Event("container", action, (inside.spec.name,), inside.id, words))
+    def _emit_for(self, inside: MemoryContainer, action: str, words: str = "", run: str = "") -> None:
+        self._emit(Event("container", action, (inside.spec.name,), inside.id, words, run))
+
+    @contextmanager
+    def _program(self, inside: MemoryContainer, *arguments: str) -> Iterator[None]:
+        """Tell the start and the end of `fwctl` in a container."""
+        run = secrets.token_hex(32)
+        self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)), run)
+        try:
+            yield
+        finally:
+            self._emit_for(inside, "exec_die", run=run)
+
+    def _ran(self, inside: MemoryContainer, *arguments: str) -> None:
+        with self._program(inside, *arguments):
+            pass
 
     def _running(self, container: str, verb: str) -> MemoryContainer:
         inside = self.inside(container)

@@ -132,7 +132,18 @@ def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
         engine.remove(container)
         until(lambda: "destroy" in happened(events, container))
     wanted = [
-        *("create", "connect", "start", "extract-to-dir", "exec_start", "rename", "disconnect", "die", "destroy"),
+        *(
+            "create",
+            "connect",
+            "start",
+            "extract-to-dir",
+            "exec_start",
+            "exec_die",
+            "rename",
+            "disconnect",
+            "die",
+            "destroy",
+        ),
     ]
     actions = iter(happened(events, container))
     assert [action for action in wanted if action in actions] == wanted
@@ -140,7 +151,9 @@ def test_events_tell_what_happens(engine: EngineWriter, stack: Desired) -> None:
     assert {each.names[0] for each in about if each.kind == "network"} >= {f"{stack.project}-net"}
     (renamed,) = (each for each in about if each.action == "rename")
     assert renamed.names == (f"{name}-next", name)
-    assert "/fw/bin/fwctl release" in {each.words for each in about if each.action == "exec_start"}
+    (release,) = (each for each in about if each.words == "/fw/bin/fwctl release")
+    assert release.run
+    assert [each.action for each in about if each.run == release.run] == ["exec_start", "exec_die"]
 
 
 def test_looking_is_told_as_commands_and_nothing_else(
@@ -153,7 +166,9 @@ def test_looking_is_told_as_commands_and_nothing_else(
         until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
     ours = [each for each in events if each.container in running.values()]
     commands = {
-        (each.action, " ".join(each.words.split(" ")[:2])) for each in ours if each.action != "health_status"
+        (each.action, " ".join(each.words.split(" ")[:2]))
+        for each in ours
+        if each.action not in {"health_status", "exec_die"}
     }
     expected = {"/fw/bin/fwctl probe", "/fw/bin/fwctl health", "/fw/bin/fwctl release"}
     assert commands <= {("exec_start", words) for words in expected}

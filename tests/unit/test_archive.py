@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clawker_fw.engine import archive
+from clawker_fw.errors import EngineError
 from clawker_fw.model import File
 from clawker_fw.stack.files import FOLDER, executable, public, secret
 
@@ -77,3 +78,26 @@ def test_a_file_is_read_as_it_was_written(file: File) -> None:
     (unlike,) = archive.unpack(iter([packed]), {"deep/file": other}).values()
     assert unlike == file
     assert unlike.content is other.content
+
+
+@pytest.mark.parametrize("missing", [1024, 2048, 3000, 5000])
+def test_an_archive_without_its_end_is_none(missing: int) -> None:
+    """Wherever it breaks off: what has arrived is never taken for all there is."""
+    packed = archive.pack({f"boot/{name}": public(name.encode() * 600) for name in "abc"}).rstrip(b"\0")
+    whole = packed + bytes(-len(packed) % 512 + 1024)
+    assert len(archive.unpack(iter([whole]))) == 3
+    with pytest.raises(EngineError, match="can't be read"):
+        archive.unpack(iter([whole[: len(whole) - missing]]))
+
+
+@pytest.mark.parametrize("length", [1, 100, 512, 1000, 10_000])
+def test_chunks_of_any_length_make_the_same_files(length: int) -> None:
+    """What is equal, begins alike, ends early or is longer than what is known is told apart in all of them."""
+    contents = {"a": b"same" * 900, "b": b"other" * 900, "c": b"short", "d": b"longer" * 900, "e": b""}
+    known = {name: public(content) for name, content in contents.items()}
+    known |= {"b": public(b"other" * 500 + b"x"), "c": public(b"shorter"), "d": public(b"longer" * 5)}
+    packed = archive.pack({f"fw/{name}": public(content) for name, content in contents.items()})
+    chunks = (packed[start : start + length] for start in range(0, len(packed), length))
+    found = archive.unpack(chunks, known)
+    assert {name: file.content for name, file in found.items()} == contents
+    assert {name for name, file in found.items() if file is known[name]} == {"a", "e"}

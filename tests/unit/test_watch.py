@@ -125,6 +125,25 @@ def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
     assert all(later - earlier >= SPACING - 1e-9 for earlier, later in pairwise(looks))
 
 
+def test_the_end_of_what_somebody_runs_is_looked_at(watched: Watched) -> None:
+    """A program may change something after the look that its start caused. One that reads is no reason."""
+
+    def told(action: str, words: str = "", run: str = "1") -> Callable[[], None]:
+        inside = watched.engine.inside(COREDNS)
+        event = Event("container", action, (COREDNS,), inside.id, words, run)
+        return lambda: watched.engine._emit(event)  # noqa: SLF001 - as an engine does
+
+    moments = [
+        (5, told("exec_start", "/fw/bin/fwctl release")),
+        (9, told("exec_die")),
+        (12, told("exec_die")),
+        (14, told("exec_start", "/fw/bin/fwctl health", "2")),
+        (15, told("exec_die", run="2")),
+        (16, told("exec_die", run="")),
+    ]
+    assert watched.until(20, *moments) == ["0 start nothing", "5 event nothing", "9 event nothing"]
+
+
 def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
     """A started container may have one of our addresses, so it causes a comparison; a removed one does not."""
     agent = watched.engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
