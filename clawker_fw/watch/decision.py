@@ -139,7 +139,7 @@ def matters(event: Event, own: Ours) -> bool:
             return about_us and tuple(event.words.split()[:2]) not in _READING
         case "container", "health_status":
             return about_us and event.words != "healthy"
-    return about_us and event.action != "exec_die"  # `Programs` knows which of these matter
+    return about_us and event.action != "exec_die"  # see `Programs`
 
 
 class Programs:
