@@ -77,6 +77,8 @@ class Firewall:
     within: Sequence[str] = ()
     patience: float = 120
     """The seconds that a command may take."""
+    _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What `status` has said about how agents are attached, by the id of the agent network."""
 
     @property
     def settings(self) -> Path:
@@ -139,8 +141,11 @@ class Firewall:
         return self.call("status", "--format", "json").expect().json
 
     def agent(self, peers: Peers, *arguments: str) -> Peer:
-        """Start an agent with the options that `status` prints."""
-        how = self.status()["agent"]
+        """Start an agent with the options that `status` prints. They stay the same as long as its network does."""
+        network = peers.client.inspect_network(f"{self.project}-net")["Id"]
+        if network not in self._attachment:
+            self._attachment[network] = self.status()["agent"]
+        how = self._attachment[network]
         return peers.agent(how["network"], how["dns"], *arguments)
 
     def origin(self, peers: Peers, names: Sequence[str], *arguments: str) -> Peer:

@@ -83,15 +83,16 @@ class HelperReader:
         self._reader = engine
         self._container = container
 
-    def probe(self, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def probe(self, *, envoy: bool = True, quick: bool = False, starting: bool = False) -> Probe:
         """Return what the helper reports of its sibling.
 
         `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
         takes a second to wait in vain for its answer. A `quick` report leaves out what an Envoy with thousands of
-        rules takes long to show, and says so.
+        rules takes long to show, and says so. Of a program that is `starting`, it is made when that serves, or after
+        three seconds.
         """
-        words = [*([] if envoy else ["without-envoy"]), *(["quick"] if quick else [])]
-        return read_probe(self._ask("probe", *words))
+        words = {"starting": starting, "without-envoy": not envoy, "quick": quick}
+        return read_probe(self._ask("probe", *(word for word, wanted in words.items() if wanted)))
 
     def lookup(self, name: str) -> Lookup:
         """Resolve a name in Envoy's container, as Envoy does. It takes up to 5 s."""

@@ -349,7 +349,7 @@ class _Performer:
         end = time.monotonic() + step.seconds
         while time.monotonic() < end:
             self.require_going([(step,)])
-            probe = self._ask(step.container)
+            probe = self._ask(step.container, starting=True)
             if probe and not _shortcomings(probe, step) and not (unseen := self._unseen(step)):
                 return
             if probe is None and not self._alive(step.container):
@@ -373,9 +373,9 @@ class _Performer:
             return [f"agents' view: {error}"]
         return [f"agents would see: {each}" for each in seen]
 
-    def _ask(self, container: str) -> Probe | None:
+    def _ask(self, container: str, *, starting: bool = False) -> Probe | None:
         try:
-            return Helper(self._engine, container).probe()
+            return Helper(self._engine, container).probe(starting=starting)
         except EngineError:
             return None  # not started yet, or gone: the caller checks which
 
@@ -499,7 +499,7 @@ class _Performer:
         """Wait until a program answers that was started, or (`restarting`) that the engine is about to restart."""
         end = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < end:
-            probe = self._ask(container)
+            probe = self._ask(container, starting=True)
             if probe and not probe.error:
                 return
             if probe is None and not restarting and not self._alive(container):

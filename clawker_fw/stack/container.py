@@ -195,7 +195,7 @@ def shape(
         pids=_PROCESSES + capacity.processors,
         ulimits=ulimits(open_files),
         restart="always",
-        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=3.0, timeout=3.0, retries=2, start_period=10.0),
+        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=4.0, retries=1, start_period=10.0),
         log={"driver": "json-file", "max-file": "3", "max-size": "6m"},
     )
 

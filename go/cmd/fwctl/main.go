@@ -47,10 +47,11 @@ const help = `fwctl VERB
                                the sockets for that are in a folder
   secrets SIZE                 give the signer what is on the standard input, SIZE octets of JSON: all secrets, or only a key
                                to report by what there are
-  probe [without-envoy] [quick] [known=EVIDENCE]
+  probe [starting] [without-envoy] [quick] [known=EVIDENCE]
                                report what is live, as one JSON object: all of it, or all but what agents see of
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
-                               EVIDENCE is from an earlier report, and saves reading what has not changed since
+                               EVIDENCE is from an earlier report, and saves reading what has not changed since; of a
+                               program that is starting, wait for some seconds until it serves
   suppressed                   report how many refusals the program has counted and tells of in no line
   usage                        report what agents have used of what the rules allow
   inherit-usage SIZE           add what a sibling knew of that which this one has replaced: SIZE octets of JSON from the
@@ -134,6 +135,7 @@ func run(arguments []string) error {
 		}
 		return answer(probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
 			Envoy: !slices.Contains(rest, "without-envoy"), Quick: slices.Contains(rest, "quick"),
+			Starting: slices.Contains(rest, "starting"),
 		}))
 	case "suppressed":
 		return answerUnless(serving.Of(sibling, nil).Suppressed())

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"time"
 
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/attempts"
@@ -49,8 +50,14 @@ type Report struct {
 }
 
 // Thoroughness says what a probe reports: what agents see of Envoy, or not; and everything that is live, or only what
-// is quickly read.
-type Thoroughness struct{ Envoy, Quick bool }
+// is quickly read. It waits first for a program that is starting.
+type Thoroughness struct{ Envoy, Quick, Starting bool }
+
+// A program that is starting is looked at every startingEvery, for startingLongest at most: a look costs less than another probe.
+const (
+	startingEvery   = 20 * time.Millisecond
+	startingLongest = 3 * time.Second
+)
 
 // longToRead is the size of a file, in octets, from which on Envoy takes longer to print what it has loaded than
 // another probe takes.
@@ -75,6 +82,11 @@ func quicklyRead(root string, resources []boot.Resource, known serving.Evidence)
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
 // and waiting for it takes as long as everything else together.
 func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroughness) Report {
+	if how.Starting {
+		for end := time.Now().Add(startingLongest); hot.Check(root, sibling.Resources, program) != nil && time.Now().Before(end); {
+			time.Sleep(startingEvery)
+		}
+	}
 	report := Report{Protocol: Protocol, Sibling: sibling.Name, Claimed: arp.Claimed(root), Live: map[string]string{}}
 	report.Addresses = kernel.Addresses()
 	others, othersError := arp.AskForOthers()
@@ -129,9 +141,22 @@ func orUnreadable(found []string, err error) []string {
 	return found
 }
 
-// Health is the container's HEALTHCHECK. In CoreDNS's container it also checks that agents can reach Envoy. Each
-// check announces our own addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
+// healthAgain is the pause before a failed check is made again.
+const healthAgain = 500 * time.Millisecond
+
+// Health is the container's HEALTHCHECK. What fails is tried twice: for the engine, each check is a process to start in the
+// container, which costs more than what it checks, so one that fails has to be enough.
 func Health(root string, sibling boot.Sibling, program serving.Program) error {
+	if healthy(root, sibling, program) == nil {
+		return nil
+	}
+	time.Sleep(healthAgain)
+	return healthy(root, sibling, program)
+}
+
+// healthy is one check. In CoreDNS's container it also checks that agents can reach Envoy. Each check announces our own
+// addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
+func healthy(root string, sibling boot.Sibling, program serving.Program) error {
 	if err := hot.Check(root, sibling.Resources, program); err != nil {
 		return err
 	}

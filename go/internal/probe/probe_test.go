@@ -226,6 +226,33 @@ func TestHealthNeedsProof(t *testing.T) {
 	}
 }
 
+// What fails once is tried again, and is unhealthy if it fails again.
+func TestHealthIsTriedTwice(t *testing.T) {
+	for failures, healthy := range []bool{true, true, false} {
+		root, program := volumeOf(t)
+		program.Deaf = func(asked int) bool { return asked <= failures }
+
+		if err := Health(root, withResources(nettest.NewResolver()), program); (err == nil) != healthy {
+			t.Errorf("after %d failures: %v", failures, err)
+		}
+	}
+}
+
+// A probe of a program that is starting is made when that serves, and other probes at once.
+func TestProbeOfAStartingProgram(t *testing.T) {
+	nettest.InNetwork(t)
+	for _, starting := range []bool{true, false} {
+		root, program := volumeOf(t)
+		program.Deaf = func(asked int) bool { return asked <= 10 }
+
+		report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Starting: starting})
+
+		if (report.Unhealthy == "") != starting {
+			t.Errorf("starting %t: unhealthy %q", starting, report.Unhealthy)
+		}
+	}
+}
+
 // A health check takes a claimed address again that was lost, and announces it each time.
 func TestHealthKeepsTheClaim(t *testing.T) {
 	nettest.InNetwork(t)
