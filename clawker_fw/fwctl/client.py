@@ -88,8 +88,8 @@ class HelperReader:
 
         `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
         takes a second to wait in vain for its answer. A `quick` report leaves out what an Envoy with thousands of
-        rules takes long to show, and says so. Of a program that is `starting`, it is made when that serves, or after
-        three seconds.
+        rules takes long to show, and says so. Of a program that is `starting`, it is made when that serves, or
+        after three seconds.
         """
         words = {"starting": starting, "without-envoy": not envoy, "quick": quick}
         return read_probe(self._ask("probe", *(word for word, wanted in words.items() if wanted)))

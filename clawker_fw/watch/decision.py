@@ -143,7 +143,7 @@ def matters(event: Event, own: Ours) -> bool:
 
 
 class Programs:
-    """What others run in our containers. It may change something until it has ended, so its end matters as well."""
+    """What others run in our containers. It may change something until it ends, so its end matters as well."""
 
     def __init__(self) -> None:
         """Know of none."""
