@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from docker import APIClient
 
 from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, TARGET, Targets
@@ -33,7 +32,6 @@ def _states(docker: APIClient, firewall: Firewall) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.alone
 def test_nothing_that_an_agent_sends_makes_a_watcher_act(
     host: str, docker: APIClient, clean_project: str, tmp_path: Path
 ) -> None:

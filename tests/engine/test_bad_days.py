@@ -28,7 +28,6 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
-@pytest.mark.alone
 def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
     """With an engine that delays every call by half a second, a run succeeds and agents notice nothing."""
     up.origin(peers, ["a.test", "h.test"])

@@ -112,7 +112,6 @@ def test_filtered_frames_are_not_mended_by_a_replacement(
         until(firewall.current)
 
 
-@pytest.mark.alone
 def test_a_machine_that_drops_gratuitous_arp(private: PrivateEngine, hand: Hand) -> None:
     """Both siblings are replaced twice under load, and no request fails: a takeover rests on no announcement."""
     names = ("net.ipv4.conf.all.drop_gratuitous_arp", "net.ipv4.conf.default.drop_gratuitous_arp")

@@ -4,8 +4,6 @@ import json
 import threading
 from typing import Any
 
-import pytest
-
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack.container import PAGE_PORT
 from devkit.firewall import Firewall
@@ -140,7 +138,6 @@ def test_who_gets_the_address_of_another_learns_nothing(shared: Firewall, module
     until(lambda: names(page(later)) == {("coredns", "dns", "own.test", 53)}, every=_WITHIN)
 
 
-@pytest.mark.alone
 def test_the_page_is_there_while_siblings_are_replaced(shared: Firewall, module_peers: Peers) -> None:
     """While both siblings are replaced, every request for the page is answered; it says since when it knows."""
     agent = shared.agent(module_peers)

@@ -44,7 +44,6 @@ def test_both_siblings_are_replaced_without_a_failed_request(
     assert summary["sent"] > 200
 
 
-@pytest.mark.alone
 def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     """Adding and removing a rule does not disturb requests for others."""
     up.origin(peers, ["a.test", "h.test"])
@@ -67,7 +66,6 @@ def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     assert summary["failed"] == 0, summary
 
 
-@pytest.mark.alone
 def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> None:
     """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
     up.origin(peers, ["a.test", "h.test"])
