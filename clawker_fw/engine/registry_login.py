@@ -34,6 +34,16 @@ def login_of(registry: str, environment: Mapping[str, str]) -> Login | None:
     helper = (helpers.get(name) if isinstance(helpers, dict) else None) or config.get("credsStore")
     if isinstance(helper, str) and helper:
         return _by_helper(helper, name, environment)
+    return login_in(config, registry)
+
+
+def login_in(config: Mapping[str, Any], registry: str) -> Login | None:
+    """Return the login at a registry that a config.json itself has; None if it has none.
+
+    Raises:
+        EngineError: when it is there and can't be used.
+    """
+    name = _DOCKER_HUB if registry in _OF_DOCKER_HUB else registry
     auths = config.get("auths")
     entries: dict[str, Any] = auths if isinstance(auths, dict) else {}
     entry = next(

@@ -7,13 +7,16 @@ is at this very path. So no file is rewritten, and nothing of this machine's fol
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from clawker_fw.engine import client_config
+from clawker_fw.engine.registry_login import login_in
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.settings.bundles.reference import PREFIX
 from clawker_fw.settings.files import resolved
 from clawker_fw.settings.outline import KEYS, outline_of
+from clawker_fw.settings.secrets.declared import read_owned
 from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.settings.sources import Source
@@ -24,6 +27,9 @@ _WITHOUT_FILE = PurePosixPath("/", SETTINGS.name)
 """Without a settings file, paths in variables begin at the working folder, which is this one's."""
 
 SECRETS = PurePosixPath("/run/secrets/clawker-fw/secrets.yaml")
+
+LOGIN = PurePosixPath("/run/secrets/clawker-fw/docker/config.json")
+"""Where the program on the hosts has a login at registries, as the docker CLI keeps it."""
 
 MOST_OCTETS = {False: 1000 << 10, True: 500 << 10}
 """How large a config of a swarm may be, and a secret (swarmkit, `manager/controlapi`)."""
@@ -60,11 +66,33 @@ class HostFile:
 
 @dataclass(frozen=True, slots=True)
 class HostFiles:
-    """All of them. `settings` and `secrets` are where the hosts have the two main files, if there are any."""
+    """All of them. `settings`, `secrets` and `login` are where the hosts have these files, if there are any."""
 
     files: tuple[HostFile, ...]
     settings: PurePosixPath | None
     secrets: PurePosixPath | None
+    login: PurePosixPath | None = None
+
+    def with_login(self, path: Path, registries: Iterable[str]) -> "HostFiles":
+        """Return these files and one with the login at registries, in the docker CLI's format.
+
+        Raises:
+            RefusedError: when others can use it, or it lacks the login at one of them.
+            SettingsError: when it can't be read.
+            EngineError: when the docker CLI could not read it, or a login can't be used.
+        """
+        file = HostFile("registry-login", LOGIN, path.absolute(), read_owned(path), secret=True)
+        config = client_config.read(path) or {}
+        missing = [each for each in registries if login_in(config, each) is None]
+        if missing:
+            raise RefusedError(
+                "fleet-login-missing",
+                f"{path} has no login at {', '.join(missing)}, where the settings' bundles are.",
+                context=["a credential helper of this machine is none that hosts have"],
+                hint=f"Make it: `DOCKER_CONFIG=DIR docker login {missing[0]}`, where DIR has no config.json yet.",
+            )
+        _require_room(file)
+        return replace(self, files=(*self.files, file), login=LOGIN)
 
 
 def host_files(

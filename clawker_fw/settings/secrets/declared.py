@@ -231,7 +231,7 @@ def read_owned(path: Path) -> bytes:
             if problem:
                 raise RefusedError(
                     "secrets-not-private",
-                    f"{path} {problem}, so it can't decide where secrets go.",
+                    f"{path} {problem}, so it can't be trusted with secrets.",
                     hint=f"Make it private: chown {os.geteuid()} {quoted}; chmod 600 {quoted}",
                 )
             return file.read()
