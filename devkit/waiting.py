@@ -10,18 +10,19 @@ Found = TypeVar("Found")
 def until(look: Callable[[], Found | None], seconds: float = 30, every: float = 0.02) -> Found:
     """Call a function until its result is true, and return the result.
 
-    Between two calls it waits `every` seconds, or as long as a call takes: asking leaves others half of the time.
+    Between two calls it waits `every` seconds, or as long as a call takes, and longer the more time has passed, up to
+    a second: asking with a whole command leaves others most of the time.
 
     Raises:
         TimeoutError: when that takes too long.
     """
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     while True:
         began = time.monotonic()
         found = look()
         if found:
             return found
-        now = time.monotonic()
-        if now > end:
+        took, passed = time.monotonic() - began, time.monotonic() - start
+        if passed > seconds:
             raise TimeoutError(f"not true within {seconds} s; the last answer was {found!r}")
-        time.sleep(max(every, now - began))
+        time.sleep(max(every, took, min(1.0, took * passed)))
