@@ -10,8 +10,8 @@ Found = TypeVar("Found")
 def until(look: Callable[[], Found | None], seconds: float = 30, every: float = 0.02) -> Found:
     """Call a function until its result is true, and return the result.
 
-    Between two calls it waits `every` seconds, or as long as a call takes, and longer the more time has passed, up to
-    a second: asking with a whole command leaves others most of the time.
+    Between two calls it waits `every` seconds, or as long as a call takes, and longer the more time has passed, up
+    to a second: asking with a whole command leaves others most of the time.
 
     Raises:
         TimeoutError: when that takes too long.
