@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from docker import APIClient
@@ -77,15 +78,20 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
 
 def _image(client: APIClient) -> str:
     """Return the image, built from installed programs and loaded unless it exists."""
-    install(_PACKAGES)
-    entries = tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(_files())))
     with Digests(BUILT / "digests.json") as digests:
-        image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], entries, digests, labels={})
+        image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), digests, labels={})
         if not client.images(image.reference):
             for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
                 if "error" in line:
                     raise RuntimeError(line["error"])
     return image.reference
+
+
+@cache
+def _entries() -> tuple[Entry, ...]:
+    """Return what is in the image, whose packages are installed if they are missing."""
+    install(_PACKAGES)
+    return tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(_files())))
 
 
 def _files() -> Iterator[Path]:

@@ -184,7 +184,9 @@ CONTAINERS = (
         "ulimits",
     ),
     _recreated(COREDNS, "with the engine's limits", host_fields(Ulimits=[]), "ulimits"),
-    _recreated(ENVOY, "with few processes of its user", _limited("nproc", 2048), "ulimits"),
+    _recreated(
+        ENVOY, "with few processes of its user", _limited("nproc", 2048), "ulimits", beside=_IN_A_NAMESPACE
+    ),
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
     _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
     _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),
@@ -225,5 +227,6 @@ CONTAINERS = (
         "coredns is recreated with an unreadable record of its creation",
         lambda hand: hand.recreate(COREDNS, _label(labels.APPLIED, '{"applied": []}')),
         (Sign(COREDNS, "labels", labels.APPLIED, "replace"),),
+        beside="without a record",
     ),
 )

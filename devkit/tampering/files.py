@@ -8,7 +8,7 @@ from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from devkit.hand import Hand
-from devkit.tampering.way import COREDNS, ENVOY, UPGRADE, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, LOADED, SIGNED, TAGS, UPGRADE, Sign, Tampering
 
 _BOOT, _HOT = "boot files", "hot files"
 _NAMES = "the list of names"
@@ -45,7 +45,7 @@ def _allow_a_name(hand: Hand) -> None:
     _policy(lambda document, _: document["names"].update({"evil.test": {"at": "envoy"}}))(hand)
 
 
-_LOADED = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy", "commit"))
+_WRONG_NAMES = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy", "commit"))
 
 FILES = (
     _write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n", "replace"),
@@ -63,19 +63,19 @@ FILES = (
         "`boot/Corefile` is deleted",
         lambda hand: hand.remove(COREDNS, "boot/Corefile"),
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
-        beside=_BOOT,
+        beside="one removed",
     ),
     Tampering(
         "`boot/Corefile` is replaced by a link",
         lambda hand: hand.link(COREDNS, "boot/Corefile", "/etc/hosts"),
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
-        beside=_BOOT,
+        beside="without a way out",
     ),
     Tampering(
         "`boot/Corefile` is given another mode",
         lambda hand: hand.alter(COREDNS, "boot/Corefile", mode=0o666),
         (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
-        beside=_BOOT,
+        beside="without agents",
     ),
     Tampering(
         f"`{LISTENERS}` is given another owner",
@@ -128,13 +128,15 @@ FILES = (
         (Sign(COREDNS, "hot", POLICY, "commit"),),
         beside=_NAMES,
     ),
-    Tampering("a name that no rule allows is added to the list of names", _allow_a_name, _LOADED, _NAMES),
-    Tampering("the list of names points to an address without an Envoy", _policy(_other_slot), _LOADED, _NAMES),
+    Tampering("a name that no rule allows is added to the list of names", _allow_a_name, _WRONG_NAMES, LOADED),
+    Tampering(
+        "the list of names points to an address without an Envoy", _policy(_other_slot), _WRONG_NAMES, SIGNED
+    ),
     Tampering(
         "the list of names is replaced by an unreadable one",
         lambda hand: hand.write(COREDNS, POLICY, b"not a list\n"),
         (Sign(COREDNS, "hot", POLICY, "commit"),),
-        beside=_NAMES,
+        beside=TAGS,
     ),
     _write(COREDNS, f"good/{POLICY}", b"{}", "commit"),
     _write(COREDNS, "state/committed.json", b"{}", "commit"),

@@ -4,7 +4,7 @@ from clawker_fw.stack import image_tar
 from devkit.hand import Hand
 from devkit.stacks import installed_release
 from devkit.tampering.body import fields
-from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, TAGS, Sign, Tampering
 
 
 def _reference(hand: Hand, sibling: str) -> str:
@@ -40,12 +40,12 @@ IMAGES = (
         "the tag of coredns' image is moved to another image",
         lambda hand: _other_image(hand, _reference(hand, COREDNS)),
         (Sign(COREDNS, "image", "reference", "load"),),
-        beside="tags",
+        beside=TAGS,
     ),
     Tampering(
         "the tag of envoy's image is removed",
         lambda hand: hand.docker.remove_image(_reference(hand, ENVOY), force=True),
         (Sign(ENVOY, "image", "reference", "load"),),
-        beside="tags",
+        beside=TAGS,
     ),
 )

@@ -1,6 +1,6 @@
 """Tampering with the network namespace of a running container, and the files that the engine gives it."""
 
-from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, Inside, Sign, Tampering
 
 _NETWORK = "network namespace"
 _TAKEN_AWAY = "taken out of the network namespace"
@@ -10,7 +10,7 @@ _TAKEN_AWAY = "taken out of the network namespace"
 def _inside(sibling: str, what: str, script: str, says: str, beside: str = _NETWORK) -> Tampering:
     """Return a change of a running sibling's network, made from the engine's machine."""
     sign = Sign(sibling, "live", "network", "replace", says=says)
-    return Tampering(what, lambda hand: hand.inside(sibling, script), (sign,), beside)
+    return Tampering(what, Inside(sibling, script), (sign,), beside)
 
 
 _WAY_OUT = "set -- $(ip route show default); gateway=$3 interface=$5; "
@@ -64,7 +64,7 @@ NETWORK_NAMESPACE = (
     ),
     Tampering(
         "the nftables input policy in coredns is set to drop",
-        lambda hand: hand.inside(COREDNS, "iptables-nft -P INPUT DROP"),
+        Inside(COREDNS, "iptables-nft -P INPUT DROP"),
         (
             Sign(COREDNS, "live", "network", "replace", says="nftables rule ip filter INPUT: drop by default"),
             Sign(COREDNS, "live", "answer", "replace"),

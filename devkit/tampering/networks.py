@@ -9,7 +9,7 @@ from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
 from devkit.tampering.body import fields
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, NetworkRecreation, Sign, Tampering
 
 
 def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
@@ -31,8 +31,9 @@ def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) 
     }
     return Tampering(
         f"the {'agent' if end == 'net' else 'egress'} network is recreated {what}",
-        lambda hand: hand.recreate_network(end, change),
+        NetworkRecreation(end, change),
         (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
+        beside="recreated network",
     )
 
 
@@ -77,7 +78,7 @@ NETWORKS = (
     _network("egress", "as an internal one", fields(Internal=True), "internal"),
     Tampering(
         "the agent network is recreated with another subnet, and the settings name none",
-        lambda hand: hand.recreate_network("net", _other_subnet),
+        NetworkRecreation("net", _other_subnet),
         (
             *(
                 sign

@@ -9,7 +9,7 @@ from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, PATHS, ROUTES
 from devkit.hand import KEEPER, RECORDER, SIGNER, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
-from devkit.tampering.way import COREDNS, ENVOY, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, LOADED, SIGNED, Sign, Tampering
 from devkit.waiting import until
 
 
@@ -98,48 +98,49 @@ RUNNING = (
         "the recorder of refusals in envoy is killed again and again",
         _kill_the_recorder_for_good,
         (Sign(ENVOY, "live", "processes", "replace"),),
-        beside="processes",
+        beside="recorder",
     ),
     Tampering(
         "the signer of certificates in envoy is stopped",
         _stop_the_signer,
         (Sign(ENVOY, "live", "signer", "replace"),),
+        beside="signer",
     ),
     Tampering(
         "the signer in envoy is given a further name",
         _have_the_signer_load(NAMES, b'{"names":["evil.test"],"subtrees":[]}'),
         (Sign(ENVOY, "hot", NAMES, "commit"), Sign(ENVOY, "live", "names", "commit")),
-        beside="signed",
+        beside=SIGNED,
     ),
     Tampering(
         "the signer in envoy is given other intermediates",
         _have_the_signer_load(INTERMEDIATES, b'{"intermediates":[ ]}'),
         (Sign(ENVOY, "hot", INTERMEDIATES, "commit"), Sign(ENVOY, "live", "intermediates", "commit")),
-        beside="signed",
+        beside=SIGNED,
     ),
     Tampering(
         "Envoy loads a further path, and the file is restored afterwards",
         _have_loaded(PATHS, b'"virtual_hosts":[', b'"virtual_hosts":[' + _VIRTUAL_HOST + b","),
         (Sign(ENVOY, "live", "paths", "commit"),),
-        beside="loaded",
+        beside=LOADED,
     ),
     Tampering(
         "Envoy loads a further server name, and the file is restored afterwards",
         _have_loaded(LISTENERS, b'"domains":["a.test"]', b'"domains":["a.test","evil.test"]'),
         (Sign(ENVOY, "live", "listeners", "commit"),),
-        beside="loaded",
+        beside=LOADED,
     ),
     Tampering(
         "Envoy loads a further HTTP host, and the file is restored afterwards",
         _have_loaded(ROUTES, b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
         (Sign(ENVOY, "live", "routes", "commit"),),
-        beside="loaded",
+        beside=LOADED,
     ),
     Tampering(
         "Envoy loads a further cluster, and the file is restored afterwards",
         _have_loaded(CLUSTERS, b'"resources":[]', b'"resources":[' + _CLUSTER + b"]"),
         (Sign(ENVOY, "live", "clusters", "commit"),),
-        beside="loaded",
+        beside=LOADED,
     ),
 )
 

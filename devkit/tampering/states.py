@@ -7,7 +7,7 @@ from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
 from devkit.hand import Hand
 from devkit.tampering.body import other_address
-from devkit.tampering.way import COREDNS, ENVOY, UPGRADE, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering
 
 
 def _stop_for_good(hand: Hand) -> None:
@@ -70,6 +70,7 @@ STATES = (
         "envoy is killed, and its restart policy removed",
         _stop_for_good,
         (Sign(ENVOY, "state", "status", "start"), Sign(ENVOY, "shape", "restart", "replace")),
+        beside="without a record",
     ),
     Tampering(
         "envoy is paused",
@@ -87,11 +88,13 @@ STATES = (
         "envoy is removed",
         lambda hand: hand.docker.remove_container(hand.name(ENVOY), force=True, v=True),
         (Sign(ENVOY, "state", "container", "create"),),
+        beside="one removed",
     ),
     Tampering(
         "coredns is removed",
         lambda hand: hand.docker.remove_container(hand.name(COREDNS), force=True, v=True),
         (Sign(COREDNS, "state", "container", "create"),),
+        beside="recorder",
     ),
     Tampering(
         "envoy is renamed",
@@ -122,6 +125,7 @@ STATES = (
             Sign(ENVOY, "state", "networks.{project}-egress", "reattach"),
             Sign(ENVOY, "live", "network", "reattach"),
         ),
+        beside="without a way out",
     ),
     Tampering(
         "envoy is disconnected from the agent network",
@@ -130,6 +134,7 @@ STATES = (
             Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
             Sign(ENVOY, "live", "network", "reattach"),
         ),
+        beside="without agents",
     ),
     Tampering(
         "coredns is disconnected from the agent network",
@@ -139,6 +144,7 @@ STATES = (
             Sign(COREDNS, "state", "service_address", "reattach"),
             Sign(COREDNS, "live", "network", "reattach"),
         ),
+        beside="signer",
     ),
     Tampering(
         "coredns is connected to the egress network",
@@ -161,6 +167,7 @@ STATES = (
         "an agent is given the service address too",
         _take_the_service_address,
         (Sign(COREDNS, "state", "address.{service}", "detach"),),
+        beside=SIGNED,
     ),
     Tampering(
         "envoy is disconnected, and an agent is given its address",

@@ -9,6 +9,9 @@ from devkit.hand import Body, Hand
 ENVOY, COREDNS = "envoy", "coredns"
 TAMPER, UPGRADE, SETTINGS = "tamper", "upgrade", "settings"
 
+LOADED, SIGNED, TAGS = "loaded", "signed", "tags"
+"""Groups of several of these modules."""
+
 
 @dataclass(frozen=True)
 class Sign:
@@ -47,15 +50,31 @@ class Recreation:
 
 
 @dataclass(frozen=True)
+class NetworkRecreation:
+    """A change with which a network is made anew, without its containers: the one whose name ends in `end`."""
+
+    end: str
+    change: Callable[[Body], None]
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A shell script that is run in a sibling's network namespace. Several take one container."""
+
+    sibling: str
+    script: str
+
+
+@dataclass(frozen=True)
 class Tampering:
     """One kind of tampering: its description, what does it, and all findings that `drift` reports.
 
     Those with the same group in `beside` can be done to a stack at the same time: none makes another impossible,
-    and each causes its own findings and no others.
+    and each causes its own findings and no others. Many groups have one kind for each sibling.
     """
 
     what: str
-    done: Callable[[Hand], None] | Recreation
+    done: Callable[[Hand], None] | Recreation | NetworkRecreation | Inside
     signs: tuple[Sign, ...]
     beside: str = ""
 
@@ -73,20 +92,39 @@ def batches(ways: Iterable[Tampering]) -> Sequence[Sequence[Tampering]]:
 
 
 def _fit(one: Tampering, other: Tampering) -> bool:
-    return one.beside == other.beside and not any(a.hides(b) for a in one.signs for b in other.signs)
+    return one.beside == other.beside and not any(a.hides(b) for a in _told(one, other) for b in _told(other, one))
+
+
+def _told(one: Tampering, other: Tampering) -> Iterable[Sign]:
+    """Return the signs by which it is told from another. A recreation of a network always takes containers off."""
+    match one.done, other.done:
+        case NetworkRecreation(end), NetworkRecreation(same) if end == same:
+            return [sign for sign in one.signs if sign.action != "reattach"]
+    return one.signs
 
 
 def make(hand: Hand, batch: Iterable[Tampering]) -> None:
-    """Tamper in all these ways. A container is made anew once, with all changes."""
+    """Tamper in all these ways. A container or network is made anew once, with all changes."""
     changes: dict[str, list[Callable[[Body], None]]] = {}
+    networks: dict[str, list[Callable[[Body], None]]] = {}
+    scripts: dict[str, list[str]] = {}
     others: list[Callable[[Hand], None]] = []
     for way in batch:
-        if isinstance(way.done, Recreation):
-            changes.setdefault(way.done.sibling, []).append(way.done.change)
-        else:
-            others.append(way.done)
+        match way.done:
+            case Recreation():
+                changes.setdefault(way.done.sibling, []).append(way.done.change)
+            case NetworkRecreation():
+                networks.setdefault(way.done.end, []).append(way.done.change)
+            case Inside():
+                scripts.setdefault(way.done.sibling, []).append(way.done.script)
+            case tamper:
+                others.append(tamper)
     for sibling, all_changes in changes.items():
         hand.recreate(sibling, _all(all_changes))
+    for end, all_changes in networks.items():
+        hand.recreate_network(end, _all(all_changes))
+    for sibling, several in scripts.items():
+        hand.inside(sibling, "\n".join(f"(\n{script}\n)" for script in several))
     for tamper in others:
         tamper(hand)
 

@@ -197,51 +197,51 @@ def test_what_another_process_has_changed_is_seen(hand: Hand) -> None:
         assert HelperReader(watching, envoy).probe().live == first
 
 
-UPGRADES: dict[str, tuple[Callable[[Release], None], set[tuple[str, str, str]]]] = {
-    "Corefile template": (stacks.change_corefile, {(COREDNS, "boot", "boot/Corefile")}),
-    "bootstrap template": (stacks.change_bootstrap, {(ENVOY, "boot", "boot/bootstrap.yaml")}),
-    "Envoy image": (stacks.change_envoy_image, {(ENVOY, "image", "id")}),
-    "command": (stacks.change_envoy_command, {(ENVOY, "shape", "command")}),
+def _change_coredns(release: Release) -> None:
+    """Add an octet after the end of the program, which runs all the same. The demo compiles another one."""
+    for program in (release.package / "bin").glob("coredns-linux-*"):
+        stacks.change_file(program, lambda content: content + b"\0")
+
+
+def _change_code(release: Release) -> None:
+    stacks.change_file(release.package / "stack/coredns.py", lambda text: text + b"# another build\n")
+
+
+CONTENT: Mapping[Callable[[Release], None], tuple[str, str, str]] = {
+    stacks.change_corefile: (COREDNS, "boot", "boot/Corefile"),
+    stacks.change_bootstrap: (ENVOY, "boot", "boot/bootstrap.yaml"),
+    stacks.change_envoy_image: (ENVOY, "image", "id"),
+    stacks.change_envoy_command: (ENVOY, "shape", "command"),
+    _change_coredns: (COREDNS, "image", "id"),
 }
+"""Changes of a release, and what is found of each by content."""
 
 
-@pytest.mark.parametrize("name", UPGRADES)
-def test_an_upgrade(name: str, shared: Firewall, tmp_path: Path) -> None:
-    """Other content is found in its layer as an upgrade, and one `run` applies it."""
-    change, expected = UPGRADES[name]
-    change(stacks.copied_release(tmp_path))
-    newer = upgraded(shared, tmp_path)
-    findings = newer.drift().findings
-    assert {finding[3] for finding in findings} == {"upgrade"}
-    by_content = {finding[:3] for finding in findings if finding[1] != "labels"}
-    assert by_content == expected
-    assert {finding[0] for finding in findings if finding[2] == labels.STACK_BUILD_SHA} == {ENVOY, COREDNS}
-    newer.run("--drain-timeout", "1")
-    assert newer.current()
+def test_upgrades(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
+    """Other content is found in its layer as an upgrade, and one `run` applies it with two new containers.
+
+    So does a release of other code alone. Each container has a record of why. Then the former release is applied.
+    """
+    release, newer = stacks.copied_release(tmp_path), upgraded(shared, tmp_path)
+    for changes in (CONTENT, {_change_code: None}):
+        for change in changes:
+            change(release)
+        findings = newer.drift().findings
+        assert {finding[3] for finding in findings} == {"upgrade"}
+        by_content = {finding for finding in findings if finding[1] != "labels"}
+        assert by_content == {(*found, "upgrade", "replace") for found in changes.values() if found}
+        assert {finding[0] for finding in findings if finding[2] == labels.STACK_BUILD_SHA} == {ENVOY, COREDNS}
+        before = _ids(docker, shared)
+        outcome = newer.call("--log-format", "json", "run", "--drain-timeout", "1").expect()
+        assert set(before).isdisjoint(_ids(docker, shared))
+        records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith("{")]
+        drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
+        assert [each["container"] for each in drifted] == [shared.container(ENVOY), shared.container(COREDNS)]
+        assert all(each["running_stack_build_sha"] != each["desired_stack_build_sha"] for each in drifted)
+        assert newer.current()
     shared.run("--drain-timeout", "1")
     assert shared.current()
 
 
-def test_another_coredns_program(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """A newly compiled CoreDNS is applied by one ordinary `run`."""
-    stacks.change_coredns(stacks.copied_release(tmp_path), docker.version()["Arch"])
-    newer = upgraded(shared, tmp_path)
-    assert (COREDNS, "image", "id", "upgrade", "replace") in newer.drift().findings
-    newer.run("--drain-timeout", "1")
-    assert newer.current()
-    shared.run("--drain-timeout", "1")
-
-
-def test_another_build_sha_replaces_both(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """A stack of one build SHA gets two new containers and two records from a run with another one."""
-    before = {sibling: docker.inspect_container(shared.container(sibling))["Id"] for sibling in (ENVOY, COREDNS)}
-    release = stacks.copied_release(tmp_path)
-    stacks.change_file(release.package / "stack/coredns.py", lambda text: text + b"# another build\n")
-    outcome = upgraded(shared, tmp_path).call("--log-format", "json", "run", "--drain-timeout", "1").expect()
-    after = {sibling: docker.inspect_container(shared.container(sibling))["Id"] for sibling in (ENVOY, COREDNS)}
-    assert all(before[sibling] != after[sibling] for sibling in before)
-    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith("{")]
-    drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
-    assert [each["container"] for each in drifted] == [shared.container(ENVOY), shared.container(COREDNS)]
-    assert all(each["running_stack_build_sha"] != each["desired_stack_build_sha"] for each in drifted)
-    shared.run("--drain-timeout", "1")
+def _ids(docker: APIClient, firewall: Firewall) -> Sequence[str]:
+    return [str(docker.inspect_container(firewall.container(sibling))["Id"]) for sibling in (ENVOY, COREDNS)]
