@@ -1,6 +1,7 @@
 """What `explain` says of a real stack in a simulated internet, judged by the log of the origin."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,12 @@ class Place:
         assert outcome.out, outcome.err
         return outcome.code, outcome.json
 
+    def explain_all(self, asked: Iterable[str], *arguments: str) -> Mapping[str, tuple[int, Any]]:
+        """Return the exit code and the answer for each, several asked at the same time: most of it is waiting."""
+        several = list(asked)
+        with ThreadPoolExecutor(4) as pool:
+            return dict(zip(several, pool.map(lambda each: self.explain(each, *arguments), several), strict=True))
+
     def effects(self, before: int) -> list[tuple[str, int]]:
         """Return the connections and requests that have reached the origin, before those of a control."""
         assert self.explain(CONTROL, "--live")[0] == 0
@@ -87,81 +94,92 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
         yield Place(firewall, world)
 
 
-@pytest.mark.parametrize(
-    ("asked", "reason", "addresses"),
-    [
-        ("https://a.test/path?secret", None, {WORLD: True}),
-        ("http://a.test", None, {WORLD: True}),
-        ("a.test:8443", None, {WORLD: True}),
-        ("x.wild.test", None, {WORLD: True}),
-        ("no.wild.test", "denied", {WORLD: True}),
-        ("other.test", "no-rule", {WORLD: True}),
-        ("a.test:2222", "wrong-port", {WORLD: True}),
-        ("office.test", "private-address", {PRIVATE: False}),
-        ("home.test", None, {PRIVATE: True}),
-        ("mixed.test", None, {PRIVATE: False, WORLD: True}),
-        ("loop.test", "private-address", {"127.0.0.1": False}),
-        ("gone.test", "no-address", {}),
-    ],
-)
-def test_what_is_explained(place: Place, asked: str, reason: str | None, addresses: dict[str, bool]) -> None:
+EXPLAINED: Mapping[str, tuple[str | None, Mapping[str, bool]]] = {
+    "https://a.test/path?secret": (None, {WORLD: True}),
+    "http://a.test": (None, {WORLD: True}),
+    "a.test:8443": (None, {WORLD: True}),
+    "x.wild.test": (None, {WORLD: True}),
+    "no.wild.test": ("denied", {WORLD: True}),
+    "other.test": ("no-rule", {WORLD: True}),
+    "a.test:2222": ("wrong-port", {WORLD: True}),
+    "office.test": ("private-address", {PRIVATE: False}),
+    "home.test": (None, {PRIVATE: True}),
+    "mixed.test": (None, {PRIVATE: False, WORLD: True}),
+    "loop.test": ("private-address", {"127.0.0.1": False}),
+    "gone.test": ("no-address", {}),
+}
+"""What is asked about, the reason for which it is refused, and whether the rule may reach each address."""
+
+
+def test_what_is_explained(place: Place) -> None:
     """The reason, the addresses and whether the rule may reach them, without reaching anybody."""
     before = len(place.arrived())
-    code, answer = place.explain(asked)
-    assert (code, answer["allowed"], answer["reason"]) == (1 if reason else 0, not reason, reason)
-    assert answer["addresses"] is not None, answer["unasked"]
-    assert {each["address"]: each["reachable"] for each in answer["addresses"]} == addresses
-    assert (answer["other_rules"], answer["unasked"], answer["live"]) == (False, None, None)
+    answers = place.explain_all(EXPLAINED)
+    assert {
+        asked: answer["unasked"] for asked, (_, answer) in answers.items() if answer["addresses"] is None
+    } == {}
+    found = {
+        asked: (answer["reason"], {each["address"]: each["reachable"] for each in answer["addresses"]})
+        for asked, (_, answer) in answers.items()
+    }
+    assert found == EXPLAINED
+    for asked, (code, answer) in answers.items():
+        refused = EXPLAINED[asked][0] is not None
+        assert (code, answer["allowed"]) == (1 if refused else 0, not refused), asked
+        assert (answer["other_rules"], answer["unasked"], answer["live"]) == (False, None, None), asked
     assert place.effects(before) == []
 
 
-@pytest.mark.parametrize(
-    ("asked", "last", "effects"),
-    [
-        ("a.test", "handshake", [("connection", 443)]),
-        ("x.wild.test", "handshake", [("connection", 443)]),
-        ("a.test:8443", "handshake", [("connection", 8443)]),
-        ("home.test", "handshake", [("connection", 443)]),
-        ("http://a.test", "request", [("connection", 80), ("request", 80)]),
-        ("udp://voice.test:5060", "datagram", []),
-    ],
-)
-def test_what_gets_through(place: Place, asked: str, last: str, effects: list[tuple[str, int]]) -> None:
+GETS_THROUGH: Mapping[str, tuple[str, list[tuple[str, int]]]] = {
+    "a.test": ("handshake", [("connection", 443)]),
+    "x.wild.test": ("handshake", [("connection", 443)]),
+    "a.test:8443": ("handshake", [("connection", 8443)]),
+    "home.test": ("handshake", [("connection", 443)]),
+    "http://a.test": ("request", [("connection", 80), ("request", 80)]),
+    "udp://voice.test:5060": ("datagram", []),
+}
+"""What is tried, the last step, and what the origin sees of it."""
+
+
+def test_what_gets_through(place: Place) -> None:
     """What is allowed reaches the origin when it is tried, with a handshake and no request, or one request."""
     before = len(place.arrived())
-    code, answer = place.explain(asked, "--live")
-    assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False)
-    assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", last]
     said = {"request": "HTTP 200", "handshake": "completed", "datagram": "neither answered nor refused after 3s"}
-    assert answer["live"]["steps"][-1]["outcome"] == said[last]
-    assert place.effects(before) == effects
+    for asked, (code, answer) in place.explain_all(GETS_THROUGH, "--live").items():
+        last, _ = GETS_THROUGH[asked]
+        assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False), asked
+        assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", last], asked
+        assert answer["live"]["steps"][-1]["outcome"] == said[last], asked
+    expected = [effect for _, effects in GETS_THROUGH.values() for effect in effects]
+    assert sorted(place.effects(before)) == sorted(expected)
 
 
-@pytest.mark.parametrize(
-    ("asked", "reason", "recorded", "steps"),
-    [
-        ("other.test", "no-rule", "no-rule", ["resolve"]),
-        ("no.wild.test", "denied", "denied", ["resolve"]),
-        ("http://x.wild.test", "wrong-port", "no-rule", ["resolve", "connect", "request"]),
-        ("https://a.test:80", "wrong-port", "no-rule", ["resolve", "connect", "handshake"]),
-        ("a.test:2222", "wrong-port", None, ["resolve", "connect"]),
-        ("office.test", "private-address", "private-address", ["resolve", "connect", "handshake"]),
-        ("gone.test", "no-address", "no-address", ["resolve", "connect", "handshake"]),
-        ("http://a.test:8081", None, "unreachable", ["resolve", "connect", "request"]),
-        ("udp://hidden.test:5060", "private-address", "private-address", ["resolve", "connect", "datagram"]),
-        ("udp://voice.test:5061", "wrong-port", None, ["resolve", "connect", "datagram"]),
-    ],
-)
-def test_what_is_refused_when_it_is_tried(
-    place: Place, asked: str, reason: str | None, recorded: str | None, steps: list[str]
-) -> None:
+REFUSED: Mapping[str, tuple[str | None, str | None, list[str]]] = {
+    "other.test": ("no-rule", "no-rule", ["resolve"]),
+    "no.wild.test": ("denied", "denied", ["resolve"]),
+    "http://x.wild.test": ("wrong-port", "no-rule", ["resolve", "connect", "request"]),
+    "https://a.test:80": ("wrong-port", "no-rule", ["resolve", "connect", "handshake"]),
+    "a.test:2222": ("wrong-port", None, ["resolve", "connect"]),
+    "office.test": ("private-address", "private-address", ["resolve", "connect", "handshake"]),
+    "gone.test": ("no-address", "no-address", ["resolve", "connect", "handshake"]),
+    "http://a.test:8081": (None, "unreachable", ["resolve", "connect", "request"]),
+    "udp://hidden.test:5060": ("private-address", "private-address", ["resolve", "connect", "datagram"]),
+    "udp://voice.test:5061": ("wrong-port", None, ["resolve", "connect", "datagram"]),
+}
+"""What is tried, the reason by the rules, the one on record, and the steps."""
+
+
+def test_what_is_refused_when_it_is_tried(place: Place) -> None:
     """The siblings' own record has the reason, the rules agree, and the origin sees nothing of it."""
     before = len(place.arrived())
-    code, answer = place.explain(asked, "--live")
-    assert (code, answer["reason"]) == (1, reason)
-    assert (answer["live"]["passed"], answer["live"]["reason"]) == (False, recorded)
-    assert answer["live"]["contradicts"] is False
-    assert [each["step"] for each in answer["live"]["steps"]] == steps
+    answers = place.explain_all(REFUSED, "--live")
+    found = {
+        asked: (answer["reason"], answer["live"]["reason"], [each["step"] for each in answer["live"]["steps"]])
+        for asked, (_, answer) in answers.items()
+    }
+    assert found == REFUSED
+    for asked, (code, answer) in answers.items():
+        assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (1, False, False), asked
     assert place.effects(before) == []
 
 
@@ -216,9 +234,8 @@ def test_a_person_is_asked(place: Place) -> None:
     assert ("request", 443) in place.arrived()[before:]
 
 
-@pytest.mark.parametrize("borne", BORNE)
-def test_a_container_that_is_called_like_a_host(place: Place, borne: str) -> None:
-    """It is open, and Envoy never takes it for the host, which a neighbour reaches as soon as it is gone."""
+def test_containers_that_are_called_like_hosts(place: Place) -> None:
+    """They are open, and Envoy never takes one for the host, which a neighbour reaches as soon as it is gone."""
     docker = client(place.firewall.host)
     attached = place.firewall.status()["agent"]
     network, dns = (
@@ -226,17 +243,24 @@ def test_a_container_that_is_called_like_a_host(place: Place, borne: str) -> Non
         attached["dns"][0] if isinstance(attached["dns"], list) else attached["dns"],
     )
     way = ("--dns-server", f"{dns}:53", "--timeout", "4s")
+    by_name, by_alias = BORNE
     with peers(docker) as there:
         neighbour = there.agent(network, dns)
-        named = {"name": borne} if borne.startswith("name") else {"aliases": (borne,)}
-        bearer = there.start("origin", "--https", "443", network=network, dns=dns, dropped=("NET_RAW",), **named)
-        (agent,) = (each for each in place.firewall.status()["agents"] if each["id"] == bearer.container)
-        assert (agent["state"], [each["code"] for each in agent["reasons"]]) == ("open", ["name"])
-        answer = neighbour.get(f"https://{borne}/", *way)
-        assert not answer.ok, answer
+        bearers = {
+            borne: there.start("origin", "--https", "443", network=network, dns=dns, dropped=("NET_RAW",), **named)
+            for borne, named in ((by_name, {"name": by_name}), (by_alias, {"aliases": (by_alias,)}))
+        }
+        agents = {each["id"]: each for each in place.firewall.status()["agents"]}
+        for borne, bearer in bearers.items():
+            agent = agents[bearer.container]
+            assert (agent["state"], [each["code"] for each in agent["reasons"]]) == ("open", ["name"]), borne
+            answer = neighbour.get(f"https://{borne}/", *way)
+            assert not answer.ok, answer
         assert neighbour.get("https://a.test/", *way).ok
-        assert not any(each["event"] == "request" for each in bearer.said()), "nobody is led to it by Envoy"
-        bearer.remove()
-        refused = place.firewall.call("agent", "run", "--name", borne, there.image, "/peer", "wait").expect(6)
-        assert borne in refused.err
-        until(lambda: neighbour.get(f"https://{borne}/", *way).ok, 20)
+        for borne, bearer in bearers.items():
+            assert not any(each["event"] == "request" for each in bearer.said()), "nobody is led to it by Envoy"
+            bearer.remove()
+            refused = place.firewall.call("agent", "run", "--name", borne, there.image, "/peer", "wait").expect(6)
+            assert borne in refused.err
+        for borne in bearers:
+            until(lambda: neighbour.get(f"https://{borne}/", *way).ok, 20)  # noqa: B023 - called at once
