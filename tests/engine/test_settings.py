@@ -1,7 +1,7 @@
 """Settings on a real engine: a file that an agent can write, and one that is empty for a while."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ from devkit.watching import watching
 OFTEN = ("--interval", "1s", "--drain-timeout", "1s")
 
 
+@pytest.fixture
+def up(lent: Firewall) -> Firewall:
+    """A stack that is up and current, and need not be new."""
+    return lent
+
+
 @contextmanager
 def attached(docker: APIClient, peers: Peers, network: str, *binds: str) -> Iterator[str]:
     """Start an agent with these mounts on a network, as with `docker run -v`."""
-    image = docker.inspect_container(peers.start("wait", network="none").container)["Config"]["Image"]
-    agent = docker.create_container(
-        image, ["/peer", "wait"], host_config=docker.create_host_config(binds=list(binds), network_mode=network)
-    )["Id"]
+    host = docker.create_host_config(binds=list(binds), network_mode=network)
+    agent = docker.create_container(peers.image, ["/peer", "wait"], host_config=host)["Id"]
     docker.start(agent)
     try:
         yield docker.inspect_container(agent)["Name"].removeprefix("/")
@@ -31,27 +35,30 @@ def attached(docker: APIClient, peers: Peers, network: str, *binds: str) -> Iter
         docker.remove_container(agent, force=True, v=True)
 
 
-@pytest.mark.parametrize("kind", ["folder", "above", "file", "link"])
 def test_status_says_that_the_settings_are_open(
-    kind: str, up: Firewall, docker: APIClient, peers: Peers, tmp_path: Path
+    up: Firewall, docker: APIClient, peers: Peers, tmp_path: Path
 ) -> None:
     """Each form of writable mount is reported; read-only ones and those off the agent network are not."""
-    network = f"{up.project}-net"
     link = tmp_path / "link"
     link.symlink_to(up.folder)
-    where = {"folder": up.folder, "above": up.folder.parent, "file": up.settings, "link": link}[kind]
-    with (
-        attached(docker, peers, network, f"{where}:/work:ro"),
-        attached(docker, peers, f"{up.project}-egress", f"{where}:/work"),
-    ):
+    forms = (up.folder, up.folder.parent, up.settings, link)
+    network = f"{up.project}-net"
+    with ExitStack() as harmless:
+        for form in forms:
+            harmless.enter_context(attached(docker, peers, network, f"{form}:/work:ro"))
+            harmless.enter_context(attached(docker, peers, f"{up.project}-egress", f"{form}:/work"))
         assert up.status()["settings"]["open"] == []
         assert "settings_open" not in up.call("run").expect().err
-    with attached(docker, peers, network, f"{where}:/work") as agent:
-        (found,) = up.status()["settings"]["open"]
-        assert (found["container"], found["target"], found["file"]) == (agent, "/work", str(up.settings))
-        assert f"{agent} can write {up.settings}" in up.call("status").expect().out
+    with ExitStack() as harmful:
+        agents = [harmful.enter_context(attached(docker, peers, network, f"{form}:/work")) for form in forms]
+        found = up.status()["settings"]["open"]
+        named = sorted((each["container"], each["target"], each["file"]) for each in found)
+        assert named == sorted((agent, "/work", str(up.settings)) for agent in agents)
+        text = up.call("status").expect().out
+        assert [agent for agent in agents if f"{agent} can write {up.settings}" not in text] == []
         for verb in ("run", "reload"):
-            assert "event=settings_open" in up.call(verb).expect().err
+            warned = [line for line in up.call(verb).expect().err.splitlines() if "event=settings_open" in line]
+            assert [agent for agent in agents if not any(agent in line for line in warned)] == []
 
 
 def unused(decision: dict[str, Any]) -> str:
