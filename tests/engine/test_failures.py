@@ -5,23 +5,31 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack.labels import PURPOSE
 from devkit import stacks
-from devkit.firewall import Firewall, upgraded
-from devkit.peers import Peers
+from devkit.firewall import RULES, Firewall, upgraded
+from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 
 @pytest.fixture
-def up(lent: Firewall) -> Firewall:
-    """A stack that is up and current, and need not be new."""
-    return lent
+def up(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
+    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
+    if request.session.testsfailed:
+        shared.write(*RULES)
+        shared.run("--drain-timeout", "0")
+    return shared
+
+
+@pytest.fixture(scope="module")
+def agent(shared: Firewall, module_peers: Peers) -> Peer:
+    """An agent of the module's stack, and an origin with the allowed names."""
+    shared.origin(module_peers, ["a.test", "h.test"])
+    return shared.agent(module_peers)
 
 
 BROKEN_LISTENERS = """
@@ -39,10 +47,8 @@ main()
 """
 
 
-def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, peers: Peers) -> None:
+def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, agent: Peer) -> None:
     """If Envoy rejects a listener, the exit code is 5, the reason is shown, and the old rules stay in force."""
-    up.origin(peers, ["a.test", "h.test"])
-    agent = up.agent(peers)
     before = up.settings.read_text()
     up.write({"dst": "b.test"}, {"dst": "c.test"}, {"dst": "h.test", "proto": "http", "allow_private": True})
     command = [sys.executable, "-c", BROKEN_LISTENERS, *up.command("reload")[3:]]
@@ -73,11 +79,9 @@ BROKEN_RELEASES = {
 
 @pytest.mark.parametrize("name", BROKEN_RELEASES)
 def test_a_release_that_does_not_work_is_taken_back(
-    name: str, up: Firewall, peers: Peers, docker: APIClient, tmp_path: Path
+    name: str, up: Firewall, agent: Peer, docker: APIClient, tmp_path: Path
 ) -> None:
     """The old siblings keep serving untouched; `run` exits with 5 and the reason, and leaves nothing behind."""
-    up.origin(peers, ["a.test", "h.test"])
-    agent = up.agent(peers)
     BROKEN_RELEASES[name](stacks.copied_release(tmp_path / "newer"))
     before = {sibling: docker.inspect_container(up.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
     outcome = upgraded(up, tmp_path / "newer").call("run").expect(5)
@@ -96,29 +100,27 @@ def _names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
-@pytest.mark.parametrize("name", ["envoy", "coredns-next", "lock"])
-def test_a_foreign_container_is_refused_and_untouched(
-    name: str, firewall: Firewall, peers: Peers, docker: APIClient
-) -> None:
+def test_a_foreign_container_is_refused_and_untouched(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
     """A foreign container with one of our names makes every command refuse, and keeps running."""
-    stranger = peers.start("wait", network="bridge", name=f"{firewall.project}-{name}")
-    outcome = firewall.call("run").expect(6)
-    assert "error[foreign-container]" in outcome.err
-    assert docker.inspect_container(stranger.container)["State"]["Running"]
-    assert docker.networks(names=[firewall.project]) == []
-    stranger.remove()
+    for name in ("envoy", "coredns-next", "lock"):
+        stranger = peers.start("wait", network="bridge", name=f"{firewall.project}-{name}")
+        outcome = firewall.call("run").expect(6)
+        assert "error[foreign-container]" in outcome.err, name
+        assert docker.inspect_container(stranger.container)["State"]["Running"], name
+        assert docker.networks(names=[firewall.project]) == [], name
+        stranger.remove()
     firewall.run()
 
 
-@pytest.mark.parametrize("role", ["net", "egress"])
-def test_a_foreign_network_is_refused_and_untouched(role: str, firewall: Firewall, docker: APIClient) -> None:
+def test_a_foreign_network_is_refused_and_untouched(firewall: Firewall, docker: APIClient) -> None:
     """A network with one of our names is not adopted."""
-    made = docker.create_network(f"{firewall.project}-{role}")["Id"]
-    outcome = firewall.call("run").expect(6)
-    assert "error[foreign-network]" in outcome.err
-    assert docker.inspect_network(made)["Id"] == made
-    assert docker.containers(all=True, filters={"name": firewall.project}) == []
-    docker.remove_network(made)
+    for role in ("net", "egress"):
+        made = docker.create_network(f"{firewall.project}-{role}")["Id"]
+        outcome = firewall.call("run").expect(6)
+        assert "error[foreign-network]" in outcome.err, role
+        assert docker.inspect_network(made)["Id"] == made, role
+        assert docker.containers(all=True, filters={"name": firewall.project}) == [], role
+        docker.remove_network(made)
     firewall.run()
 
 
@@ -156,26 +158,24 @@ KILL_WHEN = [
 ]
 
 
-@pytest.mark.parametrize("moment", KILL_WHEN)
-def test_a_run_that_is_killed_is_finished_by_the_next(
-    moment: str, up: Firewall, peers: Peers, docker: APIClient
-) -> None:
+@pytest.mark.usefixtures("agent")  # and with it the origin
+def test_a_run_that_is_killed_is_finished_by_the_next(up: Firewall, peers: Peers, docker: APIClient) -> None:
     """After SIGKILL at any moment of a replacement, agents are served, and one more `run` makes all current."""
-    up.origin(peers, ["a.test", "h.test"])
-    agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
-    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
-    process = up.start("run", "--force-recreate", "--drain-timeout", "1")
-    assert process.stderr is not None
-    done = itertools.takewhile(lambda line: not (line.startswith("done") and moment in line), process.stderr)
-    for _ in done:
-        continue
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    up.run("--drain-timeout", "1")
-    assert up.current()
-    assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
-    summary = agent.stop().last
+    load = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    until(lambda: any(line["done"] for line in load.said() if line["event"] == "progress"))
+    for moment in KILL_WHEN:
+        process = up.start("run", "--force-recreate", "--drain-timeout", "1")
+        assert process.stderr is not None
+        done = itertools.takewhile(lambda line: not (line.startswith("done") and moment in line), process.stderr)  # noqa: B023 - read at once
+        for _ in done:
+            continue
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, moment
+        up.run("--drain-timeout", "1")
+        assert up.current(), moment
+        assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"], moment
+    summary = load.stop().last
     assert summary["failed"] == 0, summary
 
 
@@ -194,9 +194,9 @@ def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) 
         firewall.call("down").expect()
 
 
-def half_done_run(firewall: Firewall) -> "subprocess.Popen[str]":
+def half_done_run(firewall: Firewall, drain: str = "1") -> "subprocess.Popen[str]":
     """Start a replacement of both siblings, and return once both new containers have been created."""
-    process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
+    process = firewall.start("run", "--force-recreate", "--drain-timeout", drain)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("done") and "create and start" in line:
@@ -240,43 +240,9 @@ def test_an_engine_that_is_not_there(firewall: Firewall, tmp_path: Path) -> None
         assert "--host" in outcome.err
 
 
-def test_down_leaves_nothing(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Containers, volumes and networks are removed; attached agents are only disconnected with `--force`."""
-    agent = up.agent(peers)
-    assert "error[network-in-use]" in up.call("down").expect(6).err
-    assert up.current()
-    agent.remove()
-    up.call("down").expect()
-    assert docker.containers(all=True, filters={"name": up.project}) == []
-    assert docker.networks(names=[up.project]) == []
-    assert "was not up" in up.call("down").expect().out
-
-
-def test_down_all_leaves_no_image_either(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """Plain `down` names our images and the cache, `--all` removes them. Used and foreign images stay."""
-    up = replace(up, variables={"XDG_CACHE_HOME": str(tmp_path / "cache")})
-    other = replace(up, project=f"{up.project}x")
-    other.run()
-    used = {docker.inspect_container(other.container(sibling))["Image"] for sibling in ("envoy", "coredns")}
-    up.call("down", "--all").expect()
-    assert used <= {image["Id"] for image in docker.images()}
-    assert other.current()
-
-    foreign = {image["Id"] for image in docker.images() if PURPOSE not in (image["Labels"] or {})}
-    left = other.call("down", "--format", "json").expect().json["left"]
-    assert {name.partition(":")[0] for name in left["images"]} >= {"clawker-fw/envoy", "clawker-fw/coredns"}
-    assert Path(left["cache"]).is_relative_to(tmp_path)
-    assert other.call("down", "--all", "--format", "json").expect().json["left"] == {"images": [], "cache": None}
-    there = {image["Id"] for image in docker.images()}
-    assert foreign <= there
-    assert there.isdisjoint(used)
-    up.run()
-    assert up.current()
-
-
 def test_who_looks_while_somebody_is_at_work_is_told(up: Firewall) -> None:
     """A comparison during a run names the holder, and one after it names none."""
-    run = up.start("run", "--force-recreate", "--drain-timeout", "3")
+    run = half_done_run(up, "3")
 
     def busy() -> dict[str, str] | None:
         found: dict[str, str] | None = up.drift().json["busy"]
