@@ -22,6 +22,15 @@ from devkit.slow import slow
 from devkit.waiting import until
 
 
+@pytest.fixture
+def lasting(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
+    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
+    if request.session.testsfailed:
+        shared.write(*RULES)
+        shared.run("--drain-timeout", "0")
+    return shared
+
+
 def names(docker: APIClient, firewall: Firewall) -> list[str]:
     """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
@@ -41,11 +50,18 @@ def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
     assert summary["failed"] == 0, summary
 
 
-@pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])
-def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngine, tmp_path: Path) -> None:
-    """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
-    firewall = Firewall(private.host, "restarted", tmp_path)
+@pytest.fixture(scope="module")
+def restarted(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Firewall:
+    """A stack on an engine that may be restarted."""
+    firewall = Firewall(private.host, "restarted", tmp_path_factory.mktemp("restarted"))
     firewall.write("a.test")
+    return firewall
+
+
+@pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])
+def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngine, restarted: Firewall) -> None:
+    """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
+    firewall = restarted
     firewall.run()
     process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
     assert process.stderr is not None
@@ -60,7 +76,6 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngi
     assert firewall.drift().expect().findings == set()
     with closing(client(private.host)) as docker:
         assert names(docker, firewall) == ["/restarted-coredns", "/restarted-envoy"]
-    firewall.call("down").expect()
 
 
 @pytest.fixture
@@ -90,20 +105,31 @@ def test_a_disk_that_is_full(small_disk: Path, needs_engine: Callable[..., None]
         assert firewall.current()
 
 
-@pytest.fixture
-def filled(needs_engine: Callable[..., None], tmp_path: Path) -> Iterator[tuple[Firewall, Peers, Peer, Path]]:
-    """A stack with two rules on an engine whose disk is full, its peers, an agent, and what fills the disk."""
+@pytest.fixture(scope="module")
+def narrow(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
+    """An engine with a small disk, which a test can fill."""
     needs_engine()
-    with private_engine(disk="1g") as engine, closing(client(engine.host)) as docker, peers_of(docker) as around:
-        firewall = Firewall(engine.host, "full", tmp_path)
-        firewall.write(*RULES)
+    with private_engine(disk="1g") as engine:
+        yield engine
+
+
+@pytest.fixture
+def filled(narrow: PrivateEngine, tmp_path: Path) -> Iterator[tuple[Firewall, Peers, Peer, Path]]:
+    """A stack with two rules on an engine whose disk is full, its peers, an agent, and what fills the disk."""
+    filler = narrow.root / f"{narrow.folder}/data/filler".lstrip("/")
+    firewall = Firewall(narrow.host, "full", tmp_path)
+    firewall.write(*RULES)
+    with closing(client(narrow.host)) as docker, peers_of(docker) as around:
         firewall.run()
         firewall.origin(around, ["a.test", "h.test"])
         agent = firewall.agent(around)
         assert agent.get("http://h.test/").ok
-        filler = engine.root / f"{engine.folder}/data/filler".lstrip("/")
-        fill(filler)
-        yield firewall, around, agent, filler
+        try:
+            fill(filler)
+            yield firewall, around, agent, filler
+        finally:
+            filler.unlink(missing_ok=True)
+            firewall.call("down", "--force")
 
 
 def fill(filler: Path) -> None:
@@ -195,18 +221,16 @@ def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peer
 
 @pytest.mark.parametrize("end", ["egress", "net"])
 def test_a_network_that_went_while_who_was_on_it_was_stopped(
-    end: str, firewall: Firewall, docker: APIClient
+    end: str, lasting: Firewall, docker: APIClient
 ) -> None:
     """As by `docker network prune`. A stopped container looks for its former network by id."""
-    firewall.write("a.test")
-    firewall.run()
-    before = names(docker, firewall)
+    before = names(docker, lasting)
     for sibling in ("envoy", "coredns"):
-        docker.stop(firewall.container(sibling), timeout=5)
-    docker.remove_network(f"{firewall.project}-{end}")
-    assert firewall.call("run").code == 0
-    assert firewall.current()
-    assert names(docker, firewall) == before
+        docker.stop(lasting.container(sibling), timeout=5)
+    docker.remove_network(f"{lasting.project}-{end}")
+    assert lasting.call("run").code == 0
+    assert lasting.current()
+    assert names(docker, lasting) == before
 
 
 _ROUTED = 'ip link set lo up && ip route add blackhole 10.213.0.0/16 && exec "$@"'
@@ -271,36 +295,35 @@ def _only_check(text: bytes) -> bytes:
     return text.replace(b'"--concurrency",', b'"--mode", "validate", "--concurrency",')
 
 
-def test_a_release_that_starts_and_dies(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
+def test_a_release_that_starts_and_dies(lasting: Firewall, docker: APIClient, tmp_path: Path) -> None:
     """A program that keeps ending never becomes ready: the old one keeps serving, and `drift` reports it."""
-    before = docker.inspect_container(up.container("envoy"))["Id"]
+    before = docker.inspect_container(lasting.container("envoy"))["Id"]
     stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
-    newer = upgraded(up, tmp_path / "newer")
+    newer = upgraded(lasting, tmp_path / "newer")
     outcome = newer.call("run").expect(5)
     assert "error[replacement-not-ready]" in outcome.err
-    assert docker.inspect_container(up.container("envoy"))["Id"] == before
-    assert names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
+    assert docker.inspect_container(lasting.container("envoy"))["Id"] == before
+    assert names(docker, lasting) == [f"/{lasting.project}-coredns", f"/{lasting.project}-envoy"]
     failed = newer.drift().json["failed_attempt"]
     assert failed["code"] == "replacement-not-ready"
     assert "The last attempt failed" in newer.call("drift").expect(1).out
-    assert up.drift().expect().json["failed_attempt"] is None
+    assert lasting.drift().expect().json["failed_attempt"] is None
 
 
-def test_another_subnet_with_a_release_that_dies(firewall: Firewall, peers: Peers, tmp_path: Path) -> None:
+def test_another_subnet_with_a_release_that_dies(lasting: Firewall, peers: Peers, tmp_path: Path) -> None:
     """The former networks are made again, with their subnets, and the former siblings serve on them."""
-    firewall.run()
-    before = firewall.status()["agent"]
+    before = lasting.status()["agent"]
     stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
-    rules = firewall.settings.read_text()
-    firewall.write(*RULES, network={"subnet": "10.214.208.0/20"})
-    outcome = upgraded(firewall, tmp_path / "newer").call("run").expect(5)
+    rules = lasting.settings.read_text()
+    lasting.write(*RULES, network={"subnet": "10.214.208.0/20"})
+    outcome = upgraded(lasting, tmp_path / "newer").call("run").expect(5)
     assert "error[replacement-not-ready]" in outcome.err
     assert "The former envoy and coredns still serve." in outcome.err
-    firewall.settings.write_text(rules)
-    assert firewall.current()
-    assert firewall.status()["agent"] == before
-    firewall.origin(peers, ["a.test"])
-    agent = firewall.agent(peers)
+    lasting.settings.write_text(rules)
+    assert lasting.current()
+    assert lasting.status()["agent"] == before
+    lasting.origin(peers, ["a.test"])
+    agent = lasting.agent(peers)
     assert until(lambda: agent.get("https://a.test/").ok)
 
 
@@ -333,14 +356,18 @@ def _done(meddle: Callable[[APIClient, str], object], docker: APIClient, name: s
 
 
 @pytest.mark.parametrize("how", MEDDLINGS)
-def test_a_replacement_that_is_taken_away_while_it_is_verified(how: str, up: Firewall, docker: APIClient) -> None:
+def test_a_replacement_that_is_taken_away_while_it_is_verified(
+    how: str, lasting: Firewall, docker: APIClient
+) -> None:
     """If a replacement is killed, the old siblings keep serving, and the run reports the failure."""
-    before = {sibling: docker.inspect_container(up.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
-    process = up.start("run", "--force-recreate", "--drain-timeout", "1")
-    until(lambda: _done(MEDDLINGS[how], docker, f"{up.container('envoy')}-next"), every=0.01)
+    before = {
+        sibling: docker.inspect_container(lasting.container(sibling))["Id"] for sibling in ("envoy", "coredns")
+    }
+    process = lasting.start("run", "--force-recreate", "--drain-timeout", "1")
+    until(lambda: _done(MEDDLINGS[how], docker, f"{lasting.container('envoy')}-next"), every=0.01)
     _, err = process.communicate(timeout=60)
     assert process.returncode in {4, 5}, err
     assert "Traceback" not in err
-    assert {name: docker.inspect_container(up.container(name))["Id"] for name in before} == before
-    assert names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
-    assert up.current()
+    assert {name: docker.inspect_container(lasting.container(name))["Id"] for name in before} == before
+    assert names(docker, lasting) == [f"/{lasting.project}-coredns", f"/{lasting.project}-envoy"]
+    assert lasting.current()
