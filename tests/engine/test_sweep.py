@@ -2,7 +2,7 @@
 
 Reading calls change nothing, so an end at one of them equals an end before the next writing call. The sweep over
 every call, every fault and every kind of plan runs in memory (`tests/unit/test_sweep.py`). Here the two faults
-take turns: each call meets one of them. Several stacks share the calls, so that no test takes long.
+take turns: each call meets one of them. Some stacks share the calls, so that no test takes long.
 """
 
 import sys
@@ -20,7 +20,7 @@ from devkit.waiting import until
 DRAIN = ("--drain-timeout", "0.2")
 
 
-SHARES = 6
+SHARES = 3
 """How many stacks there are. A stack's first call with a fault is its number, and each next one so many later."""
 
 
@@ -32,15 +32,17 @@ def test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run(
 
     A neighbour tries a name without a rule at each address that Envoy can have: nobody hears of it.
     """
-    fault = Fault.KILL if share % 2 else Fault.LOSE
     origin = up.origin(peers, ["a.test", "h.test", "evil.test"], "--http", "80", "--https", "443", "--tell")
-    agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    status = up.status()
+    network, dns = status["agent"]["network"], status["agent"]["dns"]
+    load = ("load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    agent, hostile = peers.agent(network, dns, *load), peers.agent(network, dns)
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
-    hostile = up.agent(peers)
-    first = IPv4Address(up.status()["siblings"][0]["address"])
+    first = IPv4Address(status["siblings"][0]["address"])
     envoys = {str(first), str(IPv4Address(int(first) ^ 1))}
     hits: list[str] = []
     for point in count(share, step=SHARES):
+        fault = Fault.KILL if point % 2 else Fault.LOSE
         up.write(*RULES, otel={"infra_port": 4319 + point})
         command = [sys.executable, "-m", "devkit.faults", fault, str(point), *up.command("run", *DRAIN)[3:]]
         outcome = up.call_raw(command)
