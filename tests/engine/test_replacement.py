@@ -1,7 +1,9 @@
 """Replacements under load: no request fails, and open connections end by themselves."""
 
 import re
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ from docker import APIClient
 
 from devkit import stacks
 from devkit.engines import PrivateEngine
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import RULES, Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peer, Peers
+from devkit.peers import peers as peers_of
 from devkit.waiting import until
 
 LOAD = ("load", "--rate", "200", "--seconds", "0", "https://a.test/", "http://h.test/")
@@ -26,27 +29,43 @@ def loading(firewall: Firewall, peers: Peers) -> Peer:
 
 @pytest.mark.alone
 def test_both_siblings_are_replaced_without_a_failed_request(
-    up: Firewall, peers: Peers, tmp_path: Path, docker: APIClient
+    firewall: Firewall, peers: Peers, tmp_path: Path, docker: APIClient
 ) -> None:
     """Both siblings are upgraded and downgraded under an open loop of 200 requests per second."""
-    up.origin(peers, ["a.test", "h.test"])
+    firewall.run()
+    firewall.origin(peers, ["a.test", "h.test"])
     release = stacks.copied_release(tmp_path / "newer")
     stacks.change_bootstrap(release)
     stacks.change_corefile(release)
-    newer = upgraded(up, tmp_path / "newer")
-    agent = loading(up, peers)
-    for firewall in (newer, up, newer):
-        before = {name: docker.inspect_container(up.container(name))["Id"] for name in ("envoy", "coredns")}
-        firewall.run()
-        assert all(docker.inspect_container(up.container(name))["Id"] != old for name, old in before.items())
+    newer = upgraded(firewall, tmp_path / "newer")
+    agent = loading(firewall, peers)
+    for other in (newer, firewall, newer):
+        before = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
+        other.run()
+        assert all(docker.inspect_container(firewall.container(name))["Id"] != old for name, old in before.items())
     summary = agent.stop().last
     assert summary["failed"] == 0, summary
     assert summary["sent"] > 200
 
 
+@pytest.fixture
+def up(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
+    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
+    if request.session.testsfailed:
+        shared.write(*RULES)
+        shared.run("--drain-timeout", "0")
+    return shared
+
+
+@pytest.fixture(scope="module")
+def origin(shared: Firewall, module_peers: Peers) -> Peer:
+    """An origin with the allowed names."""
+    return shared.origin(module_peers, ["a.test", "h.test"])
+
+
+@pytest.mark.usefixtures("origin")
 def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     """Adding and removing a rule does not disturb requests for others."""
-    up.origin(peers, ["a.test", "h.test"])
     before = up.settings.read_text()
     agent = loading(up, peers)
     for number in range(5):
@@ -66,9 +85,9 @@ def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     assert summary["failed"] == 0, summary
 
 
+@pytest.mark.usefixtures("origin")
 def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> None:
     """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
-    up.origin(peers, ["a.test", "h.test"])
     download = up.agent(peers, "download", "https://a.test/bytes?seconds=8&rate=200000")
     secure = up.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
     plain = up.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
@@ -81,9 +100,9 @@ def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> 
     assert plain.finish().last["failed"] == 0  # Envoy tells it to come again, between two requests
 
 
+@pytest.mark.usefixtures("origin")
 def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClient) -> None:
     """A connection that does not end is cut after `--drain-timeout`, and the answer says so."""
-    up.origin(peers, ["a.test"])
     download = up.agent(peers, "download", "https://a.test/bytes?seconds=60&rate=10000")
     old = docker.inspect_container(up.container("envoy"))["Id"]
     outcome = up.run("--force-recreate", "--drain-timeout", "2s")
@@ -92,12 +111,12 @@ def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClie
     assert old not in {each["Id"] for each in docker.containers(all=True)}
 
 
+@pytest.mark.usefixtures("origin")
 @pytest.mark.parametrize("siblings", [["envoy"], ["coredns"], ["envoy", "coredns"]])
 def test_after_a_replacement_restarts_need_nobody(
     siblings: list[str], up: Firewall, peers: Peers, docker: APIClient
 ) -> None:
     """After `docker restart` of either sibling or both, everything recovers, including the claimed address."""
-    up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     up.run("--force-recreate", "--drain-timeout", "1s")
     for sibling in siblings:
@@ -117,27 +136,40 @@ def test_leftover_volumes_and_containers(up: Firewall, docker: APIClient) -> Non
     assert sorted(names) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
 
 
-@pytest.mark.parametrize("how", ["restart", "kill"])
-def test_an_engine_restart_needs_nobody(how: str, private: PrivateEngine, tmp_path: Path) -> None:
-    """Both siblings recover by themselves, agents are served, and nothing has drifted."""
-    firewall = Firewall(private.host, "clawker", tmp_path)
+@dataclass(frozen=True)
+class Engine:
+    """An engine that may be restarted and killed, a stack on it, an origin and an agent."""
+
+    private: PrivateEngine
+    sdk: APIClient
+    firewall: Firewall
+    origin: Peer
+    agent: Peer
+
+
+@pytest.fixture(scope="module")
+def engine(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The engine with a stack. Each test leaves all of it up."""
+    firewall = Firewall(private.host, "clawker", tmp_path_factory.mktemp("engine"))
     firewall.write({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http"})
     firewall.run()
-    with closing(client(private.host)) as sdk:
-        peers = Peers(sdk)
-        origin = firewall.origin(peers, ["a.test"])
-        agent = firewall.agent(peers)
-        assert agent.get("https://a.test/").ok
-        if how == "restart":
-            private.restart()
-        else:
-            private.kill()
-            private.start()
-        for peer in (origin, agent):
-            if sdk.inspect_container(peer.container)["State"]["Status"] != "running":
-                sdk.start(peer.container)
-        until(lambda: agent.get("https://a.test/").ok, seconds=60)
-        until(firewall.current)
-        assert firewall.run().json["changed"] is False
-        peers.remove_all()
-    firewall.call("down").expect()
+    with closing(client(private.host)) as sdk, peers_of(sdk) as around:
+        yield Engine(private, sdk, firewall, firewall.origin(around, ["a.test"]), firewall.agent(around))
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_an_engine_restart_needs_nobody(how: str, engine: Engine) -> None:
+    """Both siblings recover by themselves, agents are served, and nothing has drifted."""
+    firewall, agent = engine.firewall, engine.agent
+    assert agent.get("https://a.test/").ok
+    if how == "restart":
+        engine.private.restart()
+    else:
+        engine.private.kill()
+        engine.private.start()
+    for peer in (engine.origin, agent):
+        if engine.sdk.inspect_container(peer.container)["State"]["Status"] != "running":
+            engine.sdk.start(peer.container)
+    until(lambda: agent.get("https://a.test/").ok, seconds=60)
+    until(firewall.current)
+    assert firewall.run().json["changed"] is False
