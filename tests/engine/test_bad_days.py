@@ -37,13 +37,13 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
-def test_a_slow_engine(up: Firewall, peers: Peers, host: str) -> None:
+def test_a_slow_engine(lasting: Firewall, peers: Peers, host: str) -> None:
     """With an engine that delays every call by half a second, a run succeeds and agents notice nothing."""
-    up.origin(peers, ["a.test", "h.test"])
-    agent = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    lasting.origin(peers, ["a.test", "h.test"])
+    agent = lasting.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
     with slow(host, 0.5) as address:
-        patient = replace(up, host=address)
+        patient = replace(lasting, host=address)
         patient.run("--force-recreate", "--drain-timeout", "1")
         assert patient.drift().expect().findings == set()
     summary = agent.stop().last
