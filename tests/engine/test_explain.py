@@ -234,8 +234,8 @@ def test_a_person_is_asked(place: Place) -> None:
     assert ("request", 443) in place.arrived()[before:]
 
 
-def test_containers_that_are_called_like_hosts(place: Place) -> None:
-    """They are open, and Envoy never takes one for the host, which a neighbour reaches as soon as it is gone."""
+def test_a_container_that_is_called_like_a_host(place: Place) -> None:
+    """It is open, and Envoy never takes it for the host, which a neighbour reaches as soon as it is gone."""
     docker = client(place.firewall.host)
     attached = place.firewall.status()["agent"]
     network, dns = (
