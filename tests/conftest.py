@@ -1,6 +1,7 @@
 """What all tests share: options, the order of tests, and the release under test."""
 
 import secrets
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import count
@@ -46,8 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("goldens are written by one process: leave out -n")
 
 
-SHARERS = 24
-"""The number of tests that share a module's fixture before another worker creates its own."""
+SHARERS = 48
+"""The most tests that share a module's fixture: those beyond have their own, perhaps on another worker.
+
+A module whose tests are quick, and whose fixture is not, has a larger number of its own under this name.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -65,13 +69,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in longest]
     wanted = hasattr(config, "workerinput") and any(_needs_engine(item) for item in items)
     one_engine = wanted and reachable() is not None
-    sharers: dict[str, Iterator[int]] = {}
+    sharers = Counter(filter(None, map(_shared, items)))
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
     for item in items:
         if one_engine and _needs_engine(item):
             item.add_marker(pytest.mark.xdist_group("engine"))
         elif shared := _shared(item):
-            number = next(sharers.setdefault(shared, count()))
-            item.add_marker(pytest.mark.xdist_group(f"{shared} {number // SHARERS}"))
+            most = getattr(getattr(item, "module", None), "SHARERS", SHARERS)
+            groups = -(-sharers[shared] // most)
+            group = next(numbers[shared]) * groups // sharers[shared]  # all of about the same size
+            item.add_marker(pytest.mark.xdist_group(f"{shared} {group}"))
         elif _alone(item):
             item.add_marker(pytest.mark.xdist_group("alone"))  # consecutive, so that others wait less often
 
@@ -82,14 +89,18 @@ def _needs_engine(item: pytest.Item) -> bool:
 
 
 def _shared(item: pytest.Item) -> str:
-    """Return the name of what a test shares with others of its module, or an empty string."""
+    """Return the name of what a test shares with others of its module or folder, or an empty string."""
     if not isinstance(item, pytest.Function):
         return ""
     fixtures = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - scopes are not available otherwise
-    shared = sorted(name for name, defined in fixtures.items() if defined[-1].scope in {"module", "package"})
+    scopes = {name: defined[-1].scope for name, defined in fixtures.items()}
+    shared = sorted(name for name, scope in scopes.items() if scope in {"module", "package"})
     callspec = getattr(item, "callspec", None)
     kinds = [str(callspec.params[name]) for name in shared if callspec and name in callspec.params]
-    return " ".join((item.nodeid.partition("::")[0], *kinds)) if shared else ""
+    place = item.nodeid.partition("::")[0]
+    if "package" in scopes.values():
+        place = place.rpartition("/")[0]
+    return " ".join((place, *kinds)) if shared else ""
 
 
 _floor = Floor()
