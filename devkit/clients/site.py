@@ -75,23 +75,23 @@ class Site:
         return [each for each in requests if each["host"] == host]
 
 
-@contextmanager
-def site(
-    folder: Path,
-    rules: tuple[Mapping[str, Any], ...] | None = None,
-    *,
-    more: Path | None = None,
-    keyed: Sequence[str] = (),
-) -> Iterator[Site]:
-    """Yield a site with a stack that has these rules, or without a stack.
+@dataclass(frozen=True)
+class Surroundings:
+    """An engine in a simulated internet, in which the real servers run. `authority` is theirs."""
 
-    `more` is a folder of further hosts for the web server, with their configuration. The user's secret `token` is
-    for the `keyed` hosts. Hosts prove their names to Envoy by the image's authority.
-    """
+    engine: PrivateEngine
+    docker: APIClient
+    image: str
+    servers: tuple[str, ...]
+    authority: Path
+
+
+@contextmanager
+def surroundings(folder: Path, more: Path) -> Iterator[Surroundings]:
+    """Yield an engine with servers. `more` is a folder of further hosts for the web server."""
     install_client()
-    said, settings = folder / "said", folder / "settings"
+    said = folder / "said"
     said.mkdir()
-    settings.mkdir()
     with (
         private_engine(dns=[NAMESERVER]) as engine,
         closing(client(engine.host)) as docker,
@@ -110,19 +110,37 @@ def site(
         for address in FORBIDDEN.values():
             engine.run_in_network(["iptables", "-I", "INPUT", "-d", address])
         image = load(docker)
-        servers = [_serve(docker, image, "web", binds=[f"{more}:/srv/more:ro"] if more else [])]
+        servers = [_serve(docker, image, "web", binds=[f"{more}:/srv/more:ro"])]
         servers.append(_serve(docker, image, "git", "one", GIT["one"], *FORBIDDEN.values()))
         servers.append(_serve(docker, image, "git", "two", GIT["two"]))
         authorities = archive.unpack(docker.get_archive(servers[0], _AUTHORITIES)[0])
         (folder / "authority.pem").write_bytes(authorities[_AUTHORITY].content)
-        variables = {"CLAWKER_FW_SECRETS": str(_secrets(folder, keyed))} if keyed else {}
-        firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", settings, variables=variables)
-        firewall.write(*rules or (), inspection={"ca_file": str(folder / "authority.pem")})
-        if rules is not None:
-            firewall.run()
         until(lambda: all(_answers(engine, address, port) for address, ports in _PORTS.items() for port in ports))
-        flags = "" if rules is None else firewall.call("agent", "flags").expect().out.strip()
-        yield Site(engine, docker, firewall, image, flags, tuple(servers))
+        yield Surroundings(engine, docker, image, tuple(servers), folder / "authority.pem")
+
+
+@contextmanager
+def site(
+    around: Surroundings,
+    folder: Path,
+    rules: tuple[Mapping[str, Any], ...] | None = None,
+    *,
+    keyed: Sequence[str] = (),
+) -> Iterator[Site]:
+    """Yield a site with a stack of its own that has these rules, or without a stack.
+
+    The user's secret `token` is for the `keyed` hosts. Hosts prove their names to Envoy by the image's authority.
+    """
+    settings = folder / "settings"
+    settings.mkdir()
+    variables = {"CLAWKER_FW_SECRETS": str(_secrets(folder, keyed))} if keyed else {}
+    firewall = Firewall(around.engine.host, f"test{secrets.token_hex(3)}", settings, variables=variables)
+    firewall.write(*rules or (), inspection={"ca_file": str(around.authority)})
+    if rules is not None:
+        firewall.run()
+    flags = "" if rules is None else firewall.call("agent", "flags").expect().out.strip()
+    yield Site(around.engine, around.docker, firewall, around.image, flags, around.servers)
+    firewall.call("down", "--force").expect()
 
 
 def _serve(docker: APIClient, image: str, *arguments: str, binds: Sequence[str] = ()) -> str:

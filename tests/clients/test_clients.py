@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ import pytest
 from clawker_fw.rules.rule import HOST, HOST_NAME
 from clawker_fw.settings.preset import Proof, names, preset
 from devkit.clients.image import HALF, REFUSED, WORKS
-from devkit.clients.registries import HELLO, Registries, write
-from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, site
+from devkit.clients.registries import HELLO, Registries
+from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, Surroundings, site
 from devkit.waiting import until
 
 SOON = 30.0
@@ -180,18 +180,9 @@ RULES: tuple[Rule, ...] = (
 
 
 @pytest.fixture(scope="module")
-def registries(tmp_path_factory: pytest.TempPathFactory) -> Registries:
-    """What stands in for registries."""
-    return write(tmp_path_factory.mktemp("registries"))
-
-
-@pytest.fixture(scope="module")
-def place(
-    needs_engine: Callable[..., None], registries: Registries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
+def place(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stack with these rules, and the servers around it."""
-    needs_engine()
-    with site(tmp_path_factory.mktemp("site"), RULES, more=registries.folder) as made:
+    with site(around, tmp_path_factory.mktemp("site"), RULES) as made:
         yield made
 
 

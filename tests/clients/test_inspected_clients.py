@@ -1,7 +1,7 @@
 """Real clients through inspected TLS, with what `agent flags` prints and nothing else, and with no credential."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devkit.clients.image import INSPECTED, KEYED, TOKEN
-from devkit.clients.site import Site, site
+from devkit.clients.site import Site, Surroundings, site
 from devkit.programs import machine
 from devkit.waiting import until
 
@@ -143,11 +143,10 @@ RULES: tuple[Mapping[str, Any], ...] = (
 
 
 @pytest.fixture(scope="module")
-def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def place(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stack with these rules, and the servers around it."""
-    needs_engine()
     keyed = [*(each.host for each in CLIENTS), KEYED_CODE]
-    with site(tmp_path_factory.mktemp("site"), RULES, keyed=keyed) as made:
+    with site(around, tmp_path_factory.mktemp("site"), RULES, keyed=keyed) as made:
         yield made
 
 

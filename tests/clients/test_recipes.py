@@ -6,14 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devkit.clients.site import Site, site
+from devkit.clients.site import Site, Surroundings, site
 from devkit.stacks import CHECKOUT, environment
 from devkit.units import install_systemd, verify
 from devkit.waiting import until
@@ -96,17 +96,18 @@ def _docker() -> str:
 
 
 @pytest.fixture(scope="module")
-def desk(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A folder with the settings of one recipe, and servers with the names of the page."""
-    needs_engine()
     folder = tmp_path_factory.mktemp("desk")
     (folder / "bin").mkdir()
     for name, text in PROGRAMS.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
     (folder / "clawker-fw.yaml").write_text(blocks("Docker Compose", "yaml")[0])
-    with site(tmp_path_factory.mktemp("site")) as place:
-        yield Desk(place, folder)
+    with site(around, tmp_path_factory.mktemp("site")) as place:
+        made = Desk(place, folder)
+        yield made
+        made.do("clawker-fw down --force")
 
 
 GREETINGS = 4
