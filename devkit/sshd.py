@@ -22,10 +22,11 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 64
-SetEnv DOCKER_HOST={engine} PATH={path}
+SetEnv DOCKER_HOST={engine} PATH={path} HOME={folder}
 """
 
 # With the default limit of 10 sessions, a busy machine sometimes needs a second login, and tests count logins.
+# A shell reads the start files of its home for each command: the user's own may take longer than all the rest.
 
 _CLIENT = """\
 IdentityFile {folder}/user
