@@ -29,7 +29,8 @@ ENDS = ("20.10.24", "29")
 KINDS = (*ENDS, "28.5.2", "28.5.2-containerd")
 
 NOWHERE = "sha256:" + "0" * 64
-LAYER_BYTES = 4 << 20
+LAYER_BYTES, FEW_BYTES = 4 << 20, 1 << 16
+"""The octets of a layer whose pull reports progress, and of one whose pull fails."""
 
 BAD_DAYS = {
     "broken": "image-not-pulled",
@@ -84,11 +85,11 @@ def site(
 def _pushed(
     docker: APIClient, open_: Registry, closed: Registry, release: Release, folder: Path, *, whole: bool
 ) -> dict[str, str]:
-    """Fill the registries: two Envoys, an index of CoreDNS for two architectures, and images that are never run.
+    """Fill the registries: Envoy, two CoreDNS, an index of it for two architectures, and images that never run.
 
-    Without `whole`, the Envoys and the CoreDNS behind a password are left out, which take the longest.
+    Without `whole`, what only tests at both ends need is left out: Envoy takes the longest.
 
-    The latter have unique layers. If the engine already had all layers, it would not ask for a password.
+    Images that never run have unique layers: an engine that already had all layers would not ask for a password.
     """
     facts = EngineFacts("", "", docker.version()["Arch"])
     other = EngineFacts("", "", "arm64" if facts.architecture == "amd64" else "amd64")
@@ -96,10 +97,10 @@ def _pushed(
     envoy, coredns = (replace(images.bundled(sibling, release, facts), labels={}) for sibling in Sibling)
     foreign = replace(images.bundled(Sibling.COREDNS, release, other), labels={})
     (folder / "newer").write_text("2")
-    entries = (*envoy.entries, Entry("etc/newer", folder / "newer"))
-    newer = BuiltImage("test/envoy", "2", facts.architecture, entries, release.digests, labels={})
+    entries = (*coredns.entries, Entry("etc/newer", folder / "newer"))
+    newer = BuiltImage("test/coredns", "2", facts.architecture, entries, release.digests, labels={})
     plain, vault = (_random_image(folder / name, facts, release) for name in ("plain", "vault"))
-    unlucky = {fault: _random_image(folder / fault, facts, release) for fault in (*BAD_DAYS, "silent")}
+    few = {fault: _random_image(folder / fault, facts, release, FEW_BYTES) for fault in (*BAD_DAYS, "silent")}
     pushed = {}
     at_ends = (("envoy", envoy, open_), ("newer", newer, open_), ("secret", coredns, closed))
     loaded = set[str]()
@@ -108,7 +109,7 @@ def _pushed(
         ("coredns", coredns, open_),
         ("foreign", foreign, open_),
         ("plain", plain, open_),
-        *((fault, image, open_) for fault, image in unlucky.items()),
+        *((fault, image, open_) for fault, image in few.items()),
         ("vault", vault, closed),
     ):
         list(docker.load_image(image.archive()))  # type: ignore[no-untyped-call]
@@ -124,20 +125,24 @@ def _pushed(
     return pushed
 
 
-def _random_image(path: Path, facts: EngineFacts, release: Release) -> BuiltImage:
+def _random_image(path: Path, facts: EngineFacts, release: Release, octets: int = LAYER_BYTES) -> BuiltImage:
     """Return an image with unique content."""
-    path.write_bytes(os.urandom(LAYER_BYTES))
+    path.write_bytes(os.urandom(octets))
     return BuiltImage(
         f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), release.digests, labels={}
     )
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the stack's settings file, which stays the same."""
+    return tmp_path_factory.mktemp("settings")
+
+
 @pytest.fixture
-def firewall(site: Site, tmp_path: Path) -> Iterator[Firewall]:
-    """A stack that is taken down afterwards."""
-    made = Firewall(site.engine.host, "clawker", tmp_path, variables={"DOCKER_CONFIG": str(tmp_path)})
-    yield made
-    made.call("down").expect()
+def firewall(site: Site, settings: Path, tmp_path: Path) -> Firewall:
+    """A stack, up or not: a test begins with a run, which makes of any state what it wants."""
+    return Firewall(site.engine.host, "clawker", settings, variables={"DOCKER_CONFIG": str(tmp_path)})
 
 
 @pytest.fixture
@@ -179,8 +184,8 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
     assert {step["image"] for step in steps[:2]} == {envoy, coredns}
     assert firewall.current()
     assert firewall.run().json["changed"] is False
-    firewall.write("a.test", images={"envoy": newer, "coredns": coredns})
-    assert firewall.drift().findings == {("envoy", "image", "id", "settings", "replace")}
+    firewall.write("a.test", images={"envoy": envoy, "coredns": newer})
+    assert firewall.drift().findings == {("coredns", "image", "id", "settings", "replace")}
     firewall.run("--drain-timeout", "1")
     assert firewall.current()
     firewall.write("a.test")
