@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -326,12 +327,13 @@ def test_elsewhere_the_container_ends(way: str, engine: PrivateEngine, guarded: 
     """It says why, its own program never starts, and the commands of its creation fail."""
     chosen, reason = WAYS[way]
     words = chosen(flags)
-    done = started(engine, guarded, *words)
+    with ThreadPoolExecutor() as pool:  # where no name resolves, each waits for that
+        created = [pool.submit(docker_run, engine, "--rm", *words, guarded, command) for command in IN_CREATION]
+        done = started(engine, guarded, *words)
     assert STARTED not in done.stdout
     assert "is not inside the firewall" in done.stderr
     assert reason in done.stderr
-    for command in IN_CREATION:
-        assert docker_run(engine, "--rm", *words, guarded, command).returncode == 1
+    assert [each.result().returncode for each in created] == [1] * len(IN_CREATION)
 
 
 @pytest.mark.parametrize(
