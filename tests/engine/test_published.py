@@ -5,12 +5,12 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from docker import APIClient
+from docker import APIClient, errors
 
 from clawker_fw.stack import labels
 from devkit.beyond import HOST, Beyond
@@ -24,6 +24,8 @@ from devkit.waiting import until
 from devkit.world import Internet
 
 SERVER = "/peer origin --http 80,81 --name web"
+WEB = "web"
+"""The name of an agent that several tests share."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _origin(said: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One stack for all tests, each of which leaves it current and without agents."""
+    """One stack for all tests, each of which leaves it current and without agents, but for `web`."""
     needs_engine()
     install_client()
     with (
@@ -92,12 +94,23 @@ def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def web(site: Site) -> Iterator[str]:
-    """An agent that serves on two ports: one is published where that was asked for, one where the engine likes."""
-    script = f"fw agent run -d --rm --name web -p 18080:80 -p 81 $IMAGE {SERVER}"
-    yield site.shell(script).expect().out.strip()
-    site.docker.remove_container("web", force=True, v=True)
-    site.firewall.run()
+def web(site: Site) -> str:
+    """An agent that serves on two ports: one is published where that was asked for, one where the engine likes.
+
+    It stays until a test wants that nobody publishes anything.
+    """
+    for found in site.docker.containers(filters={"name": f"^/{WEB}$"}):
+        return str(found["Id"])
+    script = f"fw agent run -d --rm --name {WEB} -p 18080:80 -p 81 $IMAGE {SERVER}"
+    return site.shell(script).expect().out.strip()
+
+
+@pytest.fixture
+def nobody(site: Site) -> None:
+    """There is no agent that publishes anything, and no relay."""
+    with suppress(errors.NotFound):
+        site.docker.remove_container(WEB, force=True, v=True)
+        site.firewall.run()
     assert site.relays() == []
 
 
@@ -191,6 +204,16 @@ def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
     assert site.docker.inspect_container(relay)["Id"] == before
 
 
+def test_a_port_that_somebody_has(site: Site, web: str) -> None:
+    """The agent is not started, nothing of it is left, and the error has what the engine says."""
+    before = {each["Id"] for each in site.docker.containers(all=True)}
+    assert web in before
+    done = site.shell(f"fw agent run --rm -p 18080:80 $IMAGE {SERVER}")
+    assert (done.code, "error[agent-not-published]" in done.err, "18080" in done.err) == (4, True, True)
+    assert {each["Id"] for each in site.docker.containers(all=True)} == before
+
+
+@pytest.mark.usefixtures("nobody")
 def test_the_end_of_an_agent_is_that_of_its_relay(site: Site) -> None:
     """`agent run` takes the relay away with its agent; of one in the background, the next run, or agent, does."""
     done = site.shell("fw agent run --rm -p 18080:80 $IMAGE /peer netinfo")
@@ -206,6 +229,7 @@ def test_the_end_of_an_agent_is_that_of_its_relay(site: Site) -> None:
     assert (site.relays(), site.clean()) == ([], True)
 
 
+@pytest.mark.usefixtures("nobody")
 def test_an_agent_that_is_started_again(site: Site) -> None:
     """It has its address and its relay again, whatever agents came meanwhile."""
     agent = site.shell(f"fw agent run -d --name again -p 18080:80 $IMAGE {SERVER}").expect().out.strip()
@@ -220,15 +244,7 @@ def test_an_agent_that_is_started_again(site: Site) -> None:
     site.firewall.run()
 
 
-def test_a_port_that_somebody_has(site: Site, web: str) -> None:
-    """The agent is not started, nothing of it is left, and the error has what the engine says."""
-    before = {each["Id"] for each in site.docker.containers(all=True)}
-    assert web in before
-    done = site.shell(f"fw agent run --rm -p 18080:80 $IMAGE {SERVER}")
-    assert (done.code, "error[agent-not-published]" in done.err, "18080" in done.err) == (4, True, True)
-    assert {each["Id"] for each in site.docker.containers(all=True)} == before
-
-
+@pytest.mark.usefixtures("nobody")
 def test_a_port_for_everybody(site: Site) -> None:
     """With an address that says so, another machine is answered as well."""
     site.shell(f"fw agent run -d --rm --name open -p 0.0.0.0:18080:80 $IMAGE {SERVER}").expect()
