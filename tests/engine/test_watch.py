@@ -17,7 +17,7 @@ from clawker_fw.watch.schedule import SPACING
 from clawker_fw.watch.trust import STEADY_SECONDS
 from devkit import stacks
 from devkit.engines import PrivateEngine
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import RULES, Firewall, brought_up, upgraded
 from devkit.hand import Hand
 from devkit.host import client
 from devkit.peers import Peers
@@ -39,9 +39,8 @@ def watched(shared: Firewall) -> Iterator[Watching]:
 
 @pytest.fixture
 def hand(docker: APIClient, shared: Firewall, peers: Peers, watched: Watching) -> Hand:
-    """A user who tampers with the stack, which is current."""
+    """A user who tampers with the stack, which a watcher keeps current."""
     del watched
-    until(shared.current)
     return Hand(docker, shared, peers)
 
 
@@ -183,6 +182,20 @@ def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
     assert names == [f"/{hand.firewall.project}-coredns", f"/{hand.firewall.project}-envoy"]
 
 
+@pytest.fixture(scope="module")
+def spare(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
+    """A second stack, which is not watched."""
+    with brought_up(host, docker, tmp_path_factory.mktemp("spare"), *RULES) as firewall:
+        yield firewall
+
+
+@pytest.fixture
+def up(spare: Firewall) -> Firewall:
+    """The second stack, current, whatever the test before has left."""
+    spare.run("--drain-timeout", "0")
+    return spare
+
+
 def test_all_takes_an_upgrade(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
     """With `--heal all`, a newer release is applied by its watcher without a `run`."""
     stacks.change_corefile(stacks.copied_release(tmp_path / "newer"))
@@ -207,17 +220,6 @@ def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp
     assert not docker.inspect_container(up.container(ENVOY))["State"]["Running"]
 
 
-def test_a_stack_that_is_taken_down_stays_down(up: Firewall, docker: APIClient) -> None:
-    """A `down` is not tampering, so the stack stays down."""
-    with watching(up, "--interval", "1s") as found:
-        up.call("down", "--lock-wait", "30s").expect()
-        seen = len(found.decisions)
-        found.wait(lambda each: each["decision"] == "leave", since=seen)
-        assert docker.containers(all=True, filters={"name": up.project}) == []
-        assert found.stop() == 0
-    assert docker.networks(names=[up.project]) == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_healing_is_a_normal_end(number: signal.Signals, up: Firewall, docker: APIClient) -> None:
     """The current step is ended, the exit code is 0, and the next `run` completes the work."""
@@ -231,14 +233,32 @@ def test_a_stop_while_healing_is_a_normal_end(number: signal.Signals, up: Firewa
     assert up.current()
 
 
-@pytest.mark.parametrize("sibling", [ENVOY, COREDNS])
-def test_a_program_that_crashes_is_left_to_the_engine(
-    sibling: str, private: PrivateEngine, tmp_path: Path
-) -> None:
-    """The container's restart policy restarts it, and nothing is replaced."""
-    firewall = Firewall(private.host, "crash", tmp_path)
+def test_a_stack_that_is_taken_down_stays_down(up: Firewall, docker: APIClient) -> None:
+    """A `down` is not tampering, so the stack stays down."""
+    with watching(up, "--interval", "1s") as found:
+        up.call("down", "--lock-wait", "30s").expect()
+        seen = len(found.decisions)
+        found.wait(lambda each: each["decision"] == "leave", since=seen)
+        assert docker.containers(all=True, filters={"name": up.project}) == []
+        assert found.stop() == 0
+    assert docker.networks(names=[up.project]) == []
+
+
+@pytest.fixture(scope="module")
+def remote(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Firewall:
+    """A stack on an engine that may be restarted and killed. Each test leaves it current."""
+    firewall = Firewall(private.host, "clawker", tmp_path_factory.mktemp("remote"))
     firewall.write("a.test")
     firewall.run()
+    return firewall
+
+
+@pytest.mark.parametrize("sibling", [ENVOY, COREDNS])
+def test_a_program_that_crashes_is_left_to_the_engine(
+    sibling: str, private: PrivateEngine, remote: Firewall
+) -> None:
+    """The container's restart policy restarts it, and nothing is replaced."""
+    firewall = remote
     with watching(firewall, *NEVER) as found, closing(client(private.host)) as sdk:
         before = sdk.inspect_container(firewall.container(sibling))
         _kill_in(private, before["State"]["Pid"])
@@ -248,7 +268,6 @@ def test_a_program_that_crashes_is_left_to_the_engine(
         assert found.stop() == 0
     assert after["Id"] == before["Id"]
     assert after["State"]["StartedAt"] != before["State"]["StartedAt"]
-    firewall.call("down").expect()
 
 
 def _kill_in(engine: PrivateEngine, process: int) -> None:
@@ -258,11 +277,9 @@ def _kill_in(engine: PrivateEngine, process: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
-def test_an_engine_that_goes_away(how: str, private: PrivateEngine, tmp_path: Path) -> None:
+def test_an_engine_that_goes_away(how: str, private: PrivateEngine, remote: Firewall) -> None:
     """The watcher waits for the engine, compares as soon as it answers, and heals as before."""
-    firewall = Firewall(private.host, "clawker", tmp_path)
-    firewall.write("a.test")
-    firewall.run()
+    firewall = remote
     with watching(firewall, *NEVER) as found, closing(client(private.host)) as sdk:
         if how == "restart":
             private.restart()
@@ -277,7 +294,6 @@ def test_an_engine_that_goes_away(how: str, private: PrivateEngine, tmp_path: Pa
         found.healed(since=before)
         until(firewall.current)
         assert found.stop() == 0
-    firewall.call("down").expect()
 
 
 def _is_current(decision: dict[str, Any]) -> bool:
