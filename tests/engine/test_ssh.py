@@ -51,10 +51,10 @@ def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
     assert door.logins() == 6
 
 
-def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_questions_at_once(shared: Firewall, door: Door, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of many threads gets the same complete answer as locally."""
     monkeypatch.setenv("PATH", door.variables["PATH"])
-    names = [up.container(sibling) for sibling in ("envoy", "coredns")]
+    names = [shared.container(sibling) for sibling in ("envoy", "coredns")]
     with (
         closing(connect(host, None, {})) as near,
         closing(connect(door.address, None, {})) as engine,
@@ -72,14 +72,14 @@ def test_many_questions_at_once(up: Firewall, door: Door, host: str, monkeypatch
         assert [each.result().live for each in probing] == [live[name] for name in asked]
 
 
-def test_ssh_by_context(up: Firewall, door: Door, tmp_path: Path) -> None:
+def test_ssh_by_context(shared: Firewall, door: Door, tmp_path: Path) -> None:
     """A context and `DOCKER_HOST` may have an ssh address."""
     install_client()
     environment = {**os.environ, **door.variables, "DOCKER_CONFIG": str(tmp_path)}
     create = ["docker", "context", "create", "far", "--docker", f"host={door.address}"]
     subprocess.run(create, env=environment, check=True, capture_output=True, timeout=60)
     for said in ({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "far"}, {"DOCKER_HOST": door.address}):
-        assert replace(up, host="", variables={**door.variables, **said}).current()
+        assert replace(shared, host="", variables={**door.variables, **said}).current()
     assert door.logins() == 2
 
 
