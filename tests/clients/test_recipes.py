@@ -189,7 +189,7 @@ def test_a_development_container(desk: Desk) -> None:
 def test_building_images(desk: Desk) -> None:
     """A step of a build reaches what the rules allow and nothing else, unless it is not in an agent's network."""
     steps = (
-        "pip install -q --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting",
+        "pip install -q --retries 0 --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting",
         "python3 /tmp/p/greeting.py >/said",
         f"curl -sS {REFUSED} || echo refused >>/said",
     )
