@@ -98,7 +98,7 @@ def converge(
         if (now := read()) != blueprint:
             blueprint, seen = now, None
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
-            seen = compare(engine, blueprint, render=seen.render if seen else None)
+            seen = compare(engine, blueprint)
         require_settings(seen, options)
         require_secrets(seen, options)
         context.require(seen.observed)
@@ -112,9 +112,8 @@ def converge(
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
             # Rules that have ended meanwhile are ended by the siblings. Without a lock, another run may have read
             # newer settings meanwhile, and been the first to apply them.
-            now = read() if lock.full else blueprint.at(context.wall())
-            seen = compare(engine, now, render=seen.render if now is blueprint else None)
-            blueprint = now
+            blueprint = read() if lock.full else blueprint.at(context.wall())
+            seen = compare(engine, blueprint)
         with _attempted(engine, seen):
             _require_closed(seen, options)
         if seen.diff.verdict is Verdict.CURRENT and not lock.full:
@@ -140,7 +139,7 @@ def _performed(
         except SubnetTakenError as error:
             if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
                 raise
-            seen = compare(engine, seen.blueprint, render=seen.render)
+            seen = compare(engine, seen.blueprint)
         else:
             break
     return seen

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
 from clawker_fw.certificates.provider import Provider
@@ -54,6 +54,25 @@ if TYPE_CHECKING:
     from clawker_fw.settings.secrets.wanted import WantedSecret
 
 
+class Render(Protocol):
+    """Returns the desired stack for given addresses, capacities, slots and certificates.
+
+    Equal arguments give the same object.
+    """
+
+    def __call__(
+        self,
+        addresses: Addressing,
+        capacities: "Capacities",
+        slots: Slots,
+        credentials: Credentials | None,
+        /,
+        *,
+        authorities: Authorities,
+    ) -> Desired:
+        """Return it."""
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """All inputs of the desired state that don't depend on the observed stack."""
@@ -86,6 +105,11 @@ class Blueprint:
     """The bundles among what the settings were read from."""
     named_by: str = ""
     """What chose the settings file: an option, a variable, or the place where it was found."""
+
+    @cached_property
+    def render(self) -> Render:
+        """Returns what is desired, rendered once: with thousands of rules, that takes most of the time."""
+        return functools.cache(functools.partial(desired, self))
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:

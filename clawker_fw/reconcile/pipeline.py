@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
-from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided, Provision
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Provided, Provision
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError, RefusedError, SettingsError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
@@ -26,11 +26,10 @@ from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.desired import (
     Blueprint,
-    Capacities,
+    Render,
     addressing,
     built_images,
     capacities,
-    desired,
     prepare,
     slots,
 )
@@ -42,31 +41,11 @@ from clawker_fw.reconcile.secrets_given import give, with_secrets
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.envoy import inspection
-from clawker_fw.stack.topology import Addressing
 
 if TYPE_CHECKING:
     from clawker_fw.reconcile.apply import ApplyContext
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
     from clawker_fw.reconcile.summary import Summary
-
-
-class Render(Protocol):
-    """Returns the desired stack for given addresses, capacities, slots and certificates.
-
-    Equal arguments give the same object.
-    """
-
-    def __call__(
-        self,
-        addresses: Addressing,
-        capacities: Capacities,
-        slots: Slots,
-        credentials: Credentials | None,
-        /,
-        *,
-        authorities: Authorities,
-    ) -> Desired:
-        """Return it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +63,6 @@ class Comparison:
     desired: Desired
     diff: Diff
     desired_at: Callable[[Slots], Desired]
-    render: Render
 
     @property
     def failed_attempt(self) -> Attempt | None:
@@ -132,13 +110,12 @@ def compare(
     """Observe a stack and compare it with its desired state.
 
     `observation` is one already under way. If it is quick, a sibling that differs in another way is asked for
-    nothing more: what it has loaded is about to change. `render` is taken from an earlier comparison by the same
-    blueprint: with thousands of rules, rendering takes most of the time.
+    nothing more: what it has loaded is about to change. `render` takes the place of the blueprint's own.
     """
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
-    render = render or functools.cache(functools.partial(desired, blueprint))
+    render = render or blueprint.render
     if blueprint.certificates is None and (early := observation.early(references)):
         _render_early(blueprint, early, render)
     observed = with_secrets(reader, observation.finish(references), blueprint.wanted, blueprint.vault)
@@ -155,7 +132,7 @@ def compare(
     if unread := _undecided(observed, found):
         observed = completed(reader, observed, unread)
         found = diff(observed, wanted)
-    return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at, render)
+    return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at)
 
 
 def _undecided(observed: Observed, found: Diff) -> list[Sibling]:

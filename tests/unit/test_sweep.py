@@ -80,15 +80,16 @@ SCENARIOS = {
 CALLS = {Fault.KILL: WRITES, Fault.KILL_AFTER: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
 
 
-def _blueprint(engine: MemoryEngine, release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401
-    return stacks.blueprint(engine.facts(), *rules, release=release, **settings)
+def _blueprint(release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401
+    """Return what is wanted of any of these engines. What it renders is rendered once for all of them."""
+    return stacks.blueprint(MemoryEngine().facts(), *rules, release=release, **settings)
 
 
 def _points(scenario: Scenario, release: Release) -> Iterator[tuple[int, MemoryEngine]]:
     """Yield the number of each call at which a run may end, and the engine as it is before that run."""
     prepared = MemoryEngine()
     if scenario.before is not None:
-        stacks.converged(prepared, _blueprint(prepared, release, **scenario.before))
+        stacks.converged(prepared, _blueprint(release, **scenario.before))
         scenario.tamper(prepared)
     for point in count(1):
         yield point, copy.deepcopy(prepared)
@@ -106,8 +107,8 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
 ) -> None:
     """At every point, agents that were served are still served, and one more run makes everything current."""
     scenario = SCENARIOS[name]
+    wanted = _blueprint(release, **scenario.wanted)
     for point, memory in _points(scenario, release):
-        wanted = _blueprint(memory, release, **scenario.wanted)
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
         with suppress(Killed, FirewallError):  # what fails only ends a drain early is no failure of the run
@@ -134,12 +135,12 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
 ) -> None:
     """After a run killed at any call, nothing is changed before all images are available."""
     scenario = SCENARIOS["an upgrade of both"]
-    pulled = scenario.wanted | {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
+    image = {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}
+    wanted, pulled = (_blueprint(release, **scenario.wanted, **more) for more in ({}, {"images": image}))
     for point, memory in _points(scenario, release):
         engine = Faulty(memory, WRITES)
         engine.arm(Fault.KILL, point)
         with suppress(Killed):
-            wanted = _blueprint(memory, release, **scenario.wanted)
             stacks.converged(cast("EngineWriter", engine), wanted)
         if not engine.hit:
             break
@@ -147,7 +148,7 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
         before = _everything(memory)
         monkeypatch.setattr(memory, "pull_image", _refuse)
         with pytest.raises(EngineError) as caught:
-            stacks.converged(memory, _blueprint(memory, release, **pulled))
+            stacks.converged(memory, pulled)
         assert caught.value.code == "image-not-pulled", point
         assert _everything(memory) == before, point
     assert point > 1
@@ -168,8 +169,8 @@ def _everything(memory: MemoryEngine) -> object:
 @pytest.mark.parametrize("fault", list(Fault))
 def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None:
     """An interrupted `down` is completed by the next `down`, or reverted by the next `run`."""
+    wanted = _blueprint(release, **ONE)
     for point, memory in _points(Scenario(ONE, ONE), release):
-        wanted = _blueprint(memory, release, **ONE)
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
         run_context = converge.RunContext(lambda _: None)
