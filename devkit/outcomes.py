@@ -1,13 +1,16 @@
 """What becomes of requests: many side by side, and the filter chain to which Envoy leads each."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.rule import Protocol
 from devkit.envoy import HERE, Proxy
 from devkit.hellos import client_hello
+
+_ENDED = (ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,80 +23,87 @@ class Request:
     at: IPv4Address = HERE
 
 
-async def outcomes(proxy: Proxy, requests: Sequence[Request], at_once: int = 32) -> list[str]:
-    """Return the chain for each request, or an empty string if it is refused. Many are made side by side."""
-    room = asyncio.Semaphore(at_once)
+def outcomes(proxy: Proxy, requests: Sequence[Request], at_once: int = 64) -> list[str]:
+    """Return the chain for each request, or an empty string if it is refused.
 
-    async def outcome(request: Request) -> str:
-        async with room:
-            if request.protocol is Protocol.UDP:
-                return await _datagram(proxy.place(request.port, request.at))
-            answer = _response if request.protocol is Protocol.HTTP else _everything
-            return await _exchange(proxy.place(request.port, request.at), _content(request), answer)
+    As many are made before the first answer is read. An event loop would take four times as long for them.
+    """
+    return [
+        outcome
+        for first in range(0, len(requests), at_once)
+        for outcome in _side_by_side(proxy, requests[first : first + at_once])
+    ]
 
-    return await asyncio.gather(*map(outcome, requests))
+
+def _side_by_side(proxy: Proxy, requests: Sequence[Request]) -> Iterator[str]:
+    with contextlib.ExitStack() as open_:
+        made = [_made(proxy, each, open_) for each in requests]
+        for request, connection in zip(requests, made, strict=True):
+            yield _answer(request, connection) if connection else ""
+
+
+def _made(proxy: Proxy, request: Request, open_: contextlib.ExitStack) -> socket.socket | None:
+    """Make a request, and return its connection, or None if it was refused."""
+    kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
+    connection = open_.enter_context(socket.socket(type=kind))
+    connection.settimeout(10)
+    try:
+        connection.connect(proxy.place(request.port, request.at))
+        connection.sendall(_content(request))
+    except _ENDED:
+        return None
+    return connection
 
 
 def _content(request: Request) -> bytes:
-    if request.protocol is Protocol.HTTPS:
-        return client_hello(request.name.encode())
-    if request.protocol is Protocol.HTTP:
-        return f"GET / HTTP/1.1\r\nHost: {request.name}:2222\r\nConnection: close\r\n\r\n".encode()
+    match request.protocol:
+        case Protocol.HTTPS:
+            return client_hello(request.name.encode())
+        case Protocol.HTTP:
+            return f"GET / HTTP/1.1\r\nHost: {request.name}:2222\r\nConnection: close\r\n\r\n".encode()
+        case Protocol.UDP:
+            return b"?"
     return b""
 
 
-async def _everything(reader: asyncio.StreamReader) -> str:
-    return (await reader.read()).decode()
+def _answer(request: Request, connection: socket.socket) -> str:
+    """Return what comes back, or nothing if the connection is refused or ended."""
+    try:
+        match request.protocol:
+            case Protocol.UDP:
+                return _datagram(connection)
+            case Protocol.HTTP:
+                return _response(connection)
+        return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    except _ENDED:
+        return ""
 
 
-async def _response(reader: asyncio.StreamReader) -> str:
+def _response(connection: socket.socket) -> str:
     """Return the body of a response, or nothing if it is a refusal. Envoy keeps the connection for a second."""
-    head = await reader.readuntil(b"\r\n\r\n")
+    came = b""
+    while b"\r\n\r\n" not in came:
+        came = _more(connection, came)
+    head, _, body = came.partition(b"\r\n\r\n")
     length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
-    body = await reader.readexactly(int(length.partition(b":")[2]))
+    while len(body) < int(length.partition(b":")[2]):
+        body = _more(connection, body)
     return body.decode() if head.startswith(b"HTTP/1.1 200 ") else ""
 
 
-async def _exchange(
-    place: tuple[str, int], content: bytes, answer: Callable[[asyncio.StreamReader], Awaitable[str]]
-) -> str:
-    """Return what comes back, or nothing if the connection is refused or ended."""
-    writer = None
-    try:
-        reader, writer = await asyncio.open_connection(*place)
-        writer.write(content)
-        return await asyncio.wait_for(answer(reader), 10)
-    except (ConnectionResetError, ConnectionRefusedError):
-        return ""
-    finally:
-        if writer:
-            writer.close()
+def _more(connection: socket.socket, before: bytes) -> bytes:
+    came = connection.recv(4096)
+    if not came:
+        raise EOFError(f"the answer ends after {before!r}")
+    return before + came
 
 
-class _Answer(asyncio.DatagramProtocol):
-    """What comes back for a datagram: nothing if its port is closed."""
-
-    def __init__(self) -> None:
-        self.came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def datagram_received(self, data: bytes, _: object) -> None:
-        self._set(data.decode())
-
-    def error_received(self, _: Exception) -> None:
-        self._set("")
-
-    def _set(self, answer: str) -> None:
-        if not self.came.done():
-            self.came.set_result(answer)
-
-
-async def _datagram(place: tuple[str, int]) -> str:
-    sending, answer = await asyncio.get_running_loop().create_datagram_endpoint(_Answer, remote_addr=place)
-    try:
-        for _ in range(50):  # a listener that is about to go drops what is sent to it
-            sending.sendto(b"?")
-            if (await asyncio.wait([answer.came], timeout=0.2))[0]:
-                break
-        return answer.came.result()
-    finally:
-        sending.close()
+def _datagram(connection: socket.socket) -> str:
+    """Return what comes back for a datagram: nothing if its port is closed."""
+    connection.settimeout(0.2)
+    for _ in range(50):  # a listener that is about to go drops what is sent to it
+        try:
+            return connection.recv(64).decode()
+        except TimeoutError:
+            connection.sendall(b"?")
+    raise TimeoutError("nobody answers a datagram")

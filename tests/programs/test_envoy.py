@@ -3,7 +3,6 @@
 Only what follows the decision is replaced: a chain answers with its name.
 """
 
-import asyncio
 import http.client
 import json
 import random
@@ -80,13 +79,13 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfi
 
 
 def _told(proxy: Proxy, policy: Policy, request: Request) -> str:
-    (found,) = asyncio.run(outcomes(proxy, [request]))
+    (found,) = outcomes(proxy, [request])
     return f"{request} got {found!r} instead of {_expected(policy, request)}"
 
 
 def _disagreeing(proxy: Proxy, policy: Policy, requests: Sequence[Request]) -> list[Request]:
     """Make requests, and return those of which Envoy makes something else than the policy."""
-    found = asyncio.run(outcomes(proxy, requests))
+    found = outcomes(proxy, requests)
     return [
         request
         for request, outcome in zip(requests, found, strict=True)
