@@ -1,5 +1,6 @@
 """Blueprints and releases for tests, the demo and the benchmarks."""
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,12 +16,14 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
+from clawker_fw.stack import images
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.release import Release
 from devkit.memory.engine import MemoryEngine
+from devkit.programs import machine
 from hatch_build import compile_program
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -48,10 +51,14 @@ def blueprint(
     return Blueprint(project, chosen.of_stack, canonical, release or installed_release(), engine)
 
 
+@functools.cache
 def installed_release() -> Release:
-    """Return this checkout's own release."""
+    """Return this checkout's own release. What it takes long to compute of it is kept for other processes."""
     with Digests(DIGESTS) as digests:
-        return Release.installed(digests)
+        release = Release.installed(digests)
+        for sibling in Sibling:
+            _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids, release.build_sha
+    return release
 
 
 def copied_release(folder: Path) -> Release:
@@ -65,13 +72,21 @@ def copied_release(folder: Path) -> Release:
     shutil.copytree(
         CHECKOUT / "templates", folder / "clawker_fw" / "templates", copy_function=_link, dirs_exist_ok=True
     )
-    return Release(folder / "clawker_fw", Digests(folder / "digests.json"))
+    installed_release()
+    known = folder / "digests.json"
+    if DIGESTS.is_file():
+        shutil.copyfile(DIGESTS, known)  # Envoy, which is the same, takes longest
+    return Release(folder / "clawker_fw", Digests(known))
 
 
 def _link(source: str, target: str) -> None:
-    """Link a file whose content is never changed in place."""
+    """Link a file whose content is never changed in place.
+
+    A hard link changes the times of what it is to, and then everybody hashes that again. Programs are large.
+    """
     try:
-        os.link(source, target)
+        link = os.symlink if Path(source).parent.name == "bin" else os.link
+        link(source, target)
     except OSError:
         shutil.copy2(source, target)
 

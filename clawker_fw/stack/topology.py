@@ -223,9 +223,14 @@ def free_subnet(
     def most_specific(candidate: IPv4Network) -> int:
         return max((route.prefixlen for route in routed if route.overlaps(candidate)), default=0)
 
-    free = [each for each in _candidates(role, names) if not any(each.overlaps(other) for other in taken)]
-    if free:
-        return min(free, key=most_specific)
+    free = (each for each in _candidates(role, names) if not any(each.overlaps(other) for other in taken))
+    rated = {}
+    for each in free:
+        if not (specific := most_specific(each)):
+            return each
+        rated[each] = specific
+    if rated:
+        return min(rated, key=rated.__getitem__)
     raise SettingsError(
         "no-free-subnet",
         f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +24,25 @@ ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 NET = "clawker-net"
 
 
-@pytest.fixture
-def newer(memory: MemoryEngine, release: Release, tmp_path: Path) -> Blueprint:
-    """What a newer release wants, while the stack of another one is up."""
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
-    changed = stacks.copied_release(tmp_path)
+@pytest.fixture(scope="session")
+def wanted(release: Release) -> Blueprint:
+    """What this release wants."""
+    return stacks.blueprint(MemoryEngine().facts(), "a.test", release=release)
+
+
+@pytest.fixture(scope="session")
+def wanted_next(tmp_path_factory: pytest.TempPathFactory) -> Blueprint:
+    """What a newer release wants."""
+    changed = stacks.copied_release(tmp_path_factory.mktemp("newer"))
     stacks.change_file(changed.package / "stack/coredns.py", lambda text: text + b"# another build\n")
-    return stacks.blueprint(memory.facts(), "a.test", release=changed)
+    return stacks.blueprint(MemoryEngine().facts(), "a.test", release=changed)
+
+
+@pytest.fixture
+def newer(memory: MemoryEngine, wanted: Blueprint, wanted_next: Blueprint) -> Blueprint:
+    """What a newer release wants, while the stack of another one is up."""
+    stacks.converged(memory, wanted)
+    return wanted_next
 
 
 def forget(memory: MemoryEngine, container: str, change: Callable[[dict[str, Any]], object]) -> None:
