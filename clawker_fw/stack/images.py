@@ -1,5 +1,6 @@
 """The image of each sibling: one that we build ourselves, or a registry reference."""
 
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,7 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
     yield Entry("usr/local/bin/envoy", Path(str(distribution.locate_file("envoy/_bin/envoy"))), 0o755)
 
 
+@functools.cache
 def _glibc_folder() -> Path:
     """Return the folder of this process's C library, from its memory map (proc(5))."""
     for line in Path("/proc/self/maps").read_text().splitlines():
