@@ -100,5 +100,6 @@ def test_other_looks_leave_nothing_out(engine: Counting, release: Release) -> No
     with engine.events() as events:
         pipeline.compare(engine, blueprint(engine, release, "a.test", "b.test"))
         assert engine.whole == 1
-        asked = [each.words for each in itertools.islice(events, len(Sibling))]
+        begun = (each.words for each in events if each.words)  # the first may end before the second begins
+        asked = list(itertools.islice(begun, len(Sibling)))
     assert asked == [f"{HELPER_PATH} probe"] * len(Sibling)
