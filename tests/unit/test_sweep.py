@@ -135,8 +135,8 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
 ) -> None:
     """After a run killed at any call, nothing is changed before all images are available."""
     scenario = SCENARIOS["an upgrade of both"]
-    image = {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}
-    wanted, pulled = (_blueprint(release, **scenario.wanted, **more) for more in ({}, {"images": image}))
+    other = scenario.wanted | {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
+    wanted, pulled = (_blueprint(release, **each) for each in (scenario.wanted, other))
     for point, memory in _points(scenario, release):
         engine = Faulty(memory, WRITES)
         engine.arm(Fault.KILL, point)
