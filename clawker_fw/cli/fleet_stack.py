@@ -105,7 +105,6 @@ def stack(
         typer.Option(
             "--registry-login",
             metavar="FILE",
-            dir_okay=False,
             help="A config.json of the docker CLI with the login at the registries of bundles: nodes get it as a "
             "secret. Default: they ask without a login.",
         ),
