@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import HTTPException
+from types import ModuleType
 
 from clawker_fw.engine.local import AnswerError
 from clawker_fw.engine.patience import innermost
@@ -14,10 +15,19 @@ from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoun
 def failures() -> tuple[type[Exception], ...]:
     """Return the types of what is raised when an engine does not answer, or answers that something is wrong.
 
-    Those of `requests` are an `OSError`. Nothing can raise those of the SDK before it is imported.
+    Those of `requests` are an `OSError`.
     """
-    sdk = sys.modules.get("docker.errors")
+    sdk = _sdk_errors()
     return (AnswerError, HTTPException, OSError, *([sdk.DockerException] if sdk else ()))
+
+
+def _sdk_errors() -> ModuleType | None:
+    """Return the SDK's module of errors; None if nothing can have raised one of them.
+
+    That is so before it is imported, and while another thread is still importing it.
+    """
+    found = sys.modules.get("docker.errors")
+    return found if all(hasattr(found, name) for name in ("DockerException", "APIError", "NotFound")) else None
 
 
 @contextmanager
@@ -49,7 +59,7 @@ def _answer(error: Exception) -> AnswerError | None:
     """Return the engine's answer in an error, if it has answered."""
     if isinstance(error, AnswerError):
         return error
-    sdk = sys.modules.get("docker.errors")
+    sdk = _sdk_errors()
     if sdk is None or not isinstance(error, sdk.APIError):
         return None
     status = HTTPStatus.NOT_FOUND if isinstance(error, sdk.NotFound) else error.status_code
