@@ -157,6 +157,17 @@ class Firewall:
         return f"{self.project}-{sibling}"
 
 
+def read_until_done(process: "subprocess.Popen[str]", step: str) -> None:
+    """Read what a `run` tells, until it has done a step whose sentence has these words.
+
+    Raises:
+        AssertionError: when it ends before.
+    """
+    assert process.stderr is not None  # noqa: S101 - for the type checker: it was started with a pipe
+    if not any(line.startswith("done") and step in line for line in process.stderr):
+        raise AssertionError(f"the run has ended without the step {step!r}")
+
+
 def upgraded(firewall: Firewall, package: Path) -> Firewall:
     """Return the same stack, managed by another release."""
     return replace(firewall, package=package)

@@ -50,6 +50,15 @@ def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
+def kept(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
+    """The module's stack, for a test that leaves it current. It is made so again if an earlier test has failed."""
+    if request.session.testsfailed:
+        shared.write(*RULES)
+        shared.run("--drain-timeout", "0")
+    return shared
+
+
+@pytest.fixture
 def lent(shared: Firewall, peers: Peers) -> Iterator[Firewall]:
     """The module's stack, for a test that may leave it in any state: one `run` makes it current afterwards."""
     shared.run("--drain-timeout", "0")

@@ -14,7 +14,7 @@ from docker import APIClient, errors
 
 from devkit import stacks
 from devkit.engines import PrivateEngine, private_engine
-from devkit.firewall import RULES, Firewall, upgraded
+from devkit.firewall import RULES, Firewall, read_until_done, upgraded
 from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.peers import peers as peers_of
@@ -64,10 +64,7 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngi
     firewall = restarted
     firewall.run()
     process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("done") and moment in line:
-            break
+    read_until_done(process, moment)
     private.restart()
     _, err = process.communicate(timeout=120)
     assert process.returncode in {0, 4, 5}

@@ -1,6 +1,5 @@
 """Failures on a real engine: rejected configuration, foreign containers, concurrent runs, and killed runs."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -11,18 +10,15 @@ import pytest
 from docker import APIClient
 
 from devkit import stacks
-from devkit.firewall import RULES, Firewall, upgraded
+from devkit.firewall import Firewall, read_until_done, upgraded
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 
 @pytest.fixture
-def up(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
-    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
-    if request.session.testsfailed:
-        shared.write(*RULES)
-        shared.run("--drain-timeout", "0")
-    return shared
+def up(kept: Firewall) -> Firewall:
+    """A stack that is up and current, and that each test leaves so."""
+    return kept
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +161,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(up: Firewall, peers: Peers
     until(lambda: any(line["done"] for line in load.said() if line["event"] == "progress"))
     for moment in KILL_WHEN:
         process = up.start("run", "--force-recreate", "--drain-timeout", "1")
-        assert process.stderr is not None
-        done = itertools.takewhile(lambda line: not (line.startswith("done") and moment in line), process.stderr)  # noqa: B023 - read at once
-        for _ in done:
-            continue
+        read_until_done(process, moment)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, moment
@@ -183,10 +176,7 @@ def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) 
     """The same holds if nothing existed before."""
     for moment in ("create network", "create and start", "verify"):
         process = firewall.start("run")
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("done") and moment in line:
-                break
+        read_until_done(process, moment)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         firewall.run()
@@ -197,10 +187,7 @@ def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) 
 def half_done_run(firewall: Firewall, drain: str = "1") -> "subprocess.Popen[str]":
     """Start a replacement of both siblings, and return once both new containers have been created."""
     process = firewall.start("run", "--force-recreate", "--drain-timeout", drain)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("done") and "create and start" in line:
-            break
+    read_until_done(process, "create and start")
     return process
 
 

@@ -11,7 +11,7 @@ from docker import APIClient
 
 from devkit import stacks
 from devkit.engines import PrivateEngine
-from devkit.firewall import RULES, Firewall, upgraded
+from devkit.firewall import Firewall, upgraded
 from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.peers import peers as peers_of
@@ -49,12 +49,9 @@ def test_both_siblings_are_replaced_without_a_failed_request(
 
 
 @pytest.fixture
-def up(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
-    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
-    if request.session.testsfailed:
-        shared.write(*RULES)
-        shared.run("--drain-timeout", "0")
-    return shared
+def up(kept: Firewall) -> Firewall:
+    """A stack that is up and current, and that each test leaves so."""
+    return kept
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.stack import images
 from devkit import stacks
-from devkit.firewall import RULES, Firewall
+from devkit.firewall import Firewall
 from devkit.hand import Hand
 from devkit.peers import Peers
 from devkit.slow import slow
@@ -27,12 +27,9 @@ from devkit.waiting import until
 
 
 @pytest.fixture
-def up(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
-    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
-    if request.session.testsfailed:
-        shared.write(*RULES)
-        shared.run("--drain-timeout", "0")
-    return shared
+def up(kept: Firewall) -> Firewall:
+    """A stack that is up and current, and that each test leaves so."""
+    return kept
 
 
 SUSPENDED = """

@@ -200,6 +200,11 @@ def test_the_sentence_about_all_hosts() -> None:
     assert not Fleet((away,)).asked
 
 
+def hang() -> None:
+    """Answer nothing, as a host does that is silent. Whoever waits leaves this thread behind."""
+    threading.Event().wait()
+
+
 @pytest.mark.parametrize("count", [FEW, MANY])
 def test_each_host_has_its_own_answer_in_order(count: int) -> None:
     """One that hangs costs its own answer alone, and nobody waits for it."""
@@ -207,12 +212,12 @@ def test_each_host_has_its_own_answer_in_order(count: int) -> None:
 
     def reach(host: int) -> Callable[[], str]:
         if host == silent:
-            time.sleep(60)
+            hang()
         return lambda: answer(host)
 
     def answer(host: int) -> str:
         if host == slow:
-            time.sleep(60)
+            hang()
         return f"answer {host}" * 10_000
 
     began = time.monotonic()
@@ -289,7 +294,8 @@ def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "_taken", interrupted)
 
     def reach(host: int) -> Callable[[], str]:
-        time.sleep(60 * host)
+        if host:
+            hang()
         return str
 
     question = Question(reach, str, str, 60.0)

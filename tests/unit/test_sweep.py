@@ -80,7 +80,7 @@ SCENARIOS = {
 CALLS = {Fault.KILL: WRITES, Fault.KILL_AFTER: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
 
 
-def _blueprint(release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401
+def _blueprint(release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401 - any of the settings
     """Return what is wanted of any of these engines. What it renders is rendered once for all of them."""
     return stacks.blueprint(MemoryEngine().facts(), *rules, release=release, **settings)
 
