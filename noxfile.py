@@ -12,7 +12,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "engine", "engine_matrix", "docs", "build"]
 
 SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "loadgroup")
-"""Four workers for two processors: tests with engines mostly wait."""
+"""Four workers for two processors: tests with engines mostly wait. With five, everything takes longer."""
 
 GO_MODULES = ("go", "devkit/peer", "devkit/clients/content/fetch")
 

@@ -47,6 +47,9 @@ from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
 
+WRITTEN_WITHIN = 5.0
+"""Seconds until a refusal is on record, on a busy machine. By default, Envoy would write its files after 10."""
+
 _STARTED = itertools.count()
 
 

@@ -127,11 +127,16 @@ class Host:
         context.load_cert_chain(self.certificate, self.key)
         # Each connection is a handshake: one that is resumed would not be asked for what a test demands since.
         context.num_tickets = 0
+        self._open = connections = set[ssl.SSLSocket]()
 
         class Server(http.server.ThreadingHTTPServer):
             def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base
                 with context.wrap_socket(request, server_side=True) as agent:
-                    super().finish_request(agent, client_address)
+                    connections.add(agent)
+                    try:
+                        super().finish_request(agent, client_address)
+                    finally:
+                        connections.discard(agent)
 
             def handle_error(self, *_: object) -> None:
                 """Say nothing: what ends a handshake is tested at the other end."""
@@ -139,6 +144,12 @@ class Host:
         self._servers = [Server((address, port), handler) for port in ports]
         for each in self._servers:
             threading.Thread(target=each.serve_forever, daemon=True).start()
+
+    def hang_up(self) -> None:
+        """End all connections, also those that somebody keeps for further requests."""
+        for each in self._open.copy():
+            with suppress(OSError):  # it has just ended by itself
+                each.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Stop."""

@@ -5,7 +5,7 @@ Both run the static program in `devkit/peer`, in an image that is built like the
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -75,6 +75,11 @@ class Answer:
     code: int
     lines: tuple[dict[str, Any], ...]
 
+    @classmethod
+    def of(cls, code: int, output: str) -> "Answer":
+        """Return what a session has said of a command."""
+        return cls(code, tuple(json.loads(line) for line in output.splitlines()))
+
     @property
     def ok(self) -> bool:
         """Whether it succeeded."""
@@ -104,14 +109,26 @@ class Peer:
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
         session = self._session()
-        code, output = session.run(arguments)
+        answer = Answer.of(*session.run(arguments))
         self._idle.append(session)
-        return Answer(code, tuple(json.loads(line) for line in output.splitlines()))
+        return answer
 
-    def prepare(self, commands: int) -> None:
-        """Start sessions for so many commands at the same time, which then begin at once."""
-        sessions = [self._session() for _ in range(commands)]
-        self._idle.extend(sessions)
+    @contextmanager
+    def asking(self, *arguments: str) -> Iterator[Callable[[], Answer]]:
+        """Run a command beside others. The function that is yielded has it end; an error in the block does too."""
+        session = self._session()
+        session.begin(arguments)
+
+        def end() -> Answer:
+            session.ask_to_end()
+            return Answer.of(*session.answer(arguments))
+
+        try:
+            yield end
+        finally:
+            with suppress(OSError):  # as when the container is gone
+                session.ask_to_end()
+            session.close()
 
     def _session(self) -> Session:
         """Return a session that can be used: one that has not ended with its container, or a new one."""

@@ -44,7 +44,19 @@ class Session:
         Raises:
             ConnectionError: when the container, its engine or the program ends meanwhile.
         """
+        self.begin(arguments)
+        return self.answer(arguments)
+
+    def begin(self, arguments: Sequence[str]) -> None:
+        """Start a command."""
         self._socket.sendall(json.dumps(arguments).encode() + b"\n")
+
+    def ask_to_end(self) -> None:
+        """Ask the command that runs to end."""
+        self._socket.sendall(b"\n")
+
+    def answer(self, arguments: Sequence[str]) -> tuple[int, str]:
+        """Wait for the end of the command that was started with these arguments, as `run` does."""
         said = b""
         while not said.endswith(b"\n"):
             output, _ = next(self._frames, (None, b""))

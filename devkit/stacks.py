@@ -67,8 +67,7 @@ def copied_release(folder: Path) -> Release:
     `PYTHONPATH=folder python -m clawker_fw` runs it.
     """
     package = CHECKOUT / "clawker_fw"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(package, folder / "clawker_fw", copy_function=_link, ignore=ignored, dirs_exist_ok=True)
+    shutil.copytree(package, folder / "clawker_fw", copy_function=_link, dirs_exist_ok=True)
     shutil.copytree(
         CHECKOUT / "templates", folder / "clawker_fw" / "templates", copy_function=_link, dirs_exist_ok=True
     )

@@ -1,5 +1,6 @@
 """What all tests share: options, the order of tests, and the release under test."""
 
+import gc
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 from docker import APIClient
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
+from xdist.workermanage import WorkerController
 
 from clawker_fw.stack.release import Release
 from devkit import prepared
@@ -81,6 +85,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(f"{shared} {group}"))
         elif _alone(item):
             item.add_marker(pytest.mark.xdist_group("alone"))  # consecutive, so that others wait less often
+
+
+class BothEnds(LoadGroupScheduling):  # type: ignore[misc]  # it has no types
+    """Hands out large groups first, as xdist does, and to one worker what comes last.
+
+    Large groups share an engine, and often wait for it. What comes last are thousands of tests in memory, which
+    only compute: begun at once, they use the time in which the others wait. Some are left for the very end, so
+    that no worker is left alone there with a test that takes long.
+    """
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if node.gateway.id == "gw0" and len(self.workqueue) > len(self.collection) // 3:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
+
+@pytest.hookimpl(optionalhook=True)  # known with xdist alone
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> BothEnds | None:
+    """Hand out groups from both ends."""
+    return BothEnds(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave out what collection has made: thousands of tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def _needs_engine(item: pytest.Item) -> bool:

@@ -1,11 +1,12 @@
 // The verb commands: command lines from standard input, one after another, each in a process of its own.
 //
 // An engine takes many times as long to start a program in a container as a process in it does. So who has many
-// commands for one container starts this program there, once.
+// commands for one container starts this program there, once. An empty line asks the command that runs to end.
 package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,35 +41,63 @@ func declareCommands(*flag.FlagSet) action {
 
 // runCommands runs a program with the arguments of each line, a JSON array, until the input ends.
 func runCommands(ctx context.Context, program string, input io.Reader, out *printer) error {
-	lines := bufio.NewReader(input)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	lines, ends, failed := make(chan []byte), make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		defer close(lines)
+		failed <- readLines(input, lines, ends)
+	}()
+	for line := range lines {
 		var arguments []string
 		if err := json.Unmarshal(line, &arguments); err != nil {
 			return fmt.Errorf("a line is no array of arguments: %w", err)
 		}
-		result, err := runCommand(ctx, program, arguments)
+		result, err := runCommand(ctx, program, arguments, ends)
 		if err != nil {
 			return err
 		}
 		out.print(result)
 	}
+	return <-failed
 }
 
-func runCommand(ctx context.Context, program string, arguments []string) (commandResult, error) {
+// readLines passes lines on until there are no more, and says at once when it has read an empty one.
+func readLines(input io.Reader, lines chan<- []byte, ends chan<- struct{}) error {
+	for reader := bufio.NewReader(input); ; {
+		line, err := reader.ReadBytes('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case len(line) == 1:
+			ends <- struct{}{}
+		default:
+			lines <- line
+		}
+	}
+}
+
+// runCommand runs a program to its end, which it is asked for with SIGTERM.
+func runCommand(ctx context.Context, program string, arguments []string, ends <-chan struct{}) (commandResult, error) {
+	var output bytes.Buffer
 	command := exec.CommandContext(ctx, program, arguments...)
-	command.Stderr = os.Stderr
-	output, err := command.Output()
+	command.Stdout, command.Stderr = &output, os.Stderr
+	if err := command.Start(); err != nil {
+		return commandResult{}, err
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- command.Wait() }()
+	var err error
+	select {
+	case err = <-waited:
+	case <-ends:
+		_ = command.Process.Signal(syscall.SIGTERM) // it fails only if the process has just ended
+		err = <-waited
+	}
 	var ended *exec.ExitError
 	switch {
 	case err == nil:
-		return commandResult{exitDone, string(output)}, nil
+		return commandResult{exitDone, output.String()}, nil
 	case !errors.As(err, &ended):
 		return commandResult{}, err
 	}
@@ -76,5 +105,5 @@ func runCommand(ctx context.Context, program string, arguments []string) (comman
 	if status, ok := ended.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		code = exitSignalled + int(status.Signal())
 	}
-	return commandResult{code, string(output)}, nil
+	return commandResult{code, output.String()}, nil
 }

@@ -104,7 +104,7 @@ func TestKindsOfRealFailures(t *testing.T) {
 		{"name without IPv4 address", kindDNSNotFound, []string{"http://six.test", "--dns-server", answering}},
 		{"silent resolver", kindDNSTimeout, []string{"http://a.test", "--dns-server", silent}},
 		{"failing resolver", kindDNSOther, []string{"http://a.test", "--dns-server", failing}},
-		{"no resolver", kindDNSOther, []string{"http://a.test", "--dns-server", closedPort(t)}},
+		{"no resolver", kindDNSOther, []string{"http://a.test", "--dns-server", closedDatagramPort(t)}},
 		{"closed port", kindConnectRefused, []string{"http://" + closedPort(t)}},
 		{"mute server", kindTimeout, []string{"http://" + mute}},
 		{"mute TLS server", kindTimeout, []string{"https://" + mute}},

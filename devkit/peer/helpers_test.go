@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,15 +118,34 @@ func startListener(t *testing.T, serve func(conn *net.TCPConn, number int)) stri
 	return listener.Addr().String()
 }
 
-// closedPort is an address that nobody listens on.
+// closedPort is an address that nobody listens on, nor will before the end of the test.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Cleanup(func() { _ = syscall.Close(socket) })
+	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	address, err := syscall.Getsockname(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", address.(*syscall.SockaddrInet4).Port)
+}
+
+// closedDatagramPort is the same for datagrams: one socket has it, which takes them from nobody who sends to it.
+func closedDatagramPort(t *testing.T) string {
+	t.Helper()
+	local, remote := net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}
+	socket, err := net.DialUDP("udp", &local, &remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	return socket.LocalAddr().String()
 }
 
 // readRequest reads one request without a body and returns its text.

@@ -38,15 +38,16 @@ func declareHold(flags *flag.FlagSet) action {
 func hold(ctx context.Context, address string, count int, sent []byte, pause time.Duration) holdResult {
 	result := holdResult{Errors: map[string]int{}}
 	var opened []net.Conn
+	opening := context.WithoutCancel(ctx) // who asks for the end early wants to know what became of all
 	for range count {
 		dialer := net.Dialer{Timeout: time.Second}
-		conn, err := dialer.DialContext(ctx, "tcp4", address)
+		conn, err := dialer.DialContext(opening, "tcp4", address)
 		if err == nil {
 			defer conn.Close()
 			_, err = conn.Write(sent)
 		}
 		if err != nil {
-			result.Errors[kindOf(inStage(ctx, stageConnect, err))]++
+			result.Errors[kindOf(inStage(opening, stageConnect, err))]++
 			continue
 		}
 		opened = append(opened, conn)

@@ -72,7 +72,7 @@ func TestRawDatagram(t *testing.T) {
 	if result := runFor[rawResult](t, exitDone, "raw", address, "--udp", "--hex", "6869"); result.Reply != "hi" {
 		t.Errorf("%+v", result)
 	}
-	result = runFor[rawResult](t, exitFailed, "raw", closedPort(t), "--udp", "--hex", "00")
+	result = runFor[rawResult](t, exitFailed, "raw", closedDatagramPort(t), "--udp", "--hex", "00")
 	if result.Error == nil || result.Error.Kind != kindConnectRefused {
 		t.Errorf("%+v", result)
 	}

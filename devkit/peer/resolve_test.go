@@ -48,7 +48,7 @@ func TestResolveFailures(t *testing.T) {
 	}{
 		{kindDNSTimeout, []string{"--server", silent}},
 		{kindDNSTimeout, []string{"--server", silent, "--tcp"}},
-		{kindConnectRefused, []string{"--server", closedPort(t)}},
+		{kindConnectRefused, []string{"--server", closedDatagramPort(t)}},
 		{kindConnectRefused, []string{"--server", closedPort(t), "--tcp"}},
 	} {
 		arguments := append([]string{"resolve", "a.test", "--timeout", "300ms"}, test.arguments...)

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Address
@@ -14,14 +13,12 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Recording, program
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
 from tests.attack.test_records import serve
 
 PORT = 9100
-OBEYS = 2.0
-"""Seconds after which a datagram is treated as the new rules say."""
 NOWHERE = "255.255.255.255"
 """An address to which the kernel refuses to connect, as those do that a routing table refuses."""
 PLACES = {name: str(IPv4Address(OWN_LOOPBACK) + 2**20 * number) for number, name in enumerate(("one", "two"), 2)}
@@ -129,18 +126,16 @@ def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Recording, hosts:
             assert answer(staying)
         (was,) = set(hosts["one"].sources)
         serve(proxy, TWO)
-        removed = time.monotonic()
-        until(lambda: not answer(going), OBEYS)
+        until(lambda: not answer(going))
         heard = len(hosts["one"].sources)
         hosts["one"].send(b"late", was)
         going.settimeout(0.5)
         assert answer(going) == b""
         assert len(hosts["one"].sources) == heard
-        assert time.monotonic() - removed < OBEYS + 2
         assert answer(staying)
         assert set(hosts["two"].sources) == {source}
         serve(proxy, ONE, TWO)
-        until(lambda: answer(going), 5)
+        until(lambda: answer(going))
         assert answer(staying)
         assert set(hosts["two"].sources) == {source}
 
@@ -151,15 +146,21 @@ def test_a_changed_rule_is_another_rule(proxy: Recording, hosts: Mapping[str, Ho
     with session(proxy, "one") as agent:
         until(lambda: answer(agent))
         serve(proxy, {**ONE, "allow_private": True})
-        until(lambda: answer(agent), 5)
+        until(lambda: answer(agent))
         assert len(set(hosts["one"].sources)) == 2
         assert not hosts["two"].sources
 
 
 def test_a_session_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
-    """Once, within a second, with the reason: a private address, none at all, or no answer about it."""
+    """Once, with the reason: a private address, none at all, or no answer about it."""
     serve(proxy, REFUSED, GONE, SILENT, ONE)
-    proxy.records()
+
+    def known() -> bool:
+        with session(proxy, "refused") as agent:
+            agent.send(b"ping")
+            return any(each["reason"] == Reason.PRIVATE_ADDRESS for each in until(proxy.records, WRITTEN_WITHIN))
+
+    until(known)  # what is looked up late is on record as a host without an address
     wanted = {
         "refused": Reason.PRIVATE_ADDRESS,
         "gone": Reason.NO_ADDRESS,
@@ -175,7 +176,7 @@ def test_a_session_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
             found.extend(proxy.records())
             return len(found) == len(wanted)
 
-        until(all_of_them, 1)
+        until(all_of_them, WRITTEN_WITHIN)
         assert {
             (each["name"], each["port"], each["protocol"], each["reason"], each["source"]) for each in found
         } == {
@@ -199,7 +200,7 @@ def test_a_name_that_gets_an_address(tmp_path_factory: pytest.TempPathFactory, r
         with session(proxy, "one") as agent:
             assert not answer(agent)
             names.move("one.test", PLACES["one"])
-            until(lambda: answer(agent) == b"oneg", 15)
+            until(lambda: answer(agent) == b"oneg")
 
 
 def test_a_name_that_moves(tmp_path_factory: pytest.TempPathFactory, release: Release) -> None:
@@ -212,13 +213,13 @@ def test_a_name_that_moves(tmp_path_factory: pytest.TempPathFactory, release: Re
         stack.callback(proxy.process.terminate)
         serve(proxy, {"dst": "moves.test", "proto": "udp", "port": PORT})
         with session(proxy, "moves") as before:
-            until(lambda: answer(before) == b"oneg", 5)
+            until(lambda: answer(before) == b"oneg")
             names.move("moves.test", PLACES["two"])
 
             def moved() -> bool:
                 with session(proxy, "moves") as after:
                     return answer(after) == b"twog"
 
-            until(moved, 15)
+            until(moved)
             assert answer(before) == b"oneg"
         assert len(set(hosts["one"].sources)) > 0

@@ -23,8 +23,11 @@ from devkit.stacks import rule_set
 from devkit.waiting import until
 
 PORT = 80
-WITHIN = DRAIN_SECONDS + 1.5
-"""Seconds until what was removed has ended: the drain, and some for a busy machine."""
+OVER = DRAIN_SECONDS + 1.5
+"""Seconds after which what was removed would have ended."""
+
+WITHIN = DRAIN_SECONDS + 10
+"""Seconds until what was removed has ended, on a busy machine. Nothing else would end it for an hour."""
 
 HTTP_RULE = {"dst": "gone.test", "proto": "http", "port": PORT}
 TLS_RULE = {"dst": "also.test", "port": PORT}
@@ -227,7 +230,7 @@ def test_a_removed_rule_ends_what_it_allowed(proxy: Resolving, origin: Origin) -
     for each in (idle, tls):
         each.socket.settimeout(WITHIN - DRAIN_SECONDS)
         assert not each.socket.recv(1)
-    assert {name.partition("/")[0] for name in origin.ended} == {"gone.test", "tls"}
+    until(lambda: {name.partition("/")[0] for name in origin.ended} == {"gone.test", "tls"})
     assert all(each.echoes() for each in kept)
 
 
@@ -243,7 +246,7 @@ def test_unrelated_changes_end_nothing(proxy: Resolving, origin: Origin) -> None
         assert down.more()
         assert up.send()
     last = apply(proxy, *KEPT)
-    until(lambda: all(each.echoes() for each in tunnels) and time.monotonic() - last > WITHIN, WITHIN + 5)
+    until(lambda: all(each.echoes() for each in tunnels) and time.monotonic() - last > OVER)
     assert down.more()
     assert up.send()
     assert not origin.ended
@@ -298,14 +301,14 @@ def test_a_name_s_own_address_outlives_the_rule_that_needed_it(proxy: Resolving,
     apply(proxy, *KEPT, HTTP_RULE, ssh)
     before = tunnel(proxy, "gone.test", "gone.test")
     removed = apply(proxy, *KEPT, HTTP_RULE)
-    until(lambda: before.echoes() and time.monotonic() - removed > WITHIN, WITHIN + 5)
+    until(lambda: before.echoes() and time.monotonic() - removed > OVER)
     after = tunnel(proxy, "gone.test", "gone.test")
     assert after.echoes()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((str(proxy.virtual["gone.test"]), 22), timeout=10)
     apply(proxy, *KEPT)
     until(lambda: not before.echoes() and not after.echoes(), WITHIN)
-    assert origin.ended.keys() == {"gone.test/tunnel"}
+    until(lambda: origin.ended.keys() == {"gone.test/tunnel"})
 
 
 def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +355,7 @@ def test_idle_connections_end(tmp_path: Path, release: Release, origin: Origin) 
             apply(proxy, *KEPT)
             idle = tunnel(proxy, "kept.test"), over_tls(proxy, "tls.test")
             busy, stuck = tunnel(proxy, "kept.test"), upload(proxy, "kept.test")
-            until(lambda: busy.echoes() and {"tls", "kept.test/up"} <= origin.ended.keys(), 10)
+            until(lambda: busy.echoes() and {"tls", "kept.test/up"} <= origin.ended.keys())
             for each in idle:
                 assert not each.socket.recv(1)
             assert stuck.socket.recv(4096).startswith(b"HTTP/1.1 408 ")

@@ -167,7 +167,7 @@ def test_a_name_that_changes_between_check_and_connect(agent: Peer, site: Site) 
         seen.append(site.witnesses.watch(lambda: agent.get("https://changing.test/"), agent, "https://pub.test"))
         return {result_of(each.answer) for each in seen} == {"200", "closed"}
 
-    until(both, 20)  # an answer holds for a second
+    until(both)  # an answer holds for a second
     assert {event["address"] for each in seen for event in each.events} == {WORLD}
 
 
@@ -277,7 +277,7 @@ def test_a_rule_for_datagrams_taken_away(site: Site, agent: Peer) -> None:
     site.witnesses.refused(lambda: agent.ask(*asks), agent, "https://pub.test")
     firewall.write(*RULES, otel=TELEMETRY)
     firewall.call("reload").expect()
-    until(lambda: agent.ask(*asks).ok, 5)
+    until(lambda: agent.ask(*asks).ok)
 
 
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
@@ -460,7 +460,7 @@ def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
     assert asks().ok
     until(lambda: forger.ask(*claim).ok and not asks().ok)  # a kernel keeps what it has just learnt for a second
     assert resolver not in str(second.firewall.drift().expect().json["warnings"])
-    until(lambda: asks().ok, 30)  # the kernel asks again, and the resolver answers
+    until(lambda: asks().ok)  # the kernel asks again, and the resolver answers
     for each in (victim, forger):
         each.remove()
 

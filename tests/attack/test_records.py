@@ -12,7 +12,7 @@ from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import http2, pseudo
 from devkit.dns import NameServer
-from devkit.envoy import Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Recording, program
 from devkit.hellos import client_hello
 from devkit.programs import free_port
 from devkit.stacks import rule_set
@@ -114,11 +114,11 @@ def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
     port, content, reason, name = REFUSED[what]
     proxy.records()
     answer = proxy.send(content, port)
-    (found,) = until(proxy.records, 1)
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
     if content[0] == TLS_HANDSHAKE and not reason.failed:
         assert answer == ACCESS_DENIED
     proxy.send(request("GET / HTTP/1.1", "Host: next.test"), HTTP)
-    (after,) = until(proxy.records, 1)
+    (after,) = until(proxy.records, WRITTEN_WITHIN)
     assert after["name"] == "next.test"
     assert (found["reason"], found["name"]) == (reason, name)
     assert found["port"] in {port, proxy.ports[port]}  # beyond the decision, Envoy knows the rule's port only
@@ -132,7 +132,7 @@ def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Recording) -> Non
     proxy.records()
     assert proxy.send(client_hello(REFUSED_NAME.encode()), TLS) == ACCESS_DENIED
     proxy.send(client_hello(b"next.test"), TLS)
-    (found,) = until(proxy.records, 1)
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
     assert found["name"] == "next.test"
 
 
@@ -144,7 +144,7 @@ def test_who_is_on_record_on_one_connection(proxy: Recording) -> None:
         answer = proxy.send(content, HTTP, source=source)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"clawker-fw: no answer from this host" in answer
-        (found,) = until(proxy.records, 1)
+        (found,) = until(proxy.records, WRITTEN_WITHIN)
         assert found["source"].startswith(f"{source}:")
         assert (found["reason"], found["port"]) == (Reason.NO_ADDRESS, HTTP)
 
@@ -157,13 +157,13 @@ def test_who_never_says_what_it_wants(proxy: Recording) -> None:
     open_ = [socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=20) for port in unfinished]
     for connection, content in zip(open_, unfinished.values(), strict=True):
         connection.sendall(content)
-    found = until(proxy.records, 15)
+    found = until(proxy.records)
     if len(found) < len(unfinished):
-        found += until(proxy.records, 5)
+        found += until(proxy.records, WRITTEN_WITHIN)
     assert {(each["port"], each["reason"]) for each in found} == {
         (proxy.ports[port], Reason.TIMEOUT) for port in unfinished
     }
-    assert 9 < time.monotonic() - started < 13
+    assert 9 < time.monotonic() - started < 10 + 2 * WRITTEN_WITHIN
     for connection in open_:
         connection.close()
 
@@ -172,10 +172,10 @@ def test_names_and_paths_are_cut(proxy: Recording) -> None:
     """What an agent has chosen takes no more than 255 octets of a line, and a method no more than 32."""
     proxy.records()
     proxy.send(request(f"GET /{LONG} HTTP/1.1", f"Host: {LONG}"), HTTP)
-    (found,) = until(proxy.records, 1)
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
     assert (len(found["name"]), len(found["path"])) == (255, 255)
     proxy.send(http2(*pseudo("y.test", method="M" * 100)), HTTP)
-    (found,) = until(proxy.records, 1)
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
     assert found["method"] == "M" * 32
 
 
@@ -195,7 +195,7 @@ def test_a_flood_leaves_room_for_others(proxy: Recording) -> None:
         found.extend(proxy.records())
         return any(each["name"] == "other-19.test" for each in found)
 
-    until(last, 2)
+    until(last, WRITTEN_WITHIN)
     floods = sum(each["name"] == "flood.test" for each in found)
     assert {f"other-{number}.test" for number in range(20)} <= {each["name"] for each in found}
     assert 2000 <= floods < 6000

@@ -12,7 +12,7 @@ import pytest
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Recording, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.raw_origin import Behaviour, RawOrigin
 from devkit.stacks import rule_set
@@ -101,7 +101,7 @@ def _require_next(proxy: Recording) -> None:
     """Require that a refusal which comes now is the next one on record."""
     with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
         assert _asks(agent, "next.test") == b"403"
-    (found,) = until(proxy.records, 3)
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
     assert found["name"] == "next.test"
 
 
@@ -125,7 +125,7 @@ def test_a_request_without_an_answer_is_on_record(
     """There is one line that says whose request it was, and that its host did not answer."""
     origin.does = ORIGINS[host]
     assert bool(_answered(agent, host)) == (host == "once.there.test")
-    (found,) = until(proxy.records, 3)
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
     source = "{}:{}".format(*agent.getsockname())
     assert (found["reason"], found["name"], found["source"]) == (Reason.UNREACHABLE, host, source)
     _require_next(proxy)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import at_once, pseudo
 from devkit.dns import NameServer
@@ -65,7 +66,7 @@ def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
         for _ in range(CONNECTIONS):
             agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5))
             agent.sendall(unfinished)
-        until(lambda: origin.open >= CONNECTIONS, 10)
+        until(lambda: origin.open >= CONNECTIONS)
         for at in range(3):
             assert proxy.hello(f"n{at}.there.test".encode(), TLS) == b"ok"
             assert proxy.request(f"n{at}.there.test".encode(), HTTP) == b"HTTP/1.1 200 OK"
@@ -84,7 +85,7 @@ def test_a_connection_to_an_origin_is_not_kept_for_long(proxy: Resolving) -> Non
             agent.sendall(f"GET / HTTP/1.1\r\nHost: h{number}.there.test\r\n\r\n".encode())
             assert agent.recv(4096).startswith(b"HTTP/1.1 200 ")
         assert origin.opened <= 101
-        until(lambda: origin.open == 0, 3)
+        until(lambda: origin.open == 0, bounds.REUSE_SECONDS + 2)  # the quickest origins end it soon after
 
 
 def test_every_connection_is_watched(proxy: Resolving) -> None:
@@ -101,7 +102,7 @@ def test_every_connection_is_watched(proxy: Resolving) -> None:
             agent = stack.enter_context(socket.create_connection(place, timeout=5))
             agent.sendall(content)
             port = agent.getsockname()[1]
-            until(partial(_is_watched, port), 5)
+            until(partial(_is_watched, port))
 
 
 def _is_watched(port: int) -> bool:

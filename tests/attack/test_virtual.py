@@ -16,14 +16,16 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Recording, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
 from tests.attack.test_records import serve
 
 PORT = 9000
-WITHIN = DRAIN_SECONDS + 1.5
+WITHIN = DRAIN_SECONDS + 10
+"""Seconds until what was removed has ended, on a busy machine."""
+
 PLACES = {"one.test": OWN_LOOPBACK, "two.test": str(IPv4Address(OWN_LOOPBACK) + 2**20)}
 ONE, TWO = ({"dst": name, "proto": "tcp", "port": "9000-9001"} for name in PLACES)
 NOBODY = {"dst": "nobody.test", "proto": "ssh"}
@@ -115,13 +117,12 @@ def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Recording, hos
         serve(proxy, ONE, TWO, {"dst": "other.test", "proto": "tcp", "port": 22}, "b.test")
         began = time.monotonic()
         serve(proxy, TWO, "b.test")
-        until(
-            lambda: refused(proxy, "one.test"), 1
-        )  # Envoy's workers close a listener after it is gone from the list
+        # Workers close a listener after it is gone from the list, and would accept for as long as it drains.
+        until(lambda: refused(proxy, "one.test"), DRAIN_SECONDS - 2)
         going.settimeout(WITHIN)
         assert going.recv(1) == b""
         assert DRAIN_SECONDS - 1 < time.monotonic() - began < WITHIN
-        until(lambda: hosts["one.test"].open == 0, 5)
+        until(lambda: hosts["one.test"].open == 0)
         staying.sendall(b"ping")
         assert staying.recv(4) == b"ping"
     serve(proxy, ONE, TWO)
@@ -156,7 +157,7 @@ def test_changed_ports_of_a_rule_end_nothing_on_others(proxy: Recording, hosts: 
         assert set(outcomes) == {b"one.test 9000"}
         going.settimeout(WITHIN)
         assert going.recv(1) == b""
-        until(lambda: hosts["one.test"].open == 1, 5)
+        until(lambda: hosts["one.test"].open == 1)
         staying.sendall(b"ping")
         assert staying.recv(4) == b"ping"
 
@@ -178,7 +179,7 @@ def test_other_rules_of_the_name_hold_at_its_address(proxy: Recording) -> None:
             agent.sendall(content)
             with suppress(ConnectionResetError):
                 agent.recv(4096)
-        (found,) = until(proxy.records, 1)
+        (found,) = until(proxy.records, WRITTEN_WITHIN)
         assert (found["name"], found["reason"]) == (name, reason)
 
 
@@ -197,7 +198,7 @@ def test_an_address_with_a_name(proxy: Recording) -> None:
     rules = RuleSet((Rule(Destination("one.test", subtree=False), Protocol.TCP, PORT, host=address),))
     proxy.serve(rules)
     until(proxy.serves)
-    until(lambda: greeting(proxy, "one.test") == b"two.test 9000", 5)
+    until(lambda: greeting(proxy, "one.test") == b"two.test 9000")
 
 
 def test_a_connection_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
@@ -208,7 +209,7 @@ def test_a_connection_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
         proxy.records()
         with connected(proxy, rule["dst"], 22) as agent, suppress(ConnectionResetError):
             assert agent.recv(1) == b""
-        (found,) = until(proxy.records, 5)
+        (found,) = until(proxy.records, WRITTEN_WITHIN)
         assert (found["name"], found["port"], found["protocol"], found["reason"]) == (
             rule["dst"],
             22,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,10 +36,16 @@ class Outcome:
 
     def valid(self, schema: str) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON output after checking it against a published schema."""
-        document = json.loads((CHECKOUT / "docs" / "schemas" / f"{schema}.schema.json").read_text())
-        jsonschema.Draft202012Validator.check_schema(document)
-        jsonschema.Draft202012Validator(document).validate(self.json)
+        _published(schema).validate(self.json)
         return self.json
+
+
+@cache
+def _published(schema: str) -> jsonschema.Draft202012Validator:
+    """Return what validates by a published schema, which has to be one itself."""
+    document = json.loads((CHECKOUT / "docs" / "schemas" / f"{schema}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(document)
+    return jsonschema.Draft202012Validator(document)
 
 
 Command = Callable[..., Outcome]

@@ -145,6 +145,8 @@ def test_settings_that_are_being_edited(folder: Path) -> None:
         settings.write_text("rules: [{dst: three.test}]")
         shown.refuse("tests", "three.test")
         shown.refuse("tests", "four.test")
+        if "two.test  https" in shown.shows(".test  https"):  # its turn came after the file was whole again
+            shown.type("s\n")
         screen = shown.shows("four.test  https")
     assert "three.test  https" not in screen
     assert screen.count("Nothing is asked") == 1

@@ -252,7 +252,7 @@ def test_under_systemd(desk: Desk, tmp_path: Path) -> None:
     try:
         said = watcher.stderr
         assert said
-        until(lambda: "current" in said.readline(), 20)
+        until(lambda: "current" in said.readline())
     finally:
         watcher.terminate()
         watcher.communicate(timeout=30)

@@ -22,32 +22,23 @@ from devkit.slow import slow
 from devkit.waiting import until
 
 
-@pytest.fixture
-def lasting(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
-    """The module's stack. Each test leaves it current; it is made so again if an earlier one has failed."""
-    if request.session.testsfailed:
-        shared.write(*RULES)
-        shared.run("--drain-timeout", "0")
-    return shared
-
-
 def names(docker: APIClient, firewall: Firewall) -> list[str]:
     """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
     return sorted(name for each in found for name in each["Names"])
 
 
-def test_a_slow_engine(lasting: Firewall, peers: Peers, host: str) -> None:
+def test_a_slow_engine(kept: Firewall, peers: Peers, host: str) -> None:
     """With an engine that delays every call by half a second, a run succeeds and agents notice nothing."""
-    lasting.origin(peers, ["a.test", "h.test"])
-    agent = lasting.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
+    kept.origin(peers, ["a.test", "h.test"])
+    agent = kept.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
     with slow(host, 0.5) as address:
-        patient = replace(lasting, host=address)
+        patient = replace(kept, host=address)
         patient.run("--force-recreate", "--drain-timeout", "1")
         assert patient.drift().expect().findings == set()
     summary = agent.stop().last
-    assert summary["failed"] == 0, summary
+    assert summary["failed"] == 0, json.dumps(summary)
 
 
 @pytest.fixture(scope="module")
@@ -217,17 +208,15 @@ def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peer
 
 
 @pytest.mark.parametrize("end", ["egress", "net"])
-def test_a_network_that_went_while_who_was_on_it_was_stopped(
-    end: str, lasting: Firewall, docker: APIClient
-) -> None:
+def test_a_network_that_went_while_who_was_on_it_was_stopped(end: str, kept: Firewall, docker: APIClient) -> None:
     """As by `docker network prune`. A stopped container looks for its former network by id."""
-    before = names(docker, lasting)
+    before = names(docker, kept)
     for sibling in ("envoy", "coredns"):
-        docker.stop(lasting.container(sibling), timeout=5)
-    docker.remove_network(f"{lasting.project}-{end}")
-    assert lasting.call("run").code == 0
-    assert lasting.current()
-    assert names(docker, lasting) == before
+        docker.stop(kept.container(sibling), timeout=5)
+    docker.remove_network(f"{kept.project}-{end}")
+    assert kept.call("run").code == 0
+    assert kept.current()
+    assert names(docker, kept) == before
 
 
 _ROUTED = 'ip link set lo up && ip route add blackhole 10.213.0.0/16 && exec "$@"'
@@ -292,35 +281,35 @@ def _only_check(text: bytes) -> bytes:
     return text.replace(b'"--concurrency",', b'"--mode", "validate", "--concurrency",')
 
 
-def test_a_release_that_starts_and_dies(lasting: Firewall, docker: APIClient, tmp_path: Path) -> None:
+def test_a_release_that_starts_and_dies(kept: Firewall, docker: APIClient, tmp_path: Path) -> None:
     """A program that keeps ending never becomes ready: the old one keeps serving, and `drift` reports it."""
-    before = docker.inspect_container(lasting.container("envoy"))["Id"]
+    before = docker.inspect_container(kept.container("envoy"))["Id"]
     stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
-    newer = upgraded(lasting, tmp_path / "newer")
+    newer = upgraded(kept, tmp_path / "newer")
     outcome = newer.call("run").expect(5)
     assert "error[replacement-not-ready]" in outcome.err
-    assert docker.inspect_container(lasting.container("envoy"))["Id"] == before
-    assert names(docker, lasting) == [f"/{lasting.project}-coredns", f"/{lasting.project}-envoy"]
+    assert docker.inspect_container(kept.container("envoy"))["Id"] == before
+    assert names(docker, kept) == [f"/{kept.project}-coredns", f"/{kept.project}-envoy"]
     failed = newer.drift().json["failed_attempt"]
     assert failed["code"] == "replacement-not-ready"
     assert "The last attempt failed" in newer.call("drift").expect(1).out
-    assert lasting.drift().expect().json["failed_attempt"] is None
+    assert kept.drift().expect().json["failed_attempt"] is None
 
 
-def test_another_subnet_with_a_release_that_dies(lasting: Firewall, peers: Peers, tmp_path: Path) -> None:
+def test_another_subnet_with_a_release_that_dies(kept: Firewall, peers: Peers, tmp_path: Path) -> None:
     """The former networks are made again, with their subnets, and the former siblings serve on them."""
-    before = lasting.status()["agent"]
+    before = kept.status()["agent"]
     stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
-    rules = lasting.settings.read_text()
-    lasting.write(*RULES, network={"subnet": "10.214.208.0/20"})
-    outcome = upgraded(lasting, tmp_path / "newer").call("run").expect(5)
+    rules = kept.settings.read_text()
+    kept.write(*RULES, network={"subnet": "10.214.208.0/20"})
+    outcome = upgraded(kept, tmp_path / "newer").call("run").expect(5)
     assert "error[replacement-not-ready]" in outcome.err
     assert "The former envoy and coredns still serve." in outcome.err
-    lasting.settings.write_text(rules)
-    assert lasting.current()
-    assert lasting.status()["agent"] == before
-    lasting.origin(peers, ["a.test"])
-    agent = lasting.agent(peers)
+    kept.settings.write_text(rules)
+    assert kept.current()
+    assert kept.status()["agent"] == before
+    kept.origin(peers, ["a.test"])
+    agent = kept.agent(peers)
     assert until(lambda: agent.get("https://a.test/").ok)
 
 
@@ -354,17 +343,15 @@ def _done(meddle: Callable[[APIClient, str], object], docker: APIClient, name: s
 
 @pytest.mark.parametrize("how", MEDDLINGS)
 def test_a_replacement_that_is_taken_away_while_it_is_verified(
-    how: str, lasting: Firewall, docker: APIClient
+    how: str, kept: Firewall, docker: APIClient
 ) -> None:
     """If a replacement is killed, the old siblings keep serving, and the run reports the failure."""
-    before = {
-        sibling: docker.inspect_container(lasting.container(sibling))["Id"] for sibling in ("envoy", "coredns")
-    }
-    process = lasting.start("run", "--force-recreate", "--drain-timeout", "1")
-    until(lambda: _done(MEDDLINGS[how], docker, f"{lasting.container('envoy')}-next"), every=0.01)
+    before = {sibling: docker.inspect_container(kept.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
+    process = kept.start("run", "--force-recreate", "--drain-timeout", "1")
+    until(lambda: _done(MEDDLINGS[how], docker, f"{kept.container('envoy')}-next"), every=0.01)
     _, err = process.communicate(timeout=60)
     assert process.returncode in {4, 5}, err
     assert "Traceback" not in err
-    assert {name: docker.inspect_container(lasting.container(name))["Id"] for name in before} == before
-    assert names(docker, lasting) == [f"/{lasting.project}-coredns", f"/{lasting.project}-envoy"]
-    assert lasting.current()
+    assert {name: docker.inspect_container(kept.container(name))["Id"] for name in before} == before
+    assert names(docker, kept) == [f"/{kept.project}-coredns", f"/{kept.project}-envoy"]
+    assert kept.current()

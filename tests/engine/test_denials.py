@@ -12,7 +12,8 @@ from devkit.firewall import Firewall
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
-VISIBLE_WITHIN = 0.5
+VISIBLE_WITHIN = 2.0
+"""Seconds until what was refused is printed. What waits for a buffer to fill waits for longer."""
 STARTED_WITHIN = 30.0
 
 
@@ -65,7 +66,7 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
     sent = 0
     while not only_counted(shared):
         sent += agent.ask(*flood).last["requests"]
-    until(lambda: _written(shared, name) + only_counted(shared) == sent, 10)
+    until(lambda: _written(shared, name) + only_counted(shared) == sent)
     found, counted = shown(shared, "--agent", name), only_counted(shared)
     shared.run("--force-recreate")
     assert (shown(shared, "--agent", name), only_counted(shared)) == (found, counted)
@@ -74,7 +75,7 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
 
 @pytest.mark.alone
 def test_it_is_visible_at_once(shared: Firewall, module_peers: Peers) -> None:
-    """Half a second after an agent was refused, `--follow` has printed it."""
+    """Soon after an agent was refused, `--follow` has printed it, though nothing follows."""
     agent = shared.agent(module_peers)
     following = shared.start("denials", "--follow", "--format", "json")
     assert following.stdout

@@ -17,7 +17,9 @@ ORIGIN = ("--http", "80", "--https", "443", "--tell")
 AHEAD = 30
 """Seconds until a rule ends: enough to apply it, and to see that it is in force."""
 
-AT_ONCE = 3.0
+AT_ONCE = 10.0
+"""Seconds after its end until a rule is seen not to be in force, on a busy machine."""
+
 DRAINED = 8.0
 """Seconds after which a connection of a rule that has ended has been cut: Envoy's drain time, and some more."""
 

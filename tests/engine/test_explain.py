@@ -263,4 +263,4 @@ def test_a_container_that_is_called_like_a_host(place: Place) -> None:
             refused = place.firewall.call("agent", "run", "--name", borne, there.image, "/peer", "wait").expect(6)
             assert borne in refused.err
         for borne in bearers:
-            until(lambda: neighbour.get(f"https://{borne}/", *way).ok, 20)  # noqa: B023 - called at once
+            until(lambda: neighbour.get(f"https://{borne}/", *way).ok)  # noqa: B023 - called at once

@@ -1,5 +1,6 @@
 """Failures on a real engine: rejected configuration, foreign containers, concurrent runs, and killed runs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -169,7 +170,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(up: Firewall, peers: Peers
         assert up.current(), moment
         assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"], moment
     summary = load.stop().last
-    assert summary["failed"] == 0, summary
+    assert summary["failed"] == 0, json.dumps(summary)
 
 
 def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) -> None:

@@ -9,9 +9,6 @@ from devkit.peers import Peer, Peers
 from devkit.waiting import until
 from tests.engine.test_denials import shown
 
-WITHIN = 2.0
-"""Seconds until a helper works again."""
-
 TIMES = 3
 """Ends of a helper that are a fact, and no difference."""
 
@@ -36,11 +33,11 @@ def agent(hand: Hand) -> Peer:
 
 
 def test_a_helper_that_dies_is_started_again(hand: Hand, agent: Peer) -> None:
-    """Within two seconds names resolve and refusals are recorded again; the stack stays current and says so."""
+    """Names resolve and refusals are recorded again; the stack stays current and says so."""
     before = [hand.inspect(sibling)["State"]["StartedAt"] for sibling in ("envoy", "coredns")]
     for time, name in enumerate(NAMES[1:]):
         assert hand.kill("envoy", FORWARDER)
-        until(lambda: agent.get(f"https://{name}/").ok, WITHIN)  # noqa: B023 - asked at once
+        until(lambda: agent.get(f"https://{name}/").ok)  # noqa: B023 - asked at once
         port = 7001 + time
         assert hand.kill("envoy", RECORDER)
 
@@ -48,7 +45,7 @@ def test_a_helper_that_dies_is_started_again(hand: Hand, agent: Peer) -> None:
             agent.get(f"https://{NAMES[0]}:{port}/")  # noqa: B023 - asked at once
             return any(each["port"] == port for each in shown(hand.firewall).values())  # noqa: B023
 
-        until(recorded, WITHIN + 2)  # two looks, a second each
+        until(recorded)
     drift = hand.firewall.drift().expect().json
     assert [hand.inspect(sibling)["State"]["StartedAt"] for sibling in ("envoy", "coredns")] == before
     told = [each["message"] for each in drift["warnings"] if each["code"] == "helper-restarted"]

@@ -127,7 +127,7 @@ def test_a_machine_that_drops_gratuitous_arp(private: PrivateEngine, hand: Hand)
         for _ in range(2):
             firewall.run("--force-recreate", "--drain-timeout", "1")
         summary = agent.stop().last
-        assert summary["failed"] == 0, summary
+        assert summary["failed"] == 0, json.dumps(summary)
         assert firewall.agent(hand.peers).get("https://a.test/").ok
     finally:
         private.run_in_network(["sysctl", "-w", *(f"{name}=0" for name in names)])

@@ -200,7 +200,7 @@ def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
     loading.join()
     last = json.loads(lines[-1])
     assert last["requests"] > 100
-    assert (last["failed"], last["connections"], last["polite_closes"]) == (0, 1, 0), last
+    assert (last["failed"], last["connections"], last["polite_closes"]) == (0, 1, 0), json.dumps(last)
     assert site.docker.inspect_container(relay)["Id"] == before
 
 

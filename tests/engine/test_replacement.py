@@ -1,5 +1,6 @@
 """Replacements under load: no request fails, and open connections end by themselves."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,12 +18,12 @@ from devkit.peers import Peer, Peers
 from devkit.peers import peers as peers_of
 from devkit.waiting import until
 
-LOAD = ("load", "--rate", "200", "--seconds", "0", "https://a.test/", "http://h.test/")
 
-
-def loading(firewall: Firewall, peers: Peers) -> Peer:
-    """Start 200 requests per second in an open loop, and return once some have succeeded."""
-    agent = firewall.agent(peers, *LOAD)
+def loading(firewall: Firewall, peers: Peers, rate: int) -> Peer:
+    """Start so many requests per second in an open loop, and return once some have succeeded."""
+    agent = firewall.agent(
+        peers, "load", "--rate", str(rate), "--seconds", "0", "https://a.test/", "http://h.test/"
+    )
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
     return agent
 
@@ -38,13 +39,13 @@ def test_both_siblings_are_replaced_without_a_failed_request(
     stacks.change_bootstrap(release)
     stacks.change_corefile(release)
     newer = upgraded(firewall, tmp_path / "newer")
-    agent = loading(firewall, peers)
+    agent = loading(firewall, peers, 200)
     for other in (newer, firewall, newer):
         before = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
         other.run()
         assert all(docker.inspect_container(firewall.container(name))["Id"] != old for name, old in before.items())
     summary = agent.stop().last
-    assert summary["failed"] == 0, summary
+    assert summary["failed"] == 0, json.dumps(summary)
     assert summary["sent"] > 200
 
 
@@ -64,7 +65,7 @@ def origin(shared: Firewall, module_peers: Peers) -> Peer:
 def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     """Adding and removing a rule does not disturb requests for others."""
     before = up.settings.read_text()
-    agent = loading(up, peers)
+    agent = loading(up, peers, 50)
     for number in range(5):
         up.write(
             {"dst": "a.test", "allow_private": True},
@@ -79,7 +80,7 @@ def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
     up.call("reload").expect()
     assert up.status()["other_rules"] is False
     summary = agent.stop().last
-    assert summary["failed"] == 0, summary
+    assert summary["failed"] == 0, json.dumps(summary)
 
 
 @pytest.mark.usefixtures("origin")

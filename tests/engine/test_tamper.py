@@ -117,7 +117,7 @@ def _settled(firewall: Firewall, expected: AbstractSet[Finding]) -> Outcome:
 
 
 def test_health_says_what_agents_see(hand: Hand) -> None:
-    """If agents can't reach Envoy, CoreDNS is unhealthy within 10 s, and `run` replaces Envoy."""
+    """If agents can't reach Envoy, CoreDNS is unhealthy soon, and `run` replaces Envoy."""
 
     def health() -> str:
         return str(hand.inspect(COREDNS)["State"]["Health"]["Status"])
@@ -125,13 +125,13 @@ def test_health_says_what_agents_see(hand: Hand) -> None:
     until(lambda: health() == "healthy")
     before = containers(hand)
     hand.deafen()
-    until(lambda: health() == "unhealthy", 10)
+    until(lambda: health() == "unhealthy")
     assert hand.firewall.drift().findings == {(ENVOY, "live", "agents_see", "tamper", "replace")}
     hand.firewall.run("--drain-timeout", "1")
     assert hand.firewall.current()
     assert containers(hand)[COREDNS] == before[COREDNS]
     assert containers(hand)[ENVOY] != before[ENVOY]
-    until(lambda: health() == "healthy", 10)
+    until(lambda: health() == "healthy")
 
 
 def test_a_process_that_serves_an_older_config(hand: Hand) -> None:

@@ -87,11 +87,11 @@ def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tm
     assert {dst: each["sent"] for dst, each in kept.items()} == {dst: each["sent"] for dst, each in found.items()}
     assert connections(up) == {dst: each["connections"] for dst, each in found.items()}
     docker.restart(up.container("envoy"), timeout=1)
-    until(lambda: up.call("rules", "unused").code == 0, 20)
+    until(lambda: up.call("rules", "unused").code == 0)
     assert connections(up) == {dst: each["connections"] for dst, each in found.items()}
-    until(lambda: agent.get("https://a.test/").ok, 20)
+    until(lambda: agent.get("https://a.test/").ok, 20)  # a wrong neighbour entry would take half a minute
     until(lambda: connections(up)["a.test"] == 4)
-    until(up.current, 20)
+    until(up.current)
 
     (narrowed,) = up.call("rules", "narrow", ".cdn.test", "--format", "json").expect().json["narrowed"]
     assert [(each["name"], each["connections"]) for each in narrowed["used"]] == [

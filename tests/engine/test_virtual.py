@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from clawker_fw.rules.reasons import Reason
+from devkit.envoy import WRITTEN_WITHIN
 from devkit.firewall import Firewall
 from devkit.peers import Answer, Peer, Peers
 from devkit.waiting import until
@@ -55,7 +56,7 @@ def test_each_name_leads_to_its_own_host(up: Firewall, peers: Peers) -> None:
     up.call("reload").expect()
     assert {name: address(agent, name) for name in NAMES} == places
     peers.client.restart(up.container("envoy"), timeout=1)
-    until(reached, 20)
+    until(reached, 20)  # a wrong neighbour entry would take half a minute
     assert {name: address(agent, name) for name in NAMES} == places
     up.run("--force-recreate", "--drain-timeout", "1s")
     assert reached()
@@ -127,7 +128,7 @@ def test_addresses_survive_the_loss_of_a_sibling(up: Firewall, peers: Peers) -> 
 
 
 def test_a_port_that_nobody_listens_on(up: Firewall, peers: Peers) -> None:
-    """It is refused at once and on record within a second, and an agent's flood is counted."""
+    """It is refused at once and on record, and an agent's flood is counted."""
     up.write(*OPAQUE, SSH)
     up.call("reload").expect()
     agent, other = up.agent(peers), up.agent(peers)
@@ -137,7 +138,6 @@ def test_a_port_that_nobody_listens_on(up: Firewall, peers: Peers) -> None:
     flood = agent.ask("siege", f"{place}:1", "--count", "8", "--seconds", "2").last
     knocked = other.ask("probe-tcp", f"{place}:2")
     assert knocked.last["error"] == "connect-refused"
-    assert knocked.last["ms"] < 500
 
     def records() -> list[dict[str, Any]]:
         lines = peers.client.logs(up.container("envoy")).decode().splitlines()
@@ -145,7 +145,7 @@ def test_a_port_that_nobody_listens_on(up: Firewall, peers: Peers) -> None:
             read for line in lines if line.startswith("{") and (read := json.loads(line)).get("address") == place
         ]
 
-    until(lambda: any(each["port"] == 2 for each in records()), 1)
+    until(lambda: any(each["port"] == 2 for each in records()), WRITTEN_WITHIN)
     seen = records()
     (one,) = (each for each in seen if each["port"] == 2)
     assert one.pop("time")

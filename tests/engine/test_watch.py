@@ -1,5 +1,6 @@
 """A watcher on a real engine repairs a stack, and touches nothing else."""
 
+import json
 import signal
 import subprocess
 import time
@@ -114,7 +115,7 @@ def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching)
         hand.peers.start("wait", network="bridge").remove()
     kill(hand, ENVOY)
     watched.healed(since=before)
-    assert watched.decisions[before]["decision"] == "heal"
+    assert watched.decisions[before]["decision"] == "heal", json.dumps(watched.decisions[before:])
 
 
 def test_an_agent_at_an_address_of_ours_is_taken_off(hand: Hand, watched: Watching) -> None:
@@ -128,14 +129,14 @@ def test_an_agent_at_an_address_of_ours_is_taken_off(hand: Hand, watched: Watchi
 
 
 def _quiet(watched: Watching) -> None:
-    """Return once no event is waiting to be handled."""
+    """Return once no event is waiting to be handled: longer than a comparison takes on a busy machine."""
     seen, since = len(watched.decisions), time.monotonic()
 
     def is_over() -> bool:
         nonlocal seen, since
         if len(watched.decisions) > seen:
             seen, since = len(watched.decisions), time.monotonic()
-        return time.monotonic() - since > 2 * SPACING
+        return time.monotonic() - since > 5 * SPACING
 
     until(is_over)
 

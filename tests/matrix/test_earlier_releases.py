@@ -15,7 +15,7 @@ from devkit.peers import Peers
 from devkit.waiting import until
 from devkit.watching import watching
 
-LOAD = ("load", "--rate", "100", "--seconds", "0", "https://a.test/", "http://h.test/")
+LOAD = ("load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
 
 
 @pytest.mark.parametrize(

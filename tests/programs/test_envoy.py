@@ -23,7 +23,7 @@ from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.refusals import BUCKETS
-from clawker_fw.stack.envoy.sibling import LISTENERS, RESOURCES, configuration
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -157,7 +157,7 @@ def test_the_ports_of_a_rule_change(proxy: Proxy) -> None:
     ):
         proxy.serve(rule_set(*rules)[1])
         until(proxy.serves)
-        until(partial(_listens, proxy, "ports.test", expected), 5)
+        until(partial(_listens, proxy, "ports.test", expected), DRAIN_SECONDS)  # and not after a drain
 
 
 def _listens(proxy: Proxy, name: str, ports: list[int]) -> bool:

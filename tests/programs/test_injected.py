@@ -153,7 +153,7 @@ def test_without_its_secret_a_request_goes_nowhere(serving: Injecting, host: Hos
 
 
 def test_a_secret_changes_under_load(serving: Injecting, host: Host) -> None:
-    """Every request has the one before or the one after, none fails, and the new one is there at once."""
+    """Every request has the one before or the one after, none fails, and the new one is there soon."""
     for number in range(24):
         value = f"Bearer {TOKEN}-{number}"
         serving.give({**GIVEN, "api#bearer": value})
@@ -162,7 +162,7 @@ def test_a_secret_changes_under_load(serving: Injecting, host: Host) -> None:
             assert answers(serving, "a.test") == 200
             return host.reached[-1].headers["authorization"] == value
 
-        until(arrived, 2)
+        until(arrived, 10)  # left to Envoy, it would wait for the secret for 15 s
     found = [each.headers["authorization"] for each in host.reached]
     assert set(found) <= {GIVEN["api#bearer"], *(f"Bearer {TOKEN}-{number}" for number in range(24))}
 
@@ -184,7 +184,7 @@ def test_a_silent_signer_delays_no_rule(serving: Injecting, host: Host) -> None:
         fresh = {"dst": "fresh.test", "path_rules": [{"path": "/v1"}], "inject": "never"}
         kept = [each for each in (*RULES, fresh) if each["dst"] != "plain.test"]
         serving.serve(RuleSet.of(RuleEntry.model_validate({"port": PORT, **each}).rule() for each in kept))
-        until(serving.serves, 1)
+        until(serving.serves, 10)  # left to Envoy, it would wait for the secret for 15 s
         host.reached.clear()
         with pytest.raises(ssl.SSLError, match="ACCESS_DENIED"):
             serving.ask("GET", "/v1/x", "plain.test")

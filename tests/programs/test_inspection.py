@@ -159,11 +159,11 @@ def test_a_removed_name_is_taken_back(envoy: Inspecting, signer: Signer) -> None
     """New connections to it are refused, open ones live on, and it can come back."""
     with envoy.connect("one.test") as connection:
         signer.inspect((), SUBTREES)
-        until(lambda: not envoy.serves("one.test"), 2)
+        until(lambda: not envoy.serves("one.test"))
         assert envoy.serves(fresh())
         assert answers(connection)
     signer.inspect(NAMES, SUBTREES)
-    until(lambda: envoy.serves("one.test"), 2)
+    until(lambda: envoy.serves("one.test"))
 
 
 def test_new_intermediates_sign_everything_anew(envoy: Inspecting, signer: Signer) -> None:
@@ -177,7 +177,7 @@ def test_new_intermediates_sign_everything_anew(envoy: Inspecting, signer: Signe
             after = {name: certificate_of(envoy, name) for name in names}
             return all(after[name].issuer != before[name].issuer for name in names)
 
-        until(are_other, 2)
+        until(are_other)
         assert answers(connection)
 
 

@@ -61,7 +61,7 @@ def test_there_are_as_many_workers_as_are_set(proxy: Sharing) -> None:
     with ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(_begun(proxy))
-        until(lambda: proxy.statistic(OPEN) == 100, 10)
+        until(lambda: proxy.statistic(OPEN) == 100)
         shares = [
             proxy.statistic(f"port-80.worker_{number}.downstream_cx_active$") for number in range(proxy.workers)
         ]
@@ -71,13 +71,13 @@ def test_there_are_as_many_workers_as_are_set(proxy: Sharing) -> None:
 
 def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> None:
     """The one that is too many is refused, whichever worker gets it, and room that is left is used."""
-    until(lambda: proxy.statistic(OPEN) == 0, 10)
+    until(lambda: proxy.statistic(OPEN) == 0)
     with ExitStack() as stack:
         for _ in range(CONNECTIONS + 100):
             stack.enter_context(_begun(proxy))
-        until(lambda: proxy.statistic("port-80.downstream_global_cx_overflow$") == 100, 10)
-        until(lambda: proxy.statistic(OPEN) == CONNECTIONS, 10)  # each counts when its worker has taken it
-    until(lambda: proxy.statistic(OPEN) == 0, 10)
+        until(lambda: proxy.statistic("port-80.downstream_global_cx_overflow$") == 100)
+        until(lambda: proxy.statistic(OPEN) == CONNECTIONS)  # each counts when its worker has taken it
+    until(lambda: proxy.statistic(OPEN) == 0)
     with proxy.connect(HTTP) as agent:
         agent.sendall(b"GET / HTTP/1.1\r\nHost: refused.test\r\n\r\n")
         assert agent.recv(4096).startswith(b"HTTP/1.1 403 ")
@@ -97,7 +97,7 @@ def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
     seconds = time.monotonic() - started
     denied = proxy.statistic(DENIED) - before
     assert 3840 - denied <= 2000 + 1000 * (seconds + 1)
-    until(lambda: _lines(proxy, "flood.test") == 3840 - denied, 5)
+    until(lambda: _lines(proxy, "flood.test") == 3840 - denied)
 
 
 def _begun(proxy: Sharing) -> socket.socket:
