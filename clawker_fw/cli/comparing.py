@@ -59,29 +59,32 @@ def _comparing(
     """
     from clawker_fw.background import in_background
     from clawker_fw.cli import connection
-    from clawker_fw.reconcile.observe import Observation
-
-    def start_observation() -> "tuple[EngineWriter, Observation]":
-        engine = connection.connect_engine(chosen)
-        return engine, Observation(engine, chosen.project, quick=quick)
-
-    observing = in_background(start_observation)
-    if asks:
-        registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
     from clawker_fw.digests import Digests
-    from clawker_fw.reconcile import pipeline
-    from clawker_fw.rules.review import review
+    from clawker_fw.reconcile.observe import Observation
+    from clawker_fw.stack.container import HELPER
     from clawker_fw.stack.release import Release
 
-    if writes:
-        importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
-
-    if reviews:
-        given.warn_of_rules(review(loaded.rules, time.time()))
     with Digests() as digests:
         release = Release.installed(digests)
+
+        def start_observation() -> "tuple[EngineWriter, Observation]":
+            engine = connection.connect_engine(chosen)
+            known = {HELPER: release.helper(engine.facts().architecture)}
+            return engine, Observation(engine, chosen.project, known, quick=quick)
+
+        observing = in_background(start_observation)
+        if asks:
+            registries.ask(chosen)
+        loaded = given.load(chosen)
+        given.warn_of_project(chosen, loaded)
+        from clawker_fw.reconcile import pipeline
+        from clawker_fw.rules.review import review
+
+        if writes:
+            importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
+
+        if reviews:
+            given.warn_of_rules(review(loaded.rules, time.time()))
         engine, observation = observing.result()
 
         def read() -> "Blueprint":

@@ -42,7 +42,6 @@ from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import inspection
 from clawker_fw.stack.envoy import sibling as envoy
-from clawker_fw.stack.files import executable
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.telemetry import TelemetryTarget
@@ -157,21 +156,13 @@ class Blueprint:
     @cached_property
     def helper(self) -> File:
         """The program fwctl for the engine's architecture."""
-        path = self.release.binary("fwctl", self.engine.architecture)
-        state = path.stat()
-        return executable(_content(path, state.st_ino, state.st_mtime_ns))
+        return self.release.helper(self.engine.architecture)
 
 
 def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
     labels.digest(blueprint.helper.content)
     _ = blueprint.images, blueprint.release.build_sha, blueprint.policy, blueprint.later
-
-
-@functools.lru_cache(maxsize=1)
-def _content(path: Path, *_: int) -> bytes:
-    """Return a program's bytes, cached for all blueprints while its file is unchanged."""
-    return path.read_bytes()
 
 
 def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:

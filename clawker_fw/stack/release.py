@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 
 from clawker_fw.digests import Digests
 from clawker_fw.errors import FirewallError
+from clawker_fw.model import File
+from clawker_fw.stack.files import executable
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -61,6 +63,16 @@ class Release:
             )
         return path
 
+    def helper(self, architecture: str) -> File:
+        """Return the program fwctl, the largest file in a container. Copies of a release may share it.
+
+        Raises:
+            FirewallError: when the package was not built for that architecture.
+        """
+        path = self.binary("fwctl", architecture).resolve()
+        state = path.stat()
+        return executable(_content(path, state.st_ino, state.st_mtime_ns))
+
     @cached_property
     def build_sha(self) -> str:
         """SHA-256 of the firewall subset: over all paths in order, each with the digest of its content."""
@@ -75,3 +87,9 @@ class Release:
             for file in folder.rglob("*"):
                 if file.is_file() and "__pycache__" not in file.parts:
                     yield f"{name}/{file.relative_to(folder).as_posix()}", file
+
+
+@lru_cache(maxsize=1)
+def _content(path: Path, *_: int) -> bytes:
+    """Return a program's bytes, cached for all that need them while its file is unchanged."""
+    return path.read_bytes()

@@ -8,13 +8,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// lookEvery is the interval at which a file is checked for a change. A stat costs next to nothing.
-const lookEvery = 50 * time.Millisecond
+// lookEvery is the interval at which a file is checked for a change although nobody asks. Whoever commits a file asks for
+// its status, and has it checked at once; that nobody does is rare, and looking often keeps an idle machine busy.
+const lookEvery = 500 * time.Millisecond
 
 // File holds what was loaded from a file last. If the file can't be used, the loaded value stays in force, and the
 // status reports the reason.
@@ -24,6 +26,7 @@ type File[T any] struct {
 	state atomic.Pointer[state[T]]
 	stop  chan struct{}
 
+	refreshing   sync.Mutex
 	seen, unread Identity // what was loaded or rejected last, and what could not be read
 }
 
@@ -52,13 +55,14 @@ func (f *File[T]) Value() T { return f.state.Load().value }
 // Status returns the status.
 func (f *File[T]) Status() Status { return f.state.Load().Status }
 
-// Snapshot returns what is loaded together with its status.
-func (f *File[T]) Snapshot() (T, Status) {
+// Fresh loads the file if it has changed, and returns what is loaded then, together with its status.
+func (f *File[T]) Fresh() (T, Status) {
+	f.Refresh()
 	now := f.state.Load()
 	return now.value, now.Status
 }
 
-// Load reads the file. If it can't be used, nothing but the status changes.
+// Load reads the file. If it can't be used, nothing but the status changes. Nothing else may load it meanwhile.
 func (f *File[T]) Load() error { return f.load(true) }
 
 func (f *File[T]) load(counted bool) error {
@@ -73,9 +77,10 @@ func (f *File[T]) load(counted bool) error {
 	return err
 }
 
-// Refresh loads the file if it is another one than the last time, or could not be read then. Nothing else may load it
-// meanwhile. The status reports an error.
+// Refresh loads the file if it is another one than the last time, or could not be read then. The status reports an error.
 func (f *File[T]) Refresh() {
+	f.refreshing.Lock()
+	defer f.refreshing.Unlock()
 	now := Identify(f.path)
 	if now == f.seen {
 		return
@@ -103,7 +108,7 @@ func (f *File[T]) read() (value T, digest string, err error) {
 	return value, hex.EncodeToString(sum[:]), nil
 }
 
-// Follow loads every change of the file until Close is called. Nothing else may load it meanwhile.
+// Follow loads every change of the file until Close is called, within half a second.
 func (f *File[T]) Follow() {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
@@ -80,6 +81,7 @@ func TestFileTakesChanges(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			file, path := follow(t)
 			for _, value := range []string{"b", "c", "a"} {
 				anotherMoment(t, path)
@@ -139,6 +141,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 	} {
 		for _, next := range []string{"a", "b"} {
 			t.Run(name+" before "+next, func(t *testing.T) {
+				t.Parallel()
 				file, path := follow(t)
 				before := file.Status()
 				each.spoil(t, path)
@@ -214,6 +217,25 @@ func TestFileCountsRejections(t *testing.T) {
 	}
 }
 
+// Whoever asks for what is fresh gets a change at once, also while the file is followed, and many may ask.
+func TestFreshIsWhatTheFileHasNow(t *testing.T) {
+	file, path := follow(t)
+	for number := range 100 {
+		value := fmt.Sprint("b", number)
+		replace(t, path, "value "+value)
+		sum := sha256.Sum256([]byte("value " + value))
+		var asking sync.WaitGroup
+		for range 4 {
+			asking.Go(func() {
+				if got, status := file.Fresh(); got != value || status.Digest != hex.EncodeToString(sum[:]) {
+					t.Errorf("got %q, %+v", got, status)
+				}
+			})
+		}
+		asking.Wait()
+	}
+}
+
 // A file of which nothing could be loaded has the zero value, and the reason. It is loaded once it is there.
 func TestFileThatIsNotThere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
@@ -227,7 +249,7 @@ func TestFileThatIsNotThere(t *testing.T) {
 	hotfiletest.Write(t, path, "value a")
 	value, status := "", Status{}
 	if err := file.Load(); err == nil {
-		value, status = file.Snapshot()
+		value, status = file.Fresh()
 	}
 	sum := sha256.Sum256([]byte("value a"))
 	if value != "a" || status != (Status{hex.EncodeToString(sum[:]), 1, ""}) {

@@ -207,11 +207,10 @@ func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 
 // subtrees are the names in subtree rules: hot/subtrees/subtrees.json.
 type subtrees struct {
-	lock sync.Mutex
 	file *hotfile.File[map[string]struct{}]
 }
 
-func newSubtrees(path string) *subtrees { return &subtrees{file: hotfile.New(path, parseSubtrees)} }
+func newSubtrees(path string) *subtrees { return &subtrees{hotfile.New(path, parseSubtrees)} }
 
 func parseSubtrees(content []byte) (map[string]struct{}, error) {
 	var file struct {
@@ -230,10 +229,7 @@ const unknownRule = "?"
 
 // around returns the nearest subtree rule that a name is below or at, or "" if there is none.
 func (s *subtrees) around(name string) string {
-	s.lock.Lock()
-	s.file.Refresh()
-	names := s.file.Value()
-	s.lock.Unlock()
+	names, _ := s.file.Fresh()
 	if names == nil {
 		return unknownRule
 	}

@@ -38,7 +38,8 @@ func setup(controller *caddy.Controller) error {
 	go settings.Follow()
 	go exporter.Run()
 	go statussocket.Tell(listener, func() any {
-		return Status{settings.Status(), exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
+		_, loaded := settings.Fresh()
+		return Status{loaded, exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
 	})
 	controller.OnShutdown(func() error {
 		settings.Close()

@@ -13,8 +13,8 @@ type Status struct {
 	Names int `json:"names"` // number of names in the list
 }
 
-// status returns a consistent snapshot of list and rejections.
+// status returns a consistent snapshot of list and rejections, of the file as it is now.
 func (s *Source) status() Status {
-	list, loaded := s.Snapshot()
+	list, loaded := s.Fresh()
 	return Status{"CoreDNS-" + coremain.CoreVersion, loaded, len(list.names)}
 }

@@ -32,7 +32,6 @@ func TestStatusSocket(t *testing.T) {
 		t.Errorf("got %+v", first)
 	}
 	hotfiletest.Write(t, file, "{}")
-	_ = source.Load()
 
 	second := hotfiletest.StatusFrom[Status](t, path)
 

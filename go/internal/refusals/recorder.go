@@ -182,8 +182,7 @@ func (v *virtualNames) at(address netip.Addr) *string {
 	if len(v.blocks) == 0 {
 		return nil
 	}
-	v.file.Refresh()
-	names, status := v.file.Snapshot()
+	names, status := v.file.Fresh()
 	if name, known := names[number(address)-number(v.blocks[0].Addr())]; known && status.Reason == "" {
 		return &name
 	}

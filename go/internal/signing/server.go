@@ -115,6 +115,10 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 				return ok, ""
 			}
 		}
+		var looking <-chan time.Time // for what Envoy has: without any of it, nothing keeps an idle machine busy
+		if len(has.held) > 0 {
+			looking = looks.C
+		}
 		select {
 		case said := <-requests:
 			if said.kind != secretType {
@@ -123,7 +127,7 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 			has.take(said)
 		case err := <-ended:
 			return endOf(err)
-		case <-looks.C:
+		case <-looking:
 			if now, found := s.now(), s.loaded(); found != known || now.Sub(reviewed).Abs() >= reviewEvery {
 				known, reviewed = found, now
 				has.review(now)

@@ -109,9 +109,10 @@ func Sign(arguments []string, given []*os.File) error {
 }
 
 func (s *server) status() Status {
-	authority, intermediates := s.intermediates.Snapshot()
+	authority, intermediates := s.intermediates.Fresh()
+	_, names := s.names.Fresh()
 	found := Status{
-		Names: s.names.Status(), Intermediates: intermediates, Secrets: s.secrets.count(),
+		Names: names, Intermediates: intermediates, Secrets: s.secrets.count(),
 		Streams: s.counts.streams.Load(), Held: s.counts.held.Load(), Issued: s.counts.issued.Load(), Refused: s.counts.refused.Load(),
 		Evicted: s.counts.evicted.Load(), Rejected: s.counts.rejected.Load(), Failed: s.counts.failed.Load(),
 	}
