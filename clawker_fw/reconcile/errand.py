@@ -28,7 +28,7 @@ def errand(
     """Run a container to its end, and yield what it has written. None if it has not ended after `seconds`.
 
     It is removed when the caller has read it: an error in that comes before one of the removal. `image` is its
-    own image, if it is one of ours. Its log is one that the engine can read, whatever the default of the engine is.
+    own image, if it is one of ours. Its log is one that every engine can read.
 
     Raises:
         RefusedError: when somebody else has a container of its name.

@@ -62,7 +62,7 @@ def test_the_log_of_a_container_that_is_being_removed(
     status: str | None,
     follow: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    """The container counts as removed when its log can no longer be opened, so a reader goes on with the next one."""
+    """The container counts as removed when its log can no longer be opened: a reader goes on with the next one."""
 
     def opened(*_: object, **__: object) -> None:
         raise errors.APIError("409 Client Error", explanation=DEAD)
