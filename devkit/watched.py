@@ -78,7 +78,7 @@ class Script(Inbox):
         """Schedule an event."""
         heapq.heappush(self._actions, (moment, next(self._numbers), action))
 
-    def take(self, seconds: float) -> set[News]:
+    def take(self, seconds: float) -> list[News | Event]:
         """Let time pass until an event, or for the requested time."""
         self._engine.settle()
         if found := super().take(0):
@@ -91,7 +91,7 @@ class Script(Inbox):
             return super().take(0)
         self.now = target
         self.stopped = self.now >= self._end
-        return {News.STOP} if self.stopped else set()
+        return [News.STOP] if self.stopped else []
 
 
 class Watched:
