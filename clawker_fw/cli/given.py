@@ -259,8 +259,10 @@ def _authorities(path: Path) -> bytes:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
+    from clawker_fw.settings.files import bounded
+
     try:
-        content = path.read_bytes()
+        content = bounded(path)
         found = x509.load_pem_x509_certificates(content)
     except OSError as error:
         raise unreadable_settings(path, error) from error

@@ -242,10 +242,13 @@ class Watcher:
         self._place.require_release()
         try:
             work = self._take_in(engine)
-        except FirewallError as error:
-            agents = () if isinstance(error, EngineError) else self._see_to_agents_alone(engine)
+        except _NothingGoodError as nothing:
+            agents = self._see_to_agents_alone(engine)
             seconds = self._place.clock() - began
-            return dataclasses.replace(self._retry(error), trigger=trigger, seconds=seconds, agents=agents)
+            decision = self._retry(nothing.error)
+            return dataclasses.replace(decision, trigger=trigger, seconds=seconds, agents=agents)
+        except FirewallError as error:
+            return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
         self._connecting.succeeded()
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
@@ -335,7 +338,8 @@ class Watcher:
         Settings for which the engine has no room, or from which the stack was not made, can't be used either.
 
         Raises:
-            FirewallError: when there are no usable settings, or the engine can't be read.
+            _NothingGoodError: when there are no usable settings.
+            FirewallError: when the engine can't be read.
         """
         facts = engine.facts()
         try:
@@ -361,14 +365,14 @@ class Watcher:
         settings can also break them, and that must not reduce what is healed.
 
         Raises:
-            FirewallError: the same error when there are none.
+            _NothingGoodError: when there are none.
         """
         good = self._trust.good(facts)
         if good is None:
-            raise error
+            raise _NothingGoodError(error)
         seen = pipeline.compare(engine, good)
         if not self._trust.holds(seen.observed):
-            raise error
+            raise _NothingGoodError(error)
         self._trust.notice(seen.observed, good)
         being_written = isinstance(error, SettingsError) and not self._trust.is_open
         try:
@@ -525,6 +529,14 @@ class _Work:
     def unread(self) -> FirewallError | None:
         """Why the current settings can't be read, if so."""
         return self.unused if self.actions == WITHOUT_SETTINGS else None
+
+
+class _NothingGoodError(Exception):
+    """The current settings can't be used, because of an error, and there are no last good ones."""
+
+    def __init__(self, error: FirewallError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def _unusable(error: Exception) -> FirewallError:
