@@ -165,7 +165,7 @@ def blueprint(
             *loaded.files,
             *([own] if own else ()),
             kept(chosen).path,
-            last_good(chosen),
+            *(path for path in [last_good(chosen)] if path.exists()),
             *registries.places(chosen, loaded),
         ),
         bundles=registries.states(chosen, loaded),

@@ -22,7 +22,7 @@ from clawker_fw.cli.watch_options import (
     OtelOption,
     require_otlp,
 )
-from clawker_fw.errors import EngineError, ExitCode
+from clawker_fw.errors import EngineError, ExitCode, SettingsError
 from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
@@ -263,8 +263,11 @@ def _polling(
     from clawker_fw.watch.polling import BundlePoll, keep_polling
 
     def ask() -> "Sequence[Asked]":
-        asked = registries.asked(chosen)
-        states = registries.known(chosen) if asked else ()
+        try:
+            asked = registries.asked(chosen)
+            states = registries.known(chosen) if asked else ()
+        except SettingsError:  # which each look tells; whoever can break the settings must not end the polling
+            return ()
         for each in observers:
             each(states)
         return asked

@@ -252,6 +252,15 @@ def test_what_others_could_have_written_is_not_used(spoilt: str, watchers: Watch
     assert watchers.memory.inside(ENVOY).status == "exited"
 
 
+def test_an_agent_that_can_write_the_memory_is_open(watchers: Watchers) -> None:
+    """It decides about the rules of the next watcher, as the settings file does of this one."""
+    watchers()
+    watchers.agent(watchers.kept.parent)
+    told = watchers.command("status", "--format", "json").valid("status")
+    assert str(watchers.kept) in [entry["file"] for entry in told["settings"]["open"]]
+    assert watchers.command("drift", "--format", "json").json["verdict"] == "open"
+
+
 def test_a_memory_that_cannot_be_written_is_told_once(watchers: Watchers) -> None:
     """The watcher works without it."""
     watchers.kept.mkdir(parents=True)
