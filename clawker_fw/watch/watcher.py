@@ -544,7 +544,7 @@ def _unusable(error: Exception) -> FirewallError:
         "settings-unusable",
         "Reading what the stack should be has failed.",
         context=[f"{type(error).__name__}: {error}"],
-        hint="The last good settings stay in force. `clawker-fw drift --debug` may show more.",
+        hint="The last good settings stay in force. `clawker-fw --debug drift` may show more.",
     )
 
 
