@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount
-from clawker_fw.settings.secrets import vault
+from clawker_fw.settings.secrets import sources, vault
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
@@ -369,6 +369,30 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     (user.folder / "token").write_text(HIDDEN)
     assert user("reload").code == 0
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
+
+
+def test_a_source_that_hangs_holds_up_a_run_once(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a run compares, it waits for a program only once, and for two at the same time."""
+    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
+    hangs = '{command: [sh, -c, "echo >> NAME.runs; sleep 60"]}'
+    user.declare(
+        f"secrets: {{api: {{from: {hangs.replace('NAME', 'api')}, hosts: [api.test]}}, "
+        f"other: {{from: {hangs.replace('NAME', 'other')}, hosts: [other.test]}}}}"
+    )
+    (user.folder / "clawker-fw.yaml").write_text(
+        SETTINGS.replace("{dst: plain.test}", "{dst: other.test, path_rules: [{path: /v1}], inject: other}")
+    )
+    for arguments, code in ((("run",), 3), (("secrets", "check"), 3), (("run", "--without-secrets"), 0)):
+        for name in ("api", "other"):
+            (user.folder / f"{name}.runs").unlink(missing_ok=True)
+        done = user(*arguments)
+        assert done.code == code, done.err
+        assert {
+            name: len((user.folder / f"{name}.runs").read_text().splitlines()) for name in ("api", "other")
+        } == {
+            "api": 1,
+            "other": 1,
+        }
 
 
 def test_the_last_rule_with_a_secret_goes(user: User) -> None:
