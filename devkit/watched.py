@@ -78,7 +78,7 @@ class Script(Inbox):
         """Schedule an event."""
         heapq.heappush(self._actions, (moment, next(self._numbers), action))
 
-    def take(self, seconds: float) -> set[News]:
+    def take(self, seconds: float) -> list[News | Event]:
         """Let time pass until an event, or for the requested time."""
         self._engine.settle()
         if found := super().take(0):
@@ -91,7 +91,7 @@ class Script(Inbox):
             return super().take(0)
         self.now = target
         self.stopped = self.now >= self._end
-        return {News.STOP} if self.stopped else set()
+        return [News.STOP] if self.stopped else []
 
 
 class Watched:
@@ -107,6 +107,8 @@ class Watched:
         self.opened: list[tuple[float, OpenAgent]] = []
         self.present: list[tuple[float, Presence]] = []
         self.admitted: list[tuple[float, Admitted]] = []
+        self.signs: list[float] = []
+        """When a service manager got a sign of life for an attempt that is not reported."""
         self.on_open = OnOpen.WARN
         self.attach = ""
         self.script = Script(self.engine, 0)
@@ -131,6 +133,7 @@ class Watched:
             report_presence=lambda seen: self.present.append((self.script.now, seen)),
             report_admitted=lambda found: self.admitted.append((self.script.now, found)),
             inbox=self.script,
+            alive=lambda: self.signs.append(self.script.now),
             stopping=lambda: self.script.stopped,
             clock=lambda: self.script.now,
             wall=lambda: self.script.now,
@@ -142,7 +145,7 @@ class Watched:
     ) -> list[str]:
         """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
-        self.decisions, self.opened, self.present, self.admitted = [], [], [], []
+        self.decisions, self.opened, self.present, self.admitted, self.signs = [], [], [], [], []
         for moment, action in actions:
             self.script.at(moment, action)
         Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open, admits=self.attach), self.place()).watch()

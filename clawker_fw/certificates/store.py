@@ -103,7 +103,7 @@ class CertificateStore:
             authority = self._authority(now, may_found=may_found)
             self._renew_collector(authority, now)
             kept: Credentials | None = None
-            with suppress(OSError):
+            with suppress(FileNotFoundError):
                 kept = self._read(self.own or self.folder, self.folder)
             judged = self._judged(kept) if kept else Judgement("there are none")
             if kept and not judged.unusable(now, LEAD_SECONDS) and now < judged.renewed_at:
@@ -169,8 +169,8 @@ class CertificateStore:
                 self._renewed(self._authority(now, may_found=False), now)
                 return
             founded = x509.mint_authority(self.project, now)
-            with suppress(OSError):
-                former = first_certificate(read_pair(self.folder, AUTHORITY).certificate)
+            with suppress(FileNotFoundError):
+                former = first_certificate((self.folder / f"{AUTHORITY}.crt").read_bytes())
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
             for name in (COLLECTOR, *Sibling):
@@ -188,7 +188,7 @@ class CertificateStore:
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
-            with suppress(OSError, ValueError):
+            with suppress(FileNotFoundError, ValueError):
                 kept = read_pair(self.folder, COLLECTOR)
                 said = x509.certificate(kept.certificate)
                 fits = host in said.names and x509.is_issued_by(kept.certificate, authority.certificate)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clawker_fw.settings.secrets.wanted import WantedSecret
     from clawker_fw.settings.sources import Resolve
     from clawker_fw.stack.release import Release
+    from clawker_fw.watch.last_good import Texts
 
 _MOST_WARNINGS = 10
 
@@ -56,6 +57,13 @@ def kept(chosen: Options) -> "Kept":
     from clawker_fw.settings.kept import Kept
 
     return Kept(state_folder() / chosen.project / "settings.json")
+
+
+def last_good(chosen: Options) -> Path:
+    """Return where a watcher keeps the last good settings of the chosen project."""
+    from clawker_fw.private_files import state_folder
+
+    return state_folder() / chosen.project / "last-good.json"
 
 
 def resolve(chosen: Options) -> "Resolve":
@@ -112,16 +120,25 @@ def named_by(chosen: Options, loaded: "Loaded") -> str:
 
 
 def blueprint(
-    chosen: Options, loaded: "Loaded", release: "Release", facts: "EngineFacts", *, keeps: bool = False
+    chosen: Options,
+    loaded: "Loaded",
+    release: "Release",
+    facts: "EngineFacts",
+    *,
+    keeps: bool = False,
+    texts: "Texts | None" = None,
 ) -> "Blueprint":
-    """Return the blueprint of the stack for these settings. `keeps` has new certificates written down."""
+    """Return the blueprint of the stack for these settings. `keeps` has new certificates written down.
+
+    `texts` are earlier ones: the files that they stand for are not read now.
+    """
     from clawker_fw.certificates.provider import Provider
     from clawker_fw.private_files import state_folder
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
     facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
-    known, needed = secrets(chosen, loaded)
+    known, needed = secrets(chosen, loaded, texts)
     if known and facts.plain:
         raise RefusedError(
             "secret-over-plain-engine",
@@ -139,12 +156,18 @@ def blueprint(
         facts,
         certificates=certificates(chosen, loaded, release, keeps=keeps),
         provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
-        authorities=_authorities(own) if own else b"",
+        authorities=texts.authorities if texts else _authorities(own) if own else b"",
         wanted=needed,
         headers=known.declared.headers if known else {},
         vault=known,
         origin=made_from,
-        files=(*loaded.files, *([own] if own else ()), kept(chosen).path, *registries.places(chosen, loaded)),
+        files=(
+            *loaded.files,
+            *([own] if own else ()),
+            kept(chosen).path,
+            *(path for path in [last_good(chosen)] if path.exists()),
+            *registries.places(chosen, loaded),
+        ),
         bundles=registries.states(chosen, loaded),
         named_by=named_by(chosen, loaded),
     )
@@ -163,8 +186,12 @@ def vault(chosen: Options) -> "Vault":
     return opened((chosen.secrets or default_path()).absolute())
 
 
-def secrets(chosen: Options, loaded: "Loaded") -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
+def secrets(
+    chosen: Options, loaded: "Loaded", texts: "Texts | None" = None
+) -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
     """Return the user's secrets, and which of them the rules put into requests. Nothing, if no rule does.
+
+    `texts` are earlier ones, in which the user's file is as it was.
 
     Raises:
         RefusedError: when the user's file does not let one go where a rule would send it.
@@ -174,9 +201,11 @@ def secrets(chosen: Options, loaded: "Loaded") -> "tuple[Vault | None, tuple[Wan
 
     if not any(injecting(loaded.rules.rules)):
         return None, ()
+    from clawker_fw.settings.secrets.vault import known
     from clawker_fw.settings.secrets.wanted import wanted
 
-    found = vault(chosen)
+    earlier = texts.secrets if texts else None
+    found = known(earlier.path, earlier.content) if earlier else vault(chosen)
     return found, wanted(loaded.rules.rules, found.declared, found.path)
 
 
@@ -230,8 +259,10 @@ def _authorities(path: Path) -> bytes:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
+    from clawker_fw.settings.files import bounded
+
     try:
-        content = path.read_bytes()
+        content = bounded(path)
         found = x509.load_pem_x509_certificates(content)
     except OSError as error:
         raise unreadable_settings(path, error) from error

@@ -54,20 +54,16 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     Example: clawker-fw secrets check
     """
     from clawker_fw.report.secrets import State
-    from clawker_fw.settings.secrets.sources import obtain
+    from clawker_fw.settings.secrets.sources import obtain_all
     from clawker_fw.settings.secrets.wanted import wanted
 
     chosen: Options = context.obj
     loaded = given.load(chosen)
     vault = given.vault(chosen)
     wanted(loaded.rules.rules, vault.declared, vault.path)
-    states, problems = {}, {}
-    for name, entry in vault.declared.secrets.items():
-        try:
-            obtain(name, entry, vault.path.parent, os.environ)
-            states[name] = State.OBTAINED
-        except SettingsError as error:
-            states[name], problems[name] = State.UNAVAILABLE, error.message
+    outcomes = obtain_all(vault.declared.secrets, vault.path.parent, os.environ)
+    problems = {name: outcome.problem.message for name, outcome in outcomes.items() if outcome.problem}
+    states = {name: State.UNAVAILABLE if name in problems else State.OBTAINED for name in outcomes}
     _answer(_listed(vault, loaded.rules, states, problems), format_)
     if problems:
         raise typer.Exit(ExitCode.SETTINGS)
@@ -104,25 +100,45 @@ def forget(
     """Take a secret away from Envoy at once: NAME, or without it all.
 
     Requests that need it are refused from then on. For when it has become known. `run`, `reload` and `watch` give
-    it again: take it out of your file, too.
+    it again: take it out of your file, too. It needs only Envoy's container, no settings and no file of secrets.
 
     Example: clawker-fw secrets forget github
     """
-    chosen: Options = context.obj
-    with writing(chosen) as (engine, _, seen):
-        from clawker_fw.reconcile import converge
-        from clawker_fw.reconcile.secrets_given import take_away
+    from clawker_fw.cli import connection
+    from clawker_fw.reconcile.secrets_given import envoys, take_away
 
-        converge.require_up(seen)
-        vault, container = _needed(seen)
-        if name is not None and name not in vault.declared.secrets:
-            raise RefusedError(
-                "secret-unknown",
-                f"The secret {name} is not declared in {vault.path}.",
-                hint=f"Declared are: {', '.join(vault.declared.secrets) or 'none'}.",
-            )
-        gone = take_away(engine, container, name)
-        terminal.answer(f"{seen.desired.project}: {', '.join(gone) or 'nothing'} taken away")
+    chosen: Options = context.obj
+    engine = connection.connect_engine(chosen)
+    gone = sorted(
+        {
+            identity
+            for container in envoys(engine, chosen.project)
+            for identity in take_away(engine, container, name)
+        }
+    )
+    if name is not None and not gone:
+        _require_known(chosen, name)
+    terminal.answer(f"{chosen.project}: {', '.join(gone) or 'nothing'} taken away")
+
+
+def _require_known(chosen: Options, name: str) -> None:
+    """Require that the user's file declares a secret that Envoy does not have: it may be misspelt.
+
+    Raises:
+        RefusedError: otherwise.
+    """
+    try:
+        vault = given.vault(chosen)
+        declared, where = vault.declared.secrets, str(vault.path)
+    except (RefusedError, SettingsError) as error:
+        declared, where = {}, error.message
+    if name not in declared:
+        raise RefusedError(
+            "secret-unknown",
+            f"Envoy has no secret {name}, and it is not declared either.",
+            context=[where],
+            hint=f"Declared are: {', '.join(declared) or 'none'}.",
+        )
 
 
 def _needed(seen: "Comparison") -> "tuple[Vault, str]":

@@ -255,6 +255,7 @@ def down(
         kept_digests().forget()
         digests.forget()
         registries.store(chosen).forget()
+        given.last_good(chosen).unlink(missing_ok=True)
         given.kept(chosen).forget()
     from clawker_fw.report.facts import Left
 

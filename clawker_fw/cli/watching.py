@@ -22,14 +22,12 @@ from clawker_fw.cli.watch_options import (
     OtelOption,
     require_otlp,
 )
-from clawker_fw.errors import EngineError, ExitCode
+from clawker_fw.errors import EngineError, ExitCode, SettingsError
 from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
-    from clawker_fw.model import EngineFacts
-    from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.settings.bundles.state import BundleState
     from clawker_fw.settings.bundles.taking import Asked
     from clawker_fw.stack.release import Release
@@ -67,13 +65,13 @@ def watch(
     import gc
     import time
 
+    from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.digests import Digests
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
     from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
-    from clawker_fw.watch.trust import Steady
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
     chosen: Options = context.obj
@@ -100,20 +98,10 @@ def watch(
                     pages.report(decision)
                 manager.report(decision)
 
-            steady, warned = Steady(time.monotonic), threading.Event()
-
-            def blueprint(facts: "EngineFacts") -> "Blueprint":
-                """Return the blueprint for the current settings."""
-                loaded = given.load(chosen)
-                if not warned.is_set():
-                    given.warn_of_project(chosen, loaded)
-                    warned.set()
-                steady.require(loaded.files)
-                return given.blueprint(chosen, loaded, release, facts, keeps=True)
-
+            settings = WatchedSettings(chosen, release)
             place = WatcherContext(
                 connect=lambda: _connected(chosen),
-                blueprint=blueprint,
+                blueprint=settings.blueprint,
                 report=report,
                 report_open=record.write_open,
                 report_presence=record.write_presence,
@@ -121,6 +109,8 @@ def watch(
                 inbox=inbox,
                 require_release=installed.require_same,
                 progress=lambda _: manager.alive(),
+                alive=manager.alive,
+                memory=settings,
                 stopping=stopping,
                 clock=time.monotonic,
             )
@@ -273,8 +263,11 @@ def _polling(
     from clawker_fw.watch.polling import BundlePoll, keep_polling
 
     def ask() -> "Sequence[Asked]":
-        asked = registries.asked(chosen)
-        states = registries.known(chosen) if asked else ()
+        try:
+            asked = registries.asked(chosen)
+            states = registries.known(chosen) if asked else ()
+        except SettingsError:  # which each look tells; whoever can break the settings must not end the polling
+            return ()
         for each in observers:
             each(states)
         return asked

@@ -104,6 +104,8 @@ class Blueprint:
     """The bundles among what the settings were read from."""
     named_by: str = ""
     """What chose the settings file: an option, a variable, or the place where it was found."""
+    last_good: bool = dataclasses.field(default=False, compare=False)
+    """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
     def render(self) -> Render:

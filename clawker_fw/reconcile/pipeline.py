@@ -10,9 +10,10 @@ lock until nothing differs, also those of `removal.py`. Locks, attempts and remo
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw.agents import judge
@@ -37,7 +38,7 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation, completed
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
-from clawker_fw.reconcile.secrets_given import give, with_secrets
+from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.envoy import inspection
@@ -86,8 +87,7 @@ class Comparison:
 
     def judged(self, observed: Observed, resolves: Callable[[str], bool]) -> tuple[Agent, ...]:
         """Judge the agents of an observation of this stack. `resolves` is whether the rules allow a name."""
-        ways, written = engine_ways(observed.engine), exposures(observed, self.blueprint.files)
-        return judge.judge(observed, self.desired.project, ways, written, resolves)
+        return agents_of(observed, self.desired.project, self.blueprint.files, resolves)
 
     @property
     def verdict(self) -> Verdict:
@@ -97,8 +97,25 @@ class Comparison:
     @property
     def advice(self) -> tuple[Advice, ...]:
         """Warnings: things to know that are not differences."""
-        problems = self.blueprint.vault.problems.values() if self.blueprint.vault else ()
-        return advice(self.observed, self.desired, self.provision, self.provided, problems)
+        vault = self.blueprint.vault
+        problems = tuple(vault.problems.values()) if vault else ()
+        known = advice(self.observed, self.desired, self.provision, self.provided, problems)
+        return (*known, *possible_exposures(self.observed, vault))
+
+
+def agents_of(
+    observed: Observed,
+    project: str,
+    files: Iterable[Path] = (),
+    resolves: Callable[[str], bool] | None = None,
+) -> tuple[Agent, ...]:
+    """Return the agents of a stack, and whether each is confined.
+
+    `files` decide about the rules, and `resolves` is whether these allow a name: by default, the live rules. No
+    settings are needed, so agents can be judged while the settings can't be read.
+    """
+    ways, written = engine_ways(observed.engine), exposures(observed, files)
+    return judge.judge(observed, project, ways, written, resolves or judge.resolving(observed, time.time()))
 
 
 def compare(
@@ -118,7 +135,10 @@ def compare(
     render = render or blueprint.render
     if blueprint.certificates is None and (early := observation.early(references)):
         _render_early(blueprint, early, render)
-    observed = with_secrets(reader, observation.finish(references), blueprint.wanted, blueprint.vault)
+    observed = observation.finish(references)
+    if blueprint.vault and not blueprint.last_good:
+        require_unreachable(observed, blueprint.vault)
+    observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
     has = capacities(blueprint, observed)

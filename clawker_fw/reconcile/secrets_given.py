@@ -9,11 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clawker_fw.agents.exposure import exposures
-from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.agents.exposure import Exposure, exposures
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import EngineError, HelperOutdatedError, RefusedError
 from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
 from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
 from clawker_fw.model import Observed, SecretDifference, Sibling
+from clawker_fw.reconcile.advice import Advice
+from clawker_fw.stack.ownership import sibling_of
 
 if TYPE_CHECKING:
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
@@ -30,11 +33,8 @@ def with_secrets(
 ) -> Observed:
     """Return what was observed, with what differs in Envoy's secrets. One that can't be obtained does not differ.
 
-    Raises:
-        RefusedError: when an agent could change the file that says where secrets go.
+    If Envoy's secrets can't be read, its probe carries the error: it may still use one that was revoked.
     """
-    if vault:
-        _require_unreachable(observed, vault)
     envoy = observed.siblings.get(Sibling.ENVOY)
     if envoy is None or envoy.probe is None or envoy.probe.error or envoy.probe.signer:
         return observed
@@ -43,8 +43,11 @@ def with_secrets(
     key = secrets.token_bytes(_KEY_OCTETS)
     try:
         held = HelperReader(engine, envoy.container.id).secrets(key)
-    except EngineError:  # an earlier release has no such verb: its other differences say so
+    except HelperOutdatedError:  # its other differences say so
         return observed
+    except EngineError as error:
+        unread = replace(envoy, probe=replace(envoy.probe, error=f"secrets: {error.in_one_line}"))
+        return replace(observed, siblings={**observed.siblings, Sibling.ENVOY: unread})
     values = vault.values(wanted) if vault else {}
     resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
     found = differences(held, values, resting, key)
@@ -52,13 +55,34 @@ def with_secrets(
     return replace(observed, siblings=siblings)
 
 
-def _require_unreachable(observed: Observed, vault: "Vault") -> None:
-    for each in exposures(observed, [vault.path]):
-        raise RefusedError(
-            "secrets-exposed",
-            f"{each}, so it could have secrets sent anywhere.",
-            hint="Make the mount read-only, or move the file out of it and name it with --secrets.",
-        )
+def require_unreachable(observed: Observed, vault: "Vault") -> None:
+    """Require that no agent can certainly change the file that says where secrets go.
+
+    Raises:
+        RefusedError: when one can.
+    """
+    for exposure in exposures(observed, [vault.path]):
+        if exposure.certain:
+            raise _exposed(exposure)
+
+
+def possible_exposures(observed: Observed, vault: "Vault | None") -> "Iterator[Advice]":
+    """Yield a warning for each mount that may lead to the file of secrets.
+
+    Where its links lead may be the work of another agent, which must not be able to stop a run by that.
+    """
+    for exposure in exposures(observed, [vault.path] if vault else ()):
+        if not exposure.certain:
+            error = _exposed(exposure)
+            yield Advice(error.code, f"Perhaps {error.message} {error.hint}")
+
+
+def _exposed(exposure: Exposure) -> RefusedError:
+    return RefusedError(
+        "secrets-exposed",
+        f"{exposure}, so it could have secrets sent anywhere.",
+        hint="Make the mount read-only, or move the file out of it and name it with --secrets.",
+    )
 
 
 def differences(
@@ -106,6 +130,18 @@ def give(
 def _still_wanted(wanted: "tuple[WantedSecret, ...]", vault: "Vault | None") -> "Iterator[WantedSecret]":
     """Yield the secrets that Envoy may have: not those that are too old."""
     return (each for each in wanted if vault and each.name not in vault.expired)
+
+
+def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
+    """Return the ids of Envoy's containers, running ones first: an unfinished run may have left two.
+
+    Raises:
+        RefusedError: when there is none.
+    """
+    found = [listed for listed in engine.listing() if sibling_of(listed, project) is Sibling.ENVOY]
+    if not found:
+        raise RefusedError("not-up", f"The stack {project} has no Envoy, so it has no secrets.")
+    return tuple(envoy.id for envoy in sorted(found, key=lambda envoy: envoy.status != "running"))
 
 
 def take_away(engine: RunsHelper, container: str, name: str | None) -> tuple[str, ...]:

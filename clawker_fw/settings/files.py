@@ -1,12 +1,22 @@
-"""Reading the files of settings, as text and as they are."""
+"""Reading the files of settings, as text and as they are: within bounds, whatever is in their place."""
 
 import os
+import select
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError, unreadable_settings
+
+MOST_OCTETS = 64 << 20
+"""Of one file. Ten thousand rules take one or two."""
+
+PIPE_SECONDS = 10.0
+"""How long the writer of a pipe is waited for."""
+
+_PIECE = 1 << 20
 
 
 def read_text(path: Path) -> str:
@@ -25,7 +35,26 @@ def read_bytes(path: Path) -> bytes:
         SettingsError: when the file can't be read.
     """
     with _reading(path):
-        return path.read_bytes()
+        return bounded(path)
+
+
+def bounded(path: Path) -> bytes:
+    """Read a file that may be a pipe, such as `<(…)`, to its end: not forever, and not without end.
+
+    Raises:
+        OSError: when it can't be read, is too long, or nothing more is written.
+    """
+    end, found = time.monotonic() + PIPE_SECONDS, bytearray()
+    with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        while len(found) <= MOST_OCTETS:
+            piece = file.read(_PIECE)
+            if piece == b"":
+                return bytes(found)
+            if piece:
+                found += piece
+            elif not select.select([file], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"nothing more was written to it for {PIPE_SECONDS:g} s")
+    raise OSError(f"it is longer than {MOST_OCTETS:,} octets")
 
 
 def read_regular(path: Path) -> str:
@@ -37,7 +66,7 @@ def read_regular(path: Path) -> str:
     with _reading(path), open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise SettingsError("settings-unreadable", f"{path} is not a regular file.")
-        return text_of(file.read(), path)
+        return text_of(bounded(path), path)
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clawker_fw.errors import SettingsError, unreadable_settings
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
+from clawker_fw.settings.files import bounded
 
 FILE_NAME = "clawker-fw.yaml"
 DEFAULT_PROJECT = "clawker"
@@ -67,7 +68,8 @@ def project_of(named: Path | None, environment: Mapping[str, str]) -> str:
     given = given_text(named, environment)
     path = Path(SETTINGS_VARIABLE) if given is not None else find(named)[0]
     try:
-        text = given if given is not None else path.read_text(encoding="utf-8") if path else ""
+        text = given if given is not None else bounded(path).decode() if path else ""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         return DEFAULT_PROJECT
     except (OSError, UnicodeDecodeError) as error:

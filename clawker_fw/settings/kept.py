@@ -142,6 +142,7 @@ def _loaded(document: Mapping[str, Any], read: Sequence[Source], found: str) -> 
         tuple(Promise(PromiseKind(kind), _rule(rule)) for kind, rule in document["promises"]),
         tuple(ShippedPreset(name, version, tuple(rules)) for name, version, rules in document["presets"]),
         *named_by(read),
+        tuple(read),
     )
 
 

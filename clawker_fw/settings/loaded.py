@@ -44,6 +44,9 @@ class Loaded:
     bundles: tuple[Bundle, ...] = ()
     """The bundles that are in force, by the settings file or those that it includes."""
 
+    read: tuple[Source, ...] = field(default=(), compare=False, repr=False)
+    """What the settings were read from, with the texts."""
+
     @property
     def source(self) -> Path | None:
         """The settings file."""

@@ -98,6 +98,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
         promises,
         tuple(_presets(settings)),
         *named_by(read),
+        read,
     )
     return Validated(settings, loaded)
 

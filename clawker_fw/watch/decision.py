@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.judge import Agent
-from clawker_fw.errors import FirewallError, SettingsError
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile.compare.container import RESTARTS
 from clawker_fw.reconcile.compare.live import ANSWER, SIGNER
@@ -60,7 +60,7 @@ class Decision:
     left: tuple[Finding, ...] = ()
     outcome: RunOutcome | None = None
     error: FirewallError | None = None
-    unused: SettingsError | None = None
+    unused: FirewallError | None = None
     """Why the current settings are not used. The previous ones stay in force."""
     wait: float | None = None
     warnings: tuple[str, ...] = ()
@@ -101,6 +101,8 @@ class Ours:
     images: frozenset[str] = frozenset()
     agents: frozenset[str] = frozenset()
     publishers: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    """Containers that did not run yet, or not any more, and will be on one of our networks when they do."""
 
 
 def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
@@ -122,6 +124,9 @@ def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
         frozenset(images - {""}),
         frozenset(each.id for each in seen.agents),
         frozenset(each.id for each in seen.publishers),
+        frozenset(
+            listed.id for listed in seen.listing if not listed.attached and not names.isdisjoint(listed.networks)
+        ),
     )
 
 
@@ -163,7 +168,10 @@ def is_arrival(event: Event, own: Ours) -> bool:
     """Whether a container joins one of our networks, or an agent another one, which may be a way around us.
 
     The engine sends this event before it starts the container, which is not visible on the network until it runs.
+    If that takes longer, the container was seen waiting, and its start counts.
     """
+    if (event.kind, event.action) == ("container", "start"):
+        return event.container in own.waiting
     if (event.kind, event.action) != ("network", "connect"):
         return False
     return event.container in own.agents or not own.names.isdisjoint(event.names)

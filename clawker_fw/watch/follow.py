@@ -21,23 +21,27 @@ class News(Enum):
 
 
 class Inbox:
-    """A queue of news for one reader. Threads and signal handlers may put news into it."""
+    """A queue of news and events for one reader. Threads and signal handlers may put them into it.
+
+    The reader judges the events, by what it knows when it takes them: those that arrive while it compares are
+    judged by what it has found.
+    """
 
     def __init__(self) -> None:
         """Create an empty inbox."""
-        self._queue: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[News | Event] = queue.SimpleQueue()
 
-    def put(self, news: News) -> None:
-        """Add news, and wake the reader."""
+    def put(self, news: News | Event) -> None:
+        """Add news or an event, and wake the reader."""
         self._queue.put(news)
 
-    def take(self, seconds: float) -> set[News]:
-        """Return all news. If there is none, wait up to `seconds` for some."""
-        found: set[News] = set()
+    def take(self, seconds: float) -> list[News | Event]:
+        """Return everything in order. If there is nothing, wait up to `seconds` for something."""
+        found: list[News | Event] = []
         with suppress(queue.Empty):
-            found.add(self._queue.get(timeout=max(0.0, seconds)))
+            found.append(self._queue.get(timeout=max(0.0, seconds)))
             while True:
-                found.add(self._queue.get_nowait())
+                found.append(self._queue.get_nowait())
         return found
 
 

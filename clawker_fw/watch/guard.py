@@ -5,13 +5,13 @@ acted on, never one that is open because of files that another agent may have ma
 looked at once more directly before.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Role
-from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.model import Observed, Role
 from clawker_fw.watch.reactions import OnOpen
 
 
@@ -32,18 +32,18 @@ class Guard:
         self._on_open = on_open
         self._reported: frozenset[tuple[str, tuple[Opening, ...]]] = frozenset()
 
-    def act(self, engine: EngineWriter, seen: Comparison) -> tuple[OpenAgent, ...]:
-        """Act on the open agents of a comparison. Return those that are new or were acted on."""
-        found = [each for each in seen.agents if each.openings]
+    def act(self, engine: EngineWriter, observed: Observed, agents: Iterable[Agent]) -> tuple[OpenAgent, ...]:
+        """Act on the open agents of an observed stack. Return those that are new or were acted on."""
+        found = [each for each in agents if each.openings]
         before, self._reported = self._reported, frozenset((each.id, each.openings) for each in found)
-        done = [self._act_on(engine, seen, each) for each in found]
+        done = [self._act_on(engine, observed, each) for each in found]
         return tuple(
             each
             for each in done
             if each.action is not OnOpen.WARN or (each.agent.id, each.agent.openings) not in before
         )
 
-    def _act_on(self, engine: EngineWriter, seen: Comparison, agent: Agent) -> OpenAgent:
+    def _act_on(self, engine: EngineWriter, observed: Observed, agent: Agent) -> OpenAgent:
         attached = bool(agent.address)  # else it uses the network of another one, and can't be taken off
         if (
             not agent.certainly_open
@@ -52,7 +52,7 @@ class Guard:
         ):
             return OpenAgent(agent, OnOpen.WARN)
         try:
-            network = seen.observed.networks[Role.AGENTS]
+            network = observed.networks[Role.AGENTS]
             view = engine.container(agent.id)
             if view is None or (attached and network.name not in view.connected):
                 return OpenAgent(agent, OnOpen.WARN)  # it has left meanwhile

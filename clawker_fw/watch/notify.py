@@ -18,13 +18,16 @@ class Manager:
         self._is_ready = False
 
     def report(self, decision: Decision) -> None:
-        """Report the decision as status, and ping the watchdog if the comparison succeeded."""
+        """Report the decision as status, and ping the watchdog.
+
+        A look that fails has ended as well. Another watcher would fail as this one does, with less in memory: the
+        watchdog is for a watcher that hangs.
+        """
         words = decision.error.message if decision.error else f"{decision.answer}, {decision.verdict}"
-        alive = self._sign_of_life() if decision.verdict is not None else []
-        self._say(*self._ready(), f"STATUS={words}", *alive)
+        self._say(*self._ready(), f"STATUS={words}", *self._sign_of_life())
 
     def alive(self) -> None:
-        """Ping the watchdog during a long operation."""
+        """Ping the watchdog during a long operation, and after an attempt of which there is nothing new to say."""
         self._say(*self._ready(), *self._sign_of_life())
 
     def stopping(self) -> None:

@@ -24,6 +24,10 @@ class Schedule:
         self._began = now
         self.due = now + self._interval * (0.9 + 0.2 * self._random())
 
+    def after(self, seconds: float) -> None:
+        """Make the next comparison due so many seconds after the start of this one."""
+        self.by(self._began + seconds)
+
     def by(self, moment: float) -> None:
         """Make the next comparison due by `moment`, but not before the minimum spacing has passed."""
         self.due = min(self.due, max(moment, self._began + SPACING))

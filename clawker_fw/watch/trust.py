@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 from clawker_fw.agents.exposure import HINT, Exposure, exposures
 from clawker_fw.errors import SettingsError, unreadable_settings
@@ -15,12 +16,29 @@ from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.desired import Blueprint
 
 
+class Memory(Protocol):
+    """What outlives a watcher: the last good settings, in a file that only the user can read and write."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def keep(self, good: Blueprint, applied: frozenset[str]) -> None:
+        """Keep settings, which have just been read. `applied` are the digests of those that were recorded."""
+
+    def recall(self, facts: EngineFacts) -> tuple[Blueprint, frozenset[str]] | None:
+        """Return what was kept, checked anew, or None if there is nothing that can be used."""
+
+
 class Trust:
     """Remembers the last good settings, and the mounts through which an agent could have changed them since."""
 
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """Start without good settings. `wall` returns the time in seconds since 1970."""
+    def __init__(self, wall: Callable[[], float] = time.time, memory: Memory | None = None) -> None:
+        """Start without good settings, but for those in the memory. `wall` returns the seconds since 1970."""
         self._wall = wall
+        self._memory = memory
+        self._recalled = False
+        """Whether the good settings are those that an earlier watcher has kept."""
         self._good: Blueprint | None = None
         self._open: tuple[Exposure, ...] = ()
         self._applied: frozenset[str] = frozenset()
@@ -33,9 +51,19 @@ class Trust:
 
     def good(self, facts: EngineFacts) -> Blueprint | None:
         """Return the last good settings for the engine's current facts, with the rules that have not ended."""
+        if self._good is None and self._memory and (kept := self._memory.recall(facts)):
+            (self._good, self._applied), self._recalled = kept, True
         if self._good is not None:
-            self._good = dataclasses.replace(self._good, engine=facts, rules=self._good.rules.at(self._wall()))
+            rules = self._good.rules.at(self._wall())
+            self._good = dataclasses.replace(self._good, engine=facts, rules=rules, last_good=True)
         return self._good
+
+    def holds(self, observed: Observed) -> bool:
+        """Whether the last good settings can be used: no agent can write the file that they were recalled from."""
+        if self._recalled and self._memory and exposures(observed, [self._memory.path]):
+            self._good, self._recalled = None, False
+            self._applied = frozenset()
+        return self._good is not None
 
     def notice(self, observed: Observed, blueprint: Blueprint) -> None:
         """Record which agents can write the settings now. If none can, earlier ones stay recorded."""
@@ -76,8 +104,10 @@ class Trust:
             )
         if digest in applied and not exposures(observed, fresh.files):
             self._open = ()
-        self._good = fresh
+        self._good, self._recalled = fresh, False
         self._applied = applied
+        if self._memory:
+            self._memory.keep(fresh, applied)
 
 
 def _applied(observed: Observed) -> frozenset[str]:

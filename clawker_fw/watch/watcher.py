@@ -11,13 +11,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from clawker_fw.agents.judge import Agent
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import EngineError, FirewallError, SettingsError, StoppedError
+from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError, StoppedError
 from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.watch.admission import Admission, Admitted
 from clawker_fw.watch.decision import (
@@ -39,7 +41,7 @@ from clawker_fw.watch.guard import Guard, OpenAgent
 from clawker_fw.watch.presence import Presence, Register
 from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
-from clawker_fw.watch.trust import Trust
+from clawker_fw.watch.trust import Memory, Trust
 
 SETTLE_SECONDS = 3.0
 """How long a starting sibling is left alone."""
@@ -84,7 +86,8 @@ class WatcherContext:
 
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
     `report_open` is called for each open agent, `report_presence` for each that comes or leaves, `report_admitted`
-    for each that the watcher attaches, and `progress` during a heal.
+    for each that the watcher attaches, `progress` during a heal, and `alive` when an attempt has ended of which
+    nothing is reported. `memory` keeps the last good settings for the next watcher.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -96,6 +99,8 @@ class WatcherContext:
     report_presence: Callable[[Presence], None] = lambda _: None
     report_admitted: Callable[[Admitted], None] = lambda _: None
     progress: Callable[[Progress], None] = lambda _: None
+    alive: Callable[[], None] = lambda: None
+    memory: Memory | None = None
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
@@ -122,7 +127,7 @@ class Watcher:
         self._settling_since: float | None = None
         self._unwell_at: float | None = None
         self._unreachable = ""
-        self._trust = Trust()
+        self._trust = Trust(memory=place.memory)
         self._guard = Guard(orders.on_open)
         self._admission = Admission(orders.admits)
         self._present = Register()
@@ -139,7 +144,7 @@ class Watcher:
             try:
                 with (
                     self._place.connect() as engine,
-                    followed(engine, self._on_event, lambda: self._place.inbox.put(News.GONE)),
+                    followed(engine, self._place.inbox.put, lambda: self._place.inbox.put(News.GONE)),
                 ):
                     self._schedule.by(began)
                     wait = self._attend(engine, began)
@@ -147,14 +152,19 @@ class Watcher:
             except EngineError as error:
                 self._stay_away(error, began)
 
-    def _on_event(self, event: Event) -> None:
-        """Put an event's news into the inbox. Runs in the thread that follows the engine."""
+    def _take(self, seconds: float) -> set[News]:
+        """Return what is new. If nothing has arrived, wait up to `seconds` for something."""
+        arrived = self._place.inbox.take(seconds)
+        found = (self._news_of(item) if isinstance(item, Event) else item for item in arrived)
+        return {news for news in found if news}
+
+    def _news_of(self, event: Event) -> News | None:
+        """Return what an event means by what was found in the last look, which may have been under way with it."""
         if is_lock_free(event, self._own):
-            self._place.inbox.put(News.LOCK_FREE)
-        elif self._programs.ended(event, self._own) or matters(event, self._own):
-            self._place.inbox.put(News.EVENT)
-        elif is_arrival(event, self._own):
-            self._place.inbox.put(News.ARRIVAL)
+            return News.LOCK_FREE
+        if self._programs.ended(event, self._own) or matters(event, self._own):
+            return News.EVENT
+        return News.ARRIVAL if is_arrival(event, self._own) else None
 
     def _stay_away(self, error: EngineError, began: float) -> None:
         """Wait before the next attempt to reach the engine. An unchanged error is reported once."""
@@ -163,6 +173,8 @@ class Watcher:
             self._unreachable = error.message
             seconds = self._place.clock() - began
             self._place.report(Decision(self._next, Reaction.RETRY, seconds, error=error, wait=wait))
+        else:
+            self._place.alive()
         self._pause(wait)
 
     def _follow_again(self, began: float) -> float:
@@ -189,7 +201,7 @@ class Watcher:
         """Let time pass, or until the watcher is stopped."""
         end = self._place.clock() + seconds
         while not self._place.stopping() and (left := end - self._place.clock()) > 0:
-            self._place.inbox.take(left)
+            self._take(left)
 
     def _attend(self, engine: EngineWriter, began: float) -> float:
         """Compare whenever it is due, until the engine goes away or the watcher is stopped.
@@ -198,7 +210,7 @@ class Watcher:
         """
         while not self._place.stopping():
             while (left := self._schedule.due - self._place.clock()) > 0:
-                news = self._place.inbox.take(left)
+                news = self._take(left)
                 if News.STOP in news or News.GONE in news:
                     self._next = Trigger.EVENT
                     return 0.0 if News.STOP in news else self._follow_again(began)
@@ -221,7 +233,7 @@ class Watcher:
         self._next = Trigger.RETRY
 
     def _look(self, engine: EngineWriter) -> Decision:
-        began, trigger = self._place.clock(), self._next
+        began, wall, trigger = self._place.clock(), self._place.wall(), self._next
         self._schedule.compared(began)
         self._next = Trigger.INTERVAL
         if self._newcomer_at > began:
@@ -230,32 +242,63 @@ class Watcher:
         self._place.require_release()
         try:
             work = self._take_in(engine)
+        except _NothingGoodError as nothing:
+            agents = self._see_to_agents_alone(engine)
+            seconds = self._place.clock() - began
+            decision = self._retry(nothing.error)
+            return dataclasses.replace(decision, trigger=trigger, seconds=seconds, agents=agents)
         except FirewallError as error:
             return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
         self._connecting.succeeded()
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
-        vault = work.seen.blueprint.vault
-        refresh = vault.due if vault else None
-        for due in (work.seen.provision.renewed_at, work.seen.provided.renewed_at, refresh):
-            if due is not None:
-                self._schedule.by(began + max(SPACING, due - self._place.wall()))
+        for moment in (work.seen.provision.renewed_at, work.seen.provided.renewed_at):
+            if moment is not None:
+                self._look_again_when_due(moment - wall)
+        if (vault := work.seen.blueprint.vault) and (asking := vault.due) is not None:
+            self._look_again_when_due(asking - vault.clock() + self._place.clock() - began)
         self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
-        for each in self._present.changes(work.seen.agents):
-            self._place.report_presence(each)
-        self._guard_agents(engine, work.seen)
-        self._admit(engine, work.seen.observed)
+        self._see_to_agents(engine, work.seen.observed, work.seen.agents)
         warnings = tuple(each.message for each in work.seen.advice)
         seconds = self._place.clock() - began
         return dataclasses.replace(
             decision, trigger=trigger, seconds=seconds, warnings=warnings, agents=work.seen.agents
         )
 
-    def _guard_agents(self, engine: EngineWriter, seen: pipeline.Comparison) -> None:
+    def _look_again_when_due(self, seconds: float) -> None:
+        """Look again for something that is due that long after this look began.
+
+        What was due before, and is so still, could not be done: the next look in order tries it again.
+        """
+        if seconds > 0:
+            self._schedule.after(seconds)
+
+    def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
+        """Report who comes and goes, act on open agents, and attach the containers of services."""
+        for each in self._present.changes(agents):
+            self._place.report_presence(each)
+        self._guard_agents(engine, observed, agents)
+        self._admit(engine, observed)
+
+    def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
+        """See to agents although nobody knows which stack is desired, and return them.
+
+        If the stack can't be observed either, there is nothing to report but the error of the look.
+        """
+        try:
+            observed = observe(engine, self._orders.project, ())
+        except (EngineError, RefusedError):
+            return ()
+        self._own = ours(self._orders.project, observed, self._orders.admits)
+        agents = pipeline.agents_of(observed, self._orders.project)
+        self._see_to_agents(engine, observed, agents)
+        return agents
+
+    def _guard_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
         """Act on open agents. Compare soon again if any has been taken off the network."""
-        found = self._guard.act(engine, seen)
+        found = self._guard.act(engine, observed, agents)
         for each in found:
             self._place.report_open(each)
         if any(each.action is not OnOpen.WARN and not each.error for each in found):
@@ -275,43 +318,68 @@ class Watcher:
         self._again(wait)
         return Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait)
 
-    def _take_in(self, engine: EngineWriter) -> "_Work":
-        """Read the settings and compare. If the settings can't be used, compare with the last good ones.
+    def _blueprint(self, facts: EngineFacts) -> Blueprint:
+        """Read the settings, and everything else that decides what is desired.
 
         Raises:
-            FirewallError: when there are no usable settings, or the engine can't be read.
+            FirewallError: when that fails, in whatever way. Whoever can write a file that is read could otherwise
+                end the watcher by a mistake of ours.
+        """
+        try:
+            return self._place.blueprint(facts)
+        except FirewallError:
+            raise
+        except Exception as error:
+            raise _unusable(error) from error
+
+    def _take_in(self, engine: EngineWriter) -> "_Work":
+        """Read the settings and compare. If they can't be used, compare with the last good ones.
+
+        Settings for which the engine has no room, or from which the stack was not made, can't be used either.
+
+        Raises:
+            _NothingGoodError: when there are no usable settings.
+            FirewallError: when the engine can't be read.
         """
         facts = engine.facts()
         try:
-            fresh = self._place.blueprint(facts)
-            seen = pipeline.compare(engine, fresh)  # settings that the engine has no room for can't be used either
-        except SettingsError as error:
-            work = self._by_what_was_good(engine, facts, error)
-            # An agent that can write the settings can also break them. That must not reduce what is healed.
-            return work if self._trust.is_open else dataclasses.replace(work, actions=WITHOUT_SETTINGS)
-        origins.require_same(seen.observed, fresh.origin)
-        try:
-            self._trust.accept(fresh, seen.observed)
-        except SettingsError as error:
+            fresh = self._blueprint(facts)
+        except FirewallError as error:
             return self._by_what_was_good(engine, facts, error)
+        try:
+            seen = pipeline.compare(engine, fresh)
+            origins.require_same(seen.observed, fresh.origin)
+            self._trust.accept(fresh, seen.observed)
+        except EngineError:
+            raise  # the last good ones are compared with the same engine
+        except FirewallError as error:
+            return self._by_what_was_good(engine, facts, error)
+        except Exception as error:  # noqa: BLE001 - see `_blueprint`
+            return self._by_what_was_good(engine, facts, _unusable(error))
         return _Work(seen)
 
-    def _by_what_was_good(self, engine: EngineWriter, facts: EngineFacts, error: SettingsError) -> "_Work":
-        """Compare with the last good settings.
+    def _by_what_was_good(self, engine: EngineWriter, facts: EngineFacts, error: FirewallError) -> "_Work":
+        """Compare with the last good settings, because of an error of the current ones.
+
+        While a person writes new settings, nothing is created by the earlier ones. But an agent that can write the
+        settings can also break them, and that must not reduce what is healed.
 
         Raises:
-            SettingsError: when there are none.
+            _NothingGoodError: when there are none.
         """
         good = self._trust.good(facts)
         if good is None:
-            raise error
+            raise _NothingGoodError(error)
         seen = pipeline.compare(engine, good)
+        if not self._trust.holds(seen.observed):
+            raise _NothingGoodError(error)
         self._trust.notice(seen.observed, good)
+        being_written = isinstance(error, SettingsError) and not self._trust.is_open
         try:
             self._trust.require_latest(seen.observed)
         except SettingsError:
-            return _Work(seen, error, WITHOUT_SETTINGS)
-        return _Work(seen, error)
+            being_written = True
+        return _Work(seen, error, WITHOUT_SETTINGS if being_written else CLOSING)
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds
@@ -373,11 +441,11 @@ class Watcher:
         """Return the blueprint to apply under the lock: the current settings, or the last good ones.
 
         Raises:
-            SettingsError: when the settings have changed since the comparison and can't be used.
+            FirewallError: when the settings have changed since the comparison and can't be used.
         """
         if work.unused:
             return work.seen.blueprint
-        fresh = self._place.blueprint(engine.facts())
+        fresh = self._blueprint(engine.facts())
         self._trust.accept(fresh, work.seen.observed)
         return fresh
 
@@ -454,13 +522,30 @@ class _Work:
     """A comparison, and the actions allowed on it. `unused` is why the current settings were not used for it."""
 
     seen: pipeline.Comparison
-    unused: SettingsError | None = None
+    unused: FirewallError | None = None
     actions: frozenset[Action] = CLOSING
 
     @property
-    def unread(self) -> SettingsError | None:
+    def unread(self) -> FirewallError | None:
         """Why the current settings can't be read, if so."""
         return self.unused if self.actions == WITHOUT_SETTINGS else None
+
+
+class _NothingGoodError(Exception):
+    """The current settings can't be used, because of an error, and there are no last good ones."""
+
+    def __init__(self, error: FirewallError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _unusable(error: Exception) -> FirewallError:
+    return FirewallError(
+        "settings-unusable",
+        "Reading what the stack should be has failed.",
+        context=[f"{type(error).__name__}: {error}"],
+        hint="The last good settings stay in force. `clawker-fw --debug drift` may show more.",
+    )
 
 
 def _keys(findings: tuple[Finding, ...]) -> frozenset[tuple[Sibling, str, str]]:

@@ -1,12 +1,15 @@
 """`clawker-fw secrets`, and what other commands say of secrets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from clawker_fw.settings.secrets import vault
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Mount
+from clawker_fw.settings.secrets import sources, vault
+from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 
@@ -164,9 +167,114 @@ def test_refresh_and_forget(user: User) -> None:
     assert user("secrets", "forget").out == "clawker: api#bearer taken away\n"
     (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
     user("run")
-    for verb in ("refresh", "forget"):
-        unused = user("secrets", verb)
-        assert (unused.code, "error[secrets-unused]" in unused.err) == (6, True)
+    unused = user("secrets", "refresh")
+    assert (unused.code, "error[secrets-unused]" in unused.err) == (6, True)
+    assert user("secrets", "forget").out == "clawker: nothing taken away\n"
+
+
+@pytest.mark.parametrize("name", ["api", ""])
+@pytest.mark.parametrize(
+    "lost", ["undeclared", "no-rule", "rejected-rules", "no-settings", "unreadable-file", "other-settings"]
+)
+def test_forgetting_needs_only_the_container(name: str, lost: str, user: User) -> None:
+    """Whatever has become of the rules and of the file of secrets, Envoy's token can be taken away."""
+    user("run")
+    settings = user.folder / "clawker-fw.yaml"
+    match lost:
+        case "undeclared":
+            user.declare("secrets: {}")
+        case "no-rule":
+            settings.write_text("rules: [{dst: plain.test}]\n")
+        case "rejected-rules":
+            settings.write_text("rules: [{dst: https://half")
+        case "no-settings":
+            settings.unlink()
+        case "unreadable-file":
+            (user.folder / "secrets.yaml").chmod(0o644)
+        case "other-settings":
+            settings.rename(user.folder / "moved.yaml")
+            settings.write_text("rules: [{dst: other.test}]\n")
+    done = user("secrets", "forget", *filter(None, [name]))
+    assert (done.code, done.out) == (0, "clawker: api#bearer taken away\n")
+    assert user.held == {}
+    if name and lost == "undeclared":
+        again = user("secrets", "forget", name)
+        assert (again.code, "error[secret-unknown]" in again.err) == (6, True)
+
+
+def test_forgetting_without_a_stack(user: User) -> None:
+    """There is nothing to forget, which is an error."""
+    assert user("secrets", "forget").code == 6
+
+
+def linked(user: User) -> None:
+    """Have an agent whose mount another one has swapped for a link to the folder with the file of secrets."""
+    (user.folder / "config").mkdir()
+    for name in ("secrets.yaml", "token"):
+        (user.folder / name).rename(user.folder / "config" / name)
+    shared = user.folder / "shared"
+    shared.mkdir()
+    wanted = stacks.blueprint(user.memory.facts(), "a.test")
+    agent = stacks.bare_container("agent", wanted, "clawker-net")
+    mounts = (Mount("bind", "/data", str(shared / "data")),)
+    user.memory.start(user.memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    (shared / "data").symlink_to(user.folder / "config")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run",), ("drift",), ("status",), ("secrets", "list"), ("secrets", "refresh"), ("reload",)]
+)
+def test_a_link_that_an_agent_may_have_made_refuses_nothing(arguments: tuple[str, ...], user: User) -> None:
+    """It is a warning: any agent with a mount in the same folder could otherwise stop each command."""
+    user("run")
+    linked(user)
+    vault.known.cache_clear()
+    done = user.command("--secrets", "config/secrets.yaml", *arguments)
+    assert done.code != 6, done.err
+    assert "error[" not in done.err
+    if arguments[0] == "drift":
+        told = user.command("--secrets", "config/secrets.yaml", "drift", "--format", "json").valid("drift")
+        (warning,) = [each for each in told["warnings"] if each["code"] == "secrets-exposed"]
+        assert "agent can write" in warning["message"]
+
+
+def test_a_mount_of_the_file_of_secrets_refuses(user: User) -> None:
+    """By its own path, a mount is certain: nothing is given while an agent can say where secrets go."""
+    user("run")
+    wanted = stacks.blueprint(user.memory.facts(), "a.test")
+    agent = stacks.bare_container("agent", wanted, "clawker-net")
+    mounts = (Mount("bind", "/data", str(user.folder)),)
+    user.memory.start(user.memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    for verb in ("run", "drift"):
+        refused = user(verb)
+        assert (refused.code, "error[secrets-exposed]" in refused.err) == (6, True)
+
+
+@pytest.mark.parametrize("code", ["engine-silent", "engine-unreachable", "helper-failed", "probe-unreadable"])
+def test_secrets_that_cannot_be_compared_are_unknown(
+    code: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy may have a token that was revoked: no command says that the stack is current."""
+    user("run")
+    ask = MemoryEngine.ask_helper
+
+    def fails(
+        self: MemoryEngine, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b""
+    ) -> object:
+        if arguments[0] == "secrets":
+            raise EngineError(code, "There was no answer.", context=["late"])
+        return ask(self, container, arguments, silence, sent=sent)
+
+    monkeypatch.setattr(MemoryEngine, "ask_helper", fails)
+    drift = user("drift", "--format", "json")
+    assert drift.code == 1
+    told = drift.valid("drift")
+    assert told["verdict"] == "unknown"
+    envoy = told["siblings"][0]
+    assert [(each["field"], each["running"]) for each in envoy["findings"]] == [
+        ("answer", "secrets: There was no answer. late")
+    ]
+    assert user("run").code == 5
 
 
 def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
@@ -261,6 +369,30 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     (user.folder / "token").write_text(HIDDEN)
     assert user("reload").code == 0
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
+
+
+def test_a_source_that_hangs_holds_up_a_run_once(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a run compares, it waits for a program only once, and for two at the same time."""
+    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
+    hangs = '{command: [sh, -c, "echo >> NAME.runs; sleep 60"]}'
+    user.declare(
+        f"secrets: {{api: {{from: {hangs.replace('NAME', 'api')}, hosts: [api.test]}}, "
+        f"other: {{from: {hangs.replace('NAME', 'other')}, hosts: [other.test]}}}}"
+    )
+    (user.folder / "clawker-fw.yaml").write_text(
+        SETTINGS.replace("{dst: plain.test}", "{dst: other.test, path_rules: [{path: /v1}], inject: other}")
+    )
+    for arguments, code in ((("run",), 3), (("secrets", "check"), 3), (("run", "--without-secrets"), 0)):
+        for name in ("api", "other"):
+            (user.folder / f"{name}.runs").unlink(missing_ok=True)
+        done = user(*arguments)
+        assert done.code == code, done.err
+        assert {
+            name: len((user.folder / f"{name}.runs").read_text().splitlines()) for name in ("api", "other")
+        } == {
+            "api": 1,
+            "other": 1,
+        }
 
 
 def test_the_last_rule_with_a_secret_goes(user: User) -> None:

@@ -6,14 +6,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docker import APIClient
 
+from clawker_fw.engine.docker import connect
+from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
+from clawker_fw.watch.decision import ours
 from clawker_fw.watch.schedule import SPACING
 from clawker_fw.watch.trust import STEADY_SECONDS
 from devkit import stacks
@@ -195,6 +199,52 @@ def up(spare: Firewall) -> Firewall:
     """The second stack, current, whatever the test before has left."""
     spare.run("--drain-timeout", "0")
     return spare
+
+
+def test_another_file_in_place_of_the_settings_stops_no_healing(
+    up: Firewall, docker: APIClient, peers: Peers, tmp_path: Path
+) -> None:
+    """A watcher that runs, and the next one, heal by the last good settings, and stop who has a way around."""
+    firewall = replace(up, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
+    other, own = tmp_path / "other.yaml", firewall.settings.with_name("own.yaml")
+    other.write_text("rules: [{dst: evil.test}]\n")
+    options = ("--interval", "2s", "--drain-timeout", "0", "--on-open", "stop", "--heal", "all")
+    try:
+        with watching(firewall, *options) as found:
+            found.wait(_is_current)
+            firewall.settings.rename(own)
+            firewall.settings.symlink_to(other)
+            before = len(found.decisions)
+            docker.remove_container(firewall.container(ENVOY), force=True, v=True)
+            healed = found.healed(since=before)
+            assert healed["settings_unused"]["code"] == "settings-other"
+            loose = peers.start("wait", network=f"{firewall.project}-net", capabilities=["NET_ADMIN"])
+            until(lambda: not docker.inspect_container(loose.container)["State"]["Running"])
+            assert found.stop() == 0
+        docker.remove_container(firewall.container(COREDNS), force=True, v=True)
+        docker.start(loose.container)
+        with watching(firewall, *options) as found:
+            assert found.healed()["settings_unused"]["code"] == "settings-other"
+            until(lambda: not docker.inspect_container(loose.container)["State"]["Running"])
+            assert found.stop() == 0
+    finally:
+        firewall.settings.unlink()
+        own.rename(firewall.settings)
+    assert firewall.current()
+
+
+def test_a_container_that_does_not_run_yet_is_known_by_its_network(up: Firewall, docker: APIClient) -> None:
+    """Engines tell of a network that a container will be on, so its start is noticed however late it comes."""
+    image = docker.inspect_container(up.container(COREDNS))["Image"]
+    made = docker.create_container(
+        image, host_config=docker.create_host_config(network_mode=f"{up.project}-net"), entrypoint=["/none"]
+    )
+    try:
+        with closing(connect(up.host, None, {})) as engine:
+            seen = observe(engine, up.project, ())
+        assert made["Id"] in ours(up.project, seen).waiting
+    finally:
+        docker.remove_container(made["Id"], v=True)
 
 
 def test_all_takes_an_upgrade(up: Firewall, docker: APIClient, tmp_path: Path) -> None:

@@ -347,6 +347,27 @@ def test_a_rotation_without_a_new_authority(store: CertificateStore) -> None:
     assert after.coredns != before.coredns
 
 
+def test_an_authority_that_can_not_be_read_is_not_replaced(store: CertificateStore, tmp_path: Path) -> None:
+    """Unreadable is not missing: agents would stop trusting what is live, and its key would be gone."""
+    store.provide()
+    folder = tmp_path / "here"
+    key = (folder / "ca.key").read_bytes()
+    (folder / "ca.crt").rename(folder / "aside")
+    (folder / "ca.crt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        store.rotate(authority=True)
+    assert (folder / "ca.key").read_bytes() == key
+
+
+def test_a_former_authority_without_its_key_stays_trusted(store: CertificateStore, tmp_path: Path) -> None:
+    """The key may have been taken away on purpose. What was signed with it is live yet."""
+    store.provide()
+    former = (tmp_path / "here" / "ca.crt").read_bytes()
+    (tmp_path / "here" / "ca.key").unlink()
+    store.rotate(authority=True)
+    assert former in (tmp_path / "here" / "ca.crt").read_bytes()
+
+
 def test_a_folder_that_cant_be_used(tmp_path: Path) -> None:
     """It is the reason for not being ready, but what is live stays, and nothing is raised."""
     found = credentials(at(tmp_path / "elsewhere", NOW))

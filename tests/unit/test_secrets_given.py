@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.errors import EngineError, SettingsError
+from clawker_fw.errors import HelperOutdatedError, SettingsError
 from clawker_fw.fwctl.answers import HeldSecret, HeldSecrets, digest_of_secret
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Action, Layer, SecretDifference, Sibling, Verdict
@@ -180,7 +180,7 @@ def test_an_older_helper_has_no_secrets(scene: Scene, monkeypatch: pytest.Monkey
     scene.run(API)
 
     def fails(*_: object) -> object:
-        raise EngineError("helper-failed", "fwctl secrets failed.", context=['unknown verb "secrets"'])
+        raise HelperOutdatedError("helper-outdated", "fwctl has no verb secrets.")
 
     monkeypatch.setattr(Helper, "secrets", fails)
     monkeypatch.setattr("clawker_fw.reconcile.secrets_given.HelperReader.secrets", fails)

@@ -1,15 +1,23 @@
 """Secrets that are kept: when a source is asked, and what is done when it fails."""
 
-from dataclasses import dataclass, field
+import os
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.paths import Form
+from clawker_fw.settings.secrets import sources
+from clawker_fw.settings.secrets import vault as vault_module
 from clawker_fw.settings.secrets.declared import SecretsFile
-from clawker_fw.settings.secrets.vault import Vault
+from clawker_fw.settings.secrets.vault import Vault, steady_clock
 from clawker_fw.settings.secrets.wanted import WantedSecret
+from devkit.waiting import until
 
 ONCE, OFTEN = WantedSecret("once", Form.RAW), WantedSecret("often", Form.BEARER)
 BOTH = (ONCE, OFTEN)
@@ -106,3 +114,158 @@ def test_nothing_of_them_is_shown(scene: Scene) -> None:
     scene.vault.environment = {"X": "hidden"}
     scene.after(0)
     assert "hidden" not in repr(scene.vault)
+
+
+# --- sources that take long, or fail --------------------------------------------------------------------------
+
+
+@dataclass
+class Programs:
+    """Secrets from programs, each of which writes down that it was run."""
+
+    folder: Path
+    now: float = 0.0
+
+    def vault(self, **scripts: str) -> Vault:
+        """Return a vault with a program for each secret."""
+        declared = {
+            name: {
+                "from": {"command": ["sh", "-c", f"echo >> {name}.runs; {script}"]},
+                "hosts": ["a.test"],
+                "refresh": 1000,
+            }
+            for name, script in scripts.items()
+        }
+        found = SecretsFile.model_validate({"secrets": declared})
+        return Vault(found, self.folder / "secrets.yaml", dict(os.environ), lambda: self.now)
+
+    def runs(self, name: str) -> int:
+        """Return how often a program was run."""
+        return len((self.folder / f"{name}.runs").read_text().splitlines())
+
+
+def raw(*names: str) -> list[WantedSecret]:
+    """Return what rules want."""
+    return [WantedSecret(name, Form.RAW) for name in names]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """A folder for programs."""
+    return Programs(tmp_path)
+
+
+def test_sources_are_asked_side_by_side(programs: Programs) -> None:
+    """Each waits for the others, so one after the other they would all take too long."""
+    names = [f"s{number}" for number in range(8)]
+    wait = "; ".join(f"while [ ! -e {name}.runs ]; do sleep 0.01; done" for name in names)
+    vault = programs.vault(**{name: f"{wait}; echo {name}" for name in names})
+    assert vault.values(raw(*names)) == {f"{name}#raw": name for name in names}
+
+
+def test_one_that_hangs_holds_up_a_look_once(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are there, and it is left alone for ten times as long as it took."""
+    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
+    vault = programs.vault(hangs="sleep 60", hangs_too="sleep 60", works="echo fine")
+    began = time.monotonic()
+    for _ in range(5):
+        assert vault.values(raw("hangs", "hangs_too", "works")) == {"works#raw": "fine"}
+    assert time.monotonic() - began < 5
+    assert "has not ended after 0.5 s" in vault.problems["hangs"].message
+    assert (programs.runs("hangs"), programs.runs("works")) == (1, 1)
+    with pytest.raises(SettingsError, match="hangs"):
+        vault.require(raw("hangs"))
+    assert programs.runs("hangs") == 1
+    assert vault.due is not None
+    assert 5 <= vault.due <= 300
+
+
+def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> None:
+    """Whoever asks for its secret each second: after five seconds at first, and after five minutes at last."""
+    vault = programs.vault(fails="exit 1")
+    moments: list[int] = []
+    for second in range(2000):
+        programs.now = second
+        before = programs.runs("fails") if moments else 0
+        vault.values(raw("fails"))
+        if programs.runs("fails") > before:
+            moments.append(second)
+    pauses = [after - before for before, after in pairwise(moments)]
+    assert pauses[:4] == [5, 10, 20, 40]
+    assert pauses == sorted(pauses)
+    assert max(pauses) == 300
+
+
+def test_one_that_works_again_is_used_when_it_is_asked_next(programs: Programs) -> None:
+    """And the next failure begins anew."""
+    vault = programs.vault(may="cat value")
+    assert vault.values(raw("may")) == {}
+    (programs.folder / "value").write_text("one")
+    assert vault.values(raw("may")) == {}
+    programs.now = 5
+    assert vault.values(raw("may")) == {"may#raw": "one"}
+    assert vault.problems == {}
+    (programs.folder / "value").unlink()
+    programs.now = 1005
+    assert vault.values(raw("may")) == {"may#raw": "one"}
+    assert vault.due == 1105
+
+
+def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause makes no secret live longer than twice its refresh."""
+    vault = programs.vault(may="cat value")
+    (programs.folder / "value").write_text("one")
+    vault.values(raw("may"))
+    (programs.folder / "value").unlink()
+    programs.now = 1995
+    monkeypatch.setattr(vault_module, "_FIRST_PAUSE", 100.0)
+    assert vault.values(raw("may")) == {"may#raw": "one"}
+    runs = programs.runs("may")
+    assert vault.due == 2000
+    programs.now = 2000
+    assert vault.values(raw("may")) == {}
+    assert vault.expired == {"may"}
+    assert programs.runs("may") == runs
+
+
+def test_a_file_that_can_not_be_read_to_its_end_is_left_to_itself(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may hang: it holds up one look, and one thread."""
+    (programs.folder / "api").write_text("hidden")
+    declared = SecretsFile.model_validate({"secrets": {"api": {"from": {"file": "api"}, "hosts": ["a.test"]}}})
+    vault = Vault(declared, programs.folder / "secrets.yaml", {}, lambda: programs.now)
+    reads, free = [], threading.Event()
+    obtain = sources.obtain
+
+    def hangs(*asked: Any) -> sources.Obtained:  # noqa: ANN401 - as it is called
+        reads.append(1)
+        free.wait()
+        return obtain(*asked)
+
+    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr(sources, "_SPARE_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "obtain", hangs)
+    for second in range(0, 5000, 10):
+        programs.now = second
+        assert vault.values(raw("api")) == {}
+    assert "has not answered" in vault.problems["api"].message
+    assert len(reads) == 1
+    free.set()
+
+    def later() -> bool:
+        programs.now += 300
+        return vault.values(raw("api")) == {"api#raw": "hidden"}
+
+    until(later)
+
+
+def test_nobody_sets_the_clock_of_secrets(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day back is no day without a refresh."""
+    vault = replace(programs.vault(s="echo fine"), clock=steady_clock)
+    vault.values(raw("s"))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert vault.due is not None
+    assert 990 < vault.due - vault.clock() <= 1000

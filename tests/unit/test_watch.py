@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import IPv4Network
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -13,11 +14,16 @@ import pytest
 
 from clawker_fw.certificates.provider import Provider
 from clawker_fw.certificates.store import CertificateStore
-from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl.client import Helper
-from clawker_fw.model import ContainerSpec, ContainerSummary, Event, Shape, Verdict
-from clawker_fw.reconcile import lock
+from clawker_fw.model import ContainerSpec, ContainerSummary, Event, NetworkSpec, Shape, Verdict
+from clawker_fw.reconcile import lock, pipeline
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
+from clawker_fw.rules.paths import Form
+from clawker_fw.settings.secrets.declared import SecretsFile
+from clawker_fw.settings.secrets.vault import Vault
+from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.ends import ENDS
 from clawker_fw.stack.envoy.inspection import INTERMEDIATES
@@ -153,6 +159,46 @@ def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
         (7.0, partial(watched.engine.remove, agent)),
     ]
     assert watched.until(20, *actions) == ["0 start nothing", f"{5 + SPACING:g} event nothing"]
+
+
+def test_an_agent_that_takes_long_to_start_is_looked_at(watched: Watched) -> None:
+    """It joins a network before it starts, and a look in between does not see it there."""
+    engine = watched.engine
+    agent = engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
+    announced = Event("network", "connect", ("clawker-net",), agent)
+    emit = engine._emit  # noqa: SLF001 - as an engine does
+
+    def start() -> None:
+        engine._emit = lambda event: None if event.kind == "network" else emit(event)  # type: ignore[method-assign] # noqa: SLF001
+        engine.start(agent)
+        engine._emit = emit  # type: ignore[method-assign] # noqa: SLF001
+
+    watched.until(25, (5, partial(emit, announced)), (9, start))
+    assert [(moment, seen.change, seen.agent.name) for moment, seen in watched.present] == [
+        (9 + SPACING, "came", "agent")
+    ]
+
+
+def test_an_event_during_a_look_is_judged_by_what_the_look_finds(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that joins another network while it is seen for the first time is seen there with the next look."""
+    engine, compared = watched.engine, pipeline.compare
+    agent = engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
+    subnet = IPv4Network("172.30.1.0/24")
+    engine.create_network(NetworkSpec("beside", subnet, subnet[1], subnet, False, {}, {}))  # noqa: FBT003
+
+    def compare(engine: CountingEngine, blueprint: Blueprint) -> pipeline.Comparison:
+        seen = compared(engine, blueprint)
+        if seen.agents and "beside" not in engine.inside(agent).networks:
+            engine.connect("beside", agent, "")
+            engine.settle()
+        return seen
+
+    monkeypatch.setattr(pipeline, "compare", compare)
+    watched.until(25, (5, partial(engine.start, agent)))
+    assert [(moment, found.agent.name) for moment, found in watched.opened][-1] == (5 + 2 * SPACING, "agent")
+    assert {opening.code for opening in watched.opened[-1][1].agent.openings} >= {"network"}
 
 
 def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None:
@@ -313,6 +359,35 @@ def test_intermediates_are_renewed_at_their_moment(watched: Watched, tmp_path: P
     assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
     assert watched.engine.inside(ENVOY) is before
     assert before.files[INTERMEDIATES] != first
+
+
+@pytest.mark.parametrize("kept", ["provision", "provided"])
+def test_what_was_due_and_can_not_be_done_is_tried_in_turn(
+    kept: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificates whose renewal is in the past, and fails, cause no looks beside those in order."""
+    compared = pipeline.compare
+
+    def compare(engine: MemoryEngine, blueprint: Blueprint) -> pipeline.Comparison:
+        seen = compared(engine, blueprint)
+        overdue = replace(getattr(seen, kept), renewed_at=watched.script.now - 86_400)
+        return replace(seen, **{kept: overdue})
+
+    monkeypatch.setattr(pipeline, "compare", compare)
+    watched.until(10 * INTERVAL)
+    assert len(watched.decisions) <= 11
+
+
+def test_a_secret_that_no_rule_needs_any_more_wakes_nobody(watched: Watched, tmp_path: Path) -> None:
+    """It stays due, since nobody asks for it."""
+    (tmp_path / "api").write_text("hidden")
+    entry = {"from": {"file": "api"}, "hosts": ["a.test"], "refresh": 10}
+    declared = SecretsFile.model_validate({"secrets": {"api": entry}})
+    vault = Vault(declared, tmp_path / "secrets.yaml", clock=lambda: watched.script.now)
+    vault.values([WantedSecret("api", Form.RAW)])
+    watched.wanted = replace(watched.wanted, vault=vault)
+    watched.until(10 * INTERVAL)
+    assert len(watched.decisions) <= 12
 
 
 def test_telemetry_waits_for_run(watched: Watched, tmp_path: Path) -> None:
@@ -530,6 +605,32 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
     assert 60 <= moment <= 62
     assert (after.answer, after.outcome) == (Reaction.HEAL, RunOutcome.DONE)
     assert watched.is_current()
+
+
+def test_a_watcher_that_waits_is_alive(watched: Watched) -> None:
+    """Every attempt that ends is a sign of life, also of an engine that is away, or of a look that fails."""
+    connect = watched.connect
+
+    @contextmanager
+    def unreachable() -> Iterator[CountingEngine]:
+        if 100 < watched.script.now < 600:
+            raise EngineError("engine-unreachable", "The engine can't be reached.")
+        with connect() as engine:
+            yield engine
+
+    def broken() -> Blueprint:
+        raise SettingsError("settings-invalid", "Half a file.")
+
+    good = watched.blueprint
+    watched.connect = unreachable
+    watched.until(
+        1200,
+        (101, watched.engine.go_away),
+        (700, partial(setattr, watched, "blueprint", broken)),
+        (1100, partial(setattr, watched, "blueprint", good)),
+    )
+    signs = sorted([*(moment for moment, _ in watched.decisions), *watched.signs])
+    assert max(after - before for before, after in pairwise(signs)) < 100  # a unit waits for 120 s
 
 
 def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watched) -> None:

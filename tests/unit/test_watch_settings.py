@@ -1,24 +1,35 @@
 """The watcher and its settings: while they can't be read, and when an agent can write them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import SettingsError
-from clawker_fw.model import Mount
+from clawker_fw.errors import (
+    EngineError,
+    FirewallError,
+    MistakesError,
+    RefusedError,
+    SettingsError,
+    SubnetTakenError,
+)
+from clawker_fw.model import Mount, Verdict
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.origin import origin
 from clawker_fw.reconcile.steps import ConvergeOptions
+from clawker_fw.settings.secrets.declared import SecretsFile
+from clawker_fw.settings.secrets.vault import Vault
+from clawker_fw.settings.secrets.wanted import wanted as wanted_secrets
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.decision import Reaction
-from clawker_fw.watch.reactions import Heal
+from clawker_fw.watch.reactions import Heal, OnOpen
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
@@ -27,7 +38,7 @@ from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
 class Unreadable:
     """Settings that are unreadable for a while."""
 
-    def __init__(self, watched: Watched, error: SettingsError) -> None:
+    def __init__(self, watched: Watched, error: Exception) -> None:
         """Start with readable settings."""
         self._watched = watched
         self._good = watched.blueprint
@@ -211,6 +222,144 @@ def test_an_agent_that_breaks_the_settings_gains_nothing(shared: MakeShared) -> 
     assert stack.live() == before
     assert watched.engine.inside(ENVOY).status == "running"
     assert watched.decisions[-1][1].unused is BROKEN
+
+
+def kinds(of: type[FirewallError] = FirewallError) -> Iterator[type[FirewallError]]:
+    """Yield every class of error."""
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+def made(kind: type[FirewallError]) -> FirewallError:
+    """Return an error of a class, whatever it needs."""
+    if issubclass(kind, SubnetTakenError):
+        return kind("some-code", "No.", subnet=IPv4Network("172.30.1.0/24"))
+    if issubclass(kind, MistakesError):
+        return kind("some-code", "No.", mistakes=["No."])
+    return kind("some-code", "No.")
+
+
+ERRORS: dict[str, Exception] = {
+    **{kind.__name__: made(kind) for kind in kinds() if kind.__module__ == FirewallError.__module__},
+    "unreachable": EngineError("engine-unreachable", "No."),
+    "denied": PermissionError(13, "Permission denied"),
+    "input and output": OSError(5, "Input/output error"),
+    "no text": UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"),
+    "a mistake of ours": TypeError("unexpected"),
+    "too deep": RecursionError("maximum recursion depth exceeded"),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_whatever_goes_wrong_with_what_is_desired_everything_is_healed(
+    error: Exception, shared: MakeShared
+) -> None:
+    """An agent that can write the settings gains nothing by any error that reading them can end with."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    broken = Unreadable(watched, error)
+    before = stack.live()
+
+    def tamper() -> None:
+        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
+        watched.engine.remove(ENVOY)
+
+    watched.until(40, (10, partial(broken.begin, tamper)))
+    assert stack.live() == before
+    assert watched.engine.inside(ENVOY).status == "running"
+    unused = watched.decisions[-1][1].unused
+    assert unused is not None
+    assert unused is error or unused.code == "settings-unusable"
+
+
+@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_whatever_goes_wrong_open_agents_are_acted_on(error: Exception, watched: Watched, *, good: bool) -> None:
+    """Who is open follows from the containers. Without good settings, nothing else is done."""
+    broken = Unreadable(watched, error)
+    watched.on_open = OnOpen.STOP
+    loose = stacks.bare_container("loose", watched.wanted, "clawker-net")
+
+    def tamper() -> None:
+        watched.engine.start(
+            watched.engine.create_container(replace(loose, shape=replace(loose.shape, privileged=True)))
+        )
+        watched.engine.stop(ENVOY)
+
+    if not good:
+        broken.begin()
+    watched.until(20, (5, partial(broken.begin, tamper)))
+    assert watched.engine.inside("loose").status == "exited"
+    assert watched.engine.inside(ENVOY).status == ("running" if good else "exited")
+    assert [found.agent.name for _, found in watched.opened] == ["loose"]
+
+
+def test_secrets_that_are_refused_stop_no_healing(watched: Watched) -> None:
+    """A file of secrets that others can read, for example: whoever tampers with the stack gains nothing by it."""
+    refused = Unreadable(watched, RefusedError("secrets-not-private", "It can be used by others."))
+    watched.until(40, (10, partial(refused.begin, partial(watched.engine.remove, ENVOY))))
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert watched.decisions[-1][1].verdict is Verdict.CURRENT
+    refused.end()
+    assert watched.is_current()
+
+
+def test_a_file_of_secrets_that_an_agent_can_write_stops_no_healing(watched: Watched, tmp_path: Path) -> None:
+    """Its content is not used any more. What was read before the agent came is as good as it was."""
+    (tmp_path / "api").write_text("hidden")
+    declared = SecretsFile.model_validate({"secrets": {"api": {"from": {"file": "api"}, "hosts": ["a.test"]}}})
+    vault = Vault(declared, tmp_path / "secrets.yaml")
+    rule = {"dst": "a.test", "path_rules": [{"path": "/v1"}], "inject": "api"}
+    wanted = stacks.blueprint(watched.engine.facts(), rule, release=watched.release)
+    needed = wanted_secrets(wanted.rules.rules, declared, vault.path)
+    watched.wanted = replace(wanted, vault=vault, wanted=needed, headers=declared.headers)
+    stacks.converged(watched.engine, watched.wanted)
+    agent = stacks.bare_container("agent", watched.wanted, "clawker-net")
+    mounts = (Mount("bind", "/work", str(tmp_path)),)
+
+    def come() -> None:
+        watched.engine.start(
+            watched.engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts)))
+        )
+        watched.engine.remove(ENVOY)
+
+    watched.until(40, (10, come))
+    unused = watched.decisions[-1][1].unused
+    assert unused is not None
+    assert unused.code == "secrets-exposed"
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert {name: value for name, (value, _) in watched.engine.inside(ENVOY).secrets.items()} == {
+        "api#bearer": "Bearer hidden"
+    }
+
+
+def test_another_settings_file_in_place_of_the_own_one_stops_no_healing(shared: MakeShared) -> None:
+    """An agent that links the file to another one, which is valid, gains nothing."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    watched.on_open = OnOpen.STOP
+    before = stack.live()
+    loose = stacks.bare_container("loose", watched.wanted, "clawker-net")
+
+    def link() -> None:
+        other = stack.file.with_name("other.yaml")
+        other.touch()
+        stack.file.unlink()
+        stack.file.symlink_to(other)
+        stack.wants("evil.test")
+        watched.engine.remove(ENVOY)
+        watched.engine.start(
+            watched.engine.create_container(replace(loose, shape=replace(loose.shape, privileged=True)))
+        )
+
+    watched.until(40, (10, link), heal=Heal.ALL)
+    unused = watched.decisions[-1][1].unused
+    assert unused is not None
+    assert unused.code == "settings-other"
+    assert watched.engine.inside(ENVOY).status == "running"
+    assert watched.engine.inside("loose").status == "exited"
+    assert stack.live() == before
 
 
 def test_an_agent_that_asks_for_more_than_there_is_gains_nothing(shared: MakeShared) -> None:

@@ -393,17 +393,17 @@ def notifier(manager: socket.socket, **variables: str) -> Manager:
     return Manager({"NOTIFY_SOCKET": str(manager.getsockname()), "WATCHDOG_USEC": "1000000", **variables})
 
 
-def test_the_manager_is_told_of_the_first_look_and_of_each_that_succeeds(manager: socket.socket) -> None:
-    """READY is sent once, after the first comparison. WATCHDOG is sent after successes and during progress."""
+def test_the_manager_is_told_of_the_first_look_and_of_each_that_ends(manager: socket.socket) -> None:
+    """READY is sent once, after the first comparison. WATCHDOG is sent after each, and during progress."""
     sender = notifier(manager, WATCHDOG_PID=str(os.getpid()))
     for decision in (BLIND, QUIET, BLIND):
         sender.report(decision)
     sender.alive()
     sender.stopping()
     assert messages(manager) == [
-        ["READY=1", "STATUS=No."],
+        ["READY=1", "STATUS=No.", "WATCHDOG=1"],
         ["STATUS=nothing, current", "WATCHDOG=1"],
-        ["STATUS=No."],
+        ["STATUS=No.", "WATCHDOG=1"],
         ["WATCHDOG=1"],
         ["STOPPING=1"],
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError, unreadable_settings
+from clawker_fw.settings.files import bounded
 
 _MOST_OCTETS = 64 << 10
 _BEGIN, _END = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
@@ -73,8 +74,7 @@ def public_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:
 
 def _keys_in(path: Path) -> Iterator[PublicKey]:
     try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_OCTETS).decode()
+        text = bounded(path)[:_MOST_OCTETS].decode()
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable_settings(path, error) from error
     found = [each.partition(_END) for each in text.split(_BEGIN)[1:]]

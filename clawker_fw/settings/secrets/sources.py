@@ -1,11 +1,14 @@
 """Obtaining secrets from where the user says that they are. What a source prints is in no message."""
 
 import os
+import time
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from clawker_fw.background import in_background
 from clawker_fw.errors import SettingsError
 from clawker_fw.programs import Bounds, run_to_end
 from clawker_fw.rules.paths import Form
@@ -17,6 +20,11 @@ LONGEST_SECRET = 8 << 10
 _MOST_READ = 2 * LONGEST_SECRET
 
 COMMAND_SECONDS = 30.0
+"""How long a program may run. A file may take as long to be read, from a file system that hangs."""
+
+_SPARE_SECONDS = 1.0
+"""For the end of a program that is killed."""
+
 GIT_USER = "x-access-token"
 """The user that code hosts take beside a token."""
 
@@ -51,6 +59,46 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
     if problem := problem or _problem(text, entry.source):
         raise _failed(name, entry.source, problem)
     return Obtained(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of asking a source: a value or a problem, after so many seconds.
+
+    `pending` is the work that did not end in time, and may never end.
+    """
+
+    value: str | None = field(repr=False)
+    problem: SettingsError | None
+    seconds: float
+    pending: "Future[Outcome] | None" = None
+
+
+def obtain_all(
+    entries: Mapping[str, SecretEntry], folder: Path, environment: Mapping[str, str]
+) -> Mapping[str, Outcome]:
+    """Obtain secrets by name, side by side: together they take as long as the slowest, within a bound."""
+    asking = {name: in_background(_asked, name, entry, folder, environment) for name, entry in entries.items()}
+    ended, _ = wait(asking.values(), COMMAND_SECONDS + _SPARE_SECONDS)
+    return {
+        name: asked.result() if asked in ended else replace(still_hangs(name, entries[name]), pending=asked)
+        for name, asked in asking.items()
+    }
+
+
+def still_hangs(name: str, entry: SecretEntry) -> Outcome:
+    """Return the outcome of asking a source that does not answer."""
+    problem = _failed(name, entry.source, f"it has not answered after {COMMAND_SECONDS:g} s")
+    return Outcome(None, problem, COMMAND_SECONDS)
+
+
+def _asked(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Outcome:
+    began = time.monotonic()
+    try:
+        value = obtain(name, entry, folder, environment).value
+    except SettingsError as error:
+        return Outcome(None, error, time.monotonic() - began)
+    return Outcome(value, None, time.monotonic() - began)
 
 
 def _problem(text: str, source: SourceEntry) -> str:

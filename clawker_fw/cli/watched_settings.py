@@ -1,0 +1,94 @@
+"""What a watcher desires: the settings, read again for each look, and the last good ones, for the next watcher."""
+
+import dataclasses
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clawker_fw.cli import given
+from clawker_fw.cli.parameters import Options
+from clawker_fw.errors import FirewallError
+from clawker_fw.settings.environment import variables
+from clawker_fw.settings.validation import validated
+from clawker_fw.watch.last_good import LastGood, SecretsText, Texts
+from clawker_fw.watch.trust import Steady
+
+if TYPE_CHECKING:
+    from clawker_fw.model import EngineFacts
+    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.settings.loaded import Loaded
+    from clawker_fw.stack.release import Release
+
+LOG = logging.getLogger("clawker_fw")
+
+
+class WatchedSettings:
+    """The settings of the chosen project. It is a `Memory` of the last good ones."""
+
+    def __init__(self, chosen: Options, release: "Release") -> None:
+        """Read nothing yet."""
+        self._chosen = chosen
+        self._release = release
+        self._steady = Steady(time.monotonic)
+        self._warned = False
+        self._file = LastGood(given.last_good(chosen))
+        self._texts = Texts((), "", ())
+        """Those that the last blueprint was made from."""
+        self._kept: Texts | None = None
+        self._unkept = ""
+
+    def blueprint(self, facts: "EngineFacts") -> "Blueprint":
+        """Return the blueprint for the current settings."""
+        loaded = given.load(self._chosen)
+        if not self._warned:
+            given.warn_of_project(self._chosen, loaded)
+            self._warned = True
+        self._steady.require(loaded.files)
+        made = given.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
+        self._texts = _texts_of(loaded, made)
+        return made
+
+    @property
+    def path(self) -> Path:
+        """The file with the last good settings."""
+        return self._file.path
+
+    def keep(self, good: "Blueprint", applied: frozenset[str]) -> None:
+        """Keep the settings that were read last, if they are others than those that are kept."""
+        del good
+        texts = dataclasses.replace(self._texts, applied=applied)
+        if texts == self._kept:
+            return
+        try:
+            self._file.write(texts)
+        except OSError as error:
+            self._warn(f"The last good settings can't be kept for the next watcher: {error}.")
+        else:
+            self._kept, self._unkept = texts, ""
+
+    def recall(self, facts: "EngineFacts") -> "tuple[Blueprint, frozenset[str]] | None":
+        """Return the blueprint for the settings that an earlier watcher has kept, checked anew."""
+        try:
+            texts = self._file.read()
+            if texts is None:
+                return None
+            loaded = validated(texts.sources, texts.found, dict(texts.variables)).loaded
+            made = given.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
+        except (FirewallError, OSError) as error:
+            self._warn(f"The last good settings that were kept can't be used: {error}.")
+            return None
+        return made, texts.applied
+
+    def _warn(self, message: str) -> None:
+        """Log a warning, unless it was the last one."""
+        if message != self._unkept:
+            self._unkept = message
+            fields = {"message": message, "file": str(self.path)}
+            LOG.warning("last_good_settings", extra={"words": message, "fields": fields})
+
+
+def _texts_of(loaded: "Loaded", made: "Blueprint") -> Texts:
+    secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
+    return Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)

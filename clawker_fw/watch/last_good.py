@@ -1,0 +1,132 @@
+"""The last good settings, kept for the next watcher: the texts that they were read from, to be checked anew.
+
+They are in a file of the private folder, durably, without any secret's value. Nothing is trusted that others could
+have written: the file has to be the user's own, and whether an agent can write it is judged with the stack.
+"""
+
+import json
+import os
+import stat
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clawker_fw.private_files import locked, write_private
+from clawker_fw.settings.bundles.store import Bundle
+from clawker_fw.settings.environment import Variables
+from clawker_fw.settings.sources import Source
+
+_MOST_OCTETS = 64 << 20
+_FORM = 1
+_UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsText:
+    """The file that says which secrets there are, as it was read. It has no value of any."""
+
+    path: Path
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Everything that decides what is desired: settings, variables, secrets' sources, further authorities.
+
+    `applied` are the digests of the settings that the stack had recorded as applied.
+    """
+
+    sources: tuple[Source, ...]
+    found: str
+    variables: Variables
+    secrets: SecretsText | None = None
+    authorities: bytes = b""
+    applied: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class LastGood:
+    """The file with the last good settings of a project."""
+
+    path: Path
+
+    def write(self, texts: Texts) -> None:
+        """Keep settings.
+
+        Raises:
+            OSError: when they can't be written.
+        """
+        with locked(self.path.parent, writing=True):
+            write_private(self.path, json.dumps(_document(texts)).encode())
+
+    def read(self) -> Texts | None:
+        """Return what was kept, or None if nothing was, or nothing that this release reads and others can't write.
+
+        Raises:
+            OSError: when it can't be read.
+        """
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(handle, "rb") as file:
+            if not _is_private(os.fstat(handle)):
+                return None
+            content = file.read(_MOST_OCTETS)
+        try:
+            return _texts(json.loads(content))
+        except _UNUSABLE:
+            return None
+
+
+def _is_private(found: os.stat_result) -> bool:
+    """Whether a file is a regular one of this user, which nobody else can use."""
+    own = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
+    return own and stat.S_ISREG(found.st_mode)
+
+
+def _document(texts: Texts) -> Mapping[str, Any]:
+    return {
+        "form": _FORM,
+        "sources": [_source_document(source) for source in texts.sources],
+        "found": texts.found,
+        "variables": texts.variables,
+        "secrets": texts.secrets and [str(texts.secrets.path), b64encode(texts.secrets.content).decode()],
+        "authorities": b64encode(texts.authorities).decode(),
+        "applied": sorted(texts.applied),
+    }
+
+
+def _source_document(source: Source) -> Mapping[str, Any]:
+    paths = {"path": str(source.path), "keys": [str(key) for key in source.keys]}
+    return asdict(source) | paths
+
+
+def _texts(document: Mapping[str, Any]) -> Texts:
+    if document["form"] != _FORM:
+        raise ValueError(document["form"])
+    secrets = document["secrets"]
+    return Texts(
+        tuple(_source(source) for source in document["sources"]),
+        document["found"],
+        tuple((name, value) for name, value in document["variables"]),
+        SecretsText(Path(secrets[0]), b64decode(secrets[1])) if secrets else None,
+        b64decode(document["authorities"]),
+        frozenset(document["applied"]),
+    )
+
+
+def _source(document: Mapping[str, Any]) -> Source:
+    return Source(
+        Path(document["path"]),
+        document["text"],
+        tuple(document["includes"]),
+        tuple(document["origins"]),
+        document["delegates"],
+        tuple(Path(key) for key in document["keys"]),
+        document["bundle"] and Bundle(**document["bundle"]),
+        document["whole"],
+        document["in_variable"],
+    )

@@ -1,0 +1,70 @@
+"""Reading files within bounds, whatever is in their place."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.errors import SettingsError
+from clawker_fw.settings import files
+from clawker_fw.settings.files import bounded, read_text
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """A pipe with a name."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def test_a_pipe_is_read_to_its_end(pipe: Path) -> None:
+    """As with `<(…)`, also what is longer than a pipe has room for."""
+    text = b"rules: []\n" * 100_000
+    child = os.fork()
+    if not child:
+        with open(pipe, "wb") as writer:  # noqa: PTH123 - nothing else may happen in a child
+            writer.write(text)
+        os._exit(0)
+    with closing(_Held(pipe)):
+        pass
+    try:
+        found = b""
+        while not found:  # until the writer has come
+            found = bounded(pipe)
+    finally:
+        os.waitpid(child, 0)
+    assert found == text
+
+
+class _Held:
+    """A pipe that somebody has open, and writes nothing to."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR)
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._handle)
+
+
+def test_nobody_waits_for_a_pipe_without_end(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody opens has nothing, and one that is held open is an error."""
+    assert bounded(pipe) == b""
+    monkeypatch.setattr(files, "PIPE_SECONDS", 0.05)
+    with closing(_Held(pipe)), pytest.raises(SettingsError, match="nothing more was written"):
+        read_text(pipe)
+
+
+def test_a_file_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device, or a file of holes, takes no more memory than the longest settings."""
+    monkeypatch.setattr(files, "MOST_OCTETS", 5 << 20)
+    holes = tmp_path / "holes"
+    with holes.open("wb") as file:
+        file.truncate(1 << 40)
+    for path in (Path("/dev/zero"), holes):
+        with pytest.raises(SettingsError, match="longer than"):
+            read_text(path)
+    holes.write_bytes(b"a" * (5 << 20))
+    assert len(read_text(holes)) == 5 << 20
