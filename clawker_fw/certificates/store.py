@@ -169,8 +169,9 @@ class CertificateStore:
                 self._renewed(self._authority(now, may_found=False), now)
                 return
             founded = x509.mint_authority(self.project, now)
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
                 former = first_certificate((self.folder / f"{AUTHORITY}.crt").read_bytes())
+                x509.certificate(former)
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
             for name in (COLLECTOR, *Sibling):

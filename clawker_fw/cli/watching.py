@@ -172,7 +172,12 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
     if metrics is None:
         yield
         return
-    require_otlp(chosen)
+    try:
+        require_otlp(chosen)
+    except SettingsError:
+        if not given.last_good(chosen).exists():
+            raise
+        # A watcher has run with good settings. Whoever breaks them must not keep the next one from starting.
     import time
 
     from clawker_fw.watch import otlp

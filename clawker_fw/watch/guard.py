@@ -5,7 +5,7 @@ acted on, never one that is open because of files that another agent may have ma
 looked at once more directly before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from clawker_fw.agents.judge import Agent, Opening
@@ -27,16 +27,17 @@ class OpenAgent:
 class Guard:
     """Remembers which open agents have been reported."""
 
-    def __init__(self, on_open: OnOpen) -> None:
-        """Store the order."""
+    def __init__(self, on_open: OnOpen, alive: Callable[[], None] = lambda: None) -> None:
+        """Store the order. `alive` is called after each agent: one may take ten seconds to stop."""
         self._on_open = on_open
+        self._alive = alive
         self._reported: frozenset[tuple[str, tuple[Opening, ...]]] = frozenset()
 
     def act(self, engine: EngineWriter, observed: Observed, agents: Iterable[Agent]) -> tuple[OpenAgent, ...]:
         """Act on the open agents of an observed stack. Return those that are new or were acted on."""
         found = [each for each in agents if each.openings]
         before, self._reported = self._reported, frozenset((each.id, each.openings) for each in found)
-        done = [self._act_on(engine, observed, each) for each in found]
+        done = [self._act_on(engine, observed, agent) for agent in found]
         return tuple(
             each
             for each in done
@@ -62,4 +63,6 @@ class Guard:
                 engine.disconnect(network.id, agent.id)
         except EngineError as error:
             return OpenAgent(agent, self._on_open, error.in_one_line)
+        finally:
+            self._alive()
         return OpenAgent(agent, self._on_open)

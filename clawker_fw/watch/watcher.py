@@ -128,7 +128,7 @@ class Watcher:
         self._unwell_at: float | None = None
         self._unreachable = ""
         self._trust = Trust(memory=place.memory)
-        self._guard = Guard(orders.on_open)
+        self._guard = Guard(orders.on_open, place.alive)
         self._admission = Admission(orders.admits)
         self._present = Register()
         self._programs = Programs()
@@ -374,12 +374,16 @@ class Watcher:
         if not self._trust.holds(seen.observed):
             raise _NothingGoodError(error)
         self._trust.notice(seen.observed, good)
-        being_written = isinstance(error, SettingsError) and not self._trust.is_open
+        being_written = self._is_being_written(error)
         try:
             self._trust.require_latest(seen.observed)
         except SettingsError:
             being_written = True
         return _Work(seen, error, WITHOUT_SETTINGS if being_written else CLOSING)
+
+    def _is_being_written(self, error: FirewallError) -> bool:
+        """Whether a person may be writing other settings, by an error of the current ones."""
+        return isinstance(error, SettingsError) and not self._trust.is_open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds
@@ -440,13 +444,21 @@ class Watcher:
     def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
         """Return the blueprint to apply under the lock: the current settings, or the last good ones.
 
+        Those of the comparison are the last good ones if the settings have changed since and can't be used.
+
         Raises:
-            FirewallError: when the settings have changed since the comparison and can't be used.
+            FirewallError: when a person may be writing others.
         """
         if work.unused:
             return work.seen.blueprint
-        fresh = self._blueprint(engine.facts())
-        self._trust.accept(fresh, work.seen.observed)
+        facts = engine.facts()
+        try:
+            fresh = self._blueprint(facts)
+            self._trust.accept(fresh, work.seen.observed)
+        except FirewallError as error:
+            if self._is_being_written(error):
+                raise
+            return dataclasses.replace(work.seen.blueprint, last_good=True)
         return fresh
 
     def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
@@ -457,16 +469,25 @@ class Watcher:
         """
         seen = work.seen
         closing = options.within(seen.diff).findings
-        run_context = converge.RunContext(self._place.progress, self._place.stopping, wall=self._place.wall)
-        if work.unused and not work.unread:
-            run_context = dataclasses.replace(run_context, require=self._trust.require_latest)
+        applying = seen.blueprint
+
+        def read() -> Blueprint:
+            nonlocal applying
+            applying = self._settings_of(engine, work)
+            return applying
+
+        def require(observed: Observed) -> None:
+            if applying.last_good and not work.unread:
+                self._trust.require_latest(observed)
+
+        run_context = converge.RunContext(
+            self._place.progress, self._place.stopping, require=require, wall=self._place.wall
+        )
         failure: FirewallError | None = None
         wait: float | None = None
         before = None if work.unused else seen
         try:
-            seen_after = converge.converge(
-                engine, lambda: self._settings_of(engine, work), options, run_context, before
-            )
+            seen_after = converge.converge(engine, read, options, run_context, before)
         except StoppedError as error:
             seen_after, outcome, failure = seen, RunOutcome.STOPPED, error
         except FirewallError as error:

@@ -136,3 +136,15 @@ def test_forms() -> None:
     assert header_value("a", Form.BEARER) == "Bearer a"
     assert header_value("a", Form.RAW) == "a"
     assert header_value("a", Form.BASIC) == "Basic eC1hY2Nlc3MtdG9rZW46YQ=="
+
+
+def test_a_pipe_to_which_nobody_writes_gives_nothing(tmp_path: Path) -> None:
+    """Nobody waits for it, whether somebody has it open or not."""
+    pipe = tmp_path / "token"
+    os.mkfifo(pipe)
+    assert "gives nothing" in failure(entry(file="token"), tmp_path).message
+    held = os.open(pipe, os.O_RDWR)
+    try:
+        assert "gives nothing" in failure(entry(file="token"), tmp_path).message
+    finally:
+        os.close(held)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Network
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -293,6 +294,23 @@ def test_whatever_goes_wrong_open_agents_are_acted_on(error: Exception, watched:
     assert watched.engine.inside("loose").status == "exited"
     assert watched.engine.inside(ENVOY).status == ("running" if good else "exited")
     assert [found.agent.name for _, found in watched.opened] == ["loose"]
+
+
+def test_settings_that_break_between_a_look_and_its_heal_stop_no_healing(shared: MakeShared) -> None:
+    """They were good a moment ago, so these are applied: an agent that times its changes gains nothing."""
+    stack = shared(read_only=False)
+    watched = stack.watched
+    good, calls = watched.blueprint, count()
+
+    def flickering() -> Blueprint:
+        if next(calls) % 2:
+            raise BROKEN
+        return good()
+
+    watched.blueprint = flickering
+    watched.until(25, (10, partial(watched.engine.remove, ENVOY)))
+    assert watched.heals() == [10]
+    assert watched.engine.inside(ENVOY).status == "running"
 
 
 def test_secrets_that_are_refused_stop_no_healing(watched: Watched) -> None:

@@ -133,7 +133,7 @@ def _file(name: str, source: SourceEntry, path: Path) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            return file.read(_MOST_READ)
+            return file.read(_MOST_READ) or b""  # a pipe to which nothing has been written yet
     except OSError as error:
         raise _failed(name, source, f"{path}: {error.strerror}") from error
 
