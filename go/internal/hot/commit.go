@@ -52,7 +52,7 @@ func Commit(
 		return Result{}, err
 	}
 	defer unlock()
-	stage := filepath.Join(root, "stage")
+	stage := stageFolder(root)
 	var wanted record.Commit
 	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
@@ -80,7 +80,7 @@ func commitFrom(
 		return Result{}, err
 	}
 	if err := place(filepath.Join(stage, "hot"), hot, wanted.Paths()); err != nil {
-		return Result{}, errors.Join(err, restore(root))
+		return Result{}, errors.Join(err, giveGood(root))
 	}
 	seconds := time.Duration(wanted.Seconds * float64(time.Second))
 	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds, taken}, now)
@@ -102,7 +102,7 @@ func commitFrom(
 func giveBack(
 	root, stage string, resources []boot.Resource, program serving.Program, result Result, now func() time.Time,
 ) (Result, error) {
-	if err := restore(root); err != nil {
+	if err := giveGood(root); err != nil {
 		return result, err
 	}
 	if result.Hung {
@@ -118,6 +118,11 @@ func giveBack(
 		result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
 	}
 	return result, removeUnfinished(root, stage)
+}
+
+// giveGood restores the last good set, also where the disk is full: with the files of good/ themselves then.
+func giveGood(root string) error {
+	return withoutRoom(func() error { return restore(root) }, func() error { return restoreInPlace(root) })
 }
 
 // removeUnfinished removes the temporary folders of a commit, including those of one that died halfway. The stages are

@@ -110,44 +110,43 @@ func readEnds(hot string) (endsFile, error) {
 	return found, err
 }
 
-func endedFolder(root string) string { return filepath.Join(root, "ended") }
-
-// stageEnded stages what the hot files are to be by now, if rules have ended since they were committed. It reports
-// whether that is so.
-func stageEnded(root string, now time.Time) (record.Commit, bool, error) {
+// endedFiles returns what the hot files are to be by now, if rules have ended since they were committed. It reports whether
+// that is so. They are in memory, so no full disk keeps a rule in force.
+func endedFiles(root string, now time.Time) (record.Commit, map[string]sentFile, bool, error) {
 	hot, from, err := provenSet(root)
 	if err != nil {
-		return record.Commit{}, false, err
+		return record.Commit{}, nil, false, err
 	}
 	left, err := readEnds(hot)
 	if err != nil {
-		return record.Commit{}, false, err
+		return record.Commit{}, nil, false, err
 	}
 	first, there, err := left.first()
 	if err != nil || !there || first.At > now.Unix() {
-		return record.Commit{}, false, err
+		return record.Commit{}, nil, false, err
 	}
 	var wanted record.Commit
 	if err := volume.ReadJSON(from, &wanted); err != nil {
-		return wanted, false, err
+		return wanted, nil, false, err
 	}
-	stage := endedFolder(root)
-	if err := errors.Join(os.RemoveAll(stage), volume.CopyTree(hot, filepath.Join(stage, "hot"))); err != nil {
-		return wanted, false, err
+	files, err := readFiles(hot, wanted.Paths())
+	if err != nil {
+		return wanted, nil, false, err
 	}
+	wanted.Files = slices.Clone(wanted.Files)
 	for there && first.At <= now.Unix() {
 		for path, change := range first.Files {
-			if err := rewrite(&wanted, stage, path, change.of); err != nil {
-				return wanted, false, err
+			if err := rewrite(&wanted, files, path, change.of); err != nil {
+				return wanted, nil, false, err
 			}
 		}
 		wanted.Live, wanted.Rules = first.Live, first.Rules
 		left.Ends = left.Ends[1:]
 		if first, there, err = left.first(); err != nil {
-			return wanted, false, err
+			return wanted, nil, false, err
 		}
 	}
-	return wanted, true, rewrite(&wanted, stage, endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
+	return wanted, files, true, rewrite(&wanted, files, endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
 }
 
 // provenSet returns the folder of the hot files that were proven last, and their record: those in place, or their copy if
@@ -164,28 +163,20 @@ func provenSet(root string) (string, string, error) {
 	return good, goodRecord(root), nil
 }
 
-// rewrite changes a file of the staged set, and its digest in the record.
-func rewrite(c *record.Commit, stage, path string, change func([]byte) ([]byte, error)) error {
+// rewrite changes a file of a set, and its digest in the record.
+func rewrite(c *record.Commit, files map[string]sentFile, path string, change func([]byte) ([]byte, error)) error {
 	place := slices.Index(c.Paths(), path)
 	if place < 0 {
 		return fmt.Errorf("%s is not in the record", path)
 	}
-	target := filepath.Join(stage, "hot", path)
-	info, err := os.Lstat(target)
-	if err != nil {
-		return err
-	}
-	content, err := volume.ReadFile(target)
-	if err != nil {
-		return err
-	}
-	after, err := change(record.WithVersion(content, record.Unversioned))
+	file := files[path]
+	after, err := change(record.WithVersion(file.content, record.Unversioned))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	c.Files = slices.Clone(c.Files)
-	c.Files[place].Digest = record.DigestOf(after)
-	return volume.WriteLike(target, after, info)
+	file.content = after
+	files[path], c.Files[place].Digest = file, record.DigestOf(after)
+	return nil
 }
 
 // EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones.
@@ -195,13 +186,11 @@ func EndRules(root string, resources []boot.Resource, program serving.Program, n
 		return err
 	}
 	defer unlock()
-	wanted, due, err := stageEnded(root, now())
+	wanted, files, due, err := endedFiles(root, now())
 	if err != nil || !due {
-		return errors.Join(err, os.RemoveAll(endedFolder(root)))
+		return err
 	}
-	result, err := commitFrom(
-		root, endedFolder(root), wanted, resources, program, now, func() {},
-	)
+	result, err := commitInPlace(root, wanted, files, resources, program, now, func() {})
 	if err == nil && !result.Committed {
 		err = fmt.Errorf("what has ended is still in force: %s", result.Reason)
 	}
@@ -213,22 +202,14 @@ func EndAtStart(root string, now time.Time) error {
 	if due, _ := (&Deadline{Root: root}).Due(now); !due {
 		return nil
 	}
-	wanted, due, err := stageEnded(root, now)
+	wanted, files, due, err := endedFiles(root, now)
 	if err != nil || !due {
 		return err
 	}
-	stage, hot := filepath.Join(endedFolder(root), "hot"), filepath.Join(root, "hot")
-	wanted.Version = record.NewVersion()
-	if err := mark(stage, wanted.Version, wanted.Paths()); err != nil {
+	if err := exchangeFor(root, &wanted, files); err != nil {
 		return err
 	}
-	if err := place(stage, hot, wanted.Paths()); err != nil {
-		return err
-	}
-	if err := saveProven(root, wanted); err != nil {
-		return err
-	}
-	return os.RemoveAll(endedFolder(root))
+	return saveProvenInPlace(root, wanted)
 }
 
 // lockHot waits until no other commit is at work, and lets none begin until it is unlocked.

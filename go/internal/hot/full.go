@@ -92,23 +92,30 @@ func CommitInPlace(
 		return Result{}, err
 	}
 	defer unlock()
+	if err := os.RemoveAll(stageFolder(root)); err != nil { // what has arrived of it before the disk was full
+		return Result{}, err
+	}
+	return commitInPlace(root, wanted, files, resources, program, now, taken)
+}
+
+// commitInPlace does so while no other commit is at work, and leaves alone what is staged.
+func commitInPlace(
+	root string, wanted record.Commit, files map[string]sentFile, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
+) (Result, error) {
 	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
-	if err := errors.Join(removeUnfinished(root, stages(root)...), saveGood(root)); err != nil {
+	if err := errors.Join(removeUnfinished(root), saveGood(root)); err != nil {
 		return Result{}, fmt.Errorf("the last proven set has no copy whose room could be used: %w", err)
+	}
+	if intact(hot, record.Path(root)) != nil { // the copy is the only proven set, and is about to be written over
+		if err := giveGood(root); err != nil {
+			return Result{}, err
+		}
 	}
 	before, err := program.Rejections(resources)
 	if err != nil {
 		return Result{}, err
 	}
-	wanted.Version = record.NewVersion()
-	for path, file := range files {
-		file.content = record.WithVersion(file.content, wanted.Version)
-		files[path] = file
-	}
-	if err := overwriteAll(good, wanted.Paths(), files); err != nil {
-		return Result{}, errors.Join(err, copyBack(hot, good, wanted.Paths()))
-	}
-	if err := exchangeAll(good, hot, wanted.Paths()); err != nil {
+	if err := exchangeFor(root, &wanted, files); err != nil {
 		return Result{}, err
 	}
 	seconds := time.Duration(wanted.Seconds * float64(time.Second))
@@ -121,6 +128,24 @@ func CommitInPlace(
 		return result, err
 	}
 	return result, saveProvenInPlace(root, wanted)
+}
+
+// exchangeFor has files in place, under a new version, and those before them in good/. If that fails, nothing has changed.
+func exchangeFor(root string, wanted *record.Commit, files map[string]sentFile) error {
+	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
+	wanted.Version = record.NewVersion()
+	for path, file := range files {
+		file.content = record.WithVersion(file.content, wanted.Version)
+		files[path] = file
+	}
+	err := overwriteAll(good, wanted.Paths(), files)
+	if err == nil {
+		err = exchangeAll(good, hot, wanted.Paths())
+	}
+	if err != nil {
+		return errors.Join(err, copyBack(hot, good, wanted.Paths()))
+	}
+	return nil
 }
 
 // saveProvenInPlace makes hot/ what was proven last, as saveProven does, without further room: the record is written over its
@@ -152,19 +177,28 @@ func saveProvenInPlace(root string, proven record.Commit) error {
 
 // copyBack writes files over their copies.
 func copyBack(from, to string, paths []string) error {
+	files, err := readFiles(from, paths)
+	if err != nil {
+		return err
+	}
+	return overwriteAll(to, paths, files)
+}
+
+// readFiles reads files with their modes and owners.
+func readFiles(folder string, paths []string) (map[string]sentFile, error) {
 	files := map[string]sentFile{}
 	for _, path := range paths {
-		info, err := os.Lstat(filepath.Join(from, path))
+		info, err := os.Lstat(filepath.Join(folder, path))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		content, err := volume.ReadFile(filepath.Join(from, path))
+		content, err := volume.ReadFile(filepath.Join(folder, path))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		files[path] = sentFile{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
 	}
-	return overwriteAll(to, paths, files)
+	return files, nil
 }
 
 // overwriteAll writes over files that exist. It begins when all of them have the room for it.
@@ -241,10 +275,13 @@ func openOwn(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 }
 
-// exchangeAll has files in two folders change places, in order.
+// exchangeAll has files in two folders change places, in order: all of them, or none.
 func exchangeAll(from, to string, paths []string) error {
-	for _, path := range paths {
+	for at, path := range paths {
 		if err := exchange(filepath.Join(from, path), filepath.Join(to, path)); err != nil {
+			if at > 0 {
+				err = errors.Join(err, exchangeAll(from, to, paths[:at]))
+			}
 			return err
 		}
 	}
@@ -276,4 +313,29 @@ func same(one, other string) bool {
 	}
 	second, err := os.ReadFile(other)
 	return err == nil && bytes.Equal(first, second)
+}
+
+// restoreInPlace restores the good set without further room: its files change places with those in hot/, which are written
+// over again afterwards. good/ names no set meanwhile.
+func restoreInPlace(root string) error {
+	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
+	text, err := os.ReadFile(goodRecord(root))
+	if err != nil {
+		return err
+	}
+	var kept record.Commit
+	if err := json.Unmarshal(text, &kept); err != nil {
+		return err
+	}
+	paths := kept.Paths()
+	if err := exchangeAll(good, hot, paths); err != nil {
+		return err
+	}
+	if err := errors.Join(removeUnfinished(root), removeOthers(hot, paths), flushTree(hot)); err != nil {
+		return err
+	}
+	if err := overwrite(record.Path(root), sentFile{content: text, mode: 0o644}); err != nil {
+		return err
+	}
+	return copyBack(hot, good, paths)
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,107 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	expectSet(t, root, files)
 	expectGood(t, root, files)
 	expectFinished(t, root)
+}
+
+// A set that is rejected is taken back, although the disk has been filled meanwhile.
+func TestCommitIsTakenBackOnADiskThatIsFullByThen(t *testing.T) {
+	root, disk := newSmallVolume(t)
+	_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+	stage(t, root, wanted, files)
+	program := hottest.StartReader(root)
+	program.Refuses = []string{files[hottest.Listeners]}
+	program.Deaf = func(asked int) bool {
+		if asked == 2 { // the new files are in place
+			fill(t, disk)
+		}
+		return false
+	}
+
+	result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+
+	if err != nil || result.Committed || !slices.Equal(result.Rejected, []string{"listeners"}) {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	expectSet(t, root, before)
+	expectGood(t, root, before)
+	expectFinished(t, root)
+	if err := Check(root, hottest.Resources, program); err != nil {
+		t.Errorf("the program has not taken the old files again: %v", err)
+	}
+}
+
+// A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
+func TestCommitInPlaceKeepsTheProvenSet(t *testing.T) {
+	for _, gone := range []string{hottest.Routes, hottest.Listeners} {
+		for _, refuses := range []bool{false, true} {
+			root, disk := newSmallVolume(t)
+			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
+			if err := os.Remove(filepath.Join(root, "hot", gone)); err != nil {
+				t.Fatal(err)
+			}
+			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+			program := hottest.StartReader(root)
+			if refuses {
+				program.Refuses = []string{files[hottest.Listeners]}
+			}
+			read, found := sent(t, wanted, files)
+			fill(t, disk)
+
+			result, err := CommitInPlace(root, read, found, hottest.Resources, program, time.Now, func() {})
+
+			if err == nil && result.Committed {
+				before = files
+			}
+			if err := os.Remove(filepath.Join(disk, "filler")); err != nil {
+				t.Fatal(err)
+			}
+			if err := StartGood(root); err != nil {
+				t.Fatalf("without %s, nothing starts any more: %v", gone, err)
+			}
+			expectSet(t, root, before)
+			expectGood(t, root, before)
+		}
+	}
+}
+
+// On a disk that is full, rules end on time: while the program runs, and before it starts.
+func TestRulesEndOnAFullDisk(t *testing.T) {
+	for name, end := range map[string]func(root string, second int64) error{
+		"running": func(root string, second int64) error {
+			return EndRules(root, hottest.Resources, hottest.StartReader(root), moment(second))
+		},
+		"at its start": func(root string, second int64) error {
+			return errors.Join(StartGood(root), EndAtStart(root, time.Unix(second, 0)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, disk, sets := newSmallEnding(t)
+			for number, second := range []int64{99, 100, 200} {
+				fill(t, disk)
+				if err := end(root, second); err != nil {
+					t.Fatal(err)
+				}
+				expectSet(t, root, sets[number])
+				expectGood(t, root, sets[number])
+			}
+		})
+	}
+}
+
+// newSmallEnding returns a volume as newEnding does, on a small disk of its own, and the folder above it.
+func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
+	t.Helper()
+	root, sets := newEnding(t)
+	_, disk := newSmallVolume(t)
+	small := filepath.Join(disk, "ending")
+	if err := os.CopyFS(small, os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	if err := StartGood(small); err != nil {
+		t.Fatal(err)
+	}
+	return small, disk, sets
 }
 
 // What is sent is refused unless every file is there as its digest says.

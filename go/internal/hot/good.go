@@ -81,8 +81,11 @@ func StartGood(root string) error {
 	return intact(filepath.Join(root, "hot"), record.Path(root))
 }
 
-// stages are the folders in which a commit's files are staged: one of clawker-fw, and one of rules that have ended.
-func stages(root string) []string { return []string{filepath.Join(root, "stage"), endedFolder(root)} }
+// stageFolder is where clawker-fw stages a commit's files.
+func stageFolder(root string) string { return filepath.Join(root, "stage") }
+
+// stages are the folders in which a commit's files are staged, or were by an earlier release.
+func stages(root string) []string { return []string{stageFolder(root), filepath.Join(root, "ended")} }
 
 func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
 
