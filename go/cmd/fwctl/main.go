@@ -69,10 +69,11 @@ const help = `fwctl VERB
                                report what differs in a relay's network, and its ports on which nobody listens
   requirements                 in a container of its own: report what the kernel lacks that a sibling needs
   health                       exit 0 when the program serves the committed version
-  commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
+  commit                       put the files in stage/ in place, prove them live, or restore the old ones; report when
                                the program has taken them, and then the result
   commit-in-place SIZE         do so with files from the standard input, a tar of SIZE octets, without room on the disk
-  end                          move what rules that have ended leave into hot/, prove it live, or restore the old files
+  end                          put in place what rules that have ended leave, prove it live, or restore the old files;
+                               undo a commit that has died
   claim SECONDS                take the service address and announce it for SECONDS
   release                      keep answering at the service address, but stop answering ARP for it
   drain SECONDS                stop listening, then wait for open connections, for at most SECONDS
@@ -268,13 +269,13 @@ func answerInPlace(arguments []string, sibling boot.Sibling) error {
 	if err != nil {
 		return err
 	}
-	wanted, files, err := hot.ReadSent(size, os.Stdin)
+	sent, err := hot.ReadSent(size, os.Stdin)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	taken := func() { tellTaken(time.Since(began)) }
-	return answerUnless(hot.CommitInPlace(root, wanted, files, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
+	return answerUnless(hot.CommitSent(root, sent, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
 }
 
 const evidencePrefix = "known="

@@ -58,7 +58,7 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent, read again.
-func sent(t *testing.T, wanted record.Commit, files filetest.Tree) (record.Commit, map[string]sentFile) {
+func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -82,24 +82,24 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) (record.Commi
 	if err := archive.Close(); err != nil {
 		t.Fatal(err)
 	}
-	read, found, err := ReadSent(int64(content.Len()), &content)
+	read, err := ReadSent(int64(content.Len()), &content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read, found
+	return read
 }
 
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
 // the good set.
-func TestCommitInPlaceOnAFullDisk(t *testing.T) {
+func TestCommitSentOnAFullDisk(t *testing.T) {
 	root, disk := newSmallVolume(t)
 	versions := []string{record.Unversioned}
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
 		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
-		read, found := sent(t, wanted, files)
+		read := sent(t, wanted, files)
 
-		result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+		result, err := CommitSent(root, read, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -120,12 +120,12 @@ func TestCommitInPlaceOnAFullDisk(t *testing.T) {
 }
 
 // A file that is gone with the last rule that it was for is removed.
-func TestCommitInPlaceRemovesFiles(t *testing.T) {
+func TestCommitSentRemovesFiles(t *testing.T) {
 	root, disk := newSmallVolume(t, hottest.Added)
 	fill(t, disk)
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	read, found := sent(t, wanted, files)
-	result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+	read := sent(t, wanted, files)
+	result, err := CommitSent(root, read, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -134,7 +134,7 @@ func TestCommitInPlaceRemovesFiles(t *testing.T) {
 }
 
 // What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
-func TestCommitInPlaceTakesBack(t *testing.T) {
+func TestCommitSentTakesBack(t *testing.T) {
 	for name, change := range map[string]func(filetest.Tree, *hottest.Reader){
 		"rejected": func(files filetest.Tree, program *hottest.Reader) {
 			program.Refuses = []string{files[hottest.Listeners]}
@@ -153,9 +153,9 @@ func TestCommitInPlaceTakesBack(t *testing.T) {
 			for at, each := range wanted.Files {
 				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
 			}
-			read, found := sent(t, wanted, files)
+			read := sent(t, wanted, files)
 
-			result, err := CommitInPlace(root, read, found, hottest.Resources, program, time.Now, func() {})
+			result, err := CommitSent(root, read, hottest.Resources, program, time.Now, func() {})
 
 			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
 				t.Errorf("got %+v, %v", result, err)
@@ -213,7 +213,7 @@ func TestCommitIsTakenBackOnADiskThatIsFullByThen(t *testing.T) {
 }
 
 // A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
-func TestCommitInPlaceKeepsTheProvenSet(t *testing.T) {
+func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 	for _, gone := range []string{hottest.Routes, hottest.Listeners} {
 		for _, refuses := range []bool{false, true} {
 			root, disk := newSmallVolume(t)
@@ -226,22 +226,18 @@ func TestCommitInPlaceKeepsTheProvenSet(t *testing.T) {
 			if refuses {
 				program.Refuses = []string{files[hottest.Listeners]}
 			}
-			read, found := sent(t, wanted, files)
+			read := sent(t, wanted, files)
 			fill(t, disk)
 
-			result, err := CommitInPlace(root, read, found, hottest.Resources, program, time.Now, func() {})
+			result, err := CommitSent(root, read, hottest.Resources, program, time.Now, func() {})
 
 			if err == nil && result.Committed {
 				before = files
-			}
-			if err := os.Remove(filepath.Join(disk, "filler")); err != nil {
-				t.Fatal(err)
 			}
 			if err := StartGood(root); err != nil {
 				t.Fatalf("without %s, nothing starts any more: %v", gone, err)
 			}
 			expectSet(t, root, before)
-			expectGood(t, root, before)
 		}
 	}
 }
@@ -294,22 +290,22 @@ func TestReadSentChecksDigests(t *testing.T) {
 	} {
 		changed := maps.Clone(files)
 		change(changed)
-		if err := verifySent(wanted, sentOf(changed)); err == nil {
+		if err := (set{wanted, sentOf(changed)}).verify(); err == nil {
 			t.Errorf("%s: it was taken", name)
 		}
 	}
-	if err := verifySent(wanted, sentOf(files)); err != nil {
+	if err := (set{wanted, sentOf(files)}).verify(); err != nil {
 		t.Error(err)
 	}
-	if err := verifySent(record.Commit{}, nil); err == nil {
+	if err := (set{}).verify(); err == nil {
 		t.Error("nothing was taken")
 	}
 }
 
-func sentOf(files filetest.Tree) map[string]sentFile {
-	found := map[string]sentFile{}
+func sentOf(files filetest.Tree) map[string]file {
+	found := map[string]file{}
 	for path, text := range files {
-		found[path] = sentFile{content: []byte(text)}
+		found[path] = file{content: []byte(text)}
 	}
 	return found
 }
