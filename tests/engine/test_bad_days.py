@@ -181,6 +181,27 @@ def _is_refused(ask: Callable[[], Answer]) -> bool:
     return not ask().ok
 
 
+def test_a_gap_is_told_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
+    """Refusals of which the engine has lost every trace are told of, also before there is room again."""
+    firewall, _, agent, filler = filled
+    filler.unlink()
+    _refuse(agent, firewall, "before")
+    fill(filler)
+    for number in range(40):
+        assert agent.get(f"http://during{number}.test/").kind == "dns-nxdomain"
+
+    def told() -> bool:
+        answer = firewall.call("denials", "--format", "json").expect().json
+        return any(each["sibling"] == "coredns" and each["until"] is None for each in answer["gaps"])
+
+    until(told)
+    filler.unlink()
+    agent.get("http://lost.test/")  # on one line with what was cut off
+    _refuse(agent, firewall, "after")
+    answer = firewall.call("denials", "--format", "json").expect().json
+    assert any(each["sibling"] == "coredns" and each["until"] for each in answer["gaps"])
+
+
 def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
     """What was refused before and after is shown and followed, and that some are missing: each time."""
     firewall, _, agent, filler = filled

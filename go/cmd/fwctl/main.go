@@ -52,7 +52,8 @@ const help = `fwctl VERB
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
                                EVIDENCE is from an earlier report, and saves reading what has not changed since; of a
                                program that is starting, wait for some seconds until it serves
-  suppressed                   report how many refusals the program has counted and tells of in no line
+  suppressed                   report how many refusals the program has counted and tells of in no line, and how many
+                               lines about others were written
   usage                        report what agents have used of what the rules allow
   inherit-usage SIZE           add what a sibling knew of that which this one has replaced: SIZE octets of JSON from the
                                standard input
@@ -139,7 +140,7 @@ func run(arguments []string) error {
 			Starting: slices.Contains(rest, "starting"),
 		}))
 	case "suppressed":
-		return answerUnless(serving.Of(sibling, nil).Suppressed())
+		return answerUnless(counted(serving.Of(sibling, nil)))
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -208,6 +209,24 @@ func used() (usedNow, error) {
 	}
 	open, err := serving.OpenConnections(serving.AdminSocket)
 	return usedNow{known, open}, err
+}
+
+// countedNow is how many refusals the program has only counted, and how many lines about others were written.
+type countedNow struct {
+	serving.Suppressed
+	refusals.Written
+}
+
+func counted(program serving.Program) (countedNow, error) {
+	suppressed, err := program.Suppressed()
+	if err != nil {
+		return countedNow{}, err
+	}
+	written, err := refusals.AskWritten(refusals.Socket)
+	if err != nil { // the recorder is about to be started again
+		written = refusals.Written{}
+	}
+	return countedNow{suppressed, written}, nil
 }
 
 // record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.
