@@ -25,7 +25,7 @@ _PACKAGES = {
     "iptables-legacy": "iptables",
     "nft": "nftables",
 }
-_PROGRAMS = ("sh", *_PACKAGES)
+_PROGRAMS = ("sh", "mv", *_PACKAGES)
 _REFERENCE = "clawker-fw/tools"
 
 
