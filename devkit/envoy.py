@@ -36,6 +36,7 @@ from clawker_fw.stack.envoy.sibling import (
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
+from clawker_fw.stack.resources import watched_folder
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.coredns import ADDRESSING
 from devkit.hellos import client_hello
@@ -64,6 +65,12 @@ def _own_block() -> IPv4Network:
 
 
 _DIRECT_RESPONSE = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config"
+
+
+def here(content: bytes, folder: Path) -> bytes:
+    """Return a file whose paths are in a folder. What Envoy watches are the folders of the files."""
+    watched = content.replace(watched_folder("/").encode(), f"{folder}/hot/".encode())
+    return watched.replace(b"/fw/", f"{folder}/".encode())
 
 
 class Proxy:
@@ -140,7 +147,10 @@ class Proxy:
                 for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
             },
             "layered_runtime": {
-                "layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer(str(self.folder))]
+                "layers": [
+                    {"name": "ours", "static_layer": RUNTIME},
+                    json.loads(here(json.dumps(sampling.layer()).encode(), self.folder)),
+                ]
             },
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},
             "bootstrap_extensions": [through.bootstrap_extension()],
@@ -155,7 +165,7 @@ class Proxy:
         version = secrets.token_hex(8)
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual)
         for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
-            document = json.loads(file.content.replace(b"/fw/", f"{self.folder}/".encode()))
+            document = json.loads(here(file.content, self.folder))
             for resource in document["resources"]:
                 self._decide_only(resource)
             fresh = self.folder / "fresh"

@@ -12,8 +12,9 @@ from docker.errors import APIError, NotFound
 
 from clawker_fw.engine import archive
 from clawker_fw.model import File
-from clawker_fw.stack.container import HELPER, VOLUME
+from clawker_fw.stack.container import HELPER, HOT, VOLUME
 from clawker_fw.stack.files import executable, public
+from clawker_fw.stack.resources import watched_folder
 from clawker_fw.stack.topology import Addressing
 from devkit.firewall import Firewall
 from devkit.peers import Peers
@@ -122,8 +123,13 @@ class Hand:
         self._edit(sibling, "remove", f"{VOLUME}/{path}")
 
     def move(self, sibling: str, before: str, after: str) -> None:
-        """Rename a file in the volume, which Envoy watches for."""
+        """Rename a file in the volume."""
         self._edit(sibling, "move", f"{VOLUME}/{before}", f"{VOLUME}/{after}")
+
+    def reload(self, path: str) -> None:
+        """Have Envoy read a hot file again, as a commit does."""
+        folder = watched_folder(path.removeprefix(HOT))
+        self.inside("envoy", f"cd /proc/1/root{folder}; mv 0 1 || mv 1 0")
 
     def _edit(self, sibling: str, *arguments: str) -> None:
         network = f"{self.firewall.project}-egress"

@@ -22,7 +22,7 @@ from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.resources import discovery_response
-from devkit.envoy import HERE, Recording
+from devkit.envoy import HERE, Recording, here
 from devkit.programs import free_port
 from devkit.signer import Signer
 
@@ -235,7 +235,7 @@ class Inspecting(Recording):
             (LISTENERS, served),
         ):
             content = sampling.content(sampling.ALL) if path == sampling.FILE else discovery_response(resources)
-            document = json.loads(content.replace(b"/fw/", f"{self.folder}/".encode()))
+            document = json.loads(here(content, self.folder))
             for resource in document["resources"]:
                 self._decide_only(resource)
             if path == LISTENERS:  # without a rule that looks into TLS, nothing asks for the table

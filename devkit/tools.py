@@ -25,7 +25,7 @@ _PACKAGES = {
     "iptables-legacy": "iptables",
     "nft": "nftables",
 }
-_PROGRAMS = ("sh", *_PACKAGES)
+_PROGRAMS = ("sh", "mv", *_PACKAGES)
 _REFERENCE = "clawker-fw/tools"
 
 
@@ -40,7 +40,7 @@ def run_inside(client: APIClient, container: str, script: str, files: dict[str, 
     host = client.create_host_config(
         network_mode=f"container:{container}",
         pid_mode=f"container:{container}",
-        cap_add=["NET_ADMIN", "NET_RAW"],
+        cap_add=["NET_ADMIN", "NET_RAW", "SYS_PTRACE"],  # the last for /proc/1/root
         tmpfs={"/run": ""},  # for a lock
         binds=[f"{outside}:{inside}" for inside, outside in (files or {}).items()],
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clawker_fw.background import in_background
 from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
 from clawker_fw.denials.refusal import Counted, read_lines
-from clawker_fw.denials.tally import Gap
+from clawker_fw.denials.tally import Gap, Numbering
 from clawker_fw.engine.log_stream import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, last_run
@@ -81,6 +81,7 @@ class Following:
         self._followed: set[str] = set()
         self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in found.containers)
         """The last line of each container, so that none is told of twice. What was there before is not told of."""
+        self._numbering: dict[str, Numbering] = {}
         self._from: dict[str, bytes] = {}
         """When each log was followed from of which nothing is told that was there before."""
         self._begin(found.containers)
@@ -119,8 +120,8 @@ class Following:
                 unbroken = Unbroken(self._reader, container, lines)
                 with self._reader.log(container, lines, follow=True) as log:
                     for some in log:
-                        self._tell(sibling, container, some)
-                        if gap := unbroken.add(some):
+                        missed = self._tell(sibling, container, some)
+                        if (gap := unbroken.add(some)) and not missed:
                             self._arrived.put(Missed(sibling, gap))
         except Exception as error:  # noqa: BLE001 - raised again by the one who iterates
             self._arrived.put(error)
@@ -146,9 +147,14 @@ class Following:
         self._tell(sibling, container, run)
         return len(run)
 
-    def _tell(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
+    def _tell(self, sibling: Sibling, container: str, lines: list[bytes]) -> bool:
+        """Tell of the lines that are new, and whether some are missing, which it returns."""
         before = self._last[container] or b""
         fresh = [line for line in lines if line > before]
+        gaps = self._numbering.setdefault(container, Numbering()).add(fresh)
+        for gap in gaps:
+            self._arrived.put(Missed(sibling, gap))
         for each in read_lines(sibling, fresh):
             self._arrived.put(each)
         self._last[container] = max([before, *fresh])
+        return bool(gaps)

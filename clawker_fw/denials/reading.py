@@ -5,6 +5,7 @@ more and more lines are asked for until they are old enough. If fewer come than 
 is, or a line was cut off (`clawker_fw/engine/runs.py`).
 """
 
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -25,6 +26,9 @@ from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of
 from clawker_fw.stack.topology import network_names
+
+_ARRIVES_WITHIN, _LOOK_EVERY = 1.0, 0.2
+"""Seconds until an engine has written a line into its log, and between two looks."""
 
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
@@ -98,7 +102,7 @@ class Reading:
         """Begin to read what was refused since a time, in seconds since 1970; without one, all that is kept."""
         begin = b"" if since is None else stamp(since)
         self._begun: list[tuple[Sibling, Future[Tally]]] = [
-            (sibling, in_background(records, reader, each, begin)) for sibling, each in found.containers
+            (sibling, in_background(_to_the_end, reader, each, begin)) for sibling, each in found.containers
         ]
 
     def refusals(self) -> Refusals:
@@ -129,6 +133,26 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     return replace(refusals, suppressed=+suppressed)
 
 
+def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
+    """Count the lines of a container, and tell whether the last ones that it has written are missing.
+
+    Raises:
+        EngineError: when its log can't be read.
+    """
+    written = None
+    with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
+        written = HelperReader(reader, container).written()
+    tally = records(reader, container, since)
+    end = time.monotonic() + _ARRIVES_WITHIN
+    while gap := tally.numbering.missing_after(written):
+        if time.monotonic() > end:
+            tally.gaps.append(gap)
+            break
+        time.sleep(_LOOK_EVERY)
+        tally = records(reader, container, since)
+    return tally
+
+
 def records(reader: EngineReader, container: str, since: bytes) -> Tally:
     """Count the lines of a container since a time as an engine writes it, or all lines.
 
@@ -144,7 +168,7 @@ def records(reader: EngineReader, container: str, since: bytes) -> Tally:
             for some in log:
                 first, last = first or some[0], some[-1]
                 lines += len(some)
-                tally.add(some, since)
+                tally.add_own(some, since)
         if wanted is None or lines < wanted:
             if first and not complete(reader, container, first, last, lines):
                 tally = Tally()

@@ -20,6 +20,9 @@ _NUMBER = re.compile(rb',"suppressed":[0-9]+')
 """What varies. A pattern that begins with a constant is found quickest: any other is tried at every octet. And a
 constant replacement is quickest, because a template is expanded in Python."""
 
+_LINE = re.compile(rb',"line":([0-9]+)}$', re.MULTILINE)
+"""The number that the recorder gives each line. An engine whose disk is full loses some without a trace."""
+
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')
 
 
@@ -29,6 +32,43 @@ class Gap:
 
     since: str
     until: str
+
+
+class Numbering:
+    """Which lines of a log are missing, by the numbers of those that are there.
+
+    The numbers begin with 1 when a recorder starts. Those of an earlier release have none.
+    """
+
+    def __init__(self) -> None:
+        """Begin before the first line."""
+        self.last = 0
+        """The number of the last line, or 0 if none had one."""
+        self._stamp = ""
+
+    def add(self, lines: Sequence[bytes]) -> list[Gap]:
+        """Take in the next lines, each with its time, and return where some are missing before or between them."""
+        text = b"\n".join([line.rstrip(b"\n") for line in lines])
+        numbers = [int(number) for number in _LINE.findall(text)]
+        if not numbers:
+            return []
+        whole = len(numbers) == len(lines) and numbers[-1] - numbers[0] == len(lines) - 1
+        if whole and numbers[0] == self.last + 1:
+            self.last, self._stamp = numbers[-1], lines[-1][:STAMP].decode()
+            return []
+        gaps = []
+        for line in lines:
+            if (found := _LINE.search(line.rstrip(b"\n"))) is None:
+                continue
+            number, moment = int(found[1]), line[:STAMP].decode()
+            if self.last and number > self.last + 1:
+                gaps.append(Gap(self._stamp, moment))
+            self.last, self._stamp = number, moment
+        return gaps
+
+    def missing_after(self, written: int | None) -> Gap | None:
+        """Return the gap at the end of a log, if more lines were written than the last one's number says."""
+        return Gap(self._stamp, "") if written is not None and written > self.last > 0 else None
 
 
 class Tally:
@@ -45,7 +85,8 @@ class Tally:
         self.latest = b""
         """When the last line was written, as an engine writes it."""
         self.gaps: list[Gap] = []
-        """Where the log has lines that were cut off."""
+        """Where the log has lines that were cut off, or lacks some."""
+        self.numbering = Numbering()
 
     def add(self, lines: list[bytes], since: bytes = b"") -> None:
         """Count the lines that are records of refusals and not older than `since`, a time like theirs."""
@@ -60,6 +101,8 @@ class Tally:
             for source, count in _SUPPRESSED.findall(text):
                 self.suppressed[source.decode()] += int(count)
             text = _NUMBER.sub(b"", text)
+        if b',"line":' in text:
+            text = _LINE.sub(b"}", text)
         bodies = _PORT.sub(b'"', _TIME.sub(b'"time":0', text)).split(b"\n")[: len(records)]
         if len(self._times) + len(bodies) > MOST_LINES:
             kept = [at for at, body in enumerate(bodies) if self._has_room(body)]
@@ -67,6 +110,11 @@ class Tally:
             bodies, records = [bodies[at] for at in kept], [records[at] for at in kept]
         self._times.update(bodies)
         self._last.update(zip(bodies, [line[:STAMP] for line in records], strict=True))
+
+    def add_own(self, lines: list[bytes], since: bytes = b"") -> None:
+        """Count the next lines of the container's own log, in which none may be missing."""
+        self.gaps += [gap for gap in self.numbering.add(lines) if gap.until.encode() >= since]
+        self.add(lines, since)
 
     def add_runs(self, runs: Sequence[list[bytes]], since: bytes) -> None:
         """Count the lines of all runs of a log. Between two of them is a gap."""
@@ -76,6 +124,12 @@ class Tally:
             if before and not b"" < first < since:
                 self.gaps.append(Gap(before, first.decode()))
             before = run[-1][:STAMP].decode() if run else before
+            told = {(gap.since, gap.until) for gap in self.gaps}
+            self.gaps += [
+                gap
+                for gap in self.numbering.add(run)
+                if gap.until.encode() >= since and (gap.since, gap.until) not in told
+            ]
             self.add(run, since)
 
     def _has_room(self, body: bytes) -> bool:

@@ -167,6 +167,18 @@ def read_suppressed(answer: Mapping[str, Any]) -> int:
         raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
 
 
+def read_written(answer: Mapping[str, Any]) -> int | None:
+    """Read how many lines were written from the output of `fwctl suppressed`; an earlier helper does not say it.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl suppressed`.
+    """
+    try:
+        return int(answer["lines"]) if "lines" in answer else None
+    except (TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
+
+
 def read_usage(answer: Mapping[str, Any]) -> Usage:
     """Read the output of `fwctl usage`.
 

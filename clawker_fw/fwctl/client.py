@@ -25,6 +25,7 @@ from clawker_fw.fwctl.answers import (
     read_suppressed,
     read_trial,
     read_usage,
+    read_written,
 )
 from clawker_fw.model import Files, Lookup, Probe, Trial, Usage
 
@@ -108,6 +109,10 @@ class HelperReader:
     def suppressed(self) -> int:
         """Return how many refusals a sibling has counted without a line about them."""
         return read_suppressed(self._ask("suppressed"))
+
+    def written(self) -> int | None:
+        """Return how many lines a sibling has written about refusals since its recorder started, if it says so."""
+        return read_written(self._ask("suppressed"))
 
     def usage(self) -> Usage:
         """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""

@@ -61,7 +61,8 @@ class Resource:
 
     If it is `hashed`, the program reports the SHA-256 of what it has read; the `signer` beside it does so of what
     that reads. Without any proof, only `fwctl` reads it. If it is `keyed`, its only secrets are private keys: a
-    digest confirms no guess of those.
+    digest confirms no guess of those. In the folder `watched`, `fwctl` renames an empty file once a new file is in
+    place: Envoy reads its file again then.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Resource:
     keyed: bool = False
     envoy: EnvoyProof | None = None
     signer: bool = False
+    watched: str | None = None
 
     @property
     def proven(self) -> bool:
@@ -84,6 +86,18 @@ class Resource:
             return hashlib.sha256(self.envoy.runtime_in(content)).hexdigest()
         content = _KEY.sub(_REDACTED, content)
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
+
+
+_WATCHED = "/tmp/reload"  # noqa: S108 - inside the container, where it takes no room on the disk
+
+
+def watched_folder(path: str) -> str:
+    """Return the folder that Envoy watches for a hot file.
+
+    Each file has its own, because Envoy reads every resource again that waits for a folder in which something is
+    renamed. It is outside `hot/`, because a watch stays with a folder that is moved.
+    """
+    return f"{_WATCHED}/{path.rpartition('/')[0]}"
 
 
 class Encoded:
@@ -158,6 +172,7 @@ def declared(files: Files) -> list[Resource]:
                 if (proof := each.get("envoy"))
                 else None,
                 each.get("signer", False),
+                each.get("watched"),
             )
             for each in found
         ]

@@ -171,7 +171,9 @@ class MemoryEngine:
             case ["try", name, protocol, port, *_]:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
-                return {"refusals": self.suppressed(container)}
+                written = self._running(container, "suppressed").written
+                told = {} if written is None else {"lines": written}
+                return {"refusals": self.suppressed(container), **told}
             case ["secrets", _] | ["usage"]:
                 answers: list[object] = []
                 self.run_helper(container, arguments, answers.append, silence, sent=sent)
@@ -498,12 +500,13 @@ class MemoryEngine:
             self._emit(Event("network", "connect", (name,), inside.id))
 
     def disconnect(self, network: str, container: str) -> None:
-        """See `EngineWriter`."""
+        """See `EngineWriter`. On a full disk, an engine does it, and fails to write it down."""
         inside = self.inside(container)
         name = self._network(network).name
         inside.addresses.discard(inside.networks.pop(name, ""))
         inside.remembered.pop(name, None)
         self._emit(Event("network", "disconnect", (name,), inside.id))
+        self._require_room(f"take {container} off network {network}")
 
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""

@@ -61,6 +61,7 @@ def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], Non
             raise ValueError(f"{path} has nothing to change")
         hand.write(ENVOY, "stage/changed", changed)
         hand.move(ENVOY, "stage/changed", path)
+        hand.reload(path)
         hand.write(ENVOY, path, right.content, like=right)
 
     return make

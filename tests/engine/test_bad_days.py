@@ -4,19 +4,22 @@ import json
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from docker import APIClient, errors
 
+from clawker_fw.rules.until import rfc3339
 from devkit import stacks
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import RULES, Firewall, read_until_done, upgraded
 from devkit.host import client
-from devkit.peers import Peer, Peers
+from devkit.peers import Answer, Peer, Peers
 from devkit.peers import peers as peers_of
 from devkit.slow import slow
 from devkit.waiting import until
@@ -144,6 +147,59 @@ def test_a_rule_is_taken_away_while_the_disk_is_full(filled: tuple[Firewall, Pee
     firewall.call("run").expect()
     assert not agent.get("https://a.test/").ok
     firewall.call("down", "--force").expect()
+    with closing(client(firewall.host)) as docker:
+        assert names(docker, firewall) == []
+
+
+def test_a_rule_ends_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
+    """Envoy refuses what it allowed within 5 s, also to an agent that knows its address."""
+    firewall, around, agent, filler = filled
+    filler.unlink()
+    ends = [int(time.time()) + seconds for seconds in (25, 35)]
+    rules = [{"dst": f"e{at}.test", "proto": "http", "allow_private": True, "until": rfc3339(at)} for at in ends]
+    firewall.origin(around, [str(rule["dst"]) for rule in rules])
+    firewall.write(*RULES, *rules)
+    firewall.call("reload").expect()
+    with closing(client(firewall.host)) as docker:
+        at = docker.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
+        envoy = at[f"{firewall.project}-net"]["IPAddress"]
+        fill(filler)
+        for end, rule in zip(ends, rules, strict=True):
+            straight = partial(agent.get, f"http://{rule['dst']}/", "--connect", envoy)
+            assert straight().ok
+            assert time.time() < end, "the rule has ended before it was seen to be in force"
+            until(partial(_is_past, end), 40)
+            until(partial(_is_refused, straight), 5)
+            assert agent.get("http://h.test/").ok
+
+
+def _is_past(moment: float) -> bool:
+    return time.time() > moment
+
+
+def _is_refused(ask: Callable[[], Answer]) -> bool:
+    return not ask().ok
+
+
+def test_a_gap_is_told_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
+    """Refusals of which the engine has lost every trace are told of, also before there is room again."""
+    firewall, _, agent, filler = filled
+    filler.unlink()
+    _refuse(agent, firewall, "before")
+    fill(filler)
+    for number in range(40):
+        assert agent.get(f"http://during{number}.test/").kind == "dns-nxdomain"
+
+    def told() -> bool:
+        answer = firewall.call("denials", "--format", "json").expect().json
+        return any(each["sibling"] == "coredns" and each["until"] is None for each in answer["gaps"])
+
+    until(told)
+    filler.unlink()
+    agent.get("http://lost.test/")  # on one line with what was cut off
+    _refuse(agent, firewall, "after")
+    answer = firewall.call("denials", "--format", "json").expect().json
+    assert any(each["sibling"] == "coredns" and each["until"] for each in answer["gaps"])
 
 
 def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers, Peer, Path]) -> None:

@@ -145,7 +145,7 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     here = IPv4Address(envoy)
     addresses, idle = EnvoyAddresses(here, here, here, here), wanted.settings.limits.idle
     for path, file in configuration(wanted.policy, addresses, idle).items():
-        hand.write(ENVOY, path, file.content, like=file)  # in place: Envoy looks at renames only
+        hand.write(ENVOY, path, file.content, like=file)  # without a word to Envoy
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     live = {(finding[1], finding[2]) for finding in findings}
     assert live == {("live", "listeners"), ("live", "routes"), ("hot", "state/committed.json")}
@@ -165,8 +165,9 @@ def test_many_rules_are_proven_as_well(hand: Hand) -> None:
     assert len(right) > LONG_TO_READ
     hand.write(ENVOY, "hot/lds/other.json", right.replace(b"host7.test", b"evil.test"))
     hand.move(ENVOY, "hot/lds/other.json", file)
+    hand.reload(file)
     until(lambda: {each[2] for each in firewall.drift().findings} == {file, "listeners"})
-    hand.write(ENVOY, file, right)  # in place: Envoy looks at renames only
+    hand.write(ENVOY, file, right)  # without a word to Envoy
     assert firewall.drift().findings == {(ENVOY, "live", "listeners", "tamper", "commit")}
     done = firewall.run()
     assert "commit hot files to envoy" in done.err

@@ -45,6 +45,61 @@ def test_older_ones_are_left_out() -> None:
     assert [times for _, times, _ in counted] == [3]
 
 
+def numbered(*numbers: int) -> list[bytes]:
+    """Return lines with these numbers, a second apart from each other."""
+    return [line(number, b"a").replace(b"}\n", b',"line":%d}\n' % number) for number in numbers]
+
+
+def gaps_in(*lines: bytes, chunk: int = 100) -> list[tuple[str, str]]:
+    """Return the seconds between which lines are missing."""
+    counted = Tally()
+    for begin in range(0, len(lines), chunk):
+        counted.add_own([*lines[begin : begin + chunk]])
+    return [(gap.since[17:19], gap.until[17:19]) for gap in counted.gaps]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("numbers", "gaps"),
+    [
+        ((1, 2, 3), []),
+        ((7, 8, 9), []),  # the engine has dropped the first ones, as it was told to
+        ((1, 2, 5, 6), [("02", "05")]),
+        ((3, 4, 1, 2), []),  # another recorder
+        ((1, 4, 5, 9), [("01", "04"), ("05", "09")]),
+    ],
+)
+def test_a_number_that_is_missing_is_a_gap(
+    numbers: tuple[int, ...], gaps: list[tuple[str, str]], chunk: int
+) -> None:
+    """An engine whose disk is full loses lines without a trace: only their numbers are missing."""
+    assert gaps_in(*numbered(*numbers), chunk=chunk) == gaps
+
+
+def test_lines_without_numbers_have_no_gap() -> None:
+    """Those of an earlier release, and those that are no records."""
+    assert gaps_in(line(1, b"a"), line(5, b"b")) == []
+    one, two = numbered(1, 2)
+    assert gaps_in(one, line(1, b"x").replace(b"{", b"[INFO] {"), two) == []
+
+
+def test_numbers_make_no_refusals_different() -> None:
+    """Equal refusals are counted together, whatever their numbers."""
+    counted = Tally()
+    counted.add_own(numbered(1, 2, 3))
+    assert [each.times for each in read_tallies([(Sibling.ENVOY, counted)]).counted] == [3]
+
+
+@pytest.mark.parametrize(("written", "gaps"), [(3, 0), (5, 1), (None, 0)])
+def test_lines_that_are_missing_at_the_end_are_a_gap(written: int | None, gaps: int) -> None:
+    """The recorder knows how many lines it has written."""
+    counted = Tally()
+    counted.add_own(numbered(1, 2, 3))
+    missing = counted.numbering.missing_after(written)
+    assert (missing is not None) == bool(gaps)
+    assert missing is None or missing.until == ""
+
+
 def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that invents names takes bounded memory, and what is known is still counted."""
     monkeypatch.setattr(tally, "MOST_LINES", 10)

@@ -135,6 +135,19 @@ def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
     stacks.converged(engine, first)
 
 
+def test_down_on_a_full_disk_removes_everything(release: Release) -> None:
+    """An engine that can't write down that an agent is off its network has taken it off: the rest goes on."""
+    engine = MemoryEngine()
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    for name in ("one", "two"):
+        engine.start(engine.create_container(stacks.bare_container(name, wanted, "clawker-net")))
+    engine.disk_full = True
+    converge.take_down(engine, "clawker", release.digests, RunContext(lambda _: None), detach=True)
+    assert [engine.container(name) for name in ("clawker-envoy", "clawker-coredns")] == [None, None]
+    assert all(not engine.inside(name).networks for name in ("one", "two"))
+
+
 def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> None:
     """Without a lock, the settings are read again after each round."""
     engine = MemoryEngine()

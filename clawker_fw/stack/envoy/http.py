@@ -32,6 +32,7 @@ from clawker_fw.stack.envoy.messages import (
     passed_on,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.resources import watched_folder
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -163,15 +164,14 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     The port in a Host header is taken off before it is matched. No client address counts as internal, so that no
     agent can set the headers that steer Envoy.
     """
-    path = f"{container.VOLUME}/{container.HOT}{routes_path}"
     return {
         "rds": {
             "route_config_name": routes_name,
             "config_source": {
                 "resource_api_version": "V3",
                 "path_config_source": {
-                    "path": path,
-                    "watched_directory": {"path": path.rpartition("/")[0]},
+                    "path": f"{container.VOLUME}/{container.HOT}{routes_path}",
+                    "watched_directory": {"path": watched_folder(routes_path)},
                 },
             },
         },

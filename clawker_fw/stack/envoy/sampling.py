@@ -5,7 +5,7 @@ In the listeners, where the filter is that uses it, a changed share would end op
 
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import TYPES, Json
-from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
+from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
 
 ALL = 1.0
 
@@ -13,7 +13,9 @@ _LAYER = "sampling"
 _KEY = "clawker_fw.allowed_per_million"
 _MILLION = 1_000_000
 
-RESOURCE = Resource("sampling", "rtds/sampling.json", envoy=EnvoyProof("", (), "runtime", _KEY))
+_PATH = "rtds/sampling.json"
+
+RESOURCE = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY), watched=watched_folder(_PATH))
 
 FILE = container.HOT + RESOURCE.path
 
@@ -37,9 +39,8 @@ def content(share: float) -> bytes:
     return discovery_response([{"@type": kind, "name": _LAYER, "layer": layer}])
 
 
-def layer(volume: str = container.VOLUME) -> Json:
+def layer() -> Json:
     """Return the layer of the bootstrap that reads the file."""
-    path = f"{volume}/{FILE}"
-    source = {"path": path, "watched_directory": {"path": path.rpartition("/")[0]}}
+    source = {"path": f"{container.VOLUME}/{FILE}", "watched_directory": {"path": RESOURCE.watched}}
     config = {"resource_api_version": "V3", "path_config_source": source}
     return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config}}

@@ -30,7 +30,14 @@ from clawker_fw.stack.envoy.messages import RUNTIME
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
+from clawker_fw.stack.resources import (
+    SIBLING,
+    EnvoyProof,
+    Resource,
+    declaration,
+    discovery_response,
+    watched_folder,
+)
 from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
 
@@ -41,6 +48,7 @@ _CLUSTERS = Resource(
     CLUSTERS_PATH,
     keyed=True,
     envoy=EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
+    watched=watched_folder(CLUSTERS_PATH),
 )
 _ROUTES = Resource(
     "routes",
@@ -48,6 +56,7 @@ _ROUTES = Resource(
     envoy=EnvoyProof(
         "dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}", named=routes.NAME
     ),
+    watched=watched_folder("rds/routes.json"),
 )
 _PATHS = Resource(
     "paths",
@@ -58,11 +67,13 @@ _PATHS = Resource(
         f"http.{inspected.NAME}.rds.{inspected.NAME}",
         named=inspected.NAME,
     ),
+    watched=watched_folder("rds-inspected/routes.json"),
 )
 _LISTENERS = Resource(
     "listeners",
     "lds/listeners.json",
     envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
+    watched=watched_folder("lds/listeners.json"),
 )
 
 RESOURCES = (
@@ -76,9 +87,9 @@ RESOURCES = (
     _ROUTES,
     _LISTENERS,
 )
-"""Clusters and routes go into place before the listeners that use them. A listener whose cluster is gone already
-drops what its removed rule allowed. Each has a folder of its own: Envoy reads every resource in a folder again
-when a file in it is renamed. The helper alone reads the first three, and the signer those of `inspection`."""
+"""Envoy reads clusters and routes before the listeners that use them. A listener whose cluster is gone already
+drops what its removed rule allowed. The helper alone reads the first three, and the signer those of
+`inspection`."""
 
 CLUSTERS, PATHS, ROUTES, LISTENERS = (
     container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
@@ -165,8 +176,10 @@ def boot(
     view = {
         "admin_socket": ADMIN_SOCKET,
         "node": f"{project}-envoy",
-        "clusters_path": f"{container.VOLUME}/{CLUSTERS}",
-        "listeners_path": f"{container.VOLUME}/{LISTENERS}",
+        "sources": [
+            {"kind": kind, "path": f"{container.VOLUME}/{container.HOT}{each.path}", "watched": each.watched}
+            for kind, each in (("cds", _CLUSTERS), ("lds", _LISTENERS))
+        ],
         "runtime_layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()],
         "buffer": bounds.BUFFER,
         "circuit_breakers": bounds.unbounded(),

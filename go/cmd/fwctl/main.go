@@ -52,7 +52,8 @@ const help = `fwctl VERB
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
                                EVIDENCE is from an earlier report, and saves reading what has not changed since; of a
                                program that is starting, wait for some seconds until it serves
-  suppressed                   report how many refusals the program has counted and tells of in no line
+  suppressed                   report how many refusals the program has counted and tells of in no line, and how many
+                               lines about others were written
   usage                        report what agents have used of what the rules allow
   inherit-usage SIZE           add what a sibling knew of that which this one has replaced: SIZE octets of JSON from the
                                standard input
@@ -69,10 +70,11 @@ const help = `fwctl VERB
                                report what differs in a relay's network, and its ports on which nobody listens
   requirements                 in a container of its own: report what the kernel lacks that a sibling needs
   health                       exit 0 when the program serves the committed version
-  commit                       move stage/ into hot/ in order, prove it live, or restore the old files; report when
+  commit                       put the files in stage/ in place, prove them live, or restore the old ones; report when
                                the program has taken them, and then the result
   commit-in-place SIZE         do so with files from the standard input, a tar of SIZE octets, without room on the disk
-  end                          move what rules that have ended leave into hot/, prove it live, or restore the old files
+  end                          put in place what rules that have ended leave, prove it live, or restore the old files;
+                               undo a commit that has died
   claim SECONDS                take the service address and announce it for SECONDS
   release                      keep answering at the service address, but stop answering ARP for it
   drain SECONDS                stop listening, then wait for open connections, for at most SECONDS
@@ -138,7 +140,7 @@ func run(arguments []string) error {
 			Starting: slices.Contains(rest, "starting"),
 		}))
 	case "suppressed":
-		return answerUnless(serving.Of(sibling, nil).Suppressed())
+		return answerUnless(counted(serving.Of(sibling, nil)))
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -209,6 +211,24 @@ func used() (usedNow, error) {
 	return usedNow{known, open}, err
 }
 
+// countedNow is how many refusals the program has only counted, and how many lines about others were written.
+type countedNow struct {
+	serving.Suppressed
+	refusals.Written
+}
+
+func counted(program serving.Program) (countedNow, error) {
+	suppressed, err := program.Suppressed()
+	if err != nil {
+		return countedNow{}, err
+	}
+	written, err := refusals.AskWritten(refusals.Socket)
+	if err != nil { // the recorder is about to be started again
+		written = refusals.Written{}
+	}
+	return countedNow{suppressed, written}, nil
+}
+
 // record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.
 func record(sibling boot.Sibling, given []*os.File) error {
 	sockets := 2
@@ -268,13 +288,13 @@ func answerInPlace(arguments []string, sibling boot.Sibling) error {
 	if err != nil {
 		return err
 	}
-	wanted, files, err := hot.ReadSent(size, os.Stdin)
+	sent, err := hot.ReadSent(size, os.Stdin)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	taken := func() { tellTaken(time.Since(began)) }
-	return answerUnless(hot.CommitInPlace(root, wanted, files, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
+	return answerUnless(hot.CommitSent(root, sent, sibling.Resources, serving.Of(sibling, nil), time.Now, taken))
 }
 
 const evidencePrefix = "known="

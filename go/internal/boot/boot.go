@@ -106,6 +106,8 @@ type Resource struct {
 	Hashed bool        `json:"hashed,omitempty"`
 	Signer bool        `json:"signer,omitempty"`
 	Envoy  *EnvoyProof `json:"envoy,omitempty"`
+	// Watched is the folder in which a rename has the program read the file again, if it waits for one.
+	Watched string `json:"watched,omitempty"`
 }
 
 // EnvoyProof locates a resource in Envoy's admin interface: in `/config_dump?resource=Dump`, at the path At of each

@@ -25,7 +25,7 @@ func TestReadSibling(t *testing.T) {
  }],
  "service": {"address": "10.213.8.53", "subnet": "10.213.0.0/20"},
  "resources": [
-  {"name": "routes", "path": "rds/routes.json",
+  {"name": "routes", "path": "rds/routes.json", "watched": "/tmp/reload/rds",
    "envoy": {"dump": "dynamic_route_configs", "at": ["route_config"], "statistics": "http.routes.rds.routes", "named": "routes"}},
   {"name": "policy", "path": "policy/names.json", "hashed": true},
   {"name": "keys", "path": "keys.json", "signer": true},
@@ -56,10 +56,10 @@ func TestReadSibling(t *testing.T) {
 		t.Errorf("got %v", table.Unreachable)
 	}
 	resources := []Resource{
-		{"routes", "rds/routes.json", false, false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes", "", "routes"}},
-		{"policy", "policy/names.json", true, false, nil},
-		{"keys", "keys.json", false, true, nil},
-		{"notes", "notes.json", false, false, nil},
+		{"routes", "rds/routes.json", false, false, &EnvoyProof{"dynamic_route_configs", []string{"route_config"}, "http.routes.rds.routes", "", "routes"}, "/tmp/reload/rds"},
+		{"policy", "policy/names.json", true, false, nil, ""},
+		{"keys", "keys.json", false, true, nil, ""},
+		{"notes", "notes.json", false, false, nil, ""},
 	}
 	if !reflect.DeepEqual(sibling.Resources, resources) {
 		t.Errorf("got %+v", sibling.Resources)

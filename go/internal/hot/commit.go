@@ -41,9 +41,9 @@ const hungAfter = 0.6
 // backWithin is how long the restored good set may take to be live again.
 const backWithin = time.Second
 
-// Commit moves the staged files into place by rename (Envoy watches only renames) and waits until the program proves
-// them live. If it does not, commit restores the last good set, because a half-applied update must not stay. It calls
-// `taken` before the proof, once the program has accepted every file that has a version.
+// Commit puts the staged files in place and waits until the program proves them live. If it does not, the set before is
+// restored, because a half-applied update must not stay. It calls `taken` before the proof, once the program has accepted
+// every file that has a version.
 func Commit(
 	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
@@ -52,84 +52,102 @@ func Commit(
 		return Result{}, err
 	}
 	defer unlock()
-	stage := filepath.Join(root, "stage")
+	stage := stageFolder(root)
 	var wanted record.Commit
 	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
-	return commitFrom(root, stage, wanted, resources, program, now, taken)
-}
-
-// commitFrom commits a set that is staged in a folder, and removes the folder. No other commit may be at work.
-func commitFrom(
-	root, stage string, wanted record.Commit, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
-	hot := filepath.Join(root, "hot")
-	if err := wanted.Verify(filepath.Join(stage, "hot")); err != nil {
+	staged, err := loadSet(filepath.Join(stage, "hot"), wanted)
+	if err != nil {
 		return Result{}, err
 	}
-	if err := saveGood(root); err != nil {
+	result, err := staged.commit(root, resources, program, now, taken)
+	if err != nil {
+		return result, err
+	}
+	return result, os.RemoveAll(stage)
+}
+
+// CommitSent commits files that were sent, without staging them.
+func CommitSent(
+	root string, sent Sent, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
+) (Result, error) {
+	unlock, err := lockHot(root)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	if err := os.RemoveAll(stageFolder(root)); err != nil { // what has arrived of it before the disk was full
+		return Result{}, err
+	}
+	return sent.commit(root, resources, program, now, taken)
+}
+
+// stageFolder is where clawker-fw stages a commit's files.
+func stageFolder(root string) string { return filepath.Join(root, "stage") }
+
+// commit commits a set. No other commit may be at work.
+func (s set) commit(
+	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
+) (Result, error) {
+	if err := restore(root, resources); err != nil && !errors.Is(err, errUnproven) {
 		return Result{}, err
 	}
 	before, err := program.Rejections(resources)
 	if err != nil {
 		return Result{}, err
 	}
-	wanted.Version = record.NewVersion()
-	if err := mark(filepath.Join(stage, "hot"), wanted.Version, wanted.Paths()); err != nil {
-		return Result{}, err
+	next := s.withVersion(record.NewVersion())
+	if err := next.prepare(root); err != nil {
+		return Result{}, errors.Join(err, finish(root))
 	}
-	if err := place(filepath.Join(stage, "hot"), hot, wanted.Paths()); err != nil {
-		return Result{}, errors.Join(err, restore(root))
+	if err := put(root, resources); err != nil {
+		return Result{}, errors.Join(err, restore(root, resources), finish(root))
 	}
-	seconds := time.Duration(wanted.Seconds * float64(time.Second))
-	result := prove(program, resources, Proof{wanted.Live, wanted.Version, before, seconds, taken}, now)
+	seconds := time.Duration(next.record.Seconds * float64(time.Second))
+	result := prove(program, resources, Proof{next.record.Live, next.record.Version, before, seconds, taken}, now)
 	if !result.Committed {
-		return giveBack(root, stage, resources, program, result, now)
+		return giveBack(root, resources, program, result, now)
 	}
-	if err := removeOthers(hot, wanted.Paths()); err != nil { // hot/ must match the record exactly
-		return result, err
+	if err := accept(root); err != nil {
+		result.Committed = false
+		return result, errors.Join(err, restore(root, resources), finish(root))
 	}
-	// What is staged goes first: where the disk is full, its room is needed.
-	if err := removeUnfinished(root, stage); err != nil {
-		return result, err
-	}
-	usual := func() error { return saveProven(root, wanted) }
-	return result, withoutRoom(usual, func() error { return errors.Join(removeUnfinished(root), saveProvenInPlace(root, wanted)) })
+	return result, finish(root)
 }
 
-// giveBack restores the last good set and waits until it is live. It marks a program that no longer answers as hung.
+// put has the two trees change places, and the program read the files.
+func put(root string, resources []boot.Resource) error {
+	if err := turn(root); err != nil {
+		return err
+	}
+	return ring(resources)
+}
+
+// restore makes hot/ the set that was proven last, if it is not, and has the program read it.
+func restore(root string, resources []boot.Resource) error {
+	turned, err := settle(root)
+	if turned {
+		err = errors.Join(err, ring(resources))
+	}
+	return err
+}
+
+// giveBack puts the set before in place again and waits until it is live. It marks a program that no longer answers as hung.
 func giveBack(
-	root, stage string, resources []boot.Resource, program serving.Program, result Result, now func() time.Time,
+	root string, resources []boot.Resource, program serving.Program, result Result, now func() time.Time,
 ) (Result, error) {
-	if err := restore(root); err != nil {
-		return result, err
+	if err := put(root, resources); err != nil {
+		return result, errors.Join(err, restore(root, resources))
 	}
-	if result.Hung {
-		return result, removeUnfinished(root, stage)
+	if !result.Hung {
+		counts, err := program.Rejections(resources)
+		result.Hung = err != nil
+		if good, unreadable := record.Read(root); err == nil && unreadable == nil {
+			result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
+		}
 	}
-	good, err := record.Read(root)
-	if err != nil {
-		return result, errors.Join(err, removeUnfinished(root, stage))
-	}
-	counts, err := program.Rejections(resources)
-	result.Hung = err != nil
-	if err == nil {
-		result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
-	}
-	return result, removeUnfinished(root, stage)
-}
-
-// removeUnfinished removes the temporary folders of a commit, including those of one that died halfway. The stages are
-// those of this commit, or of all: another one may be staged meanwhile.
-func removeUnfinished(root string, stages ...string) error {
-	var failed error
-	for _, folder := range append(
-		stages, restoreFolder(root), unfinished(restoreFolder(root)), unfinished(goodFolder(root)),
-	) {
-		failed = errors.Join(failed, os.RemoveAll(folder))
-	}
-	return failed
+	return result, finish(root)
 }
 
 // Proof is the condition for a successful commit: every resource is live, and was loaded from this commit's files.
@@ -191,39 +209,6 @@ func notLive(program serving.Program, resources []boot.Resource, wanted map[stri
 		return nil, err
 	}
 	return record.Differing(wanted, live), nil
-}
-
-// mark writes the version into the files.
-func mark(folder, version string, paths []string) error {
-	for _, path := range paths {
-		path := filepath.Join(folder, path)
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		content, err := volume.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if err := volume.WriteLike(path, record.WithVersion(content, version), info); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// place renames each file from one tree into the other, making folders as needed.
-func place(from, to string, paths []string) error {
-	for _, path := range paths {
-		target := filepath.Join(to, path)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return err
-		}
-		if err := os.Rename(filepath.Join(from, path), target); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Check fails unless the program serves what the last commit says. It compares the version of versioned files, and the

@@ -73,10 +73,22 @@ func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 	}
 }
 
-// expectFinished fails if a temporary folder of a commit is left.
+// intact fails unless a folder fits a record.
+func intact(folder, path string) error {
+	committed, err := readRecord(path)
+	if err != nil {
+		return err
+	}
+	return fits(folder, committed)
+}
+
+// expectFinished fails if a commit seems to be under way.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
-	filetest.ExpectAbsent(t, root, "stage", "good.new", "restore", "restore.new")
+	filetest.ExpectAbsent(t, root, "stage", "good/next.json", "good/hot"+moving)
+	if hasDied(root) {
+		t.Error("a commit seems to have died")
+	}
 }
 
 // A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
@@ -175,27 +187,58 @@ func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree
 	return files
 }
 
-// Files go into place by one rename each, in the order in which the commit lists them.
-func TestCommitRenamesInOrder(t *testing.T) {
+// withBells returns resources that the program waits for, and what has rung since.
+func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string) {
+	t.Helper()
+	top := t.TempDir()
+	var resources []boot.Resource
+	for _, path := range order {
+		resource := hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })]
+		resource.Watched = filepath.Join(top, resource.Name)
+		resources = append(resources, resource)
+	}
+	if err := MakeBells(resources); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, each := range resources {
+		names = append(names, each.Name)
+	}
+	return resources, watch(t, top, names...)
+}
+
+// The program is told of new files once for each, in the order of its resources, and so it is when they are taken back.
+func TestCommitRingsInOrder(t *testing.T) {
 	for _, order := range [][]string{{hottest.Routes, hottest.Added, hottest.Listeners}, {hottest.Listeners, hottest.Added, hottest.Routes}} {
-		root, _ := hottest.NewVolume(t)
-		stageSet(t, root, "2", order...)
-		if err := os.Mkdir(filepath.Join(root, "hot", "policy"), 0o755); err != nil {
+		resources, rung := withBells(t, order...)
+		names := []string{}
+		for _, each := range resources {
+			names = append(names, each.Name)
+		}
+		root, before := hottest.NewVolume(t)
+		program := hottest.StartReader(root)
+		for range 2 {
+			stageSet(t, root, "2", order...)
+			if result, err := Commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
+				t.Fatalf("got %+v, %v", result, err)
+			}
+			if found := rung(); !slices.Equal(found, names) {
+				t.Errorf("rung %v, expected %v", found, names)
+			}
+		}
+		_, before = hottest.Set("2", order...)
+		program.Refuses = []string{stageSet(t, root, "3", order...)[hottest.Listeners]}
+		if _, err := Commit(root, resources, program, time.Now, func() {}); err != nil {
 			t.Fatal(err)
 		}
-		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
-
-		if _, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil {
-			t.Fatal(err)
+		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
+			t.Errorf("rung %v, expected %v twice", found, names)
 		}
-
-		if found := moved(); !slices.Equal(found, order) {
-			t.Errorf("moved %v, expected %v", found, order)
-		}
+		expectSet(t, root, before)
 	}
 }
 
-// watch collects the files renamed into a folder, in order, which is what Envoy notices.
+// watch collects the folders into which something was renamed, in order, which is what Envoy notices.
 func watch(t *testing.T, top string, folders ...string) func() []string {
 	t.Helper()
 	watcher, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
@@ -205,7 +248,7 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 	t.Cleanup(func() { unix.Close(watcher) })
 	names := map[int32]string{}
 	for _, folder := range folders {
-		mask := uint32(unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_MODIFY)
+		mask := uint32(unix.IN_MOVED_TO)
 		number, err := unix.InotifyAddWatch(watcher, filepath.Join(top, folder), mask)
 		if err != nil {
 			t.Fatal(err)
@@ -222,35 +265,11 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 		for buffer = buffer[:size]; len(buffer) > 0; {
 			event := (*unix.InotifyEvent)(unsafe.Pointer(&buffer[0]))
 			end := unix.SizeofInotifyEvent + int(event.Len)
-			name := strings.TrimRight(string(buffer[unix.SizeofInotifyEvent:end]), "\x00")
-			if event.Mask&unix.IN_MOVED_TO == 0 {
-				t.Errorf("%s/%s was written in place", names[event.Wd], name)
-			}
-			moved = append(moved, names[event.Wd]+"/"+name)
+			moved = append(moved, names[event.Wd])
 			buffer = buffer[end:]
 		}
 		return moved
 	}
-}
-
-// A file to remove stays until the new set is proven, which does not wait for its resource. Then it is removed.
-func TestCommitRemovesLast(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Added: hottest.Content("1", hottest.Added)})
-	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	wanted.Remove = []string{hottest.Added}
-	stage(t, root, wanted, files)
-	program := hottest.StartReader(root)
-
-	result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
-
-	if err != nil || !result.Committed {
-		t.Fatalf("got %+v, %v", result, err)
-	}
-	if _, there := program.Looked[len(program.Looked)-1][hottest.Added]; !there {
-		t.Error("it was gone before the new set was proven")
-	}
-	expectSet(t, root, files)
 }
 
 // A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
@@ -288,13 +307,12 @@ func resourceAt(path string) string {
 	return hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })].Name
 }
 
-// If any resource is rejected, the whole set is rolled back under a new version: old contents and their record are
-// restored, and added files removed.
+// If any resource is rejected, the whole set is rolled back: old contents and their record are restored, and added files
+// removed.
 func TestCommitRejected(t *testing.T) {
 	for _, refused := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
 		root, before := hottest.NewVolume(t)
 		program := hottest.StartReader(root)
-		versions := []string{record.Unversioned}
 		for _, name := range []string{"2", "3", "3"} {
 			files := stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)
 			program.Refuses = []string{files[refused]}
@@ -307,17 +325,12 @@ func TestCommitRejected(t *testing.T) {
 			if !slices.Equal(result.Rejected, []string{resourceAt(refused)}) {
 				t.Errorf("rejected %v, expected %s", result.Rejected, resourceAt(refused))
 			}
-			expectSet(t, root, before, versions...)
+			expectSet(t, root, before)
 			expectGood(t, root, before)
 			expectFinished(t, root)
 			if err := Check(root, hottest.Resources, program); err != nil {
 				t.Errorf("the program has not taken the old files again: %v", err)
 			}
-			committed, err := record.Read(root)
-			if err != nil {
-				t.Fatal(err)
-			}
-			versions = append(versions, committed.Version)
 		}
 	}
 }
@@ -368,7 +381,7 @@ func TestCommitTimesOut(t *testing.T) {
 		if !slices.Equal(result.Missing, []string{resourceAt(missing)}) || len(result.Rejected) > 0 {
 			t.Errorf("missing %v, rejected %v", result.Missing, result.Rejected)
 		}
-		expectSet(t, root, before, record.Unversioned)
+		expectSet(t, root, before)
 		expectGood(t, root, before)
 		expectFinished(t, root)
 	}
@@ -402,7 +415,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 		if err != nil || result.Committed || !slices.Equal(result.Missing, []string{name}) {
 			t.Errorf("got %+v, %v", result, err)
 		}
-		expectSet(t, root, before, record.Unversioned)
+		expectSet(t, root, before)
 	}
 }
 
@@ -439,7 +452,7 @@ func TestCommitHangs(t *testing.T) {
 	if !slices.Equal(result.Missing, []string{"listeners", "names", "routes"}) {
 		t.Errorf("missing %v", result.Missing)
 	}
-	expectSet(t, root, before, record.Unversioned)
+	expectSet(t, root, before)
 	expectGood(t, root, before)
 	expectFinished(t, root)
 	if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
@@ -466,7 +479,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 			if err != nil || !result.Hung || !slices.Equal(result.Rejected, []string{"listeners"}) {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			expectSet(t, root, before, record.Unversioned)
+			expectSet(t, root, before)
 			expectFinished(t, root)
 		})
 	}
@@ -565,20 +578,23 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	filetest.Expect(t, filepath.Join(root, "hot"), before)
 }
 
-// When a file can't be placed, the files placed before it are rolled back.
-func TestCommitTakesBackAfterAFailedRename(t *testing.T) {
+// When the program can't be told of the new files, they are taken back.
+func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
 	root, before := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Added, "blocked")
-	if err := os.MkdirAll(filepath.Join(root, "hot", "blocked", "folder"), 0o755); err != nil {
+	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+	resources, _ := withBells(t, hottest.Routes, hottest.Listeners)
+	if err := os.RemoveAll(resources[1].Watched); err != nil {
 		t.Fatal(err)
 	}
 
-	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+	result, err := Commit(root, resources, hottest.StartReader(root), time.Now, func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	expectSet(t, root, before, record.Unversioned)
+	expectSet(t, root, before)
+	expectGood(t, root, before)
+	filetest.ExpectAbsent(t, root, "good/next.json")
 }
 
 // Without a good set, the previous content of hot/ is restored, but does not count as proven: nothing starts with it.
@@ -633,29 +649,6 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	}
 
 	expectSet(t, root, before)
-}
-
-// Files are restored in the order of their record, so that a file comes before those that refer to it.
-func TestCommitTakesBackInOrder(t *testing.T) {
-	for _, order := range [][]string{{hottest.Routes, hottest.Added, hottest.Listeners}, {hottest.Listeners, hottest.Added, hottest.Routes}} {
-		root := t.TempDir()
-		committed, before := hottest.Set("1", order...)
-		filetest.Write(t, filepath.Join(root, "hot"), before)
-		hottest.WriteRecord(t, record.Path(root), committed)
-		files := stageSet(t, root, "2", order...)
-		program := hottest.StartReader(root)
-		program.Refuses = []string{files[hottest.Listeners]}
-		moved := watch(t, filepath.Join(root, "hot"), "rds", "lds", "policy")
-
-		if _, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil {
-			t.Fatal(err)
-		}
-
-		if found := moved()[len(order):]; !slices.Equal(found, order) {
-			t.Errorf("put back %v, expected %v", found, order)
-		}
-		expectSet(t, root, before)
-	}
 }
 
 // A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.

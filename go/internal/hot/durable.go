@@ -1,11 +1,9 @@
 package hot
 
 import (
-	"encoding/json"
 	"io/fs"
 	"path/filepath"
 
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -45,28 +43,4 @@ func flushTree(folder string) error {
 		}
 	}
 	return nil
-}
-
-// saveProven makes hot/ what was proven last: the files, then their record, and then the good set are on the disk.
-func saveProven(root string, proven record.Commit) error {
-	if err := writeRecord(root, proven); err != nil {
-		return err
-	}
-	return saveGood(root)
-}
-
-// writeRecord writes the record of the files in hot/, once these are on the disk.
-func writeRecord(root string, committed record.Commit) error {
-	if err := flushTree(filepath.Join(root, "hot")); err != nil {
-		return err
-	}
-	text, err := json.Marshal(committed)
-	if err != nil {
-		return err
-	}
-	path := record.Path(root)
-	if err := volume.WriteFile(path, text); err != nil {
-		return err
-	}
-	return flushTree(filepath.Dir(path))
 }

@@ -1,10 +1,12 @@
 package hot
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -114,14 +116,10 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 	flush = func(path string) error {
 		during = append(during, on.afterLossOfContents(root))
 		err := on.flush(path)
-		during = append(during, lose()...)
-		if _, missing := os.Lstat(unfinished(goodFolder(root))); path == root && missing == nil {
-			between := on.afterLossOfContents(root) // the former good set is gone, and the new one has not its name yet
-			if err := os.RemoveAll(goodFolder(between)); err != nil {
-				t.Fatal(err)
-			}
-			during = append(during, between)
+		if _, missing := os.Lstat(goodFolder(root)); path == root && missing == nil {
+			err = errors.Join(err, on.flush(goodFolder(root))) // a file system keeps both sides of an exchange, or neither
 		}
+		during = append(during, lose()...)
 		return err
 	}
 	scene()
@@ -180,5 +178,24 @@ func TestStartLosesPower(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectSet(t, volume, files)
+	}
+}
+
+// A volume that lost its power at any point of an end starts, and then without the rules that have ended.
+func TestAnEndLosesPower(t *testing.T) {
+	root, sets := newEnding(t)
+	if err := StartGood(root); err != nil {
+		t.Fatal(err)
+	}
+	during, after := losing(t, root, func() {
+		if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, volume := range slices.Concat(during, after) {
+		if err := errors.Join(StartGood(volume), EndAtStart(volume, time.Unix(100, 0))); err != nil {
+			t.Fatal(err)
+		}
+		expectSet(t, volume, sets[1])
 	}
 }

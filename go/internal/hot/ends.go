@@ -110,98 +110,75 @@ func readEnds(hot string) (endsFile, error) {
 	return found, err
 }
 
-func endedFolder(root string) string { return filepath.Join(root, "ended") }
-
-// stageEnded stages what the hot files are to be by now, if rules have ended since they were committed. It reports
-// whether that is so.
-func stageEnded(root string, now time.Time) (record.Commit, bool, error) {
-	hot, from, err := provenSet(root)
-	if err != nil {
-		return record.Commit{}, false, err
-	}
+// endedSet returns what the hot files are to be by now, if rules have ended since they were committed. It reports whether
+// that is so.
+func endedSet(root string, now time.Time) (set, bool, error) {
+	hot := hotFolder(root)
 	left, err := readEnds(hot)
 	if err != nil {
-		return record.Commit{}, false, err
+		return set{}, false, err
 	}
 	first, there, err := left.first()
 	if err != nil || !there || first.At > now.Unix() {
-		return record.Commit{}, false, err
+		return set{}, false, err
 	}
-	var wanted record.Commit
-	if err := volume.ReadJSON(from, &wanted); err != nil {
-		return wanted, false, err
+	committed, err := readRecord(record.Path(root))
+	if err != nil {
+		return set{}, false, err
 	}
-	stage := endedFolder(root)
-	if err := errors.Join(os.RemoveAll(stage), volume.CopyTree(hot, filepath.Join(stage, "hot"))); err != nil {
-		return wanted, false, err
+	ended, err := loadSet(hot, committed)
+	if err != nil {
+		return set{}, false, err
 	}
 	for there && first.At <= now.Unix() {
 		for path, change := range first.Files {
-			if err := rewrite(&wanted, stage, path, change.of); err != nil {
-				return wanted, false, err
+			if err := ended.rewrite(path, change.of); err != nil {
+				return set{}, false, err
 			}
 		}
-		wanted.Live, wanted.Rules = first.Live, first.Rules
+		ended.record.Live, ended.record.Rules = first.Live, first.Rules
 		left.Ends = left.Ends[1:]
 		if first, there, err = left.first(); err != nil {
-			return wanted, false, err
+			return set{}, false, err
 		}
 	}
-	return wanted, true, rewrite(&wanted, stage, endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
+	return ended, true, ended.rewrite(endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
 }
 
-// provenSet returns the folder of the hot files that were proven last, and their record: those in place, or their copy if
-// a commit has died halfway or somebody has changed them.
-func provenSet(root string) (string, string, error) {
-	hot, good := filepath.Join(root, "hot"), filepath.Join(goodFolder(root), "hot")
-	changed := intact(hot, record.Path(root))
-	if changed == nil {
-		return hot, record.Path(root), nil
-	}
-	if err := intact(good, goodRecord(root)); err != nil {
-		return "", "", errors.Join(changed, err)
-	}
-	return good, goodRecord(root), nil
-}
-
-// rewrite changes a file of the staged set, and its digest in the record.
-func rewrite(c *record.Commit, stage, path string, change func([]byte) ([]byte, error)) error {
-	place := slices.Index(c.Paths(), path)
+// rewrite changes a file of a set, and its digest in the record.
+func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
+	place := slices.Index(s.record.Paths(), path)
 	if place < 0 {
 		return fmt.Errorf("%s is not in the record", path)
 	}
-	target := filepath.Join(stage, "hot", path)
-	info, err := os.Lstat(target)
-	if err != nil {
-		return err
-	}
-	content, err := volume.ReadFile(target)
-	if err != nil {
-		return err
-	}
-	after, err := change(record.WithVersion(content, record.Unversioned))
+	file := s.files[path]
+	after, err := change(record.WithVersion(file.content, record.Unversioned))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	c.Files = slices.Clone(c.Files)
-	c.Files[place].Digest = record.DigestOf(after)
-	return volume.WriteLike(target, after, info)
+	file.content = after
+	s.files[path] = file
+	s.record.Files = slices.Clone(s.record.Files)
+	s.record.Files[place].Digest = record.DigestOf(after)
+	return nil
 }
 
-// EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones.
+// EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones. It
+// also undoes a commit that has died.
 func EndRules(root string, resources []boot.Resource, program serving.Program, now func() time.Time) error {
 	unlock, err := lockHot(root)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	wanted, due, err := stageEnded(root, now())
-	if err != nil || !due {
-		return errors.Join(err, os.RemoveAll(endedFolder(root)))
+	if err := restore(root, resources); err != nil {
+		return err
 	}
-	result, err := commitFrom(
-		root, endedFolder(root), wanted, resources, program, now, func() {},
-	)
+	ended, due, err := endedSet(root, now())
+	if err != nil || !due {
+		return errors.Join(err, finish(root))
+	}
+	result, err := ended.commit(root, resources, program, now, func() {})
 	if err == nil && !result.Committed {
 		err = fmt.Errorf("what has ended is still in force: %s", result.Reason)
 	}
@@ -213,32 +190,27 @@ func EndAtStart(root string, now time.Time) error {
 	if due, _ := (&Deadline{Root: root}).Due(now); !due {
 		return nil
 	}
-	wanted, due, err := stageEnded(root, now)
+	ended, due, err := endedSet(root, now)
 	if err != nil || !due {
 		return err
 	}
-	stage, hot := filepath.Join(endedFolder(root), "hot"), filepath.Join(root, "hot")
-	wanted.Version = record.NewVersion()
-	if err := mark(stage, wanted.Version, wanted.Paths()); err != nil {
+	next := ended.withVersion(record.NewVersion())
+	if err := next.prepare(root); err != nil {
 		return err
 	}
-	if err := place(stage, hot, wanted.Paths()); err != nil {
-		return err
-	}
-	if err := saveProven(root, wanted); err != nil {
-		return err
-	}
-	return os.RemoveAll(endedFolder(root))
+	return errors.Join(turn(root), accept(root), finish(root))
 }
 
 // lockHot waits until no other commit is at work, and lets none begin until it is unlocked.
-func lockHot(root string) (func(), error) {
+func lockHot(root string) (func(), error) { return lock(root, unix.LOCK_EX) }
+
+func lock(root string, how int) (func(), error) {
 	folder, err := os.Open(root)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		err = unix.Flock(int(folder.Fd()), unix.LOCK_EX)
+		err = unix.Flock(int(folder.Fd()), how)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
@@ -256,8 +228,11 @@ type Deadline struct {
 	next time.Time
 }
 
-// Due reports whether rules have ended by now, and for how long to wait before the next look.
+// Due reports whether rules have ended by now, or a commit has died, and for how long to wait before the next look.
 func (d *Deadline) Due(now time.Time) (bool, time.Duration) {
+	if hasDied(d.Root) {
+		return true, EndAgain
+	}
 	hot := filepath.Join(d.Root, "hot")
 	present := hotfile.Identify(filepath.Join(hot, endsPath))
 	if !present.Exists() {
@@ -287,4 +262,18 @@ func (d *Deadline) Due(now time.Time) (bool, time.Duration) {
 	default:
 		return false, min(left, endsRead)
 	}
+}
+
+// hasDied reports whether a commit is under way at which nobody works.
+func hasDied(root string) bool {
+	if _, err := os.Lstat(nextRecord(root)); err != nil {
+		return false
+	}
+	unlock, err := lock(root, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return false
+	}
+	unlock()
+	_, err = os.Lstat(nextRecord(root)) // it may have ended in between
+	return err == nil
 }

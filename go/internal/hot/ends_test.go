@@ -115,15 +115,12 @@ func TestAnEndThatIsRejected(t *testing.T) {
 }
 
 // No start brings back a rule that has ended meanwhile: neither with the files in place, nor with their copy after a commit
-// that died halfway, nor after an end that did.
+// that died halfway.
 func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
 		"as it was": func(string) {},
 		"a commit that died": func(root string) {
 			filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: "half"})
-		},
-		"an end that died": func(root string) {
-			filetest.Write(t, filepath.Join(root, "ended", "hot"), filetest.Tree{hottest.Routes: "half"})
 		},
 		"a foreign good copy": func(root string) {
 			filetest.Write(t, filepath.Join(goodFolder(root), "hot"), filetest.Tree{"more": "x"})
@@ -144,7 +141,7 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 				}
 				expectSet(t, root, sets[1])
 				expectGood(t, root, sets[1])
-				filetest.ExpectAbsent(t, root, "ended")
+				expectFinished(t, root)
 			}
 		})
 	}

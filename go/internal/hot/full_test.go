@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,7 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent, read again.
-func sent(t *testing.T, wanted record.Commit, files filetest.Tree) (record.Commit, map[string]sentFile) {
+func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -81,24 +82,24 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) (record.Commi
 	if err := archive.Close(); err != nil {
 		t.Fatal(err)
 	}
-	read, found, err := ReadSent(int64(content.Len()), &content)
+	read, err := ReadSent(int64(content.Len()), &content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read, found
+	return read
 }
 
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
 // the good set.
-func TestCommitInPlaceOnAFullDisk(t *testing.T) {
+func TestCommitSentOnAFullDisk(t *testing.T) {
 	root, disk := newSmallVolume(t)
 	versions := []string{record.Unversioned}
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
 		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
-		read, found := sent(t, wanted, files)
+		read := sent(t, wanted, files)
 
-		result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+		result, err := CommitSent(root, read, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -119,12 +120,12 @@ func TestCommitInPlaceOnAFullDisk(t *testing.T) {
 }
 
 // A file that is gone with the last rule that it was for is removed.
-func TestCommitInPlaceRemovesFiles(t *testing.T) {
+func TestCommitSentRemovesFiles(t *testing.T) {
 	root, disk := newSmallVolume(t, hottest.Added)
 	fill(t, disk)
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	read, found := sent(t, wanted, files)
-	result, err := CommitInPlace(root, read, found, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+	read := sent(t, wanted, files)
+	result, err := CommitSent(root, read, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -133,7 +134,7 @@ func TestCommitInPlaceRemovesFiles(t *testing.T) {
 }
 
 // What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
-func TestCommitInPlaceTakesBack(t *testing.T) {
+func TestCommitSentTakesBack(t *testing.T) {
 	for name, change := range map[string]func(filetest.Tree, *hottest.Reader){
 		"rejected": func(files filetest.Tree, program *hottest.Reader) {
 			program.Refuses = []string{files[hottest.Listeners]}
@@ -152,9 +153,9 @@ func TestCommitInPlaceTakesBack(t *testing.T) {
 			for at, each := range wanted.Files {
 				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
 			}
-			read, found := sent(t, wanted, files)
+			read := sent(t, wanted, files)
 
-			result, err := CommitInPlace(root, read, found, hottest.Resources, program, time.Now, func() {})
+			result, err := CommitSent(root, read, hottest.Resources, program, time.Now, func() {})
 
 			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
 				t.Errorf("got %+v, %v", result, err)
@@ -183,6 +184,103 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	expectFinished(t, root)
 }
 
+// A set that is rejected is taken back, although the disk has been filled meanwhile.
+func TestCommitIsTakenBackOnADiskThatIsFullByThen(t *testing.T) {
+	root, disk := newSmallVolume(t)
+	_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
+	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+	stage(t, root, wanted, files)
+	program := hottest.StartReader(root)
+	program.Refuses = []string{files[hottest.Listeners]}
+	program.Deaf = func(asked int) bool {
+		if asked == 2 { // the new files are in place
+			fill(t, disk)
+		}
+		return false
+	}
+
+	result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+
+	if err != nil || result.Committed || !slices.Equal(result.Rejected, []string{"listeners"}) {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	expectSet(t, root, before)
+	expectGood(t, root, before)
+	expectFinished(t, root)
+	if err := Check(root, hottest.Resources, program); err != nil {
+		t.Errorf("the program has not taken the old files again: %v", err)
+	}
+}
+
+// A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
+func TestCommitSentKeepsTheProvenSet(t *testing.T) {
+	for _, gone := range []string{hottest.Routes, hottest.Listeners} {
+		for _, refuses := range []bool{false, true} {
+			root, disk := newSmallVolume(t)
+			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
+			if err := os.Remove(filepath.Join(root, "hot", gone)); err != nil {
+				t.Fatal(err)
+			}
+			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+			program := hottest.StartReader(root)
+			if refuses {
+				program.Refuses = []string{files[hottest.Listeners]}
+			}
+			read := sent(t, wanted, files)
+			fill(t, disk)
+
+			result, err := CommitSent(root, read, hottest.Resources, program, time.Now, func() {})
+
+			if err == nil && result.Committed {
+				before = files
+			}
+			if err := StartGood(root); err != nil {
+				t.Fatalf("without %s, nothing starts any more: %v", gone, err)
+			}
+			expectSet(t, root, before)
+		}
+	}
+}
+
+// On a disk that is full, rules end on time: while the program runs, and before it starts.
+func TestRulesEndOnAFullDisk(t *testing.T) {
+	for name, end := range map[string]func(root string, second int64) error{
+		"running": func(root string, second int64) error {
+			return EndRules(root, hottest.Resources, hottest.StartReader(root), moment(second))
+		},
+		"at its start": func(root string, second int64) error {
+			return errors.Join(StartGood(root), EndAtStart(root, time.Unix(second, 0)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, disk, sets := newSmallEnding(t)
+			for number, second := range []int64{99, 100, 200} {
+				fill(t, disk)
+				if err := end(root, second); err != nil {
+					t.Fatal(err)
+				}
+				expectSet(t, root, sets[number])
+				expectGood(t, root, sets[number])
+			}
+		})
+	}
+}
+
+// newSmallEnding returns a volume as newEnding does, on a small disk of its own, and the folder above it.
+func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
+	t.Helper()
+	root, sets := newEnding(t)
+	_, disk := newSmallVolume(t)
+	small := filepath.Join(disk, "ending")
+	if err := os.CopyFS(small, os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	if err := StartGood(small); err != nil {
+		t.Fatal(err)
+	}
+	return small, disk, sets
+}
+
 // What is sent is refused unless every file is there as its digest says.
 func TestReadSentChecksDigests(t *testing.T) {
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
@@ -192,22 +290,22 @@ func TestReadSentChecksDigests(t *testing.T) {
 	} {
 		changed := maps.Clone(files)
 		change(changed)
-		if err := verifySent(wanted, sentOf(changed)); err == nil {
+		if err := (set{wanted, sentOf(changed)}).verify(); err == nil {
 			t.Errorf("%s: it was taken", name)
 		}
 	}
-	if err := verifySent(wanted, sentOf(files)); err != nil {
+	if err := (set{wanted, sentOf(files)}).verify(); err != nil {
 		t.Error(err)
 	}
-	if err := verifySent(record.Commit{}, nil); err == nil {
+	if err := (set{}).verify(); err == nil {
 		t.Error("nothing was taken")
 	}
 }
 
-func sentOf(files filetest.Tree) map[string]sentFile {
-	found := map[string]sentFile{}
+func sentOf(files filetest.Tree) map[string]file {
+	found := map[string]file{}
 	for path, text := range files {
-		found[path] = sentFile{content: []byte(text)}
+		found[path] = file{content: []byte(text)}
 	}
 	return found
 }

@@ -59,7 +59,7 @@ func running(t *testing.T) (root string, files filetest.Tree) {
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	root, files := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"stage/hot/" + hottest.Routes: "", "restore/x": "", "restore.new/x": "", "good.new/x": ""})
+	filetest.Write(t, root, filetest.Tree{"stage/hot/" + hottest.Routes: ""})
 
 	for range 2 {
 		if err := StartGood(root); err != nil {
@@ -72,7 +72,7 @@ func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-// A set that differs from the proven one is replaced by the good set before the start, under a new version.
+// A set that differs from the proven one changes places with its copy before the start.
 func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestStartGoodRestores(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			expectSet(t, root, files, record.Unversioned)
+			expectSet(t, root, files)
 			expectGood(t, root, files)
 			expectFinished(t, root)
 			if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
@@ -95,7 +95,7 @@ func TestStartGoodRestores(t *testing.T) {
 	}
 }
 
-// A link in place of a folder is never kept: nothing starts until there is a real folder.
+// A link in place of a folder is never kept, and nothing is written where it leads.
 func TestStartGoodFollowsNoLink(t *testing.T) {
 	root, files := running(t)
 	elsewhere := t.TempDir()
@@ -106,11 +106,13 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if StartGood(root) != nil && StartGood(root) != nil { // the engine starts a container again that has failed
-		t.Error("nothing starts any more")
+	if err := StartGood(root); err != nil {
+		t.Fatal(err)
 	}
 
-	expectSet(t, root, files, record.Unversioned)
+	expectSet(t, root, files)
+	expectGood(t, root, files)
+	filetest.Expect(t, elsewhere, filetest.Tree{})
 }
 
 // If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
@@ -196,13 +198,17 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// playDying plays a scene on a volume: an accepted commit, a rejected one, or a start.
+// playDying plays a scene on a volume: an accepted commit, a rejected one, an end of rules, or a start.
 func playDying(scene string) error {
 	what, root, _ := strings.Cut(scene, ":")
 	program := hottest.StartReader(root)
 	switch what {
 	case "start":
 		return StartGood(root)
+	case "end":
+		return EndRules(root, hottest.Resources, program, moment(100))
+	case "end at a start":
+		return EndAtStart(root, time.Unix(100, 0))
 	case "refused":
 		program.Refuses = []string{hottest.Content("2", hottest.Listeners)}
 	}
@@ -210,8 +216,10 @@ func playDying(scene string) error {
 	return err
 }
 
-// changes are the system calls that move and remove files. Files are created by opening them (changesFiles).
-var changes = []uint64{unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT}
+// changes are the system calls that change files and folders. Files are created by opening them (changesFiles).
+var changes = []uint64{
+	unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FALLOCATE,
+}
 
 // systemCall is struct ptrace_syscall_info at the entry of a call (ptrace(2)).
 type systemCall struct {
@@ -232,6 +240,13 @@ func (s systemCall) changesFiles() bool {
 // dies plays a scene in a child and kills the child before its nth change. It returns false if there are fewer changes.
 func dies(t *testing.T, scene string, change int) bool {
 	t.Helper()
+	return stopped(t, scene, change, func(child int) error { return unix.Kill(child, unix.SIGKILL) })
+}
+
+// stopped plays a scene in a child and does something to it before its nth change. It returns false if there are fewer
+// changes.
+func stopped(t *testing.T, scene string, change int, do func(child int) error) bool {
+	t.Helper()
 	runtime.LockOSThread() // tracing is a matter of threads
 	defer runtime.UnlockOSThread()
 	child, err := os.StartProcess(os.Args[0], os.Args[:1], &os.ProcAttr{
@@ -250,7 +265,7 @@ func dies(t *testing.T, scene string, change int) bool {
 	if err := unix.PtraceSetOptions(child.Pid, options); err != nil {
 		t.Fatal(err)
 	}
-	killed := false
+	done := false
 	for thread, signal := child.Pid, 0; ; {
 		_ = unix.PtraceSyscall(thread, signal) // it may have been killed
 		if thread, err = unix.Wait4(-1, &status, unix.WALL, nil); err != nil {
@@ -259,10 +274,10 @@ func dies(t *testing.T, scene string, change int) bool {
 		signal = 0
 		switch {
 		case !status.Stopped() && thread == child.Pid:
-			if !killed && status.ExitStatus() != 0 {
+			if !done && status.ExitStatus() != 0 {
 				t.Fatalf("%s ended with %v", scene, status)
 			}
-			return killed
+			return done
 		case !status.Stopped():
 		case status.StopSignal() == unix.SIGTRAP|0x80:
 			var call systemCall
@@ -270,8 +285,8 @@ func dies(t *testing.T, scene string, change int) bool {
 				unsafe.Sizeof(call), uintptr(unsafe.Pointer(&call)), 0, 0)
 			if call.changesFiles() {
 				if change--; change == 0 {
-					killed = true
-					if err := unix.Kill(child.Pid, unix.SIGKILL); err != nil {
+					done = true
+					if err := do(child.Pid); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -363,7 +378,7 @@ func TestStartGoodDies(t *testing.T) {
 		if err := StartGood(root); err != nil {
 			t.Fatal(err)
 		}
-		expectSet(t, root, files, record.Unversioned)
+		expectSet(t, root, files)
 		expectGood(t, root, files)
 		expectFinished(t, root)
 		isRefused(t, again, files)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"strconv"
@@ -51,6 +52,7 @@ type journal struct {
 	agents  map[netip.Addr]*share
 	waiting [][]byte
 	octets  int           // of all that is waiting
+	written int64         // lines with a number
 	arrived chan struct{} // tells the writer that something is waiting
 }
 
@@ -159,14 +161,42 @@ func (j *journal) flush() error {
 		}
 		line := j.waiting[0]
 		j.waiting = j.waiting[1:]
+		number := j.written
+		if bytes.HasSuffix(line, endOfRecord) {
+			number++
+		}
+		j.written = number
 		j.mutex.Unlock()
-		if _, err := j.out.Write(line); err != nil {
+		if _, err := j.out.Write(numbered(line, number)); err != nil {
 			return err
 		}
 		j.mutex.Lock()
 		j.octets -= len(line)
 		j.mutex.Unlock()
 	}
+}
+
+var endOfRecord = []byte("}\n")
+
+// numbered returns a line with its number, if it is a record. An engine whose disk is full loses lines without a trace:
+// a number that is missing is one.
+func numbered(line []byte, number int64) []byte {
+	record, ok := bytes.CutSuffix(line, endOfRecord)
+	if !ok {
+		return line
+	}
+	return fmt.Appendf(bytes.Clone(record), `,"line":%d}%s`, number, "\n")
+}
+
+// Written is how many numbered lines have been written.
+type Written struct {
+	Lines int64 `json:"lines,omitempty"`
+}
+
+func (j *journal) status() any {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	return Written{j.written}
 }
 
 // agent returns the share of an agent. Agents whose shares are full are forgotten first, and what was only counted of one that

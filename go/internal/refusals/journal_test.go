@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -205,7 +206,7 @@ func TestLinesOfTheProgram(t *testing.T) {
 	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
 		t.Fatal(err)
 	}
-	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); out.String() != wanted {
+	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
 	}
 	if lost := journal.agents[netip.Addr{}].suppressed; lost != 1 {
@@ -227,7 +228,7 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
 		t.Fatal(err)
 	}
-	if wanted := strings.Join(kept, "\n") + "\n"; out.String() != wanted {
+	if wanted := strings.Join(kept, "\n") + "\n"; unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
 	}
 }
@@ -298,7 +299,10 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if content, _ := os.ReadFile(log); bytes.Equal(content, lineOf(nettest.Agent, 0)) {
+		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {
+			if told, err := AskWritten(Socket); err != nil || told.Lines != 1 {
+				t.Errorf("%d lines are written, %v", told.Lines, err)
+			}
 			break
 		}
 		if time.Now().After(end) {
@@ -366,7 +370,28 @@ func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	if err := journal.flush(); err != nil {
 		t.Fatal(err)
 	}
-	if out.String() != refused || len(used.taken) != 10*linesAtOnce || used.taken[0] != line {
+	if unnumbered(out.String()) != refused || len(used.taken) != 10*linesAtOnce || used.taken[0] != line {
 		t.Errorf("%d were counted, and this was written: %s", len(used.taken), out.String())
+	}
+}
+
+// unnumbered returns lines without their numbers.
+func unnumbered(text string) string {
+	return regexp.MustCompile(`,"line":[0-9]+\}\n`).ReplaceAllString(text, "}\n")
+}
+
+// Each record has the next number, so that one that is missing in a log is noticed. Other lines have none.
+func TestRecordsAreNumbered(t *testing.T) {
+	var out bytes.Buffer
+	journal := newJournal(&out)
+	journal.add(nettest.Agent, []byte(`{"name":"a.test"}`+"\n"), 1)
+	journal.add(nettest.Agent, []byte("[INFO] started\n"), 1)
+	journal.add(nettest.Agent, []byte(`{"name":"\",\"line\":9}"}`+"\n"), 1)
+	if err := journal.flush(); err != nil {
+		t.Fatal(err)
+	}
+	wanted := `{"name":"a.test","line":1}` + "\n[INFO] started\n" + `{"name":"\",\"line\":9}","line":2}` + "\n"
+	if out.String() != wanted || journal.status() != (Written{2}) {
+		t.Errorf("got %s, %v", out.String(), journal.status())
 	}
 }

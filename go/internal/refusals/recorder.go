@@ -5,7 +5,9 @@ package refusals
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/page"
 	"clawker-fw/internal/reason"
+	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/users"
 )
 
@@ -37,6 +40,26 @@ const (
 	becauseLimit     = reason.Limit
 )
 
+// Socket is where the recorder tells fwctl how many lines it has written. It has no file, which a recorder of another user
+// could not remove, and is only known in this container.
+const Socket = "@fwctl-lines"
+
+// AskWritten asks the recorder at a socket how many lines it has written.
+func AskWritten(socket string) (Written, error) {
+	var told Written
+	connection, err := net.DialTimeout("unix", socket, askWithin)
+	if err != nil {
+		return told, err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(askWithin)); err != nil {
+		return told, err
+	}
+	return told, json.NewDecoder(connection).Decode(&told)
+}
+
+const askWithin = 2 * time.Second
+
 // Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails. With a
 // further socket, it serves the page there. What the program says of what is allowed goes to used, which may be nil.
 func Record(
@@ -44,6 +67,12 @@ func Record(
 ) error {
 	journal := newJournal(out)
 	journal.used = used
+	if told, err := net.Listen("unix", Socket); err != nil {
+		fmt.Fprintf(os.Stderr, "fwctl: telling how many lines are written: %v\n", err)
+	} else {
+		defer told.Close()
+		go statussocket.Tell(told, journal.status)
+	}
 	failed := make(chan error)
 	if forPage != nil {
 		holders := page.NewHolders(sibling.Limits.Subnet)

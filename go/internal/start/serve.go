@@ -47,6 +47,9 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := hot.EndAtStart(root, time.Now()); err != nil {
 		return fmt.Errorf("ending rules: %w", err)
 	}
+	if err := hot.MakeBells(sibling.Resources); err != nil {
+		return err
+	}
 	if err := kernel.Shape(sibling); err != nil {
 		return err
 	}

@@ -1,0 +1,114 @@
+package hot
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/volume"
+)
+
+// set is a complete set of hot files in memory, by path below hot/, and its record.
+type set struct {
+	record record.Commit
+	files  map[string]file
+}
+
+type file struct {
+	content []byte
+	mode    fs.FileMode
+	user    int
+	group   int
+}
+
+// loadSet reads the files of a record from a folder, and verifies their digests.
+func loadSet(folder string, wanted record.Commit) (set, error) {
+	if err := wanted.Verify(folder); err != nil {
+		return set{}, err
+	}
+	files := map[string]file{}
+	for _, path := range wanted.Paths() {
+		info, err := os.Lstat(filepath.Join(folder, path))
+		if err != nil {
+			return set{}, err
+		}
+		content, err := volume.ReadFile(filepath.Join(folder, path))
+		if err != nil {
+			return set{}, err
+		}
+		files[path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
+	}
+	return set{wanted, files}, nil
+}
+
+// withVersion returns the set under another version.
+func (s set) withVersion(version string) set {
+	files := map[string]file{}
+	for path, each := range s.files {
+		each.content = record.WithVersion(each.content, version)
+		files[path] = each
+	}
+	s.record.Version = version
+	return set{s.record, files}
+}
+
+// mostSent is how many octets of files are taken from the standard input: more than the largest rule set has.
+const mostSent = 256 << 20
+
+// ReadSent reads what would be staged otherwise, as a tar: the record and the files.
+func ReadSent(size int64, from io.Reader) (Sent, error) {
+	sent := set{files: map[string]file{}}
+	if size <= 0 || size > mostSent {
+		return Sent{}, fmt.Errorf("%d octets are no commit", size)
+	}
+	archive := tar.NewReader(io.LimitReader(from, size))
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return Sent{sent}, sent.verify()
+		}
+		if err != nil {
+			return Sent{}, err
+		}
+		if header.Typeflag != tar.TypeReg {
+			continue
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			return Sent{}, err
+		}
+		if header.Name == "stage/commit.json" {
+			if err := json.Unmarshal(content, &sent.record); err != nil {
+				return Sent{}, fmt.Errorf("%s: %w", header.Name, err)
+			}
+		}
+		if path, hot := strings.CutPrefix(header.Name, "stage/hot/"); hot {
+			sent.files[path] = file{content, header.FileInfo().Mode().Perm(), header.Uid, header.Gid}
+		}
+	}
+}
+
+// Sent is a set that was sent on the standard input.
+type Sent struct{ set }
+
+func (s set) verify() error {
+	if len(s.record.Files) == 0 {
+		return errors.New("nothing is to be committed")
+	}
+	for _, each := range s.record.Files {
+		if !filepath.IsLocal(each.Path) {
+			return fmt.Errorf("path %q leaves the folder", each.Path)
+		}
+		if file, sent := s.files[each.Path]; !sent || record.DigestOf(file.content) != each.Digest {
+			return fmt.Errorf("%s has another digest", each.Path)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package hot
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/record"
+)
+
+// sweep runs a scene once for each of its changes to files, on a volume that has a small disk of its own. Before that change,
+// the disk becomes full, and stays so. Then it runs a check.
+func sweep(t *testing.T, what string, volume func(t *testing.T) (root, disk string), check func(t *testing.T, root string)) {
+	t.Helper()
+	points := 0
+	for going := true; going; {
+		points++
+		t.Run(fmt.Sprintf("full before change %d", points), func(t *testing.T) {
+			root, disk := volume(t)
+			going = stopped(t, what+":"+root, points, func(int) error {
+				fill(t, disk)
+				return nil
+			})
+			check(t, root)
+		})
+	}
+	if points < 10 {
+		t.Errorf("it changes no more than %d files", points)
+	}
+}
+
+// Wherever the disk becomes full during a commit, accepted or rejected: hot/ is a proven set at once, the program serves it,
+// and a start changes nothing of that.
+func TestCommitMeetsAFullDisk(t *testing.T) {
+	for _, what := range []string{"taken", "refused"} {
+		t.Run(what, func(t *testing.T) {
+			small := func(t *testing.T) (string, string) {
+				root, disk := newSmallVolume(t)
+				stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+				return root, disk
+			}
+			sweep(t, what, small, func(t *testing.T, root string) {
+				files := proven(t, root)
+				if _, second := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners); what == "refused" && len(files) == len(second) {
+					t.Error("a set that was refused is on record")
+				}
+				for range 2 {
+					expectSet(t, root, files)
+					if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+						t.Errorf("what serves is not healthy: %v", err)
+					}
+					if hasDied(root) {
+						t.Error("a commit seems to be under way")
+					}
+					if err := StartGood(root); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Wherever the disk becomes full while rules end: they have ended, while the program runs and before it starts.
+func TestAnEndMeetsAFullDisk(t *testing.T) {
+	for _, what := range []string{"end", "end at a start"} {
+		t.Run(what, func(t *testing.T) {
+			var sets []filetest.Tree
+			small := func(t *testing.T) (string, string) {
+				var root, disk string
+				root, disk, sets = newSmallEnding(t)
+				return root, disk
+			}
+			sweep(t, what, small, func(t *testing.T, root string) {
+				expectSet(t, root, sets[1])
+				expectGood(t, root, sets[1])
+				expectFinished(t, root)
+			})
+		})
+	}
+}
+
+// Wherever an end of rules dies, the next one or the next start ends them, and the keeper knows that it has to.
+func TestAnEndDies(t *testing.T) {
+	var sets []filetest.Tree
+	ending := func(t *testing.T) string {
+		var root string
+		if root, sets = newEnding(t); StartGood(root) != nil {
+			t.Fatal("it does not start")
+		}
+		return root
+	}
+	dead(t, "end", ending, func(t *testing.T, root string) {
+		again := copyOf(t, root)
+		if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
+			t.Fatal(err)
+		}
+		if err := StartGood(again); err != nil {
+			t.Fatal(err)
+		}
+		if err := EndAtStart(again, time.Unix(100, 0)); err != nil {
+			t.Fatal(err)
+		}
+		for _, each := range []string{root, again} {
+			expectSet(t, each, sets[1])
+			expectGood(t, each, sets[1])
+			expectFinished(t, each)
+		}
+	})
+}
+
+// A commit that has died is undone by the keeper: the program serves the last proven set again, without a start.
+func TestACommitThatDiedIsUndone(t *testing.T) {
+	dead(t, "taken", staged, func(t *testing.T, root string) {
+		files := proven(t, root)
+		program := hottest.StartReader(root)
+		clock := &Deadline{Root: root}
+		if due, _ := clock.Due(time.Now()); due {
+			if err := EndRules(root, hottest.Resources, program, time.Now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if due, _ := clock.Due(time.Now()); due {
+			t.Error("it would be undone for ever")
+		}
+		expectSet(t, root, files)
+		if err := Check(root, hottest.Resources, program); err != nil {
+			t.Errorf("it does not serve the proven set: %v", err)
+		}
+	})
+}
+
+// On a file system that can't exchange two folders in one step, each of the three is completed or undone.
+func TestAnExchangeInThreeSteps(t *testing.T) {
+	for steps := range 4 {
+		root, before := running(t)
+		wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+		stage(t, root, wanted, files)
+		next, err := loadSet(filepath.Join(root, "stage", "hot"), wanted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := next.prepare(root); err != nil {
+			t.Fatal(err)
+		}
+		good, hot := goodTree(root), hotFolder(root)
+		for _, step := range [][2]string{{hot, good + moving}, {good, hot}, {good + moving, good}}[:steps] {
+			if err := os.Rename(step[0], step[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := StartGood(root); err != nil {
+			t.Fatalf("after %d steps: %v", steps, err)
+		}
+		expectSet(t, root, before)
+		expectGood(t, root, before)
+		expectFinished(t, root)
+	}
+}
+
+// While neither the record nor a complete copy can be read, no set counts as proven, and a rejected one never does.
+func TestNoRejectedSetCountsAsProven(t *testing.T) {
+	dead(t, "refused", staged, func(t *testing.T, root string) {
+		if err := os.Remove(record.Path(root)); err != nil {
+			t.Fatal(err)
+		}
+		if StartGood(root) != nil {
+			return
+		}
+		_, first := hottest.Set("1", hottest.Routes, hottest.Listeners)
+		found := filetest.Read(t, filepath.Join(root, "hot"))
+		if names := slices.Collect(maps.Keys(said(found))); len(names) != len(first) {
+			t.Errorf("it starts with %v", names)
+		}
+	})
+}

@@ -1,0 +1,425 @@
+package hot
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/record"
+	"clawker-fw/internal/volume"
+)
+
+// There are two complete trees of hot files: hot/, which the programs read, and good/hot/, usually its copy. A commit writes
+// its files over those in good/hot/, whose blocks the disk has already, and has the two trees change places in one step
+// (renameat2(2), RENAME_EXCHANGE). If the program rejects the files, the trees change places again. So neither a commit nor
+// its end takes room on the disk, apart from files that have grown, and wherever it dies one of the trees is the set that
+// was proven last: the one that state/committed.json describes.
+//
+// good/committed.json is the record of a complete copy, and unreadable while good/hot/ is none. The record of a set that is
+// about to be proven is good/next.json; while no commit is under way, its room is kept in good/spare.json.
+
+func hotFolder(root string) string { return filepath.Join(root, "hot") }
+
+func goodFolder(root string) string { return filepath.Join(root, "good") }
+
+func goodTree(root string) string { return filepath.Join(goodFolder(root), "hot") }
+
+func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
+
+func nextRecord(root string) string { return filepath.Join(goodFolder(root), "next.json") }
+
+func spareRecord(root string) string { return filepath.Join(goodFolder(root), "spare.json") }
+
+// errUnproven says that neither tree is a proven set.
+var errUnproven = errors.New("the hot files are not what was committed")
+
+// StartGood makes sure that hot/ is the set that was proven last. It fails if neither tree is, since a program must never
+// start on unproven files.
+func StartGood(root string) error {
+	if _, err := settle(root); err != nil {
+		return err
+	}
+	// The engine has put these files there, and does not wait until they are on the disk.
+	if err := errors.Join(flushTree(hotFolder(root)), flushTree(filepath.Dir(record.Path(root)))); err != nil {
+		return err
+	}
+	reserveAll(hotFolder(root))
+	reserveAll(filepath.Dir(record.Path(root)))
+	return errors.Join(finish(root), os.RemoveAll(stageFolder(root)))
+}
+
+// settle has the trees change places if hot/ is not the set that was proven last and good/hot/ is, and reports whether it has
+// done so. A commit has died then, or somebody has changed the files.
+func settle(root string) (bool, error) {
+	if err := completeMove(root); err != nil {
+		return false, err
+	}
+	proven, unreadable := readRecord(record.Path(root))
+	if unreadable == nil {
+		changed := fits(hotFolder(root), proven)
+		if changed == nil {
+			return false, nil
+		}
+		if err := fits(goodTree(root), proven); err != nil {
+			return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, changed, err)
+		}
+		return true, turn(root)
+	}
+	proven, err := readRecord(goodRecord(root))
+	if err == nil {
+		err = fits(goodTree(root), proven)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, unreadable, err)
+	}
+	turned := fits(hotFolder(root), proven) != nil
+	if turned {
+		if err := turn(root); err != nil {
+			return true, err
+		}
+	}
+	return turned, errors.Join(writeRecord(record.Path(root), proven), flushTree(filepath.Dir(record.Path(root))))
+}
+
+// turn has the two trees change places. Both folders are on the disk afterwards.
+func turn(root string) error {
+	if err := os.Mkdir(hotFolder(root), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := exchange(goodTree(root), hotFolder(root)); err != nil {
+		return err
+	}
+	return errors.Join(flush(root), flush(goodFolder(root)))
+}
+
+// exchange has two files or folders change places in one step. On file systems that can't, it takes three: completeMove does
+// what is left of them.
+func exchange(one, other string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		return errors.Join(os.Rename(other, one+moving), os.Rename(one, other), os.Rename(one+moving, one))
+	}
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: one, New: other, Err: err}
+	}
+	return nil
+}
+
+const moving = ".moving"
+
+// completeMove has both trees in a place again after an exchange in three steps that has died.
+func completeMove(root string) error {
+	half := goodTree(root) + moving
+	if _, err := os.Lstat(half); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	place := hotFolder(root)
+	if _, err := os.Lstat(place); err == nil {
+		place = goodTree(root)
+	}
+	return os.Rename(half, place)
+}
+
+// prepare makes good/hot/ a set that is to be proven, completely and on the disk. Before it changes anything, it makes sure
+// that there is room for its copy as well.
+func (s set) prepare(root string) error {
+	for path, each := range s.files {
+		if err := makeRoom(filepath.Join(hotFolder(root), path), len(each.content)); noRoom(err) {
+			return err
+		}
+	}
+	if err := s.fill(root); err != nil {
+		return err
+	}
+	if err := os.Rename(spareRecord(root), nextRecord(root)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := writeRecord(nextRecord(root), s.record); err != nil {
+		return err
+	}
+	return flushTree(goodFolder(root))
+}
+
+// accept makes what is in hot/ the set that was proven last.
+func accept(root string) error {
+	next, committed := nextRecord(root), record.Path(root)
+	if err := os.MkdirAll(filepath.Dir(committed), 0o755); err != nil {
+		return err
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, committed, unix.RENAME_EXCHANGE)
+	if err != nil { // there was none, or the file system can't
+		err = os.Rename(next, committed)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(flushTree(filepath.Dir(committed)), flush(goodFolder(root)))
+}
+
+// finish makes good/hot/ a copy of hot/ again, and says that no commit is under way. Where files have grown and the disk is
+// full, there is no copy until the next commit or start.
+func finish(root string) error {
+	err := keepCopy(root)
+	if noRoom(err) {
+		err = nil
+	}
+	if renamed := os.Rename(nextRecord(root), spareRecord(root)); !errors.Is(renamed, fs.ErrNotExist) {
+		err = errors.Join(err, renamed)
+	}
+	if _, missing := os.Lstat(spareRecord(root)); missing != nil {
+		if content, unreadable := os.ReadFile(record.Path(root)); unreadable == nil {
+			_ = overwrite(spareRecord(root), file{content: content, mode: 0o644}) // without it, a commit takes room later
+		}
+	}
+	return errors.Join(err, flush(goodFolder(root)))
+}
+
+// keepCopy makes good/hot/ a copy of hot/ if it is none, and if hot/ is the set that was proven last.
+func keepCopy(root string) error {
+	proven, err := readRecord(record.Path(root))
+	if err != nil || fits(hotFolder(root), proven) != nil {
+		return os.MkdirAll(goodFolder(root), 0o755)
+	}
+	if same(record.Path(root), goodRecord(root)) && fits(goodTree(root), proven) == nil {
+		return nil
+	}
+	current, err := loadSet(hotFolder(root), proven)
+	if err != nil {
+		return err
+	}
+	if err := current.fill(root); err != nil {
+		return err
+	}
+	if err := flushTree(goodTree(root)); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(record.Path(root))
+	if err != nil {
+		return err
+	}
+	if err := overwrite(goodRecord(root), file{content: text, mode: 0o644}); err != nil {
+		return err
+	}
+	return flush(goodRecord(root))
+}
+
+// fill writes a set over the files of good/hot/, which is no copy from then on. It begins when all of them have room.
+func (s set) fill(root string) error {
+	tree, paths := goodTree(root), s.record.Paths()
+	if info, err := os.Lstat(tree); err == nil && !info.IsDir() {
+		if err := os.Remove(tree); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		return err
+	}
+	if err := forget(goodRecord(root)); err != nil {
+		return err
+	}
+	if err := removeOthers(tree, paths); err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if err := makeFile(filepath.Join(tree, path), len(s.files[path].content)); err != nil {
+			return err
+		}
+	}
+	for _, path := range paths {
+		if err := overwrite(filepath.Join(tree, path), s.files[path]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget makes a record unreadable that may no longer hold, and keeps its room.
+func forget(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := overwrite(path, file{content: bytes.Repeat([]byte{' '}, int(info.Size())), mode: 0o644}); err != nil {
+		return err
+	}
+	return flush(path)
+}
+
+// removeOthers removes everything in a tree that is neither one of these files nor a folder above one. A link to a folder, or
+// a folder in the place of a file, goes as well.
+func removeOthers(tree string, paths []string) error {
+	present, err := volume.FilesBelow(tree)
+	if err != nil {
+		return err
+	}
+	for _, path := range present {
+		info, err := os.Lstat(filepath.Join(tree, path))
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(paths, path) || !info.Mode().IsRegular() {
+			if err := os.Remove(filepath.Join(tree, path)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, path := range paths {
+		if info, err := os.Lstat(filepath.Join(tree, path)); err == nil && info.IsDir() {
+			if err := os.RemoveAll(filepath.Join(tree, path)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// makeFile makes sure that there is a file with room for so many octets.
+func makeFile(path string, size int) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	file, err := openOwn(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(reserve(file, size), file.Close())
+}
+
+// makeRoom has the disk keep blocks for a file that is there, and belongs to root, as that of a secret does not.
+func makeRoom(path string, size int) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil
+	}
+	return errors.Join(reserve(file, size), file.Close())
+}
+
+// reserve has the disk keep blocks for a file that is to become larger. Of a file system that can't, its writing tells.
+func reserve(file *os.File, size int) error {
+	info, err := file.Stat()
+	if err != nil || info.Size() >= int64(size) {
+		return err
+	}
+	err = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, int64(size))
+	if !noRoom(err) {
+		err = nil
+	}
+	volume.Reserve(file, int64(size))
+	return err
+}
+
+// reserveAll has the disk keep some room for each file in a folder that root may write.
+func reserveAll(folder string) {
+	_ = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		if file, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
+			if info, err := file.Stat(); err == nil {
+				volume.Reserve(file, info.Size())
+			}
+			file.Close()
+		}
+		return nil
+	})
+}
+
+// overwrite writes a file's new content over the old one.
+func overwrite(path string, new file) error {
+	file, err := openOwn(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if _, err := file.WriteAt(new.content, 0); err != nil {
+		return err
+	}
+	if info, err := file.Stat(); err != nil || info.Size() > int64(len(new.content)) { // else it would lose its reserve
+		if err := file.Truncate(int64(len(new.content))); err != nil {
+			return err
+		}
+		volume.Reserve(file, int64(len(new.content)))
+	}
+	return errors.Join(file.Chmod(new.mode), file.Chown(new.user, new.group))
+}
+
+// openOwn opens a file for writing that may be somebody else's, or makes it: it belongs to root alone afterwards.
+func openOwn(path string) (*os.File, error) {
+	err := os.Lchown(path, os.Geteuid(), os.Getegid())
+	if err == nil {
+		err = os.Chmod(path, 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+}
+
+// readRecord reads the record of a set.
+func readRecord(path string) (record.Commit, error) {
+	var found record.Commit
+	if err := volume.ReadJSON(path, &found); err != nil {
+		return found, err
+	}
+	if len(found.Files) == 0 {
+		return found, fmt.Errorf("%s has no files", path)
+	}
+	return found, nil
+}
+
+func writeRecord(path string, written record.Commit) error {
+	text, err := json.Marshal(written)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return overwrite(path, file{content: text, mode: 0o644})
+}
+
+// fits fails unless a folder holds exactly the files of a record, with its digests and its version. A program with another
+// version would be unhealthy.
+func fits(folder string, committed record.Commit) error {
+	present, err := volume.FilesBelow(folder)
+	if err != nil {
+		return err
+	}
+	recorded := committed.Paths()
+	for _, path := range present {
+		if !slices.Contains(recorded, path) {
+			return fmt.Errorf("%s is not in the record", path)
+		}
+		// The target of a link may change at any time.
+		if info, err := os.Lstat(filepath.Join(folder, path)); err != nil || !info.Mode().IsRegular() {
+			return errors.Join(fmt.Errorf("%s is not a regular file", path), err)
+		}
+	}
+	if err := committed.Verify(folder); err != nil {
+		return err
+	}
+	return committed.VerifyVersions(folder)
+}
+
+// noRoom reports whether something failed for want of room on the disk.
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// same reports whether two files have the same content.
+func same(one, other string) bool {
+	first, err := os.ReadFile(one)
+	if err != nil {
+		return false
+	}
+	second, err := os.ReadFile(other)
+	return err == nil && bytes.Equal(first, second)
+}
