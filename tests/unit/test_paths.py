@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, PathDecision, Paths, seen
+from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, Paths, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
+from clawker_fw.rules.spellings import RAW_OR_ESCAPED
 from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths, random_request
 
@@ -400,8 +401,8 @@ def test_without_a_path_a_connection_is_judged() -> None:
         ("/%2%61", Reason.BAD_REQUEST),
         ("/%%32a", Reason.BAD_REQUEST),
         ("/x%%32%41y", Reason.BAD_REQUEST),
-        ("/%2%6a", None),
-        ("/%%33z", None),
+        ("/%2%6a", Reason.BAD_REQUEST),
+        ("/%%33z", Reason.BAD_REQUEST),
         ("/.;%00", None),
         ("/x/..;%00/y", None),
         ("/x;%00", Reason.BAD_REQUEST),
@@ -428,39 +429,59 @@ def test_paths_decide_as_they_are_described(chosen: random.Random) -> None:
     for _ in range(20):
         method, target = random_request(chosen, words)
         decided = found.decide(method, target)
-        assert _outcome(decided) == _plainly(words, method, target), (words, method, target)
+        plainly = _plainly(words, method, target, strict=found.strict)
+        assert decided.reason == plainly, (words, method, target)
 
 
-def _outcome(decided: PathDecision) -> Reason | None:
-    return decided.reason
-
-
-def _plainly(words: Mapping[str, Any], method: str, target: str) -> Reason | None:
-    """Decide by the words as they are written, by comparing segments."""
+def _plainly(words: Mapping[str, Any], method: str, target: str, *, strict: bool) -> Reason | None:
+    """Decide by the words as they are written, by comparing segments. `strict` is what `Paths.strict` says."""
     entries, git = words["path_rules"], words["git"]
     normal = seen(target)
     if normal is None:
         return Reason.BAD_REQUEST
     path = normal.split("?")[0]
-    denies = any(each["action"] == "deny" for each in entries)
-    if _odd(path) or (denies and _odd_below_a_deny(path)):
+    if _odd(path) or (strict and _odd_below_a_deny(path)):
         return Reason.BAD_REQUEST
     for name, access in git.items():
         if (answer := _git(name, access, method, normal, lfs=words["lfs"])) is not None:
             return None if answer else Reason.PATH
-    matching = [each for each in entries if not each["methods"] or method in each["methods"]]
     segments = path.split("/")[1:]
-    literal = [each for each in matching if each["path"][0] == "/" and _begins(segments, each["path"])]
-    expressions = [each for each in matching if each["path"][0] == "~" and re2.fullmatch(each["path"][1:], path)]
-    if literal:
-        longest = max(len(each["path"]) for each in literal)
-        best = {each["action"] for each in literal if len(each["path"]) == longest}
-        return Reason.PATH if "deny" in best else None
-    if expressions:
-        return Reason.PATH if expressions[0]["action"] == "deny" else None
-    allows = git or any(each["action"] == "allow" for each in entries)
-    default = words["path_default"] or ("deny" if allows else "allow")
+    literal = [each for each in entries if each["path"][0] == "/" and _begins(segments, each["path"])]
+    for longest in sorted({len(each["path"]) for each in literal}, reverse=True):
+        of_it = [each for each in literal if len(each["path"]) == longest]
+        if any(each["action"] == "deny" and _named(each, method) for each in of_it):
+            return Reason.PATH
+        if allowing := [each for each in of_it if each["action"] == "allow"]:
+            return None if any(_named(each, method) for each in allowing) else Reason.PATH
+    expressions = [each for each in entries if each["path"][0] == "~" and _expressed(each, path)]
+    if deciding := next((each for each in expressions if _named(each, method)), None):
+        return Reason.PATH if deciding["action"] == "deny" else None
+    default = words["path_default"] or ("deny" if _allows(words) else "allow")
     return Reason.PATH if default == "deny" else None
+
+
+def _named(entry: Mapping[str, Any], method: str) -> bool:
+    return not entry["methods"] or method in entry["methods"]
+
+
+def _allows(words: Mapping[str, Any]) -> bool:
+    return bool(words["git"]) or any(each["action"] == "allow" for each in words["path_rules"])
+
+
+def _expressed(entry: Mapping[str, Any], path: str) -> bool:
+    """Whether an expression is for a path, by what its escapes stand for: as well if it allows, or else if it denies."""
+    found = [re2.fullmatch(entry["path"][1:], each) is not None for each in (path, _plain(path))]
+    return any(found) if entry["action"] == "deny" else all(found)
+
+
+def _plain(path: str) -> str:
+    """Return a path without escapes of what need not be escaped."""
+    return re.sub("%([0-9a-fA-F]{2})", _unless_needed, path)
+
+
+def _unless_needed(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return character if character in RAW_OR_ESCAPED else found[0]
 
 
 def _begins(segments: list[str], path: str) -> bool:
@@ -470,17 +491,19 @@ def _begins(segments: list[str], path: str) -> bool:
 
 def _odd(path: str) -> bool:
     octets = [int(each, 16) for each in re.findall("%([0-9a-fA-F]{2})", path)]
+    lower = path.lower()
     behind = re.split("/|%2f|%2F", path)[1:]
     return (
         any(each < 0x20 or each in {0x5C, 0x7F, 0xC0, 0xC1} or each >= 0xF5 for each in octets)
         or re.search("%25[0-9a-fA-F]{2}", path) is not None
-        or any(re.split(";|%3b|%3B", each)[0] in {".", ".."} for each in behind)
+        or any(re.split(";|%3b|%3B", each)[0].replace("%20", "") in {".", ".."} for each in behind)
+        or re.search("%(?![0-9a-f]{2})|%e0%[89]|%f0%8", lower) is not None
     )
 
 
 def _odd_below_a_deny(path: str) -> bool:
     lower = path.lower()
-    return any(each in lower for each in ("%2f", ";", "%3b", "%23", "%3f")) or any(
+    return any(each in lower for each in ("%2f", ";", "%3b", "%23", "%3f", "::$")) or any(
         each.endswith((".", "%20")) for each in path.split("/")
     )
 
