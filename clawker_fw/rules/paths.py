@@ -201,7 +201,7 @@ class PathRule:
             return ()
         if self.denies:
             return (spellings.widened(self.path),)
-        return tuple(dict.fromkeys((self.path, spellings.narrowed(self.path))))
+        return spellings.narrowed(self.path)
 
     @property
     def limits(self) -> bool:

@@ -131,24 +131,28 @@ def _widened(token: _Token) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def narrowed(expression: str) -> str:
-    """Return an expression in which a class takes an escape as a whole, if it would take what that stands for."""
-    return "".join(map(_narrowed, _tokens(expression)))
+def narrowed(expression: str) -> tuple[str, ...]:
+    """Return expressions that all have to match: an escape passes only where what it stands for would, too.
+
+    In the last one, a class takes an escape as a whole. How often it may match is counted by the one as it is.
+    """
+    tokens = list(_tokens(expression))
+    found = "".join(map(_narrowed, tokens))
+    counted = any(_takes_escapes(each) and not each.repeated for each in tokens)
+    return (expression, found) if counted else (found,)
+
+
+def _takes_escapes(token: _Token) -> bool:
+    return token.kind == "class" and compiled(token.text).fullmatch("%") is not None
 
 
 @functools.lru_cache(maxsize=4096)
 def _narrowed(token: _Token) -> str:
-    kind, text, _ = token
-    if kind != "class" or not compiled(text).fullmatch("%"):
-        return text
-    members = {each for each in _VISIBLE if compiled(text).fullmatch(each)}
-    excluded = {each for each in RAW_OR_ESCAPED if each not in members}
-    if not excluded:
-        return text
-    digits = members & _HEXADECIMAL
-    allowed = [octet for octet in range(0x100) if chr(octet) not in excluded]
-    plain = _class(map(ord, members - {"%"}))
-    pairs = _pairs(allowed, digits)
+    if not _takes_escapes(token):
+        return token.text
+    members = {each for each in _VISIBLE if compiled(token.text).fullmatch(each)}
+    passing = (octet for octet in range(0x100) if chr(octet) in members or chr(octet) not in RAW_OR_ESCAPED)
+    plain, pairs = _class(map(ord, members - {"%"})), _pairs(passing, members & _HEXADECIMAL)
     return f"(?:{'|'.join([*([plain] if plain else []), *([f'%(?:{pairs})'] if pairs else [])])})"
 
 
