@@ -22,7 +22,6 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _DOTS = re.compile(r"%2[eE]")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
-_RANGE = 2 * LONGEST_PATH
 
 
 class PathAction(StrEnum):
@@ -99,7 +98,7 @@ def _expression(text: str) -> str:
         raise ValueError(f"{shown} is not an expression of RE2: {error}") from error
     if found.programsize > paths.LARGEST_PROGRAM:
         raise ValueError(f"{shown} is too large for Envoy; write several, or fewer repetitions")
-    if not all(end.startswith(b"/") for end in found.possiblematchrange(_RANGE)):
+    if not all(end.startswith(b"/") for end in found.possiblematchrange(paths.MATCH_RANGE)):
         raise ValueError(f"{shown} has to begin with `/` in each of its alternatives, as `~/(?:a|b)/c`")
     return text
 
@@ -274,8 +273,8 @@ def _require_spellable(rule: PathRule) -> None:
     """Require that Envoy can take the expressions for all spellings of a path."""
     if rule.expression and rule.denies and spellings.has_boundary(rule.path):
         raise ValueError(
-            f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what it "
-            "stands for; write what may be there instead"
+            f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what "
+            "it stands for; write what may be there instead"
         )
     taken = (*rule.expressions, *([rule.spelled] if rule.limits else []))
     if any(spellings.compiled(each).programsize > paths.LARGEST_PROGRAM for each in taken):
@@ -294,5 +293,6 @@ def overrides(first: PathRule, other: PathRule) -> bool:
         return other.expression and first.path == other.path
     if other.expression:
         below = first.path.rstrip("/").encode() + b"/"
-        return all(end.startswith(below) for end in spellings.compiled(other.path).possiblematchrange(_RANGE))
+        ends = spellings.compiled(other.path).possiblematchrange(paths.MATCH_RANGE)
+        return all(end.startswith(below) for end in ends)
     return first.path == other.path

@@ -2,10 +2,11 @@
 
 A request is judged in the form in which Envoy sees it (`seen`), which is also the form that reaches the host. The
 first that matches decides: the requests of git, the longest path that is written out, the expressions in their
-order, and last what is said of everything else. A path decides for all methods: those that it allows, and no others.
+order, and last what is said of everything else. A path decides for all methods: it allows those that it names, and
+no others.
 
-A deny holds for every spelling that some server reads as what is denied, of methods as of paths; what is allowed is
-exactly what is written. Pure: `path_words` reads what users write.
+A deny holds for every spelling that some server reads as what is denied, of methods as of paths. What is allowed
+is exactly what is written. Pure: `path_words` reads what users write.
 """
 
 import functools
@@ -14,8 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import accumulate
-from os.path import commonprefix
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -308,7 +308,7 @@ class Paths:
 
     @property
     def strict(self) -> bool:
-        """Whether a path is denied, or a method or a push below what is allowed: no other spelling may get through."""
+        """Whether a path, a method or a push is refused below what is allowed: no other spelling gets through."""
         return _strict(self)
 
     def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
@@ -330,8 +330,9 @@ class Paths:
             return PathDecision(Reason.PATH)
         if self.strict and BAD_BELOW_A_DENY_PATTERN.search(path):
             return PathDecision(Reason.BAD_REQUEST)
-        if (found := self._of_git(method, normal, path)) is not None:
-            return found
+        return self._of_git(method, normal, path) or self._of_rules(method, path)
+
+    def _of_rules(self, method: str, path: str) -> PathDecision:
         for rule in self.rules:
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
@@ -439,13 +440,14 @@ def _above(path: str, literal: Mapping[str, PathRule]) -> Iterator[PathRule]:
 
 
 _CUT_ESCAPE = re.compile(rb"%[0-9a-fA-F]?$")
-_RANGE = 4_000
+MATCH_RANGE = 4_000
 """How much of what an expression matches is compared: more than the longest path that is written."""
 
 
 def _begin(rule: PathRule) -> bytes:
     """Return what everything that an expression matches begins with, without escapes."""
-    begin = commonprefix(compiled(rule.path).possiblematchrange(_RANGE))
+    ends = zip(*compiled(rule.path).possiblematchrange(MATCH_RANGE), strict=False)
+    begin = bytes(one for one, _ in takewhile(lambda both: both[0] == both[1], ends))
     return unquote_to_bytes(_CUT_ESCAPE.sub(b"", begin))
 
 
@@ -458,6 +460,10 @@ def _opens(limited: PathRule, other: PathRule) -> bool:
     return limited.denies or not other.methods or not {*other.methods} <= {*limited.methods}
 
 
+ANY_METHOD = "-"
+"""A method that stands for those that no rule names."""
+
+
 def also(paths: Paths, rule: PathRule) -> tuple[PathRule, ...]:
     """Return rules that allow what another one does besides, and take nothing from what its path allows.
 
@@ -467,11 +473,7 @@ def also(paths: Paths, rule: PathRule) -> tuple[PathRule, ...]:
         return (rule,)
     known = {method for each in (*paths.rules, rule) for method in each.methods}
     allowed = {each for each in known if paths.decide(each, rule.path).reason is None} | {*rule.methods}
-    if paths.decide(_UNNAMED, rule.path).reason is not None:
+    if paths.decide(ANY_METHOD, rule.path).reason is not None:
         return (PathRule(rule.path, tuple(sorted(allowed))),)
     refused = tuple(sorted(known - allowed))
     return (*([PathRule(rule.path, refused, denies=True)] if refused else []), PathRule(rule.path))
-
-
-_UNNAMED = "-"
-"""A method that stands for those that no rule names."""

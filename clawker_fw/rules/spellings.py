@@ -1,8 +1,8 @@
 """Expressions for paths, and the ways in which one path can be written. Pure.
 
-A server may read `%3A` as `:`, and `%2F` as `/`. So an expression that denies is widened here: it also matches what
-only differs from a match by escapes. One that allows is narrowed: an escape passes only where the character that it
-stands for would pass, too. What is widened or narrowed are the atoms of an expression: a character, or a class.
+A server may read `%3A` as `:`, and `%2F` as `/`. So an expression that denies is widened here: it also matches
+what differs from a match only by escapes. One that allows is narrowed: an escape passes only where the character
+passes that it stands for. Both change the atoms of an expression: a character, or a class of them.
 """
 
 import functools
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 RAW_OR_ESCAPED = "!$&'()*+,/:;=@[]"
-"""What a path may have as it is, or escaped (RFC 3986, section 2.2). Letters and the like are never escaped here."""
+"""What a path may have as it is, or escaped (RFC 3986, section 2.2). Letters are never escaped here."""
 
 ONE_SPELLING = re.compile(r"[A-Za-z0-9._~/-]*")
 """A path that can be written in one way alone, where no slash can be escaped."""
@@ -20,9 +20,7 @@ UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 _VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
 _REFUSED_BELOW_A_DENY = frozenset("/\\;?#")
 """What no request may escape where a path is denied (`paths.BAD_BELOW_A_DENY`)."""
-_ESCAPABLE = tuple(
-    each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY
-)
+_ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
 

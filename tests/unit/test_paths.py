@@ -452,10 +452,9 @@ def _plainly(words: Mapping[str, Any], method: str, target: str, *, strict: bool
     literal = [each for each in entries if each["path"][0] == "/" and _begins(segments, each, method)]
     for longest in sorted({len(each["path"]) for each in literal}, reverse=True):
         of_it = [each for each in literal if len(each["path"]) == longest]
-        if any(each["action"] == "deny" and _named(each, method) for each in of_it):
-            return Reason.PATH
-        if allowing := [each for each in of_it if each["action"] == "allow"]:
-            return None if any(_named(each, method) for each in allowing) else Reason.PATH
+        named = {each["action"] for each in of_it if _named(each, method)}
+        if named or any(each["action"] == "allow" for each in of_it):
+            return None if named == {"allow"} else Reason.PATH
     expressions = [each for each in entries if each["path"][0] == "~" and _expressed(each, path)]
     if deciding := next((each for each in expressions if _named(each, method)), None):
         return Reason.PATH if deciding["action"] == "deny" else None
