@@ -98,7 +98,7 @@ def _expression(text: str) -> str:
         raise ValueError(f"{shown} is not an expression of RE2: {error}") from error
     if found.programsize > paths.LARGEST_PROGRAM:
         raise ValueError(f"{shown} is too large for Envoy; write several, or fewer repetitions")
-    if not all(end.startswith(b"/") for end in found.possiblematchrange(paths.MATCH_RANGE)):
+    if not all(end.startswith(b"/") for end in spellings.bounds(text)):
         raise ValueError(f"{shown} has to begin with `/` in each of its alternatives, as `~/(?:a|b)/c`")
     return text
 
@@ -228,8 +228,9 @@ def paths_of(
         raise ValueError("`path_default: deny` leaves nothing: there is no path that is allowed")
     injection = _injection(inject, others=others, git=bool(git), verify=verify)
     made = Paths(rules, repositories, others, lfs, verify, injection, websocket)
+    strict = made.strict
     for position, rule in enumerate(rules):
-        _require_unambiguous(rule, strict=made.strict)
+        _require_unambiguous(rule, strict=strict)
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
     return made
@@ -293,6 +294,5 @@ def overrides(first: PathRule, other: PathRule) -> bool:
         return other.expression and first.path == other.path
     if other.expression:
         below = first.path.rstrip("/").encode() + b"/"
-        ends = spellings.compiled(other.path).possiblematchrange(paths.MATCH_RANGE)
-        return all(end.startswith(below) for end in ends)
+        return all(end.startswith(below) for end in spellings.bounds(other.path))
     return first.path == other.path

@@ -440,13 +440,11 @@ def _above(path: str, literal: Mapping[str, PathRule]) -> Iterator[PathRule]:
 
 
 _CUT_ESCAPE = re.compile(rb"%[0-9a-fA-F]?$")
-MATCH_RANGE = 4_000
-"""How much of what an expression matches is compared: more than the longest path that is written."""
 
 
 def _begin(rule: PathRule) -> bytes:
     """Return what everything that an expression matches begins with, without escapes."""
-    ends = zip(*compiled(rule.path).possiblematchrange(MATCH_RANGE), strict=False)
+    ends = zip(*spellings.bounds(rule.path), strict=False)
     begin = bytes(one for one, _ in takewhile(lambda both: both[0] == both[1], ends))
     return unquote_to_bytes(_CUT_ESCAPE.sub(b"", begin))
 

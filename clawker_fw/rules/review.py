@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.paths import ANY_METHOD, MATCH_RANGE, PathRule, Paths
+from clawker_fw.rules.paths import ANY_METHOD, PathRule, Paths
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.spellings import compiled
+from clawker_fw.rules.spellings import bounds
 
 _MOST_SHOWN = 3
 """How many of the rules that together deny another one are named."""
@@ -59,7 +59,7 @@ def _without_slash(paths: Paths) -> Iterator[PathRule]:
     """Yield the expressions that deny a path, and not the same path with a slash, which most hosts take for it."""
     for rule in paths.rules:
         if rule.expression and rule.denies:
-            first, _ = compiled(rule.path).possiblematchrange(MATCH_RANGE)
+            first, _ = bounds(rule.path)
             path = first.decode("latin-1")
             methods = rule.methods or (ANY_METHOD,)
             if rule.covers(path) and any(paths.decide(each, f"{path}/").reason is None for each in methods):

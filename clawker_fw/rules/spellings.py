@@ -73,6 +73,16 @@ def compiled(expression: str) -> Expression:
     return found
 
 
+_RANGE = 4_000
+"""How much of what an expression matches is compared: more than the longest path that is written."""
+
+
+@functools.lru_cache(maxsize=4096)
+def bounds(expression: str) -> tuple[bytes, bytes]:
+    """Return two paths between which all lie that an expression matches."""
+    return compiled(expression).possiblematchrange(_RANGE)
+
+
 class _Token(NamedTuple):
     """A part of an expression, and whether what follows lets it match any number of times."""
 
