@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, Paths, seen
+from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, Paths, also, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
@@ -294,6 +294,73 @@ def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, li
     """Each has what of it is refused, and nothing that is refused elsewhere: that ends no request of it."""
     found = paths(**words).allowances
     assert {each: list(refused) for each, refused in found.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "added", "expected"),
+    [
+        ({"path_rules": [allow("/v1", "GET")]}, allow("/v1/x", "POST"), ["GET,POST /v1/x"]),
+        ({"path_rules": [allow("/v1", "GET")]}, allow("/v2", "POST"), ["POST /v2"]),
+        ({"path_rules": [allow("/v1", "GET")]}, allow("/v1/x"), ["/v1/x"]),
+        ({"path_rules": [allow("/v1")]}, allow("/v1/x", "POST"), ["/v1/x"]),
+        ({"path_rules": [deny("/v1", "POST")]}, allow("/v1/x", "POST"), ["/v1/x"]),
+        ({"path_rules": [deny("/v1", "POST", "PUT")]}, allow("/v1/x", "POST"), ["deny PUT /v1/x", "/v1/x"]),
+        ({"path_rules": [allow("~/v1/.*", "GET")]}, allow("/v1/x", "POST"), ["GET,POST /v1/x"]),
+        ({"path_rules": [allow("/v1", "GET")]}, allow("~/v1/x", "POST"), ["POST ~/v1/x"]),
+        ({"path_rules": [allow("/v1", "GET")]}, deny("/v1/x", "GET"), ["deny GET /v1/x"]),
+    ],
+)
+def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
+    words: dict[str, Any], added: dict[str, Any], expected: list[str]
+) -> None:
+    """It decides for all methods, so it would take away the others of the path above it."""
+    (new,) = paths(**{**words, "path_rules": [added], "path_default": None}).rules
+    assert [*map(str, also(paths(**words), new))] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "strict"),
+    [
+        ({"path_rules": [allow("/v1", "GET")]}, False),
+        ({"path_rules": [allow("/v1"), allow("/v1/x", "GET")]}, True),
+        ({"path_rules": [allow("/v1", "GET"), allow("/v1/x", "GET", "PUT")]}, False),
+        ({"path_rules": [allow("/v1", "GET", "PUT"), allow("/v1/x/y", "GET")]}, True),
+        ({"path_rules": [allow("/v1"), allow("/v2/x", "GET")]}, False),
+        ({"path_rules": [allow("/v1", "GET")], "path_default": "allow"}, True),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*")]}, True),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1%2f.*")]}, True),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*", "GET")]}, False),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v2/.*")]}, False),
+        ({"path_rules": [deny("/v1/x")]}, True),
+        ({"git": {"o/r": "read"}, "path_rules": [allow("/o")]}, True),
+        ({"git": {"o/r": "read"}, "path_rules": [allow("/api/v4")]}, False),
+        ({"git": {"o/r": "read"}, "path_default": "allow"}, True),
+        ({"git": {"o/r": "write"}, "path_default": "allow"}, False),
+    ],
+)
+def test_other_spellings_are_refused_where_something_is_refused_below_what_is_allowed(
+    words: dict[str, Any], *, strict: bool
+) -> None:
+    """Where nothing is, what hosts read otherwise passes: packages and projects with an escaped slash."""
+    found = paths(**words)
+    assert found.strict is strict
+    odd = found.decide("GET", "/v1/a%2fb").reason
+    assert (odd is Reason.BAD_REQUEST) is strict
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
+        ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
+        ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
+        ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
+        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
+    ],
+)
+def test_what_could_not_hold_in_every_spelling_is_refused(words: dict[str, Any], sentence: str) -> None:
+    """Also what a path decides that is written before it, for all methods."""
+    assert sentence in said(**words)
 
 
 def test_so_many_rules_look_into_tls() -> None:
