@@ -204,11 +204,12 @@ def _section(described: Schema, definitions: Schema, prefix: str) -> Schema:
 
 def _value(field: Schema, definitions: Schema, key: str) -> Schema:
     """Return the schema of the value of a key, which may be missing."""
+    made: Schema
     forms = [each for each in field.get("anyOf", ()) if each.get("type") != "null"] or [field]
     resolved = (definitions[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for each in forms)
     *others, form = (each | {"enum": [each["const"]]} if "const" in each else each for each in resolved)
     if others:  # the short form of a section, and the section
-        short = [{"type": each["type"]} for each in others]
+        short: list[Schema] = [{"type": each["type"]} for each in others]
         made = {"anyOf": [*short, _section(form, definitions, f"{key}.") | {"required": form["required"]}]}
     elif "properties" in form:
         made = _section(form, definitions, f"{key}.")

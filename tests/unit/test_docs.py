@@ -17,7 +17,7 @@ from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.settings.preset import FOLDER
 from clawker_fw.stack import labels
-from clawker_fw.stack.envoy.inspected import HEADERS_REMOVED
+from clawker_fw.stack.envoy.inspected import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.reactions import Heal
@@ -261,4 +261,7 @@ def test_the_page_on_inspected_tls_has_what_is_removed_and_the_limits() -> None:
     shown = page("docs/inspection.md")
     (listed,) = re.findall(r"removes these from every inspected request:\n([^.]*)\.", shown)
     assert re.findall("`([^`]*)`", listed) == [*HEADERS_REMOVED]
+    (second,) = re.findall(r"as if they were not there:\n([^.]*)\.", shown)
+    assert re.findall("`([^`]*)`", second) == [*SECOND_PATHS]
+    assert {f"{each}-" for each in PREFIXES_REMOVED} <= {*re.findall("`([^`]*)`", shown)}
     assert f"at most {MOST_PATHS:,} `path_rules` and {MOST_REPOSITORIES} repositories" in shown

@@ -69,6 +69,7 @@ HEADERS_REMOVED = (
     "proxy",
     "proxy-host",
     "request-uri",
+    "x-accel-mapping",
     "x-base-url",
     "x-envoy-external-address",
     "x-forwarded",
@@ -109,13 +110,30 @@ HEADERS_REMOVED = (
     "x-rewrite-uri",
     "x-rewrite-url",
     "x-script-name",
+    "x-sendfile-type",
     "x-wsgi-script-name",
 )
 """What a proxy adds and an agent could forge, and what tells a host to take a request for another one. The page on
 inspected TLS lists them."""
 
-_DESTINATION = "destination"
-"""With it, a request that copies or moves names a second path (RFC 4918, section 10.3), which is not judged."""
+PREFIXES_REMOVED = ("x-forwarded", "x-original", "x-override", "x-rewrite")
+"""What other names of such headers begin with."""
+
+SECOND_PATHS = (
+    "destination",
+    "x-amz-copy-source",
+    "x-amz-rename-source",
+    "x-copy-from",
+    "x-copy-source",
+    "x-cos-copy-source",
+    "x-goog-copy-source",
+    "x-ms-copy-source",
+    "x-ms-rename-source",
+    "x-obs-copy-source",
+    "x-oss-copy-source",
+)
+"""With one of these, a request that copies or moves names a second path (RFC 4918, section 10.3; object storage),
+which is not judged."""
 
 _HANDSHAKE_SECONDS = 20
 """How long it may take to look a host's name up, to connect, and to agree on TLS. The first two end before: so
@@ -306,7 +324,7 @@ def _connection_manager(idle: float, routes_path: str, reporting: Reporting | No
         http_filters=[
             _denying(_BAD_PATH, _bad_path(ALWAYS_BAD)),
             _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
-            _without_odd_names(),
+            _without_misread_headers(),
             _names_its_host(),
             # An expression takes Envoy 6 KB, so there is one for all hosts. The table says for whose requests.
             {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
@@ -327,17 +345,17 @@ def _denying(name: str, *what: Json) -> Json:
     return _rbac(name, {"permissions": list(what), "principals": [{"any": True}]}, action="DENY")
 
 
-def _without_odd_names() -> Json:
-    """Return the filter that removes headers whose names a server may read as other ones.
+def _without_misread_headers() -> Json:
+    """Return the filter that removes headers whose names begin like others that are removed, or are read as them.
 
     CGI (RFC 3875, section 4.1.18), WSGI and others make an underscore of each character that is neither a letter
     nor a digit.
     """
-    odd = {"safe_regex": {"regex": ".*[^:a-zA-Z0-9-].*"}}
+    misread = _regex(f".*[^:a-zA-Z0-9-].*|(?:{'|'.join(PREFIXES_REMOVED)})-.*")
     return extension(
         "envoy.filters.http.header_mutation",
         "filters.http.header_mutation.v3.HeaderMutation",
-        mutations={"request_mutations": [{"remove_on_match": {"key_matcher": odd}}]},
+        mutations={"request_mutations": [{"remove_on_match": {"key_matcher": misread}}]},
     )
 
 
@@ -403,7 +421,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
             "name": pattern,
             "domains": [pattern],
             "routes": [*_routes(scope, headers), _refuse("refused", {"prefix": "/"})],
-            **({"request_headers_to_remove": [_DESTINATION]} if _limited(scope) else {}),
+            **({"request_headers_to_remove": list(SECOND_PATHS)} if _limited(scope) else {}),
             **({"typed_per_filter_config": _judging(strictly=True)} if _strict(scope) else {}),
         }
         for pattern, scope in sorted(policy.scopes.items())
