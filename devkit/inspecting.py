@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -257,6 +258,17 @@ class Inspecting(Recording):
         wanted += ["http.inspected.rds.inspected"] if self._reads_table else []
         return all(live.get(f"{each}.version_text") == self.version for each in wanted)
 
+    def given_and_loaded(self, place: str, kind: str, *at: str) -> bool:
+        """Whether Envoy shows the resources of a file below `hot/` as they are written, and no less than one.
+
+        `kind` is what it calls them in its dump, and `at` where they are in that.
+        """
+        found = _read(self.admin(f"/config_dump?resource={kind}"))["configs"]
+        for key in at:
+            found = [each[key] for each in found]
+        written = {each["name"]: each for each in _read((self.folder / "hot" / place).read_bytes())["resources"]}
+        return bool(written) and {each["name"]: each for each in found if each["name"] in written} == written
+
     @contextmanager
     def connected(self, name: str, port: int = PORT, *over: str) -> Iterator[ssl.SSLSocket]:
         """Connect as an agent that trusts everybody. `over` is what it offers in ALPN."""
@@ -317,6 +329,12 @@ class Inspecting(Recording):
         """Make a request."""
         lines = (f"{method} {target} HTTP/1.1", f"Host: {name}", *headers, "", "")
         return self.raw("\r\n".join(lines).encode("latin-1"), name, port)
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """Return JSON without the name of the key's file, which is the test's and which Envoy does not show."""
+    read: dict[str, Any] = json.loads(re.sub(rb'"private_key": *[{][^}]*[}]', b'"private_key": {}', content))
+    return read
 
 
 class Signing(Inspecting):

@@ -11,7 +11,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
-_SEGMENTS = ("a", "b", "ab", "a%20b", "@s", "A", "a.b", "~", "a%2fb", "a;b", "caf%C3%A9")
+_SEGMENTS = ("a", "b", "ab", "a%20b", "@s", "A", "a.b", "~", "a%2fb", "a;b", "caf%C3%A9", "a:b", "a%3Ab")
 _ODD = (
     "",
     ".",
@@ -28,8 +28,38 @@ _ODD = (
     "{",
     "b.",
     "%2f..%2f",
+    "a%3ab",
+    "%40s",
+    "%21",
+    "a!",
+    "%u0061",
+    "a%",
+    "a%6",
+    "..%20",
+    "%20.",
+    ".%20.",
+    "%e0%80%af",
+    "%f0%80%80%af",
+    "a::$DATA",
+    "caf%c3%a9",
+    "a%2Fb",
+    "a%3F",
+    "[a]",
+    "%5Ba%5D",
 )
-_EXPRESSIONS = ("~/[ab]/[^/]+", "~/(?:a|b)+", "~/a(?:/.*)?", "~/b/.*b", "~/.*%20.*")
+_EXPRESSIONS = (
+    "~/a:b",
+    "~/a.b",
+    "~/[^/:]+",
+    "~/[^/]{1,4}",
+    "~/@?[^@]*",
+    r"~/[\w%]+(?:/.*)?",
+    "~/[ab]/[^/]+",
+    "~/(?:a|b)+",
+    "~/a(?:/.*)?",
+    "~/b/.*b",
+    "~/.*%20.*",
+)
 _PARTS = (
     "a",
     "b?",
@@ -40,6 +70,12 @@ _PARTS = (
     "/",
     "/?",
     "(?i)A",
+    ":",
+    "@",
+    ".",
+    "[^a]",
+    "[:!]",
+    "%C3%A9",
     r"\w",
     r"\.b",
     "%20",
@@ -107,7 +143,8 @@ def random_request(chosen: random.Random, words: Mapping[str, Any]) -> tuple[str
     path = start + "".join(f"/{each}" for each in _some(chosen, (*_SEGMENTS, *_ODD)))
     if _happens(chosen, 0.3):
         path = chosen.choice((start, f"{start}/", f"{start}x", f"{start}%2fx", start.swapcase())) or "/"
-    return chosen.choice(METHODS), (path or "/") + chosen.choice(_QUERIES)
+    method = chosen.choice(METHODS)
+    return method.lower() if _happens(chosen, 0.1) else method, (path or "/") + chosen.choice(_QUERIES)
 
 
 def _some(chosen: random.Random, among: Sequence[str] = _SEGMENTS) -> list[str]:
@@ -142,7 +179,10 @@ _DESTINATIONS = (*NAMES, ".w.test", ".w.test", ".x.w.test", ".a.test")
 _INSPECTED, _FORWARDED = 0.65, 0.8
 """How many of random rules look into TLS, and how many also of those that forward it; the others deny."""
 
-_ODD_METHODS = ("TRACE", "CONNECT", "PATCH", "OPTIONS", "get", "PROPFIND", "M-SEARCH", "PURGE", "X-OWN")
+_ODD_METHODS = (
+    *("TRACE", "CONNECT", "PATCH", "OPTIONS", "get", "PROPFIND", "M-SEARCH", "PURGE", "X-OWN", "Get", "delete"),
+    *("Delete", "pUT", "trace", "TRACK", "Track", "connect", "GET.", "COPY", "MOVE"),
+)
 _RAW = (
     "#",
     "#a",

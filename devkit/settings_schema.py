@@ -103,7 +103,9 @@ _SHORT: Mapping[str, Schema] = {
 }
 """How an entry of a list may be written instead of a mapping."""
 
-_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "presets.preset", "always.dst"})
+_REQUIRED = frozenset(
+    {"rules.dst", "rules.path_rules.path", "rules.inject.secret", "presets.preset", "always.dst"}
+)
 """What must have a value wherever its section is."""
 
 
@@ -202,9 +204,14 @@ def _section(described: Schema, definitions: Schema, prefix: str) -> Schema:
 
 def _value(field: Schema, definitions: Schema, key: str) -> Schema:
     """Return the schema of the value of a key, which may be missing."""
-    form = next((each for each in field.get("anyOf", ()) if each.get("type") != "null"), field)
-    form = definitions[form["$ref"].rpartition("/")[2]] if "$ref" in form else form
-    if "properties" in form:
+    made: Schema
+    forms = [each for each in field.get("anyOf", ()) if each.get("type") != "null"] or [field]
+    resolved = (definitions[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for each in forms)
+    *others, form = (each | {"enum": [each["const"]]} if "const" in each else each for each in resolved)
+    if others:  # the short form of a section, and the section
+        short: list[Schema] = [{"type": each["type"]} for each in others]
+        made = {"anyOf": [*short, _section(form, definitions, f"{key}.") | {"required": form["required"]}]}
+    elif "properties" in form:
         made = _section(form, definitions, f"{key}.")
     elif "$ref" in form.get("items", {}):
         entry = _section(definitions[form["items"]["$ref"].rpartition("/")[2]], definitions, f"{key}.")

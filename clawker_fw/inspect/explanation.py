@@ -15,7 +15,7 @@ from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.path_words import overrides, parse_method, parse_path
-from clawker_fw.rules.paths import TRACE, Access, Injection, PathRule, Repository
+from clawker_fw.rules.paths import REFUSED_METHODS, Access, Injection, PathRule, Paths, Repository, also, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
@@ -452,7 +452,7 @@ def _name_at(rule: Rule) -> str:
 
 def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     """Return what would allow a request to a host that a rule allows: no more than its method and its path."""
-    if explained.reason is Reason.BAD_REQUEST or request.method == TRACE:
+    if explained.reason is Reason.BAD_REQUEST or request.method.upper() in REFUSED_METHODS:
         return Remedy("No rule can allow it: such requests are always refused.")
     if isinstance(explained.path, Repository):
         return Remedy(_of_git(rule, explained.path, request))
@@ -463,18 +463,26 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
         return Remedy(f"Change the paths of the rule{rule.located}.")
     if deny and (deny.expression or len(path) <= len(deny.path)):
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
-    new = PathRule(path, (method,))
-    if rule.paths and any(overrides(new, each) for each in rule.paths.rules if each.expression):
+    new, *more = also(rule.paths, PathRule(path, (method,))) if rule.paths else (PathRule(path, (method,)),)
+    if more or (rule.paths and not _can_have(rule.paths, new, request)):
         return Remedy(f"Change the paths of the rule{rule.located}.")
     change = f"change `{deny}`{rule.located}" if deny else ""
     command = ""
-    how = f"`{{path: {yaml_text(path)}, methods: [{method}]}}` in `path_rules` of the rule{rule.located}"
+    methods = f", methods: [{', '.join(new.methods)}]" if new.methods else ""
+    how = f"`{{path: {yaml_text(path)}{methods}}}` in `path_rules` of the rule{rule.located}"
     if not explained.variable:
         port = "" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}"
         words = ("--path", shlex.quote(path), "--methods", shlex.quote(method))
         command = " ".join(("clawker-fw rules allow", f"{rule.destination}{port}", *words))
         how = f"`{command}`"
     return Remedy(f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}.", command)
+
+
+def _can_have(paths: Paths, new: PathRule, request: Request) -> bool:
+    """Whether a request is allowed with another rule for a path, and every expression decides what it did."""
+    if any(overrides(new, each) for each in paths.rules if each.expression):
+        return False
+    return replace(paths, rules=ordered([*paths.rules, new])).decide(request.method, request.target).reason is None
 
 
 def _of_websocket(rule: Rule, request: Request) -> str:

@@ -1,4 +1,4 @@
-"""The lines at the end of a program's log that say why it has ended. Pure."""
+"""The lines at the end of a program's log that say why it has ended, or rejects its files. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -14,9 +14,11 @@ _TIME = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]")
 _TRACE = re.compile(r"\]\[backtrace\] \[[^\]]*\] (?!Caught )|^\s*(@|#\d+)\s*(0x|\S+ )|^\s*0x[0-9a-f]+")
 """A line of a backtrace. The one of Envoy that names the signal is none."""
 
-_MILD = re.compile(r"^\[(trace|debug|info|warning)\]")
-"""What a line of Envoy's begins with, after its time, that is no reason to end."""
+_MILD = re.compile(r"^\[(trace|debug|info|warning)\](?!.*\brejected\b)")
+"""What a line of Envoy's begins with, after its time, that is no reason to end. A rejected file is a warning."""
 
+_RECORD = re.compile(r"^\s*\{")
+"""A record of what was refused to an agent: a line of JSON."""
 
 _USUAL = re.compile(r"'CEL' formatter is always enabled")
 """What every Envoy says at its start, and what says nothing of how it ended."""
@@ -25,12 +27,12 @@ _USUAL = re.compile(r"'CEL' formatter is always enabled")
 def telling(lines: Sequence[str]) -> tuple[str, ...]:
     """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
 
-    Warnings are told only if there is nothing worse.
+    Warnings are told only if there is nothing worse, and records of refusals never.
     """
     last: dict[str, str] = {}
     for line in lines:
         said = _TIME.sub("", line)
-        if line.strip() and not _TRACE.search(line) and not _USUAL.search(line):
+        if line.strip() and not any(each.search(line) for each in (_TRACE, _RECORD, _USUAL)):
             last.pop(said, None)  # so that it stands where it was said last
             last[said] = line
     worse = [line for said, line in last.items() if not _MILD.search(said)]

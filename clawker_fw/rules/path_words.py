@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
-from clawker_fw.rules import paths
+from clawker_fw.rules import paths, spellings
 from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Repository
 
 MOST_PATHS = 1_000
@@ -21,9 +21,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _DOTS = re.compile(r"%2[eE]")
-_UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
-_RANGE = 2 * LONGEST_PATH
 
 
 class PathAction(StrEnum):
@@ -95,12 +93,12 @@ def _expression(text: str) -> str:
             f"{shown} has a space, or what is not ASCII; paths have these escaped, as `%20` and `%C3%A9`"
         )
     try:
-        found = paths.compiled(text)
+        found = spellings.compiled(text)
     except ValueError as error:
         raise ValueError(f"{shown} is not an expression of RE2: {error}") from error
     if found.programsize > paths.LARGEST_PROGRAM:
         raise ValueError(f"{shown} is too large for Envoy; write several, or fewer repetitions")
-    if not all(end.startswith(b"/") for end in found.possiblematchrange(_RANGE)):
+    if not all(end.startswith(b"/") for end in spellings.bounds(text)):
         raise ValueError(f"{shown} has to begin with `/` in each of its alternatives, as `~/(?:a|b)/c`")
     return text
 
@@ -111,10 +109,12 @@ def parse_method(text: str) -> str:
     Raises:
         ValueError: when no request can have it, or it is always refused.
     """
-    if text.upper() == paths.TRACE:
-        raise ValueError("`methods` has TRACE, which is always refused: it gives back all headers of a request")
     if text.upper() == paths.CONNECT:
         raise ValueError("`methods` has CONNECT, which has no path and is always refused")
+    if (refused := text.upper()) in paths.REFUSED_METHODS:
+        raise ValueError(
+            f"`methods` has {refused}, which is always refused: it gives back all headers of a request"
+        )
     if not _TOKEN.fullmatch(text) or len(text) > LONGEST_METHOD:
         raise ValueError(f"`methods`: {text!r} is not a method; write it as `GET`, each by itself")
     if text != text.upper():
@@ -226,12 +226,14 @@ def paths_of(
     others = default is PathAction.ALLOW if default else not allowing
     if not (others or allowing):
         raise ValueError("`path_default: deny` leaves nothing: there is no path that is allowed")
+    injection = _injection(inject, others=others, git=bool(git), verify=verify)
+    made = Paths(rules, repositories, others, lfs, verify, injection, websocket)
+    strict = made.strict
     for position, rule in enumerate(rules):
-        _require_unambiguous(rule, strict=any(each.denies for each in rules))
+        _require_unambiguous(rule, strict=strict)
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
-    injection = _injection(inject, others=others, git=bool(git), verify=verify)
-    return Paths(rules, repositories, others, lfs, verify, injection, websocket)
+    return made
 
 
 def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bool) -> Injection | None:
@@ -252,13 +254,14 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
 
 def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
     """Require that no other spelling of a denied path gets through, and that an allowed one does."""
+    _require_spellable(rule)
     if rule.expression:
         return
-    if rule.denies and not _UNRESERVED.fullmatch(rule.path):
-        other = next(each for each in rule.path if not _UNRESERVED.fullmatch(each))
+    if rule.denies and rule.spelled:
+        other = next(each for each in rule.path if not spellings.ONE_SPELLING.fullmatch(each))
         raise ValueError(
             f"the path rule `{rule}` could be passed by: {other!r} can be written in another way; deny "
-            "the path above it, or name what is allowed instead"
+            "the path above it, or an expression, or name what is allowed instead"
         )
     if strict and paths.BAD_BELOW_A_DENY_PATTERN.search(rule.path):
         raise ValueError(
@@ -267,15 +270,29 @@ def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
         )
 
 
+def _require_spellable(rule: PathRule) -> None:
+    """Require that Envoy can take the expressions for all spellings of a path."""
+    if rule.expression and rule.denies and spellings.has_boundary(rule.path):
+        raise ValueError(
+            f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what "
+            "it stands for; write what may be there instead"
+        )
+    taken = (*rule.expressions, *([rule.spelled] if rule.limits else []))
+    if any(spellings.compiled(each).programsize > paths.LARGEST_PROGRAM for each in taken):
+        raise ValueError(f"the path rule `{rule}` is too large for Envoy; write several, or less in it")
+
+
 def overrides(first: PathRule, other: PathRule) -> bool:
     """Whether an earlier rule decides all that another one is for, and otherwise than that."""
+    every = not first.methods or bool(other.methods and {*other.methods} <= {*first.methods})
     if first.denies == other.denies:
-        return False
-    if first.methods and not (other.methods and {*other.methods} <= {*first.methods}):
+        if first.denies or every or not (first.limits and other.expression):
+            return False
+    elif not every and not (first.limits and other.expression):
         return False
     if first.expression:
         return other.expression and first.path == other.path
     if other.expression:
         below = first.path.rstrip("/").encode() + b"/"
-        return all(end.startswith(below) for end in paths.compiled(other.path).possiblematchrange(_RANGE))
+        return all(end.startswith(below) for end in spellings.bounds(other.path))
     return first.path == other.path

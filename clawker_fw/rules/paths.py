@@ -2,7 +2,11 @@
 
 A request is judged in the form in which Envoy sees it (`seen`), which is also the form that reaches the host. The
 first that matches decides: the requests of git, the longest path that is written out, the expressions in their
-order, and last what is said of everything else. Pure: `path_words` reads what users write.
+order, and last what is said of everything else. A path decides for all methods: it allows those that it names, and
+no others.
+
+A deny holds for every spelling that some server reads as what is denied, of methods as of paths. What is allowed
+is exactly what is written. Pure: `path_words` reads what users write.
 """
 
 import functools
@@ -11,31 +15,39 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from itertools import accumulate, takewhile
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
+from clawker_fw.rules import spellings
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.spellings import compiled
 
 LARGEST_PROGRAM = 2000
 """The largest expression that Envoy takes, as RE2 counts (`re2.max_program_size.error_level`)."""
 
-TRACE, CONNECT = "TRACE", "CONNECT"
-"""Methods that are always refused: one gives a request back with all that was put into it, one has no path."""
+TRACE, TRACK, CONNECT = "TRACE", "TRACK", "CONNECT"
+REFUSED_METHODS = (TRACE, TRACK, CONNECT)
+"""Methods that are always refused, in any case: two give a request back with all that was put into it, one has no
+path."""
 
 WEBSOCKET = "WebSocket: "
 """What the words for a part of what is allowed begin with where it is for WebSockets. No method has a colon."""
 
-ALWAYS_BAD = (
-    r"%25[0-9a-fA-F]{2}|\\|%5[cC]|%[01][0-9a-fA-F]|%7[fF]|%[cC][01]|%[fF][5-9a-fA-F]"
-    r"|(/|%2[fF])\.{1,2}(;|%3[bB]|%2[fF]|/|$)"
+_ODD = (
+    r"%25[0-9a-fA-F]{2}|%(?:[^0-9a-fA-F]|[0-9a-fA-F](?:[^0-9a-fA-F]|$)|$)|\\|%5[cC]|%[01][0-9a-fA-F]|%7[fF]"
+    r"|%[cC][01]|%[eE]0%[89][0-9a-fA-F]|%[fF]0%8[0-9a-fA-F]|%[fF][5-9a-fA-F]"
 )
-"""What no path may have in it: escapes that are unescaped twice, backslashes, control characters, overlong UTF-8,
-and parents behind an escaped slash. Hosts disagree about their meaning, so a path could be another one to them."""
+"""Escapes that are unescaped twice, a `%` that begins no escape, backslashes, control characters, and overlong
+UTF-8."""
 
-BAD_BELOW_A_DENY = (
-    r"%25[0-9a-fA-F]{2}|\\|%5[cC]|%2[fF]|%[01][0-9a-fA-F]|%7[fF]|%[cC][01]|%[fF][5-9a-fA-F]"
-    r"|;|%3[bB]|%23|%3[fF]|(\.|%20)(/|$)"
-)
-"""The same for a host of which a path is denied: also all by which that path could be written otherwise."""
+ALWAYS_BAD = rf"{_ODD}|(/|%2[fF])(%20)*\.(%20)*(\.(%20)*)?(;|%3[bB]|%2[fF]|/|$)"
+"""What no path may have in it: the same, and parents behind an escaped slash or with spaces. Hosts disagree about
+their meaning, so a path could be another one to them."""
+
+BAD_BELOW_A_DENY = rf"{_ODD}|%2[fF]|;|%3[bB]|%23|%3[fF]|(\.|%20)(/|$)|(:|%3[aA]){{2}}(\$|%24)"
+"""The same for a host of which a path is denied: also all by which that path could be written otherwise. The last
+is a file's own name to Windows (`x::$DATA`)."""
 
 ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
 _SLASHES = re.compile("/+")
@@ -45,8 +57,6 @@ _UNRESERVED = re.compile(r"%([0-9a-fA-F]{2})")
 _DIGIT = "%(?:3[0-9]|[46][1-6])"
 _NESTED = re.compile(f"%(?:{_DIGIT}(?:{_DIGIT}|[0-9a-fA-F])|[0-9a-fA-F]{_DIGIT})")
 """What would become another escape when its digits are unescaped: its `%` is escaped, so that it does not."""
-_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-"""Characters that need no escape anywhere (RFC 3986, section 2.3)."""
 _ESCAPED = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}'})
 _FEW = 4
 
@@ -70,7 +80,7 @@ def seen(target: str) -> str | None:
 
 def _unescaped(found: re.Match[str]) -> str:
     character = chr(int(found[1], 16))
-    return character if character in _PLAIN else found[0]
+    return character if character in spellings.UNRESERVED else found[0]
 
 
 def _resolved(path: str) -> str:
@@ -175,19 +185,49 @@ class PathRule:
 
     def matches(self, method: str, path: str) -> bool:
         """Whether it is for a request. `path` is as Envoy sees it, without the query."""
-        if self.methods and method not in self.methods:
-            return False
+        named = method.upper() if self.denies else method
+        return (not self.methods or named in self.methods) and self.covers(path)
+
+    def covers(self, path: str) -> bool:
+        """Whether it is for a path, with some method."""
         if self.expression:
-            return compiled(self.path).fullmatch(path) is not None
+            return all(compiled(each).fullmatch(path) for each in self.expressions)
         return self.path in {"/", path} or path.startswith(f"{self.path}/")
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The expressions of which all have to match: one that denies holds for every spelling of a path."""
+        if not self.expression:
+            return ()
+        if self.denies:
+            return (spellings.widened(self.path),)
+        return spellings.narrowed(self.path)
+
+    @property
+    def limits(self) -> bool:
+        """Whether it refuses all methods that it does not name: it is the longest path, which decides."""
+        return bool(self.methods) and not self.denies and not self.expression
+
+    def refused_by_limit(self, method: str, path: str) -> bool:
+        """Whether it refuses a request because it names other methods for the path, however that is spelled."""
+        if not self.limits or method in self.methods:
+            return False
+        return self.covers(path) or (self.spelled != "" and compiled(self.spelled).fullmatch(path) is not None)
+
+    @property
+    def spelled(self) -> str:
+        """The expression for a path with everything below it in all spellings; "" if there is only one."""
+        if self.expression or spellings.ONE_SPELLING.fullmatch(self.path):
+            return ""
+        return f"{spellings.widened(spellings.literal(self.path))}(?:/.*)?"
 
     def words(self, method: str) -> str:
         """Return what it says of one of its methods, or of all of them if that is empty: `GET /x`."""
         return f"{method} {self.written}".lstrip()
 
-    def overlaps(self, other: "PathRule", method: str) -> bool:
-        """Whether both may be for the same request, with a method of the other's, or any if that is empty."""
-        if method and self.methods and method not in self.methods:
+    def refuses(self, other: "PathRule", method: str) -> bool:
+        """Whether it may refuse what another one allows with a method of it, or with any if that is empty."""
+        if method and self.methods and (method in self.methods) is not self.denies:
             return False
         if self.expression or other.expression:
             return True
@@ -268,8 +308,8 @@ class Paths:
 
     @property
     def strict(self) -> bool:
-        """Whether a path is denied, so that no other spelling of it may get through."""
-        return any(rule.denies for rule in self.rules)
+        """Whether a path, a method or a push is refused below what is allowed: no other spelling gets through."""
+        return _strict(self)
 
     def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
         """Return what happens to a request. `target` is its path with the query, as the agent sends it.
@@ -286,15 +326,18 @@ class Paths:
         path = normal.partition("?")[0] if normal else ""
         if normal is None or method == CONNECT or ALWAYS_BAD_PATTERN.search(path):
             return PathDecision(Reason.BAD_REQUEST)
-        if method == TRACE:
+        if method.upper() in REFUSED_METHODS:
             return PathDecision(Reason.PATH)
         if self.strict and BAD_BELOW_A_DENY_PATTERN.search(path):
             return PathDecision(Reason.BAD_REQUEST)
-        if (found := self._of_git(method, normal, path)) is not None:
-            return found
+        return self._of_git(method, normal, path) or self._of_rules(method, path)
+
+    def _of_rules(self, method: str, path: str) -> PathDecision:
         for rule in self.rules:
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
+            if rule.refused_by_limit(method, path):
+                return PathDecision(Reason.PATH)
         return PathDecision(None if self.others else Reason.PATH)
 
     def _of_git(self, method: str, target: str, path: str) -> PathDecision | None:
@@ -323,8 +366,10 @@ class Paths:
                 before.append(rule)
                 continue
             for method in rule.methods or ("",):
-                refused = tuple(str(each) for each in before if each.overlaps(rule, method))
+                refused = tuple(str(each) for each in before if each.refuses(rule, method))
                 found.setdefault(rule.words(method), refused)
+            if rule.limits:
+                before.append(rule)
         if self.others:
             found["others"] = tuple(map(str, before))
         if self.websocket:
@@ -369,34 +414,64 @@ def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
     return (*longest, *dict.fromkeys(each for each in rules if each.expression))
 
 
-class Expression(Protocol):
-    """A compiled expression: what is used of RE2's Python package, which has no types."""
+@functools.lru_cache(maxsize=1024)
+def _strict(paths: Paths) -> bool:
+    if any(rule.denies for rule in paths.rules):
+        return True
+    fetched = (each for each in paths.repositories if each.access is Access.READ)
+    limited = [PathRule(path, denies=True) for repository in fetched for path in repository.reserved]
+    limited += [rule for rule in paths.rules if rule.limits]
+    if limited and paths.others:
+        return True
+    literal = {rule.path: rule for rule in paths.rules if not rule.expression}
+    expressions = [(rule, _begin(rule)) for rule in paths.rules if rule.expression]
+    return any(
+        any(_opens(rule, above) for above in _above(rule.path, literal))
+        or any(_opens(rule, each) and _meet(begin, unquote_to_bytes(rule.path)) for each, begin in expressions)
+        for rule in limited
+    )
 
-    @property
-    def programsize(self) -> int:
-        """How large it is."""
 
-    def fullmatch(self, text: str) -> object | None:
-        """Return a match if the whole text matches, or None."""
-
-    def possiblematchrange(self, length: int, /) -> tuple[bytes, bytes]:
-        """Return two texts, of about this length at most, between which all that matches lies."""
+def _above(path: str, literal: Mapping[str, PathRule]) -> Iterator[PathRule]:
+    """Yield the rules for the paths above one."""
+    for above in ("/", *accumulate(path.split("/")[1:-1], lambda one, other: f"{one}/{other}", initial="")):
+        if above and above in literal:
+            yield literal[above]
 
 
-@functools.lru_cache(maxsize=4096)
-def compiled(expression: str) -> Expression:
-    """Return an expression (RE2). An agent chooses what it is compared with, and RE2 needs little time for any.
+_CUT_ESCAPE = re.compile(rb"%[0-9a-fA-F]?$")
 
-    Raises:
-        ValueError: when it is none, with RE2's own words.
+
+def _begin(rule: PathRule) -> bytes:
+    """Return what everything that an expression matches begins with, without escapes."""
+    ends = zip(*spellings.bounds(rule.path), strict=False)
+    begin = bytes(one for one, _ in takewhile(lambda both: both[0] == both[1], ends))
+    return unquote_to_bytes(_CUT_ESCAPE.sub(b"", begin))
+
+
+def _meet(one: bytes, other: bytes) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _opens(limited: PathRule, other: PathRule) -> bool:
+    """Whether a rule for the same paths allows a method that another one refuses."""
+    return limited.denies or not other.methods or not {*other.methods} <= {*limited.methods}
+
+
+ANY_METHOD = "-"
+"""A method that stands for those that no rule names."""
+
+
+def also(paths: Paths, rule: PathRule) -> tuple[PathRule, ...]:
+    """Return rules that allow what another one does besides, and take nothing from what its path allows.
+
+    The longest path decides for all methods, so one that is longer than others has to repeat what these allow.
     """
-    import re2  # noqa: PLC0415 - few rules have expressions
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        found: Expression = re2.compile(expression, options)
-    except re2.error as error:
-        words = error.args[0] if error.args else error
-        raise ValueError(words.decode() if isinstance(words, bytes) else str(words)) from error
-    return found
+    if rule.denies or rule.expression or not rule.methods:
+        return (rule,)
+    known = {method for each in (*paths.rules, rule) for method in each.methods}
+    allowed = {each for each in known if paths.decide(each, rule.path).reason is None} | {*rule.methods}
+    if paths.decide(ANY_METHOD, rule.path).reason is not None:
+        return (PathRule(rule.path, tuple(sorted(allowed))),)
+    refused = tuple(sorted(known - allowed))
+    return (*([PathRule(rule.path, refused, denies=True)] if refused else []), PathRule(rule.path))

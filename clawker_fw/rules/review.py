@@ -1,11 +1,13 @@
-"""Rules that decide nothing: valid, and probably a mistake."""
+"""Rules that decide nothing, or less than they seem to: valid, and probably a mistake."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.paths import ANY_METHOD, PathRule, Paths
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.spellings import bounds
 
 _MOST_SHOWN = 3
 """How many of the rules that together deny another one are named."""
@@ -13,7 +15,7 @@ _MOST_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A rule that decides nothing, and why: a stable code, and the predicate of a sentence."""
+    """A rule that is probably a mistake, and why: a stable code, and the predicate of a sentence."""
 
     code: str
     rule: Rule
@@ -26,7 +28,7 @@ class Remark:
 
 
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
-    """Return a remark for each rule that has ended, or of which others always deny all that it allows.
+    """Return a remark for each rule that has ended, or that others override, or that denies less than it seems to.
 
     `now` is in seconds since 1970.
     """
@@ -48,6 +50,20 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
         elif rule.denies and (opaque := _forwarding(opaques.get(rule.destination, ()), rule)):
             reason = f"never applies: `{opaque}` forwards whatever comes to this port{opaque.located}"
             yield Remark("rule-overridden", rule, reason)
+        elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
+            reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"
+            yield Remark("path-open", rule, reason)
+
+
+def _without_slash(paths: Paths) -> Iterator[PathRule]:
+    """Yield the expressions that deny a path, and not the same path with a slash, which most hosts take for it."""
+    for rule in paths.rules:
+        if rule.expression and rule.denies:
+            first, _ = bounds(rule.path)
+            path = first.decode("latin-1")
+            methods = rule.methods or (ANY_METHOD,)
+            if rule.covers(path) and any(paths.decide(each, f"{path}/").reason is None for each in methods):
+                yield rule
 
 
 def _forwarding(opaques: Sequence[Rule], deny: Rule) -> Rule | None:

@@ -145,8 +145,8 @@ class RuleEntry(BaseModel):
     )
     path_rules: tuple[PathEntry, ...] = Field(
         default=(),
-        description="What is allowed or denied by path and method. The longest path decides, then the first "
-        "expression that matches.",
+        description="What is allowed or denied by path and method. The longest path decides, for all methods, "
+        "then the first expression that matches.",
     )
     path_default: PathAction | None = Field(
         default=None,

@@ -48,6 +48,8 @@ REQUESTS_IN_TLS = (
     _refused("A path that only begins like an allowed one", _asked("/v1-evil"), "403", Reason.PATH),
     _refused("A method without a rule", _asked("/v1/x", "DELETE"), "403", Reason.PATH),
     _refused("TRACE, which gives back what was put into a request", _asked("/v1/x", "TRACE"), "403", Reason.PATH),
+    _refused("TRACE in lower case", _asked("/v1/x", "trace"), "403", Reason.PATH),
+    _refused("TRACK, which some hosts take for TRACE", _asked("/v1/x", "TRACK"), "403", Reason.PATH),
     _refused("A denied path", _asked("/v1/private"), "403", Reason.PATH),
     _refused("A denied path by its parent", _asked("/v1/x/../private"), "403", Reason.PATH),
     _refused("A denied path with an escaped letter", _asked("/v1/%70rivate"), "403", Reason.PATH),
@@ -56,6 +58,10 @@ REQUESTS_IN_TLS = (
     _refused(
         "A denied path behind an escaped parent", _asked("/v1/x/%252e%252e/private"), "400", Reason.BAD_REQUEST
     ),
+    _refused(
+        "A denied path behind a parent with a space", _asked("/v1/x/..%20/private"), "400", Reason.BAD_REQUEST
+    ),
+    _refused("A denied path with an escape of Windows", _asked("/v1/%u0070rivate"), "400", Reason.BAD_REQUEST),
     _refused("A denied path with a parameter", _asked("/v1/private;x=1"), "400", Reason.BAD_REQUEST),
     _refused("A denied path with backslashes", _asked("/v1/x\\..\\private"), "403", Reason.PATH),
     _refused("A WebSocket to an allowed path", _asked("/v1/x", "GET", *_UPGRADE), "403", Reason.NO_WEBSOCKET),

@@ -98,7 +98,7 @@ def test_the_answers(folder: Path) -> None:
     assert found["always.test"]["port"] == 8443
     assert "until" not in found["always.test"]
     assert (found["never.test"]["action"], found["never.test"].get("proto")) == ("deny", None)
-    assert found["p.test"]["path_rules"][1:] == [{"path": "/v1/x", "methods": ["POST"]}]
+    assert found["p.test"]["path_rules"][1:] == [{"path": "/v1/x", "methods": ["GET", "POST"]}]
     assert (folder / "clawker-fw.yaml").read_text().startswith("rules:\n  - dst: a.test # mine\n")
 
 

@@ -246,6 +246,11 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
     assert len(chosen) == 3
 
 
+def test_envoy_gives_back_exactly_the_routes_that_it_was_given(serving: Injecting) -> None:
+    """They are in canonical form, also where an agent's own header stays: else the stack never counts as live."""
+    assert serving.given_and_loaded(TABLE, "dynamic_route_configs", "route_config")
+
+
 def test_nothing_that_envoy_shows_has_it(serving: Injecting) -> None:
     """Its pages, its log at the finest level, its files."""
     serving.admin("/logging?level=trace", "POST")

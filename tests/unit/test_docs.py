@@ -13,11 +13,13 @@ import pytest
 from bench.__main__ import BENCHMARKS
 from clawker_fw.errors import ExitCode
 from clawker_fw.model import Action, Cause, Layer, Shape, Sibling, Verdict
+from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.settings.preset import FOLDER
 from clawker_fw.stack import labels
+from clawker_fw.stack.envoy.inspected import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.reactions import Heal
@@ -305,3 +307,14 @@ def test_the_documentation_names_no_place(path: Path) -> None:
     presets = "".join(each.read_text("utf-8") for each in FOLDER.iterdir()) if path.name == "presets.md" else ""
     assert _hosts(text) <= HOSTS_THAT_MAY_BE_NAMED | _hosts(presets)
     assert not re.search(r"(?<![\w./])/(?:home|mnt|root|srv|Users|work)/", text)
+
+
+def test_the_page_on_inspected_tls_has_what_is_removed_and_the_limits() -> None:
+    """Each header that no host gets, and how many paths and repositories a rule can have."""
+    shown = page("docs/inspection.md")
+    (listed,) = re.findall(r"removes these from every inspected request:\n([^.]*)\.", shown)
+    assert re.findall("`([^`]*)`", listed) == [*HEADERS_REMOVED]
+    (second,) = re.findall(r"as if they were not there:\n([^.]*)\.", shown)
+    assert re.findall("`([^`]*)`", second) == [*SECOND_PATHS]
+    assert {f"{each}-" for each in PREFIXES_REMOVED} <= {*re.findall("`([^`]*)`", shown)}
+    assert f"at most {MOST_PATHS:,} `path_rules` and {MOST_REPOSITORIES} repositories" in shown

@@ -25,7 +25,7 @@ from clawker_fw.rules.target import Request, Target, parse_request, parse_target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Addition, Written
 from clawker_fw.settings.edit.splice import Edit, spliced
-from devkit.requests import random_paths, random_request
+from devkit.requests import METHODS, random_paths, random_request
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -526,3 +526,5 @@ def test_the_command_allows_a_request(chosen: random.Random) -> None:
         (rule,) = changed.rules
         assert rule.paths is not None
         assert {*paths.rules} - {*rule.paths.rules} <= {each for each in paths.rules if not each.denies}
+        for other in METHODS:
+            assert paths.decide(other, target).reason or not rule.paths.decide(other, target).reason

@@ -53,3 +53,19 @@ def test_only_the_last_lines_are_told() -> None:
     assert telling([f"fwctl: {number}" for number in range(20)]) == tuple(
         f"fwctl: {each}" for each in range(12, 20)
     )
+
+
+def test_a_rejected_file_is_told_and_no_refusal_to_an_agent() -> None:
+    """Agents are refused all the time, so the newest lines of a log are records; a rejection is only a warning."""
+    rejected = (
+        "[2026-11-27 23:53:41.001][1][warning][config] [source/x/filesystem_subscription_impl.cc:110] Filesystem "
+        "config update rejected: Only unique names for virtual hosts are permitted."
+    )
+    harmless = (
+        "[2026-11-27 23:53:41.002][1][warning][config] [source/x/config.cc:22] 'CEL' formatter is always enabled."
+    )
+    records = [
+        f'{{"time":"2026-11-27T23:53:42.{each:03}Z","reason":"path","path":"/v{each}"}}' for each in range(20)
+    ]
+    assert telling([rejected, harmless, *records]) == (rejected,)
+    assert telling(records) == ()

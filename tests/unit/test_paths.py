@@ -1,9 +1,11 @@
 """What is allowed of a host by path, method and repository: how it is written, and what it decides."""
 
+import itertools
 import random
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import re2
@@ -12,12 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, PathDecision, Paths, seen
+from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, Paths, also, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
+from clawker_fw.rules.spellings import RAW_OR_ESCAPED
 from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths, random_request
 
@@ -293,6 +296,73 @@ def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, li
     assert {each: list(refused) for each, refused in found.items()} == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "added", "expected"),
+    [
+        ({"path_rules": [allow("/v1", "GET")]}, allow("/v1/x", "POST"), ["GET,POST /v1/x"]),
+        ({"path_rules": [allow("/v1", "GET")]}, allow("/v2", "POST"), ["POST /v2"]),
+        ({"path_rules": [allow("/v1", "GET")]}, allow("/v1/x"), ["/v1/x"]),
+        ({"path_rules": [allow("/v1")]}, allow("/v1/x", "POST"), ["/v1/x"]),
+        ({"path_rules": [deny("/v1", "POST")]}, allow("/v1/x", "POST"), ["/v1/x"]),
+        ({"path_rules": [deny("/v1", "POST", "PUT")]}, allow("/v1/x", "POST"), ["deny PUT /v1/x", "/v1/x"]),
+        ({"path_rules": [allow("~/v1/.*", "GET")]}, allow("/v1/x", "POST"), ["GET,POST /v1/x"]),
+        ({"path_rules": [allow("/v1", "GET")]}, allow("~/v1/x", "POST"), ["POST ~/v1/x"]),
+        ({"path_rules": [allow("/v1", "GET")]}, deny("/v1/x", "GET"), ["deny GET /v1/x"]),
+    ],
+)
+def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
+    words: dict[str, Any], added: dict[str, Any], expected: list[str]
+) -> None:
+    """It decides for all methods, so it would take away the others of the path above it."""
+    (new,) = paths(**{**words, "path_rules": [added], "path_default": None}).rules
+    assert [*map(str, also(paths(**words), new))] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "strict"),
+    [
+        ({"path_rules": [allow("/v1", "GET")]}, False),
+        ({"path_rules": [allow("/v1"), allow("/v1/x", "GET")]}, True),
+        ({"path_rules": [allow("/v1", "GET"), allow("/v1/x", "GET", "PUT")]}, False),
+        ({"path_rules": [allow("/v1", "GET", "PUT"), allow("/v1/x/y", "GET")]}, True),
+        ({"path_rules": [allow("/v1"), allow("/v2/x", "GET")]}, False),
+        ({"path_rules": [allow("/v1", "GET")], "path_default": "allow"}, True),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*")]}, True),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1%2f.*")]}, True),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*", "GET")]}, False),
+        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v2/.*")]}, False),
+        ({"path_rules": [deny("/v1/x")]}, True),
+        ({"git": {"o/r": "read"}, "path_rules": [allow("/o")]}, True),
+        ({"git": {"o/r": "read"}, "path_rules": [allow("/api/v4")]}, False),
+        ({"git": {"o/r": "read"}, "path_default": "allow"}, True),
+        ({"git": {"o/r": "write"}, "path_default": "allow"}, False),
+    ],
+)
+def test_other_spellings_are_refused_where_something_is_refused_below_what_is_allowed(
+    words: dict[str, Any], *, strict: bool
+) -> None:
+    """Where nothing is, what hosts read otherwise passes: packages and projects with an escaped slash."""
+    found = paths(**words)
+    assert found.strict is strict
+    odd = found.decide("GET", "/v1/a%2fb").reason
+    assert (odd is Reason.BAD_REQUEST) is strict
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
+        ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
+        ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
+        ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
+        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
+    ],
+)
+def test_what_could_not_hold_in_every_spelling_is_refused(words: dict[str, Any], sentence: str) -> None:
+    """Also what a path decides that is written before it, for all methods."""
+    assert sentence in said(**words)
+
+
 def test_so_many_rules_look_into_tls() -> None:
     """Each has routes, and parts that have chains, which take Envoy some time and 20 KB or more."""
     many = [rule(dst=f"n{number}.test", inspect=True) for number in range(MOST_INSPECTED + 1)]
@@ -400,8 +470,8 @@ def test_without_a_path_a_connection_is_judged() -> None:
         ("/%2%61", Reason.BAD_REQUEST),
         ("/%%32a", Reason.BAD_REQUEST),
         ("/x%%32%41y", Reason.BAD_REQUEST),
-        ("/%2%6a", None),
-        ("/%%33z", None),
+        ("/%2%6a", Reason.BAD_REQUEST),
+        ("/%%33z", Reason.BAD_REQUEST),
         ("/.;%00", None),
         ("/x/..;%00/y", None),
         ("/x;%00", Reason.BAD_REQUEST),
@@ -428,59 +498,99 @@ def test_paths_decide_as_they_are_described(chosen: random.Random) -> None:
     for _ in range(20):
         method, target = random_request(chosen, words)
         decided = found.decide(method, target)
-        assert _outcome(decided) == _plainly(words, method, target), (words, method, target)
+        plainly = _plainly(words, method, target, strict=found.strict)
+        if plainly or "%" not in target:
+            assert decided.reason == plainly, (words, method, target)
 
 
-def _outcome(decided: PathDecision) -> Reason | None:
-    return decided.reason
-
-
-def _plainly(words: Mapping[str, Any], method: str, target: str) -> Reason | None:
-    """Decide by the words as they are written, by comparing segments."""
+def _plainly(words: Mapping[str, Any], method: str, target: str, *, strict: bool) -> Reason | None:
+    """Decide by the words as they are written, by comparing segments. `strict` is what `Paths.strict` says."""
     entries, git = words["path_rules"], words["git"]
     normal = seen(target)
     if normal is None:
         return Reason.BAD_REQUEST
     path = normal.split("?")[0]
-    denies = any(each["action"] == "deny" for each in entries)
-    if _odd(path) or (denies and _odd_below_a_deny(path)):
+    if _odd(path) or (strict and _odd_below_a_deny(path)):
         return Reason.BAD_REQUEST
     for name, access in git.items():
         if (answer := _git(name, access, method, normal, lfs=words["lfs"])) is not None:
             return None if answer else Reason.PATH
-    matching = [each for each in entries if not each["methods"] or method in each["methods"]]
     segments = path.split("/")[1:]
-    literal = [each for each in matching if each["path"][0] == "/" and _begins(segments, each["path"])]
-    expressions = [each for each in matching if each["path"][0] == "~" and re2.fullmatch(each["path"][1:], path)]
-    if literal:
-        longest = max(len(each["path"]) for each in literal)
-        best = {each["action"] for each in literal if len(each["path"]) == longest}
-        return Reason.PATH if "deny" in best else None
-    if expressions:
-        return Reason.PATH if expressions[0]["action"] == "deny" else None
-    allows = git or any(each["action"] == "allow" for each in entries)
-    default = words["path_default"] or ("deny" if allows else "allow")
+    literal = [each for each in entries if each["path"][0] == "/" and _begins(segments, each, method)]
+    for longest in sorted({len(each["path"]) for each in literal}, reverse=True):
+        of_it = [each for each in literal if len(each["path"]) == longest]
+        named = {each["action"] for each in of_it if _named(each, method)}
+        if named or any(each["action"] == "allow" for each in of_it):
+            return None if named == {"allow"} else Reason.PATH
+    expressions = [each for each in entries if each["path"][0] == "~" and _expressed(each, path)]
+    if deciding := next((each for each in expressions if _named(each, method)), None):
+        return Reason.PATH if deciding["action"] == "deny" else None
+    default = words["path_default"] or ("deny" if _allows(words) else "allow")
     return Reason.PATH if default == "deny" else None
 
 
-def _begins(segments: list[str], path: str) -> bool:
-    wanted = [each for each in path.split("/") if each]
+def _named(entry: Mapping[str, Any], method: str) -> bool:
+    named = method.upper() if entry["action"] == "deny" else method
+    return not entry["methods"] or named in entry["methods"]
+
+
+def _allows(words: Mapping[str, Any]) -> bool:
+    return bool(words["git"]) or any(each["action"] == "allow" for each in words["path_rules"])
+
+
+def _expressed(entry: Mapping[str, Any], path: str) -> bool:
+    """Whether an expression is for a path: to deny it, also for some of what its escapes stand for.
+
+    To allow it, also for all that its escapes stand for which need not be escaped.
+    """
+    expression = entry["path"][1:]
+    if entry["action"] == "allow":
+        plain = "".join(_stands_for(each, RAW_OR_ESCAPED)[-1] for each in _PARTS.findall(path))
+        return all(re2.fullmatch(expression, each) for each in (path, plain))
+    readings = map("".join, itertools.product(*(_stands_for(each, PRINTABLE) for each in _PARTS.findall(path))))
+    written = {expression, re.sub(_ESCAPES, lambda found: re.escape(_decoded(found[0])), expression)}
+    return any(re2.fullmatch(one, other) for other in readings for one in written)
+
+
+_ESCAPES = "(?:%[89a-fA-F][0-9a-fA-F])+|%[0-7][0-9a-fA-F]"
+_PARTS = re.compile(f"{_ESCAPES}|.")
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def _decoded(part: str) -> str:
+    return unquote(part) if len(part) > 1 else part
+
+
+def _stands_for(part: str, among: str) -> tuple[str, ...]:
+    """Return a part of a path, and what it stands for if that is one of these, or, for all of them, no ASCII."""
+    decoded = _decoded(part)
+    other = decoded in among or (among == PRINTABLE and not decoded.isascii())
+    return (part, decoded) if other and part != decoded else (part,)
+
+
+def _begins(segments: list[str], entry: Mapping[str, Any], method: str) -> bool:
+    """Whether a path is below that of an entry; for methods that it does not name, in any spelling."""
+    wanted = [each for each in entry["path"].split("/") if each]
+    if entry["action"] == "allow" and not _named(entry, method):
+        return [*map(unquote, segments[: len(wanted)])] == [*map(unquote, wanted)]
     return segments[: len(wanted)] == wanted
 
 
 def _odd(path: str) -> bool:
     octets = [int(each, 16) for each in re.findall("%([0-9a-fA-F]{2})", path)]
+    lower = path.lower()
     behind = re.split("/|%2f|%2F", path)[1:]
     return (
         any(each < 0x20 or each in {0x5C, 0x7F, 0xC0, 0xC1} or each >= 0xF5 for each in octets)
         or re.search("%25[0-9a-fA-F]{2}", path) is not None
-        or any(re.split(";|%3b|%3B", each)[0] in {".", ".."} for each in behind)
+        or any(re.split(";|%3b|%3B", each)[0].replace("%20", "") in {".", ".."} for each in behind)
+        or re.search("%(?![0-9a-f]{2})|%e0%[89]|%f0%8", lower) is not None
     )
 
 
 def _odd_below_a_deny(path: str) -> bool:
     lower = path.lower()
-    return any(each in lower for each in ("%2f", ";", "%3b", "%23", "%3f")) or any(
+    return any(each in lower for each in ("%2f", ";", "%3b", "%23", "%3f", "::$")) or any(
         each.endswith((".", "%20")) for each in path.split("/")
     )
 

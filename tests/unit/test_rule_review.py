@@ -192,3 +192,22 @@ def test_a_rule_is_named_if_the_policy_never_follows_it(denying: list[dict[str, 
 def test_a_destination_is_split(text: str, named: Named) -> None:
     """What has another form stays whole but for the protocol, so that its error is about the rest."""
     assert parse_name(text) == named
+
+
+def test_an_expression_that_denies_a_path_without_its_slash_is_named() -> None:
+    """Most hosts take `/d/x/` for `/d/x`; one that is not allowed, or is denied as well, needs no remark."""
+    denied = {"path": "~/d/x", "action": "deny"}
+    for words, named in (
+        ({"path_rules": [denied]}, True),
+        ({"path_rules": [{**denied, "methods": ["GET"]}]}, True),
+        ({"path_rules": [{**denied, "path": "~/d/[a-z]+"}]}, True),
+        ({"path_rules": [{**denied, "path": "~/d/x/?"}]}, False),
+        ({"path_rules": [{**denied, "path": "~/d/x(?:/.*)?"}]}, False),
+        ({"path_rules": [{**denied, "path": "/d/x"}]}, False),
+        ({"path_rules": [denied, {"path": "/d/y"}]}, False),
+        ({"path_rules": [denied, {"path": "~/d/.*"}]}, True),
+    ):
+        found = remarks({"dst": "a.test", **words})
+        assert found == ([("path-open", "f, line 1")] if named else []), words
+    (remark,) = review(rules({"dst": "a.test", "path_rules": [denied]}), NOW)
+    assert "allows `/d/x/`" in str(remark)

@@ -104,10 +104,10 @@ class RulesOfFile:
 
 @dataclass(frozen=True, slots=True)
 class RuleWarning:
-    """A rule that decides nothing."""
+    """A rule that decides nothing, or less than it seems to."""
 
-    code: Annotated[str, WithJsonSchema({"enum": ["rule-ended", "rule-overridden"]})]
-    """Why the rule decides nothing."""
+    code: Annotated[str, WithJsonSchema({"enum": ["rule-ended", "rule-overridden", "path-open"]})]
+    """What is wrong with the rule."""
     message: str
     """A sentence for people."""
 
@@ -122,7 +122,7 @@ class RulesCheckDocument(Document):
     files: list[RulesOfFile]
     """How many rules each file has."""
     warnings: list[RuleWarning]
-    """Rules that decide nothing."""
+    """Rules that decide nothing, or less than they seem to."""
     against: RulesAgainst | None
     """The rules against what happened; null without `--against`."""
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination, objection
-from clawker_fw.rules.paths import PathRule, Paths, ordered
+from clawker_fw.rules.paths import PathRule, Paths, also, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet, ends
@@ -90,7 +90,9 @@ class Addition:
             )
         return replace(
             old.paths,
-            rules=ordered([*old.paths.rules, *self.rule.paths.rules]),
+            rules=ordered(
+                [*old.paths.rules, *(more for each in self.rule.paths.rules for more in also(old.paths, each))]
+            ),
             websocket=old.paths.websocket or self.rule.paths.websocket,
         )
 

@@ -53,7 +53,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     injector = extension(
         "credential",
         "filters.http.credential_injector.v3.CredentialInjector",
-        overwrite=not injection.keep_own,
+        **({} if injection.keep_own else {"overwrite": True}),
         credential=generic,
     )
     action = extension(

@@ -15,6 +15,7 @@ Nothing here knows where certificates come from: what ends TLS is given (`inspec
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from clawker_fw.rules.paths import (
     BAD_BELOW_A_DENY,
     DEFAULT_HEADER,
     LARGE_FILES,
-    TRACE,
+    REFUSED_METHODS,
     WEBSOCKET,
     Access,
     PathRule,
@@ -58,19 +59,81 @@ There are more parts than rules, and each takes Envoy a route as well (docs/how-
 SERVER_NAME = "%REQUESTED_SERVER_NAME%"
 """Envoy has it in lower case."""
 
-_HEADERS_REMOVED = (
+HEADERS_REMOVED = (
+    "base-url",
+    "forwarded",
+    "http-host-override",
+    "http-method",
+    "http-method-override",
+    "method-override",
+    "proxy",
+    "proxy-host",
+    "request-uri",
+    "x-accel-mapping",
+    "x-base-url",
     "x-envoy-external-address",
+    "x-forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
     "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "x-host",
+    "x-host-override",
+    "x-http-destinationurl",
+    "x-http-host-override",
     "x-http-method",
     "x-http-method-override",
+    "x-http-path-override",
+    "x-ingress-path",
+    "x-method",
     "x-method-override",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-method",
+    "x-original-path",
+    "x-original-uri",
     "x-original-url",
+    "x-override-url",
+    "x-proxy-url",
+    "x-real-url",
+    "x-replaced-path",
     "x-request-id",
+    "x-request-uri",
+    "x-rewrite-uri",
     "x-rewrite-url",
+    "x-script-name",
+    "x-sendfile-type",
+    "x-wsgi-script-name",
 )
-"""What a proxy adds and an agent could forge, and what tells a host to take a request for another one."""
+"""What a proxy adds and an agent could forge, and what tells a host to take a request for another one. The page on
+inspected TLS lists them."""
+
+PREFIXES_REMOVED = ("x-forwarded", "x-original", "x-override", "x-rewrite")
+"""What other names of such headers begin with."""
+
+SECOND_PATHS = (
+    "destination",
+    "x-amz-copy-source",
+    "x-amz-rename-source",
+    "x-copy-from",
+    "x-copy-source",
+    "x-cos-copy-source",
+    "x-goog-copy-source",
+    "x-ms-copy-source",
+    "x-ms-rename-source",
+    "x-obs-copy-source",
+    "x-oss-copy-source",
+)
+"""With one of these, a request that copies or moves names a second path (RFC 4918, section 10.3; object storage),
+which is not judged."""
 
 _HANDSHAKE_SECONDS = 20
 """How long it may take to look a host's name up, to connect, and to agree on TLS. The first two end before: so
@@ -247,10 +310,12 @@ def _named(rule: Rule, words: str) -> str:
 
 def _connection_manager(idle: float, routes_path: str, reporting: Reporting | None) -> Json:
     """Return the filter that reads requests."""
+    common = http.common(NAME, routes_path, idle)
+    common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **http.common(NAME, routes_path, idle),
+        **common,
         stat_prefix=NAME,
         http_protocol_options={"allow_custom_methods": True},  # as over HTTP/2: the routes decide
         normalize_path=True,
@@ -258,7 +323,8 @@ def _connection_manager(idle: float, routes_path: str, reporting: Reporting | No
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         http_filters=[
             _denying(_BAD_PATH, _bad_path(ALWAYS_BAD)),
-            _denying(_TRACE, {"header": _exactly(":method", TRACE)}),
+            _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
+            _without_misread_headers(),
             _names_its_host(),
             # An expression takes Envoy 6 KB, so there is one for all hosts. The table says for whose requests.
             {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
@@ -275,8 +341,22 @@ def _bad_path(expression: str) -> Json:
     return {"url_path": {"path": _regex(f".*({expression}).*")}}
 
 
-def _denying(name: str, what: Json) -> Json:
-    return _rbac(name, {"permissions": [what], "principals": [{"any": True}]}, action="DENY")
+def _denying(name: str, *what: Json) -> Json:
+    return _rbac(name, {"permissions": list(what), "principals": [{"any": True}]}, action="DENY")
+
+
+def _without_misread_headers() -> Json:
+    """Return the filter that removes headers whose names begin like others that are removed, or are read as them.
+
+    CGI (RFC 3875, section 4.1.18), WSGI and others make an underscore of each character that is neither a letter
+    nor a digit.
+    """
+    misread = _regex(f".*[^:a-zA-Z0-9-].*|(?:{'|'.join(PREFIXES_REMOVED)})-.*")
+    return extension(
+        "envoy.filters.http.header_mutation",
+        "filters.http.header_mutation.v3.HeaderMutation",
+        mutations={"request_mutations": [{"remove_on_match": {"key_matcher": misread}}]},
+    )
 
 
 def _names_its_host() -> Json:
@@ -341,6 +421,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
             "name": pattern,
             "domains": [pattern],
             "routes": [*_routes(scope, headers), _refuse("refused", {"prefix": "/"})],
+            **({"request_headers_to_remove": list(SECOND_PATHS)} if _limited(scope) else {}),
             **({"typed_per_filter_config": _judging(strictly=True)} if _strict(scope) else {}),
         }
         for pattern, scope in sorted(policy.scopes.items())
@@ -353,7 +434,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
             *hosts,
             {"name": "refused", "domains": ["*"], "routes": [_refuse("refused", {"prefix": "/"})]},
         ],
-        "request_headers_to_remove": list(_HEADERS_REMOVED),
+        "request_headers_to_remove": list(HEADERS_REMOVED),
         "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
     }
 
@@ -364,6 +445,12 @@ def _inspects(key: tuple[Protocol, int], rule: Rule) -> bool:
 
 def _strict(scope: RuleScope) -> bool:
     return any(rule.paths and rule.paths.strict for key, rule in scope.allowed.items() if _inspects(key, rule))
+
+
+def _limited(scope: RuleScope) -> bool:
+    """Whether anything of a host is refused by its path."""
+    inspected = (rule.paths for key, rule in scope.allowed.items() if _inspects(key, rule) and rule.paths)
+    return any(each.rules or each.repositories for each in inspected)
 
 
 def _judging(*, strictly: bool) -> Json:
@@ -410,7 +497,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
     """Yield the routes for the requests of git: most exactly, with their query, which could be written twice."""
     for request in repository.requests(lfs=lfs):
-        method = _exactly(":method", request.method)
+        method = _method(request.method)
         match: Json = {"path_separated_prefix": request.target, "headers": [method]}
         if not request.below:
             path = request.target.partition("?")[0]
@@ -440,16 +527,35 @@ def _without_large_files(repository: Repository, match: Json) -> Json:
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
-    if path.expression:
-        match = _regex(path.path)
-    else:
-        match = {"prefix": "/"} if path.path == "/" else {"path_separated_prefix": path.path}
+    match, exactly = _match(path), [_path_exactly(each) for each in path.expressions[:-1]]
     for method in path.methods or ("",):
-        each = {**match, **({"headers": [_exactly(":method", method)]} if method else {})}
+        named = [_method(method, ignore_case=path.denies)] if method else []
+        each = {**match, **({"headers": [*named, *exactly]} if named or exactly else {})}
         if path.denies:
             yield _refuse(str(path), each)
         else:
             yield from _forward(rule, path.words(method), each)
+    if path.limits:
+        yield _refuse("others", match)
+    if path.limits and path.spelled:
+        methods = "|".join(map(re.escape, path.methods))
+        others = {"name": ":method", "string_match": _regex(methods), "invert_match": True}
+        yield _refuse("others", {**_regex(path.spelled), "headers": [others]})
+
+
+def _match(path: PathRule) -> Json:
+    if path.expression:
+        return _regex(path.expressions[-1])
+    return {"prefix": "/"} if path.path == "/" else {"path_separated_prefix": path.path}
+
+
+def _path_exactly(expression: str) -> Json:
+    return {"name": ":path", "string_match": _regex(rf"(?:{expression})(?:\?.*)?")}
+
+
+def _method(method: str, *, ignore_case: bool = False) -> Json:
+    same = {"exact": method, **({"ignore_case": True} if ignore_case else {})}
+    return {"name": ":method", "string_match": same}
 
 
 def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:

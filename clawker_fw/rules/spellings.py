@@ -1,0 +1,203 @@
+"""Expressions for paths, and the ways in which one path can be written. Pure.
+
+A server may read `%3A` as `:`, and `%2F` as `/`. So an expression that denies is widened here: it also matches
+what differs from a match only by escapes. One that allows is narrowed: an escape passes only where the character
+passes that it stands for. Both change the atoms of an expression: a character, or a class of them.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+RAW_OR_ESCAPED = "!$&'()*+,/:;=@[]"
+"""What a path may have as it is, or escaped (RFC 3986, section 2.2). Letters are never escaped here."""
+
+ONE_SPELLING = re.compile(r"[A-Za-z0-9._~/-]*")
+"""A path that can be written in one way alone, where no slash can be escaped."""
+
+UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
+_REFUSED_BELOW_A_DENY = frozenset("/\\;?#")
+"""What no request may escape where a path is denied (`paths.BAD_BELOW_A_DENY`)."""
+_ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
+_BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
+
+_TOKEN = re.compile(
+    r"""
+    \\Q(?P<quoted>.*?)(?:\\E|$)
+    | (?P<escape>%[0-9a-fA-F]{2})(?![*+?{])
+    | (?P<boundary>\\[bB])
+    | (?P<structure>\\[Az] | \(\?[imsU-]*[:)] | \(\?P?<\w+> | \{\d+(?:,\d*)?\} | [()|*+?^$])
+    | (?P<class>
+        \\[pP](?:\{\^?\w+\}|\w) | \\[dDwWsSC] | [.]
+        | \[\^?\]?(?:\[:\^?\w+:\] | \\[pP]\{\^?\w+\} | \\Q.*?\\E | \\. | [^\]\\])*\]
+      )
+    | (?P<character>\\x(?:\{[0-9a-fA-F]+\} | [0-9a-fA-F]{2}) | \\[0-7]{1,3} | \\. | .)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class Expression(Protocol):
+    """A compiled expression: what is used of RE2's Python package, which has no types."""
+
+    @property
+    def programsize(self) -> int:
+        """How large it is."""
+
+    def fullmatch(self, text: str) -> object | None:
+        """Return a match if the whole text matches, or None."""
+
+    def possiblematchrange(self, length: int, /) -> tuple[bytes, bytes]:
+        """Return two texts, of about this length at most, between which all that matches lies."""
+
+
+@functools.lru_cache(maxsize=4096)
+def compiled(expression: str) -> Expression:
+    """Return an expression (RE2). An agent chooses what it is compared with, and RE2 needs little time for any.
+
+    Raises:
+        ValueError: when it is none, with RE2's own words.
+    """
+    import re2  # noqa: PLC0415 - few rules have expressions
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        found: Expression = re2.compile(expression, options)
+    except re2.error as error:
+        words = error.args[0] if error.args else error
+        raise ValueError(words.decode() if isinstance(words, bytes) else str(words)) from error
+    return found
+
+
+_RANGE = 4_000
+"""How much of what an expression matches is compared: more than the longest path that is written."""
+
+
+@functools.lru_cache(maxsize=4096)
+def bounds(expression: str) -> tuple[bytes, bytes]:
+    """Return two paths between which all lie that an expression matches."""
+    return compiled(expression).possiblematchrange(_RANGE)
+
+
+class _Token(NamedTuple):
+    """A part of an expression, and whether what follows lets it match any number of times."""
+
+    kind: str
+    text: str
+    repeated: bool
+
+
+def _tokens(expression: str) -> Iterator[_Token]:
+    for found in _TOKEN.finditer(expression):
+        kind = found.lastgroup or ""
+        if kind == "quoted":
+            yield from (_Token("character", re.escape(each), repeated=False) for each in found["quoted"])
+        else:
+            yield _Token(kind, found[0], expression[found.end() : found.end() + 1] in {"*", "+"})
+
+
+def literal(path: str) -> str:
+    """Return an expression for a path. Its escapes are escapes in the expression, too."""
+    return "".join(each if each in "%/" else re.escape(each) for each in path)
+
+
+@functools.lru_cache(maxsize=4096)
+def has_boundary(expression: str) -> bool:
+    """Whether an expression looks at the boundary of a word, which an escape moves."""
+    return any(each.kind == "boundary" for each in _tokens(expression))
+
+
+@functools.lru_cache(maxsize=4096)
+def widened(expression: str) -> str:
+    """Return an expression that also matches what differs from a match only by escapes.
+
+    It is for hosts that refuse what no path may have where one is denied.
+    """
+    return "".join(map(_widened, _tokens(expression)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _widened(token: _Token) -> str:
+    kind, text, _ = token
+    if kind == "escape":
+        character = chr(int(text[1:], 16))
+        plain = [re.escape(character)] if character in RAW_OR_ESCAPED or character in UNRESERVED else []
+        return f"(?:{'|'.join([_escaped([character]), *plain])})"
+    if kind not in {"character", "class"} or text == "%":
+        return text
+    matches = compiled(text).fullmatch
+    if token.repeated and all(map(matches, ("%", *_HEXADECIMAL))):
+        return text  # which takes an escape as three characters
+    members = list(filter(matches, _ESCAPABLE))
+    beyond = [_BEYOND_ASCII] if kind == "class" and matches("\u00e9") else []
+    also = [*([_escaped(members)] if members else []), *beyond]
+    return f"(?:{'|'.join([text, *also])})" if also else text
+
+
+@functools.lru_cache(maxsize=4096)
+def narrowed(expression: str) -> tuple[str, ...]:
+    """Return expressions that all have to match: an escape passes only where what it stands for would, too.
+
+    In the last one, a class takes an escape as a whole. How often it may match is counted by the one as it is.
+    """
+    tokens = list(_tokens(expression))
+    found = "".join(map(_narrowed, tokens))
+    counted = any(_takes_escapes(each) and not each.repeated for each in tokens)
+    return (expression, found) if counted else (found,)
+
+
+def _takes_escapes(token: _Token) -> bool:
+    return token.kind == "class" and compiled(token.text).fullmatch("%") is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _narrowed(token: _Token) -> str:
+    if not _takes_escapes(token):
+        return token.text
+    members = {each for each in _VISIBLE if compiled(token.text).fullmatch(each)}
+    passing = (octet for octet in range(0x100) if chr(octet) in members or chr(octet) not in RAW_OR_ESCAPED)
+    plain, pairs = _class(map(ord, members - {"%"})), _pairs(passing, members & _HEXADECIMAL)
+    return f"(?:{'|'.join([*([plain] if plain else []), *([f'%(?:{pairs})'] if pairs else [])])})"
+
+
+def _escaped(characters: Iterable[str]) -> str:
+    """Return an expression for the escapes of characters."""
+    return f"%(?:{_pairs(map(ord, characters), _HEXADECIMAL)})"
+
+
+def _pairs(octets: Iterable[int], digits: Iterable[str]) -> str:
+    """Return an expression for octets as two hexadecimal digits, of which only some may be used."""
+    usable = set(digits)
+    second: dict[str, set[str]] = {}
+    for octet in octets:
+        written = f"{octet:02x}"
+        for digit in {written[0], written[0].upper()} & usable:
+            second.setdefault(digit, set()).update({written[1], written[1].upper()} & usable)
+    alike: dict[frozenset[str], set[str]] = {}
+    for digit, lasts in second.items():
+        alike.setdefault(frozenset(lasts), set()).add(digit)
+    return "|".join(
+        sorted(f"{_class(map(ord, firsts))}{_class(map(ord, lasts))}" for lasts, firsts in alike.items() if lasts)
+    )
+
+
+def _class(codes: Iterable[int]) -> str:
+    """Return a class of characters, "" for none."""
+    ranges: list[list[int]] = []
+    for code in sorted(codes):
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    words = (_character(one) + (f"-{_character(last)}" if last > one else "") for one, last in ranges)
+    written = "".join(words)
+    return f"[{written}]" if written else ""
+
+
+def _character(code: int) -> str:
+    """Return a character as it is written in a class."""
+    return chr(code) if chr(code) in UNRESERVED - {"-"} else f"\\x{code:02x}"
