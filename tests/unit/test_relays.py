@@ -1,5 +1,6 @@
 """Relays: which there are follows from the agents that publish ports, and each is compared and made again."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -386,3 +387,31 @@ def test_a_release_with_another_program_makes_relays_again(
     assert Cause.UPGRADE not in Heal.TAMPER.causes
     assert run(engine, later).diff.verdict is Verdict.CURRENT
     assert engine.inside(RELAY).id != relay
+
+
+def test_a_network_of_an_earlier_release_is_made_again_with_its_relays(
+    engine: MemoryEngine, release: Release
+) -> None:
+    """The engine kept relays apart on it, with br_netfilter. The change is an upgrade, and cuts no agent."""
+    agent = published(engine)
+    run(engine, release)
+    name = "clawker-publish"
+    (network,) = (found for found in engine.networks() if found.name == name)
+    option = "com.docker.network.bridge.enable_icc"
+    record = {**json.loads(network.labels[labels.APPLIED]), f"options.{option}": "false"}
+    engine.alter_network(
+        name,
+        options={**network.options, option: "false"},
+        labels={**network.labels, labels.APPLIED: json.dumps(record)},
+    )
+    first = engine.inside(RELAY).id
+    siblings = {each: engine.inside(f"clawker-{each}").id for each in Sibling}
+    assert found(compared(engine, release)) == [
+        (f"relays.network.options.{option}", Cause.UPGRADE, Action.PUBLISH)
+    ]
+    assert run(engine, release).diff.verdict is Verdict.CURRENT
+    (network,) = (found for found in engine.networks() if found.name == name)
+    assert network.options[option] == "true"
+    assert engine.inside(RELAY).id != first
+    assert engine.inside(agent).running
+    assert {each: engine.inside(f"clawker-{each}").id for each in Sibling} == siblings
