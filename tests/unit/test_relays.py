@@ -413,5 +413,7 @@ def test_a_network_of_an_earlier_release_is_made_again_with_its_relays(
     (network,) = (found for found in engine.networks() if found.name == name)
     assert network.options[option] == "true"
     assert engine.inside(RELAY).id != first
-    assert engine.inside(agent).running
+    view = engine.container(agent)
+    assert view is not None
+    assert view.running
     assert {each: engine.inside(f"clawker-{each}").id for each in Sibling} == siblings
