@@ -35,6 +35,9 @@ EARLIER = (
 )
 """One commit of each form that the record of a sibling has had since."""
 
+KEPT_APART = "861b1375a470"
+"""One whose engine keeps relays apart, with br_netfilter."""
+
 
 def earlier_release(commit: str, architecture: str) -> Path:
     """Return the folder of an earlier release. `PYTHONPATH=folder python -m clawker_fw` runs it.

@@ -14,8 +14,9 @@ from docker import APIClient, errors
 
 from clawker_fw.stack import labels
 from devkit.beyond import HOST, Beyond
+from devkit.earlier import KEPT_APART, earlier_release
 from devkit.engines import PrivateEngine, install_client, private_engine
-from devkit.firewall import RULES, Firewall, Outcome
+from devkit.firewall import RULES, Firewall, Outcome, upgraded
 from devkit.host import client
 from devkit.pages import BROWSER, install_browser
 from devkit.peers import Peers
@@ -310,3 +311,38 @@ def test_down_leaves_nothing(site: Site, tmp_path: Path) -> None:
     assert site.docker.containers(all=True, filters=ours) == []
     assert site.docker.networks(filters=ours) == []
     site.docker.remove_container(agent, force=True, v=True)
+
+
+def test_the_network_of_an_earlier_release(
+    needs_engine: Callable[..., None], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It is made anew by an ordinary run, with its relays: a port is published again, and no request fails."""
+    needs_engine()
+    install_client()
+    with private_engine() as engine, closing(client(engine.host)) as docker, ExitStack() as stack:
+        beyond = Beyond(engine, tmp_path_factory.mktemp("said"), machine(), stack, routed=True)
+        firewall = Firewall(engine.host, "clawker", tmp_path)
+        firewall.write(*RULES)
+        earlier = upgraded(firewall, earlier_release(KEPT_APART, docker.version()["Arch"]))
+        earlier.run()
+        peers = Peers(docker)
+        firewall.origin(peers, ["a.test", "h.test"])
+        loaded = firewall.agent(
+            peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/"
+        )
+        site, before = Site(engine, docker, firewall, peers, beyond), Site(engine, docker, earlier, peers, beyond)
+        web = before.shell(f"fw agent run -d --rm -p 18080:80 $IMAGE {SERVER}").expect().out.strip()
+        until(lambda: site.get(18080).get("name") == "web")
+        option = "com.docker.network.bridge.enable_icc"
+
+        def apart() -> str:
+            return str(docker.inspect_network("clawker-publish")["Options"][option])
+
+        assert apart() == "false"
+        findings = firewall.drift().expect(1).findings
+        assert {cause for *_, cause, _ in findings} == {"upgrade"}, sorted(findings)
+        assert f"relays.network.options.{option}" in {field for _, _, field, *_ in findings}
+        firewall.run("--drain-timeout", "5")
+        assert (firewall.current(), apart(), site.get(18080)["name"]) == (True, "true", "web")
+        assert docker.inspect_container(web)["State"]["Running"]
+        assert loaded.stop().last["failed"] == 0
