@@ -21,7 +21,7 @@ from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
 from bench.strain import Siblings, returned
-from devkit.attacks.floods import FLOODS, GONE, LARGE, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
+from devkit.attacks.floods import FLOODS, GONE, LARGE, SHARED, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
 from devkit.engines import INSTALLED, EngineError, available, private_engine
 from devkit.firewall import SIBLINGS, Firewall, remove_project
 from devkit.host import client
@@ -57,7 +57,7 @@ _RULES: tuple[str | dict[str, str], ...] = (
     {"dst": f".{_NEW}", "proto": "http"},
 )
 _TARGET_ADDRESS = "203.0.113.20"
-_ZONE = {_KNOWN: [WORLD], f"*.{_NEW}": [WORLD], TARGET: [_TARGET_ADDRESS]}
+_ZONE = {_KNOWN: [WORLD], SHARED: [WORLD], f"*.{_NEW}": [WORLD], TARGET: [_TARGET_ADDRESS]}
 _REDIRECTED = {443: 4443, 80: 8081}
 """Ports of the attacker's host, and where its origin listens: the neighbour's has all addresses of these."""
 
@@ -66,8 +66,10 @@ _NAMESERVER_OPTIONS = ("--slow", f"{SLOW}={SLOW_SECONDS}s", "--silent", SILENT, 
 LOADS = {
     "known": ("--rate", "50", f"https://{_KNOWN}/", f"http://{_KNOWN}/"),
     "new": ("--rate", "20", f"https://*.{_NEW}/", f"http://*.{_NEW}/"),
+    "inspected": ("--rate", "20", f"https://{SHARED}/"),
 }
-"""The neighbour's requests: names that Envoy knows, and names that are new each time."""
+"""The neighbour's requests: names that Envoy knows, names that are new each time, and one that is looked into,
+with a host that speaks HTTP/2."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Measured:
     name: str
     package: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    inspecting: Mapping[str, bool] = field(
+        default_factory=lambda: {"inspect": True, "insecure_skip_tls_verify": True}
+    )
+    """The fields of a rule that looks into TLS, if the release knows them."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def _releases(place: Stage, folder: Path, result: Result) -> Iterator[Measured]:
     if before is None:
         result.notes.append("The release before is not measured: this checkout has no history.")
     else:
-        yield Measured("before", before)
+        yield Measured("before", before, inspecting={})
 
 
 @contextmanager
@@ -155,7 +161,7 @@ def _ground(release: Measured, world: World, nameserver: Program, folder: Path) 
         docker = stack.enter_context(closing(client(host)))
         stack.callback(remove_project, docker, firewall.project)
         around = stack.enter_context(peers(docker))
-        firewall.write(*_RULES, **release.settings)
+        firewall.write(*_RULES, {"dst": SHARED, **release.inspecting}, **release.settings)
         firewall.run()
         watched = stack.enter_context(watching(firewall, "--heal", "all"))
         neighbour = firewall.agent(around)
@@ -277,6 +283,9 @@ def _report(result: Result, name: str, met: Sequence[dict[str, Any]], *, promise
             "p99",
             "times",
             "new: failed",
+            "p99",
+            "times",
+            "inspected: failed",
             "p99",
             "times",
             "died",

@@ -21,6 +21,9 @@ RELEASES = KEPT / "releases"
 EARLIER = "861b1375a470"
 """The last commit before the records of a sibling got their present form: what users of 0.1.0 have."""
 
+KEPT_APART = "861b1375a470"
+"""One whose engine keeps relays apart, with br_netfilter."""
+
 
 def earlier_release(commit: str, architecture: str) -> Path:
     """Return the folder of an earlier release. `PYTHONPATH=folder python -m clawker_fw` runs it.

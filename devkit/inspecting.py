@@ -270,14 +270,16 @@ class Inspecting(Recording):
         return bool(written) and {each["name"]: each for each in found if each["name"] in written} == written
 
     @contextmanager
-    def connected(self, name: str, port: int = PORT, *over: str) -> Iterator[ssl.SSLSocket]:
-        """Connect as an agent that trusts everybody. `over` is what it offers in ALPN."""
+    def connected(
+        self, name: str, port: int = PORT, *over: str, source: str = "127.0.0.1"
+    ) -> Iterator[ssl.SSLSocket]:
+        """Connect as an agent that trusts everybody. `over` is what it offers in ALPN, `source` its address."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if over:
             context.set_alpn_protocols(over)
         with (
-            socket.create_connection((str(HERE), self.ports[port]), timeout=10) as plain,
+            socket.create_connection((str(HERE), self.ports[port]), 10, (source, 0)) as plain,
             context.wrap_socket(plain, server_hostname=name) as agent,
         ):
             agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

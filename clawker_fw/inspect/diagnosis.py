@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from clawker_fw.engine.host_network import Tracking
+from clawker_fw.engine.inspection import bridge_of
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError
 from clawker_fw.fwctl.client import HelperReader
@@ -27,7 +29,11 @@ from clawker_fw.stack.telemetry import certificates, destination, is_live
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
 
-_NEIGHBOURS = "neighbours"
+_NEIGHBOURS, _BRIDGED, _TRACKED = "neighbours", "bridged-frames", "tracked-connections"
+
+_AGENTS_THAT_FILL, _ROOMY = 2, 262_144
+"""How many agents must not be able to fill the kernel's table of connections together, and its size on a machine
+with 4 GiB of memory (Linux, Documentation/networking/nf_conntrack-sysctl)."""
 
 _LOOKED_UP = 3
 """How many names of rules are looked up."""
@@ -165,12 +171,8 @@ def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Chec
 
     `most` is how many entries that table has.
     """
-    facts = reader.facts()
-    if not facts.shares_network or most is None:
-        known = "Only known of the machine that this command runs on."
-        if facts.inside and not facts.inside.host_network:
-            known = "Only known in a container with the network of the engine's machine (`--network host`)."
-        return Check(_NEIGHBOURS, CheckHealth.SKIPPED, known)
+    if most is None or not reader.facts().shares_network:
+        return _unknown(_NEIGHBOURS, reader)
     network = seen.desired.networks[Role.AGENTS].subnet
     if network.num_addresses > most // 2:
         return Check(
@@ -182,6 +184,61 @@ def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Chec
             f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
         )
     return Check(_NEIGHBOURS, CheckHealth.OK, f"No agent can fill the kernel's table of {most:,} neighbours.")
+
+
+def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -> Iterator[Check]:
+    """Yield whether agents can fill the kernel's table of connections, without which nobody's begin.
+
+    `tracked` is how the kernel of the engine's machine tracks them.
+    """
+    if tracked is None or not reader.facts().shares_network:
+        yield _unknown(_BRIDGED, reader)
+        yield _unknown(_TRACKED, reader)
+        return
+    network = seen.observed.networks.get(Role.AGENTS)
+    if tracked.bridged:
+        yield Check(
+            _BRIDGED,
+            CheckHealth.WARNING,
+            f"The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
+            f"{tracked.most:,} connections within seconds, and then new ones fail on the whole machine.",
+            "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
+            "`enable_icc=false` needs it there."
+            + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
+        )
+    else:
+        yield Check(_BRIDGED, CheckHealth.OK, "The kernel does not track what passes between containers.")
+    rate = seen.blueprint.settings.limits.connections_per_second
+    if _AGENTS_THAT_FILL * rate * tracked.ended_seconds > tracked.most:
+        most = tracked.most // (2 * _AGENTS_THAT_FILL * max(1, tracked.ended_seconds))
+        yield Check(
+            _TRACKED,
+            CheckHealth.WARNING,
+            f"{_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections: each may "
+            f"begin {rate} a second, and one that has ended is remembered for {tracked.ended_seconds} s.",
+            f"Run `sysctl -w net.netfilter.nf_conntrack_max={_ROOMY}`, or set `limits.connections_per_second` "
+            f"to at most {max(1, most)}.",
+        )
+    else:
+        yield Check(
+            _TRACKED,
+            CheckHealth.OK,
+            f"No {_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections.",
+        )
+
+
+def untracked(bridge: str) -> str:
+    """Return the command by which a kernel tracks nothing that arrives from a bridge. Nothing there needs it."""
+    return f"iptables -t raw -I PREROUTING -i {bridge} -j CT --notrack"
+
+
+def _unknown(name: str, reader: EngineReader) -> Check:
+    """Return a check of the kernel of the engine's machine that is not this program's."""
+    inside = reader.facts().inside
+    known = "Only known of the machine that this command runs on."
+    if inside and not inside.host_network:
+        known = "Only known in a container with the network of the engine's machine (`--network host`)."
+    return Check(name, CheckHealth.SKIPPED, known)
 
 
 def agents(seen: Comparison) -> Check:

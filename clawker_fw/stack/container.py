@@ -193,8 +193,7 @@ def shape(
         cgroup_mode="private",
         cpu_shares=_CPU_SHARES if machine.weights else 0,
         memory=capacity.memory,
-        # As much swap again, which is the engine's own default.
-        memory_swap=2 * capacity.memory if machine.swap_limit else -1,
+        memory_swap=capacity.memory if machine.swap_limit else -1,  # no swap: secrets would lie on the disk
         shared_memory=_SHARED_MEMORY,
         pids=_PROCESSES + capacity.processors,
         ulimits=ulimits(open_files),

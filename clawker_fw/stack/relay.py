@@ -197,7 +197,7 @@ def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
         ipc_mode="private",
         cgroup_mode="private",
         memory=_MEMORY,
-        memory_swap=2 * _MEMORY if of.machine.swap_limit else -1,
+        memory_swap=_MEMORY if of.machine.swap_limit else -1,  # no swap: what passes would lie on the disk
         shared_memory=_SHARED_MEMORY,
         pids=_PROCESSES,
         ulimits=ulimits(_OPEN_FILES),

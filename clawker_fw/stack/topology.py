@@ -34,7 +34,7 @@ _POOLS = {
 INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
 GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _FIXED_OPTIONS = {
-    "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings
+    "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings; see `publishing_spec`
     "com.docker.network.enable_ipv6": "false",
 }
 """Options for which an engine can have another default (`default-network-opts`)."""
@@ -271,10 +271,11 @@ def publishing_name(project: str) -> str:
 
 
 def publishing_spec(project: str, subnet: IPv4Network) -> NetworkSpec:
-    """Return the network on which the engine publishes ports. Relays are on it, and they can't reach each other.
+    """Return the network on which the engine publishes ports. Relays are on it, which keep apart by themselves.
 
     The engine publishes nothing on an internal network. Without masquerading, no answer to a packet that left it
-    would find the way back.
+    would find the way back. The engine would keep relays apart by switching br_netfilter on for all bridges of its
+    machine, where one agent could then fill the kernel's table of connections: so it must not (`enable_icc`).
     """
     spec = NetworkSpec(
         name=publishing_name(project),
@@ -284,7 +285,6 @@ def publishing_spec(project: str, subnet: IPv4Network) -> NetworkSpec:
         internal=False,
         options={
             **_FIXED_OPTIONS,
-            "com.docker.network.bridge.enable_icc": "false",
             "com.docker.network.bridge.enable_ip_masquerade": "false",
         },
         labels={**ownership_labels(project), ROLE: PUBLISHING},

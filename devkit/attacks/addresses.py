@@ -145,8 +145,8 @@ ADDRESSES = (
     _listens("The resolver's port of Prometheus", "{resolver}:9153"),
     _listens("The port of Envoy's administration, at the resolver", "{resolver}:9901"),
     _listens("A port of an allowed name, at the resolver", "{resolver}:443"),
-    _relayed("The relay of an agent that publishes a port", "{relay_on_agents}:80", "connection refused"),
-    _relayed("Another port of that relay", "{relay_on_agents}:22", "connection refused"),
+    _relayed("The relay of an agent that publishes a port", "{relay_on_agents}:80", "no answer"),
+    _relayed("Another port of that relay", "{relay_on_agents}:22", "no answer"),
     _relayed("The relay, where the engine publishes its ports", "{relay_on_publishing}:80", "no answer"),
     _relayed(
         "The host, where the engine publishes ports", f"{{publishing_gateway}}:{PUBLISHED_PORT}", "no answer"

@@ -12,6 +12,9 @@ from devkit.attacks.requests import at_once, pseudo
 TARGET = "target.test"
 """A name with rules, which exists. Nobody else uses its host."""
 
+SHARED = "shared.test"
+"""A name whose TLS is looked into. Everybody uses its host, which speaks HTTP/2."""
+
 GONE, SLOW, SILENT = "gone.test", "slow.test", "silent.test"
 """Subtrees with rules. Names below them do not exist, which is answered at once, late, or never."""
 
@@ -113,6 +116,10 @@ FLOODS = (
         _hold(10_000, 80, "--host", TARGET, *_ALLOWED_HEADERS),
     ),
     Flood("1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")),
+    Flood(
+        "300 downloads over HTTP/2 not read, of a host that others use",
+        _hold(300, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
+    ),
     Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
     Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
     Flood("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),

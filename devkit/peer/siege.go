@@ -46,6 +46,7 @@ type siege struct {
 	unread  bool          // nothing is ever received
 	half    bool          // after what is sent, a connection is ended in this direction
 	brief   bool          // a connection is ended as soon as something was received
+	tls     string        // the server name of a TLS handshake before anything is sent; "" is none
 
 	sent []byte // with anyLabel where each connection has a label of its own
 
@@ -61,6 +62,7 @@ func declareSiege(flags *flag.FlagSet) action {
 	pause := flags.Duration("pause", 0, "wait for this long before a refused or ended connection is opened again")
 	octets := flags.String("hex", "", "send these bytes, in `HEXADECIMAL`")
 	hello := flags.String("hello", "", "send a TLS client hello with this server `NAME`; *.NAME is another one each time")
+	secure := flags.String("tls", "", "agree on TLS first, with this server `NAME`, whatever the certificate")
 	host := flags.String("host", "", "send an HTTP request with this Host, `NAME` or *.NAME as above")
 	path := flags.String("path", "/", "the request's `PATH`")
 	headers := flags.Int("headers", 0, "the request's headers go on for this many `OCTETS` and never end")
@@ -90,7 +92,7 @@ func declareSiege(flags *flag.FlagSet) action {
 		}
 		siege := &siege{
 			address: address, places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
-			half: *half, brief: *brief, sent: sent, result: siegeResult{Errors: map[string]int{}},
+			half: *half, brief: *brief, tls: *secure, sent: sent, result: siegeResult{Errors: map[string]int{}},
 		}
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
 		defer cancel()
@@ -222,11 +224,18 @@ func (s *siege) ended(received int64, byOther bool) {
 
 // keep sends what there is to send, and returns when either side ends the connection.
 func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err error) {
+	if s.tls != "" {
+		agreed := tls.Client(conn, &tls.Config{ServerName: s.tls, InsecureSkipVerify: true})
+		if err := agreed.HandshakeContext(ctx); err != nil {
+			return 0, err
+		}
+		conn = agreed
+	}
 	if _, err := conn.Write(s.message()); err != nil {
 		return 0, err
 	}
 	if s.half {
-		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			return 0, err
 		}
 	}

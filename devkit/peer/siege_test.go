@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 )
@@ -113,5 +115,15 @@ func TestSiegeRequests(t *testing.T) {
 	least := int64(len(requestHead("a.test", "/", 50000, true)))
 	if got := <-lengths; got <= least || got > least+30 {
 		t.Errorf("%d octets, of at least %d", got, least)
+	}
+}
+
+// With a name for TLS, what is sent comes after the handshake, and arrives at a server that speaks HTTP over TLS.
+func TestSiegeOverTLS(t *testing.T) {
+	origin := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS.ServerName) }))
+	defer origin.Close()
+	got := runFor[siegeResult](t, exitDone, "siege", origin.Listener.Addr().String(), "--seconds", "0.5", "--brief", "--tls", "a.test", "--host", "a.test")
+	if got.Opened < 1 || got.Replied < got.Opened-1 || got.Replied == 0 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker import APIClient
 
-from clawker_fw.stack.container import PAGE_PORT
+from clawker_fw.stack.container import HELPER_PATH, PAGE_PORT
 from clawker_fw.stack.envoy.lookups import DNS_PORT, FORWARDER
 from devkit.attacks import ATTACKS, Attack
 from devkit.attacks.addresses import HOST_PORT, PRIVATE, RELAY_PORT
@@ -29,6 +30,7 @@ from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.inheritance import inherited
 from devkit.peers import Answer, Peer, Peers
+from devkit.processes import processes
 from devkit.programs import machine
 from devkit.waiting import until
 from devkit.witness import Seen
@@ -410,6 +412,30 @@ def test_privileges_are_gone(sibling: str, site: Site) -> None:
     assert int(users.pop()) >= 1 << 20, "a user that an image may have"
     assert all(int(fields[name], 16) == 0 for name in fields if name.startswith("Cap"))
     assert fields["NoNewPrivs"] == "1"
+
+
+def test_nobody_else_administers_envoy(site: Site) -> None:
+    """Beside Envoy's own user, only root reaches the socket that can end it: no helper that was taken over."""
+    container, docker = site.firewall.container("envoy"), site.peers.client
+    owners = {group: user for user, group in _owners(docker, container)}
+    root, program, *helpers = "0", "65532", "65530", "65531", "65533"
+    assert owners.keys() == {root, program, *helpers}
+    assert len(set(owners.values())) == len(owners)  # no helper is Envoy's user
+
+    def reaches(group: str) -> bool:
+        user = "0" if group == root else str(1 << 30)  # an engine starts nothing as one of 2^31 and above
+        asking = docker.exec_create(container, [HELPER_PATH, "suppressed"], user=f"{user}:{group}")["Id"]
+        docker.exec_start(asking)
+        return bool(docker.exec_inspect(asking)["ExitCode"] == 0)
+
+    assert {group for group in owners if reaches(group)} == {root}
+
+
+def _owners(docker: APIClient, container: str) -> Iterator[tuple[str, str]]:
+    """Yield the user and the group of each process of a container."""
+    for process in processes(docker, container):
+        fields = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+        yield fields["Uid"].split()[0], fields["Gid"].split()[0]
 
 
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])

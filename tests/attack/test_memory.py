@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
+import h2.connection
+import h2.settings
 import pytest
 
 from clawker_fw.stack.envoy import bounds
@@ -15,6 +17,7 @@ from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.hellos import client_hello
+from devkit.http2_host import LARGE, Http2Host
 from devkit.inspecting import Inspecting, certificate
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
@@ -142,6 +145,61 @@ def test_a_tunnel_in_inspected_tls_that_neither_end_reads(tmp_path: Path, releas
             agents.append(agent)
         _fill(agents, origin)
         assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
+
+
+@pytest.mark.parametrize("over", ["http/1.1", "h2"])
+def test_a_request_in_inspected_tls_to_a_host_with_http2(tmp_path: Path, release: Release, over: str) -> None:
+    """It costs no more than that either, when neither the agent nor the host reads what the other one sends."""
+    own = certificate(tmp_path / "own", "a.there.test")
+    with NameServer(("a.there.test",), OWN_LOOPBACK) as names, ExitStack() as stack:
+        proxy = Inspecting(tmp_path, program(release), names.port, own, own[0])
+        stack.callback(proxy.process.wait)
+        stack.callback(proxy.process.terminate)
+        proxy.serve(rule_set({"dst": "a.there.test", "port": TLS, "inspect": True})[1])
+        until(proxy.serves)
+        with proxy.connected("a.there.test"):
+            before = _resident(proxy)
+        host = stack.enter_context(Http2Host(OWN_LOOPBACK, TLS, *map(str, own)))
+        body = bytes(bounds.A_CONNECTION)
+        chunked = b"%x\r\n%b\r\n" % (len(body), body)
+        agents = []
+        for _ in range(CONNECTIONS):
+            agent = stack.enter_context(proxy.connected("a.there.test", TLS, over))
+            if over == "h2":
+                agent.sendall(_posted_over_http2())
+            else:
+                head = f"POST {LARGE} HTTP/1.1\r\nHost: a.there.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+                agent.sendall(head.encode())
+            agents.append(agent)
+        until(lambda: len(host.requests) == CONNECTIONS, 60)
+        sent = [0]
+
+        def stuck() -> bool:
+            sent.append(host.sent)
+            for agent in agents if over == "http/1.1" else ():
+                with suppress(OSError):
+                    agent.settimeout(0)
+                    while True:
+                        sent[-1] += agent.send(chunked)
+            return sent[-1] == sent[-2]
+
+        until(stuck, 120, every=0.5)
+        assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
+
+
+def _posted_over_http2() -> bytes:
+    """Return a request with as much of a body as may be sent at first, whose answer may be of any size."""
+    agent = h2.connection.H2Connection()
+    agent.initiate_connection()
+    most = 1 << 30
+    agent.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: most})
+    agent.increment_flow_control_window(most)
+    agent.send_headers(
+        1, [(":method", "POST"), (":scheme", "https"), (":authority", "a.there.test"), (":path", LARGE)]
+    )
+    while room := min(agent.local_flow_control_window(1), agent.max_outbound_frame_size):
+        agent.send_data(1, bytes(room))
+    return agent.data_to_send()
 
 
 def _fill(agents: Sequence[socket.socket], origin: Endless) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from clawker_fw.engine import host_network
+from clawker_fw.engine.host_network import Tracking
 from clawker_fw.errors import EngineError
 from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.model import Records, Trial, TrialStep
@@ -18,6 +19,8 @@ from clawker_fw.report.checks import DoctorReport
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
+
+USUAL = Tracking(bridged=False, most=262_144, ended_seconds=120)
 
 
 def results(outcome: Outcome) -> dict[str, str]:
@@ -27,8 +30,9 @@ def results(outcome: Outcome) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _usual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the tests run, the kernel's table of neighbours has its usual size."""
+    """Wherever the tests run, the kernel's tables have their usual sizes, and nothing bridged is tracked."""
     monkeypatch.setattr(host_network, "most_neighbours", lambda: 1024)
+    monkeypatch.setattr(host_network, "tracking", lambda: USUAL)
 
 
 @pytest.fixture
@@ -47,6 +51,7 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     assert results(outcome) == dict.fromkeys(
         [
             *("settings", "permissions", "engine", "clocks", "stack", "kernel", "neighbours", "agents"),
+            *("bridged-frames", "tracked-connections"),
             *("upstream-dns", "refusal", "way-out"),
         ],
         "ok",
@@ -76,6 +81,42 @@ def test_an_agent_that_can_fill_the_table_of_neighbours(
         seen = command("doctor", "--format", "json")
     assert results(seen)["neighbours"] == expected
     assert (f"the 1,024 addresses of {subnet}" in seen_of(seen, "neighbours")) == (expected == "warning")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "advice"),
+    [
+        (USUAL, ("ok", "ok"), ()),
+        (replace(USUAL, bridged=True), ("warning", "ok"), ("bridge-nf-call-iptables=0", "-i br-")),
+        (
+            replace(USUAL, most=65_536),
+            ("ok", "warning"),
+            ("nf_conntrack_max=262144", "connections_per_second` to at most 136."),
+        ),
+        (replace(USUAL, most=65_536, ended_seconds=30), ("ok", "ok"), ()),
+        (None, ("skipped", "skipped"), ()),
+    ],
+)
+def test_agents_that_can_fill_the_table_of_connections(
+    found: Tracking | None, expected: tuple[str, str], advice: tuple[str, ...], command: Command
+) -> None:
+    """A kernel that tracks bridged frames is warned of, and a table that two agents fill; what to do is said."""
+    command("run")
+    with pytest.MonkeyPatch.context() as machine:
+        machine.setattr(host_network, "tracking", lambda: found)
+        seen = command("doctor", "--format", "json")
+    checks = results(seen)
+    assert (checks["bridged-frames"], checks["tracked-connections"]) == expected
+    assert all(words in seen.out for words in advice)
+
+
+def test_what_is_advised_against_few_connections_is_enough(command: Command, settings_file: Path) -> None:
+    """With the number of connections that `doctor` names, it warns no more."""
+    settings_file.write_text("limits: {connections_per_second: 136}\nrules:\n  - dst: a.test\n")
+    command("run")
+    with pytest.MonkeyPatch.context() as machine:
+        machine.setattr(host_network, "tracking", lambda: replace(USUAL, most=65_536))
+        assert results(command("doctor", "--format", "json"))["tracked-connections"] == "ok"
 
 
 def test_one_is_counted_as_one(command: Command, memory: MemoryEngine, settings_file: Path) -> None:

@@ -14,8 +14,9 @@ from docker import APIClient, errors
 
 from clawker_fw.stack import labels
 from devkit.beyond import HOST, Beyond
+from devkit.earlier import KEPT_APART, earlier_release
 from devkit.engines import PrivateEngine, install_client, private_engine
-from devkit.firewall import RULES, Firewall, Outcome
+from devkit.firewall import RULES, Firewall, Outcome, upgraded
 from devkit.host import client
 from devkit.pages import BROWSER, install_browser
 from devkit.peers import Peers
@@ -24,6 +25,9 @@ from devkit.waiting import until
 from devkit.world import Internet
 
 SERVER = "/peer origin --http 80,81 --name web"
+BRIDGED = "net.bridge.bridge-nf-call-iptables"
+"""Whether the kernel of the engine's machine tracks and filters what passes between containers."""
+
 WEB = "web"
 """The name of an agent that several tests share."""
 
@@ -86,6 +90,7 @@ def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
         closing(client(engine.host)) as docker,
         ExitStack() as stack,
     ):
+        engine.run_in_network(["sysctl", "-w", f"{BRIDGED}=0"])
         beyond = Beyond(engine, tmp_path_factory.mktemp("said"), machine(), stack, routed=True)
         firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("site"))
         firewall.write(*RULES)
@@ -165,6 +170,44 @@ def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
     assert not any(agent.ask("probe-tcp", f"{each}:{port}").ok for each in places for port in (80, 81, 22))
     assert agent.ask("probe-tcp", f"{site.firewall.status()['agent']['dns']}:53").ok
     agent.remove()
+
+
+def test_relays_are_kept_apart(site: Site, web: str) -> None:
+    """One relay does not reach another one, which the engine's machine does, nor another agent than its own."""
+    other = site.shell(f"fw agent run -d --rm -p 18082:80 $IMAGE {SERVER.replace('web', 'other')}").expect().out
+    first, second = site.relays()
+    assert (site.get(18080)["name"], site.get(18082)["name"]) == ("web", "other")
+    pids = {name: int(site.docker.inspect_container(name)["State"]["Pid"]) for name in (first, second)}
+    agents = f"{site.firewall.project}-net"
+    own, others = (
+        site.docker.inspect_container(each.strip())["NetworkSettings"]["Networks"][agents]["IPAddress"]
+        for each in (web, other)
+    )
+
+    def reaches(address: str) -> bool:
+        tried = site.beyond.argv("probe-tcp", f"{address}:80", "--timeout", "1s", process=pids[first])
+        return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+
+    assert [reaches(each) for each in (own, others, site.address_of(second))] == [True, False, False]
+    site.docker.remove_container(other.strip(), force=True, v=True)
+    site.firewall.run()
+
+
+def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site, web: str) -> None:
+    """Else one agent could fill the table of connections of the engine's machine. Other networks have it do so."""
+    del web
+
+    def tracked() -> str:
+        return site.engine.run_in_network(["sysctl", "-n", BRIDGED]).stdout.strip()
+
+    assert (len(site.relays()), tracked()) == (1, "0")
+    apart = {"com.docker.network.bridge.enable_icc": "false"}
+    try:
+        network = site.docker.create_network("apart", options=apart)["Id"]
+        assert tracked() == "1"  # the control
+        site.docker.remove_network(network)
+    finally:
+        site.engine.run_in_network(["sysctl", "-w", f"{BRIDGED}=0"])
 
 
 def test_changes_are_found_and_repaired(site: Site, web: str) -> None:
@@ -269,3 +312,38 @@ def test_down_leaves_nothing(site: Site, tmp_path: Path) -> None:
     assert site.docker.containers(all=True, filters=ours) == []
     assert site.docker.networks(filters=ours) == []
     site.docker.remove_container(agent, force=True, v=True)
+
+
+def test_the_network_of_an_earlier_release(
+    needs_engine: Callable[..., None], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It is made anew by an ordinary run, with its relays: a port is published again, and no request fails."""
+    needs_engine()
+    install_client()
+    with private_engine() as engine, closing(client(engine.host)) as docker, ExitStack() as stack:
+        beyond = Beyond(engine, tmp_path_factory.mktemp("said"), machine(), stack, routed=True)
+        firewall = Firewall(engine.host, "clawker", tmp_path)
+        firewall.write(*RULES)
+        earlier = upgraded(firewall, earlier_release(KEPT_APART, docker.version()["Arch"]))
+        earlier.run()
+        peers = Peers(docker)
+        firewall.origin(peers, ["a.test", "h.test"])
+        loaded = firewall.agent(
+            peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/"
+        )
+        site, before = Site(engine, docker, firewall, peers, beyond), Site(engine, docker, earlier, peers, beyond)
+        web = before.shell(f"fw agent run -d --rm -p 18080:80 $IMAGE {SERVER}").expect().out.strip()
+        until(lambda: site.get(18080).get("name") == "web")
+        option = "com.docker.network.bridge.enable_icc"
+
+        def apart() -> str:
+            return str(docker.inspect_network("clawker-publish")["Options"][option])
+
+        assert apart() == "false"
+        findings = firewall.drift().expect(1).findings
+        assert {cause for *_, cause, _ in findings} == {"upgrade"}, sorted(findings)
+        assert f"relays.network.options.{option}" in {field for _, _, field, *_ in findings}
+        firewall.run("--drain-timeout", "5")
+        assert (firewall.current(), apart(), site.get(18080)["name"]) == (True, "true", "web")
+        assert docker.inspect_container(web)["State"]["Running"]
+        assert loaded.stop().last["failed"] == 0

@@ -43,7 +43,11 @@ def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers)
         assert resolver["resources"] == {"processors": processors, "memory": GIB // 8, "connections": 100}
         container = up.container("envoy")
         assert workers(docker, container) == processors
-        assert docker.inspect_container(container)["HostConfig"]["Memory"] == GIB
+        limits = docker.inspect_container(container)["HostConfig"]
+        assert (limits["Memory"], limits["MemorySwap"]) == (
+            GIB,
+            GIB,
+        )  # no swap, where a secret would lie on the disk
         assert agent.get("http://h.test/").ok
 
 

@@ -142,3 +142,45 @@ def test_a_host_that_hears_agents(release: Release) -> None:
         assert seen.diff.verdict is Verdict.CURRENT
         assert [each.code for each in seen.advice] == codes
         assert all("sysctl -w net.ipv4.conf.all.rp_filter=2" in each.message for each in seen.advice)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"nf_conntrack_max": "65536", "nf_conntrack_tcp_timeout_time_wait": "120"}, (False, 65_536, 120)),
+        (
+            {
+                "nf_conntrack_max": "1",
+                "nf_conntrack_tcp_timeout_time_wait": "30",
+                "bridge-nf-call-iptables": "1",
+            },
+            (True, 1, 30),
+        ),
+        (
+            {
+                "nf_conntrack_max": "1",
+                "nf_conntrack_tcp_timeout_time_wait": "30",
+                "bridge-nf-call-iptables": "0",
+            },
+            (False, 1, 30),
+        ),
+        (
+            {
+                "nf_conntrack_max": "1",
+                "nf_conntrack_tcp_timeout_time_wait": "30",
+                "bridge-nf-call-iptables": "x",
+            },
+            None,
+        ),
+        ({"nf_conntrack_max": "1"}, None),
+        ({}, None),
+    ],
+)
+def test_how_connections_are_tracked(
+    files: dict[str, str], expected: tuple[bool, int, int] | None, tmp_path: Path
+) -> None:
+    """Without br_netfilter nothing that is bridged is tracked; what can't be read is not known."""
+    for name, content in files.items():
+        (tmp_path / name).write_text(f"{content}\n")
+    found = host_network.tracking(tmp_path, tmp_path)
+    assert (found and (found.bridged, found.most, found.ended_seconds)) == expected

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
 from clawker_fw.certificates.inspection import InspectionStore
@@ -20,7 +22,8 @@ from clawker_fw.reconcile.steps import ConvergeOptions, describe
 from clawker_fw.report.summary import lines
 from clawker_fw.stack.container import BOOT
 from clawker_fw.stack.envoy.inspection import INTERMEDIATES, NAMES, TRUST
-from clawker_fw.stack.envoy.sibling import PATHS
+from clawker_fw.stack.envoy.messages import THROUGH_PATHS, THROUGH_RULES
+from clawker_fw.stack.envoy.sibling import LISTENERS, PATHS, ROUTES
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -223,3 +226,47 @@ def test_recalling_needs_no_library(tmp_path: Path) -> None:
         [sys.executable, "-c", _RECALLING, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def _values(document: object, key: str) -> Iterator[Any]:
+    """Yield whatever has a key, anywhere in a document."""
+    if isinstance(document, dict):
+        if key in document:
+            yield document[key]
+        document = list(document.values())
+    if isinstance(document, list):
+        for item in document:
+            yield from _values(item, key)
+
+
+def test_no_cluster_of_agents_requests_shares_a_connection(memory: MemoryEngine, wanted: Wanted) -> None:
+    """Each one that a route leads to has one request on a connection at a time, and keeps little of it."""
+    rules = (
+        {"dst": "http.test", "proto": "http"},
+        {"dst": "private.test", "inspect": True, "allow_private": True},
+        {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True, "websocket": True},
+        {"dst": "ws.test", "proto": "wss", "path_rules": [{"path": "/"}]},
+        *INSPECTED,
+    )
+    stacks.converged(memory, wanted(*rules))
+    written = files(memory)
+    bootstrap = yaml.safe_load(written[f"{BOOT}bootstrap.yaml"])
+    clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
+    tables = [json.loads(written[path]) for path in (PATHS, ROUTES)]
+    named = {name for table in tables for name in _values(table, "cluster") if isinstance(name, str)} & {*clusters}
+    ways = {f"{THROUGH_PATHS}{kind}{way}" for kind in ("", " unverified") for way in ("", " http/1.1")}
+    assert named == {THROUGH_RULES, "page", *ways}
+    http2 = [options for name in named for options in _values(clusters[name], "http2_protocol_options")]
+    assert http2 == 2 * [
+        {
+            "max_concurrent_streams": 1,
+            "initial_stream_window_size": 65536,
+            "initial_connection_window_size": 65536,
+        }
+    ]
+    states = list(_values(json.loads(written[LISTENERS]), "on_request_headers"))
+    assert len(states) >= 3  # plain HTTP, inspected TLS, and the holder of its table
+    for filters in states:
+        (reuse,) = (state for state in filters if state["object_key"] == "clawker_fw.reuse")
+        (text,) = _values(reuse, "inline_string")
+        assert text.split()[0] == "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"

@@ -1,5 +1,6 @@
 """Relays: which there are follows from the agents that publish ports, and each is compared and made again."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -403,3 +404,33 @@ def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, rele
         engine.remove(other)
     stacks.converged(engine, wanted)
     assert engine.inside(RELAY).spec.labels[labels.RELAY_OF]
+
+
+def test_a_network_of_an_earlier_release_is_made_again_with_its_relays(
+    engine: MemoryEngine, release: Release
+) -> None:
+    """The engine kept relays apart on it, with br_netfilter. The change is an upgrade, and cuts no agent."""
+    agent = published(engine)
+    run(engine, release)
+    name = "clawker-publish"
+    (network,) = (found for found in engine.networks() if found.name == name)
+    option = "com.docker.network.bridge.enable_icc"
+    record = {**json.loads(network.labels[labels.APPLIED]), f"options.{option}": "false"}
+    engine.alter_network(
+        name,
+        options={**network.options, option: "false"},
+        labels={**network.labels, labels.APPLIED: json.dumps(record)},
+    )
+    first = engine.inside(RELAY).id
+    siblings = {each: engine.inside(f"clawker-{each}").id for each in Sibling}
+    assert found(compared(engine, release)) == [
+        (f"relays.network.options.{option}", Cause.UPGRADE, Action.PUBLISH)
+    ]
+    assert run(engine, release).diff.verdict is Verdict.CURRENT
+    (network,) = (found for found in engine.networks() if found.name == name)
+    assert network.options[option] == "true"
+    assert engine.inside(RELAY).id != first
+    view = engine.container(agent)
+    assert view is not None
+    assert view.running
+    assert {each: engine.inside(f"clawker-{each}").id for each in Sibling} == siblings

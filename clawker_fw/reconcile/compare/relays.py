@@ -28,7 +28,7 @@ from clawker_fw.model import (
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec
-from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec
+from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields
 
 FIELD = "relays."
 """How the fields of these findings begin."""
@@ -132,8 +132,10 @@ class RelayComparison:
         for name in sorted(self.wanted.keys() - there.keys()):
             yield _finding(name, "missing", "running", Cause.AGENT, Action.PUBLISH)
         if self.network and (network := self.observed.publishing):
+            recorded = recorded_fields(network, self.network)
             for field, running, desired in _of_network(network, self.network):
-                yield _finding(f"network.{field}", running, desired, Cause.TAMPER, Action.PUBLISH)
+                cause = _cause(made=running == recorded.get(field, running))
+                yield _finding(f"network.{field}", running, desired, cause, Action.PUBLISH)
 
     def selected(self, findings: tuple[Finding, ...]) -> "RelayChanges":
         """Return what closes these findings."""

@@ -28,7 +28,7 @@ _BUFFERS = 13
 """Kept for a connection at most (measured: 367 to 387 KiB). The most is kept for a WebSocket in TLS that is looked
 into, whose ends both don't read: in each direction what the buffers on its way hold, and what was read before they
 were full, and at both ends the state of TLS, with records of 16 KiB. Smaller buffers inside, between Envoy's two
-listeners, would save 10 KiB. Other connections keep up to 260 KiB."""
+listeners, would save 10 KiB. A request over HTTP/2 to a host keeps up to 330 KiB, other connections up to 260."""
 
 A_CONNECTION = _BUFFERS * BUFFER
 """Bytes of memory that a connection costs at most."""
@@ -54,8 +54,9 @@ HELLO_SECONDS = 10
 """For how long a connection may take to say what it wants: a TLS hello, or the headers of a request."""
 
 STREAMS = 1
-"""Requests at once on one HTTP/2 connection. The kernel counts connections, and everything that is derived from
-their number counts on one request for each, as with HTTP/1. (RFC 9113, section 6.5.2, recommends 100.)"""
+"""Requests at once on one HTTP/2 connection, of an agent or to a host. The kernel counts connections, and what is
+derived from their number counts on one request for each, as with HTTP/1. (RFC 9113 recommends 100.)
+"""
 
 UPSTREAM = 1 << 20
 """No bound on connections to origins: agents share it, so one could use it up for all. Each connection of an agent
@@ -93,7 +94,7 @@ DATAGRAM = 65507
 """The most octets of a datagram (RFC 768 over IPv4): Envoy drops longer ones, and by default those above 1,500."""
 
 REUSE_SECONDS = 1
-"""For how long a connection to an origin is kept for the next HTTP request of any agent.
+"""For how long a connection to an origin is kept for the next HTTP request of the same agent.
 
 So no more are kept than a worker forwards requests in that time. It is shorter than origins keep them, of which
 the quickest end a connection after 2 to 5 s: a request that is sent just then has no answer.

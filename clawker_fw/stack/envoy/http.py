@@ -6,7 +6,7 @@ which has a filter chain for each rule, as there is one for each TLS rule: a rem
 its chain.
 
 A connection through the internal listener carries its destination as filter state, from the first request for
-which it was opened. It is used again only for requests with the same destination.
+which it was opened. It is used again only for requests of the same agent with the same destination.
 """
 
 from collections.abc import Sequence
@@ -38,13 +38,19 @@ CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
 
 _REUSE = "clawker_fw.reuse"
-"""The filter state by which connections are told apart, besides the host.
+"""The filter state by which connections are told apart, besides the host: by the agent's address among others.
+
+So no agent's request waits for another agent, or passes for one with a host that knows its clients by their
+connections.
 
 Envoy compares 64-bit hashes that anybody can compute (xxHash), and with a subtree rule an agent chooses names.
-The hash of a name with the port before it is independent of the hash of the name: an agent would need a name for
-which both collide with those of another one. (Envoy hashes the two in any order, so a host can have two sets of
-connections.)
+The hash of a name with the agent and port before it is independent of the hash of the name: an agent would need a
+name for which both collide with those of another one. (Envoy hashes the two in any order, so a host can have two
+sets of connections.)
 """
+
+_AGENT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+"""The address of an agent that no header changes."""
 
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
 _URL = "http://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%"
@@ -195,6 +201,19 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     }
 
 
+def http2_with_hosts() -> Json:
+    """Return how HTTP/2 is spoken with hosts: one request at a time, as with HTTP/1.
+
+    Requests that share a connection share its window: what one agent does not read would stop the others. By
+    default Envoy keeps 16 MiB of a request, and 24 MiB of a connection.
+    """
+    return {
+        "max_concurrent_streams": bounds.STREAMS,
+        "initial_stream_window_size": 2 * bounds.BUFFER,
+        "initial_connection_window_size": 2 * bounds.BUFFER,
+    }
+
+
 def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
     """Return the filter for plain HTTP.
 
@@ -244,7 +263,7 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
             passed_on(HOST, host, cel_formatter(), factory_key=hashed),
             passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
             passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
-            passed_on(_REUSE, f"{rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
+            passed_on(_REUSE, f"{_AGENT} {rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
             *more,
         ],
     )

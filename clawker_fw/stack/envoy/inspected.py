@@ -209,7 +209,8 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
     if upgrades:
         spoken: Json = {"explicit_http_config": {"http_protocol_options": {}}}
     else:
-        spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
+        http2 = http.http2_with_hosts()
+        spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
     leading = http.leading_to(
         THROUGH_PATHS,
         _way(verify=verify, upgrades=upgrades),

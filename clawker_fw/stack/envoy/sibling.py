@@ -41,7 +41,7 @@ from clawker_fw.stack.resources import (
 from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
 
-ADMIN_SOCKET = "/tmp/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
+ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 _CLUSTERS = Resource(
     "clusters",

@@ -23,6 +23,7 @@ type Sibling struct {
 	Resources  []Resource         `json:"resources"`   // the hot files, in the order in which a commit places them
 	Settings   map[string]int     `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 	Limits     *Limits            `json:"limits"`      // of agents; set by serve
+	Apart      *Apart             `json:"-"`           // of a relay, which has no such file
 	Forwarder  *ForwarderSettings `json:"forwarder"`   // of lookups; started by serve
 	Signer     *SignerSettings    `json:"signer"`      // of certificates; started by serve
 	Page       *PageSettings      `json:"page"`        // about refusals; served by the recorder
@@ -51,6 +52,15 @@ type Limits struct {
 	ConnectionsPerSecond int          `json:"connections_per_second"`
 	QueriesPerSecond     int          `json:"queries_per_second"`
 	DatagramsPerSecond   int          `json:"datagrams_per_second"`
+}
+
+// Apart is what a relay has to do with: its agent, and the engine's machine on the network for published ports.
+type Apart struct{ Agent, Engine Pair }
+
+// Pair is a network, and the only address in it that packets come from and go to.
+type Pair struct {
+	Subnet netip.Prefix
+	Only   netip.Addr
 }
 
 // Interface is a network interface provided by the engine: its address, its subnet, and its gateway if it has one.

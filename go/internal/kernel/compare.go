@@ -46,7 +46,7 @@ func Differences(sibling boot.Sibling) []string {
 		{"neighbours", neighbourDifferences},
 		{"settings", settingDifferences},
 		{"packet filter", filterDifferences},
-		{"timeouts", halfClosedDifferences},
+		{"timeouts", timeoutDifferences},
 		{"IPsec policies", policyDifferences},
 	} {
 		found, err := part.compare(sibling, seen)

@@ -200,6 +200,34 @@ func newSixFilter() limitFilter {
 	return f
 }
 
+// newApartFilter describes the table of a relay: on each of its networks there is one address that it has to do with. What
+// comes from others, or would go to them, is dropped before the kernel tracks it: agents and other relays neither reach it nor
+// fill its table of connections, and it reaches none of them. Its agent begins no connection with it, and sends nothing but
+// segments of TCP.
+//
+// The engine could keep relays apart as well (enable_icc=false). But for that it switches br_netfilter on, for all bridges of
+// the machine: the kernel would track whatever agents send to anybody, and one of them could fill the machine's own table.
+func newApartFilter(apart boot.Apart) limitFilter {
+	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
+	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	drop := verdict(expr.VerdictDrop)
+	for _, each := range []boot.Pair{apart.Agent, apart.Engine} {
+		from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, each.Subnet))
+		to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, each.Subnet))
+		only := prefixOf(each.Only)
+		f.addRule(arriving, from, isNotIn(source, only), drop)
+		f.addRule(leaving, to, isNotIn(destination, only), drop)
+	}
+	agent := isFrom(apart.Agent.Only)
+	f.addRule(arriving, agent, isNot(unix.IPPROTO_TCP), drop)
+	f.addRule(arriving, agent, isProtocol(unix.IPPROTO_TCP), isNewConnection, drop)
+	return f
+}
+
+// prefixOf is the network of one address.
+func prefixOf(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, address.BitLen()) }
+
 // hasSix reports whether the kernel has IPv6 at all.
 func hasSix() bool {
 	_, err := os.Stat(filepath.Join(users.Processes, "self", "net", "if_inet6"))
@@ -397,6 +425,19 @@ func limitAgents(limits *boot.Limits, options ...nftables.ConnOption) error {
 	if limits == nil {
 		return nil
 	}
+	return newLimitFilter(*limits).installWithSix(options)
+}
+
+// keepApart installs the table of a relay.
+func keepApart(apart *boot.Apart, options ...nftables.ConnOption) error {
+	if apart == nil {
+		return nil
+	}
+	return newApartFilter(*apart).installWithSix(options)
+}
+
+// installWithSix installs the table, and the one for IPv6.
+func (f limitFilter) installWithSix(options []nftables.ConnOption) error {
 	connection, err := openFilter(options)
 	if err != nil {
 		return err
@@ -404,10 +445,9 @@ func limitAgents(limits *boot.Limits, options ...nftables.ConnOption) error {
 	if err := requireFilter(connection); err != nil {
 		return err
 	}
-	filter := newLimitFilter(*limits)
-	if err := filter.install(filter.rules, options); err != nil {
-		takes := func(rule *nftables.Rule) bool { return filter.install([]*nftables.Rule{rule}, options) == nil }
-		missing := strings.Join(missingParts(filter.rules, takes), ", ")
+	if err := f.install(f.rules, options); err != nil {
+		takes := func(rule *nftables.Rule) bool { return f.install([]*nftables.Rule{rule}, options) == nil }
+		missing := strings.Join(missingParts(f.rules, takes), ", ")
 		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
 			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), once(err))
 	}
@@ -443,11 +483,23 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 	return connection.Flush()
 }
 
-// limitDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.
+// limitDifferences compares the tables that limit agents.
 func limitDifferences(limits *boot.Limits) ([]string, error) {
+	return tableDifferences(boot.Sibling{Limits: limits})
+}
+
+// tableDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.
+func tableDifferences(sibling boot.Sibling) ([]string, error) {
 	four, six := compare.Expect(), compare.Expect()
-	if limits != nil {
-		if err := newLimitFilter(*limits).describe(four); err != nil {
+	var filter *limitFilter
+	switch {
+	case sibling.Limits != nil:
+		filter = new(newLimitFilter(*sibling.Limits))
+	case sibling.Apart != nil:
+		filter = new(newApartFilter(*sibling.Apart))
+	}
+	if filter != nil {
+		if err := filter.describe(four); err != nil {
 			return nil, err
 		}
 		if err := newSixFilter().describe(six); err != nil {

@@ -167,6 +167,30 @@ func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 	}
 }
 
+// What has ended, by a reset or not, is in the table for two seconds: it counts no more, and would fill the table.
+func TestEndedConnectionsAreForgotten(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.ConnectionsPerSecond, limits.Connections, limits.AllConnections = 1000, 100, 1000
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := nettest.ServeAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = io.Copy(connection, connection) }).(*net.TCPAddr).Port
+	for _, linger := range []int{-1, 0} {
+		var opened []net.Conn
+		asAgent(func() { opened, _ = nettest.DialMany(t, nettest.Agent, port, 50) })
+		if tracked := trackedConnections(t); len(opened) != 50 || tracked < 50 {
+			t.Fatalf("%d are open, %d tracked", len(opened), tracked)
+		}
+		for _, each := range opened {
+			_ = each.(*net.TCPConn).SetLinger(linger)
+			each.Close()
+		}
+		for end := time.Now().Add(8 * time.Second); trackedConnections(t) > 0; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d are still in the table", trackedConnections(t))
+			}
+		}
+	}
+}
+
 // For how long half closed connections are remembered is compared.
 func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
 	nettest.InNetwork(t)

@@ -40,7 +40,10 @@ func Shape(sibling boot.Sibling) error {
 	if err := limitAgents(sibling.Limits); err != nil {
 		return err
 	}
-	if err := keepHalfClosed(sibling.Limits); err != nil {
+	if err := keepApart(sibling.Apart); err != nil {
+		return err
+	}
+	if err := setTimeouts(sibling.Limits); err != nil {
 		return err
 	}
 	for _, address := range sibling.Addresses {

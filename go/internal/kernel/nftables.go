@@ -25,7 +25,7 @@ func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	differences, err := limitDifferences(sibling.Limits)
+	differences, err := tableDifferences(sibling)
 	if err != nil {
 		return nil, err
 	}

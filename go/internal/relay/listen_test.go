@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
 	"clawker-fw/internal/kernel"
@@ -46,11 +47,14 @@ const (
 	notSoon = time.Second
 )
 
-// The gateway of the publishing network can connect. An agent can't, at neither address: the kernel refuses it, also if it leads
-// packets for the publishing network to the relay. And nothing that it leads through the relay gets to the other network.
+// The gateway of the publishing network can connect. An agent can't, at neither address, even without the table that keeps the
+// relay apart: the kernel refuses it, also if it leads packets for the publishing network to the relay. And nothing that it
+// leads through the relay gets to the other network.
 func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 	settings := inNamespace(t)
-	nettest.Must(t, kernel.Shape(settings.Network()))
+	network := settings.Network()
+	network.Apart = nil
+	nettest.Must(t, kernel.Shape(network))
 	sockets, err := settings.Listen()
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +98,106 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A relay exchanges packets with its agent and the gateway: another relay and another agent reach none of its addresses, and
+// it reaches none of theirs. Its agent begins no connection with it, and sends nothing but segments of TCP.
+func TestARelayIsKeptApart(t *testing.T) {
+	settings := inNamespace(t)
+	anotherAgent, anotherRelay := nettest.Agent.Next(), nettest.Primary.Next()
+	asAgents := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent, anotherAgent)
+	asPublishing := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, anotherRelay)
+	echo := func(connection net.Conn) { connection.Close() }
+	var served []netip.AddrPort
+	listen := func(address netip.Addr) {
+		served = append(served, nettest.ServeAt(t, "tcp4", address.String()+":0", echo).(*net.TCPAddr).AddrPort())
+	}
+	asAgents(func() { listen(anotherAgent) })
+	asPublishing(func() { listen(anotherRelay) })
+	here := nettest.ServeAt(t, "tcp4", "0.0.0.0:0", echo).(*net.TCPAddr).AddrPort().Port()
+	heard := make(chan netip.AddrPort, 16)
+	datagrams, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), here)))
+	nettest.Must(t, err)
+	defer datagrams.Close()
+	go func() {
+		for {
+			_, from, err := datagrams.ReadFromUDPAddrPort(make([]byte, 1))
+			if err != nil {
+				return
+			}
+			heard <- from
+		}
+	}()
+	begins := func(from, to netip.Addr) bool {
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: notSoon}
+		connection, err := dialer.Dial("tcp4", netip.AddrPortFrom(to, here).String())
+		if err == nil {
+			connection.Close()
+		}
+		return err == nil
+	}
+	sends := func(from netip.Addr) {
+		socket, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)),
+			net.UDPAddrFromAddrPort(netip.AddrPortFrom(nettest.OnAgents, here)))
+		nettest.Must(t, err)
+		defer socket.Close()
+		_, err = socket.Write([]byte("x"))
+		nettest.Must(t, err)
+	}
+	attempts := func() []bool {
+		var found []bool
+		asAgents(func() {
+			found = append(found, begins(anotherAgent, nettest.OnAgents), begins(nettest.Agent, nettest.OnAgents))
+			sends(nettest.Agent)
+		})
+		asPublishing(func() { found = append(found, begins(anotherRelay, nettest.Primary)) })
+		for _, place := range served {
+			found = append(found, try(place, notSoon) == nil)
+		}
+		select {
+		case <-heard:
+			return append(found, true)
+		case <-time.After(notSoon):
+			return append(found, false)
+		}
+	}
+	network := settings.Network()
+	network.Apart = nil
+	nettest.Must(t, kernel.Shape(network))
+	if found := attempts(); slices.Contains(found, false) {
+		t.Fatalf("without the table, all of this gets through: %v", found)
+	}
+	nettest.Must(t, kernel.Shape(settings.Network()))
+	if found := attempts(); slices.Contains(found, true) {
+		t.Errorf("this gets through: %v", found)
+	}
+	asPublishing(func() {
+		if !begins(nettest.Gateway, nettest.Primary) {
+			t.Error("the gateway does not get through")
+		}
+	})
+	var agent netip.AddrPort
+	asAgents(func() {
+		agent = nettest.ServeAt(t, "tcp4", nettest.Agent.String()+":0", echo).(*net.TCPAddr).AddrPort()
+	})
+	if err := try(agent, soon); err != nil {
+		t.Errorf("the relay does not reach its agent: %v", err)
+	}
+}
+
+// Without the table that keeps it apart, a relay differs.
+func TestTheTableIsCompared(t *testing.T) {
+	settings := inNamespace(t)
+	nettest.Must(t, kernel.Shape(settings.Network()))
+	before := kernel.Differences(settings.Network())
+	connection, err := nftables.New()
+	nettest.Must(t, err)
+	connection.DelTable(&nftables.Table{Name: "clawker-fw", Family: nftables.TableFamilyIPv4})
+	nettest.Must(t, connection.Flush())
+	found := kernel.Differences(settings.Network())
+	if slices.ContainsFunc(before, func(text string) bool { return strings.Contains(text, "nftables") }) || len(found) <= len(before) {
+		t.Errorf("%q, then %q", before, found)
+	}
 }
 
 // A relay has no route to anywhere but its networks, unless it is to answer beyond the publishing network.

@@ -80,5 +80,10 @@ func (s Settings) Network() boot.Sibling {
 		},
 		Settings: interfaceSettings,
 		Resolver: &resolver,
+		Apart: &boot.Apart{
+			Agent: boot.Pair{Subnet: s.OnAgents.Masked(), Only: s.Agent},
+			// The engine's machine has the first address of the network, whether or not answers may leave it.
+			Engine: boot.Pair{Subnet: s.OnPublishing.Masked(), Only: s.OnPublishing.Masked().Addr().Next()},
+		},
 	}
 }

@@ -24,8 +24,9 @@ import (
 	"clawker-fw/internal/signing"
 )
 
-// AdminSocket is the socket of Envoy's admin interface, as set in the bootstrap. No agent can reach it.
-const AdminSocket = "/tmp/admin.sock"
+// AdminSocket is the socket of Envoy's admin interface, as set in the bootstrap, in a folder that only Envoy and root can enter
+// (serve): who reaches it can end Envoy.
+const AdminSocket = "/tmp/envoy/admin.sock"
 
 type envoy struct {
 	client   http.Client

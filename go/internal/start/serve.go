@@ -16,6 +16,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/users"
 )
 
@@ -57,6 +58,9 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
 		return err
 	}
+	if err := openAdminFolder(filepath.Dir(serving.AdminSocket), sibling, user); err != nil {
+		return fmt.Errorf("the folder of Envoy's admin socket: %w", err)
+	}
 	if err := joinTrusted(root, sibling); err != nil {
 		return fmt.Errorf("joining the authorities of hosts: %w", err)
 	}
@@ -81,6 +85,21 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+// openAdminFolder makes the folder of Envoy's admin socket. It is Envoy's user's and of root's group, which a socket in it
+// inherits: the helpers can't reach it, though they are in the same container, and root has no privilege that would open it.
+func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
+	if sibling.Name != "envoy" {
+		return nil
+	}
+	if err := os.Mkdir(folder, 0o770); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := os.Chown(folder, 0, 0); err != nil { // only its owner may change its mode
+		return err
+	}
+	return errors.Join(os.Chmod(folder, 0o770|os.ModeSetgid), os.Chown(folder, int(user), 0))
 }
 
 // requireTrusted fails if the image has no authorities by which hosts can prove their names to Envoy: it would not start.

@@ -17,8 +17,9 @@ import (
 // So the table has to remember for longer than that. fwctl sets it by netlink, because /proc/sys is read-only in a container;
 // the engine can't: some kernels have no such sysctl in a user namespace.
 
-// rememberHalfClosed is longer than TCP_RTO_MAX and the eighth of it by which timers of the kernel may be late.
-const rememberHalfClosed = 150 * time.Second
+// What has ended is not counted any more (nf_conncount_list), but is in the table for a while: by default for 120 s, so that
+// two agents that begin 450 connections a second fill that of a small machine. The program's kernel remembers by itself what it
+// has ended, and answers whatever comes late, so the table need not.
 
 // Netlink messages and attributes of timeouts (linux/netfilter/nfnetlink_cttimeout.h).
 const (
@@ -27,23 +28,37 @@ const (
 	timeoutDefaultGet = timeoutSubsystem | 4
 
 	timeoutNetwork, timeoutTransport, timeoutData = 2, 3, 4
-	timeoutCloseWait                              = 5 // within timeoutData, of TCP
 )
 
-// keepHalfClosed has the table of this network remember half closed connections. A kernel that can't be told so (without
+// remembered is for how long the table remembers connections in some states: their numbers are those of timeoutData, of TCP.
+var remembered = []struct {
+	state  int
+	what   string
+	within time.Duration
+}{
+	{1, "connections without an answer are kept for %d s, not %.0f", 15 * time.Second}, // Envoy gives up after 10 s
+	// Longer than TCP_RTO_MAX and the eighth of it by which timers of the kernel may be late.
+	{5, "half closed connections are counted for %d s without a packet, not %.0f", 150 * time.Second},
+	{7, "ended connections are kept for %d s, not %.0f", 2 * time.Second},
+	{8, "connections that were reset are kept for %d s, not %.0f", 2 * time.Second},
+}
+
+// setTimeouts has the table of this network remember connections for so long. A kernel that can't be told so (without
 // CONFIG_NF_CT_NETLINK_TIMEOUT) remembers as long as it does by default.
-func keepHalfClosed(limits *boot.Limits) error {
+func setTimeouts(limits *boot.Limits) error {
 	if limits == nil {
 		return nil
 	}
 	data := nl.NewRtAttr(timeoutData|unix.NLA_F_NESTED, nil)
-	data.AddRtAttr(timeoutCloseWait, nl.BEUint32Attr(uint32(rememberHalfClosed.Seconds())))
+	for _, each := range remembered {
+		data.AddRtAttr(each.state, nl.BEUint32Attr(uint32(each.within.Seconds())))
+	}
 	_, err := askTimeouts(timeoutDefaultSet, data)
 	return err
 }
 
-// halfClosedDifferences compares for how long half closed connections are remembered.
-func halfClosedDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
+// timeoutDifferences compares for how long connections are remembered.
+func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if sibling.Limits == nil {
 		return nil, nil
 	}
@@ -55,11 +70,13 @@ func halfClosedDifferences(sibling boot.Sibling, _ *namespace) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if found := timeouts.number(timeoutCloseWait); found != int(rememberHalfClosed.Seconds()) {
-		return []string{fmt.Sprintf("half closed connections are counted for %d s without a packet, not %.0f",
-			found, rememberHalfClosed.Seconds())}, nil
+	var differences []string
+	for _, each := range remembered {
+		if found := timeouts.number(each.state); found != int(each.within.Seconds()) {
+			differences = append(differences, fmt.Sprintf(each.what, found, each.within.Seconds()))
+		}
 	}
-	return nil, nil
+	return differences, nil
 }
 
 // askTimeouts asks about the table's timeouts for TCP. A kernel without them answers nothing. Others mark an answer as one of
