@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from clawker_fw.digests import Digests
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
@@ -92,7 +91,7 @@ def converge(
         RefusedError: when the stack was made from another settings file, or another run holds the lock.
     """
     blueprint = seen.blueprint if seen else read()
-    image = images.lock_image(blueprint.engine, blueprint.release.digests)
+    image = images.lock_image(blueprint.engine)
     with Lock(engine, blueprint.project, image, context.lock_wait, context.stopping) as lock:
         applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
         if (now := read()) != blueprint:
@@ -288,7 +287,6 @@ def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, 
 def take_down(
     engine: EngineWriter,
     project: str,
-    digests: Digests,
     context: RunContext,
     *,
     detach: bool,
@@ -306,7 +304,7 @@ def take_down(
     if teardown(observed, project, detach=detach).empty:
         remove_abandoned(engine, observed)
     else:
-        image = images.lock_image(engine.facts(), digests)
+        image = images.lock_image(engine.facts())
         with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
             steps = teardown(observe(engine, project, ()), project, detach=detach)
             apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping, lock.require_held))

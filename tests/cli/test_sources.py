@@ -17,7 +17,7 @@ from tests.cli.conftest import SETTINGS, Command
 @pytest.fixture(autouse=True)
 def no_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Search no settings but those of the test."""
-    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
+    monkeypatch.setattr("platformdirs.user_config_path", lambda *_: tmp_path / "home")
 
 
 def names(memory: MemoryEngine) -> set[str]:
@@ -264,8 +264,7 @@ def test_settings_that_an_agent_can_write_are_told(
     attach(read_only=False)
     found = command("status", "--format", "json").valid("status")["settings"]["open"]
     mounted = {"container": "agent", "mount": folder, "target": "/work"}
-    kept = settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker" / "settings.json"
-    assert found == [{**mounted, "file": str(settings_file)}, {**mounted, "file": str(kept)}]
+    assert found == [{**mounted, "file": str(settings_file)}]
     text = command("status").out
     assert f"The settings are open: agent can write {settings_file}: {folder} is mounted at /work." in text
     assert "Make the mount read-only" in text

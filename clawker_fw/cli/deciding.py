@@ -1,0 +1,98 @@
+"""The files on this machine that can change a decision. An agent that can write one of them controls the firewall.
+
+`agents.exposure` compares them with the mounts of agents. Every file that a command reads belongs here, unless it
+only changes what is shown.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clawker_fw.cli.parameters import Options
+
+if TYPE_CHECKING:
+    from clawker_fw.settings.loaded import Loaded
+    from clawker_fw.settings.secrets.vault import Vault
+    from clawker_fw.settings.secrets.wanted import WantedSecret
+    from clawker_fw.stack.release import Release
+
+
+def files(
+    chosen: Options,
+    loaded: "Loaded",
+    vault: "Vault | None",
+    wanted: "Iterable[WantedSecret]",
+    release: "Release",
+) -> tuple[Path, ...]:
+    """Return the files, and the folders with all that is in them. The settings come first. Not all exist."""
+    found = (
+        *loaded.files,
+        *_named_by_settings(loaded),
+        *(_of_secrets(vault, {each.name for each in wanted}) if vault else ()),
+        *_of_project(chosen),
+        *_of_docker(),
+        release.package,
+        release.templates,
+        *_of_python(),
+    )
+    return tuple(dict.fromkeys(path.absolute() for path in found))
+
+
+def beside(loaded: "Loaded", name: str | None) -> Path | None:
+    """Return the path that a setting names, relative to the file with the settings."""
+    folder = loaded.source.absolute().parent if loaded.source else Path()
+    return folder / Path(name).expanduser() if name else None
+
+
+def _named_by_settings(loaded: "Loaded") -> Iterator[Path]:
+    otel = loaded.settings.otel
+    for name in (loaded.settings.inspection.ca_file, otel.certs_dir if otel.endpoint else None):
+        if path := beside(loaded, name):
+            yield path
+
+
+def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
+    """Yield the file that declares secrets, files with their values, and the programs that print them."""
+    folder = vault.path.parent
+    yield vault.path
+    for name in sorted(names):
+        source = vault.declared.secrets[name].source
+        if source.file:
+            yield folder / source.file
+        for word in source.command or ():
+            if program := shutil.which(word, path=vault.environment.get("PATH")):
+                yield Path(program)
+            if (folder / word).exists():
+                yield folder / word
+
+
+def _of_project(chosen: Options) -> Iterator[Path]:
+    """Yield the folder with the project's keys and last good bundles, and the units that run its watcher."""
+    from clawker_fw.private_files import state_folder
+    from clawker_fw.watch.service import ServiceScope, Unit
+
+    yield state_folder() / chosen.project
+    for scope in ServiceScope:
+        if (unit := Unit(scope, chosen.project, (), 0).path).exists():
+            yield unit
+
+
+def _of_docker() -> Iterator[Path]:
+    """Yield where the docker CLI has its configuration: which engine it uses, by which keys, and logins."""
+    from clawker_fw.engine import client_config
+
+    yield client_config.folder(os.environ)
+    if folder := os.environ.get("DOCKER_CERT_PATH"):
+        yield Path(folder)
+
+
+def _of_python() -> Iterator[Path]:
+    """Yield the interpreter and its libraries: they are the program, and Envoy is one of them."""
+    yield Path(sys.executable)
+    yield Path(sys.prefix, "pyvenv.cfg")
+    for folder in (*sys.path, sys.pycache_prefix):
+        if folder:
+            yield Path(folder)
