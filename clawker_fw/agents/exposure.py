@@ -105,7 +105,7 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
     for file in files:
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
-        folders = {Path(os.path.abspath(file)), Path(os.path.realpath(file))} if file.is_dir() else set()  # noqa: PTH100 - as `ways`
+        folders = {file.absolute(), Path(os.path.realpath(file))} if file.is_dir() else set()
         for container, mount in mounts:
             named = _named_here(mount.source)
             sources = {Path(os.path.realpath(each)) for each in named}
@@ -183,7 +183,7 @@ def engine_ways(engine: EngineFacts) -> EngineWays:
 def ways(file: Path) -> set[Path]:
     """Return everything that a path depends on: the file, each link on the path, and all folders of both."""
     passed: set[Path] = set()
-    left, links = list(Path(os.path.abspath(file)).parts), 0  # noqa: PTH100 - pathlib does not remove `..`
+    left, links = list(file.absolute().parts), 0
     at = Path(left.pop(0))
     passed.add(at)
     while left:

@@ -7,6 +7,7 @@ only changes what is shown.
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from clawker_fw.settings.secrets.vault import Vault
     from clawker_fw.settings.secrets.wanted import WantedSecret
     from clawker_fw.stack.release import Release
+
+
+_OF_PACKAGES = {"site-packages", "dist-packages"}
+"""The names of folders in which packages are installed; the second one is Debian's."""
 
 
 def files(
@@ -91,8 +96,13 @@ def _of_docker() -> Iterator[Path]:
 
 def _of_python() -> Iterator[Path]:
     """Yield the interpreter and its libraries: they are the program, and Envoy is one of them."""
-    yield Path(sys.executable)
-    yield Path(sys.prefix, "pyvenv.cfg")
-    for folder in (*sys.path, sys.pycache_prefix):
-        if folder:
-            yield Path(folder)
+    yield from (Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"), Path(sys.argv[0]))
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    for entry in filter(None, sys.path):
+        folder = Path(entry)
+        whole = entry in libraries or folder.suffix == ".zip" or folder.name in _OF_PACKAGES
+        yield (
+            folder if whole else folder / "clawker_fw"
+        )  # of others, what would be imported in place of the program
+    if sys.pycache_prefix:
+        yield Path(sys.pycache_prefix)
