@@ -1,4 +1,4 @@
-"""Earlier releases of this repository, for upgrades from what users have: a commit's package, compiled once.
+"""An earlier release of this repository, for upgrades from what users have: a commit's package, compiled once.
 
 A release is kept by its commit. Compiling its two Go programs takes a minute or two.
 """
@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from devkit.floor import Lock
@@ -19,21 +18,8 @@ from hatch_build import PROGRAMS, compile_program
 RELEASES = KEPT / "releases"
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """An earlier commit whose stacks are upgraded. `why` says what its stacks have that later ones don't."""
-
-    commit: str
-    why: str
-
-
-EARLIER = (
-    Earlier("d4892f5e7d6d", "records without the weight of processors, open files and files of virtual addresses"),
-    Earlier("3e752b5c40f1", "records without an init process, swap, block devices and modes of files"),
-    Earlier("0e84ec9a107b", "records of the limit of open files alone, and secrets of a user that the program is"),
-    Earlier("bed42190f352", "records of networks, and the package before its modules were in rooms"),
-)
-"""One commit of each form that the record of a sibling has had since."""
+EARLIER = "861b1375a470"
+"""The last commit before the records of a sibling got their present form: what users of 0.1.0 have."""
 
 
 def earlier_release(commit: str, architecture: str) -> Path:
@@ -61,10 +47,7 @@ def _make(commit: str, architecture: str, folder: Path) -> None:
             tar.extractall(made, filter="data")
         for program in PROGRAMS:
             target = made / "clawker_fw" / "bin" / f"{program}-linux-{architecture}"
-            source = made / "go" / "cmd" / program
-            if not source.is_dir():  # each program was a module of its own
-                source = made / "go" / program
-            compile_program(source, target, architecture)
+            compile_program(made / "go" / "cmd" / program, target, architecture)
         shutil.rmtree(made / "go")
         shutil.move(made / "templates", made / "clawker_fw" / "templates")  # as in a wheel
         folder.parent.mkdir(exist_ok=True)

@@ -31,7 +31,8 @@ class Host:
 
     A host with a `machine` has a kernel of its own. Where it `lacks` something, `run` refuses to make anything, in
     words that contain these. `cut_off_by` is a command after which nothing passes between containers any more.
-    `tested` hosts are part of `./dev test`.
+    `agents_need` is an option without which `agent run` refuses, in words that name it. `tested` hosts are part of
+    `./dev test`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Host:
     lacks: Sequence[str] = ()
     cut_off_by: str = ""
     routed: bool = False
+    agents_need: str = ""
     tested: bool = False
 
 
@@ -176,8 +178,13 @@ HOSTS = (
     ),
     Host(
         "log-syslog",
-        "The log driver `syslog`.",
-        settings={"log-driver": "syslog", "log-opts": {"syslog-address": "udp://127.0.0.1:514"}},
+        "The log driver `syslog`, without a cache from which the engine could read.",
+        settings={
+            "log-driver": "syslog",
+            "log-opts": {"syslog-address": "udp://127.0.0.1:514", "cache-disabled": "true"},
+        },
+        agents_need="--log-driver local",
+        tested=True,
     ),
     Host("no-masquerading", "`ip-masq: false`, and routes back.", settings={"ip-masq": False}, routed=True),
     Host(
@@ -327,6 +334,7 @@ def prepare(host: Host, engine: PrivateEngine, stack: ExitStack) -> MainJob:
     """Return the main job on the engine of a host. What is started ends with the stack."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     job = main_job(engine, folder, stack, routed=host.routed)
+    job.agents_need = host.agents_need
     for command in host.after:
         engine.run_in_network(shlex.split(command))
     return job

@@ -56,6 +56,9 @@ class MainJob:
     left_out: Sequence[str] = ()
     """Steps that are not tried."""
 
+    agents_need: str = ""
+    """An option without which `agent run` refuses."""
+
     @property
     def steps(self) -> Mapping[str, Callable[[], None]]:
         """The steps, in order."""
@@ -156,10 +159,14 @@ class MainJob:
 
     def agent_run(self) -> None:
         """`agent run` starts an agent with the docker CLI, and its exit code is the agent's."""
-        started = "fw agent run --rm $IMAGE /peer get https://pub.test/"
+        if self.agents_need:
+            told = self.firewall.shell("fw agent run --rm $IMAGE /peer", IMAGE=self.peers.image).expect(6).err
+            assert f"`{self.agents_need}`" in told, told
+        run = f"fw agent run --rm {self.agents_need} $IMAGE /peer"
+        started = f"{run} get https://pub.test/"
         answer = self.firewall.shell(started, IMAGE=self.peers.image).expect()
         assert json.loads(answer.out.splitlines()[-1])["status"] == 200, answer.out
-        refused = "fw agent run --rm $IMAGE /peer get https://denied.test/"
+        refused = f"{run} get https://denied.test/"
         assert self.firewall.shell(refused, IMAGE=self.peers.image).code != 0
 
     def replacement(self) -> None:

@@ -1,8 +1,8 @@
 """The docker CLI as a child of this process, with which it shares the terminal and signals.
 
 `docker run` can't be stopped between creating a container and starting it, so this is `docker create`, and later
-`docker start`. Where these differ from `docker run` (docker/cli, cli/command/container: `run.go`, and `create.go`
-and `start.go`), the difference is made up for here.
+`docker start`. Where these differ from `docker run` (docker/cli, cli/command/container), the difference is made up
+for here.
 """
 
 import os

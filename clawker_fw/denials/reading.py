@@ -2,7 +2,7 @@
 
 An engine reads a log from its end as quickly as it is asked for lines, but looks through all of it for a time. So
 more and more lines are asked for until they are old enough. If fewer come than were asked for, that is all there
-is, or a line was cut off (`runs.py`).
+is, or a line was cut off (`clawker_fw/engine/runs.py`).
 """
 
 from collections import Counter

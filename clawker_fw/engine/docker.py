@@ -335,13 +335,13 @@ class DockerEngine:
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
-        with translated(what):
+        with self._unless_removed(container), translated(what):
             tail = {"tail": "all" if lines is None else lines}
             path = f"/containers/{container}/logs"
             response = direct.opened(self._sdk, "GET", path, silence, params={**wanted, **tail})
 
         def arriving() -> Iterator[list[bytes]]:
-            with translated(what):
+            with self._unless_removed(container), translated(what):
                 yield from log_lines(direct.contents(response), errors=errors)
 
         try:

@@ -1,7 +1,7 @@
 """Translation of the engine's answers (inspected objects, lists, events) into the model's terms.
 
 Only fields that we set or compare are read, and the engine's defaults are left out. What is not read of a
-container is listed in `ignored.py`.
+container is listed in `devkit/ignored.py`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The interface to an engine, in the model's terms: a reader, which can't change anything, and a writer.
 
-`docker.py` connects to a real engine, `memory.py` simulates one, and one contract suite tests both. Whatever fails
-in an engine is raised as `EngineError` or its subclasses `NotFoundError` and `ConflictError`.
+`docker.py` connects to a real engine, `devkit/memory/engine.py` simulates one, and one contract suite tests both.
+An engine's failure is raised as `EngineError` or its subclasses `NotFoundError` and `ConflictError`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -29,7 +29,7 @@ from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.last_words import READ, telling
-from clawker_fw.reconcile.machine import require_kernel
+from clawker_fw.reconcile.machine import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import (
@@ -359,6 +359,7 @@ class _Performer:
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
             context=[*_shortcomings(probe, step), *unseen, *self._last_words(step.container)],
+            hint=ACCEPT_FRAMES if any(DROPS_FRAMES in each for each in unseen) else "",
         )
 
     def _unseen(self, step: Verify) -> list[str]:

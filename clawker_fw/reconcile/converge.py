@@ -25,6 +25,7 @@ from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock, others_at_work, remove_abandoned
+from clawker_fw.reconcile.machine import ACCEPT_FRAMES
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
 from clawker_fw.reconcile.removal import teardown, unused_references, without_images
@@ -180,8 +181,7 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
             "agents-cut-off",
             f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
             context=[line for each in left if isinstance(each.running, tuple) for line in each.running],
-            hint="Nothing was replaced, because a new one would not be reached either. On that machine, run "
-            "`sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its FORWARD chain.",
+            hint=f"Nothing was replaced, because a new one would not be reached either. {ACCEPT_FRAMES}",
         )
     if left:
         raise NotProvenError(

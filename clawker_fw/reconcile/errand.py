@@ -7,11 +7,13 @@ killed.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import RefusedError, after
 from clawker_fw.model import ContainerSpec
 from clawker_fw.reconcile.own_images import create_from
+from clawker_fw.stack.container import LOG
 from clawker_fw.stack.image_tar import BuiltImage
 
 _LOOK_EVERY = 0.05
@@ -26,13 +28,13 @@ def errand(
     """Run a container to its end, and yield what it has written. None if it has not ended after `seconds`.
 
     It is removed when the caller has read it: an error in that comes before one of the removal. `image` is its
-    own image, if it is one of ours.
+    own image, if it is one of ours. Its log is one that every engine can read.
 
     Raises:
         RefusedError: when somebody else has a container of its name.
     """
     remove_former(engine, spec.name, project)
-    container = create_from(engine, spec, image)
+    container = create_from(engine, replace(spec, shape=replace(spec.shape, log=LOG)), image)
     try:
         yield _run(engine, container, seconds)
     except BaseException as error:

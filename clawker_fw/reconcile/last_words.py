@@ -18,6 +18,10 @@ _MILD = re.compile(r"^\[(trace|debug|info|warning)\]")
 """What a line of Envoy's begins with, after its time, that is no reason to end."""
 
 
+_USUAL = re.compile(r"'CEL' formatter is always enabled")
+"""What every Envoy says at its start, and what says nothing of how it ended."""
+
+
 def telling(lines: Sequence[str]) -> tuple[str, ...]:
     """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
 
@@ -26,7 +30,7 @@ def telling(lines: Sequence[str]) -> tuple[str, ...]:
     last: dict[str, str] = {}
     for line in lines:
         said = _TIME.sub("", line)
-        if line.strip() and not _TRACE.search(line):
+        if line.strip() and not _TRACE.search(line) and not _USUAL.search(line):
             last.pop(said, None)  # so that it stands where it was said last
             last[said] = line
     worse = [line for said, line in last.items() if not _MILD.search(said)]

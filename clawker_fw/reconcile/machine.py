@@ -11,6 +11,15 @@ from clawker_fw.stack.image_tar import BuiltImage
 
 _WITHIN = 60.0
 
+DROPS_FRAMES = "the packet filter of the engine's machine"
+"""What `fwctl` names where that drops what passes between containers."""
+
+ACCEPT_FRAMES = (
+    "On that machine, run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its "
+    "FORWARD chain."
+)
+"""What to do there."""
+
 
 def lacking(
     engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None = None

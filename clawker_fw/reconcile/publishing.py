@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, SubnetTakenError, after
 from clawker_fw.model import ContainerSpec, Desired, Observed, Sibling
-from clawker_fw.reconcile.compare.relays import RelayComparison
+from clawker_fw.reconcile.compare.relays import RelayComparison, foreign_relay
 from clawker_fw.reconcile.observe import inside, with_publisher
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.image_tar import BuiltImage
+from clawker_fw.stack.relay import is_relay
 
 _READY_SECONDS = 15.0
 _LOOK_EVERY = 0.05
@@ -28,7 +29,7 @@ def publish_for(
 
     Raises:
         ConflictError: when there is another container with its name.
-        RefusedError: when somebody has changed the network on which ports are published.
+        RefusedError: when somebody has changed the network on which ports are published, or has the relay's name.
         EngineError, NotProvenError: see `publish`.
     """
     image = built.get(Sibling.COREDNS)
@@ -56,6 +57,8 @@ def publish_for(
         return publish(engine, spec, image)
     except ConflictError:
         there = engine.container(spec.name)
+        if there and not is_relay(there, desired.project):
+            raise foreign_relay(spec.name) from None
         if there is None or there.project != desired.project or there.labels.get(labels.RELAY_OF) != agent:
             raise
     _require_listening(engine, spec, there.id)

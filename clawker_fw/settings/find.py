@@ -1,7 +1,7 @@
 """Finds the settings file, and reads the project from it.
 
 A command starts to observe its stack while the settings are still being read. The little that it needs for that is
-read here, without slow imports. `settings.py` reads the whole file.
+read here, without slow imports. `load.py` reads the whole file.
 """
 
 import re

@@ -149,6 +149,10 @@ def trust_name(project: str) -> str:
     return f"{project}-trust-"
 
 
+LOG: Mapping[str, str] = {"driver": "json-file", "max-file": "3", "max-size": "6m"}
+"""Where the output of our containers goes, on whatever engine: its own default may not let anybody read it."""
+
+
 def shape(
     program: Sequence[str],
     networks: Mapping[str, str],
@@ -196,7 +200,7 @@ def shape(
         ulimits=ulimits(open_files),
         restart="always",
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=4.0, retries=1, start_period=10.0),
-        log={"driver": "json-file", "max-file": "3", "max-size": "6m"},
+        log=LOG,
     )
 
 

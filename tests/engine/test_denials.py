@@ -96,6 +96,31 @@ def test_it_is_visible_at_once(shared: Firewall, module_peers: Peers) -> None:
         following.communicate()
 
 
+def test_following_goes_on_with_successors(shared: Firewall, module_peers: Peers) -> None:
+    """`--follow` moves on whenever both containers are replaced, and shows what each pair refuses."""
+    agent = shared.agent(module_peers)
+    following = shared.start("denials", "--follow", "--format", "json")
+    assert following.stdout
+    stuck = threading.Timer(STARTED_WITHIN * 5, following.kill)
+    stuck.start()
+    try:
+        for number in range(4):
+            name, shown = f"after-{number}.test", ""
+            if number:
+                shared.run("--force-recreate")
+            while not select.select([following.stdout], [], [], VISIBLE_WITHIN)[0]:
+                assert following.poll() is None
+                agent.get(f"https://{name}/")
+            while shown != name:
+                line = following.stdout.readline()
+                assert line, "it has ended"
+                shown = json.loads(line)["name"]
+    finally:
+        stuck.cancel()
+        following.kill()
+        following.communicate()
+
+
 def _written(firewall: Firewall, agent: str) -> int:
     """Return how many refusals of the flood are on record."""
     flood = shown(firewall, "--agent", agent).get("http flood.test")

@@ -99,6 +99,11 @@ def test_filtered_frames_are_not_mended_by_a_replacement(
     with private_engine(settings={"iptables": False}) as engine, closing(client(engine.host)) as sdk:
         firewall = Firewall(engine.host, "frames", tmp_path)
         firewall.write(*RULES)
+        engine.run_in_network(["iptables", "-P", "FORWARD", "DROP"])
+        refused = firewall.call("run").expect(5).err
+        assert "hint: On that machine, run `sysctl -w net.bridge.bridge-nf-call-iptables=0`" in refused
+        assert "log: " not in refused, "what Envoy says at every start is no cause"
+        engine.run_in_network(["iptables", "-P", "FORWARD", "ACCEPT"])
         firewall.run()
         before = sdk.inspect_container(firewall.container(ENVOY))["Id"]
         engine.run_in_network(["iptables", "-P", "FORWARD", "DROP"])

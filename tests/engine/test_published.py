@@ -168,11 +168,12 @@ def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
 
 
 def test_changes_are_found_and_repaired(site: Site, web: str) -> None:
-    """A relay that was taken off a network or removed is a difference; a run makes it again."""
+    """A relay that was taken off a network, hangs or was removed is a difference; a run makes it again."""
     del web
     (name,) = site.relays()
     changes: tuple[Callable[[], object], ...] = (
         lambda: site.docker.disconnect_container_from_network(name, f"{site.firewall.project}-publish"),
+        lambda: site.docker.kill(name, "STOP"),
         lambda: site.docker.remove_container(name, force=True, v=True),
     )
     for change in changes:

@@ -1,8 +1,10 @@
 """The documentation agrees with the code. `./dev docs` builds it and checks its links."""
 
+import ast
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -133,11 +135,62 @@ def test_every_exit_code_is_documented() -> None:
         assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitCode), name
 
 
-def test_every_module_has_a_place() -> None:
-    """The tree in the page for developers names each module."""
-    tree = section(page("docs/development.md"), "## Where things are")
+ENDS_WITH_1 = {
+    "certs": "certs show",
+    "conformance": "conformance",
+    "doctor": "doctor",
+    "editing": "--dry-run",
+    "explain": "explain",
+    "fleet": "fleet",
+    "healthy": "healthy",
+    "rules": "rules check --against",
+    "service": "service status",
+    "stack": "drift",
+}
+"""The modules of commands that can end with exit code 1, and how the README names the command."""
+
+
+def test_each_command_that_ends_with_1_is_named() -> None:
+    """The README says of each command that can end with exit code 1 what that means."""
+    modules = (CHECKOUT / "clawker_fw" / "cli").glob("*.py")
+    assert set(ENDS_WITH_1) == {each.stem for each in modules if "Exit(ExitCode.DRIFT)" in each.read_text()}
+    (row,) = re.findall(r"^\| 1 \|.*$", page("README.md"), re.MULTILINE)
+    assert set(ENDS_WITH_1.values()) <= set(re.findall(r"`([^`]+)`", row)) | {"--dry-run"}
+    assert "`--dry-run`" in row
+
+
+def test_the_tree_for_developers_has_each_module() -> None:
+    """The tree in the page for developers names each module, and no module that is not there."""
+    tree = section(page("docs/development.md"), "## Where things are").partition("\n```\n")[2].partition("```")[0]
     modules = {path.name for path in (CHECKOUT / "clawker_fw").rglob("*.py")} - {"__init__.py", "__main__.py"}
-    assert {name for name in modules if name not in re.findall(r"\w+\.py", tree)} == set()
+    named = set(re.findall(r"\w+\.py", tree.partition("templates/  ")[0]))
+    assert named == modules
+
+
+PLACES_OF_PATHS = ("", "clawker_fw", "go", "go/internal")
+PATH_IN_TEXT = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|go|md|j2|sh|svg))`")
+
+
+def texts_with_paths() -> Iterator[tuple[Path, str]]:
+    """Yield each docstring, and each comment in Go, with the file that has it."""
+    for folder in ("clawker_fw", "devkit", "bench", "tests"):
+        for path in (CHECKOUT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield path, ast.get_docstring(node) or ""
+    for path in (CHECKOUT / "go").rglob("*.go"):
+        yield path, "\n".join(line for line in path.read_text().splitlines() if line.lstrip().startswith("//"))
+
+
+def test_files_that_docstrings_name_exist() -> None:
+    """A docstring that sends a reader to a file names one that is there, from its own folder or from a root."""
+    missing = {
+        (str(path.relative_to(CHECKOUT)), name)
+        for path, text in texts_with_paths()
+        for name in PATH_IN_TEXT.findall(text)
+        if not any((place / name).exists() for place in (path.parent, *map(CHECKOUT.joinpath, PLACES_OF_PATHS)))
+    }
+    assert missing == set()
 
 
 def test_the_picture_of_the_rooms_has_each_in_its_place() -> None:

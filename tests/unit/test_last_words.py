@@ -31,10 +31,12 @@ def test_a_backtrace_hides_nothing() -> None:
 def test_warnings_are_told_if_there_is_nothing_worse() -> None:
     """Warnings of an Envoy that lives fill no line that a failure needs, but are better than nothing."""
     warnings = tuple(
-        f"[2026-11-27 23:53:41.00{each}][1][warning][config] [source/x/config.cc:22] 'CEL' formatter {each}."
+        f"[2026-11-27 23:53:41.00{each}][1][warning][config] [source/x/config.cc:22] unusual {each}."
         for each in range(9)
     )
     assert telling(warnings) == warnings[1:]
+    usual = "[2026-11-27 23:53:41.000][1][warning][config] [source/x/config.cc:22] 'CEL' formatter is always enabled."
+    assert telling([usual]) == ()
     failure = "[2026-11-27 23:53:41.000][1][error][config] [source/x/config.cc:9] no room"
     assert telling([failure, *warnings]) == (failure,)
     assert telling(["fwctl: no such table", *warnings]) == ("fwctl: no such table",)

@@ -138,7 +138,7 @@ def test_an_output_that_hangs() -> None:
 def test_the_quick_way_is_there() -> None:
     """The installed urllib3 shows the buffer of a response, without which a long log takes longer to read.
 
-    If this fails after an update, see what has taken the place of the attribute in `direct.py`.
+    If this fails after an update, see what has taken the place of the attribute in `clawker_fw/engine/direct.py`.
     """
     with answered(PLAIN) as response:
         assert direct._buffer(response) is not None  # noqa: SLF001 - what is tested

@@ -385,3 +385,20 @@ def test_a_release_with_another_program_makes_relays_again(
     assert Cause.UPGRADE not in Heal.TAMPER.causes
     assert run(engine, later).diff.verdict is Verdict.CURRENT
     assert engine.inside(RELAY).id != relay
+
+
+def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, release: Release) -> None:
+    """It is refused by name before anything changes, whatever labels it has; without it, a run makes the relay."""
+    published(engine)
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    image = engine.inside("clawker-coredns").spec.image
+    ours = {**labels.ownership_labels("clawker"), labels.RELAY_OF: "somebody"}
+    for foreign in ({}, ours):
+        other = engine.create_container(ContainerSpec(RELAY, image, foreign, Shape((), (), {})))
+        before = engine.listing()
+        with pytest.raises(RefusedError, match=f"{RELAY} exists") as caught:
+            stacks.converged(engine, wanted)
+        assert (caught.value.code, engine.listing()) == ("foreign-container", before)
+        engine.remove(other)
+    stacks.converged(engine, wanted)
+    assert engine.inside(RELAY).spec.labels[labels.RELAY_OF]

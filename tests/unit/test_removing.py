@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from docker import errors
 
+from clawker_fw.engine import direct
 from clawker_fw.engine.docker import DockerEngine
 from clawker_fw.engine.local import AnswerError
 from clawker_fw.engine.locate import EngineLocation
@@ -41,10 +42,35 @@ class Client:
         }
 
 
-def _read(status: str | None, *, sdk: bool) -> None:
+DEAD = "can not get logs from container which is dead or marked for removal"
+
+
+def _engine(status: str | None, *, sdk: bool) -> DockerEngine:
     client: Any = Client(status, sdk=sdk)
     place = EngineLocation("unix:///nowhere", "a test")
-    DockerEngine(client, EngineFacts("20.10.24", "1.41", "amd64"), place, (0, 0)).files("1ace")
+    return DockerEngine(client, EngineFacts("20.10.24", "1.41", "amd64"), place, (0, 0))
+
+
+def _read(status: str | None, *, sdk: bool) -> None:
+    _engine(status, sdk=sdk).files("1ace")
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("status", [None, "removing", "dead"])
+def test_the_log_of_a_container_that_is_being_removed(
+    monkeypatch: pytest.MonkeyPatch,
+    status: str | None,
+    follow: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The container counts as removed when its log can no longer be opened: a reader goes on with the next one."""
+
+    def opened(*_: object, **__: object) -> None:
+        raise errors.APIError("409 Client Error", explanation=DEAD)
+
+    monkeypatch.setattr(direct, "opened", opened)
+    with pytest.raises(NotFoundError) as caught, _engine(status, sdk=True).log("1ace", 0, follow=follow):
+        pass
+    assert caught.value.context == (DEAD,)
 
 
 @pytest.mark.parametrize("sdk", [False, True])

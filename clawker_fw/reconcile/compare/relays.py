@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network
 
+from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
     Action,
     Cause,
@@ -26,7 +27,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
-from clawker_fw.stack.relay import Publication, Relaying, publication_of, relay_name, relay_spec
+from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec
 from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec
 
 FIELD = "relays."
@@ -114,8 +115,15 @@ class RelayComparison:
         return there if there and self.network and any(_of_network(there, self.network)) else None
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every difference."""
+        """Yield every difference.
+
+        Raises:
+            RefusedError: when a container that is not a relay has the name of one that is wanted.
+        """
         there = {each.container.name: each for each in self.observed.relays}
+        for listed in self.observed.listing:
+            if listed.name in self.wanted and not is_relay(listed, self.desired.project):
+                raise foreign_relay(listed.name)
         for name, relay in sorted(there.items()):
             if name in self.wanted:
                 yield from self._differences(relay, self.wanted[name])
@@ -196,6 +204,15 @@ class RelayComparison:
         view = self.observed.images.get(relay.container.image)
         inherited = set(view.environment if view else ()) - set(spec.shape.environment)
         return sorted(set(relay.container.shape.environment) - inherited)
+
+
+def foreign_relay(name: str) -> RefusedError:
+    """Return the error about a container that has the name of a relay, and is not ours."""
+    return RefusedError(
+        "foreign-container",
+        f"The container {name} exists, but clawker-fw did not create it. Ports of an agent can't be published.",
+        hint="Rename or remove that container.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -409,12 +409,12 @@ func limitAgents(limits *boot.Limits, options ...nftables.ConnOption) error {
 		takes := func(rule *nftables.Rule) bool { return filter.install([]*nftables.Rule{rule}, options) == nil }
 		missing := strings.Join(missingParts(filter.rules, takes), ", ")
 		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
-			"or its modules, nft_*, can't be loaded): %w", cmp.Or(missing, "nothing in particular"), err)
+			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), once(err))
 	}
 	if six := newSixFilter(); hasSix() {
 		if err := six.install(six.rules, options); err != nil {
 			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
-				"loaded): %w", err)
+				"loaded%s): %w", whyNoModules(), once(err))
 		}
 	}
 	return nil

@@ -174,9 +174,40 @@ func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 func requireFilter(connection *nftables.Conn) error {
 	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
 		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
-			"or its module can't be loaded): %w", err)
+			"or its module can't be loaded%s): %w", whyNoModules(), once(err))
 	}
 	return nil
+}
+
+// modulesDisabled is 1 where no further module can be loaded until the next boot (kernel.modules_disabled).
+var modulesDisabled = filepath.Join(SystemSettings, "kernel/modules_disabled")
+
+// whyNoModules returns why the kernel loads no modules, to be put after words that say so; "" if nothing forbids it.
+func whyNoModules() string {
+	value, err := os.ReadFile(modulesDisabled)
+	if err != nil || strings.TrimSpace(string(value)) != "1" {
+		return ""
+	}
+	return ": kernel.modules_disabled=1 forbids it there until the next boot, so load them before it is set"
+}
+
+// once returns an error without repetitions: a kernel refuses each message of a transaction, in the same words.
+func once(err error) error {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return err
+	}
+	different := []error{}
+	for _, part := range joined.Unwrap() {
+		part = once(part)
+		if !slices.ContainsFunc(different, func(before error) bool { return before.Error() == part.Error() }) {
+			different = append(different, part)
+		}
+	}
+	if len(different) == 1 {
+		return different[0]
+	}
+	return errors.Join(different...)
 }
 
 // loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each
@@ -206,8 +237,12 @@ func covering(rules []*nftables.Rule) []*nftables.Rule {
 	return chosen
 }
 
+// builtIn are expressions that every kernel with nf_tables has (nft_basic_types in its nf_tables_core.c), by their types
+// here. A verdict is an immediate.
+var builtIn = []string{"immediate", "verdict", "cmp", "lookup", "bitwise", "byteorder", "payload", "dynset"}
+
 // missingParts returns the expressions of nf_tables that the kernel lacks, of those in rules: what is in a rule that it
-// does not take, and in none that it takes.
+// does not take, in none that it takes, and not built in.
 func missingParts(rules []*nftables.Rule, takes func(*nftables.Rule) bool) []string {
 	refused, taken := map[string]bool{}, map[string]bool{}
 	for _, rule := range rules {
@@ -219,7 +254,7 @@ func missingParts(rules []*nftables.Rule, takes func(*nftables.Rule) bool) []str
 			parts[part] = true
 		}
 	}
-	maps.DeleteFunc(refused, func(part string, _ bool) bool { return taken[part] })
+	maps.DeleteFunc(refused, func(part string, _ bool) bool { return taken[part] || slices.Contains(builtIn, part) })
 	return slices.Sorted(maps.Keys(refused))
 }
 

@@ -44,6 +44,36 @@ func TestWithoutNfTables(t *testing.T) {
 	}
 }
 
+// Where the kernel may load no more modules, that is named, and each of its errors is there once.
+func TestWithoutModules(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "modules_disabled")
+	before := modulesDisabled
+	modulesDisabled = path
+	defer func() { modulesDisabled = before }()
+	limits := nettest.SmallLimits()
+	refusing := nftables.WithTestDial(func(requests []netlink.Message) ([]netlink.Message, error) {
+		if netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE) == requests[0].Header.Type {
+			return []netlink.Message{{Header: netlink.Header{Type: netlink.Done, Flags: netlink.Multi,
+				Sequence: requests[0].Header.Sequence, PID: requests[0].Header.PID}, Data: make([]byte, 4)}}, nil
+		}
+		return nil, unix.EOPNOTSUPP
+	})
+	for value, named := range map[string]bool{"1\n": true, "0\n": false} {
+		if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+
+		err := limitAgents(&limits, refusing)
+
+		if !errors.Is(err, unix.EOPNOTSUPP) || strings.Contains(err.Error(), "kernel.modules_disabled=1") != named {
+			t.Errorf("%q: got %v", value, err)
+		}
+		if times := strings.Count(err.Error(), unix.EOPNOTSUPP.Error()); times != 1 {
+			t.Errorf("the error is there %d times: %v", times, err)
+		}
+	}
+}
+
 // What a kernel lacks of nf_tables is what is in all rules that it refuses, and in none that it takes.
 func TestMissingParts(t *testing.T) {
 	limits := nettest.SmallLimits()
@@ -59,6 +89,11 @@ func TestMissingParts(t *testing.T) {
 		found := missingParts(rules, func(rule *nftables.Rule) bool { return !has(rule, part) })
 		if !slices.Contains(found, part) {
 			t.Errorf("without %s: %q", part, found)
+		}
+		for _, always := range builtIn {
+			if slices.Contains(found, always) {
+				t.Errorf("without %s: %s is said to be missing as well", part, always)
+			}
 		}
 	}
 	if found := missingParts(rules, func(*nftables.Rule) bool { return true }); len(found) > 0 {

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"clawker-fw/internal/statussocket"
 )
 
 // Socketed is the environment variable that names the sockets which a relay's program is given, one for each port.
@@ -24,6 +26,12 @@ type bounds struct {
 	dial        time.Duration // for the agent to take a connection
 	idle        time.Duration // for nothing to be sent in either direction
 }
+
+// aliveAt is the address at which the program of a relay answers, of a kind that only its own network has (unix(7), abstract).
+const aliveAt = "@relay"
+
+// alright is the program's answer: one that has been stopped, or hangs, gives none.
+const alright = "ok"
 
 var usual = bounds{connections: 256, dial: 10 * time.Second, idle: time.Hour}
 
@@ -43,6 +51,11 @@ func Carry(words []string) error {
 	if len(sockets) != len(settings.Ports) {
 		return errors.New("a relay needs a socket for each port")
 	}
+	alive, err := net.Listen("unix", aliveAt)
+	if err != nil {
+		return err
+	}
+	go statussocket.Tell(alive, func() any { return alright })
 	ended := make(chan error)
 	room := make(chan struct{}, usual.connections)
 	for number, port := range settings.Ports {

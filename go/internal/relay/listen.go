@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,8 +82,8 @@ const connections = "/proc/thread-self/net/tcp"
 // listens is the state of a socket that listens (linux/tcp_states.h).
 const listens = "0A"
 
-// Report is what can only be seen inside of a relay's container: what differs in its network, and its ports on which nobody
-// listens.
+// Report is what can only be seen inside of a relay's container: what differs in its network, a program that does not answer,
+// and its ports on which nobody listens.
 type Report struct {
 	Network []string `json:"network"`
 	Closed  []uint16 `json:"closed"`
@@ -91,12 +93,38 @@ type Report struct {
 func (s Settings) Inspect() (Report, error) {
 	open, err := listening(connections, s.OnPublishing.Addr())
 	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
+	if err := askWhetherAlive(answerWithin); err != nil {
+		report.Network = append(report.Network, fmt.Sprintf("the program does not answer: %v", err))
+	}
 	for _, port := range s.Ports {
 		if !slices.Contains(open, port) {
 			report.Closed = append(report.Closed, port)
 		}
 	}
 	return report, err
+}
+
+// answerWithin is how long a relay's program may take to say that it works.
+const answerWithin = 3 * time.Second
+
+// askWhetherAlive fails if the program of this relay does not answer. Its ports are open as long as it exists.
+func askWhetherAlive(within time.Duration) error {
+	connection, err := net.DialTimeout("unix", aliveAt, within)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	var answer string
+	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
+		return err
+	}
+	if answer != alright {
+		return fmt.Errorf("it says %q", answer)
+	}
+	return nil
 }
 
 // listening returns the ports of an address on which somebody listens, by the kernel's list.

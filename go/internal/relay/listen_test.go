@@ -17,6 +17,7 @@ import (
 
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/statussocket"
 )
 
 // inNamespace returns the settings of a relay in a network of its own, between an agent and the publishing network's gateway.
@@ -137,6 +138,27 @@ func TestInspection(t *testing.T) {
 	report, err := settings.Inspect()
 	if err != nil || len(report.Network) != len(before.Network)+1 || !strings.Contains(strings.Join(report.Network, "\n"), "route default via 10.214.0.1") {
 		t.Errorf("with a way out: %+v, %v", report, err)
+	}
+}
+
+// A program that answers is alive. One that is not there, that hangs, or that says something else is not.
+func TestWhetherAlive(t *testing.T) {
+	const within = 200 * time.Millisecond
+	if err := askWhetherAlive(within); err == nil {
+		t.Error("nobody is there, and answers")
+	}
+	for answer, alive := range map[any]bool{alright: true, "": false, 1: false, nil: false} {
+		listener, err := net.Listen("unix", aliveAt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer != nil {
+			go statussocket.Tell(listener, func() any { return answer })
+		}
+		if err := askWhetherAlive(within); (err == nil) != alive {
+			t.Errorf("%v: %v", answer, err)
+		}
+		listener.Close()
 	}
 }
 
