@@ -96,7 +96,8 @@ def _of_docker() -> Iterator[Path]:
 
 def _of_python() -> Iterator[Path]:
     """Yield the interpreter and its libraries: they are the program, and Envoy is one of them."""
-    yield from (Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"), Path(sys.argv[0]))
+    programs = Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"), Path(sys.argv[0])
+    yield from (path for path in programs if path.is_file())
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     for entry in filter(None, sys.path):
         folder = Path(entry)

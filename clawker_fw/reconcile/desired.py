@@ -84,7 +84,7 @@ class Blueprint:
     certificates: "CertificateStore | None" = None
     """The certificates on this machine; None without telemetry."""
     provider: "InspectionStore | None" = None
-    """The authorities for inspected connections; None if nothing can be inspected here."""
+    """The authorities for inspected connections; None if no rule has any inspected."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""
     authorities: bytes = dataclasses.field(default=b"", repr=False)
