@@ -105,7 +105,7 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
     for file in files:
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
-        folders = {file.absolute(), Path(os.path.realpath(file))} if file.is_dir() else set()
+        folders = {file.absolute(), Path(os.path.realpath(file))} if _is_folder(file) else set()
         for container, mount in mounts:
             named = _named_here(mount.source)
             sources = {Path(os.path.realpath(each)) for each in named}
@@ -121,11 +121,19 @@ def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], insid
         place = inside.on_host(os.path.realpath(file))
         outside = [there for way in ways(file) if (there := inside.on_host(str(way)))]
         passed = {each for there in outside for each in ways_by_name(there)}
-        folders = {Path(place)} if place and file.is_dir() else set()
+        folders = {Path(place)} if place and _is_folder(file) else set()
         for container, mount in mounts:
             source = Path(os.path.normpath(mount.source))
             if source in passed or _within({source}, folders):
                 yield Exposure(container, mount.source, mount.target, place or str(file))
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder, or may be one, because it can't be examined."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
 
 
 def _within(paths: Iterable[Path], folders: Iterable[Path]) -> bool:

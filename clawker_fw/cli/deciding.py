@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
 
 
+_NO_SCRIPT = {"", "-", "-c"}
+"""What Python has in place of the script that it runs."""
+
 _OF_PACKAGES = {"site-packages", "dist-packages"}
 """The names of folders in which packages are installed; the second one is Debian's."""
 
@@ -60,7 +63,7 @@ def _named_by_settings(loaded: "Loaded") -> Iterator[Path]:
 
 
 def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
-    """Yield the file that declares secrets, files with their values, and the programs that print them."""
+    """Yield the file that declares secrets, files with their values, and what the words of commands may name."""
     folder = vault.path.parent
     yield vault.path
     for name in sorted(names):
@@ -70,8 +73,7 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
         for word in source.command or ():
             if program := shutil.which(word, path=vault.environment.get("PATH")):
                 yield Path(program)
-            if (folder / word).exists():
-                yield folder / word
+            yield folder / word
 
 
 def _of_project(chosen: Options) -> Iterator[Path]:
@@ -81,8 +83,7 @@ def _of_project(chosen: Options) -> Iterator[Path]:
 
     yield state_folder() / chosen.project
     for scope in ServiceScope:
-        if (unit := Unit(scope, chosen.project, (), 0).path).exists():
-            yield unit
+        yield Unit(scope, chosen.project, (), 0).path
 
 
 def _of_docker() -> Iterator[Path]:
@@ -96,8 +97,9 @@ def _of_docker() -> Iterator[Path]:
 
 def _of_python() -> Iterator[Path]:
     """Yield the interpreter and its libraries: they are the program, and Envoy is one of them."""
-    programs = Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"), Path(sys.argv[0])
-    yield from (path for path in programs if path.is_file())
+    yield from (Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"))
+    if sys.argv[0] not in _NO_SCRIPT:
+        yield Path(sys.argv[0])
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     for entry in filter(None, sys.path):
         folder = Path(entry)

@@ -82,6 +82,13 @@ def test_everything_in_a_folder_that_decides(file: Path, look: Comparison) -> No
     }
 
 
+def test_a_path_that_cannot_be_examined(file: Path, look: Comparison) -> None:
+    """It may be a folder, so what is mounted from below it counts; it is never an error."""
+    long = file.parent / ("x" * 300)
+    (found,) = exposures(look(bind(long / "below")), (long,))
+    assert found.certain
+
+
 def test_a_mount_is_reported_once(file: Path, look: Comparison) -> None:
     """By the first file that it certainly reaches."""
     other, link = file.with_name("other.yaml"), file.parent.with_name("link")
