@@ -14,7 +14,6 @@ from pathlib import Path
 import yaml
 
 from clawker_fw.__main__ import ALLOCATIONS
-from clawker_fw.digests import Digests
 from clawker_fw.model import EngineFacts, Machine, Slots
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired, prepare
 from clawker_fw.rules.policy import Policy
@@ -33,7 +32,7 @@ ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"
 def stages(path: Path) -> dict[str, float]:
     """Compute the desired state with all its files, as every command does before it compares."""
     engine = EngineFacts(version="", api_version="", architecture=machine())
-    release, usual = Release.installed(Digests()), Settings(rules=()).of_stack
+    release, usual = Release.installed(), Settings(rules=()).of_stack
     prepare(Blueprint("clawker", usual, RuleSet(), release, engine))
     resources = usual.resources
     capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))

@@ -1,18 +1,17 @@
-"""Runs a Python program and records its calls to an engine, with the seconds of each.
+"""Runs a Python program and records its calls to an engine.
 
-Usage: `recorded.py OUT -m MODULE|SCRIPT …`. A call ends when its response has been read. They are recorded where
-all of Python's HTTP clients meet, in `http.client`.
+Usage: `recorded.py OUT -m MODULE|SCRIPT …`. They are recorded where all of Python's HTTP clients meet, in
+`http.client`.
 """
 
 import json
 import re
 import runpy
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection
 from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
@@ -24,11 +23,9 @@ _NOT_SAID = {"limit=-1", "size=0", "trunc_cmd=0", "only_ids=0", "all=0", "filter
 
 @dataclass
 class Call:
-    """A call: what was sent, when that began, and how long it took until all of the answer was read."""
+    """A call: what was sent."""
 
-    sent: bytes
-    began: float
-    seconds: float = 0.0
+    sent: bytes = b""
 
     @property
     def words(self) -> str:
@@ -53,12 +50,10 @@ def recorded() -> Iterator[list[Call]]:
     """Record each call that this process makes over HTTP."""
     calls: list[Call] = []
     latest: dict[HTTPConnection, Call] = {}
-    answered: dict[HTTPResponse, Call] = {}
-    put, send, respond = HTTPConnection.putrequest, HTTPConnection.send, HTTPConnection.getresponse
-    close = HTTPResponse.close
+    put, send = HTTPConnection.putrequest, HTTPConnection.send
 
     def putting(connection: HTTPConnection, method: str, url: str, **skipped: bool) -> None:
-        calls.append(Call(b"", time.perf_counter()))
+        calls.append(Call())
         latest[connection] = calls[-1]
         put(connection, method, url, **skipped)
 
@@ -66,24 +61,7 @@ def recorded() -> Iterator[list[Call]]:
         latest[connection].sent += data
         send(connection, data)
 
-    def responding(connection: HTTPConnection) -> HTTPResponse:
-        response = respond(connection)
-        call = latest[connection]
-        answered[getattr(response, "_fp", response)] = call  # urllib3 wraps its own
-        call.seconds = time.perf_counter() - call.began
-        return response
-
-    def closing(response: HTTPResponse) -> None:
-        close(response)
-        if call := answered.pop(response, None):
-            call.seconds = time.perf_counter() - call.began
-
-    with (
-        patch.object(HTTPConnection, "putrequest", putting),
-        patch.object(HTTPConnection, "send", sending),
-        patch.object(HTTPConnection, "getresponse", responding),
-        patch.object(HTTPResponse, "close", closing),
-    ):
+    with patch.object(HTTPConnection, "putrequest", putting), patch.object(HTTPConnection, "send", sending):
         yield calls
 
 
@@ -98,8 +76,7 @@ def main(out: Path, arguments: list[str]) -> None:
                 sys.argv = arguments
                 runpy.run_path(arguments[0], run_name="__main__")
         finally:
-            found = {"calls": [each.words for each in calls], "seconds": [each.seconds for each in calls]}
-            out.write_text(json.dumps(found))
+            out.write_text(json.dumps([call.words for call in calls]))
 
 
 if __name__ == "__main__":

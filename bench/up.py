@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def _measure(place: Stage) -> Result:
     folder.mkdir()
     _prepare(place, folder)
     bare = [sys.executable, str(_BARE), firewall.host, str(folder)]
-    forgetful = replace(firewall, variables={"XDG_CACHE_HOME": str(firewall.folder / "none")})
 
     def empty_then(seconds: Callable[[], float]) -> float:
         _empty(docker, firewall.project)
@@ -50,7 +48,6 @@ def _measure(place: Stage) -> Result:
 
     ways: dict[str, Callable[[], float]] = {
         "clawker-fw run": lambda: firewall.call("run").expect().seconds,
-        "clawker-fw run, with no digest remembered": lambda: forgetful.call("run").expect().seconds,
         "the bare calls": lambda: firewall.call_raw(bare).expect().seconds,
     }
     series = interleaved(place.runs or RUNS, {name: partial(empty_then, way) for name, way in ways.items()})

@@ -15,7 +15,6 @@ from typing import Any
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
-from clawker_fw.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.logs import written
@@ -46,7 +45,7 @@ def peer_program(architecture: str) -> Path:
 @cache
 def _image(architecture: str) -> BuiltImage:
     entries = (Entry("peer", peer_program(architecture), 0o755),)
-    return BuiltImage("clawker-fw/peer", "dev", architecture, entries, Digests(BUILT / "digests.json"), labels={})
+    return BuiltImage("clawker-fw/peer", "dev", architecture, entries, labels={})
 
 
 _loaded: dict[str, str] = {}

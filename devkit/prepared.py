@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import clawker_fw
-from devkit.stacks import environment
+from devkit.stacks import environment, installed_release
 from devkit.waiting import until
 
 _SET_CHILD_SUBREAPER = 36
@@ -165,10 +165,11 @@ def start(command: Sequence[str], folder: Path, variables: Mapping[str, str]) ->
 
 
 def _prepare() -> None:
-    """Import all of the program's modules, and keep the garbage collector from touching them in each fork."""
+    """Import all of the program's modules, and hash its images, so that no fork does so again."""
     for module in pkgutil.walk_packages(clawker_fw.__path__, "clawker_fw."):
         if module.name not in _NOT_IMPORTED:
             importlib.import_module(module.name)
+    installed_release()
     gc.collect()
     gc.freeze()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import typer.main
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, BeforeValidator, create_model
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
@@ -36,7 +36,7 @@ from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.preset import PresetEntry, names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
-from clawker_fw.settings.values import Checked, Memory
+from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
 from devkit import answer_schemas, manual, settings_schema
@@ -271,7 +271,7 @@ def _plural(array: Mapping[str, Any]) -> str:
 
 
 def _is_duration(field: FieldInfo) -> bool:
-    return any(isinstance(each, Checked) and each.function is parse_duration for each in field.metadata)
+    return any(isinstance(each, BeforeValidator) and each.func is parse_duration for each in field.metadata)
 
 
 def _default(field: FieldInfo) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.digests import Digests
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Mount, Shape, Sibling
 from clawker_fw.reconcile import converge, pipeline
@@ -27,7 +26,6 @@ from devkit.programs import machine
 from hatch_build import compile_program
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-DIGESTS = CHECKOUT / ".dev" / "digests.json"
 
 
 def rule_set(*rules: str | Mapping[str, Any]) -> tuple[Settings, RuleSet]:
@@ -53,11 +51,10 @@ def blueprint(
 
 @functools.cache
 def installed_release() -> Release:
-    """Return this checkout's own release. What it takes long to compute of it is kept for other processes."""
-    with Digests(DIGESTS) as digests:
-        release = Release.installed(digests)
-        for sibling in Sibling:
-            _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids, release.build_sha
+    """Return this checkout's own release. Its images are hashed already, so forks of this process need not."""
+    release = Release.installed()
+    for sibling in Sibling:
+        _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids, release.build_sha
     return release
 
 
@@ -71,11 +68,7 @@ def copied_release(folder: Path) -> Release:
     shutil.copytree(
         CHECKOUT / "templates", folder / "clawker_fw" / "templates", copy_function=_link, dirs_exist_ok=True
     )
-    installed_release()
-    known = folder / "digests.json"
-    if DIGESTS.is_file():
-        shutil.copyfile(DIGESTS, known)  # Envoy, which is the same, takes longest
-    return Release(folder / "clawker_fw", Digests(known))
+    return Release(folder / "clawker_fw")
 
 
 def _link(source: str, target: str) -> None:

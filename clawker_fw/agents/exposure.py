@@ -1,9 +1,9 @@
-"""Whether an agent can write the settings, and which paths lead to the engine.
+"""Whether an agent can write what decides, such as the settings, and which paths lead to the engine.
 
-It can write them if a settings file, or a folder on the path to it, is mounted writable into its container. This
-is the only module that inspects this machine's own files. For a remote engine, paths of settings mean nothing. In
-a container of the engine, the paths are those on its machine of what is mounted there, and links on that machine
-can't be followed.
+It can write a file if the file, or a folder on the path to it, is mounted writable into its container. If a folder
+decides, so does everything in it. This is the only module that inspects this machine's own files. For a remote
+engine, these paths mean nothing. In a container of the engine, the paths are those on its machine of what is
+mounted there, and links on that machine can't be followed.
 """
 
 import os
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from clawker_fw.model import ContainerSummary, EngineFacts, Inside, Mount, Observed, VolumeView
 
-HINT = "Make the mount read-only, or move the settings file outside of agents' mounts and pass it with --config."
+HINT = (
+    "Make the mount read-only, or move the file outside of agents' mounts. --config names another settings file."
+)
 
 _ENGINE_FOLDER = "/var/lib/docker"
 _SOCKETS = (
@@ -36,7 +38,7 @@ _MOST_LINKS = 40
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A mount through which a container can change a settings file. `source` is on the host, `target` inside.
+    """A mount through which a container can change a file that decides. `source` is on the host, `target` inside.
 
     It is `certain` if the path of the mount says so by itself. Where the links on this path lead may be the work
     of another container that can write there.
@@ -54,7 +56,10 @@ class Exposure:
 
 
 def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]:
-    """Return every mount through which an agent can write one of the files."""
+    """Return every mount through which an agent can write one of the files, with the first of them.
+
+    One that is certain comes before others.
+    """
     inside = observed.engine.inside
     if not observed.engine.local and not inside:
         return ()
@@ -68,7 +73,12 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
     ]
     if not mounts:
         return ()
-    return tuple(_found(mounts, files) if inside is None else _found_outside(mounts, files, inside))
+    found = list(_found(mounts, files) if inside is None else _found_outside(mounts, files, inside))
+    found.sort(key=lambda exposure: not exposure.certain)
+    first: dict[tuple[str, str, str], Exposure] = {}
+    for exposure in found:
+        first.setdefault((exposure.container, exposure.source, exposure.target), exposure)
+    return tuple(first.values())
 
 
 def _bound(container: ContainerSummary, volumes: Mapping[str, VolumeView]) -> Iterator[Mount]:
@@ -95,11 +105,13 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
     for file in files:
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
+        folders = {file.absolute(), Path(os.path.realpath(file))} if _is_folder(file) else set()
         for container, mount in mounts:
             named = _named_here(mount.source)
             sources = {Path(os.path.realpath(each)) for each in named}
-            if sources & passed or any(_identity(each) in identities for each in sources):
-                certain = not named.isdisjoint(passed)
+            within = _within(sources, folders)
+            if within or sources & passed or any(_identity(each) in identities for each in sources):
+                certain = not named.isdisjoint(passed) or _within(named, folders)
                 yield Exposure(container, mount.source, mount.target, str(file), certain=certain)
 
 
@@ -109,9 +121,24 @@ def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], insid
         place = inside.on_host(os.path.realpath(file))
         outside = [there for way in ways(file) if (there := inside.on_host(str(way)))]
         passed = {each for there in outside for each in ways_by_name(there)}
+        folders = {Path(place)} if place and _is_folder(file) else set()
         for container, mount in mounts:
-            if Path(os.path.normpath(mount.source)) in passed:
+            source = Path(os.path.normpath(mount.source))
+            if source in passed or _within({source}, folders):
                 yield Exposure(container, mount.source, mount.target, place or str(file))
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder, or may be one, because it can't be examined."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
+
+
+def _within(paths: Iterable[Path], folders: Iterable[Path]) -> bool:
+    """Whether a path is in one of the folders, by what both say."""
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
 
 
 def ways_by_name(path: str) -> set[Path]:
@@ -164,7 +191,7 @@ def engine_ways(engine: EngineFacts) -> EngineWays:
 def ways(file: Path) -> set[Path]:
     """Return everything that a path depends on: the file, each link on the path, and all folders of both."""
     passed: set[Path] = set()
-    left, links = list(Path(os.path.abspath(file)).parts), 0  # noqa: PTH100 - pathlib does not remove `..`
+    left, links = list(file.absolute().parts), 0
     at = Path(left.pop(0))
     passed.add(at)
     while left:

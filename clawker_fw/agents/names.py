@@ -74,9 +74,10 @@ def remembered_at() -> Path:
 
 
 def forget() -> None:
-    """Remove the file."""
+    """Remove the file, and its folder if it is empty then."""
     with suppress(OSError):
         remembered_at().unlink(missing_ok=True)
+        remembered_at().parent.rmdir()
 
 
 class AgentNames:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.certificates.folder import keep_pair, read_pair
 from clawker_fw.certificates.validity import Judgement, first_certificate, is_due
-from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.private_files import locked, write_private
 from clawker_fw.rules.until import rfc3339
@@ -44,13 +44,12 @@ class CertificateStore:
     project: str
     own: Path | None = None
     keeps: bool = False
-    digests: Digests | None = field(default=None, compare=False, repr=False)
     clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
 
     def provide(self, running: Running = NO_CREDENTIALS) -> Provision:
         """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
         now = self.clock()
-        live = self._judged(running.credentials) if running.credentials else Judgement("nothing is live")
+        live = x509.judge(running.credentials) if running.credentials else Judgement("nothing is live")
         found = replace(self._provided(now, running, live), live=live.unusable(now))
         if found.credentials is None:
             return found
@@ -58,7 +57,7 @@ class CertificateStore:
         signs = self._signs and used == self._authority_here()
         authority, exported = (self._exported() if signs else None) or (used, None)
         known = Situation(
-            self._judged(found.credentials),
+            x509.judge(found.credentials),
             exported,
             running.collector,
             superseded=authority != used,
@@ -79,7 +78,7 @@ class CertificateStore:
             found = self._local(now, may_found=not running.any)
         except (OSError, ValueError) as error:
             found = Provision(reason=_sentence(error))
-        here = self._judged(found.credentials) if found.credentials else Judgement(found.reason)
+        here = x509.judge(found.credentials) if found.credentials else Judgement(found.reason)
         unusable = here.unusable(now, LEAD_SECONDS)
         reason = "; ".join(dict.fromkeys(each for each in (unusable, found.reason) if each))
         if alive and not live.unusable(now) and alive != found.credentials:
@@ -105,7 +104,7 @@ class CertificateStore:
             kept: Credentials | None = None
             with suppress(FileNotFoundError):
                 kept = self._read(self.own or self.folder, self.folder)
-            judged = self._judged(kept) if kept else Judgement("there are none")
+            judged = x509.judge(kept) if kept else Judgement("there are none")
             if kept and not judged.unusable(now, LEAD_SECONDS) and now < judged.renewed_at:
                 return Provision(kept, renewed_at=judged.renewed_at)
             try:
@@ -121,11 +120,9 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when the authority can't sign, or they can't be kept.
         """
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         pairs = {each: x509.mint_client(authority, self.project, each, now) for each in Sibling}
         minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
-        judged = self._judged(minted)
+        judged = x509.judge(minted)
         if judged.problem:  # the authority's key and certificate don't fit: what is kept may be valid yet
             raise ValueError(judged.problem)
         for sibling, pair in pairs.items():
@@ -149,8 +146,6 @@ class CertificateStore:
                     f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
                     "been made yet"
                 ) from None
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         founded = x509.mint_authority(self.project, now)
         self._keep(AUTHORITY, founded)
         return founded
@@ -161,8 +156,6 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when that is impossible.
         """
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             if not authority:
@@ -184,8 +177,6 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when it can't be made here.
         """
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
@@ -205,8 +196,6 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when it can't be made here, or not be written. Then nothing is noted.
         """
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         trust, pair = self.collector(host)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(folder / f"{AUTHORITY}.crt", trust)
@@ -238,8 +227,6 @@ class CertificateStore:
         _, given = self._exported() or ("", None)
         if given is None or not self.keeps or not is_due(now, given.begins, given.ends):
             return
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         with suppress(OSError, ValueError):
             said = x509.certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
             if said.names and is_due(now, said.begins, said.ends):
@@ -251,8 +238,6 @@ class CertificateStore:
         Raises:
             OSError, ValueError: when there is none, and it can't be made here.
         """
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
         if self.own is not None and not self._signs:
             return (self.own / f"{AUTHORITY}.crt").read_bytes(), read_pair(self.own, WATCHER)
         with locked(self.folder, writing=self.keeps):
@@ -272,23 +257,6 @@ class CertificateStore:
     def _read(self, trust: Path, pairs: Path) -> Credentials:
         authority = (trust / f"{AUTHORITY}.crt").read_bytes()
         return Credentials(authority, *(read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS)))
-
-    def _judged(self, credentials: Credentials) -> Judgement:
-        """Judge credentials, or recall how equal ones were judged."""
-        pairs = [credentials.of(each) for each in Sibling]
-        parts = [credentials.trust, *(part for pair in pairs for part in (pair.certificate, pair.key))]
-        sums = [hashlib.sha256(part).digest() for part in parts]
-        key = f"certs {hashlib.sha256(b''.join(sums)).hexdigest()}"
-        if self.digests is not None and (text := self.digests.recall(key)):
-            known = Judgement.read(text)
-            if known is not None:
-                return known
-        from clawker_fw.certificates import x509  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
-        judged = x509.judge(credentials)
-        if self.digests is not None:
-            self.digests.remember(key, judged.written())
-        return judged
 
     def _keep(self, name: str, pair: Pair) -> None:
         if self.keeps:

@@ -2,10 +2,9 @@
 
 import binascii
 import hashlib
-import json
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 from clawker_fw.rules.until import rfc3339
@@ -62,25 +61,6 @@ class Judgement:
     def renewed_at(self) -> float:
         """When the certificates should be renewed."""
         return renewed_at(self.begins, self.ends)
-
-    def written(self) -> str:
-        """Return the judgement as text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def read(cls, text: str) -> "Judgement | None":
-        """Read a judgement from text, or return None if it is none."""
-        with suppress(ValueError, TypeError, KeyError):
-            found = json.loads(text)
-            first, second = found["issued"]
-            return cls(
-                str(found["problem"]),
-                float(found["begins"]),
-                float(found["ends"]),
-                (float(first), float(second)),
-                float(found["authority_ends"]),
-            )
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """The certificates by which the siblings and a collector recognise each other: minted here, and judged before use.
 
-Nothing is read or written here. `cryptography` takes 40 to 75 ms to import, which a command that finds a judgement
-in its cache does not spend: what every command imports has to import this module where it is needed.
+Nothing is read or written here. `cryptography` takes 40 to 75 ms to import, so only commands that need it do.
 """
 
 from collections.abc import Iterable

@@ -203,12 +203,10 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature
     if wanted:
-        from clawker_fw.digests import Digests
         from clawker_fw.stack.release import Release, build_name
 
-        with Digests() as digests:
-            release = Release.installed(digests)
-            terminal.answer(f"{PROGRAM} {build_name(release.version, release.build_sha)}")
+        release = Release.installed()
+        terminal.answer(f"{PROGRAM} {build_name(release.version, release.build_sha)}")
         raise typer.Exit
 
 

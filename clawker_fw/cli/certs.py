@@ -46,12 +46,11 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     """
     chosen: Options = context.obj
     with reading(chosen) as (_, seen):
-        from clawker_fw.digests import Digests
         from clawker_fw.inspect.diagnosis import telemetry_obstacle
         from clawker_fw.report import certs as report
 
         loaded = given.load(chosen)
-        kept = given.store(chosen, loaded, Digests(), keeps=False).kept()
+        kept = given.store(chosen, loaded, keeps=False).kept()
         provision = seen.provision
         usable = provision.credentials is not None
         unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
@@ -134,12 +133,10 @@ def export(
 @contextmanager
 def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
     """Yield the certificates that are kept here, and the settings. What can't be read or written is an error."""
-    from clawker_fw.digests import Digests
-
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     try:
-        yield given.store(chosen, loaded, Digests(), keeps=True), loaded
+        yield given.store(chosen, loaded, keeps=True), loaded
     except (OSError, ValueError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         raise RefusedError(

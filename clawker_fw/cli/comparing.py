@@ -59,38 +59,36 @@ def _comparing(
     """
     from clawker_fw.background import in_background
     from clawker_fw.cli import connection
-    from clawker_fw.digests import Digests
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.stack.container import HELPER
     from clawker_fw.stack.release import Release
 
-    with Digests() as digests:
-        release = Release.installed(digests)
+    release = Release.installed()
 
-        def start_observation() -> "tuple[EngineWriter, Observation]":
-            engine = connection.connect_engine(chosen)
-            known = {HELPER: release.helper(engine.facts().architecture)}
-            return engine, Observation(engine, chosen.project, known, quick=quick)
+    def start_observation() -> "tuple[EngineWriter, Observation]":
+        engine = connection.connect_engine(chosen)
+        known = {HELPER: release.helper(engine.facts().architecture)}
+        return engine, Observation(engine, chosen.project, known, quick=quick)
 
-        observing = in_background(start_observation)
-        if asks:
-            registries.ask(chosen)
-        loaded = given.load(chosen)
-        given.warn_of_project(chosen, loaded)
-        from clawker_fw.reconcile import pipeline
-        from clawker_fw.rules.review import review
+    observing = in_background(start_observation)
+    if asks:
+        registries.ask(chosen)
+    loaded = given.load(chosen)
+    given.warn_of_project(chosen, loaded)
+    from clawker_fw.reconcile import pipeline
+    from clawker_fw.rules.review import review
 
-        if writes:
-            importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
+    if writes:
+        importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
 
-        if reviews:
-            given.warn_of_rules(review(loaded.rules, time.time()))
-        engine, observation = observing.result()
+    if reviews:
+        given.warn_of_rules(review(loaded.rules, time.time()))
+    engine, observation = observing.result()
 
-        def read() -> "Blueprint":
-            return given.blueprint(chosen, given.load(chosen), release, engine.facts(), keeps=writes)
+    def read() -> "Blueprint":
+        return given.blueprint(chosen, given.load(chosen), release, engine.facts(), keeps=writes)
 
-        yield engine, read, pipeline.compare(engine, read(), observation)
+    yield engine, read, pipeline.compare(engine, read(), observation)
 
 
 def print_json(document: object, *, indent: int | None = 2) -> None:

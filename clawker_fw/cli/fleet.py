@@ -184,16 +184,14 @@ def _answer(chosen: Options, asked: Asked, format_: Format, *, findings: bool = 
     """Compare all hosts with the settings, print the answer, and exit by it."""
     loaded = given.load(chosen)  # a mistake in the settings is reported before any host is asked
     given.warn_of_project(chosen, loaded)
-    from clawker_fw.digests import Digests
     from clawker_fw.report import fleet as report
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
     given.warn_of_rules(review(loaded.rules, time.time()))
     known = _hosts(chosen, asked)
-    with Digests() as digests:
-        release = Release.installed(digests)
-        rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
+    release = Release.installed()
+    rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
     found = report.of_rows(rows, known.left_out)
     if format_ is Format.JSON:
         _print_document(chosen, loaded, release, found, findings=findings)

@@ -127,7 +127,6 @@ def stack(
 
     Example: clawker-fw fleet stack | docker stack deploy -c - clawker-fw
     """
-    from clawker_fw.digests import Digests
     from clawker_fw.fleet import stack_file
     from clawker_fw.stack.release import Release, build_name
 
@@ -146,25 +145,22 @@ def stack(
     files = _files(chosen, loaded)
     if registry_login:
         files = files.with_login(registry_login, _registries(chosen))
-    with Digests() as digests:
-        release = Release.installed(digests)
-        program = _Program(image) if image else _loaded(chosen, release)
-        service = stack_file.WatcherService(
-            chosen.project,
-            build_name(release.version, release.build_sha),
-            loaded.digest,
-            program.image,
-            program.architecture,
-            options,
-            _variables(chosen),
-            dict(each.split("=", 1) for each in label or ()),
-            socket,
-            agents.value,
-            files,
-            stack_file.Rollout(
-                parallelism, _FIRST_SECONDS + drain if start_period is None else start_period, monitor
-            ),
-        )
+    release = Release.installed()
+    program = _Program(image) if image else _loaded(chosen, release)
+    service = stack_file.WatcherService(
+        chosen.project,
+        build_name(release.version, release.build_sha),
+        loaded.digest,
+        program.image,
+        program.architecture,
+        options,
+        _variables(chosen),
+        dict(each.split("=", 1) for each in label or ()),
+        socket,
+        agents.value,
+        files,
+        stack_file.Rollout(parallelism, _FIRST_SECONDS + drain if start_period is None else start_period, monitor),
+    )
     named = {each.name(chosen.project): each for each in files.files}
     if output is None:
         paths = {name: str(each.source) for name, each in named.items()}
@@ -193,10 +189,10 @@ def _loaded(chosen: Options, release: "Release") -> _Program:
         RefusedError: when the engine does not have it.
     """
     from clawker_fw.cli import connection
-    from clawker_fw.fleet.program.image import Distribution, kept_digests
+    from clawker_fw.fleet.program.image import Distribution
 
-    with kept_digests() as of_files, closing(connection.connect_engine(chosen)) as engine:
-        made = Distribution(release, of_files).image
+    with closing(connection.connect_engine(chosen)) as engine:
+        made = Distribution(release).image
         for each in made.ids:  # one in the classic store, another one in containerd's
             if engine.image(each) is not None:
                 return _Program(each, made.architecture)
@@ -222,7 +218,7 @@ def _registries(chosen: Options) -> list[str]:
     from clawker_fw.settings.bundles.reference import parse_reference
     from clawker_fw.settings.load import bundles_named
 
-    named = bundles_named(chosen.config, os.environ, given.kept(chosen)).references
+    named = bundles_named(chosen.config, os.environ).references
     return sorted({parse_reference(each).registry for each in named})
 
 

@@ -7,18 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawker_fw.cli import registries
+from clawker_fw.cli import deciding, registries
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 
 if TYPE_CHECKING:
+    from clawker_fw.certificates.inspection import InspectionStore
     from clawker_fw.certificates.store import CertificateStore
-    from clawker_fw.digests import Digests
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.rules.review import Remark
-    from clawker_fw.settings.kept import Kept
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.settings.model import Settings
     from clawker_fw.settings.secrets.vault import Vault
@@ -39,7 +38,7 @@ def load(chosen: Options) -> "Loaded":
     from clawker_fw.settings.find import DEFAULT_PROJECT
     from clawker_fw.settings.load import load_settings
 
-    loaded = load_settings(chosen.config, os.environ, kept(chosen), resolve(chosen))
+    loaded = load_settings(chosen.config, os.environ, resolve(chosen))
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -49,14 +48,6 @@ def load(chosen: Options) -> "Loaded":
             "After a change of the project, restart `clawker-fw watch`.",
         )
     return loaded
-
-
-def kept(chosen: Options) -> "Kept":
-    """Return where the settings of the chosen project are kept that were checked last."""
-    from clawker_fw.private_files import state_folder
-    from clawker_fw.settings.kept import Kept
-
-    return Kept(state_folder() / chosen.project / "settings.json")
 
 
 def last_good(chosen: Options) -> Path:
@@ -132,8 +123,6 @@ def blueprint(
 
     `texts` are earlier ones: the files that they stand for are not read now.
     """
-    from clawker_fw.certificates.provider import Provider
-    from clawker_fw.private_files import state_folder
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.origin import origin
 
@@ -146,7 +135,7 @@ def blueprint(
             context=[f"named by {facts.named_by}"],
             hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
         )
-    own = _beside(loaded, loaded.settings.inspection.ca_file)
+    own = deciding.beside(loaded, loaded.settings.inspection.ca_file)
     made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets, facts.inside)
     return Blueprint(
         chosen.project,
@@ -154,20 +143,14 @@ def blueprint(
         loaded.rules.at(time.time()),
         release,
         facts,
-        certificates=certificates(chosen, loaded, release, keeps=keeps),
-        provider=Provider(state_folder() / chosen.project, chosen.project, keeps, release.digests),
+        certificates=certificates(chosen, loaded, keeps=keeps),
+        provider=authorities(chosen, loaded, keeps=keeps),
         authorities=texts.authorities if texts else _authorities(own) if own else b"",
         wanted=needed,
         headers=known.declared.headers if known else {},
         vault=known,
         origin=made_from,
-        files=(
-            *loaded.files,
-            *([own] if own else ()),
-            kept(chosen).path,
-            *(path for path in [last_good(chosen)] if path.exists()),
-            *registries.places(chosen, loaded),
-        ),
+        files=deciding.files(chosen, loaded, known, needed, release),
         bundles=registries.states(chosen, loaded),
         named_by=named_by(chosen, loaded),
     )
@@ -228,26 +211,28 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
     return tuple(Remark("secret-unchecked", rule, reason) for rule, _ in injecting(loaded.rules.rules))
 
 
-def certificates(
-    chosen: Options, loaded: "Loaded", release: "Release", *, keeps: bool
-) -> "CertificateStore | None":
+def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "CertificateStore | None":
     """Return the certificates of the chosen project, or None if the settings name no collector."""
-    return store(chosen, loaded, release.digests, keeps=keeps) if loaded.settings.otel.endpoint else None
+    return store(chosen, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
 
 
-def store(chosen: Options, loaded: "Loaded", digests: "Digests", *, keeps: bool) -> "CertificateStore":
+def authorities(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "InspectionStore | None":
+    """Return the authorities for inspected connections, or None if no rule has a connection inspected."""
+    if not any(each.paths for each in loaded.rules.rules):
+        return None
+    from clawker_fw.certificates.inspection import InspectionStore
+    from clawker_fw.private_files import state_folder
+
+    return InspectionStore(state_folder() / chosen.project, chosen.project, keeps)
+
+
+def store(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "CertificateStore":
     """Return the place of the chosen project's certificates."""
     from clawker_fw.certificates.store import CertificateStore
     from clawker_fw.private_files import state_folder
 
-    own = _beside(loaded, loaded.settings.otel.certs_dir)
-    return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps, digests)
-
-
-def _beside(loaded: "Loaded", name: str | None) -> Path | None:
-    """Return the path that a setting names, relative to the file with the settings."""
-    beside = loaded.source.absolute().parent if loaded.source else Path()
-    return beside / Path(name).expanduser() if name else None
+    own = deciding.beside(loaded, loaded.settings.otel.certs_dir)
+    return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps)
 
 
 def _authorities(path: Path) -> bytes:

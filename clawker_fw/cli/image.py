@@ -49,8 +49,7 @@ def image(
     """
     from dataclasses import replace
 
-    from clawker_fw.digests import Digests
-    from clawker_fw.fleet.program.image import Distribution, kept_digests
+    from clawker_fw.fleet.program.image import Distribution
     from clawker_fw.report.image import ImageAnswer, PackageInside, lines
     from clawker_fw.stack.release import Release
 
@@ -59,31 +58,30 @@ def image(
         raise UsageError("image-two-ways", "--load and --output are two ways to get the image; give one of them.")
     if output == _STANDARD_OUTPUT:
         _require_pipe(format_)
-    with Digests() as digests, kept_digests() as of_files:
-        made = Distribution(Release.installed(digests), of_files)
-        built = made.image
-        answer = ImageAnswer(
-            built.references,
-            built.ids,
-            built.architecture,
-            built.archive_size,
-            built.version,
-            made.release.build_sha,
-            made.python,
-            [PackageInside(each.name, each.version) for each in made.packages],
-            sorted(made.libraries),
-        )
-        if output:
-            with _writing(output) as stream:
-                stream.writelines(built.archive())
-            if output == _STANDARD_OUTPUT:
-                return
-            answer = replace(answer, output=output)
-        elif load:
-            from clawker_fw.cli import connection
+    made = Distribution(Release.installed())
+    built = made.image
+    answer = ImageAnswer(
+        built.references,
+        built.ids,
+        built.architecture,
+        built.archive_size,
+        built.version,
+        made.release.build_sha,
+        made.python,
+        [PackageInside(each.name, each.version) for each in made.packages],
+        sorted(made.libraries),
+    )
+    if output:
+        with _writing(output) as stream:
+            stream.writelines(built.archive())
+        if output == _STANDARD_OUTPUT:
+            return
+        answer = replace(answer, output=output)
+    elif load:
+        from clawker_fw.cli import connection
 
-            engine = connection.connect_engine(chosen)
-            answer = replace(answer, loaded=_load(engine, built), engine=engine.facts().endpoint)
+        engine = connection.connect_engine(chosen)
+        answer = replace(answer, loaded=_load(engine, built), engine=engine.facts().endpoint)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.image import ImageDocument
 

@@ -30,16 +30,14 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw ps --format json | jq -r '.stacks[] | select(.verdict != "current") | .project'
     """
     from clawker_fw.cli import connection
-    from clawker_fw.digests import Digests
     from clawker_fw.reconcile.observe import projects
     from clawker_fw.report import overview
     from clawker_fw.stack.release import Release
 
     chosen: Options = context.obj
     engine = connection.connect_reader(chosen)
-    with Digests() as digests:
-        release = Release.installed(digests)
-        found = [_stack(engine, chosen, release, project) for project in projects(engine)]
+    release = Release.installed()
+    found = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
         from clawker_fw.report.documents.ps import PsDocument
 

@@ -10,7 +10,6 @@ from clawker_fw.errors import FirewallError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from clawker_fw.settings.bundles.reference import Reference
     from clawker_fw.settings.bundles.registry import Login, Repository
@@ -81,11 +80,10 @@ def asked(chosen: Options, *, once: bool = False) -> "Sequence[Asked]":
     Raises:
         SettingsError: with `once`, when the settings that name them can't be read.
     """
-    from clawker_fw.cli import given
     from clawker_fw.settings.load import bundles_named
 
     try:
-        named = bundles_named(chosen.config, os.environ, given.kept(chosen))
+        named = bundles_named(chosen.config, os.environ)
     except SettingsError:
         if once:
             raise
@@ -126,21 +124,15 @@ def report(chosen: Options, asked: "Asked") -> None:
 
 def known(chosen: Options) -> "Sequence[BundleState]":
     """Return what is known of the bundles that the settings name and that are in force."""
-    from clawker_fw.cli import given
     from clawker_fw.settings.bundles.state import states_of
     from clawker_fw.settings.load import bundles_named
 
     try:
-        named, kept_in = bundles_named(chosen.config, os.environ, given.kept(chosen)), store(chosen)
+        named, kept_in = bundles_named(chosen.config, os.environ), store(chosen)
     except SettingsError:
         return ()
     found = [kept.bundle for each in named.references if (kept := kept_in.read(each))]
     return states_of(found, kept_in)
-
-
-def places(chosen: Options, loaded: "Loaded") -> "tuple[Path, ...]":
-    """Return where the bundles in force are kept: whoever can write there controls the rules."""
-    return (store(chosen).folder,) if loaded.bundles else ()
 
 
 def states(chosen: Options, loaded: "Loaded") -> "tuple[BundleState, ...]":

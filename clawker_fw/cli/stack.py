@@ -222,8 +222,7 @@ def down(
         bool,
         typer.Option(
             "--all",
-            help="Also remove unused images of clawker-fw, the cache of digests, and the settings that were "
-            "checked last.",
+            help="Also remove unused images of clawker-fw, stored bundles, and the names of former agents.",
         ),
     ] = False,
     lock_wait: LockOption = unparsed("0s"),
@@ -231,35 +230,29 @@ def down(
 ) -> None:
     """Remove the stack: both siblings and both networks. Agents lose all egress.
 
-    Images and a cache are kept for the next `run`, and listed; `--all` removes them.
+    Images are kept for the next `run`, and listed; `--all` removes them.
 
     Example: clawker-fw down
     """
     from clawker_fw.agents import names
     from clawker_fw.cli import connection
-    from clawker_fw.digests import Digests
-    from clawker_fw.fleet.program.image import kept_digests
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
     engine = connection.connect_engine(chosen)
     performed: list[Progress] = []
     with (
-        Digests() as digests,
         _step_output(chosen) as output,
         _run_context(output, lock_wait, performed) as run_context,
     ):
-        images = take_down(engine, chosen.project, digests, run_context, detach=force, everything=everything)
+        images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
         names.forget()
-        kept_digests().forget()
-        digests.forget()
         registries.store(chosen).forget()
         given.last_good(chosen).unlink(missing_ok=True)
-        given.kept(chosen).forget()
     from clawker_fw.report.facts import Left
 
-    left = Left(images, digests.path if digests.path.exists() else None)
+    left = Left(images)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import DownDocument
 
@@ -271,10 +264,9 @@ def down(
 
 def _print_left(left: "Left") -> None:
     """Print what `down` has kept, and how to remove it."""
-    things = [*(f"image {name}" for name in left.images), *([f"cache {left.cache}"] if left.cache else [])]
-    for thing in things:
-        terminal.answer(f"Kept for the next run: {thing}")
-    if things:
+    for name in left.images:
+        terminal.answer(f"Kept for the next run: image {name}")
+    if left.images:
         terminal.answer("`clawker-fw down --all` removes these as well.")
 
 

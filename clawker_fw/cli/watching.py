@@ -66,7 +66,6 @@ def watch(
     import time
 
     from clawker_fw.cli.watched_settings import WatchedSettings
-    from clawker_fw.digests import Digests
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
     from clawker_fw.watch.follow import Inbox
@@ -78,43 +77,42 @@ def watch(
     gc.freeze()  # imported objects stay for good; only later ones are worth collecting
     gc.set_threshold(*_COLLECTED_OFTEN)
     manager, inbox = Manager(os.environ), Inbox()
-    with Digests() as digests:
-        release = Release.installed(digests)
-        installed = Installed(release)
-        metrics = _metrics(release) if listen or otel else None
-        with (
-            _sending(chosen, release, metrics if otel else None),
-            _serving(listen, interval, metrics) as pages,
-            _counting(chosen, metrics),
-            _stoppable(inbox) as stopping,
-            _polling(chosen, bundle_interval, inbox, [each.in_force for each in (metrics, pages) if each]),
-        ):
+    release = Release.installed()
+    installed = Installed(release)
+    metrics = _metrics(release) if listen or otel else None
+    with (
+        _sending(chosen, release, metrics if otel else None),
+        _serving(listen, interval, metrics) as pages,
+        _counting(chosen, metrics),
+        _stoppable(inbox) as stopping,
+        _polling(chosen, bundle_interval, inbox, [each.in_force for each in (metrics, pages) if each]),
+    ):
 
-            def report(decision: "Decision") -> None:
-                record.write(decision)
-                if metrics:
-                    metrics.report(decision)
-                if pages:
-                    pages.report(decision)
-                manager.report(decision)
+        def report(decision: "Decision") -> None:
+            record.write(decision)
+            if metrics:
+                metrics.report(decision)
+            if pages:
+                pages.report(decision)
+            manager.report(decision)
 
-            settings = WatchedSettings(chosen, release)
-            place = WatcherContext(
-                connect=lambda: _connected(chosen),
-                blueprint=settings.blueprint,
-                report=report,
-                report_open=record.write_open,
-                report_presence=record.write_presence,
-                report_admitted=record.write_admitted,
-                inbox=inbox,
-                require_release=installed.require_same,
-                progress=lambda _: manager.alive(),
-                alive=manager.alive,
-                memory=settings,
-                stopping=stopping,
-                clock=time.monotonic,
-            )
-            Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open, attach or ""), place).watch()
+        settings = WatchedSettings(chosen, release)
+        place = WatcherContext(
+            connect=lambda: _connected(chosen),
+            blueprint=settings.blueprint,
+            report=report,
+            report_open=record.write_open,
+            report_presence=record.write_presence,
+            report_admitted=record.write_admitted,
+            inbox=inbox,
+            require_release=installed.require_same,
+            progress=lambda _: manager.alive(),
+            alive=manager.alive,
+            memory=settings,
+            stopping=stopping,
+            clock=time.monotonic,
+        )
+        Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open, attach or ""), place).watch()
     manager.stopping()
 
 
@@ -188,7 +186,7 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
         """Return where to send to, by settings and certificates that are read again after a while."""
         nonlocal found
         if found is None or time.monotonic() - found[0] > _FOUND_SECONDS:
-            found = (time.monotonic(), _destination(chosen, release))
+            found = (time.monotonic(), _destination(chosen))
         return found[1]
 
     described = {
@@ -217,7 +215,7 @@ _FOUND_SECONDS = 600.0
 """How long a destination is used. Its certificate is made for it, and lives much longer."""
 
 
-def _destination(chosen: Options, release: "Release") -> "CollectorEndpoint":
+def _destination(chosen: Options) -> "CollectorEndpoint":
     """Return where to send to, by the current settings.
 
     Raises:
@@ -226,7 +224,7 @@ def _destination(chosen: Options, release: "Release") -> "CollectorEndpoint":
     from clawker_fw.watch.otlp import CollectorEndpoint
 
     loaded = given.load(chosen)
-    store, otel = given.certificates(chosen, loaded, release, keeps=False), loaded.settings.otel
+    store, otel = given.certificates(chosen, loaded, keeps=False), loaded.settings.otel
     if store is None or otel.endpoint is None:
         raise ValueError("the settings name no collector any more")
     trust, pair = store.watcher()

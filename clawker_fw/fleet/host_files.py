@@ -14,6 +14,7 @@ from clawker_fw.engine import client_config
 from clawker_fw.engine.registry_login import login_in
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.settings.bundles.reference import PREFIX
+from clawker_fw.settings.document import document_of
 from clawker_fw.settings.files import resolved
 from clawker_fw.settings.outline import KEYS, outline_of
 from clawker_fw.settings.secrets.declared import read_owned
@@ -159,7 +160,7 @@ def _of_files(files: Sequence[Source]) -> Iterator[_Named]:
 def _keys(first: Sequence[Source], beside: Path) -> Iterator[_Named]:
     """Yield the public keys for bundles, which the first source names."""
     for source in first:
-        for name in outline_of(source.text, source.path, None).keys:
+        for name in outline_of(document_of(source.text, source.path)).keys:
             path = beside / _without_home(KEYS, name)
             yield _Named("bundle-key", os.path.normpath(name), path, _public(path))
 

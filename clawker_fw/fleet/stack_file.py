@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from clawker_fw.fleet.host_files import HostFile, HostFiles
 from clawker_fw.fleet.program.image import STATE
 from clawker_fw.fleet.swarm import LABEL
@@ -162,8 +164,6 @@ def _seconds(number: float) -> str:
 
 def text(document: Mapping[str, Any]) -> str:
     """Return a compose file as text. The docker CLI would take a single `$` for a variable of its own."""
-    import yaml  # noqa: PLC0415 - slow to import
-
     return yaml.safe_dump(_escaped(document), sort_keys=False, width=1000, allow_unicode=True)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from clawker_fw.digests import Digests
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
@@ -95,7 +94,7 @@ def converge(
         RefusedError: when the stack was made from another settings file, or another run holds the lock.
     """
     blueprint = seen.blueprint if seen else read()
-    image = images.lock_image(blueprint.engine, blueprint.release.digests)
+    image = images.lock_image(blueprint.engine)
     with Lock(engine, blueprint.project, image, context.lock_wait, context.stopping) as lock:
         applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
         if (now := read()) != blueprint:
@@ -315,7 +314,6 @@ def _remove_all(engine: EngineWriter, project: str, applying: ApplyContext, *, d
 def take_down(
     engine: EngineWriter,
     project: str,
-    digests: Digests,
     context: RunContext,
     *,
     detach: bool,
@@ -333,7 +331,7 @@ def take_down(
     if teardown(observed, project, detach=detach).empty:
         remove_abandoned(engine, observed)
     else:
-        image = images.lock_image(engine.facts(), digests)
+        image = images.lock_image(engine.facts())
         with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
             applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
             _remove_all(engine, project, applying, detach=detach)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
-from clawker_fw.certificates.provider import Provider
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import (
     Desired,
@@ -48,6 +47,7 @@ from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
+    from clawker_fw.certificates.inspection import InspectionStore  # only what inspects connections needs it
     from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
     from clawker_fw.settings.secrets.wanted import WantedSecret
@@ -83,8 +83,8 @@ class Blueprint:
     engine: EngineFacts
     certificates: "CertificateStore | None" = None
     """The certificates on this machine; None without telemetry."""
-    provider: Provider | None = None
-    """The authorities for inspected connections; None if nothing can be inspected here."""
+    provider: "InspectionStore | None" = None
+    """The authorities for inspected connections; None if no rule has any inspected."""
     origin: Origin | None = None
     """Where the settings come from, to be recorded in the stack; None records nothing."""
     authorities: bytes = dataclasses.field(default=b"", repr=False)
@@ -96,10 +96,7 @@ class Blueprint:
     vault: "Vault | None" = dataclasses.field(default=None, compare=False, repr=False)
     """Where their values are; None if no rule needs any."""
     files: tuple[Path, ...] = ()
-    """The files that the settings were read from, and the one that keeps what was found of them.
-
-    Whoever can write one of them controls the rules.
-    """
+    """The files and folders that decide what is desired. An agent that can write one controls the firewall."""
     bundles: tuple[BundleState, ...] = dataclasses.field(default=(), compare=False)
     """The bundles among what the settings were read from."""
     named_by: str = ""
@@ -135,7 +132,7 @@ class Blueprint:
     def provide(self, live: Authorities) -> Provided:
         """Return the authorities that a stack should have which has these."""
         names = inspection.covered(self.policy)
-        return self.provider.provide(names, live) if self.provider else Provided()
+        return self.provider.provide(names, live) if names and self.provider else Provided()
 
     @property
     def opaque(self) -> Collection[str]:
@@ -351,7 +348,7 @@ def desired(
         },
         images=(
             *sorted(image.reference for image in blueprint.images.values()),
-            images.lock_image(blueprint.engine, release.digests).reference,
+            images.lock_image(blueprint.engine).reference,
         ),
     )
 

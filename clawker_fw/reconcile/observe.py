@@ -4,8 +4,8 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -20,7 +20,6 @@ from clawker_fw.model import (
     ContainerSummary,
     ContainerView,
     Files,
-    ImageView,
     NetworkView,
     Observed,
     ObservedRelay,
@@ -69,32 +68,14 @@ class Observation:
         self._begin()
 
     def _begin(self, *, last: bool = False) -> None:
-        self._images: dict[str, Future[ImageView | None]] = {}
-        self._unprobed: Future[Observed] = Future()
         self._reading = in_background(
             _read,
             self._reader,
             self._project,
             self._known,
-            self._unprobed.set_result,
             last=last,
             quick=self._quick,
         )
-
-    def early(self, references: tuple[str, ...]) -> Observed | None:
-        """Return what is observed before the siblings' programs have answered: everything but their probes.
-
-        `references` are the desired images, which are not in it either. None means that it can't be read;
-        `finish` says why.
-        """
-        self._begin_images(references)
-        wait((self._unprobed, self._reading), return_when=FIRST_COMPLETED)
-        return self._unprobed.result() if self._unprobed.done() else None
-
-    def _begin_images(self, references: tuple[str, ...]) -> None:
-        for each in references:
-            if each not in self._images:
-                self._images[each] = in_background(self._reader.image, each)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return the observed stack. `references` are the desired images.
@@ -110,9 +91,9 @@ class Observation:
         return self._finish(references)
 
     def _finish(self, references: tuple[str, ...]) -> Observed:
-        self._begin_images(references)
+        reading = {each: in_background(self._reader.image, each) for each in references}
         observed = self._reading.result()
-        wanted = {reference: self._images[reference].result() for reference in references}
+        wanted = {reference: image.result() for reference, image in reading.items()}
         return replace(observed, images={**observed.images, **wanted})
 
 
@@ -132,15 +113,11 @@ def _read(
     reader: EngineReader,
     project: str,
     known: Files,
-    on_unprobed: Callable[[Observed], None],
     *,
     last: bool,
     quick: bool,
 ) -> Observed:
-    """Read everything but the desired images. In the `last` round, containers may change while they are read.
-
-    `on_unprobed` receives what is known before the siblings' programs have answered.
-    """
+    """Read everything but the desired images. In the `last` round, containers may change while they are read."""
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
     running = [each for each in ours if each.status == "running"]
@@ -204,7 +181,6 @@ def _read(
         relays=tuple(relay for each in reading_relays.values() if (relay := each.result())),
         publishing=_publishing(networks, project),
     )
-    on_unprobed(unprobed)
     probed = [each.result() for each in probing]
     if not last and _seen_too_early(probed):
         raise _ChangedError

@@ -11,7 +11,6 @@ lock until nothing differs, also those of `removal.py`. Locks, attempts and remo
 import functools
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Provided, Provision
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import FirewallError, RefusedError, SettingsError
+from clawker_fw.errors import FirewallError, RefusedError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
@@ -132,16 +131,13 @@ def compare(
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
-    render = render or blueprint.render
-    if blueprint.certificates is None and (early := observation.early(references)):
-        _render_early(blueprint, early, render)
     observed = observation.finish(references)
     if blueprint.vault and not blueprint.last_good:
         require_unreachable(observed, blueprint.vault)
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
-    has = capacities(blueprint, observed)
+    has, render = capacities(blueprint, observed), render or blueprint.render
 
     def desired_at(slots_: Slots) -> Desired:
         return render(addresses, has, slots_, provision.credentials, authorities=provided.authorities)
@@ -159,19 +155,6 @@ def _undecided(observed: Observed, found: Diff) -> list[Sibling]:
     """Return the siblings that would be called current without having shown everything that they have loaded."""
     current = (each for each, verdict in found.verdicts.items() if verdict is Verdict.CURRENT)
     return [each for each in current if (probe := observed.siblings[each].probe) and probe.unread]
-
-
-def _render_early(blueprint: Blueprint, early: Observed, render: Render) -> None:
-    """Render while the siblings' programs answer: their probes rarely decide anything about what is desired.
-
-    Not with telemetry, whose certificates may be renewed only for what has been observed as a whole. What can't be
-    desired is an error later.
-    """
-    with suppress(SettingsError):
-        addresses = addressing(blueprint, early)
-        authorities = _provided(blueprint, early).authorities
-        has, at = capacities(blueprint, early), slots(early, addresses)
-        render(addresses, has, at, None, authorities=authorities)
 
 
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 
 from clawker_fw.model import Desired, Finding, Observed, ObservedSibling, Refused, Role, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
@@ -18,8 +17,8 @@ class Left:
 
     images: tuple[str, ...]
     """Our images that no container uses."""
-    cache: Path | None
-    """The file of digests in the user's cache folder; null when there is none."""
+    cache: None = None
+    """Always null: nothing is cached."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ a document that is not a mapping, and more than one document. So is a value far 
 has.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,12 +77,17 @@ def document_of(text: str, source: Path | str) -> SettingsDocument:
     Raises:
         SettingsError: when the text is not YAML, or not a mapping.
     """
-    values, places = parse(text, str(source))
+    return _document(text, str(source))
+
+
+@functools.lru_cache(maxsize=8)  # a command reads its settings several times, and many rules take long
+def _document(text: str, source: str) -> SettingsDocument:
+    values, places = parse(text, source)
     if values is None:
         values = {}
     if not isinstance(values, dict):
         raise SettingsError("settings-invalid", f"{places[()]}: expected `setting: value` pairs.")
-    return SettingsDocument(values, places, str(source))
+    return SettingsDocument(values, places, source)
 
 
 def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:

@@ -13,7 +13,7 @@ from clawker_fw.errors import SettingsError
 from clawker_fw.settings.bundles.reference import PREFIX
 from clawker_fw.settings.document import SettingsDocument, document_of
 from clawker_fw.settings.outline import INCLUDE as KEY
-from clawker_fw.settings.outline import KEYS, SETTINGS
+from clawker_fw.settings.outline import KEYS, SETTINGS, included
 from clawker_fw.settings.sources import Source
 
 _RULES = "rules"
@@ -34,40 +34,6 @@ _LOCAL = (
     ("inspection", "ca_file"),
 )
 """What no bundle may say: which bundles, keys and files of the host are used, and what runs there."""
-
-
-def included(document: SettingsDocument) -> Mapping[str, str]:
-    """Return the files and bundles that a document includes, as it names them, each with its place."""
-    names = _texts(document, KEY, "a list of files", "[team.yaml]")
-    return {name: document.place((KEY, position)) for position, name in enumerate(names)}
-
-
-def bundle_keys(document: SettingsDocument) -> Sequence[str]:
-    """Return the files with keys for bundles that a document names."""
-    return _texts(document, KEYS, "a list of files with public keys", "[cosign.pub]")
-
-
-def _texts(document: SettingsDocument, key: str, what: str, example: str) -> Sequence[str]:
-    names = document.values.get(key, [])
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise SettingsError(
-            "settings-invalid",
-            f"{document.place((key,))}: `{key}` must be {what}.",
-            hint=f"Write it as `{key}: {example}`.",
-        )
-    return names
-
-
-def delegated(document: SettingsDocument) -> str:
-    """Return the reference of the bundle that a document takes its settings from, or nothing."""
-    reference = document.values.get(SETTINGS, "")
-    if not isinstance(reference, str) or (SETTINGS in document.values and not reference.startswith(PREFIX)):
-        raise SettingsError(
-            "settings-invalid",
-            f"{document.place((SETTINGS,))}: `{SETTINGS}` must be a bundle in a registry.",
-            hint=f"Write it as `{SETTINGS}: {PREFIX}REGISTRY/NAME:TAG`. Other files are named by `include`.",
-        )
-    return reference
 
 
 def joined(read: Sequence[Source]) -> SettingsDocument:
@@ -122,8 +88,8 @@ def _followed(source: Source) -> SettingsDocument:
     if set(included(document)) != set(source.includes):
         raise SettingsError(
             "settings-invalid",
-            f"{document.place((KEY,))}: `{KEY}` must be written without escapes.",
-            hint=f"Write it as `{KEY}: [team.yaml]`.",
+            f"{document.place((KEY,))}: `{KEY}` names files that have not been read.",
+            hint="If the file has just been changed, run the command again.",
         )
     if not source.origins:
         return document

@@ -2,12 +2,8 @@
 
 Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. In place of a file, one
 variable may have its text (`CLAWKER_FW_SETTINGS`). An unreadable file is an error and never means "no rules".
-
-Settings that are the same as the last time are not checked again, so that most commands need neither YAML nor
-pydantic.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,37 +11,32 @@ from typing import TYPE_CHECKING
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.bundles.store import Bundle
 from clawker_fw.settings.bundles.store import Kept as KeptBundle
-from clawker_fw.settings.environment import SETTINGS_VARIABLE, Variables, variables
+from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.find import find, given_text
-from clawker_fw.settings.kept import Kept
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.outline import Outlines
 from clawker_fw.settings.sources import Named, Resolve, Source, in_variable, named_bundles, sources
+from clawker_fw.settings.validation import validated
 
 if TYPE_CHECKING:
     from clawker_fw.settings.bundles.taking import Bundles
 
 
-def load_settings(
-    named: Path | None, environment: Mapping[str, str], kept: Kept | None = None, resolve: Resolve | None = None
-) -> Loaded:
+def load_settings(named: Path | None, environment: Mapping[str, str], resolve: Resolve | None = None) -> Loaded:
     """Read the settings. If they are the same as the last time in this process, the same object is returned.
 
     `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
-    `kept` has those that were checked last, and `resolve` returns bundles.
+    `resolve` returns bundles.
 
     Raises:
         SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
     """
-    outlines = kept.outlines if kept else None
-    return _loaded(*read_settings(named, environment, resolve, outlines), variables(environment), kept)
+    return validated(*read_settings(named, environment, resolve), environment).loaded
 
 
 def read_settings(
     named: Path | None,
     environment: Mapping[str, str],
     resolve: Resolve | None = None,
-    outlines: Outlines | None = None,
 ) -> tuple[tuple[Source, ...], str]:
     """Return what settings are read from that the user named or that are found, and where they were found.
 
@@ -56,21 +47,19 @@ def read_settings(
     """
     text = given_text(named, environment)
     if text is not None:
-        return in_variable(text, resolve, outlines), f"the variable {SETTINGS_VARIABLE}"
+        return in_variable(text, resolve), f"the variable {SETTINGS_VARIABLE}"
     source, found = find(named)
-    return sources(source, resolve, outlines) if source else (), found
+    return sources(source, resolve) if source else (), found
 
 
-def bundles_named(named: Path | None, environment: Mapping[str, str], kept: Kept | None = None) -> Named:
+def bundles_named(named: Path | None, environment: Mapping[str, str]) -> Named:
     """Return the bundles that the settings name, and the keys for them. No registry is asked.
 
     Raises:
         SettingsError: when a file can't be read.
     """
-    text, outlines = given_text(named, environment), kept.outlines if kept else None
-    return (
-        named_bundles(None, text, outlines) if text is not None else named_bundles(find(named)[0], None, outlines)
-    )
+    text = given_text(named, environment)
+    return named_bundles(None, text) if text is not None else named_bundles(find(named)[0])
 
 
 def check_with(
@@ -81,7 +70,6 @@ def check_with(
     Raises:
         SettingsError: otherwise.
     """
-    from clawker_fw.settings.validation import validated  # noqa: PLC0415 - pydantic and YAML are slow to import
 
     def resolve(reference: str, keys: Sequence[Path]) -> KeptBundle:
         if reference == bundle.reference:
@@ -99,16 +87,3 @@ def check_with(
 
 class _UnknownError(SettingsError):
     """A bundle is not kept."""
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(read: tuple[Source, ...], found: str, given: Variables, kept: Kept | None) -> Loaded:
-    """Return the settings from the text of files and the environment. Cached, because checking may take long."""
-    if kept and (known := kept.recall(read, found, given)):
-        return known
-    from clawker_fw.settings.validation import validated  # noqa: PLC0415 - pydantic and YAML are slow to import
-
-    loaded = validated(read, found, dict(given)).loaded
-    if kept:
-        kept.remember(read, found, given, loaded)
-    return loaded

@@ -1,7 +1,6 @@
 """What settings are read from: the settings file, the files that it includes, and bundles from registries.
 
-They are read again and again, and parsed only when one has changed. So whether a file may name others is told from
-its text (`outline.py`); that each was followed is required of the parsed documents (`include.py`).
+What a file names is read from its document (`outline.py`). `include.py` joins all documents to one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +11,11 @@ from pathlib import Path
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.bundles.reference import PREFIX, parse_reference
 from clawker_fw.settings.bundles.store import Bundle, Kept
+from clawker_fw.settings.document import document_of
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.files import read_regular, read_text, resolved
 from clawker_fw.settings.outline import INCLUDE as KEY
-from clawker_fw.settings.outline import NOTHING, Outline, Outlines, outline_of
+from clawker_fw.settings.outline import Outline, outline_of
 
 __all__ = ["KEY", "Named", "Resolve", "Source", "named_bundles", "sources"]
 
@@ -57,26 +57,26 @@ class Named:
     keys: tuple[Path, ...] = ()
 
 
-def sources(path: Path, resolve: Resolve | None = None, outlines: Outlines | None = None) -> tuple[Source, ...]:
+def sources(path: Path, resolve: Resolve | None = None) -> tuple[Source, ...]:
     """Read a settings file, and all files and bundles that it names, itself first. Each is read once.
 
     Raises:
         SettingsError: when one can't be read, or includes itself, perhaps through others, or there is no bundle.
     """
-    return _with_bundles(*_files(path, outlines), resolve)
+    return _with_bundles(*_files(path), resolve)
 
 
-def in_variable(text: str, resolve: Resolve | None = None, outlines: Outlines | None = None) -> tuple[Source, ...]:
+def in_variable(text: str, resolve: Resolve | None = None) -> tuple[Source, ...]:
     """Return the settings that a variable has, and the bundles that they name.
 
     Raises:
         SettingsError: when they name files by relative paths, which would be relative to nothing, or there is no
             bundle.
     """
-    return _with_bundles(*_of_variable(text, outlines), resolve)
+    return _with_bundles(*_of_variable(text), resolve)
 
 
-def named_bundles(path: Path | None, text: str | None = None, outlines: Outlines | None = None) -> Named:
+def named_bundles(path: Path | None, text: str | None = None) -> Named:
     """Return the bundles that a settings file, or the text of the variable, names. No registry is asked.
 
     Raises:
@@ -84,16 +84,14 @@ def named_bundles(path: Path | None, text: str | None = None, outlines: Outlines
     """
     if path is None and text is None:
         return Named()
-    (first, *_), references = (
-        _of_variable(text, outlines) if text is not None else _files(Path(path or ""), outlines)
-    )
+    (first, *_), references = _of_variable(text) if text is not None else _files(Path(path or ""))
     return Named(tuple(references), first.keys)
 
 
-def _of_variable(text: str, outlines: Outlines | None) -> tuple[tuple[Source, ...], dict[str, str]]:
+def _of_variable(text: str) -> tuple[tuple[Source, ...], dict[str, str]]:
     name = Path(SETTINGS_VARIABLE)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    outline = outline_of(text, name, outlines)
+    outline = outline_of(document_of(text, name))
     for each, place in outline.includes.items():
         if not each.startswith(PREFIX):
             raise SettingsError(
@@ -140,9 +138,9 @@ def _bundle(reference: str, first: Source, resolve: Resolve | None) -> Source:
     return Source(first.path, kept.text, bundle=kept.bundle, whole=first.delegates == reference)
 
 
-def _files(path: Path, outlines: Outlines | None) -> tuple[tuple[Source, ...], dict[str, str]]:
+def _files(path: Path) -> tuple[tuple[Source, ...], dict[str, str]]:
     """Return the files, and the bundles that they name, each with its place."""
-    reading = _Reading(outlines)
+    reading = _Reading()
     reading.collect(path, (), "")
     return tuple(reading.found.values()), reading.references
 
@@ -150,8 +148,7 @@ def _files(path: Path, outlines: Outlines | None) -> tuple[tuple[Source, ...], d
 class _Reading:
     """What has been read so far: files, and the bundles that they name, each with its place."""
 
-    def __init__(self, outlines: Outlines | None) -> None:
-        self._outlines = outlines
+    def __init__(self) -> None:
         self.found: dict[Path, Source] = {}
         self.references: dict[str, str] = {}
 
@@ -168,7 +165,7 @@ class _Reading:
             return
         with _told_of(place):
             text = read_regular(path) if place else read_text(path)
-        outline = outline_of(text, path, self._outlines)
+        outline = outline_of(document_of(text, path))
         own = _source(path, text, outline, first=not above)
         self.found[here] = own
         if own.delegates:
@@ -183,7 +180,7 @@ class _Reading:
 
 def _source(path: Path, text: str, outline: Outline, *, first: bool) -> Source:
     """Return a file. Only the settings file itself delegates, and names keys: another one may have rules alone."""
-    if outline is NOTHING or not first:
+    if not first:
         return Source(path, text)
     delegates = _reference(outline.settings, outline.settings_at) if outline.settings else ""
     keys = tuple(path.absolute().parent / Path(each).expanduser() for each in outline.keys)

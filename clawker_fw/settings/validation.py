@@ -58,7 +58,7 @@ def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, st
 
 @functools.lru_cache(maxsize=1)
 def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Validated:
-    """Return the settings from the text of files and the environment. Cached, because checking may take long."""
+    """Return the settings from the text of files and the environment. This process keeps the last ones."""
     overlay = _environment_document(dict(given))
     if not read and not overlay.values:
         raise SettingsError(

@@ -1,21 +1,17 @@
 """The settings of a stack: each with its type, its bounds and its default, frozen.
 
-pydantic validates them as parts of the settings file (`model.py`). It is not imported here: a stack is compared
-without it where its settings have been validated before (`kept.py`).
+pydantic validates them as parts of the settings file (`model.py`).
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core import CoreSchema
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 SHORTEST_IDLE = 10
@@ -93,54 +89,22 @@ def _project(name: str) -> str:
     raise ValueError(f"{name!r} is not a valid project name: {PROJECT_FORM}")
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """In an annotation: a function that returns the canonical value, or raises ValueError with a sentence.
-
-    It gets what is written, or with `after` what pydantic has made of it.
-    """
-
-    function: Callable[[Any], object]
-    after: bool = False
-
-    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
-        """Return what pydantic does with it."""
-        from pydantic_core import core_schema  # noqa: PLC0415 - not before something is validated
-
-        if self.after:
-            return core_schema.no_info_after_validator_function(self.function, handler(source))
-        return core_schema.no_info_before_validator_function(self.function, handler(source))
-
-
-class Limits:
-    """In an annotation: the form of a value in pydantic's terms, such as `strict` and the least and the most."""
-
-    def __init__(self, **limits: Any) -> None:  # noqa: ANN401 - fields of pydantic's core schemas
-        """Keep them."""
-        self._limits = limits
-
-    def __get_pydantic_core_schema__(self, source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
-        """Return what pydantic does with it."""
-        found: Any = handler(source)
-        return {**found, **self._limits}  # a core schema, with more of its own fields
-
-
-Text = Annotated[str, Limits(strict=True)]
-Project = Annotated[Text, Checked(_project, after=True)]
-Image = Annotated[Text, Checked(_image, after=True)]
-Duration = Annotated[float, Limits(ge=0, le=LONGEST_DURATION), Checked(parse_duration)]
-Idle = Annotated[float, Limits(ge=SHORTEST_IDLE, le=LONGEST_DURATION), Checked(parse_duration)]
-Port = Annotated[int, Limits(strict=True, ge=1, le=HIGHEST_PORT)]
-Host = Annotated[Text, Checked(_host, after=True)]
-Endpoint = Annotated[Text, Checked(_endpoint, after=True)]
-Folder = Annotated[Text, Checked(_folder, after=True)]
-SettingsFile = Annotated[Text, Checked(_file, after=True)]
-Share = Annotated[float, Limits(ge=0, le=1, allow_inf_nan=False)]
-Processors = Annotated[int, Limits(strict=True, ge=1, le=MOST_PROCESSORS)]
-Memory = Annotated[int, Limits(ge=LEAST_MEMORY, le=MOST_MEMORY), Checked(parse_memory)]
-Connections = Annotated[int, Limits(strict=True, ge=1, le=MOST_CONNECTIONS)]
-Limit = Annotated[int, Limits(strict=True, ge=1, le=HIGHEST_LIMIT)]
-Subnet = Annotated[IPv4Network, Checked(_subnet)]
+Text = Annotated[str, Field(strict=True)]
+Project = Annotated[Text, AfterValidator(_project)]
+Image = Annotated[Text, AfterValidator(_image)]
+Duration = Annotated[float, Field(ge=0, le=LONGEST_DURATION), BeforeValidator(parse_duration)]
+Idle = Annotated[float, Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION), BeforeValidator(parse_duration)]
+Port = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_PORT)]
+Host = Annotated[Text, AfterValidator(_host)]
+Endpoint = Annotated[Text, AfterValidator(_endpoint)]
+Folder = Annotated[Text, AfterValidator(_folder)]
+SettingsFile = Annotated[Text, AfterValidator(_file)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Processors = Annotated[int, Field(strict=True, ge=1, le=MOST_PROCESSORS)]
+Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=MOST_MEMORY), BeforeValidator(parse_memory)]
+Connections = Annotated[int, Field(strict=True, ge=1, le=MOST_CONNECTIONS)]
+Limit = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_LIMIT)]
+Subnet = Annotated[IPv4Network, BeforeValidator(_subnet)]
 
 
 def _means(description: str) -> dict[str, str]:

@@ -5,15 +5,15 @@ OCI image specification 1.1, and also that of `docker save`, for engines with th
 id is the digest of the config (classic store) or of the manifest (containerd store).
 """
 
+import functools
 import hashlib
-import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from clawker_fw.digests import Digests
+from clawker_fw.digests import Identity, identity
 from clawker_fw.stack import built
 from clawker_fw.stack.labels import digest
 
@@ -66,13 +66,6 @@ class Entry:
         elif content := self._generated:
             yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
-    def identity(self, digests: Digests) -> tuple[object, ...]:
-        """Return what its bytes in a layer follow from."""
-        of_source = digests.of(self.source) if self.source else ""
-        plain = (self.path, self.mode, self.link, of_source)
-        made = (f"{self.made.__module__}.{self.made.__qualname__}",) if self.made else ()
-        return (*plain, *made, *((hashlib.sha256(self.content).hexdigest(),) if self.content is not None else ()))
-
 
 @dataclass(frozen=True)
 class BuiltImage:
@@ -85,7 +78,6 @@ class BuiltImage:
     version: str
     architecture: str
     entries: tuple[Entry, ...]
-    digests: Digests
     labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
     settings: Mapping[str, object] = field(default_factory=dict)
     """How a container of it is started, as its config says it. The siblings' images have none."""
@@ -115,25 +107,8 @@ class BuiltImage:
 
     @cached_property
     def _layer_facts(self) -> tuple[str, int]:
-        """SHA-256 of the layer, and its size in bytes, cached by what the layer follows from."""
-        content = [entry.identity(self.digests) for entry in self._members]
-        key = "layer and size:" + hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        known = self.digests.recall(key)
-        if known is None:
-            sum_, size = hashlib.sha256(), 0
-            for chunk in self._layer():
-                sum_.update(chunk)
-                size += len(chunk)
-            known = f"{sum_.hexdigest()} {size}"
-            self.digests.remember(key, known)
-        digest_, _, size_ = known.partition(" ")
-        return digest_, int(size_)
-
-    def _layer(self) -> Iterator[bytes]:
-        for entry in self._members:
-            yield entry.header().tobuf(tarfile.USTAR_FORMAT)
-            yield from entry.blocks()
-        yield _END
+        """SHA-256 of the layer, and its size in bytes."""
+        return _facts(self._members, tuple(identity(each.source) for each in self._members if each.source))
 
     @cached_property
     def _config(self) -> bytes:
@@ -202,7 +177,7 @@ class BuiltImage:
         header = tarfile.TarInfo(layer_path)
         header.size = self._layer_size
         yield header.tobuf(tarfile.USTAR_FORMAT)
-        yield from self._layer()
+        yield from _layer(self._members)
         yield bytes(-header.size % tarfile.BLOCKSIZE)
         yield _END
 
@@ -213,6 +188,23 @@ class BuiltImage:
 
 
 _END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _layer(members: Iterable[Entry]) -> Iterator[bytes]:
+    for entry in members:
+        yield entry.header().tobuf(tarfile.USTAR_FORMAT)
+        yield from entry.blocks()
+    yield _END
+
+
+@functools.lru_cache(maxsize=8)
+def _facts(members: tuple[Entry, ...], _: tuple[Identity, ...]) -> tuple[str, int]:
+    """Return SHA-256 of a layer, and its size in bytes. A process computes it again only if a file has changed."""
+    sum_, size = hashlib.sha256(), 0
+    for chunk in _layer(members):
+        sum_.update(chunk)
+        size += len(chunk)
+    return sum_.hexdigest(), size
 
 
 def _file_blocks(path: Path, size: int) -> Iterator[bytes]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from clawker_fw.digests import Digests
+import certifi
+
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import EngineFacts, Image, Sibling
 from clawker_fw.stack import versions
@@ -30,13 +31,12 @@ def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltIma
         SettingsError: when Envoy can't be bundled here; the hint says what to set instead.
     """
     if sibling is Sibling.COREDNS:
-        binary = release.binary("coredns", engine.architecture)
+        binary = release.binary("coredns", engine.architecture).resolve()
         return BuiltImage(
             "clawker-fw/coredns",
             release.version,
             engine.architecture,
             (Entry("coredns", binary, 0o755),),
-            release.digests,
         )
     distribution = _envoy_wheel(engine)
     return BuiltImage(
@@ -44,13 +44,12 @@ def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltIma
         distribution.version,
         engine.architecture,
         tuple(_envoy_entries(distribution, engine)),
-        release.digests,
     )
 
 
-def lock_image(engine: EngineFacts, digests: Digests) -> BuiltImage:
+def lock_image(engine: EngineFacts) -> BuiltImage:
     """Return an empty image for the lock, which is a container that is never started."""
-    return BuiltImage("clawker-fw/lock", "1", engine.architecture, (), digests)
+    return BuiltImage("clawker-fw/lock", "1", engine.architecture, ())
 
 
 def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFacts) -> Image:
@@ -105,8 +104,6 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
 
     The libraries are in `/lib`, where Debian's loader looks for them, with links in `/lib64` for other loaders.
     """
-    import certifi  # noqa: PLC0415 - only this image needs it
-
     glibc = _glibc_folder()
     loader = _LOADERS[engine.architecture]
     yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from clawker_fw.digests import Digests
+from clawker_fw.digests import digest_of
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import File
 from clawker_fw.stack.files import executable
@@ -29,12 +29,11 @@ class Release:
     """A release. `stack/`, `templates/` and `bin/` in its folder are the firewall subset of the package."""
 
     package: Path
-    digests: Digests
 
     @classmethod
-    def installed(cls, digests: Digests) -> "Release":
+    def installed(cls) -> "Release":
         """Return the release that this code belongs to."""
-        return cls(_PACKAGE, digests)
+        return cls(_PACKAGE)
 
     @cached_property
     def version(self) -> str:
@@ -78,7 +77,7 @@ class Release:
         """SHA-256 of the firewall subset: over all paths in order, each with the digest of its content."""
         sum_ = hashlib.sha256()
         for path, file in sorted(self._subset()):
-            sum_.update(f"{path} {self.digests.of(file)}\n".encode())
+            sum_.update(f"{path} {digest_of(file)}\n".encode())
         return sum_.hexdigest()
 
     def _subset(self) -> Iterator[tuple[str, Path]]:

@@ -17,7 +17,7 @@ def _other_image(hand: Hand, reference: str) -> None:
     name, _, version = reference.rpartition(":")
     program = release.binary("coredns", hand.docker.version()["Arch"])
     entries = (image_tar.Entry("coredns", program, 0o755), image_tar.Entry("extra", link="/coredns"))
-    other = image_tar.BuiltImage(name, "other", hand.docker.version()["Arch"], entries, release.digests, labels={})
+    other = image_tar.BuiltImage(name, "other", hand.docker.version()["Arch"], entries, labels={})
     for line in hand.docker.load_image(other.archive()):  # type: ignore[no-untyped-call]
         if "error" in line:
             raise RuntimeError(line["error"])

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from clawker_fw.digests import Digests
 from clawker_fw.engine.registry_login import login_of
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fleet import host_files
@@ -283,8 +282,7 @@ def test_the_image_of_this_release_has_to_be_there(command: Command, memory: Mem
     assert outcome.code == 6
     assert "error[fleet-image-missing]" in outcome.err
     assert "clawker-fw image --load" in outcome.err
-    with Digests() as digests:
-        made = Distribution(Release.installed(digests), digests).image
+    made = Distribution(Release.installed()).image
     memory.load_image(made.archive(), made.archive_size, lambda _: None)
     found = memory.image(made.reference)
     assert found

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.settings import kept, load, validation
 from clawker_fw.settings import preset as presets
+from clawker_fw.settings import validation
 from tests.cli.conftest import Command
 
 
@@ -94,15 +94,13 @@ def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in presets.names():
         (folder / f"{name}.yaml").write_text((presets.FOLDER / f"{name}.yaml").read_text())
     monkeypatch.setattr(presets, "FOLDER", folder)
-    monkeypatch.setattr(kept, "FOLDERS", (*kept.FOLDERS, folder))
     return folder
 
 
 def forget() -> None:
     """Forget what was read, as a program that has just started."""
     presets.preset.cache_clear()
-    load._loaded.cache_clear()  # noqa: SLF001 - nothing else does it
-    validation._validated.cache_clear()  # noqa: SLF001 - the same
+    validation._validated.cache_clear()  # noqa: SLF001 - nothing else does it
 
 
 def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:

@@ -17,7 +17,7 @@ from tests.cli.conftest import SETTINGS, Command
 @pytest.fixture(autouse=True)
 def no_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Search no settings but those of the test."""
-    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
+    monkeypatch.setattr("platformdirs.user_config_path", lambda *_: tmp_path / "home")
 
 
 def names(memory: MemoryEngine) -> set[str]:
@@ -244,6 +244,23 @@ def test_answers_say_what_they_are_about(
 # --- open -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("folder", "decides"), [("cache", False), ("state/clawker-fw/certs/clawker", True), ("docker", True)]
+)
+def test_folders_of_the_user_that_an_agent_can_write(
+    folder: str, *, decides: bool, command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """Nothing in the cache decides; the state folder has keys, and the docker CLI's folder names the engine."""
+    command("run")
+    source = settings_file.parent / folder
+    source.mkdir(parents=True, exist_ok=True)
+    agent = stacks.bare_container("agent", stacks.blueprint(memory.facts(), "a.test"), "clawker-net")
+    shape = replace(agent.shape, mounts=(Mount("bind", "/work", str(source)),))
+    memory.start(memory.create_container(replace(agent, shape=shape)))
+    found = command("status", "--format", "json").valid("status")["settings"]["open"]
+    assert [each["file"] for each in found] == ([str(source)] if decides else [])
+
+
 def test_settings_that_an_agent_can_write_are_told(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
@@ -264,8 +281,7 @@ def test_settings_that_an_agent_can_write_are_told(
     attach(read_only=False)
     found = command("status", "--format", "json").valid("status")["settings"]["open"]
     mounted = {"container": "agent", "mount": folder, "target": "/work"}
-    kept = settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker" / "settings.json"
-    assert found == [{**mounted, "file": str(settings_file)}, {**mounted, "file": str(kept)}]
+    assert found == [{**mounted, "file": str(settings_file)}]
     text = command("status").out
     assert f"The settings are open: agent can write {settings_file}: {folder} is mounted at /work." in text
     assert "Make the mount read-only" in text

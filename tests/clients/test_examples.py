@@ -18,7 +18,6 @@ import pytest
 import yaml
 from docker import APIClient
 
-from clawker_fw.digests import Digests
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
@@ -50,7 +49,7 @@ def docker(engine: PrivateEngine) -> Iterator[APIClient]:
 
 
 @pytest.fixture(scope="module")
-def image(docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(docker: APIClient) -> str:
     """An image with a shell, and with what the example for development containers needs."""
     paths = [Path(shutil.which(each) or each) for each in PROGRAMS]
     for program in tuple(paths):
@@ -59,11 +58,10 @@ def image(docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
     entries = [Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(paths))]
     if Path("/bin/sh") not in paths:
         entries.append(Entry("bin/sh", Path("/bin/sh"), 0o755))
-    with Digests(tmp_path_factory.mktemp("digests") / "digests.json") as digests:
-        architecture = str(docker.version()["Arch"])
-        assert architecture in ARCHITECTURES
-        built = BuiltImage("example/shell", "dev", architecture, tuple(entries), digests, labels={})
-        said = list(docker.load_image(built.archive()))  # type: ignore[no-untyped-call]
+    architecture = str(docker.version()["Arch"])
+    assert architecture in ARCHITECTURES
+    built = BuiltImage("example/shell", "dev", architecture, tuple(entries), labels={})
+    said = list(docker.load_image(built.archive()))  # type: ignore[no-untyped-call]
     assert not [line for line in said if "error" in line]
     return built.reference
 

@@ -55,7 +55,7 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
     """The images and networks of a stack, without containers, and its desired state."""
     for image in (
         *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
-        images.lock_image(wanted.engine, wanted.release.digests),
+        images.lock_image(wanted.engine),
     ):
         shares: list[float] = []
         engine.load_image(image.archive(), image.archive_size, shares.append)

@@ -32,7 +32,6 @@ from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.relay import Publication, Relaying, relay_spec
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import free_subnet, publishing_spec
-from devkit import stacks
 from tests.contract.conftest import answering, commit, created, view
 
 
@@ -219,7 +218,7 @@ def test_a_name_is_taken_once(engine: EngineWriter, stack: Desired) -> None:
 
 
 def _lock_tag(engine: EngineWriter) -> str:
-    image = images.lock_image(engine.facts(), stacks.installed_release().digests)
+    image = images.lock_image(engine.facts())
     return image.reference.rpartition("-")[2]
 
 
@@ -492,7 +491,7 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
 # --- what is not ours -----------------------------------------------------------------------------------------
 
 
-def foreign_images(engine: EngineWriter, release: Release) -> dict[str, image_tar.BuiltImage]:
+def foreign_images(engine: EngineWriter) -> dict[str, image_tar.BuiltImage]:
     """Return images that are almost ours: with some of our labels, more labels, or another name."""
     every = tuple(built.LABELS.items())
     parts = [dict(part) for size in range(len(every)) for part in itertools.combinations(every, size)]
@@ -503,15 +502,14 @@ def foreign_images(engine: EngineWriter, release: Release) -> dict[str, image_ta
     }
     architecture = engine.facts().architecture
     return {
-        why: image_tar.BuiltImage(name, "foreign", architecture, (), release.digests, found)
-        for why, (name, found) in made.items()
+        why: image_tar.BuiltImage(name, "foreign", architecture, (), found) for why, (name, found) in made.items()
     }
 
 
-def test_images_of_others_are_not_ours_whatever_they_are_labelled(engine: EngineWriter, release: Release) -> None:
+def test_images_of_others_are_not_ours_whatever_they_are_labelled(engine: EngineWriter) -> None:
     """An image with only our labels is foreign. One of our form is listed, with our tag only."""
-    ours = images.lock_image(engine.facts(), release.digests)
-    foreign = foreign_images(engine, release)
+    ours = images.lock_image(engine.facts())
+    foreign = foreign_images(engine)
     for image in (ours, *foreign.values()):
         engine.load_image(image.archive(), image.archive_size, lambda _: None)
     listed = {reference: each for each in engine.own_images() for reference in each.references}

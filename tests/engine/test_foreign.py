@@ -9,7 +9,6 @@ from docker import APIClient
 from docker.types import Mount
 
 from clawker_fw.stack import built, image_tar, labels
-from devkit import stacks
 from devkit.firewall import Firewall
 from devkit.peers import Peers
 
@@ -45,10 +44,7 @@ class Foreign:
         self.containers = [self._container(peers, part) for part in some]
 
     def _load(self, found: Mapping[str, str], name: str = "clawker-fw/lock") -> str:
-        release = stacks.installed_release()
-        image = image_tar.BuiltImage(
-            name, "theirs", self._docker.version()["Arch"], (), release.digests, dict(found)
-        )
+        image = image_tar.BuiltImage(name, "theirs", self._docker.version()["Arch"], (), dict(found))
         list(self._docker.load_image(image.archive()))  # type: ignore[no-untyped-call]
         return image.reference
 
@@ -95,9 +91,7 @@ def foreign(docker: APIClient, peers: Peers, firewall: Firewall) -> Iterator[For
 def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, foreign: Foreign) -> None:
     """Runs, replacements, clean-up and `down` leave them alone; an image and a volume of ours are removed."""
     before = foreign.state()
-    old = image_tar.BuiltImage(
-        "clawker-fw/lock", "0", docker.version()["Arch"], (), stacks.installed_release().digests
-    )
+    old = image_tar.BuiltImage("clawker-fw/lock", "0", docker.version()["Arch"], ())
     list(docker.load_image(old.archive()))  # type: ignore[no-untyped-call]
     mount = Mount("/fw", None, labels=labels.ownership_labels(firewall.project))
     holder = docker.create_container(

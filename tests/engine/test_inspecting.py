@@ -10,7 +10,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.certificates.authority import INTERMEDIATE_LIFE
-from clawker_fw.certificates.provider import Provider
+from clawker_fw.certificates.inspection import InspectionStore
 from clawker_fw.engine.docker import connect
 from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
 from devkit import stacks
@@ -179,7 +179,7 @@ def test_intermediates_are_renewed_before_they_expire(site: Site) -> None:
 
 def _live_since(site: Site, then: float) -> None:
     """Give the stack the intermediates that it would have if it had been reloaded at a time."""
-    provider = Provider(site.state, site.firewall.project, keeps=True, clock=lambda: then)
+    provider = InspectionStore(site.state, site.firewall.project, keeps=True, clock=lambda: then)
     with closing(connect(site.firewall.host, None, {})) as engine:
         wanted = stacks.blueprint(engine.facts(), *RULES, BELOW, project=site.firewall.project)
         stacks.converged(engine, replace(wanted, provider=provider))

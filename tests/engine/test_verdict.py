@@ -18,7 +18,6 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.reconcile import lock
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.stack import images
-from devkit import stacks
 from devkit.firewall import Firewall
 from devkit.hand import Hand
 from devkit.peers import Peers
@@ -88,13 +87,14 @@ def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, ho
     agent = up.agent(peers)
     before = up.settings.read_text()
     up.write({"dst": "a.test", "allow_private": True}, {"dst": "b.test", "allow_private": True})
-    with closing(connect(host, None, {})) as engine:
-        release = stacks.installed_release()
-        with Lock(engine, up.project, images.lock_image(engine.facts(), release.digests)):
-            waiting = up.start("run", "--lock-wait", "60", "--format", "json")
-            assert waiting.stderr is not None
-            reported = next(line for line in waiting.stderr if "b.test" in line)
-            up.settings.write_text(before)
+    with (
+        closing(connect(host, None, {})) as engine,
+        Lock(engine, up.project, images.lock_image(engine.facts())),
+    ):
+        waiting = up.start("run", "--lock-wait", "60", "--format", "json")
+        assert waiting.stderr is not None
+        reported = next(line for line in waiting.stderr if "b.test" in line)
+        up.settings.write_text(before)
     _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 0, err
     assert reported
@@ -111,13 +111,12 @@ def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, ho
 def test_a_holder_at_work_on_a_slow_engine_keeps_its_lock(clean_project: str, host: str) -> None:
     """Renewals arrive in time for others, though each call takes longer than a lease."""
     pace = SimpleNamespace(seconds=0.0)
-    release = stacks.installed_release()
     with (
         slow(host, lambda: pace.seconds) as address,
         closing(connect(address, None, {})) as engine,
         closing(connect(host, None, {})) as other,
     ):
-        image = images.lock_image(engine.facts(), release.digests)
+        image = images.lock_image(engine.facts())
         pace.seconds = lock.LEASE_SECONDS + 0.5
         with Lock(engine, clean_project, image) as held:
             waiter = Lock(other, clean_project, image, wait=2 * pace.seconds)
@@ -133,9 +132,8 @@ def test_a_holder_that_is_silent_loses_its_lock(
 ) -> None:
     """Positive control: without renewals, the same holder counts as gone after a lease."""
     monkeypatch.setattr(Lock, "_renew", lambda self: self._ended.wait())
-    release = stacks.installed_release()
     with closing(connect(host, None, {})) as engine:
-        image = images.lock_image(engine.facts(), release.digests)
+        image = images.lock_image(engine.facts())
         with Lock(engine, clean_project, image) as held:
             with (
                 Lock(engine, clean_project, image, wait=3 * lock.LEASE_SECONDS),

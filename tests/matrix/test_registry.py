@@ -98,9 +98,9 @@ def _pushed(
     foreign = replace(images.bundled(Sibling.COREDNS, release, other), labels={})
     (folder / "newer").write_text("2")
     entries = (*coredns.entries, Entry("etc/newer", folder / "newer"))
-    newer = BuiltImage("test/coredns", "2", facts.architecture, entries, release.digests, labels={})
-    plain, vault = (_random_image(folder / name, facts, release) for name in ("plain", "vault"))
-    few = {fault: _random_image(folder / fault, facts, release, FEW_BYTES) for fault in (*BAD_DAYS, "silent")}
+    newer = BuiltImage("test/coredns", "2", facts.architecture, entries, labels={})
+    plain, vault = (_random_image(folder / name, facts) for name in ("plain", "vault"))
+    few = {fault: _random_image(folder / fault, facts, FEW_BYTES) for fault in (*BAD_DAYS, "silent")}
     pushed = {}
     at_ends = (("envoy", envoy, open_), ("newer", newer, open_), ("secret", coredns, closed))
     loaded = set[str]()
@@ -125,12 +125,10 @@ def _pushed(
     return pushed
 
 
-def _random_image(path: Path, facts: EngineFacts, release: Release, octets: int = LAYER_BYTES) -> BuiltImage:
+def _random_image(path: Path, facts: EngineFacts, octets: int = LAYER_BYTES) -> BuiltImage:
     """Return an image with unique content."""
     path.write_bytes(os.urandom(octets))
-    return BuiltImage(
-        f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), release.digests, labels={}
-    )
+    return BuiltImage(f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), labels={})
 
 
 @pytest.fixture(scope="module")

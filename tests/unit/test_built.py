@@ -8,13 +8,12 @@ import pytest
 from clawker_fw.engine.inspection import is_own_volume
 from clawker_fw.model import EngineFacts
 from clawker_fw.stack import built, images, labels
-from clawker_fw.stack.release import Release
 
 
 @pytest.fixture
-def form(release: Release) -> built.Form:
+def form() -> built.Form:
     """An image of ours as an engine shows it."""
-    image = images.lock_image(EngineFacts("1", "1.41", "amd64"), release.digests)
+    image = images.lock_image(EngineFacts("1", "1.41", "amd64"))
     layer = f"sha256:{image._layer_digest}"  # noqa: SLF001 - what an engine works out by itself
     return built.Form(
         image.ids[0], (image.reference,), built.LABELS, "amd64", "linux", "1970-01-01T00:00:00Z", (layer,)

@@ -554,7 +554,7 @@ def test_what_a_bundle_and_a_local_file_may_say(
 
 
 def test_a_bundle_that_is_kept_needs_no_library(registry_address: str, signer: Keys, tmp_path: Path) -> None:
-    """Neither YAML nor pydantic, nor anything to ask a registry with; asking needs Python's own client alone."""
+    """Nothing that verifies, or asks a registry; asking needs only Python's own client."""
     reference = f"oci://{registry_address}/{NAME}:kept"
     pushed(reference, signer.private)
     file = tmp_path / "clawker-fw.yaml"
@@ -566,7 +566,7 @@ def test_a_bundle_that_is_kept_needs_no_library(registry_address: str, signer: K
         "if 'ask' in sys.argv: registries.ask(chosen)\n"
         "assert given.load(chosen).bundles\n"
         "print(*sorted({each.partition('.')[0] for each in sys.modules} & "
-        "{'yaml', 'pydantic', 'cryptography', 'requests', 'docker', 'ssl', 'jinja2', 'rich'}))\n"
+        "{'cryptography', 'requests', 'docker', 'ssl', 'jinja2', 'rich'}))\n"
     )
 
     def imported(*words: str) -> set[str]:
@@ -576,7 +576,7 @@ def test_a_bundle_that_is_kept_needs_no_library(registry_address: str, signer: K
             subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.split()
         )
 
-    assert {"yaml", "pydantic", "cryptography"} <= imported("ask")
+    assert "cryptography" in imported("ask")
     assert imported("ask") == {"ssl"}
     assert imported() == set()
 

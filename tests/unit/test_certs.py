@@ -1,7 +1,6 @@
 """Certificates for telemetry: what is minted, what is judged usable, and which credentials a stack gets."""
 
 import stat
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +11,8 @@ import pytest
 from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.certificates.store import CertificateStore
-from clawker_fw.certificates.validity import Judgement, Use
+from clawker_fw.certificates.validity import Use
 from clawker_fw.certificates.x509 import certificate, judge
-from clawker_fw.digests import Digests
 from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.private_files import write_private
 
@@ -378,21 +376,6 @@ def test_a_folder_that_cant_be_used(tmp_path: Path) -> None:
     assert broken.provide(live(found)).credentials == found
 
 
-def test_a_judgement_is_remembered(
-    store: CertificateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unchanged certificates are judged once, however many commands there are: importing what judges is slow."""
-    path = tmp_path / "cache.json"
-    with Digests(path) as digests:
-        first = replace(store, digests=digests).provide()
-    monkeypatch.delattr("clawker_fw.certificates.x509")
-    monkeypatch.setitem(sys.modules, "clawker_fw.certificates.x509", None)  # whoever imports it fails
-    with Digests(path) as digests:
-        assert replace(store, digests=digests).provide() == first
-    assert first.credentials
-    assert not [key for key in _keys(first.credentials) if key.decode() in path.read_text()]
-
-
 def _keys(found: Credentials) -> list[bytes]:
     return [line for each in Sibling for line in found.of(each).key.splitlines() if b"-----" not in line]
 
@@ -407,13 +390,6 @@ def test_no_text_has_a_key(store: CertificateStore) -> None:
         text = "".join(traceback.format_exception(error))
     shown = [text, repr(found), repr(Provision(found)), repr(Running(found)), str(found.envoy)]
     assert not [key for key in _keys(found) if any(key.decode() in each for each in shown)]
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"problem":"","begins":0,"ends":0,"issued":[1]}', "nonsense"])
-def test_a_spoiled_cache_is_ignored(text: str) -> None:
-    """A judgement that can't be read is none."""
-    assert Judgement.read(text) is None
-    assert Judgement.read(Judgement("x", 1, 2, (3, 4), 5).written()) == Judgement("x", 1, 2, (3, 4), 5)
 
 
 def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:

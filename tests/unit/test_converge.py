@@ -82,7 +82,7 @@ def test_what_has_changed_since_is_looked_at_again(engine: Counting, wanted: Blu
 
 def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Blueprint) -> None:
     """A comparison made while another run held the lock is outdated."""
-    image = images.lock_image(engine.facts(), wanted.release.digests)
+    image = images.lock_image(engine.facts())
     with Lock(engine, wanted.project, image):
         seen = pipeline.compare(engine, wanted)
     assert seen.observed.lock

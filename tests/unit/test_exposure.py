@@ -67,6 +67,50 @@ def test_the_file_or_a_folder_above_it(place: str, file: Path, look: Comparison)
     )
 
 
+def test_everything_in_a_folder_that_decides(file: Path, look: Comparison) -> None:
+    """A mount of something inside of it counts, by its own path or by a link; one beside it does not."""
+    folder = file.parent
+    (folder / "keys").mkdir()
+    link = folder.with_name("link")
+    link.symlink_to(folder / "keys")
+    beside = folder.with_name(f"{folder.name}-beside")
+    beside.mkdir()
+    found = exposures(look(bind(beside), bind(link), bind(folder / "keys")), (folder,))
+    assert {(each.source, each.file, each.certain) for each in found} == {
+        (str(link), str(folder), False),
+        (str(folder / "keys"), str(folder), True),
+    }
+
+
+def test_a_path_that_cannot_be_examined(file: Path, look: Comparison) -> None:
+    """It may be a folder, so what is mounted from below it counts; it is never an error."""
+    long = file.parent / ("x" * 300)
+    (found,) = exposures(look(bind(long / "below")), (long,))
+    assert found.certain
+
+
+def test_a_mount_is_reported_once(file: Path, look: Comparison) -> None:
+    """By the first file that it certainly reaches."""
+    other, link = file.with_name("other.yaml"), file.parent.with_name("link")
+    other.write_text("rules: []\n")
+    link.symlink_to(file.parent)
+    first, second = exposures(look(bind(file.parent), bind(link)), (file, other, link / file.name))
+    assert (first.source, first.file, first.certain) == (str(file.parent), str(file), True)
+    assert (second.source, second.file, second.certain) == (str(link), str(link / file.name), True)
+
+
+def test_a_path_that_leaves_a_linked_folder(file: Path, look: Comparison) -> None:
+    """The kernel follows the link first, and then goes up: a file beside the link is another one."""
+    link = file.parents[1] / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(file.parent)
+    meant = link / ".." / "beside.yaml"
+    meant.write_text("rules: []\n")
+    assert (file.parent.parent / "beside.yaml").exists()
+    (found,) = exposures(look(bind(file.parent.parent / "beside.yaml")), (meant,))
+    assert found.certain
+
+
 def test_what_cannot_be_written_is_no_matter(file: Path, look: Comparison) -> None:
     """Read-only mounts, neighbouring files and unrelated folders are not reported."""
     beside = file.parent / "beside"

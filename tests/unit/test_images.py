@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.digests import Digests
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.model import EngineFacts, Sibling
 from clawker_fw.stack import images
@@ -22,7 +21,7 @@ def image(tmp_path: Path) -> BuiltImage:
     program = tmp_path / "program"
     program.write_bytes(b"\x7fELF" + b"x" * 1000)
     entries = (Entry("bin/program", program, 0o755), Entry("bin/link", link="program"))
-    return BuiltImage("example/image", "1", "amd64", entries, Digests(tmp_path / "digests.json"))
+    return BuiltImage("example/image", "1", "amd64", entries)
 
 
 def members(archive: bytes) -> dict[str, bytes]:
@@ -62,21 +61,19 @@ def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -
     """The path and times of source files don't matter, only their content does."""
     other = tmp_path / "elsewhere"
     other.write_bytes((tmp_path / "program").read_bytes())
-    moved = BuiltImage(
-        image.name, "1", "amd64", (Entry("bin/program", other, 0o755), image.entries[1]), image.digests
-    )
+    moved = BuiltImage(image.name, "1", "amd64", (Entry("bin/program", other, 0o755), image.entries[1]))
     assert moved.ids == image.ids
     assert b"".join(moved.archive()) == b"".join(image.archive())
     other.write_bytes(b"other")
-    changed = BuiltImage(image.name, "1", "amd64", moved.entries, Digests(tmp_path / "empty.json"))
+    changed = BuiltImage(image.name, "1", "amd64", moved.entries)
     assert changed.ids != image.ids
     assert changed.reference != image.reference
 
 
-def test_the_empty_image_of_the_lock_is_valid(tmp_path: Path) -> None:
+def test_the_empty_image_of_the_lock_is_valid() -> None:
     """The single layer is an empty tar."""
     engine = EngineFacts("", "", "arm64")
-    files = members(b"".join(images.lock_image(engine, Digests(tmp_path / "digests.json")).archive()))
+    files = members(b"".join(images.lock_image(engine).archive()))
     assert json.loads(files["manifest.json"])[0]["RepoTags"][0].startswith("clawker-fw/lock:1-")
 
 

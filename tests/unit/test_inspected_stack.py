@@ -1,9 +1,7 @@
-"""A stack whose rules look into TLS: what is made, committed, compared, recalled and warned of."""
+"""A stack whose rules look into TLS: what is made, committed, compared and warned of."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,6 @@ import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
 from clawker_fw.certificates.inspection import InspectionStore
-from clawker_fw.certificates.provider import Provider
-from clawker_fw.digests import Digests
 from clawker_fw.model import Probe, Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
@@ -43,7 +39,7 @@ def wanted(memory: MemoryEngine, release: Release, tmp_path: Path) -> Wanted:
     """Return the blueprint of a stack with rules, at a time, on a machine with a folder for roots."""
 
     def made(*rules: object, now: float = NOW, folder: str = "here") -> Blueprint:
-        provider = Provider(tmp_path / folder, "clawker", keeps=True, clock=lambda: now)
+        provider = InspectionStore(tmp_path / folder, "clawker", keeps=True, clock=lambda: now)
         return replace(stacks.blueprint(memory.facts(), "a.test", *rules, release=release), provider=provider)  # type: ignore[arg-type]
 
     return made
@@ -159,73 +155,10 @@ def test_a_silent_signer_is_one_finding(release: Release) -> None:
     assert "the signer beside Envoy does not answer" in said
 
 
-# --- what was provided is recalled ----------------------------------------------------------------------------
-
-
-def provided(folder: Path, digests: Digests, live: Authorities, now: float = NOW, *names: str) -> Provided:
-    """Return what a provider without any memory of its own provides."""
-    store = Provider(folder, "clawker", keeps=True, digests=digests, clock=lambda: now)
-    return store.provide(names or ("a.test",), live)
-
-
-def test_what_is_right_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No certificate is read again for an hour, if all is as it was: then what is live is returned."""
-    digests = Digests(tmp_path / "digests.json")
-    first = provided(tmp_path, digests, Authorities())
-    live = first.authorities
-    known = provided(tmp_path, digests, live)
-    read: list[object] = []
-    original = InspectionStore.provide
-
-    def counted(self: InspectionStore, names: Iterable[str], live: Authorities) -> Provided:
-        read.append(names)
-        return original(self, names, live)
-
-    monkeypatch.setattr(InspectionStore, "provide", counted)
-    assert provided(tmp_path, digests, live, NOW + 3599) == known
-    assert read == []
-    for now, names in ((NOW + 3601, ("a.test",)), (NOW - 1, ("a.test",)), (NOW, ("b.test",))):
-        provided(tmp_path, digests, live, now, *names)
-    (root,) = tmp_path.glob("inspection-*.key")
-    root.unlink()
-    assert provided(tmp_path, digests, live).reason
-    assert len(read) == 4
-
-
-def test_nothing_is_made_for_a_stack_that_inspects_nothing(tmp_path: Path) -> None:
+def test_nothing_is_made_for_a_stack_that_inspects_nothing(wanted: Wanted, tmp_path: Path) -> None:
     """Neither a root nor a folder."""
-    assert Provider(tmp_path / "none", "clawker", keeps=True).provide((), Authorities(b"x")) == Provided()
+    assert wanted(folder="none").provide(Authorities(b"x")) == Provided()
     assert not (tmp_path / "none").exists()
-
-
-_RECALLING = """
-import sys
-from pathlib import Path
-from clawker_fw.certificates.credentials import Authorities, Pair
-from clawker_fw.certificates.provider import Provider
-from clawker_fw.digests import Digests
-folder = Path(sys.argv[1])
-trust, certificate, key = ((folder / each).read_bytes() for each in ("trust", "c", "k"))
-live = Authorities(trust, (Pair(certificate, key),))
-digests = Digests(folder / "digests.json")
-store = Provider(folder / "roots", "clawker", digests=digests, clock=lambda: 1_800_000_060.0)
-assert store.provide(("a.test",), live).authorities == live
-print("cryptography" in sys.modules)
-"""
-
-
-def test_recalling_needs_no_library(tmp_path: Path) -> None:
-    """It takes as long to import as a whole comparison."""
-    with Digests(tmp_path / "digests.json") as digests:
-        first = provided(tmp_path / "roots", digests, Authorities()).authorities
-        provided(tmp_path / "roots", digests, first)
-    (pair,) = first.intermediates
-    for name, content in (("trust", first.trust), ("c", pair.certificate), ("k", pair.key)):
-        (tmp_path / name).write_bytes(content)
-    done = subprocess.run(
-        [sys.executable, "-c", _RECALLING, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "False\n"
 
 
 def _values(document: object, key: str) -> Iterator[Any]:

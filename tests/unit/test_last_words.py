@@ -35,7 +35,9 @@ def test_warnings_are_told_if_there_is_nothing_worse() -> None:
         for each in range(9)
     )
     assert telling(warnings) == warnings[1:]
-    usual = "[2026-11-27 23:53:41.000][1][warning][config] [source/x/config.cc:22] 'CEL' formatter is always enabled."
+    usual = (
+        "[2026-11-27 23:53:41.000][1][warning][config] [source/x/config.cc:22] 'CEL' formatter is always enabled."
+    )
     assert telling([usual]) == ()
     failure = "[2026-11-27 23:53:41.000][1][error][config] [source/x/config.cc:9] no room"
     assert telling([failure, *warnings]) == (failure,)

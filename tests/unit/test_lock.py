@@ -29,9 +29,9 @@ from devkit.waiting import until
 
 
 @pytest.fixture
-def lock_image(memory: MemoryEngine, release: Release) -> image_tar.BuiltImage:
+def lock_image(memory: MemoryEngine) -> image_tar.BuiltImage:
     """The image of the lock, loaded."""
-    image = images.lock_image(memory.facts(), release.digests)
+    image = images.lock_image(memory.facts())
     memory.load_image(image.archive(), 1, lambda _: None)
     return image
 
@@ -106,7 +106,7 @@ class Renewed(MemoryEngine):
 def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: Release) -> None:
     """The lease shows whether a remote holder is alive."""
     engine = Renewed()
-    image = images.lock_image(engine.facts(), release.digests)
+    image = images.lock_image(engine.facts())
     engine.load_image(image.archive(), 1, lambda _: None)
     hold(engine, image, host="elsewhere 1")
     with pytest.raises(RefusedError) as caught:
@@ -351,12 +351,10 @@ class Unremovable(MemoryEngine):
 
 
 @pytest.mark.parametrize("ends", [NotProvenError("not-proven", "It differs."), KeyboardInterrupt(), None])
-def test_the_first_error_is_told_when_the_lock_is_not_released_either(
-    release: Release, ends: BaseException | None
-) -> None:
+def test_the_first_error_is_told_when_the_lock_is_not_released_either(ends: BaseException | None) -> None:
     """It keeps its exit code, and has the second one in its context; without a first one, the second is told."""
     engine = Unremovable()
-    image = images.lock_image(engine.facts(), release.digests)
+    image = images.lock_image(engine.facts())
     held = lock.Lock(engine, "clawker", image)
     with pytest.raises(type(ends) if ends else EngineError) as caught:
         _ended(held, ends)

@@ -1,8 +1,6 @@
 """No verdict from an incomplete observation: changing states, wrong names, unreadable records."""
 
-import functools
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -11,29 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.certificates.credentials import Authorities, Credentials
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
     ContainerView,
-    Desired,
     Probe,
     Restart,
     Shape,
     Sibling,
-    Slots,
     Verdict,
 )
 from clawker_fw.reconcile import converge, observe, pipeline
-from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
 from clawker_fw.stack.files import FOLDER, public
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.topology import Addressing
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -55,47 +49,6 @@ class Flapping(MemoryEngine):
             return found
         self.lies -= 1
         return tuple(replace(each, status="restarting") if each.name == ENVOY else each for each in found)
-
-
-class Waiting(MemoryEngine):
-    """An engine whose programs answer only after something else has happened."""
-
-    def __init__(self) -> None:
-        """Let programs answer at once until a test changes it."""
-        super().__init__()
-        self.happened = threading.Event()
-        self.happened.set()
-
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
-        """Wait, then ask."""
-        assert self.happened.wait(10)
-        return super().probe(container, envoy=envoy, quick=quick)
-
-
-def test_what_is_desired_is_rendered_while_programs_answer(release: Release) -> None:
-    """Probes take longest, and decide nothing about it: with thousands of rules, both take a second."""
-    engine = Waiting()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
-    engine.happened.clear()
-    rendered: list[Desired] = []
-
-    @functools.cache
-    def render(
-        addresses: Addressing,
-        has: Capacities,
-        slots: Slots,
-        credentials: Credentials | None,
-        *,
-        authorities: Authorities,
-    ) -> Desired:
-        rendered.append(desired(wanted, addresses, has, slots, credentials, authorities=authorities))
-        engine.happened.set()
-        return rendered[-1]
-
-    seen = pipeline.compare(engine, wanted, render=render)
-    assert seen.diff.verdict is Verdict.CURRENT
-    assert rendered == [seen.desired]
 
 
 @pytest.fixture

@@ -18,16 +18,13 @@ from devkit.stacks import CHECKOUT
 
 MADE = """
 import os, sys
-os.umask(int(sys.argv[2], 8))
-for name in sys.argv[3:]:
+os.umask(int(sys.argv[1], 8))
+for name in sys.argv[2:]:
     __import__(name)
-from pathlib import Path
-from clawker_fw.digests import Digests
 from clawker_fw.fleet.program.image import Distribution
 from clawker_fw.stack.release import Release
 import hashlib
-digests = Digests(Path(sys.argv[1]))
-image = Distribution(Release.installed(digests), digests).image
+image = Distribution(Release.installed()).image
 sum_ = hashlib.sha256()
 for chunk in image.archive():
     sum_.update(chunk)
@@ -38,12 +35,12 @@ print(*image.ids, sum_.hexdigest())
 @pytest.fixture(scope="module")
 def distribution(release: Release) -> Distribution:
     """What is installed here."""
-    return Distribution(release, release.digests)
+    return Distribution(release)
 
 
 def making(folder: Path, umask: str, *loaded: str, **variables: str) -> "subprocess.Popen[str]":
     """Make the image in a process of its own, which prints both ids and the digest of the archive."""
-    command = [sys.executable, "-c", MADE, "/none/digests.json", umask, *loaded]
+    command = [sys.executable, "-c", MADE, umask, *loaded]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **variables}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
 

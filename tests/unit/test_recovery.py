@@ -112,7 +112,7 @@ def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
     engine = MemoryEngine()
     first = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, first)
-    image = images.lock_image(engine.facts(), release.digests)
+    image = images.lock_image(engine.facts())
     with Lock(engine, "clawker", image):
         engine.disk_full = True
         with pytest.raises(RefusedError) as caught:
@@ -143,7 +143,7 @@ def test_down_on_a_full_disk_removes_everything(release: Release) -> None:
     for name in ("one", "two"):
         engine.start(engine.create_container(stacks.bare_container(name, wanted, "clawker-net")))
     engine.disk_full = True
-    converge.take_down(engine, "clawker", release.digests, RunContext(lambda _: None), detach=True)
+    converge.take_down(engine, "clawker", RunContext(lambda _: None), detach=True)
     assert [engine.container(name) for name in ("clawker-envoy", "clawker-coredns")] == [None, None]
     assert all(not engine.inside(name).networks for name in ("one", "two"))
 
@@ -578,7 +578,7 @@ def test_nobody_is_said_to_be_served_while_the_stack_is_removed(release: Release
     seen: list[Progress] = []
     run_context = converge.RunContext(seen.append, partial(_after, seen, 1))
     with pytest.raises(StoppedError) as caught:
-        converge.take_down(engine, "clawker", release.digests, run_context, detach=False)
+        converge.take_down(engine, "clawker", run_context, detach=False)
     assert caught.value.hint == "Run the command again: it completes the remaining steps."
 
 

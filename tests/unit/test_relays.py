@@ -279,8 +279,7 @@ def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Re
         at for at, step in enumerate(steps) if isinstance(step, RemoveNetwork) and step.name == "clawker-publish"
     )
     assert removed < network
-    digests = release.digests
-    converge.take_down(engine, "clawker", digests, converge.RunContext(lambda _: None), detach=False)
+    converge.take_down(engine, "clawker", converge.RunContext(lambda _: None), detach=False)
     assert [each.name for each in engine.listing()] == []
     assert [each.name for each in engine.networks()] == []
 

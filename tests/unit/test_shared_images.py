@@ -22,9 +22,9 @@ def changed(memory: MemoryEngine, release: Release) -> Blueprint:
 
 
 @pytest.fixture
-def other(memory: MemoryEngine, release: Release) -> Lock:
+def other(memory: MemoryEngine) -> Lock:
     """The lock of the project `two`, whose run wants the Envoy that we have built."""
-    return Lock(memory, "two", images.lock_image(memory.facts(), release.digests))
+    return Lock(memory, "two", images.lock_image(memory.facts()))
 
 
 def test_a_run_removes_no_image_while_another_project_is_at_work(
@@ -41,15 +41,15 @@ def test_a_run_removes_no_image_while_another_project_is_at_work(
 
 
 def test_taking_a_stack_down_removes_no_image_either(
-    memory: MemoryEngine, release: Release, changed: Blueprint, other: Lock
+    memory: MemoryEngine, changed: Blueprint, other: Lock
 ) -> None:
     """While another project is at work, all images are named as left; afterwards they are removed."""
     context = RunContext(lambda _: None)
     with other:
-        left = take_down(memory, changed.project, release.digests, context, detach=False, everything=True)
+        left = take_down(memory, changed.project, context, detach=False, everything=True)
         assert {name.partition(":")[0] for name in left} == {"clawker-fw/envoy", "clawker-fw/coredns"}
         assert all(memory.image(name) for name in left)
-    assert take_down(memory, changed.project, release.digests, context, detach=False, everything=True) == ()
+    assert take_down(memory, changed.project, context, detach=False, everything=True) == ()
     assert memory.own_images() == ()
 
 

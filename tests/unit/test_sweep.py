@@ -175,13 +175,13 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
         engine.arm(fault, point)
         run_context = converge.RunContext(lambda _: None)
         with suppress(Killed, FirewallError):
-            converge.take_down(cast("EngineWriter", engine), "clawker", release.digests, run_context, detach=False)
+            converge.take_down(cast("EngineWriter", engine), "clawker", run_context, detach=False)
         if not engine.hit:
             break
         _forget_lock(memory)
         if point % 2:
             assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, point
-        converge.take_down(memory, "clawker", release.digests, run_context, detach=False)
+        converge.take_down(memory, "clawker", run_context, detach=False)
         assert observe(memory, "clawker", ()).absent, point
         assert memory.listing() == (), point
     assert point > 1

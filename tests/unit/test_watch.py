@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.provider import Provider
+from clawker_fw.certificates.inspection import InspectionStore
 from clawker_fw.certificates.store import CertificateStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl.client import Helper
@@ -350,7 +350,7 @@ def test_intermediates_are_renewed_at_their_moment(watched: Watched, tmp_path: P
     made = 12 + 1200 - 20 * 86400
     file = tmp_path / "clawker-fw.yaml"
     told = stacks.blueprint(watched.engine.facts(), {"dst": "a.test", "inspect": True}, release=watched.release)
-    provider = Provider(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    provider = InspectionStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
     watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), provider=provider)
     stacks.converged(watched.engine, watched.wanted)
     before = watched.engine.inside(ENVOY)
@@ -563,7 +563,7 @@ def test_another_run_has_its_turn(watched: Watched) -> None:
         engine.create_container(
             stacks.never_started(
                 "clawker-lock",
-                images.lock_image(engine.facts(), watched.release.digests).reference,
+                images.lock_image(engine.facts()).reference,
                 labels.ownership_labels("clawker") | dict(lock.holder()) | {f"{labels.PREFIX}lock.process": "1 0"},
             )
         )

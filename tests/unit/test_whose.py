@@ -78,7 +78,7 @@ def test_a_name_of_ours_without_our_labels_is_refused(
 ) -> None:
     """A resource with one of our names but without all of our labels is refused and left alone."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    image = images.lock_image(memory.facts(), release.digests)
+    image = images.lock_image(memory.facts())
     memory.load_image(image.archive(), image.archive_size, lambda _: None)
     before: object
     if name == "clawker-net":

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-import platformdirs
-
-from clawker_fw.digests import Digests
 from clawker_fw.errors import RefusedError
 from clawker_fw.fleet.program import bytecode, interpreter
 from clawker_fw.fleet.program.libraries import BY_NAME_ONLY, Found, named, needed_by
@@ -59,17 +56,11 @@ _FILES = {
 }
 
 
-def kept_digests() -> Digests:
-    """Return a cache of digests of its own: it has thousands of files, and each command reads the other cache."""
-    return Digests(platformdirs.user_cache_path("clawker-fw") / "image.json")
-
-
 @dataclass(frozen=True)
 class Distribution:
     """What is installed here, as the content of an image."""
 
     release: Release
-    digests: Digests
 
     @cached_property
     def image(self) -> BuiltImage:
@@ -79,7 +70,6 @@ class Distribution:
             self.release.version,
             architecture(),
             tuple(sorted(self._entries(), key=lambda each: PurePosixPath(each.path).parts)),
-            self.digests,
             labels=self._labels(),
             settings={
                 "Entrypoint": [PROGRAM],

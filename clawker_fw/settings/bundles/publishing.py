@@ -13,7 +13,10 @@ from clawker_fw.settings.bundles.reference import Reference
 from clawker_fw.settings.bundles.registry import Repository, digest_of
 from clawker_fw.settings.bundles.signature import copy_signatures, fingerprint_of, sign
 from clawker_fw.settings.bundles.store import Bundle
+from clawker_fw.settings.document import document_of
+from clawker_fw.settings.include import require_central
 from clawker_fw.settings.sources import Source
+from clawker_fw.settings.validation import validated
 
 if TYPE_CHECKING:
     from clawker_fw.settings.bundles.signature import SigningKey
@@ -57,10 +60,6 @@ def settings_in(source: Source) -> "Loaded":
     Raises:
         SettingsError: when they are not.
     """
-    from clawker_fw.settings.document import document_of  # noqa: PLC0415 - slow to import
-    from clawker_fw.settings.include import require_central  # noqa: PLC0415 - the same
-    from clawker_fw.settings.validation import validated  # noqa: PLC0415 - the same
-
     require_central(document_of(source.text, source.name))
     return validated((source,), "", {}).loaded
 

@@ -1,0 +1,111 @@
+"""The files on this machine that can change a decision. An agent that can write one of them controls the firewall.
+
+`agents.exposure` compares them with the mounts of agents. Every file that a command reads belongs here, unless it
+only changes what is shown.
+"""
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clawker_fw.cli.parameters import Options
+
+if TYPE_CHECKING:
+    from clawker_fw.settings.loaded import Loaded
+    from clawker_fw.settings.secrets.vault import Vault
+    from clawker_fw.settings.secrets.wanted import WantedSecret
+    from clawker_fw.stack.release import Release
+
+
+_NO_SCRIPT = {"", "-", "-c"}
+"""What Python has in place of the script that it runs."""
+
+_OF_PACKAGES = {"site-packages", "dist-packages"}
+"""The names of folders in which packages are installed; the second one is Debian's."""
+
+
+def files(
+    chosen: Options,
+    loaded: "Loaded",
+    vault: "Vault | None",
+    wanted: "Iterable[WantedSecret]",
+    release: "Release",
+) -> tuple[Path, ...]:
+    """Return the files, and the folders with all that is in them. The settings come first. Not all exist."""
+    found = (
+        *loaded.files,
+        *_named_by_settings(loaded),
+        *(_of_secrets(vault, {each.name for each in wanted}) if vault else ()),
+        *_of_project(chosen),
+        *_of_docker(),
+        release.package,
+        release.templates,
+        *_of_python(),
+    )
+    return tuple(dict.fromkeys(path.absolute() for path in found))
+
+
+def beside(loaded: "Loaded", name: str | None) -> Path | None:
+    """Return the path that a setting names, relative to the file with the settings."""
+    folder = loaded.source.absolute().parent if loaded.source else Path()
+    return folder / Path(name).expanduser() if name else None
+
+
+def _named_by_settings(loaded: "Loaded") -> Iterator[Path]:
+    otel = loaded.settings.otel
+    for name in (loaded.settings.inspection.ca_file, otel.certs_dir if otel.endpoint else None):
+        if path := beside(loaded, name):
+            yield path
+
+
+def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
+    """Yield the file that declares secrets, files with their values, and what the words of commands may name."""
+    folder = vault.path.parent
+    yield vault.path
+    for name in sorted(names):
+        source = vault.declared.secrets[name].source
+        if source.file:
+            yield folder / source.file
+        for word in source.command or ():
+            if program := shutil.which(word, path=vault.environment.get("PATH")):
+                yield Path(program)
+            yield folder / word
+
+
+def _of_project(chosen: Options) -> Iterator[Path]:
+    """Yield the folder with the project's keys and last good bundles, and the units that run its watcher."""
+    from clawker_fw.private_files import state_folder
+    from clawker_fw.watch.service import ServiceScope, Unit
+
+    yield state_folder() / chosen.project
+    for scope in ServiceScope:
+        yield Unit(scope, chosen.project, (), 0).path
+
+
+def _of_docker() -> Iterator[Path]:
+    """Yield where the docker CLI has its configuration: which engine it uses, by which keys, and logins."""
+    from clawker_fw.engine import client_config
+
+    yield client_config.folder(os.environ)
+    if folder := os.environ.get("DOCKER_CERT_PATH"):
+        yield Path(folder)
+
+
+def _of_python() -> Iterator[Path]:
+    """Yield the interpreter and its libraries: they are the program, and Envoy is one of them."""
+    yield from (Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"))
+    if sys.argv[0] not in _NO_SCRIPT:
+        yield Path(sys.argv[0])
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    for entry in filter(None, sys.path):
+        folder = Path(entry)
+        whole = entry in libraries or folder.suffix == ".zip" or folder.name in _OF_PACKAGES
+        yield (
+            folder if whole else folder / "clawker_fw"
+        )  # of others, what would be imported in place of the program
+    if sys.pycache_prefix:
+        yield Path(sys.pycache_prefix)

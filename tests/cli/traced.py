@@ -1,0 +1,46 @@
+"""Runs commands one after the other, with an in-memory engine: `traced.py OPENED DECIDING COMMAND...`.
+
+What they read is written to the file OPENED, what they say that decides to the file DECIDING.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from clawker_fw.cli import connection, deciding, program
+from clawker_fw.engine.locate import locate
+from devkit.memory.engine import MemoryEngine
+
+_ASKED = {"open", "os.listdir", "os.scandir"}
+
+if __name__ == "__main__":
+    log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT, 0o600)
+    collected = Path(sys.argv[2])
+    memory = MemoryEngine()
+    files = deciding.files
+
+    def hear(event: str, given: tuple[Any, ...]) -> None:
+        """Write down what is read: a file that is not opened to be written, or a folder."""
+        if event in _ASKED and isinstance(given[0], str | bytes | os.PathLike):
+            writes = event == "open" and isinstance(given[2], int) and given[2] & os.O_WRONLY
+            if not writes:
+                os.write(log, os.path.abspath(os.fsencode(given[0])) + b"\n")  # noqa: PTH100 - bytes
+
+    def collect(*given: Any) -> tuple[Path, ...]:  # noqa: ANN401 - passed on
+        """Write down what decides."""
+        found = files(*given)
+        collected.write_text("".join(f"{each}\n" for each in found))
+        return found
+
+    connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
+    deciding.files = collect  # type: ignore[assignment]  # with the same arguments
+    sys.addaudithook(hear)
+    locate(None, None, os.environ)
+    for command in sys.argv[3:]:
+        line = command.split()
+        done = CliRunner().invoke(program(line), line)
+        if done.exit_code:
+            sys.exit(f"{command}: {done.output}{done.exception!r}")
