@@ -169,8 +169,9 @@ class CertificateStore:
                 self._renewed(self._authority(now, may_found=False), now)
                 return
             founded = x509.mint_authority(self.project, now)
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # one that is not here, or damaged, is not trusted any more
                 former = first_certificate(read_pair(self.folder, AUTHORITY).certificate)
+                x509.certificate(former)
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
             for name in (COLLECTOR, *Sibling):

@@ -261,6 +261,12 @@ def warn_of_exposure(seen: "Comparison") -> None:
         )
 
 
+def warn_of_repair(path: Path) -> None:
+    """Warn that a damaged file of a root has been written again, or removed because there is no copy of it."""
+    done = "written it again from a bundle" if path.exists() else "removed it"
+    _warn("root_repaired", message=f"{path} was damaged: clawker-fw has {done}.", file=str(path))
+
+
 def _warn(event: str, **fields: str) -> None:
     import logging
 
