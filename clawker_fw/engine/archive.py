@@ -1,6 +1,7 @@
 """The archive API's tar format, in which a container's volume is read and written."""
 
 import io
+import os
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                 if (folder := _found(b"", member, root)) != FOLDER:
                     files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
-                files[path] = _found(f"-> {member.linkname}".encode(), member, root)
+                files[path] = _found(b"-> " + os.fsencode(member.linkname), member, root)
         if stream.ended:
             raise tarfile.ReadError("its end is missing")
         stream.read()  # an engine is not done before everything has been read

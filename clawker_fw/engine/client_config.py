@@ -1,6 +1,7 @@
 """The docker CLI's own configuration: its folder, and what we need to know of it. Nothing is connected here."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ def folder(environment: Mapping[str, str]) -> Path:
 def main_file(environment: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the content of `config.json`, which is empty if there is none.
 
+    A home folder that belongs to another user and keeps this one out has none for this user: a container that runs
+    as another user than its image's has such a home.
+
     Raises:
         EngineError: when it is unreadable.
     """
+    if not environment.get("DOCKER_CONFIG") and _is_of_another_user(Path.home()):
+        return {}
     return read(folder(environment) / "config.json") or {}
 
 
@@ -44,7 +50,7 @@ def read(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(content, dict):
         raise _unreadable(path, "it is not a JSON object")
@@ -74,6 +80,13 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
     """
     kept = (read(path) or {} for path in (folder(environment) / "contexts" / "meta").glob("*/meta.json"))
     return (DEFAULT_CONTEXT, *sorted(str(each["Name"]) for each in kept if "Name" in each))
+
+
+def _is_of_another_user(home: Path) -> bool:
+    try:
+        return home.stat().st_uid != os.geteuid() and not os.access(home, os.X_OK, effective_ids=True)
+    except FileNotFoundError:
+        return False
 
 
 def _unreadable(path: Path, reason: str) -> EngineError:

@@ -360,7 +360,7 @@ def _is_alive(process: str) -> bool:
 def start_time(process: int) -> str:
     """Return a process's start time in clock ticks since boot (proc(5), field 22), or empty if it has ended."""
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
+        status = os.fsdecode(Path(f"/proc/{process}/stat").read_bytes())  # a program's name has any bytes
     except OSError:
         return _exists(process)
     state, *fields = status.rpartition(")")[2].split()

@@ -1,8 +1,11 @@
 """One run at a time: whose turn it is, when a lock is taken over, and what a run does that has lost it."""
 
 import os
+import shutil
+import subprocess
 import threading
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -375,3 +378,19 @@ def _ended(held: lock.Lock, ends: BaseException | None) -> None:
     with held:
         if ends:
             raise ends
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe", b"a) S 1\n", b"\xe2\x80\xa8"], ids=["foreign", "forged", "separator"]
+)
+def test_a_process_of_any_name_has_a_start_time(name: bytes, tmp_path: Path) -> None:
+    """Its name in /proc has any bytes, and none of them ends a command or passes for a field."""
+    own = lock.start_time(os.getpid())
+    program = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 - a path of bytes
+    shutil.copy(os.fsencode(shutil.which("sleep") or ""), program)
+    with subprocess.Popen([program, b"60"]) as process:
+        try:
+            until(lambda: Path(f"/proc/{process.pid}/comm").read_bytes().startswith(name[:2]))
+            assert int(lock.start_time(process.pid)) >= int(own)
+        finally:
+            process.kill()
