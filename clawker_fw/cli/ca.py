@@ -11,8 +11,9 @@ import typer
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.errors import OutputError, RefusedError
+from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -65,10 +66,7 @@ def export(
     if output is None:
         terminal.answer(pem.decode().rstrip("\n"))
         return
-    try:
-        output.write_bytes(pem)
-    except OSError as error:
-        raise OutputError("output-failed", f"{output} can't be written: {error.strerror}.") from None
+    write_output(output, pem)
 
 
 @ca_app.command("rotate")
