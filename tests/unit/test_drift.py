@@ -174,8 +174,8 @@ MATRIX = [
      (C, "shape", "networks.clawker-net.options", "tamper", "recreate-networks")),
     (alter("clawker-egress", driver="ipvlan"),
      (E, "shape", "networks.clawker-egress.driver", "tamper", "recreate-networks")),
-    *((option(name, *setting), (owner, "shape", f"networks.{name}.options", "tamper", "recreate-networks"))
-      for setting in (("enable_ip_masquerade", "false"), ("gateway_mode_ipv4", "routed"), ("host_ipv4", "10.9.9.9"))
+    *((option(name, *word), (owner, "shape", f"networks.{name}.options", "tamper", "recreate-networks"))
+      for word in (("enable_ip_masquerade", "false"), ("gateway_mode_ipv4", "routed"), ("host_ipv4", "10.9.9.9"))
       for name, owner in (("clawker-net", C), ("clawker-egress", E))),
     (option("clawker-egress", "inhibit_ipv4", "true"),
      (E, "shape", "networks.clawker-egress.options", "tamper", "recreate-networks")),
