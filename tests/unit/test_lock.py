@@ -394,3 +394,19 @@ def test_a_process_of_any_name_has_a_start_time(name: bytes, tmp_path: Path) -> 
             assert int(lock.start_time(process.pid)) >= int(own)
         finally:
             process.kill()
+
+
+def test_down_waits_for_a_first_run(
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """A run that has made nothing yet is at work all the same: `down` is refused, and never "was not up"."""
+    parent = os.getppid()
+    hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
+    context = converge.RunContext(lambda _: None)
+    with pytest.raises(RefusedError) as caught:
+        converge.take_down(memory, "clawker", release.digests, context, detach=False)
+    assert caught.value.code == "lock-held"
+    memory.remove("clawker-lock")
+    hold(memory, lock_image, process="1 1")
+    converge.take_down(memory, "clawker", release.digests, context, detach=False)
+    assert memory.container("clawker-lock") is None
