@@ -69,8 +69,11 @@ class CertificateStore:
 
     @property
     def _signs(self) -> bool:
-        """Whether the authority's key is expected here."""
-        return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
+        """Whether the authority's key is expected here. Reading an unreadable folder says why it is not."""
+        try:
+            return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
+        except PermissionError:
+            return False
 
     def _provided(self, now: float, running: Running, live: Judgement) -> Provision:
         """Return the newest credentials that are valid. `live` is what is true of those that are running."""

@@ -29,13 +29,10 @@ def folder(environment: Mapping[str, str]) -> Path:
 def main_file(environment: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the content of `config.json`, which is empty if there is none.
 
-    A home folder that belongs to another user and keeps this one out has none for this user: a container that runs
-    as another user than its image's has such a home.
-
     Raises:
         EngineError: when it is unreadable.
     """
-    if not environment.get("DOCKER_CONFIG") and _is_of_another_user(Path.home()):
+    if _has_none(environment):
         return {}
     return read(folder(environment) / "config.json") or {}
 
@@ -78,11 +75,37 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
     Raises:
         EngineError: when one of them is unreadable.
     """
-    kept = (read(path) or {} for path in (folder(environment) / "contexts" / "meta").glob("*/meta.json"))
+    if _has_none(environment):
+        return (DEFAULT_CONTEXT,)
+    store = folder(environment) / "contexts" / "meta"
+    try:
+        paths = list(store.glob("*/meta.json"))
+    except OSError as error:
+        raise _unreadable(store, str(error)) from error
+    kept = (read(path) or {} for path in paths)
     return (DEFAULT_CONTEXT, *sorted(str(each["Name"]) for each in kept if "Name" in each))
 
 
-def _is_of_another_user(home: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether the CLI has a file or folder.
+
+    Raises:
+        EngineError: when that can't be checked.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _has_none(environment: Mapping[str, str]) -> bool:
+    """Whether this user has no configuration: the home folder belongs to another user, and keeps this one out.
+
+    A container that runs as another user than its image's has such a home.
+    """
+    if environment.get("DOCKER_CONFIG"):
+        return False
+    home = Path.home()
     try:
         return home.stat().st_uid != os.geteuid() and not os.access(home, os.X_OK, effective_ids=True)
     except FileNotFoundError:

@@ -302,6 +302,8 @@ def test_rules_are_checked_without_an_engine(user: User) -> None:
     elsewhere = user.command("rules", "check", XDG_CONFIG_HOME=str(user.folder / "none"))
     assert elsewhere.code == 0
     assert "warning[secret-unchecked]: " in elsewhere.out
+    answer = user.command("rules", "check", "--format", "json", XDG_CONFIG_HOME=str(user.folder / "none"))
+    assert [each["code"] for each in answer.valid("rules-check")["warnings"]] == ["secret-unchecked"]
 
 
 def test_explain_tells_of_the_secret(user: User) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.client_config import main_file, proxy_variables
+from clawker_fw.engine.client_config import contexts, main_file, proxy_variables
 from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError
 
@@ -59,6 +59,7 @@ def test_the_home_of_another_user_has_no_configuration(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     assert main_file({}) == {}
     assert locate(None, None, {}).source == "the default"
+    assert contexts({}) == ("default",)
     assert main_file({"DOCKER_CONFIG": str(tmp_path / ".docker")}), "a folder that is named is meant"
     entered[0] = True
     assert main_file({}), "a shared home folder that can be entered is read"
@@ -88,3 +89,19 @@ main()
     )
     assert ended.returncode == 3
     assert "error[settings-not-found]" in ended.stderr
+
+
+def test_a_folder_that_can_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts and certificates in it may exist, so it is an error in words and never none."""
+    environment = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": "tcp://192.0.2.1:2376", "DOCKER_TLS": "1"}
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(Path, "glob", refuse)
+    place = locate(None, None, environment)
+    assert place.tls
+    for ask in (lambda: contexts(environment), lambda: place.tls and place.tls.authority):
+        with pytest.raises(EngineError, match="can't be read"):
+            ask()
