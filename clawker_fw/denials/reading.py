@@ -20,7 +20,7 @@ from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of
@@ -118,15 +118,29 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     """Add the refusals that Envoy has only counted since it started.
 
     They have neither a time nor an agent. Envoy writes down the first ones, so without these there are no others.
+
+    Raises:
+        EngineError: when a running Envoy can't be asked. What can't be read is never nothing.
     """
     if not any(each.refusal.sibling is Sibling.ENVOY for each in refusals.counted):
         return refusals
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
-        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            if sibling is Sibling.ENVOY:
-                suppressed[UNKNOWN_AGENT] += HelperReader(reader, container).suppressed()
+        if sibling is Sibling.ENVOY:
+            suppressed[UNKNOWN_AGENT] += _counted(reader, container)
     return replace(refusals, suppressed=+suppressed)
+
+
+def _counted(reader: EngineReader, container: str) -> int:
+    try:
+        return HelperReader(reader, container).suppressed()
+    except NOT_TOLD:
+        return 0
+    except EngineError:
+        view = reader.container(container)
+        if view and view.running:
+            raise
+        return 0  # replaced meanwhile
 
 
 def records(reader: EngineReader, container: str, since: bytes) -> Tally:

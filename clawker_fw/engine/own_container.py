@@ -30,7 +30,7 @@ def own_container(client: Asks, info: Mapping[str, Any], mounts: Path = _MOUNTS)
     """
     try:
         text = os.fsdecode(mounts.read_bytes())  # a path has any bytes but spaces and line feeds
-    except OSError:  # not Linux
+    except FileNotFoundError:  # not Linux
         return None
     lines = [line.split(" ") for line in text.strip("\n").split("\n")] if "/containers/" in text else []
     found = {named[1] for line in lines if line[4] in _NAMES and (named := _OF_CONTAINER.search(line[3]))}
