@@ -6,6 +6,7 @@ configuration that it can't read, and would then use another engine than the CLI
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -104,7 +105,7 @@ def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLoca
 def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
     """Return the location that a docker context names (docker/cli, `cli/context/store`)."""
     store = client_config.folder(environment) / "contexts"
-    identity = hashlib.sha256(name.encode()).hexdigest()
+    identity = hashlib.sha256(os.fsencode(name)).hexdigest()
     path = store / "meta" / identity / "meta.json"
     meta = client_config.read(path)
     if meta is None:
