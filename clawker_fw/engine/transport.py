@@ -78,7 +78,7 @@ class Client(APIClient):
     def _send(self, request: Any, *, stream: bool = False, **options: Any) -> requests.Response:  # noqa: ANN401 - the same
         """Send a request, and read the whole answer unless it is read as a stream."""
         answer: requests.Response = super().send(request, stream=True, **options)
-        answer.raw = _Bounded(answer.raw, None if stream else bounds.ANSWER)
+        answer.raw = _Bounded(answer.raw, None if stream and answer.ok else bounds.ANSWER)
         if not stream:
             try:
                 answer.content  # noqa: B018 - which reads it

@@ -7,7 +7,7 @@ import socketserver
 import struct
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Endless:
     piece: bytes = b"x" * 4096
     begin: bytes = b""
     chunked: bool = True
+    status: int = 200
     sent: int = 0
     head: str = "{}"
     ended: threading.Event = field(default_factory=threading.Event)
@@ -52,12 +53,18 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            with suppress(ConnectionError):  # the client has had enough
+                self.questions()
+
+        def questions(self) -> None:
             while line := self.rfile.readline():
                 length = 0
                 while (header := self.rfile.readline().strip()) != b"":
                     name, _, value = header.partition(b":")
                     length = int(value) if name.lower() == b"content-length" else length
                 self.rfile.read(length)
+                if not line.endswith(b"HTTP/1.1\r\n"):  # a body that nobody has asked for
+                    return
                 self.answer(line.decode().split()[1])
 
         def answer(self, path: str) -> None:
@@ -67,7 +74,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
                 return
             how = b"Transfer-Encoding: chunked" if made.chunked else b"Connection: close"
-            self.wfile.write(b"HTTP/1.1 200 OK\r\n%b\r\n" % how)
+            self.wfile.write(b"HTTP/1.1 %d Said\r\n%b\r\n" % (made.status, how))
             self.wfile.write(
                 b"X-Docker-Container-Path-Stat: eyJsaW5rVGFyZ2V0IjoiIiwibW9kZSI6MCwic2l6ZSI6MX0=\r\n\r\n"
             )
@@ -128,6 +135,16 @@ def test_every_answer_has_a_bound(question: str, chunked: bool, engine: Endless)
         engine.begin = bytes(header)
     if question in {"log", "helper"}:
         engine.begin = struct.pack(">BxxxL", 1, (1 << 32) - 1)
+    with closing(connect(engine.address, None, {})) as connected, pytest.raises(EngineError):
+        QUESTIONS[question](connected)
+    assert engine.ended.wait(30)
+    assert engine.sent < SMALL + IN_BETWEEN
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_error_has_a_bound(question: str, engine: Endless) -> None:
+    """The words of an error are an answer, too."""
+    engine.status = 500
     with closing(connect(engine.address, None, {})) as connected, pytest.raises(EngineError):
         QUESTIONS[question](connected)
     assert engine.ended.wait(30)
