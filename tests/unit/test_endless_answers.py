@@ -42,14 +42,8 @@ class Endless:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
-    """Such an engine. All bounds are small, so that tests are quick."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    for name in ("ANSWER", "PIECE", "LINE", "HELPER", "VOLUME"):
-        monkeypatch.setattr(bounds, name, SMALL)
-    monkeypatch.setattr(archive.unpack, "__defaults__", (*(archive.unpack.__defaults__ or ())[:-1], SMALL))
-    made = Endless(f"unix://{tmp_path / 's'}")
+def answering(made: Endless) -> type[socketserver.StreamRequestHandler]:
+    """Return what answers requests like that."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -85,7 +79,19 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]
             except OSError:
                 made.ended.set()
 
-    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "s"), Handler) as server, serving(server):
+    return Handler
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
+    """Such an engine. All bounds are small, so that tests are quick."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    for name in ("ANSWER", "PIECE", "LINE", "HELPER", "VOLUME"):
+        monkeypatch.setattr(bounds, name, SMALL)
+    monkeypatch.setattr(archive.unpack, "__defaults__", (*(archive.unpack.__defaults__ or ())[:-1], SMALL))
+    made = Endless(f"unix://{tmp_path / 's'}")
+
+    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "s"), answering(made)) as server, serving(server):
         server.daemon_threads = True
         yield made
 
