@@ -5,6 +5,10 @@ import gc
 import os
 import sys
 
+from clawker_fw import interrupts
+
+interrupts.hold()
+
 ALLOCATIONS = 1_000_000
 """Allocations between two runs of the garbage collector. The default of Python 3.11 is 700."""
 
@@ -19,18 +23,35 @@ def main() -> None:
     codes: list[int] = []
     atexit.register(_end, codes)  # the first that is registered is the last that runs
     from clawker_fw.cli import program  # noqa: PLC0415 - imported after the threshold is raised
+    from clawker_fw.errors import ExitCode  # noqa: PLC0415 - the same
     from clawker_fw.report import log, terminal  # noqa: PLC0415 - the same
 
+    _provide_home()
     terminal.guard()
     log.capture()
     try:
         program(sys.argv[1:])(prog_name="clawker-fw")
+    except KeyboardInterrupt:  # after everything is done
+        codes.append(ExitCode.INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
     except SystemExit as end:
+        interrupts.end()
         if isinstance(end.code, int):
             codes.append(end.code)
         raise
     finally:
         gc.freeze()
+
+
+def _provide_home() -> None:
+    """Name a home folder that does not exist if this user has none: `~` would be in the current folder."""
+    if "HOME" not in os.environ:
+        from pathlib import Path  # noqa: PLC0415 - interrupts are held before anything is imported that takes time
+
+        try:
+            Path.home()
+        except RuntimeError:
+            os.environ["HOME"] = "/nonexistent"  # as Debian's passwd has it
 
 
 def _end(codes: list[int]) -> None:

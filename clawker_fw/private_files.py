@@ -1,9 +1,10 @@
 """Files that only the user can read, in the user's state folder: a folder for each project.
 
-Files are replaced by rename, so nobody reads half of one. Where several processes read and then write, they hold
-the folder's lock.
+Files are replaced by rename, so nobody reads half of one, and are on the disk before a write returns: a power loss
+leaves the former file or the new one. Where several processes read and then write, they hold the folder's lock.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -43,22 +44,65 @@ def make_private(folder: Path) -> None:
         OSError: when it can't be made.
     """
     for each in reversed([each for each in folder.parents if not each.exists()]):
-        each.mkdir(exist_ok=True, mode=0o700)
-    folder.mkdir(exist_ok=True, mode=0o700)
+        _make(each)
+    if not folder.is_dir():
+        _make(folder)
     folder.chmod(0o700)
 
 
+def _make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True, mode=0o700)
+    sync_folder(folder.parent)
+
+
 def write_private(path: Path, content: bytes) -> None:
-    """Replace a file, which only the user can read from its first byte on.
+    """Replace a file durably. Only the user can read it, from its first byte on.
 
     Writers hold the folder's lock. Without it, a reader may find a half of what two of them write at once.
 
     Raises:
-        OSError: when it can't be written.
+        OSError: when it can't be written. Then the former file is still there.
+    """
+    replace_durably(path, content, 0o600)
+
+
+def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace a file by rename, and return when the file and its name are on the disk.
+
+    The umask takes its bits from `mode`, as usual.
+
+    Raises:
+        OSError: when it can't be written. Then the former file is still there.
     """
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)  # from a process that was killed
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    fresh.replace(path)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, where its file system can do so and its mode allows reading.
+
+    Raises:
+        OSError: when the disk fails.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)

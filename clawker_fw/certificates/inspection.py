@@ -94,16 +94,27 @@ class InspectionStore:
         with locked(self.folder, writing=False):
             return tuple(sorted(self._kept(), key=lambda each: each.made, reverse=True))
 
-    def rotate(self, *, at_once: bool = False) -> None:
+    @property
+    def damaged(self) -> tuple[Path, ...]:
+        """The files of roots that a power loss has emptied, or that have something else in them.
+
+        Raises:
+            OSError: when one can't be read.
+        """
+        return tuple(self._damaged())
+
+    def rotate(self, *, at_once: bool = False, live: bytes = b"") -> None:
         """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
 
-        Agents have to be given the new bundle before the new root signs: it does so a week from now.
+        Agents have to be given the new bundle before the new root signs: it does so a week from now. Damaged files
+        are repaired: a certificate from the bundle here or from the one that is `live`, and a key not at all.
 
         Raises:
             OSError, ValueError: when that is impossible.
         """
         now = self.clock()
         with locked(self.folder, writing=True):
+            self._repair(live)
             former = self._kept()
             found = self._found(now)
             if at_once:
@@ -130,13 +141,40 @@ class InspectionStore:
         return trusted
 
     def _kept(self) -> list[Root]:
+        if damaged := self.damaged:
+            raise ValueError(f"{damaged[0]} is damaged; `clawker-fw ca rotate` repairs it and makes a new root")
         found = [authority.read_root(each) for each in self._founded]
-        for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
-            key = b""
-            with suppress(FileNotFoundError):
-                key = path.with_suffix(".key").read_bytes()
-            found.append(authority.read_root(Pair(path.read_bytes(), key)))
+        found += [authority.read_root(pair) for _, pair in self._pairs()]
         return found
+
+    def _pairs(self) -> Iterator[tuple[Path, Pair]]:
+        """Yield the path of each root's certificate, and its pair. A key that is not here is empty."""
+        for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
+            key = path.with_suffix(".key")
+            yield path, Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
+
+    def _damaged(self) -> Iterator[Path]:
+        for path, pair in self._pairs():
+            if not authority.is_certificate(pair.certificate):
+                yield path
+            elif path.with_suffix(".key").exists() and not authority.fits(pair):
+                yield path.with_suffix(".key")
+
+    def _repair(self, live: bytes) -> None:
+        """Write certificates again that a bundle has, and remove the files that are damaged even so."""
+        here = {path.stem for kind in ("crt", "key") for path in self.folder.glob(f"{_PREFIX}*.{kind}")}
+        for trust in (live, self._bundle()):
+            for root in roots_in(trust):
+                if _name(root) in here:
+                    write_private(self.folder / f"{_name(root)}.crt", root.pair.certificate)
+        for path in self.damaged:
+            path.unlink()
+
+    def _bundle(self) -> bytes:
+        try:
+            return (self.folder / BUNDLE).read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def _found(self, now: float) -> Root:
         pair = authority.mint_root(self.project, now)
@@ -153,10 +191,8 @@ class InspectionStore:
 
     def _write_bundle(self, roots: Iterable[Root]) -> None:
         path, content = self.folder / BUNDLE, bundle(roots)
-        with suppress(OSError):
-            if path.read_bytes() == content:
-                return
-        write_private(path, content)
+        if self._bundle() != content:
+            write_private(path, content)
 
 
 def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provided:

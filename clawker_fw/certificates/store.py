@@ -68,8 +68,11 @@ class CertificateStore:
 
     @property
     def _signs(self) -> bool:
-        """Whether the authority's key is expected here."""
-        return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
+        """Whether the authority's key is expected here. Reading an unreadable folder says why it is not."""
+        try:
+            return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
+        except PermissionError:
+            return False
 
     def _provided(self, now: float, running: Running, live: Judgement) -> Provision:
         """Return the newest credentials that are valid. `live` is what is true of those that are running."""
@@ -163,7 +166,7 @@ class CertificateStore:
                 return
             founded = x509.mint_authority(self.project, now)
             with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
-                former = first_certificate((self.folder / f"{AUTHORITY}.crt").read_bytes())
+                former = first_certificate(read_pair(self.folder, AUTHORITY).certificate)
                 x509.certificate(former)
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup, TyperOption
 
+from clawker_fw import interrupts
 from clawker_fw.cli import completion, usage
 from clawker_fw.cli.coercion import without_pydantic
 from clawker_fw.cli.parameters import Options
@@ -111,10 +112,11 @@ class Program(Commands):
     def _exit_code(self, arguments: list[str]) -> int:
         try:
             try:
+                interrupts.deliver()
                 return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
             except FirewallError as error:
                 return _failed(error)
-            except typer.Abort:
+            except (typer.Abort, KeyboardInterrupt):
                 return _failed(_interrupted())
             except typer.TyperException as error:
                 return _failed(usage.mistake(self, error))

@@ -23,7 +23,7 @@ from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, said, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
-from clawker_fw.errors import FirewallError, OutputError, SettingsError, StoppedError
+from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
 from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.report import documents, terminal
 from clawker_fw.report.documents.question import QuestionDocument
@@ -229,7 +229,7 @@ class _Answers:
         else:
             rules = loaded.rules.at(now)
             asked = question(Explainer(loaded.rules, now), rules, candidate.refusal, tuple(candidate.agents))
-            with suppress(FirewallError):
+            with suppress(SettingsError, RefusedError):  # the settings don't allow any answer
                 if asked:
                     self._edit(asked, Allow(), write=False)
                     return asked

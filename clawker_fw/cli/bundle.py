@@ -11,6 +11,7 @@ import typer
 from clawker_fw.cli import registries
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import SettingsError, UsageError
 from clawker_fw.report import terminal
@@ -102,12 +103,7 @@ def pull(
     if output is None:
         terminal.answer(found.text.removesuffix("\n"))
         return
-    try:
-        output.write_text(found.text, encoding="utf-8")
-    except OSError as error:
-        from clawker_fw.errors import unwritable_settings
-
-        raise unwritable_settings(output, error) from error
+    write_output(output, found.text.encode())
     _answer("pulled", found.bundle, parsed, rules, format_)
 
 

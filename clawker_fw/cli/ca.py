@@ -11,11 +11,13 @@ import typer
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.errors import OutputError, RefusedError
+from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
+    from clawker_fw.certificates.credentials import Authorities
     from clawker_fw.certificates.inspection import InspectionStore
     from clawker_fw.model import Observed
     from clawker_fw.report.ca import AuthorityAnswer
@@ -64,10 +66,7 @@ def export(
     if output is None:
         terminal.answer(pem.decode().rstrip("\n"))
         return
-    try:
-        output.write_bytes(pem)
-    except OSError as error:
-        raise OutputError("output-failed", f"{output} can't be written: {error.strerror}.") from None
+    write_output(output, pem)
 
 
 @ca_app.command("rotate")
@@ -89,19 +88,25 @@ def rotate(
     Until then the former one signs, and it stays trusted for as long as something that it has signed can be in
     use. `run` gives the stack the new bundle. Agents get it when they are created again.
 
+    It also repairs damaged files of roots, as after a power loss. The stack's copy restores a certificate. A key
+    has no copy: without it, the new root signs at once for hosts that the stack has no intermediate for.
+
     Example: clawker-fw ca rotate && clawker-fw run
     """
     chosen: Options = context.obj
     store = _store(chosen)
     with reading(chosen) as (_, seen), _usable():
-        if not at_once and not any(each.signs for each in store.kept()):
+        damaged = store.damaged
+        if not at_once and not damaged and not any(each.signs for each in store.kept()):
             raise RefusedError(
                 "ca-missing",
                 f"There is no root of {chosen.project} on this machine, so there is nothing to rotate.",
                 hint="`clawker-fw run` makes one with the first rule that inspects connections. If it is on "
                 "another machine, rotate it there.",
             )
-        store.rotate(at_once=at_once)
+        store.rotate(at_once=at_once, live=_running(seen.observed).trust)
+        for path in damaged:
+            given.warn_of_repair(path)
         _answer(_known(store, seen.observed), format_)
 
 
@@ -126,21 +131,27 @@ def _usable() -> Iterator[None]:
 def _known(store: "InspectionStore", observed: "Observed") -> "AuthorityAnswer":
     """Return what is known here and in the stack."""
     from clawker_fw.agents import trust
-    from clawker_fw.certificates.credentials import NO_AUTHORITIES
     from clawker_fw.certificates.inspection import roots_in
-    from clawker_fw.model import Sibling
     from clawker_fw.report import ca as report
-    from clawker_fw.stack.envoy import inspection
 
     kept, inspects = store.kept(), bool(trust.roots_of(observed))
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    has = inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+    has = _running(observed)
     live = list(roots_in(has.trust))
     every = {each.identifier: each for each in (*live, *kept)}
     signed = report.intermediates(has.intermediates, list(every.values()))
     roots = report.roots(kept, live, signed[0].root if signed else "", time.time())
     without = trust.without(roots[0].root.identifier, observed) if roots and inspects else ()
     return report.AuthorityAnswer(store.project, inspects, roots, signed, without)
+
+
+def _running(observed: "Observed") -> "Authorities":
+    """Return the roots and intermediates that the stack's Envoy has."""
+    from clawker_fw.certificates.credentials import NO_AUTHORITIES
+    from clawker_fw.model import Sibling
+    from clawker_fw.stack.envoy import inspection
+
+    envoy = observed.siblings.get(Sibling.ENVOY)
+    return inspection.running(envoy.files) if envoy else NO_AUTHORITIES
 
 
 def _bundle(chosen: Options) -> bytes:

@@ -142,7 +142,8 @@ def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
         raise RefusedError(
             "certs-unusable",
             f"The certificates can't be used: {text}.",
-            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere."
+            hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere. "
+            "`clawker-fw certs rotate --authority` replaces a damaged authority."
             if loaded.settings.otel.endpoint
             else "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing.",
         ) from None

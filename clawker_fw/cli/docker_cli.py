@@ -84,7 +84,7 @@ class DockerCli:
         if child.returncode == 0 and told and _ID.fullmatch(told[-1]):
             return told[-1]
         if out:
-            os.write(1, out.encode())
+            os.write(1, os.fsencode(out))
         return RUN_FAILED if child.returncode == FAILED else _exit_code(child)
 
     def start(self, container: str, wanted: RunWords) -> int:
@@ -116,7 +116,9 @@ class DockerCli:
     def _begin(self, *words: str, stdout: int | None = None, stderr: int | None = None) -> "subprocess.Popen[str]":
         """Start a command. In a session of its own, it gets no signals of the terminal, and can still use it."""
         command = [*self._command, *words]
-        return subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=stdout, stderr=stderr, text=True, errors="surrogateescape", start_new_session=True
+        )
 
     def _to_end(self, child: "subprocess.Popen[str]", pass_on: Callable[[int], object]) -> str:
         """Wait for a command, to which signals are passed on, also those that have come meanwhile."""

@@ -199,16 +199,24 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
         RefusedError: when the user's file does not let one go there.
         SettingsError: when the file can't be read.
     """
-    from clawker_fw.rules.review import Remark
+    from clawker_fw.rules.review import Remark, RemarkCode
     from clawker_fw.rules.ruleset import injecting
     from clawker_fw.settings.secrets.declared import default_path
 
     path = chosen.secrets or default_path()
-    if chosen.secrets or path.exists():
+    if chosen.secrets or _may_exist(path):
         secrets(chosen, loaded)
         return ()
     reason = f"needs a secret, and {path} is not here to say where it may go"
-    return tuple(Remark("secret-unchecked", rule, reason) for rule, _ in injecting(loaded.rules.rules))
+    return tuple(Remark(RemarkCode.SECRET_UNCHECKED, rule, reason) for rule, _ in injecting(loaded.rules.rules))
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether a file exists, or can't be looked for: reading it then says why."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "CertificateStore | None":
@@ -275,6 +283,12 @@ def warn_of_exposure(seen: "Comparison") -> None:
             file=each.file,
             hint=HINT,
         )
+
+
+def warn_of_repair(path: Path) -> None:
+    """Warn that a damaged file of a root has been written again, or removed because there is no copy of it."""
+    done = "written it again from a bundle" if path.exists() else "removed it"
+    _warn("root_repaired", message=f"{path} was damaged: clawker-fw has {done}.", file=str(path))
 
 
 def _warn(event: str, **fields: str) -> None:

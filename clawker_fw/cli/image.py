@@ -1,24 +1,21 @@
 """The command that makes an image of the installed release."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.output import STANDARD_OUTPUT, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.errors import NotProvenError, OutputError, RefusedError, UsageError
+from clawker_fw.errors import NotProvenError, RefusedError, UsageError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.stack.image_tar import BuiltImage
-
-_STANDARD_OUTPUT = Path("-")
 
 
 @app.command("image", rich_help_panel=Panel.KEEPING)
@@ -56,7 +53,7 @@ def image(
     chosen: Options = context.obj
     if load and output:
         raise UsageError("image-two-ways", "--load and --output are two ways to get the image; give one of them.")
-    if output == _STANDARD_OUTPUT:
+    if output == STANDARD_OUTPUT:
         _require_pipe(format_)
     made = Distribution(Release.installed())
     built = made.image
@@ -72,9 +69,9 @@ def image(
         sorted(made.libraries),
     )
     if output:
-        with _writing(output) as stream:
+        with writing(output) as stream:
             stream.writelines(built.archive())
-        if output == _STANDARD_OUTPUT:
+        if output == STANDARD_OUTPUT:
             return
         answer = replace(answer, output=output)
     elif load:
@@ -100,24 +97,6 @@ def _require_pipe(format_: Format) -> None:
             "An image is not written to a terminal.",
             hint="Name a file, or pipe it: `clawker-fw image --output - | docker load`.",
         )
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[BinaryIO]:
-    """Yield what takes an image. A file is there when it is complete, and not before."""
-    fresh = output.with_name(f".{output.name}.new")
-    try:
-        if output == _STANDARD_OUTPUT:
-            yield sys.stdout.buffer
-            sys.stdout.flush()
-            return
-        with fresh.open("wb") as stream:
-            yield stream
-        fresh.replace(output)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        name = "Standard output" if output == _STANDARD_OUTPUT else output
-        raise OutputError("output-failed", f"{name} can't be written: {error.strerror}.") from None
 
 
 def _load(engine: "EngineWriter", built: "BuiltImage") -> bool:

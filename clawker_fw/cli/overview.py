@@ -71,5 +71,5 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     try:
         seen = pipeline.compare(engine, given.blueprint(own, given.load(own), release, engine.facts()))
         return overview.Stack.of(status.of_comparison(seen, time.time()), made_from.path)
-    except SettingsError as error:
+    except FirewallError as error:  # whatever is wrong with one stack costs its own line
         return overview.Stack.of(status.without_settings(observed, project, error), made_from.path)

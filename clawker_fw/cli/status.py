@@ -43,8 +43,8 @@ def status(
 
     The last line attaches an agent.
 
-    Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If the settings can't be used,
-    the answer is what can be known without them, and the exit code tells.
+    Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If settings or secrets can't
+    be used, the answer is what can be known without them, and the exit code tells.
 
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
@@ -79,7 +79,7 @@ def _found(chosen: Options) -> "Status":
             from clawker_fw.report import status as statuses
 
             found = statuses.of_comparison(seen, time.time())
-    except SettingsError as error:
+    except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
         from clawker_fw.cli import connection
         from clawker_fw.reconcile.observe import observe
         from clawker_fw.report import status as statuses

@@ -7,7 +7,7 @@ is, or a line was cut off (`clawker_fw/engine/runs.py`).
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of
@@ -122,14 +122,16 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     """Add the refusals that Envoy has only counted since it started.
 
     They have neither a time nor an agent. Envoy writes down the first ones, so without these there are no others.
+
+    Raises:
+        EngineError: when a running Envoy can't be asked. What can't be read is never nothing.
     """
     if not any(each.refusal.sibling is Sibling.ENVOY for each in refusals.counted):
         return refusals
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
-        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            if sibling is Sibling.ENVOY:
-                suppressed[UNKNOWN_AGENT] += HelperReader(reader, container).suppressed()
+        if sibling is Sibling.ENVOY:
+            suppressed[UNKNOWN_AGENT] += _asked(reader, container, HelperReader.suppressed) or 0
     return replace(refusals, suppressed=+suppressed)
 
 
@@ -139,9 +141,7 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     Raises:
         EngineError: when its log can't be read.
     """
-    written = None
-    with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        written = HelperReader(reader, container).written()
+    written = _asked(reader, container, HelperReader.written)
     tally = records(reader, container, since)
     end = time.monotonic() + _ARRIVES_WITHIN
     while gap := tally.numbering.missing_after(written):
@@ -151,6 +151,23 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
         time.sleep(_LOOK_EVERY)
         tally = records(reader, container, since)
     return tally
+
+
+def _asked(reader: EngineReader, container: str, number: Callable[[HelperReader], int | None]) -> int | None:
+    """Return a number that a helper has, or None where it can't have any.
+
+    Raises:
+        EngineError: when the helper of a running container can't be asked. What can't be read is never nothing.
+    """
+    try:
+        return number(HelperReader(reader, container))
+    except NOT_TOLD:
+        return None
+    except EngineError:
+        view = reader.container(container)
+        if view and view.running:
+            raise
+        return None  # replaced meanwhile
 
 
 def records(reader: EngineReader, container: str, since: bytes) -> Tally:

@@ -1,12 +1,14 @@
 """The archive API's tar format, in which a container's volume is read and written."""
 
 import io
+import os
 import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model import File, Files
@@ -41,7 +43,12 @@ def _header(path: str, kind: bytes, file: File) -> tarfile.TarInfo:
     return header
 
 
-def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, File]:
+def unpack(
+    chunks: Iterator[bytes],
+    known: Files = NOTHING,
+    root: tuple[int, int] = (0, 0),
+    most: int = bounds.VOLUME,
+) -> dict[str, File]:
     """Return the files of a tar by their path below its single top folder.
 
     The content of a link is `-> TARGET`. A folder has an entry only if its owner or mode is not the one that we
@@ -49,12 +56,14 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
     is on the host. For a file equal to the one in `known`, that object is returned again.
 
     Raises:
-        EngineError: when the tar is incomplete or damaged.
+        EngineError: when the tar is incomplete or damaged, or longer than `most`.
     """
     files: dict[str, File] = {}
-    stream = IteratorReader(chunks)
+    stream = IteratorReader(_bounded(chunks, most))
     with _readable(), tarfile.open(fileobj=stream, mode="r:") as archive:
-        for member in archive:
+        for number, member in enumerate(archive):
+            if number == bounds.ENTRIES:
+                raise tarfile.ReadError(f"there are more than {bounds.ENTRIES:,}")
             path = member.name.partition("/")[2]
             if member.isfile():
                 before = known.get(path)
@@ -65,11 +74,21 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                 if (folder := _found(b"", member, root)) != FOLDER:
                     files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
-                files[path] = _found(f"-> {member.linkname}".encode(), member, root)
+                files[path] = _found(b"-> " + os.fsencode(member.linkname), member, root)
         if stream.ended:
             raise tarfile.ReadError("its end is missing")
-        stream.read()  # an engine is not done before everything has been read
+        for _ in stream.pieces():  # an engine is not done before everything has been read
+            pass
     return files
+
+
+def _bounded(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        if total > most:
+            raise tarfile.ReadError(f"they are longer than {most >> 20:,} MiB")
+        yield chunk
 
 
 @contextmanager
@@ -141,7 +160,13 @@ class IteratorReader(io.RawIOBase):
         return self._place
 
     def read(self, size: int = -1) -> bytes:
-        """Return `size` bytes, or fewer at the end; all that remain if it is negative."""
+        """Return `size` bytes, or fewer at the end; all that remain if it is negative.
+
+        Raises:
+            tarfile.ReadError: when that is more than a header of a tar has.
+        """
+        if size > bounds.PIECE:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
         return b"".join(self.pieces(size))
 
     def pieces(self, size: int = -1) -> Iterator[memoryview]:

@@ -1,6 +1,7 @@
 """The docker CLI's own configuration: its folder, and what we need to know of it. Nothing is connected here."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def main_file(environment: Mapping[str, str]) -> Mapping[str, Any]:
     Raises:
         EngineError: when it is unreadable.
     """
+    if _has_none(environment):
+        return {}
     return read(folder(environment) / "config.json") or {}
 
 
@@ -44,7 +47,7 @@ def read(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(content, dict):
         raise _unreadable(path, "it is not a JSON object")
@@ -72,8 +75,41 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
     Raises:
         EngineError: when one of them is unreadable.
     """
-    kept = (read(path) or {} for path in (folder(environment) / "contexts" / "meta").glob("*/meta.json"))
+    if _has_none(environment):
+        return (DEFAULT_CONTEXT,)
+    store = folder(environment) / "contexts" / "meta"
+    try:
+        paths = list(store.glob("*/meta.json"))
+    except OSError as error:
+        raise _unreadable(store, str(error)) from error
+    kept = (read(path) or {} for path in paths)
     return (DEFAULT_CONTEXT, *sorted(str(each["Name"]) for each in kept if "Name" in each))
+
+
+def is_there(path: Path) -> bool:
+    """Whether the CLI has a file or folder.
+
+    Raises:
+        EngineError: when that can't be checked.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _has_none(environment: Mapping[str, str]) -> bool:
+    """Whether this user has no configuration: the home folder belongs to another user, and keeps this one out.
+
+    A container that runs as another user than its image's has such a home.
+    """
+    if environment.get("DOCKER_CONFIG"):
+        return False
+    home = Path.home()
+    try:
+        return home.stat().st_uid != os.geteuid() and not os.access(home, os.X_OK, effective_ids=True)
+    except FileNotFoundError:
+        return False
 
 
 def _unreadable(path: Path, reason: str) -> EngineError:

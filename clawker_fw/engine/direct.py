@@ -16,7 +16,10 @@ import requests
 from docker import APIClient, errors
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from clawker_fw.engine import bounds
+
 _END_OF_LINE = b"\r\n"
+_LONGEST_HEAD = 1 << 10
 _BYTES_AT_ONCE = 1 << 18
 
 
@@ -113,6 +116,8 @@ def _chunks(arrived: Callable[[], bytes]) -> Iterator[bytes]:
             size = _size(rest[at:head])
             begin = head + 2
             end = begin + size
+            if size > bounds.PIECE:
+                raise bounds.too_long("a chunk", bounds.PIECE)
             if end + 2 > len(rest):
                 break
             if size == 0:
@@ -121,6 +126,8 @@ def _chunks(arrived: Callable[[], bytes]) -> Iterator[bytes]:
             parts.append(rest[begin:end])
             at = end + 2
         rest = rest[at:]
+        if len(rest) > bounds.PIECE + _LONGEST_HEAD:
+            raise bounds.too_long("a chunk", bounds.PIECE)
         yield b"".join(parts)
     raise ConnectionError("the connection ended within the log")
 

@@ -6,17 +6,18 @@ JSON, SDK types and the engine's error texts stay in `engine`. The code uses wha
 later versions have in common.
 """
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, host_network, requirements, swarm
+from clawker_fw.engine import archive, bounds, host_network, requirements, swarm
 from clawker_fw.engine.asking import Asks, asked_version, open_asking
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.inspection import (
@@ -71,6 +72,9 @@ _EVENTS = {
 
 _NO_FILE = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """The types of what is no regular file, in a mode as the engine states it (Go's `fs.ModeType`)."""
+
+_CLOSING_SECONDS = 10
+"""After a pull was given up, how long its silent connection may stay open."""
 
 _LARGEST_FILE = 4 << 20
 """Bytes of a file in a container's own system that are read. Lists of authorities have a quarter of a megabyte."""
@@ -308,7 +312,7 @@ class DockerEngine:
 
         def wait() -> int:
             with translated(waiting), response:
-                return int(response.json()["StatusCode"])
+                return int(json.loads(direct.read(response, bounds.COMPLAINT))["StatusCode"])
 
         return in_background(wait)
 
@@ -369,7 +373,13 @@ class DockerEngine:
                     )
                 if said["mode"] & _NO_FILE or said["size"] > _LARGEST_FILE:
                     return None
-                return next((each.content for each in archive.unpack(stream, root=self._root).values()), None)
+                return next(
+                    (
+                        each.content
+                        for each in archive.unpack(stream, root=self._root, most=2 * _LARGEST_FILE).values()
+                    ),
+                    None,
+                )
         except NotFoundError:
             return None
 
@@ -379,7 +389,7 @@ class DockerEngine:
         from clawker_fw.engine.streams import events_of
 
         with translated("report its events"):
-            stream = self._sdk.events(decode=True, filters=_EVENTS)
+            stream = self._sdk.events(decode=False, filters=_EVENTS)
         try:
             yield events_of(stream)
         finally:
@@ -399,12 +409,11 @@ class DockerEngine:
                 on_progress(min(1.0, sent / size))
 
         with translated("load an image"):
-            stream = self._sdk.load_image(counted())  # type: ignore[no-untyped-call]
-            self._drain_stream(stream, lambda _: None)
+            self._drain_stream(self._progress("/images/load", self._sdk.timeout, data=counted()), lambda _: None)
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
         """See `EngineWriter`. `tell` is called several times a second, also while nothing arrives."""
-        from docker import errors
+        from docker import auth, errors, utils
 
         from clawker_fw.engine import pulling
         from clawker_fw.engine.streams import STALLED_SECONDS, lines_or_silence
@@ -421,12 +430,33 @@ class DockerEngine:
 
         try:
             with translated(f"pull {reference}", but=errors.DockerException):
-                image = _without_tag(reference)
-                lines = lines_or_silence(lambda: self._sdk.pull(image, stream=True, decode=True))
-                self._drain_stream(lines, on_line)
+                name, tag = utils.parse_repository_tag(_without_tag(reference))
+                registry, _ = auth.resolve_repository_name(name)
+                login = auth.get_config_header(self._sdk, registry)
+                pull = self._progress(
+                    "/images/create",
+                    STALLED_SECONDS + _CLOSING_SECONDS,
+                    params={"fromImage": name, "tag": tag or "latest"},
+                    headers={"X-Registry-Auth": login} if login else {},
+                )
+                with closing(lines_or_silence(pull)) as lines:
+                    self._drain_stream(lines, on_line)
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
             raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error
+
+    def _progress(
+        self,
+        path: str,
+        silence: float,
+        **options: Any,  # noqa: ANN401 - those of `requests`
+    ) -> Generator[Any, None, None]:
+        """Send a request, and yield the lines of JSON that the engine answers with while it works on it."""
+        from clawker_fw.engine import direct
+        from clawker_fw.engine.streams import json_lines
+
+        with direct.opened(self._sdk, "POST", path, silence, **options) as response:
+            yield from json_lines(direct.contents(response))
 
     @staticmethod
     def _drain_stream(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:

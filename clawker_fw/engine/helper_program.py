@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.asking import Asks
 from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
 from clawker_fw.engine.translation import require_room, translated
@@ -42,13 +43,15 @@ def run_in_helper(
         talk = dialogue(sdk(), identity, sent, silence) if sent else outputs(client, identity, silence)
         with closing(talk) as written:
             for stdout, stderr in written:
-                complaint += stderr
+                complaint = (complaint + stderr)[: bounds.COMPLAINT]
                 *lines, rest = (rest + stdout).split(b"\n")
+                if len(rest) > bounds.HELPER:
+                    raise bounds.too_long("an answer of fwctl", bounds.HELPER)
                 for line in lines:
                     try:
                         answer = json.loads(line)
                     except ValueError:  # the engine's message on why the helper did not run
-                        complaint += line
+                        complaint = (complaint + line)[: bounds.COMPLAINT]
                         continue
                     on_line(answer)
         code = exit_code(client, identity)
@@ -58,12 +61,12 @@ def run_in_helper(
             f"fwctl {arguments[0]} in container {container} has no exit code.",
             context=[
                 f"its output ended {EXIT_SECONDS:g} s ago",
-                (complaint or rest).decode(errors="replace").strip() or "no error output",
+                (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip() or "no error output",
             ],
             hint="The container was restarted, or the engine is overloaded: run the command again.",
         )
     if code != 0:
-        words = (complaint or rest).decode(errors="replace").strip() or f"exit code {code}"
+        words = (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip() or f"exit code {code}"
         require_room(f"run fwctl {arguments[0]} in container {container}", words)
         raise EngineError(
             "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[words]

@@ -17,7 +17,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
-from clawker_fw.engine import client_config, patience
+from clawker_fw.engine import bounds, client_config, patience
 from clawker_fw.errors import EngineError
 
 Answer = Mapping[str, Any]
@@ -282,7 +282,7 @@ class LocalClient:
 
 def _require_good(response: HTTPResponse) -> None:
     if response.status >= _BAD:
-        raise AnswerError(response.status, _words(response.read()))
+        raise AnswerError(response.status, _words(response.read(bounds.COMPLAINT)))
 
 
 def _readable(connection: socket.socket, seconds: float) -> bool:
@@ -322,7 +322,9 @@ def _read(response: HTTPResponse, size: int) -> bytes:
 
 
 def _json(response: HTTPResponse) -> object:
-    content = response.read()
+    content = response.read(bounds.ANSWER + 1)
+    if len(content) > bounds.ANSWER:
+        raise bounds.too_long("an answer", bounds.ANSWER)
     with suppress(ValueError):
         found: object = json.loads(content)
         return found

@@ -6,6 +6,7 @@ configuration that it can't read, and would then use another engine than the CLI
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -41,7 +42,7 @@ class Tls:
 
     def _file(self, name: str) -> Path | None:
         path = self.folder / name
-        return path if path.is_file() else None
+        return path if client_config.is_there(path) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLoca
 def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
     """Return the location that a docker context names (docker/cli, `cli/context/store`)."""
     store = client_config.folder(environment) / "contexts"
-    identity = hashlib.sha256(name.encode()).hexdigest()
+    identity = hashlib.sha256(os.fsencode(name)).hexdigest()
     path = store / "meta" / identity / "meta.json"
     meta = client_config.read(path)
     if meta is None:
@@ -124,7 +125,7 @@ def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
             hint="`docker context inspect` shows what is in it.",
         )
     folder, skip = store / "tls" / identity / "docker", bool(endpoint.get("SkipTLSVerify"))
-    tls = Tls(folder, verify=not skip) if skip or folder.is_dir() else None
+    tls = Tls(folder, verify=not skip) if skip or client_config.is_there(folder) else None
     return _place(str(endpoint.get("Host") or DEFAULT_ADDRESS), f"docker context {name}", tls)
 
 

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from clawker_fw.engine import bounds
+
 HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
@@ -35,6 +37,8 @@ def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[li
         while at + HEAD.size <= len(rest):
             stream, size = HEAD.unpack_from(rest, at)
             begin, end = at + HEAD.size, at + HEAD.size + size
+            if size > bounds.PIECE:
+                raise bounds.too_long("a line of a log", bounds.PIECE)
             if end > len(rest):
                 break
             if stream != _ENGINE:  # which says why it ends here

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.asking import Asks
 from clawker_fw.engine.log_stream import HEAD
 
@@ -65,6 +66,8 @@ def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
     """
     while len(head := read(HEAD.size)) == HEAD.size:
         which, size = HEAD.unpack(head)
+        if size > bounds.PIECE:
+            raise bounds.too_long("a program's output", bounds.PIECE)
         content = read(size)
         yield (b"", content) if which == _ERROR else (content, b"")
 

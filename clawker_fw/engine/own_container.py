@@ -5,6 +5,7 @@ container's id, and the kernel shows them inside (proc_pid_mountinfo(5)). An id 
 is the id of one of its containers.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +29,10 @@ def own_container(client: Asks, info: Mapping[str, Any], mounts: Path = _MOUNTS)
         EngineError: when the engine does not say anything about its own container.
     """
     try:
-        text = mounts.read_text("utf-8", "surrogateescape")
-    except OSError:  # not Linux
+        text = os.fsdecode(mounts.read_bytes())  # a path has any bytes but spaces and line feeds
+    except FileNotFoundError:  # not Linux
         return None
-    lines = [line.split() for line in text.splitlines()] if "/containers/" in text else []
+    lines = [line.split(" ") for line in text.strip("\n").split("\n")] if "/containers/" in text else []
     found = {named[1] for line in lines if line[4] in _NAMES and (named := _OF_CONTAINER.search(line[3]))}
     if len(found) != 1:
         return None

@@ -5,6 +5,7 @@ logs in for every request. Here the user's `ssh` logs in once, in the background
 login (ssh_config(5), ControlMaster). It ends soon after the last connection, however this process ends.
 """
 
+import os
 import shlex
 import shutil
 import socket
@@ -142,8 +143,9 @@ class _Socket(socket.socket):
 
     def last_words(self) -> str:
         """Return what the process wrote to its standard error."""
-        self._complaints.seek(0)
-        return self._complaints.read()[-_LAST_WORDS:].decode(errors="replace").strip()
+        end = self._complaints.seek(0, os.SEEK_END)
+        self._complaints.seek(max(0, end - _LAST_WORDS))
+        return self._complaints.read(_LAST_WORDS).decode(errors="replace").strip()
 
 
 def _end(process: "subprocess.Popen[bytes]", complaints: BinaryIO) -> None:

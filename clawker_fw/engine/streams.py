@@ -1,60 +1,89 @@
 """Streams of an engine that may stall or break: the progress of a pull, and events."""
 
+import itertools
+import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from typing import Any
 
 import requests
 from docker import errors
 
-from clawker_fw.engine.inspection import (
-    event_view,
-)
-from clawker_fw.model import (
-    Event,
-)
+from clawker_fw.engine import bounds
+from clawker_fw.engine.inspection import event_view
+from clawker_fw.model import Event
 
 STALLED_SECONDS = 120
 """How long a pull may last without progress. A slow registry is waited for, a silent one is not."""
 
 
 _SILENCE_SECONDS = 0.2
+_MOST_WAITING = 1000
+"""Lines that may wait for the caller."""
 
 
-def lines_or_silence(read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def json_lines(pieces: Iterable[bytes | str]) -> Iterator[Any]:
+    """Yield the JSON of each line of a stream.
+
+    Raises:
+        ConnectionError: when a line is too long, or no JSON.
+    """
+    rest = b""
+    for piece in itertools.chain(pieces, [b"\n"]):
+        *lines, rest = (rest + (piece.encode() if isinstance(piece, str) else piece)).split(b"\n")
+        if len(rest) > bounds.LINE:
+            raise bounds.too_long("a line", bounds.LINE)
+        for line in filter(bytes.strip, lines):
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ConnectionError("It sent a line that is not JSON") from error
+
+
+def lines_or_silence(lines: Generator[Any, None, None]) -> Generator[Any, None, None]:
     """Yield the lines of a stream, and an empty line after each moment of silence.
 
-    A daemon thread reads the stream, because reading blocks for as long as the registry is silent. A caller that
-    stops early leaves the thread behind; it ends with the process, which also ends the engine's pull.
+    A daemon thread reads the stream, because reading blocks for as long as the registry is silent. When the caller
+    closes the lines early, the thread ends at the next line or the stream's own timeout, and closes the stream.
     """
-    lines: queue.Queue[Any] = queue.Queue()
-    end = object()
+    waiting: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
+    stopped, end = threading.Event(), object()
+
+    def hand_on(line: object) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                waiting.put(line, timeout=_SILENCE_SECONDS)
+                return
 
     def forward() -> None:
         try:
-            for line in read():
-                lines.put(line)
-            lines.put(end)
+            with closing(lines):
+                for line in itertools.takewhile(lambda _: not stopped.is_set(), lines):
+                    hand_on(line)
+            hand_on(end)
         except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-            lines.put(error)
+            hand_on(error)
 
-    threading.Thread(target=forward, daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=_SILENCE_SECONDS)
-        except queue.Empty:
-            line = {}
-        if line is end:
-            return
-        if isinstance(line, Exception):
-            raise line
-        yield line
+    threading.Thread(target=forward, name="engine-lines", daemon=True).start()
+    try:
+        while True:
+            try:
+                line = waiting.get(timeout=_SILENCE_SECONDS)
+            except queue.Empty:
+                line = {}
+            if line is end:
+                return
+            if isinstance(line, Exception):
+                raise line
+            yield line
+    finally:
+        stopped.set()
 
 
-def events_of(stream: Iterator[Mapping[str, Any]]) -> Iterator[Event]:
+def events_of(pieces: Iterable[bytes | str]) -> Iterator[Event]:
     """Yield events until the stream ends or breaks."""
     with suppress(errors.DockerException, requests.RequestException, OSError):
-        for raw in stream:
+        for raw in json_lines(pieces):
             yield event_view(raw)

@@ -1,5 +1,6 @@
 """Connections of the Docker SDK to an engine: over a socket, TLS or ssh."""
 
+import math
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -16,10 +17,33 @@ from urllib3 import HTTPSConnectionPool, disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
-from clawker_fw.engine import direct, patience
+from clawker_fw.engine import bounds, direct, patience
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, Tls
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import EngineError
+
+
+class _Bounded:
+    """The source of an answer, for `requests`. It refuses more than `most`, and pieces that are too long."""
+
+    def __init__(self, raw: Any, most: int | None) -> None:  # noqa: ANN401 - urllib3's own
+        self._raw = raw
+        self._left = math.inf if most is None else most
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - urllib3's own
+        return getattr(self._raw, name)
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[bytes]:  # noqa: ANN401 - urllib3's own
+        for piece in self._raw.stream(*arguments, **options):
+            self._left -= len(piece)
+            if self._left < 0:
+                raise bounds.too_long("an answer", bounds.ANSWER)
+            yield piece
+
+    def read(self, size: int) -> bytes:
+        if size > bounds.PIECE:
+            raise bounds.too_long("a piece of an answer", bounds.PIECE)
+        return bytes(self._raw.read(size))
 
 
 class Client(APIClient):
@@ -40,15 +64,27 @@ class Client(APIClient):
     def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
         """Send a request."""
         if request.method != "GET" or self._silence.after is None:
-            return super().send(request, **options)
+            return self._send(request, **options)
         timer = threading.Timer(self._silence.after, self._silence.warn)
         timer.daemon = True
         timer.start()
         try:
-            answer = super().send(request, **options)
+            answer = self._send(request, **options)
         finally:
             timer.cancel()
         self._silence.answered()
+        return answer
+
+    def _send(self, request: Any, *, stream: bool = False, **options: Any) -> requests.Response:  # noqa: ANN401 - the same
+        """Send a request, and read the whole answer unless it is read as a stream."""
+        answer: requests.Response = super().send(request, stream=True, **options)
+        answer.raw = _Bounded(answer.raw, None if stream and answer.ok else bounds.ANSWER)
+        if not stream:
+            try:
+                answer.content  # noqa: B018 - which reads it
+            except BaseException:
+                answer.close()
+                raise
         return answer
 
     def in_version(self, version: str) -> "Client":

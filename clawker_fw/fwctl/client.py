@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from clawker_fw.errors import EngineError, HelperOutdatedError
+from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError, NotFoundError
 from clawker_fw.fwctl.answers import (
     Committed,
     HeldSecrets,
@@ -243,6 +243,10 @@ def _giving(
 ) -> bytes:
     said = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
     return json.dumps(said).encode()
+
+
+NOT_TOLD = (HelperOutdatedError, NotFoundError, ConflictError)
+"""Why a helper has nothing to say: it is of a release that can't, or its container is gone or does not run."""
 
 
 def _ignore(_: object) -> None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
 from clawker_fw.model import Observed, Sibling, Trial, TrialStep
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
@@ -68,7 +67,7 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
 def _counted(reader: EngineReader, observed: Observed) -> int | None:
     """Return how many refusals Envoy has only counted, or None if it does not say."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    with suppress(EngineError):  # it does not run, or is of an earlier release
+    with suppress(*NOT_TOLD):
         return HelperReader(reader, envoy.container.id).suppressed() if envoy else None
     return None
 

@@ -25,7 +25,7 @@ from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.lock import Lock, others_at_work, remove_abandoned
+from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
 from clawker_fw.reconcile.machine import ACCEPT_FRAMES
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
@@ -325,10 +325,10 @@ def take_down(
     Return the references of our unused images that are left.
 
     Raises:
-        RefusedError: when agents are attached and `detach` is false.
+        RefusedError: when agents are attached and `detach` is false, or another run is at work.
     """
     observed = observe(engine, project, ())
-    if teardown(observed, project, detach=detach).empty:
+    if teardown(observed, project, detach=detach).empty and not at_work(observed.lock):
         remove_abandoned(engine, observed)
     else:
         image = images.lock_image(engine.facts())

@@ -4,22 +4,18 @@ The container has the volume's name, so one of several runs fills it at a time. 
 one is mounted, shows that it is ours.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 
 from clawker_fw.agents.trust import PLACES, Known, Trust, files_named_by
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import ConflictError
 from clawker_fw.model import ContainerSpec, Mount, Observed, Shape, Sibling
-from clawker_fw.reconcile.errand import remove_former
-from clawker_fw.reconcile.lock import abandoned, holder
+from clawker_fw.reconcile.errand import in_turn
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 
 _FOLDER = "trust/"
 """Where the volume is in the container that fills it."""
 
-_LOOK_EVERY = 0.05
 _LONGEST = 20.0
 """Seconds that filling may take, before whoever does it counts as gone."""
 
@@ -58,37 +54,18 @@ def provide(engine: EngineWriter, project: str, observed: Observed, trust: Trust
         RefusedError: when somebody else has a container of its name.
     """
     wanted = {f"{_FOLDER}{name}": file for name, file in trust.files.items()}
-    container = _created(
-        engine,
-        project,
-        ContainerSpec(
-            name=trust.volume,
-            image=observed.siblings[Sibling.ENVOY].container.image,
-            labels={**labels.ownership_labels(project), **holder(), labels.TRUST: trust.roots},
-            shape=Shape(
-                ("never-started",),
-                (),
-                {},
-                mounts=(Mount("volume", VOLUME), Mount("volume", f"{VOLUME}/{_FOLDER[:-1]}", trust.volume)),
-            ),
+    spec = ContainerSpec(
+        name=trust.volume,
+        image=observed.siblings[Sibling.ENVOY].container.image,
+        labels={**labels.ownership_labels(project), labels.TRUST: trust.roots},
+        shape=Shape(
+            ("never-started",),
+            (),
+            {},
+            mounts=(Mount("volume", VOLUME), Mount("volume", f"{VOLUME}/{_FOLDER[:-1]}", trust.volume)),
         ),
     )
-    try:
+    with in_turn(engine, project, spec, _LONGEST) as container:
         there = engine.files(container)
         if any(there.get(path) != file for path, file in wanted.items()):
             engine.put_files(container, wanted)
-    finally:
-        engine.remove(container)
-
-
-def _created(engine: EngineWriter, project: str, spec: ContainerSpec) -> str:
-    """Create the container, as soon as no other run has one of its name."""
-    end = time.monotonic() + _LONGEST
-    while True:
-        try:
-            return engine.create_container(spec)
-        except ConflictError:
-            other = engine.container(spec.name)
-        if other and (other.project != project or abandoned(other) or time.monotonic() > end):
-            remove_former(engine, spec.name, project)
-        time.sleep(_LOOK_EVERY)

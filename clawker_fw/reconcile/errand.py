@@ -1,7 +1,7 @@
-"""A container of ours that does one thing on an engine, and is removed afterwards.
+"""Containers of ours that do one thing on an engine, and are removed afterwards.
 
-A project has one at a time, with a name of its own (`trial_name`): `down` and the next errand remove one that was
-killed.
+Its name admits one of them at a time: the next one waits until it is gone. One that was killed is removed by the
+next one, by `run` and by `down`, because its labels say whose it was.
 """
 
 import time
@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import RefusedError, after
+from clawker_fw.errors import ConflictError, RefusedError, after
 from clawker_fw.model import ContainerSpec
+from clawker_fw.reconcile.lock import abandoned, holder, in_use
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack.container import LOG
 from clawker_fw.stack.image_tar import BuiltImage
@@ -33,15 +34,55 @@ def errand(
     Raises:
         RefusedError: when somebody else has a container of its name.
     """
-    remove_former(engine, spec.name, project)
-    container = create_from(engine, replace(spec, shape=replace(spec.shape, log=LOG)), image)
-    try:
+    readable = replace(spec, shape=replace(spec.shape, log=LOG))
+    with in_turn(engine, project, readable, seconds, image) as container:
         yield _run(engine, container, seconds)
+
+
+@contextmanager
+def in_turn(
+    engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None = None
+) -> Iterator[str]:
+    """Create a container as soon as nobody else has one of its name, yield its id, and remove it.
+
+    Whoever has one needs at most `seconds`, and counts as gone after that.
+
+    Raises:
+        RefusedError: when a container that is not ours has its name.
+    """
+    container = _created(engine, project, spec, seconds, image)
+    try:
+        with in_use(container):
+            yield container
     except BaseException as error:
         with after(error, f"the container {spec.name} was not removed either"):
             engine.remove(container)
         raise
     engine.remove(container)
+
+
+def _created(
+    engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None
+) -> str:
+    spec = replace(spec, labels={**spec.labels, **holder()})
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return create_from(engine, spec, image)
+        except ConflictError:
+            other = engine.container(spec.name)
+            if other is None and time.monotonic() > end:
+                raise
+        if other and other.project != project:
+            raise RefusedError(
+                "foreign-container",
+                f"The container {spec.name} exists, but clawker-fw did not create it.",
+                hint="Rename or remove that container.",
+            )
+        if other and (abandoned(other) or time.monotonic() > end):
+            engine.remove(other.id)
+        else:
+            time.sleep(_LOOK_EVERY)
 
 
 def _run(engine: EngineWriter, container: str, seconds: float) -> tuple[str, ...] | None:
@@ -52,21 +93,3 @@ def _run(engine: EngineWriter, container: str, seconds: float) -> tuple[str, ...
             return None
         time.sleep(_LOOK_EVERY)
     return engine.last_words(container, _MOST_LINES)
-
-
-def remove_former(engine: EngineWriter, name: str, project: str) -> None:
-    """Remove the container of an earlier errand that was killed.
-
-    Raises:
-        RefusedError: when the container is not ours.
-    """
-    former = engine.container(name)
-    if former is None:
-        return
-    if former.project != project:
-        raise RefusedError(
-            "foreign-container",
-            f"The container {name} exists, but clawker-fw did not create it.",
-            hint="Rename or remove that container.",
-        )
-    engine.remove(former.id)

@@ -22,7 +22,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +56,7 @@ LEASE_SECONDS = 10.0
 LOG = logging.getLogger("clawker_fw")
 
 _HELD: set[str] = set()
-"""The containers of the locks that this process holds, without those that it has failed to release."""
+"""The containers that this process holds: locks, without those that it has failed to release, and errands."""
 
 _LEASE = "lease"
 _RENEW_SECONDS = LEASE_SECONDS / 4
@@ -96,12 +97,25 @@ def others_at_work(observed: Observed) -> bool:
 
 
 def abandoned(lock: ContainerSummary | ContainerView) -> bool:
-    """Whether a lock's holder, or who tried for `conformance`, was a process on this machine that has ended."""
-    return not _may_be_alive(lock)
+    """Whether the process that holds a lock, or runs an errand, was on this machine and has ended.
+
+    A container without a holder is an errand of an earlier release, whose run has ended.
+    """
+    return labels.LOCK_HOST not in lock.labels or not _may_be_alive(lock)
+
+
+@contextmanager
+def in_use(container: str) -> Iterator[None]:
+    """Have a container count as held by this process."""
+    _HELD.add(container)
+    try:
+        yield
+    finally:
+        _HELD.discard(container)
 
 
 def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
-    """Remove the lock of a run, and the container of a `conformance`, that were killed before they could do it."""
+    """Remove the lock of a run, and the container of an errand, that were killed before they could do it."""
     for each in (observed.lock, observed.trial):
         if each and abandoned(each):
             engine.remove(each.id)
@@ -360,7 +374,7 @@ def _is_alive(process: str) -> bool:
 def start_time(process: int) -> str:
     """Return a process's start time in clock ticks since boot (proc(5), field 22), or empty if it has ended."""
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
+        status = os.fsdecode(Path(f"/proc/{process}/stat").read_bytes())  # a program's name has any bytes
     except OSError:
         return _exists(process)
     state, *fields = status.rpartition(")")[2].split()

@@ -17,7 +17,7 @@ from clawker_fw.agents.exposure import HINT, engine_ways, exposures
 from clawker_fw.agents.judge import Agent
 from clawker_fw.agents.names import own_names
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.advice import Advice
@@ -39,7 +39,7 @@ class Status:
     """The state of a stack at one moment.
 
     `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
-    the seconds left of each. `unread` is why the settings can't be read: then there is no comparison.
+    the seconds left of each. `unread` is why settings or secrets can't be used: then there is no comparison.
     `said` is what the next run would mean, if anything but the rules differs; `summary` is all of it, for
     programs. `refusals` are those of the last hour, the latest last. `blueprint` are the settings and the engine
     that this is about, if there is a comparison.
@@ -56,7 +56,7 @@ class Status:
     ending: Sequence[tuple[str, float]] = ()
     busy: Holder | None = None
     warnings: Sequence[Advice] = ()
-    unread: SettingsError | None = None
+    unread: FirewallError | None = None
     said: Sequence[str] = ()
     summary: Sequence[str] = ()
     refusals: Sequence[Counted] = ()
@@ -161,7 +161,7 @@ def _said(said: Summary | None) -> Sequence[str]:
     return () if summary.is_about_rules(said) else summary.lines(said, rules=False)
 
 
-def without_settings(observed: Observed, project: str, unread: SettingsError) -> Status:
+def without_settings(observed: Observed, project: str, unread: FirewallError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
     resolver = judge.running_resolver(observed)
     agents = judge.judge(

@@ -37,6 +37,8 @@ def parse_path(text: str) -> str:
     Raises:
         ValueError: when it could match nothing, or something else than it seems to.
     """
+    if any("\ud800" <= each <= "\udfff" for each in text):  # what Python makes of an argument that is not UTF-8
+        raise ValueError("`path` has to be UTF-8: write any other octet as `%` and two hex digits")
     if text.startswith("~"):
         return f"~{_expression(text[1:])}"
     for mistake, hint in _mistakes(text):

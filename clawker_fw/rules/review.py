@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import ANY_METHOD, PathRule, Paths
@@ -13,11 +14,20 @@ _MOST_SHOWN = 3
 """How many of the rules that together deny another one are named."""
 
 
+class RemarkCode(StrEnum):
+    """What is remarkable about a rule. A code is part of the interface."""
+
+    RULE_ENDED = "rule-ended"
+    RULE_OVERRIDDEN = "rule-overridden"
+    PATH_OPEN = "path-open"
+    SECRET_UNCHECKED = "secret-unchecked"  # noqa: S105 - a code
+
+
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A rule that is probably a mistake, and why: a stable code, and the predicate of a sentence."""
+    """A rule that is probably a mistake, or can't be checked here, and why: the predicate of a sentence."""
 
-    code: str
+    code: RemarkCode
     rule: Rule
     reason: str
 
@@ -44,15 +54,15 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
         opaques.setdefault(rule.destination, []).append(rule)
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
-            yield Remark("rule-ended", rule, "has ended")
+            yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
         elif denying and (over := _overriding(denying, rule)):
-            yield Remark("rule-overridden", rule, f"never applies: {_denied_by(over)}")
+            yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_denied_by(over)}")
         elif rule.denies and (opaque := _forwarding(opaques.get(rule.destination, ()), rule)):
             reason = f"never applies: `{opaque}` forwards whatever comes to this port{opaque.located}"
-            yield Remark("rule-overridden", rule, reason)
+            yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, reason)
         elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
             reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"
-            yield Remark("path-open", rule, reason)
+            yield Remark(RemarkCode.PATH_OPEN, rule, reason)
 
 
 def _without_slash(paths: Paths) -> Iterator[PathRule]:

@@ -4,6 +4,7 @@ A URL may hold secrets in its userinfo and query. Neither is ever shown, and onl
 tells what git wants.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -71,7 +72,7 @@ def parse_request(text: str, method: str | None = None, protocol: str | None = N
     websocket = _WEBSOCKET in {protocol, found[1].lower() if found else ""}
     if not target and method is None and not websocket:
         return None
-    octets = target.encode().decode("latin-1").translate(_SENT)
+    octets = os.fsencode(target).decode("latin-1").translate(_SENT)
     path = octets if octets.startswith(("/", "\\")) else f"/{octets}"
     return Request(method or "GET", path, websocket)
 

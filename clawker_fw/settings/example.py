@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError, unwritable_settings
+from clawker_fw.private_files import replace_durably
 
 
 def example() -> str:
@@ -17,13 +18,11 @@ def write_example(path: Path, *, overwrite: bool) -> Path:
         RefusedError: when the file exists and `overwrite` is false.
         SettingsError: when it can't be written.
     """
-    fresh = path.with_name(f".{path.name}.new")
     try:
         if path.exists() and not overwrite:
             raise RefusedError("settings-exist", f"{path} already exists.", hint="Use --force to overwrite it.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(example(), encoding="utf-8")
-        fresh.replace(path)
+        replace_durably(path, example().encode())
     except OSError as error:
         raise unwritable_settings(path, error) from error
     return path

@@ -97,12 +97,12 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def text_of(content: bytes, path: Path) -> str:
-    r"""Return the content of a settings file as text, with `\n` for every kind of line break.
+    r"""Return the content of a settings file as text, without a byte-order mark, and with `\n` as line break.
 
     Raises:
         SettingsError: when it is not UTF-8.
     """
     try:
-        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise unreadable_settings(path, error) from error

@@ -8,11 +8,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from clawker_fw.errors import SettingsError, unreadable_settings
+from clawker_fw.errors import SettingsError
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.files import bounded
 
 FILE_NAME = "clawker-fw.yaml"
+BYTE_ORDER_MARK = "\ufeff"
+"""Some editors begin a file in UTF-8 with it. It is not a part of the text."""
+
 DEFAULT_PROJECT = "clawker"
 PROJECT_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
 PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
@@ -78,6 +81,7 @@ def project_of(named: Path | None, environment: Mapping[str, str]) -> str:
             f"{path} can't be read, so its project is unknown: {error}.",
             hint="Name the project with --project.",
         ) from error
+    text = text.removeprefix(BYTE_ORDER_MARK)
     line = _PROJECT_LINE.search(text)
     if line is None:
         return DEFAULT_PROJECT
@@ -97,4 +101,8 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise unreadable_settings(path, error) from error
+        raise SettingsError(
+            "settings-unreadable",
+            f"Whether {path} exists can't be checked: {error.strerror}.",
+            hint=f"Name the settings file with --config, or put its text into {SETTINGS_VARIABLE}.",
+        ) from error

@@ -1,6 +1,7 @@
 """The image of each sibling: one that we build ourselves, or a registry reference."""
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
 @functools.cache
 def _glibc_folder() -> Path:
     """Return the folder of this process's C library, from its memory map (proc(5))."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/maps").read_bytes().strip()).split("\n"):
         folder, _, name = line.split(maxsplit=5)[-1].rpartition("/")
         if name.startswith(("libc.so", "libc-2")):
             return Path(folder)

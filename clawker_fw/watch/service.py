@@ -15,6 +15,7 @@ from typing import assert_never
 import platformdirs
 
 from clawker_fw.errors import RefusedError
+from clawker_fw.private_files import replace_durably
 
 MARK = "# Written by `clawker-fw service install`, which replaces only files that begin with this line.\n"
 
@@ -188,13 +189,11 @@ def install(unit: Unit) -> bool:
         )
     text = unit.text()
     _require_ours(unit.path)
-    fresh = unit.path.with_name(f".{unit.path.name}.new")
     try:
         unit.path.parent.mkdir(parents=True, exist_ok=True)
         if unit.state:
             unit.state.mkdir(parents=True, exist_ok=True, mode=0o700)  # systemd makes only what exists writable
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(unit.path)
+        replace_durably(unit.path, text.encode())
     except OSError as error:
         raise _unchanged(unit, error) from error
     if not booted():
@@ -253,7 +252,7 @@ def state(unit: Unit) -> State:
     if not booted():
         return State(unit.path.exists(), None)
     command = ["systemctl", f"--{unit.scope}", "is-active", unit.name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     return State(unit.path.exists(), done.stdout.strip() or "unknown")
 
 
@@ -272,7 +271,7 @@ def _require_ours(path: Path) -> None:
 
 def _systemctl(scope: ServiceScope, *arguments: str) -> None:
     command = ["systemctl", f"--{scope}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         raise RefusedError(
             "systemctl-failed",

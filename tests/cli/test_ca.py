@@ -154,5 +154,23 @@ def test_what_can_t_be_read_is_an_error(stack: Stack) -> None:
     stack.inspects("a.test")
     (root,) = stack.folder.glob("inspection-*.crt")
     root.write_text("nothing")
-    for verb in ("show", "export", "rotate"):
+    for verb in ("show", "export"):
         assert "error[ca-unusable]" in stack(verb).err
+
+
+@pytest.mark.parametrize("kind", ["crt", "key"])
+def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
+    """`show` and `export` name the file and the command; `rotate` repairs it, says so, and both work again."""
+    trust = stack.inspects("a.test").trust
+    (file,) = stack.folder.glob(f"inspection-*.{kind}")
+    file.write_bytes(b"")
+    for verb in ("show", "export"):
+        refused = stack(verb)
+        assert refused.code == 6
+        assert f"{file} is damaged; `clawker-fw ca rotate`" in " ".join(refused.err.split())
+    rotated = stack("rotate")
+    assert rotated.code == 0
+    assert f"{file} was damaged" in " ".join(rotated.err.split())
+    assert file.exists() == (kind == "crt")
+    assert trust.decode().strip() in stack("export").out
+    assert stack("show").code == 0

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
-from clawker_fw.errors import EngineError
+from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError
+from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import ContainerSpec, Shape
 from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
@@ -222,7 +223,8 @@ def test_an_envoy_that_can_not_tell(command: Command, up: MemoryEngine, monkeypa
     """The helper of an earlier release does not know the question; all else is shown."""
 
     def unknown(container: str) -> int:
-        raise EngineError("helper-failed", f"fwctl suppressed failed in {container}.")
+        words = ['unknown verb "suppressed"']
+        raise EngineError("helper-failed", f"fwctl suppressed failed in {container}.", context=words)
 
     monkeypatch.setattr(up, "suppressed", unknown)
     assert ask(command)["a.test"]
@@ -610,3 +612,25 @@ def test_a_websocket_that_is_refused(
     found = ask(command, "--reason", "no-websocket")["p.test"]
     assert (found["message"], found["failed"]) == ("a rule allows this request, but not as a WebSocket", False)
     assert found["remedy"] == {"text": text, "command": None}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (HelperOutdatedError("helper-outdated", "fwctl is of an earlier release."), 0),
+        (ConflictError("engine-error", "The container does not run."), 0),
+        (EngineError("helper-silent", "fwctl said nothing for 5 s."), 4),
+    ],
+    ids=["earlier release", "stopped", "silent"],
+)
+def test_a_count_that_can_not_be_read_is_never_none(
+    error: EngineError, code: int, command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only an Envoy that does not run, or can't know, has counted nothing; of another one that is an error."""
+    up.inside("clawker-envoy").log.append(record(name="f.test", reason="no-rule"))
+
+    def refuse(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(HelperReader, "suppressed", refuse)
+    assert command("denials").code == code

@@ -183,6 +183,19 @@ def test_an_answer_that_may_be_our_own(
     assert "There was an answer. It can't be told who gave it" in command("explain", "http://h.test", "--live").out
 
 
+def test_a_count_that_can_not_be_read_proves_nothing(
+    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice no answer is not twice the same count: the attempt is an error, and has not passed."""
+    tried(up, "request", ok=True, status=404)
+
+    def silent(_: object) -> int:
+        raise EngineError("helper-silent", "fwctl said nothing for 5 s.")
+
+    monkeypatch.setattr(up, "suppressed", silent)
+    assert command("explain", "http://h.test", "--live").code == 4
+
+
 def tried(memory: MemoryEngine, name: str, *, ok: bool = False, status: int = 0) -> None:
     """Let an attempt end with a step."""
     step = TrialStep(name, SOURCE, 0.1, ok=ok, status=status, outcome="closed \x1b[2J")

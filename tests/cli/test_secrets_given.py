@@ -434,6 +434,8 @@ def test_rules_are_checked_without_an_engine(user: User) -> None:
     elsewhere = user.command("rules", "check", XDG_CONFIG_HOME=str(user.folder / "none"))
     assert elsewhere.code == 0
     assert "warning[secret-unchecked]: " in elsewhere.out
+    answer = user.command("rules", "check", "--format", "json", XDG_CONFIG_HOME=str(user.folder / "none"))
+    assert [each["code"] for each in answer.valid("rules-check")["warnings"]] == ["secret-unchecked"]
 
 
 def test_explain_tells_of_the_secret(user: User) -> None:
@@ -453,3 +455,29 @@ def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(user.memory, "facts", lambda: facts)
     refused = user("run")
     assert (refused.code, "error[secret-over-plain-engine]" in refused.err) == (6, True)
+
+
+@pytest.mark.parametrize("trouble", ["undeclared", "elsewhere", "open to others"])
+def test_secrets_that_can_not_be_used_cost_their_own_line(user: User, trouble: str) -> None:
+    """`ps` lists the other stacks as they are, and `status` has what can be known without secrets."""
+    (user.folder / "other.yaml").write_text("project: other\nrules: [{dst: b.test}]\n")
+    for arguments in ((), ("--config", "other.yaml")):
+        assert user(*arguments, "run").code == 0
+    path = user.folder / "secrets.yaml"
+    match trouble:
+        case "undeclared":
+            user.declare("secrets: {}\n")
+        case "elsewhere":
+            user.declare(DECLARED.replace("[api.test]", "[other.test]"))
+        case _:
+            path.chmod(0o666)
+    listed = user("ps", "--format", "json")
+    first, other = listed.valid("ps")["stacks"]
+    assert (listed.code, other["project"], other["verdict"]) == (0, "other", "current")
+    assert (first["project"], first["verdict"], first["live_rules"]) == ("clawker", "unknown", 2)
+    assert first["reason"]
+    shown = user("status", "--format", "json")
+    document = shown.valid("status")
+    assert (shown.code, document["verdict"], document["live_rules"]) == (6, "unknown", 2)
+    assert document["unread"]["message"].partition(" (")[0] == first["reason"].partition(" (")[0]
+    assert "2 rules live" in user("status").out

@@ -101,3 +101,14 @@ def test_chunks_of_any_length_make_the_same_files(length: int) -> None:
     found = archive.unpack(chunks, known)
     assert {name: file.content for name, file in found.items()} == contents
     assert {name for name, file in found.items() if file is known[name]} == {"a", "e"}
+
+
+def test_a_link_target_of_any_bytes_is_its_content() -> None:
+    """A target that is not UTF-8 is a difference like any other, and ends no command."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        header = tarfile.TarInfo("fw/hot/x\udcff")
+        header.type, header.linkname = tarfile.SYMTYPE, "/\udcff\udce9"
+        tar.addfile(header)
+    files = archive.unpack(iter([buffer.getvalue()]))
+    assert {path: file.content for path, file in files.items()} == {"hot/x\udcff": b"-> /\xff\xe9"}

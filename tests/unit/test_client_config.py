@@ -1,12 +1,16 @@
 """What is read of the docker CLI's configuration beside the engine that it names."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clawker_fw.engine.client_config import proxy_variables
+from clawker_fw.engine.client_config import contexts, main_file, proxy_variables
+from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError
 
 PROXIES: tuple[tuple[Any, tuple[str, ...]], ...] = (
@@ -41,3 +45,63 @@ def test_an_unreadable_configuration_is_not_taken_for_none(tmp_path: Path) -> No
     with pytest.raises(EngineError) as failed:
         proxy_variables({"DOCKER_CONFIG": str(tmp_path)})
     assert failed.value.code == "docker-config-unreadable"
+
+
+def test_the_home_of_another_user_has_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs as another user than its image's can't enter its home, and uses the defaults."""
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "other"}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main_file({}) == {"currentContext": "other"}
+    entered = [False]
+    monkeypatch.setattr(os, "access", lambda *_, **__: entered[0])
+    assert main_file({}), "a home folder of one's own that can't be entered is an error elsewhere"
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert main_file({}) == {}
+    assert locate(None, None, {}).source == "the default"
+    assert contexts({}) == ("default",)
+    assert main_file({"DOCKER_CONFIG": str(tmp_path / ".docker")}), "a folder that is named is meant"
+    entered[0] = True
+    assert main_file({}), "a shared home folder that can be entered is read"
+
+
+def test_a_user_without_a_home(tmp_path: Path) -> None:
+    """No file below the current folder is taken for one in a home folder that the system does not know."""
+    for folder, name in ((".docker", "config.json"), (".config/clawker-fw", "clawker-fw.yaml")):
+        path = tmp_path / "~" / folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text("rules: [")
+    script = """
+import pwd
+def unknown(_): raise KeyError
+pwd.getpwuid = unknown
+from clawker_fw.__main__ import main
+main()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "HOME" and "XDG" not in name}
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "config"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 3
+    assert "error[settings-not-found]" in ended.stderr
+
+
+def test_a_folder_that_can_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts and certificates in it may exist, so it is an error in words and never none."""
+    environment = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": "tcp://192.0.2.1:2376", "DOCKER_TLS": "1"}
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(Path, "glob", refuse)
+    place = locate(None, None, environment)
+    assert place.tls
+    for ask in (lambda: contexts(environment), lambda: place.tls and place.tls.authority):
+        with pytest.raises(EngineError, match="can't be read"):
+            ask()

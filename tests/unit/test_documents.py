@@ -1,9 +1,12 @@
 """The JSON documents as values: the form of a step."""
 
+import ast
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import get_args
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -39,6 +42,7 @@ from clawker_fw.reconcile.steps import (
 from clawker_fw.report import documents
 from clawker_fw.report.documents.run import DownDocument
 from clawker_fw.report.facts import Left
+from clawker_fw.rules.review import RemarkCode
 from devkit.stacks import CHECKOUT
 
 ENVOY = Sibling.ENVOY
@@ -101,3 +105,45 @@ def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object])
     validator.validate(shown)
     for field in shown:
         assert not validator.is_valid({name: value for name, value in shown.items() if name != field})
+
+
+def schemas() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object in the published schemas, with the schema's name."""
+    for path in sorted((CHECKOUT / "docs" / "schemas").glob("*.schema.json")):
+        left: list[Any] = [json.loads(path.read_text())]
+        while left:
+            found = left.pop()
+            left += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+            if isinstance(found, dict) and isinstance(found.get("properties"), dict):
+                yield path.name, found["properties"]
+
+
+def test_every_code_is_in_the_schema_that_declares_codes() -> None:
+    """A schema refers to the one type that has all codes: a code that it lacked would make answers invalid."""
+    declared = {
+        tuple(code["enum"]) for _, properties in schemas() if "enum" in (code := properties.get("code", {}))
+    }
+    referred = {code["$ref"] for _, properties in schemas() if "$ref" in (code := properties.get("code", {}))}
+    assert (declared, referred) == (set(), {"#/$defs/RemarkCode"})
+    schema = json.loads((CHECKOUT / "docs" / "schemas" / "rules-check.schema.json").read_text())
+    assert schema["$defs"]["RemarkCode"]["enum"] == [each.value for each in RemarkCode]
+
+
+@pytest.mark.parametrize("kind", RemarkCode)
+def test_every_code_of_a_remark_is_emitted(kind: RemarkCode) -> None:
+    """None is declared that no command can say, and none is said but as a member of its type."""
+    said = [
+        ast.unparse(call.args[0])
+        for path in (CHECKOUT / "clawker_fw").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Remark"
+    ]
+    assert f"RemarkCode.{kind.name}" in said
+    assert all(each.startswith("RemarkCode.") for each in said)
+
+
+def test_every_step_of_a_trial_is_in_the_schema() -> None:
+    """The helper in the containers names them, so they are compared with its source."""
+    source = (CHECKOUT / "go" / "internal" / "attempts" / "try.go").read_text()
+    (declared,) = [tuple(each["step"]["enum"]) for _, each in schemas() if "enum" in each.get("step", {})]
+    assert set(declared) == set(re.findall(r'Step\{Name: "(\w+)"', source))

@@ -1,5 +1,6 @@
 """Every difference of a sibling is found by `drift` in its layer, and closed by `run`."""
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -102,6 +103,16 @@ def alter(network: str, **fields: object) -> Tamper:
     return lambda memory: memory.alter_network(network, **fields)
 
 
+def option(network: str, name: str, value: str) -> Tamper:
+    """Return a tamper that gives a network an option that we don't ask for."""
+
+    def tamper(memory: MemoryEngine) -> None:
+        (found,) = [each for each in memory.networks() if each.name == network]
+        memory.alter_network(network, options={**found.options, f"com.docker.network.bridge.{name}": value})
+
+    return tamper
+
+
 def lose_service_address(memory: MemoryEngine) -> None:
     """Remove the service address in the container, but leave the claim in its volume."""
     inside = memory.inside("clawker-coredns")
@@ -163,6 +174,11 @@ MATRIX = [
      (C, "shape", "networks.clawker-net.options", "tamper", "recreate-networks")),
     (alter("clawker-egress", driver="ipvlan"),
      (E, "shape", "networks.clawker-egress.driver", "tamper", "recreate-networks")),
+    *((option(name, *word), (owner, "shape", f"networks.{name}.options", "tamper", "recreate-networks"))
+      for word in (("enable_ip_masquerade", "false"), ("gateway_mode_ipv4", "routed"), ("host_ipv4", "10.9.9.9"))
+      for name, owner in (("clawker-net", C), ("clawker-egress", E))),
+    (option("clawker-egress", "inhibit_ipv4", "true"),
+     (E, "shape", "networks.clawker-egress.options", "tamper", "recreate-networks")),
 ]  # fmt: skip
 
 
@@ -174,6 +190,24 @@ def test_each_tamper_is_seen_and_closed(
     tamper(memory)
     assert stacks.found(memory, wanted) == {finding}
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+    assert stacks.found(memory, wanted) == set()
+
+
+@pytest.mark.parametrize("made_by", ["engine", "earlier release"])
+def test_options_that_the_engine_adds_are_no_difference(
+    made_by: str, memory: MemoryEngine, wanted: Blueprint
+) -> None:
+    """Neither its defaults, which every network gets, nor what an earlier release has asked for."""
+    names = ("clawker-net", "clawker-egress") if made_by == "engine" else ("clawker-egress",)
+    for each in [each for each in memory.networks() if each.name in names]:
+        record = json.loads(each.labels[labels.APPLIED])
+        if made_by != "engine":
+            record["options.com.docker.network.driver.mtu"] = "1400"
+        memory.alter_network(
+            each.name,
+            options={**each.options, "com.docker.network.driver.mtu": "1400"},
+            labels={**each.labels, labels.APPLIED: json.dumps(record)},
+        )
     assert stacks.found(memory, wanted) == set()
 
 

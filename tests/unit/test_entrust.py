@@ -9,7 +9,7 @@ from clawker_fw.agents.trust import TARGET, Known, Trust, trust_for
 from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Observed, Shape
-from clawker_fw.reconcile import entrust
+from clawker_fw.reconcile import entrust, errand
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown
@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr(entrust, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+    monkeypatch.setattr(errand, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
     return clock
 
 

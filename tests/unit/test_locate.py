@@ -227,3 +227,10 @@ def test_unreadable_is_not_absent(content: str, config: Path) -> None:
     assert caught.value.code == "docker-config-unreadable"
     assert locate(OTHER, None, environment).address == OTHER
     assert locate(None, "far", environment).address == FAR
+
+
+def test_a_context_of_any_bytes(config: Path) -> None:
+    """A name in the environment may be no UTF-8: there is no such context, and that is no bug."""
+    with pytest.raises(EngineError, match="no docker context") as caught:
+        locate(None, None, {"DOCKER_CONTEXT": "\udcff", "DOCKER_CONFIG": str(config)})
+    assert caught.value.code == "context-unknown"

@@ -1,8 +1,11 @@
 """One run at a time: whose turn it is, when a lock is taken over, and what a run does that has lost it."""
 
 import os
+import shutil
+import subprocess
 import threading
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -373,3 +376,35 @@ def _ended(held: lock.Lock, ends: BaseException | None) -> None:
     with held:
         if ends:
             raise ends
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe", b"a) S 1\n", b"\xe2\x80\xa8"], ids=["foreign", "forged", "separator"]
+)
+def test_a_process_of_any_name_has_a_start_time(name: bytes, tmp_path: Path) -> None:
+    """Its name in /proc has any bytes, and none of them ends a command or passes for a field."""
+    own = lock.start_time(os.getpid())
+    program = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 - a path of bytes
+    shutil.copy(os.fsencode(shutil.which("sleep") or ""), program)
+    with subprocess.Popen([program, b"60"]) as process:
+        try:
+            until(lambda: Path(f"/proc/{process.pid}/comm").read_bytes().startswith(name[:2]))
+            assert int(lock.start_time(process.pid)) >= int(own)
+        finally:
+            process.kill()
+
+
+def test_down_waits_for_a_first_run(
+    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
+) -> None:
+    """A run that has made nothing yet is at work all the same: `down` is refused, and never "was not up"."""
+    parent = os.getppid()
+    hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
+    context = converge.RunContext(lambda _: None)
+    with pytest.raises(RefusedError) as caught:
+        converge.take_down(memory, "clawker", context, detach=False)
+    assert caught.value.code == "lock-held"
+    memory.remove("clawker-lock")
+    hold(memory, lock_image, process="1 1")
+    converge.take_down(memory, "clawker", context, detach=False)
+    assert memory.container("clawker-lock") is None

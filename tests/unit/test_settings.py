@@ -11,7 +11,9 @@ from clawker_fw.errors import MistakesError, RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.durations import parse_duration
+from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.example import example, write_example
+from clawker_fw.settings.find import project_of
 from clawker_fw.settings.load import load_settings, read_settings
 from clawker_fw.settings.model import Settings, setting_keys
 from clawker_fw.settings.validation import validated
@@ -400,7 +402,7 @@ def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(SettingsError, match="Permission denied") as caught:
         write_example(tmp_path / "clawker-fw.yaml", overwrite=False)
     assert caught.value.code == "settings-unwritable"
@@ -426,3 +428,15 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
 def test_durations(text: object, seconds: float) -> None:
     """A duration is a number of seconds, or a number with a unit."""
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "begins", ["\ufeff", "\ufeff# settings\n", ""], ids=["mark", "mark and comment", "no mark"]
+)
+def test_a_byte_order_mark_is_not_a_part_of_the_text(begins: str, tmp_path: Path) -> None:
+    """A file that an editor on Windows has written is for the project that it names, and so is its text alone."""
+    text = f"{begins}project: demo\nrules: []\n"
+    (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
+    for named, environment in ((tmp_path / "settings.yaml", {}), (None, {SETTINGS_VARIABLE: text})):
+        assert project_of(named, environment) == "demo"
+        assert load_settings(named, environment).settings.project == "demo"

@@ -4,6 +4,7 @@ Formats: ELF-64 specification 1.5, chapters "ELF Header", "Program Header Table"
 for which there is a release are little-endian and have 64 bits.
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def _needs(file: BinaryIO, header: bytes) -> Needs:
     loader, entries = "", []
     for kind, _, offset, _, _, length, *_ in segments:
         if kind == _INTERPRETER:
-            loader = _read(file, offset, length).rstrip(b"\0").decode()
+            loader = os.fsdecode(_read(file, offset, length).rstrip(b"\0"))
         elif kind == _DYNAMIC_SEGMENT:
             entries = list(_DYNAMIC.iter_unpack(_read(file, offset, length)))
     values = dict(reversed(entries))
@@ -62,7 +63,7 @@ def _needs(file: BinaryIO, header: bytes) -> Needs:
             if each == _NULL:
                 break
             if each == tag:
-                found.append(strings[at : strings.index(b"\0", at)].decode())
+                found.append(os.fsdecode(strings[at : strings.index(b"\0", at)]))
         return found
 
     paths = text(_RUNPATH) or text(_RPATH)

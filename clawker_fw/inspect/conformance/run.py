@@ -17,7 +17,6 @@ from clawker_fw.inspect.conformance.table import PUBLIC_NAME, AgentView, attempt
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
-from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
@@ -88,7 +87,7 @@ def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -
     spec = ContainerSpec(
         name=trial_name(project),
         image=seen.observed.siblings[Sibling.COREDNS].container.image,
-        labels={**labels.ownership_labels(project), **holder()},
+        labels=labels.ownership_labels(project),
         shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
         files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
     )

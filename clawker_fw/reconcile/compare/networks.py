@@ -43,7 +43,10 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
             )
             continue
         recorded = recorded_fields(network, spec)
-        running, wanted = _running_fields(network, spec), network_fields(spec)
+        further = _further_options(role, network, recorded, observed, desired)
+        running = {**_running_fields(network, spec), **further}
+        wanted = {**network_fields(spec), **dict.fromkeys(further, "")}
+        recorded = {**recorded, **dict.fromkeys(further, "")}
         differing = [name for name in wanted if running[name] != wanted[name]]
         for field in sorted({name.partition(".")[0] for name in differing}):
             names = [name for name in differing if name.partition(".")[0] == field]
@@ -79,6 +82,31 @@ def _running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | 
         "ipv6": network.ipv6,
         "subnet": ", ".join(map(str, network.subnets)),
         **{f"options.{name}": network.options.get(name, "") for name in spec.options},
+    }
+
+
+def _further_options(
+    role: Role, network: NetworkView, recorded: Mapping[str, object], observed: Observed, desired: Desired
+) -> dict[str, str]:
+    """Return the options that nobody asked for, in the form of `network_fields`.
+
+    The engine adds its own defaults (`default-network-opts`) to every network. So an option that each of our other
+    networks has as well is one of these, unless we ask for it there.
+    """
+    others = [
+        (observed.networks[other], desired.networks[other]) for other in observed.networks if other is not role
+    ]
+
+    def is_default(name: str, text: str) -> bool:
+        found = [there.options.get(name) for there, spec in others if name not in spec.options]
+        return bool(found) and set(found) == {text}
+
+    return {
+        f"options.{name}": text
+        for name, text in network.options.items()
+        if name not in desired.networks[role].options
+        and recorded.get(f"options.{name}") != text  # set by an earlier release, which this one leaves alone
+        and not is_default(name, text)
     }
 
 

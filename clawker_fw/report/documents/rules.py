@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, WithJsonSchema
+from pydantic import Field, NonNegativeInt
 
 from clawker_fw.denials.usage.comparing import Compared
 from clawker_fw.denials.usage.worth import worths
@@ -15,7 +15,7 @@ from clawker_fw.report.documents.run import RunDocument
 from clawker_fw.report.documents.usage import RulesAgainst, RuleUse
 from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
-from clawker_fw.rules.review import Remark
+from clawker_fw.rules.review import Remark, RemarkCode
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
@@ -104,10 +104,10 @@ class RulesOfFile:
 
 @dataclass(frozen=True, slots=True)
 class RuleWarning:
-    """A rule that decides nothing, or less than it seems to."""
+    """A rule that decides nothing, or less than it seems to, or whose secret can't be checked here."""
 
-    code: Annotated[str, WithJsonSchema({"enum": ["rule-ended", "rule-overridden", "path-open"]})]
-    """What is wrong with the rule."""
+    code: RemarkCode
+    """What is remarkable about the rule."""
     message: str
     """A sentence for people."""
 
@@ -122,7 +122,7 @@ class RulesCheckDocument(Document):
     files: list[RulesOfFile]
     """How many rules each file has."""
     warnings: list[RuleWarning]
-    """Rules that decide nothing, or less than they seem to."""
+    """Rules that decide nothing, or less than they seem to, or whose secrets can't be checked here."""
     against: RulesAgainst | None
     """The rules against what happened; null without `--against`."""
 

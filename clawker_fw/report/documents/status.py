@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.errors import SettingsError
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts, Observed, Role, Sibling, Verdict
 from clawker_fw.report.documents import Document, Moment, SiblingVerdict
 from clawker_fw.report.documents.parts import AgentDocument, Busy, SettingsUsed, StackVerdict, Warnings
@@ -200,7 +200,7 @@ class Unread:
     message: str
 
     @classmethod
-    def of(cls, error: SettingsError) -> "Unread":
+    def of(cls, error: FirewallError) -> "Unread":
         """Return why."""
         return cls(error.code, error.message)
 

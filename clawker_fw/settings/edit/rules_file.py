@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
+from clawker_fw.private_files import sync_folder
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
@@ -187,8 +188,8 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
             raise
     except OSError as error:
         raise unwritable_settings(path, error) from error
-    with suppress(OSError):  # not every file system can
-        _sync(path.parent)
+    with suppress(OSError):  # the file is replaced, and only a power loss could undo it
+        sync_folder(path.parent)
 
 
 def _require_content(path: Path, content: bytes) -> None:

@@ -1,0 +1,98 @@
+"""Containers that do one thing: one at a time, whoever asks, and none that is left behind for good."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Verdict
+from clawker_fw.reconcile import errand, pipeline
+from clawker_fw.reconcile.lock import holder
+from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.plan import examiner
+from clawker_fw.report.facts import leftovers
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import trial_name
+from clawker_fw.stack.release import Release
+from devkit import stacks
+from devkit.memory.engine import MemoryEngine
+
+NAME = trial_name("clawker")
+OURS = labels.ownership_labels("clawker")
+
+
+@pytest.fixture
+def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
+    """An engine with a stack."""
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    return memory
+
+
+def test_two_at_once_take_turns(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits until the first has read its answer, and neither removes the container of the other."""
+    spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
+    order: list[str] = []
+    waited = threading.Event()
+    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: waited.set()))
+
+    def second() -> None:
+        with errand.in_turn(engine, "clawker", spec, 60):
+            order.append("second")
+
+    with errand.in_turn(engine, "clawker", spec, 60) as first:
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waited.wait(30)
+        assert engine.container(first)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
+    assert engine.container(NAME) is None
+
+
+def test_one_elsewhere_counts_as_gone_when_its_time_is_over(
+    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a process on another machine has been killed can't be seen, and no errand takes longer."""
+    clock = SimpleNamespace(now=0.0)
+    spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    far = {**OURS, **holder(), labels.LOCK_HOST: "far away"}
+    engine.create_container(stacks.never_started(NAME, spec.image, far))
+    with errand.in_turn(engine, "clawker", spec, 60):
+        assert 60 < clock.now < 61
+
+
+def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngine, release: Release) -> None:
+    """So the next run removes one that was left behind; it was left for good, and not even reported."""
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    spec = examiner(pipeline.compare(memory, wanted).desired)
+    stacks.converged(memory, wanted)
+    seen: list[bool] = []
+    for left in (OURS, {**OURS, **holder(), labels.LOCK_PROCESS: "1 1"}):
+        memory.create_container(stacks.never_started(NAME, memory.inside("clawker-coredns").image, left))
+        assert leftovers(observe(memory, "clawker", ()), None).containers == (NAME,)
+        assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
+        seen.append(memory.container(NAME) is None)
+    assert seen == [True, True]
+    with errand.in_turn(memory, "clawker", spec, 60) as made:
+        view = memory.container(made)
+        assert view
+        assert all(label in view.labels for label in labels.LOCK)
+        assert leftovers(observe(memory, "clawker", ()), None).containers == ()
+
+
+def test_an_engine_that_fails_ends_the_wait(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is taken by nothing that can be seen is the engine's error, in the end."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
+    engine.create_container(stacks.never_started(NAME, spec.image, OURS))
+    monkeypatch.setattr(engine, "container", lambda _: None)
+    with pytest.raises(EngineError, match="could not create"), errand.in_turn(engine, "clawker", spec, 60):
+        pytest.fail("nothing was created")

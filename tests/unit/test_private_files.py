@@ -1,0 +1,74 @@
+"""Files in the state folder: what a power loss, a full disk and a reader find."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.private_files import make_private, replace_durably, write_private
+
+
+class Disk:
+    """Records what was written to the disk, in order, and where a file was put."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        """Watch this process."""
+        self.done: list[str] = []
+        sync, replace = os.fsync, Path.replace
+
+        def synced(handle: int) -> None:
+            sync(handle)
+            self.done.append(f"sync {Path(f'/proc/self/fd/{handle}').readlink().name}")
+
+        def replaced(path: Path, target: Path) -> Path:
+            self.done.append(f"rename {path.name} {target.name}")
+            return replace(path, target)
+
+        patch.setattr(os, "fsync", synced)
+        patch.setattr(Path, "replace", replaced)
+
+
+def test_a_power_loss_leaves_one_of_two_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new content is on the disk before it gets its name, and the name before the write returns."""
+    disk = Disk(monkeypatch)
+    write_private(tmp_path / "root.key", b"secret")
+    assert disk.done == ["sync .root.key.new", "rename .root.key.new root.key", f"sync {tmp_path.name}"]
+    assert stat.S_IMODE((tmp_path / "root.key").stat().st_mode) == 0o600
+
+
+def test_a_new_folder_survives_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder that is made is on the disk in the folder above it."""
+    disk = Disk(monkeypatch)
+    make_private(tmp_path / "one" / "two")
+    assert disk.done == [f"sync {tmp_path.name}", "sync one"]
+    make_private(tmp_path / "one" / "two")
+    assert len(disk.done) == 2
+
+
+def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails is told, and neither the former content nor the folder has changed."""
+    path = tmp_path / "root.key"
+    write_private(path, b"former")
+
+    def fails(handle: int) -> None:
+        raise OSError(28, "No space left on device", str(handle))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="No space left"):
+        write_private(path, b"new")
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"former", [path])
+
+
+def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that knows no sync of folders takes files all the same."""
+    sync = os.fsync
+
+    def refuses(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    replace_durably(tmp_path / "unit", b"new")
+    assert (tmp_path / "unit").read_bytes() == b"new"
