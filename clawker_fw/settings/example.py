@@ -4,6 +4,7 @@ from pathlib import Path
 
 from clawker_fw.errors import RefusedError, unwritable_settings
 from clawker_fw.private_files import replace_durably
+from clawker_fw.settings.files import resolved
 
 
 def example() -> str:
@@ -12,17 +13,19 @@ def example() -> str:
 
 
 def write_example(path: Path, *, overwrite: bool) -> Path:
-    """Write the commented settings file atomically.
+    """Write the commented settings file atomically, to where a link leads.
 
     Raises:
-        RefusedError: when the file exists and `overwrite` is false.
+        RefusedError: when the file exists and `overwrite` is false, or is a device or a pipe.
         SettingsError: when it can't be written.
     """
+    target = resolved(path)
     try:
-        if path.exists() and not overwrite:
-            raise RefusedError("settings-exist", f"{path} already exists.", hint="Use --force to overwrite it.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(path, example().encode())
+        if target.exists() and not (overwrite and target.is_file()):
+            hint = "Use --force to overwrite it." if target.is_file() else "It is not a file: name another path."
+            raise RefusedError("settings-exist", f"{path} already exists.", hint=hint)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(target, example().encode())
     except OSError as error:
         raise unwritable_settings(path, error) from error
     return path

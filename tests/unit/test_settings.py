@@ -1,5 +1,6 @@
 """Settings: their sources, and the error for each mistake."""
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -440,3 +441,17 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(begins: str, tmp_path: Path
     for named, environment in ((tmp_path / "settings.yaml", {}), (None, {SETTINGS_VARIABLE: text})):
         assert project_of(named, environment) == "demo"
         assert load_settings(named, environment).settings.project == "demo"
+
+
+def test_init_replaces_neither_links_nor_devices(tmp_path: Path) -> None:
+    """The file behind a link is written, and a pipe or a device is refused even if it is to be overwritten."""
+    link, target, pipe = tmp_path / "link.yaml", tmp_path / "target.yaml", tmp_path / "pipe"
+    target.write_text("rules: []\n")
+    link.symlink_to(target)
+    assert write_example(link, overwrite=True) == link
+    assert (link.is_symlink(), target.read_text()) == (True, example())
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/null")):
+        with pytest.raises(RefusedError, match="already exists"):
+            write_example(path, overwrite=True)
+        assert not path.is_file()
