@@ -3,9 +3,10 @@
 import itertools
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -95,18 +96,17 @@ class Program(Commands):
             self._main(_completed(sys.argv[1:] if args is None else args))
 
     def _main(self, arguments: list[str]) -> NoReturn:
-        log.configure(_log_format(arguments), debug=False)
-        code = self._exit_code(arguments)
-        if code != ExitCode.CURRENT and self._answers_docker(arguments):
-            from clawker_fw.agents.attachment import REFUSAL
+        code: int = ExitCode.BUG
+        try:
+            log.configure(_log_format(arguments), debug=False)
+            with _interrupted_by_signals() if usage.answers_docker(self, arguments) else nullcontext():
+                code = self._exit_code(arguments)
+        finally:
+            if code != ExitCode.CURRENT and usage.answers_docker(self, arguments, invalid=code == ExitCode.USAGE):
+                from clawker_fw.agents.attachment import REFUSAL
 
-            terminal.answer(REFUSAL)
+                terminal.answer(REFUSAL)
         sys.exit(code)
-
-    def _answers_docker(self, arguments: list[str]) -> bool:
-        """Whether the answer is for docker, which must not start an agent without it. The line may be invalid."""
-        group, *verb = usage.named(self, arguments) or ("",)
-        return group == "agent" and verb != ["run"]
 
     def _exit_code(self, arguments: list[str]) -> int:
         try:
@@ -160,6 +160,17 @@ def _log_format(arguments: Sequence[str]) -> log.LogFormat:
         if name == "--log-format":
             said = rest if equals else value
     return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Treat a request to terminate like an interruption: what is printed then still stops docker."""
+    before = {stop: signal.signal(stop, signal.default_int_handler) for stop in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
 
 
 def _interrupted() -> FirewallError:
