@@ -103,4 +103,6 @@ def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: b
         if live:
             raise
         return explaining.ConnectionAnswer(explained, rules, unasked=error.message)
-    return explaining.ask(engine, observed, explained, rules, live=live)
+    from clawker_fw.report.facts import live_rules
+
+    return explaining.ask(engine, observed, explained, rules, live=live, served=live_rules(observed))

@@ -81,6 +81,8 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     for each in attempted.trial.steps:
         yield "live", f"{each.seconds:6.3f} s  {_STEPS.get(each.name, each.name)}: {each.outcome}"
+    if answer.unsent and answer.explanation.request:
+        yield "live", f"Only the connection was tried: {answer.explanation.request.method} was not sent."
     words = "The attempt got through" if attempted.passed else "The attempt did not get through"
     reason = f", for the reason {attempted.reason}" if attempted.reason else ""
     yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."
