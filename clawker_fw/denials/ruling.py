@@ -66,6 +66,8 @@ _TYPED: dict[str, Reply] = {
     "never": Deny(),
     "s": Leave(),
 }
+"""An agent chooses what is asked, so no answer is as easy to give by mistake as an empty line."""
+_YES = "y"
 
 
 def typed(line: str, question: Question) -> Reply | None:
@@ -75,7 +77,9 @@ def typed(line: str, question: Question) -> Reply | None:
         return found
     if question.lasting_only:
         return None
-    return Allow(words or USUAL) if not words or _DURATION.fullmatch(words) else None
+    if words == _YES:
+        return Allow(USUAL)
+    return Allow(words) if _DURATION.fullmatch(words) else None
 
 
 def said(line: str, question: Question) -> Reply | None:

@@ -126,7 +126,7 @@ def meaning(question: Question) -> str:
 def _answers(question: Question) -> Iterator[tuple[str, str]]:
     """Yield what may be typed, and what it does."""
     if not question.lasting_only:
-        yield "Enter", "allow it for 30 minutes; or type a time, such as 2h"
+        yield "y", "allow it for 30 minutes; or type a time, such as 2h"
     yield "a", "allow it always"
     yield "m", f"ask nothing more for {_named(question.agents)}, for now"
     yield "n", "deny it, and never ask again"
