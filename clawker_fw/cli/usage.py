@@ -49,7 +49,9 @@ def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bo
     if command == ("agent", "run"):
         return False
     words = [part for word in arguments for part in re.split(r"[\s=_-]+", word.lower()) if part]
-    if invalid and any(difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words):
+    if invalid and any(
+        difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words
+    ):
         return True
     return command[:1] == ("agent",) or not _FOR_DOCKER.isdisjoint(itertools.pairwise(words))
 

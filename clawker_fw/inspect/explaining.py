@@ -100,7 +100,9 @@ def ask(
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
     sent = _sent(explained, same_rules=served == rules)
     tried = attempt(reader, observed, explained.target, *sent) if live else None
-    return ConnectionAnswer(explained, rules, observed, tried, unasked, live and bool(explained.request) and not sent)
+    return ConnectionAnswer(
+        explained, rules, observed, tried, unasked, live and bool(explained.request) and not sent
+    )
 
 
 def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:

@@ -315,9 +315,13 @@ def test_the_advice_is_that_of_explain(command: Command, up: MemoryEngine, setti
     explained = command("explain", "https://git.test:8443", "--format", "json").json
     assert named["remedy"]["command"] == explained["remedy"]["command"]
     assert named["remedy"]["text"].endswith(
-        "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https."
+        "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https. "
+        "The tcp rule also allows whatever else is sent over TCP on this port."
     )
-    assert "`clawker-fw rules allow https://NAME:8443`" in nameless["remedy"]["text"]
+    assert nameless["remedy"]["text"] == (
+        "Nothing names a host here. A rule for its name on port 8443 would allow it: over https or tcp if it does "
+        "not speak https."
+    )
 
 
 @pytest.mark.parametrize("port", [22, 80, 443, 5432, 8080, 8443, 9443])
@@ -581,7 +585,7 @@ def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_fil
     found = ask(command, "--reason", "path")["p.test"]
     assert (found["method"], found["path"]) == ("POST", "/v1/x")
     assert found["message"] == "a rule allows this host, but not this path with this method"
-    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
+    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path '~/v1/x' --methods POST"
 
 
 @pytest.mark.parametrize(
@@ -610,3 +614,16 @@ def test_a_websocket_that_is_refused(
     found = ask(command, "--reason", "no-websocket")["p.test"]
     assert (found["message"], found["failed"]) == ("a rule allows this request, but not as a WebSocket", False)
     assert found["remedy"] == {"text": text, "command": None}
+
+
+def test_a_path_that_is_not_whole_on_record(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """Envoy writes down the beginning of a long path. A command for that would allow something else."""
+    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
+    for length in (254, 255):
+        path = "/" + "x" * (length - 1)
+        up.inside("clawker-envoy").log[:] = [
+            record(protocol="https", name="p.test", reason="path", method="POST", path=path, rule="others")
+        ]
+        found = ask(command, "--reason", "path")["p.test"]["remedy"]
+        assert (found["command"] is None) is (length == 255)
+        assert ("longer than what is on record: change the paths" in found["text"]) is (length == 255)

@@ -288,13 +288,15 @@ def test_what_could_change_something_is_sent_only_if_it_is_surely_refused(
     settings_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Envoy has to have loaded the rules that refuse it; else the connection is tried alone, which proves nothing."""
+    """Envoy has to have loaded the rules that refuse it. Otherwise only the connection is tried."""
     tries: list[tuple[str, ...]] = []
 
     def attempted(_: object, seen: object, target: object, *request: str) -> trial.Attempted:
         del seen, target
         tries.append(request)
-        return trial.Attempted(Trial((TrialStep("handshake", SOURCE, 0.1, ok=True, status=0, outcome="done"),)), None)
+        return trial.Attempted(
+            Trial((TrialStep("handshake", SOURCE, 0.1, ok=True, status=0, outcome="done"),)), None
+        )
 
     monkeypatch.setattr(explaining, "attempt", attempted)
     up.inside("clawker-envoy").zone.update({"a.test": ("198.51.100.7",)})
@@ -304,8 +306,9 @@ def test_what_could_change_something_is_sent_only_if_it_is_surely_refused(
     code, answer = ask(command, asked, "--live", "--method", method)
     assert tries == [sent]
     assert answer["live"]["contradicts"] is (bool(sent) and not answer["allowed"])
-    said = f"Only the connection was tried: {method} was not sent." in command(
-        "explain", asked, "--live", "--method", method
-    ).out
+    said = (
+        f"Only the connection was tried: {method} was not sent."
+        in command("explain", asked, "--live", "--method", method).out
+    )
     assert said is not bool(sent)
     assert code == (0 if answer["allowed"] and sent else 1)

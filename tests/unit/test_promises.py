@@ -69,7 +69,11 @@ NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
         ({"dst": "x.a.test", "proto": "tcp", "port": 443},),
         "tcp x.a.test:443",
     ),
-    ({"dst": "a.test", "proto": "http", "port": 80}, ({"dst": "a.test", "proto": "ssh", "port": 80},), "ssh a.test:80"),
+    (
+        {"dst": "a.test", "proto": "http", "port": 80},
+        ({"dst": "a.test", "proto": "ssh", "port": 80},),
+        "ssh a.test:80",
+    ),
     ({"dst": "a.test", "proto": "https", "port": 443}, ({"dst": "a.test", "proto": "tcp", "port": 444},), ""),
     ({"dst": "a.test", "proto": "https"}, ({"dst": "a.test", "proto": "udp", "port": 443},), ""),
     ({"dst": "a.test", "proto": "tcp"}, ({"dst": "a.test"},), ""),

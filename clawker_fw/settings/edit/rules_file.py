@@ -56,6 +56,42 @@ def edit(
         SettingsError: when there is no file, or the settings are not valid, before or after the edit.
         RefusedError: when an included file would have to change, or somebody else has changed the file meanwhile.
     """
+    path, found = _editable(named, environment)
+    target = resolved(path)
+    if not write:
+        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
+    with _locked(target) as content:
+        done = _edited(path, found, environment, decide, content, resolve=resolve)
+        if done.changed:
+            _replace(target, content, done.contents[1])
+    return done
+
+
+def there(
+    named: Path | None, environment: Mapping[str, str], resolve: Resolve | None = None
+) -> tuple[Written, ...]:
+    """Return the rules that an edit finds, with their places.
+
+    Raises:
+        SettingsError: when there is no file to edit, or the settings are not valid.
+        RefusedError: when all rules are those of a bundle.
+    """
+    found: list[Written] = []
+
+    def see(rules: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
+        found.extend(rules)
+        return Edit(), ()
+
+    edit(named, environment, see, write=False, resolve=resolve)
+    return tuple(found)
+
+
+def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
+    """Return the file to edit, and how it was found.
+
+    Raises:
+        SettingsError: when there is none, or an edit of it would have no effect.
+    """
     if given_text(named, environment) is not None:
         raise SettingsError(
             "settings-in-environment",
@@ -73,14 +109,7 @@ def edit(
             f"The rules come from the variable {RULES_VARIABLE}, so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
-    target = resolved(path)
-    if not write:
-        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
-    with _locked(target) as content:
-        done = _edited(path, found, environment, decide, content, resolve=resolve)
-        if done.changed:
-            _replace(target, content, done.contents[1])
-    return done
+    return path, found
 
 
 def _edited(
