@@ -107,7 +107,8 @@ def addition(question: Question, reply: Allow | Deny, words: str, now: datetime)
     target, denies = question.target, isinstance(reply, Deny)
     fields: dict[str, Any] = {"dst": target.name, "note": words}
     if question.request:
-        path = {"path": question.request.path, "methods": [question.request.method]}
+        allowed = question.request.path if denies else question.allow.path
+        path = {"path": allowed, "methods": [question.request.method]}
         fields |= {"path_rules": [path | ({"action": "deny"} if denies else {})]}
     elif denies:
         fields |= {"action": "deny"}

@@ -20,7 +20,7 @@ _SOURCES = b"|".join(rb'(?<="source":"[0-9.]{%d}:)' % size for size in range(_SH
 _PORT = re.compile(rb':(?<=[0-9]:)(?:%b)[0-9]+"' % _SOURCES)
 _NUMBER = re.compile(rb',"suppressed":[0-9]+')
 """What varies. A pattern that begins with a constant is found quickest: any other is tried at every octet. And a
-constant replacement is quickest, because a template is expanded in Python. Only the agent's port is left out: a path
+constant replacement is quickest: a template is expanded in Python. Only the agent's port is left out: a path
 may end like one. In text that an agent has chosen, quotation marks are escaped."""
 
 _SUPPRESSED = re.compile(rb'"source":"([^":]*)[^\n]*,"suppressed":([0-9]+)')

@@ -115,8 +115,8 @@ def meaning(question: Question) -> str:
     """Return what allowing it means."""
     if request := question.request:
         return (
-            f"every agent may send {request.method} requests for {request.path} and everything below it; the rule "
-            "says for how long"
+            f"every agent may send {request.method} requests for {request.path}"
+            f"{' and everything below it' if question.below else ''}; the rule says for how long"
         )
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
