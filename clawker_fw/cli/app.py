@@ -90,6 +90,9 @@ def _first_sentence(text: str) -> str:
 class Program(Commands):
     """The program. Every error is caught here, once, and printed in the chosen format."""
 
+    chosen = Options()
+    """The options before the command, as far as they could be read."""
+
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
         with _silent_completion():
@@ -113,15 +116,28 @@ class Program(Commands):
             try:
                 return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
             except FirewallError as error:
-                return _failed(error)
+                return self._failed(error)
             except typer.Abort:
-                return _failed(_interrupted())
+                return self._failed(_interrupted())
             except typer.TyperException as error:
-                return _failed(usage.mistake(self, error))
+                return self._failed(usage.mistake(self, error))
             except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
-                return _failed(_bug(error))
+                return self._failed(_bug(error))
         except KeyboardInterrupt:  # while an error was being printed
             return ExitCode.INTERRUPTED
+
+    def _failed(self, error: FirewallError) -> int:
+        """Print an error, whose commands are for the same stack, and return its exit code."""
+        named = self.chosen.named
+        error.message, error.hint = named(error.message), named(error.hint)
+        error.context = tuple(map(named, error.context))
+        if log.as_json():
+            log.error(error, debug=log.debugging())
+        else:
+            from clawker_fw.report import text
+
+            text.print_error(error, text.console(stderr=True), debug=log.debugging())
+        return error.exit_code
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
@@ -129,6 +145,8 @@ class Program(Commands):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _interrupted() from None
+        finally:
+            self.chosen = ctx.obj or self.chosen
 
 
 @contextmanager
@@ -185,17 +203,6 @@ def _bug(error: Exception) -> FirewallError:
     )
     failure.__cause__ = error
     return failure
-
-
-def _failed(error: FirewallError) -> int:
-    """Print an error, and return its exit code."""
-    if log.as_json():
-        log.error(error, debug=log.debugging())
-    else:
-        from clawker_fw.report import text
-
-        text.print_error(error, text.console(stderr=True), debug=log.debugging())
-    return error.exit_code
 
 
 app = typer.Typer(

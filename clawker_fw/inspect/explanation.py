@@ -191,7 +191,8 @@ class Explainer:
         self._ended = set() if self._current is rules else set(rules.rules) - set(self._current.rules)
 
     @cached_property
-    def _simulator(self) -> Simulator:
+    def simulator(self) -> Simulator:
+        """What tries commands on the rules as they are written."""
         written = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
         return Simulator(written if self._there is None else self._there, self._promises, self._now)
 
@@ -251,7 +252,7 @@ class Explainer:
             forbidden=next(
                 (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
             ),
-            simulator=self._simulator,
+            simulator=self.simulator,
             options=self._options,
         )
 

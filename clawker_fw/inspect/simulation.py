@@ -136,7 +136,19 @@ class _Change:
     rule: Rule
     before: tuple[Rule, ...]
     after: tuple[Rule, ...]
-    elsewhere: Rule | None
+    elsewhere: Rule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What becomes of a rule that a command removes: it may be written elsewhere, or keep a promise.
+
+    `opener` is a rule that allows more than the removed one where that decided.
+    """
+
+    elsewhere: bool = False
+    promise: Promise | None = None
+    opener: Rule | None = None
 
 
 class Simulator:
@@ -145,7 +157,8 @@ class Simulator:
     def __init__(self, there: Sequence[Written], promises: Iterable[Promise], now: float) -> None:
         """Take all rules with their places. `now` is in seconds since 1970."""
         self._there = there
-        self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
+        self._promises = tuple(promises)
+        self._never = tuple(promise for promise in self._promises if promise.kind is PromiseKind.NEVER)
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
         for one in there:
@@ -193,6 +206,36 @@ class Simulator:
             return None
         elsewhere = next((near[place].rule for place in edit.changed if near[place].position is None), None)
         return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere)
+
+    def removal(self, rule: Rule) -> "Removed":
+        """Return what `rules remove` would do with a rule that allows something."""
+        removal = edits.Removal(rule.destination, rule.protocol, rule.written_port, rule.action, rule.host)
+        try:
+            edits.remove(self._there, [removal], self._now)
+        except RefusedError:
+            return Removed(elsewhere=True)
+        left = RuleSet(tuple(one.rule for one in self._there if not removal.matches(one.rule)))
+        if kept := broken(self._promises, left):
+            return Removed(promise=kept[0].promise)
+        near = tuple(one.rule for one in self._near(rule.destination))
+        rest = tuple(each for each in near if not removal.matches(each))
+        before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (near, rest))
+        target = Target(next(iter(rule.names)), rule.protocol or Protocol.HTTPS, rule.port or 0)
+        for probe in _probes(_Change(rule, near, rest), Wanted(target)):
+            was, now = _access(before, probe), _access(after, probe)
+            if now and now.widens(was):
+                return Removed(opener=_decisive(after, probe))
+        return Removed()
+
+    def accepts(self, rules: Iterable[Rule]) -> bool:
+        """Whether `rules allow` adds these rules, or changes them."""
+        chosen = frozenset({"allow_private", "until"})
+        additions = [edits.Addition(rule, rule.note or None, chosen=chosen) for rule in rules]
+        try:
+            edits.add(self._there, additions, self._now)
+        except RefusedError:
+            return False
+        return True
 
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may decide something for what a rule for the destination is for."""
@@ -290,6 +333,10 @@ def _around(path: str) -> tuple[str, ...]:
     """Return a path, one below it, one that begins with it, the one above it, and it as a folder."""
     folder = path.rstrip("/")
     return path, f"{folder}/{_ANOTHER}", f"{path}{_ANOTHER}", path.rpartition("/")[0] or "/", f"{folder}/"
+
+
+def _decisive(policy: Policy, probe: Probe) -> Rule | None:
+    return policy.decide(probe.name, probe.protocol, probe.port).rule
 
 
 def _access(policy: Policy, probe: Probe) -> Access | None:
