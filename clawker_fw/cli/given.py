@@ -56,14 +56,14 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     from clawker_fw.inspect.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
-    variable, there = loaded.rules_variable or loaded.variable, None
+    variable, editable = loaded.rules_variable or loaded.variable, None
     if not variable:
         try:
-            there = rules_file.there(chosen.config, os.environ, resolve(chosen))
+            editable = rules_file.editable(chosen.config, os.environ, resolve(chosen))
         except (RefusedError, SettingsError):  # they are those of a bundle, or there is no file
             bundle = loaded.bundles[0].name if loaded.bundles else ""
             variable = f"the file that {bundle} is pushed from" if bundle else "the settings"
-    return Explainer(loaded.rules, now, variable, loaded.promises, there=there, options=chosen.words)
+    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
 
 
 def kept(chosen: Options) -> "Kept":

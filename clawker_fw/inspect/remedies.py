@@ -69,19 +69,18 @@ def _of_connection(explained: "Explanation") -> Remedy | None:
     found = _best(explained, wanted, _commands(explained, wanted, too_long=too_long))
     if found is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
-    again = found.command.until == AGAIN
-    if explained.variable:
+    if explained.variable or found.by_hand:
         place = f" in place of `{explained.own}`" if explained.own else ""
-        how = f"`{_entry(found.command)}`{place} in {explained.variable}"
+        how = f"`{_entry(found.command)}`{place} in {explained.variable or found.by_hand}"
     elif found.elsewhere:
-        how, again = _change(found.command, found.elsewhere), False
+        how = _change(found.command, found.elsewhere)
     else:
         how = f"`{_line(explained, found)}`"
     if explained.reason is Reason.PRIVATE_ADDRESS:
         text = f"If this address is meant, allow it with {how}."
     elif explained.rule and explained.reason is Reason.DENIED:
         text = f"Make an exception with {how}, or change the rule that denies it{explained.rule.located}."
-    elif again and not explained.variable:
+    elif found.command.until == AGAIN and _is_runnable(explained, found):
         text = f"Allow it again with {how}, or for good with `--until never`."
     else:
         text = f"Allow it with {how}."
@@ -103,8 +102,7 @@ def _of_request(explained: "Explanation", rule: Rule, request: Request) -> Remed
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
     if found is None:
         return Remedy(f"Change the paths of the rule{rule.located}.")
-    by_hand = explained.variable or found.elsewhere
-    how = _change(found.command, rule) if by_hand else f"`{_line(explained, found)}`"
+    how = f"`{_line(explained, found)}`" if _is_runnable(explained, found) else _change(found.command, rule)
     change = f"change `{deny}`{rule.located}" if deny else ""
     text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
     told = _told(explained, text, found)
@@ -125,15 +123,20 @@ def _best(
 
 
 def _width(outcome: Outcome) -> tuple[bool, bool]:
-    return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None
+    return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None or bool(outcome.by_hand)
+
+
+def _is_runnable(explained: "Explanation", found: Outcome) -> bool:
+    """Whether the command can be run: the rules that it edits are in a file that commands edit."""
+    return not (explained.variable or found.elsewhere or found.by_hand)
 
 
 def _told(explained: "Explanation", text: str, found: Outcome) -> Remedy:
     """Return a sentence with what else a command opens, and the secret that goes with what it allows."""
     secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
-    by_command = not explained.variable and not found.elsewhere
-    made = Remedy(text, _line(explained, found) if by_command else "", found.command, found.opens)
-    return replace(made, text=" ".join(filter(None, (text, also(made), secret))))
+    made = Remedy(text, _line(explained, found), found.command, found.opens)
+    made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
+    return made if _is_runnable(explained, found) else replace(made, command="", allow=None)
 
 
 def also(made: Remedy, subject: str = "This") -> str:

@@ -20,6 +20,8 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Written
+from clawker_fw.settings.edit.rules_file import Editable
+from clawker_fw.settings.edit.splice import Edit
 from clawker_fw.settings.edit.words import AllowCommand
 
 _ANOTHER = "another-name"
@@ -115,14 +117,15 @@ class Access(NamedTuple):
 class Outcome:
     """What a command does. `allows` says that it allows what was refused, and takes nothing from any rule.
 
-    `opens` is what it allows beside that. `elsewhere` is the rule that it would have to change, if that is not in
-    the file that commands edit. `secret` is the one that goes with the request then.
+    `opens` is what it allows beside that. `elsewhere` is a rule that it would have to change and can't, and
+    `by_hand` a file to which it can't add one. `secret` is the one that goes with the request then.
     """
 
     command: AllowCommand
     allows: bool = False
     opens: tuple[Opened, ...] = ()
     elsewhere: Rule | None = None
+    by_hand: str = ""
     secret: str = ""
 
 
@@ -130,13 +133,14 @@ class Outcome:
 class _Change:
     """The rule that a command names, and all rules around it before and after the command.
 
-    `elsewhere` is the one that it would have to change in another file.
+    `elsewhere` is one that it would have to change and can't. `by_hand` is the file, if it can add none there.
     """
 
     rule: Rule
     before: tuple[Rule, ...]
     after: tuple[Rule, ...]
     elsewhere: Rule | None = None
+    by_hand: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +158,15 @@ class Removed:
 class Simulator:
     """Tries commands on the rules of a settings file."""
 
-    def __init__(self, there: Sequence[Written], promises: Iterable[Promise], now: float) -> None:
-        """Take all rules with their places. `now` is in seconds since 1970."""
+    def __init__(
+        self,
+        there: Sequence[Written],
+        promises: Iterable[Promise],
+        now: float,
+        editable: Editable | None = None,
+    ) -> None:
+        """Take all rules with their places. `now` is in seconds since 1970, and `editable` the file that has them."""
+        self._editable = editable
         self._there = there
         self._promises = tuple(promises)
         self._never = tuple(promise for promise in self._promises if promise.kind is PromiseKind.NEVER)
@@ -185,7 +196,8 @@ class Simulator:
                 if now is None or (wanted.private and not now.private):
                     return nothing
                 met, secret = True, now.secret
-        return Outcome(command, met, tuple(each for each in Opened if each in opened), change.elsewhere, secret)
+        in_order = tuple(each for each in Opened if each in opened)
+        return Outcome(command, met, in_order, change.elsewhere, change.by_hand, secret)
 
     def _change(self, command: AllowCommand) -> "_Change | None":
         """Return the rules before and after a command, as far as it can change anything; None if it is refused."""
@@ -204,8 +216,16 @@ class Simulator:
             return None
         if broken(self._never, RuleSet(changed)):
             return None
-        elsewhere = next((near[place].rule for place in edit.changed if near[place].position is None), None)
-        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere)
+        elsewhere = next((near[place].rule for place in edit.changed if not self._is_editable(near[place])), None)
+        fits = self._editable is None or not edit.added or self._editable.fits(Edit(added=edit.added))
+        by_hand = "" if fits or self._editable is None else str(self._editable.path)
+        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
+
+    def _is_editable(self, one: Written) -> bool:
+        """Whether commands can change a rule: it is in their file, in a form that can be edited."""
+        if one.position is None:
+            return False
+        return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
 
     def removal(self, rule: Rule) -> "Removed":
         """Return what `rules remove` would do with a rule that allows something."""
