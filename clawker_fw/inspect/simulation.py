@@ -165,7 +165,7 @@ class Simulator:
         now: float,
         editable: Editable | None = None,
     ) -> None:
-        """Take all rules with their places. `now` is in seconds since 1970, and `editable` the file that has them."""
+        """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
         self._editable = editable
         self._there = there
         self._promises = tuple(promises)
