@@ -230,15 +230,15 @@ class Simulator:
     def removal(self, rule: Rule) -> "Removed":
         """Return what `rules remove` would do with a rule that allows something."""
         removal = edits.Removal(rule.destination, rule.protocol, rule.written_port, rule.action, rule.host)
-        try:
-            edits.remove(self._there, [removal], self._now)
-        except RefusedError:
-            return Removed(elsewhere=True)
-        left = RuleSet(tuple(one.rule for one in self._there if not removal.matches(one.rule)))
-        if kept := broken(self._promises, left):
-            return Removed(promise=kept[0].promise)
-        near = tuple(one.rule for one in self._near(rule.destination))
+        there = self._near(rule.destination)
+        near = tuple(one.rule for one in there)
         rest = tuple(each for each in near if not removal.matches(each))
+        if not all(self._is_editable(one) for one in there if removal.matches(one.rule)):
+            return Removed(elsewhere=True)
+        broken_before = {each.promise for each in broken(self._promises, RuleSet(near))}
+        for each in broken(self._promises, RuleSet(rest)):
+            if each.promise not in broken_before:
+                return Removed(promise=each.promise)
         before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (near, rest))
         target = Target(next(iter(rule.names)), rule.protocol or Protocol.HTTPS, rule.port or 0)
         for probe in _probes(_Change(rule, near, rest), Wanted(target)):

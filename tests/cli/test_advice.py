@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -237,3 +238,155 @@ def test_what_is_advised_does_what_it_says(place: Place, chosen: random.Random) 
         explained = place.explain(target, chosen.choice((None, asked)), lookup)
         if explained.reason and explained.reason is not Reason.NO_WEBSOCKET:
             check(place, explained, lookup if explained.reason is Reason.PRIVATE_ADDRESS else None)
+
+
+V1 = {"path": "/v1", "methods": ["GET"]}
+A, X = Target("a.test", Protocol.HTTPS, 443), Target("x.a.test", Protocol.HTTPS, 443)
+
+
+@pytest.mark.parametrize(
+    ("own", "target", "request_", "lookup", "advice"),
+    [
+        # Each path of the host would have the token.
+        (
+            [{"dst": "a.test", "path_rules": [V1], "inject": "token"}],
+            A,
+            Request("GET", "/"),
+            None,
+            "Allow it with `{} a.test --path '~/' --methods GET`. Envoy adds the secret `token`.",
+        ),
+        (
+            [{"dst": "a.test", "path_rules": [V1]}],
+            A,
+            Request("POST", "/v1/a+b"),
+            None,
+            "Allow it with `{} a.test --path '~/v1/a\\+b' --methods POST`.",
+        ),
+        # A rule for the name would have no paths: POST /anything.
+        (
+            [{"dst": ".a.test", "path_rules": [V1], "until": PAST}],
+            X,
+            None,
+            None,
+            (
+                "Allow it again with `{} .a.test --until 8h`, or for good with `--until never`. "
+                "This also allows the same for every other name in .a.test."
+            ),
+        ),
+        (
+            [{"dst": ".a.test", "path_rules": [V1], "until": PAST}],
+            X,
+            Request("GET", "/v1/x"),
+            None,
+            (
+                "Allow it again with `{} https://x.a.test --path '~/v1/x' --methods GET --until 8h`, "
+                "or for good with `--until never`."
+            ),
+        ),
+        (
+            [{"dst": ".a.test", "path_rules": [V1]}],
+            X,
+            None,
+            OFFICE,
+            (
+                "If this address is meant, allow it with `{} .a.test --private`. "
+                "This also allows the same for every other name in .a.test."
+            ),
+        ),
+        (
+            [{"dst": ".a.test", "path_rules": [V1]}, {"dst": "x.a.test", "action": "deny", "until": PAST}],
+            X,
+            Request("GET", "/v1"),
+            OFFICE,
+            (
+                "If this address is meant, allow it with `{} .a.test --private`. This also allows "
+                "everything else that this rule is for and the same for every other name in .a.test."
+            ),
+        ),
+        (
+            [],
+            Target("a.test", Protocol.TCP, 443),
+            None,
+            None,
+            "Allow it with `{} tcp://a.test:443`. This also allows whatever else is sent over TCP on this port.",
+        ),
+        (
+            [{"dst": ".a.test", "path_rules": [V1]}, {"dst": ".x.a.test", "action": "deny"}],
+            Target("y.x.a.test", Protocol.HTTPS, 443),
+            None,
+            None,
+            (
+                "Make an exception with `{} https://y.x.a.test`, or change the rule that denies it "
+                "(fire wall.yaml, line 4). This also allows all paths and methods of this host."
+            ),
+        ),
+    ],
+)
+def test_what_is_advised(  # noqa: PLR0917 - a table
+    place: Place,
+    own: Sequence[Rule],
+    target: Target,
+    request_: Request | None,
+    lookup: Lookup | None,
+    advice: str,
+) -> None:
+    """The narrowest command comes first, and a sentence says what a wider one opens."""
+    place.write(own)
+    explained = place.explain(target, request_, lookup)
+    options = shlex.join(("--config", str(place.options.config), "--project", "demo"))
+    text = check(place, explained, lookup)
+    assert text.replace(f"{place.folder}/", "") == advice.format(f"clawker-fw {options} rules allow").replace(
+        f"{place.folder}/", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "included", "request_", "more", "advice"),
+    [
+        ([], [{"dst": "a.test", "until": PAST}], None, {}, "Allow it with a later `until` in the rule (team.yaml"),
+        (
+            [],
+            [{"dst": "a.test", "path_rules": [V1]}],
+            Request("GET", "/w"),
+            {},
+            'Allow it with `{path: "~/w", methods: [GET]}` in `path_rules` of the rule (team.yaml',
+        ),
+        ([{"dst": "b.test"}], [], None, {"odd": True}, "Allow it with `{dst: a.test}` in fire wall.yaml."),
+        ([], [], None, {"never": ["a.test"]}, "No rule may allow it: `never any a.test` is promised"),
+        ([], [], None, {"never": [{"proto": "https"}]}, "No rule may allow it: `never https *` is promised"),
+    ],
+)
+def test_what_no_command_can_do_is_written_by_hand(  # noqa: PLR0917 - a table
+    place: Place,
+    own: Sequence[Rule],
+    included: Sequence[Rule],
+    request_: Request | None,
+    more: Mapping[str, Any],
+    advice: str,
+) -> None:
+    """Rules of included files, a file in a form that can't be edited, and promises: no command is printed."""
+    place.write(own, included, **more)
+    remedy = place.explain(A, request_).remedy
+    assert remedy is not None
+    assert (remedy.command, remedy.allow) == ("", None)
+    assert remedy.text.replace(f"{place.folder}/", "").startswith(advice)
+
+
+def test_a_rule_of_an_included_file_is_no_hindrance_for_another_name(place: Place) -> None:
+    """What a command adds is in the settings file, whatever other files have."""
+    place.write([], [{"dst": ".a.test", "until": PAST}, {"dst": "b.test"}])
+    text = check(place, place.explain(X))
+    assert "https://x.a.test --until 8h`" in text
+
+
+def test_commands_name_the_stack() -> None:
+    """Whatever was given is quoted for a shell, also in a sentence that has a command."""
+    chosen = Options(Path("/a b/c.yaml"), "demo", "ssh://me@host", None, secrets=Path("/s.yaml"))
+    assert chosen.words == (
+        *("--config", "/a b/c.yaml", "--project", "demo", "--host", "ssh://me@host", "--secrets", "/s.yaml"),
+    )
+    assert Options(context="it's").named("Run `clawker-fw run` with $(clawker-fw agent flags).") == (
+        "Run `clawker-fw --context 'it'\"'\"'s' run` with $(clawker-fw --context 'it'\"'\"'s' agent flags)."
+    )
+    assert Options(context="x").named("what clawker-fw made") == "what clawker-fw made"
+    assert Options().named("`clawker-fw run`") == "`clawker-fw run`"
