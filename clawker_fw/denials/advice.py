@@ -7,7 +7,7 @@ from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.inspect.explanation import Explainer, Explanation, Remedy
-from clawker_fw.inspect.remedies import also
+from clawker_fw.inspect.remedies import allows_only, also
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
@@ -63,8 +63,8 @@ _CUT = "The path is longer than what is on record: change the paths of the rule{
 class RuleAdvice:
     """The reason in words, the rule that decides if one does, and what to do, or why no rule would help.
 
-    `target` is what the agent has probably wanted, if that can be told. `allowed` says that the rules in the
-    settings allow it by now.
+    `target` is what the agent has probably wanted, if that can be told and a rule for it would allow nothing else.
+    `allowed` says that the rules in the settings allow it by now.
     """
 
     message: str
@@ -90,6 +90,8 @@ class Adviser:
             return RuleAdvice(refusal.reason, Remedy(""))
         explained = self.explained(counted)
         target = explained.target if explained else next(iter(_targets(refusal)), None)
+        if explained and not allows_only(explained):
+            target = None
         return replace(self._advise(counted, reason, explained), target=target)
 
     def _advise(self, counted: Counted, reason: Reason, explained: Explanation | None) -> RuleAdvice:

@@ -59,6 +59,16 @@ def remedy(explained: "Explanation") -> Remedy | None:
     return _of_connection(explained)
 
 
+def allows_only(explained: "Explanation") -> bool:
+    """Whether one more rule for the name, protocol and port would allow what was refused, and nothing else."""
+    if explained.simulator is None or (explained.own and explained.own.paths):
+        return False
+    force = bool(objection(Destination(explained.target.name, subtree=False)))
+    command = AllowCommand(explained.target.url, force=force, until="never")
+    found = explained.simulator.outcome(command, _wanted(explained))
+    return found.allows and {*found.opens} <= {Opened.TRANSPORT}
+
+
 def _of_connection(explained: "Explanation") -> Remedy | None:
     too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
     if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:

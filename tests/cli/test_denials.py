@@ -627,3 +627,19 @@ def test_a_path_that_is_not_whole_on_record(command: Command, up: MemoryEngine, 
         found = ask(command, "--reason", "path")["p.test"]["remedy"]
         assert (found["command"] is None) is (length == 255)
         assert ("longer than what is on record: change the paths" in found["text"]) is (length == 255)
+
+
+def test_no_rule_is_suggested_that_allows_more(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """A rule for a name below one with paths would have no paths."""
+    settings_file.write_text(
+        "rules:\n- {dst: .p.test, path_rules: [{path: /v1}], until: 2020-01-01T00:00:00Z}\n"
+        "- {dst: .a.test, until: 2020-01-01T00:00:00Z}\n- {dst: b.test}\n"
+    )
+    up.inside("clawker-envoy").log[:] = [
+        record(name="x.p.test", reason="expired"),
+        record(name="x.a.test", reason="expired"),
+        record(protocol="tcp", port=443, name="b.test", reason="wrong-port"),
+    ]
+    out = command("denials", "--as-rules").out
+    assert "dst: x.a.test" in out
+    assert "x.p.test" not in out
