@@ -53,13 +53,14 @@ _AGENT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
 """The address of an agent that no header changes."""
 
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
-_URL = "http://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%"
 
-_MORE = f"http://{PAGE}/ says what else was refused, and why\n"
+MORE = f"http://{PAGE}/ says what was refused, why, and what a person can do\n"
+"""What a response has in place of a command. An agent chooses names and paths, and the page has a command only for
+names that a person may be asked about."""
 
-_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\nclawker-fw rules allow {_URL}\n{_MORE}"
+_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
 
-_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\nclawker-fw explain {_URL}\n{_MORE}"
+_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\n{MORE}"
 
 _BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
 

@@ -59,10 +59,10 @@ func TestPage(t *testing.T) {
   clawker-fw explain http://b.test
 12:00:02Z dns a.test (2 times)
   no rule allows this host (no-rule)
-  clawker-fw rules allow https://a.test
+  clawker-fw explain https://a.test
 12:00:01Z tls b.test:8443
   no rule allows this host (no-rule)
-  clawker-fw rules allow https://b.test:8443
+  clawker-fw explain https://b.test:8443
 
 What the resolver has refused is known since 12:00:00Z.
 What the proxy has refused is known since 12:00:00Z.
@@ -85,8 +85,8 @@ What the proxy has refused is known since 12:00:00Z.
 		for _, each := range read.Refusals {
 			by = append(by, each.By+" "+each.Name+" "+each.Command)
 		}
-		if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test\ncoredns a.test clawker-fw rules allow https://a.test\n"+
-			"envoy b.test clawker-fw rules allow https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
+		if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test\ncoredns a.test clawker-fw explain https://a.test\n"+
+			"envoy b.test clawker-fw explain https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
 			len(read.Unreadable) != 0 || read.Ask != askCommand {
 			t.Errorf("%+v", read)
 		}
@@ -202,7 +202,7 @@ func TestHostileNames(t *testing.T) {
 	s := newScene()
 	s.Add(someone, hostileLine(hostile, hostile))
 	checkHarmless(t, s)
-	if found := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(found, "\n12:00:00Z dns forged.test") || strings.Contains(found, "rules allow") {
+	if found := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(found, "\n12:00:00Z dns forged.test") || strings.Contains(found, "clawker-fw explain") {
 		t.Error(found)
 	}
 }
