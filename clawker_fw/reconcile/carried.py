@@ -59,7 +59,7 @@ def _used(engine: EngineWriter, predecessor: str) -> bytes:
         return HelperReader(engine, predecessor).usage().told
     files = (engine.file(predecessor, path) for path in USED)
     written = [told for each in files if each and (told := _unzipped(each.content))]
-    return max(written, key=_moment, default=b"")
+    return max(written, key=_order, default=b"")
 
 
 def _unzipped(content: bytes) -> bytes:
@@ -69,15 +69,16 @@ def _unzipped(content: bytes) -> bytes:
         text = whole.decompress(content, _MOST_BYTES)
     except zlib.error:
         return b""
-    return text if whole.eof and _moment(text) else b""
+    return text if whole.eof and _order(text) > (0, 0.0) else b""
 
 
-def _moment(told: bytes) -> float:
-    """Return when a history was written, or 0 if it is none."""
+def _order(told: bytes) -> tuple[int, float]:
+    """Return the turn in which a history was written, and when, or zeros if it is none. A clock can be set back."""
     try:
-        return read_usage(json.loads(told)).now
-    except (EngineError, ValueError, RecursionError):
-        return 0.0
+        history = json.loads(told)
+        return int(history.get("turn", 0)), read_usage(history).now
+    except (AttributeError, EngineError, TypeError, ValueError, RecursionError):
+        return 0, 0.0
 
 
 def _written(engine: EngineWriter, container: str) -> list[bytes]:
