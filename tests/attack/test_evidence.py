@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from docker import APIClient
 
-from devkit.attacks.requests import at_once, pseudo
+from clawker_fw.rules.own_page import PAGE
+from devkit.attacks.requests import at_once, head, pseudo
 from devkit.firewall import RULES, Firewall, brought_up
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
@@ -55,6 +56,37 @@ def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agen
         until(lambda: agent.get("https://a.test/").ok)
         assert all(neighbour.get(url).ok for url in wanted * 3)
         assert attacking.result().last["peak"] == 15
+    neighbour.remove()
+
+
+_OF_THE_PAGE = f"Host: {PAGE}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "options"),
+    [
+        (head("POST / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100"), ()),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100") + b"x", ("--drip", "100ms")),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE, "Transfer-Encoding: chunked") + b"5\r\n", ()),
+        (at_once([pseudo(PAGE, method="POST")], complete=False), ()),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE), ("--drip", "100ms")),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE) * 200, ("--unread",)),
+    ],
+    ids=["no body", "a slow body", "half a chunk", "an open stream", "a slow second request", "unread answers"],
+)
+def test_stalled_requests_for_the_page(
+    firewall: Firewall, peers: Peers, agent: Peer, sent: bytes, options: tuple[str, ...]
+) -> None:
+    """As many as an agent may have, for its page, take the page from no neighbour."""
+    neighbour = firewall.agent(peers)
+    envoy = firewall.status()["siblings"][0]["address"]
+    siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "8", "--hex", sent.hex(), *options)
+    with ThreadPoolExecutor() as pool:
+        attacking = pool.submit(agent.ask, *siege)
+        until(lambda: agent.get("https://a.test/").ok)
+        for _ in range(10):
+            assert neighbour.get(f"http://{PAGE}/").ok
+        assert attacking.result().last["opened"] >= 19
     neighbour.remove()
 
 
