@@ -73,7 +73,7 @@ def _unzipped(content: bytes) -> bytes:
 
 
 def _order(told: bytes) -> tuple[int, float]:
-    """Return the turn in which a history was written, and when, or zeros if it is none. A clock can be set back."""
+    """Return the turn in which a history was written, and when. Both are zero if it is none."""
     try:
         history = json.loads(told)
         return int(history.get("turn", 0)), read_usage(history).now

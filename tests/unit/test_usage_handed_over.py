@@ -65,7 +65,7 @@ def test_what_was_used_is_handed_over() -> None:
     ],
 )
 def test_what_was_used_is_handed_over_from_the_volume(first: bytes, second: bytes, names: list[str]) -> None:
-    """Of a container that does not run, what was written last counts, also if the clock was set back. One that was cut off has nothing."""
+    """Of a container that has ended, what was written last counts, however the clock was set. Half is none."""
     engine, old, new = pair()
     engine.inside(old).status = "exited"
     engine.put_files(old, {path: public(each) for path, each in zip(USED_FILES, (first, second), strict=True)})

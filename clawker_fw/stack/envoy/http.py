@@ -10,6 +10,7 @@ which it was opened. It is used again only for requests with the same destinatio
 """
 
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
@@ -195,7 +196,9 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     }
 
 
-def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
+def connection_manager(
+    routes_path: str, idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
+) -> Json:
     """Return the filter for plain HTTP.
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
@@ -226,7 +229,7 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
                 )
             ],
         },
-        access_log=refusals.of_http(reporting),
+        access_log=refusals.of_http(reporting, checkers),
     )
 
 
