@@ -108,7 +108,10 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
             f"envoy.extensions.{kind}": {
                 "@type": f"{TYPES}.extensions.{kind}",
                 **options,
-                "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
+                "common_http_protocol_options": {
+                    "idle_timeout": f"{bounds.REUSE_SECONDS}s",
+                    "max_connection_duration": f"{bounds.LONGEST_REUSE_SECONDS}s",
+                },
             }
         },
         "circuit_breakers": bounds.unbounded(),
