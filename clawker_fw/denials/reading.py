@@ -115,17 +115,19 @@ class Reading:
 
 
 def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
-    """Add the refusals that Envoy has only counted since it started.
+    """Add the refusals since its start that no line of a sibling tells of: Envoy's count, and what limits drop.
 
-    They have neither a time nor an agent. Envoy writes down the first ones, so without these there are no others.
+    They have no time, and Envoy's have no agent. The first ones are written down, so without these there are no
+    others.
     """
-    if not any(each.refusal.sibling is Sibling.ENVOY for each in refusals.counted):
-        return refusals
+    refusing = {each.refusal.sibling for each in refusals.counted}
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            if sibling is Sibling.ENVOY:
-                suppressed[UNKNOWN_AGENT] += HelperReader(reader, container).suppressed()
+            if sibling in refusing:
+                counted, dropped = HelperReader(reader, container).untold()
+                suppressed[UNKNOWN_AGENT] += counted
+                suppressed.update(dropped)
     return replace(refusals, suppressed=+suppressed)
 
 

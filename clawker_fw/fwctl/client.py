@@ -17,6 +17,7 @@ from clawker_fw.fwctl.answers import (
     read_agents_see,
     read_committed,
     read_connections,
+    read_dropped,
     read_inherited,
     read_lookup,
     read_probe,
@@ -108,6 +109,11 @@ class HelperReader:
     def suppressed(self) -> int:
         """Return how many refusals a sibling has counted without a line about them."""
         return read_suppressed(self._ask("suppressed"))
+
+    def untold(self) -> tuple[int, dict[str, int]]:
+        """Return the same, and how many queries and datagrams the limits have dropped, by the agent's address."""
+        answer = self._ask("suppressed")
+        return read_suppressed(answer), read_dropped(answer)
 
     def usage(self) -> Usage:
         """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""

@@ -40,15 +40,15 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     with suppress(EngineError):  # its recorder is of a release that keeps none, or there is none in this sibling
         if told := _used(engine, predecessor):
             Helper(engine, successor).inherit_usage(told)
-    count = 0
+    untold: dict[str, int] = {}
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        count = HelperReader(engine, predecessor).suppressed()
+        counted, dropped = HelperReader(engine, predecessor).untold()
+        untold = {UNKNOWN_AGENT: counted, **dropped}
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
     lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
-        if count:
-            lines.append(_line_of(count, engine.clock()))
+        lines += [_line_of(agent, count, engine.clock()) for agent, count in untold.items() if count]
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
 
@@ -90,9 +90,9 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
     return [line for run in runs(engine, container, b"") for line in run]
 
 
-def _line_of(count: int, now: float) -> bytes:
-    """Return a line that tells how many refusals a container has counted without one."""
-    told = {"source": UNKNOWN_AGENT, "suppressed": count}
+def _line_of(agent: str, count: int, now: float) -> bytes:
+    """Return a line that tells how many refusals of an agent a container has counted without one."""
+    told = {"source": agent, "suppressed": count}
     return stamp(now) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
 
 

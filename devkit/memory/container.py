@@ -45,6 +45,8 @@ class MemoryContainer:
     """The time of every line in its log."""
     suppressed: int = 0
     """Refusals that it has counted without a line about them."""
+    limited: dict[str, int] = field(default_factory=dict)
+    """Queries and datagrams that its limits have dropped, by the agent's address."""
     usage: Usage | None = None
     """What agents have used, as far as its recorder knows, if not nothing since it was created."""
     live: dict[str, str] = field(default_factory=dict)

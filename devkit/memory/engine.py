@@ -171,7 +171,7 @@ class MemoryEngine:
             case ["try", name, protocol, port, *_]:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
-                return {"refusals": self.suppressed(container)}
+                return {"refusals": self.suppressed(container), "dropped": self.inside(container).limited}
             case ["secrets", _] | ["usage"]:
                 answers: list[object] = []
                 self.run_helper(container, arguments, answers.append, silence, sent=sent)

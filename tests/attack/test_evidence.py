@@ -13,7 +13,9 @@ from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 CONNECTIONS, REQUESTS = 200, 100
-REFUSALS = 300
+REFUSALS, QUESTIONS = 300, 10_000
+ARRIVING = 0.9
+"""Of datagrams that are sent all at once, the part that is not lost on the way (a few in a hundred are)."""
 
 TOLD_WITHIN = 10.0
 """Seconds until refusals are on record or counted, though nobody asks again. Counts are written every second."""
@@ -96,6 +98,15 @@ def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:
     flood = agent.ask("inundate", "burst.test", "--server", resolver, "--count", str(REFUSALS), "--pause", "1ms")
     assert flood.last["answers"] == REFUSALS
     until(lambda: _told(firewall, agent, "burst.test") == REFUSALS, TOLD_WITHIN)
+
+
+def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> None:
+    """Of ten thousand questions at once, those that were dropped are counted, with the agent that has asked."""
+    resolver, before = firewall.status()["agent"]["dns"], _told(firewall, agent, "flood.test")
+    flood = agent.ask("inundate", "flood.test", "--server", resolver, "--count", str(QUESTIONS)).last
+    assert flood["answers"] < flood["sent"] == QUESTIONS
+    until(lambda: _told(firewall, agent, "flood.test") >= before + QUESTIONS * ARRIVING, TOLD_WITHIN)
+    assert _told(firewall, agent, "flood.test") <= before + QUESTIONS
 
 
 def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) -> None:

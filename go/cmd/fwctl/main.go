@@ -52,7 +52,8 @@ const help = `fwctl VERB
                                Envoy, or only what Envoy shows quickly, and the names of the rest;
                                EVIDENCE is from an earlier report, and saves reading what has not changed since; of a
                                program that is starting, wait for some seconds until it serves
-  suppressed                   report how many refusals the program has counted and tells of in no line
+  suppressed                   report how many refusals the program has counted and tells of in no line, and how many
+                               queries and datagrams the limits have dropped of each agent
   usage                        report what agents have used of what the rules allow
   inherit-usage SIZE           add what a sibling knew of that which this one has replaced: SIZE octets of JSON from the
                                standard input
@@ -138,7 +139,7 @@ func run(arguments []string) error {
 			Starting: slices.Contains(rest, "starting"),
 		}))
 	case "suppressed":
-		return answerUnless(serving.Of(sibling, nil).Suppressed())
+		return answerUnless(countUntold(sibling))
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -207,6 +208,28 @@ func used() (usedNow, error) {
 	}
 	open, err := serving.OpenConnections(serving.AdminSocket)
 	return usedNow{known, open}, err
+}
+
+// untold counts the refusals since the program's start of which no line tells: those that it has counted, and by source the
+// queries and datagrams that the limits have dropped. (Of connections, the limits also count those that a line tells of.)
+type untold struct {
+	serving.Suppressed
+	Dropped map[string]uint64 `json:"dropped"`
+}
+
+func countUntold(sibling boot.Sibling) (untold, error) {
+	counted, err := serving.Of(sibling, nil).Suppressed()
+	if err != nil {
+		return untold{}, err
+	}
+	limited, err := kernel.RefusedSources()
+	found := untold{counted, map[string]uint64{}}
+	for _, each := range limited {
+		if dropped := each.Queries + each.Datagrams; dropped > 0 {
+			found.Dropped[each.Source.String()] = dropped
+		}
+	}
+	return found, err
 }
 
 // record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.
