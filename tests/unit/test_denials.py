@@ -177,11 +177,12 @@ def test_what_was_only_counted_is_handed_over() -> None:
     hand_over(engine, old, new)
     assert len(carried(engine, new)) == 1  # nothing was only counted
     engine.inside(old).status, engine.inside(old).suppressed = "running", 7
+    engine.inside(old).limited = {"10.213.0.2": 9}
     hand_over(engine, old, new)
     counted = Tally()
     counted.add(carried(engine, new))
     found = read_tallies([(Sibling.ENVOY, counted)])
-    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7})
+    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7, "10.213.0.2": 9})
 
 
 @pytest.mark.parametrize("name", ["null", "1.5_", "2026-01-01", "yes", "on", "1_000", "0b1", "-a", "_", "a.-b"])

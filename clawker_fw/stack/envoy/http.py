@@ -10,6 +10,7 @@ which it was opened. It is used again only for requests of the same agent with t
 """
 
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
@@ -115,7 +116,10 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
             f"envoy.extensions.{kind}": {
                 "@type": f"{TYPES}.extensions.{kind}",
                 **options,
-                "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
+                "common_http_protocol_options": {
+                    "idle_timeout": f"{bounds.REUSE_SECONDS}s",
+                    "max_connection_duration": f"{bounds.LONGEST_REUSE_SECONDS}s",
+                },
             }
         },
         "circuit_breakers": bounds.unbounded(),
@@ -215,7 +219,9 @@ def http2_with_hosts() -> Json:
     }
 
 
-def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
+def connection_manager(
+    routes_path: str, idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
+) -> Json:
     """Return the filter for plain HTTP.
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
@@ -246,7 +252,7 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
                 )
             ],
         },
-        access_log=refusals.of_http(reporting),
+        access_log=refusals.of_http(reporting, checkers),
     )
 
 
