@@ -120,8 +120,8 @@ FLOODS = (
     ),
     Flood("1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")),
     Flood(
-        "300 downloads over HTTP/2 not read, of a host that others use",
-        _hold(300, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
+        "40 downloads over HTTP/2 not read, of a host that others use",
+        _hold(40, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
     ),
     Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
     Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
