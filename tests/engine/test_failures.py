@@ -67,7 +67,8 @@ def test_a_refused_table_is_told_by_its_cause(up: Firewall, agent: Peer) -> None
         assert not agent.get(f"http://a.test/{number}").ok
     up.write({"dst": "h.test", "proto": "http", "allow_private": True}, {"dst": "new.test", "proto": "http"})
     broken = BROKEN_LISTENERS.replace("sibling.LISTENERS", "sibling.ROUTES").replace(
-        """b'"guarded named"', b'"guarded named","no_such_field":1'""", """b'"domains"', b'"no_such_field":1,"domains"'"""
+        """b'"guarded named"', b'"guarded named","no_such_field":1'""",
+        """b'"domains"', b'"no_such_field":1,"domains"'""",
     )
     outcome = up.call_raw([sys.executable, "-c", broken, *up.command("reload")[3:]])
     assert outcome.code == 5, outcome
