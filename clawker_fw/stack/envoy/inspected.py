@@ -36,6 +36,7 @@ from clawker_fw.rules.paths import (
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.spellings import with_query
 from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals
 from clawker_fw.stack.envoy.messages import (
     ASKED,
@@ -547,7 +548,7 @@ def _match(path: PathRule) -> Json:
 
 
 def _path_exactly(expression: str) -> Json:
-    return {"name": ":path", "string_match": _regex(rf"(?:{expression})(?:\?.*)?")}
+    return {"name": ":path", "string_match": _regex(with_query(expression))}
 
 
 def _method(method: str, *, ignore_case: bool = False) -> Json:
