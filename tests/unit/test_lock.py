@@ -394,9 +394,7 @@ def test_a_process_of_any_name_has_a_start_time(name: bytes, tmp_path: Path) -> 
             process.kill()
 
 
-def test_down_waits_for_a_first_run(
-    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
-) -> None:
+def test_down_waits_for_a_first_run(memory: MemoryEngine, lock_image: image_tar.BuiltImage) -> None:
     """A run that has made nothing yet is at work all the same: `down` is refused, and never "was not up"."""
     parent = os.getppid()
     hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
