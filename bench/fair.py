@@ -57,7 +57,8 @@ _RULES: tuple[str | dict[str, str], ...] = (
     {"dst": f".{_NEW}", "proto": "http"},
 )
 _TARGET_ADDRESS = "203.0.113.20"
-_ZONE = {_KNOWN: [WORLD], SHARED: [WORLD], f"*.{_NEW}": [WORLD], TARGET: [_TARGET_ADDRESS]}
+_SHARED_ADDRESS, _SHARED_PORT = "203.0.113.21", 4444
+_ZONE = {_KNOWN: [WORLD], SHARED: [_SHARED_ADDRESS], f"*.{_NEW}": [WORLD], TARGET: [_TARGET_ADDRESS]}
 _REDIRECTED = {443: 4443, 80: 8081}
 """Ports of the attacker's host, and where its origin listens: the neighbour's has all addresses of these."""
 
@@ -127,15 +128,17 @@ def measure(place: Stage) -> Result:
 def _serve_target(world: World) -> None:
     """Start an origin for the attacker alone, so that the neighbour's is not what is exhausted.
 
-    It has the attacker's processor, as it would be on another machine.
+    It has the attacker's processor, as it would be on another machine. So has the one that both use.
     """
-    world.add(_TARGET_ADDRESS)
-    for port, own in _REDIRECTED.items():
-        matched = ["--destination", _TARGET_ADDRESS, "--protocol", "tcp", "--dport", str(port)]
+    world.add(_TARGET_ADDRESS, _SHARED_ADDRESS)
+    redirected = [(_TARGET_ADDRESS, port, own) for port, own in _REDIRECTED.items()]
+    for address, port, own in (*redirected, (_SHARED_ADDRESS, 443, _SHARED_PORT)):
+        matched = ["--destination", address, "--protocol", "tcp", "--dport", str(port)]
         rule = ["--append", "PREROUTING", *matched, "--jump", "REDIRECT", "--to-ports", str(own)]
         world.engine.run_in_network(["iptables", "--table", "nat", *rule])
     listening = ("--sink", str(_REDIRECTED[443]), "--http", str(_REDIRECTED[80]))
     world.serve("origin", "--name", "target", *listening, processor=PROCESSOR)
+    world.serve("origin", "--name", SHARED, "--https", str(_SHARED_PORT), processor=PROCESSOR)
 
 
 def _releases(place: Stage, folder: Path, result: Result) -> Iterator[Measured]:

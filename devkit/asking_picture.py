@@ -32,7 +32,7 @@ def asked(folder: Path) -> str:
         for number in range(10_000):
             shown.refuse("tests", f"{number:x}.upload.example")
         shown.shows("and 10,000 more from tests")
-        shown.type("\n")
+        shown.type("y\n")
         shown.shows("and 9,999 more from tests")
         shown.type("m\n")
         shown.shows("No more questions of tests")

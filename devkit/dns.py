@@ -126,13 +126,15 @@ class NameServer:
         address: str = "127.0.0.1",
         silent: str = "",
         slow: Mapping[bytes, float] = MappingProxyType({}),
+        ttl: int = 5,
     ) -> None:
         """Listen on a free port. `names` may say where each name is, which is `address` otherwise.
 
         What is below the name `silent` is never answered.
 
-        `slow` says for some names, in lower case, after how many seconds they are answered.
+        `slow` says for some names, in lower case, after how many seconds they are answered. `ttl` is in seconds.
         """
+        self.ttl = ttl
         self._slow = slow
         self._silent = tuple(label.encode() for label in silent.split(".")) if silent else ()
         self.asked: list[tuple[bytes, ...]] = []
@@ -161,6 +163,10 @@ class NameServer:
         """Answer with another address for a name from now on."""
         self._names[tuple(label.encode() for label in name.split("."))] = IPv4Address(place).packed
 
+    def forget(self, name: str) -> None:
+        """Answer that a name does not exist from now on."""
+        del self._names[tuple(label.encode() for label in name.split("."))]
+
     def _serve(self) -> None:
         while True:
             try:
@@ -175,7 +181,7 @@ class NameServer:
                 continue
             there = self._names.get(tuple(label.lower() for label in labels))
             (kind,) = struct.unpack_from(">H", message, end)
-            answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 5, 4) + there if there and kind == 1 else b""
+            answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, self.ttl, 4) + there if there and kind == 1 else b""
             header = _HEADER.pack(
                 int.from_bytes(message[:2], "big"), 0x8180 | (0 if there else 3), 1, int(bool(answer)), 0, 0
             )

@@ -47,6 +47,8 @@ from devkit.starting import listens, wait_for
 from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
+CHECKER = IPv4Address("127.0.0.9")
+"""In place of CoreDNS's address."""
 
 WRITTEN_WITHIN = 5.0
 """Seconds until a refusal is on record, on a busy machine. By default, Envoy would write its files after 10."""
@@ -163,7 +165,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         version = secrets.token_hex(8)
-        addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual)
+        addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
         for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
             document = json.loads(here(file.content, self.folder))
             for resource in document["resources"]:

@@ -39,7 +39,7 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw agent flags --format json | jq -r .network
     """
     with attaching(context.obj) as (engine, seen):
-        attached = _attachment(engine, seen)
+        attached = _attachment(context.obj, engine, seen)
         if format_ is Format.JSON:
             from clawker_fw.report.documents.flags import FlagsDocument
 
@@ -89,7 +89,7 @@ def agent_compose(
     if ports and len(chosen) > 1:
         raise UsageError("agent-option", "Ports can be published for one service at a time.")
     with attaching(context.obj) as (engine, seen):
-        attached = publishing(engine, seen, _attachment(engine, seen), ports)
+        attached = publishing(engine, seen, _attachment(context.obj, engine, seen), ports)
         terminal.answer(attached.compose(chosen))
 
 
@@ -127,22 +127,22 @@ def agent_run(
         )
     wanted = parse_run(words)
     with attaching(chosen) as (engine, seen):
-        attached = _served(seen)
+        attached = _served(chosen, seen)
         endpoint = seen.observed.engine.endpoint
         place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
         with DockerCli(program, place) as docker:
             raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
 
 
-def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
+def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> "Attachment":
     """Return how an agent of any image is attached, and have the engine keep what it needs."""
     from clawker_fw.cli.running import entrusted
     from clawker_fw.reconcile.entrust import public_authorities
 
-    return entrusted(engine, seen, _served(seen), public_authorities)
+    return entrusted(engine, seen, _served(chosen, seen), public_authorities)
 
 
-def _served(seen: "Comparison") -> "Attachment":
+def _served(chosen: Options, seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
     from clawker_fw.agents.attachment import attachment
     from clawker_fw.agents.serving import require_serving
@@ -154,8 +154,10 @@ def _served(seen: "Comparison") -> "Attachment":
     if seen.diff.verdict is not Verdict.CURRENT:
         log.notice(
             "agent_before_run",
-            "The stack differs from the settings or this release; the agent gets the rules that are live. "
-            "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
+            chosen.named(
+                "The stack differs from the settings or this release; the agent gets the rules that are live. "
+                "`clawker-fw drift` shows the difference, `clawker-fw run` closes it."
+            ),
         )
     vault = seen.blueprint.vault
     instead = placeholders(seen.blueprint.wanted, vault.declared) if vault else {}

@@ -3,9 +3,10 @@
 import itertools
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -90,24 +91,26 @@ def _first_sentence(text: str) -> str:
 class Program(Commands):
     """The program. Every error is caught here, once, and printed in the chosen format."""
 
+    chosen = Options()
+    """The options before the command, as far as they could be read."""
+
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
         with _silent_completion():
             self._main(_completed(sys.argv[1:] if args is None else args))
 
     def _main(self, arguments: list[str]) -> NoReturn:
-        log.configure(_log_format(arguments), debug=False)
-        code = self._exit_code(arguments)
-        if code != ExitCode.CURRENT and self._answers_docker(arguments):
-            from clawker_fw.agents.attachment import REFUSAL
+        code: int = ExitCode.BUG
+        try:
+            log.configure(_log_format(arguments), debug=False)
+            with _interrupted_by_signals() if usage.answers_docker(self, arguments) else nullcontext():
+                code = self._exit_code(arguments)
+        finally:
+            if code != ExitCode.CURRENT and usage.answers_docker(self, arguments, invalid=code == ExitCode.USAGE):
+                from clawker_fw.agents.attachment import REFUSAL
 
-            terminal.answer(REFUSAL)
+                terminal.answer(REFUSAL)
         sys.exit(code)
-
-    def _answers_docker(self, arguments: list[str]) -> bool:
-        """Whether the answer is for docker, which must not start an agent without it. The line may be invalid."""
-        group, *verb = usage.named(self, arguments) or ("",)
-        return group == "agent" and verb != ["run"]
 
     def _exit_code(self, arguments: list[str]) -> int:
         try:
@@ -115,15 +118,28 @@ class Program(Commands):
                 interrupts.deliver()
                 return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
             except FirewallError as error:
-                return _failed(error)
+                return self._failed(error)
             except (typer.Abort, KeyboardInterrupt):
-                return _failed(_interrupted())
+                return self._failed(_interrupted())
             except typer.TyperException as error:
-                return _failed(usage.mistake(self, error))
+                return self._failed(usage.mistake(self, error))
             except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
-                return _failed(_bug(error))
+                return self._failed(_bug(error))
         except KeyboardInterrupt:  # while an error was being printed
             return ExitCode.INTERRUPTED
+
+    def _failed(self, error: FirewallError) -> int:
+        """Print an error, whose commands are for the same stack, and return its exit code."""
+        named = self.chosen.named
+        error.message, error.hint = named(error.message), named(error.hint)
+        error.context = tuple(map(named, error.context))
+        if log.as_json():
+            log.error(error, debug=log.debugging())
+        else:
+            from clawker_fw.report import text
+
+            text.print_error(error, text.console(stderr=True), debug=log.debugging())
+        return error.exit_code
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
@@ -131,6 +147,8 @@ class Program(Commands):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _interrupted() from None
+        finally:
+            self.chosen = ctx.obj or self.chosen
 
 
 @contextmanager
@@ -164,6 +182,17 @@ def _log_format(arguments: Sequence[str]) -> log.LogFormat:
     return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
 
 
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Treat a request to terminate like an interruption: what is printed then still stops docker."""
+    before = {stop: signal.signal(stop, signal.default_int_handler) for stop in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+
+
 def _interrupted() -> FirewallError:
     return StoppedError("interrupted", "Interrupted.", hint="The next run completes what this one has begun.")
 
@@ -176,17 +205,6 @@ def _bug(error: Exception) -> FirewallError:
     )
     failure.__cause__ = error
     return failure
-
-
-def _failed(error: FirewallError) -> int:
-    """Print an error, and return its exit code."""
-    if log.as_json():
-        log.error(error, debug=log.debugging())
-    else:
-        from clawker_fw.report import text
-
-        text.print_error(error, text.console(stderr=True), debug=log.debugging())
-    return error.exit_code
 
 
 app = typer.Typer(

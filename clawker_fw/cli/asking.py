@@ -24,7 +24,6 @@ from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, said, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
 from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
-from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.report import documents, terminal
 from clawker_fw.report.documents.question import QuestionDocument
 from clawker_fw.report.questions import QuestionScreen, still_refused
@@ -228,7 +227,8 @@ class _Answers:
             self._complain(error)
         else:
             rules = loaded.rules.at(now)
-            asked = question(Explainer(loaded.rules, now), rules, candidate.refusal, tuple(candidate.agents))
+            explainer = given.explainer(self._chosen, loaded, now)
+            asked = question(explainer, rules, candidate.refusal, tuple(candidate.agents))
             with suppress(SettingsError, RefusedError):  # the settings don't allow any answer
                 if asked:
                     self._edit(asked, Allow(), write=False)
@@ -278,7 +278,8 @@ class _Answers:
         except (OutputError, StoppedError):
             raise
         except FirewallError as error:
-            terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {error.hint}".rstrip())
+            hint = self._chosen.named(error.hint)
+            terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {hint}".rstrip())
             return False
         words = "denied" if isinstance(reply, Deny) else f"allowed for {reply.time}" if reply.time else "allowed"
         rules = "; ".join(each.rule for each in done.results)

@@ -184,7 +184,6 @@ def adviser(chosen: Options) -> "Adviser":
     """Return what gives advice by the settings. Refusals can be shown without settings that can be read."""
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.errors import SettingsError
-    from clawker_fw.inspect.explanation import Explainer
 
     try:
         loaded = given.load(chosen)
@@ -192,7 +191,7 @@ def adviser(chosen: Options) -> "Adviser":
         given.warn_of_unread(error)
         return Adviser(None)
     given.warn_of_project(chosen, loaded)
-    return Adviser(Explainer(loaded.rules, time.time(), loaded.rules_variable, loaded.promises))
+    return Adviser(given.explainer(chosen, loaded, time.time()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The command that finds out what is wrong, and says what to do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,7 +29,11 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     """
     from clawker_fw.inspect.diagnosis import CheckHealth
 
-    checks = list(_checks(context.obj))
+    named = context.obj.named
+    checks = [
+        replace(each, seen=named(each.seen), advice=each.advice and named(each.advice))
+        for each in _checks(context.obj)
+    ]
     from clawker_fw.report import checks as report
 
     if format_ is Format.JSON:

@@ -53,7 +53,6 @@ def explain(
 
     Example: clawker-fw explain https://api.example.com
     """
-    from clawker_fw.inspect.explanation import explain as explain_by_rules
     from clawker_fw.model import Rules
     from clawker_fw.rules.target import parse_request, parse_target
 
@@ -68,9 +67,7 @@ def explain(
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
     request = parse_request(what, method, proto)
-    explained = explain_by_rules(
-        loaded.rules, now, target, loaded.rules_variable, request, promises=loaded.promises
-    )
+    explained = given.explainer(chosen, loaded, now).explain(target, request)
     answer = _asked(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 
@@ -103,4 +100,6 @@ def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: b
         if live:
             raise
         return explaining.ConnectionAnswer(explained, rules, unasked=error.message)
-    return explaining.ask(engine, observed, explained, rules, live=live)
+    from clawker_fw.report.facts import live_rules
+
+    return explaining.ask(engine, observed, explained, rules, live=live, served=live_rules(observed))

@@ -14,6 +14,7 @@ from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 if TYPE_CHECKING:
     from clawker_fw.certificates.inspection import InspectionStore
     from clawker_fw.certificates.store import CertificateStore
+    from clawker_fw.inspect.explanation import Explainer
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
@@ -48,6 +49,21 @@ def load(chosen: Options) -> "Loaded":
             "After a change of the project, restart `clawker-fw watch`.",
         )
     return loaded
+
+
+def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
+    """Return what explains the rules, and advises commands for the same stack. `now` is in seconds since 1970."""
+    from clawker_fw.inspect.explanation import Explainer
+    from clawker_fw.settings.edit import rules_file
+
+    variable, editable = loaded.rules_variable or loaded.variable, None
+    if not variable:
+        try:
+            editable = rules_file.editable(chosen.config, os.environ, resolve(chosen))
+        except (RefusedError, SettingsError):  # they are those of a bundle, or there is no file
+            bundle = loaded.bundles[0].name if loaded.bundles else ""
+            variable = f"the file that {bundle} is pushed from" if bundle else "the settings"
+    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
 
 
 def last_good(chosen: Options) -> Path:

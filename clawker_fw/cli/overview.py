@@ -47,7 +47,7 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
         text.console().print(overview.report(found))
     else:
-        terminal.answer("There is no stack on this engine. Start one with `clawker-fw run`.")
+        terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.log import LogFormat
 from clawker_fw.settings.find import project_of
 
@@ -37,6 +38,22 @@ class Options:
     def project(self) -> str:
         """The stack's name: from the options, else from the settings file."""
         return self.named_project or project_of(self.config, os.environ)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options that another command needs for the same stack. A path is absolute, for any folder."""
+        chosen = {
+            "--config": self.config and str(self.config.absolute()),
+            "--project": self.named_project,
+            "--host": self.host,
+            "--context": self.context,
+            "--secrets": self.secrets and str(self.secrets.absolute()),
+        }
+        return tuple(word for option, value in chosen.items() if value for word in (option, value))
+
+    def named(self, text: str) -> str:
+        """Return a text whose commands have the options for the same stack."""
+        return in_text(text, self.words)
 
     @cached_property
     def asked(self) -> set[str]:

@@ -153,7 +153,7 @@ def unused_rules(
         return
     from clawker_fw.report import usage as report
 
-    for line in report.unused_lines(found, within, known, worth.editable(loaded)):
+    for line in report.unused_lines(found, within, known, worth.editing(context.obj, loaded)):
         terminal.answer(line)
 
 
@@ -182,11 +182,12 @@ def narrow_rules(
         from clawker_fw.report.documents.usage import RulesNarrowDocument
 
         named_by = given.named_by(context.obj, loaded)
-        print_json(RulesNarrowDocument.of(loaded, named_by, found, within, known))
+        editing = worth.editing(context.obj, loaded)
+        print_json(RulesNarrowDocument.of(loaded, named_by, found, within, known, editing=editing))
         return
     from clawker_fw.report import usage as report
 
-    for line in report.narrow_lines(found, within, known, worth.editable(loaded)):
+    for line in report.narrow_lines(found, within, known, worth.editing(context.obj, loaded)):
         terminal.answer(line)
 
 

@@ -143,7 +143,8 @@ def drift(
             print_notices(seen.busy, seen.advice)
             _print_difference(seen, said, files=diff)
             _print_open(judged or ())
-            todo = ": close it with `clawker-fw run`" if found in {Verdict.DRIFTED, Verdict.UNKNOWN} else ""
+            close = context.obj.named(": close it with `clawker-fw run`")
+            todo = close if found in {Verdict.DRIFTED, Verdict.UNKNOWN} else ""
             _print_verdict(found, f"{seen.desired.project}{todo}")
         if found is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
@@ -259,15 +260,15 @@ def down(
         print_json(DownDocument.of(chosen.project, performed, left))
     else:
         terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
-        _print_left(left)
+        _print_left(chosen, left)
 
 
-def _print_left(left: "Left") -> None:
+def _print_left(chosen: Options, left: "Left") -> None:
     """Print what `down` has kept, and how to remove it."""
     for name in left.images:
         terminal.answer(f"Kept for the next run: image {name}")
     if left.images:
-        terminal.answer("`clawker-fw down --all` removes these as well.")
+        terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
 def _step_output(

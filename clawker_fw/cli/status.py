@@ -1,6 +1,5 @@
 """The command that shows the state of a stack."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -124,18 +123,12 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted],
 def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":
     from clawker_fw.report.status_text import status_report
 
-    return status_report(found, time.time(), _short(chosen), compose=compose)
+    return status_report(found, time.time(), _short(chosen), chosen.words, compose=compose)
 
 
 def _short(chosen: Options) -> str:
     """Return a short form of the command that attaches an agent, with the options that were given here."""
-    named = (("config", chosen.config), ("project", chosen.named_project), ("host", chosen.host))
-    options = [
-        f"--{name} {shlex.quote(str(value))} "
-        for name, value in (*named, ("context", chosen.context))
-        if value and chosen.given.get(name, "").startswith("--")
-    ]
-    return f"docker run --rm -it $(clawker-fw {''.join(options)}agent flags) IMAGE"
+    return chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
 
 
 def _redraw(chosen: Options, format_: Format, *, compose: bool) -> None:

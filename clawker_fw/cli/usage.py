@@ -1,5 +1,7 @@
 """Errors of the command line, and where an option belongs that is in the wrong place."""
 
+import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +11,9 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from clawker_fw.errors import UsageError
 
 _WORDS_OF_A_COMMAND = 2
+_FOR_DOCKER = frozenset({("agent", "flags"), ("agent", "compose")})
+_ALIKE = 0.7
+"""How alike a misspelled word and the word are (`difflib`)."""
 
 
 def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
@@ -32,6 +37,23 @@ def _place(program: TyperGroup, command: object, option: str) -> str:
     if command is not program and option in _options(program):
         return "before"
     return "after" if isinstance(command, TyperGroup) and option in _anywhere(command) else ""
+
+
+def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bool = False) -> bool:
+    """Return whether docker gets the answer of a line, so that a failure must keep it from starting a container.
+
+    Any word of an `invalid` line may be missing or misspelled, such as the value of an unset variable. So one word
+    that resembles `agent`, `flags` or `compose` is enough.
+    """
+    command = named(program, arguments)
+    if command == ("agent", "run"):
+        return False
+    words = [part for word in arguments for part in re.split(r"[\s=_-]+", word.lower()) if part]
+    if invalid and any(
+        difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words
+    ):
+        return True
+    return command[:1] == ("agent",) or not _FOR_DOCKER.isdisjoint(itertools.pairwise(words))
 
 
 def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:

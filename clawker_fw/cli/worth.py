@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from clawker_fw.cli import given
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError
 
 if TYPE_CHECKING:
     from clawker_fw.denials.usage.comparing import Compared
+    from clawker_fw.denials.usage.worth import Editing
     from clawker_fw.model import Usage
     from clawker_fw.rules.destination import Destination
     from clawker_fw.settings.loaded import Loaded
@@ -30,9 +32,14 @@ def compared(chosen: Options, loaded: "Loaded", seconds: float) -> "Compared":
     return compare(connection.connect_reader(chosen), chosen.project, loaded.rules, seconds)
 
 
-def editable(loaded: "Loaded") -> str:
-    """Return the file that commands edit, as it is in the places of rules."""
-    return str(loaded.source) if loaded.source else ""
+def editing(chosen: Options, loaded: "Loaded") -> "Editing":
+    """Return what commands about these rules need."""
+    import time
+
+    from clawker_fw.denials.usage.worth import Editing
+
+    explainer = given.explainer(chosen, loaded, time.time())
+    return Editing(str(loaded.source or ""), chosen.words, explainer.simulator)
 
 
 def subtree(text: str, loaded: "Loaded") -> "Destination":

@@ -7,6 +7,7 @@ from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.inspect.explanation import Explainer, Explanation, Remedy
+from clawker_fw.inspect.remedies import allows_only, also
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
@@ -36,11 +37,10 @@ _BY_RULES = BY_DECISION | {Reason.PRIVATE_ADDRESS}
 """Reasons that rules can change."""
 
 _NO_RULE_WOULD = {
-    Reason.NO_SERVER_NAME: "No https rule can: nothing says which name is meant. A tcp rule forwards everything: "
-    "`clawker-fw rules allow tcp://NAME:{port}`.",
+    Reason.NO_SERVER_NAME: "No https rule can: nothing says which name is meant. A tcp rule for the name and port "
+    "{port} forwards everything.",
     Reason.BAD_NAME: "No rule can: rules are for host names.",
-    Reason.BAD_REQUEST: "No https or http rule can. A tcp rule forwards everything: "
-    "`clawker-fw rules allow tcp://NAME:{port}`.",
+    Reason.BAD_REQUEST: "No https or http rule can. A tcp rule for the name and port {port} forwards everything.",
     Reason.TIMEOUT: "No rule would: the agent has to say sooner what it wants.",
     Reason.LIMIT: "No rule would: see `limits` and `resources` in the settings.",
     Reason.NOT_TRUSTED: "Create the agent again with what `clawker-fw agent run` or `agent flags` gives it, so "
@@ -53,16 +53,18 @@ _NO_RULE_WOULD = {
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",
 }
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."
-_NAMELESS = "Nothing names a host here. Allow one on this port with `clawker-fw rules allow {url}`{otherwise}."
-_OTHERWISE = ", or with `clawker-fw rules allow {url}` if it does not speak {protocol}"
+_NAMELESS = "Nothing names a host here. A rule for its name on port {port} would allow it: {protocols}."
+_LONGEST_PATH = 255
+"""What Envoy writes down of a path (`stack/envoy/refusals.py`). A longer one is not known."""
+_CUT = "The path is longer than what is on record: change the paths of the rule{place}."
 
 
 @dataclass(frozen=True, slots=True)
 class RuleAdvice:
     """The reason in words, the rule that decides if one does, and what to do, or why no rule would help.
 
-    `target` is what the agent has probably wanted, if that can be told. `allowed` says that the rules in the
-    settings allow it by now.
+    `target` is what the agent has probably wanted, if that can be told and a rule for it would allow nothing else.
+    `allowed` says that the rules in the settings allow it by now.
     """
 
     message: str
@@ -88,36 +90,52 @@ class Adviser:
             return RuleAdvice(refusal.reason, Remedy(""))
         explained = self.explained(counted)
         target = explained.target if explained else next(iter(_targets(refusal)), None)
+        if explained and not allows_only(explained):
+            target = None
         return replace(self._advise(counted, reason, explained), target=target)
 
     def _advise(self, counted: Counted, reason: Reason, explained: Explanation | None) -> RuleAdvice:
         refusal = counted.refusal
         if reason in _BY_RULES:
-            return self._by_rules(refusal, reason, explained, counted.upstream)
+            return self._by_rules(counted, reason, explained)
         if reason is Reason.NO_ADDRESS and explained and explained.too_long:
             return RuleAdvice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return RuleAdvice(reason.sentence, Remedy(sentence))
 
-    def _by_rules(
-        self, refusal: Refusal, reason: Reason, explained: Explanation | None, upstream: str
-    ) -> RuleAdvice:
+    def _by_rules(self, counted: Counted, reason: Reason, explained: Explanation | None) -> RuleAdvice:
+        refusal = counted.refusal
         if not refusal.name:
             return RuleAdvice("no rule is for this port", Remedy(_nameless(refusal)))
         if explained is None or self._explainer is None:
             return RuleAdvice(reason.sentence, Remedy(""))
         if reason is Reason.PRIVATE_ADDRESS:
-            explained = explained.with_addresses(_looked_up(upstream))
+            explained = explained.with_addresses(_looked_up(counted.upstream))
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or resolves:
             return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
-        remedy = explained.remedy or Remedy("")
+        cut = explained.reason in OF_REQUESTS and _is_cut(counted)
+        place = explained.rule.located if explained.rule else ""
+        remedy = Remedy(_CUT.format(place=place)) if cut else explained.remedy or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
-            return RuleAdvice(explained.sentence, _with_other(refusal, explained, remedy), explained.rule)
+            return RuleAdvice(explained.sentence, self._with_other(refusal, explained, remedy), explained.rule)
         # The rules are others by now. What is told of the refusal is why it happened then.
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
         return RuleAdvice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
+
+    def _with_other(self, refusal: Refusal, explained: Explanation, remedy: Remedy) -> Remedy:
+        """Add what to do if something else was meant, where nothing was said."""
+        others = [target for target in _targets(refusal) if target != explained.target]
+        if not (others and self._explainer and remedy.command) or explained.reason is Reason.EXPIRED:
+            return remedy
+        other = self._explainer.decide(others[0]).remedy
+        if other is None or not other.command:
+            return remedy
+        first, _, rest = remedy.text.partition(". ")
+        more = f"or with `{other.command}` if it does not speak {explained.target.protocol}"
+        sentences = [f"{first.removesuffix('.')}, {more}.", rest, also(other, f"The {others[0].protocol} rule")]
+        return replace(remedy, text=" ".join(filter(None, sentences)))
 
     def explained(self, counted: Counted) -> Explanation | None:
         """Return what the rules say about what was refused, if that can be told.
@@ -161,19 +179,14 @@ def _request(counted: Counted) -> Request | None:
 
 
 def _nameless(refusal: Refusal) -> str:
-    urls = [(protocol, f"{protocol}://NAME:{refusal.port}") for protocol in _spoken(refusal)]
-    (protocol, url), *others = urls or [(Protocol.TCP, f"tcp://NAME:{refusal.port}")]
-    otherwise = "".join(_OTHERWISE.format(url=other, protocol=protocol) for _, other in others)
-    return _NAMELESS.format(url=url, otherwise=otherwise)
+    usual, *others = _spoken(refusal) or (Protocol.TCP,)
+    protocols = " ".join([f"over {usual}", *(f"or {other} if it does not speak {usual}" for other in others)])
+    return _NAMELESS.format(port=refusal.port, protocols=protocols)
 
 
-def _with_other(refusal: Refusal, explained: Explanation, remedy: Remedy) -> Remedy:
-    """Add what to do if something else was meant, where nothing was said."""
-    others = [each for each in _targets(refusal) if each != explained.target]
-    if not others or not remedy.command or explained.reason is Reason.EXPIRED:
-        return remedy
-    more = _OTHERWISE.format(url=others[0].url, protocol=explained.target.protocol)
-    return replace(remedy, text=f"{remedy.text.removesuffix('.')}{more}.")
+def _is_cut(counted: Counted) -> bool:
+    """Whether only the beginning of a path is on record."""
+    return len(counted.request.partition(" ")[2]) >= _LONGEST_PATH
 
 
 def _looked_up(upstream: str) -> Lookup:

@@ -9,23 +9,28 @@ to whoever answers for it.
 import shlex
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import idna
 
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.inspect.explanation import Difference, Explainer, Explanation, Near
+from clawker_fw.inspect.simulation import Opened
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.path_words import parse_method, parse_path
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.suffixes import is_shared
 from clawker_fw.rules.target import Request, Target
+from clawker_fw.settings.edit.words import AllowCommand
 
 ASKED_FOR = NOT_ALLOWED | {Reason.PATH}
 """Reasons that mean that nothing allows it. What a rule denies was meant to be denied."""
+
+_SAID = frozenset({Opened.TRANSPORT, Opened.BELOW})
+"""What a command may open beside what was refused, because the question says so."""
 
 _PRIVATE_DOMAINS = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
 """Top-level domains of which no name leads to the internet, such as that of `metadata.google.internal` (RFC 6761,
@@ -47,10 +52,12 @@ class Question:
     `asked` is the protocol of the record: after a question to the resolver (`dns`), the protocol and the port are
     only assumed. `request` is asked about alone where a rule looks into TLS. `near` is the rule that nearly allows
     it, and `renewed` one that is for just this and has ended. `known` says that something else is allowed of the
-    host, so that a deny is for just this.
+    host, so that a deny is for just this. `allow` is the command that allows it, and `below` says that it allows
+    everything below the path as well. Commands need `options` for the same stack.
     """
 
     target: Target
+    allow: AllowCommand
     agents: tuple[str, ...]
     times: int
     asked: str
@@ -60,6 +67,8 @@ class Question:
     near: Near | None = None
     renewed: Rule | None = None
     known: bool = False
+    below: bool = False
+    options: tuple[str, ...] = ()
 
     @property
     def guessed(self) -> bool:
@@ -78,23 +87,20 @@ class Question:
 
     def allow_command(self, until: str = "") -> str:
         """Return the command that allows it, safe to paste into a shell."""
-        if self.request is None:
-            until = until or ("never" if self.renewed else "")
-            options = ["--until", until] if until else []
-            return " ".join(("clawker-fw rules allow", self.target.url, *options))
-        port = "" if self.target.port == Protocol.HTTPS.default_port else f":{self.target.port}"
-        words = (f"{self.target.name}{port}", "--path", self.request.path, "--methods", self.request.method)
-        return shlex.join(("clawker-fw", "rules", "allow", *words))
+        lasts = "" if self.request else until or ("never" if self.renewed else "")
+        return self._line(*replace(self.allow, until=lasts).words)
 
     @property
     def deny_command(self) -> str:
         """The command that denies it; "" for a request, for which there is none."""
         if self.request:
             return ""
-        name = (
-            f"{self.target.protocol}://{self.target.name}:{self.target.port}" if self.known else self.target.name
-        )
-        return f"clawker-fw rules deny {name}"
+        target = self.target
+        name = f"{target.protocol}://{target.name}:{target.port}" if self.known else target.name
+        return self._line("rules", "deny", *(["--"] if name.startswith("-") else []), name)
+
+    def _line(self, *words: str) -> str:
+        return shlex.join(("clawker-fw", *self.options, *words))
 
 
 def host_of(counted: Counted) -> str:
@@ -160,8 +166,12 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
             return None
     elif found.claimed_by not in {None, found.own} or _restricted(found):
         return None
+    remedy = found.remedy
+    if remedy is None or remedy.allow is None or not {*remedy.opens} <= _SAID:
+        return None
     return Question(
         found.target,
+        remedy.allow,
         agents,
         counted.times,
         counted.refusal.protocol,
@@ -171,6 +181,8 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
         _nearest(explainer, found),
         found.own if found.own_ended else None,
         known=explainer.resolves(name),
+        below=Opened.BELOW in remedy.opens,
+        options=found.options,
     )
 
 
@@ -203,11 +215,6 @@ def _is_plain(found: Explanation) -> bool:
         return False
     path = request.path
     try:
-        return bool(
-            found.remedy
-            and found.remedy.command
-            and parse_path(path) == path
-            and parse_method(request.method) == request.method
-        )
+        return parse_path(path) == path and parse_method(request.method) == request.method
     except ValueError:
         return False

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
 from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
@@ -29,6 +30,8 @@ from clawker_fw.stack.topology import network_names
 
 _ARRIVES_WITHIN, _LOOK_EVERY = 1.0, 0.2
 """Seconds until an engine has written a line into its log, and between two looks."""
+
+Answer = TypeVar("Answer")
 
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
@@ -119,19 +122,21 @@ class Reading:
 
 
 def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
-    """Add the refusals that Envoy has only counted since it started.
+    """Add the refusals since its start that no line of a sibling tells of: Envoy's count, and what limits drop.
 
-    They have neither a time nor an agent. Envoy writes down the first ones, so without these there are no others.
+    They have no time, and Envoy's have no agent. The first ones are written down, so without these there are no
+    others.
 
     Raises:
-        EngineError: when a running Envoy can't be asked. What can't be read is never nothing.
+        EngineError: when a running sibling can't be asked. What can't be read is never nothing.
     """
-    if not any(each.refusal.sibling is Sibling.ENVOY for each in refusals.counted):
-        return refusals
+    refusing = {each.refusal.sibling for each in refusals.counted}
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
-        if sibling is Sibling.ENVOY:
-            suppressed[UNKNOWN_AGENT] += _asked(reader, container, HelperReader.suppressed) or 0
+        if sibling in refusing and (untold := _asked(reader, container, HelperReader.untold)):
+            counted, dropped = untold
+            suppressed[UNKNOWN_AGENT] += counted
+            suppressed.update(dropped)
     return replace(refusals, suppressed=+suppressed)
 
 
@@ -153,14 +158,14 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     return tally
 
 
-def _asked(reader: EngineReader, container: str, number: Callable[[HelperReader], int | None]) -> int | None:
-    """Return a number that a helper has, or None where it can't have any.
+def _asked(reader: EngineReader, container: str, ask: Callable[[HelperReader], Answer]) -> Answer | None:
+    """Return what a helper answers, or None where it can't have anything to say.
 
     Raises:
         EngineError: when the helper of a running container can't be asked. What can't be read is never nothing.
     """
     try:
-        return number(HelperReader(reader, container))
+        return ask(HelperReader(reader, container))
     except NOT_TOLD:
         return None
     except EngineError:

@@ -66,6 +66,8 @@ _TYPED: dict[str, Reply] = {
     "never": Deny(),
     "s": Leave(),
 }
+"""An agent chooses what is asked, so no answer is as easy to give by mistake as an empty line."""
+_YES = "y"
 
 
 def typed(line: str, question: Question) -> Reply | None:
@@ -75,7 +77,9 @@ def typed(line: str, question: Question) -> Reply | None:
         return found
     if question.lasting_only:
         return None
-    return Allow(words or USUAL) if not words or _DURATION.fullmatch(words) else None
+    if words == _YES:
+        return Allow(USUAL)
+    return Allow(words) if _DURATION.fullmatch(words) else None
 
 
 def said(line: str, question: Question) -> Reply | None:
@@ -103,7 +107,8 @@ def addition(question: Question, reply: Allow | Deny, words: str, now: datetime)
     target, denies = question.target, isinstance(reply, Deny)
     fields: dict[str, Any] = {"dst": target.name, "note": words}
     if question.request:
-        path = {"path": question.request.path, "methods": [question.request.method]}
+        allowed = question.request.path if denies else question.allow.path
+        path = {"path": allowed, "methods": [question.request.method]}
         fields |= {"path_rules": [path | ({"action": "deny"} if denies else {})]}
     elif denies:
         fields |= {"action": "deny"}

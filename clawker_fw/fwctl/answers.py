@@ -179,6 +179,20 @@ def read_written(answer: Mapping[str, Any]) -> int | None:
         raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
 
 
+def read_dropped(answer: Mapping[str, Any]) -> dict[str, int]:
+    """Read from the output of `fwctl suppressed` what the limits have dropped, by address.
+
+    The helper of an earlier release does not tell.
+
+    Raises:
+        EngineError: when it is not the output of `fwctl suppressed`.
+    """
+    try:
+        return {str(source): int(count) for source, count in (answer.get("dropped") or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
+
+
 def read_usage(answer: Mapping[str, Any]) -> Usage:
     """Read the output of `fwctl usage`.
 

@@ -17,6 +17,7 @@ from clawker_fw.fwctl.answers import (
     read_agents_see,
     read_committed,
     read_connections,
+    read_dropped,
     read_inherited,
     read_lookup,
     read_probe,
@@ -113,6 +114,11 @@ class HelperReader:
     def written(self) -> int | None:
         """Return how many lines a sibling has written about refusals since its recorder started, if it says so."""
         return read_written(self._ask("suppressed"))
+
+    def untold(self) -> tuple[int, dict[str, int]]:
+        """Return how many refusals were only counted, and what the limits have dropped by the agent's address."""
+        answer = self._ask("suppressed")
+        return read_suppressed(answer), read_dropped(answer)
 
     def usage(self) -> Usage:
         """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""

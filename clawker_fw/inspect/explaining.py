@@ -27,7 +27,10 @@ _OF_RULES = frozenset(
     }
 )
 """Reasons that follow from the rules alone."""
+_OF_REQUESTS = frozenset({Reason.PATH, Reason.BAD_REQUEST, Reason.NO_WEBSOCKET})
+"""Reasons why a request is refused in a connection that is allowed."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110, section 9.2.1)."""
 _OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
 """Steps of an attempt that fail only at the siblings."""
 
@@ -37,7 +40,7 @@ class ConnectionAnswer:
     """What is known about a connection.
 
     `rules` are those of the settings. `observed` is the stack, and `unasked` says why it could not be asked for
-    everything.
+    everything. `attempted` was without the request if that is `unsent`.
     """
 
     explanation: Explanation
@@ -45,6 +48,7 @@ class ConnectionAnswer:
     observed: Observed | None = None
     attempted: Attempted | None = None
     unasked: str = ""
+    unsent: bool = False
 
     @property
     def contradicted(self) -> bool:
@@ -52,7 +56,7 @@ class ConnectionAnswer:
         if self.attempted is None:
             return False
         if not self.explanation.allowed:
-            return self.attempted.passed and self.explanation.reason is not Reason.NO_WEBSOCKET
+            return self.attempted.passed and not (self.unsent and self.explanation.reason in _OF_REQUESTS)
         last = self.attempted.trial.steps[-1]
         return self.attempted.reason in _OF_RULES or (not last.ok and last.name in _OUR_STEPS)
 
@@ -63,9 +67,15 @@ class ConnectionAnswer:
 
 
 def ask(
-    reader: EngineReader, observed: Observed, explained: Explanation, rules: Rules, *, live: bool
+    reader: EngineReader,
+    observed: Observed,
+    explained: Explanation,
+    rules: Rules,
+    *,
+    live: bool,
+    served: Rules | None = None,
 ) -> ConnectionAnswer:
-    """Complete the explanation for a host name with what a stack knows.
+    """Complete the explanation for a host name with what a stack knows. `served` are the rules that it has loaded.
 
     Raises:
         RefusedError: when an attempt is wanted and a sibling does not run.
@@ -88,19 +98,24 @@ def ask(
             explained = explained.with_addresses(HelperReader(reader, envoy).lookup(leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
-    tried = attempt(reader, observed, explained.target, *_tried(explained)) if live else None
-    return ConnectionAnswer(explained, rules, observed, tried, unasked)
+    sent = _sent(explained, same_rules=served == rules)
+    tried = attempt(reader, observed, explained.target, *sent) if live else None
+    return ConnectionAnswer(
+        explained, rules, observed, tried, unasked, live and bool(explained.request) and not sent
+    )
 
 
-def _tried(explained: Explanation) -> tuple[str, ...]:
-    """Return the method and path to try: what the rules refuse, or what changes nothing (RFC 9110, 9.2.1).
+def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:
+    """Return the method and path to try, or nothing where only the connection is tried, as for a WebSocket.
 
-    Of any other request, and of a WebSocket, only the connection is tried.
+    A request that could change something is sent only if Envoy surely refuses it: the rules that it has loaded do.
+    A rule that ends might give way to another one meanwhile, and a name might get another address.
     """
-    asked = explained.request
-    if asked is None or asked.websocket or (explained.allowed and asked.method not in _SAFE):
+    asked, rule = explained.request, explained.rule
+    if asked is None or asked.websocket:
         return ()
-    return asked.method, asked.target
+    refused = same_rules and explained.reason in _OF_REQUESTS and rule is not None and rule.until is None
+    return (asked.method, asked.target) if refused or asked.method in _SAFE else ()
 
 
 def _machine(observed: Observed) -> str:

@@ -4,33 +4,33 @@
 """
 
 import difflib
-import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
+from clawker_fw.inspect.remedies import Remedy, remedy
+from clawker_fw.inspect.simulation import Simulator
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
-from clawker_fw.rules.destination import LONGEST_BELOW, Destination, objection
+from clawker_fw.rules.destination import LONGEST_BELOW, Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
-from clawker_fw.rules.path_words import overrides, parse_method, parse_path
-from clawker_fw.rules.paths import REFUSED_METHODS, Access, Injection, PathRule, Paths, Repository, also, ordered
+from clawker_fw.rules.paths import Injection, PathRule, Repository
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Request, Target
-from clawker_fw.rules.until import rfc3339
-from clawker_fw.rules.yaml_text import yaml_text
+from clawker_fw.settings.edit.edits import Written
+from clawker_fw.settings.edit.rules_file import Editable
+
+__all__ = ["Difference", "Explainer", "Explanation", "Near", "Remedy", "explain"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
 _ALIKE, _LABELS_ALIKE = 0.8, 0.6
 """How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
-_AGAIN = "8h"
-"""For how long a rule is proposed to last that has ended."""
 _MISTYPED = 2
 """By how many characters the lengths of such names differ, at most."""
 
@@ -75,14 +75,6 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
-    """What would allow a connection, as a sentence, and the command in it, if one is enough."""
-
-    text: str
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
     """What happens to a connection. `rule` decides it, or would, if it had not `expired`.
 
@@ -91,6 +83,7 @@ class Explanation:
     ended. `variable` is the environment variable that the rules come from, if it is one: no command can edit it.
     `forbidden` is a promise of the settings that no rule allows it, if there is one.
     `request` is what is asked of the host, if that is known and decides, and `path` what of the rule decides it.
+    `simulator` tries commands, and `options` are those that they need before the command.
     """
 
     target: Target
@@ -105,6 +98,8 @@ class Explanation:
     request: Request | None = None
     path: PathRule | Repository | None = None
     forbidden: Promise | None = None
+    simulator: Simulator | None = field(default=None, repr=False, compare=False)
+    options: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def allowed(self) -> bool:
@@ -164,35 +159,45 @@ class Explanation:
     @property
     def remedy(self) -> Remedy | None:
         """What to do to allow it, or None if it is allowed or the rules are not the reason."""
-        if self.reason and is_ours(self.target.name):
-            return Remedy("No rule can be for this name.")
-        if self.rule and self.request and self.reason is Reason.NO_WEBSOCKET:
-            place = self.rule.located
-            return Remedy(
-                f"Allow WebSockets wherever it allows a request with `websocket: true` in the rule{place}."
-            )
-        if self.rule and self.request and self.reason in {Reason.PATH, Reason.BAD_REQUEST}:
-            found = _of_request(self, self.rule, self.request)
-            more = _of_websocket(self.rule, self.request) if self.reason is Reason.PATH else ""
-            return replace(found, text=f"{found.text} {more}") if more else found
-        return _remedy(self)
+        return remedy(self)
 
 
 class Explainer:
     """Explains what happens to connections. The rules are compiled once, for many of them."""
 
-    def __init__(self, rules: RuleSet, now: float, variable: str = "", promises: Sequence[Promise] = ()) -> None:
+    def __init__(
+        self,
+        rules: RuleSet,
+        now: float,
+        variable: str = "",
+        promises: Sequence[Promise] = (),
+        *,
+        editable: Editable | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
         """Compile all rules, also those that have ended. `now` is in seconds since 1970.
 
-        `variable` is the environment variable that the rules come from, if it is one. `promises` are those of the
-        settings.
+        `variable` is the environment variable that the rules come from, if it is one, or where else to write what
+        no command can. `promises` are those of the settings. `editable` is what commands can edit; without it,
+        they can edit all rules. Commands need `options` for the same stack.
         """
         self._rules = rules
         self._promises = promises
         self._variable = variable
+        self._now = now
+        self._editable = editable
+        self._options = options
         self._current = rules.at(now)
         self._policy = Policy(self._current)
         self._ended = set() if self._current is rules else set(rules.rules) - set(self._current.rules)
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        """What tries commands on the rules as they are written."""
+        if self._editable:
+            return Simulator(self._editable.there, self._promises, self._now, self._editable)
+        written = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
+        return Simulator(written, self._promises, self._now)
 
     @cached_property
     def _everything(self) -> Policy:
@@ -250,6 +255,8 @@ class Explainer:
             forbidden=next(
                 (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
             ),
+            simulator=self.simulator,
+            options=self._options,
         )
 
     def _at_own_page(self, explained: Explanation) -> Explanation:
@@ -292,11 +299,7 @@ def explain(
     *,
     promises: Sequence[Promise] = (),
 ) -> Explanation:
-    """Explain what happens to a connection, or to a request in it.
-
-    `rules` are all rules, also those that have ended. `now` is in seconds since 1970. `variable` is the
-    environment variable that the rules come from, if it is one. `promises` are those of the settings.
-    """
+    """Explain what happens to a connection, or to a request in it. The rules are as for `Explainer`."""
     return Explainer(rules, now, variable, promises).explain(target, request)
 
 
@@ -360,172 +363,3 @@ class _Likeness:
 
 def _is_too_long(name: str, rule: Rule) -> bool:
     return rule.destination.subtree and not rule.denies and len(name) > LONGEST_BELOW
-
-
-def _remedy(explained: Explanation) -> Remedy | None:
-    too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
-    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
-        return None
-    if sentence := _by_hand(explained):
-        return Remedy(sentence)
-    wanted = _wanted(explained, too_long=too_long)
-    command = wanted.command
-    how = f"`{command}`"
-    if explained.variable:
-        place = f" in place of `{explained.own}`" if explained.own else ""
-        command, how = "", f"`{wanted.entry}`{place} in {explained.variable}"
-    if explained.reason is Reason.PRIVATE_ADDRESS:
-        return Remedy(f"If this address is meant, allow it with {how}.", command)
-    if explained.rule and explained.reason is Reason.DENIED:
-        change = f"change the rule that denies it{explained.rule.located}"
-        return Remedy(f"Make an exception with {how}, or {change}.", command)
-    if wanted.until == _AGAIN and command:
-        return Remedy(f"Allow it again with {how}, or for good with `--until never`.", command)
-    return Remedy(f"Allow it with {how}.", command)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A rule that would allow a connection, with a time from now or a time as its end, or none."""
-
-    url: str
-    private: bool
-    force: bool
-    until: str = ""
-    name: str = ""
-    """The name that stands for the address in the URL, if it is one."""
-
-    @property
-    def command(self) -> str:
-        """The command that adds it, or changes the rule that is there."""
-        options = [
-            *(["--as", self.name] if self.name else []),
-            *(["--private"] if self.private else []),
-            *(["--force"] if self.force else []),
-            *(["--until", self.until] if self.until else []),
-        ]
-        return " ".join(("clawker-fw rules allow", self.url, *options))
-
-    @property
-    def entry(self) -> str:
-        """It as an entry of the rules in YAML. What would have to last from now on has no end."""
-        protocol, _, rest = self.url.partition("://")
-        host, _, port = rest.partition(":")
-        fields = {
-            "dst": yaml_text(host),
-            "as": yaml_text(self.name) if self.name else "",
-            "proto": "" if protocol == Protocol.HTTPS and host != HOST else protocol,
-            "port": port,
-            "allow_private": "true" if self.private else "",
-            "force": "true" if self.force else "",
-            "until": "" if self.until == _AGAIN else self.until,
-        }
-        return f"{{{', '.join(f'{field}: {value}' for field, value in fields.items() if value)}}}"
-
-
-def _wanted(explained: Explanation, *, too_long: bool) -> _Wanted:
-    """Return the rule to propose. It takes nothing from one that is there, and lasts no longer than that would."""
-    target, rule, expired = explained.target, explained.rule, explained.reason is Reason.EXPIRED
-    name = Destination(target.name, subtree=False)
-    before = rule if rule and not rule.denies else None  # what it takes the place of, or is an exception to
-    again = expired or explained.own_ended
-    until = _AGAIN if again else rfc3339(before.until) if before and before.until and not explained.own else ""
-    if before and before.protocol and expired and before.host:  # another rule for its name would lead elsewhere
-        usual = not before.at_machine and before.port == before.protocol.default_port
-        url = f"{before.protocol}://{before.host}" + ("" if usual else f":{before.written_port}")
-        private = before.allow_private and not before.at_machine
-        return _Wanted(url, private, before.reaches_engine, until, _name_at(before))
-    beside = (each.rule for each in explained.near if each.rule.covers(target.name))
-    if machine := next((each for each in beside if each.at_machine), None):
-        url = f"{target.protocol}://{HOST}:{target.port}"
-        return _Wanted(url, private=False, force=target.port in ENGINE_PORTS, until=until, name=_name_at(machine))
-    # A rule for exactly this name decides before all those for names above it.
-    inherits = before is not None and before.allow_private and (too_long or expired)
-    return _Wanted(target.url, _guarded_fails(explained) or inherits, bool(objection(name)), until)
-
-
-def _name_at(rule: Rule) -> str:
-    """Return the name that stands for an address in a rule; "" if it is the usual one."""
-    name = str(rule.destination)
-    return "" if rule.at_machine and name == HOST_NAME else name
-
-
-def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
-    """Return what would allow a request to a host that a rule allows: no more than its method and its path."""
-    if explained.reason is Reason.BAD_REQUEST or request.method.upper() in REFUSED_METHODS:
-        return Remedy("No rule can allow it: such requests are always refused.")
-    if isinstance(explained.path, Repository):
-        return Remedy(_of_git(rule, explained.path, request))
-    deny = explained.path
-    try:
-        path, method = parse_path(request.path.rstrip("/") or "/"), parse_method(request.method)
-    except ValueError:
-        return Remedy(f"Change the paths of the rule{rule.located}.")
-    if deny and (deny.expression or len(path) <= len(deny.path)):
-        return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
-    new, *more = also(rule.paths, PathRule(path, (method,))) if rule.paths else (PathRule(path, (method,)),)
-    if more or (rule.paths and not _can_have(rule.paths, new, request)):
-        return Remedy(f"Change the paths of the rule{rule.located}.")
-    change = f"change `{deny}`{rule.located}" if deny else ""
-    command = ""
-    methods = f", methods: [{', '.join(new.methods)}]" if new.methods else ""
-    how = f"`{{path: {yaml_text(path)}{methods}}}` in `path_rules` of the rule{rule.located}"
-    if not explained.variable:
-        port = "" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}"
-        words = ("--path", shlex.quote(path), "--methods", shlex.quote(method))
-        command = " ".join(("clawker-fw rules allow", f"{rule.destination}{port}", *words))
-        how = f"`{command}`"
-    return Remedy(f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}.", command)
-
-
-def _can_have(paths: Paths, new: PathRule, request: Request) -> bool:
-    """Whether a request is allowed with another rule for a path, and every expression decides what it did."""
-    if any(overrides(new, each) for each in paths.rules if each.expression):
-        return False
-    return replace(paths, rules=ordered([*paths.rules, new])).decide(request.method, request.target).reason is None
-
-
-def _of_websocket(rule: Rule, request: Request) -> str:
-    """Return what a request for a WebSocket needs besides, or "" if it needs nothing."""
-    if not request.websocket or (rule.paths and rule.paths.websocket):
-        return ""
-    return "A WebSocket also needs `websocket: true` in the rule."
-
-
-def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
-    """Return what to write for a request of git, of which no command changes anything."""
-    place = rule.located
-    if "/info/lfs/" in f"{request.path}/":
-        return f"Allow large files of all its repositories with `lfs: true` in the rule{place}."
-    if repository.access is Access.READ and "git-receive-pack" in request.target:
-        return f"Allow pushing with `git: {{{repository.name}: write}}` in the rule{place}."
-    return "No rule can allow it: git itself does not ask in this way."
-
-
-def _by_hand(explained: Explanation) -> str:
-    """Return what to do where one command is not enough, or "" where it is."""
-    rule, found = explained.rule, explained.lookup
-    if explained.forbidden:
-        return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."
-    if found and _guarded_fails(explained) and not found.open_to("exempt"):
-        return "No rule can allow it: no rule may reach any of its addresses."
-    if rule and rule.denies and _is_own(rule, explained.target):
-        return f"Change or remove the rule that denies it{rule.located}."
-    network = next((each.rule for each in explained.near if each.difference is Difference.OTHER_ADDRESS), None)
-    if network and explained.reason is Reason.NO_RULE:
-        example = next(iter(network.names))
-        return f"Use the name of one of its addresses, as {example}, or change the network{network.located}."
-    renewed = rule if rule and rule.host and explained.reason is Reason.EXPIRED else None
-    if (claiming := explained.claimed_by) and claiming != renewed:
-        return f"First change or remove `{claiming}`{claiming.located}: the two can't share a port."
-    return ""
-
-
-def _guarded_fails(explained: Explanation) -> bool:
-    found = explained.lookup
-    return found is not None and bool(found.addresses) and not found.open_to("guarded")
-
-
-def _is_own(rule: Rule, target: Target) -> bool:
-    """Whether a rule is for exactly this name."""
-    return not rule.destination.subtree and rule.covers(target.name)

@@ -40,15 +40,15 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     with suppress(EngineError):  # its recorder is of a release that keeps none, or there is none in this sibling
         if told := _used(engine, predecessor):
             Helper(engine, successor).inherit_usage(told)
-    count = 0
+    untold: dict[str, int] = {}
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        count = HelperReader(engine, predecessor).suppressed()
+        counted, dropped = HelperReader(engine, predecessor).untold()
+        untold = {UNKNOWN_AGENT: counted, **dropped}
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
     lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
-        if count:
-            lines.append(_line_of(count, engine.clock()))
+        lines += [_line_of(agent, count, engine.clock()) for agent, count in untold.items() if count]
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
 
@@ -59,7 +59,7 @@ def _used(engine: EngineWriter, predecessor: str) -> bytes:
         return HelperReader(engine, predecessor).usage().told
     files = (engine.file(predecessor, path) for path in USED)
     written = [told for each in files if each and (told := _unzipped(each.content))]
-    return max(written, key=_moment, default=b"")
+    return max(written, key=_order, default=b"")
 
 
 def _unzipped(content: bytes) -> bytes:
@@ -69,15 +69,16 @@ def _unzipped(content: bytes) -> bytes:
         text = whole.decompress(content, _MOST_BYTES)
     except zlib.error:
         return b""
-    return text if whole.eof and _moment(text) else b""
+    return text if whole.eof and _order(text) > (0, 0.0) else b""
 
 
-def _moment(told: bytes) -> float:
-    """Return when a history was written, or 0 if it is none."""
+def _order(told: bytes) -> tuple[int, float]:
+    """Return the turn in which a history was written, and when. Both are zero if it is none."""
     try:
-        return read_usage(json.loads(told)).now
-    except (EngineError, ValueError, RecursionError):
-        return 0.0
+        history = json.loads(told)
+        return int(history.get("turn", 0)), read_usage(history).now
+    except (AttributeError, EngineError, TypeError, ValueError, RecursionError):
+        return 0, 0.0
 
 
 def _written(engine: EngineWriter, container: str) -> list[bytes]:
@@ -89,9 +90,9 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
     return [line for run in runs(engine, container, b"") for line in run]
 
 
-def _line_of(count: int, now: float) -> bytes:
-    """Return a line that tells how many refusals a container has counted without one."""
-    told = {"source": UNKNOWN_AGENT, "suppressed": count}
+def _line_of(agent: str, count: int, now: float) -> bytes:
+    """Return a line that tells how many refusals of an agent a container has counted without one."""
+    told = {"source": agent, "suppressed": count}
     return stamp(now) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from clawker_fw.inspect.explaining import ConnectionAnswer
 from clawker_fw.inspect.explanation import Difference, Explanation, Near
 from clawker_fw.inspect.trial import UNCLEAR, Attempted
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
@@ -73,7 +74,8 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     if answer.unasked:
         yield "stack", f"Answered from the rules alone: {answer.unasked.rstrip('.')}."
     if other_rules(answer):
-        yield "stack", "It serves other rules than the settings have. Apply them with `clawker-fw reload`."
+        apply = in_text("Apply them with `clawker-fw reload`.", explained.options)
+        yield "stack", f"It serves other rules than the settings have. {apply}"
     if answer.attempted:
         yield from _tried(answer, answer.attempted)
 
@@ -81,6 +83,8 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     for each in attempted.trial.steps:
         yield "live", f"{each.seconds:6.3f} s  {_STEPS.get(each.name, each.name)}: {each.outcome}"
+    if answer.unsent and answer.explanation.request:
+        yield "live", f"Only the connection was tried: {answer.explanation.request.method} was not sent."
     words = "The attempt got through" if attempted.passed else "The attempt did not get through"
     reason = f", for the reason {attempted.reason}" if attempted.reason else ""
     yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."

@@ -115,8 +115,8 @@ def meaning(question: Question) -> str:
     """Return what allowing it means."""
     if request := question.request:
         return (
-            f"every agent may send {request.method} requests for {request.path} and everything below it; the rule "
-            "says for how long"
+            f"every agent may send {request.method} requests for {request.path}"
+            f"{' and everything below it' if question.below else ''}; the rule says for how long"
         )
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
@@ -126,7 +126,7 @@ def meaning(question: Question) -> str:
 def _answers(question: Question) -> Iterator[tuple[str, str]]:
     """Yield what may be typed, and what it does."""
     if not question.lasting_only:
-        yield "Enter", "allow it for 30 minutes; or type a time, such as 2h"
+        yield "y", "allow it for 30 minutes; or type a time, such as 2h"
     yield "a", "allow it always"
     yield "m", f"ask nothing more for {_named(question.agents)}, for now"
     yield "n", "deny it, and never ask again"

@@ -1,5 +1,6 @@
 """The status of a stack for people: it fits 80 columns unless a name or a path does not."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.agents.trust import roots_of
 from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
 from clawker_fw.report import verdict
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import limited, live_version, program_version
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.terminal import visible
@@ -26,11 +28,13 @@ _MOST = 20
 _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
 
 
-def status_report(status: Status, now: float, short: str = "", *, compose: bool = False) -> RenderableType:
+def status_report(
+    status: Status, now: float, short: str = "", options: Sequence[str] = (), *, compose: bool = False
+) -> RenderableType:
     """Return the state of the stack. `now` is in seconds since 1970.
 
-    `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags. With
-    `compose`, an override file for compose is shown instead.
+    `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags.
+    Commands need `options` for the same stack. With `compose`, an override file for compose is shown instead.
     """
     observed = status.observed
     engine = visible(f"{status.project} on engine {observed.engine.version}")
@@ -40,13 +44,14 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
         for name in names
     ]
     if observed.absent:
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. Start it with `clawker-fw run`."), *left)
+        start = in_text("Start it with `clawker-fw run`.", options)
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *left)
     live = "live rules unknown" if status.live is None else f"{counted(status.live.count, 'rule')} live"
     attached = counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
         *(Text(line) for line in status.said),
-        *_rules(status),
+        *_rules(status, options),
         Text(""),
         _siblings(status, now),
         *_records(status),
@@ -55,13 +60,13 @@ def status_report(status: Status, now: float, short: str = "", *, compose: bool 
     if status.agents:
         parts += [Text(""), *_agents(status.agents, status.refused, now)]
     if status.refusals:
-        parts += [Text(""), *_refusals(status)]
+        parts += [Text(""), *_refusals(status, options)]
     parts += [Text(""), *left]
     # Where connections are inspected, only the commands that attach agents know, and make, all that they need.
     inspects = bool(roots_of(observed))
     full = short if inspects else f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE"
     if status.attachable and compose:
-        override = "Attach agents by compose:  clawker-fw agent compose"
+        override = f"Attach agents by compose:  {shlex.join(('clawker-fw', *options, 'agent', 'compose'))}"
         parts.append(Text(override if inspects else status.attached.compose(["agent"])))
     elif status.attachable:
         parts.append(_Attach(full, short))
@@ -99,7 +104,7 @@ class _Attach:
         yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"))
 
 
-def _rules(status: Status) -> Iterator[Text]:
+def _rules(status: Status, options: Sequence[str]) -> Iterator[Text]:
     """Yield the live rules by protocol, whether the settings have others, and those that end."""
     if protocols := status.protocols:
         yield Text(
@@ -107,7 +112,8 @@ def _rules(status: Status) -> Iterator[Text]:
         )
     if status.live is not None and status.wanted is not None and status.live != status.wanted:
         other = counted(status.wanted.count, "rule")
-        yield Text(f"The settings have different rules ({other}). Apply them with `clawker-fw reload`.")
+        apply = in_text("Apply them with `clawker-fw reload`.", options)
+        yield Text(f"The settings have different rules ({other}). {apply}")
     for rule, seconds in status.ending[:_MOST]:
         yield Text(visible(f"{remaining(seconds)} left of {rule}"))
 
@@ -149,7 +155,7 @@ def _details(seen: ObservedSibling, network: str) -> str:
     return ", ".join(parts)
 
 
-def _refusals(status: Status) -> Iterator[RenderableType]:
+def _refusals(status: Status, options: Sequence[str]) -> Iterator[RenderableType]:
     """Yield the last refusals of the last hour, the latest last."""
     rows = [
         [
@@ -162,7 +168,7 @@ def _refusals(status: Status) -> Iterator[RenderableType]:
         for each in status.refusals[-MOST_REFUSALS:]
     ]
     yield Rows(("refused", "agent", "what", "reason", "times"), rows)
-    yield Text("  `clawker-fw denials` has all of them, and what would allow each.", "dim")
+    yield Text(in_text("  `clawker-fw denials` has all of them, and what would allow each.", options), "dim")
 
 
 def _agents(agents: Sequence[Agent], refused: Mapping[str, int], now: float) -> Iterator[RenderableType]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.usage.comparing import Compared
-from clawker_fw.denials.usage.worth import Narrowed, Period, Worth, allowing, removing, unused
+from clawker_fw.denials.usage.worth import Editing, Narrowed, Period, Worth, allowing, removing, unused
 from clawker_fw.model import Usage, Use
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import counted, remaining
@@ -39,26 +39,26 @@ def since(usage: Usage) -> str:
     return f"Known since {_time(usage.since)}, {_span(usage.now - usage.since)} ago.{lost}"
 
 
-def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, editable: str) -> Iterator[str]:
+def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, editing: Editing) -> Iterator[str]:
     """Yield the rules that were not used, each with how to remove it."""
     there = unused(found, period)
     for each in there:
         last = f"last used {_ago(each.last, usage.now)}" if each.last else "no use is known"
         may_be_open = f", {counted(each.open, 'connection')} open on its port" if each.open else ""
         yield f"unused  {each.rule}{each.rule.located}: {last}{may_be_open}"
-        yield f"{_INDENT}{removing(each.rule, editable)}"
+        yield f"{_INDENT}{removing(each.rule, editing)}"
     yield f"{len(there):,} of {counted(len(found), 'rule')} that allow something: unused{_within(period)}."
     yield from _limits(period, usage)
     if any(each.open for each in there):
         yield "A connection over https or http counts when it ends. One that is open may be by an unused rule."
 
 
-def narrow_lines(found: Sequence[Narrowed], period: Period, usage: Usage, editable: str) -> Iterator[str]:
+def narrow_lines(found: Sequence[Narrowed], period: Period, usage: Usage, editing: Editing) -> Iterator[str]:
     """Yield the names below each rule that were used, and the commands that would allow only these."""
     for each in found:
         yield f"{each.rule}{each.rule.located}: {counted(len(each.rules), 'name')} used{_within(period)}"
         yield from (f"{_INDENT}{line}" for line in _used(each.uses, usage.now))
-        yield from _replacing(each, editable)
+        yield from _replacing(each, editing)
     yield from _limits(period, usage)
 
 
@@ -69,13 +69,13 @@ def _used(uses: Sequence[Use], now: float) -> Iterator[str]:
         yield f"{_place(use)}  {connections}, {amounts}, last {_ago(use.last, now)}"
 
 
-def _replacing(each: Narrowed, editable: str) -> Iterator[str]:
+def _replacing(each: Narrowed, editing: Editing) -> Iterator[str]:
     if each.others:
         yield f"At most {counted(each.others, 'more name')} not told apart any more: they would be refused."
     if not each.rules:
-        yield f"Remove it: {removing(each.rule, editable)}"
+        yield f"Remove it: {removing(each.rule, editing)}"
         return
-    command = allowing(each.rules) if len(each.rules) <= _MOST_IN_A_COMMAND else None
+    command = allowing(each.rules, editing) if len(each.rules) <= _MOST_IN_A_COMMAND else None
     yield "In its place, without a gap:"
     if command:
         yield f"{_INDENT}{command}"
@@ -83,7 +83,7 @@ def _replacing(each: Narrowed, editable: str) -> Iterator[str]:
         yield f"{_INDENT}a rule with the same paths for each of these names"
     else:
         yield f"{_INDENT}a rule for each of these names; `--format json` has them"
-    yield f"{_INDENT}{removing(each.rule, editable)}"
+    yield f"{_INDENT}{removing(each.rule, editing)}"
 
 
 def against_lines(compared: Compared) -> Iterator[str]:

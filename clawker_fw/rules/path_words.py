@@ -279,7 +279,8 @@ def _require_spellable(rule: PathRule) -> None:
             f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what "
             "it stands for; write what may be there instead"
         )
-    taken = (*rule.expressions, *([rule.spelled] if rule.limits else []))
+    *counting, last = rule.expressions or (rule.spelled if rule.limits else "",)
+    taken = (*map(spellings.with_query, counting), last)
     if any(spellings.compiled(each).programsize > paths.LARGEST_PROGRAM for each in taken):
         raise ValueError(f"the path rule `{rule}` is too large for Envoy; write several, or less in it")
 

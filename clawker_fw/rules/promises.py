@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.policy import Key, Policy
 from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
 
@@ -59,9 +59,15 @@ class Promise:
 
     def forbids(self, name: str, protocol: Protocol, port: int) -> bool:
         """Whether no rule may ever allow this connection."""
-        wanted = Rule(Destination(name, subtree=False), protocol, port)
-        never = self.kind is PromiseKind.NEVER
-        return never and self.covers(name) and self.rule.prevails_over(wanted, port)
+        wanted = Policy(RuleSet((Rule(Destination(name, subtree=False), protocol, port),)))
+        never = self.kind is PromiseKind.NEVER and self.covers(name)
+        return never and any(wanted.decide(name, *key).allowed for key in self.among([(protocol.transport, port)]))
+
+    def among(self, keys: Iterable[Key]) -> Iterator[Key]:
+        """Yield what it is about on the ports of these keys, and over their transports if it names no protocol."""
+        for transport, port in keys:
+            if self.rule.port is None or port in self.rule.ports:
+                yield self.rule.protocol or transport, port
 
     def __str__(self) -> str:
         """Return it in one line: `never udp .corp.example:53`, `never any *:25`."""
@@ -139,12 +145,15 @@ def _may_meet(promise: Promise, rule: Rule) -> bool:
 
 
 def _deciding(promise: Promise, policy: Policy, names: Iterable[str], rule: Rule) -> Iterator[Rule]:
-    """Yield the rules that allow what a rule is for at these names, as far as the promise is for it."""
-    keys = [key for key in rule.keys if promise.rule.prevails_over(rule, key[1])]
+    """Yield the rules that let through what the promise is about, at these names and the ports of a rule.
+
+    What a rule lets through counts, and not its protocol: TLS passes a rule for tcp.
+    """
+    keys = list(promise.among(rule.keys))
     for name in names:
-        for transport, port in keys:
-            decided = policy.decide(name, transport, port)
-            if decided.rule and decided.allowed and promise.rule.prevails_over(decided.rule, port):
+        for key in keys:
+            decided = policy.decide(name, *key)
+            if decided.rule and decided.allowed:
                 yield decided.rule
 
 

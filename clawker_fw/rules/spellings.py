@@ -105,6 +105,11 @@ def literal(path: str) -> str:
     return "".join(each if each in "%/" else re.escape(each) for each in path)
 
 
+def with_query(expression: str) -> str:
+    """Return an expression for what another one matches, with any query."""
+    return rf"(?:{expression})(?:\?.*)?"
+
+
 @functools.lru_cache(maxsize=4096)
 def has_boundary(expression: str) -> bool:
     """Whether an expression looks at the boundary of a word, which an escape moves."""

@@ -59,7 +59,8 @@ def gateway(subnet: IPv4Network) -> IPv4Address:
 class EnvoyAddresses:
     """Envoy's addresses: one for hosts that agents name, one for each other host, two that it connects from.
 
-    `machine` is where it reaches the engine's own machine.
+    `machine` is where it reaches the engine's own machine. `checkers` are CoreDNS's own, from which it checks that
+    Envoy refuses agents.
     """
 
     shared: IPv4Address
@@ -67,6 +68,7 @@ class EnvoyAddresses:
     exempt: IPv4Address
     machine: IPv4Address
     virtual: Mapping[str, IPv4Address] = field(default_factory=dict)
+    checkers: tuple[IPv4Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Addressing:
             self.exempt(slot),
             self.egress_gateway,
             {name: first + number for name, number in numbers},
+            (self.coredns(0), self.coredns(1)),
         )
 
     def virtual(self, slot: int, number: int) -> IPv4Address:

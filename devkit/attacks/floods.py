@@ -7,7 +7,8 @@ again what it loses.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from devkit.attacks.requests import at_once, pseudo
+from clawker_fw.rules.own_page import PAGE
+from devkit.attacks.requests import at_once, head, pseudo
 
 TARGET = "target.test"
 """A name with rules, which exists. Nobody else uses its host."""
@@ -29,6 +30,8 @@ _SOON = ("--pause", "100ms")
 
 _LONG_MESSAGE = "ffff00"
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and its first octet."""
+
+_UNFINISHED_PAGE = head("POST / HTTP/1.1", f"Host: {PAGE}", "Content-Length: 100").hex()
 
 _NOBODY = "65532"
 
@@ -117,8 +120,8 @@ FLOODS = (
     ),
     Flood("1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")),
     Flood(
-        "300 downloads over HTTP/2 not read, of a host that others use",
-        _hold(300, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
+        "40 downloads over HTTP/2 not read, of a host that others use",
+        _hold(40, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
     ),
     Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
     Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
@@ -142,6 +145,7 @@ FLOODS = (
         "flood of refused requests with long paths",
         _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief", "--path", "/" + 8_000 * "x"),
     ),
+    Flood("18,000 requests for the page without their bodies", _hold(18_000, 80, "--hex", _UNFINISHED_PAGE)),
     Flood("neighbour entries for the whole network", _sweep),
     Flood("all inotify instances of another user", _exhaust(), capabilities=("SETUID",)),
 )

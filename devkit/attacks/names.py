@@ -2,6 +2,7 @@
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
+from clawker_fw.stack.container import REFUSED_NAME
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who
 from devkit.dns import query
 from devkit.hellos import client_hello, in_records
@@ -103,6 +104,7 @@ QUESTIONS = (
         Attack(what, _asked(name), *_NO_RULE, name, RESOLVES)
         for what, name in {
             "A name without a rule": EVIL,
+            "A name that the firewall asks for itself": REFUSED_NAME,
             "A name below one with an exact rule": f"x.{ALLOWED}",
             "The parent of an allowed name": "test",
             "The end of an allowed name": "ub.test",
@@ -347,6 +349,10 @@ SERVER_NAMES = (
     _passes("A server name with a subtree rule", "wild.test"),
     _passes("A server name far below one with a subtree rule", "d.c.b.a.wild.test"),
     _closed("A server name without a rule", _tls(EVIL), Reason.NO_RULE, EVIL),
+    *(
+        _closed(f"A server name that we use ourselves, {name}", _tls(name), Reason.NO_RULE, name)
+        for name in (REFUSED_NAME, "lookup.clawker-fw.invalid")
+    ),
     _closed("A server name below one with an exact rule", _tls(f"x.{ALLOWED}"), Reason.NO_RULE, f"x.{ALLOWED}"),
     _closed(
         "A server name that ends like an allowed one", _tls("evil-wild.test"), Reason.NO_RULE, "evil-wild.test"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack.container import REFUSED_NAME
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack
 
 FETCHES = ("get", f"http://{ALLOWED}/", *DIRECT)
@@ -172,6 +173,7 @@ REQUESTS = (
         port=80,
     ),
     _refused("A host without a rule", request(_GET, f"Host: {EVIL}"), *_NO_RULE, EVIL),
+    _refused("A host that we use ourselves", request(_GET, f"Host: {REFUSED_NAME}"), *_NO_RULE, REFUSED_NAME),
     _refused(
         "A host that begins like an allowed one",
         request(_GET, f"Host: {ALLOWED}.{EVIL}"),

@@ -47,6 +47,8 @@ class MemoryContainer:
     """Refusals that it has counted without a line about them."""
     written: int | None = None
     """How many lines its recorder has numbered. That of an earlier release has numbered none."""
+    limited: dict[str, int] = field(default_factory=dict)
+    """Queries and datagrams that its limits have dropped, by the agent's address."""
     usage: Usage | None = None
     """What agents have used, as far as its recorder knows, if not nothing since it was created."""
     live: dict[str, str] = field(default_factory=dict)

@@ -171,9 +171,9 @@ class MemoryEngine:
             case ["try", name, protocol, port, *_]:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
-                written = self._running(container, "suppressed").written
-                told = {} if written is None else {"lines": written}
-                return {"refusals": self.suppressed(container), **told}
+                inside = self._running(container, "suppressed")
+                told = {} if inside.written is None else {"lines": inside.written}
+                return {"refusals": self.suppressed(container), "dropped": inside.limited, **told}
             case ["secrets", _] | ["usage"]:
                 answers: list[object] = []
                 self.run_helper(container, arguments, answers.append, silence, sent=sent)

@@ -6,13 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from docker import APIClient
 
-from devkit.attacks.requests import at_once, pseudo
+from clawker_fw.rules.own_page import PAGE
+from devkit.attacks.requests import at_once, head, pseudo
 from devkit.firewall import RULES, Firewall, brought_up
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 CONNECTIONS, REQUESTS = 200, 100
-REFUSALS = 300
+REFUSALS, QUESTIONS = 300, 10_000
+ARRIVING = 0.9
+"""Of datagrams that are sent all at once, the part that is not lost on the way (a few in a hundred are)."""
 
 TOLD_WITHIN = 10.0
 """Seconds until refusals are on record or counted, though nobody asks again. Counts are written every second."""
@@ -58,12 +61,52 @@ def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agen
     neighbour.remove()
 
 
+_OF_THE_PAGE = f"Host: {PAGE}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "options"),
+    [
+        (head("POST / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100"), ()),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100") + b"x", ("--drip", "100ms")),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE, "Transfer-Encoding: chunked") + b"5\r\n", ()),
+        (at_once([pseudo(PAGE, method="POST")], complete=False), ()),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE), ("--drip", "100ms")),
+        (head("GET / HTTP/1.1", _OF_THE_PAGE) * 200, ("--unread",)),
+    ],
+    ids=["no body", "a slow body", "half a chunk", "an open stream", "a slow second request", "unread answers"],
+)
+def test_stalled_requests_for_the_page(
+    firewall: Firewall, peers: Peers, agent: Peer, sent: bytes, options: tuple[str, ...]
+) -> None:
+    """As many as an agent may have, for its page, take the page from no neighbour."""
+    neighbour = firewall.agent(peers)
+    envoy = firewall.status()["siblings"][0]["address"]
+    siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "8", "--hex", sent.hex(), *options)
+    with ThreadPoolExecutor() as pool:
+        attacking = pool.submit(agent.ask, *siege)
+        until(lambda: agent.get("https://a.test/").ok)
+        for _ in range(10):
+            assert neighbour.get(f"http://{PAGE}/").ok
+        assert attacking.result().last["opened"] >= 19
+    neighbour.remove()
+
+
 def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:
     """Of a burst of questions, all are on record or counted within seconds, though nobody asks again."""
     resolver = firewall.status()["agent"]["dns"]
     flood = agent.ask("inundate", "burst.test", "--server", resolver, "--count", str(REFUSALS), "--pause", "1ms")
     assert flood.last["answers"] == REFUSALS
     until(lambda: _told(firewall, agent, "burst.test") == REFUSALS, TOLD_WITHIN)
+
+
+def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> None:
+    """Of ten thousand questions at once, those that were dropped are counted, with the agent that has asked."""
+    resolver, before = firewall.status()["agent"]["dns"], _told(firewall, agent, "flood.test")
+    flood = agent.ask("inundate", "flood.test", "--server", resolver, "--count", str(QUESTIONS)).last
+    assert flood["answers"] < flood["sent"] == QUESTIONS
+    until(lambda: _told(firewall, agent, "flood.test") >= before + QUESTIONS * ARRIVING, TOLD_WITHIN)
+    assert _told(firewall, agent, "flood.test") <= before + QUESTIONS
 
 
 def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) -> None:

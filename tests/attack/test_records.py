@@ -12,7 +12,7 @@ from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import http2, pseudo
 from devkit.dns import NameServer
-from devkit.envoy import WRITTEN_WITHIN, Recording, program
+from devkit.envoy import CHECKER, WRITTEN_WITHIN, Recording, program
 from devkit.hellos import client_hello
 from devkit.programs import free_port
 from devkit.stacks import rule_set
@@ -127,13 +127,30 @@ def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
     assert "?" not in (found.get("path") or "")
 
 
-def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Recording) -> None:
-    """Its own check that agents are refused is refused like any other, and leaves no line."""
+@pytest.mark.parametrize(
+    ("content", "port"),
+    [
+        (client_hello(REFUSED_NAME.encode()), TLS),
+        (client_hello(REFUSED_NAME.encode()), HTTP),
+        (request("GET / HTTP/1.1", f"Host: {REFUSED_NAME}"), HTTP),
+        (request(f"GET http://{REFUSED_NAME}/ HTTP/1.1", "Host: a.there.test"), HTTP),
+        (http2(*pseudo(REFUSED_NAME)), HTTP),
+    ],
+)
+def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Recording, content: bytes, port: int) -> None:
+    """Its own check that agents are refused leaves no line. An agent that uses the same name is on record."""
     proxy.records()
-    assert proxy.send(client_hello(REFUSED_NAME.encode()), TLS) == ACCESS_DENIED
-    proxy.send(client_hello(b"next.test"), TLS)
-    (found,) = until(proxy.records, WRITTEN_WITHIN)
-    assert found["name"] == "next.test"
+    for source in (str(CHECKER), "127.0.0.1", "127.0.0.90"):
+        proxy.send(content, port, source=source)
+    found: list[dict[str, Any]] = []
+
+    def are_written() -> bool:
+        found.extend(proxy.records())
+        return len(found) >= len(("127.0.0.1", "127.0.0.90"))
+
+    until(are_written, WRITTEN_WITHIN)
+    assert [each["source"].partition(":")[0] for each in found] == ["127.0.0.1", "127.0.0.90"]
+    assert {(each["name"], each["reason"]) for each in found} == {(REFUSED_NAME, Reason.NO_RULE)}
 
 
 def test_who_is_on_record_on_one_connection(proxy: Recording) -> None:

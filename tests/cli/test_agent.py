@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clawker_fw.agents.attachment import REFUSAL
+from clawker_fw.cli import connection
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
@@ -151,6 +153,27 @@ def test_a_stack_that_does_not_serve_is_refused_by_docker(
         (2, ["--confg", "x", "agent", "flags"]),
         (2, ["agent", "compose", "no service"]),
         (3, ["--config", "missing.yaml", "agent", "flags"]),
+        (2, ["--project", "agent", "flags"]),
+        (2, ["--config", "agent", "flags"]),
+        (2, ["--context", "agent", "compose", "web"]),
+        (2, ["--log-format", "agent", "flags"]),
+        (2, ["--project", "a b", "agent", "flags"]),
+        (2, ["--project", "a", "b", "agent", "flags"]),
+        (2, ["--project", "a", "drift", "agent", "flags"]),
+        (2, ["agnet", "flags"]),
+        (2, ["agents", "flag"]),
+        (2, ["flags"]),
+        (2, ["compose", "web"]),
+        (2, ["agent flags"]),
+        (2, ["agent-flags"]),
+        (2, ["--", "agent", "flgs"]),
+        (2, ["agent", "--project", "x", "flags"]),
+        (2, ["agent", "flags", "--format"]),
+        (2, ["agent", "flags", "--debug=1"]),
+        (2, ["--debug=1", "agent", "flags"]),
+        (2, ["--output", "agent", "flags"]),
+        (2, ["agent", "flags", "IMAGE"]),
+        (2, ["agent", "compose", "--publish"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -161,8 +184,42 @@ def test_a_mistake_is_refused_by_docker(code: int, arguments: list[str], command
     assert (found.code, found.out) == (code, f"{REFUSAL}\n")
 
 
+def _fails() -> None:
+    raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--project", "agent", "drift"], ["agent", "run", "--dns-search", "x", "y"]]
+    ("code", "happens"),
+    [
+        (70, _fails),
+        (130, lambda: signal.raise_signal(signal.SIGINT)),
+        (130, lambda: signal.raise_signal(signal.SIGTERM)),
+        (130, lambda: signal.raise_signal(signal.SIGHUP)),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["agent", "flags"], ["agent", "compose", "web"]])
+def test_whatever_ends_it_is_refused_by_docker(
+    code: int,
+    happens: Callable[[], None],
+    arguments: list[str],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug, an interruption and a request to terminate leave docker nothing to start an agent with."""
+    monkeypatch.setattr(connection, "connect_engine", lambda _: happens())
+    found = command(*arguments)
+    assert (found.code, found.out) == (code, f"{REFUSAL}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--project", "agent", "drift"],
+        ["agent", "run", "--dns-search", "x", "y"],
+        ["agent", "run", "--hostname", "agent", "flags"],
+        ["rules", "alow", "a.test"],
+        ["drift", "--formt", "json"],
+    ],
 )
 def test_only_answers_for_docker_are_refused(arguments: list[str], command: Command) -> None:
     """Whatever else fails prints no such word."""

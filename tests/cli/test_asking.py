@@ -51,7 +51,7 @@ def rules(folder: Path) -> dict[str, Any]:
 def test_the_answers(folder: Path) -> None:
     """Each answer becomes the rule that it says, live and with a note, or none; the rest of the file stays."""
     with asking(folder) as shown:
-        shown.type("\n")
+        shown.type("y\n")
         screen = shown.shows("allowed for 30m, and live after ")
         assert f"{FIRST}  https, port 443\n  asked by  builder" in screen
         assert "every agent may send anything to this host, and get anything from it" in screen
@@ -71,7 +71,7 @@ def test_the_answers(folder: Path) -> None:
         shown.type("n\n")
         shown.shows("denied, and live after ")
         shown.refuse("builder", "p.test", protocol="https", reason="path", method="POST", path="/v1/x")
-        assert "may send POST requests for /v1/x and everything below it" in shown.shows("p.test  https, port 443")
+        assert "may send POST requests for /v1/x; the rule says" in shown.shows("p.test  https, port 443")
         shown.type("\n")
         shown.shows("This is none of the answers.", 2)
         shown.type("a\n")
@@ -98,7 +98,7 @@ def test_the_answers(folder: Path) -> None:
     assert found["always.test"]["port"] == 8443
     assert "until" not in found["always.test"]
     assert (found["never.test"]["action"], found["never.test"].get("proto")) == ("deny", None)
-    assert found["p.test"]["path_rules"][1:] == [{"path": "/v1/x", "methods": ["GET", "POST"]}]
+    assert found["p.test"]["path_rules"][1:] == [{"path": "~/v1/x", "methods": ["POST"]}]
     assert (folder / "clawker-fw.yaml").read_text().startswith("rules:\n  - dst: a.test # mine\n")
 
 
@@ -121,7 +121,7 @@ def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
 
 
 def test_what_is_typed_too_early_is_no_answer(folder: Path) -> None:
-    """A person has seen in full what is allowed by Enter: what was typed before does not count."""
+    """A person has seen in full what is allowed: what was typed before does not count."""
     with asking(folder) as shown:
         shown.type("s\n\n\n\na\n")
         shown.refuse("tests", "sly.test")

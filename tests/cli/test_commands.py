@@ -391,7 +391,7 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory
     assert output.startswith("other is down.\n")
     for name in ours:
         assert f"Kept for the next run: image {name}\n" in output
-    assert "`clawker-fw down --all` removes these as well." in output
+    assert "`clawker-fw --project other down --all` removes these as well." in output
 
     command("--project", "other", "run")
     clean = command("down", "--all", "--format", "json").valid("down")

@@ -317,9 +317,13 @@ def test_the_advice_is_that_of_explain(command: Command, up: MemoryEngine, setti
     explained = command("explain", "https://git.test:8443", "--format", "json").json
     assert named["remedy"]["command"] == explained["remedy"]["command"]
     assert named["remedy"]["text"].endswith(
-        "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https."
+        "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https. "
+        "The tcp rule also allows whatever else is sent over TCP on this port."
     )
-    assert "`clawker-fw rules allow https://NAME:8443`" in nameless["remedy"]["text"]
+    assert nameless["remedy"]["text"] == (
+        "Nothing names a host here. A rule for its name on port 8443 would allow it: over https or tcp if it does "
+        "not speak https."
+    )
 
 
 @pytest.mark.parametrize("port", [22, 80, 443, 5432, 8080, 8443, 9443])
@@ -583,7 +587,7 @@ def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_fil
     found = ask(command, "--reason", "path")["p.test"]
     assert (found["method"], found["path"]) == ("POST", "/v1/x")
     assert found["message"] == "a rule allows this host, but not this path with this method"
-    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
+    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path '~/v1/x' --methods POST"
 
 
 @pytest.mark.parametrize(
@@ -634,3 +638,32 @@ def test_a_count_that_can_not_be_read_is_never_none(
 
     monkeypatch.setattr(HelperReader, "suppressed", refuse)
     assert command("denials").code == code
+
+
+def test_a_path_that_is_not_whole_on_record(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """Envoy writes down the beginning of a long path. A command for that would allow something else."""
+    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
+    for length in (254, 255):
+        path = "/" + "x" * (length - 1)
+        up.inside("clawker-envoy").log[:] = [
+            record(protocol="https", name="p.test", reason="path", method="POST", path=path, rule="others")
+        ]
+        found = ask(command, "--reason", "path")["p.test"]["remedy"]
+        assert (found["command"] is None) is (length == 255)
+        assert ("longer than what is on record: change the paths" in found["text"]) is (length == 255)
+
+
+def test_no_rule_is_suggested_that_allows_more(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """A rule for a name below one with paths would have no paths."""
+    settings_file.write_text(
+        "rules:\n- {dst: .p.test, path_rules: [{path: /v1}], until: 2020-01-01T00:00:00Z}\n"
+        "- {dst: .a.test, until: 2020-01-01T00:00:00Z}\n- {dst: b.test}\n"
+    )
+    up.inside("clawker-envoy").log[:] = [
+        record(name="x.p.test", reason="expired"),
+        record(name="x.a.test", reason="expired"),
+        record(protocol="tcp", port=443, name="b.test", reason="wrong-port"),
+    ]
+    out = command("denials", "--as-rules").out
+    assert "dst: x.a.test" in out
+    assert "x.p.test" not in out

@@ -10,7 +10,7 @@ import pytest
 
 from clawker_fw.cli import connection
 from clawker_fw.errors import EngineError
-from clawker_fw.inspect import trial
+from clawker_fw.inspect import explaining, trial
 from clawker_fw.model import Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
@@ -272,3 +272,56 @@ def test_an_ended_rule(command: Command, settings_file: Path) -> None:
     settings_file.write_text("rules:\n  - dst: a.test\n    until: 2020-01-01T00:00:00Z\n")
     code, answer = ask(command, "a.test")
     assert (code, answer["reason"], answer["rule"]["until"]) == (1, "expired", "2020-01-01T00:00:00Z")
+
+
+PATHS = "rules:\n- {dst: a.test, path_rules: [{path: /v1, methods: [GET]}]%s}\n"
+
+
+@pytest.mark.parametrize(
+    ("until", "applied", "asked", "method", "sent"),
+    [
+        ("", True, "https://a.test/v1", "DELETE", ("DELETE", "/v1")),
+        ("", True, "https://a.test/v1", "GET", ("GET", "/v1")),
+        ("", True, "https://a.test/../%2F..", "PUT", ("PUT", "/../%2F..")),
+        ("", False, "https://a.test/v1", "DELETE", ()),
+        ("", False, "https://a.test/v1", "GET", ("GET", "/v1")),
+        (", until: 2099-01-01T00:00:00Z", True, "https://a.test/v1", "DELETE", ()),
+        ("", True, "wss://a.test/v1", "GET", ()),
+    ],
+)
+def test_what_could_change_something_is_sent_only_if_it_is_surely_refused(
+    until: str,
+    *,
+    applied: bool,
+    asked: str,
+    method: str,
+    sent: tuple[str, ...],
+    command: Command,
+    up: MemoryEngine,
+    settings_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Envoy has to have loaded the rules that refuse it. Otherwise only the connection is tried."""
+    tries: list[tuple[str, ...]] = []
+
+    def attempted(_: object, seen: object, target: object, *request: str) -> trial.Attempted:
+        del seen, target
+        tries.append(request)
+        return trial.Attempted(
+            Trial((TrialStep("handshake", SOURCE, 0.1, ok=True, status=0, outcome="done"),)), None
+        )
+
+    monkeypatch.setattr(explaining, "attempt", attempted)
+    up.inside("clawker-envoy").zone.update({"a.test": ("198.51.100.7",)})
+    settings_file.write_text("rules:\n- dst: a.test\n" if not applied else PATHS % until)
+    command("reload")
+    settings_file.write_text(PATHS % until)
+    code, answer = ask(command, asked, "--live", "--method", method)
+    assert tries == [sent]
+    assert answer["live"]["contradicts"] is (bool(sent) and not answer["allowed"])
+    said = (
+        f"Only the connection was tried: {method} was not sent."
+        in command("explain", asked, "--live", "--method", method).out
+    )
+    assert said is not bool(sent)
+    assert code == (0 if answer["allowed"] and sent else 1)

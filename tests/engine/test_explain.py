@@ -220,7 +220,7 @@ def test_a_person_is_asked(place: Place) -> None:
         with Terminal(firewall.folder, program=firewall.command("denials", "--ask")) as shown:
             until(asked, 60)
             assert place.effects(before) == []
-            shown.type("\n")
+            shown.type("y\n")
             until(lambda: agent.get("https://other.test/").ok)
             shown.shows("allowed for 30m, and live after ")
         listed = firewall.call("rules", "list", "--format", "json").expect().json["rules"]

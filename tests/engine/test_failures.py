@@ -60,6 +60,25 @@ def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, agent: Peer) -> No
     assert up.current()
 
 
+def test_a_refused_table_is_told_by_its_cause(up: Firewall, agent: Peer) -> None:
+    """If Envoy rejects routes, its log says why. Agents are refused meanwhile, and nothing of that is told."""
+    before = up.settings.read_text()
+    for number in range(20):
+        assert not agent.get(f"http://a.test/{number}").ok
+    up.write({"dst": "h.test", "proto": "http", "allow_private": True}, {"dst": "new.test", "proto": "http"})
+    broken = BROKEN_LISTENERS.replace("sibling.LISTENERS", "sibling.ROUTES").replace(
+        """b'"guarded named"', b'"guarded named","no_such_field":1'""",
+        """b'"domains"', b'"no_such_field":1,"domains"'""",
+    )
+    outcome = up.call_raw([sys.executable, "-c", broken, *up.command("reload")[3:]])
+    assert outcome.code == 5, outcome
+    assert "error[commit-rejected]" in outcome.err
+    assert "no_such_field" in outcome.err
+    assert '"reason"' not in outcome.err
+    up.settings.write_text(before)
+    assert up.current()
+
+
 BROKEN_RELEASES = {
     "rejects its config": lambda release: stacks.change_file(
         release.templates / "bootstrap.yaml.j2", lambda text: text + b"no_such_field: 1\n"

@@ -65,16 +65,16 @@ def test_an_agent_reads_its_own_refusals_alone(shared: Firewall, module_peers: P
     )
     commands = {each["protocol"]: each.get("command") for each in found["refusals"]}
     assert commands == {
-        "dns": "clawker-fw rules allow https://denied.test",
-        "tls": "clawker-fw rules allow https://h.test",
-        "http": "clawker-fw rules allow http://a.test",
+        "dns": "clawker-fw explain https://denied.test",
+        "tls": "clawker-fw explain https://h.test",
+        "http": "clawker-fw explain http://a.test",
         "tcp": None,
     }
     assert {each["sentence"] for each in found["refusals"]} == {"no rule allows this host"}
     assert names(page(other)) == {("coredns", "dns", "others.test", 53)}
     answer = agent.get(f"http://{PAGE}/")
     assert answer.last["status"] == 200
-    assert "clawker-fw rules allow https://denied.test" in answer.last["body"]
+    assert "clawker-fw explain https://denied.test" in answer.last["body"]
     assert "clawker-fw denials --ask" in answer.last["body"]
     shown = shared.call("denials", "--format", "json").expect().json["denials"]
     assert PAGE not in {each["name"] for each in shown}

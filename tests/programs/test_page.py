@@ -3,7 +3,9 @@
 Who answers is a stand-in that keeps what it gets; `fwctl record` is tested with Go and on an engine.
 """
 
+import contextlib
 import json
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -20,14 +22,21 @@ from devkit.envoy import Recording, program
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
+_WAITING = 50
+
 _AGENT = "x-clawker-fw-agent"
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\npage\n"
+
+
+_HOLDS = "/held"
+"""The path of a request that is not answered while its connection lasts."""
 
 
 class _Answering(socketserver.ThreadingUnixStreamServer):
     """Answers every request, and keeps its head."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, path: Path) -> None:
         self.heads: list[str] = []
@@ -42,7 +51,10 @@ class _Handler(socketserver.StreamRequestHandler):
         while not head.endswith(b"\r\n\r\n"):
             head += self.rfile.readline()
         self.server.heads.append(head.decode().lower())
-        self.wfile.write(_ANSWER)
+        if _HOLDS.encode() not in head:
+            self.wfile.write(_ANSWER)
+        else:
+            self.rfile.read()
 
 
 class _WithPage(Recording):
@@ -170,6 +182,18 @@ def test_what_can_be_read_in_two_ways_does_not_arrive(proxy: _WithPage, sent: by
     assert heads == []
     assert first.split()[1:2] in ([], ["400"], ["403"], ["404"], ["501"])
     until(lambda: [each["reason"] in {Reason.BAD_NAME, Reason.BAD_REQUEST} for each in proxy.records()] == [True])
+
+
+def test_requests_that_wait_are_in_nobodys_way(proxy: _WithPage) -> None:
+    """However many requests of one agent wait for an answer, another agent's are answered at once."""
+    head = _request(_HOST, "Content-Length: 100", line=f"POST {_HOLDS} HTTP/1.1")
+    proxy.answering.heads.clear()
+    with contextlib.ExitStack() as stack:
+        for _ in range(_WAITING):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[80])))
+            held.sendall(head)
+        until(lambda: len(proxy.answering.heads) == _WAITING)
+        assert proxy.heads(_request(_HOST), source="127.0.0.3")[0] == "HTTP/1.1 200 OK"
 
 
 def test_the_name_leads_nowhere_else(proxy: _WithPage) -> None:

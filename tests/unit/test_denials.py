@@ -1,6 +1,7 @@
 """Counting refusals, and the rules that are suggested for them."""
 
 import gzip
+import json
 
 import pytest
 import yaml
@@ -36,6 +37,18 @@ def test_equal_refusals_are_counted_together() -> None:
         ("10.0.0.2", 1, "02"),
         ("10.0.0.1", 2, "03"),
     ]
+
+
+@pytest.mark.parametrize("path", ["/a:22", "/v1:22", "/10.0.0.1:22", r"/\\\"source\\\":\\\"10.0.0.1:22", "/1:22/"])
+def test_what_ends_like_a_port_stays(path: str) -> None:
+    """Only the agent's port is left out: a path and the name in a request are shown as they were sent."""
+    counted = Tally()
+    record = {"name": "10.0.0.1:8080", "path": path, "method": "GET", "protocol": "http", "reason": "path"}
+    for port in range(9, 12):
+        body = json.dumps({**record, "source": f"10.213.0.200:{port}"}, separators=(",", ":")).encode()
+        counted.add([b"2026-01-01T00:00:01.000000000Z " + body + b"\n"])
+    (found,) = read_tallies([(Sibling.ENVOY, counted)]).counted
+    assert (found.times, found.request, found.refusal.name) == (3, f"GET {path}", "10.0.0.1:8080")
 
 
 def test_older_ones_are_left_out() -> None:
@@ -164,11 +177,12 @@ def test_what_was_only_counted_is_handed_over() -> None:
     hand_over(engine, old, new)
     assert len(carried(engine, new)) == 1  # nothing was only counted
     engine.inside(old).status, engine.inside(old).suppressed = "running", 7
+    engine.inside(old).limited = {"10.213.0.2": 9}
     hand_over(engine, old, new)
     counted = Tally()
     counted.add(carried(engine, new))
     found = read_tallies([(Sibling.ENVOY, counted)])
-    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7})
+    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7, "10.213.0.2": 9})
 
 
 @pytest.mark.parametrize("name", ["null", "1.5_", "2026-01-01", "yes", "on", "1_000", "0b1", "-a", "_", "a.-b"])

@@ -389,7 +389,8 @@ def test_rules_that_no_command_can_edit() -> None:
     """The rule to add to the variable is told, as it is written there, with the options that it needs."""
     found = explain(RULES, NOW, parse_target("ssh://no:23"), "VARIABLE")
     assert found.remedy == Remedy(
-        'Allow it with `{dst: "no", proto: ssh, port: 23, force: true}` in VARIABLE.',
+        'Allow it with `{dst: "no", proto: ssh, port: 23, force: true}` in VARIABLE. '
+        "This also allows whatever else is sent over TCP on this port.",
     )
     found = explain(RULES, NOW, parse_target("x.y.example.org"), "VARIABLE")
     assert remedy(found) == (
@@ -420,14 +421,17 @@ PATHS = (
             "POST",
             Reason.PATH,
             "None",
-            "Allow it with `clawker-fw rules allow api.test --path /v1/x%20y --methods POST`.",
+            "Allow it with `clawker-fw rules allow api.test --path '~/v1/x%20y' --methods POST`.",
         ),
         (
             "https://x.w.test:8443/b/",
             "PUT",
             Reason.PATH,
             "None",
-            "Allow it with `clawker-fw rules allow .w.test:8443 --path /b --methods PUT`.",
+            (
+                "Allow it with `clawker-fw rules allow .w.test:8443 --path '~/b/' --methods PUT`. "
+                "This also allows this request as a WebSocket and the same for every other name in .w.test."
+            ),
         ),
         (
             "https://api.test/v1/private",
@@ -443,7 +447,7 @@ PATHS = (
             "deny /v1/private",
             (
                 "Make an exception with `clawker-fw rules allow api.test --path /v1/private/x --methods GET`, "
-                "or change `deny /v1/private` (line 1)."
+                "or change `deny /v1/private` (line 1). This also allows everything below this path."
             ),
         ),
         (
@@ -460,7 +464,14 @@ PATHS = (
             "git read o/r",
             "Allow large files of all its repositories with `lfs: true` in the rule (line 1).",
         ),
-        ("https://api.test/v2/*", None, Reason.PATH, "None", "Change the paths of the rule (line 1)."),
+        (
+            "https://api.test/v2/*",
+            None,
+            Reason.PATH,
+            "None",
+            r"Allow it with `clawker-fw rules allow api.test --path '~/v2/\*' --methods GET`.",
+        ),
+        ("https://api.test/v2", "get", Reason.PATH, "None", "Change the paths of the rule (line 1)."),
         (
             "wss://api.test/v1/x",
             None,
@@ -474,8 +485,8 @@ PATHS = (
             Reason.PATH,
             "None",
             (
-                "Allow it with `clawker-fw rules allow api.test --path / --methods GET`. A WebSocket also needs "
-                "`websocket: true` in the rule."
+                "Allow it with `clawker-fw rules allow api.test --path '~/' --methods GET`. "
+                "A WebSocket also needs `websocket: true` in the rule."
             ),
         ),
         ("wss://x.w.test:8443/a%20b", None, None, "/a%20b", None),
@@ -484,7 +495,10 @@ PATHS = (
             None,
             Reason.PATH,
             "None",
-            "Allow it with `clawker-fw rules allow .w.test:8443 --path /b --methods GET`.",
+            (
+                "Allow it with `clawker-fw rules allow .w.test:8443 --path '~/b' --methods GET`. "
+                "This also allows the same for every other name in .w.test."
+            ),
         ),
         (
             "https://api.test/v1/x%252e",

@@ -269,6 +269,11 @@ _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
             {"GET /x": [], "PUT /x": ["deny PUT /x/y"]},
         ),
         ({"path_rules": [allow("/"), deny("/x")]}, {"/": ["deny /x"]}),
+        ({"path_rules": [allow("/x"), allow("/x/y", "GET")]}, {"GET /x/y": [], "/x": ["GET /x/y"]}),
+        (
+            {"path_rules": [allow("/x", "GET", "PUT"), allow("/x/y", "GET")]},
+            {"GET /x/y": [], "GET /x": [], "PUT /x": ["GET /x/y"]},
+        ),
         (
             {"path_rules": [allow("~/[x]"), deny("/x"), deny("~/y")], "path_default": "allow"},
             {"~/[x]": ["deny /x"], "others": ["deny /x", "deny ~/y"]},

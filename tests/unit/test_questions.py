@@ -338,13 +338,15 @@ def test_an_answer_that_would_cut_what_is_allowed_is_refused() -> None:
 
 
 def test_what_a_person_types() -> None:
-    """Enter is 30 minutes, a time is a time, letters are the others, and all else is no answer."""
+    """A letter is 30 minutes, a time is a time, letters are the others, and all else is no answer."""
     made, path = sure(refusal("a.test")), sure(CASES[-1][0], *CASES[-1][1])
-    assert typed("\n", made) == Allow("30m")
+    assert [typed(each, made) for each in ("y\n", " Y ")] == [Allow("30m")] * 2
+    assert [typed(each, made) for each in ("", "\n", " \n", "\t\r\n")] == [None] * 4
     assert typed(" 2H \n", made) == Allow("2h")
     assert [typed(each, made) for each in ("a\n", "n", "m", "s")] == [Allow(), Deny(), Mute(), Leave()]
-    assert [typed(each, made) for each in ("y", "yes", "0m", "30", "-1h", "a b", "1000000000d")] == [None] * 7
-    assert (typed("\n", path), typed("30m\n", path), typed("a", path)) == (None, None, Allow())
+    assert [typed(each, made) for each in ("yes", "0m", "30", "-1h", "a b", "1000000000d")] == [None] * 6
+    assert (typed("\n", path), typed("y\n", path), typed("30m\n", path)) == (None, None, None)
+    assert typed("a", path) == Allow()
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ def pair() -> tuple[MemoryEngine, str, str]:
     return engine, old, new
 
 
-def history(now: float, *names: str) -> bytes:
+def history(now: float, *names: str, turn: object = 0) -> bytes:
     """Return a history as a recorder writes it down."""
     uses = [{**USED, **AMOUNTS, "name": name} for name in names]
-    return gzip.compress(json.dumps({**TOLD, "now": now, "uses": uses}).encode(), mtime=0)
+    return gzip.compress(json.dumps({**TOLD, "now": now, "turn": turn, "uses": uses}).encode(), mtime=0)
 
 
 def names_used(engine: MemoryEngine, container: str) -> list[str]:
@@ -58,12 +58,14 @@ def test_what_was_used_is_handed_over() -> None:
         (history(3, "a.test"), history(2, "a.test", "b.test"), ["a.test"]),
         (history(1, "a.test"), history(2, "b.test")[:-1], ["a.test"]),
         (history(1, "a.test"), b"", ["a.test"]),
+        (history(3, "a.test", turn=1), history(2, "b.test", turn=2), ["b.test"]),
+        (history(1, "a.test"), history(2, "b.test", turn="later"), ["a.test"]),
         (b"no archive", gzip.compress(b"{}", mtime=0), []),
         (gzip.compress(b"[" * 100_000, mtime=0), b"", []),
     ],
 )
 def test_what_was_used_is_handed_over_from_the_volume(first: bytes, second: bytes, names: list[str]) -> None:
-    """Of a container that does not run, what was written last counts. One that was cut off has nothing."""
+    """Of a container that has ended, what was written last counts, however the clock was set. Half is none."""
     engine, old, new = pair()
     engine.inside(old).status = "exited"
     engine.put_files(old, {path: public(each) for path, each in zip(USED_FILES, (first, second), strict=True)})

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from clawker_fw.denials.refusal import Counted, Refusal, Refusals
 from clawker_fw.denials.usage.allowed_now import newly_allowed
 from clawker_fw.denials.usage.reading import together
-from clawker_fw.denials.usage.worth import Period, against, allowing, narrowed, removing, unused, worths
+from clawker_fw.denials.usage.worth import Editing, Period, against, allowing, narrowed, removing, unused, worths
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_inherited, read_usage
+from clawker_fw.inspect.simulation import Simulator
 from clawker_fw.model import Sibling, Usage, Use
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.promise_words import AlwaysEntry
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
+from clawker_fw.settings.edit.edits import Written
 from devkit.stacks import rule_set
 from devkit.strategies import rule_sets
 
@@ -142,24 +145,56 @@ def test_rules_for_the_names_that_were_used() -> None:
         f"https x.cdn.test:443 private {until}",
     ]
     assert found.others == 50
-    assert allowing(found.rules) == (
+    assert allowing(found.rules, Editing("")) == (
         "clawker-fw rules allow --proto https --port 443 --private --until 2100-01-01T00:00:00Z "
         "-- -y.cdn.test x.cdn.test"
     )
-    assert allowing([]) is None
+    assert allowing([], Editing("")) is None
     inspected = rule_set({"dst": ".i.test", "path_rules": [{"path": "/v1"}]})[1].rules
-    assert allowing(inspected) is None
+    assert allowing(inspected, Editing("")) is None
 
 
 def test_how_a_rule_is_removed() -> None:
     """By a command if it is in the file that commands edit; of an included file or a preset by hand."""
     (rule,) = rule_set({"dst": "-a.test", "proto": "tcp", "port": "8000-8010"})[1].rules
     here = replace(rule, place="fw.yaml, line 3")
-    assert removing(here, "fw.yaml") == (
+    assert removing(here, Editing("fw.yaml")) == (
         "clawker-fw rules remove --proto tcp --port 8000-8010 --action allow -- -a.test"
     )
-    assert removing(here, "fw.yam") == "remove it in fw.yaml, line 3"
-    assert removing(replace(here, preset="pip"), "fw.yaml").startswith("write `{preset: pip, without: [-a.test]}`")
+    assert removing(here, Editing("fw.yam")) == "remove it in fw.yaml, line 3"
+    assert removing(replace(here, preset="pip"), Editing("fw.yaml")).startswith(
+        "write `{preset: pip, without: [-a.test]}`"
+    )
+
+
+REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"
+
+
+@pytest.mark.parametrize(
+    ("entries", "promised", "advice"),
+    [
+        (("a.test", ".test.test"), (), REMOVE),
+        (
+            ({"dst": "a.test", "path_rules": [{"path": "/v1"}]}, {"dst": ".test", "force": True}),
+            (),
+            f"{REMOVE}  # then https .test:443 decides, which allows more",
+        ),
+        (
+            ("a.test", {"dst": ".test", "force": True, "allow_private": True}),
+            (),
+            f"{REMOVE}  # then https .test:443 private decides, which allows more",
+        ),
+        (("a.test",), ({"dst": "a.test"},), "keep it: `always https a.test:443` is promised (fw.yaml, line 1)"),
+    ],
+)
+def test_what_becomes_of_the_rest_is_said(entries: Any, promised: Any, advice: str) -> None:  # noqa: ANN401
+    """A removal may let a wider rule decide, or break a promise."""
+    rules = [replace(rule, place="fw.yaml, line 3") for rule in rule_set(*entries)[1].rules]
+    promises = [AlwaysEntry.model_validate(each).promise("fw.yaml, line 1") for each in promised]
+    written = [Written(rule, position) for position, rule in enumerate(rules)]
+    editing = Editing("fw.yaml", ("--project", "x y"), Simulator(written, promises, NOW))
+    (rule,) = (rule for rule in rules if rule.destination.name == "a.test")
+    assert removing(rule, editing) == advice
 
 
 def test_both_envoys_while_one_is_replaced() -> None:

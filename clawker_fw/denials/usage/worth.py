@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from clawker_fw.inspect.simulation import Removed, Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.policy import Policy, PolicyDecision
@@ -141,44 +142,66 @@ def _narrowed(worth: Worth, period: Period) -> Narrowed:
     return Narrowed(worth.rule, tuple(sorted(uses, key=lambda each: each.name)), tuple(rules), others)
 
 
-def removing(rule: Rule, editable: str) -> str:
-    """Return the command that removes a rule, or what else to do. `editable` is the file that commands edit."""
+@dataclass(frozen=True, slots=True)
+class Editing:
+    """The file that commands edit, the options that they need for the same stack, and what simulates them."""
+
+    file: str
+    options: tuple[str, ...] = ()
+    simulator: Simulator | None = None
+
+
+def removing(rule: Rule, editing: Editing) -> str:
+    """Return the command that removes a rule, or what else to do.
+
+    Behind a command that would let a wider rule decide, a comment says so.
+    """
     if rule.preset:
         return f"write `{{preset: {rule.preset}, without: [{rule.destination}]}}` in `presets`"
-    if not rule.place.startswith(f"{editable}, line "):
+    removed = editing.simulator.removal(rule) if editing.simulator else Removed()
+    if removed.elsewhere or not rule.place.startswith(f"{editing.file}, line "):
         return f"remove it in {rule.place}"
-    return f"clawker-fw rules remove {' '.join(_named(rule))} --action allow{_name(rule)}"
+    if removed.promise:
+        return f"keep it: `{removed.promise}` is promised ({removed.promise.place})"
+    name = rule.host or str(rule.destination)
+    words = (
+        "rules",
+        "remove",
+        *_named(rule),
+        "--action",
+        "allow",
+        *(["--"] if name.startswith("-") else []),
+        name,
+    )
+    more = f"  # then {removed.opener} decides, which allows more" if removed.opener else ""
+    return f"{shlex.join(('clawker-fw', *editing.options, *words))}{more}"
 
 
 def _named(rule: Rule) -> Iterator[str]:
     if rule.protocol:
-        yield f"--proto {rule.protocol}"
+        yield from ("--proto", rule.protocol)
     if rule.port:
-        yield f"--port {rule.written_port}"
+        yield from ("--port", str(rule.written_port))
     if rule.host:
-        yield f"--as {rule.destination}"
+        yield from ("--as", str(rule.destination))
 
 
-def _name(rule: Rule) -> str:
-    name = rule.host or str(rule.destination)
-    return f" -- {name}" if name.startswith("-") else f" {name}"
-
-
-def allowing(rules: Sequence[Rule]) -> str | None:
+def allowing(rules: Sequence[Rule], editing: Editing) -> str | None:
     """Return the command that adds rules which differ only in their names, or None if one is not enough."""
-    if not rules or rules[0].paths:
+    if not rules or rules[0].paths or (editing.simulator and not editing.simulator.accepts(rules)):
         return None
     first = rules[0]
+    names = [str(each.destination) for each in rules]
     words = [
         *_named(first),
         *(["--private"] if first.allow_private else []),
-        *([] if first.until is None else [f"--until {rfc3339(first.until)}"]),
-        *([f"--note {shlex.quote(first.note)}"] if first.note else []),
+        *([] if first.until is None else ["--until", rfc3339(first.until)]),
+        *(["--note", first.note] if first.note else []),
         *(["--force"] if any(objection(each.destination) for each in rules) else []),
+        *(["--"] if any(each.startswith("-") for each in names) else []),
+        *names,
     ]
-    names = [str(each.destination) for each in rules]
-    separator = ["--"] if any(each.startswith("-") for each in names) else []
-    return " ".join(["clawker-fw rules allow", *words, *separator, *names])
+    return shlex.join(("clawker-fw", *editing.options, "rules", "allow", *words))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class QuestionedRequest:
 
     method: str
     path: str
-    """Without its query. Everything below it would be allowed, too."""
+    """Without its query. `meaning` says whether everything below it would be allowed, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt
 
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.usage.comparing import Compared
-from clawker_fw.denials.usage.worth import Narrowed, Period, Refusing, Worth, allowing, removing, unused
+from clawker_fw.denials.usage.worth import Editing, Narrowed, Period, Refusing, Worth, allowing, removing, unused
 from clawker_fw.model import Usage, Use
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
@@ -142,16 +142,16 @@ class NarrowedRule:
     """The commands that put them in its place, or what else to do, in this order."""
 
     @classmethod
-    def of(cls, each: Narrowed, editable: str) -> "NarrowedRule":
-        """Return it. `editable` is the file that commands edit."""
-        command = allowing(each.rules)
+    def of(cls, each: Narrowed, editing: Editing) -> "NarrowedRule":
+        """Return it, with commands that were simulated."""
+        command = allowing(each.rules, editing)
         return cls(
             rule=str(each.rule),
             place=each.rule.place,
             used=[UsedName.of(use) for use in each.uses],
             others=each.others,
             rules=[str(rule) for rule in each.rules],
-            commands=[*([command] if command else []), removing(each.rule, editable)],
+            commands=[*([command] if command else []), removing(each.rule, editing)],
         )
 
 
@@ -171,12 +171,14 @@ class RulesNarrowDocument(Document):
         found: Sequence[Narrowed],
         period: Period,
         usage: Usage,
+        *,
+        editing: Editing,
     ) -> "RulesNarrowDocument":
         """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=_named(loaded, named_by),
             period=KnownPeriod.of(period, usage.lost),
-            narrowed=[NarrowedRule.of(each, str(loaded.source or "")) for each in found],
+            narrowed=[NarrowedRule.of(each, editing) for each in found],
         )
 
 

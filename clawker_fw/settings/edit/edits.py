@@ -195,6 +195,17 @@ def add(
     return Edit(changed=changed, added=added), results
 
 
+def resulting(there: Iterable[Rule], addition: Addition) -> list[Rule]:
+    """Return the rules after an addition that `add` accepts.
+
+    Raises:
+        RefusedError: when a rule would allow less.
+    """
+    same = _identity(addition.rule)
+    after = [addition.onto(rule) if _identity(rule) == same else rule for rule in there]
+    return after if any(_identity(rule) == same for rule in after) else [*after, addition.rule]
+
+
 def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[EditResult]]:
     """Decide which rules to remove. `now` is in seconds since 1970.
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
@@ -57,6 +58,63 @@ def edit(
         SettingsError: when there is no file, or the settings are not valid, before or after the edit.
         RefusedError: when an included file would have to change, or somebody else has changed the file meanwhile.
     """
+    path, found = _editable(named, environment)
+    target = resolved(path)
+    if not write:
+        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
+    with _locked(target) as content:
+        done = _edited(path, found, environment, decide, content, resolve=resolve)
+        if done.changed:
+            _replace(target, content, done.contents[1])
+    return done
+
+
+@dataclass(frozen=True)
+class Editable:
+    """The rules that an edit finds, with their places, and the file whose rules commands edit."""
+
+    path: Path
+    there: tuple[Written, ...]
+    text: str
+
+    def fits(self, change: Edit) -> bool:
+        """Whether the form of the file lets rules be added, or these rules be changed, in place."""
+        return self._fits(bool(change.added), frozenset(change.changed))
+
+    @cache  # noqa: B019 - it lives as long as a command
+    def _fits(self, added: bool, changed: frozenset[int]) -> bool:  # noqa: FBT001 - the key of a cache
+        note = {"note": "x"}
+        change = Edit(changed=dict.fromkeys(changed, note), added=[{"dst": "a.test"}] if added else ())
+        try:
+            spliced(self.text, change, str(self.path))
+        except SettingsError:
+            return False
+        return True
+
+
+def editable(named: Path | None, environment: Mapping[str, str], resolve: Resolve | None = None) -> Editable:
+    """Return what commands can edit.
+
+    Raises:
+        SettingsError: when there is no file to edit, or the settings are not valid.
+        RefusedError: when all rules are those of a bundle.
+    """
+    found: list[Written] = []
+
+    def see(rules: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
+        found.extend(rules)
+        return Edit(), ()
+
+    done = edit(named, environment, see, write=False, resolve=resolve)
+    return Editable(done.path, tuple(found), text_of(done.contents[0], done.path))
+
+
+def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
+    """Return the file to edit, and how it was found.
+
+    Raises:
+        SettingsError: when there is none, or an edit of it would have no effect.
+    """
     if given_text(named, environment) is not None:
         raise SettingsError(
             "settings-in-environment",
@@ -74,14 +132,7 @@ def edit(
             f"The rules come from the variable {RULES_VARIABLE}, so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
-    target = resolved(path)
-    if not write:
-        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
-    with _locked(target) as content:
-        done = _edited(path, found, environment, decide, content, resolve=resolve)
-        if done.changed:
-            _replace(target, content, done.contents[1])
-    return done
+    return path, found
 
 
 def _edited(

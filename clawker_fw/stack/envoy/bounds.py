@@ -100,6 +100,12 @@ So no more are kept than a worker forwards requests in that time. It is shorter 
 the quickest end a connection after 2 to 5 s: a request that is sent just then has no answer.
 """
 
+LONGEST_REUSE_SECONDS = 2
+"""For how long a connection to an origin is used for further requests, however many there are.
+
+It leads where the name led when it was opened, and nobody looks that up again.
+"""
+
 KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3
 """After how many silent seconds the kernel asks an agent whether its connection is still there, and how often.
 

@@ -10,6 +10,7 @@ which it was opened. It is used again only for requests of the same agent with t
 """
 
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
@@ -53,13 +54,14 @@ _AGENT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
 """The address of an agent that no header changes."""
 
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
-_URL = "http://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%"
 
-_MORE = f"http://{PAGE}/ says what else was refused, and why\n"
+MORE = f"http://{PAGE}/ says what was refused, why, and what a person can do\n"
+"""What a response has in place of a command. An agent chooses names and paths, and the page has a command only for
+names that a person may be asked about."""
 
-_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\nclawker-fw rules allow {_URL}\n{_MORE}"
+_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
 
-_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\nclawker-fw explain {_URL}\n{_MORE}"
+_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\n{MORE}"
 
 _BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
 
@@ -114,7 +116,10 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
             f"envoy.extensions.{kind}": {
                 "@type": f"{TYPES}.extensions.{kind}",
                 **options,
-                "common_http_protocol_options": {"idle_timeout": f"{bounds.REUSE_SECONDS}s"},
+                "common_http_protocol_options": {
+                    "idle_timeout": f"{bounds.REUSE_SECONDS}s",
+                    "max_connection_duration": f"{bounds.LONGEST_REUSE_SECONDS}s",
+                },
             }
         },
         "circuit_breakers": bounds.unbounded(),
@@ -214,7 +219,9 @@ def http2_with_hosts() -> Json:
     }
 
 
-def connection_manager(routes_path: str, idle: float, reporting: Reporting | None = None) -> Json:
+def connection_manager(
+    routes_path: str, idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
+) -> Json:
     """Return the filter for plain HTTP.
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
@@ -245,7 +252,7 @@ def connection_manager(routes_path: str, idle: float, reporting: Reporting | Non
                 )
             ],
         },
-        access_log=refusals.of_http(reporting),
+        access_log=refusals.of_http(reporting, checkers),
     )
 
 

@@ -36,6 +36,7 @@ from clawker_fw.rules.paths import (
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.spellings import with_query
 from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals
 from clawker_fw.stack.envoy.messages import (
     ASKED,
@@ -147,8 +148,7 @@ _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ign
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
-_URL = "https://%REQ(:AUTHORITY)%:%DOWNSTREAM_LOCAL_PORT%%PATH(NQ:PATH)%"
-_REFUSED = f"clawker-fw: {Reason.PATH.sentence}\nclawker-fw explain '{_URL}' --method '%REQ(:METHOD)%'\n"
+_REFUSED = f"clawker-fw: {Reason.PATH.sentence}\n{http.MORE}"
 _ODD_PATH = "clawker-fw: hosts disagree about what such a path means, so no rule can allow it\n"
 _OTHER_HOST = "clawker-fw: the request names another host than the TLS connection that it came in\n"
 _NO_ANSWER = (
@@ -159,10 +159,7 @@ _NO_ANSWER = (
 _NO_WEBSOCKET = "no WebSockets"
 """The way of requests for a WebSocket that are allowed, but not as one: there is no such cluster. So they are
 refused last, when everything else has been found right."""
-_NOT_AS_WEBSOCKET = (
-    f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n"
-    f"clawker-fw explain '{_URL.replace('https:', 'wss:')}' --method '%REQ(:METHOD)%'\n"
-)
+_NOT_AS_WEBSOCKET = f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"
 
 _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
@@ -551,7 +548,7 @@ def _match(path: PathRule) -> Json:
 
 
 def _path_exactly(expression: str) -> Json:
-    return {"name": ":path", "string_match": _regex(rf"(?:{expression})(?:\?.*)?")}
+    return {"name": ":path", "string_match": _regex(with_query(expression))}
 
 
 def _method(method: str, *, ignore_case: bool = False) -> Json:

@@ -24,16 +24,18 @@ def listeners(
     reporting: Reporting | None = None,
     *,
     inspection: Inspection | None = None,
+    checkers: tuple[IPv4Address, ...] = (),
 ) -> list[Json]:
     """Return a listener for each port, and those that HTTP requests go through if a rule allows any.
 
     `address` is Envoy's on the agent network: from the way out nobody comes in. `routes_path` is where the route
     table lies, below `hot/`. `idle` is for how many seconds nothing need be sent. `inspection` is
-    how TLS is looked into; without it, a rule that needs it allows nothing.
+    how TLS is looked into; without it, a rule that needs it allows nothing. From the addresses `checkers`, CoreDNS
+    checks whether agents are refused.
     """
     ports = [
         at(
-            ListenerPlace(f"port-{port}", address, port),
+            ListenerPlace(f"port-{port}", address, port, checkers),
             chains.chains("tls", policy, Protocol.HTTPS, port),
             routes_path,
             idle,
@@ -52,11 +54,12 @@ def listeners(
 
 @dataclass(frozen=True, slots=True)
 class ListenerPlace:
-    """Where a listener listens, and its name."""
+    """Where a listener listens, its name, and from where CoreDNS checks that it refuses agents."""
 
     name: str
     address: IPv4Address
     port: int
+    checkers: tuple[IPv4Address, ...] = ()
 
 
 def at(
@@ -80,14 +83,17 @@ def at(
         **watched(),
         "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
         "address": {"socket_address": {"address": str(place.address), "port_value": place.port}},
-        "access_log": refusals.of_listener(reporting),
+        "access_log": refusals.of_listener(reporting, place.checkers),
         "listener_filters": [
             extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
             _noted(place.port, reporting),
         ],
         "filter_chain_matcher": _by_protocol(tls_chains),
         "filter_chains": [
-            {"name": http.CHAIN, "filters": [http.connection_manager(routes_path, idle, reporting)]},
+            {
+                "name": http.CHAIN,
+                "filters": [http.connection_manager(routes_path, idle, reporting, place.checkers)],
+            },
             *chains.forwarding(tls_chains, f"tls-{place.port}", idle, SERVER_NAME),
             *([reading] if tls_chains.inspecting else []),
             *([chains.ending(chains.DENIED)] if tls_chains.denying else []),

@@ -129,6 +129,9 @@ def _cache(name: str) -> Json:
         "host_ttl": "1s",
         # For answers without a TTL, as for a name that does not exist.
         "dns_refresh_rate": "1s",
+        # A name that is in use leads where it led before until it is looked up again: after 5 s at least
+        # by default, whatever its TTL is.
+        "dns_min_refresh_rate": "1s",
         "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
     }
 

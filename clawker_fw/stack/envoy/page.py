@@ -16,16 +16,16 @@ SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, becaus
 _AGENT_HEADER = "x-clawker-fw-agent"
 """Says whose request it is, in place of whatever the agent has sent under this name."""
 
-_CONNECTIONS = 8
-"""Requests that are answered at once: others wait in Envoy, and the recorder has time for what it is there for."""
-
 _SECONDS = 5
-"""For how long a request may wait."""
+"""For how long a request may wait, and its answer take."""
 
 
 def cluster() -> Json:
-    """Return the cluster of the bootstrap that leads to the recorder."""
-    waiting = dict.fromkeys(("max_pending_requests", "max_requests"), bounds.UPSTREAM)
+    """Return the cluster of the bootstrap that leads to the recorder.
+
+    Its connections have no bound, because all agents would share it. The recorder ends each with its answer, and
+    answers an agent only so often.
+    """
     address = {"pipe": {"path": SOCKET}}
     return {
         "name": CLUSTER,
@@ -36,7 +36,7 @@ def cluster() -> Json:
             "cluster_name": CLUSTER,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
-        "circuit_breakers": {"thresholds": [{"max_connections": _CONNECTIONS, **waiting, "max_retries": 0}]},
+        "circuit_breakers": bounds.unbounded(),
     }
 
 

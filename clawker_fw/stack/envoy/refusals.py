@@ -6,7 +6,8 @@ Envoy's attributes; Envoy writes `null` for what is absent.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
@@ -120,9 +121,16 @@ _UNANSWERED = f"{_FORWARDED} && response.size == 0"
 _FORWARDED_REQUEST = f"has({_DETAILS}) && {_DETAILS} == 'via_upstream'"
 
 
-def of_listener(reporting: Reporting | None = None) -> list[Json]:
+def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
+    """Return whether it is CoreDNS that checks whether agents are refused. An agent may use its name as well."""
+    from_one = " || ".join(f"source.address.startsWith('{each}:')" for each in checkers) or "false"
+    return f"({name} == '{container.REFUSED_NAME}' && ({from_one}))"
+
+
+def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
-    refused = f"xds.filter_chain_name == '{chains.REFUSED}' && {_SERVER_NAME} != '{container.REFUSED_NAME}'"
+    own_check = _is_own_check(_SERVER_NAME, checkers)
+    refused = f"xds.filter_chain_name == '{chains.REFUSED}' && !{own_check}"
     failed = _all(
         {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, _cel(f"{_SERVER_NAME} != ''")
     )
@@ -271,7 +279,7 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
     return [*logs, usage.of_requests(said["protocol"], _cel(_FORWARDED))]
 
 
-def of_http(reporting: Reporting | None = None) -> list[Json]:
+def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
     """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
     What the internal listener has written down already is not repeated. What goes to the page
@@ -279,7 +287,7 @@ def of_http(reporting: Reporting | None = None) -> list[Json]:
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
-    not_ours = f"!(has(request.host) && request.host == '{container.REFUSED_NAME}')"
+    not_ours = f"!(has(request.host) && {_is_own_check('request.host', checkers)})"
     reason = _first(
         (_DENIED_ROUTE, Reason.DENIED),
         (f"{_DETAILS} == 'direct_response'", Reason.NO_RULE),

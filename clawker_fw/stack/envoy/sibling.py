@@ -268,7 +268,15 @@ def configuration(
             discovery_response(
                 [
                     inspected.holder(idle, INSPECTION, reporting),
-                    *listeners(policy, addresses.shared, _ROUTES.path, idle, reporting, inspection=INSPECTION),
+                    *listeners(
+                        policy,
+                        addresses.shared,
+                        _ROUTES.path,
+                        idle,
+                        reporting,
+                        inspection=INSPECTION,
+                        checkers=addresses.checkers,
+                    ),
                     *virtual_listeners.listeners(
                         policy, addresses, _ROUTES.path, idle, reporting, inspection=INSPECTION
                     ),

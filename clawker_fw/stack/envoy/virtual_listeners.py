@@ -51,7 +51,7 @@ def listeners(
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
-            place = ListenerPlace(f"{name} port-{port}", address, port)
+            place = ListenerPlace(f"{name} port-{port}", address, port, addresses.checkers)
             yield at(place, own, routes_path, idle, reporting, inspection=inspection)
 
 

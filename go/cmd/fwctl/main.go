@@ -53,7 +53,8 @@ const help = `fwctl VERB
                                EVIDENCE is from an earlier report, and saves reading what has not changed since; of a
                                program that is starting, wait for some seconds until it serves
   suppressed                   report how many refusals the program has counted and tells of in no line, and how many
-                               lines about others were written
+                               queries and datagrams the limits have dropped of each agent; how many lines about others
+                               were written
   usage                        report what agents have used of what the rules allow
   inherit-usage SIZE           add what a sibling knew of that which this one has replaced: SIZE octets of JSON from the
                                standard input
@@ -140,7 +141,7 @@ func run(arguments []string) error {
 			Starting: slices.Contains(rest, "starting"),
 		}))
 	case "suppressed":
-		return answerUnless(counted(serving.Of(sibling, nil)))
+		return answerUnless(countUntold(sibling))
 	case "lookup":
 		if len(rest) != 1 {
 			return fmt.Errorf("lookup needs exactly one name")
@@ -211,22 +212,32 @@ func used() (usedNow, error) {
 	return usedNow{known, open}, err
 }
 
-// countedNow is how many refusals the program has only counted, and how many lines about others were written.
-type countedNow struct {
+// untold counts the refusals since the program's start of which no line tells: those that it has counted, and by source the
+// queries and datagrams that the limits have dropped. (Of connections, the limits also count those that a line tells of.) It
+// has as well how many lines were written about others.
+type untold struct {
 	serving.Suppressed
 	refusals.Written
+	Dropped map[string]uint64 `json:"dropped"`
 }
 
-func counted(program serving.Program) (countedNow, error) {
-	suppressed, err := program.Suppressed()
+func countUntold(sibling boot.Sibling) (untold, error) {
+	counted, err := serving.Of(sibling, nil).Suppressed()
 	if err != nil {
-		return countedNow{}, err
+		return untold{}, err
 	}
 	written, err := refusals.AskWritten(refusals.Socket)
 	if err != nil { // the recorder is about to be started again
 		written = refusals.Written{}
 	}
-	return countedNow{suppressed, written}, nil
+	limited, err := kernel.RefusedSources()
+	found := untold{counted, written, map[string]uint64{}}
+	for _, each := range limited {
+		if dropped := each.Queries + each.Datagrams; dropped > 0 {
+			found.Dropped[each.Source.String()] = dropped
+		}
+	}
+	return found, err
 }
 
 // record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.

@@ -33,10 +33,11 @@ const (
 	logConfigure = unix.NFNL_SUBSYS_ULOG<<8 | 1
 	logPacket    = unix.NFNL_SUBSYS_ULOG << 8
 	logPayload   = 9
+	logNumber    = 12
 
-	logCommand, logMode, logTimeout, logThreshold = 1, 2, 4, 5
+	logCommand, logMode, logTimeout, logThreshold, logFlags = 1, 2, 4, 5, 6
 
-	logBind, logCopyPacket = 1, 2
+	logBind, logCopyPacket, logNumbered = 1, 2, 1
 )
 
 // ListenForRefusals opens the socket on which the kernel sends copies of its refusals. It needs CAP_NET_ADMIN.
@@ -54,7 +55,7 @@ func ListenForRefusals() (*os.File, error) {
 }
 
 func bindToRefusals(socket int) error {
-	// When the buffer is full, copies are lost. Nobody needs to be told.
+	// When the buffer is full, copies are lost. Their numbers tell how many.
 	if err := unix.SetsockoptInt(socket, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
 		return err
 	}
@@ -68,6 +69,7 @@ func bindToRefusals(socket int) error {
 	mode := append(binary.BigEndian.AppendUint32(nil, refusalOctets), logCopyPacket, 0)
 	request.AddData(nl.NewRtAttr(logCommand, []byte{logBind}))
 	request.AddData(nl.NewRtAttr(logMode, mode))
+	request.AddData(nl.NewRtAttr(logFlags, binary.BigEndian.AppendUint16(nil, logNumbered)))
 	request.AddData(nl.NewRtAttr(logTimeout, binary.BigEndian.AppendUint32(nil, refusalDelay)))
 	request.AddData(nl.NewRtAttr(logThreshold, binary.BigEndian.AppendUint32(nil, refusalsAtOnce)))
 	if err := unix.Sendto(socket, request.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
@@ -96,6 +98,7 @@ type Refusal struct {
 	Protocol byte // TCP or UDP
 	Source   netip.AddrPort
 	Place    netip.AddrPort
+	Number   uint32 // of the copy: the kernel numbers them one after the other
 }
 
 // ReadRefusals returns the refusals in what was read from the socket.
@@ -114,6 +117,9 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 			return nil, err
 		}
 		if refused, is := ReadRefusal(attributes[logPayload]); is {
+			if number := attributes[logNumber]; len(number) == 4 {
+				refused.Number = binary.BigEndian.Uint32(number)
+			}
 			found = append(found, refused)
 		}
 	}
@@ -126,11 +132,11 @@ func ReadRefusal(packet []byte) (Refusal, bool) {
 	protocol, from, to, ports := readPacket(packet)
 	switch {
 	case protocol == unix.IPPROTO_TCP && len(ports) >= 4:
-		return Refusal{protocol, portAt(to, ports[2:]), portAt(from, ports)}, true
+		return Refusal{Protocol: protocol, Source: portAt(to, ports[2:]), Place: portAt(from, ports)}, true
 	case protocol == unix.IPPROTO_ICMP && len(ports) >= icmpHeader:
 		protocol, from, to, ports = readPacket(ports[icmpHeader:])
 		if protocol == unix.IPPROTO_UDP && len(ports) >= 4 {
-			return Refusal{protocol, portAt(from, ports), portAt(to, ports[2:])}, true
+			return Refusal{Protocol: protocol, Source: portAt(from, ports), Place: portAt(to, ports[2:])}, true
 		}
 	}
 	return Refusal{}, false

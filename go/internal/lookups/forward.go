@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +27,11 @@ const (
 
 	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
 	mostStreams = 64
+	// mostUnread and mostReplies bound the octets and the number of answers that wait until a connection takes them. It has
+	// writeTime for each, and is ended otherwise: answers are handed over with the forwarder locked, so none may wait there.
+	mostUnread  = 1 << 18
+	mostReplies = 4096
+	writeTime   = time.Second
 
 	giveUpEvery = 250 * time.Millisecond
 )
@@ -166,7 +171,10 @@ func forwardStreams(forwarder *forwarder, listener *net.TCPListener) error {
 // forwardStream answers the queries of one connection (RFC 7766), until it ends or is silent.
 func forwardStream(forwarder *forwarder, connection net.Conn) {
 	defer connection.Close()
-	var lock sync.Mutex
+	replies := replyQueue{waiting: make(chan []byte, mostReplies)}
+	done := make(chan struct{})
+	defer close(done)
+	go replies.write(connection, done)
 	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
 		size, err := dnsclient.ReadLong(connection, message)
@@ -174,11 +182,48 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 			return
 		}
 		forwarder.take(message[:size], true, func(reply []byte) {
-			lock.Lock()
-			defer lock.Unlock()
-			_ = connection.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = connection.Write(dnsclient.Long(reply)) // Envoy has ended the connection, or asks again
+			if !replies.add(dnsclient.Long(reply)) {
+				connection.Close() // Envoy asks again
+			}
 		})
+	}
+}
+
+// replyQueue has the answers that wait until a connection takes them.
+type replyQueue struct {
+	waiting chan []byte
+	octets  atomic.Int64
+}
+
+// add has an answer wait, if there is room.
+func (q *replyQueue) add(reply []byte) bool {
+	if q.octets.Add(int64(len(reply))) <= mostUnread {
+		select {
+		case q.waiting <- reply:
+			return true
+		default:
+		}
+	}
+	q.octets.Add(-int64(len(reply)))
+	return false
+}
+
+// write writes answers until the connection is done. One that does not take them in time is ended.
+func (q *replyQueue) write(connection net.Conn, done <-chan struct{}) {
+	for {
+		select {
+		case reply := <-q.waiting:
+			err := connection.SetWriteDeadline(time.Now().Add(writeTime))
+			if err == nil {
+				_, err = connection.Write(reply)
+			}
+			if q.octets.Add(-int64(len(reply))); err != nil {
+				connection.Close()
+				return
+			}
+		case <-done:
+			return
+		}
 	}
 }
 

@@ -100,3 +100,51 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 		_ = process.Wait()
 	}
 }
+
+// A connection that does not take its answers delays nobody else's lookups, and is ended.
+func TestAStreamThatIsNotRead(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	client, server := net.Pipe()
+	defer client.Close()
+	ended := make(chan struct{})
+	go func() {
+		forwardStream(under.forwarder, server)
+		close(ended)
+	}()
+	query := queryFor("stalled.test.")
+	packed, err := query.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write(dnsclient.Long(packed)); err != nil {
+		t.Fatal(err)
+	}
+	under.answer("stalled.test.", dnsmessage.RCodeSuccess)
+	if _, err := client.Read(make([]byte, 1)); err != nil { // the first octet of the answer, of which no more is read
+		t.Fatal(err)
+	}
+	began := time.Now()
+	under.ask("quick.test.", "*1.", 7)
+	under.answer("quick.test.", dnsmessage.RCodeSuccess)
+	under.expect("7 RCodeSuccess")
+	if took := time.Since(began); took > writeTime/2 { // with the forwarder locked, it would be all of it
+		t.Errorf("another lookup took %s", took)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * writeTime):
+		t.Error("the connection was not ended")
+	}
+}
+
+// Answers that wait for one connection are bounded by their octets.
+func TestRepliesAreBounded(t *testing.T) {
+	queue := replyQueue{waiting: make(chan []byte, mostReplies)}
+	long, added := make([]byte, longestMessage), 0
+	for queue.add(long) {
+		added++
+	}
+	if added != mostUnread/longestMessage || queue.octets.Load() > mostUnread {
+		t.Errorf("%d answers, %d octets", added, queue.octets.Load())
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -91,15 +92,15 @@ func newDocument(source netip.Addr, halves ...half) document {
 func show(by string, known refused) shown {
 	known.First, known.Last = known.First.UTC(), known.Last.UTC()
 	made := shown{By: by, refused: known, Sentence: reason.Sentences[known.Reason]}
-	if url := urlOf(known); url != "" {
-		made.Command = reason.Command(known.Reason, url)
+	if host, url := urlOf(known); url != "" {
+		made.Command = reason.Command(known.Reason, host, url)
 	}
 	return made
 }
 
-// urlOf returns the URL of what was refused, or "" if it has none. A question to the resolver does not say what for.
-func urlOf(known refused) string {
-	host := strings.ToLower(strings.TrimSuffix(known.Name, "."))
+// urlOf returns the host that was refused, and its URL, or "" if it has none. A question to the resolver does not say what for.
+func urlOf(known refused) (host, url string) {
+	host = strings.ToLower(strings.TrimSuffix(known.Name, "."))
 	scheme, usual := map[string]string{"dns": "https", "tls": "https"}[known.Protocol], 443
 	switch known.Protocol {
 	case "dns":
@@ -112,14 +113,14 @@ func urlOf(known refused) string {
 	case "https", "tcp", "udp":
 		scheme = known.Protocol
 	}
-	if scheme == "" || !hostname.Is(host) {
-		return ""
+	if scheme == "" || !hostname.Is(host) || known.Port < 1 || known.Port > math.MaxUint16 {
+		return "", ""
 	}
-	url := scheme + "://" + host
+	url = scheme + "://" + host
 	if known.Port != usual || scheme == "tcp" || scheme == "udp" {
 		url += ":" + strconv.Itoa(known.Port)
 	}
-	return url
+	return host, url
 }
 
 // json returns a part of the document in ASCII: nothing in it has an effect on a terminal.

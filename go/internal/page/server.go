@@ -27,7 +27,8 @@ const (
 	// mostReaders bounds the agents whose pages are counted.
 	mostReaders = 4096
 
-	headerTime = 5 * time.Second
+	// requestTime is how long a request may take to arrive, and how long its answer may take to be read.
+	requestTime = 5 * time.Second
 )
 
 // server answers agents.
@@ -55,10 +56,17 @@ func (s *Store) Serve(socket *os.File, settings boot.PageSettings) error {
 		return s.Tell(listener, settings.Askers)
 	}
 	other := other{settings.Own, settings.Other}
-	serving := &http.Server{
-		Handler: newServer(s, other.ask), ReadHeaderTimeout: headerTime, ErrorLog: log.New(os.Stderr, "fwctl: ", 0),
+	return overHTTP(newServer(s, other.ask)).Serve(listener)
+}
+
+// overHTTP returns what serves pages over HTTP. Each connection is for one request and ends with its answer: the server of Go
+// would wait for the rest of a request's body before it answers, and no page has to do with one.
+func overHTTP(pages http.Handler) *http.Server {
+	found := &http.Server{
+		Handler: pages, ReadTimeout: requestTime, WriteTimeout: requestTime, ErrorLog: log.New(os.Stderr, "fwctl: ", 0),
 	}
-	return serving.Serve(listener)
+	found.SetKeepAlivesEnabled(false)
+	return found
 }
 
 // Listen opens the socket for the page. It outlives the recorder, so that requests wait in it while that is started again.

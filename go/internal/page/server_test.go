@@ -1,6 +1,7 @@
 package page
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,10 +44,12 @@ func nothing(netip.Addr, string) (told, error) { return told{Since: then}, nil }
 // The page says what both siblings have refused to the agent that asks, the latest first, why, and what a person can do.
 func TestPage(t *testing.T) {
 	s := newScene()
+	s.at = s.at.Add(time.Minute)
 	s.Add(someone, []byte(`{"name":"b.test","port":8443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:01Z"}`))
 	s.Add(someone, []byte(`{"name":"B.test:80","port":80,"protocol":"http","method":"GET","path":"/x","reason":"denied","time":"2026-11-29T12:00:03Z"}`))
 	s.Add(another, []byte(`{"name":"secret.test","port":443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:04Z"}`))
 	resolver := newScene()
+	resolver.at = s.at
 	for range 2 {
 		resolver.refuseAt(someone, "a.test", then.Add(2*time.Second))
 	}
@@ -59,10 +63,10 @@ func TestPage(t *testing.T) {
   clawker-fw explain http://b.test
 12:00:02Z dns a.test (2 times)
   no rule allows this host (no-rule)
-  clawker-fw rules allow https://a.test
+  clawker-fw explain https://a.test
 12:00:01Z tls b.test:8443
   no rule allows this host (no-rule)
-  clawker-fw rules allow https://b.test:8443
+  clawker-fw explain https://b.test:8443
 
 What the resolver has refused is known since 12:00:00Z.
 What the proxy has refused is known since 12:00:00Z.
@@ -85,8 +89,8 @@ What the proxy has refused is known since 12:00:00Z.
 		for _, each := range read.Refusals {
 			by = append(by, each.By+" "+each.Name+" "+each.Command)
 		}
-		if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test\ncoredns a.test clawker-fw rules allow https://a.test\n"+
-			"envoy b.test clawker-fw rules allow https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
+		if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test\ncoredns a.test clawker-fw explain https://a.test\n"+
+			"envoy b.test clawker-fw explain https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
 			len(read.Unreadable) != 0 || read.Ask != askCommand {
 			t.Errorf("%+v", read)
 		}
@@ -202,7 +206,7 @@ func TestHostileNames(t *testing.T) {
 	s := newScene()
 	s.Add(someone, hostileLine(hostile, hostile))
 	checkHarmless(t, s)
-	if found := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(found, "\n12:00:00Z dns forged.test") || strings.Contains(found, "rules allow") {
+	if found := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(found, "\n12:00:00Z dns forged.test") || strings.Contains(found, "clawker-fw explain") {
 		t.Error(found)
 	}
 }
@@ -298,5 +302,76 @@ func TestRequestsWait(t *testing.T) {
 	content, err := io.ReadAll(connection)
 	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "What the resolver has refused can't be read") {
 		t.Errorf("%q, %v", content, err)
+	}
+}
+
+// Connections that ask for the page with a body that never comes, or with half a request, or that don't read, take it from
+// nobody: there are answers meanwhile, and each of these connections ends.
+func TestStalledRequests(t *testing.T) {
+	s := newScene()
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "page"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving := overHTTP(newServer(s.Store, nothing))
+	go func() { _ = serving.Serve(listener) }()
+	t.Cleanup(func() { serving.Close() })
+	send := func(text string) net.Conn {
+		t.Helper()
+		connection, err := net.Dial("unix", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { connection.Close() })
+		if _, err := io.WriteString(connection, text); err != nil {
+			t.Fatal(err)
+		}
+		return connection
+	}
+	var ends sync.WaitGroup
+	defer ends.Wait()
+	about := "Host: clawker.internal\r\n" + agentHeader + ": " + another.String() + "\r\n"
+	for text, answered := range map[string]bool{
+		"GET / HTTP/1.1\r\n" + about + "Content-Length: 100\r\n\r\n":                       true,
+		"POST / HTTP/1.1\r\n" + about + "Content-Length: 100\r\n\r\nx":                     true,
+		"GET / HTTP/1.1\r\n" + about + "Transfer-Encoding: chunked\r\n\r\n5\r\n":           true,
+		"GET / HTTP/1.1\r\n" + about + "Content-Length: 9\r\nExpect: 100-continue\r\n\r\n": true,
+		"GET / HTTP/1.1\r\n" + about:                                                       false,
+		"GET / HT":                                                                         false,
+		"":                                                                                 false,
+	} {
+		connection := send(text)
+		began := time.Now()
+		if err := connection.SetReadDeadline(began.Add(4 * requestTime)); err != nil {
+			t.Fatal(err)
+		}
+		reader := bufio.NewReader(connection)
+		if answered {
+			first, err := reader.ReadString('\n')
+			if took := time.Since(began); err != nil || !strings.HasPrefix(first, "HTTP/1.1 ") || took > requestTime/2 {
+				t.Errorf("%q: %q after %s: %v", text, first, took, err)
+			}
+		}
+		ends.Go(func() { // all of them at the same time
+			if _, err := io.Copy(io.Discard, reader); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%q: the connection has not ended", text)
+			}
+		})
+	}
+	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
+		return net.Dial("unix", listener.Addr().String())
+	}}, Timeout: requestTime / 2}
+	asked, err := http.NewRequest("GET", "http://clawker.internal/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked.Header.Set(agentHeader, someone.String())
+	answer, err := client.Do(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Error(answer.Status)
 	}
 }

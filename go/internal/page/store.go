@@ -50,6 +50,8 @@ type refused struct {
 	Count    int       `json:"count"`
 	First    time.Time `json:"first"`
 	Last     time.Time `json:"last"`
+
+	seen time.Time // when it was remembered, by the clock that nobody sets
 }
 
 // isLike reports whether both are counted as one: a path makes no difference.
@@ -80,7 +82,8 @@ type agent struct {
 
 // Store remembers what was refused to each agent.
 type Store struct {
-	now     func() time.Time
+	now     func() time.Time // a clock that nobody sets
+	wall    func() time.Time // that of the lines
 	holders *Holders
 	began   time.Time
 
@@ -91,7 +94,7 @@ type Store struct {
 
 // NewStore returns a store that knows nothing yet.
 func NewStore(holders *Holders) *Store {
-	return &Store{now: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
+	return &Store{now: time.Now, wall: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
 }
 
 // line is what is read of a line about a refusal, whoever has written it. All texts may be an agent's choice.
@@ -129,7 +132,10 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 		return
 	}
 	holder, is := s.holders.of(source)
-	if !is || found.First.Before(latest(s.began, holder.since).Add(-justBefore)) {
+	found.seen = s.now()
+	age := s.wall().Sub(found.First)
+	// A line from the future was begun before the clock was set back, nobody knows when.
+	if !is || age < -justBefore || found.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
 		return
 	}
 	s.mutex.Lock()
@@ -190,7 +196,7 @@ func (s *Store) expire(source netip.Addr, known *agent) {
 		age = rememberedUnsure
 	}
 	oldest := s.now().Add(-age)
-	for len(known.refusals) > 0 && known.refusals[0].Last.Before(oldest) {
+	for len(known.refusals) > 0 && known.refusals[0].seen.Before(oldest) {
 		s.remove(known, 0)
 	}
 	if len(known.refusals) == 0 {

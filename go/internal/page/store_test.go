@@ -26,6 +26,7 @@ const (
 type scene struct {
 	*Store
 	at       time.Time
+	ahead    time.Duration // of the clock that is set
 	hardware map[netip.Addr]string
 }
 
@@ -41,11 +42,12 @@ func newScene() *scene {
 	}
 	made.Store = NewStore(holders)
 	made.now, made.began = holders.now, then
+	made.wall = func() time.Time { return made.at.Add(made.ahead) }
 	return made
 }
 
 // refuse has a name refused to an agent by the resolver, now.
-func (s *scene) refuse(source netip.Addr, name string) { s.refuseAt(source, name, s.at) }
+func (s *scene) refuse(source netip.Addr, name string) { s.refuseAt(source, name, s.wall()) }
 
 func (s *scene) refuseAt(source netip.Addr, name string, at time.Time) {
 	text, err := json.Marshal(map[string]any{
@@ -207,5 +209,38 @@ func TestLinesOfEachKind(t *testing.T) {
 	s.refuse(netip.MustParseAddr("10.213.0.99"), "unknown.test")
 	if len(s.agents) != 0 {
 		t.Errorf("who is no agent, or no neighbour, is remembered: %v", s.agents)
+	}
+}
+
+// However the clock is set, forwards or back, what is refused then is remembered, for as long as always and of nobody else.
+func TestTheClockIsSet(t *testing.T) {
+	for _, ahead := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		s := newScene()
+		s.at = s.at.Add(time.Minute)
+		s.refuse(someone, "before.test")
+		s.ahead = ahead
+		s.at = s.at.Add(time.Minute)
+		s.refuse(someone, "after.test")
+		if found := names(s.Told(someone, first)); found != "before.test:1 after.test:1" {
+			t.Errorf("%s: %q", ahead, found)
+		}
+		s.at = s.at.Add(remembered - 30*time.Second)
+		if found := names(s.Told(someone, first)); found != "after.test:1" {
+			t.Errorf("%s, later: %q", ahead, found)
+		}
+		s.at = s.at.Add(remembered)
+		if found := names(s.Told(someone, first)); found != "" {
+			t.Errorf("%s, much later: %q", ahead, found)
+		}
+	}
+	s := newScene()
+	begun := s.at.Add(time.Minute)
+	s.at = s.at.Add(2 * time.Minute)
+	s.ahead = -time.Hour
+	s.holders.learn(someone, first)
+	s.holders.learn(someone, second)
+	s.refuseAt(someone, "of the one before", begun)
+	if found := names(s.Told(someone, second)); found != "" {
+		t.Errorf("another one's: %q", found)
 	}
 }

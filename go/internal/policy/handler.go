@@ -35,14 +35,16 @@ func NewHandler(source *Source, out io.Writer) Handler {
 // longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.
 const longestAdvised = 100
 
-// explanation returns the sentence for a reason, and the command if there is one. Such names are host names, so
-// nothing in them means anything to a shell.
+// explanation returns the sentence for a reason, and the command if there is one. It has only host names, in which nothing
+// means anything to a shell.
 func explanation(because, name string) string {
 	said, host := reason.Sentences[because], strings.ToLower(strings.TrimSuffix(name, "."))
-	if len(host) > longestAdvised || because == reason.BadName {
-		return said
+	if len(host) <= longestAdvised {
+		if command := reason.Command(because, host, "https://"+host); command != "" {
+			return said + ": " + command
+		}
 	}
-	return said + ": " + reason.Command(because, "https://"+host)
+	return said
 }
 
 // Name returns the plugin's name in the Corefile.

@@ -2,6 +2,8 @@
 // docs/enforcement.md).
 package reason
 
+import "clawker-fw/internal/hostname"
+
 // The reasons that are decided here. Envoy's configuration knows the others.
 const (
 	NoRule     = "no-rule"
@@ -34,21 +36,17 @@ var Sentences = map[string]string{
 	"unreachable":     "a rule allows this host, but the server did not answer",
 }
 
-// commands are what a person can do about a reason, before a URL of the name. Of other reasons, rules are not the cause.
-var commands = map[string]string{
-	NoRule:            "clawker-fw rules allow",
-	WrongPort:         "clawker-fw explain",
-	Denied:            "clawker-fw explain",
-	"path":            "clawker-fw explain",
-	"no-websocket":    "clawker-fw explain",
-	Expired:           "clawker-fw explain", // which says until when it can be allowed again
-	"private-address": "clawker-fw explain",
+// byRules are the reasons of which rules are the cause.
+var byRules = map[string]bool{
+	NoRule: true, WrongPort: true, Denied: true, "path": true, "no-websocket": true, Expired: true, "private-address": true,
 }
 
-// Command returns what a person can do about a reason, for a URL in which nothing means anything to a shell, or "".
-func Command(because, url string) string {
-	if command := commands[because]; command != "" {
-		return command + " " + url
+// Command returns what a person can do about a refusal of a host name in lower case, or "". The URL is for that name, and
+// nothing in it means anything to a shell. Only `explain` knows the rules, so that it can say which command would allow just this.
+// Of a name that nobody should allow without thinking, an agent is told no command.
+func Command(because, name, url string) string {
+	if byRules[because] && hostname.MayBeAskedAbout(name) {
+		return "clawker-fw explain " + url
 	}
 	return ""
 }

@@ -50,6 +50,7 @@ type journal struct {
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
+	unknown *share // of nobody knows whom, which is never forgotten
 	waiting [][]byte
 	octets  int           // of all that is waiting
 	written int64         // lines with a number
@@ -69,7 +70,8 @@ func (forgetful) Miss(netip.Addr, int)   {}
 
 func newJournal(out io.Writer) *journal {
 	return &journal{
-		out: out, now: time.Now, own: forgetful{}, agents: map[netip.Addr]*share{}, arrived: make(chan struct{}, 1),
+		out: out, now: time.Now, own: forgetful{}, agents: map[netip.Addr]*share{}, unknown: newShare(),
+		arrived: make(chan struct{}, 1),
 	}
 }
 
@@ -109,6 +111,7 @@ func (j *journal) count() {
 	for agent, each := range j.agents {
 		j.tell(agent, each)
 	}
+	j.tell(netip.Addr{}, j.unknown)
 }
 
 func (j *journal) tell(agent netip.Addr, from *share) {
@@ -202,6 +205,9 @@ func (j *journal) status() any {
 // agent returns the share of an agent. Agents whose shares are full are forgotten first, and what was only counted of one that
 // is forgotten is told before.
 func (j *journal) agent(source netip.Addr) *share {
+	if !source.IsValid() {
+		return j.unknown
+	}
 	known := j.agents[source]
 	if known == nil {
 		if len(j.agents) >= mostAgents {
@@ -215,16 +221,12 @@ func (j *journal) agent(source netip.Addr) *share {
 
 func (j *journal) forget() {
 	now := j.now()
-	unknown := newShare() // for what there is no room to tell
 	for source, each := range j.agents {
 		if each.octets.TokensAt(now) >= linesOctetsAtOnce || len(j.agents) >= mostAgents {
 			j.tell(source, each)
-			unknown.suppressed += each.suppressed
+			j.unknown.suppressed += each.suppressed // if there was no room to tell
 			delete(j.agents, source)
 		}
-	}
-	if unknown.suppressed > 0 {
-		j.agents[netip.Addr{}] = unknown
 	}
 }
 

@@ -136,6 +136,38 @@ func TestManySourcesOfRefusals(t *testing.T) {
 	}
 }
 
+// What was counted of nobody knows whom is told, however many agents are forgotten meanwhile and whatever waits for the reader.
+func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
+	now := time.Now()
+	journal, lines := journalAt(t, &now)
+	for journal.wait(lineOf(nettest.Agent, 0)) { // there is no room to tell
+	}
+	refused, source := 0, nettest.AgentNet.Addr()
+	for range linesAtOnce {
+		journal.add(netip.Addr{}, lineOf(netip.Addr{}, 0), 1)
+		refused++
+	}
+	for range 2*mostAgents + 2 {
+		source = source.Next()
+		journal.add(source, lineOf(source, 0), 1)
+		refused++
+	}
+	journal.lose(10)
+	refused += 10
+	waiting := len(journal.waiting)
+	told := 0
+	for _, each := range lines()[waiting:] {
+		told += max(each.Suppressed, 1)
+	}
+	journal.count()
+	for _, each := range lines() {
+		told += each.Suppressed
+	}
+	if told != refused {
+		t.Errorf("%d of %d are told of", told, refused)
+	}
+}
+
 // A reader that stalls delays nobody: what waits is bounded, the rest is counted, and told when it reads again.
 func TestAReaderThatStalls(t *testing.T) {
 	read, write, err := os.Pipe()
@@ -209,7 +241,7 @@ func TestLinesOfTheProgram(t *testing.T) {
 	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
 	}
-	if lost := journal.agents[netip.Addr{}].suppressed; lost != 1 {
+	if lost := journal.unknown.suppressed; lost != 1 {
 		t.Errorf("%d are counted", lost)
 	}
 }

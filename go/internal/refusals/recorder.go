@@ -124,6 +124,7 @@ type recorder struct {
 	listening listening
 	names     virtualNames
 	private   []netip.Addr // at which nothing is for agents, whatever listens
+	next      *uint32      // the number of the next copy, once there was one
 }
 
 func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder {
@@ -155,9 +156,11 @@ func (r *recorder) record(refusals []kernel.Refusal) error {
 	if len(refusals) == 0 {
 		return nil
 	}
+	lost := r.lost(refusals)
 	if err := r.listening.refresh(); err != nil || !r.listening.anything() {
 		return err
 	}
+	r.journal.lose(lost)
 	for _, each := range refusals {
 		name := r.names.at(each.Place.Addr())
 		text, err := json.Marshal(line{
@@ -171,6 +174,19 @@ func (r *recorder) record(refusals []kernel.Refusal) error {
 		r.journal.add(each.Source.Addr(), append(text, '\n'), 1)
 	}
 	return nil
+}
+
+// lost returns how many copies are missing before and between some that were read: the kernel had no room for them, or they
+// could not be read. Nobody knows whose they were.
+func (r *recorder) lost(read []kernel.Refusal) (lost int) {
+	for _, each := range read {
+		if r.next != nil && each.Number > *r.next { // the number may begin anew after 2^32
+			lost += int(each.Number - *r.next)
+		}
+		next := each.Number + 1
+		r.next = &next
+	}
+	return lost
 }
 
 // reason returns why something was refused. At a virtual address on which something listens, its name has a rule, but

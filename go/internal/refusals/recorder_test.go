@@ -243,6 +243,41 @@ func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 	}
 }
 
+// When the kernel has no room for copies of what it refuses, those that are lost are counted: of nobody knows whom.
+func TestLostCopiesAreCounted(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.ConnectionsPerSecond = 10_000
+	recorder := newRecording(t, limits)
+	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
+	if err := unix.SetsockoptInt(int(recorder.socket.Fd()), unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
+		t.Fatal(err)
+	}
+	const refused = 2000
+	refuse := func(count int) {
+		recorder.asAgent(func() {
+			for range count {
+				dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: nettest.Agent.AsSlice()}, Timeout: time.Second}
+				if _, err := dialer.Dial("tcp4", netip.AddrPortFrom(nettest.OnAgents, 1).String()); !errors.Is(err, unix.ECONNREFUSED) {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	refuse(1)
+	written := len(recorder.lines(t))
+	refuse(refused)
+	written += len(recorder.lines(t))
+	refuse(1) // by which the number is known of those that were lost last
+	written += len(recorder.lines(t))
+	counted := recorder.journal.unknown.suppressed
+	if agent := recorder.journal.agents[nettest.Agent]; agent != nil {
+		written += agent.suppressed
+	}
+	if counted == 0 || written+counted != refused+2 {
+		t.Errorf("%d are on record and %d counted, of %d", written, counted, refused+2)
+	}
+}
+
 // While nothing listens at all, nothing is refused by any rule.
 func TestNothingListensYet(t *testing.T) {
 	recorder := newRecording(t, nettest.SmallLimits())

@@ -32,19 +32,22 @@ func parseNames(content []byte) (*inspected, error) {
 }
 
 // has reports whether a name is inspected.
-func (i *inspected) has(name string) bool {
+func (i *inspected) has(name string) bool { return i.rule(name) != "" }
+
+// rule returns what of it has a name inspected: the name itself, or the nearest subtree, with a dot before it, or nothing.
+func (i *inspected) rule(name string) string {
 	if i == nil {
-		return false
+		return ""
 	}
 	if _, exactly := i.names[name]; exactly {
-		return true
+		return name
 	}
 	for above := range hostname.Around(name) {
 		if _, below := i.subtrees[above]; below {
-			return true
+			return "." + above
 		}
 	}
-	return false
+	return ""
 }
 
 func setOf(names []string) (map[string]struct{}, error) {

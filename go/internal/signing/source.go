@@ -27,6 +27,7 @@ type issued struct {
 type stamp struct {
 	issuer      string
 	begins, due time.Time
+	rule        string // whose name it is for, of a certificate
 }
 
 var errRefused = errors.New("no rule inspects it")
@@ -52,21 +53,23 @@ type certificates struct {
 
 var errUncovered = errors.New("no intermediate may sign for it")
 
-// issuer returns who signs for a name, and the name in lower case.
-func (c certificates) issuer(asked string) (*intermediate, string, error) {
+// issuer returns who signs for a name, the name in lower case, and its rule.
+func (c certificates) issuer(asked string) (found *intermediate, name, rule string, err error) {
 	name, is := certified(asked)
-	if !is || !c.names.Value().has(name) {
-		return nil, "", errRefused
+	if is {
+		rule = c.names.Value().rule(name)
 	}
-	found := c.intermediates.Value().covering(name)
-	if found == nil {
-		return nil, "", errUncovered
+	if rule == "" {
+		return nil, "", "", errRefused
 	}
-	return found, name, nil
+	if found = c.intermediates.Value().covering(name); found == nil {
+		return nil, "", "", errUncovered
+	}
+	return found, name, rule, nil
 }
 
 func (c certificates) issue(asked string, now time.Time) (issued, error) {
-	issuer, name, err := c.issuer(asked)
+	issuer, name, rule, err := c.issuer(asked)
 	if err != nil {
 		return issued{}, err
 	}
@@ -74,12 +77,12 @@ func (c certificates) issue(asked string, now time.Time) (issued, error) {
 	if err != nil {
 		return issued{}, err
 	}
-	return issued{tlsCertificate(asked, made.chain, made.key), made.serial, stamp{issuer.id, made.begins, made.due}}, nil
+	return issued{tlsCertificate(asked, made.chain, made.key), made.serial, stamp{issuer.id, made.begins, made.due, rule}}, nil
 }
 
 // isCurrent reports whether the certificate is from the intermediate that signs now, and not due. If somebody has set the
 // clock back, one that is not valid yet is replaced as well.
 func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool {
-	issuer, _, err := c.issuer(asked)
+	issuer, _, _, err := c.issuer(asked)
 	return err == nil && issuer.id == before.issuer && !now.Before(before.begins) && (before.due.IsZero() || now.Before(before.due))
 }

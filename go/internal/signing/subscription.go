@@ -3,6 +3,8 @@ package signing
 import (
 	"container/list"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -10,8 +12,9 @@ import (
 )
 
 // mostHeld is how many certificates Envoy has at once. It keeps each until it is told otherwise, and every spelling of a name
-// is another one to it. Secrets are not counted: there are as many as rules name, and Envoy would go on using one that it
-// was told is removed.
+// is another one to it. So the rule that has the most gives up the oldest of its own: an agent that makes up names below one
+// rule, or spellings, takes no certificate from others' rules. (Envoy does not say which agent asks.) Secrets are not counted:
+// there are as many as rules name, and Envoy would go on using one that it was told is removed.
 const mostHeld = 1000
 
 // counters are for people, and for whoever watches this process.
@@ -34,6 +37,7 @@ type subscription struct {
 	most     int
 	held     map[string]*holding
 	order    *list.List      // of the names of certificates that are held, the oldest first
+	ofRules  map[string]int  // how many of these each rule has
 	secrets  *list.List      // of the names of secrets that are held
 	pending  []string        // names to answer, in order
 	awaiting map[string]bool // those of them that are still to be answered; true if there is nothing for them
@@ -50,7 +54,7 @@ type holding struct {
 func newSubscription(from sources, counts *counters) *subscription {
 	return &subscription{
 		sources: from, counts: counts, most: mostHeld,
-		held: map[string]*holding{}, order: list.New(), secrets: list.New(), awaiting: map[string]bool{},
+		held: map[string]*holding{}, order: list.New(), ofRules: map[string]int{}, secrets: list.New(), awaiting: map[string]bool{},
 	}
 }
 
@@ -113,7 +117,18 @@ func (s *subscription) forget(name string) {
 	if found := s.held[name]; found != nil {
 		s.orderOf(name).Remove(found.place)
 		delete(s.held, name)
+		s.count(name, found.rule, -1)
 		s.counts.held.Add(-1)
+	}
+}
+
+// count counts a certificate, or discounts it, for its rule.
+func (s *subscription) count(name, rule string, more int) {
+	if s.orderOf(name) != s.order {
+		return
+	}
+	if s.ofRules[rule] += more; s.ofRules[rule] == 0 {
+		delete(s.ofRules, rule)
 	}
 }
 
@@ -155,21 +170,32 @@ func (s *subscription) issue(name string, now time.Time) (issued, bool) {
 	return found, err == nil
 }
 
-// hold remembers what Envoy has been given. What is too much is taken back, the oldest first; Envoy asks again for what is
-// still used.
+// hold remembers what Envoy has been given. What is too much is taken back; Envoy asks again for what is still used.
 func (s *subscription) hold(name string, given stamp, nonce string) {
+	s.count(name, given.rule, 1)
 	if before := s.held[name]; before != nil {
+		s.count(name, before.rule, -1)
 		before.stamp, before.nonce = given, nonce
 		return
 	}
 	s.held[name] = &holding{given, nonce, s.orderOf(name).PushBack(name)}
 	s.counts.held.Add(1)
 	if s.order.Len() > s.most {
-		oldest := s.order.Front().Value.(string)
+		oldest := s.oldest()
 		s.forget(oldest)
 		s.await(oldest, true)
 		s.counts.evicted.Add(1)
 	}
+}
+
+// oldest returns the certificate to take back: the oldest one of a rule that has the most.
+func (s *subscription) oldest() string {
+	most := slices.Max(slices.Collect(maps.Values(s.ofRules)))
+	element := s.order.Front()
+	for s.ofRules[s.held[element.Value.(string)].rule] < most {
+		element = element.Next()
+	}
+	return element.Value.(string)
 }
 
 // end forgets everything.

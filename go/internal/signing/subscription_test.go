@@ -19,7 +19,8 @@ func (l listed) issue(asked string, _ time.Time) (issued, error) {
 	case "fails":
 		return issued{}, errors.New("it fails")
 	default:
-		return issued{tlsCertificate(asked, []byte(version), []byte("key")), version, stamp{issuer: version}}, nil
+		_, rule, _ := strings.Cut(asked, ".")
+		return issued{tlsCertificate(asked, []byte(version), []byte("key")), version, stamp{issuer: version, rule: rule}}, nil
 	}
 }
 
@@ -130,6 +131,34 @@ func TestEviction(t *testing.T) {
 	s.expect("one that was taken back", "a=1 -c", "d", "a")
 	if s.evicted.Load() != 3 {
 		t.Errorf("%d are counted", s.evicted.Load())
+	}
+}
+
+// However many names are made up below one rule, others' certificates stay, and what is too much is that rule's.
+func TestARulesEviction(t *testing.T) {
+	s := newScene(t, "kept", "a.other.test", "b.other.test")
+	s.most = 10
+	s.take(request{subscribe: []string{"kept", "a.other.test"}})
+	s.answers()
+	made := func(number int) string { return fmt.Sprintf("n%d.made.test", number) }
+	for number := range 1000 {
+		s.listed[made(number)] = "1"
+		s.take(request{subscribe: []string{made(number)}})
+		s.answers()
+	}
+	s.take(request{subscribe: []string{"b.other.test"}})
+	held := []string{"kept", "a.other.test"}
+	for number := 993; number < 1000; number++ {
+		held = append(held, made(number))
+	}
+	s.expect("another rule's", "b.other.test=1 -n992.made.test", append(held, "b.other.test")...)
+	for number := range 1000 {
+		s.take(request{unsubscribe: []string{made(number)}})
+	}
+	s.take(request{unsubscribe: []string{"kept", "a.other.test", "b.other.test"}})
+	s.expect("nothing", "")
+	if len(s.ofRules) != 0 {
+		t.Errorf("%v are counted", s.ofRules)
 	}
 }
 

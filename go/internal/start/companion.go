@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -53,7 +54,9 @@ var companionNames = map[string]string{
 
 // GivenSockets returns the sockets that this process was given when it was started as a companion. Reading from one blocks
 // nothing else: on a companion's only processor, what it has read would wait until Go's scheduler sees that it blocks.
+// Without its keeper, which reads what a companion says about itself, it goes on.
 func GivenSockets() []*os.File {
+	signal.Ignore(unix.SIGPIPE)
 	count, _ := strconv.Atoi(os.Getenv(socketsVariable))
 	var found []*os.File
 	for number := range count {

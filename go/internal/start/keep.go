@@ -70,6 +70,10 @@ func Keep(root string, sibling boot.Sibling) error {
 	for _, each := range []int{startedSocket, refusalsSocket, linesSocket} {
 		unix.CloseOnExec(each)
 	}
+	// From here on, nothing waits for the reader of the log: neither the keeper nor a helper, which inherits this.
+	if os.Stderr, err = neverWaits(os.Stderr); err != nil {
+		return err
+	}
 	restarts, err := newRestarts(root)
 	if err != nil {
 		return err

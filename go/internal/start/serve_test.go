@@ -2,9 +2,11 @@ package start
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -222,10 +224,19 @@ const limitFiles = `ulimit -Sn 256 && ulimit -Hn 4096 && exec "$0"`
 // start plays a scene in new namespaces, with more privileges than a container has.
 func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 	t.Helper()
+	var talk bytes.Buffer
+	stdout, err = startTo(t, scene, &talk)
+	return stdout, talk.String(), err
+}
+
+func startTo(t *testing.T, scene string, stderr io.Writer) (stdout string, err error) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to have privileges that can be dropped")
 	}
-	child := exec.Command("sh", "-c", limitFiles, os.Args[0])
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	child := exec.CommandContext(limited, "sh", "-c", limitFiles, os.Args[0])
 	child.Env = append(os.Environ(), sceneVariable+"="+scene)
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWPID, // as in a container: with the program, the recorder ends
@@ -233,18 +244,28 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 		Credential:   &syscall.Credential{Groups: []uint32{0, 27}},
 		AmbientCaps:  []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW},
 	}
-	var out, talk bytes.Buffer
-	child.Stdout, child.Stderr = &out, &talk
+	var out bytes.Buffer
+	child.Stdout, child.Stderr = &out, stderr
 	err = child.Run()
-	return out.String(), talk.String(), err
+	return out.String(), err
 }
 
 // served returns what a sibling's program sees: its status by field, and all its output.
 func served(t *testing.T, scene string) (status map[string]string, text string) {
 	t.Helper()
-	stdout, stderr, err := start(t, scene)
+	var talk bytes.Buffer
+	status, text = servedTo(t, scene, &talk)
+	if t.Failed() {
+		t.Fatal(talk.String())
+	}
+	return status, text
+}
+
+func servedTo(t *testing.T, scene string, stderr io.Writer) (status map[string]string, text string) {
+	t.Helper()
+	stdout, err := startTo(t, scene, stderr)
 	if err != nil {
-		t.Fatal(err, stderr)
+		t.Error(err)
 	}
 	status = map[string]string{}
 	for line := range strings.Lines(stdout) {

@@ -54,26 +54,32 @@ func Open(root string) ([]*os.File, error) {
 // kept writes what a table knows into files in turn.
 type kept struct {
 	files   []*os.File
-	turn    int
+	turn    uint64 // counts what was written
 	written uint64 // the changes that the table had then
+}
+
+// slot is what one file has. The turn tells which of two was written last, whatever the clock said.
+type slot struct {
+	History
+	Turn uint64 `json:"turn"`
 }
 
 // left returns what the files have, the latest of it. An empty file has nothing, and neither has one that was cut off.
 func (k *kept) left() (History, bool) {
-	var found History
+	var found slot
 	there := false
 	for at, file := range k.files {
 		each, err := readFrom(io.NewSectionReader(file, 0, mostWritten))
-		if err == nil && (!there || each.Now > found.Now) {
+		if err == nil && (!there || cmp.Or(cmp.Compare(each.Turn, found.Turn), cmp.Compare(each.Now, found.Now)) > 0) {
 			found, there = each, true
-			k.turn = at + 1 // the other one is written next
+			k.turn = max(each.Turn, uint64(at)+1) // the other one is written next
 		}
 	}
-	return found, there
+	return found.History, there
 }
 
-func readFrom(file io.Reader) (History, error) {
-	var found History
+func readFrom(file io.Reader) (slot, error) {
+	var found slot
 	unzipped, err := gzip.NewReader(file)
 	if err != nil {
 		return found, err
@@ -83,7 +89,10 @@ func readFrom(file io.Reader) (History, error) {
 	if err != nil {
 		return found, err
 	}
-	return Read(content)
+	if err := json.Unmarshal(content, &found); err != nil {
+		return found, err
+	}
+	return found, found.verify()
 }
 
 // Read reads a history.
@@ -92,10 +101,14 @@ func Read(content []byte) (History, error) {
 	if err := json.Unmarshal(content, &found); err != nil {
 		return found, err
 	}
-	if found.ID == "" || found.Since <= 0 || found.Now < found.Since {
-		return found, errors.New("this is no history of what was used")
+	return found, found.verify()
+}
+
+func (h History) verify() error {
+	if h.ID == "" || h.Since <= 0 || h.Now < h.Since {
+		return errors.New("this is no history of what was used")
 	}
-	return found, nil
+	return nil
 }
 
 // write writes what the table knows, if that has changed since it was written last.
@@ -109,10 +122,10 @@ func (k *kept) write(table *Table) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(json.NewEncoder(zipped).Encode(known), zipped.Close()); err != nil {
+	if err := errors.Join(json.NewEncoder(zipped).Encode(slot{*known, k.turn + 1}), zipped.Close()); err != nil {
 		return err
 	}
-	file := k.files[k.turn%len(k.files)]
+	file := k.files[k.turn%slots]
 	if _, err := file.WriteAt(content.Bytes(), 0); err != nil {
 		return err // the other file has what was known before
 	}
@@ -128,6 +141,6 @@ func (t *Table) changed(written uint64) (*History, uint64) {
 	if t.changes == written {
 		return nil, written
 	}
-	found := t.history()
+	found := t.history(t.since)
 	return &found, t.changes
 }

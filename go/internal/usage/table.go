@@ -81,7 +81,8 @@ type Table struct {
 	since     int64
 	lost      uint64
 	changes   uint64
-	uses      map[string]*list.Element // of *use, in the list of its group
+	turn      uint64                   // counts what was used and forgotten: its order, whatever the clock says
+	uses      map[string]*list.Element // of *used, in the list of its group
 	groups    map[string]*group
 	order     order
 }
@@ -93,16 +94,28 @@ func New(own []netip.Addr, now func() time.Time) *Table {
 	return found
 }
 
-// group is what is known of what one filter chain has allowed: its uses, the latest first, and the rest.
-type group struct {
-	name string
-	uses *list.List
-	rest *Rest
-	at   int // in the order
+// moment returns the time of something that happens now. A clock that was set back does not make it earlier than what is
+// known: it would count as forgotten.
+func (t *Table) moment() int64 { return max(t.now().Unix(), t.since) }
+
+// used is a use, its group, and the turn in which it was used last.
+type used struct {
+	Use
+	in   *group
+	turn uint64
 }
 
-// oldest is when the use was, that was not used for the longest time.
-func (g *group) oldest() int64 { return g.uses.Back().Value.(*Use).Last }
+// group is what is known of what one filter chain has allowed: its uses, the latest first, and the rest.
+type group struct {
+	name      string
+	uses      *list.List
+	rest      *Rest
+	forgotten uint64 // the turn in which the rest got its last
+	at        int    // in the order
+}
+
+// oldest is the turn of the use that was not used for the longest time.
+func (g *group) oldest() uint64 { return g.uses.Back().Value.(*used).turn }
 
 // order has the groups with uses: first the one that gives up one when there is no room.
 type order []*group
@@ -141,7 +154,7 @@ func (t *Table) Take(line []byte) {
 	if !found.led || found.over && slices.Contains(t.own, found.source) {
 		return
 	}
-	now := t.now().Unix()
+	now := t.moment()
 	element := t.uses[string(found.key)]
 	if element == nil {
 		where, is := parse(found.key)
@@ -149,20 +162,18 @@ func (t *Table) Take(line []byte) {
 			t.lose()
 			return
 		}
-		element = t.insert(&Use{Protocol: where.protocol, Name: where.name, Port: where.port, Group: groupOf(found.chain), First: now, Last: now})
+		element = t.insert(Use{Protocol: where.protocol, Name: where.name, Port: where.port, Group: groupOf(found.chain), First: now, Last: now})
 	}
 	t.changes++
-	used := element.Value.(*Use)
-	used.Last = max(used.Last, now) // the clock may be set back
+	known := element.Value.(*used)
+	known.Last = max(known.Last, now) // the clock may be set back
 	if found.over {
-		used.and(Use{First: used.First, Connections: 1, Received: found.received, Sent: found.sent})
+		known.and(Use{First: known.First, Connections: 1, Received: found.received, Sent: found.sent})
 	}
-	in := t.groups[used.Group]
-	moved := in.uses.Back() == element
-	in.uses.MoveToFront(element)
-	if moved {
-		heap.Fix(&t.order, in.at)
-	}
+	t.turn++
+	known.turn = t.turn
+	known.in.uses.MoveToFront(element)
+	heap.Fix(&t.order, known.in.at)
 }
 
 func (t *Table) lose() {
@@ -177,11 +188,12 @@ func groupOf(chain []byte) string {
 	return strconv.FormatUint(uint64(sum.Sum32()), 16)
 }
 
-// insert adds the latest use, and makes room for it.
-func (t *Table) insert(used *Use) *list.Element {
-	in := t.group(used.Group)
-	element := in.uses.PushFront(used)
-	t.uses[used.place().key()] = element
+// insert adds the latest use, and makes room for it: it is the last that would be forgotten.
+func (t *Table) insert(latest Use) *list.Element {
+	in := t.group(latest.Group)
+	t.turn++
+	element := in.uses.PushFront(&used{latest, in, t.turn})
+	t.uses[latest.place().key()] = element
 	if in.uses.Len() == 1 {
 		heap.Push(&t.order, in)
 	} else {
@@ -206,7 +218,7 @@ func (t *Table) group(name string) *group {
 func (t *Table) forget() {
 	in := t.order[0]
 	last := in.uses.Back()
-	gone := *in.uses.Remove(last).(*Use)
+	gone := in.uses.Remove(last).(*used).Use
 	delete(t.uses, gone.place().key())
 	if in.uses.Len() == 0 {
 		heap.Remove(&t.order, in.at)
@@ -220,6 +232,8 @@ func (t *Table) forget() {
 // and nothing before is known any more.
 func (t *Table) count(more Rest) {
 	in := t.group(more.Group)
+	t.turn++
+	in.forgotten = t.turn
 	if in.rest == nil {
 		in.rest = &more
 		t.bound()
@@ -227,9 +241,7 @@ func (t *Table) count(more Rest) {
 	}
 	sum := in.rest.Use
 	sum.and(more.Use)
-	if more.Last >= in.rest.Last {
-		sum.Protocol, sum.Name, sum.Port = more.Protocol, more.Name, more.Port
-	}
+	sum.Protocol, sum.Name, sum.Port = more.Protocol, more.Name, more.Port
 	in.rest = &Rest{sum, in.rest.Names + more.Names}
 }
 
@@ -239,7 +251,7 @@ func (t *Table) bound() {
 	for _, each := range t.groups {
 		if each.rest != nil {
 			rests++
-			if first == nil || each.rest.Last < first.rest.Last {
+			if first == nil || each.forgotten < first.forgotten {
 				first = each
 			}
 		}
@@ -257,12 +269,13 @@ func (t *Table) bound() {
 // fill replaces all uses.
 func (t *Table) fill(uses []Use, rest []Rest) {
 	t.uses, t.groups, t.order = map[string]*list.Element{}, map[string]*group{}, nil
+	slices.SortFunc(rest, func(one, other Rest) int { return cmp.Compare(one.Last, other.Last) })
 	for _, each := range rest {
 		t.count(each)
 	}
 	slices.SortFunc(uses, func(one, other Use) int { return cmp.Compare(one.Last, other.Last) })
 	for _, each := range uses {
-		t.insert(&each)
+		t.insert(each)
 	}
 }
 
@@ -270,26 +283,26 @@ func (t *Table) fill(uses []Use, rest []Rest) {
 func (t *Table) History() History {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	return t.history()
+	return t.history(t.moment() - int64(keptFor/time.Second))
 }
 
-func (t *Table) history() History {
-	now := t.now()
-	t.since = max(t.since, now.Add(-keptFor).Unix())
+// history returns what is known since a time. What is older stays in the table: the clock may be set back.
+func (t *Table) history(since int64) History {
+	since = max(since, t.since)
 	found := History{
-		ID: t.id, Inherited: slices.Clone(t.inherited), Since: t.since, Now: now.Unix(), Lost: t.lost,
+		ID: t.id, Inherited: slices.Clone(t.inherited), Since: since, Now: t.moment(), Lost: t.lost,
 		Uses: make([]Use, 0, len(t.uses)), Rest: []Rest{},
 	}
 	if found.Inherited == nil {
 		found.Inherited = []string{}
 	}
 	for _, each := range t.uses {
-		if used := each.Value.(*Use); used.Last >= t.since {
-			found.Uses = append(found.Uses, *used)
+		if known := each.Value.(*used); known.Last >= since {
+			found.Uses = append(found.Uses, known.Use)
 		}
 	}
 	for _, each := range t.groups {
-		if each.rest != nil && each.rest.Last >= t.since {
+		if each.rest != nil && each.rest.Last >= since {
 			found.Rest = append(found.Rest, *each.rest)
 		}
 	}
@@ -323,11 +336,16 @@ func (t *Table) Restore(left History) {
 }
 
 func (t *Table) restore(other History, inherited []string) {
-	own := t.history()
+	own := t.history(t.since)
+	t.since = other.Since // it is older, whatever the clock said then
 	known := map[place]int{}
 	uses := own.Uses
 	for at, each := range uses {
 		known[each.place()] = at
+		uses[at].Last = max(each.Last, t.since)
+	}
+	for at, each := range own.Rest {
+		own.Rest[at].Last = max(each.Last, t.since)
 	}
 	for _, each := range other.Uses {
 		where, is := parse([]byte(each.place().key()))
@@ -342,7 +360,6 @@ func (t *Table) restore(other History, inherited []string) {
 		}
 	}
 	t.inherited = slices.Clone(inherited[max(0, len(inherited)-mostInherited):])
-	t.since = min(t.since, other.Since)
 	t.lost += other.Lost
 	t.changes++
 	t.fill(uses, append(own.Rest, other.Rest...))

@@ -241,3 +241,52 @@ func FuzzTake(f *testing.F) {
 		}
 	})
 }
+
+// A clock that is set back, at any time and for as long as it likes, neither ends the recorder nor has it forget: what was
+// used last stays, in the table, in its answers and in its files.
+func TestTheClockIsSetBack(t *testing.T) {
+	table, now := newTable()
+	table.most = 10
+	for number := range mostRests + 30 {
+		take(table, ending(fmt.Sprintf("https n%d.test 443", number), fmt.Sprintf("tls n%d.test", number), 1, 1))
+		now.advance(-24 * time.Hour)
+	}
+	known := table.History()
+	for number := mostRests + 20; number < mostRests+30; number++ {
+		if name := fmt.Sprintf("n%d.test", number); !slices.Contains(names(known), name) {
+			t.Errorf("%s is gone: %v", name, names(known))
+		}
+	}
+	if known.Since < began.Unix() {
+		t.Errorf("known since %d, before it began at %d", known.Since, began.Unix())
+	}
+	if err := known.verify(); err != nil {
+		t.Error(err)
+	}
+	files := opened(t, t.TempDir())
+	written(t, files, table)
+	take(table, ending("https later.test 443", "tls later.test", 1, 1))
+	now.advance(-24 * time.Hour)
+	written(t, files, table)
+	left, there := (&kept{files: files.files}).left()
+	if !there || !slices.Contains(names(left), "later.test") {
+		t.Errorf("%v: %v", there, names(left))
+	}
+	next := New(nil, now.now)
+	next.Restore(left)
+	if restored := next.History(); !slices.Contains(names(restored), "later.test") || restored.Since != left.Since {
+		t.Errorf("%+v", restored)
+	}
+}
+
+// A clock that was ahead for a while makes nothing forgotten when it is right again.
+func TestTheClockWasAhead(t *testing.T) {
+	table, now := newTable()
+	take(table, ending("https a.test 443", "tls a.test", 1, 2))
+	now.advance(2 * keptFor)
+	table.History()
+	now.advance(-2 * keptFor)
+	if known := table.History(); !slices.Equal(names(known), []string{"a.test"}) || known.Since != began.Unix() {
+		t.Errorf("%+v", known)
+	}
+}

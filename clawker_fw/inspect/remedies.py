@@ -1,0 +1,316 @@
+"""What would allow what was refused: all advice comes from here.
+
+Each command is simulated first. It is printed if it allows what was refused and nothing else. Otherwise the next
+wider one is, with a sentence about what else it opens. Where no command can, the sentence says what to write.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from clawker_fw.inspect.simulation import Opened, Outcome, Wanted
+from clawker_fw.rules.destination import Destination, objection
+from clawker_fw.rules.naming import parse_name
+from clawker_fw.rules.own_page import is_ours
+from clawker_fw.rules.paths import REFUSED_METHODS, Access, Repository
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
+from clawker_fw.rules.target import Request, Target
+from clawker_fw.rules.until import rfc3339
+from clawker_fw.rules.yaml_text import yaml_text
+from clawker_fw.settings.edit.words import AllowCommand
+
+if TYPE_CHECKING:
+    from clawker_fw.inspect.explanation import Explanation
+
+AGAIN = "8h"
+"""For how long a rule is proposed to last that has ended."""
+
+_MEANT_SOMETHING = re.compile(r"[.^$*+?{}\[\]\\|()]")
+"""What means something in an expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would allow a connection, as a sentence, and the command in it, if one is enough.
+
+    `allow` is that command, and `opens` what else it allows.
+    """
+
+    text: str
+    command: str = ""
+    allow: AllowCommand | None = field(default=None, compare=False)
+    opens: tuple[Opened, ...] = field(default=(), compare=False)
+
+
+def remedy(explained: "Explanation") -> Remedy | None:
+    """Return what to do to allow it, or None if it is allowed or the rules are not the reason."""
+    if explained.reason and is_ours(explained.target.name):
+        return Remedy("No rule can be for this name.")
+    rule, request = explained.rule, explained.request
+    if rule and request and explained.reason is Reason.NO_WEBSOCKET:
+        return Remedy(
+            f"Allow WebSockets wherever it allows a request with `websocket: true` in the rule{rule.located}."
+        )
+    if rule and request and explained.reason in {Reason.PATH, Reason.BAD_REQUEST}:
+        return _of_request(explained, rule, request)
+    return _of_connection(explained)
+
+
+def allows_only(explained: "Explanation") -> bool:
+    """Whether one more rule for the name, protocol and port would allow what was refused, and nothing else."""
+    if explained.simulator is None or (explained.own and explained.own.paths):
+        return False
+    force = bool(objection(Destination(explained.target.name, subtree=False)))
+    command = AllowCommand(explained.target.url, force=force, until="never")
+    found = explained.simulator.outcome(command, _wanted(explained))
+    return found.allows and {*found.opens} <= {Opened.TRANSPORT}
+
+
+def _of_connection(explained: "Explanation") -> Remedy | None:
+    too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
+    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
+        return None
+    if sentence := _by_hand(explained):
+        return Remedy(sentence)
+    wanted = _wanted(explained)
+    found = _best(explained, wanted, _commands(explained, wanted, too_long=too_long))
+    if found is None:
+        return Remedy("No command can allow just this: other rules decide. Change them by hand.")
+    if explained.variable or found.by_hand:
+        place = f" in place of `{explained.own}`" if explained.own else ""
+        how = f"`{_entry(found.command)}`{place} in {explained.variable or found.by_hand}"
+    elif found.elsewhere:
+        how = _change(found.command, found.elsewhere)
+    else:
+        how = f"`{_line(explained, found)}`"
+    if explained.reason is Reason.PRIVATE_ADDRESS:
+        text = f"If this address is meant, allow it with {how}."
+    elif explained.rule and explained.reason is Reason.DENIED:
+        text = f"Make an exception with {how}, or change the rule that denies it{explained.rule.located}."
+    elif found.command.until == AGAIN and _is_runnable(explained, found):
+        text = f"Allow it again with {how}, or for good with `--until never`."
+    else:
+        text = f"Allow it with {how}."
+    return _told(explained, text, found)
+
+
+def _of_request(explained: "Explanation", rule: Rule, request: Request) -> Remedy:
+    """Return what would allow a request to a host that a rule allows: no more than its method and its path."""
+    if explained.reason is Reason.BAD_REQUEST or request.method.upper() in REFUSED_METHODS:
+        return Remedy("No rule can allow it: such requests are always refused.")
+    if isinstance(explained.path, Repository):
+        return Remedy(_of_git(rule, explained.path, request))
+    deny = explained.path
+    socket = rule.paths is not None and rule.paths.websocket and request.websocket
+    wanted = Wanted(explained.target, Request(request.method, request.path, socket), rule)
+    commands = () if deny and deny.expression else _commands_for(rule, request)
+    found = _best(explained, wanted, commands)
+    if found is None and deny:
+        return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
+    if found is None:
+        return Remedy(f"Change the paths of the rule{rule.located}.")
+    how = f"`{_line(explained, found)}`" if _is_runnable(explained, found) else _change(found.command, rule)
+    change = f"change `{deny}`{rule.located}" if deny else ""
+    text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
+    told = _told(explained, text, found)
+    if request.websocket and not socket:
+        return replace(told, text=f"{told.text} A WebSocket also needs `websocket: true` in the rule.")
+    return told
+
+
+def _best(
+    explained: "Explanation", wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]
+) -> Outcome | None:
+    """Return the first command that allows nothing else, or else the first that is enough; None if none is."""
+    if explained.simulator is None:
+        return None
+    outcomes = [explained.simulator.outcome(command, wanted) for command in commands]
+    usable = [outcome for outcome in outcomes if outcome.allows]
+    return min(usable, key=_width, default=None)
+
+
+def _width(outcome: Outcome) -> tuple[bool, bool]:
+    return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None or bool(outcome.by_hand)
+
+
+def _is_runnable(explained: "Explanation", found: Outcome) -> bool:
+    """Whether the command can be run: the rules that it edits are in a file that commands edit."""
+    return not (explained.variable or found.elsewhere or found.by_hand)
+
+
+def _told(explained: "Explanation", text: str, found: Outcome) -> Remedy:
+    """Return a sentence with what else a command opens, and the secret that goes with what it allows."""
+    secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
+    made = Remedy(text, _line(explained, found), found.command, found.opens)
+    made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
+    return made if _is_runnable(explained, found) else replace(made, command="", allow=None)
+
+
+def also(made: Remedy, subject: str = "This") -> str:
+    """Return the sentence about what else a command opens; "" if it opens nothing else."""
+    if not (made.opens and made.allow):
+        return ""
+    name = parse_name(made.allow.name).dst
+    *others, last = (opened.value.format(name=name) for opened in made.opens)
+    return f"{subject} also allows {' and '.join(filter(None, (', '.join(others), last)))}."
+
+
+def _line(explained: "Explanation", found: Outcome) -> str:
+    """Return a command for a shell, with the options that name the stack."""
+    return shlex.join(("clawker-fw", *explained.options, *found.command.words))
+
+
+def _entry(command: AllowCommand) -> str:
+    """Return what a command adds as an entry of the rules in YAML. What lasts from now on has no end."""
+    named = parse_name(command.name)
+    paths = f"[{_path_entry(command)}]" if command.path else ""
+    fields = {
+        "dst": yaml_text(named.dst),
+        "as": yaml_text(command.as_) if command.as_ else "",
+        "proto": "" if named.proto in {None, Protocol.HTTPS} and named.dst != HOST else named.proto,
+        "port": named.port,
+        "allow_private": "true" if command.private else "",
+        "force": "true" if command.force else "",
+        "until": "" if command.until == AGAIN else command.until,
+        "path_rules": paths,
+    }
+    return f"{{{', '.join(f'{name}: {value}' for name, value in fields.items() if value)}}}"
+
+
+def _path_entry(command: AllowCommand) -> str:
+    return f"{{path: {yaml_text(command.path)}, methods: [{command.method}]}}"
+
+
+def _change(command: AllowCommand, rule: Rule) -> str:
+    """Return how to write by hand what a command would change in a rule."""
+    if rule.preset:
+        return (
+            f"a rule of your own, and leave out that of the preset with `{{preset: {rule.preset}, without: "
+            f"[{rule.destination}]}}` in `presets`{rule.located}"
+        )
+    if command.path:
+        return f"`{_path_entry(command)}` in `path_rules` of the rule{rule.located}"
+    words = [
+        *(["`allow_private: true`"] if command.private else []),
+        *(["a later `until`"] if command.until else []),
+    ]
+    return f"{' and '.join(words) or 'a change'} in the rule{rule.located}"
+
+
+def _wanted(explained: "Explanation") -> Wanted:
+    rule = explained.rule if explained.rule and not explained.rule.denies else None
+    base = rule or (explained.simulator.base(explained.target) if explained.simulator else None)
+    request = explained.request
+    if request:
+        socket = base is not None and base.paths is not None and base.paths.websocket and request.websocket
+        request = Request(request.method, request.path, socket)
+    return Wanted(explained.target, request, base, _guarded_fails(explained))
+
+
+def _commands(explained: "Explanation", wanted: Wanted, *, too_long: bool) -> Iterator[AllowCommand]:
+    """Yield commands that may allow a connection, the narrowest first.
+
+    A rule for a name below a subtree would not have the paths of the subtree's rule. So that is changed first.
+    """
+    usual, base, request = _usual(explained, too_long=too_long), wanted.base, wanted.request
+    limited = base is not None and base.paths is not None
+    of_request = replace(usual, path=_exactly(request.path), method=request.method) if request else None
+    if limited and base and base != explained.own:
+        if of_request:
+            yield of_request
+        if not too_long and base == explained.rule:
+            ended = AGAIN if explained.reason is Reason.EXPIRED else ""
+            force = bool(objection(base.destination))
+            yield AllowCommand(_name_of(base), private=wanted.private, force=force, until=ended)
+    yield usual
+    if limited and of_request:
+        yield of_request
+
+
+def _usual(explained: "Explanation", *, too_long: bool) -> AllowCommand:
+    """Return the command for just this name. It takes nothing from a rule that is there, and lasts no longer."""
+    target, rule, expired = explained.target, explained.rule, explained.reason is Reason.EXPIRED
+    name = Destination(target.name, subtree=False)
+    before = rule if rule and not rule.denies else None  # what it takes the place of, or is an exception to
+    again = expired or explained.own_ended
+    until = AGAIN if again else rfc3339(before.until) if before and before.until and not explained.own else ""
+    if before and before.protocol and expired and before.host:  # another rule for its name would lead elsewhere
+        usual = not before.at_machine and before.port == before.protocol.default_port
+        url = f"{before.protocol}://{before.host}" + ("" if usual else f":{before.written_port}")
+        private = before.allow_private and not before.at_machine
+        return AllowCommand(url, _name_at(before), private, before.reaches_engine, until)
+    beside = (each.rule for each in explained.near if each.rule.covers(target.name))
+    if machine := next((each for each in beside if each.at_machine), None):
+        url = f"{target.protocol}://{HOST}:{target.port}"
+        return AllowCommand(url, _name_at(machine), force=target.port in ENGINE_PORTS, until=until)
+    # A rule for exactly this name decides before all those for names above it.
+    inherits = before is not None and before.allow_private and (too_long or expired)
+    return AllowCommand(
+        target.url, private=_guarded_fails(explained) or inherits, force=bool(objection(name)), until=until
+    )
+
+
+def _name_at(rule: Rule) -> str:
+    """Return the name that stands for an address in a rule; "" if it is the usual one."""
+    name = str(rule.destination)
+    return "" if rule.at_machine and name == HOST_NAME else name
+
+
+def _name_of(rule: Rule) -> str:
+    """Return how a command names the destination of a rule for https."""
+    return f"{rule.destination}" + ("" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}")
+
+
+def _commands_for(rule: Rule, request: Request) -> Iterator[AllowCommand]:
+    """Yield commands that may allow a request: for exactly its path, and for what is below that as well."""
+    for path in (_exactly(request.path), request.path.rstrip("/") or "/"):
+        yield AllowCommand(_name_of(rule), path=path, method=request.method)
+
+
+def _exactly(path: str) -> str:
+    """Return the expression for just one path."""
+    return "~" + _MEANT_SOMETHING.sub(r"\\\g<0>", path)
+
+
+def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
+    """Return what to write for a request of git, of which no command changes anything."""
+    place = rule.located
+    if "/info/lfs/" in f"{request.path}/":
+        return f"Allow large files of all its repositories with `lfs: true` in the rule{place}."
+    if repository.access is Access.READ and "git-receive-pack" in request.target:
+        return f"Allow pushing with `git: {{{repository.name}: write}}` in the rule{place}."
+    return "No rule can allow it: git itself does not ask in this way."
+
+
+def _by_hand(explained: "Explanation") -> str:
+    """Return what to do where one command is not enough, or "" where it is."""
+    rule, found = explained.rule, explained.lookup
+    if explained.forbidden:
+        return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."
+    if found and _guarded_fails(explained) and not found.open_to("exempt"):
+        return "No rule can allow it: no rule may reach any of its addresses."
+    if rule and rule.denies and _is_own(rule, explained.target):
+        return f"Change or remove the rule that denies it{rule.located}."
+    name = f".{explained.target.name}"
+    networks = (near.rule for near in explained.near if near.rule.block and not near.rule.covers(name[1:]))
+    network = next((each for each in networks if name.endswith(f".{each.destination.name}")), None)
+    if network and explained.reason is Reason.NO_RULE:
+        example = next(iter(network.names))
+        return f"Use the name of one of its addresses, as {example}, or change the network{network.located}."
+    renewed = rule if rule and rule.host and explained.reason is Reason.EXPIRED else None
+    if (claiming := explained.claimed_by) and claiming != renewed:
+        return f"First change or remove `{claiming}`{claiming.located}: the two can't share a port."
+    return ""
+
+
+def _guarded_fails(explained: "Explanation") -> bool:
+    found = explained.lookup
+    return found is not None and bool(found.addresses) and not found.open_to("guarded")
+
+
+def _is_own(rule: Rule, target: Target) -> bool:
+    """Whether a rule is for exactly this name."""
+    return not rule.destination.subtree and rule.covers(target.name)

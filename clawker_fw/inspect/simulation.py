@@ -1,0 +1,398 @@
+"""Commands that would allow something, applied to the rules in memory: what each allows then. Pure.
+
+A command is tried with the code that runs it (`settings/edit`). Then everything is decided that it could change:
+all names, ports and protocols that the rules know around it, and a table of requests where TLS is inspected.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from clawker_fw.errors import RefusedError
+from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, paths_of
+from clawker_fw.rules.paths import Paths
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.promises import Promise, PromiseKind, broken
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.target import Request, Target
+from clawker_fw.settings.edit import edits
+from clawker_fw.settings.edit.edits import Written
+from clawker_fw.settings.edit.rules_file import Editable
+from clawker_fw.settings.edit.splice import Edit
+from clawker_fw.settings.edit.words import AllowCommand
+
+_ANOTHER = "another-name"
+"""A label, and a part of a path, that no rule has."""
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+_MOST_PATHS = 20
+"""Paths of a rule that are tried, beside those that a command names."""
+
+
+class Opened(StrEnum):
+    """What a command allows beside what was refused."""
+
+    TRANSPORT = "whatever else is sent over TCP on this port"
+    WEBSOCKET = "this request as a WebSocket"
+    BELOW = "everything below this path"
+    METHODS = "this path with other methods"
+    PATHS = "other paths of this host"
+    RULE = "everything else that this rule is for"
+    HOST = "all paths and methods of this host"
+    NAMES = "the same for every other name in {name}"
+    OTHERS = "other ports or protocols of this host"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was refused. `request` is one where TLS is inspected, or None if all requests are wanted.
+
+    `base` is the rule that nearly allows the connection: what its paths allow is wanted then, and nothing more.
+    With `private`, the name leads to private addresses.
+    """
+
+    target: Target
+    request: Request | None = None
+    base: Rule | None = None
+    private: bool = False
+
+    def includes(self, probe: "Probe") -> bool:
+        """Whether a probe is of what was refused."""
+        target, asked = self.target, probe.request
+        if (probe.name, probe.port) != (target.name, target.port) or not self._spoken(probe.protocol):
+            return False
+        if asked is None:
+            return True
+        if self.request:
+            same = (asked.method, asked.path) == (self.request.method, self.request.path)
+            return same and (self.request.websocket or not asked.websocket)
+        paths = self.base.paths if self.base else None
+        decided = paths.decide(asked.method, asked.target, websocket=asked.websocket) if paths else None
+        return decided is None or decided.reason is None
+
+    def is_met_by(self, probe: "Probe") -> bool:
+        """Whether a probe that it includes is all of what was refused, and not a part."""
+        if probe.protocol is not self.target.protocol:
+            return False
+        if self.request is None or probe.request is None:
+            return self.request is probe.request
+        return self.request.websocket == probe.request.websocket
+
+    def _spoken(self, protocol: Protocol) -> bool:
+        own = self.target.protocol
+        return protocol is own or (own.opaque and protocol.opaque and protocol.transport is own.transport)
+
+
+class Probe(NamedTuple):
+    """A connection, or a request in one, that is decided before and after a command."""
+
+    name: str
+    protocol: Protocol
+    port: int
+    request: Request | None = None
+
+
+class Access(NamedTuple):
+    """What is allowed: whether to private addresses, where it leads, whether unverified, and with which secret."""
+
+    private: bool
+    host: str
+    unverified: bool
+    secret: str
+
+    def widens(self, before: "Access | None") -> bool:
+        """Whether it is more than before."""
+        return before is None or (
+            self.private > before.private or self.host != before.host or self.unverified > before.unverified
+        )
+
+    def narrows(self, before: "Access") -> bool:
+        """Whether something of what was before is missing."""
+        return before.private > self.private or (self.host, self.secret) != (before.host, before.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command does. `allows` says that it allows what was refused, and takes nothing from any rule.
+
+    `opens` is what it allows beside that. `elsewhere` is a rule that it would have to change and can't, and
+    `by_hand` a file to which it can't add one. `secret` is the one that goes with the request then.
+    """
+
+    command: AllowCommand
+    allows: bool = False
+    opens: tuple[Opened, ...] = ()
+    elsewhere: Rule | None = None
+    by_hand: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The rule that a command names, and all rules around it before and after the command.
+
+    `elsewhere` is one that it would have to change and can't. `by_hand` is the file, if it can add none there.
+    """
+
+    rule: Rule
+    before: tuple[Rule, ...]
+    after: tuple[Rule, ...]
+    elsewhere: Rule | None = None
+    by_hand: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What becomes of a rule that a command removes: it may be written elsewhere, or keep a promise.
+
+    `opener` is a rule that allows more than the removed one where that decided.
+    """
+
+    elsewhere: bool = False
+    promise: Promise | None = None
+    opener: Rule | None = None
+
+
+class Simulator:
+    """Tries commands on the rules of a settings file."""
+
+    def __init__(
+        self,
+        there: Sequence[Written],
+        promises: Iterable[Promise],
+        now: float,
+        editable: Editable | None = None,
+    ) -> None:
+        """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
+        self._editable = editable
+        self._there = there
+        self._promises = tuple(promises)
+        self._never = tuple(promise for promise in self._promises if promise.kind is PromiseKind.NEVER)
+        self._now = now
+        self._by_name: dict[str, list[Written]] = {}
+        for one in there:
+            for name in one.rule.names:
+                self._by_name.setdefault(name, []).append(one)
+
+    def outcome(self, command: AllowCommand, wanted: Wanted) -> Outcome:
+        """Return what a command would do."""
+        nothing = Outcome(command)
+        change = self._change(command)
+        if change is None:
+            return nothing
+        before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (change.before, change.after))
+        opened: set[Opened] = set()
+        met, secret = False, ""
+        for probe in _probes(change, wanted):
+            was, now = _access(before, probe), _access(after, probe)
+            if was and (now is None or now.narrows(was)):
+                return nothing
+            if not wanted.includes(probe):
+                if now and now.widens(was):
+                    opened.add(_kind(probe, wanted, change.rule))
+            elif wanted.is_met_by(probe):
+                if now is None or (wanted.private and not now.private):
+                    return nothing
+                met, secret = True, now.secret
+        in_order = tuple(each for each in Opened if each in opened)
+        return Outcome(command, met, in_order, change.elsewhere, change.by_hand, secret)
+
+    def _change(self, command: AllowCommand) -> "_Change | None":
+        """Return the rules before and after a command, as far as it can change anything; None if it is refused."""
+        try:
+            addition = command.addition(self._now)
+            near = self._near(addition.rule.destination)
+            # As if all of them were in the file: what is elsewhere is told apart afterwards.
+            there = [Written(one.rule, place) for place, one in enumerate(near)]
+            edit, _ = edits.add(there, [addition], self._now)
+            after = edits.resulting((one.rule for one in near), addition)
+            for rule in after:
+                if rule.paths:
+                    _require_valid(rule.paths)
+            changed = RuleSet.of(after).rules
+        except (RefusedError, ValueError):  # of the command line, of paths, of rules that contradict each other
+            return None
+        if broken(self._never, RuleSet(changed)):
+            return None
+        elsewhere = next((near[place].rule for place in edit.changed if not self._is_editable(near[place])), None)
+        fits = self._editable is None or not edit.added or self._editable.fits(Edit(added=edit.added))
+        by_hand = "" if fits or self._editable is None else str(self._editable.path)
+        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
+
+    def _is_editable(self, one: Written) -> bool:
+        """Whether commands can change a rule: it is in their file, in a form that can be edited."""
+        if one.position is None:
+            return False
+        return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
+
+    def removal(self, rule: Rule) -> "Removed":
+        """Return what `rules remove` would do with a rule that allows something."""
+        removal = edits.Removal(rule.destination, rule.protocol, rule.written_port, rule.action, rule.host)
+        there = self._near(rule.destination)
+        near = tuple(one.rule for one in there)
+        rest = tuple(each for each in near if not removal.matches(each))
+        if not all(self._is_editable(one) for one in there if removal.matches(one.rule)):
+            return Removed(elsewhere=True)
+        broken_before = {each.promise for each in broken(self._promises, RuleSet(near))}
+        for each in broken(self._promises, RuleSet(rest)):
+            if each.promise not in broken_before:
+                return Removed(promise=each.promise)
+        before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (near, rest))
+        target = Target(next(iter(rule.names)), rule.protocol or Protocol.HTTPS, rule.port or 0)
+        for probe in _probes(_Change(rule, near, rest), Wanted(target)):
+            was, now = _access(before, probe), _access(after, probe)
+            if now and now.widens(was):
+                return Removed(opener=_decisive(after, probe))
+        return Removed()
+
+    def accepts(self, rules: Iterable[Rule]) -> bool:
+        """Whether `rules allow` adds these rules, or changes them."""
+        chosen = frozenset({"allow_private", "until"})
+        additions = [edits.Addition(rule, rule.note or None, chosen=chosen) for rule in rules]
+        try:
+            edits.add(self._there, additions, self._now)
+        except RefusedError:
+            return False
+        return True
+
+    def _near(self, destination: Destination) -> list[Written]:
+        """Return the rules that may decide something for what a rule for the destination is for."""
+        parts = destination.name.split(".")
+        above = (".".join(parts[start:]) for start in range(len(parts)))
+        covering = (one for name in above for one in self._by_name.get(name, ()))
+        found = {id(one): one for one in covering if one.rule.covers(destination.name)}
+        if destination.subtree:
+            below = f".{destination.name}"
+            found |= {id(one): one for one in self._there if any(name.endswith(below) for name in one.rule.names)}
+        return list(found.values())
+
+    def base(self, target: Target) -> Rule | None:
+        """Return the rule that allows a connection, or would if nothing had ended or denied it."""
+        allowing = [one.rule for one in self._near(Destination(target.name, subtree=False)) if not one.rule.denies]
+        for rules in (RuleSet(tuple(allowing)).at(self._now), RuleSet(tuple(allowing))):
+            decided = Policy(rules).decide(target.name, target.protocol, target.port)
+            if decided.allowed:
+                return decided.rule
+        return None
+
+
+def _require_valid(paths: Paths) -> None:
+    """Require that paths can be written like this.
+
+    Raises:
+        ValueError: when some of it could never decide anything, or there are too many.
+    """
+    injection = paths.injection
+    entries = [
+        PathEntry(
+            path=rule.written,
+            methods=rule.methods,
+            action=PathAction.DENY if rule.denies else PathAction.ALLOW,
+        )
+        for rule in paths.rules
+    ]
+    paths_of(
+        entries,
+        PathAction.ALLOW if paths.others else PathAction.DENY,
+        {repository.name: repository.access for repository in paths.repositories},
+        lfs=paths.lfs,
+        verify=paths.verify,
+        inject=InjectEntry(secret=injection.secret, paths="any") if injection else None,
+        websocket=paths.websocket,
+    )
+
+
+def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
+    """Yield what could be decided in another way after a change."""
+    ports = {wanted.target.port}
+    for rule in (change.rule, *change.before):
+        ports |= {end + step for end in (rule.port, rule.last_port) if end for step in (-1, 0, 1)}
+    ports = {port for port in ports if 0 < port <= HIGHEST_PORT}
+    inspecting = [rule.paths for rule in (*change.before, *change.after) if rule.paths]
+    requests = list(_requests(change.rule, inspecting, wanted)) if inspecting else []
+    for name in _names(change, wanted):
+        yield from (Probe(name, protocol, port) for port in ports for protocol in Protocol)
+        for port in {wanted.target.port, *change.rule.ports[:1]}:
+            yield from (Probe(name, Protocol.HTTPS, port, request) for request in requests)
+
+
+def _names(change: _Change, wanted: Wanted) -> set[str]:
+    """Return the names for which a change may decide, one of each kind that the rules tell apart."""
+    rule = change.rule
+    found = {*rule.names}
+    if rule.destination.subtree:
+        below = f".{rule.destination.name}"
+        known = {name for other in change.before for name in other.names if name.endswith(below)}
+        found |= {f"{_ANOTHER}.{name}" for name in (*known, rule.destination.name)} | known
+        found |= {wanted.target.name} if rule.covers(wanted.target.name) else set()
+    return found
+
+
+def _requests(rule: Rule, inspecting: Sequence[Paths], wanted: Wanted) -> Iterator[Request]:
+    """Yield the table of requests: paths that rules name, what is around them, and all methods in question."""
+    new = rule.paths.rules if rule.paths else ()
+    literal = [each.path for each in new if not each.expression]
+    if wanted.request:
+        literal.append(wanted.request.path)
+    known = [each for paths in inspecting for each in paths.rules if not each.expression]
+    folders = tuple(f"{path.rstrip('/')}/" for path in literal)
+    below = [each.path for each in known if each.path.startswith(folders)]
+    paths = {"/", *literal, *below[:_MOST_PATHS], *(each.path for each in known[:_MOST_PATHS])}
+    methods = {*_METHODS, *(method for each in (*new, *known[:_MOST_PATHS]) for method in each.methods)}
+    if wanted.request:
+        methods.add(wanted.request.method)
+    around = {near for path in paths for near in _around(path)}
+    yield from (Request(method, path, socket) for path in around for method in methods for socket in (False, True))
+    for repository in (one for each in inspecting for one in each.repositories[:_MOST_PATHS]):
+        yield from (Request(sent.method, sent.target) for sent in repository.requests(lfs=True))
+
+
+def _around(path: str) -> tuple[str, ...]:
+    """Return a path, one below it, one that begins with it, the one above it, and it as a folder."""
+    folder = path.rstrip("/")
+    return path, f"{folder}/{_ANOTHER}", f"{path}{_ANOTHER}", path.rpartition("/")[0] or "/", f"{folder}/"
+
+
+def _decisive(policy: Policy, probe: Probe) -> Rule | None:
+    return policy.decide(probe.name, probe.protocol, probe.port).rule
+
+
+def _access(policy: Policy, probe: Probe) -> Access | None:
+    request = probe.request
+    asked = (request.method, request.target) if request else (None, None)
+    websocket = request is not None and request.websocket
+    decided = policy.decide(probe.name, probe.protocol, probe.port, *asked, websocket=websocket)
+    rule = decided.rule
+    if rule is None or not decided.allowed:
+        return None
+    injection = rule.paths.injection if rule.paths and request else None
+    unverified = rule.paths is not None and not rule.paths.verify
+    return Access(rule.allow_private, rule.host, unverified, injection.secret if injection else "")
+
+
+def _kind(probe: Probe, wanted: Wanted, rule: Rule) -> Opened:
+    """Return what a probe stands for that a command for a rule allows, and that was not wanted."""
+    target, asked = wanted.target, probe.request
+    if probe.name != target.name:
+        return Opened.NAMES
+    if probe.port != target.port or probe.protocol.transport is Protocol.UDP:
+        return Opened.OTHERS
+    if asked is None or probe.protocol is not target.protocol:
+        return Opened.TRANSPORT if rule.opaque else Opened.OTHERS
+    return _kind_of_request(asked, wanted, rule)
+
+
+def _kind_of_request(asked: Request, wanted: Wanted, rule: Rule) -> Opened:
+    request, base = wanted.request, wanted.base
+    if base and base.paths and (base.destination, base.port) == (rule.destination, rule.port):
+        decided = base.paths.decide(asked.method, asked.target, websocket=asked.websocket)
+        if decided.reason is None:
+            return Opened.RULE
+    if request is None or rule.paths is None:
+        return Opened.HOST
+    if asked.path == request.path:
+        return Opened.WEBSOCKET if asked.method == request.method else Opened.METHODS
+    below = asked.path.startswith(f"{request.path.rstrip('/')}/") and asked.method == request.method
+    return Opened.BELOW if below else Opened.PATHS

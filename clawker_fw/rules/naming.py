@@ -1,0 +1,35 @@
+"""How a command names a destination: `a.test`, `.a.test:8443`, `http://a.test`. Light, for quick completion."""
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(
+    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[0-9.]+/[0-9]+|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
+)
+_URL = re.compile(r"(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`, `192.0.2.0/28`. Nothing is checked yet."""
+
+    dst: str
+    proto: str | None = None
+    port: int | str | None = None
+
+
+def parse_name(text: str) -> Named:
+    """Split a destination into its parts. What has another form is a `dst`, which will be refused.
+
+    The protocol is no part of that: it is none of the mistakes.
+    """
+    found = _NAME.fullmatch(text)
+    if found is None:
+        url = _URL.fullmatch(text)
+        return Named(url["rest"], url["proto"]) if url else Named(text)
+    return Named(found["dst"], found["proto"], port_of(found["port"]))
+
+
+def port_of(text: str | None) -> int | str | None:
+    """Return a port as a number. Several ports stay text, as in the settings."""
+    return int(text) if text and text.isdecimal() else text
