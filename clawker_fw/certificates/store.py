@@ -166,7 +166,7 @@ class CertificateStore:
                 return
             founded = x509.mint_authority(self.project, now)
             with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
-                former = first_certificate(read_pair(self.folder, AUTHORITY).certificate)
+                former = first_certificate((self.folder / f"{AUTHORITY}.crt").read_bytes())
                 x509.certificate(former)
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)

@@ -33,13 +33,8 @@ secrets:
   two: {from: {command: [sh, ../../two.sh]}, hosts: [i.test]}
 """
 COMMANDS = (
-    "run --drain-timeout 0s",
-    "reload --drain-timeout 0s",
-    "drift",
-    "status",
-    "ps",
-    "certs show",
-    "ca show",
+    *("run --drain-timeout 0s", "reload --drain-timeout 0s", "drift", "status", "ps", "certs show", "ca show"),
+    *("config", "rules check", "agent flags", "denials"),
 )
 
 NOT_JUDGED: Mapping[str, str] = {
@@ -95,7 +90,8 @@ def test_every_file_that_is_read_is_judged(variables: Mapping[str, str], tmp_pat
     known = [*deciding, *(tmp_path / each for each in NOT_JUDGED)]
     assert tmp_path / "two.sh" in deciding  # another program reads it
     assert {CHECKOUT / "clawker_fw", CHECKOUT / "templates"} <= {*deciding}
-    left = [each for each in read if not any(_is_within(each, folder) for folder in known)]
+    above = {folder for path in deciding for folder in path.parents}  # whoever can write one is judged as well
+    left = [each for each in read - above if not any(_is_within(each, folder) for folder in known)]
     assert left == []
 
 
