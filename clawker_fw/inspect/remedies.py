@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from clawker_fw.inspect.simulation import Opened, Outcome, Wanted
+from clawker_fw.rules import paths
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.naming import parse_name
 from clawker_fw.rules.own_page import is_ours
-from clawker_fw.rules.paths import REFUSED_METHODS, Access, Repository
+from clawker_fw.rules.paths import REFUSED_METHODS, Access, PathRule, Paths, Repository
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
 from clawker_fw.rules.target import Request, Target
@@ -166,7 +167,7 @@ def _line(explained: "Explanation", found: Outcome) -> str:
 def _entry(command: AllowCommand) -> str:
     """Return what a command adds as an entry of the rules in YAML. What lasts from now on has no end."""
     named = parse_name(command.name)
-    paths = f"[{_path_entry(command)}]" if command.path else ""
+    path_rules = f"[{_path_entry(command)}]" if command.path else ""
     fields = {
         "dst": yaml_text(named.dst),
         "as": yaml_text(command.as_) if command.as_ else "",
@@ -175,13 +176,19 @@ def _entry(command: AllowCommand) -> str:
         "allow_private": "true" if command.private else "",
         "force": "true" if command.force else "",
         "until": "" if command.until == AGAIN else command.until,
-        "path_rules": paths,
+        "path_rules": path_rules,
     }
     return f"{{{', '.join(f'{name}: {value}' for name, value in fields.items() if value)}}}"
 
 
-def _path_entry(command: AllowCommand) -> str:
-    return f"{{path: {yaml_text(command.path)}, methods: [{command.method}]}}"
+def _path_entry(command: AllowCommand, there: Paths | None = None) -> str:
+    """Return the entry for a command's path. Beside other paths it repeats the methods that these allow there."""
+    methods: tuple[str, ...] = (command.method,)
+    if there and not command.path.startswith("~"):
+        *_, entry = paths.also(there, PathRule(command.path, methods))
+        methods = entry.methods
+    named = f", methods: [{', '.join(methods)}]" if methods else ""
+    return f"{{path: {yaml_text(command.path)}{named}}}"
 
 
 def _change(command: AllowCommand, rule: Rule) -> str:
@@ -192,7 +199,7 @@ def _change(command: AllowCommand, rule: Rule) -> str:
             f"[{rule.destination}]}}` in `presets`{rule.located}"
         )
     if command.path:
-        return f"`{_path_entry(command)}` in `path_rules` of the rule{rule.located}"
+        return f"`{_path_entry(command, rule.paths)}` in `path_rules` of the rule{rule.located}"
     words = [
         *(["`allow_private: true`"] if command.private else []),
         *(["a later `until`"] if command.until else []),

@@ -260,7 +260,8 @@ A, X = Target("a.test", Protocol.HTTPS, 443), Target("x.a.test", Protocol.HTTPS,
             A,
             Request("POST", "/v1/a+b"),
             None,
-            "Allow it with `{} a.test --path '~/v1/a\\+b' --methods POST`.",
+            "Allow it with `{} a.test --path /v1/a+b --methods POST`. "  # noqa: ISC004
+            "This also allows everything below this path.",
         ),
         # A rule for the name would have no paths: POST /anything.
         (

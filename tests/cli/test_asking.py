@@ -71,7 +71,9 @@ def test_the_answers(folder: Path) -> None:
         shown.type("n\n")
         shown.shows("denied, and live after ")
         shown.refuse("builder", "p.test", protocol="https", reason="path", method="POST", path="/v1/x")
-        assert "may send POST requests for /v1/x; the rule says" in shown.shows("p.test  https, port 443")
+        assert "may send POST requests for /v1/x and everything below it; the rule says" in shown.shows(
+            "p.test  https, port 443"
+        )
         shown.type("\n")
         shown.shows("This is none of the answers.", 2)
         shown.type("a\n")
@@ -98,7 +100,7 @@ def test_the_answers(folder: Path) -> None:
     assert found["always.test"]["port"] == 8443
     assert "until" not in found["always.test"]
     assert (found["never.test"]["action"], found["never.test"].get("proto")) == ("deny", None)
-    assert found["p.test"]["path_rules"][1:] == [{"path": "~/v1/x", "methods": ["POST"]}]
+    assert found["p.test"]["path_rules"][1:] == [{"path": "/v1/x", "methods": ["GET", "POST"]}]
     assert (folder / "clawker-fw.yaml").read_text().startswith("rules:\n  - dst: a.test # mine\n")
 
 

@@ -587,7 +587,7 @@ def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_fil
     found = ask(command, "--reason", "path")["p.test"]
     assert (found["method"], found["path"]) == ("POST", "/v1/x")
     assert found["message"] == "a rule allows this host, but not this path with this method"
-    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path '~/v1/x' --methods POST"
+    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
 
 
 @pytest.mark.parametrize(
@@ -633,10 +633,10 @@ def test_a_count_that_can_not_be_read_is_never_none(
     """Only an Envoy that does not run, or can't know, has counted nothing; of another one that is an error."""
     up.inside("clawker-envoy").log.append(record(name="f.test", reason="no-rule"))
 
-    def refuse(_: object) -> int:
+    def refuse(_: object) -> tuple[int, dict[str, int]]:
         raise error
 
-    monkeypatch.setattr(HelperReader, "suppressed", refuse)
+    monkeypatch.setattr(HelperReader, "untold", refuse)
     assert command("denials").code == code
 
 

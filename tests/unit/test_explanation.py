@@ -421,7 +421,8 @@ PATHS = (
             "POST",
             Reason.PATH,
             "None",
-            "Allow it with `clawker-fw rules allow api.test --path '~/v1/x%20y' --methods POST`.",
+            "Allow it with `clawker-fw rules allow api.test --path /v1/x%20y --methods POST`. "  # noqa: ISC004
+            "This also allows everything below this path.",
         ),
         (
             "https://x.w.test:8443/b/",
