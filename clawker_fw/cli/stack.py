@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,6 +98,7 @@ def run(
     if dry_run:
         with reading(context.obj) as (_, seen):
             _answer_plan(
+                context.obj,
                 seen,
                 _converge_options(
                     seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
@@ -128,7 +130,8 @@ def drift(
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
-    with reading(context.obj) as (_, seen):
+    chosen: Options = context.obj
+    with reading(chosen) as (_, seen):
         from clawker_fw.model import Verdict
         from clawker_fw.reconcile import pipeline
 
@@ -140,10 +143,10 @@ def drift(
 
             print_json(DriftDocument.of(seen, said, found, judged))
         else:
-            print_notices(seen.busy, seen.advice)
+            print_notices(chosen, seen.busy, seen.advice)
             _print_difference(seen, said, files=diff)
             _print_open(judged or ())
-            close = context.obj.named(": close it with `clawker-fw run`")
+            close = chosen.named(": close it with `clawker-fw run`")
             todo = close if found in {Verdict.DRIFTED, Verdict.UNKNOWN} else ""
             _print_verdict(found, f"{seen.desired.project}{todo}")
         if found is not Verdict.CURRENT:
@@ -329,7 +332,9 @@ def _converge_options(
     return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=not without_secrets)
 
 
-def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool) -> None:
+def _answer_plan(
+    chosen: Options, seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool
+) -> None:
     """Print the answer of a dry run."""
     from clawker_fw.reconcile import converge, pipeline
 
@@ -342,7 +347,7 @@ def _answer_plan(seen: "Comparison", options: "ConvergeOptions", format_: Format
 
         print_json(RunDocument.planned(seen, said, steps))
     else:
-        print_notices(seen.busy, seen.advice)
+        print_notices(chosen, seen.busy, seen.advice)
         _print_difference(seen, said, files=files)
         if not steps.empty:
             from clawker_fw.report import text
@@ -397,7 +402,7 @@ def _converge(
 
         answer(RunDocument.performed(before, said, performed, seen, (*seen.advice, *further)))
     else:
-        print_notices(None, (*seen.advice, *further))
+        print_notices(chosen, None, (*seen.advice, *further))
         words = "applied and proven" if performed else "nothing to do"
         _print_open(seen.agents)
         _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
@@ -428,14 +433,14 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
         output.print(text.attempt_report(seen.failed_attempt))
 
 
-def print_notices(busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
+def print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
     """Print who is changing the stack at the moment, and the warnings."""
     from clawker_fw.report import verdict
 
     if busy:
         terminal.answer(verdict.busy(busy))
     for advice in warnings:
-        terminal.answer_styled(verdict.warning(advice))
+        terminal.answer_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
 
 
 def _print_open(agents: "Sequence[Agent]") -> None:

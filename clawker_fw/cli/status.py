@@ -59,7 +59,7 @@ def status(
     else:
         from clawker_fw.report import text
 
-        print_notices(found.busy, found.warnings)
+        print_notices(chosen, found.busy, found.warnings)
         text.console().print(_report(chosen, found, compose=compose))
         for line in found.source_lines:
             terminal.answer(line)

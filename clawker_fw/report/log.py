@@ -9,13 +9,14 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from clawker_fw.errors import FirewallError
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.terminal import visible
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ class LogFormat(StrEnum):
 class _Formatter(logging.Formatter):
     """Formats an event and its fields as one line; as text, a notice for people is its sentence alone."""
 
-    def __init__(self, style: LogFormat) -> None:
+    def __init__(self, style: LogFormat, options: Sequence[str] = ()) -> None:
         super().__init__()
         self._as = style
+        self._options = options
 
     def format(self, record: logging.LogRecord) -> str:
-        words = getattr(record, "words", "")
+        words = in_text(getattr(record, "words", ""), self._options)
         if self._as is LogFormat.TEXT:
             if words:
                 return visible(words)
@@ -54,7 +56,7 @@ class _Formatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **({"message": words} if words else {}),
-            **getattr(record, "fields", {}),
+            **self._fields(record),
         }
         if self._as is LogFormat.JSON:
             if record.exc_info:
@@ -64,8 +66,14 @@ class _Formatter(logging.Formatter):
             " ".join(f"{visible(key)}={_plain(value)}" for key, value in fields.items()), record
         )
 
-    @staticmethod
-    def _for_people(record: logging.LogRecord) -> str:
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields, with a sentence for people as this stack's user needs it."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        if isinstance(message := fields.get("message"), str):
+            return {**fields, "message": in_text(message, self._options)}
+        return fields
+
+    def _for_people(self, record: logging.LogRecord) -> str:
         """Return the local time, and an event's line for people, or its fields in words if it has none."""
         time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
         line = getattr(record, "line", "")
@@ -73,7 +81,7 @@ class _Formatter(logging.Formatter):
             event = record.getMessage()
             event = event.replace("_", " ") if record.name == LOG.name else event
             level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            fields = ", ".join(f"{key} {value}" for key, value in getattr(record, "fields", {}).items())
+            fields = ", ".join(f"{key} {value}" for key, value in self._fields(record).items())
             line = f"{level}{event}{f': {fields}' if fields else ''}"
         return _with_traceback(f"{time_}  {visible(line)}", record)
 
@@ -85,10 +93,10 @@ def _with_traceback(line: str, record: logging.LogRecord) -> str:
 class _LineHandler(logging.StreamHandler[TextIO]):
     """Writes to the current `sys.stderr`, which `rich` replaces while a spinner runs to keep the two apart."""
 
-    def __init__(self, style: LogFormat) -> None:
+    def __init__(self, style: LogFormat, options: Sequence[str]) -> None:
         logging.Handler.__init__(self)
         self.as_json = style is LogFormat.JSON
-        self.setFormatter(_Formatter(style))
+        self.setFormatter(_Formatter(style, options))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # like logging's own handler of last resort
@@ -109,14 +117,17 @@ def traceback(error: BaseException) -> str:
     return visible("".join(standard.format_exception(error)).rstrip(), keep="\n")
 
 
-def configure(style: LogFormat, *, debug: bool) -> None:
-    """Send our records to standard error; with `debug`, those of libraries as well."""
+def configure(style: LogFormat, *, debug: bool, options: Sequence[str] = ()) -> None:
+    """Send our records to standard error; with `debug`, those of libraries as well.
+
+    `options` name the stack: commands in sentences get them.
+    """
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
         for handler in [each for each in logger.handlers if isinstance(each, _LineHandler)]:
             logger.removeHandler(handler)
     for logger in (everything,) if debug else (LOG, _WARNINGS):
-        logger.addHandler(_LineHandler(style))
+        logger.addHandler(_LineHandler(style, options))
     LOG.setLevel(logging.DEBUG if debug else logging.INFO)
     everything.setLevel(logging.DEBUG if debug else logging.WARNING)
 

@@ -524,3 +524,14 @@ def test_commands_are_grouped_by_what_they_are_for(command: Command) -> None:
     out = command("--help", COLUMNS="80").out
     headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Options:", *(f"{panel}:" for panel in Panel)]
+
+
+def test_notices_name_the_stack(command: Command, settings_file: Path) -> None:
+    """The commands in warnings are for the stack that was chosen, on both streams."""
+    rules = "".join(f"- {{dst: e{number}.test, until: 2020-01-01T00:00:00Z}}\n" for number in range(12))
+    moments = "".join(f"- {{dst: m{number}.test, until: 2099-01-01T00:{number:02}:00Z}}\n" for number in range(40))
+    settings_file.write_text(f"rules:\n{rules}{moments}")
+    assert command("--project", "other", "run").code == 0
+    said = command("--project", "other", "drift")
+    assert "`clawker-fw --project other rules check` lists all" in said.err
+    assert "run `clawker-fw --project other reload`" in said.out
