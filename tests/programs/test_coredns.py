@@ -154,7 +154,7 @@ def test_an_answer_is_hardly_longer_than_its_question(program: Program) -> None:
 def test_refusals_explain_themselves_to_those_who_ask(program: Program) -> None:
     """A refusal has an Extended DNS Error if the query has EDNS, and no other answer has one (RFC 8914)."""
     program.serve(rule_set("a.test")[1])
-    text = f"{Reason.NO_RULE.sentence}: clawker-fw rules allow https://b.test".encode()
+    text = f"{Reason.NO_RULE.sentence}: clawker-fw explain https://b.test".encode()
     for tcp in (False, True):
         assert b"\x00\x0f" + text in program.resolver.ask(query("b.test", edns=True), tcp=tcp).message
     assert b"no rule" not in program.ask("b.test").message

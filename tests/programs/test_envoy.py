@@ -45,7 +45,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
     started.process.wait()
 
 
-PAGE = "http://clawker.internal/ says what else was refused, and why\n"
+PAGE = "http://clawker.internal/ says what was refused, why, and what a person can do\n"
 
 PROVEN = [each for each in RESOURCES if each.envoy]
 """What Envoy itself reads."""
@@ -200,11 +200,7 @@ def test_the_refusal_names_the_port(proxy: Proxy) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[port], timeout=5)
         connection.request("GET", "/", headers={"Host": "b.test"})
         response = connection.getresponse()
-        text = (
-            f"clawker-fw: {Reason.NO_RULE.sentence} over http on port {proxy.ports[port]}\n"
-            f"clawker-fw rules allow http://b.test:{proxy.ports[port]}\n"
-            f"{PAGE}"
-        )
+        text = f"clawker-fw: {Reason.NO_RULE.sentence} over http on port {proxy.ports[port]}\n{PAGE}"
         assert (response.status, response.read().decode()) == (403, text)
         connection.close()
 
@@ -217,11 +213,7 @@ def test_a_refusal_by_a_rule_says_so(proxy: Proxy) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[80], timeout=5)
     connection.request("GET", "/", headers={"Host": "x.no.w.test"})
     response = connection.getresponse()
-    text = (
-        f"clawker-fw: {Reason.DENIED.sentence} over http on port {proxy.ports[80]}\n"
-        f"clawker-fw explain http://x.no.w.test:{proxy.ports[80]}\n"
-        f"{PAGE}"
-    )
+    text = f"clawker-fw: {Reason.DENIED.sentence} over http on port {proxy.ports[80]}\n{PAGE}"
     assert (response.status, response.read().decode()) == (403, text)
     connection.close()
     assert proxy.chain("x.no.w.test", 443) == chains.DENIED

@@ -574,7 +574,7 @@ def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> 
             403,
             [
                 f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}".encode(),
-                f"clawker-fw explain 'wss://a.test:{proxy.ports[PORT]}/v1/x' --method 'GET'".encode(),
+                b"http://clawker.internal/ says what was refused, why, and what a person can do",
             ],
         )
     assert host.reached == []
