@@ -242,7 +242,7 @@ func countUntold(sibling boot.Sibling) (untold, error) {
 
 // record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.
 func record(sibling boot.Sibling, given []*os.File) error {
-	sockets := 2
+	sockets := 3
 	if sibling.Page != nil {
 		sockets++
 	}
@@ -251,7 +251,7 @@ func record(sibling boot.Sibling, given []*os.File) error {
 	}
 	var forPage *os.File
 	if sibling.Page != nil {
-		forPage = given[2]
+		forPage = given[3]
 	}
 	var used refusals.Used
 	if sibling.Usage != nil {
@@ -261,7 +261,7 @@ func record(sibling boot.Sibling, given []*os.File) error {
 		}
 		used = keeper
 	}
-	return refusals.Record(root, sibling, given[0], given[1], forPage, os.Stdout, used)
+	return refusals.Record(root, sibling, given[0], given[1], given[2], forPage, os.Stdout, used)
 }
 
 // giveSecrets passes on what is sent on the standard input. It is in no argument, where others could see it.

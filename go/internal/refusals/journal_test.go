@@ -18,6 +18,7 @@ import (
 
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/statussocket"
 )
 
 // journalAt returns a journal whose clock is now, and what it has written since the last time.
@@ -325,14 +326,20 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	asked := filepath.Join(t.TempDir(), "lines.sock")
+	told, err := statussocket.Prepare(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer told.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, nil, out, nil) }()
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, told, nil, out, nil) }()
 	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {
-			if told, err := AskWritten(Socket); err != nil || told.Lines != 1 {
+			if told, err := AskWritten(asked); err != nil || told.Lines != 1 {
 				t.Errorf("%d lines are written, %v", told.Lines, err)
 			}
 			break

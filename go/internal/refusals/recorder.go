@@ -40,9 +40,8 @@ const (
 	becauseLimit     = reason.Limit
 )
 
-// Socket is where the recorder tells fwctl how many lines it has written. It has no file, which a recorder of another user
-// could not remove, and is only known in this container.
-const Socket = "@fwctl-lines"
+// Socket is where the recorder tells fwctl how many lines it has written. Only root may open it.
+const Socket = "/tmp/lines.sock"
 
 // AskWritten asks the recorder at a socket how many lines it has written.
 func AskWritten(socket string) (Written, error) {
@@ -63,16 +62,16 @@ const askWithin = 2 * time.Second
 // Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails. With a
 // further socket, it serves the page there. What the program says of what is allowed goes to used, which may be nil.
 func Record(
-	root string, sibling boot.Sibling, socket, program io.Reader, forPage *os.File, out io.Writer, used Used,
+	root string, sibling boot.Sibling, socket, program io.Reader, told, forPage *os.File, out io.Writer, used Used,
 ) error {
 	journal := newJournal(out)
 	journal.used = used
-	if told, err := net.Listen("unix", Socket); err != nil {
-		fmt.Fprintf(os.Stderr, "fwctl: telling how many lines are written: %v\n", err)
-	} else {
-		defer told.Close()
-		go statussocket.Tell(told, journal.status)
+	telling, err := net.FileListener(told)
+	if err != nil {
+		return fmt.Errorf("telling how many lines are written: %w", err)
 	}
+	defer telling.Close()
+	go statussocket.Tell(telling, journal.status)
 	failed := make(chan error)
 	if forPage != nil {
 		holders := page.NewHolders(sibling.Limits.Subnet)

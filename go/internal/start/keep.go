@@ -14,7 +14,9 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/lookups"
 	"clawker-fw/internal/page"
+	"clawker-fw/internal/refusals"
 	"clawker-fw/internal/signing"
+	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/usage"
 )
 
@@ -153,7 +155,11 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 		kept := &helper{companion: each}
 		switch each.verb() {
 		case RecordVerb:
-			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines")}
+			told, err := statussocket.Prepare(refusals.Socket)
+			if err != nil {
+				return nil, err
+			}
+			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines"), told}
 			if sibling.Page != nil {
 				socket, err := page.Listen(*sibling.Page)
 				if err != nil {

@@ -173,7 +173,7 @@ if [ "$1" = sign ]; then
 fi
 if [ -e /tmp/ends ] && mkdir /tmp/once; then exit 3; fi
 { sed -u '/^END$/q' <&4; touch /tmp/copied; } &
-{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "More: $(readlink /proc/$$/fd/5 /proc/$$/fd/6 /proc/$$/fd/7 /proc/$$/fd/8 /proc/$$/fd/9)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
+{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Lines: $(readlink /proc/$$/fd/4)"; echo "Answers: $(readlink /proc/$$/fd/5)"; echo "More: $(readlink /proc/$$/fd/6 /proc/$$/fd/7 /proc/$$/fd/8 /proc/$$/fd/9)"; } | sed 's/^/Recorder/' >/tmp/recorder.new
 mv /tmp/recorder.new /tmp/recorder
 wait
 `
@@ -309,8 +309,8 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 	}
 }
 
-// The recorder is a process of a user of its own, without any privilege, and with nothing but the socket and what the program
-// writes: also when it was started again.
+// The recorder is a process of a user of its own, without any privilege, and with nothing but its two sockets and what the
+// program writes: also when it was started again.
 func TestServeStartsTheRecorder(t *testing.T) {
 	for scene, restarts := range map[string]string{
 		"as a sibling":              "",
@@ -323,6 +323,9 @@ func TestServeStartsTheRecorder(t *testing.T) {
 		}
 		if lines := status["RecorderLines"]; !strings.HasPrefix(lines, "pipe:") || lines != status["Writes"] {
 			t.Errorf("%s: it reads what is written to %q from %q", scene, status["Writes"], lines)
+		}
+		if answers := status["RecorderAnswers"]; !strings.HasPrefix(answers, "socket:") {
+			t.Errorf("%s: it answers at %q", scene, answers)
 		}
 		if more := status["RecorderMore"]; more != "" {
 			t.Errorf("%s: it also has %q", scene, more)

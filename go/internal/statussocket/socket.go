@@ -25,6 +25,24 @@ func Listen(path string) (net.Listener, error) {
 	return listener, os.Chmod(path, 0o666)
 }
 
+// Prepare creates the socket as Listen does, for a process that may not: the file is handed down, and outlives it. Only root
+// may open the socket.
+func Prepare(path string) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	listener.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, err
+	}
+	return listener.File()
+}
+
 // Tell answers each connection with the status, as one JSON object, until the listener is closed.
 func Tell(listener net.Listener, status func() any) {
 	Serve(listener, func(connection net.Conn) {

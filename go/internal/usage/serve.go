@@ -24,19 +24,7 @@ const Given = 1 + slots
 
 // Prepare opens what a recorder is given that keeps a history, to be handed down. It outlives the recorder.
 func Prepare(root, socket string) ([]*os.File, error) {
-	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer listener.Close()
-	listener.SetUnlinkOnClose(false)
-	if err := os.Chmod(socket, 0o600); err != nil {
-		return nil, err
-	}
-	file, err := listener.File()
+	file, err := statussocket.Prepare(socket)
 	if err != nil {
 		return nil, err
 	}
