@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from clawker_fw.model import EngineFacts
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import configuration
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.topology import EnvoyAddresses
+from clawker_fw.stack.topology import Addressing
 from devkit import stacks
 from devkit.engines import OTHER_RUNTIME
 from devkit.firewall import Firewall, Outcome, upgraded
@@ -141,9 +141,12 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     firewall.write("other.test")
     facts: EngineFacts = connect(firewall.host, None, {}).facts()
     wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
+    networks = [hand.docker.inspect_network(f"{firewall.project}-{name}") for name in ("net", "egress")]
+    agents, egress = (IPv4Network(each["IPAM"]["Config"][0]["Subnet"]) for each in networks)
+    places = Addressing(agents, egress)
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
-    here = IPv4Address(envoy)
-    addresses, idle = EnvoyAddresses(here, here, here, here), wanted.settings.limits.idle
+    slot = 0 if str(places.envoy(0)) == envoy else 1
+    addresses, idle = places.envoy_addresses(slot), wanted.settings.limits.idle
     for path, file in configuration(wanted.policy, addresses, idle).items():
         hand.write(ENVOY, path, file.content, like=file)  # without a word to Envoy
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
