@@ -217,7 +217,13 @@ def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers,
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
+
+    def followed(name: str) -> bool:
+        agent.get("http://next.test/")  # the engine may hold a line back until the next one
+        return any(each.get("name") == name for each in said)
+
     try:
+        until(partial(followed, "next.test"))  # from here on, it misses nothing
         for turn in ("first", "second"):
             _refuse(agent, firewall, f"{turn}-before")
             fill(filler)
@@ -231,12 +237,7 @@ def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers,
         assert whole <= {each["name"] for each in answer["denials"]}
         assert len([each for each in answer["gaps"] if each["sibling"] == "coredns"]) >= 2
         assert "refusals of coredns may be missing" in firewall.call("denials").expect().out
-
-        def followed() -> bool:
-            agent.get("http://next.test/")  # the engine may hold a line back until the next one
-            return any(each.get("name") == "second-after.test" for each in said)
-
-        until(followed)
+        until(partial(followed, "second-after.test"))
         assert len([each for each in said if each.get("gap", {}).get("sibling") == "coredns"]) >= 2
         assert "first-after.test" in {each.get("name") for each in said}
     finally:
