@@ -58,7 +58,7 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
     }
     for key, (sibling, reason, url) in wanted.items():
         assert (found[key]["sibling"], found[key]["reason"], found[key]["agent"]) == (sibling, reason, name)
-        assert found[key]["remedy"]["command"] == f"clawker-fw rules allow {url}"
+        assert found[key]["remedy"]["command"].endswith(f" --host {shared.host} rules allow {url}")
     assert (found["tcp None"]["port"], found["tcp None"]["reason"]) == (8443, "no-rule")
     assert not {"tls a.test", "http h.test"} & set(found)
     assert only_counted(shared) == 0

@@ -192,7 +192,8 @@ def test_rules_that_are_not_applied(place: Place) -> None:
         code, answer = place.explain("other.test", "--live")
         assert (code, answer["live"]["reason"], answer["live"]["contradicts"]) == (1, "no-rule", True)
         text = place.firewall.call("explain", "other.test", "--live").out
-        assert "It serves other rules than the settings have. Apply them with `clawker-fw reload`." in text
+        assert "It serves other rules than the settings have. Apply them with `clawker-fw --" in text
+        assert f" --host {place.firewall.host} reload`." in text
         assert "This contradicts the rules" in text
     finally:
         place.firewall.write(*RULES)
