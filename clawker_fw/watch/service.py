@@ -79,13 +79,16 @@ class Unit:
         return "\n".join(lines) + "\n"
 
     def _system(self) -> list[str]:
-        runtime = Path("/run") / f"clawker-fw-{self.project}"
+        name = f"clawker-fw-{self.project}"  # services of several users share no folder
+        runtime = Path("/run") / name
         written = [self.socket.parent] if self.socket and self.socket.parent != runtime else []
         written += [self.state] if self.state else []
         return [
             *([f"User={self.user}"] if self.user else []),
             *_SYSTEM,
-            f"RuntimeDirectory={runtime.name}",
+            f"RuntimeDirectory={name}",
+            f"CacheDirectory={name}/clawker-fw",
+            f"Environment=XDG_CACHE_HOME=%C/{name}",
             *(f"ReadWritePaths={quoted(f'-{path}', variables=False)}" for path in written),
         ]
 
@@ -122,9 +125,6 @@ _SYSTEM = (
     "ProtectKernelTunables=yes",
     "# Not ProtectProc: /proc shows whether another run is still alive.",
     "ProtectSystem=strict",
-    "RemoveIPC=yes",
-    "CacheDirectory=clawker-fw",
-    "Environment=XDG_CACHE_HOME=%C",
 )
 
 _USER = ("# Options that need a mount namespace or capabilities are not available to a user's service.",)

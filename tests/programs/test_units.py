@@ -49,6 +49,11 @@ def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
     assert "ProtectSytem" in verify(path, ServiceScope.SYSTEM)[1]
 
 
+def test_a_service_leaves_its_users_other_programs_alone() -> None:
+    """When it ends, systemd removes nothing that other programs of the same user share."""
+    assert "RemoveIPC" not in Unit(ServiceScope.SYSTEM, "clawker", (), 30, user=1000).text()
+
+
 @pytest.mark.parametrize("scope", list(ServiceScope))
 def test_the_service_is_confined(scope: ServiceScope, tmp_path: Path) -> None:
     """By systemd's own scale, the service is well confined."""
