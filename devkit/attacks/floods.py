@@ -53,10 +53,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Flood:
-    """One such attack."""
+    """One such attack. `asks_below` is the subtree whose names it makes Envoy look up."""
 
     name: str
     command: Callable[[Targets, float], tuple[str, ...]]
+    asks_below: str | None = None
     control: bool = False
     capabilities: tuple[str, ...] = ()
     """What the attacker has of what Docker gives every container."""
@@ -122,9 +123,9 @@ FLOODS = (
         "40 downloads over HTTP/2 not read, of a host that others use",
         _hold(40, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
     ),
-    Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON)),
-    Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON)),
-    Flood("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON)),
+    Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
+    Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
+    Flood("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),
     Flood("flood of DNS queries", _queries),
     Flood("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
     Flood("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
