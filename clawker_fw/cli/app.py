@@ -215,7 +215,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 current, done or allowed, 1 drift, something to do, no service or not allowed, 2 usage, "
+    epilog="Exit codes: 0 current, done or allowed, 1 drift, something to do or not allowed, 2 usage, "
     "3 invalid settings or rules, 4 engine unreachable or too old or a registry fails, 5 applied but not proven "
     "live, 6 refused, 70 bug, 74 done but the answer could not be written, 130 interrupted.",
 )

@@ -109,11 +109,6 @@ def test_a_relay_comes_and_goes_with_its_agent(engine: MemoryEngine, release: Re
     assert engine.container(RELAY) is None
 
 
-def _another_label(engine: MemoryEngine) -> None:
-    relay = engine.inside(RELAY)
-    relay.spec = replace(relay.spec, labels={**relay.spec.labels, labels.PUBLISHES: "0 0.0.0.0:22:22"})
-
-
 def _reshaped(**fields: Any) -> Callable[[MemoryEngine], None]:  # noqa: ANN401 - fields of a shape
     def change(engine: MemoryEngine) -> None:
         relay = engine.inside(RELAY)

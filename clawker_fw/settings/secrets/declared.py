@@ -194,16 +194,6 @@ def default_path() -> Path:
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
-def read_declared(path: Path) -> SecretsFile:
-    """Read a file of secrets.
-
-    Raises:
-        RefusedError: when somebody else than its owner could read or write it, or own it.
-        SettingsError: when it can't be read, or says something that can't be meant.
-    """
-    return parse_declared(read_owned(path), path)
-
-
 def parse_declared(content: bytes, path: Path) -> SecretsFile:
     """Return what the content of a file of secrets says. `path` is where it was read.
 
