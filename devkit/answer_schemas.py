@@ -31,7 +31,7 @@ from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocum
 from clawker_fw.report.documents.run import DownDocument, RunDocument
 from clawker_fw.report.documents.secrets import SecretsDocument
 from clawker_fw.report.documents.status import StatusDocument
-from clawker_fw.report.documents.usage import RulesNarrowDocument, RulesUnusedDocument
+from clawker_fw.report.documents.usage import RulesUnusedDocument
 
 ANSWERS: Mapping[str, tuple[type, str]] = {
     "agent-flags": (FlagsDocument, "`clawker-fw agent flags`"),
@@ -59,7 +59,6 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "rules-edit": (RulesEditDocument, "`clawker-fw rules add`, `allow`, `deny`, `remove` and `import`"),
     "rules-list": (RulesListDocument, "`clawker-fw rules list`"),
     "rules-presets": (PresetsDocument, "`clawker-fw rules presets`"),
-    "rules-narrow": (RulesNarrowDocument, "`clawker-fw rules narrow`"),
     "rules-unused": (RulesUnusedDocument, "`clawker-fw rules unused`"),
     "run": (RunDocument, "`clawker-fw run` and `reload`"),
     "secrets": (SecretsDocument, "`clawker-fw secrets list` and `check`"),

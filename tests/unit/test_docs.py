@@ -145,7 +145,6 @@ ENDS_WITH_1 = {
     "explain": "explain",
     "fleet": "fleet",
     "healthy": "healthy",
-    "rules": "rules check --against",
     "service": "service status",
     "stack": "drift",
 }
