@@ -26,7 +26,6 @@ from clawker_fw.report.documents.image import ImageDocument
 from clawker_fw.report.documents.logs import LogLine
 from clawker_fw.report.documents.presets import PresetsDocument
 from clawker_fw.report.documents.ps import PsDocument
-from clawker_fw.report.documents.question import QuestionDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
 from clawker_fw.report.documents.run import DownDocument, RunDocument
 from clawker_fw.report.documents.secrets import SecretsDocument
@@ -41,10 +40,6 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "config": (ConfigDocument, "`clawker-fw config`"),
     "conformance": (ConformanceDocument, "`clawker-fw conformance`"),
     "denials": (DenialsDocument, "`clawker-fw denials`"),
-    "denials-question": (
-        QuestionDocument,
-        "What `clawker-fw denials --ask --exec` asks, a line for each question",
-    ),
     "doctor": (DoctorDocument, "`clawker-fw doctor`"),
     "down": (DownDocument, "`clawker-fw down`"),
     "drift": (DriftDocument, "`clawker-fw drift`"),
@@ -106,7 +101,7 @@ def schema(name: str) -> dict[str, Any]:
     made = TypeAdapter(kind).json_schema(mode="serialization", schema_generator=_Generator)
     for each in made.get("$defs", {}).values():
         each.pop("title", None)
-    title = commands if kind is QuestionDocument else f"The answer of {commands} with `--format json`"
+    title = f"The answer of {commands} with `--format json`"
     return {"$schema": _Generator.schema_dialect, **made, "title": title}
 
 
