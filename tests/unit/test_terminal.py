@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from clawker_fw.errors import FirewallError, OutputError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.cuts import Cut
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
@@ -78,7 +77,7 @@ def summary(said: str) -> Summary:
         absent=False,
         count=1,
         effects={Effect.UPDATED: (Sibling.ENVOY,)},
-        interruption=Interruption(cut=Cut((said,))),
+        interruption=Interruption(cut=True),
         changes=RuleChanges((said,), (said,)),
         builds={Sibling.ENVOY: (build, build)},
         reasons={cause: (replace(finding(said), cause=cause),) for cause in Cause},
