@@ -23,7 +23,6 @@ from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
 from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
 from clawker_fw.report.documents.image import ImageDocument
-from clawker_fw.report.documents.logs import LogLine
 from clawker_fw.report.documents.presets import PresetsDocument
 from clawker_fw.report.documents.ps import PsDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
@@ -48,7 +47,6 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "fleet-drift": (FleetDriftDocument, "`clawker-fw fleet drift`"),
     "fleet-status": (FleetStatusDocument, "`clawker-fw fleet status`"),
     "image": (ImageDocument, "`clawker-fw image`"),
-    "logs": (LogLine, "`clawker-fw logs`, one for each line,"),
     "ps": (PsDocument, "`clawker-fw ps`"),
     "rules-check": (RulesCheckDocument, "`clawker-fw rules check`"),
     "rules-edit": (RulesEditDocument, "`clawker-fw rules add`, `allow`, `deny`, `remove` and `import`"),
