@@ -49,7 +49,7 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "image": (ImageDocument, "`clawker-fw image`"),
     "ps": (PsDocument, "`clawker-fw ps`"),
     "rules-check": (RulesCheckDocument, "`clawker-fw rules check`"),
-    "rules-edit": (RulesEditDocument, "`clawker-fw rules add`, `allow`, `deny`, `remove` and `import`"),
+    "rules-edit": (RulesEditDocument, "`clawker-fw rules allow`, `deny`, `remove` and `import`"),
     "rules-list": (RulesListDocument, "`clawker-fw rules list`"),
     "rules-presets": (PresetsDocument, "`clawker-fw rules presets`"),
     "rules-unused": (RulesUnusedDocument, "`clawker-fw rules unused`"),

@@ -19,6 +19,7 @@ _ALIKE = 0.7
 _REMOVED = {
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
+    "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
 }
 """Commands of earlier releases, and what to use instead."""
