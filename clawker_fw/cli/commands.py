@@ -26,7 +26,6 @@ MODULES = {
     "explain": "explain",
     "fleet": "fleet fleet_stack",
     "healthy": "healthy",
-    "logs": "logs",
     "ps": "overview",
     "rules": "rules editing",
     "secrets": "secrets",

@@ -17,13 +17,6 @@ _PATIENCE = 1.0
 """How long to wait, in seconds. What takes longer is left out: an engine may hang."""
 
 
-def siblings() -> list[str]:
-    """Return the siblings."""
-    from clawker_fw.model import Sibling
-
-    return [each.value for each in Sibling]
-
-
 def contexts() -> list[str]:
     """Return the docker CLI's contexts."""
     from clawker_fw.engine.client_config import contexts as there

@@ -124,7 +124,7 @@ def drift(
 ) -> None:
     """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
 
-    First comes what `run` would do and whose connections that cuts, then why, with the rules that would be added
+    First comes what `run` would do and whether it cuts connections, then why, with the rules that would be added
     and removed. Fields follow by layer where they tell more and are few, all of them with `--diff`. An agent that
     has a way around the firewall makes the verdict `open`, whatever the siblings are like.
 

@@ -22,6 +22,16 @@ _ALIKE = 0.7
 """How alike a misspelled word and the word are (`difflib`)."""
 
 
+_REMOVED = {
+    "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
+    "`clawker-fw denials --follow` merges their refusals.",
+    "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
+    "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
+}
+"""Commands of earlier releases, and what to use instead."""
+_NO_COMMAND = re.compile(r"No such command '([^']*)'")
+
+
 def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
     """Translate an error of the parser into a UsageError."""
     context: typer.Context | None = getattr(error, "ctx", None)
@@ -35,6 +45,8 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
     if "extra argument" in message:
         help_ = _INSTEAD.get(path, help_)
+    if (found := _NO_COMMAND.match(message)) and (instead := _REMOVED.get(f"{path} {found[1]}")):
+        return UsageError("usage", f"{found[0]}.", context=usage, hint=instead)
     sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
     end = "" if sentence.endswith("?") else "."
     return UsageError("usage", f"{sentence}{end}", context=usage, hint=help_)

@@ -228,11 +228,8 @@ class MemoryEngine:
         return time.time() + self.clock_ahead
 
     @contextmanager
-    def log(
-        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
-    ) -> Iterator[Iterator[list[bytes]]]:
+    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """See `EngineReader`. What is followed ends with the context, too. There is no standard error."""
-        del errors
         inside = self.inside(container)
         first = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
         left = threading.Event()

@@ -68,6 +68,22 @@ def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: 
 
 
 @pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("logs --follow", "docker logs clawker-envoy"),
+        ("rules narrow .cdn.test", "clawker-fw rules allow"),
+        ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
+    ],
+)
+def test_a_command_that_is_gone(line: str, instead: str, command: Command) -> None:
+    """The hint names what to use instead."""
+    outcome = command(*line.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error[usage]: No such command '")
+    assert instead in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["run"], 0),
