@@ -16,14 +16,13 @@ from typer.core import TyperGroup, TyperOption
 
 from clawker_fw import interrupts
 from clawker_fw.cli import completion, usage
-from clawker_fw.cli.coercion import without_pydantic
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
 if TYPE_CHECKING:
-    from typer._click import Command, HelpFormatter
+    from typer._click import HelpFormatter
 
 PROGRAM = "clawker-fw"
 COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
@@ -68,19 +67,10 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
-        without_pydantic(self, ctx)
         if not args and not ctx.resilient_parsing and not log.as_json():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
-
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> "Command | None":  # type: ignore[override]  # typer's own
-        """Return a command."""
-        command = super().get_command(ctx, cmd_name)
-        if command:
-            own = command.context_class(command, parent=ctx, **command.context_settings)
-            without_pydantic(command, own)
-        return command
 
 
 def _first_sentence(text: str) -> str:

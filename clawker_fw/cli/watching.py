@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from clawker_fw.watch.page import Pages, WatcherHealth
 
 
-_COLLECTED_OFTEN = (700, 10, 10)
-"""The garbage collector's default thresholds in Python 3.11: this process may run for months."""
-
-
 @app.command(rich_help_panel=Panel.KEEPING)
 def watch(
     context: typer.Context,
@@ -62,7 +58,6 @@ def watch(
 
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
-    import gc
     import time
 
     from clawker_fw.cli.watched_settings import WatchedSettings
@@ -74,8 +69,6 @@ def watch(
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
     chosen: Options = context.obj
-    gc.freeze()  # imported objects stay for good; only later ones are worth collecting
-    gc.set_threshold(*_COLLECTED_OFTEN)
     manager, inbox = Manager(os.environ), Inbox()
     release = Release.installed()
     installed = Installed(release)
