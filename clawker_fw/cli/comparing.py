@@ -36,21 +36,20 @@ def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
 
 @contextmanager
 def writing(
-    chosen: Options, *, quick: bool = False, reviews: bool = True
+    chosen: Options, *, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
-    The settings are read again under the lock, because they may change while a run waits for it. `quick` is for
-    what changes the stack at once: of a sibling that differs, the result may not say everything, but no sibling is
-    called current before it has shown everything. `reviews` warns of rules that decide nothing.
+    The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
+    of rules that decide nothing.
     """
-    with _comparing(chosen, writes=True, asks=True, quick=quick, reviews=reviews) as found:
+    with _comparing(chosen, writes=True, asks=True, reviews=reviews) as found:
         yield found
 
 
 @contextmanager
 def _comparing(
-    chosen: Options, *, writes: bool, asks: bool = False, quick: bool = False, reviews: bool = True
+    chosen: Options, *, writes: bool, asks: bool = False, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings.
 
@@ -68,7 +67,7 @@ def _comparing(
     def start_observation() -> "tuple[EngineWriter, Observation]":
         engine = connection.connect_engine(chosen)
         known = {HELPER: release.helper(engine.facts().architecture)}
-        return engine, Observation(engine, chosen.project, known, quick=quick)
+        return engine, Observation(engine, chosen.project, known)
 
     observing = in_background(start_observation)
     if asks:

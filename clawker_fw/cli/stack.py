@@ -105,7 +105,7 @@ def run(
                 files=diff,
             )
         return
-    with writing(context.obj, quick=True) as (engine, read, seen):
+    with writing(context.obj) as (engine, read, seen):
         options = _converge_options(
             seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
         )
@@ -195,7 +195,7 @@ def apply_settings(
 
     `silent` leaves out the steps, and the warnings of rules that decide nothing.
     """
-    with writing(chosen, quick=True, reviews=not silent) as (engine, read, seen):
+    with writing(chosen, reviews=not silent) as (engine, read, seen):
         from clawker_fw.reconcile import converge
 
         converge.require_up(seen)

@@ -35,7 +35,7 @@ from clawker_fw.reconcile.desired import (
 )
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
-from clawker_fw.reconcile.observe import Observation, completed
+from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
 from clawker_fw.stack import telemetry
@@ -125,8 +125,7 @@ def compare(
 ) -> Comparison:
     """Observe a stack and compare it with its desired state.
 
-    `observation` is one already under way. If it is quick, a sibling that differs in another way is asked for
-    nothing more: what it has loaded is about to change. `render` takes the place of the blueprint's own.
+    `observation` is one already under way. `render` takes the place of the blueprint's own.
     """
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
@@ -145,16 +144,7 @@ def compare(
     now = slots(observed, addresses)
     wanted = desired_at(now)
     found = diff(observed, wanted)
-    if unread := _undecided(observed, found):
-        observed = completed(reader, observed, unread)
-        found = diff(observed, wanted)
     return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at)
-
-
-def _undecided(observed: Observed, found: Diff) -> list[Sibling]:
-    """Return the siblings that would be called current without having shown everything that they have loaded."""
-    current = (each for each, verdict in found.verdicts.items() if verdict is Verdict.CURRENT)
-    return [each for each in current if (probe := observed.siblings[each].probe) and probe.unread]
 
 
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
