@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer._completion_classes import completion_init
+from typer._completion_shared import get_completion_script, install
 from typer.core import TyperGroup, TyperOption
 
 from clawker_fw import interrupts
@@ -154,8 +156,6 @@ def _silent_completion() -> Iterator[None]:
 def _completed(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the user's shell added to a completion option that names none."""
     if COMPLETE_VARIABLE in os.environ:
-        from typer._completion_classes import completion_init
-
         completion_init()
     if arguments and arguments[-1] in _COMPLETION_OPTIONS:
         return [*arguments, Path(os.environ.get("SHELL") or _SHELLS[0]).name]
@@ -228,16 +228,12 @@ def _checked_shell(shell: str | None) -> str | None:
 
 def _show_completion(shell: str | None) -> None:
     if shell := _checked_shell(shell):
-        from typer._completion_shared import get_completion_script
-
         terminal.answer(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell))
         raise typer.Exit
 
 
 def _install_completion(shell: str | None) -> None:
     if shell := _checked_shell(shell):
-        from typer._completion_shared import install
-
         try:
             _, path = install(shell, PROGRAM, COMPLETE_VARIABLE)
         except (OSError, UnicodeError) as error:  # bash's own file is read, too

@@ -1,11 +1,11 @@
 """The comparison that the options choose, as every command about a stack needs it, and its JSON answers."""
 
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from clawker_fw.background import in_background
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.parameters import Options
 from clawker_fw.report import terminal
@@ -56,7 +56,6 @@ def _comparing(
     The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
     settings is reported before any error of the engine. With `asks`, the registries of bundles are asked first.
     """
-    from clawker_fw.background import in_background
     from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.stack.container import HELPER
@@ -76,9 +75,6 @@ def _comparing(
     given.warn_of_project(chosen, loaded)
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
-
-    if writes:
-        importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
 
     if reviews:
         given.warn_of_rules(review(loaded.rules, time.time()))

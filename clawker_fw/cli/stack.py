@@ -28,6 +28,7 @@ from clawker_fw.cli.parameters import (
 )
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
+from clawker_fw.settings.find import FILE_NAME
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.facts import Left
-    from clawker_fw.report.log import NoSteps, StepRecords
+    from clawker_fw.report.step_records import NoSteps, StepRecords
     from clawker_fw.report.text import StepDisplay
 
 _STOPPING = (
@@ -62,7 +63,6 @@ def init(
     Example: clawker-fw init && clawker-fw run
     """
     from clawker_fw.settings.example import write_example
-    from clawker_fw.settings.find import FILE_NAME
 
     chosen: Options = context.obj
     path = write_example(chosen.config or Path(FILE_NAME), overwrite=force)
@@ -275,12 +275,12 @@ def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
 ) -> "StepDisplay | StepRecords | NoSteps":
     """Return what reports differences and steps on standard error."""
-    if silent:
-        return log.NoSteps()
-    if chosen.log_format is log.LogFormat.JSON:
-        return log.StepRecords()
-    from clawker_fw.report import text
+    from clawker_fw.report import step_records, text
 
+    if silent:
+        return step_records.NoSteps()
+    if chosen.log_format is log.LogFormat.JSON:
+        return step_records.StepRecords()
     return text.StepDisplay(text.console(stderr=True), files=files)
 
 

@@ -7,8 +7,9 @@ from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.usage.comparing import Compared
 from clawker_fw.denials.usage.worth import Editing, Narrowed, Period, Worth, allowing, removing, unused
 from clawker_fw.model import Usage, Use
+from clawker_fw.report.spans import remaining
 from clawker_fw.report.terminal import visible
-from clawker_fw.report.text import counted, remaining
+from clawker_fw.report.text import counted
 
 _INDENT = " " * 2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
