@@ -11,6 +11,7 @@ from concurrent.futures import wait
 import typer
 
 from clawker_fw.background import in_background
+from clawker_fw.cli import given
 from clawker_fw.cli.parameters import Options
 
 _PATIENCE = 1.0
@@ -36,7 +37,6 @@ def rules(ctx: typer.Context) -> list[str]:
     chosen = _chosen(ctx)
 
     def read() -> list[str]:
-        from clawker_fw.cli import given
 
         return [str(each.destination) for each in given.load(chosen).rules.rules]
 

@@ -163,9 +163,7 @@ class MemoryEngine:
             return {"network": list(inside.relayed), "closed": []}
         match arguments:
             case ["probe", *words]:
-                return helper.probe_answer(
-                    self.probe(container, envoy="without-envoy" not in words, quick="quick" in words)
-                )
+                return helper.probe_answer(self.probe(container, envoy="without-envoy" not in words))
             case ["lookup", name]:
                 return asdict(self.lookup(container, name))
             case ["try", name, protocol, port, *_]:
@@ -185,11 +183,11 @@ class MemoryEngine:
                     "helper-failed", f"fwctl {arguments[0]} failed.", context=[f'unknown verb "{arguments[0]}"']
                 )
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Return what `fwctl probe` reports. Tests override this."""
         inside = self._running(container, "probe")
         self._ran(inside, "probe")
-        return helper.probe(inside, envoy=envoy, quick=quick)
+        return helper.probe(inside, envoy=envoy)
 
     def lookup(self, container: str, name: str) -> Lookup:
         """Return what `fwctl lookup` reports. Tests override this."""

@@ -25,6 +25,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
 from clawker_fw.watch.reactions import Heal
+from clawker_fw.watch.watcher import CLOSED
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -378,7 +379,7 @@ def test_a_release_with_another_program_makes_relays_again(
     seen = compared(engine, later)
     about_relays = [each for each in found(seen) if each[0].startswith("relays.")]
     assert about_relays == [(f"relays.{RELAY}.bin/fwctl", Cause.UPGRADE, Action.PUBLISH)]
-    assert Cause.UPGRADE not in Heal.TAMPER.causes
+    assert Cause.UPGRADE not in CLOSED[Heal.TAMPER]
     assert run(engine, later).diff.verdict is Verdict.CURRENT
     assert engine.inside(RELAY).id != relay
 

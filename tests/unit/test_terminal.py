@@ -22,6 +22,7 @@ from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
 from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.documents.rules import RulesOfFile
+from clawker_fw.report.step_records import StepRecords
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -111,7 +112,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         pass
 
     def display() -> None:
-        for output in (text.StepDisplay(text.console(stderr=True), files=True), log.StepRecords()):
+        for output in (text.StepDisplay(text.console(stderr=True), files=True), StepRecords()):
             output.difference(diff(said), summary(said))
             output(Progress(step, 0.0, said))
             output(Progress(step, 1.0, said))

@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Self
 
+import platformdirs
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -189,8 +190,6 @@ class SecretsFile(BaseModel):
 
 def default_path() -> Path:
     """Return where the user's file is, unless another is named."""
-    import platformdirs  # noqa: PLC0415 - only rules with secrets need it
-
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
