@@ -1,8 +1,8 @@
 """The program: `clawker-fw`, or `python -m clawker_fw`."""
 
 import os
+import pwd
 import sys
-from pathlib import Path
 
 from clawker_fw import interrupts
 
@@ -30,8 +30,8 @@ def _provide_home() -> None:
     """Name a home folder that does not exist if this user has none: `~` would be in the current folder."""
     if "HOME" not in os.environ:
         try:
-            Path.home()
-        except RuntimeError:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
             os.environ["HOME"] = "/nonexistent"  # as Debian's passwd has it
 
 
