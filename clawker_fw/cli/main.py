@@ -45,7 +45,6 @@ __all__ = [
     "fleet_stack",
     "healthy",
     "image",
-    "logs",
     "overview",
     "rules",
     "secrets",
