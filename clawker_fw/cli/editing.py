@@ -97,13 +97,14 @@ def allow(
     lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Allow destinations in the settings file, and apply it.
+    """Allow destinations.
 
     A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
 
-    The file is edited in place, and its comments and order are kept. Each rule is `added`, or, if there is one for
-    the same destination, protocol and port, `changed` or `unchanged`. Only what an option names changes. A rule
-    never ends sooner than before without `--shorten`, and one that has ended needs a new `--until`.
+    The settings file is edited in place and then applied, and its comments and order are kept. Each rule is
+    `added`, or, if there is one for the same destination, protocol and port, `changed` or `unchanged`. Only what
+    an option names changes. A rule never ends sooner than before without `--shorten`, and one that has ended needs
+    a new `--until`.
 
     Example: clawker-fw rules allow .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
@@ -129,7 +130,7 @@ def deny(
     lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Deny destinations that other rules allow, in the settings file, and apply it.
+    """Deny destinations that other rules allow.
 
     Without a protocol or a port, a NAME is denied for all of them. Rules are `added`, `changed` or `unchanged` as
     by `rules allow`.
