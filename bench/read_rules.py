@@ -3,7 +3,6 @@
 The time of starting the interpreter and of imports is not included.
 """
 
-import gc
 import itertools
 import json
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import yaml
 
-from clawker_fw.__main__ import ALLOCATIONS
 from clawker_fw.model import EngineFacts, Machine, Slots
 from clawker_fw.reconcile.desired import Blueprint, Capacities, desired, prepare
 from clawker_fw.rules.policy import Policy
@@ -59,5 +57,4 @@ def stages(path: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(ALLOCATIONS)
     print(json.dumps(stages(Path(sys.argv[1]))))

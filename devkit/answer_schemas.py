@@ -23,15 +23,13 @@ from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
 from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
 from clawker_fw.report.documents.image import ImageDocument
-from clawker_fw.report.documents.logs import LogLine
 from clawker_fw.report.documents.presets import PresetsDocument
 from clawker_fw.report.documents.ps import PsDocument
-from clawker_fw.report.documents.question import QuestionDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
 from clawker_fw.report.documents.run import DownDocument, RunDocument
 from clawker_fw.report.documents.secrets import SecretsDocument
 from clawker_fw.report.documents.status import StatusDocument
-from clawker_fw.report.documents.usage import RulesNarrowDocument, RulesUnusedDocument
+from clawker_fw.report.documents.usage import RulesUnusedDocument
 
 ANSWERS: Mapping[str, tuple[type, str]] = {
     "agent-flags": (FlagsDocument, "`clawker-fw agent flags`"),
@@ -41,10 +39,6 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "config": (ConfigDocument, "`clawker-fw config`"),
     "conformance": (ConformanceDocument, "`clawker-fw conformance`"),
     "denials": (DenialsDocument, "`clawker-fw denials`"),
-    "denials-question": (
-        QuestionDocument,
-        "What `clawker-fw denials --ask --exec` asks, a line for each question",
-    ),
     "doctor": (DoctorDocument, "`clawker-fw doctor`"),
     "down": (DownDocument, "`clawker-fw down`"),
     "drift": (DriftDocument, "`clawker-fw drift`"),
@@ -53,13 +47,11 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "fleet-drift": (FleetDriftDocument, "`clawker-fw fleet drift`"),
     "fleet-status": (FleetStatusDocument, "`clawker-fw fleet status`"),
     "image": (ImageDocument, "`clawker-fw image`"),
-    "logs": (LogLine, "`clawker-fw logs`, one for each line,"),
     "ps": (PsDocument, "`clawker-fw ps`"),
     "rules-check": (RulesCheckDocument, "`clawker-fw rules check`"),
-    "rules-edit": (RulesEditDocument, "`clawker-fw rules add`, `allow`, `deny`, `remove` and `import`"),
+    "rules-edit": (RulesEditDocument, "`clawker-fw rules allow`, `deny`, `remove` and `import`"),
     "rules-list": (RulesListDocument, "`clawker-fw rules list`"),
     "rules-presets": (PresetsDocument, "`clawker-fw rules presets`"),
-    "rules-narrow": (RulesNarrowDocument, "`clawker-fw rules narrow`"),
     "rules-unused": (RulesUnusedDocument, "`clawker-fw rules unused`"),
     "run": (RunDocument, "`clawker-fw run` and `reload`"),
     "secrets": (SecretsDocument, "`clawker-fw secrets list` and `check`"),
@@ -107,7 +99,7 @@ def schema(name: str) -> dict[str, Any]:
     made = TypeAdapter(kind).json_schema(mode="serialization", schema_generator=_Generator)
     for each in made.get("$defs", {}).values():
         each.pop("title", None)
-    title = commands if kind is QuestionDocument else f"The answer of {commands} with `--format json`"
+    title = f"The answer of {commands} with `--format json`"
     return {"$schema": _Generator.schema_dialect, **made, "title": title}
 
 

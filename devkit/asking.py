@@ -22,7 +22,6 @@ from devkit.waiting import until
 
 COLUMNS, LINES = 120, 40
 _OVER_MEMORY = (sys.executable, "-m", "devkit.asked", "--", "denials", "--ask")
-_IN_PLACE = re.compile(r"\x1b7\x1b\[1A\r\x1b\[2K(?P<line>[^\x1b]*)\x1b8")
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -32,15 +31,11 @@ class Terminal:
     def __init__(
         self,
         folder: Path,
-        *arguments: str,
-        shell: Sequence[str] = (),
+        *,
         program: Sequence[str] = _OVER_MEMORY,
         **variables: str,
     ) -> None:
-        """Start the program in the folder of a settings file, with further arguments.
-
-        `program` is another command that runs it, and `shell` one that starts it, if it is not started by itself.
-        """
+        """Start the program in the folder of a settings file. `program` is another command that runs it."""
         self._said = b""
         records, self._records = os.pipe()
         self._terminal, inside = pty.openpty()
@@ -58,7 +53,7 @@ class Terminal:
             **variables,
         }
         self.process = subprocess.Popen(
-            [*shell, *program, *arguments],
+            program,
             cwd=folder,
             env=given,
             stdin=inside,
@@ -107,15 +102,7 @@ class Terminal:
     def styled(self) -> str:
         """All lines that the terminal shows, also those above its first one, with their styles."""
         self._read()
-        text, shown = self._said.decode(errors="replace").replace("\r\n", "\n"), ""
-        at = 0
-        for change in _IN_PLACE.finditer(text):
-            shown += text[at : change.start()]
-            *lines, above, typed = shown.split("\n")
-            del above
-            shown = "\n".join([*lines, f"\x1b[2m{change['line']}\x1b[0m", typed])
-            at = change.end()
-        return shown + text[at:]
+        return self._said.decode(errors="replace").replace("\r\n", "\n")
 
     @property
     def screen(self) -> str:

@@ -163,10 +163,6 @@ class NameServer:
         """Answer with another address for a name from now on."""
         self._names[tuple(label.encode() for label in name.split("."))] = IPv4Address(place).packed
 
-    def forget(self, name: str) -> None:
-        """Answer that a name does not exist from now on."""
-        del self._names[tuple(label.encode() for label in name.split("."))]
-
     def _serve(self) -> None:
         while True:
             try:

@@ -3,9 +3,11 @@
 The Docker SDK asks for a container first, to know the form of its log.
 """
 
+from io import BytesIO
+
 from docker import APIClient
 
-from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.outputs import frames
 
 
 def written(client: APIClient, container: str, *, errors: bool = False, **wanted: str | float) -> list[bytes]:
@@ -17,4 +19,4 @@ def written(client: APIClient, container: str, *, errors: bool = False, **wanted
     asked = {"stdout": 1, "stderr": int(errors), **wanted}
     answer = client.get(f"{client.base_url}/v{client.api_version}/containers/{container}/logs", params=asked)
     answer.raise_for_status()
-    return [line for lines in log_lines([answer.content], errors=errors) for line in lines]
+    return [output or error for output, error in frames(BytesIO(answer.content).read)]

@@ -24,7 +24,8 @@ from pydantic import BaseModel, BeforeValidator, create_model
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from clawker_fw import cli, errors
+from clawker_fw import errors
+from clawker_fw.cli.main import app
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.path_words import PathEntry
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
@@ -69,7 +70,7 @@ def _code(text: str) -> str:
 
 def program() -> TyperGroup:
     """Return the command line as a group of typer."""
-    group = typer.main.get_command(cli.program())
+    group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)  # noqa: S101 - it has commands
     return group
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from clawker_fw.certificates import trust
 from clawker_fw.certificates.credentials import NO_AUTHORITIES
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
@@ -73,8 +74,6 @@ class Trust:
 
 def trust_for(project: str, roots: bytes, known: Known, target: str = TARGET) -> Trust:
     """Return what an agent needs to trust these roots (PEM), beside what it trusts by itself."""
-    from clawker_fw.certificates import trust  # noqa: PLC0415 - imports `cryptography`: 75 ms
-
     made = trust.files(roots, known.authorities, known.added, target)
     digest = hashlib.sha256(b"".join(made[name] for name in sorted(made))).hexdigest()
     java = f"-Djavax.net.ssl.trustStore={target}/{trust.JAVA}"

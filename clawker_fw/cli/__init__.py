@@ -2,7 +2,3 @@
 
 Each command imports its heavy dependencies itself, so that `--help` and completion are quick.
 """
-
-from clawker_fw.cli.commands import program
-
-__all__ = ["program"]

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer._completion_classes import completion_init
+from typer._completion_shared import get_completion_script, install
 from typer.core import TyperGroup, TyperOption
 
 from clawker_fw import interrupts
 from clawker_fw.cli import completion, usage
-from clawker_fw.cli.coercion import without_pydantic
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
 if TYPE_CHECKING:
-    from typer._click import Command, HelpFormatter
+    from typer._click import HelpFormatter
 
 PROGRAM = "clawker-fw"
 COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
@@ -68,19 +69,10 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
-        without_pydantic(self, ctx)
         if not args and not ctx.resilient_parsing and not log.as_json():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
-
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> "Command | None":  # type: ignore[override]  # typer's own
-        """Return a command."""
-        command = super().get_command(ctx, cmd_name)
-        if command:
-            own = command.context_class(command, parent=ctx, **command.context_settings)
-            without_pydantic(command, own)
-        return command
 
 
 def _first_sentence(text: str) -> str:
@@ -164,8 +156,6 @@ def _silent_completion() -> Iterator[None]:
 def _completed(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the user's shell added to a completion option that names none."""
     if COMPLETE_VARIABLE in os.environ:
-        from typer._completion_classes import completion_init
-
         completion_init()
     if arguments and arguments[-1] in _COMPLETION_OPTIONS:
         return [*arguments, Path(os.environ.get("SHELL") or _SHELLS[0]).name]
@@ -215,7 +205,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 current, done or allowed, 1 drift, something to do, no service or not allowed, 2 usage, "
+    epilog="Exit codes: 0 current, done or allowed, 1 drift, something to do or not allowed, 2 usage, "
     "3 invalid settings or rules, 4 engine unreachable or too old or a registry fails, 5 applied but not proven "
     "live, 6 refused, 70 bug, 74 done but the answer could not be written, 130 interrupted.",
 )
@@ -238,16 +228,12 @@ def _checked_shell(shell: str | None) -> str | None:
 
 def _show_completion(shell: str | None) -> None:
     if shell := _checked_shell(shell):
-        from typer._completion_shared import get_completion_script
-
         terminal.answer(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell))
         raise typer.Exit
 
 
 def _install_completion(shell: str | None) -> None:
     if shell := _checked_shell(shell):
-        from typer._completion_shared import install
-
         try:
             _, path = install(shell, PROGRAM, COMPLETE_VARIABLE)
         except (OSError, UnicodeError) as error:  # bash's own file is read, too

@@ -1,4 +1,4 @@
-"""Asking about refusals while they happen: a person at the terminal, or a command. Answers are applied at once."""
+"""Asking a person at the terminal about refusals while they happen. Answers are applied at once."""
 
 import getpass
 import os
@@ -8,25 +8,21 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import Protocol
 
 from clawker_fw.background import in_background
 from clawker_fw.cli import given, stack
 from clawker_fw.cli.parameters import Format, Options
-from clawker_fw.denials.command import CommandError, ask_command
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, said, typed
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
 from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
-from clawker_fw.report import documents, terminal
-from clawker_fw.report.documents.question import QuestionDocument
-from clawker_fw.report.questions import QuestionScreen, still_refused
+from clawker_fw.report import questions, terminal
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.settings.edit import rules_file
 from clawker_fw.settings.edit.rules_file import Edited
@@ -43,16 +39,6 @@ _NEEDED_BY_ANSWERS = ("clawker_fw.reconcile.converge", "clawker_fw.inspect.way_o
 
 Told = tuple[Counted | Missed, str]
 """A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
-
-
-class Asker(Protocol):
-    """Who answers questions."""
-
-    who: str
-    """Who it is, for the note of a rule."""
-
-    def ask(self, asked: Question, arriving: "Arriving") -> Reply | None:
-        """Return what is answered, or None if there will be no more answers."""
 
 
 class Arriving:
@@ -104,62 +90,26 @@ class Arriving:
             yield self._waiting
 
 
-class TerminalAsker:
-    """A person at the terminal. An answer is a line that was typed after its question was shown in full."""
+def _reply(asked: Question, arriving: Arriving) -> Reply | None:
+    """Ask a person. An answer is a line that was typed after its question was shown in full.
 
-    def __init__(self) -> None:
-        """Ask at standard input and output."""
-        self.who = _user()
-        self._screen = QuestionScreen()
-
-    def ask(self, asked: Question, arriving: Arriving) -> Reply | None:
-        """See `Asker`."""
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
-        with arriving.held() as waiting:
-            more = waiting.more
-        self._screen.show(asked, more)
-        while not arriving.ended:
-            if select.select([sys.stdin], (), (), _LOOK_EVERY)[0]:
-                line = os.read(sys.stdin.fileno(), _MOST_TYPED)
-                if not line:  # end of input
-                    terminal.answer("")
-                    return None
-                if reply := typed(line.decode(errors="replace"), asked):
-                    return reply
-                self._screen.misunderstood()
-                continue
-            with arriving.held() as waiting:
-                more = waiting.more
-            self._screen.update(more)
-        terminal.answer("")
-        return None
-
-
-class CommandAsker:
-    """A command. It is given as long as it may take, and asked one thing at a time."""
-
-    def __init__(self, command: Sequence[str], seconds: float) -> None:
-        """Ask a command, which may run so many seconds."""
-        self.who = f"the command of {_user()}"
-        self._command = command
-        self._seconds = seconds
-
-    def ask(self, asked: Question, arriving: Arriving) -> Reply | None:
-        """See `Asker`. A command that fails has not answered."""
-        del arriving
-        try:
-            line = ask_command(
-                self._command, documents.text(QuestionDocument.of(asked), indent=None), self._seconds
-            )
-        except CommandError as error:
-            terminal.answer(f"No answer about {asked.target}: {error}.")
-            return Leave()
-        reply = said(line, asked)
-        if reply is None:
-            terminal.answer(f"No answer about {asked.target}: {line!r} is none.")
-        elif reply == Leave():
-            terminal.answer(f"No answer about {asked.target}.")
-        return reply or Leave()
+    None means that there will be no more answers.
+    """
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
+    with arriving.held() as waiting:
+        more = waiting.more
+    questions.show(asked, more)
+    while not arriving.ended:
+        if not select.select([sys.stdin], (), (), _LOOK_EVERY)[0]:
+            continue
+        line = os.read(sys.stdin.fileno(), _MOST_TYPED)
+        if not line:  # end of input
+            break
+        if reply := typed(line.decode(errors="replace"), asked):
+            return reply
+        questions.show_misunderstood()
+    terminal.answer("")
+    return None
 
 
 def require_editable(chosen: Options) -> None:
@@ -172,7 +122,7 @@ def require_editable(chosen: Options) -> None:
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=given.resolve(chosen))
 
 
-def ask_about(chosen: Options, told: Iterator[Told], asker: Asker) -> None:
+def ask_about(chosen: Options, told: Iterator[Told]) -> None:
     """Ask about what is refused from now on, and apply the answers, until stopped or until the stack is gone.
 
     Raises:
@@ -184,18 +134,18 @@ def ask_about(chosen: Options, told: Iterator[Told], asker: Asker) -> None:
         for module in _NEEDED_BY_ANSWERS:  # before the first one, which is to be live at once
             import_module(module)
         terminal.answer("Asking about what is refused from now on. No agent waits for that. Ctrl-C ends it.")
-        answers = _Answers(chosen, asker)
+        answers = _Answers(chosen)
         while found := arriving.next():
             if isinstance(found, Counted):
                 refusal = found.refusal
-                terminal.answer(still_refused(refusal.name, Reason(refusal.reason)))
+                terminal.answer(questions.still_refused(refusal.name, Reason(refusal.reason)))
                 continue
             asked = answers.question(found)
             if asked is None:
                 with arriving.held() as waiting:
                     waiting.close()
                 continue
-            reply = asker.ask(asked, arriving)
+            reply = _reply(asked, arriving)
             if reply is None:
                 return
             allowed = answers.apply(asked, reply)
@@ -210,9 +160,8 @@ def ask_about(chosen: Options, told: Iterator[Told], asker: Asker) -> None:
 class _Answers:
     """What is asked by the rules of now, and what becomes of the answers."""
 
-    def __init__(self, chosen: Options, asker: Asker) -> None:
+    def __init__(self, chosen: Options) -> None:
         self._chosen = chosen
-        self._asker = asker
         self._complained = ""
 
     def question(self, candidate: Candidate) -> Question | None:
@@ -250,7 +199,7 @@ class _Answers:
             FirewallError: when the settings don't allow it, or it would not do what was answered.
         """
         now = datetime.now(UTC)
-        decide = Ruling(asked, reply, self._asker.who, now)
+        decide = Ruling(asked, reply, _user(), now)
         resolve = given.resolve(self._chosen)
         done = rules_file.edit(self._chosen.config, os.environ, decide, write=False, resolve=resolve)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())

@@ -1,11 +1,11 @@
 """The comparison that the options choose, as every command about a stack needs it, and its JSON answers."""
 
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from clawker_fw.background import in_background
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.parameters import Options
 from clawker_fw.report import terminal
@@ -36,28 +36,26 @@ def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
 
 @contextmanager
 def writing(
-    chosen: Options, *, quick: bool = False, reviews: bool = True
+    chosen: Options, *, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
 
-    The settings are read again under the lock, because they may change while a run waits for it. `quick` is for
-    what changes the stack at once: of a sibling that differs, the result may not say everything, but no sibling is
-    called current before it has shown everything. `reviews` warns of rules that decide nothing.
+    The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
+    of rules that decide nothing.
     """
-    with _comparing(chosen, writes=True, asks=True, quick=quick, reviews=reviews) as found:
+    with _comparing(chosen, writes=True, asks=True, reviews=reviews) as found:
         yield found
 
 
 @contextmanager
 def _comparing(
-    chosen: Options, *, writes: bool, asks: bool = False, quick: bool = False, reviews: bool = True
+    chosen: Options, *, writes: bool, asks: bool = False, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings.
 
     The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
     settings is reported before any error of the engine. With `asks`, the registries of bundles are asked first.
     """
-    from clawker_fw.background import in_background
     from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.stack.container import HELPER
@@ -68,7 +66,7 @@ def _comparing(
     def start_observation() -> "tuple[EngineWriter, Observation]":
         engine = connection.connect_engine(chosen)
         known = {HELPER: release.helper(engine.facts().architecture)}
-        return engine, Observation(engine, chosen.project, known, quick=quick)
+        return engine, Observation(engine, chosen.project, known)
 
     observing = in_background(start_observation)
     if asks:
@@ -77,9 +75,6 @@ def _comparing(
     given.warn_of_project(chosen, loaded)
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
-
-    if writes:
-        importlib.import_module("clawker_fw.reconcile.converge")  # meanwhile: the caller needs it next
 
     if reviews:
         given.warn_of_rules(review(loaded.rules, time.time()))

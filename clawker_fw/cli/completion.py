@@ -11,17 +11,11 @@ from concurrent.futures import wait
 import typer
 
 from clawker_fw.background import in_background
+from clawker_fw.cli import given
 from clawker_fw.cli.parameters import Options
 
 _PATIENCE = 1.0
 """How long to wait, in seconds. What takes longer is left out: an engine may hang."""
-
-
-def siblings() -> list[str]:
-    """Return the siblings."""
-    from clawker_fw.model import Sibling
-
-    return [each.value for each in Sibling]
 
 
 def contexts() -> list[str]:
@@ -43,7 +37,6 @@ def rules(ctx: typer.Context) -> list[str]:
     chosen = _chosen(ctx)
 
     def read() -> list[str]:
-        from clawker_fw.cli import given
 
         return [str(each.destination) for each in given.load(chosen).rules.rules]
 

@@ -77,13 +77,15 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
 
 
 def _of_project(chosen: Options) -> Iterator[Path]:
-    """Yield the folder with the project's keys and last good bundles, and the units that run its watcher."""
+    """Yield the folder with the project's keys and last good bundles, and the folders of systemd's units.
+
+    The user names the watcher's unit.
+    """
     from clawker_fw.private_files import state_folder
-    from clawker_fw.watch.service import ServiceScope, Unit
+    from clawker_fw.watch.service import unit_folders
 
     yield state_folder() / chosen.project
-    for scope in ServiceScope:
-        yield Unit(scope, chosen.project, (), 0).path
+    yield from unit_folders()
 
 
 def _of_docker() -> Iterator[Path]:

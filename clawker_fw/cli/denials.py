@@ -10,22 +10,13 @@ import typer
 from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
-from clawker_fw.cli.parameters import (
-    Format,
-    FormatOption,
-    Options,
-    RefusedSinceOption,
-    TopOption,
-    duration,
-    unparsed,
-)
+from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clawker_fw.agents.names import AgentNames
-    from clawker_fw.cli.asking import Asker
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.denials.answer import Selection
     from clawker_fw.denials.following import Missed
@@ -65,18 +56,6 @@ def denials(
         bool,
         typer.Option("--ask", help="Ask at the terminal about each host that is refused from now on."),
     ] = False,
-    exec_: Annotated[
-        str,
-        typer.Option(
-            "--exec", metavar="COMMAND", help="With --ask: ask this command, and nobody at the terminal."
-        ),
-    ] = "",
-    exec_limit: Annotated[
-        float,
-        typer.Option(
-            "--exec-limit", metavar="DURATION", parser=duration, help="After how long the command is killed."
-        ),
-    ] = unparsed("5m"),
     as_rules: Annotated[
         bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
     ] = False,
@@ -101,15 +80,14 @@ def denials(
         raise typer.BadParameter(
             "--ask is about what happens from now on: without --follow, --since, --top, --as-rules, --format json"
         )
-    if exec_ and not ask:
-        raise typer.BadParameter("--exec answers questions: add --ask")
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
     from clawker_fw.cli import connection
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
-    asker = _asker(chosen, exec_, exec_limit) if ask else None
+    if ask:
+        _require_answers(chosen)
     engine = connection.connect_reader(chosen)
     found = sources(engine, chosen.project)
     follow = follow or ask
@@ -126,7 +104,7 @@ def denials(
     names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)
     _require_known(agent, names, follow=follow)
-    if asker:
+    if ask:
         from clawker_fw.cli.asking import ask_about
         from clawker_fw.denials.following import Missed
 
@@ -135,7 +113,7 @@ def denials(
         of_agents = (
             each for each in told if isinstance(each[0], Missed) or not names.is_own(each[0].refusal.agent)
         )
-        ask_about(chosen, of_agents, asker)
+        ask_about(chosen, of_agents)
         return
     advising = adviser(chosen)
     if begun is None:
@@ -203,29 +181,26 @@ class Telling:
     format_: Format
 
 
-def _asker(chosen: Options, command: str, limit: float) -> "Asker":
-    """Return who is asked. Nobody is waited for who could never answer.
+def _require_answers(chosen: Options) -> None:
+    """Require that somebody can answer, and that answers can be applied.
 
     Raises:
-        UsageError: when there is neither a command nor a terminal.
+        UsageError: when there is no terminal.
         SettingsError: when no answer could be applied.
     """
     import sys
 
     from clawker_fw.cli import asking
-    from clawker_fw.denials.command import parse_command
     from clawker_fw.errors import UsageError
 
-    words = parse_command(command) if command else ()
-    if not words and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise UsageError(
             "no-terminal",
-            "There is no terminal at which anybody could be asked.",
-            hint="Run it in one, with neither input nor output redirected; or give `--exec COMMAND`, which is "
-            "asked in place of a person.",
+            "`--ask` needs a terminal.",
+            hint="Run it in one, with neither input nor output redirected. A program reads "
+            "`denials --follow --format json`, and answers with `rules allow` or `rules deny`.",
         )
     asking.require_editable(chosen)
-    return asking.CommandAsker(words, limit) if words else asking.TerminalAsker()
 
 
 def _told(

@@ -1,4 +1,4 @@
-"""The commands that edit rules: `rules add`, `allow`, `deny`, `remove` and `import`. Each then applies them."""
+"""The commands that edit rules: `rules allow`, `deny`, `remove` and `import`. Each then applies them."""
 
 import os
 import time
@@ -77,44 +77,6 @@ DryRunOption = Annotated[
 _LOCK_WAIT = "30s"
 
 
-@rules_app.command("add")
-def add_rules(
-    context: typer.Context,
-    names: NamesArgument,
-    *,
-    protocol: ProtocolOption = None,
-    port: PortOption = None,
-    action: Annotated[str, typer.Option("--action", metavar="allow|deny", help="What the rule does.")] = "allow",
-    as_: AsOption = None,
-    private: PrivateOption = None,
-    until: UntilOption = None,
-    shorten: ShortenOption = False,
-    note: NoteOption = None,
-    path: PathOption = None,
-    methods: MethodsOption = None,
-    force: ForceOption = False,
-    no_reload: NoReloadOption = False,
-    dry_run: DryRunOption = False,
-    lock_wait: LockOption = unparsed(_LOCK_WAIT),
-    format_: FormatOption = Format.TEXT,
-) -> None:
-    """Add rules to the settings file, and apply them.
-
-    A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
-
-    The file is edited in place, and its comments and order are kept. Each rule is `added`, or, if there is one for
-    the same destination, protocol, port and action, `changed` or `unchanged`. Only what an option names changes.
-    A rule never ends sooner than before without `--shorten`, and one that has ended needs a new `--until`.
-
-    Example: clawker-fw rules add .example.org uploads.example.org:8443 --until 8h --note "for the release"
-    """
-    paths = rule_words.path_rules(path, methods)
-    fields = {"action": action, "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
-    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders, shorten=shorten)
-
-
 @rules_app.command("allow")
 def allow(
     context: typer.Context,
@@ -135,11 +97,16 @@ def allow(
     lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Allow destinations: `rules add --action allow`. A NAME may have a protocol and a port: `http://a.test:8080`.
+    """Allow destinations.
 
-    Of a rule that is there, only what an option names is changed.
+    A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
 
-    Example: clawker-fw rules allow api.example.com --until 30m
+    The settings file is edited in place and then applied, and its comments and order are kept. Each rule is
+    `added`, or, if there is one for the same destination, protocol and port, `changed` or `unchanged`. Only what
+    an option names changes. A rule never ends sooner than before without `--shorten`, and one that has ended needs
+    a new `--until`.
+
+    Example: clawker-fw rules allow .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
     paths = rule_words.path_rules(path, methods)
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
@@ -163,9 +130,10 @@ def deny(
     lock_wait: LockOption = unparsed(_LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Deny destinations that other rules allow: `rules add --action deny`.
+    """Deny destinations that other rules allow.
 
-    Without a protocol or a port, a NAME is denied for all of them.
+    Without a protocol or a port, a NAME is denied for all of them. Rules are `added`, `changed` or `unchanged` as
+    by `rules allow`.
 
     Example: clawker-fw rules deny uploads.example.org
     """

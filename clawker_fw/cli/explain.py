@@ -9,7 +9,7 @@ from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.errors import ExitCode
+from clawker_fw.errors import EngineError, ExitCode, RefusedError
 
 if TYPE_CHECKING:
     from clawker_fw.inspect.explaining import ConnectionAnswer
@@ -90,7 +90,6 @@ def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: b
     if explained.target.mistake:
         return explaining.ConnectionAnswer(explained, rules)
     from clawker_fw.cli import connection
-    from clawker_fw.errors import EngineError, RefusedError
     from clawker_fw.reconcile.observe import observe
 
     try:

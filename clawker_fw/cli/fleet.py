@@ -1,6 +1,6 @@
 """The commands about many hosts: `fleet status`, `drift` and `denials`.
 
-A further command is registered on `fleet_app`, in a module of its own that `commands.py` names.
+A further command is registered on `fleet_app`, in a module of its own that `main.py` imports.
 """
 
 import os

@@ -1,5 +1,6 @@
 """The settings that the options choose, as every command reads them, and the warnings about them."""
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from clawker_fw.cli import deciding, registries
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
+from clawker_fw.settings.files import bounded
+from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.inspection import InspectionStore
@@ -36,7 +39,6 @@ def load(chosen: Options) -> "Loaded":
     Raises:
         SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
-    from clawker_fw.settings.find import DEFAULT_PROJECT
     from clawker_fw.settings.load import load_settings
 
     loaded = load_settings(chosen.config, os.environ, resolve(chosen))
@@ -268,8 +270,6 @@ def _authorities(path: Path) -> bytes:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from clawker_fw.settings.files import bounded
-
     try:
         content = bounded(path)
         found = x509.load_pem_x509_certificates(content)
@@ -308,6 +308,5 @@ def warn_of_repair(path: Path) -> None:
 
 
 def _warn(event: str, **fields: str) -> None:
-    import logging
 
     logging.getLogger("clawker_fw").warning(event, extra={"fields": fields})

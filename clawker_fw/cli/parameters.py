@@ -1,6 +1,7 @@
 """The options before a command, and the options that several commands share: names, help texts and checks."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,7 @@ import typer
 
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.log import LogFormat
+from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.find import project_of
 
 
@@ -95,8 +97,6 @@ _LONGEST_PERIOD = 366
 
 def period(text: str) -> float:
     """Parse how long ago something begins, in seconds: days and weeks as well."""
-    import re
-
     match = re.fullmatch(r"\s*(\d{1,4})\s*([dw])\s*", text)
     if match is None:
         return duration(text)
@@ -108,8 +108,6 @@ def period(text: str) -> float:
 
 def duration(text: str) -> float:
     """Parse a duration from the command line, in seconds."""
-    from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
-
     try:
         seconds = parse_duration(text)
     except ValueError as error:

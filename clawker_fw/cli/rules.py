@@ -1,21 +1,20 @@
-"""The commands that show rules: `rules list`, `check`, `unused`, `narrow` and `presets`.
-
-Those that edit them are in `editing`, and what those about the worth of rules have in common is in `worth`.
-"""
+"""The commands that show rules: `rules list`, `check`, `unused` and `presets`. `editing` has those that edit."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given, worth
+from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Commands, Panel, app
 from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
-from clawker_fw.errors import ExitCode, MistakesError
+from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
+    from clawker_fw.denials.usage.worth import Editing
+    from clawker_fw.model import Usage
     from clawker_fw.settings.loaded import Loaded
 
 rules_app = typer.Typer(
@@ -53,7 +52,7 @@ def list_rules(
     loaded, now = _loaded(context.obj), time.time()
     from clawker_fw.report import rules
 
-    known = worth.known(context.obj) if used else None
+    known = _usage(context.obj) if used else None
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesListDocument
 
@@ -77,15 +76,6 @@ def list_rules(
 def check_rules(
     context: typer.Context,
     *,
-    against: Annotated[
-        float | None,
-        typer.Option(
-            "--against",
-            metavar="DURATION",
-            parser=period,
-            help="Compare with what agents have used and were refused in this time; exit 1 if it would change.",
-        ),
-    ] = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Check the settings and all rules, with those of included files. Exit 0 when they are valid, else 3.
@@ -95,11 +85,7 @@ def check_rules(
     Warns of rules that decide nothing: those that have ended, and those that other rules always deny. Where your
     file of secrets is, it must let each one go where a rule would send it; exit 6 if not. No engine is needed.
 
-    With `--against 7d`, the engine is asked what agents have used and what they were refused in the last week.
-    Shows what of it these rules would refuse, and what they would allow; exit 1 if there is anything. With
-    `--config`, the rules may be those of an edited copy.
-
-    Example: clawker-fw rules check --against 7d
+    Example: clawker-fw rules check
     """
     try:
         loaded = _loaded(context.obj)
@@ -109,22 +95,14 @@ def check_rules(
     from clawker_fw.rules.review import review
 
     remarks = (*review(loaded.rules, time.time()), *given.check_secrets(context.obj, loaded))
-    compared = None if against is None else worth.compared(context.obj, loaded, against)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesCheckDocument
 
-        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks, compared))
+        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks))
     else:
         terminal.answer(f"valid  {rules.summary(loaded)}")
         for each in remarks:
             terminal.answer(f"warning[{each.code}]: {each}.")
-        if compared:
-            from clawker_fw.report import usage as report
-
-            for line in report.against_lines(compared):
-                terminal.answer(line)
-    if compared and compared.differs:
-        raise typer.Exit(ExitCode.DRIFT)
 
 
 @rules_app.command("unused")
@@ -142,7 +120,7 @@ def unused_rules(
     Example: clawker-fw rules unused --since 30d
     """
     loaded = _loaded(context.obj)
-    known = worth.known(context.obj)
+    known = _usage(context.obj)
     from clawker_fw.denials.usage.worth import Period, worths
 
     found, within = worths(loaded.rules, known), Period.of(known, since)
@@ -153,41 +131,7 @@ def unused_rules(
         return
     from clawker_fw.report import usage as report
 
-    for line in report.unused_lines(found, within, known, worth.editing(context.obj, loaded)):
-        terminal.answer(line)
-
-
-@rules_app.command("narrow")
-def narrow_rules(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar=".NAME", autocompletion=completion.rules, hidden=True)],
-    *,
-    since: SinceOption = unparsed("30d"),
-    format_: FormatOption = Format.TEXT,
-) -> None:
-    """Show which names below a rule were used.
-
-    And the commands that would allow only these: nothing is edited. The answer says since when it is known what
-    was used, and whether further names were used that are not told apart any more.
-
-    Example: clawker-fw rules narrow .cdn.example.com
-    """
-    loaded = _loaded(context.obj)
-    known = worth.known(context.obj)
-    from clawker_fw.denials.usage.worth import Period, narrowed, worths
-
-    within = Period.of(known, since)
-    found = narrowed(worths(loaded.rules, known), worth.subtree(name, loaded), within)
-    if format_ is Format.JSON:
-        from clawker_fw.report.documents.usage import RulesNarrowDocument
-
-        named_by = given.named_by(context.obj, loaded)
-        editing = worth.editing(context.obj, loaded)
-        print_json(RulesNarrowDocument.of(loaded, named_by, found, within, known, editing=editing))
-        return
-    from clawker_fw.report import usage as report
-
-    for line in report.narrow_lines(found, within, known, worth.editing(context.obj, loaded)):
+    for line in report.unused_lines(found, within, known, _editing(context.obj, loaded)):
         terminal.answer(line)
 
 
@@ -233,3 +177,18 @@ def _loaded(chosen: Options) -> "Loaded":
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     return loaded
+
+
+def _usage(chosen: Options) -> "Usage":
+    """Read from the stack what agents have used."""
+    from clawker_fw.cli import connection
+    from clawker_fw.denials.usage.reading import read
+
+    return read(connection.connect_reader(chosen), chosen.project)
+
+
+def _editing(chosen: Options, loaded: "Loaded") -> "Editing":
+    from clawker_fw.denials.usage.worth import Editing
+
+    explainer = given.explainer(chosen, loaded, time.time())
+    return Editing(str(loaded.source or ""), chosen.words, explainer.simulator)

@@ -1,13 +1,12 @@
-"""The commands that run a watcher as a systemd service."""
+"""The command that prints a watcher as a systemd unit."""
 
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, Panel, app
+from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
 from clawker_fw.cli.watch_options import (
     AttachOption,
@@ -19,35 +18,22 @@ from clawker_fw.cli.watch_options import (
     OtelOption,
     require_otlp,
 )
-from clawker_fw.errors import ExitCode, RefusedError
+from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 from clawker_fw.watch.reactions import Heal, OnOpen
 
-if TYPE_CHECKING:
-    from clawker_fw.watch.service import Unit
 
-service_app = typer.Typer(
-    cls=Commands,
-    name="service",
-    help="Run `clawker-fw watch` as a systemd service.",
-    rich_markup_mode=None,
-)
-app.add_typer(service_app, rich_help_panel=Panel.KEEPING)
-
-SystemOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--system/--user",
-        help="A system service, or a service of the user. Default: system for root, else user.",
-    ),
-]
-
-
-@service_app.command("install")
-def service_install(
+@app.command(rich_help_panel=Panel.KEEPING)
+def service(
     context: typer.Context,
     *,
-    system: SystemOption = None,
+    system: Annotated[
+        bool,
+        typer.Option(
+            "--system/--user",
+            help="Print a unit for the system, which runs as you, or for your own systemd (`systemctl --user`).",
+        ),
+    ] = True,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = unparsed("30s"),
     bundle_interval: BundleIntervalOption = unparsed("5m"),
@@ -57,15 +43,12 @@ def service_install(
     attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
-    """Start `clawker-fw watch` with these options, now and at boot.
+    """Print a systemd unit that runs `clawker-fw watch` with these options.
 
-    Writes a systemd unit. A user's service runs while that user is logged in; after `loginctl enable-linger` it
-    also starts at boot.
+    Then: sudo systemctl daemon-reload; sudo systemctl enable --now clawker-fw
 
-    Example: clawker-fw service install --listen unix:/run/clawker-fw-clawker/watch.sock
+    Example: clawker-fw service | sudo tee /etc/systemd/system/clawker-fw.service
     """
-    from clawker_fw.watch import service
-
     options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
     options += ["--bundle-interval", written(bundle_interval)]
     if listen:
@@ -77,64 +60,17 @@ def service_install(
         options += ["--otel"]
     if drain_timeout is not None:
         options += ["--drain-timeout", written(drain_timeout)]
-    unit = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
-    started = service.install(unit)
-    terminal.answer(f"Wrote {unit.path}.")
-    if started:
-        moment = "boot" if unit.scope is service.ServiceScope.SYSTEM else "login"
-        terminal.answer(f"{unit.name} has been started, and starts again at every {moment}.")
-    else:
-        command = f"systemctl --{unit.scope} enable --now {unit.name}"
-        terminal.answer(f"systemd is not running here, so nothing was started. Once it is: {command}")
+    text = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
+    terminal.answer(text.removesuffix("\n"))
 
 
-@service_app.command("uninstall")
-def service_uninstall(context: typer.Context, *, system: SystemOption = None) -> None:
-    """Stop the service and remove its unit. The stack stays as it is.
-
-    Example: clawker-fw service uninstall
-    """
-    from clawker_fw.watch import service
-
-    unit = _named_unit(context.obj, system=system)
-    terminal.answer(f"Removed {unit.path}." if service.uninstall(unit) else f"{unit.name} was not installed.")
-
-
-@service_app.command("status")
-def service_status(context: typer.Context, *, system: SystemOption = None) -> None:
-    """Show whether the service is installed and running. Exit 0 when it is, else 1.
-
-    Example: clawker-fw service status || clawker-fw service install
-    """
-    from clawker_fw.watch import service
-
-    unit = _named_unit(context.obj, system=system)
-    found = service.state(unit)
-    active = found.active or "not running: systemd is not running here"
-    terminal.answer(f"{unit.name}  {active}" if found.installed else f"{unit.name}  not installed")
-    if not found.installed or found.active != "active":
-        raise typer.Exit(ExitCode.DRIFT)
-
-
-def _named_unit(chosen: Options, *, system: bool | None) -> "Unit":
-    """Return a unit with the project's name only, for finding the installed one."""
-    from clawker_fw.watch.service import ServiceScope, Unit, default_scope
-
-    scope = default_scope() if system is None else ServiceScope.SYSTEM if system else ServiceScope.USER
-    return Unit(scope, chosen.project, (), 0)
-
-
-def _unit(
-    chosen: Options, *, system: bool | None, options: list[str], interval: float, listen: str | None
-) -> "Unit":
+def _unit(chosen: Options, *, system: bool, options: list[str], interval: float, listen: str | None) -> str:
     """Return a unit that runs the watcher with these options. The settings must be valid."""
-    import platformdirs
-
+    from clawker_fw.private_files import make_private, state_folder
     from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
-    from clawker_fw.watch import service
     from clawker_fw.watch.address import parse_address
+    from clawker_fw.watch.service import ServiceScope, Unit, kept
 
-    state = platformdirs.user_state_path("clawker-fw")
     loaded = given.load(chosen)
     if loaded.variable:
         raise RefusedError(
@@ -151,15 +87,22 @@ def _unit(
         before += ["--secrets", str(known.path)]
     for name, value in (("--host", chosen.host), ("--context", chosen.context)):
         before += [name, value] if value else []
-    return replace(
-        _named_unit(chosen, system=system),
-        arguments=[*before, "watch", *options],
-        interval=interval,
-        variables={
-            **service.kept(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
-            # That of the user who installs it, so that `run` uses the same certificates.
-            "XDG_STATE_HOME": str(state.parent),
+    state = state_folder().parent
+    try:
+        make_private(state)  # systemd makes only existing folders writable
+    except OSError as error:
+        raise RefusedError("unit-unwritable", f"{state} can't be created: {error.strerror}.") from error
+    unit = Unit(
+        ServiceScope.SYSTEM if system else ServiceScope.USER,
+        chosen.project,
+        [*before, "watch", *options],
+        interval,
+        {
+            **kept(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
+            "XDG_STATE_HOME": str(state.parent),  # so that the service and `run` use the same certificates
         },
-        socket=parse_address(listen).path if listen else None,
-        state=state,
+        parse_address(listen).path if listen else None,
+        state,
+        os.geteuid(),
     )
+    return unit.text()

@@ -29,6 +29,7 @@ from clawker_fw.cli.parameters import (
 )
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
+from clawker_fw.settings.find import FILE_NAME
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.facts import Left
-    from clawker_fw.report.log import NoSteps, StepRecords
+    from clawker_fw.report.step_records import NoSteps, StepRecords
     from clawker_fw.report.text import StepDisplay
 
 _STOPPING = (
@@ -63,7 +64,6 @@ def init(
     Example: clawker-fw init && clawker-fw run
     """
     from clawker_fw.settings.example import write_example
-    from clawker_fw.settings.find import FILE_NAME
 
     chosen: Options = context.obj
     path = write_example(chosen.config or Path(FILE_NAME), overwrite=force)
@@ -107,7 +107,7 @@ def run(
                 files=diff,
             )
         return
-    with writing(context.obj, quick=True) as (engine, read, seen):
+    with writing(context.obj) as (engine, read, seen):
         options = _converge_options(
             seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
         )
@@ -124,7 +124,7 @@ def drift(
 ) -> None:
     """Show every difference from the desired state, and its cause. Changes nothing; exit 0 when current, else 1.
 
-    First comes what `run` would do and whose connections that cuts, then why, with the rules that would be added
+    First comes what `run` would do and whether it cuts connections, then why, with the rules that would be added
     and removed. Fields follow by layer where they tell more and are few, all of them with `--diff`. An agent that
     has a way around the firewall makes the verdict `open`, whatever the siblings are like.
 
@@ -198,7 +198,7 @@ def apply_settings(
 
     `silent` leaves out the steps, and the warnings of rules that decide nothing.
     """
-    with writing(chosen, quick=True, reviews=not silent) as (engine, read, seen):
+    with writing(chosen, reviews=not silent) as (engine, read, seen):
         from clawker_fw.reconcile import converge
 
         converge.require_up(seen)
@@ -278,12 +278,12 @@ def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
 ) -> "StepDisplay | StepRecords | NoSteps":
     """Return what reports differences and steps on standard error."""
-    if silent:
-        return log.NoSteps()
-    if chosen.log_format is log.LogFormat.JSON:
-        return log.StepRecords()
-    from clawker_fw.report import text
+    from clawker_fw.report import step_records, text
 
+    if silent:
+        return step_records.NoSteps()
+    if chosen.log_format is log.LogFormat.JSON:
+        return step_records.StepRecords()
     return text.StepDisplay(text.console(stderr=True), files=files)
 
 

@@ -1,5 +1,6 @@
 """The command that shows the state of a stack."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -133,8 +134,6 @@ def _short(chosen: Options) -> str:
 
 def _redraw(chosen: Options, format_: Format, *, compose: bool) -> None:
     """Show the status again and again, on the whole terminal. An error is shown until it has passed."""
-    import sys
-
     if format_ is not Format.TEXT or not terminal.understands_escapes(sys.stdout):
         raise typer.BadParameter("--watch needs a terminal, and text. In a script, use `clawker-fw watch`.")
     from clawker_fw.report import status_text

@@ -1,11 +1,14 @@
 """The command that keeps a stack current until it is stopped."""
 
 import os
+import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import typer
 
@@ -38,10 +41,6 @@ if TYPE_CHECKING:
     from clawker_fw.watch.page import Pages, WatcherHealth
 
 
-_COLLECTED_OFTEN = (700, 10, 10)
-"""The garbage collector's default thresholds in Python 3.11: this process may run for months."""
-
-
 @app.command(rich_help_panel=Panel.KEEPING)
 def watch(
     context: typer.Context,
@@ -62,9 +61,6 @@ def watch(
 
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
-    import gc
-    import time
-
     from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
@@ -74,8 +70,6 @@ def watch(
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
     chosen: Options = context.obj
-    gc.freeze()  # imported objects stay for good; only later ones are worth collecting
-    gc.set_threshold(*_COLLECTED_OFTEN)
     manager, inbox = Manager(os.environ), Inbox()
     release = Release.installed()
     installed = Installed(release)
@@ -140,7 +134,6 @@ def _serving(listen: str | None, interval: float, metrics: "Metrics | None") -> 
     if listen is None or metrics is None:
         yield None
         return
-    import time
     from http import HTTPStatus
 
     from clawker_fw.watch import page
@@ -176,7 +169,6 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
         if not given.last_good(chosen).exists():
             raise
         # A watcher has run with good settings. Whoever breaks them must not keep the next one from starting.
-    import time
 
     from clawker_fw.watch import otlp
 
@@ -200,8 +192,6 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
 
 def _machine(chosen: Options) -> str:
     """Return the name of the machine whose engine is watched: as its address names it, else this one's."""
-    from urllib.parse import urlsplit
-
     from clawker_fw.engine.locate import locate
 
     with suppress(EngineError):  # which is reported when the engine is asked
@@ -259,9 +249,6 @@ def _polling(
     observers: "Sequence[Callable[[Sequence[BundleState]], None]]",
 ) -> "Iterator[None]":
     """Ask the registries of bundles in the background; have the stack compared when another one is in force."""
-    import random
-    import time
-
     from clawker_fw.watch.follow import News
     from clawker_fw.watch.polling import BundlePoll, keep_polling
 

@@ -88,19 +88,7 @@ class Question:
     def allow_command(self, until: str = "") -> str:
         """Return the command that allows it, safe to paste into a shell."""
         lasts = "" if self.request else until or ("never" if self.renewed else "")
-        return self._line(*replace(self.allow, until=lasts).words)
-
-    @property
-    def deny_command(self) -> str:
-        """The command that denies it; "" for a request, for which there is none."""
-        if self.request:
-            return ""
-        target = self.target
-        name = f"{target.protocol}://{target.name}:{target.port}" if self.known else target.name
-        return self._line("rules", "deny", *(["--"] if name.startswith("-") else []), name)
-
-    def _line(self, *words: str) -> str:
-        return shlex.join(("clawker-fw", *self.options, *words))
+        return shlex.join(("clawker-fw", *self.options, *replace(self.allow, until=lasts).words))
 
 
 def host_of(counted: Counted) -> str:

@@ -1,4 +1,4 @@
-"""What a person, or a command, answers to a question, and the rule that comes of it. Pure.
+"""What a person answers to a question, and the rule that comes of it. Pure.
 
 Words are only ever one of a few answers. Nothing that is said becomes a part of a rule but the time of its end.
 """
@@ -31,7 +31,6 @@ _LONGEST_PART, _LONGEST_NOTE = 60, 200
 """Characters of what a note names, and of a whole one, as settings may have it."""
 
 _DURATION = re.compile(r"[1-9][0-9]{0,5}[smhd]")
-_WORD = re.compile(r"allow ([1-9][0-9]{0,5}[smhd])|(always)|(deny)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +79,6 @@ def typed(line: str, question: Question) -> Reply | None:
     if words == _YES:
         return Allow(USUAL)
     return Allow(words) if _DURATION.fullmatch(words) else None
-
-
-def said(line: str, question: Question) -> Reply | None:
-    """Return what a line means that a command printed, or None if it means nothing."""
-    if not line:
-        return Leave()
-    found = _WORD.fullmatch(line)
-    if not found or (found[1] and question.lasting_only):
-        return None
-    return Deny() if found[3] else Allow(found[1] or "")
 
 
 def note(question: Question, who: str, now: datetime) -> str:

@@ -1,7 +1,7 @@
 """Refusals that wait until a person is asked about them: one for a host, few for an agent, whatever agents do.
 
-An agent can be refused ten thousand names in a second. It has a few places, and what finds none is only counted;
-it comes again if the agent does. Agents take turns, so that none has its question buried by another's. Pure.
+An agent can be refused ten thousand names in a second. It has a few places, and what finds none is left out; it
+comes again if the agent does. Agents take turns, so that none has its question buried by another's. Pure.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -14,8 +14,6 @@ from clawker_fw.rules.reasons import Reason
 
 MOST_WAITING = 20
 """Hosts of one agent that wait."""
-MOST_COUNTED = 20_000
-"""Further hosts of an agent that are told apart while they are counted."""
 MOST_AGENTS = 1_000
 """Agents that are told apart, and hosts of which it is remembered that they are not asked about again."""
 _MOST_NAMED = 100
@@ -46,20 +44,12 @@ class Candidate:
             self.counted = counted
 
 
-@dataclass(slots=True)
-class _Queue:
-    """What waits of an agent, and which further hosts were only counted, by their hashes."""
-
-    waiting: deque[Candidate]
-    more: set[int]
-
-
 class Waiting:
     """The refusals that wait, by agent."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._queues: OrderedDict[str, _Queue] = OrderedDict()
+        self._queues: OrderedDict[str, deque[Candidate]] = OrderedDict()
         """By the agent, the one whose turn it is first."""
         self._known: dict[str, Candidate] = {}
         """What waits, and what is being asked, by the host."""
@@ -79,14 +69,12 @@ class Waiting:
             return
         elif candidate := self._known.get(host):
             candidate.add(counted, agent)
-        elif queue := self._queue(agent):
-            if len(queue.waiting) < MOST_WAITING:
+        elif agent in self._queues or len(self._queues) < MOST_AGENTS:
+            queue = self._queues.setdefault(agent, deque())
+            if len(queue) < MOST_WAITING:
                 candidate = Candidate(host, counted, Counter({agent: counted.times}))
                 self._known[host] = candidate
-                queue.waiting.append(candidate)
-                queue.more.discard(hash(host))
-            elif len(queue.more) < MOST_COUNTED:
-                queue.more.add(hash(host))
+                queue.append(candidate)
 
     def _note_failing(self, counted: Counted) -> None:
         name = counted.refusal.name.removesuffix(".")
@@ -94,17 +82,12 @@ class Waiting:
             self._allowed[name] = True
             self._failing.append(counted)
 
-    def _queue(self, agent: str) -> _Queue | None:
-        if agent not in self._queues and len(self._queues) < MOST_AGENTS:
-            self._queues[agent] = _Queue(deque(), set())
-        return self._queues.get(agent)
-
     def take(self) -> Candidate | None:
         """Return what to ask about next, or None if nothing waits. It is open until it is closed."""
         for agent, queue in self._queues.items():
-            if queue.waiting:
+            if queue:
                 self._queues.move_to_end(agent)
-                self._open = queue.waiting.popleft()
+                self._open = queue.popleft()
                 return self._open
         return None
 
@@ -131,12 +114,10 @@ class Waiting:
         """Ask nothing more for some agents."""
         for agent in agents:
             self._muted.add(agent)
-            if queue := self._queues.pop(agent, None):
-                for candidate in queue.waiting:
-                    self._known.pop(candidate.host, None)
+            for candidate in self._queues.pop(agent, ()):
+                self._known.pop(candidate.host, None)
 
     @property
     def more(self) -> Mapping[str, int]:
-        """How many hosts of each agent wait, or were only counted, beside the one that is open."""
-        found = {agent: len(queue.waiting) + len(queue.more) for agent, queue in self._queues.items()}
-        return {agent: count for agent, count in found.items() if count}
+        """How many hosts of each agent wait, beside the open one; with `MOST_WAITING`, there may be more."""
+        return {agent: len(queue) for agent, queue in self._queues.items() if queue}

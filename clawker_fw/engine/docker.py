@@ -330,9 +330,7 @@ class DockerEngine:
         return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
 
     @contextmanager
-    def log(
-        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
-    ) -> Iterator[Iterator[list[bytes]]]:
+    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
         from clawker_fw.engine import direct
 
@@ -346,7 +344,7 @@ class DockerEngine:
 
         def arriving() -> Iterator[list[bytes]]:
             with self._unless_removed(container), translated(what):
-                yield from log_lines(direct.contents(response), errors=errors)
+                yield from log_lines(direct.contents(response))
 
         try:
             yield arriving()

@@ -13,7 +13,7 @@ from clawker_fw.engine import bounds
 HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
-_OUTPUT, _ERRORS, _ENGINE = 1, 2, 3
+_OUTPUT, _ENGINE = 1, 3
 
 STAMP = len("2026-01-01T00:00:00.000000000Z")
 """The length of the engine's time before each line."""
@@ -24,12 +24,11 @@ def stamp(moment: float) -> bytes:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
 
 
-def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[list[bytes]]:
+def log_lines(contents: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Yield the lines of a log as they arrive, several at a time, until the stream ends.
 
-    Unless `errors` are wanted, a line of standard error is only the engine's time: it is there to be counted.
+    A line of standard error is only the engine's time: it is there to be counted.
     """
-    wanted = (_OUTPUT, _ERRORS) if errors else (_OUTPUT,)
     rest = b""
     for content in contents:
         rest += content
@@ -42,7 +41,7 @@ def log_lines(contents: Iterable[bytes], *, errors: bool = False) -> Iterator[li
             if end > len(rest):
                 break
             if stream != _ENGINE:  # which says why it ends here
-                lines.append(rest[begin : end if stream in wanted else min(end, begin + STAMP)])
+                lines.append(rest[begin : end if stream == _OUTPUT else min(end, begin + STAMP)])
             at = end
         rest = rest[at:]
         if lines:

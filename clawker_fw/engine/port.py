@@ -107,13 +107,12 @@ class EngineReader(Protocol):
         """Return the time of the engine's machine, in seconds since 1970."""
 
     def log(
-        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
+        self, container: str, lines: int | None, *, follow: bool = False
     ) -> AbstractContextManager[Iterator[list[bytes]]]:
         """Read the last `lines` lines of a container's log, or all, several at a time as they arrive.
 
         A line is the time (RFC 3339, UTC, nanoseconds), a space, and what the program wrote. A line of standard
-        error is only the time unless `errors` are wanted. `follow` continues with what is written from now on,
-        until the container stops.
+        error is only the time. `follow` continues with what is written from now on, until the container stops.
         """
 
     def file(self, container: str, path: str) -> File | None:

@@ -101,7 +101,6 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
         return Probe(
             build=answer["build"],
             live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
-            unread=tuple(map(str, answer.get("unread") or ())),
             addresses=tuple(answer["addresses"]),
             claimed=answer["claimed"],
             others=tuple(map(str, answer.get("others") or ())),

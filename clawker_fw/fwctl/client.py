@@ -85,15 +85,14 @@ class HelperReader:
         self._reader = engine
         self._container = container
 
-    def probe(self, *, envoy: bool = True, quick: bool = False, starting: bool = False) -> Probe:
+    def probe(self, *, envoy: bool = True, starting: bool = False) -> Probe:
         """Return what the helper reports of its sibling.
 
         `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
-        takes a second to wait in vain for its answer. A `quick` report leaves out what an Envoy with thousands of
-        rules takes long to show, and says so. Of a program that is `starting`, it is made when that serves, or
-        after three seconds.
+        takes a second to wait in vain for its answer. Of a program that is `starting`, it is made when that
+        serves, or after three seconds.
         """
-        words = {"starting": starting, "without-envoy": not envoy, "quick": quick}
+        words = {"starting": starting, "without-envoy": not envoy}
         return read_probe(self._ask("probe", *(word for word, wanted in words.items() if wanted)))
 
     def lookup(self, name: str) -> Lookup:

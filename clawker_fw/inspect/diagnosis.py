@@ -277,7 +277,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
             CheckHealth.FAILED,
             f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
             "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
-            "certificates: `clawker-fw certs show`, `clawker-fw logs`.",
+            "certificates: `clawker-fw certs show`, `docker logs`.",
         )
     elif lost:
         number = sum(records.lost for records in lost.values())

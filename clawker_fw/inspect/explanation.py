@@ -25,7 +25,7 @@ from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
 
-__all__ = ["Difference", "Explainer", "Explanation", "Near", "Remedy", "explain"]
+__all__ = ["Difference", "Explainer", "Explanation", "Near", "Remedy"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
@@ -288,19 +288,6 @@ class Explainer:
 def _plain(rule: Rule) -> Rule:
     """Return a rule without what a command can change of it."""
     return replace(rule, allow_private=False, until=None, paths=None)
-
-
-def explain(
-    rules: RuleSet,
-    now: float,
-    target: Target,
-    variable: str = "",
-    request: Request | None = None,
-    *,
-    promises: Sequence[Promise] = (),
-) -> Explanation:
-    """Explain what happens to a connection, or to a request in it. The rules are as for `Explainer`."""
-    return Explainer(rules, now, variable, promises).explain(target, request)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:

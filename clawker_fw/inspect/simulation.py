@@ -247,16 +247,6 @@ class Simulator:
                 return Removed(opener=_decisive(after, probe))
         return Removed()
 
-    def accepts(self, rules: Iterable[Rule]) -> bool:
-        """Whether `rules allow` adds these rules, or changes them."""
-        chosen = frozenset({"allow_private", "until"})
-        additions = [edits.Addition(rule, rule.note or None, chosen=chosen) for rule in rules]
-        try:
-            edits.add(self._there, additions, self._now)
-        except RefusedError:
-            return False
-        return True
-
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may decide something for what a rule for the destination is for."""
         parts = destination.name.split(".")

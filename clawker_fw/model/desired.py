@@ -215,11 +215,6 @@ class DesiredSibling:
     kept: Files = dataclasses.field(default_factory=dict, repr=False)
     from_machine: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
 
-    @property
-    def version(self) -> str:
-        """A short version of everything that must be live: see `version_of`."""
-        return version_of(self.live)
-
 
 def version_of(live: Mapping[str, str]) -> str:
     """Return 16 hexadecimal digits, derived from the digests of all resources, for people to compare."""

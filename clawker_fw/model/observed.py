@@ -280,8 +280,8 @@ class Restart:
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
-    `live` maps each hot resource to the digest of what the program has loaded, but for those that a quick probe
-    leaves `unread`. `others` lists other answers to ARP requests for our addresses, as `ADDRESS MAC-ADDRESS`.
+    `live` maps each hot resource to the digest of what the program has loaded.
+    `others` lists other answers to ARP requests for our addresses, as `ADDRESS MAC-ADDRESS`.
     `network` lists the differences of the network namespace from the desired one, and `engine_files` those of the
     files that the engine mounts. `agents_see` maps a sibling to what CoreDNS found wrong when it used that sibling
     like an agent, and `dropped` are the siblings to whom no packet of agents gets. `refused` is what the limits
@@ -295,7 +295,6 @@ class Probe:
 
     build: str = ""
     live: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    unread: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     claimed: bool = False
     others: tuple[str, ...] = ()

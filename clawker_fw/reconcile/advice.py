@@ -149,7 +149,7 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
             yield Advice(
                 "log-may-lose-lines",
                 f"The log of {sibling.value} has the mode `non-blocking`, from `log-opts` in the engine's "
-                "daemon.json: when a lot is written at once, lines are lost, and `logs` and `denials` lack them.",
+                "daemon.json: when a lot is written at once, lines are lost, and `denials` lacks them.",
             )
 
 

@@ -6,6 +6,8 @@ one is mounted, shows that it is ours.
 
 from collections.abc import Iterator, Sequence
 
+import certifi
+
 from clawker_fw.agents.trust import PLACES, Known, Trust, files_named_by
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.model import ContainerSpec, Mount, Observed, Shape, Sibling
@@ -22,8 +24,6 @@ _LONGEST = 20.0
 
 def public_authorities() -> Known:
     """Return the authorities that Mozilla's programs trust, for agents of which nothing better is known."""
-    import certifi  # noqa: PLC0415 - only agents of a stack that inspects need it
-
     return Known(certifi.contents().encode())
 
 

@@ -55,27 +55,17 @@ class Observation:
     A container that disappears or changes its state between two requests is being changed by another run, or is
     just starting, so everything is read again, up to three times in all. In the last round the latest state
     counts, and a container that runs by then is probed. `known` are large expected files: memory holds them once.
-
-    A `quick` one leaves out what Envoy takes long to show. Such a look proves nothing before it is `completed`.
     """
 
-    def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING, *, quick: bool = False) -> None:
+    def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
         """Start reading in the background."""
         self._reader = reader
         self._project = project
         self._known = known
-        self._quick = quick
         self._begin()
 
     def _begin(self, *, last: bool = False) -> None:
-        self._reading = in_background(
-            _read,
-            self._reader,
-            self._project,
-            self._known,
-            last=last,
-            quick=self._quick,
-        )
+        self._reading = in_background(_read, self._reader, self._project, self._known, last=last)
 
     def finish(self, references: tuple[str, ...]) -> Observed:
         """Return the observed stack. `references` are the desired images.
@@ -102,21 +92,7 @@ def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> 
     return Observation(reader, project).finish(references)
 
 
-def completed(reader: EngineReader, observed: Observed, siblings: Collection[Sibling]) -> Observed:
-    """Ask siblings for everything, also for what a quick observation has left out."""
-    asking = {each: in_background(_probe, reader, observed.siblings[each].container.id) for each in siblings}
-    read = {each: replace(observed.siblings[each], probe=probe.result()) for each, probe in asking.items()}
-    return replace(observed, siblings={**observed.siblings, **read})
-
-
-def _read(
-    reader: EngineReader,
-    project: str,
-    known: Files,
-    *,
-    last: bool,
-    quick: bool,
-) -> Observed:
+def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
     """Read everything but the desired images. In the `last` round, containers may change while they are read."""
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
@@ -124,7 +100,7 @@ def _read(
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
     # What takes longest is asked first: programs in containers, then files.
-    asking = {each: in_background(_probe, reader, each.id, envoy=envoy, quick=quick) for each in running}
+    asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
     reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
     reading_networks = in_background(reader.networks)
     reading_machine = in_background(reader.machine)
@@ -484,12 +460,12 @@ def _ask_again_while_starting(reader: EngineReader, container: ContainerView, pr
     return probe
 
 
-def _probe(reader: EngineReader, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:
     """Probe until the program answers. If it does not in time, the probe carries the error."""
     end = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
-            probe = HelperReader(reader, container).probe(envoy=envoy, quick=quick)
+            probe = HelperReader(reader, container).probe(envoy=envoy)
         except EngineError as error:
             probe = Probe(error="; ".join((str(error), *error.context)))
         if not probe.error or time.monotonic() > end:

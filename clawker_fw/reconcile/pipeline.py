@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
@@ -24,6 +23,7 @@ from clawker_fw.errors import FirewallError, RefusedError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
+from clawker_fw.reconcile.apply import ApplyContext, apply
 from clawker_fw.reconcile.desired import (
     Blueprint,
     Render,
@@ -35,17 +35,15 @@ from clawker_fw.reconcile.desired import (
 )
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
-from clawker_fw.reconcile.observe import Observation, completed
+from clawker_fw.reconcile.observe import Observation
+from clawker_fw.reconcile.plan import plan
 from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
+from clawker_fw.reconcile.steps import ConvergeOptions, Plan
+from clawker_fw.reconcile.summary import Summary, summary
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.envoy import inspection
-
-if TYPE_CHECKING:
-    from clawker_fw.reconcile.apply import ApplyContext
-    from clawker_fw.reconcile.steps import ConvergeOptions, Plan
-    from clawker_fw.reconcile.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,7 @@ def compare(
 ) -> Comparison:
     """Observe a stack and compare it with its desired state.
 
-    `observation` is one already under way. If it is quick, a sibling that differs in another way is asked for
-    nothing more: what it has loaded is about to change. `render` takes the place of the blueprint's own.
+    `observation` is one already under way. `render` takes the place of the blueprint's own.
     """
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
@@ -145,16 +142,7 @@ def compare(
     now = slots(observed, addresses)
     wanted = desired_at(now)
     found = diff(observed, wanted)
-    if unread := _undecided(observed, found):
-        observed = completed(reader, observed, unread)
-        found = diff(observed, wanted)
     return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at)
-
-
-def _undecided(observed: Observed, found: Diff) -> list[Sibling]:
-    """Return the siblings that would be called current without having shown everything that they have loaded."""
-    current = (each for each, verdict in found.verdicts.items() if verdict is Verdict.CURRENT)
-    return [each for each in current if (probe := observed.siblings[each].probe) and probe.unread]
 
 
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
@@ -173,29 +161,23 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
 
 
-def plan_for(seen: Comparison, options: "ConvergeOptions") -> "Plan":
+def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
     """Return the plan that closes the difference found by a comparison.
 
     Images that nobody uses are left for a later run while one of another project is at work, which may need them.
     """
-    from clawker_fw.reconcile.plan import plan  # noqa: PLC0415 - `drift` and `status` make no plan
-
     options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
     return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
 
 
-def summary_for(seen: Comparison, steps: "Plan | FirewallError") -> "Summary":
+def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:
     """Return what it means to perform the plan of a comparison; or that there is none, because of an error."""
-    from clawker_fw.reconcile.summary import summary  # noqa: PLC0415 - a current stack needs none
-
     version = seen.blueprint.release.version
     return summary(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)
 
 
-def summary_of(seen: Comparison) -> "Summary":
+def summary_of(seen: Comparison) -> Summary:
     """Return what the next `run` would mean, for commands that make no plan of their own."""
-    from clawker_fw.reconcile.steps import ConvergeOptions  # noqa: PLC0415 - a current stack needs none
-
     try:
         steps: Plan | FirewallError = plan_for(seen, ConvergeOptions(seen.blueprint.settings.drain_timeout))
     except RefusedError as refusal:
@@ -203,10 +185,8 @@ def summary_of(seen: Comparison) -> "Summary":
     return summary_for(seen, steps)
 
 
-def perform(engine: EngineWriter, seen: Comparison, steps: "Plan", context: "ApplyContext") -> None:
+def perform(engine: EngineWriter, seen: Comparison, steps: Plan, context: ApplyContext) -> None:
     """Perform the plan of a comparison."""
-    from clawker_fw.reconcile.apply import apply  # noqa: PLC0415 - only what changes a stack needs it
-
     wanted, vault = seen.blueprint.wanted, seen.blueprint.vault
     context = replace(context, give=lambda container: give(engine, container, wanted, vault))
     apply(engine, steps, built_images(seen.blueprint), context)

@@ -3,13 +3,14 @@
 A pure value that follows from the findings and the plan that closes them. `report/summary.py` has the words.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Cause, Desired, Diff, Finding, Layer, Observed, ObservedSibling, Sibling
-from clawker_fw.reconcile.cuts import Cut, cut
+from clawker_fw.model import Cause, Desired, Diff, Files, Finding, Layer, Observed, ObservedSibling, Sibling
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import (
     ClaimAddress,
@@ -30,7 +31,12 @@ from clawker_fw.reconcile.steps import (
     Unpause,
 )
 from clawker_fw.stack import labels, versions
+from clawker_fw.stack.envoy import chains, inspected
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
 from clawker_fw.stack.release import build_name
+
+_SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})
+"""The fields of a listener that Envoy changes in place: new connections are matched to other chains."""
 
 
 class Effect(Enum):
@@ -71,14 +77,14 @@ class Interruption:
     """What agents notice of a plan.
 
     `unserved` are the siblings that serve nobody until then. `drained` is for how many seconds open connections of
-    a replaced Envoy may go on; None if no Envoy with connections is replaced. `cut` are those that Envoy cuts
+    a replaced Envoy may go on; None if no Envoy with connections is replaced. `cut` is whether Envoy may cut some
     although it stays. `lookups` is whether a query may be lost while CoreDNS is replaced, and `outage` whether
     nothing is served while the plan is performed.
     """
 
     unserved: tuple[Sibling, ...] = ()
     drained: float | None = None
-    cut: Cut = field(default_factory=Cut)
+    cut: bool = False
     lookups: bool = False
     outage: bool = False
 
@@ -215,12 +221,50 @@ def _interruption(
     return Interruption(
         unserved=tuple(each for each in Sibling if each in affected - serving),
         drained=drained,
-        cut=cut(envoy.files, desired.siblings[Sibling.ENVOY].hot) if envoy and stays else Cut(),
+        cut=bool(envoy and stays and ends_connections(envoy.files, desired.siblings[Sibling.ENVOY].hot)),
         lookups=coredns is not None
         and Sibling.COREDNS in replaced & serving
         and coredns.container.id not in released,
         outage=Effect.RECREATED in effects,
     )
+
+
+def ends_connections(running: Files, desired: Files) -> bool:
+    """Return whether Envoy may end connections or UDP sessions when it reads the desired files.
+
+    It ends those of a filter chain, a listener or a UDP cluster that is removed or changed, and no others, as
+    measured (docs/how-it-works.md).
+    """
+    names = LISTENERS, CLUSTERS
+    if all(name in running and running[name].content == desired[name].content for name in names):
+        return False
+    try:
+        before, after = ([_resources(files[name].content) for name in names] for files in (running, desired))
+        parts, others = dict(_parts(*before)), dict(_parts(*after))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return True
+    return any(others.get(place) != part for place, part in parts.items())
+
+
+def _resources(content: bytes) -> Mapping[str, Mapping[str, Any]]:
+    """Return Envoy's resources in a file, by name."""
+    return {each["name"]: each for each in json.loads(content)["resources"]}
+
+
+def _parts(
+    listeners: Mapping[str, Mapping[str, Any]], clusters: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[tuple[str, str], object]]:
+    """Yield what has connections: chains, listeners without what Envoy changes in place, and clusters for UDP."""
+    for name, listener in listeners.items():
+        if name == inspected.NAME:  # nothing leads to it
+            continue
+        yield (name, ""), {field: listener[field] for field in listener.keys() - _SELECTING}
+        for chain in listener.get("filter_chains", ()):
+            if chain["name"] not in {chains.DENIED, chains.REFUSED}:
+                yield (name, chain["name"]), chain
+    for name, cluster in clusters.items():
+        if name.startswith("udp ") and ":" in name:
+            yield ("", name), cluster
 
 
 def _serves(seen: ObservedSibling, desired: Desired) -> bool:

@@ -61,7 +61,7 @@ def program_version(seen: ObservedSibling) -> str | None:
 def live_version(observed: Observed, sibling: Sibling) -> str | None:
     """Return a sibling's live version, or None when its process has not reported everything that is live."""
     seen = observed.siblings.get(sibling)
-    if seen is None or seen.probe is None or seen.probe.error or seen.probe.unread or not seen.probe.live:
+    if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
         return None
     return version_of(seen.probe.live)
 

@@ -8,21 +8,15 @@ import json
 import logging
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from traceback import format_exception
+from typing import Any, TextIO
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.terminal import visible
-
-if TYPE_CHECKING:
-    from clawker_fw.model import Diff
-    from clawker_fw.reconcile.apply import Progress
-    from clawker_fw.reconcile.summary import Summary
 
 LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
@@ -112,9 +106,7 @@ def _plain(value: object) -> str:
 
 def traceback(error: BaseException) -> str:
     """Return an error's traceback, made safe to print."""
-    import traceback as standard  # noqa: PLC0415 - needed only with --debug
-
-    return visible("".join(standard.format_exception(error)).rstrip(), keep="\n")
+    return visible("".join(format_exception(error)).rstrip(), keep="\n")
 
 
 def configure(style: LogFormat, *, debug: bool, options: Sequence[str] = ()) -> None:
@@ -176,65 +168,3 @@ def error(failure: FirewallError, *, debug: bool) -> None:
 def notice(event: str, words: str) -> None:
     """Log an event with a sentence for people."""
     LOG.info(event, extra={"words": words})
-
-
-class NoSteps:
-    """Writes nothing about findings and steps, for who says in one line what was done."""
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing: there is nothing to restore."""
-
-    def difference(self, found: "Diff", said: "Summary") -> None:
-        """Write nothing."""
-
-    def __call__(self, progress: "Progress") -> None:
-        """Write nothing."""
-
-
-class StepRecords(NoSteps):
-    """Writes one record for each finding, and one for each completed step."""
-
-    def __init__(self) -> None:
-        """Start without any step."""
-        self._began: dict[int, float] = {}
-
-    def difference(self, found: "Diff", said: "Summary") -> None:
-        """Write a record for what is about to happen, one for the rules that change, and one for each finding."""
-        from clawker_fw.report import summary  # noqa: PLC0415 - only what changes a stack needs it
-
-        LOG.info("summary", extra={"fields": {"lines": summary.lines(said)}})
-        if changes := said.changes:
-            rules = {"added": list(changes.added), "removed": list(changes.removed)}
-            LOG.info("rules", extra={"fields": rules})
-        for each in found.findings:
-            fields = {
-                "sibling": each.sibling.value,
-                "layer": each.layer.value,
-                "field": each.field,
-                "running": each.running,
-                "desired": each.desired,
-                "cause": each.cause.value,
-                "action": each.action.value,
-            }
-            LOG.info("finding", extra={"fields": fields})
-
-    def __call__(self, progress: "Progress") -> None:
-        """Record the progress of a step."""
-        from clawker_fw.reconcile.steps import describe  # noqa: PLC0415 - the caller has imported it
-
-        key = id(progress.step)
-        began = self._began.setdefault(key, time.monotonic())
-        if progress.share < 1:
-            return
-        del self._began[key]
-        fields: dict[str, object] = {
-            "step": describe(progress.step),
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        LOG.info("step", extra={"fields": fields | ({"note": progress.note} if progress.note else {})})

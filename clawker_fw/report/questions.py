@@ -1,10 +1,9 @@
 """The questions of `denials --ask`, for people at a terminal.
 
-A question says first, and in full, which host is meant. While it is open, nothing else is printed: one line below
-it says how much more waits, and is written anew in place where the terminal can do that.
+A question says first, and in full, which host is meant, and last how much more waits. While it is open, nothing
+else is printed.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,10 +12,10 @@ from rich.text import Text
 
 from clawker_fw.denials.question import Question
 from clawker_fw.denials.ruling import USUAL
-from clawker_fw.denials.waiting import MOST_COUNTED
+from clawker_fw.denials.waiting import MOST_WAITING
 from clawker_fw.report import text
 from clawker_fw.report.explaining import near_text
-from clawker_fw.report.terminal import understands_escapes, visible
+from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 
@@ -32,46 +31,25 @@ _MEANINGS = {
 }
 
 
-class QuestionScreen:
-    """A question on the terminal, and the line that says what waits behind it."""
-
-    def __init__(self) -> None:
-        """Write to standard output."""
-        self._console = text.console()
-        self._in_place = understands_escapes(sys.stdout)
-        self._more = ""
-
-    def show(self, question: Question, more: Mapping[str, int]) -> None:
-        """Print a question, and what waits behind it."""
-        self._more = more_text(more)
-        self._console.print()
-        self._console.print(question_report(question))
-        self._prompt()
-
-    def misunderstood(self) -> None:
-        """Say that what was typed is no answer."""
-        self._console.print("This is none of the answers.")
-        self._prompt()
-
-    def _prompt(self) -> None:
-        """Print what waits, and below it what stands before the answer."""
-        self._console.print(Text(_in_a_line(self._more), style="dim"))
-        sys.stdout.write("> ")
-        sys.stdout.flush()
-
-    def update(self, more: Mapping[str, int]) -> None:
-        """Write anew what waits, without a change of anything that was typed."""
-        words = more_text(more)
-        if words == self._more or not self._in_place:
-            return
-        self._more = words
-        sys.stdout.write(f"\x1b7\x1b[1A\r\x1b[2K{_in_a_line(words)}\x1b8")
-        sys.stdout.flush()
+def show(question: Question, more: Mapping[str, int]) -> None:
+    """Print a question, and what waits behind it."""
+    console = text.console()
+    console.print()
+    console.print(question_report(question))
+    if more:
+        console.print(Text(visible(more_text(more)), style="dim"))
+    _prompt()
 
 
-def _in_a_line(words: str) -> str:
-    """Return as much as fits into a line of the terminal."""
-    return visible(words)[: os.get_terminal_size(sys.stdout.fileno()).columns - 1]
+def show_misunderstood() -> None:
+    """Say that what was typed is no answer."""
+    text.console().print("This is none of the answers.")
+    _prompt()
+
+
+def _prompt() -> None:
+    sys.stdout.write("> ")
+    sys.stdout.flush()
 
 
 def question_report(question: Question) -> RenderableType:
@@ -134,16 +112,16 @@ def _answers(question: Question) -> Iterator[tuple[str, str]]:
 
 
 def more_text(more: Mapping[str, int]) -> str:
-    """Return what waits, in one line: `and 9,999 more from builder`. Nothing waits: an empty line."""
+    """Return what waits: `and 3 more from builder`."""
     most = sorted(more.items(), key=lambda each: -each[1])
     parts = [f"{_count(count)} more from {agent}" for agent, count in most[:_MOST_NAMED]]
     if others := most[_MOST_NAMED:]:
         parts.append(f"{sum(count for _, count in others):,} more from {len(others):,} others")
-    return f"and {', '.join(parts)}" if parts else ""
+    return f"and {', '.join(parts)}"
 
 
 def _count(number: int) -> str:
-    return f"over {MOST_COUNTED:,}" if number >= MOST_COUNTED else f"{number:,}"
+    return f"at least {number:,}" if number >= MOST_WAITING else f"{number:,}"
 
 
 def still_refused(name: str, reason: Reason) -> str:

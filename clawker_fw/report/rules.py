@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 
+from clawker_fw.report.spans import remaining
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.rule import Rule
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
@@ -50,8 +51,6 @@ def rows(loaded: Loaded, now: float) -> tuple[tuple[str, ...], list[tuple[str, .
 def _end(rule: Rule, now: float) -> str:
     if rule.until is None:
         return "-"
-    from clawker_fw.report.text import remaining  # noqa: PLC0415 - it imports `rich`, and few rules end
-
     return f"ends in {remaining(rule.until - now)}" if rule.until > now else "ended"
 
 

@@ -17,9 +17,10 @@ from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import limited, live_version, program_version
+from clawker_fw.report.spans import remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.terminal import visible
-from clawker_fw.report.text import Rows, console, counted, error_report, remaining, styled_verdict
+from clawker_fw.report.text import Rows, console, counted, error_report, styled_verdict
 from clawker_fw.stack.capacity import running, written
 
 _MOST = 20

@@ -16,6 +16,7 @@ from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible
+from clawker_fw.rules.rule import RuleAction
 from clawker_fw.stack import capacity, labels, versions
 from clawker_fw.stack.container import UNFINISHED
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
@@ -58,7 +59,7 @@ def lines(said: Summary, *, rules: bool = True) -> list[str]:
     if said.absent:
         return [visible(f"{said.project} is not up yet: it will be created, with {_counted(said.count, 'rule')}.")]
     why = list(_reasons(said))
-    details = [*why, *_rules(said.changes, named=rules), *_whose(said)]
+    details = [*why, *_rules(said.changes, named=rules)]
     effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
     if not effects and said.reasons[Cause.MACHINE]:
         return ["Nothing will be replaced, because that would not mend it:", *map(visible, details)]
@@ -96,7 +97,7 @@ def _effects(said: Summary) -> str:
     return " and ".join([f"{first} will be {effect}", *(f"{who} {what}" for who, what in others)])
 
 
-def _interruption(said: Summary) -> Iterator[str]:  # noqa: C901 - one case for each thing to notice
+def _interruption(said: Summary) -> Iterator[str]:
     """Yield what agents notice; that open connections may end in peace only if there is nothing worse."""
     noticed = said.interruption
     if noticed.outage:
@@ -112,30 +113,22 @@ def _interruption(said: Summary) -> Iterator[str]:  # noqa: C901 - one case for 
         yield "open connections are cut"
     elif noticed.drained and not (noticed.unserved or noticed.lookups):
         yield f"no request that ends within {noticed.drained:g} s is cut"
-    if noticed.cut.everything:
-        yield f"all connections are cut within {DRAIN_SECONDS} s"
-    elif noticed.cut.unknown:
-        yield "connections may be cut"
-    elif noticed.cut:
-        whose = "connections of removed rules" if _of_removed(said) else "some connections"
-        yield f"{whose} are cut within {DRAIN_SECONDS} s"
+    if noticed.cut:
+        of_removed = said.changes and said.changes.removed and not _denies(said.changes)
+        yield (
+            f"connections of removed rules are cut within {DRAIN_SECONDS} s"
+            if of_removed
+            else "connections may be cut"
+        )
     if said.relays_cut:
         yield "connections to some published ports are cut"
     elif not noticed:
         yield "no request is cut"
 
 
-def _of_removed(said: Summary) -> bool:
-    """Whether only connections are cut whose rules are named as removed."""
-    removed = {" ".join(rule.split(" ")[:2]) for rule in (said.changes.removed if said.changes else ())}
-    return removed.issuperset(said.interruption.cut.whose)
-
-
-def _whose(said: Summary) -> Iterator[str]:
-    """Yield whose connections are cut, if neither the first line nor the removed rules say so."""
-    cut = said.interruption.cut
-    if cut.whose and not cut.everything and not _of_removed(said):
-        yield f"  cut: {_joined(_first(cut.whose, _MOST_NAMES))}"
+def _denies(changes: RuleChanges) -> bool:
+    """Whether a rule that denies comes or goes: it concerns the connections of wider rules."""
+    return any(rule.startswith(f"{RuleAction.DENY} ") for rule in (*changes.added, *changes.removed))
 
 
 def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:

@@ -255,17 +255,6 @@ def plan_report(steps: Plan) -> RenderableType:
     return Group(Text("\nrun would", style="bold"), *lines)
 
 
-def remaining(seconds: float) -> str:
-    """Return a time span in its two largest units, e.g. `1 h 5 min`."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [
-        f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if value
-    ]
-    return " ".join(parts[:2]) or "0 s"
-
-
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

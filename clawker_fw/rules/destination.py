@@ -9,6 +9,8 @@ import re
 from ipaddress import ip_address
 from typing import NamedTuple
 
+import idna
+
 from clawker_fw.rules import suffixes
 
 LONGEST_NAME = 253
@@ -76,8 +78,6 @@ def objection(destination: Destination) -> str:
 
 
 def _to_ascii(name: str) -> str:
-    import idna  # noqa: PLC0415 - only international names need its tables
-
     try:
         return idna.encode(name, uts46=True).decode("ascii")
     except idna.IDNAError as error:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+import re2
+
 RAW_OR_ESCAPED = "!$&'()*+,/:;=@[]"
 """What a path may have as it is, or escaped (RFC 3986, section 2.2). Letters are never escaped here."""
 
@@ -61,8 +63,6 @@ def compiled(expression: str) -> Expression:
     Raises:
         ValueError: when it is none, with RE2's own words.
     """
-    import re2  # noqa: PLC0415 - few rules have expressions
-
     options = re2.Options()
     options.log_errors = False
     try:

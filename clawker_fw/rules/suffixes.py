@@ -9,6 +9,8 @@ import functools
 import importlib.util
 from pathlib import Path
 
+import idna
+
 _PRIVATE = b"// ===BEGIN PRIVATE DOMAINS==="
 
 
@@ -49,8 +51,6 @@ def _unicode(name: str) -> str:
     """Return a name in the list's form: international names in Unicode."""
     if "xn--" not in name:
         return name
-    import idna  # noqa: PLC0415 - only international names need its tables
-
     try:
         return idna.decode(name)
     except idna.IDNAError:

@@ -1,4 +1,4 @@
-"""Durations, as settings and options have them. Options are read before the engine is asked: no slow imports."""
+"""Durations, as settings and options have them."""
 
 import re
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import platformdirs
+
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.files import bounded
@@ -57,8 +59,6 @@ def find(named: Path | None) -> tuple[Path | None, str]:
 
 def users_file() -> Path:
     """Return the path of the user's own settings file."""
-    import platformdirs  # noqa: PLC0415 - most settings files lie in the current folder
-
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -95,8 +96,6 @@ def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
 
 
 def _machine() -> str:
-    import platform  # noqa: PLC0415 - slow to import, and only needed for the bundled Envoy
-
     return platform.machine()
 
 

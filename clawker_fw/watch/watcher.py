@@ -58,6 +58,13 @@ _ENDED_SECONDS = 3.0
 """How long after a rule has ended the stack is compared. The siblings end it by themselves, and prove it."""
 """First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
 
+CLOSED = {
+    Heal.TAMPER: frozenset({Cause.TAMPER, Cause.AGENT}),
+    Heal.ALL: frozenset(Cause),
+    Heal.NONE: frozenset[Cause](),
+}
+"""The causes of the differences that a watcher closes."""
+
 LASTING_SECONDS = 20.0
 """How long the engine's events must have been followed before their end is not another failure of a series."""
 
@@ -405,7 +412,7 @@ class Watcher:
         What differs although these very settings have been applied are rules that have ended since. Nobody need
         apply that.
         """
-        causes, now = self._orders.heal.causes, seen.blueprint.origin
+        causes, now = CLOSED[self._orders.heal], seen.blueprint.origin
         applied = {each.digest for each in origins.recorded(seen.observed)}
         return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 

@@ -52,8 +52,6 @@ class MemoryContainer:
     usage: Usage | None = None
     """What agents have used, as far as its recorder knows, if not nothing since it was created."""
     live: dict[str, str] = field(default_factory=dict)
-    long_to_read: tuple[str, ...] = ()
-    """What a quick probe leaves out."""
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
     lingering: int = 0

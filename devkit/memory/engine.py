@@ -163,9 +163,7 @@ class MemoryEngine:
             return {"network": list(inside.relayed), "closed": []}
         match arguments:
             case ["probe", *words]:
-                return helper.probe_answer(
-                    self.probe(container, envoy="without-envoy" not in words, quick="quick" in words)
-                )
+                return helper.probe_answer(self.probe(container, envoy="without-envoy" not in words))
             case ["lookup", name]:
                 return asdict(self.lookup(container, name))
             case ["try", name, protocol, port, *_]:
@@ -185,11 +183,11 @@ class MemoryEngine:
                     "helper-failed", f"fwctl {arguments[0]} failed.", context=[f'unknown verb "{arguments[0]}"']
                 )
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Return what `fwctl probe` reports. Tests override this."""
         inside = self._running(container, "probe")
         self._ran(inside, "probe")
-        return helper.probe(inside, envoy=envoy, quick=quick)
+        return helper.probe(inside, envoy=envoy)
 
     def lookup(self, container: str, name: str) -> Lookup:
         """Return what `fwctl lookup` reports. Tests override this."""
@@ -228,11 +226,8 @@ class MemoryEngine:
         return time.time() + self.clock_ahead
 
     @contextmanager
-    def log(
-        self, container: str, lines: int | None, *, follow: bool = False, errors: bool = False
-    ) -> Iterator[Iterator[list[bytes]]]:
+    def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """See `EngineReader`. What is followed ends with the context, too. There is no standard error."""
-        del errors
         inside = self.inside(container)
         first = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
         left = threading.Event()

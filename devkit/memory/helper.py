@@ -116,13 +116,11 @@ def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
     }
 
 
-def probe(inside: MemoryContainer, *, envoy: bool = True, quick: bool = False) -> Probe:
+def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
     """Return what `fwctl probe` would report."""
-    unread = inside.long_to_read if quick and not inside.silent else ()
     return Probe(
         build=inside.build,
-        live={} if inside.silent else {name: each for name, each in inside.live.items() if name not in unread},
-        unread=unread,
+        live={} if inside.silent else dict(inside.live),
         addresses=tuple(sorted(inside.addresses)),
         claimed=CLAIMED in inside.files,
         others=inside.others,

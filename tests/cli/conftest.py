@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from clawker_fw.agents import names as agents
-from clawker_fw.cli import connection, program
+from clawker_fw.cli import connection
+from clawker_fw.cli.main import app
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
 
@@ -79,7 +80,7 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
         result = CliRunner().invoke(
-            program(arguments),
+            app,
             arguments,
             input=stdin,
             env={

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from clawker_fw.cli import given as chosen_settings
-from clawker_fw.cli import program
+from clawker_fw.cli.main import app
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError
 from clawker_fw.inspect.explanation import Explanation
@@ -78,7 +78,7 @@ class Place:
         assert words[0] == "clawker-fw"
         at = words.index("rules") + 2
         arguments = [*words[1:at], "--no-reload", *words[at:]]
-        result = CliRunner().invoke(program(arguments), arguments, prog_name="clawker-fw")
+        result = CliRunner().invoke(app, arguments, prog_name="clawker-fw")
         return result.exit_code, result.output
 
 

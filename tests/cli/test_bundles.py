@@ -54,7 +54,7 @@ def test_the_way_of_rules(command: Command, delegating: str, signer: Keys, tmp_p
     assert command("config", "--format", "json").valid("config")["bundles"][0]["digest"] == answer["digest"]
     assert f"Bundle    {delegating}  {answer['digest'][:19]}" in command("status").out
     assert command("drift").code == 0
-    edit = command("rules", "add", "c.test")
+    edit = command("rules", "allow", "c.test")
     assert (edit.code, "rules-in-bundle" in edit.err) == (6, True)
     rules.write_text("rules: [{dst: a.test}]\n")
     command("bundle", "push", str(rules), delegating, "--key", str(signer.private))

@@ -43,8 +43,6 @@ def attach(memory: MemoryEngine, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("logs ", ["envoy", "coredns"]),
-        ("logs --follow c", ["coredns"]),
         ("denials --reason no-", ["no-rule", "no-websocket", "no-server-name", "no-address", "no-secret"]),
         ("rules remove ", [".sub.test", "a.test"]),
         ("rules allow a", ["a.test"]),

@@ -142,13 +142,13 @@ def test_check_shows_the_mistakes_that_other_commands_leave_out(
 def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settings_file: Path) -> None:
     """The file is edited, and the running stack follows, once; `status` agrees."""
     command("run")
-    answer = edit(command, "add", "new.test")
+    answer = edit(command, "allow", "new.test")
     assert outcomes(answer) == [("added", "https new.test:443")]
     assert answer["rules"][0]["place"] == "clawker-fw.yaml, line 5"
     assert settings_file.read_text() == SETTINGS + ADDED
     assert answer["reload"]["rules"] == {"added": ["https new.test:443"], "removed": [], "presets": []}
     assert command("status", "--format", "json").json["live_rules"] == 3
-    again = edit(command, "add", "new.test")
+    again = edit(command, "allow", "new.test")
     assert outcomes(again) == [("unchanged", "https new.test:443")]
     assert (again["changed"], again["reload"]) == (False, None)
     removed = edit(command, "remove", "new.test", "other.test")
@@ -172,7 +172,7 @@ def test_the_answer_is_one_line_for_each_rule(command: Command) -> None:
 
 def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -> None:
     """The error is that of `reload`, and says that the rules are saved."""
-    outcome = command("rules", "add", "new.test")
+    outcome = command("rules", "allow", "new.test")
     assert outcome.code == 6
     assert outcome.out == "added      https new.test:443  clawker-fw.yaml, line 5\n"
     assert "error[not-up]" in outcome.err
@@ -184,12 +184,12 @@ def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -
 
 def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings_file: Path) -> None:
     """With `--no-reload`, with `--dry-run`, and when nothing has changed."""
-    shown = no_engine("rules", "add", "new.test", "--dry-run")
+    shown = no_engine("rules", "allow", "new.test", "--dry-run")
     assert (shown.code, settings_file.read_text()) == (1, SETTINGS)
     assert f"+{ADDED}" in shown.out
     assert edit(no_engine, "remove", "a.test", "--dry-run", code=1)["changed"] is False
-    assert edit(no_engine, "add", "a.test", "--dry-run")["rules"][0]["outcome"] == "unchanged"
-    assert outcomes(edit(no_engine, "add", "new.test", "--no-reload")) == [("added", "https new.test:443")]
+    assert edit(no_engine, "allow", "a.test", "--dry-run")["rules"][0]["outcome"] == "unchanged"
+    assert outcomes(edit(no_engine, "allow", "new.test", "--no-reload")) == [("added", "https new.test:443")]
     assert settings_file.read_text() == SETTINGS + ADDED
     assert outcomes(edit(no_engine, "remove", "x.test")) == [("not found", "x.test")]
 
@@ -197,28 +197,28 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("add", "new.test"), "dst: new.test"),
+        (("allow", "new.test"), "dst: new.test"),
         (("allow", "New.Test.:443"), "dst: new.test"),
-        (("add", ".new.test:8443", "--private"), "dst: .new.test\n    port: 8443\n    allow_private: true"),
-        (("add", "http://new.test"), "dst: new.test\n    proto: http"),
-        (("add", "new.test", "--proto", "WSS", "--port", "1"), "dst: new.test\n    port: 1"),
+        (("allow", ".new.test:8443", "--private"), "dst: .new.test\n    port: 8443\n    allow_private: true"),
+        (("allow", "http://new.test"), "dst: new.test\n    proto: http"),
+        (("allow", "new.test", "--proto", "WSS", "--port", "1"), "dst: new.test\n    port: 1"),
         (
-            ("add", "wss://new.test", "--path", "/v1"),
+            ("allow", "wss://new.test", "--path", "/v1"),
             'dst: new.test\n    path_rules: [{path: "/v1"}]\n    websocket: true',
         ),
-        (("add", "https://new.test", "--proto", "tls"), "dst: new.test"),
+        (("allow", "https://new.test", "--proto", "tls"), "dst: new.test"),
         (("deny", "new.test"), "dst: new.test\n    action: deny"),
         (
-            ("add", "new.test:80", "--action", "deny", "--proto", "http", "--note", "it's: x"),
+            ("deny", "new.test:80", "--proto", "http", "--note", "it's: x"),
             'dst: new.test\n    proto: http\n    port: 80\n    action: deny\n    note: "it\'s: x"',
         ),
-        (("add", "co.uk", "--force"), "dst: co.uk\n    force: true"),
-        (("add", "new.test", "--force"), "dst: new.test"),
+        (("allow", "co.uk", "--force"), "dst: co.uk\n    force: true"),
+        (("allow", "new.test", "--force"), "dst: new.test"),
         (
-            ("add", "new.test", "--until", "2099-01-01T01:00:00+01:00"),
+            ("allow", "new.test", "--until", "2099-01-01T01:00:00+01:00"),
             "dst: new.test\n    until: 2099-01-01T00:00:00Z",
         ),
-        (("add", "bücher.test"), "dst: xn--bcher-kva.test"),
+        (("allow", "bücher.test"), "dst: xn--bcher-kva.test"),
         (("deny", "x-.new.test"), "dst: x-.new.test\n    action: deny"),
         (("allow", "https://-x.new.test"), 'dst: "-x.new.test"'),
         (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),
@@ -276,30 +276,28 @@ def test_a_time_from_now_is_written_as_a_time(no_engine: Command, settings_file:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("add", "co.uk"), "use `--force`"),
-        (("add", "udp://a.test"), "a rule with `proto: udp` needs a `port`"),
-        (("add", "https://a.test/path"), "'a.test/path' has a path; write only the host's name"),
-        (("add", "a.test:443/path"), "'a.test:443/path' has a path; write only the host's name"),
-        (("add", "10.0.0.1:443"), "is an address"),
-        (("add", "192.0.2.1/28", "--as", "a.test"), "write `192.0.2.0/28` for all of it"),
-        (("add", "10.0.0.0/28", "--as", "a.test"), "use `--private`"),
-        (("add", "a.test:443", "--port", "444"), "'a.test:443' and `--port 444` contradict each other"),
-        (("add", "http://a.test", "--proto", "https"), "contradict each other"),
-        (("add", "a.test:0"), "0 is not a port"),
-        (("add", "a.test", "--action", "log"), "`action`: input should be 'allow' or 'deny', not 'log'"),
-        (("add", "a.test", "--action", "deny", "--private"), "a rule that denies has a name"),
-        (("add", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
-        (("add", "a.test", "--until", "soon"), "is not a time"),
+        (("allow", "co.uk"), "use `--force`"),
+        (("allow", "udp://a.test"), "a rule with `proto: udp` needs a `port`"),
+        (("allow", "https://a.test/path"), "'a.test/path' has a path; write only the host's name"),
+        (("allow", "a.test:443/path"), "'a.test:443/path' has a path; write only the host's name"),
+        (("allow", "10.0.0.1:443"), "is an address"),
+        (("allow", "192.0.2.1/28", "--as", "a.test"), "write `192.0.2.0/28` for all of it"),
+        (("allow", "10.0.0.0/28", "--as", "a.test"), "use `--private`"),
+        (("allow", "a.test:443", "--port", "444"), "'a.test:443' and `--port 444` contradict each other"),
+        (("allow", "http://a.test", "--proto", "https"), "contradict each other"),
+        (("allow", "a.test:0"), "0 is not a port"),
+        (("allow", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
+        (("allow", "a.test", "--until", "soon"), "is not a time"),
         (
-            ("add", "a.test", "--until", "5"),
+            ("allow", "a.test", "--until", "5"),
             "one from now, like `30m`, `8h` or `7d`, or `never`",
         ),
-        (("add", "a.test", "--until", "2050-01-01"), "has no time zone; write a time with its zone"),
-        (("add", "a.test", "--until", "0001-01-01T00:00:00+05:00"), "must be in the years 1970 to 9999"),
-        (("add", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),
-        (("add",), "NAME"),
+        (("allow", "a.test", "--until", "2050-01-01"), "has no time zone; write a time with its zone"),
+        (("allow", "a.test", "--until", "0001-01-01T00:00:00+05:00"), "must be in the years 1970 to 9999"),
+        (("allow", "a.test", "--note", "x" * 201), "`note`: string should have at most 200 characters"),
+        (("allow",), "NAME"),
         (("remove", "*.a.test"), "has a `*`"),
-        (("remove", "a.test", "--action", "log"), "`action`"),
+        (("remove", "a.test", "--action", "log"), "`action`: input should be 'allow' or 'deny', not 'log'"),
         (("remove", "10.20.0.5"), "'10.20.0.5' is an address, and agents use names: add `--as`"),
         (("remove", "10.20.0.0/28"), "'10.20.0.0/28' is a network, and agents use names: add `--as`"),
         (("remove", "a.test", "--as", "b.test"), "`as` is for an IPv4 address"),
@@ -522,14 +520,14 @@ def test_a_rule_that_contradicts_another_is_named_with_its_origin(
     entry = "rules:\n  - {dst: a.test, proto: tcp, port: 443}\n"
     (tmp_path / "old.yaml").write_text(f"\n{entry}")
     for arguments, origin in (
-        (("add", "tcp://a.test:443"), "the command line"),
+        (("allow", "tcp://a.test:443"), "the command line"),
         (("import", "-"), "standard input, line 2"),
         (("import", "old.yaml"), "old.yaml, line 3"),
     ):
         outcome = no_engine("rules", *arguments, stdin=entry)
         assert (outcome.code, outcome.out) == (3, "")
         assert outcome.err.startswith(f"{line}{origin}\n  clawker-fw.yaml, line 2\n")
-    both = no_engine("rules", "add", "tcp://new.test:443", "new.test")
+    both = no_engine("rules", "allow", "tcp://new.test:443", "new.test")
     assert both.err.splitlines() == [
         f"error[rules-contradict]: the command line: {claims.replace('a.test', 'new.test')}.",
         "  the command line",
@@ -554,7 +552,7 @@ def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
     """The answer in JSON is there although the reload has failed."""
     command("run")
     memory.remove(memory.inside("clawker-envoy").id)
-    outcome = command("rules", "add", "new.test", "--format", "json")
+    outcome = command("rules", "allow", "new.test", "--format", "json")
     assert outcome.code == 6
     assert outcome.valid("rules-edit")["reload"] is None
     assert settings_file.read_text() == SETTINGS + ADDED

@@ -174,7 +174,7 @@ def test_settings_in_a_variable(
     for words in (("--config", str(settings_file), "drift"), ("--config", str(settings_file), "rules", "list")):
         refused = command(*words)
         assert (refused.code, "error[settings-given-twice]" in refused.err) == (3, True)
-    edited = command("rules", "add", "x.test")
+    edited = command("rules", "allow", "x.test")
     assert (edited.code, "error[settings-in-environment]" in edited.err) == (3, True)
     assert settings_file.read_text() == SETTINGS
     for text, error in (

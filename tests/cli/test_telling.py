@@ -23,8 +23,8 @@ from tests.cli.conftest import Command
         ("run --dry-run --project=x", "--project", "before"),
         ("--format json run", "--format", "after"),
         ("--format=json --project x status", "--format", "after"),
-        ("service install --project 'a b' --heal all", "--project", "before"),
-        ("service --user status", "--user", "after"),
+        ("service --project 'a b' --heal all", "--project", "before"),
+        ("certs --authority rotate", "--authority", "after"),
         ("rules deny --project x -- -a.com b.com", "--project", "before"),
         ("--proto tcp explain a.test:22", "--proto", "after"),
     ],
@@ -46,6 +46,14 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     assert outcome.err.splitlines()[-1].endswith("--help` lists commands and options.")
 
 
+@pytest.mark.parametrize("verb", ["install", "uninstall", "status"])
+def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
+    """The hint shows how to install a service now."""
+    outcome = command("--project", "x", "service", verb, "--user")
+    assert outcome.code == 2
+    assert "`clawker-fw --project x service | sudo tee /etc/systemd/system/" in outcome.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -60,6 +68,22 @@ def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: 
 
 
 @pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("logs --follow", "docker logs clawker-envoy"),
+        ("rules narrow .cdn.test", "clawker-fw rules allow"),
+        ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
+    ],
+)
+def test_a_command_that_is_gone(line: str, instead: str, command: Command) -> None:
+    """The hint names what to use instead."""
+    outcome = command(*line.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error[usage]: No such command '")
+    assert instead in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["run"], 0),
@@ -71,7 +95,7 @@ def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: 
         (["run", "--lock-wait", "soon"], 2),
         (["--project", "Not Allowed", "run"], 2),
         ([], 2),
-        (["service"], 2),
+        (["rules"], 2),
         (["--config", "nowhere.yaml", "run"], 3),
     ],
 )
@@ -320,7 +344,7 @@ def test_help_has_words_and_not_types(name: str, command: Command) -> None:
         assert artefact not in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["service"]])
+@pytest.mark.parametrize("arguments", [[], ["rules"]])
 def test_no_command_is_a_request_for_help(arguments: list[str], command: Command) -> None:
     """Without a command, the help is shown with exit code 2, so that scripts notice a lost argument."""
     outcome = command(*arguments)

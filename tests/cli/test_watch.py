@@ -1,9 +1,9 @@
 """The commands `watch` and `service`."""
 
 import json
+import os
 import signal
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.watch import record, service, trust
+from clawker_fw.watch import record, trust
 from clawker_fw.watch.decision import Decision
 from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
@@ -207,189 +207,79 @@ def test_an_address_that_is_taken_is_exit_code_6(command: Command) -> None:
 # --- the service ----------------------------------------------------------------------------------------------
 
 
-class Systemctl:
-    """Simulates systemctl: records its calls, and reports every started unit as active."""
-
-    def __init__(self) -> None:
-        """Start without units."""
-        self.calls: list[str] = []
-        self.active = "inactive"
-        self.code = 0
-
-    def run(self, command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
-        """Replace `subprocess.run`."""
-        self.calls.append(" ".join(command))
-        if "restart" in command:
-            self.active = "active"
-        if "disable" in command:
-            self.active = "inactive"
-        return subprocess.CompletedProcess(command, self.code, f"{self.active}\n", "no bus\n" if self.code else "")
+def test_a_service_runs_with_its_options(command: Command, tmp_path: Path) -> None:
+    """The printed unit runs `watch` with all options, as the user who prints it."""
+    outcome = command("--host", "unix:///run/other.sock", "service", "--heal", "all", "--interval", "1m")
+    assert outcome.code == 0, outcome.err
+    line = f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal all --interval 60s"
+    assert line in outcome.out
+    assert "WatchdogSec=240\n" in outcome.out
+    assert ("User=" in outcome.out) is (os.geteuid() != 0)
+    assert f"User={os.geteuid()}\n" in outcome.out or os.geteuid() == 0
+    assert "WantedBy=multi-user.target\n" in outcome.out
 
 
-@pytest.fixture
-def systemctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemctl:
-    """A machine with systemd, and units in the test's folder."""
-    played = Systemctl()
-    monkeypatch.setattr(subprocess, "run", played.run)
-    monkeypatch.setattr(service, "booted", lambda: True)
-    monkeypatch.setattr(service, "_SYSTEM_FOLDER", tmp_path / "units")
-    return played
+def test_a_service_for_the_user(command: Command) -> None:
+    """It starts at login, and names no user."""
+    unit = command("service", "--user").out
+    assert "WantedBy=default.target\n" in unit
+    assert "User=" not in unit
 
 
-UNIT = "clawker-fw-clawker.service"
-
-
-def test_a_service_comes_and_goes(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """An installed service runs with its options, can be installed again with others, and can be removed."""
-    assert command("service", "status", "--system").code == 1
-    for heal in ("tamper", "all"):
-        outcome = command("--host", "unix:///run/other.sock", "service", "install", "--system", "--heal", heal)
-        assert outcome.code == 0, outcome.err
-        assert f"{UNIT} has been started, and starts again at every boot." in outcome.out
-        text = (tmp_path / "units" / UNIT).read_text()
-        assert f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal {heal}" in text
-    assert systemctl.calls[1:4] == [
-        "systemctl --system daemon-reload",
-        f"systemctl --system enable {UNIT}",
-        f"systemctl --system restart {UNIT}",
-    ]
-    status = command("service", "status", "--system")
-    assert (status.code, status.out) == (0, f"{UNIT}  active\n")
-    assert command("service", "uninstall", "--system").code == 0
-    assert not (tmp_path / "units" / UNIT).exists()
-    assert systemctl.calls[-2:] == [
-        f"systemctl --system disable --now {UNIT}",
-        "systemctl --system daemon-reload",
-    ]
-    assert "was not installed" in command("service", "uninstall", "--system").out
-    assert command("service", "status", "--system").code == 1
-
-
-def test_a_service_has_the_users_secrets(
-    command: Command, systemctl: Systemctl, settings_file: Path, tmp_path: Path
-) -> None:
-    """It reads the file that it was installed with, where rules need one, and that file must be usable."""
-    del systemctl
+def test_a_service_has_the_users_secrets(command: Command, settings_file: Path, tmp_path: Path) -> None:
+    """It reads the file that it was printed with, where rules need one, and that file must be usable."""
     settings_file.write_text("rules: [{dst: a.test, path_rules: [{path: /v1}], inject: api}]\n")
     declared = tmp_path / "secrets.yaml"
     declared.write_text("secrets: {api: {from: {env: TOKEN}, hosts: [a.test]}}\n")
     declared.chmod(0o644)
-    assert command("--secrets", "secrets.yaml", "service", "install", "--system").code == 6
+    assert command("--secrets", "secrets.yaml", "service").code == 6
     declared.chmod(0o600)
-    assert command("--secrets", "secrets.yaml", "service", "install", "--system").code == 0
-    assert f"--secrets {declared} " in (tmp_path / "units" / UNIT).read_text()
+    assert f"--secrets {declared} " in command("--secrets", "secrets.yaml", "service").out
 
 
-def test_a_users_service_is_the_users(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """The unit is written to the user's folder, and the user's systemd is notified."""
-    where = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
-    assert command("service", "install", "--user", **where).code == 0
-    assert (tmp_path / "config" / "systemd" / "user" / UNIT).is_file()
-    assert systemctl.calls[0] == "systemctl --user daemon-reload"
-    assert command("service", "uninstall", "--user", **where).code == 0
-
-
-@pytest.mark.parametrize(("scope", "advised"), [("--user", False), ("--system", True)])
-def test_a_unit_that_cannot_be_written(
-    scope: str,
-    *,
-    advised: bool,
-    command: Command,
-    systemctl: Systemctl,
-    tmp_path: Path,
-) -> None:
-    """A service of one's own is recommended only to those who asked for one of the system."""
-    for folder in ("config", "units"):
-        (tmp_path / folder).write_text("a file, so that nobody can make a folder here, not even root\n")
-    outcome = command("service", "install", scope, XDG_CONFIG_HOME=str(tmp_path / "config"))
-    assert (outcome.code, systemctl.calls) == (6, [])
-    assert "error[unit-unwritable]" in outcome.err
-    assert ("--user installs" in outcome.err) is advised
-    assert outcome.err.splitlines()[-1].startswith("hint: ")
-
-
-def test_what_holds_now_holds_for_the_service(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
+def test_what_holds_now_holds_for_the_service(command: Command) -> None:
     """Variables for settings and for the engine are passed on, and no others."""
-    del systemctl
     variables = {
         "CLAWKER_FW_OTEL__INFRA_PORT": "4320",
         "DOCKER_HOST": "tcp://192.0.2.1:2376",
         "CLAWKER_FW_LOG_FORMAT": "json",
         "OTHER": "x",
     }
-    assert command("service", "install", "--system", **variables).code == 0
-    text = (tmp_path / "units" / UNIT).read_text()
-    assert "Environment=CLAWKER_FW_OTEL__INFRA_PORT=4320\n" in text
-    assert "Environment=DOCKER_HOST=tcp://192.0.2.1:2376\n" in text
-    assert "--log-format json" in text
-    assert "OTHER" not in text
-    assert "Environment=CLAWKER_FW_LOG_FORMAT" not in text
+    unit = command("service", **variables).out
+    assert "Environment=CLAWKER_FW_OTEL__INFRA_PORT=4320\n" in unit
+    assert "Environment=DOCKER_HOST=tcp://192.0.2.1:2376\n" in unit
+    assert "--log-format json" in unit
+    assert "OTHER" not in unit
+    assert "Environment=CLAWKER_FW_LOG_FORMAT" not in unit
 
 
-def test_a_service_renews_the_certificates_of_who_installs_it(
-    command: Command, systemctl: Systemctl, tmp_path: Path
-) -> None:
+def test_a_service_renews_the_certificates_of_who_prints_it(command: Command, tmp_path: Path) -> None:
     """It may write into that user's state folder and nowhere else, and finds it whoever it runs as."""
-    del systemctl
     state = tmp_path / "kept"
-    assert command("service", "install", "--system", XDG_STATE_HOME=str(state)).code == 0
-    text = (tmp_path / "units" / UNIT).read_text()
-    assert f"Environment=XDG_STATE_HOME={state}\n" in text
-    assert [line for line in text.splitlines() if "WritePaths" in line] == [f"ReadWritePaths=-{state}/clawker-fw"]
+    unit = command("service", XDG_STATE_HOME=str(state)).out
+    assert f"Environment=XDG_STATE_HOME={state}\n" in unit
+    assert [line for line in unit.splitlines() if "WritePaths" in line] == [f"ReadWritePaths=-{state}/clawker-fw"]
     assert (state / "clawker-fw").stat().st_mode & 0o777 == 0o700
 
 
-def test_without_systemd_the_unit_is_written_and_that_is_said(
-    command: Command, systemctl: Systemctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Without systemd, the unit is only written, and `status` says that it is not running."""
-    monkeypatch.setattr(service, "booted", lambda: False)
-    outcome = command("service", "install", "--system")
-    assert outcome.code == 0
-    assert "systemd is not running here" in outcome.out
-    assert (tmp_path / "units" / UNIT).is_file()
-    status = command("service", "status", "--system")
-    assert status.code == 1
-    assert "not running" in status.out
-    assert command("service", "uninstall", "--system").code == 0
-    assert systemctl.calls == []
+def test_a_service_needs_a_folder_to_write(command: Command, tmp_path: Path) -> None:
+    """Without a state folder, nothing is printed."""
+    (tmp_path / "kept").write_text("a file, so that nobody can make a folder here, not even root\n")
+    outcome = command("service", XDG_STATE_HOME=str(tmp_path / "kept"))
+    assert (outcome.code, outcome.out) == (6, "")
+    assert "error[unit-unwritable]" in outcome.err
 
 
-def test_a_foreign_unit_is_left_alone(command: Command, systemctl: Systemctl, tmp_path: Path) -> None:
-    """A unit of another author is neither replaced nor removed nor reported as ours."""
-    unit = tmp_path / "units" / UNIT
-    unit.parent.mkdir()
-    unit.write_text("[Service]\nExecStart=/bin/true\n")
-    for verb in ("install", "uninstall", "status"):
-        outcome = command("service", verb, "--system")
-        assert outcome.code == 6
-        assert "error[foreign-unit]" in outcome.err
-    assert unit.read_text() == "[Service]\nExecStart=/bin/true\n"
-    assert systemctl.calls == []
-
-
-def test_settings_that_cannot_be_used_are_not_installed(
-    command: Command, systemctl: Systemctl, settings_file: Path, tmp_path: Path
-) -> None:
-    """With invalid settings, no service is created."""
+def test_settings_that_cannot_be_used_make_no_unit(command: Command, settings_file: Path) -> None:
+    """With invalid settings, nothing is printed."""
     settings_file.write_text("rules: 1\n")
-    assert command("service", "install", "--system").code == 3
-    assert not (tmp_path / "units").exists()
-    assert systemctl.calls == []
-
-
-def test_a_service_manager_that_fails_is_exit_code_6(command: Command, systemctl: Systemctl) -> None:
-    """The error text of systemd is shown."""
-    systemctl.code = 1
-    outcome = command("service", "install", "--system")
-    assert outcome.code == 6
-    assert "error[systemctl-failed]" in outcome.err
-    assert "no bus" in outcome.err
+    outcome = command("service")
+    assert (outcome.code, outcome.out) == (3, "")
 
 
 def test_watch_sends_nothing_without_a_collector(command: Command) -> None:
     """With --otel, `watch` and the service need the setting that names the collector."""
-    for arguments in (("watch", "--otel"), ("service", "install", "--otel")):
+    for arguments in (("watch", "--otel"), ("service", "--otel")):
         outcome = command(*arguments)
         assert outcome.code == 3
         assert "otel.endpoint" in outcome.err

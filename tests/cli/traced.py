@@ -10,7 +10,8 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from clawker_fw.cli import connection, deciding, program
+from clawker_fw.cli import connection, deciding
+from clawker_fw.cli.main import app
 from clawker_fw.engine.locate import locate
 from devkit.memory.engine import MemoryEngine
 
@@ -41,6 +42,6 @@ if __name__ == "__main__":
     locate(None, None, os.environ)
     for command in sys.argv[3:]:
         line = command.split()
-        done = CliRunner().invoke(program(line), line)
+        done = CliRunner().invoke(app, line)
         if done.exit_code:
             sys.exit(f"{command}: {done.output}{done.exception!r}")

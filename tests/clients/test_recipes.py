@@ -230,7 +230,7 @@ rm -f /etc/clawker-fw.yaml; cp clawker-fw.yaml /etc
 def test_under_systemd(desk: Desk, tmp_path: Path) -> None:
     """The unit that is written is one for systemd, and what it starts keeps the stack current."""
     install_systemd()
-    *steps, shows = typed("Under systemd").splitlines()
+    *steps, reload, enable = typed("Under systemd").splitlines()
     desk.do("clawker-fw down --force")
     here = Desk(desk.site, tmp_path)
     (tmp_path / "bin").symlink_to(desk.folder / "bin")
@@ -238,7 +238,7 @@ def test_under_systemd(desk: Desk, tmp_path: Path) -> None:
     script = "\n".join([IN_ANOTHER_ETC, *steps])
     here.do(f"unshare --mount sh -euc {shlex.quote(script)}")
     (unit,) = (tmp_path / "upper" / "systemd" / "system").glob("*.service")
-    assert shows == f"systemctl status {unit.stem}"
+    assert [reload, enable] == ["sudo systemctl daemon-reload", f"sudo systemctl enable --now {unit.stem}"]
     assert verify(unit, "system") == (0, "")
     settings = dict(line.split("=", 1) for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
     command = f"mount -t overlay -o lowerdir=$PWD/upper:/etc overlay /etc; exec {settings['ExecStart']}"

@@ -518,14 +518,3 @@ def test_images_of_others_are_not_ours_whatever_they_are_labelled(engine: Engine
     for image in foreign.values():
         assert engine.image(image.reference)
         engine.remove_image(image.reference)
-
-
-def test_a_quick_probe_leaves_out_nothing_that_is_shown_at_once(
-    engine: EngineWriter, running: dict[Sibling, str]
-) -> None:
-    """With few rules it is as good as any other."""
-    for container in running.values():
-        quick, whole = HelperReader(engine, container).probe(quick=True), HelperReader(engine, container).probe()
-        assert quick.live == whole.live
-        assert quick.live
-        assert quick.unread == whole.unread == ()

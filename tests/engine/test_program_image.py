@@ -173,7 +173,7 @@ def test_conformance_and_down_in_a_container(program: Program) -> None:
 
 def test_a_container_that_is_stopped_ends(program: Program) -> None:
     """A process 1 ignores what it does not handle; this one ends when it is asked to, as on the machine."""
-    made = program.start("logs", "--follow")
+    made = program.start("denials", "--follow")
     read = ["/opt/clawker-fw/bin/python", "-c", "print(open('/proc/1/status').read())"]
 
     def handles() -> bool:

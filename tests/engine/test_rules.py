@@ -6,14 +6,14 @@ from devkit.waiting import until
 
 
 def test_a_rule_is_added_and_removed_live(up: Firewall, peers: Peers) -> None:
-    """An agent reaches the new name as soon as `rules add` has ended, and not after `rules remove`."""
+    """An agent reaches the new name as soon as `rules allow` has ended, and not after `rules remove`."""
     up.origin(peers, ["h.test", "new.test"])
     agent = up.agent(peers)
     before, envoy = up.settings.read_text(), up.status()["siblings"][0]["since"]
     assert agent.get("http://h.test/").ok
     assert agent.get("http://new.test/").kind == "dns-nxdomain"
 
-    added = up.call("rules", "add", "http://new.test", "--private", "--format", "json").expect().json
+    added = up.call("rules", "allow", "http://new.test", "--private", "--format", "json").expect().json
     assert [each["outcome"] for each in added["rules"]] == ["added"]
     assert added["reload"]["verdict"] == "current"
     assert agent.get("http://new.test/").ok
@@ -37,7 +37,7 @@ def test_rules_that_are_added_at_the_same_time_are_all_live(up: Firewall, peers:
     names = [f"n{number}.test" for number in range(4)]
     up.origin(peers, names)
     agent = up.agent(peers)
-    started = [up.start("rules", "add", f"http://{name}", "--private") for name in names]
+    started = [up.start("rules", "allow", f"http://{name}", "--private") for name in names]
     for process in started:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, f"{out}\n{err}"

@@ -378,7 +378,6 @@ def _everywhere(site: Site, began: float) -> Iterator[tuple[str, bytes]]:
         ("explain", "https://api.test/v1/x", "--format", "json"),
         ("secrets", "list"),
         ("run", "--dry-run", "--format", "json"),
-        ("logs",),
     ):
         said = site.firewall.call(*command)
         yield " ".join(command), f"{said.out}{said.err}".encode()

@@ -19,7 +19,7 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.fleet.hosts import LeftOut
 from clawker_fw.fleet.row import HostVerdict, NodeState, Proof, Row, StackRelease, Trouble
 from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import explain
+from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.inspect.trial import Attempted
 from clawker_fw.model import (
     Action,
@@ -241,7 +241,7 @@ def test_explanation_report(golden: Check) -> None:
     rules = RuleSet.of(entry.rule(f"clawker-fw.yaml, line {place}") for place, entry in enumerate(entries, 2))
     printed = b""
     for asked, lookup in ASKED.items():
-        found = explain(rules, 1780000000, parse_target(asked))
+        found = Explainer(rules, 1780000000).explain(parse_target(asked))
         answer = ConnectionAnswer(
             found.with_addresses(lookup) if lookup else found, Rules(5, ""), unasked="" if lookup else "x"
         )
@@ -252,7 +252,7 @@ def test_explanation_report(golden: Check) -> None:
 def test_explanation_of_an_attempt(golden: Check) -> None:
     """The output of `explain --live` where the stack does something else than the rules say."""
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule("clawker-fw.yaml") for entry in ENTRIES)
-    found = explain(rules, 0, parse_target("api.example.com")).with_addresses(FOUND)
+    found = Explainer(rules, 0).explain(parse_target("api.example.com")).with_addresses(FOUND)
     trial = Trial(
         (
             TrialStep("resolve", "", 0.0012, ok=True, status=0, outcome="10.213.8.10"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.watch.service import MARK, ServiceScope, Unit, quoted
+from clawker_fw.watch.service import ServiceScope, Unit, quoted
 from devkit.engines import EngineError
 from devkit.units import exposure, install_systemd, verify
 
@@ -24,10 +24,10 @@ def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
         pytest.skip(f"NO UNIT IS TESTED: {error}")
 
 
-def written(folder: Path, scope: ServiceScope, *arguments: str, **variables: str) -> Path:
+def written(folder: Path, scope: ServiceScope, *arguments: str, user: int = 0, **variables: str) -> Path:
     """Write a unit into a folder."""
-    unit = Unit(scope, "clawker", arguments, 30, variables, Path("/run/other/watch.sock"))
-    path = folder / unit.name
+    unit = Unit(scope, "clawker", arguments, 30, variables, Path("/run/other/watch.sock"), user=user)
+    path = folder / "clawker-fw.service"
     path.write_text(unit.text())
     return path
 
@@ -38,7 +38,7 @@ AWKWARD = ("--config", '/etc/100% $HOME; \\n/it\'s "here".yaml', "", "--project"
 @pytest.mark.parametrize("scope", list(ServiceScope))
 def test_the_unit_is_one_that_systemd_reads(scope: ServiceScope, tmp_path: Path) -> None:
     """The unit has no unknown or malformed line, whatever the options contain."""
-    path = written(tmp_path, scope, *AWKWARD, CLAWKER_FW_RULES='[{"dst": "a.test"}]')
+    path = written(tmp_path, scope, *AWKWARD, user=1000, CLAWKER_FW_RULES='[{"dst": "a.test"}]')
     assert verify(path, scope) == (0, "")
 
 
@@ -47,6 +47,11 @@ def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
     path = written(tmp_path, ServiceScope.SYSTEM, "watch")
     path.write_text(path.read_text().replace("ProtectSystem=strict", "ProtectSytem=strict"))
     assert "ProtectSytem" in verify(path, ServiceScope.SYSTEM)[1]
+
+
+def test_a_service_leaves_its_users_other_programs_alone() -> None:
+    """When it ends, systemd removes nothing that other programs of the same user share."""
+    assert "RemoveIPC" not in Unit(ServiceScope.SYSTEM, "clawker", (), 30, user=1000).text()
 
 
 @pytest.mark.parametrize("scope", list(ServiceScope))
@@ -79,8 +84,3 @@ def test_a_line_break_is_refused() -> None:
     """A line break in an option is refused, because it would start another setting."""
     with pytest.raises(RefusedError):
         quoted("a\nExecStart=/bin/sh")
-
-
-def test_a_unit_says_who_wrote_it(tmp_path: Path) -> None:
-    """The unit contains a mark by which it is recognized as ours."""
-    assert written(tmp_path, ServiceScope.SYSTEM).read_text().startswith(MARK)

@@ -145,8 +145,6 @@ ENDS_WITH_1 = {
     "explain": "explain",
     "fleet": "fleet",
     "healthy": "healthy",
-    "rules": "rules check --against",
-    "service": "service status",
     "stack": "drift",
 }
 """The modules of commands that can end with exit code 1, and how the README names the command."""

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.cli import rule_words
-from clawker_fw.inspect.explanation import Difference, Explanation, Remedy, explain
+from clawker_fw.inspect.explanation import Difference, Explainer, Explanation, Remedy
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
@@ -64,6 +64,13 @@ RULES = rule_set(
 )
 
 E = Difference
+
+
+def explain(
+    rules: RuleSet, now: float, target: Target, variable: str = "", request: Request | None = None
+) -> Explanation:
+    """Explain what happens to a connection, or to a request in it."""
+    return Explainer(rules, now, variable).explain(target, request)
 
 
 @pytest.mark.parametrize(

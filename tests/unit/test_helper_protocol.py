@@ -62,7 +62,7 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     """Each verb has a method that passes its arguments, and no other one is asked."""
     engine = Described()
     helper = Helper(engine, "a")
-    helper.probe(envoy=False, quick=True, starting=True)
+    helper.probe(envoy=False, starting=True)
     helper.suppressed()
     helper.usage()
     helper.lookup("a.test")

@@ -135,9 +135,9 @@ class Silent(MemoryEngine):
 
     silent = False
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Report it."""
-        found = super().probe(container, envoy=envoy, quick=quick)
+        found = super().probe(container, envoy=envoy)
         if not self.silent or "names" not in found.live:
             return found
         live = {name: digest for name, digest in found.live.items() if name not in {"names", "intermediates"}}

@@ -60,10 +60,10 @@ def answered(*parts: bytes, silence: float = SILENCE, ends: bool = True) -> Iter
             serving.join()
 
 
-def read(*parts: bytes, errors: bool = False) -> list[bytes]:
+def read(*parts: bytes) -> list[bytes]:
     """Return the lines of a log that arrives in parts."""
     with answered(*parts) as response:
-        return [line for some in log_lines(direct.contents(response), errors=errors) for line in some]
+        return [line for some in log_lines(direct.contents(response)) for line in some]
 
 
 @pytest.fixture(params=["quick", "public"])
@@ -80,7 +80,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     st.lists(st.integers(1, 30), min_size=1, max_size=20),
 )
 def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None:
-    """Chunks and frames end anywhere; of lines of standard error only the time is told unless they are wanted."""
+    """Chunks and frames end anywhere; of lines of standard error only the time is told."""
     body = b"".join(frame(line, stream) for line, stream in lines)
     expected = [line if stream == 1 else line[:STAMP] for line, stream in lines]
     pieces, at = [], 0
@@ -90,7 +90,6 @@ def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None
     chunks = [chunk(piece) for piece in pieces if piece]
     assert read(CHUNKED, *chunks, chunk(b"")) == expected
     assert read(PLAIN, *pieces) == expected
-    assert read(PLAIN, *pieces, errors=True) == [line for line, _ in lines]
     with answered(PLAIN, *pieces) as response:
         written = list(frames(partial(direct.read, response)))
     assert written == [(line, b"") if stream == 1 else (b"", line) for line, stream in lines]

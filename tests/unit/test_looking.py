@@ -107,9 +107,9 @@ class Starting(Flapping):
     ready_after: int | None = None
     starts_for = 1_000_000
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Answer once it is ready."""
-        found = super().probe(container, envoy=envoy, quick=quick)
+        found = super().probe(container, envoy=envoy)
         if found.claimed or self.inside(ENVOY).id != container:
             return found
         self.questions += 1
@@ -148,9 +148,9 @@ class Early(Starting):
     early = 0
     ready_after = 0
 
-    def probe(self, container: str, *, envoy: bool = True, quick: bool = False) -> Probe:
+    def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Say so, so many times."""
-        found = super().probe(container, envoy=envoy, quick=quick)
+        found = super().probe(container, envoy=envoy)
         if self.inside(COREDNS).id != container or self.early <= 0:
             return found
         self.early -= 1

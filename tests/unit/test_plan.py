@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Cause, NetworkSpec, Sibling
+from clawker_fw.model import Cause, NetworkSpec, Sibling, version_of
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
@@ -69,7 +69,7 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
 def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str]:  # noqa: ANN401 - of a convergence
     """Return the plan of `run` as text without versions."""
     seen = pipeline.compare(memory, wanted)
-    versions = {each.version for each in seen.desired.siblings.values()}
+    versions = {version_of(each.live) for each in seen.desired.siblings.values()}
     lines = text(pipeline.plan_for(seen, ConvergeOptions(30, **options)))
     for version in versions:
         lines = [line.replace(f" {version}", "") for line in lines]

@@ -1,36 +1,30 @@
 """Which refusals become questions, what they say, how they wait, and what comes of the answers."""
 
 import json
-import shlex
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clawker_fw.cli import rule_words
 from clawker_fw.denials import waiting
-from clawker_fw.denials.command import CommandError, ask_command, parse_command
 from clawker_fw.denials.question import Question, host_of, question
 from clawker_fw.denials.refusal import Counted, Refusal
-from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Ruling, require_kept, said, typed
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Ruling, require_kept, typed
 from clawker_fw.denials.waiting import Waiting
-from clawker_fw.errors import RefusedError, UsageError
+from clawker_fw.errors import RefusedError
 from clawker_fw.inspect.explanation import Difference, Explainer
 from clawker_fw.model import Sibling
-from clawker_fw.report import documents
-from clawker_fw.report.documents.question import QuestionDocument
-from clawker_fw.report.questions import more_text
+from clawker_fw.report.questions import meaning, more_text
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit.edits import add, written
 from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit import stacks
-from devkit.waiting import until
 
 NOW = 1_800_000_000.0
 THEN = datetime.fromtimestamp(NOW, UTC)
@@ -212,14 +206,12 @@ def test_what_a_question_says() -> None:
     counted = refusal("registry.npmjs.org", protocol="dns", port=53)
     counted.times = 7
     made = sure(counted, "a.test", "registry.npmj.org")
-    document = json.loads(documents.text(QuestionDocument.of(made), indent=None))
-    assert (document["host"], document["protocol"], document["port"]) == ("registry.npmjs.org", "https", 443)
-    assert (document["agents"], document["times"], document["assumed"]) == (["builder"], 7, True)
-    assert document["message"] == "no rule allows this host"
-    assert document["near"]["difference"] == Difference.OTHER_NAME
-    assert document["near"]["text"] == "https registry.npmj.org:443"
-    assert "may send anything" in document["meaning"]
-    assert document["answers"] == ["allow 30m", "always", "deny"]
+    assert str(made.target) == "https registry.npmjs.org:443"
+    assert (made.agents, made.times, made.guessed) == (("builder",), 7, True)
+    assert made.message == "no rule allows this host"
+    assert made.near
+    assert (made.near.difference, str(made.near.rule)) == (Difference.OTHER_NAME, "https registry.npmj.org:443")
+    assert "may send anything" in meaning(made)
 
 
 def test_a_host_that_was_allowed_for_a_time() -> None:
@@ -316,8 +308,6 @@ def test_never_is_a_deny(counted: Counted, rules: list[Entry]) -> None:
     require_kept(made, Deny(), before, after, NOW)
     assert question(Explainer(after, NOW), after.at(NOW), counted, ("builder",)) is None
     assert not Explainer(after, NOW).decide(made.target, made.request).allowed
-    if made.deny_command:
-        assert shlex.split(made.deny_command)[:3] == ["clawker-fw", "rules", "deny"]
 
 
 def test_a_note_of_a_person_is_kept() -> None:
@@ -349,29 +339,6 @@ def test_what_a_person_types() -> None:
     assert typed("a", path) == Allow()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "allow",
-        "allow ",
-        "Allow 30m",
-        "allow 30m --private",
-        "allow 0m",
-        "allow 99999999d",
-        "allow https://b.test",
-        "always allow",
-        "deny a.test",
-        "allow 30m; deny",
-        "rules: [{dst: .com}]",
-        "allow 30m",
-    ],
-)
-def test_words_of_a_command_are_never_a_rule(words: str) -> None:
-    """Only three forms mean anything; nothing else of what is printed is taken."""
-    made = sure(refusal("a.test"))
-    assert said(words, made) == (Allow("30m") if words == "allow 30m" else None)
-
-
 def test_a_time_that_can_not_be_written() -> None:
     """It is an error, and nothing is edited."""
     with pytest.raises(RefusedError, match="9999999d"):
@@ -396,7 +363,7 @@ def test_one_question_for_a_host() -> None:
 
 
 def test_ten_thousand_names_of_one_agent() -> None:
-    """They are one line, take bounded memory, and hide no other agent's question."""
+    """They take bounded memory, and hide no other agent's question."""
     held = Waiting()
     for number in range(10_000):
         held.add(refusal(f"n{number}.test"), "builder")
@@ -404,15 +371,15 @@ def test_ten_thousand_names_of_one_agent() -> None:
     first = held.take()
     assert first
     assert first.host == "n0.test"
-    assert more_text(held.more) == "and 9,999 more from builder, 1 more from tests"
+    assert more_text(held.more) == "and 19 more from builder, 1 more from tests"
     assert len(held._known) == waiting.MOST_WAITING + 1  # noqa: SLF001 - how much is kept
     held.close()
     second = held.take()
     assert second
     assert second.host == "b.test"
-    for number in range(waiting.MOST_COUNTED + 100):
+    for number in range(waiting.MOST_WAITING):
         held.add(refusal(f"m{number}.test"), "builder")
-    assert more_text(held.more).startswith(f"and over {waiting.MOST_COUNTED:,} more from builder")
+    assert more_text(held.more) == "and at least 20 more from builder"
 
 
 def test_many_agents() -> None:
@@ -448,58 +415,3 @@ def test_what_is_allowed_and_still_refused_is_told_once() -> None:
     held.add(refusal("b.test", "private-address"), "builder")
     assert [each.refusal.reason for each in held.failing()] == ["private-address"]
     assert not list(held.failing())
-
-
-def program(folder: Path, body: str) -> tuple[str, ...]:
-    """Return a command that is a shell script."""
-    path = folder / "answer"
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o700)
-    return (str(path),)
-
-
-def test_a_command_is_asked(tmp_path: Path) -> None:
-    """It gets the question as one line, and its line is the answer; a line is not needed."""
-    assert (
-        ask_command(program(tmp_path, f"cat > {tmp_path}/got; echo ' allow 30m '"), '{"host":"a"}', 20)
-        == "allow 30m"
-    )
-    assert (tmp_path / "got").read_text() == '{"host":"a"}\n'
-    assert ask_command(program(tmp_path, "exit 0"), "x", 20) == ""
-    assert parse_command("./ask 'in chat'") == ("./ask", "in chat")
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ("echo allow 30m; exit 3", "status 3"),
-        ("echo allow 30m; echo deny", "more than one"),
-        ("yes", "more than one"),
-        ("echo allow 30m; kill -9 $$", "status -9"),
-    ],
-)
-def test_a_command_that_fails_has_not_answered(tmp_path: Path, body: str, words: str) -> None:
-    """Whatever it has printed before."""
-    with pytest.raises(CommandError, match=words):
-        ask_command(program(tmp_path, body), "x", 20)
-
-
-def test_a_command_is_killed_with_what_it_has_started(tmp_path: Path) -> None:
-    """After its limit, and nothing of it goes on; what it had printed is no answer."""
-    started = tmp_path / "started"
-    body = f"sleep 1000 & echo $! > {started}; echo allow 30m; wait"
-    began = time.monotonic()
-    with pytest.raises(CommandError, match="killed"):
-        ask_command(program(tmp_path, body), "x", 0.5)
-    assert time.monotonic() - began < 100
-    child = Path("/proc") / started.read_text().strip()
-    until(lambda: not child.exists() or " Z " in (child / "stat").read_text())
-
-
-def test_commands_that_can_not_be_run() -> None:
-    """A mistake in the line is one of usage; a program that is missing has not answered."""
-    for text in ("", " ", "'a"):
-        with pytest.raises(UsageError):
-            parse_command(text)
-    with pytest.raises(CommandError, match="started"):
-        ask_command(("/nonexistent/program",), "x", 5)

@@ -25,6 +25,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
 from clawker_fw.watch.reactions import Heal
+from clawker_fw.watch.watcher import CLOSED
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -107,11 +108,6 @@ def test_a_relay_comes_and_goes_with_its_agent(engine: MemoryEngine, release: Re
     assert found(compared(engine, release)) == [(f"relays.{RELAY}", Cause.AGENT, Action.UNPUBLISH)]
     run(engine, release)
     assert engine.container(RELAY) is None
-
-
-def _another_label(engine: MemoryEngine) -> None:
-    relay = engine.inside(RELAY)
-    relay.spec = replace(relay.spec, labels={**relay.spec.labels, labels.PUBLISHES: "0 0.0.0.0:22:22"})
 
 
 def _reshaped(**fields: Any) -> Callable[[MemoryEngine], None]:  # noqa: ANN401 - fields of a shape
@@ -383,7 +379,7 @@ def test_a_release_with_another_program_makes_relays_again(
     seen = compared(engine, later)
     about_relays = [each for each in found(seen) if each[0].startswith("relays.")]
     assert about_relays == [(f"relays.{RELAY}.bin/fwctl", Cause.UPGRADE, Action.PUBLISH)]
-    assert Cause.UPGRADE not in Heal.TAMPER.causes
+    assert Cause.UPGRADE not in CLOSED[Heal.TAMPER]
     assert run(engine, later).diff.verdict is Verdict.CURRENT
     assert engine.inside(RELAY).id != relay
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import ExitCode, FirewallError
-from clawker_fw.settings.secrets.declared import SecretsFile, default_path, read_declared
+from clawker_fw.settings.secrets.declared import SecretsFile, default_path, parse_declared, read_owned
 
 WHOLE = """
 secrets:
@@ -32,6 +32,11 @@ def written(folder: Path, text: str, mode: int = 0o600) -> Path:
     path.write_text(text)
     path.chmod(mode)
     return path
+
+
+def read_declared(path: Path) -> SecretsFile:
+    """Read a file of secrets as a command does."""
+    return parse_declared(read_owned(path), path)
 
 
 def refused(path: Path) -> FirewallError:

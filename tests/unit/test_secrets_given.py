@@ -49,14 +49,14 @@ class Scene:
                 }
             }
         )
-        self.vault = Vault(declared, self.folder / "secrets.yaml")
+        self.declared = declared
         self.write(api=HIDDEN, key=f"{HIDDEN}-2")
 
     def write(self, **values: str) -> None:
         """Write secrets, which are asked for again."""
         for name, value in values.items():
             (self.folder / name).write_text(value)
-        self.vault.forget()
+        self.vault = Vault(self.declared, self.folder / "secrets.yaml")
 
     def blueprint(self, *rules: Mapping[str, Any]) -> Blueprint:
         """Return the blueprint of a stack with rules."""

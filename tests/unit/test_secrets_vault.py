@@ -66,11 +66,6 @@ def test_a_source_is_asked_when_it_is_due(scene: Scene) -> None:
     scene.write(once="o2", often="f2")
     assert scene.after(99) == {"once#raw": "o1", "often#bearer": "Bearer f1"}
     assert scene.after(1) == {"once#raw": "o1", "often#bearer": "Bearer f2"}
-    scene.vault.forget("once")
-    assert scene.after(0)["once#raw"] == "o2"
-    scene.write(often="f3")
-    scene.vault.forget()
-    assert scene.after(0)["often#bearer"] == "Bearer f3"
 
 
 def test_one_secret_in_two_forms_is_asked_for_once(scene: Scene) -> None:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from clawker_fw.errors import FirewallError, OutputError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.cuts import Cut
 from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
-from clawker_fw.report.documents.logs import LogLine
 from clawker_fw.report.documents.parts import SiblingFindings
+from clawker_fw.report.documents.rules import RulesOfFile
+from clawker_fw.report.step_records import StepRecords
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -78,7 +78,7 @@ def summary(said: str) -> Summary:
         absent=False,
         count=1,
         effects={Effect.UPDATED: (Sibling.ENVOY,)},
-        interruption=Interruption(cut=Cut((said,))),
+        interruption=Interruption(cut=True),
         changes=RuleChanges((said,), (said,)),
         builds={Sibling.ENVOY: (build, build)},
         reasons={cause: (replace(finding(said), cause=cause),) for cause in Cause},
@@ -112,7 +112,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         pass
 
     def display() -> None:
-        for output in (text.StepDisplay(text.console(stderr=True), files=True), log.StepRecords()):
+        for output in (text.StepDisplay(text.console(stderr=True), files=True), StepRecords()):
             output.difference(diff(said), summary(said))
             output(Progress(step, 0.0, said))
             output(Progress(step, 1.0, said))
@@ -142,8 +142,8 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 @given(foreign)
 def test_json_stays_json(said: str) -> None:
     """What a program reads is what was said, whatever had to be escaped."""
-    line = printed(lambda: terminal.answer(documents.text(LogLine("", said, f"{said}\x7f"), indent=None)))
-    assert json.loads(line) == {"time": "", "container": said, "line": f"{said}\x7f"}
+    line = printed(lambda: terminal.answer(documents.text(RulesOfFile(f"{said}\x7f", 1), indent=None)))
+    assert json.loads(line) == {"path": f"{said}\x7f", "rules": 1}
 
 
 @given(foreign)

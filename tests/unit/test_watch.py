@@ -244,7 +244,6 @@ EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl probe"), False),
     (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe known={"a":{}}'), False),
     (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe without-envoy known={"a":{}}'), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl probe quick"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl health"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl lookup a.test"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl try a.test https 443"), False),

@@ -8,18 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.denials.refusal import Counted, Refusal, Refusals
-from clawker_fw.denials.usage.allowed_now import newly_allowed
 from clawker_fw.denials.usage.reading import together
-from clawker_fw.denials.usage.worth import Editing, Period, against, allowing, narrowed, removing, unused, worths
+from clawker_fw.denials.usage.worth import Editing, Period, removing, unused, worths
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_inherited, read_usage
 from clawker_fw.inspect.simulation import Simulator
-from clawker_fw.model import Sibling, Usage, Use
-from clawker_fw.rules.destination import parse_destination
+from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promise_words import AlwaysEntry
-from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.settings.edit.edits import Written
 from devkit.stacks import rule_set
@@ -103,8 +99,6 @@ def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st
     allowed = [each for each in known.uses if policy.decide(each.name, Protocol(each.protocol), each.port).allowed]
     found = [each for worth in worths(rules, known) for each in worth.uses]
     assert sorted(map(repr, found)) == sorted(map(repr, allowed))
-    refused = against(rules, known, Period.of(known, 1000)).refused
-    assert len(refused) + len(found) == len(known.uses)
 
 
 def test_a_rule_is_unused_as_far_back_as_is_known() -> None:
@@ -128,30 +122,6 @@ def test_open_connections_may_be_of_a_rule_that_counts_them_at_their_end() -> No
         "http h.test:80": 3,
         "ssh s.test:22": 0,
     }
-
-
-def test_rules_for_the_names_that_were_used() -> None:
-    """They are as private and end as the one that they replace. Names that are not told apart are counted."""
-    rules = rule_set({"dst": ".cdn.test", "allow_private": True, "until": "2100-01-01T00:00:00Z"}, "a.test")[1]
-    usage = replace(
-        EMPTY,
-        uses=(use("x.cdn.test"), use("-y.cdn.test"), use("old.cdn.test", last=NOW - 900), use("a.test")),
-        rest=(use("r.cdn.test", names=50), use("s.cdn.test", last=NOW - 900, names=7)),
-    )
-    (found,) = narrowed(worths(rules, usage), parse_destination(".cdn.test"), Period.of(usage, 500))
-    until = "until 2100-01-01T00:00:00Z"
-    assert [str(each) for each in found.rules] == [
-        f"https -y.cdn.test:443 private {until}",
-        f"https x.cdn.test:443 private {until}",
-    ]
-    assert found.others == 50
-    assert allowing(found.rules, Editing("")) == (
-        "clawker-fw rules allow --proto https --port 443 --private --until 2100-01-01T00:00:00Z "
-        "-- -y.cdn.test x.cdn.test"
-    )
-    assert allowing([], Editing("")) is None
-    inspected = rule_set({"dst": ".i.test", "path_rules": [{"path": "/v1"}]})[1].rules
-    assert allowing(inspected, Editing("")) is None
 
 
 def test_how_a_rule_is_removed() -> None:
@@ -243,21 +213,3 @@ def test_what_is_read() -> None:
     assert json.loads(read_usage(GOOD).told) == GOOD
     with pytest.raises(EngineError):
         read_inherited({"added": "yes"})
-
-
-@pytest.mark.parametrize(
-    ("rule", "reason", "allowed"),
-    [
-        ({"dst": "a.test", "path_rules": [{"path": "/x"}]}, Reason.NO_WEBSOCKET, False),
-        ({"dst": "a.test", "path_rules": [{"path": "/x"}], "websocket": True}, Reason.NO_WEBSOCKET, True),
-        ({"dst": "a.test", "path_rules": [{"path": "/y"}], "websocket": True}, Reason.NO_WEBSOCKET, False),
-        ({"dst": "a.test", "path_rules": [{"path": "/x"}]}, Reason.PATH, True),
-        ({"dst": "a.test", "path_rules": [{"path": "/y"}]}, Reason.PATH, False),
-        ({"dst": "a.test", "path_rules": [{"path": "/x"}]}, Reason.NO_ADDRESS, False),
-    ],
-)
-def test_refused_requests_that_rules_would_allow(rule: dict[str, Any], reason: Reason, *, allowed: bool) -> None:
-    """By path, and as a WebSocket where that was the reason; a failure is nothing that rules allow."""
-    refused = Counted(Refusal(Sibling.ENVOY, "10.213.0.9", "https", "a.test", 443, reason), 1, "", "GET /x")
-    found = newly_allowed(rule_set(rule)[1], NOW, Refusals((refused,)), ())
-    assert bool(list(found)) is allowed

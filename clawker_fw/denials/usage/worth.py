@@ -1,17 +1,15 @@
 """What each rule is worth: which uses it has allowed, by the rules of now. Pure: `Policy.decide` says which."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from clawker_fw.inspect.simulation import Removed, Simulator
 from clawker_fw.model import Usage, Use
-from clawker_fw.rules.destination import Destination, objection
-from clawker_fw.rules.policy import Policy, PolicyDecision
+from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.until import rfc3339
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,6 @@ class Worth:
         return (*self.uses, *self.rest)
 
 
-def judged(policy: Policy, use: Use) -> PolicyDecision:
-    """Return what the rules say of a use now."""
-    return policy.decide(use.name, Protocol(use.protocol), use.port)
-
-
 def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
     """Return what each rule is worth that allows something and has not ended, in the rules' order."""
     in_force = rules.at(usage.now)
@@ -76,7 +69,7 @@ def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
 def _by_rule(policy: Policy, uses: Iterable[Use]) -> dict[Rule, list[Use]]:
     found: dict[Rule, list[Use]] = {}
     for use in uses:
-        decision = judged(policy, use)
+        decision = policy.decide(use.name, Protocol(use.protocol), use.port)
         if decision.allowed and decision.rule:
             found.setdefault(decision.rule, []).append(use)
     return found
@@ -114,32 +107,6 @@ class Period:
 def unused(found: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
     """Return the rules of which no use is known in a period."""
     return tuple(each for each in found if each.last is None or each.last < period.begin)
-
-
-@dataclass(frozen=True, slots=True)
-class Narrowed:
-    """A subtree rule, the names below it that were used, and the rules for just these.
-
-    `others` is how many further names were used that are not told apart: the narrowed rules would refuse them.
-    """
-
-    rule: Rule
-    uses: tuple[Use, ...]
-    rules: tuple[Rule, ...]
-    others: int
-
-
-def narrowed(found: Sequence[Worth], destination: Destination, period: Period) -> tuple[Narrowed, ...]:
-    """Return what would replace each rule for a subtree, by what was used in a period."""
-    return tuple(_narrowed(each, period) for each in found if each.rule.destination == destination)
-
-
-def _narrowed(worth: Worth, period: Period) -> Narrowed:
-    uses = [each for each in worth.uses if each.last >= period.begin]
-    names = sorted({each.name for each in uses})
-    rules = (replace(worth.rule, destination=Destination(name, subtree=False), place="") for name in names)
-    others = sum(each.names for each in worth.rest if each.last >= period.begin)
-    return Narrowed(worth.rule, tuple(sorted(uses, key=lambda each: each.name)), tuple(rules), others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,60 +151,3 @@ def _named(rule: Rule) -> Iterator[str]:
         yield from ("--port", str(rule.written_port))
     if rule.host:
         yield from ("--as", str(rule.destination))
-
-
-def allowing(rules: Sequence[Rule], editing: Editing) -> str | None:
-    """Return the command that adds rules which differ only in their names, or None if one is not enough."""
-    if not rules or rules[0].paths or (editing.simulator and not editing.simulator.accepts(rules)):
-        return None
-    first = rules[0]
-    names = [str(each.destination) for each in rules]
-    words = [
-        *_named(first),
-        *(["--private"] if first.allow_private else []),
-        *([] if first.until is None else ["--until", rfc3339(first.until)]),
-        *(["--note", first.note] if first.note else []),
-        *(["--force"] if any(objection(each.destination) for each in rules) else []),
-        *(["--"] if any(each.startswith("-") for each in names) else []),
-        *names,
-    ]
-    return shlex.join(("clawker-fw", *editing.options, "rules", "allow", *words))
-
-
-@dataclass(frozen=True, slots=True)
-class Refusing:
-    """A use that the rules would refuse now, and what they say."""
-
-    use: Use
-    decision: PolicyDecision
-
-
-@dataclass(frozen=True, slots=True)
-class Against:
-    """What rules would change of what happened in a period.
-
-    `refused` was used and would be refused. `checked` is how many uses were looked at, `others` how many further
-    names are not told apart, and `inspected` how many uses are allowed by rules for paths, which are not known.
-    """
-
-    period: Period
-    refused: tuple[Refusing, ...]
-    checked: int
-    others: int
-    inspected: int
-
-
-def against(rules: RuleSet, usage: Usage, period: Period) -> Against:
-    """Judge what was used in a period by other rules."""
-    policy = Policy(rules.at(usage.now))
-    uses = [each for each in usage.uses if each.last >= period.begin]
-    rest = [each for each in usage.rest if each.last >= period.begin]
-    decided: Mapping[Use, PolicyDecision] = {each: judged(policy, each) for each in (*uses, *rest)}
-    refused = [Refusing(use, decision) for use, decision in decided.items() if not decision.allowed]
-    return Against(
-        period,
-        tuple(sorted(refused, key=lambda each: (each.use.name, each.use.protocol, each.use.port))),
-        checked=len(uses),
-        others=sum(each.names for each in rest),
-        inspected=sum(bool(each.allowed and each.rule and each.rule.paths) for each in decided.values()),
-    )

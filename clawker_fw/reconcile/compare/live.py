@@ -81,7 +81,7 @@ class LiveComparison(SiblingComparison):
                 action=Action.GIVE if each.loaded else Action.REPLACE,
             )
         committed = last_commit(self._seen.files).live
-        unknown = {*probe.unread, *(inspection.SIGNED if probe.signer else ())}
+        unknown = inspection.SIGNED if probe.signer else ()
         for resource, wanted_digest in self._wanted.live.items():
             digest = probe.live.get(resource)
             if digest != wanted_digest and resource not in unknown:

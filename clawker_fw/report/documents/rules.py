@@ -6,13 +6,12 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from clawker_fw.denials.usage.comparing import Compared
 from clawker_fw.denials.usage.worth import worths
 from clawker_fw.model import Usage
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
-from clawker_fw.report.documents.usage import RulesAgainst, RuleUse
+from clawker_fw.report.documents.usage import RuleUse
 from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark, RemarkCode
@@ -123,20 +122,15 @@ class RulesCheckDocument(Document):
     """How many rules each file has."""
     warnings: list[RuleWarning]
     """Rules that decide nothing, or less than they seem to, or whose secrets can't be checked here."""
-    against: RulesAgainst | None
-    """The rules against what happened; null without `--against`."""
 
     @classmethod
-    def of(
-        cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark], compared: Compared | None = None
-    ) -> "RulesCheckDocument":
+    def of(cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark]) -> "RulesCheckDocument":
         """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=_named(loaded, named_by),
             rules=len(loaded.rules.rules),
             files=[RulesOfFile(path, count) for path, count in counts(loaded).items()],
             warnings=_warnings(remarks),
-            against=RulesAgainst.of(compared) if compared else None,
         )
 
 

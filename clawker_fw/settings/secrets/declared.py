@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Self
 
+import platformdirs
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -189,19 +190,7 @@ class SecretsFile(BaseModel):
 
 def default_path() -> Path:
     """Return where the user's file is, unless another is named."""
-    import platformdirs  # noqa: PLC0415 - only rules with secrets need it
-
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
-
-
-def read_declared(path: Path) -> SecretsFile:
-    """Read a file of secrets.
-
-    Raises:
-        RefusedError: when somebody else than its owner could read or write it, or own it.
-        SettingsError: when it can't be read, or says something that can't be meant.
-    """
-    return parse_declared(read_owned(path), path)
 
 
 def parse_declared(content: bytes, path: Path) -> SecretsFile:

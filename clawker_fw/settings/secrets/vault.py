@@ -41,7 +41,6 @@ def steady_clock() -> float:
 @dataclass(slots=True)
 class _Kept:
     value: str = field(repr=False)
-    obtained: float
     due: float
     """When its source is to be asked again: earlier than it was meant, if nothing came of it."""
     expires: float
@@ -102,12 +101,6 @@ class Vault:
         again = (failing.again for name, failing in self._failing.items() if name not in self._kept)
         return min((*asked, *gone, *again), default=None)
 
-    def forget(self, name: str = "") -> None:
-        """Forget a secret, or all: the next time, its source is asked."""
-        for each in [name] if name else [*self._kept, *self._failing]:
-            self._kept.pop(each, None)
-            self._failing.pop(each, None)
-
     def _ask(self, names: Iterable[str]) -> None:
         """Ask the sources that are due, and keep what they give."""
         now = self.clock()
@@ -120,7 +113,7 @@ class Vault:
                 self._failed(name, self.declared.secrets[name], outcome)
             else:
                 refresh = self.declared.secrets[name].refresh or float("inf")
-                self._kept[name] = _Kept(outcome.value, now, now + refresh, now + FORGOTTEN_AFTER * refresh)
+                self._kept[name] = _Kept(outcome.value, now + refresh, now + FORGOTTEN_AFTER * refresh)
                 self._failing.pop(name, None)
                 self.problems.pop(name, None)
                 self.expired.discard(name)

@@ -47,11 +47,10 @@ const help = `fwctl VERB
                                the sockets for that are in a folder
   secrets SIZE                 give the signer what is on the standard input, SIZE octets of JSON: all secrets, or only a key
                                to report by what there are
-  probe [starting] [without-envoy] [quick] [known=EVIDENCE]
+  probe [starting] [without-envoy] [known=EVIDENCE]
                                report what is live, as one JSON object: all of it, or all but what agents see of
-                               Envoy, or only what Envoy shows quickly, and the names of the rest;
-                               EVIDENCE is from an earlier report, and saves reading what has not changed since; of a
-                               program that is starting, wait for some seconds until it serves
+                               Envoy; EVIDENCE is from an earlier report, and saves reading what has not changed
+                               since; of a program that is starting, wait for some seconds until it serves
   suppressed                   report how many refusals the program has counted and tells of in no line, and how many
                                queries and datagrams the limits have dropped of each agent; how many lines about others
                                were written
@@ -136,9 +135,9 @@ func run(arguments []string) error {
 		if err != nil {
 			return err
 		}
+		// A client of an earlier release also says `quick`, and accepts a whole report.
 		return answer(probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
-			Envoy: !slices.Contains(rest, "without-envoy"), Quick: slices.Contains(rest, "quick"),
-			Starting: slices.Contains(rest, "starting"),
+			Envoy: !slices.Contains(rest, "without-envoy"), Starting: slices.Contains(rest, "starting"),
 		}))
 	case "suppressed":
 		return answerUnless(countUntold(sibling))

@@ -54,9 +54,6 @@ const (
 
 	// forgetAfter is how long a source address is remembered after its last packet. By then its burst is full again.
 	forgetAfter = 10 * time.Second
-
-	// mostSources limits the memory of a set, on networks with more addresses.
-	mostSources = 1 << 16
 )
 
 // Numbers in packets and in the kernel's interface.
@@ -481,11 +478,6 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 		connection.AddRule(rule)
 	}
 	return connection.Flush()
-}
-
-// limitDifferences compares the tables that limit agents.
-func limitDifferences(limits *boot.Limits) ([]string, error) {
-	return tableDifferences(boot.Sibling{Limits: limits})
 }
 
 // tableDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.

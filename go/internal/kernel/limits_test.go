@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/boot"
 	"clawker-fw/internal/nettest"
 )
 
@@ -751,7 +752,7 @@ func TestLimitsInUseAreNoDifference(t *testing.T) {
 	if err != nil || len(found) != 1 {
 		t.Errorf("elements: %q, %v", found, err)
 	}
-	if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+	if found, err := tableDifferences(boot.Sibling{Limits: &limits}); err != nil || len(found) != 0 {
 		t.Errorf("got %q, %v", found, err)
 	}
 }
@@ -811,7 +812,7 @@ func TestSourceWithAnotherLimit(t *testing.T) {
 		}
 		asAgent(func() { queryMany(t, nettest.Agent, 1, 0) })
 	}
-	found, err := limitDifferences(&limits)
+	found, err := tableDifferences(boot.Sibling{Limits: &limits})
 	wanted := "nftables element of set queries: at most 1000 in 1 s, 4 at once, of kind 0, flags 0 is not ours"
 	if err != nil || !slices.Equal(found, []string{wanted}) {
 		t.Errorf("got %q, %v", found, err)
@@ -979,7 +980,7 @@ func TestLimitDifferences(t *testing.T) {
 				}
 			}
 			nettest.Must(t, Shape(sibling)) // a restart repairs it
-			if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+			if found, err := tableDifferences(boot.Sibling{Limits: &limits}); err != nil || len(found) != 0 {
 				t.Errorf("after a restart: %q, %v", found, err)
 			}
 		})
@@ -1035,7 +1036,7 @@ func TestLimitsWithoutInterface(t *testing.T) {
 	if err := limitAgents(&limits); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := limitDifferences(&limits); err != nil || len(found) != 0 {
+	if found, err := tableDifferences(boot.Sibling{Limits: &limits}); err != nil || len(found) != 0 {
 		t.Errorf("got %q, %v", found, err)
 	}
 }

@@ -3,8 +3,6 @@ package probe
 
 import (
 	"cmp"
-	"os"
-	"path/filepath"
 	"time"
 
 	"clawker-fw/internal/arp"
@@ -27,8 +25,7 @@ type Report struct {
 	Protocol    int                 `json:"protocol"`
 	Sibling     string              `json:"sibling"`
 	Build       string              `json:"build"`
-	Live        map[string]string   `json:"live"`             // resource -> digest of the loaded content
-	Unread      []string            `json:"unread,omitempty"` // resources left out by a quick probe
+	Live        map[string]string   `json:"live"` // resource -> digest of the loaded content
 	Evidence    serving.Evidence    `json:"evidence,omitempty"`
 	Connections int                 `json:"connections"`
 	Telemetry   serving.Telemetry   `json:"telemetry"`
@@ -49,34 +46,14 @@ type Report struct {
 	Error       string              `json:"error"`        // why the program did not answer, or ""
 }
 
-// Thoroughness says what a probe reports: what agents see of Envoy, or not; and everything that is live, or only what
-// is quickly read. It waits first for a program that is starting.
-type Thoroughness struct{ Envoy, Quick, Starting bool }
+// Thoroughness says whether a probe reports what agents see of Envoy. It waits first for a program that is starting.
+type Thoroughness struct{ Envoy, Starting bool }
 
 // A program that is starting is looked at every startingEvery, for startingLongest at most: a look costs less than another probe.
 const (
 	startingEvery   = 20 * time.Millisecond
 	startingLongest = 3 * time.Second
 )
-
-// longToRead is the size of a file, in octets, from which on Envoy takes longer to print what it has loaded than
-// another probe takes.
-const longToRead = 2 << 20
-
-// quicklyRead returns the resources that a program shows at once, and the names of all others: those with a large file
-// of which nothing is known yet.
-func quicklyRead(root string, resources []boot.Resource, known serving.Evidence) ([]boot.Resource, []string) {
-	quick, unread := []boot.Resource{}, []string{}
-	for _, each := range resources {
-		info, err := os.Stat(filepath.Join(root, "hot", each.Path))
-		if _, read := known[each.Name]; each.Envoy != nil && !read && err == nil && info.Size() > longToRead {
-			unread = append(unread, each.Name)
-		} else {
-			quick = append(quick, each)
-		}
-	}
-	return quick, unread
-}
 
 // Run collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
@@ -98,11 +75,7 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	report.Program = orUnreadable(start.CommandOf(users.Processes, "1"))
 	report.Restarts, _ = start.ReadRestarts(root) // that it can't be read is among the processes
 	report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling))
-	read := sibling.Resources
-	if how.Quick {
-		read, report.Unread = quicklyRead(root, read, program.Evidence())
-	}
-	live, err := program.Live(read)
+	live, err := program.Live(sibling.Resources)
 	if err == nil {
 		report.Live, report.Evidence = live, program.Evidence()
 		report.Build, err = program.Build()

@@ -14,7 +14,6 @@ import (
 	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/record"
-	"clawker-fw/internal/serving"
 )
 
 // withResources returns a sibling with resources.
@@ -92,33 +91,6 @@ func TestProbeOfAnUnreadableRecord(t *testing.T) {
 	}
 	if len(report.Restarts) > 0 {
 		t.Errorf("restarts %v", report.Restarts)
-	}
-}
-
-// A quick probe leaves out what takes long to print, says so, and reports the rest. What is known takes no time.
-func TestQuickProbe(t *testing.T) {
-	nettest.InNetwork(t)
-	root, _ := hottest.NewVolume(t)
-	large := strings.Repeat(" ", longToRead+1)
-	filetest.Write(t, root, filetest.Tree{"hot/" + hottest.Listeners: large, "hot/" + hottest.Added: large}) // what is hashed is never printed
-	program := hottest.StartReader(root)
-	program.Known = nil
-
-	report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Quick: true})
-
-	names := slices.Sorted(maps.Keys(report.Live))
-	if !slices.Equal(report.Unread, []string{"listeners"}) || !slices.Equal(names, []string{"names", "routes"}) {
-		t.Errorf("unread %q, live %q", report.Unread, names)
-	}
-	if report.Error != "" {
-		t.Error(report.Error)
-	}
-	if whole := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{}); len(whole.Live) != 3 || whole.Unread != nil {
-		t.Errorf("live %v, unread %q", whole.Live, whole.Unread)
-	}
-	quick, unread := quicklyRead(root, hottest.Resources, serving.Evidence{"listeners": {State: "s", Digest: "d"}})
-	if len(quick) != len(hottest.Resources) || len(unread) > 0 {
-		t.Errorf("known: quick %v, unread %q", quick, unread)
 	}
 }
 

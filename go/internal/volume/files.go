@@ -117,42 +117,6 @@ func WriteLike(path string, content []byte, info fs.FileInfo) error {
 	return os.Rename(fresh, path)
 }
 
-// CopyTree copies a folder, with the mode and owner of each file. Links are copied as links.
-func CopyTree(from, to string) error {
-	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		below, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, below)
-		switch entry.Type() {
-		case fs.ModeDir:
-			return os.MkdirAll(target, 0o755)
-		case fs.ModeSymlink:
-			leads, err := os.Readlink(path)
-			if err != nil {
-				return err
-			}
-			return os.Symlink(leads, target)
-		case 0:
-			info, err := entry.Info()
-			if err != nil {
-				return err
-			}
-			content, err := ReadFile(path)
-			if err != nil {
-				return err
-			}
-			return WriteLike(target, content, info)
-		default:
-			return fmt.Errorf("%s is not a regular file", path)
-		}
-	})
-}
-
 // FilesBelow lists everything in a folder except folders, as relative paths.
 func FilesBelow(folder string) ([]string, error) {
 	var paths []string

@@ -1,0 +1,55 @@
+"""The program with all its commands: each module registers its own with `app` when it is imported."""
+
+# Within a panel, the help lists commands in this order.
+# isort: off
+from clawker_fw.cli import (
+    agent,
+    bundle,
+    ca,
+    certs,
+    config,
+    conformance,
+    denials,
+    doctor,
+    explain,
+    fleet,
+    fleet_stack,
+    healthy,
+    overview,
+    rules,
+    editing,
+    secrets,
+    service,
+    stack,
+    status,
+    watching,
+    image,
+)
+
+# isort: on
+from clawker_fw.cli.app import app
+
+__all__ = [
+    "agent",
+    "app",
+    "bundle",
+    "ca",
+    "certs",
+    "config",
+    "conformance",
+    "denials",
+    "doctor",
+    "editing",
+    "explain",
+    "fleet",
+    "fleet_stack",
+    "healthy",
+    "image",
+    "overview",
+    "rules",
+    "secrets",
+    "service",
+    "stack",
+    "status",
+    "watching",
+]

@@ -1,0 +1,70 @@
+"""A run's findings and steps as log records, or not at all."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from clawker_fw.model import Diff
+from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.steps import describe
+from clawker_fw.reconcile.summary import Summary
+from clawker_fw.report import summary
+from clawker_fw.report.log import LOG
+
+
+class NoSteps:
+    """Writes nothing about findings and steps, for who says in one line what was done."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing: there is nothing to restore."""
+
+    def difference(self, found: Diff, said: Summary) -> None:
+        """Write nothing."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Write nothing."""
+
+
+class StepRecords(NoSteps):
+    """Writes one record for each finding, and one for each completed step."""
+
+    def __init__(self) -> None:
+        """Start without any step."""
+        self._began: dict[int, float] = {}
+
+    def difference(self, found: Diff, said: Summary) -> None:
+        """Write a record for what is about to happen, one for the rules that change, and one for each finding."""
+        LOG.info("summary", extra={"fields": {"lines": summary.lines(said)}})
+        if changes := said.changes:
+            rules = {"added": list(changes.added), "removed": list(changes.removed)}
+            LOG.info("rules", extra={"fields": rules})
+        for each in found.findings:
+            fields = {
+                "sibling": each.sibling.value,
+                "layer": each.layer.value,
+                "field": each.field,
+                "running": each.running,
+                "desired": each.desired,
+                "cause": each.cause.value,
+                "action": each.action.value,
+            }
+            LOG.info("finding", extra={"fields": fields})
+
+    def __call__(self, progress: Progress) -> None:
+        """Record the progress of a step."""
+        key = id(progress.step)
+        began = self._began.setdefault(key, time.monotonic())
+        if progress.share < 1:
+            return
+        del self._began[key]
+        fields: dict[str, object] = {
+            "step": describe(progress.step),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        LOG.info("step", extra={"fields": fields | ({"note": progress.note} if progress.note else {})})
