@@ -103,7 +103,7 @@ def test_a_download_that_is_not_read(proxy: Resolving, port: int) -> None:
             agent.sendall(request)
         until(origin.stuck, every=0.2)
         assert 0 < (_resident(proxy) - before) // CONNECTIONS <= bounds.A_CONNECTION
-        with socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=5) as other:
+        with socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=30) as other:
             other.sendall(request)
             received = 0
             while received < 8 * bounds.A_CONNECTION:
@@ -117,7 +117,7 @@ def test_a_tunnel_that_neither_end_reads(proxy: Resolving, port: int) -> None:
     with closing(Endless(port, TUNNEL if port == HTTP else b"")) as origin, ExitStack() as stack:
         agents = []
         for _ in range(CONNECTIONS):
-            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=5))
+            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[port]), timeout=30))
             agent.sendall(client_hello(b"a.there.test") if port == TLS else UPGRADE)
             agents.append(agent)
         _fill(agents, origin)
@@ -224,7 +224,7 @@ def test_headers_that_never_end(proxy: Resolving) -> None:
     before = _resident(proxy)
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
-            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5))
+            agent = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=30))
             agent.sendall(b"GET / HTTP/1.1\r\nHost: a.there.test\r\nX: ")
             agent.sendall(b"x" * (bounds.HEADERS_KIBIBYTES - 1) * _KIBIBYTE)
         until(lambda: _active(proxy) == CONNECTIONS)

@@ -15,7 +15,7 @@ from devkit.watching import watching
 
 SECONDS = 15
 INTERVAL = 2
-MANY = 100
+MANY = 30
 RULES = [
     {"dst": name, "proto": protocol, "allow_private": True}
     for name in (TARGET, f".{GONE}", f".{SLOW}", f".{SILENT}", "a.test")

@@ -149,6 +149,7 @@ def test_a_port_that_nobody_listens_on(up: Firewall, peers: Peers) -> None:
     seen = records()
     (one,) = (each for each in seen if each["port"] == 2)
     assert one.pop("time")
+    assert one.pop("line") > 0
     assert one.pop("source").startswith(other.address(f"{up.project}-net") + ":")
     assert one == {"address": place, "name": "one.test", "port": 2, "protocol": "tcp", "reason": Reason.NO_RULE}
     written = sum(each["port"] == 1 for each in seen)

@@ -33,6 +33,11 @@ import (
 // A child process has to execute another program, so the test binary is started again with a scene to play.
 const sceneVariable = "FWCTL_TEST_SCENE"
 
+// init keeps a scene on the main thread, whose status the kernel shows as that of the process.
+func init() {
+	runtime.LockOSThread()
+}
+
 func TestMain(m *testing.M) {
 	scene := os.Getenv(sceneVariable)
 	if scene == "" {
