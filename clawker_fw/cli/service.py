@@ -43,7 +43,7 @@ def service(
     attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
-    """Print a systemd unit that runs `clawker-fw watch` with these options.
+    """Print a systemd unit that runs `watch` with these options.
 
     Then: sudo systemctl daemon-reload; sudo systemctl enable --now clawker-fw
 
