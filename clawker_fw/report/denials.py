@@ -1,7 +1,7 @@
 """The answer of `denials` for people."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
@@ -14,9 +14,11 @@ from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.target import Target
 from clawker_fw.rules.yaml_text import yaml_text
+from clawker_fw.settings.edit.edits import Addition
+from clawker_fw.settings.edit.splice import pair
 
 _INDENT = " " * 2
 _FAILURES = {each for each in Reason if each.failed}
@@ -91,13 +93,21 @@ def gap_text(sibling: Sibling, gap: Gap) -> str:
     )
 
 
-def rules_text(targets: Iterable[Target]) -> str:
-    """Return the rules that would allow what agents wanted, as they are written in the settings."""
+def rules_text(targets: Iterable[Target], widened: Sequence[Rule]) -> str:
+    """Return the rules that would allow what agents wanted, as they are written in the settings.
+
+    `widened` are rules for hosts of which requests were refused, with these requests.
+    """
     lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
     found = list(suggested(targets))
-    if not any(not each.wider for each in found):
+    if not widened and not any(not each.wider for each in found):
         return "\n".join([*lines, "rules: []"])
     lines.append("rules:")
+    for rule in widened:
+        if rule.place:
+            lines.append(f"  # In place of the rule in {visible(rule.place)}:")
+        first, *others = Addition(rule, rule.note).fields.items()
+        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
     for each in found:
         fields = _fields(each)
         written = [f"  - {fields[0]}", *(f"    {field}" for field in fields[1:])]

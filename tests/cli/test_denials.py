@@ -590,6 +590,39 @@ def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_fil
     assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
 
 
+def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """Each method and path is told on its own, and the rules that are printed allow each of them and no more."""
+    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
+    up.inside("clawker-coredns").log.clear()
+    tried = [("GET", "/a"), ("DELETE", "/b"), ("POST", "/c"), ("POST", "/c"), ("POST", "/d")]
+    up.inside("clawker-envoy").log[:] = [
+        *(
+            record(protocol="https", name="p.test", reason="path", method=method, path=path, rule="others")
+            for method, path in tried
+        ),
+        record(protocol="http", port=80, name="h.test", reason="no-rule", method="GET"),
+        record(protocol="http", port=80, name="h.test", reason="no-rule", method="PUT"),
+    ]
+    found = command("denials", "--format", "json").json["denials"]
+    told = [(each["name"], each["method"], each["path"], each["times"]) for each in found]
+    assert sorted(told, key=str) == sorted(
+        [("p.test", *each, tried.count(each)) for each in set(tried)]
+        + [("h.test", each, None, 1) for each in ("GET", "PUT")],
+        key=str,
+    )
+    text = command("denials", "--as-rules", "--reason", "path").out
+    assert "# In place of the rule in clawker-fw.yaml, line 2:" in text
+    settings_file.write_text(text)
+    asked = [*tried, ("GET", "/v1/x"), ("GET", "/b"), ("POST", "/v1"), ("DELETE", "/bb"), ("POST", "/cc")]
+    refused = [
+        (method, path)
+        for method, path in asked
+        if command("explain", f"https://p.test{path}", "--method", method, "--format", "json").json["reason"]
+        == "path"
+    ]
+    assert refused == asked[-4:]
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
