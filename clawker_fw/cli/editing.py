@@ -279,11 +279,20 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
 
 
 def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[RunDocument], None]") -> None:
-    """Apply the edited settings. When that fails, the edit stays, and the error says so."""
+    """Apply the edited settings. When that fails, the edit stays, and the error says so.
+
+    A stack that is not up yet starts with them.
+    """
     try:
         stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=answer)
     except OutputError:
         raise
     except FirewallError as error:
+        from clawker_fw.reconcile.converge import NOT_UP
+
+        if error.code == NOT_UP:
+            if orders.format_ is Format.TEXT:
+                terminal.answer(chosen.named(f"Saved in {done.path}: it applies with the first `clawker-fw run`."))
+            return
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
         raise

@@ -226,16 +226,20 @@ def require_secrets(seen: Comparison, options: ConvergeOptions) -> None:
         vault.require(seen.blueprint.wanted)
 
 
+NOT_UP = "not-up"
+"""The code of the error of a stack that has no sibling yet, or none any more."""
+
+
 def require_up(seen: Comparison) -> None:
     """Require that both siblings exist.
 
     Raises:
-        RefusedError: when one is missing, so that there is nothing to reload.
+        RefusedError: when one is missing, so that there is nothing to reload; `NOT_UP` when both are.
     """
     missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
     if missing:
         raise RefusedError(
-            "not-up",
+            NOT_UP if len(missing) == len(Sibling) else "incomplete",
             f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
             hint="Start it with `clawker-fw run`.",
         )

@@ -171,14 +171,16 @@ def test_the_answer_is_one_line_for_each_rule(command: Command) -> None:
 
 
 def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -> None:
-    """The error is that of `reload`, and says that the rules are saved."""
+    """The answer says that the rules apply with the first `run`."""
     outcome = command("rules", "allow", "new.test")
-    assert outcome.code == 6
-    assert outcome.out == "added      https new.test:443  clawker-fw.yaml, line 5\n"
-    assert "error[not-up]" in outcome.err
-    assert "The rules are saved in clawker-fw.yaml, and not applied." in outcome.err
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [
+        "added      https new.test:443  clawker-fw.yaml, line 5",
+        "Saved in clawker-fw.yaml: it applies with the first `clawker-fw run`.",
+    ]
     assert settings_file.read_text() == SETTINGS + ADDED
-    assert edit(command, "remove", "new.test", code=6)["changed"] is True
+    found = edit(command, "remove", "new.test")
+    assert (found["changed"], found["reload"]) == (True, None)
     assert settings_file.read_text() == SETTINGS
 
 

@@ -188,5 +188,5 @@ def test_what_was_only_counted_is_handed_over() -> None:
 @pytest.mark.parametrize("name", ["null", "1.5_", "2026-01-01", "yes", "on", "1_000", "0b1", "-a", "_", "a.-b"])
 def test_rules_to_paste_are_read_as_they_are_meant(name: str) -> None:
     """A name that YAML would take for something else is quoted."""
-    read = yaml.safe_load(rules_text([parse_target(f"{name}:8443", Protocol.HTTPS)]))
+    read = yaml.safe_load(rules_text([parse_target(f"{name}:8443", Protocol.HTTPS)], []))
     assert read == {"rules": [{"dst": name, "port": 8443}]}
