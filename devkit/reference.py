@@ -1,8 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-The manual pages in `docs/man` and the schema of the settings file have the same sources. The schemas in
-`docs/schemas` follow from the JSON answers. Two tables about attacks are also in `docs/enforcement.md`, and three
-about records in `docs/telemetry.md`.
+The manual pages in `docs/man` and the schema of the settings file have the same sources. Two tables about attacks
+are also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -15,7 +14,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,7 +38,7 @@ from clawker_fw.settings.sources import KEY as INCLUDE
 from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
-from devkit import answer_schemas, manual, settings_schema
+from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.hosts import HOSTS
@@ -643,7 +641,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     str(TELEMETRY): telemetry_page,
     str(ENGINES): engines_page,
     str(PRESETS): presets_page,
-    **{f"../schemas/{name}.schema.json": partial(answer_schemas.text, name) for name in answer_schemas.ANSWERS},
 }
 
 

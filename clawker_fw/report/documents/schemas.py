@@ -1,4 +1,4 @@
-"""The schemas in `docs/schemas` of the JSON answers, which follow from the dataclasses in `report.documents`."""
+"""The JSON schemas of the answers, which follow from their dataclasses: the docstring of a field describes it."""
 
 import ast
 import inspect
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.bundle import BundleDocument
 from clawker_fw.report.documents.ca import AuthorityDocument
 from clawker_fw.report.documents.certs import CertsDocument
@@ -31,33 +32,33 @@ from clawker_fw.report.documents.secrets import SecretsDocument
 from clawker_fw.report.documents.status import StatusDocument
 from clawker_fw.report.documents.usage import RulesUnusedDocument
 
-ANSWERS: Mapping[str, tuple[type, str]] = {
-    "agent-flags": (FlagsDocument, "`clawker-fw agent flags`"),
-    "bundle": (BundleDocument, "`clawker-fw bundle push`, `pull`, `verify` and `promote`"),
-    "ca": (AuthorityDocument, "`clawker-fw ca show` and `rotate`"),
-    "certs": (CertsDocument, "`clawker-fw certs show`, `rotate` and `export`"),
-    "config": (ConfigDocument, "`clawker-fw config`"),
-    "conformance": (ConformanceDocument, "`clawker-fw conformance`"),
-    "denials": (DenialsDocument, "`clawker-fw denials`"),
-    "doctor": (DoctorDocument, "`clawker-fw doctor`"),
-    "down": (DownDocument, "`clawker-fw down`"),
-    "drift": (DriftDocument, "`clawker-fw drift`"),
-    "explain": (ExplainDocument, "`clawker-fw explain`"),
-    "fleet-denials": (FleetDenialsDocument, "`clawker-fw fleet denials`"),
-    "fleet-drift": (FleetDriftDocument, "`clawker-fw fleet drift`"),
-    "fleet-status": (FleetStatusDocument, "`clawker-fw fleet status`"),
-    "image": (ImageDocument, "`clawker-fw image`"),
-    "ps": (PsDocument, "`clawker-fw ps`"),
-    "rules-check": (RulesCheckDocument, "`clawker-fw rules check`"),
-    "rules-edit": (RulesEditDocument, "`clawker-fw rules allow`, `deny`, `remove` and `import`"),
-    "rules-list": (RulesListDocument, "`clawker-fw rules list`"),
-    "rules-presets": (PresetsDocument, "`clawker-fw rules presets`"),
-    "rules-unused": (RulesUnusedDocument, "`clawker-fw rules unused`"),
-    "run": (RunDocument, "`clawker-fw run` and `reload`"),
-    "secrets": (SecretsDocument, "`clawker-fw secrets list` and `check`"),
-    "status": (StatusDocument, "`clawker-fw status`"),
+ANSWERS: Mapping[str, type[Document]] = {
+    "agent flags": FlagsDocument,
+    **dict.fromkeys(("bundle push", "bundle pull", "bundle verify", "bundle promote"), BundleDocument),
+    **dict.fromkeys(("ca show", "ca rotate"), AuthorityDocument),
+    **dict.fromkeys(("certs show", "certs rotate", "certs export"), CertsDocument),
+    "config": ConfigDocument,
+    "conformance": ConformanceDocument,
+    "denials": DenialsDocument,
+    "doctor": DoctorDocument,
+    "down": DownDocument,
+    "drift": DriftDocument,
+    "explain": ExplainDocument,
+    "fleet denials": FleetDenialsDocument,
+    "fleet drift": FleetDriftDocument,
+    "fleet status": FleetStatusDocument,
+    "image": ImageDocument,
+    "ps": PsDocument,
+    **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
+    "rules check": RulesCheckDocument,
+    "rules list": RulesListDocument,
+    "rules presets": PresetsDocument,
+    "rules unused": RulesUnusedDocument,
+    **dict.fromkeys(("run", "reload"), RunDocument),
+    **dict.fromkeys(("secrets list", "secrets check"), SecretsDocument),
+    "status": StatusDocument,
 }
-"""The answers by the names of their schemas, and the commands that give them."""
+"""The answers by the commands that give them."""
 
 
 class _Generator(GenerateJsonSchema):
@@ -73,13 +74,6 @@ class _Generator(GenerateJsonSchema):
                 field["description"] = meanings[name]
         return {**made, "additionalProperties": False, "required": list(made["properties"])}
 
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """Return the schema of what may be null: in short where it has a simple type."""
-        made = super().nullable_schema(schema)
-        form, *others = made.get("anyOf", ({},))
-        short = len(others) == 1 and isinstance(form.get("type"), str) and "enum" not in form
-        return {**form, "type": [form["type"], "null"]} if short else made
-
 
 def _meanings(kind: type) -> Iterator[tuple[str, str]]:
     """Yield each field of a class that has a docstring, as it is called in JSON, with that docstring."""
@@ -93,16 +87,13 @@ def _meanings(kind: type) -> Iterator[tuple[str, str]]:
                 yield name.rstrip("_"), " ".join(words.split())
 
 
-def schema(name: str) -> dict[str, Any]:
-    """Return the schema of an answer."""
-    kind, commands = ANSWERS[name]
-    made = TypeAdapter(kind).json_schema(mode="serialization", schema_generator=_Generator)
-    for each in made.get("$defs", {}).values():
-        each.pop("title", None)
-    title = f"The answer of {commands} with `--format json`"
+def schema(command: str) -> dict[str, Any]:
+    """Return the schema of a command's answer."""
+    made = TypeAdapter(ANSWERS[command]).json_schema(mode="serialization", schema_generator=_Generator)
+    title = f"The answer of `clawker-fw {command}` with `--format json`"
     return {"$schema": _Generator.schema_dialect, **made, "title": title}
 
 
-def text(name: str) -> str:
-    """Return a schema as it is published."""
-    return json.dumps(schema(name), indent=2, ensure_ascii=False) + "\n"
+def text(command: str) -> str:
+    """Return the schema of a command's answer as it is printed."""
+    return json.dumps(schema(command), indent=2)
