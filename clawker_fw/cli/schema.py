@@ -26,6 +26,6 @@ def schema(
     name = " ".join(command)
     if name not in schemas.ANSWERS:
         raise typer.BadParameter(
-            f"{name} is not a command with an answer in JSON; `clawker-fw schema` lists these."
+            f"{name} has no answer in JSON; `clawker-fw schema` lists those that have one."
         )
     terminal.answer(schemas.text(name))

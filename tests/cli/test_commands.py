@@ -509,7 +509,7 @@ def test_every_answer_in_json_has_a_schema(command: Command) -> None:
         shown = command("--config", "none.yaml", "schema", *verb.split()).json
         assert shown["title"] == f"The answer of `clawker-fw {verb}` with `--format json`"
         assert shown["properties"]["schema"]["const"] == 2
-    assert "rules is not a command with an answer in JSON" in command("schema", "rules").err
+    assert "rules has no answer in JSON" in command("schema", "rules").err
 
 
 def test_every_command_has_help_with_an_example(command: Command) -> None:

@@ -1,8 +1,7 @@
 """The JSON answers: a dataclass for each, and for each of its parts.
 
-`text` writes them, and `schemas` has their schemas. Both follow from the fields; the docstring of a field is its
-description in the schema. A value of another room is a part as it is, if its fields are what programs need. Nothing
-here is imported unless JSON is asked for.
+`text` writes them, and `schemas` describes them. Both follow from the fields; the docstring of a field is its
+description in the schema. A value of another room is a part as it is, if its fields are what programs need.
 """
 
 import json
