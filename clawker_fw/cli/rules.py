@@ -160,9 +160,7 @@ def list_presets(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from error
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.presets import PresetsDocument
-
-        print_json(PresetsDocument.of(found))
+        print_json(report.PresetsAnswer.of(found))
     elif names:
         for number, each in enumerate(found):
             for line in ([""] if number else []) + list(report.lines(each)):

@@ -25,7 +25,5 @@ def schema(
         return
     name = " ".join(command)
     if name not in schemas.ANSWERS:
-        raise typer.BadParameter(
-            f"{name} has no answer in JSON; `clawker-fw schema` lists those that have one."
-        )
+        raise typer.BadParameter(f"{name} has no answer in JSON; `clawker-fw schema` lists those that have one.")
     terminal.answer(schemas.text(name))

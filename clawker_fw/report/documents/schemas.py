@@ -12,35 +12,35 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
+from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.bundle import BundleDocument
 from clawker_fw.report.documents.ca import AuthorityDocument
 from clawker_fw.report.documents.certs import CertsDocument
-from clawker_fw.report.documents.checks import ConformanceDocument, DoctorDocument
-from clawker_fw.report.documents.config import ConfigDocument
 from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
 from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
 from clawker_fw.report.documents.image import ImageDocument
-from clawker_fw.report.documents.presets import PresetsDocument
-from clawker_fw.report.documents.ps import PsDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
 from clawker_fw.report.documents.run import DownDocument, RunDocument
-from clawker_fw.report.documents.secrets import SecretsDocument
 from clawker_fw.report.documents.status import StatusDocument
 from clawker_fw.report.documents.usage import RulesUnusedDocument
+from clawker_fw.report.overview import StacksAnswer
+from clawker_fw.report.presets import PresetsAnswer
+from clawker_fw.report.secrets import SecretsAnswer
 
 ANSWERS: Mapping[str, type[Document]] = {
     "agent flags": FlagsDocument,
     **dict.fromkeys(("bundle push", "bundle pull", "bundle verify", "bundle promote"), BundleDocument),
     **dict.fromkeys(("ca show", "ca rotate"), AuthorityDocument),
     **dict.fromkeys(("certs show", "certs rotate", "certs export"), CertsDocument),
-    "config": ConfigDocument,
-    "conformance": ConformanceDocument,
+    "config": ConfigAnswer,
+    "conformance": ConformanceAnswer,
     "denials": DenialsDocument,
-    "doctor": DoctorDocument,
+    "doctor": DoctorAnswer,
     "down": DownDocument,
     "drift": DriftDocument,
     "explain": ExplainDocument,
@@ -48,14 +48,14 @@ ANSWERS: Mapping[str, type[Document]] = {
     "fleet drift": FleetDriftDocument,
     "fleet status": FleetStatusDocument,
     "image": ImageDocument,
-    "ps": PsDocument,
+    "ps": StacksAnswer,
     **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
     "rules check": RulesCheckDocument,
     "rules list": RulesListDocument,
-    "rules presets": PresetsDocument,
+    "rules presets": PresetsAnswer,
     "rules unused": RulesUnusedDocument,
     **dict.fromkeys(("run", "reload"), RunDocument),
-    **dict.fromkeys(("secrets list", "secrets check"), SecretsDocument),
+    **dict.fromkeys(("secrets list", "secrets check"), SecretsAnswer),
     "status": StatusDocument,
 }
 """The answers by the commands that give them."""
