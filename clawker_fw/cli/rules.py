@@ -125,7 +125,7 @@ def unused_rules(
 
     found, within = worths(loaded.rules, known), Period.of(known, since)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.usage import RulesUnusedDocument
+        from clawker_fw.report.documents.rules import RulesUnusedDocument
 
         print_json(RulesUnusedDocument.of(loaded, given.named_by(context.obj, loaded), found, within, known))
         return

@@ -24,10 +24,14 @@ from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
 from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
 from clawker_fw.report.documents.image import ImageDocument
-from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
+from clawker_fw.report.documents.rules import (
+    RulesCheckDocument,
+    RulesEditDocument,
+    RulesListDocument,
+    RulesUnusedDocument,
+)
 from clawker_fw.report.documents.run import DownDocument, RunDocument
 from clawker_fw.report.documents.status import StatusDocument
-from clawker_fw.report.documents.usage import RulesUnusedDocument
 from clawker_fw.report.overview import StacksAnswer
 from clawker_fw.report.presets import PresetsAnswer
 from clawker_fw.report.secrets import SecretsAnswer
