@@ -408,10 +408,12 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A failed run: the time of its end (RFC 3339, UTC), and its error."""
+    """A run that failed."""
 
     at: str
+    """When it ended (RFC 3339), in UTC."""
     code: str
+    """The error's code."""
     message: str
     context: tuple[str, ...]
 
