@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from docutils import nodes
 from docutils.core import publish_doctree, publish_from_doctree
 from docutils.utils import new_document
-from myst_parser.docutils_ import Parser
+from myst_parser.parsers.docutils_ import Parser
 
 _COMMENT = '.\\"'
 _EXPLAINS, _FORMS = "means", ("value", "type")
