@@ -12,7 +12,7 @@ from clawker_fw.report import terminal
 def schema(
     command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", hidden=True)] = None,
 ) -> None:
-    """Print the JSON Schema of a command's answer with `--format json`.
+    """Print the JSON Schema of a command's answer in JSON.
 
     Without COMMAND, it lists the commands that have such an answer. It needs no settings and no engine.
 
