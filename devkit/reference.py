@@ -1,8 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-The manual pages in `docs/man` and the schema of the settings file have the same sources. The schemas in
-`docs/schemas` follow from the JSON answers. Two tables about attacks are also in `docs/enforcement.md`, and three
-about records in `docs/telemetry.md`.
+The manual pages in `docs/man` and the schema of the settings file have the same sources. Two tables about attacks
+are also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -13,9 +12,8 @@ import ast
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,7 +38,7 @@ from clawker_fw.settings.sources import KEY as INCLUDE
 from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
-from devkit import answer_schemas, manual, settings_schema
+from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.hosts import HOSTS
@@ -393,66 +391,22 @@ PROGRAM, SETTINGS = "clawker-fw", FILE_NAME
 
 def program_manual() -> str:
     """Return the manual page of the program, with all commands."""
-    group = program()
-    described = []
-    for name, command in commands().items():
-        text, _, example = (command.help or "").partition("Example: ")
-        options = [manual.definitions(map(_manual_option, options_of(command)))] if options_of(command) else []
-        shown = manual.verbatim(f"$ {example.strip()}")
-        described.append(manual.part(name, *manual.paragraphs(text), *options, shown))
-    variables = [(str(each.envvar), "", [each.help or ""]) for each in options_of(group) if each.envvar]
-    codes = [(str(code.value), "", [exit_codes()[code]]) for code in ExitCode]
-    elsewhere = f"Every setting has a variable as well: {SETTINGS}(5)."
-    return manual.page(
-        PROGRAM,
-        1,
-        (group.help or "").rstrip("."),
-        [
-            manual.part("Synopsis", *manual.paragraphs(f"`{PROGRAM}` [OPTIONS] COMMAND [OPTIONS]")),
-            manual.part("Options", manual.definitions(map(_manual_option, options_of(group)))),
-            manual.part("Commands", *described),
-            manual.part("Exit status", manual.definitions(codes)),
-            manual.part("Environment", manual.definitions(variables), *manual.paragraphs(elsewhere)),
-            manual.part("See also", *manual.paragraphs(f"{SETTINGS}(5), docker(1)")),
-        ],
+    text = re.sub("^## (?=`)", "### ", commands_page(), flags=re.MULTILINE).replace(
+        "### ", "## Commands\n\n### ", 1
     )
-
-
-def _manual_option(option: TyperOption) -> tuple[str, str, list[str]]:
-    """Return an option of a command, the form of its value, and what it means."""
-    value = _value_of(option).replace("`", "")
-    default = "" if option.default in {None, False} else f"Default: `{option.default}`."
-    variable = f"Variable: `{option.envvar}`." if option.envvar else ""
-    return ", ".join((*option.opts, *option.secondary_opts)), value, [option.help or "", f"{default} {variable}"]
+    return manual.page(PROGRAM, 1, (program().help or "").rstrip("."), _manual("Synopsis", text, f"{SETTINGS}(5)"))
 
 
 def settings_manual() -> str:
     """Return the manual page of the settings file."""
-    rows = [(key, _kind(field), [field.description or "", _given(key, field)]) for key, field in fields()]
-    rules = [(name, _kind(field), [field.description or ""]) for name, field in FIELDS.items()]
-    return manual.page(
-        SETTINGS,
-        5,
-        "the settings of clawker-fw, and the destinations that containers may reach",
-        [
-            manual.part("Description", *manual.paragraphs(_SETTINGS)),
-            manual.part("Settings", manual.definitions(_plain(rows))),
-            manual.part("Rules", *manual.paragraphs(_RULES), manual.definitions(_plain(rules))),
-            manual.part(f"What `{PROGRAM} init` writes".replace("`", ""), manual.verbatim(example())),
-            manual.part("See also", *manual.paragraphs(f"{PROGRAM}(1)")),
-        ],
-    )
+    purpose = "the settings of clawker-fw, and the destinations that containers may reach"
+    return manual.page(SETTINGS, 5, purpose, _manual("Description", settings_page(), f"{PROGRAM}(1)"))
 
 
-def _plain(rows: Iterable[tuple[str, str, list[str]]]) -> Iterator[tuple[str, str, list[str]]]:
-    return ((name, kind.replace("`", ""), explained) for name, kind, explained in rows)
-
-
-def _given(key: str, field: FieldInfo) -> str:
-    """Return the default of a setting and its variable, in words."""
-    default = _default(field)
-    variable = "" if key == INCLUDE else f"Variable: `{_variable(key)}`."
-    return f"Default: {default}. {variable}" if default.startswith("`") else variable
+def _manual(first: str, text: str, other: str) -> str:
+    """Return a page of the reference as a manual page has it: with a first section in place of its title."""
+    parts = text.partition("\n# ")[2].partition("\n")[2].replace("\n##", "\n#")
+    return f"# {first}\n{parts}\n# See also\n\n{other}, docker(1)\n"
 
 
 # --- tampering ------------------------------------------------------------------------------------------------
@@ -643,7 +597,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     str(TELEMETRY): telemetry_page,
     str(ENGINES): engines_page,
     str(PRESETS): presets_page,
-    **{f"../schemas/{name}.schema.json": partial(answer_schemas.text, name) for name in answer_schemas.ANSWERS},
 }
 
 

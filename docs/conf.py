@@ -1,9 +1,12 @@
 """How the documentation is built, with warnings as errors and without a network: `./dev docs`."""  # noqa: INP001 - Sphinx's file
 
 from importlib.metadata import metadata
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+
+from clawker_fw.report.documents import schemas
 
 _PACKAGE = metadata("clawker-fw")
 
@@ -34,6 +37,15 @@ def label_cells(_: Sphinx, page: nodes.document, __: str) -> None:
                     entry.insert(0, nodes.inline(text=" ".join(names), classes=["heading"]))
 
 
+def write_schemas(app: Sphinx, _: Exception | None) -> None:
+    """Publish the schemas of the JSON answers beside the pages, each by the name of its command."""
+    folder = Path(app.outdir, "schemas")
+    folder.mkdir(exist_ok=True)
+    for command in schemas.ANSWERS:
+        (folder / f"{command.replace(' ', '-')}.schema.json").write_text(schemas.text(command), "utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Have cells labelled once a page is complete."""
+    """Have cells labelled once a page is complete, and schemas written once all are."""
     app.connect("doctree-resolved", label_cells)
+    app.connect("build-finished", write_schemas)

@@ -86,8 +86,8 @@ def _comparing(
     yield engine, read, pipeline.compare(engine, read(), observation)
 
 
-def print_json(document: object, *, indent: int | None = 2) -> None:
-    """Print an answer in JSON, or without an indent a line of one."""
+def print_json(document: object) -> None:
+    """Print an answer in JSON."""
     from clawker_fw.report import documents
 
-    terminal.answer(documents.text(document, indent=indent))
+    terminal.answer(documents.text(document))

@@ -26,18 +26,13 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     values = report.values(given.written(chosen), loaded, _options(chosen))
+    found = (loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.config import ConfigDocument
-
-        print_json(
-            ConfigDocument.of(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
-        )
+        print_json(report.ConfigAnswer.of(*found))
     else:
         from clawker_fw.report import text
 
-        text.console().print(
-            report.report(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
-        )
+        text.console().print(report.report(*found))
 
 
 def _options(chosen: Options) -> dict[str, tuple[Any, str]]:

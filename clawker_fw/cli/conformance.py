@@ -25,14 +25,12 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
         from clawker_fw.report import checks as report
 
         require_serving(seen.desired.project, seen.observed, seen.diff)
-        results = perform(engine, seen)
+        answer = report.ConformanceAnswer.of(seen.desired.project, perform(engine, seen))
         if format_ is Format.JSON:
-            from clawker_fw.report.documents.checks import ConformanceDocument
-
-            print_json(ConformanceDocument.of(seen.desired.project, results))
+            print_json(answer)
         else:
             from clawker_fw.report import text
 
-            text.console().print(report.conformance_report(seen.desired.project, results))
-    if not report.held(results):
+            text.console().print(report.conformance_report(answer))
+    if not answer.held:
         raise typer.Exit(ExitCode.DRIFT)

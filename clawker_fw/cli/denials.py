@@ -14,11 +14,11 @@ from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinc
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.advice import Adviser
-    from clawker_fw.denials.answer import Selection
+    from clawker_fw.denials.answer import Denial, Selection
     from clawker_fw.denials.following import Missed
     from clawker_fw.denials.reading import Sources
     from clawker_fw.denials.refusal import Counted
@@ -234,25 +234,26 @@ def _follow(told: "Iterator[tuple[Counted, str] | tuple[Missed, str]]", telling:
     """Print each refusal when it happens."""
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Missed
-    from clawker_fw.report import denials as report
-    from clawker_fw.report import text
 
-    console = text.console()
+    show = _show_in_json() if telling.format_ is Format.JSON else _show_in_text()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in told:
             if isinstance(counted, Missed):
-                if telling.format_ is Format.JSON:
-                    from clawker_fw.report.documents.denials import GapLine
-
-                    print_json(GapLine.of(counted), indent=None)
-                else:
-                    console.print(report.gap_text(counted.sibling, counted.gap), style="dim")
-                continue
-            refused = denial(counted, name, telling.names, telling.adviser)
-            if telling.format_ is Format.JSON:
-                from clawker_fw.report.documents.denials import DenialDocument
-
-                print_json(DenialDocument.of(refused), indent=None)
+                show(counted)
             else:
-                for line in report.denial_lines(refused):
-                    console.print(line)
+                show(denial(counted, name, telling.names, telling.adviser))
+
+
+def _show_in_json() -> "Callable[[Denial | Missed], None]":
+    from clawker_fw.report import documents, terminal
+    from clawker_fw.report.documents.denials import Line, line
+
+    write = documents.writer(Line)
+    return lambda told: terminal.answer(write(line(told)))
+
+
+def _show_in_text() -> "Callable[[Denial | Missed], None]":
+    from clawker_fw.report import denials, text
+
+    console = text.console()
+    return lambda told: console.print(denials.told_report(told))

@@ -36,15 +36,14 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     ]
     from clawker_fw.report import checks as report
 
+    healthy = all(each.health is not CheckHealth.FAILED for each in checks)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.checks import DoctorDocument
-
-        print_json(DoctorDocument.of(checks))
+        print_json(report.DoctorAnswer(healthy=healthy, checks=checks))
     else:
         from clawker_fw.report import text
 
         text.console().print(report.DoctorReport(checks))
-    if any(each.health is CheckHealth.FAILED for each in checks):
+    if not healthy:
         raise typer.Exit(ExitCode.DRIFT)
 
 

@@ -39,9 +39,7 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     release = Release.installed()
     found = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.ps import PsDocument
-
-        print_json(PsDocument.of(found, engine.facts()))
+        print_json(overview.StacksAnswer.of(found, engine.facts()))
     elif found:
         from clawker_fw.report import text
 

@@ -125,7 +125,7 @@ def unused_rules(
 
     found, within = worths(loaded.rules, known), Period.of(known, since)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.usage import RulesUnusedDocument
+        from clawker_fw.report.documents.rules import RulesUnusedDocument
 
         print_json(RulesUnusedDocument.of(loaded, given.named_by(context.obj, loaded), found, within, known))
         return
@@ -160,9 +160,7 @@ def list_presets(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from error
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.presets import PresetsDocument
-
-        print_json(PresetsDocument.of(found))
+        print_json(report.PresetsAnswer.of(found))
     elif names:
         for number, each in enumerate(found):
             for line in ([""] if number else []) + list(report.lines(each)):

@@ -187,34 +187,32 @@ def _listed(
         uses.setdefault(injection.secret, []).append(str(rule))
     rows = [
         SecretRow(
-            name,
-            entry.source.kind,
-            entry.header,
-            entry.hosts,
-            entry.refresh,
-            entry.at_rest,
-            uses.get(name, ()),
-            states[name],
-            said.get(name, ""),
+            name=name,
+            source=entry.source.kind,
+            header=entry.header,
+            hosts=entry.hosts,
+            refresh=entry.refresh,
+            at_rest=entry.at_rest,
+            rules=uses.get(name, ()),
+            state=states[name],
+            problem=said.get(name),
         )
         for name, entry in vault.declared.secrets.items()
     ]
-    return SecretsAnswer(str(vault.path), rows)
+    return SecretsAnswer(file=str(vault.path), secrets=rows)
 
 
 def _answer(answer: "SecretsAnswer", format_: Format) -> None:
     from clawker_fw.report import secrets as report
 
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.secrets import SecretsDocument
-
-        print_json(SecretsDocument.of(answer))
+        print_json(answer)
         return
     from clawker_fw.report import text
 
-    if answer.rows:
+    if answer.secrets:
         text.console().print(text.table(*report.secret_table(answer)))
-    for each in answer.rows:
+    for each in answer.secrets:
         if each.problem:
             terminal.answer(each.problem)
     terminal.answer(report.secrets_verdict(answer))

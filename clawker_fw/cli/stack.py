@@ -345,7 +345,7 @@ def _answer_plan(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
-        print_json(RunDocument.planned(seen, said, steps))
+        print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
     else:
         print_notices(chosen, seen.busy, seen.advice)
         _print_difference(seen, said, files=files)
@@ -400,7 +400,7 @@ def _converge(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
-        answer(RunDocument.performed(before, said, performed, seen, (*seen.advice, *further)))
+        answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
     else:
         print_notices(chosen, None, (*seen.advice, *further))
         words = "applied and proven" if performed else "nothing to do"

@@ -7,12 +7,11 @@ is, or a line was cut off (`clawker_fw/engine/runs.py`).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
 
 from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
@@ -22,6 +21,7 @@ from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
+from clawker_fw.fwctl.answers import Suppressed
 from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
@@ -30,8 +30,6 @@ from clawker_fw.stack.topology import network_names
 
 _ARRIVES_WITHIN, _LOOK_EVERY = 1.0, 0.2
 """Seconds until an engine has written a line into its log, and between two looks."""
-
-Answer = TypeVar("Answer")
 
 FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
@@ -133,10 +131,9 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     refusing = {each.refusal.sibling for each in refusals.counted}
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
-        if sibling in refusing and (untold := _asked(reader, container, HelperReader.untold)):
-            counted, dropped = untold
-            suppressed[UNKNOWN_AGENT] += counted
-            suppressed.update(dropped)
+        if sibling in refusing and (untold := _suppressed(reader, container)):
+            suppressed[UNKNOWN_AGENT] += untold.refusals
+            suppressed.update(untold.dropped)
     return replace(refusals, suppressed=+suppressed)
 
 
@@ -146,7 +143,8 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     Raises:
         EngineError: when its log can't be read.
     """
-    written = _asked(reader, container, HelperReader.written)
+    told = _suppressed(reader, container)
+    written = told.lines if told else None
     tally = records(reader, container, since)
     end = time.monotonic() + _ARRIVES_WITHIN
     while gap := tally.numbering.missing_after(written):
@@ -158,14 +156,14 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     return tally
 
 
-def _asked(reader: EngineReader, container: str, ask: Callable[[HelperReader], Answer]) -> Answer | None:
-    """Return what a helper answers, or None where it can't have anything to say.
+def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
+    """Return what a helper says of refusals, or None where it can't have anything to say.
 
     Raises:
         EngineError: when the helper of a running container can't be asked. What can't be read is never nothing.
     """
     try:
-        return ask(HelperReader(reader, container))
+        return HelperReader(reader, container).suppressed()
     except NOT_TOLD:
         return None
     except EngineError:

@@ -1,29 +1,25 @@
-"""Reading the answers of `fwctl`. The helper of an earlier release prints fewer fields."""
+"""Reading the answers of `fwctl`: strictly, so that one in an unknown form is an error and never empty.
+
+The helper of an earlier release prints fewer fields, one of a later release may print more.
+"""
 
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import (
-    FoundAddress,
-    Lookup,
-    Probe,
-    Records,
-    Refused,
-    Restart,
-    ServerCertificate,
-    Trial,
-    TrialStep,
-    Usage,
-    Use,
-)
+from clawker_fw.model import Lookup, Probe, Trial, Usage
 
 PROTOCOL = 1
 """The version of what both sides say to each other. It changes where another one would be misunderstood."""
+
+_MOST_CHARACTERS = 200
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +36,22 @@ class Committed:
     hung: bool = False
 
 
+def _seconds(moment: str) -> float:
+    """Return a time (RFC 3339) in seconds since 1970."""
+    return datetime.fromisoformat(moment).timestamp()
+
+
 @dataclass(frozen=True, slots=True)
 class HeldSecret:
     """A secret that a signer has: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was given.
 
     `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or
-    kept. `at_rest` says whether it is on the disk as well.
+    kept. `at_rest` says whether it is on the disk as well: the helper of an earlier release keeps none there.
     """
 
     digest: str = field(repr=False)
-    given: float
-    at_rest: bool = False
+    given: Annotated[float, BeforeValidator(_seconds)]
+    at_rest: Annotated[bool, Field(validation_alias="rests")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,42 @@ class HeldSecrets:
     away.
     """
 
-    by_id: Mapping[str, HeldSecret]
+    by_id: Annotated[Mapping[str, HeldSecret], Field(validation_alias="secrets")]
     unloaded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """How many refusals a sibling has counted without a line about them, and what its limits have dropped.
+
+    `dropped` is by the agent's address, and `lines` how many lines it has written since its recorder started. The
+    helper of an earlier release says neither.
+    """
+
+    refusals: int
+    lines: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Relayed:
+    network: tuple[str, ...]
+    closed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    agents_see: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Inherited:
+    added: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Drained:
+    connections: int
 
 
 def digest_of_secret(key: bytes, identity: str, value: str) -> str:
@@ -70,247 +105,97 @@ def digest_of_secret(key: bytes, identity: str, value: str) -> str:
     return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
 
 
-def read_secrets(answer: Mapping[str, Any]) -> HeldSecrets:
-    """Read the output of `fwctl secrets`.
+def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str) -> _Answer:
+    """Read an answer. Fields that it does not have, or that are null, have their defaults, but those `needed`.
 
     Raises:
-        EngineError: when it is not that.
+        EngineError: when it has another form.
     """
     try:
-        by_id = {
-            str(identity): HeldSecret(
-                str(each["digest"]),
-                datetime.fromisoformat(each["given"]).timestamp(),
-                each.get("rests") is True,  # the helper of an earlier release keeps none
-            )
-            for identity, each in answer["secrets"].items()
-        }
-        return HeldSecrets(by_id, frozenset(map(str, answer.get("unloaded") or ())))
+        given = {name: value for name, value in answer.items() if value is not None}
+        _require(given, needed)
+        return TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"Secrets were told of in an unknown form: {error}.") from error
+        reason = _reason(error)[:_MOST_CHARACTERS]
+        raise EngineError("probe-unreadable", f"{what} in an unknown form: {reason}.") from None
+
+
+def _require(given: Mapping[str, object], needed: Sequence[str]) -> None:
+    for name in needed:
+        if name not in given:
+            raise ValueError(f"{name}: it is missing")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with an answer, without the values in it: they may be secret."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def read_secrets(answer: Mapping[str, Any]) -> HeldSecrets:
+    """Read the output of `fwctl secrets`."""
+    return _read(HeldSecrets, answer, "Secrets were told of")
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
     """Read the output of `fwctl probe`.
 
     Raises:
-        EngineError: when it is not the output of a probe, or that of a helper which speaks a later protocol.
+        EngineError: when it is of a helper which speaks a later protocol, or has another form.
     """
-    _require_known(answer.get("protocol", PROTOCOL))
-    try:
-        return Probe(
-            build=answer["build"],
-            live={str(name): str(digest) for name, digest in (answer.get("live") or {}).items()},
-            addresses=tuple(answer["addresses"]),
-            claimed=answer["claimed"],
-            others=tuple(map(str, answer.get("others") or ())),
-            network=tuple(answer["network"]),
-            agents_see={
-                str(sibling): tuple(map(str, seen)) for sibling, seen in (answer.get("agents_see") or {}).items()
-            },
-            dropped=tuple(map(str, answer.get("dropped") or ())),
-            refused=tuple(
-                Refused(
-                    str(each["source"]),
-                    int(each["connections"]),
-                    int(each["queries"]),
-                    int(each.get("datagrams", 0)),  # the helper of an earlier release does not count them
-                )
-                for each in answer.get("refused") or ()
-            ),
-            records=_read_records(answer.get("telemetry") or {}),
-            collector=_read_collector(answer.get("telemetry") or {}),
-            engine_files=tuple(answer.get("engine_files") or ()),
-            program=tuple(answer.get("program") or ()),
-            processes=tuple(answer.get("processes") or ()),
-            restarts=tuple(
-                Restart(str(each["helper"]), int(each["count"]), str(each["last"]), str(each["reason"]))
-                for each in answer.get("restarts") or ()
-            ),
-            signer=str(answer.get("signer") or ""),
-            secrets=int(answer.get("secrets") or 0),
-            unhealthy=answer.get("unhealthy", "it can't tell"),
-            error=answer["error"],
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A probe answered in an unknown form: {error}.") from error
-
-
-def _require_known(protocol: object) -> None:
+    protocol = answer.get("protocol", PROTOCOL)
     if protocol != PROTOCOL:
         raise EngineError(
             "helper-newer",
             f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
             hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
         )
+    told = {"unhealthy": "it can't tell", **answer}
+    return _read(Probe, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
 
 
-def _read_records(telemetry: Mapping[str, Any]) -> Records:
-    return Records(int(telemetry.get("sent", 0)), int(telemetry.get("lost", 0)))
-
-
-def _read_collector(telemetry: Mapping[str, Any]) -> ServerCertificate | None:
-    shown = telemetry.get("collector")
-    return None if shown is None else ServerCertificate.read(shown)
-
-
-def read_suppressed(answer: Mapping[str, Any]) -> int:
-    """Read the output of `fwctl suppressed`.
-
-    Raises:
-        EngineError: when it is not the output of `fwctl suppressed`.
-    """
-    try:
-        return int(answer["refusals"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
-
-
-def read_written(answer: Mapping[str, Any]) -> int | None:
-    """Read how many lines were written from the output of `fwctl suppressed`; an earlier helper does not say it.
-
-    Raises:
-        EngineError: when it is not the output of `fwctl suppressed`.
-    """
-    try:
-        return int(answer["lines"]) if "lines" in answer else None
-    except (TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
-
-
-def read_dropped(answer: Mapping[str, Any]) -> dict[str, int]:
-    """Read from the output of `fwctl suppressed` what the limits have dropped, by address.
-
-    The helper of an earlier release does not tell.
-
-    Raises:
-        EngineError: when it is not the output of `fwctl suppressed`.
-    """
-    try:
-        return {str(source): int(count) for source, count in (answer.get("dropped") or {}).items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A count was answered in an unknown form: {error}.") from error
+def read_suppressed(answer: Mapping[str, Any]) -> Suppressed:
+    """Read the output of `fwctl suppressed`."""
+    return _read(Suppressed, answer, "A count was answered")
 
 
 def read_usage(answer: Mapping[str, Any]) -> Usage:
-    """Read the output of `fwctl usage`.
-
-    Raises:
-        EngineError: when it is not the output of `fwctl usage`.
-    """
-    try:
-        return Usage(
-            identity=str(answer["id"]),
-            since=float(answer["since"]),
-            now=float(answer["now"]),
-            uses=tuple(_read_use(each) for each in answer["uses"]),
-            rest=tuple(_read_use(each) for each in answer["rest"]),
-            lost=int(answer["lost"]),
-            inherited=frozenset(map(str, answer["inherited"])),
-            open={str(port): int(count) for port, count in (answer.get("open") or {}).items()},
-            told=json.dumps(answer).encode(),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError(
-            "probe-unreadable", f"What agents have used was told in an unknown form: {error}."
-        ) from error
-
-
-_PROTOCOLS = {each: each for each in ("https", "http", "tcp", "udp")}
-"""Those by which rules are asked; another one could not be judged."""
-
-
-def _read_use(each: Mapping[str, Any]) -> Use:
-    return Use(
-        protocol=_PROTOCOLS[each["protocol"]],
-        name=str(each["name"]),
-        port=int(each["port"]),
-        first=float(each["first"]),
-        last=float(each["last"]),
-        connections=int(each["connections"]),
-        received=int(each["received"]),
-        sent=int(each["sent"]),
-        names=int(each.get("names", 1)),
-    )
+    """Read the output of `fwctl usage`."""
+    found = _read(Usage, answer, "What agents have used was told", "uses", "rest", "lost", "inherited")
+    return replace(found, told=json.dumps(answer).encode())
 
 
 def read_inherited(answer: Mapping[str, Any]) -> bool:
-    """Read the output of `fwctl inherit-usage`: whether anything was added.
-
-    Raises:
-        EngineError: when it is not the output of `fwctl inherit-usage`.
-    """
-    if not isinstance(answer, Mapping) or not isinstance(answer.get("added"), bool):
-        raise EngineError("probe-unreadable", "What became of a history was told in an unknown form.")
-    return answer["added"] is True
+    """Read the output of `fwctl inherit-usage`: whether anything was added."""
+    return _read(_Inherited, answer, "What became of a history was told").added
 
 
 def read_relayed(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the output of `fwctl relayed`.
-
-    Raises:
-        EngineError: when it is not the output of `fwctl relayed`.
-    """
-    try:
-        closed = (f"nobody listens on port {int(port)}" for port in answer["closed"])
-        return (*map(str, answer["network"]), *closed)
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A relay answered in an unknown form: {error}.") from error
+    """Read the output of `fwctl relayed`."""
+    found = _read(_Relayed, answer, "A relay answered")
+    return (*found.network, *(f"nobody listens on port {port}" for port in found.closed))
 
 
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:
-    """Read the output of `fwctl lookup`.
-
-    Raises:
-        EngineError: when it is not the output of a lookup.
-    """
-    try:
-        addresses = (
-            FoundAddress(str(each["address"]), tuple(map(str, each["closed"]))) for each in answer["addresses"]
-        )
-        return Lookup(tuple(addresses), str(answer["error"]))
-    except (KeyError, TypeError) as error:
-        raise EngineError("probe-unreadable", f"A lookup was answered in an unknown form: {error}.") from error
+    """Read the output of `fwctl lookup`."""
+    return _read(Lookup, answer, "A lookup was answered", "error")
 
 
 def read_trial(answer: Mapping[str, Any]) -> Trial:
-    """Read the output of `fwctl try`.
-
-    Raises:
-        EngineError: when it is not the output of an attempt.
-    """
-    try:
-        return Trial(_read_steps(answer["steps"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"An attempt was answered in an unknown form: {error}.") from error
-
-
-def _read_steps(steps: Sequence[Mapping[str, Any]]) -> tuple[TrialStep, ...]:
-    if not steps:
-        raise ValueError("no step")
-    return tuple(
-        TrialStep(
-            name=str(each["step"]),
-            source=str(each["source"]),
-            seconds=float(each["seconds"]),
-            ok=each["ok"] is True,
-            status=int(each["status"]),
-            outcome=str(each["outcome"]),
-        )
-        for each in steps
-    )
+    """Read the output of `fwctl try`."""
+    return _read(Trial, answer, "An attempt was answered")
 
 
 def read_agents_see(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the output of `fwctl see`.
+    """Read the output of `fwctl see`."""
+    return _read(_Seen, answer, "A look was answered").agents_see
 
-    Raises:
-        EngineError: when it is not the output of `fwctl see`.
-    """
-    try:
-        return tuple(map(str, answer["agents_see"]))
-    except (KeyError, TypeError) as error:
-        raise EngineError("probe-unreadable", f"A look was answered in an unknown form: {error}.") from error
+
+def read_connections(answer: Mapping[str, Any]) -> int:
+    """Read a line of `fwctl drain`."""
+    return _read(_Drained, answer, "A drain was answered").connections
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:
@@ -322,18 +207,6 @@ def read_committed(answer: Mapping[str, Any]) -> Committed:
         str(answer.get("reason") or ""),
         answer.get("hung") is True,
     )
-
-
-def read_connections(answer: Mapping[str, Any]) -> int:
-    """Read a line of `fwctl drain`.
-
-    Raises:
-        EngineError: when it is not a line of a drain.
-    """
-    try:
-        return int(answer["connections"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError("probe-unreadable", f"A drain was answered in an unknown form: {error}.") from error
 
 
 def read_lacking(answer: Mapping[str, Any]) -> tuple[str, ...]:

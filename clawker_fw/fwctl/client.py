@@ -14,10 +14,10 @@ from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError, N
 from clawker_fw.fwctl.answers import (
     Committed,
     HeldSecrets,
+    Suppressed,
     read_agents_see,
     read_committed,
     read_connections,
-    read_dropped,
     read_inherited,
     read_lookup,
     read_probe,
@@ -26,7 +26,6 @@ from clawker_fw.fwctl.answers import (
     read_suppressed,
     read_trial,
     read_usage,
-    read_written,
 )
 from clawker_fw.model import Files, Lookup, Probe, Trial, Usage
 
@@ -106,18 +105,9 @@ class HelperReader:
         """
         return read_trial(self._ask("try", name, protocol, str(port), *request))
 
-    def suppressed(self) -> int:
-        """Return how many refusals a sibling has counted without a line about them."""
+    def suppressed(self) -> Suppressed:
+        """Return what a sibling has refused without a line about it."""
         return read_suppressed(self._ask("suppressed"))
-
-    def written(self) -> int | None:
-        """Return how many lines a sibling has written about refusals since its recorder started, if it says so."""
-        return read_written(self._ask("suppressed"))
-
-    def untold(self) -> tuple[int, dict[str, int]]:
-        """Return how many refusals were only counted, and what the limits have dropped by the agent's address."""
-        answer = self._ask("suppressed")
-        return read_suppressed(answer), read_dropped(answer)
 
     def usage(self) -> Usage:
         """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""

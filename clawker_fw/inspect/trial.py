@@ -68,7 +68,7 @@ def _counted(reader: EngineReader, observed: Observed) -> int | None:
     """Return how many refusals Envoy has only counted, or None if it does not say."""
     envoy = observed.siblings.get(Sibling.ENVOY)
     with suppress(*NOT_TOLD):
-        return HelperReader(reader, envoy.container.id).suppressed() if envoy else None
+        return HelperReader(reader, envoy.container.id).suppressed().refusals if envoy else None
     return None
 
 

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AliasPath, Field, TypeAdapter
 
 from clawker_fw.model.desired import (
     Mount,
@@ -211,7 +213,12 @@ class Refused:
     source: str
     connections: int
     queries: int
-    datagrams: int
+    datagrams: int = 0
+    """The helper of an earlier release does not count them."""
+
+
+_Second = Annotated[float, Field(ge=-62_135_596_800, le=253_402_300_799, allow_inf_nan=False)]
+"""One of the years 1 to 9999, since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +227,9 @@ class ServerCertificate:
 
     subject: str
     names: tuple[str, ...]
-    begins: float
-    ends: float
-    fingerprint: str
+    begins: _Second
+    ends: _Second
+    fingerprint: Annotated[str, Field(validation_alias="sha256")]
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON, in the form of `fwctl probe`."""
@@ -239,17 +246,9 @@ class ServerCertificate:
         """Read it from JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: when it is none, or has a time that no date stands for.
+            ValueError: when it is none, or has a time that no date stands for.
         """
-        begins, ends = float(document["begins"]), float(document["ends"])
-        if not (_FIRST_SECOND <= begins <= _LAST_SECOND and _FIRST_SECOND <= ends <= _LAST_SECOND):
-            raise ValueError("the times of a certificate")
-        names = tuple(map(str, document["names"]))
-        return cls(str(document["subject"]), names, begins, ends, str(document["sha256"]))
-
-
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
-"""Those of the years 1 and 9999."""
+        return TypeAdapter(cls).validate_python(document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,8 +302,10 @@ class Probe:
     agents_see: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
-    records: Records = NO_RECORDS
-    collector: ServerCertificate | None = None
+    records: Annotated[Records, Field(validation_alias="telemetry")] = NO_RECORDS
+    collector: Annotated[ServerCertificate | None, Field(validation_alias=AliasPath("telemetry", "collector"))] = (
+        None
+    )
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()
@@ -407,10 +408,12 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A failed run: the time of its end (RFC 3339, UTC), and its error."""
+    """A run that failed."""
 
     at: str
+    """When it ended (RFC 3339), in UTC."""
     code: str
+    """The error's code."""
     message: str
     context: tuple[str, ...]
 
@@ -460,7 +463,7 @@ class TrialStep:
     `source` is the address and port that the siblings' records name. `status` is that of an HTTP response, or 0.
     """
 
-    name: str
+    name: Annotated[str, Field(validation_alias="step")]
     source: str
     seconds: float
     ok: bool
@@ -472,4 +475,4 @@ class TrialStep:
 class Trial:
     """An attempt to use a name as an agent would: the steps until one failed."""
 
-    steps: tuple[TrialStep, ...]
+    steps: Annotated[tuple[TrialStep, ...], Field(min_length=1)]

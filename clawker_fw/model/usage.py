@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +16,7 @@ class Use:
     known of so many together, which are not told apart any more: `name` was used last.
     """
 
-    protocol: str
+    protocol: Annotated[str, Field(pattern="^(https|http|tcp|udp)$")]
     name: str
     port: int
     first: float
@@ -33,7 +36,7 @@ class Usage:
     those over `https` and `http` count when they end. `told` is all of it in the recorder's own form.
     """
 
-    identity: str
+    identity: Annotated[str, Field(validation_alias="id")]
     since: float
     now: float
     uses: tuple[Use, ...] = ()

@@ -42,8 +42,8 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
             Helper(engine, successor).inherit_usage(told)
     untold: dict[str, int] = {}
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        counted, dropped = HelperReader(engine, predecessor).untold()
-        untold = {UNKNOWN_AGENT: counted, **dropped}
+        told_of = HelperReader(engine, predecessor).suppressed()
+        untold = {UNKNOWN_AGENT: told_of.refusals, **told_of.dropped}
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
     lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]

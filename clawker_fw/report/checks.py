@@ -1,34 +1,81 @@
-"""The answers of `doctor` and `conformance` for people: each check with what to do, and what held."""
+"""The answers of `doctor` and `conformance`, and how people see them."""
 
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.inspect.conformance.run import CaseResult
 from clawker_fw.inspect.diagnosis import Check, CheckHealth
+from clawker_fw.report.documents import Document
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 
 
-def held(results: Sequence[CaseResult]) -> bool:
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """Something that was tried."""
+
+    id: str
+    what: str
+    """What was tried, in words."""
+    control: bool
+    """Whether it is allowed, and must succeed."""
+    outcome: str
+    expected: list[str]
+    """The outcomes with which it counts as held."""
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConformanceAnswer(Document):
+    """The answer of `conformance`."""
+
+    project: str
+    held: bool
     """Whether everything ended as it must."""
-    return all(each.held for each in results)
+    attempts: list[Attempted]
+
+    @classmethod
+    def of(cls, project: str, results: Sequence[CaseResult]) -> "ConformanceAnswer":
+        """Return the answer."""
+        attempts = [
+            Attempted(
+                each.attempt.id,
+                each.attempt.what,
+                each.attempt.control,
+                each.outcome,
+                sorted(each.attempt.holds),
+                each.held,
+            )
+            for each in results
+        ]
+        return cls(project=project, held=all(each.held for each in results), attempts=attempts)
 
 
-def conformance_report(project: str, results: Sequence[CaseResult]) -> RenderableType:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorAnswer(Document):
+    """The answer of `doctor`."""
+
+    healthy: bool
+    """Whether no check has failed."""
+    checks: list[Check]
+
+
+def conformance_report(answer: ConformanceAnswer) -> RenderableType:
     """Return the answer for people: what did not hold comes last, where a person looks first."""
     rows: list[list[Text | str]] = [
-        [_HELD if each.held else _BROKEN, each.attempt.what, each.outcome]
-        for each in sorted(results, key=lambda each: not each.held)
+        [_HELD if each.held else _BROKEN, each.what, each.outcome]
+        for each in sorted(answer.attempts, key=lambda each: not each.held)
     ]
-    broken = sum(not each.held for each in results)
-    number = len(results)
-    words = f"{project}: {number - broken} of {number} held"
+    broken = sum(not each.held for each in answer.attempts)
+    number = len(answer.attempts)
+    words = f"{answer.project}: {number - broken} of {number} held"
     lines = [Text(""), Text(visible(words), "bold red" if broken else "bold green")]
     if broken:
         lines.append(Text("`clawker-fw drift` and `clawker-fw doctor` say what may be wrong. If not, report it."))

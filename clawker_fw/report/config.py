@@ -1,4 +1,4 @@
-"""The answer of `config` for people: every setting, its value, and where it comes from."""
+"""The answer of `config`, and how people see it: every setting, its value, and where it comes from."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import NonNegativeInt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.parts import BundleInForce
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 from clawker_fw.settings.bundles.state import BundleState
@@ -37,6 +40,36 @@ class Value:
     origin: ValueSource
     place: str | None
     """The file and line, the variable, or the option."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigAnswer(Document):
+    """The answer of `config`."""
+
+    path: str | None
+    """The settings file; null when only environment variables are used."""
+    source: str
+    """What chose it."""
+    files: list[str]
+    """The settings file, those that it includes, and those with keys for bundles."""
+    bundles: list[BundleInForce]
+    """The bundles that the settings come from."""
+    rules: NonNegativeInt
+    settings: tuple[Value, ...]
+
+    @classmethod
+    def of(
+        cls, loaded: Loaded, named_by: str, found: tuple[Value, ...], bundles: Sequence[BundleState]
+    ) -> "ConfigAnswer":
+        """Return the answer. `named_by` is what chose the settings."""
+        return cls(
+            path=str(loaded.source) if loaded.source else None,
+            source=named_by,
+            files=[str(path) for path in loaded.files],
+            bundles=BundleInForce.all_of(bundles),
+            rules=len(loaded.rules.rules),
+            settings=found,
+        )
 
 
 def values(settings: Settings, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:

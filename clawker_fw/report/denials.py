@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
+from clawker_fw.denials.following import Missed
 from clawker_fw.denials.refusal import Refusal
 from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
 from clawker_fw.denials.tally import Gap
@@ -48,6 +49,13 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
         yield "Nothing was refused."
     if answer.tried:
         yield f"{answer.tried:,} refusals to `clawker-fw conformance` are left out; --conformance shows them."
+
+
+def told_report(told: Denial | Missed) -> RenderableType:
+    """Return the lines for a refusal that has just happened, or about lines that are missing."""
+    if isinstance(told, Missed):
+        return Text(gap_text(told.sibling, told.gap), style="dim")
+    return Group(*denial_lines(told))
 
 
 def denial_lines(denial: Denial) -> Iterator[Text]:

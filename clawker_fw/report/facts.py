@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Iterable
 
-from clawker_fw.model import Desired, Finding, Observed, ObservedSibling, Refused, Role, Rules, Sibling, version_of
+from clawker_fw.model import Desired, Finding, Observed, Role, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
 from clawker_fw.reconcile.removal import old_trust, unused_images
 from clawker_fw.report.filediff import unified
-from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import recorded_rules
 
 
@@ -39,23 +38,6 @@ def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
     images = sorted(reference for image in unused for reference in image.references)
     volumes = (*observed.orphans, *(old_trust(observed, desired) if desired else ()))
     return Leftovers(tuple(containers), tuple(images), volumes)
-
-
-def limited(observed: Observed, sibling: Sibling) -> list[tuple[str | None, Refused]]:
-    """Return what a sibling's limits have refused, with the names of the agents that are still attached."""
-    seen = observed.siblings.get(sibling)
-    names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
-    return [(names.get(each.source), each) for each in (seen.probe.refused if seen and seen.probe else ())]
-
-
-def program_version(seen: ObservedSibling) -> str | None:
-    """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
-    reported = versions.of_build(seen.probe.build) if seen.probe else None
-    applied = labels.read_applied(seen.container.labels)
-    if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
-        return reported  # the tag of a CoreDNS image that we built is our own version
-    made = not applied.image_ids or seen.container.image in applied.image_ids
-    return versions.of_reference(applied.image) if made else None
 
 
 def live_version(observed: Observed, sibling: Sibling) -> str | None:

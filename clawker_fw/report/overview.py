@@ -1,4 +1,4 @@
-"""The answer of `ps` for people: all stacks of an engine."""
+"""The answer of `ps`, and how people see it: all stacks of an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Sibling, Verdict
+from clawker_fw.model import EngineFacts, Sibling, Verdict
+from clawker_fw.report.documents import Document
 from clawker_fw.report.status import Status
 from clawker_fw.report.text import Rows, styled_verdict
 
@@ -48,6 +49,31 @@ class Stack:
 def unreadable(project: str, error: FirewallError) -> Stack:
     """Return a stack that can't be observed."""
     return Stack(project, Verdict.UNKNOWN, reason=error.message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOfStacks:
+    """The engine of several stacks."""
+
+    endpoint: str
+    """The engine's address."""
+    source: str
+    """What chose it: an option, a variable, a docker context, or the default."""
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StacksAnswer(Document):
+    """The answer of `ps`."""
+
+    engine: EngineOfStacks
+    stacks: list[Stack]
+
+    @classmethod
+    def of(cls, stacks: list[Stack], facts: EngineFacts) -> "StacksAnswer":
+        """Return the answer."""
+        engine = EngineOfStacks(endpoint=facts.endpoint, source=facts.named_by, version=facts.version)
+        return cls(engine=engine, stacks=stacks)
 
 
 def report(stacks: Sequence[Stack]) -> RenderableType:

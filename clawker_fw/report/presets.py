@@ -1,13 +1,86 @@
-"""The answer of `clawker-fw rules presets` for people."""
+"""The answer of `clawker-fw rules presets`, and how people see it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field, PositiveInt
+
+from clawker_fw.report.documents import Document
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.settings.preset import Preset, Proof
 
 _PROOFS = {
     Proof.TESTED: "tested, and each name is needed",
     Proof.CITED: "from the vendor's pages, not tested",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PresetRule:
+    """A rule of a preset."""
+
+    rule: str
+    """The rule in one line."""
+    dst: str
+    """The name; with a leading dot, everything below it as well."""
+    proto: Protocol | None
+    port: Annotated[int, Field(ge=1, le=HIGHEST_PORT)] | str | None
+    note: str
+    """What it is for."""
+
+    @classmethod
+    def of(cls, rule: Rule) -> "PresetRule":
+        """Return a rule."""
+        return cls(str(rule), str(rule.destination), rule.protocol, rule.written_port, rule.note)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPreset:
+    """A preset of this release."""
+
+    name: str
+    version: PositiveInt
+    """Another one for other rules."""
+    purpose: str
+    """What it is for."""
+    proof: Proof
+    """`tested`: the real client does its job with these rules, and not without any one of them. `cited`: they are
+    from the vendor's pages."""
+    proven_by: str
+    """What the tests do with it; empty if there are none."""
+    pages: tuple[str, ...]
+    """The vendor's pages."""
+    left_out: str
+    """What it does not allow, and why."""
+    rules: list[PresetRule]
+
+    @classmethod
+    def of(cls, preset: Preset) -> "ListedPreset":
+        """Return a preset."""
+        return cls(
+            preset.name,
+            preset.version,
+            preset.purpose,
+            preset.proof,
+            preset.proven_by,
+            preset.pages,
+            preset.left_out,
+            [PresetRule.of(each) for each in preset.rules],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresetsAnswer(Document):
+    """The answer of `rules presets`."""
+
+    presets: list[ListedPreset]
+    """The presets that were named, or all, by name."""
+
+    @classmethod
+    def of(cls, presets: Iterable[Preset]) -> "PresetsAnswer":
+        """Return the answer."""
+        return cls(presets=[ListedPreset.of(each) for each in presets])
 
 
 def rows(presets: Sequence[Preset]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

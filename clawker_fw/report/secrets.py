@@ -1,9 +1,10 @@
-"""The answers of `clawker-fw secrets`, for people. No value is ever in them."""
+"""The answer of `clawker-fw secrets`, and how people see it. No value is ever in it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from clawker_fw.report.documents import Document
 from clawker_fw.settings.durations import readable
 
 
@@ -30,35 +31,45 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRow:
-    """A secret of the user's file. `refresh` is in seconds. `rules` are those that put it into requests.
-
-    `at_rest` says whether it is kept on the disk of the engine's machine as well.
-    """
+    """A secret that the user has declared."""
 
     name: str
+    """Its name, by which rules put it into requests."""
     source: str
+    """Where it comes from: `env`, `file` or `command`."""
     header: str
+    """The header that it is put into, in lower case."""
     hosts: Sequence[str]
+    """The hosts that may have it, each with its port."""
     refresh: float | None
+    """After how many seconds a watcher obtains it again; null for never."""
     at_rest: bool
+    """Whether it is kept on the disk of the engine's machine as well, and outlives a restart."""
     rules: Sequence[str]
+    """The rules that put it into requests."""
     state: State
-    problem: str = ""
+    """`given`: Envoy has it. `absent`: it has not. `another`: it has one with another value. `unused`: no rule
+    needs it. `obtained`, `unavailable`: whether its source gives it, after `secrets check`. `unknown`: the stack
+    does not run, or could not be asked."""
+    problem: str | None
+    """Why its source does not give it; null if that is not so, or was not tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsAnswer:
-    """The secrets of one file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretsAnswer(Document):
+    """The secrets of the user's file. No value is ever in it."""
 
     file: str
-    rows: Sequence[SecretRow]
+    """The path of the file."""
+    secrets: Sequence[SecretRow]
+    """Each secret, in the order of the file."""
 
     @property
     def states(self) -> Mapping[State, int]:
         """How many are in each state."""
-        found = [each.state for each in self.rows]
+        found = [each.state for each in self.secrets]
         return {state: found.count(state) for state in State if state in found}
 
 
@@ -75,13 +86,13 @@ def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequenc
             "at rest" if each.at_rest else "in memory",
             _WORDS[each.state],
         )
-        for each in answer.rows
+        for each in answer.secrets
     ]
 
 
 def secrets_verdict(answer: SecretsAnswer) -> str:
     """Return one line: how many there are, and in which state."""
-    if not answer.rows:
+    if not answer.secrets:
         return f"{answer.file} declares no secrets"
     counted = ", ".join(f"{count} {_WORDS[state]}" for state, count in answer.states.items())
     return f"{answer.file}: {counted}"

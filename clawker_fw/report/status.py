@@ -26,6 +26,7 @@ from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import facts, summary
+from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import network_names
@@ -66,6 +67,13 @@ class Status:
     def live(self) -> Rules | None:
         """The rules that the siblings serve, or None if that is unknown."""
         return facts.live_rules(self.observed)
+
+    @functools.cached_property
+    def siblings(self) -> list[SiblingStatus]:
+        """Both siblings, also one that is missing."""
+        return [
+            SiblingStatus.of(each, self.observed, self.attached.network, self.verdicts[each]) for each in Sibling
+        ]
 
     @property
     def protocols(self) -> Mapping[str, int]:

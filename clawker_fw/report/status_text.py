@@ -13,15 +13,15 @@ from rich.text import Text
 
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.agents.trust import roots_of
-from clawker_fw.model import NO_RECORDS, ObservedSibling, Role, Sibling
+from clawker_fw.model import Role
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
-from clawker_fw.report.facts import limited, live_version, program_version
+from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.spans import remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, console, counted, error_report, styled_verdict
-from clawker_fw.stack.capacity import running, written
+from clawker_fw.stack.capacity import written
 
 _MOST = 20
 """How many rules or agents a person reads."""
@@ -120,34 +120,28 @@ def _rules(status: Status, options: Sequence[str]) -> Iterator[Text]:
 
 
 def _siblings(status: Status, now: float) -> RenderableType:
-    rows: list[list[Text | str]] = []
-    for sibling in Sibling:
-        seen = status.observed.siblings.get(sibling)
-        container = seen.container if seen else None
-        state = f"{container.status} {container.health}".strip() if container else "missing"
-        rows.append(
-            [
-                sibling.value,
-                styled_verdict(status.verdicts[sibling]),
-                (program_version(seen) if seen else None) or "-",
-                state,
-                _age(container.started, now) if container and container.running else "-",
-                live_version(status.observed, sibling) or "-",
-            ]
-        )
+    rows: list[list[Text | str]] = [
+        [
+            each.name.value,
+            styled_verdict(each.verdict),
+            each.version or "-",
+            f"{each.state} {each.health or ''}".strip(),
+            _age(each.since or "", now) if each.state == "running" else "-",
+            each.live_version or "-",
+        ]
+        for each in status.siblings
+    ]
     table = Rows(("sibling", "verdict", "version", "state", "up", "live version"), rows)
     details = [
-        Text(visible(f"  {sibling}: {_details(seen, status.attached.network)}"), "dim")
-        for sibling, seen in status.observed.siblings.items()
+        Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
     ]
     return Group(table, *details)
 
 
-def _details(seen: ObservedSibling, network: str) -> str:
+def _details(sibling: SiblingStatus) -> str:
     """Return a sibling's address and what it may use of the engine's machine."""
-    has = running(seen)
-    parts = [seen.container.connected.get(network) or "no address"]
-    if has:
+    parts = [sibling.address or "no address"]
+    if has := sibling.resources:
         parts += [
             counted(has.processors, "processor"),
             written(has.memory),
@@ -199,9 +193,9 @@ def _agents(agents: Sequence[Agent], refused: Mapping[str, int], now: float) -> 
 def _records(status: Status) -> list[RenderableType]:
     """Return a line for each sibling that has sent records to a collector, or lost some."""
     return [
-        Text(f"{sibling.value} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
-        for sibling, seen in status.observed.siblings.items()
-        if seen.probe and (records := seen.probe.records) != NO_RECORDS
+        Text(f"{each.name} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
+        for each in status.siblings
+        if (records := each.telemetry) and (records.sent or records.lost)
     ]
 
 
@@ -210,13 +204,13 @@ def _limited(status: Status) -> list[RenderableType]:
     return [
         Text(
             visible(
-                f"{sibling.value} has refused {counted(each.connections, 'connection')}, "
+                f"{sibling.name} has refused {counted(each.connections, 'connection')}, "
                 f"{counted(each.queries, 'query', 'queries')} and {counted(each.datagrams, 'datagram')} "
-                f"beyond the limits of {name or each.source}."
+                f"beyond the limits of {each.agent or each.address}."
             )
         )
-        for sibling in Sibling
-        for name, each in limited(status.observed, sibling)
+        for sibling in status.siblings
+        for each in sibling.limited
     ]
 
 

@@ -71,7 +71,7 @@ class RefusalCounter:
         """Return how many more refusals Envoy has only counted since the last look, or since its start."""
         before = self._counted.get(container, 0)
         with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            counted = self._counted[container] = HelperReader(reader, container).suppressed()
+            counted = self._counted[container] = HelperReader(reader, container).suppressed().refusals
             if before is None:
                 return 0
             return counted - before if counted >= before else counted

@@ -495,6 +495,23 @@ def test_a_pinned_version_is_no_request_for_it(command: Command, memory: MemoryE
     assert command("agent", "flags", CLAWKER_FW_VERSION="0.1.0").out.startswith("--network ")
 
 
+def test_every_answer_in_json_has_a_schema(command: Command) -> None:
+    """`schema` lists the commands that have one, and prints it without settings."""
+    formats = {
+        verb
+        for verb, each in reference.commands().items()
+        for option in reference.options_of(each)
+        if "--format" in option.opts
+    }
+    listed = command("schema").out.splitlines()
+    assert set(listed) == formats
+    for verb in listed:
+        shown = command("--config", "none.yaml", "schema", *verb.split()).json
+        assert shown["title"] == f"The answer of `clawker-fw {verb}` with `--format json`"
+        assert shown["properties"]["schema"]["const"] == 2
+    assert "rules has no answer in JSON" in command("schema", "rules").err
+
+
 def test_every_command_has_help_with_an_example(command: Command) -> None:
     """`--help` of each command contains an example."""
     for verb in reference.commands():

@@ -15,6 +15,7 @@ import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError
+from clawker_fw.fwctl.answers import Suppressed
 from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import ContainerSpec, Shape
 from devkit.memory.container import MemoryContainer
@@ -666,10 +667,10 @@ def test_a_count_that_can_not_be_read_is_never_none(
     """Only an Envoy that does not run, or can't know, has counted nothing; of another one that is an error."""
     up.inside("clawker-envoy").log.append(record(name="f.test", reason="no-rule"))
 
-    def refuse(_: object) -> tuple[int, dict[str, int]]:
+    def refuse(_: object) -> Suppressed:
         raise error
 
-    monkeypatch.setattr(HelperReader, "untold", refuse)
+    monkeypatch.setattr(HelperReader, "suppressed", refuse)
     assert command("denials").code == code
 
 

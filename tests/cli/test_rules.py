@@ -30,7 +30,7 @@ def edit(command: Command, *arguments: str, code: int = 0, stdin: str = "") -> A
     """Run a verb that edits, and return its answer, which must fit the schema."""
     outcome = command("rules", *arguments, "--format", "json", stdin=stdin)
     assert outcome.code == code, outcome.err
-    answer = outcome.valid("rules-edit")
+    answer = outcome.valid("rules-allow")
     if answer["reload"] is not None:
         Outcome(0, json.dumps(answer["reload"]), "").valid("run")
     return answer
@@ -556,7 +556,7 @@ def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
     memory.remove(memory.inside("clawker-envoy").id)
     outcome = command("rules", "allow", "new.test", "--format", "json")
     assert outcome.code == 6
-    assert outcome.valid("rules-edit")["reload"] is None
+    assert outcome.valid("rules-allow")["reload"] is None
     assert settings_file.read_text() == SETTINGS + ADDED
 
 

@@ -346,7 +346,7 @@ def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: 
 def test_siblings_have_told_of_all_that_they_refused(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Without a flood, no refusal was only counted."""
     for sibling in Sibling:
-        assert HelperReader(engine, running[sibling]).suppressed() == 0
+        assert HelperReader(engine, running[sibling]).suppressed().refusals == 0
 
 
 def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running: dict[Sibling, str]) -> None:

@@ -40,6 +40,7 @@ from clawker_fw.reconcile.steps import (
     describe,
 )
 from clawker_fw.report import documents
+from clawker_fw.report.documents import schemas
 from clawker_fw.report.documents.run import DownDocument
 from clawker_fw.report.facts import Left
 from clawker_fw.rules.review import RemarkCode
@@ -98,7 +99,7 @@ def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object])
     answered = DownDocument.of("x", [Progress(step, 1.0)], Left((), None))
     (shown,) = json.loads(documents.text(answered))["steps"]
     assert shown == {**fields, "text": describe(step)}
-    schema = json.loads((CHECKOUT / "docs" / "schemas" / f"{answer}.schema.json").read_text())
+    schema = schemas.schema(answer)
     validator = jsonschema.Draft202012Validator(
         {**schema["properties"]["steps"]["items"], "$defs": schema["$defs"]}
     )
@@ -107,26 +108,24 @@ def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object])
         assert not validator.is_valid({name: value for name, value in shown.items() if name != field})
 
 
-def schemas() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every object in the published schemas, with the schema's name."""
-    for path in sorted((CHECKOUT / "docs" / "schemas").glob("*.schema.json")):
-        left: list[Any] = [json.loads(path.read_text())]
+def objects() -> Iterator[dict[str, Any]]:
+    """Yield the properties of every object in the schemas."""
+    for command in schemas.ANSWERS:
+        left: list[Any] = [schemas.schema(command)]
         while left:
             found = left.pop()
             left += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
             if isinstance(found, dict) and isinstance(found.get("properties"), dict):
-                yield path.name, found["properties"]
+                yield found["properties"]
 
 
 def test_every_code_is_in_the_schema_that_declares_codes() -> None:
     """A schema refers to the one type that has all codes: a code that it lacked would make answers invalid."""
-    declared = {
-        tuple(code["enum"]) for _, properties in schemas() if "enum" in (code := properties.get("code", {}))
-    }
-    referred = {code["$ref"] for _, properties in schemas() if "$ref" in (code := properties.get("code", {}))}
+    codes = [properties.get("code", {}) for properties in objects()]
+    declared = {tuple(code["enum"]) for code in codes if "enum" in code}
+    referred = {code["$ref"] for code in codes if "$ref" in code}
     assert (declared, referred) == (set(), {"#/$defs/RemarkCode"})
-    schema = json.loads((CHECKOUT / "docs" / "schemas" / "rules-check.schema.json").read_text())
-    assert schema["$defs"]["RemarkCode"]["enum"] == [each.value for each in RemarkCode]
+    assert schemas.schema("rules check")["$defs"]["RemarkCode"]["enum"] == [each.value for each in RemarkCode]
 
 
 @pytest.mark.parametrize("kind", RemarkCode)
@@ -145,5 +144,5 @@ def test_every_code_of_a_remark_is_emitted(kind: RemarkCode) -> None:
 def test_every_step_of_a_trial_is_in_the_schema() -> None:
     """The helper in the containers names them, so they are compared with its source."""
     source = (CHECKOUT / "go" / "internal" / "attempts" / "try.go").read_text()
-    (declared,) = [tuple(each["step"]["enum"]) for _, each in schemas() if "enum" in each.get("step", {})]
+    (declared,) = [tuple(each["step"]["enum"]) for each in objects() if "enum" in each.get("step", {})]
     assert set(declared) == set(re.findall(r'Step\{Name: "(\w+)"', source))

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError, HelperOutdatedError
-from clawker_fw.fwctl.answers import PROTOCOL, Committed, HeldSecret, HeldSecrets, read_lacking, read_outcome
+from clawker_fw.fwctl.answers import (
+    PROTOCOL,
+    Committed,
+    HeldSecret,
+    HeldSecrets,
+    Suppressed,
+    read_lacking,
+    read_outcome,
+)
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Files, Probe, Usage, Use
 
@@ -112,7 +120,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     (described,) = VERBS["try"]["answers"][0]["steps"]
     assert (step.name, step.source, step.seconds) == (described["step"], described["source"], described["seconds"])
     assert (step.ok, step.status, step.outcome) == (described["ok"], described["status"], described["outcome"])
-    assert helper.suppressed() == 7
+    assert helper.suppressed() == Suppressed(7, 12, {"10.213.0.2": 3})
     used = helper.usage()
     use = Use("https", "a.test", 443, 1, 2, 3, 4, 5)
     rest = replace(use, name="b.test", names=8)

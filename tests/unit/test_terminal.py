@@ -142,7 +142,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
 @given(foreign)
 def test_json_stays_json(said: str) -> None:
     """What a program reads is what was said, whatever had to be escaped."""
-    line = printed(lambda: terminal.answer(documents.text(RulesOfFile(f"{said}\x7f", 1), indent=None)))
+    line = printed(lambda: terminal.answer(documents.writer(RulesOfFile)(RulesOfFile(f"{said}\x7f", 1))))
     assert json.loads(line) == {"path": f"{said}\x7f", "rules": 1}
 
 

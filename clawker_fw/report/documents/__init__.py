@@ -1,11 +1,11 @@
 """The JSON answers: a dataclass for each, and for each of its parts.
 
-`text` writes them, and `devkit.answer_schemas` their schemas, which are published in `docs/schemas/`. Both follow
-from the fields; the docstring of a field is its description in the schema. A value of another room is a part as it
-is, if its fields are what programs need. Nothing here is imported unless JSON is asked for.
+`text` writes them, and `schemas` describes them. Both follow from the fields; the docstring of a field is its
+description in the schema. A value of another room is a part as it is, if its fields are what programs need.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -36,14 +36,17 @@ class Document:
     """The version of this schema; a breaking change increments it."""
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
-"""What writes documents, once for each kind: `denials --follow` writes many."""
+def text(document: object) -> str:
+    """Return an answer as JSON in printable ASCII, which needs no escapes to be shown."""
+    return writer(type(document), indent=2)(document)
 
 
-def text(document: object, *, indent: int | None = 2) -> str:
-    """Return an answer, or a part of one, as JSON in printable ASCII, which needs no escapes to be shown."""
-    kind = type(document)
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    values = _ADAPTERS[kind].dump_python(document, mode="json", by_alias=True)
-    return json.dumps(values, indent=indent).replace("\x7f", r"\u007f")  # the one that is ASCII and not printable
+def writer(kind: Any, *, indent: int | None = None) -> Callable[[object], str]:  # noqa: ANN401 - a class, or several
+    """Return what writes answers of a kind, or parts of answers; without an indent, in one line each."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def written(document: object) -> str:
+        values = adapter.dump_python(document, mode="json", by_alias=True)
+        return json.dumps(values, indent=indent).replace("\x7f", r"\u007f")  # ASCII, and not printable
+
+    return written

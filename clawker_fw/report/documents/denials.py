@@ -124,10 +124,15 @@ class GapLine:
 
     gap: GapDocument
 
-    @classmethod
-    def of(cls, missed: Missed) -> "GapLine":
-        """Return the line."""
-        return cls(GapDocument.of(missed.sibling, missed.gap))
+
+Line = DenialDocument | GapLine
+
+
+def line(told: Denial | Missed) -> Line:
+    """Return a line of `denials --follow`."""
+    if isinstance(told, Missed):
+        return GapLine(GapDocument.of(told.sibling, told.gap))
+    return DenialDocument.of(told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

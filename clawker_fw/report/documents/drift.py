@@ -7,7 +7,7 @@ from clawker_fw.agents.judge import Agent
 from clawker_fw.model import Attempt, Verdict
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.summary import Summary
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import (
     AgentDocument,
     BothSiblings,
@@ -23,23 +23,6 @@ from clawker_fw.report.documents.parts import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
-    """A run that failed."""
-
-    at: Moment
-    """When it ended, in UTC."""
-    code: str
-    """The error's code."""
-    message: str
-    context: tuple[str, ...]
-
-    @classmethod
-    def of(cls, attempt: Attempt) -> "FailedAttempt":
-        """Return an attempt."""
-        return cls(attempt.at, attempt.code, attempt.message, attempt.context)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftDocument(Document):
     """The answer of `drift`."""
@@ -52,7 +35,7 @@ class DriftDocument(Document):
     agents: list[AgentDocument] | None
     """The agents, sorted by name. Null with `--agents ignore`."""
     siblings: BothSiblings
-    failed_attempt: FailedAttempt | None
+    failed_attempt: Attempt | None
     """The last `run` or `reload`, if it failed and the difference is still there; else null."""
     settings: SettingsUsed
     engine: EngineUsed
@@ -62,7 +45,6 @@ class DriftDocument(Document):
         cls, seen: Comparison, said: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
     ) -> "DriftDocument":
         """Return the answer. `verdict` is that on the whole stack; `agents` is None if they are left out."""
-        failed = seen.failed_attempt
         return cls(
             verdict=verdict,
             busy=seen.busy,
@@ -71,7 +53,7 @@ class DriftDocument(Document):
             rules=seen.rule_changes,
             agents=None if agents is None else [AgentDocument.of(each) for each in agents],
             siblings=SiblingFindings.both(seen.diff),
-            failed_attempt=FailedAttempt.of(failed) if failed else None,
+            failed_attempt=seen.failed_attempt,
             settings=SettingsUsed.of(seen.blueprint, seen.observed),
             engine=EngineUsed.of(seen.blueprint.engine),
         )

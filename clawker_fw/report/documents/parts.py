@@ -22,6 +22,7 @@ from clawker_fw.report.facts import unified_diff
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.settings.bundles.store import Problem
+from clawker_fw.settings.loaded import Loaded
 
 StackVerdict = Annotated[
     Verdict,
@@ -66,6 +67,11 @@ class SettingsNamed:
     """The settings file; null when only environment variables are used."""
     source: str
     """What chose it: an option, a variable, or the place where it was found."""
+
+    @classmethod
+    def named(cls, loaded: Loaded, named_by: str) -> "SettingsNamed":
+        """Return the settings. `named_by` is what chose them."""
+        return SettingsNamed(str(loaded.source.absolute()) if loaded.source else None, named_by)
 
 
 @dataclass(frozen=True, slots=True)

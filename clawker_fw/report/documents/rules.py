@@ -6,12 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from clawker_fw.denials.usage.worth import worths
+from clawker_fw.denials.usage.worth import Period, Worth, unused, worths
 from clawker_fw.model import Usage
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
-from clawker_fw.report.documents.usage import RuleUse
 from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark, RemarkCode
@@ -20,6 +19,28 @@ from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class RuleUse:
+    """What was used of a rule."""
+
+    last: Moment | None
+    """When it was used last; null if no use is known."""
+    connections: NonNegativeInt
+    """Connections that have ended."""
+    received: NonNegativeInt
+    """Bytes from agents in these."""
+    sent: NonNegativeInt
+    """Bytes to agents in these."""
+    names: NonNegativeInt
+    """How many names were used, at most."""
+
+    @classmethod
+    def of(cls, worth: Worth) -> "RuleUse":
+        """Return it."""
+        last = None if worth.last is None else _moment(worth.last)
+        return cls(last, worth.connections, worth.received, worth.sent, worth.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +107,70 @@ class RulesListDocument(Document):
         """Return the answer: `now` is in seconds since 1970, `named_by` is what chose the settings."""
         worth = {each.rule: RuleUse.of(each) for each in worths(loaded.rules, usage)} if usage else {}
         return cls(
-            settings=_named(loaded, named_by),
+            settings=SettingsNamed.named(loaded, named_by),
             rules=[ListedRule.of(each, now, worth.get(each)) for each in loaded.rules.rules],
-            used_since=rfc3339(int(usage.since)) if usage else None,
+            used_since=_moment(usage.since) if usage else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPeriod:
+    """The time that was asked about, and how much of it is known."""
+
+    asked: Moment
+    """When it begins."""
+    known: Moment
+    """Since when it is known what agents have used."""
+    whole: bool
+    """Whether all of the time that was asked about is known."""
+    lost: NonNegativeInt
+    """Lines about uses that could not be read."""
+
+    @classmethod
+    def of(cls, period: Period, lost: int) -> "KnownPeriod":
+        """Return it."""
+        return cls(_moment(period.asked), _moment(period.known), period.whole, lost)
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedRule:
+    """A rule that allows something of which no use is known in this time."""
+
+    rule: str
+    """The rule in one line."""
+    place: str
+    """Where it is written: the file and the line, or the environment variable, and the preset."""
+    preset: str | None
+    """The preset that it is of; null for a rule of the settings themselves."""
+    used: RuleUse
+    """What was used of it before."""
+    open: NonNegativeInt
+    """Connections that are open on its ports and may be by this rule. They count when they end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesUnusedDocument(Document):
+    """The answer of `rules unused`."""
+
+    settings: SettingsNamed
+    period: KnownPeriod
+    rules: NonNegativeInt
+    """How many rules allow something."""
+    unused: list[UnusedRule]
+
+    @classmethod
+    def of(
+        cls, loaded: Loaded, named_by: str, found: Sequence[Worth], period: Period, usage: Usage
+    ) -> "RulesUnusedDocument":
+        """Return the answer. `named_by` is what chose the settings."""
+        return cls(
+            settings=SettingsNamed.named(loaded, named_by),
+            period=KnownPeriod.of(period, usage.lost),
+            rules=len(found),
+            unused=[
+                UnusedRule(str(each.rule), each.rule.place, each.rule.preset or None, RuleUse.of(each), each.open)
+                for each in unused(found, period)
+            ],
         )
 
 
@@ -127,7 +209,7 @@ class RulesCheckDocument(Document):
     def of(cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark]) -> "RulesCheckDocument":
         """Return the answer. `named_by` is what chose the settings."""
         return cls(
-            settings=_named(loaded, named_by),
+            settings=SettingsNamed.named(loaded, named_by),
             rules=len(loaded.rules.rules),
             files=[RulesOfFile(path, count) for path, count in counts(loaded).items()],
             warnings=_warnings(remarks),
@@ -204,7 +286,7 @@ class RulesEditDocument(Document):
     ) -> "RulesEditDocument":
         """Return the answer. `remarks` are those that are new."""
         return cls(
-            settings=_named(done.after, named_by),
+            settings=SettingsNamed.named(done.after, named_by),
             changed=done.changed and not dry_run,
             dry_run=dry_run,
             imported=None if imported is None else [ImportedEntry.of(each) for each in imported],
@@ -219,8 +301,8 @@ class RulesEditDocument(Document):
         return cls(imported=[ImportedEntry.of(each) for each in imported], rules=[], warnings=[])
 
 
-def _named(loaded: Loaded, named_by: str) -> SettingsNamed:
-    return SettingsNamed(str(loaded.source.absolute()) if loaded.source else None, named_by)
+def _moment(seconds: float) -> str:
+    return rfc3339(int(seconds))
 
 
 def _warnings(remarks: Iterable[Remark]) -> list[RuleWarning]:

@@ -1,6 +1,6 @@
 """The answers that have steps: of `run` and `reload`, and of `down`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -10,7 +10,7 @@ from clawker_fw.model import Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.reconcile.steps import Plan, Step, describe
+from clawker_fw.reconcile.steps import Step, describe
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import (
@@ -103,38 +103,24 @@ class RunDocument(Document):
     engine: EngineUsed
 
     @classmethod
-    def planned(cls, seen: Comparison, said: Summary | None, plan: Plan) -> "RunDocument":
-        """Return the answer of a dry run: the differences, and the steps that would close them."""
-        return cls(
-            verdict=seen.diff.verdict,
-            changed=False,
-            warnings=seen.advice,
-            summary=lines(said),
-            rules=seen.rule_changes,
-            steps=[_step(each) for each in plan.steps],
-            notes=[],
-            siblings=SiblingFindings.both(seen.diff),
-            settings=SettingsUsed.of(seen.blueprint, seen.observed),
-            engine=EngineUsed.of(seen.blueprint.engine),
-        )
-
-    @classmethod
-    def performed(
+    def of(
         cls,
         before: Comparison,
         said: Summary | None,
-        performed: Sequence[Progress],
         after: Comparison,
         warnings: tuple[Advice, ...],
+        *,
+        planned: Iterable[Step] = (),
+        performed: Sequence[Progress] = (),
     ) -> "RunDocument":
-        """Return the answer of a run: the differences before, the steps, and the verdict afterwards."""
+        """Return the answer: the differences before, the steps, and the verdict afterwards."""
         return cls(
             verdict=after.diff.verdict,
             changed=bool(performed),
             warnings=warnings,
             summary=lines(said),
             rules=before.rule_changes,
-            steps=[_step(done.step) for done in performed],
+            steps=[_step(each) for each in (*planned, *(done.step for done in performed))],
             notes=[Note(describe(done.step), done.note) for done in performed if done.note],
             siblings=SiblingFindings.both(before.diff),
             settings=SettingsUsed.of(after.blueprint, after.observed),

@@ -7,12 +7,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import EngineFacts, Observed, Role, Sibling, Verdict
-from clawker_fw.report.documents import Document, Moment, SiblingVerdict
+from clawker_fw.model import EngineFacts, Role, Sibling
+from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import AgentDocument, Busy, SettingsUsed, StackVerdict, Warnings
-from clawker_fw.report.facts import Leftovers, limited, live_version, program_version
+from clawker_fw.report.facts import Leftovers
+from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.status import MOST_REFUSALS, Status
-from clawker_fw.stack.capacity import running
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,97 +94,6 @@ class LastRefusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """What a container may use."""
-
-    processors: NonNegativeInt
-    memory: NonNegativeInt
-    """Bytes."""
-    connections: NonNegativeInt
-    """Of all agents together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Telemetry:
-    """What became of the records of a sibling."""
-
-    sent: NonNegativeInt
-    lost: NonNegativeInt
-
-
-@dataclass(frozen=True, slots=True)
-class Limited:
-    """What the limits of a sibling have refused of one agent."""
-
-    agent: str | None
-    """The container's name, or null if none with this address is attached."""
-    address: str
-    connections: NonNegativeInt
-    queries: NonNegativeInt
-    datagrams: NonNegativeInt
-
-
-@dataclass(frozen=True, slots=True)
-class SiblingStatus:
-    """A sibling. Without a container, most is null."""
-
-    name: Sibling
-    verdict: SiblingVerdict
-    container: str | None
-    state: Annotated[
-        str,
-        WithJsonSchema(
-            {"enum": ["missing", "created", "running", "paused", "restarting", "removing", "exited", "dead"]}
-        ),
-    ]
-    health: Annotated[str | None, WithJsonSchema({"enum": ["starting", "healthy", "unhealthy", None]})]
-    image: str | None
-    """The id of the image."""
-    build: str | None
-    """The version string that the program reports."""
-    version: str | None
-    """The version that the program reports, else that of its image; null if both are unknown."""
-    address: str | None
-    """On the agent network."""
-    since: Moment | None
-    live_version: str | None
-    """The version of the rules that the process serves; null when there is no single one."""
-    resources: Resources | None
-    """What the running container may use of the engine's machine; null if it is missing or does not say."""
-    telemetry: Telemetry | None
-    """Records since the sibling started: those that the collector has taken, and those that were lost; null if the
-    sibling does not run."""
-    limited: list[Limited]
-    """What the limits have refused of each agent since the sibling started."""
-
-    @classmethod
-    def of(cls, sibling: Sibling, observed: Observed, network: str, verdict: Verdict) -> "SiblingStatus":
-        """Return the state of one sibling. `network` is the name of the agent network."""
-        seen = observed.siblings.get(sibling)
-        container, probe = (seen.container, seen.probe) if seen else (None, None)
-        has = running(seen) if seen else None
-        return cls(
-            name=sibling,
-            verdict=verdict,
-            container=container.name if container else None,
-            state=container.status if container else "missing",
-            health=(container.health or None) if container else None,
-            image=container.image if container else None,
-            build=(probe.build or None) if probe else None,
-            version=program_version(seen) if seen else None,
-            address=(container.connected.get(network) or None) if container else None,
-            since=(container.started or None) if container else None,
-            live_version=live_version(observed, sibling),
-            resources=Resources(has.processors, has.memory, has.connections) if has else None,
-            telemetry=Telemetry(probe.records.sent, probe.records.lost) if probe else None,
-            limited=[
-                Limited(name, each.source, each.connections, each.queries, each.datagrams)
-                for name, each in limited(observed, sibling)
-            ],
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Ending:
     """A rule that ends."""
 
@@ -256,10 +165,7 @@ class StatusDocument(Document):
             agent=AttachmentDocument.of(status),
             agents=[RefusedAgent.of(each, status.refused.get(each.address, 0)) for each in status.agents],
             refusals=[LastRefusal.of(each, status.whose(each)) for each in status.refusals[-MOST_REFUSALS:]],
-            siblings=[
-                SiblingStatus.of(each, observed, status.attached.network, status.verdicts[each])
-                for each in Sibling
-            ],
+            siblings=status.siblings,
             rules=wanted.count if wanted else None,
             live_rules=live.count if live else None,
             live_protocols=dict(sorted(status.protocols.items())),

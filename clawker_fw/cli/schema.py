@@ -1,0 +1,29 @@
+"""The command that prints the schemas of the JSON answers."""
+
+from typing import Annotated
+
+import typer
+
+from clawker_fw.cli.app import Panel, app
+from clawker_fw.report import terminal
+
+
+@app.command(rich_help_panel=Panel.ANSWERS)
+def schema(
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", hidden=True)] = None,
+) -> None:
+    """Print the JSON Schema of a command's answer in JSON.
+
+    Without COMMAND, it lists the commands that have such an answer. It needs no settings and no engine.
+
+    Example: clawker-fw schema rules list
+    """
+    from clawker_fw.report.documents import schemas
+
+    if not command:
+        terminal.answer("\n".join(schemas.ANSWERS))
+        return
+    name = " ".join(command)
+    if name not in schemas.ANSWERS:
+        raise typer.BadParameter(f"{name} has no answer in JSON; `clawker-fw schema` lists those that have one.")
+    terminal.answer(schemas.text(name))

@@ -1,0 +1,103 @@
+"""The JSON schemas of the answers, which follow from their dataclasses: the docstring of a field describes it."""
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
+from clawker_fw.report.config import ConfigAnswer
+from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.bundle import BundleDocument
+from clawker_fw.report.documents.ca import AuthorityDocument
+from clawker_fw.report.documents.certs import CertsDocument
+from clawker_fw.report.documents.denials import DenialsDocument
+from clawker_fw.report.documents.drift import DriftDocument
+from clawker_fw.report.documents.explain import ExplainDocument
+from clawker_fw.report.documents.flags import FlagsDocument
+from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
+from clawker_fw.report.documents.image import ImageDocument
+from clawker_fw.report.documents.rules import (
+    RulesCheckDocument,
+    RulesEditDocument,
+    RulesListDocument,
+    RulesUnusedDocument,
+)
+from clawker_fw.report.documents.run import DownDocument, RunDocument
+from clawker_fw.report.documents.status import StatusDocument
+from clawker_fw.report.overview import StacksAnswer
+from clawker_fw.report.presets import PresetsAnswer
+from clawker_fw.report.secrets import SecretsAnswer
+
+ANSWERS: Mapping[str, type[Document]] = {
+    "agent flags": FlagsDocument,
+    **dict.fromkeys(("bundle push", "bundle pull", "bundle verify", "bundle promote"), BundleDocument),
+    **dict.fromkeys(("ca show", "ca rotate"), AuthorityDocument),
+    **dict.fromkeys(("certs show", "certs rotate", "certs export"), CertsDocument),
+    "config": ConfigAnswer,
+    "conformance": ConformanceAnswer,
+    "denials": DenialsDocument,
+    "doctor": DoctorAnswer,
+    "down": DownDocument,
+    "drift": DriftDocument,
+    "explain": ExplainDocument,
+    "fleet denials": FleetDenialsDocument,
+    "fleet drift": FleetDriftDocument,
+    "fleet status": FleetStatusDocument,
+    "image": ImageDocument,
+    "ps": StacksAnswer,
+    **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
+    "rules check": RulesCheckDocument,
+    "rules list": RulesListDocument,
+    "rules presets": PresetsAnswer,
+    "rules unused": RulesUnusedDocument,
+    **dict.fromkeys(("run", "reload"), RunDocument),
+    **dict.fromkeys(("secrets list", "secrets check"), SecretsAnswer),
+    "status": StatusDocument,
+}
+"""The answers by the commands that give them."""
+
+
+class _Generator(GenerateJsonSchema):
+    """Describes each field with its docstring. All fields are always there, and no others."""
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        """Return the schema of a dataclass."""
+        made = super().dataclass_schema(schema)
+        meanings = {name: words for kind in schema["cls"].__mro__[:-1] for name, words in _meanings(kind)}
+        for name, field in made["properties"].items():
+            field.pop("title", None)
+            if name in meanings:
+                field["description"] = meanings[name]
+        return {**made, "additionalProperties": False, "required": list(made["properties"])}
+
+
+def _meanings(kind: type) -> Iterator[tuple[str, str]]:
+    """Yield each field of a class that has a docstring, as it is called in JSON, with that docstring."""
+    try:
+        (found,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:  # it is not written as a class, but made of a table
+        return
+    for pair in pairwise(getattr(found, "body", ())):
+        match pair:
+            case (ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words)))):
+                yield name.rstrip("_"), " ".join(words.split())
+
+
+def schema(command: str) -> dict[str, Any]:
+    """Return the schema of a command's answer."""
+    made = TypeAdapter(ANSWERS[command]).json_schema(mode="serialization", schema_generator=_Generator)
+    title = f"The answer of `clawker-fw {command}` with `--format json`"
+    return {"$schema": _Generator.schema_dialect, **made, "title": title}
+
+
+def text(command: str) -> str:
+    """Return the schema of a command's answer as it is printed."""
+    return json.dumps(schema(command), indent=2)
