@@ -79,6 +79,8 @@ _GOING = {"removing", "dead"}
 _LOG_SECONDS = 30.0
 """For how long an engine may be silent while it sends a log."""
 
+_NO_ENGINE = "It does not answer as an engine does"
+
 
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
     """Connect to the engine that the docker CLI would use.
@@ -108,7 +110,10 @@ def connect_to(place: EngineLocation, patience: Patience | None = None) -> "Dock
 
 
 def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
-    version = _object(client.version(api_version=False))
+    try:
+        version = _object(client.version(api_version=False))
+    except (LookupError, TypeError) as error:  # the SDK takes for granted how an engine words its errors
+        raise ConnectionError(_NO_ENGINE) from error
     facts = replace(
         requirements.facts(place.address, version),
         endpoint=place.address,
@@ -193,7 +198,7 @@ class DockerEngine:
             identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
         for identity in identities:
             with suppress(NotFoundError), translated(f"inspect image {identity}"):
-                form = image_form(_object(self._client.inspect_image(identity)))
+                form = image_form(self._inspected_image(identity))
                 if references := built.our_references(form):
                     found.append(OwnImage(form.id, references))
         return tuple(found)
@@ -215,10 +220,13 @@ class DockerEngine:
         """See `EngineReader`."""
         try:
             with translated(f"inspect image {reference}"):
-                raw = _object(self._client.inspect_image(_without_tag(reference)))
+                raw = self._inspected_image(_without_tag(reference))
         except NotFoundError:
             return None
         return ImageView(raw["Id"], tuple(raw["Config"].get("Env") or ()) if raw.get("Config") else ())
+
+    def _inspected_image(self, reference: str) -> Mapping[str, Any]:
+        return _object(self._client.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stub has no types
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
@@ -254,9 +262,9 @@ class DockerEngine:
         with translated("describe its swarm"):
             info = _object(self._client.info()).get("Swarm") or {}
             swarm.require_manager(self._facts, info)
-            services = _objects(self._client.services(filters={"label": [label]}))
+            services = _objects(self._client.services(filters={"label": [label]}))  # type: ignore[no-untyped-call]  # the same
             wanted = {"service": [service["ID"] for service in services]}
-            tasks = _objects(self._client.tasks(filters=wanted)) if services else ()
+            tasks = _objects(self._client.tasks(filters=wanted)) if services else ()  # type: ignore[no-untyped-call]  # the same
             return swarm.view(info, _objects(self._client.nodes()), services, tasks, label)
 
     def removal(self, container: str) -> Future[int]:
@@ -574,7 +582,7 @@ def _object(answer: object) -> Mapping[str, Any]:
     """
     if isinstance(answer, dict):
         return answer
-    raise ConnectionError("It does not answer as an engine does")
+    raise ConnectionError(_NO_ENGINE)
 
 
 def _objects(answer: object) -> Sequence[Mapping[str, Any]]:
@@ -585,4 +593,4 @@ def _objects(answer: object) -> Sequence[Mapping[str, Any]]:
     """
     if isinstance(answer, list):
         return [_object(each) for each in answer]
-    raise ConnectionError("It does not answer as an engine does")
+    raise ConnectionError(_NO_ENGINE)
