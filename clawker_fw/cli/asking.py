@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import import_module
 
 from clawker_fw.background import in_background
 from clawker_fw.cli import given, stack
@@ -34,8 +33,6 @@ _LOCK_WAIT = 30.0
 _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """How many times longer the program rests than it has looked at something that it does not ask about."""
-
-_NEEDED_BY_ANSWERS = ("clawker_fw.reconcile.converge", "clawker_fw.inspect.way_out")
 
 Told = tuple[Counted | Missed, str]
 """A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
@@ -131,8 +128,6 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
     """
     with _ended_by_signals():
         arriving = Arriving(told)
-        for module in _NEEDED_BY_ANSWERS:  # before the first one, which is to be live at once
-            import_module(module)
         terminal.answer("Asking about what is refused from now on. No agent waits for that. Ctrl-C ends it.")
         answers = _Answers(chosen)
         while found := arriving.next():

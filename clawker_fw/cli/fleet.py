@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -289,8 +288,6 @@ def _ask(
     from clawker_fw.report import fleet as report
 
     patience = _patience(asked)
-    if any(each.place and not each.place.address.startswith("unix://") for each in known.hosts):
-        import_module("clawker_fw.engine.transport")  # all processes that ask have it then
 
     def failed(host: "Host", error: Exception, began: float) -> "_Answer":
         seconds = time.monotonic() - began
