@@ -133,6 +133,12 @@ class Program(Commands):
             text.print_error(error, text.console(stderr=True), debug=log.debugging())
         return error.exit_code
 
+    def resolve_command(  # type: ignore[override]  # typer's own
+        self, ctx: typer.Context, args: list[str]
+    ) -> tuple[str | None, Any, list[str]]:
+        """Find a command, also by the words that it had in the release before."""
+        return super().resolve_command(ctx, usage.renamed(args))
+
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
         try:

@@ -118,7 +118,7 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    given.warn_of_project(chosen, given.load(chosen))
+    given.read(chosen)
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=given.resolve(chosen))
 
 

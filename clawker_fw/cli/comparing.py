@@ -71,8 +71,7 @@ def _comparing(
     observing = in_background(start_observation)
     if asks:
         registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = given.read(chosen)
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
 

@@ -23,8 +23,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     chosen: Options = context.obj
     registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = given.read(chosen)
     values = report.values(given.written(chosen), loaded, _options(chosen))
     if format_ is Format.JSON:
         from clawker_fw.report.documents.config import ConfigDocument

@@ -164,11 +164,10 @@ def adviser(chosen: Options) -> "Adviser":
     from clawker_fw.errors import SettingsError
 
     try:
-        loaded = given.load(chosen)
+        loaded = given.read(chosen)
     except SettingsError as error:
         given.warn_of_unread(error)
         return Adviser(None)
-    given.warn_of_project(chosen, loaded)
     return Adviser(given.explainer(chosen, loaded, time.time()))
 
 

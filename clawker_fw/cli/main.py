@@ -5,7 +5,6 @@
 from clawker_fw.cli import (
     agent,
     bundle,
-    ca,
     certs,
     config,
     conformance,
@@ -33,7 +32,6 @@ __all__ = [
     "agent",
     "app",
     "bundle",
-    "ca",
     "certs",
     "config",
     "conformance",

@@ -49,7 +49,7 @@ def list_rules(
 
     Example: clawker-fw rules list --format json | jq -r '.rules[].dst'
     """
-    loaded, now = _loaded(context.obj), time.time()
+    loaded, now = given.read(context.obj), time.time()
     from clawker_fw.report import rules
 
     known = _usage(context.obj) if used else None
@@ -88,7 +88,7 @@ def check_rules(
     Example: clawker-fw rules check
     """
     try:
-        loaded = _loaded(context.obj)
+        loaded = given.read(context.obj)
     except MistakesError as error:
         raise error.in_full() from error
     from clawker_fw.report import rules
@@ -119,7 +119,7 @@ def unused_rules(
 
     Example: clawker-fw rules unused --since 30d
     """
-    loaded = _loaded(context.obj)
+    loaded = given.read(context.obj)
     known = _usage(context.obj)
     from clawker_fw.denials.usage.worth import Period, worths
 
@@ -171,12 +171,6 @@ def list_presets(
         from clawker_fw.report import text
 
         text.console().print(text.table(*report.rows(found)))
-
-
-def _loaded(chosen: Options) -> "Loaded":
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    return loaded
 
 
 def _usage(chosen: Options) -> "Usage":
