@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -95,7 +95,9 @@ class Program(Commands):
         code: int = ExitCode.BUG
         try:
             log.configure(_log_format(arguments), debug=False)
-            with _interrupted_by_signals() if usage.answers_docker(self, arguments) else nullcontext():
+            # What is printed after a request to terminate stops docker, too.
+            ends = (signal.SIGTERM, signal.SIGHUP) if usage.answers_docker(self, arguments) else ()
+            with interrupts.handled(signal.default_int_handler, *ends):
                 code = self._exit_code(arguments)
         finally:
             if code != ExitCode.CURRENT and usage.answers_docker(self, arguments, invalid=code == ExitCode.USAGE):
@@ -176,17 +178,6 @@ def _log_format(arguments: Sequence[str]) -> log.LogFormat:
         if name == "--log-format":
             said = rest if equals else value
     return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
-
-
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Treat a request to terminate like an interruption: what is printed then still stops docker."""
-    before = {stop: signal.signal(stop, signal.default_int_handler) for stop in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
 
 
 def _interrupted() -> FirewallError:

@@ -11,7 +11,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.comparing import print_json, print_table, reading
 from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
@@ -316,8 +316,6 @@ def _answer(answer: "CertificatesAnswer", format_: Format, *sentences: str) -> N
         print_json(CertsDocument.of(answer))
         return
     if answer.rows:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*report.table(answer)))
+        print_table(*report.table(answer))
     for sentence in filter(None, sentences):
         terminal.answer(sentence)

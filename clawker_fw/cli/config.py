@@ -6,7 +6,7 @@ import typer
 
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 
 
@@ -32,9 +32,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
             ConfigDocument.of(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
         )
     else:
-        from clawker_fw.report import text
-
-        text.console().print(
+        print_report(
             report.report(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
         )
 

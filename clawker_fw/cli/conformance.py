@@ -3,7 +3,7 @@
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, writing
+from clawker_fw.cli.comparing import print_json, print_report, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode
 
@@ -31,8 +31,6 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
             print_json(ConformanceDocument.of(seen.desired.project, results))
         else:
-            from clawker_fw.report import text
-
-            text.console().print(report.conformance_report(seen.desired.project, results))
+            print_report(report.conformance_report(seen.desired.project, results))
     if not report.held(results):
         raise typer.Exit(ExitCode.DRIFT)

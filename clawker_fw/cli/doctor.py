@@ -8,7 +8,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.comparing import print_json, print_report, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, FirewallError
 
@@ -41,9 +41,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
         print_json(DoctorDocument.of(checks))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.DoctorReport(checks))
+        print_report(report.DoctorReport(checks))
     if any(each.health is CheckHealth.FAILED for each in checks):
         raise typer.Exit(ExitCode.DRIFT)
 

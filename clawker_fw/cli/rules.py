@@ -7,7 +7,7 @@ import typer
 
 from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.comparing import print_json, print_table
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
 from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
@@ -59,15 +59,12 @@ def list_rules(
         print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now, known))
     elif known:
         from clawker_fw.denials.usage.worth import worths
-        from clawker_fw.report import text
         from clawker_fw.report import usage as report
 
-        text.console().print(text.table(*report.rows(worths(loaded.rules, known), now)))
+        print_table(*report.rows(worths(loaded.rules, known), now))
         terminal.answer(report.since(known))
     elif loaded.rules.rules:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*rules.rows(loaded, now)))
+        print_table(*rules.rows(loaded, now))
     else:
         terminal.answer("There are no rules: everything is denied.")
 
@@ -168,9 +165,7 @@ def list_presets(
             for line in ([""] if number else []) + list(report.lines(each)):
                 terminal.answer(line)
     else:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*report.rows(found)))
+        print_table(*report.rows(found))
 
 
 def _usage(chosen: Options) -> "Usage":

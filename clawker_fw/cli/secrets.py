@@ -7,7 +7,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading, writing
+from clawker_fw.cli.comparing import print_json, print_table, reading, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
@@ -210,10 +210,8 @@ def _answer(answer: "SecretsAnswer", format_: Format) -> None:
 
         print_json(SecretsDocument.of(answer))
         return
-    from clawker_fw.report import text
-
     if answer.rows:
-        text.console().print(text.table(*report.secret_table(answer)))
+        print_table(*report.secret_table(answer))
     for each in answer.rows:
         if each.problem:
             terminal.answer(each.problem)
