@@ -203,8 +203,8 @@ def read_usage(answer: Mapping[str, Any]) -> Usage:
             identity=str(answer["id"]),
             since=float(answer["since"]),
             now=float(answer["now"]),
-            uses=tuple(_read_use(each) for each in answer["uses"]),
-            rest=tuple(_read_use(each) for each in answer["rest"]),
+            # The helper of an earlier release has apart what it has counted for several names together.
+            uses=tuple(_read_use(each) for each in (*answer["uses"], *answer.get("rest", ()))),
             lost=int(answer["lost"]),
             inherited=frozenset(map(str, answer["inherited"])),
             open={str(port): int(count) for port, count in (answer.get("open") or {}).items()},
@@ -230,7 +230,6 @@ def _read_use(each: Mapping[str, Any]) -> Use:
         connections=int(each["connections"]),
         received=int(each["received"]),
         sent=int(each["sent"]),
-        names=int(each.get("names", 1)),
     )
 
 
