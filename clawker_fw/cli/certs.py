@@ -18,10 +18,8 @@ from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.certificates.credentials import Authorities
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
-    from clawker_fw.model import Observed
-    from clawker_fw.report.certs import CertificatesAnswer, Row
+    from clawker_fw.report.certs import CertificatesAnswer
     from clawker_fw.settings.loaded import Loaded
 
 certs_app = typer.Typer(
@@ -64,19 +62,16 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         usable = provision.credentials is not None
         unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
         reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
-        telemetry = report.telemetry_rows(kept, seen.observed)
-        with _roots(chosen, keeps=False) as store:
-            inspection = _inspection_rows(store, seen.observed)
         answer = report.CertificatesAnswer(
             chosen.project,
             loaded.settings.otel.endpoint,
-            [*telemetry, *inspection],
+            report.telemetry_rows(kept, seen.observed),
             usable and not unsent,
             "; ".join(filter(None, reasons)),
             provision.due,
-            _inspects(seen.observed),
-            _without_root(inspection, seen.observed),
         )
+        with _roots(chosen, keeps=False) as store:
+            answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
     _answer(answer, format_, report.telemetry_verdict(answer), report.inspection_verdict(answer))
     if answer.endpoint and not answer.ready:
         raise typer.Exit(ExitCode.DRIFT)
@@ -145,6 +140,7 @@ def _rotate_telemetry(chosen: Options, format_: Format, *, authority: bool) -> N
 
 
 def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
+    from clawker_fw.agents.trust import authorities_of
     from clawker_fw.report import certs as report
 
     with reading(chosen) as (_, seen), _roots(chosen, keeps=True) as store:
@@ -156,17 +152,11 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
                 hint="`clawker-fw run` makes one with the first rule that inspects connections. If it is on "
                 "another machine, rotate it there.",
             )
-        store.rotate(at_once=at_once, live=_running(seen.observed).trust)
+        store.rotate(at_once=at_once, live=authorities_of(seen.observed).trust)
         for path in damaged:
             given.warn_of_repair(path)
-        rows = _inspection_rows(store, seen.observed)
-        answer = report.CertificatesAnswer(
-            chosen.project,
-            seen.blueprint.settings.otel.endpoint,
-            rows,
-            inspects=_inspects(seen.observed),
-            without=_without_root(rows, seen.observed),
-        )
+        answer = report.CertificatesAnswer(chosen.project, seen.blueprint.settings.otel.endpoint)
+        answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
     _answer(answer, format_, report.inspection_verdict(answer))
 
 
@@ -265,37 +255,6 @@ def _roots(chosen: Options, *, keeps: bool) -> "Iterator[InspectionStore]":
         yield given.inspection_store(chosen, keeps=keeps)
     except (OSError, ValueError) as error:
         raise RefusedError("certs-unusable", f"The roots can't be used: {sentence(error)}.") from None
-
-
-def _inspection_rows(store: "InspectionStore", observed: "Observed") -> "list[Row]":
-    from clawker_fw.report.certs import inspection_rows
-
-    return inspection_rows(store.kept(), _running(observed), time.time())
-
-
-def _running(observed: "Observed") -> "Authorities":
-    """Return the roots and intermediates that the stack's Envoy has."""
-    from clawker_fw.certificates.credentials import NO_AUTHORITIES
-    from clawker_fw.model import Sibling
-    from clawker_fw.stack.envoy import inspection
-
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    return inspection.running(envoy.files) if envoy else NO_AUTHORITIES
-
-
-def _inspects(observed: "Observed") -> bool:
-    """Whether the stack inspects connections now."""
-    from clawker_fw.agents.trust import roots_of
-
-    return bool(roots_of(observed))
-
-
-def _without_root(rows: "list[Row]", observed: "Observed") -> tuple[str, ...]:
-    """Return the agents that have not been given the newest root, if the stack inspects connections."""
-    from clawker_fw.agents import trust
-
-    newest = next((each.said for each in rows if each.state), None)
-    return trust.without(newest.fingerprint, observed) if newest and _inspects(observed) else ()
 
 
 def _answer_kept(

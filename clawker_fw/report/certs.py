@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from clawker_fw.agents import trust
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Root
 from clawker_fw.certificates.credentials import Authorities, Pair
@@ -69,7 +70,7 @@ class CertificatesAnswer:
 
     project: str
     endpoint: str | None
-    rows: Sequence[Row]
+    rows: Sequence[Row] = ()
     ready: bool | None = None
     reason: str = ""
     due: tuple[str, ...] = ()
@@ -123,7 +124,17 @@ def _read(pem: bytes) -> Certificate | None:
         return None
 
 
-def inspection_rows(kept: Mapping[Path, Root], running: Authorities, now: float) -> list[Row]:
+def with_inspection(
+    answer: CertificatesAnswer, kept: Mapping[Path, Root], observed: Observed, now: float
+) -> CertificatesAnswer:
+    """Return an answer with the roots that are kept here, and with what a stack inspects connections with."""
+    rows, inspects = _inspection(kept, trust.authorities_of(observed), now), bool(trust.roots_of(observed))
+    newest = next((each.said for each in rows if each.state), None)
+    without = trust.without(newest.fingerprint, observed) if newest and inspects else ()
+    return replace(answer, rows=[*answer.rows, *rows], inspects=inspects, without=without)
+
+
+def _inspection(kept: Mapping[Path, Root], running: Authorities, now: float) -> list[Row]:
     """Return the roots that are kept here or in the stack, and the stack's intermediates, the newest first."""
     there = {each.identifier: each for each in roots_in(running.trust)}
     every = {**there, **{each.identifier: each for each in kept.values()}}
