@@ -208,6 +208,13 @@ app = typer.Typer(
 )
 
 
+def group(name: str, help_: str, panel: Panel) -> typer.Typer:
+    """Return a new group of commands."""
+    commands = typer.Typer(cls=Commands, name=name, help=help_, rich_markup_mode=None)
+    app.add_typer(commands, rich_help_panel=panel)
+    return commands
+
+
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature
     if wanted:
         from clawker_fw.stack.release import Release, build_name

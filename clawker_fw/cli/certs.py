@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, Panel, app
+from clawker_fw.cli.app import Panel, group
 from clawker_fw.cli.comparing import print_json, print_table, reading
 from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     from clawker_fw.report.certs import CertificatesAnswer
     from clawker_fw.settings.loaded import Loaded
 
-certs_app = typer.Typer(
-    cls=Commands,
-    name="certs",
-    help="Show, renew and export certificates: for telemetry, and for inspected TLS.",
-    rich_markup_mode=None,
+certs_app = group("certs", "Show, renew and export certificates for telemetry and inspected TLS.", Panel.AGENTS)
+    "certs", "Show, renew and export certificates: for telemetry, and for inspected TLS.", Panel.AGENTS
 )
-app.add_typer(certs_app, rich_help_panel=Panel.AGENTS)
 
 
 class Exported(StrEnum):

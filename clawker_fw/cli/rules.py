@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, given
-from clawker_fw.cli.app import Commands, Panel, app
+from clawker_fw.cli.app import Panel, group
 from clawker_fw.cli.comparing import print_json, print_table
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
 from clawker_fw.errors import MistakesError
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from clawker_fw.model import Usage
     from clawker_fw.settings.loaded import Loaded
 
-rules_app = typer.Typer(
-    cls=Commands,
-    name="rules",
-    help="List, check and edit the rules.",
-    rich_markup_mode=None,
-)
-app.add_typer(rules_app, rich_help_panel=Panel.RULES)
+rules_app = group("rules", "List, check and edit the rules.", Panel.RULES)
 
 SinceOption = Annotated[
     float,
