@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from clawker_fw.settings.loaded import Loaded
 
 certs_app = group("certs", "Show, renew and export certificates for telemetry and inspected TLS.", Panel.AGENTS)
-    "certs", "Show, renew and export certificates: for telemetry, and for inspected TLS.", Panel.AGENTS
-)
 
 
 class Exported(StrEnum):
