@@ -1,6 +1,6 @@
 """What siblings prove with who they are, to a collector and to agents, as values.
 
-How they are made is in `store`, and in `inspection`.
+How they are made and chosen is in `store`.
 
 Every command imports this module, also without telemetry, so it imports nothing that only telemetry needs.
 """

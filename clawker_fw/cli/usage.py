@@ -32,7 +32,7 @@ _REMOVED = {
 }
 """Commands of earlier releases, and what to use instead."""
 
-_RENAMED = {
+_RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("ca", "show"): ("certs", "show"),
     ("ca", "rotate"): ("certs", "rotate", "--roots"),
     ("ca", "export"): ("certs", "export", "roots"),
