@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
 from clawker_fw.stack.envoy import bounds, sampling
-from clawker_fw.stack.envoy.messages import TYPES, Json, extension, watched
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
@@ -123,7 +123,7 @@ class Reporting:
             "name": LISTENER,
             "stat_prefix": LISTENER,
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            **watched(),
+            **bounds.watched(),
             "address": {"socket_address": {"address": str(self.relay), "port_value": self.telemetry.relay_port}},
             "filter_chains": [
                 {
