@@ -83,7 +83,7 @@ def rotate(
         ),
     ] = False,
     roots: Annotated[
-        bool, typer.Option("--roots", help="Make a new root for agents to trust, in place of all that.")
+        bool, typer.Option("--roots", help="Make a new root for agents to trust, and renew nothing for telemetry.")
     ] = False,
     at_once: Annotated[
         bool,

@@ -51,8 +51,9 @@ def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
             subtrees.setdefault(str(rule.destination), []).append(rule)
     found: dict[Rule, list[Use]] = {}
     for use in usage.uses:
-        if rule := _rule_of(use, policy, subtrees.get(use.name, ())):
-            found.setdefault(rule, []).append(use)
+        used = _rule_of(use, policy, subtrees.get(use.name, ()))
+        if used:
+            found.setdefault(used, []).append(use)
     return tuple(
         Worth(rule, tuple(found.get(rule, ())), _open(rule, usage)) for rule in in_force.rules if not rule.denies
     )
