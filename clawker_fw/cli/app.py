@@ -40,7 +40,6 @@ class Panel(StrEnum):
     AGENTS = "Agents"
     ANSWERS = "Answers"
     HOSTS = "Many hosts"
-    TELEMETRY = "Telemetry"
 
 
 _NO_PANEL = "Commands"

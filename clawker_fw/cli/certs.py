@@ -34,7 +34,7 @@ class Exported(StrEnum):
 
 @certs_app.command("show")
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show each certificate: what it is for, until when, and where it is live.
+    """Show each certificate: its purpose, its expiry, and where it is live.
 
     Those for telemetry are how the siblings and the collector recognise each other. It is ready when both siblings
     have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
@@ -95,7 +95,7 @@ def rotate(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Renew the siblings' certificates for telemetry now, or with --roots the root that agents trust.
+    """Renew certificates for telemetry, or the root that agents trust.
 
     `run`, or a watcher, then puts them into use without a replacement. No connection is cut.
 
@@ -166,7 +166,7 @@ def export(
     ] = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Write what the collector needs into a folder, or print the roots that agents must trust.
+    """Write what the collector needs, or print the roots that agents trust.
 
     `certs export collector DIR` writes `ca.crt`, `collector.crt` and `collector.key`. The certificate is for the
     host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; from two thirds of that on, another
