@@ -19,7 +19,7 @@ from bench.figures import Bound, Result, Series
 from bench.quiet import quiet
 from bench.stage import NAMES, Stage
 from bench.strain import Siblings
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import mint_authority
 from devkit.collectors import Collector
 from devkit.engines import EngineError, PrivateEngine
@@ -293,8 +293,8 @@ def _apart(engine: PrivateEngine) -> list[str]:
     return ["nice", "--adjustment=19", *engine.network_argv()]
 
 
-def _store(folder: Path, project: str) -> CertificateStore:
-    return CertificateStore(folder / "clawker-fw" / "certs" / project, project, keeps=True)
+def _store(folder: Path, project: str) -> TelemetryStore:
+    return TelemetryStore(folder / "clawker-fw" / "certs" / project, project, keeps=True)
 
 
 def _endpoint() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.cli import given, stack
 from clawker_fw.cli.parameters import Format, Options
@@ -115,7 +116,7 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    given.warn_of_project(chosen, given.load(chosen))
+    given.read(chosen)
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=given.resolve(chosen))
 
 
@@ -240,15 +241,8 @@ def _user() -> str:
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """End at an interruption, and in the same way when asked to terminate, so that no command is left running."""
-    ends = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(each, _interrupt) for each in ends]
-    try:
-        with suppress(KeyboardInterrupt):  # the usual end
-            yield
-    finally:
-        for each, handler in zip(ends, before, strict=True):
-            signal.signal(each, handler)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    with (
+        interrupts.handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP),
+        suppress(KeyboardInterrupt),  # the usual end
+    ):
+        yield

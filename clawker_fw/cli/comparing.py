@@ -1,7 +1,7 @@
-"""The comparison that the options choose, as every command about a stack needs it, and its JSON answers."""
+"""The comparison that the options choose, as every command about a stack needs it, and how answers are printed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.observe import Observation
     from clawker_fw.reconcile.pipeline import Comparison
+    from clawker_fw.report.text import Renderable
 
 
 @contextmanager
@@ -71,8 +72,7 @@ def _comparing(
     observing = in_background(start_observation)
     if asks:
         registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = given.read(chosen)
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
 
@@ -84,6 +84,20 @@ def _comparing(
         return given.blueprint(chosen, given.load(chosen), release, engine.facts(), keeps=writes)
 
     yield engine, read, pipeline.compare(engine, read(), observation)
+
+
+def print_report(report: "Renderable") -> None:
+    """Print an answer for people."""
+    from clawker_fw.report import text
+
+    text.console().print(report)
+
+
+def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> None:
+    """Print a table for people."""
+    from clawker_fw.report import text
+
+    print_report(text.table(headings, rows))
 
 
 def print_json(document: object) -> None:

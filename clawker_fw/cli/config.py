@@ -6,7 +6,7 @@ import typer
 
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 
 
@@ -23,16 +23,13 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     chosen: Options = context.obj
     registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = given.read(chosen)
     values = report.values(given.written(chosen), loaded, _options(chosen))
     found = (loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
     if format_ is Format.JSON:
         print_json(report.ConfigAnswer.of(*found))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.report(*found))
+        print_report(report.report(*found))
 
 
 def _options(chosen: Options) -> dict[str, tuple[Any, str]]:

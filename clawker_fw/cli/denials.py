@@ -9,7 +9,7 @@ import typer
 
 from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
 from clawker_fw.rules.reasons import Reason
 
@@ -97,7 +97,7 @@ def denials(
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.engine.log_stream import stamp
     from clawker_fw.report import denials as report
-    from clawker_fw.report import terminal, text
+    from clawker_fw.report import terminal
 
     wanted = Selection(agent, frozenset(reason or ()), top, trials)
     now = engine.clock()  # the records have the engine's times
@@ -128,7 +128,7 @@ def denials(
 
         print_json(DenialsDocument.of(answered))
     else:
-        text.console().print(report.denials_report(answered))
+        print_report(report.denials_report(answered))
 
 
 def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
@@ -164,11 +164,10 @@ def adviser(chosen: Options) -> "Adviser":
     from clawker_fw.errors import SettingsError
 
     try:
-        loaded = given.load(chosen)
+        loaded = given.read(chosen)
     except SettingsError as error:
         given.warn_of_unread(error)
         return Adviser(None)
-    given.warn_of_project(chosen, loaded)
     return Adviser(given.explainer(chosen, loaded, time.time()))
 
 

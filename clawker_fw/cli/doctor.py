@@ -8,7 +8,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.comparing import print_json, print_report, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, FirewallError
 
@@ -40,9 +40,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     if format_ is Format.JSON:
         print_json(report.DoctorAnswer(healthy=healthy, checks=checks))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.DoctorReport(checks))
+        print_report(report.DoctorReport(checks))
     if not healthy:
         raise typer.Exit(ExitCode.DRIFT)
 

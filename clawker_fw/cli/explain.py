@@ -7,7 +7,7 @@ import typer
 
 from clawker_fw.cli import completion, given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import EngineError, ExitCode, RefusedError
 
@@ -61,8 +61,7 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
     chosen: Options = context.obj
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = given.read(chosen)
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
@@ -76,9 +75,7 @@ def explain(
 
         print_json(ExplainDocument.of(answer))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.explanation_report(answer))
+        print_report(report.explanation_report(answer))
     if not answer.good:
         raise typer.Exit(ExitCode.DRIFT)
 

@@ -15,8 +15,7 @@ from clawker_fw.settings.files import bounded
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
-    from clawker_fw.certificates.inspection import InspectionStore
-    from clawker_fw.certificates.store import CertificateStore
+    from clawker_fw.certificates.store import InspectionStore, TelemetryStore
     from clawker_fw.inspect.explanation import Explainer
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
@@ -53,6 +52,13 @@ def load(chosen: Options) -> "Loaded":
     return loaded
 
 
+def read(chosen: Options) -> "Loaded":
+    """Read the settings like `load`, and warn when the chosen project is not the one in the settings file."""
+    loaded = load(chosen)
+    warn_of_project(chosen, loaded)
+    return loaded
+
+
 def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     """Return what explains the rules, and advises commands for the same stack. `now` is in seconds since 1970."""
     from clawker_fw.inspect.explanation import Explainer
@@ -70,9 +76,7 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
 
 def last_good(chosen: Options) -> Path:
     """Return where a watcher keeps the last good settings of the chosen project."""
-    from clawker_fw.private_files import state_folder
-
-    return state_folder() / chosen.project / "last-good.json"
+    return _folder(chosen) / "last-good.json"
 
 
 def resolve(chosen: Options) -> "Resolve":
@@ -237,28 +241,36 @@ def _may_exist(path: Path) -> bool:
         return True
 
 
-def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "CertificateStore | None":
-    """Return the certificates of the chosen project, or None if the settings name no collector."""
-    return store(chosen, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
+def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore | None":
+    """Return the certificates for telemetry, or None if the settings name no collector."""
+    return telemetry_store(chosen, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
 
 
 def authorities(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "InspectionStore | None":
     """Return the authorities for inspected connections, or None if no rule has a connection inspected."""
-    if not any(each.paths for each in loaded.rules.rules):
-        return None
-    from clawker_fw.certificates.inspection import InspectionStore
-    from clawker_fw.private_files import state_folder
-
-    return InspectionStore(state_folder() / chosen.project, chosen.project, keeps)
+    return inspection_store(chosen, keeps=keeps) if any(each.paths for each in loaded.rules.rules) else None
 
 
-def store(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "CertificateStore":
-    """Return the place of the chosen project's certificates."""
-    from clawker_fw.certificates.store import CertificateStore
-    from clawker_fw.private_files import state_folder
+def telemetry_store(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore":
+    """Return the place of the chosen project's certificates for telemetry."""
+    from clawker_fw.certificates.store import TelemetryStore
 
     own = deciding.beside(loaded, loaded.settings.otel.certs_dir)
-    return CertificateStore(state_folder() / chosen.project, chosen.project, own, keeps)
+    return TelemetryStore(_folder(chosen), chosen.project, keeps, own=own)
+
+
+def inspection_store(chosen: Options, *, keeps: bool) -> "InspectionStore":
+    """Return the place of the chosen project's roots."""
+    from clawker_fw.certificates.store import InspectionStore
+
+    return InspectionStore(_folder(chosen), chosen.project, keeps)
+
+
+def _folder(chosen: Options) -> Path:
+    """Return the chosen project's folder in the user's state folder."""
+    from clawker_fw.private_files import state_folder
+
+    return state_folder() / chosen.project
 
 
 def _authorities(path: Path) -> bytes:

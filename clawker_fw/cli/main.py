@@ -5,7 +5,6 @@
 from clawker_fw.cli import (
     agent,
     bundle,
-    ca,
     certs,
     config,
     conformance,
@@ -34,7 +33,6 @@ __all__ = [
     "agent",
     "app",
     "bundle",
-    "ca",
     "certs",
     "config",
     "conformance",

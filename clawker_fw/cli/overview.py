@@ -9,7 +9,7 @@ import typer
 
 from clawker_fw.cli import given
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.report import terminal
@@ -41,9 +41,7 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     if format_ is Format.JSON:
         print_json(overview.StacksAnswer.of(found, engine.facts()))
     elif found:
-        from clawker_fw.report import text
-
-        text.console().print(overview.report(found))
+        print_report(overview.report(found))
     else:
         terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, given
-from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.comparing import print_json, print_table
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
 from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from clawker_fw.model import Usage
     from clawker_fw.settings.loaded import Loaded
 
-rules_app = typer.Typer(
-    cls=Commands,
-    name="rules",
-    help="List, check and edit the rules.",
-    rich_markup_mode=None,
-)
-app.add_typer(rules_app, rich_help_panel=Panel.RULES)
+rules_app = group("rules", "List, check and edit the rules.", Panel.RULES)
 
 SinceOption = Annotated[
     float,
@@ -49,7 +43,7 @@ def list_rules(
 
     Example: clawker-fw rules list --format json | jq -r '.rules[].dst'
     """
-    loaded, now = _loaded(context.obj), time.time()
+    loaded, now = given.read(context.obj), time.time()
     from clawker_fw.report import rules
 
     known = _usage(context.obj) if used else None
@@ -59,15 +53,12 @@ def list_rules(
         print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now, known))
     elif known:
         from clawker_fw.denials.usage.worth import worths
-        from clawker_fw.report import text
         from clawker_fw.report import usage as report
 
-        text.console().print(text.table(*report.rows(worths(loaded.rules, known), now)))
+        print_table(*report.rows(worths(loaded.rules, known), now))
         terminal.answer(report.since(known))
     elif loaded.rules.rules:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*rules.rows(loaded, now)))
+        print_table(*rules.rows(loaded, now))
     else:
         terminal.answer("There are no rules: everything is denied.")
 
@@ -88,7 +79,7 @@ def check_rules(
     Example: clawker-fw rules check
     """
     try:
-        loaded = _loaded(context.obj)
+        loaded = given.read(context.obj)
     except MistakesError as error:
         raise error.in_full() from error
     from clawker_fw.report import rules
@@ -119,7 +110,7 @@ def unused_rules(
 
     Example: clawker-fw rules unused --since 30d
     """
-    loaded = _loaded(context.obj)
+    loaded = given.read(context.obj)
     known = _usage(context.obj)
     from clawker_fw.denials.usage.worth import Period, worths
 
@@ -166,15 +157,7 @@ def list_presets(
             for line in ([""] if number else []) + list(report.lines(each)):
                 terminal.answer(line)
     else:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*report.rows(found)))
-
-
-def _loaded(chosen: Options) -> "Loaded":
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    return loaded
+        print_table(*report.rows(found))
 
 
 def _usage(chosen: Options) -> "Usage":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading, writing
+from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.comparing import print_json, print_table, reading, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.ruleset import RuleSet
     from clawker_fw.settings.secrets.vault import Vault
 
-secrets_app = typer.Typer(
-    cls=Commands,
-    name="secrets",
-    help="List, check and give the secrets that Envoy puts into requests.",
-    rich_markup_mode=None,
-)
-app.add_typer(secrets_app, rich_help_panel=Panel.AGENTS)
+secrets_app = group("secrets", "List, check and give the secrets that Envoy puts into requests.", Panel.AGENTS)
 
 
 @secrets_app.command("list")
@@ -208,10 +202,8 @@ def _answer(answer: "SecretsAnswer", format_: Format) -> None:
     if format_ is Format.JSON:
         print_json(answer)
         return
-    from clawker_fw.report import text
-
     if answer.secrets:
-        text.console().print(text.table(*report.secret_table(answer)))
+        print_table(*report.secret_table(answer))
     for each in answer.secrets:
         if each.problem:
             terminal.answer(each.problem)

@@ -71,14 +71,13 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.watch.address import parse_address
     from clawker_fw.watch.service import ServiceScope, Unit, kept
 
-    loaded = given.load(chosen)
+    loaded = given.read(chosen)
     if loaded.variable:
         raise RefusedError(
             "service-without-file",
             f"The settings come from the variable {loaded.variable}, and a service needs a file.",
             hint="Write them into a file, and name it with --config.",
         )
-    given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]

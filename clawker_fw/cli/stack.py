@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw import interrupts
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading, writing
+from clawker_fw.cli.comparing import print_json, print_report, reading, writing
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -95,23 +96,19 @@ def run(
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
-    if dry_run:
-        with reading(context.obj) as (_, seen):
-            _answer_plan(
-                context.obj,
-                seen,
-                _converge_options(
-                    seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
-                ),
-                format_,
-                files=diff,
-            )
-        return
-    with writing(context.obj) as (engine, read, seen):
-        options = _converge_options(
+    chosen: Options = context.obj
+
+    def options(seen: "Comparison") -> "ConvergeOptions":
+        return _converge_options(
             seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
         )
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
+
+    if dry_run:
+        with reading(chosen) as (_, seen):
+            _answer_plan(chosen, seen, options(seen), format_, files=diff)
+        return
+    with writing(chosen) as (engine, read, seen):
+        _converge(engine, read, seen, options(seen), chosen, lock_wait=lock_wait, format_=format_, files=diff)
 
 
 @app.command(rich_help_panel=Panel.KEEPING)
@@ -311,11 +308,8 @@ def _run_context(
         if progress.share >= 1:
             performed.append(progress)
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
+    with interrupts.handled(stop, signal.SIGINT):
         yield RunContext(on_progress, asked.is_set, lock_wait)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _converge_options(
@@ -352,7 +346,7 @@ def _answer_plan(
         if not steps.empty:
             from clawker_fw.report import text
 
-            text.console().print(text.plan_report(steps))
+            print_report(text.plan_report(steps))
         _print_verdict(seen.diff.verdict, seen.desired.project)
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
@@ -427,10 +421,9 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
         return
     from clawker_fw.report import text
 
-    output = text.console()
-    output.print(text.drift_report(seen.diff, said, files=files))
+    print_report(text.drift_report(seen.diff, said, files=files))
     if seen.failed_attempt:
-        output.print(text.attempt_report(seen.failed_attempt))
+        print_report(text.attempt_report(seen.failed_attempt))
 
 
 def print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli.comparing import print_json, print_report, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.stack import print_notices
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
@@ -58,10 +58,8 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        from clawker_fw.report import text
-
         print_notices(chosen, found.busy, found.warnings)
-        text.console().print(_report(chosen, found, compose=compose))
+        print_report(_report(chosen, found, compose=compose))
         for line in found.source_lines:
             terminal.answer(line)
     if found.unread:

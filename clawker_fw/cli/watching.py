@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from clawker_fw import interrupts
 from clawker_fw.cli import given, registries
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed
@@ -289,9 +290,5 @@ def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
         asked.set()
         inbox.put(News.STOP)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts.handled(stop, signal.SIGINT, signal.SIGTERM):
         yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

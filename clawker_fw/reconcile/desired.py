@@ -47,8 +47,10 @@ from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
-    from clawker_fw.certificates.inspection import InspectionStore  # only what inspects connections needs it
-    from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
+    from clawker_fw.certificates.store import (
+        InspectionStore,  # only what inspects connections needs it
+        TelemetryStore,  # only what has telemetry needs it
+    )
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
     from clawker_fw.settings.secrets.wanted import WantedSecret
 
@@ -81,7 +83,7 @@ class Blueprint:
     rules: RuleSet
     release: Release
     engine: EngineFacts
-    certificates: "CertificateStore | None" = None
+    certificates: "TelemetryStore | None" = None
     """The certificates on this machine; None without telemetry."""
     provider: "InspectionStore | None" = None
     """The authorities for inspected connections; None if no rule has any inspected."""

@@ -33,7 +33,7 @@ secrets:
   two: {from: {command: [sh, ../../two.sh]}, hosts: [i.test]}
 """
 COMMANDS = (
-    *("run --drain-timeout 0s", "reload --drain-timeout 0s", "drift", "status", "ps", "certs show", "ca show"),
+    *("run --drain-timeout 0s", "reload --drain-timeout 0s", "drift", "status", "ps", "certs show"),
     *("config", "rules check", "agent flags", "denials"),
 )
 

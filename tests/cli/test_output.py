@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.cli import output
 from clawker_fw.errors import OutputError
 from tests.cli.conftest import Command
@@ -15,7 +15,7 @@ from tests.cli.conftest import Command
 
 @pytest.fixture
 def pem(settings_file: Path) -> bytes:
-    """The roots of this machine, as `ca export` writes them."""
+    """The roots of this machine, as `certs export roots` writes them."""
     folder = settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker"
     return InspectionStore(folder, "clawker", keeps=True).provide(["a.test"]).trust
 
@@ -27,7 +27,7 @@ def test_a_pipe_is_written_to(command: Command, pem: bytes, tmp_path: Path) -> N
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
-    assert command("ca", "export", "--output", str(pipe)).code == 0
+    assert command("certs", "export", "roots", "--output", str(pipe)).code == 0
     reader.join(30)
     assert got == [pem]
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
@@ -42,7 +42,7 @@ def test_a_link_is_written_through(command: Command, pem: bytes, tmp_path: Path,
         target.write_bytes(b"before" * 1000)
         target.chmod(0o640)
     (link.hardlink_to if hard else link.symlink_to)(target)
-    assert command("ca", "export", "--output", str(link)).code == 0
+    assert command("certs", "export", "roots", "--output", str(link)).code == 0
     assert target.read_bytes() == pem
     assert link.samefile(target)
     assert link.is_symlink() != hard

@@ -58,7 +58,7 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
     ("line", "sentence"),
     [
         ("statsu", "No such command 'statsu'. Did you mean 'status'?"),
-        ("certs export", "Missing argument 'collector'. Choose from: collector."),
+        ("certs export", "Missing argument 'collector|roots'. Choose from: collector, roots."),
         ("nope", "No such command 'nope'."),
     ],
 )
@@ -70,6 +70,7 @@ def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: 
 @pytest.mark.parametrize(
     ("line", "instead"),
     [
+        ("ca rotte", "Use `clawker-fw certs`, which has `--roots` for what `ca` did."),
         ("logs --follow", "docker logs clawker-envoy"),
         ("rules narrow .cdn.test", "clawker-fw rules allow"),
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),

@@ -12,7 +12,7 @@ from docker import APIClient
 from jsonschema import Draft7Validator
 from pydantic import BaseModel
 
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.secrets.declared import SecretsFile
@@ -177,7 +177,7 @@ def test_every_setting_can_be_applied(stack: Firewall, tmp_path: Path) -> None:
     """With all keys at the same time, `run` brings a stack up in which nothing differs."""
     (tmp_path / "team.yaml").write_text("rules: [{dst: team.test}]\n")
     certificate(tmp_path / "company", "company.test")[0].rename(tmp_path / "company.pem")
-    own = CertificateStore(tmp_path / "certs", stack.project, keeps=True, clock=time.time)
+    own = TelemetryStore(tmp_path / "certs", stack.project, keeps=True, clock=time.time)
     own.provide()
     stack.write(*RULES, **LOCAL, project=stack.project)
     stack.run()

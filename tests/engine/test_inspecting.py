@@ -10,7 +10,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.certificates.authority import INTERMEDIATE_LIFE
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.engine.docker import connect
 from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
 from devkit import stacks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from devkit.collectors import Collector, Record
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, remove_project
@@ -44,7 +44,7 @@ class Place:
     def collector(self, project: str) -> Iterator[Collector]:
         """Run a collector that trusts a project's authority."""
         folder = self.folder / "clawker-fw" / "certs" / project
-        store = CertificateStore(folder, project, keeps=True)
+        store = TelemetryStore(folder, project, keeps=True)
         store.provide()
         trusted, pair = store.collector(COLLECTOR)
         before = self.engine.network_argv()

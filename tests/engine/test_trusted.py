@@ -140,19 +140,19 @@ def test_a_writable_mount_is_refused(site: Site) -> None:
 
 
 def test_rotation(site: Site) -> None:
-    """`ca show` names the agents that lack the new root. Until it signs, they work; no connection is cut."""
+    """`certs show` names the agents that lack the new root. Until it signs, they work; no connection is cut."""
     old = site.started("fw agent run -d $IMAGE /peer wait")
-    before = site.firewall.call("ca", "show", "--format", "json").json
+    before = site.firewall.call("certs", "show", "--format", "json").json
     assert before["agents_without_newest_root"] == []
     with old.asking("keepalive", "https://a.test/", "--seconds", "0") as ended:
-        site.firewall.call("ca", "rotate").expect()
+        site.firewall.call("certs", "rotate", "--roots").expect()
         site.firewall.run()
         kept = ended().last
     assert (kept["failed"], kept["connections"]) == (0, 1)
     assert kept["requests"] > 1
     new = site.started("fw agent run -d $IMAGE /peer wait")
-    after = site.firewall.call("ca", "show", "--format", "json").json
-    assert [each["state"] for each in after["roots"]] == ["announced", "signs"]
+    after = site.firewall.call("certs", "show", "--format", "json").json
+    assert [each["state"] for each in after["certificates"] if each["state"]] == ["announced", "signs"]
     (name,) = after["agents_without_newest_root"]
     assert f"/{name}" == site.docker.inspect_container(old.container)["Name"]
     assert all(agent.get("https://a.test/", *SYSTEM).ok for agent in (old, new))

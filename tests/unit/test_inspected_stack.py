@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model import Probe, Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint

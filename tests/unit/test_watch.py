@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.inspection import InspectionStore
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import InspectionStore, TelemetryStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, NetworkSpec, Shape, Verdict
@@ -331,7 +330,7 @@ def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Pa
     """A watcher looks at two thirds of their life, and commits others, although nobody has changed a setting."""
     made = 12 + 1200 - 60 * 86400  # they begin an hour before, and live for 90 days and that hour
     file = tmp_path / "clawker-fw.yaml"
-    store = CertificateStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    store = TelemetryStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
     told = stacks.blueprint(
         watched.engine.facts(), "a.test", release=watched.release, otel={"endpoint": "collector.test:4317"}
     )
@@ -391,7 +390,7 @@ def test_a_secret_that_no_rule_needs_any_more_wakes_nobody(watched: Watched, tmp
 
 def test_telemetry_waits_for_run(watched: Watched, tmp_path: Path) -> None:
     """An endpoint that is set or removed is a changed setting: nothing of the file is applied with it."""
-    store = CertificateStore(tmp_path / "certs", "clawker", keeps=True)
+    store = TelemetryStore(tmp_path / "certs", "clawker", keeps=True)
     without = watched.wanted
     told = stacks.blueprint(
         watched.engine.facts(), "b.test", release=watched.release, otel={"endpoint": "collector.test:4317"}

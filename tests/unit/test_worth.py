@@ -25,9 +25,9 @@ NOW = 1_800_000_000.0
 EMPTY = Usage("one", NOW - 1000, NOW)
 
 
-def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW, names: int = 1) -> Use:
+def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW) -> Use:
     """Return a use."""
-    return Use(protocol, name, port, last - 10, last, 1, 2, 3, names)
+    return Use(protocol, name, port, last - 10, last, 1, 2, 3)
 
 
 def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401 - rules as tests write them
@@ -99,6 +99,25 @@ def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st
     allowed = [each for each in known.uses if policy.decide(each.name, Protocol(each.protocol), each.port).allowed]
     found = [each for worth in worths(rules, known) for each in worth.uses]
     assert sorted(map(repr, found)) == sorted(map(repr, allowed))
+
+
+def test_names_below_a_subtree_count_for_its_rule() -> None:
+    """By protocol and port, whatever other rules are there now; for the next wider rule if it is gone."""
+    uses = use(".cdn.test"), use(".cdn.test", "http", 80), use(".gone.test"), use(".in.wide.test")
+    usage = replace(EMPTY, uses=uses)
+    rules = (
+        ".cdn.test",
+        {"dst": ".cdn.test", "proto": "http"},
+        "cdn.test",
+        "a.cdn.test",
+        ".wide.test",
+        {"dst": ".gone.test", "action": "deny"},
+    )
+    assert {rule: uses for rule, uses in worth_of(usage, *rules).items() if uses} == {
+        "https .cdn.test:443": ["https .cdn.test"],
+        "http .cdn.test:80": ["http .cdn.test"],
+        "https .wide.test:443": ["https .in.wide.test"],
+    }
 
 
 def test_a_rule_is_unused_as_far_back_as_is_known() -> None:
@@ -181,7 +200,7 @@ def test_both_envoys_while_one_is_replaced() -> None:
     assert together([old, heir]) == heir
 
 
-GOOD = {"id": "a", "inherited": [], "since": 1, "now": 2, "lost": 0, "uses": [], "rest": []}
+GOOD = {"id": "a", "inherited": [], "since": 1, "now": 2, "lost": 0, "uses": []}
 USED = {"protocol": "https", "name": "a.test", "port": 443, "first": 1, "last": 2}
 WHOLE = {**USED, "connections": 1, "received": 2, "sent": 3}
 
@@ -207,9 +226,8 @@ def test_what_can_not_be_read_is_never_nothing(answer: Any) -> None:  # noqa: AN
 
 def test_what_is_read() -> None:
     """A helper may say more than is known here."""
-    assert read_usage({**GOOD, "uses": [{**WHOLE, "more": 1}], "further": 1}).uses == (
-        Use("https", "a.test", 443, 1, 2, 1, 2, 3),
-    )
+    told = {**GOOD, "uses": [{**WHOLE, "more": 1}], "rest": [{**WHOLE, "names": 7}], "further": 1}
+    assert read_usage(told).uses == (Use("https", "a.test", 443, 1, 2, 1, 2, 3),) * 2
     assert json.loads(read_usage(GOOD).told) == GOOD
     with pytest.raises(EngineError):
         read_inherited({"added": "yes"})

@@ -114,7 +114,7 @@ func TestTheFilesAreBounded(t *testing.T) {
 	files := opened(t, root)
 	for number := range mostUses + 1000 {
 		name := strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + "." + strings.Repeat("c", 60) + "." + time.Duration(number).String()
-		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls .test", 1, 2))
+		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls", 1, 2))
 	}
 	written(t, files, table)
 	info, err := os.Stat(paths(root)[0])

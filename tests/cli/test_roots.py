@@ -1,14 +1,15 @@
-"""`clawker-fw ca`: what agents have to trust, from the state folder and from a stack."""
+"""`clawker-fw certs` about what agents have to trust, from the state folder and from a stack."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clawker_fw.agents.trust import TARGET, Known, trust_for
 from clawker_fw.certificates.credentials import Pair, Provided
-from clawker_fw.certificates.inspection import BUNDLE, InspectionStore
+from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import ContainerSpec, Mount, Shape, VolumeView
 from clawker_fw.stack import labels
@@ -18,6 +19,8 @@ from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 
 DAY = 86400.0
+EXPORT, ROTATE = ("export", "roots"), ("rotate", "--roots")
+NAMES = ("root", "intermediate")
 
 
 @dataclass
@@ -29,8 +32,14 @@ class Stack:
     folder: Path
 
     def __call__(self, *arguments: str) -> Outcome:
-        """Run a command of `ca`."""
-        return self.command("ca", *arguments)
+        """Run a command of `certs`."""
+        return self.command("certs", *arguments)
+
+    def found(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer of a command, and in it apart the certificates of each name."""
+        answer = self(*arguments, "--format", "json").valid("certs")
+        apart = {name: [each for each in answer["certificates"] if each["name"] == name] for name in NAMES}
+        return {**answer, **apart}
 
     def inspects(self, *names: str) -> Provided:
         """Have the stack inspect connections to these names since yesterday, with what this machine has."""
@@ -67,16 +76,16 @@ def stack(command: Command, memory: MemoryEngine, settings_file: Path) -> Stack:
 
 
 def test_without_an_authority(stack: Stack) -> None:
-    """`show` says so; there is nothing to export or to rotate, and nothing is made."""
+    """`show` has none; there is nothing to export or to rotate, and nothing is made."""
     found = stack("show")
     assert (found.code, found.err) == (0, "")
-    assert found.out.startswith("There is no authority yet")
-    answer = stack("show", "--format", "json").valid("ca")
-    assert (answer["inspects"], answer["roots"], answer["agents_without_newest_root"]) == (False, [], [])
-    for verb in ("export", "rotate"):
-        refused = stack(verb)
+    assert found.out == "No telemetry: `otel.endpoint` is not set.\n"
+    answer = stack.found("show")
+    assert (answer["inspects"], answer["root"], answer["agents_without_newest_root"]) == (False, [], [])
+    for words in (EXPORT, ROTATE):
+        refused = stack(*words)
         assert (refused.code, refused.out) == (6, "")
-        assert "error[ca-missing]" in refused.err
+        assert "error[roots-missing]" in refused.err
     assert not list(stack.folder.glob("inspection-*"))
 
 
@@ -85,12 +94,13 @@ def test_show_says_what_signs_and_who_lacks_it(stack: Stack) -> None:
     provided = stack.inspects("a.test", "b.test")
     stack.agent("new", provided.trust)
     stack.agent("old")
-    answer = stack("show", "--format", "json").valid("ca")
-    (root,) = answer["roots"]
+    answer = stack.found("show")
+    (root,) = answer["root"]
     assert (root["sha256"],) == fingerprints(provided.trust)
-    assert (root["key"], root["live"], root["state"], root["signs_at"]) == (True, True, "signs", None)
-    (between,) = answer["intermediates"]
+    assert (root["key"], root["live"], root["state"], root["signs_at"]) == (True, ["envoy"], "signs", None)
+    (between,) = answer["intermediate"]
     assert (between["names"], between["root"]) == (["a.test", "b.test"], root["sha256"])
+    assert {each["purpose"] for each in answer["certificates"]} == {"inspection"}
     assert (answer["inspects"], answer["agents_without_newest_root"]) == (True, ["old"])
     found = stack("show").out
     assert root["sha256"][:16] in found
@@ -104,9 +114,12 @@ def test_rotation_is_announced(stack: Stack) -> None:
     provided = stack.inspects("a.test")
     stack.agent("agent", provided.trust)
     before = stack.memory.inside("clawker-envoy").id
-    rotated = stack("rotate", "--format", "json").valid("ca")
-    new, former = rotated["roots"]
-    assert [(each["state"], each["live"]) for each in (new, former)] == [("announced", False), ("signs", True)]
+    rotated = stack.found(*ROTATE)
+    new, former = rotated["root"]
+    assert [(each["state"], bool(each["live"])) for each in (new, former)] == [
+        ("announced", False),
+        ("signs", True),
+    ]
     assert new["signs_at"] > new["begins"]
     assert rotated["agents_without_newest_root"] == ["agent"]
     assert "run `clawker-fw run`, then start agents again" in stack("show").out
@@ -115,27 +128,27 @@ def test_rotation_is_announced(stack: Stack) -> None:
     stack.give(bundle, *provided.intermediates)
     assert f"agent. Create them again before {new['signs_at']}" in stack("show").out
     stack.agent("again", bundle)
-    assert stack("show", "--format", "json").valid("ca")["agents_without_newest_root"] == ["agent"]
+    assert stack.found("show")["agents_without_newest_root"] == ["agent"]
     assert stack.memory.inside("clawker-envoy").id == before
 
 
 def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
     """Whose key has become known is in no bundle any more."""
     stack.inspects("a.test")
-    (root, gone) = stack("rotate", "--at-once", "--format", "json").valid("ca")["roots"]
-    assert (root["state"], root["live"], root["key"]) == ("signs", False, True)
-    assert (gone["state"], gone["live"], gone["key"]) == ("former", True, False)
+    (root, gone) = stack.found(*ROTATE, "--at-once")["root"]
+    assert (root["state"], root["live"], root["key"]) == ("signs", [], True)
+    assert (gone["state"], gone["live"], gone["key"]) == ("former", ["envoy"], False)
     assert fingerprints((stack.folder / BUNDLE).read_bytes()) == (root["sha256"],)
 
 
 def test_export_is_the_bundle(stack: Stack, tmp_path: Path) -> None:
     """It is what agents have to trust, without a key: on standard output, or in a file."""
     provided = stack.inspects("a.test")
-    assert stack("export").out.encode() == provided.trust
+    assert stack(*EXPORT).out.encode() == provided.trust
     file = tmp_path / "roots.pem"
-    assert stack("export", "--output", str(file)).out == ""
+    assert stack(*EXPORT, "--output", str(file)).out == ""
     assert file.read_bytes() == provided.trust
-    assert stack("export", "--output", str(tmp_path)).code != 0
+    assert stack(*EXPORT, "--output", str(tmp_path)).code != 0
 
 
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
@@ -143,10 +156,10 @@ def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
     provided = stack.inspects("a.test")
     for path in stack.folder.iterdir():
         path.unlink()
-    (root,) = stack("show", "--format", "json").valid("ca")["roots"]
-    assert (root["key"], root["live"], root["state"]) == (False, True, "signs")
-    assert stack("export").out.encode() == provided.trust
-    assert "error[ca-missing]" in stack("rotate").err
+    (root,) = stack.found("show")["root"]
+    assert (root["key"], root["live"], root["state"], root["path"]) == (False, ["envoy"], "signs", None)
+    assert stack(*EXPORT).out.encode() == provided.trust
+    assert "error[roots-missing]" in stack(*ROTATE).err
 
 
 def test_what_can_t_be_read_is_an_error(stack: Stack) -> None:
@@ -154,8 +167,8 @@ def test_what_can_t_be_read_is_an_error(stack: Stack) -> None:
     stack.inspects("a.test")
     (root,) = stack.folder.glob("inspection-*.crt")
     root.write_text("nothing")
-    for verb in ("show", "export"):
-        assert "error[ca-unusable]" in stack(verb).err
+    for words in (("show",), EXPORT):
+        assert "error[certs-unusable]" in stack(*words).err
 
 
 @pytest.mark.parametrize("kind", ["crt", "key"])
@@ -164,13 +177,44 @@ def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
     trust = stack.inspects("a.test").trust
     (file,) = stack.folder.glob(f"inspection-*.{kind}")
     file.write_bytes(b"")
-    for verb in ("show", "export"):
-        refused = stack(verb)
+    for words in (("show",), EXPORT):
+        refused = stack(*words)
         assert refused.code == 6
-        assert f"{file} is damaged; `clawker-fw ca rotate`" in " ".join(refused.err.split())
-    rotated = stack("rotate")
+        assert f"{file} is damaged; `clawker-fw certs rotate --roots`" in " ".join(refused.err.split())
+    rotated = stack(*ROTATE)
     assert rotated.code == 0
     assert f"{file} was damaged" in " ".join(rotated.err.split())
     assert file.exists() == (kind == "crt")
-    assert trust.decode().strip() in stack("export").out
+    assert trust.decode().strip() in stack(*EXPORT).out
     assert stack("show").code == 0
+
+
+def test_the_words_of_the_release_before(stack: Stack, tmp_path: Path) -> None:
+    """`ca` still works, and names the command that does the same now."""
+    trust = stack.inspects("a.test").trust
+    file = tmp_path / "roots.pem"
+    for words, current in (
+        (("show",), "certs show"),
+        (("export", "--output", str(file)), "certs export roots"),
+        (("rotate", "--at-once"), "certs rotate --roots"),
+    ):
+        outcome = stack.command("ca", *words)
+        assert outcome.code == 0
+        assert f"`ca {words[0]}` is now `clawker-fw {current}`" in " ".join(outcome.err.split())
+    assert file.read_bytes() == trust
+    assert (stack.folder / BUNDLE).read_bytes() != trust
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rotate --at-once",
+        "rotate --roots --authority",
+        "export collector",
+        "export roots DIR",
+        "export collector DIR --output FILE",
+    ],
+)
+def test_words_that_do_not_go_together(stack: Stack, line: str) -> None:
+    """Telemetry and inspection are rotated and exported apart."""
+    assert stack(*line.split()).code == 2
