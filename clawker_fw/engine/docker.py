@@ -1,9 +1,9 @@
 """A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
 
 Reading asks through `asking.py`, and writing through the Docker SDK, which is imported when it is needed first.
-Beside this module, only `transport.py`, `direct.py`, `streams.py`, `creation.py` and `ssh.py` import `docker`. Raw
-JSON, SDK types and the engine's error texts stay in `engine`. The code uses what API 1.41 (engine 20.10) and all
-later versions have in common.
+Beside this module, only `transport.py`, `direct.py`, `streams.py` and `ssh.py` import `docker`. Raw JSON, SDK
+types and the engine's error texts stay in `engine`. The code uses what API 1.41 (engine 20.10) and all later
+versions have in common.
 """
 
 import json
@@ -34,6 +34,7 @@ from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.engine.patience import Patience, unreachable, usual
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
+from clawker_fw.engine.shapes import creation, hardware_address
 from clawker_fw.engine.translation import failures, translated
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (
@@ -507,33 +508,13 @@ class DockerEngine:
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`. A container that can't be completed is removed again."""
-        from docker.types import NetworkingConfig
-
-        from clawker_fw.engine.creation import endpoints, exposed, healthcheck, host_config
-
-        networks = sorted(spec.shape.networks.items())
-        version = self._sdk.api_version
-        at_once = endpoints(spec.shape.networks, version)
+        request, further = creation(spec, self._sdk.api_version)
         with translated(f"create container {spec.name}"):
-            identity: str = self._sdk.create_container(
-                spec.image,
-                command=list(spec.shape.command),
-                entrypoint=list(spec.shape.entrypoint),
-                environment=list(spec.shape.environment),
-                user=spec.shape.user or None,
-                working_dir=spec.shape.working_directory or None,
-                stop_signal=spec.shape.stop_signal or None,
-                name=spec.name,
-                ports=exposed(spec.shape) or None,
-                labels=dict(spec.labels),
-                healthcheck=healthcheck(spec.shape),
-                host_config=host_config(spec, networks[0][0] if networks else "none", version),
-                networking_config=NetworkingConfig(at_once) if at_once else None,  # type: ignore[arg-type]  # the stub lacks the name
-                use_config_proxy=False,  # the client's proxy settings don't apply to siblings
-            )["Id"]
+            answer = self._sdk.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
+            identity = str(answer["Id"])
         try:
             with translated(f"create container {spec.name}"):
-                for name, address in networks[len(at_once) :]:
+                for name, address in further.items():
                     self._sdk.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
                     self._sdk.put_archive(identity, VOLUME, archive.pack(spec.files))
@@ -574,8 +555,6 @@ class DockerEngine:
 
     def connect(self, network: str, container: str, address: str) -> None:
         """See `EngineWriter`."""
-        from clawker_fw.engine.creation import hardware_address
-
         with translated(f"put {container} on network {network}"):
             self._sdk.connect_container_to_network(
                 container,
