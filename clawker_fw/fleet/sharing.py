@@ -1,6 +1,5 @@
 """One set of settings, compared with many engines: what is the same for several of them is computed once."""
 
-import functools
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -9,9 +8,9 @@ from typing import TypeVar
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Desired, EngineFacts
+from clawker_fw.model import EngineFacts
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint, desired, prepare
+from clawker_fw.reconcile.desired import Blueprint, prepare
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.stack.container import HELPER
 
@@ -80,10 +79,4 @@ class SharedSettings:
         facts = engine.facts()
         blueprint = self.blueprint(facts)
         observation = Observation(engine, self._project, {HELPER: blueprint.helper})
-        seen = pipeline.compare(engine, blueprint, observation, functools.partial(self._render, blueprint))
-        return replace(seen, blueprint=replace(blueprint, engine=facts))
-
-    def _render(self, blueprint: Blueprint, *how: Hashable, **further: Hashable) -> Desired:
-        """Render what is desired at given addresses and slots."""
-        key = (id(blueprint), how, tuple(sorted(further.items())))
-        return self._once.get(key, lambda: desired(blueprint, *how, **further))  # type: ignore[arg-type]  # as `Render` has them
+        return pipeline.compare(engine, blueprint, observation)

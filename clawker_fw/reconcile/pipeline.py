@@ -26,7 +26,7 @@ from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.apply import ApplyContext, apply
 from clawker_fw.reconcile.desired import (
     Blueprint,
-    Render,
+    Conditions,
     addressing,
     built_images,
     capacities,
@@ -58,9 +58,9 @@ class Comparison:
     slots: Slots
     provision: Provision
     provided: Provided
+    conditions: Conditions
     desired: Desired
     diff: Diff
-    desired_at: Callable[[Slots], Desired]
 
     @property
     def failed_attempt(self) -> Attempt | None:
@@ -119,12 +119,8 @@ def compare(
     reader: EngineReader,
     blueprint: Blueprint,
     observation: Observation | None = None,
-    render: Render | None = None,
 ) -> Comparison:
-    """Observe a stack and compare it with its desired state.
-
-    `observation` is one already under way. `render` takes the place of the blueprint's own.
-    """
+    """Observe a stack and compare it with its desired state. `observation` is one already under way."""
     references = tuple(image.reference for image in blueprint.images.values())
     observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
@@ -134,15 +130,12 @@ def compare(
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
-    has, render = capacities(blueprint, observed), render or blueprint.render
-
-    def desired_at(slots_: Slots) -> Desired:
-        return render(addresses, has, slots_, provision.credentials, authorities=provided.authorities)
-
+    conditions = Conditions(
+        addresses, capacities(blueprint, observed), provision.credentials, provided.authorities
+    )
     now = slots(observed, addresses)
-    wanted = desired_at(now)
-    found = diff(observed, wanted)
-    return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at)
+    wanted = blueprint.desired(conditions, now)
+    return Comparison(blueprint, observed, now, provision, provided, conditions, wanted, diff(observed, wanted))
 
 
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
@@ -167,7 +160,7 @@ def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
     Images that nobody uses are left for a later run while one of another project is at work, which may need them.
     """
     options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
-    return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
+    return plan(seen.observed, seen.slots, seen.blueprint, seen.conditions, seen.diff, options=options)
 
 
 def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:
