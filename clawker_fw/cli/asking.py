@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 
 from clawker_fw.background import in_background
-from clawker_fw.cli import given, stack
+from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
@@ -118,8 +118,9 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    given.warn_of_project(chosen, given.load(chosen))
-    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=given.resolve(chosen))
+    session.warn_of_project(chosen, session.load(chosen))
+    resolve = session.resolve(chosen)
+    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=resolve)
 
 
 def ask_about(chosen: Options, told: Iterator[Told]) -> None:
@@ -171,12 +172,12 @@ class _Answers:
         """
         began = time.monotonic()
         try:
-            loaded, now = given.load(self._chosen), time.time()
+            loaded, now = session.load(self._chosen), time.time()
         except SettingsError as error:  # somebody is editing the file
             self._complain(error)
         else:
             rules = loaded.rules.at(now)
-            explainer = given.explainer(self._chosen, loaded, now)
+            explainer = session.explainer(self._chosen, loaded, now)
             asked = question(explainer, rules, candidate.refusal, tuple(candidate.agents))
             with suppress(SettingsError, RefusedError):  # the settings don't allow any answer
                 if asked:
@@ -200,7 +201,7 @@ class _Answers:
         """
         now = datetime.now(UTC)
         decide = Ruling(asked, reply, _user(), now)
-        resolve = given.resolve(self._chosen)
+        resolve = session.resolve(self._chosen)
         done = rules_file.edit(self._chosen.config, os.environ, decide, write=False, resolve=resolve)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
         if not write:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, reading
 from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 
@@ -106,7 +106,7 @@ def rotate(
             )
         store.rotate(at_once=at_once, live=_running(seen.observed).trust)
         for path in damaged:
-            given.warn_of_repair(path)
+            session.warn_of_repair(path)
         _answer(_known(store, seen.observed), format_)
 
 
@@ -114,7 +114,7 @@ def _store(chosen: Options) -> "InspectionStore":
     from clawker_fw.certificates.inspection import InspectionStore
     from clawker_fw.private_files import state_folder
 
-    given.warn_of_project(chosen, given.load(chosen))
+    session.warn_of_project(chosen, session.load(chosen))
     return InspectionStore(state_folder() / chosen.project, chosen.project, keeps=True)
 
 

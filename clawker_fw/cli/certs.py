@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, reading
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -49,8 +49,8 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         from clawker_fw.inspect.diagnosis import telemetry_obstacle
         from clawker_fw.report import certs as report
 
-        loaded = given.load(chosen)
-        kept = given.store(chosen, loaded, keeps=False).kept()
+        loaded = session.load(chosen)
+        kept = session.store(chosen, loaded, keeps=False).kept()
         provision = seen.provision
         usable = provision.credentials is not None
         unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
@@ -133,10 +133,10 @@ def export(
 @contextmanager
 def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
     """Yield the certificates that are kept here, and the settings. What can't be read or written is an error."""
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = session.load(chosen)
+    session.warn_of_project(chosen, loaded)
     try:
-        yield given.store(chosen, loaded, keeps=True), loaded
+        yield session.store(chosen, loaded, keeps=True), loaded
     except (OSError, ValueError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         raise RefusedError(

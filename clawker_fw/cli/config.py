@@ -4,10 +4,10 @@ from typing import Any
 
 import typer
 
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import registries, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json
 
 
 @app.command(rich_help_panel=Panel.RULES)
@@ -23,20 +23,20 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     chosen: Options = context.obj
     registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    values = report.values(given.written(chosen), loaded, _options(chosen))
+    loaded = session.load(chosen)
+    session.warn_of_project(chosen, loaded)
+    values = report.values(session.written(chosen), loaded, _options(chosen))
     if format_ is Format.JSON:
         from clawker_fw.report.documents.config import ConfigDocument
 
         print_json(
-            ConfigDocument.of(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
+            ConfigDocument.of(loaded, session.named_by(chosen, loaded), values, registries.states(chosen, loaded))
         )
     else:
         from clawker_fw.report import text
 
         text.console().print(
-            report.report(loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
+            report.report(loaded, session.named_by(chosen, loaded), values, registries.states(chosen, loaded))
         )
 
 

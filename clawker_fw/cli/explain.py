@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import EngineError, ExitCode, RefusedError
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
     chosen: Options = context.obj
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = session.load(chosen)
+    session.warn_of_project(chosen, loaded)
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
     request = parse_request(what, method, proto)
-    explained = given.explainer(chosen, loaded, now).explain(target, request)
+    explained = session.explainer(chosen, loaded, now).explain(target, request)
     answer = _asked(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 
@@ -89,11 +89,10 @@ def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: b
 
     if explained.target.mistake:
         return explaining.ConnectionAnswer(explained, rules)
-    from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import observe
 
     try:
-        engine = connection.connect_reader(chosen)
+        engine = session.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
     except (EngineError, RefusedError) as error:
         if live:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
@@ -56,7 +56,7 @@ def list_rules(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesListDocument
 
-        print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now, known))
+        print_json(RulesListDocument.of(loaded, session.named_by(context.obj, loaded), now, known))
     elif known:
         from clawker_fw.denials.usage.worth import worths
         from clawker_fw.report import text
@@ -94,11 +94,11 @@ def check_rules(
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
 
-    remarks = (*review(loaded.rules, time.time()), *given.check_secrets(context.obj, loaded))
+    remarks = (*review(loaded.rules, time.time()), *session.check_secrets(context.obj, loaded))
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesCheckDocument
 
-        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks))
+        print_json(RulesCheckDocument.of(loaded, session.named_by(context.obj, loaded), remarks))
     else:
         terminal.answer(f"valid  {rules.summary(loaded)}")
         for each in remarks:
@@ -127,7 +127,7 @@ def unused_rules(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.usage import RulesUnusedDocument
 
-        print_json(RulesUnusedDocument.of(loaded, given.named_by(context.obj, loaded), found, within, known))
+        print_json(RulesUnusedDocument.of(loaded, session.named_by(context.obj, loaded), found, within, known))
         return
     from clawker_fw.report import usage as report
 
@@ -174,21 +174,20 @@ def list_presets(
 
 
 def _loaded(chosen: Options) -> "Loaded":
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = session.load(chosen)
+    session.warn_of_project(chosen, loaded)
     return loaded
 
 
 def _usage(chosen: Options) -> "Usage":
     """Read from the stack what agents have used."""
-    from clawker_fw.cli import connection
     from clawker_fw.denials.usage.reading import read
 
-    return read(connection.connect_reader(chosen), chosen.project)
+    return read(session.connect_reader(chosen), chosen.project)
 
 
 def _editing(chosen: Options, loaded: "Loaded") -> "Editing":
     from clawker_fw.denials.usage.worth import Editing
 
-    explainer = given.explainer(chosen, loaded, time.time())
+    explainer = session.explainer(chosen, loaded, time.time())
     return Editing(str(loaded.source or ""), chosen.words, explainer.simulator)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
 from clawker_fw.cli.watch_options import (
@@ -71,18 +71,18 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.watch.address import parse_address
     from clawker_fw.watch.service import ServiceScope, Unit, kept
 
-    loaded = given.load(chosen)
+    loaded = session.load(chosen)
     if loaded.variable:
         raise RefusedError(
             "service-without-file",
             f"The settings come from the variable {loaded.variable}, and a service needs a file.",
             hint="Write them into a file, and name it with --config.",
         )
-    given.warn_of_project(chosen, loaded)
+    session.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
-    known, _ = given.secrets(chosen, loaded)
+    known, _ = session.secrets(chosen, loaded)
     if known:
         before += ["--secrets", str(known.path)]
     for name, value in (("--host", chosen.host), ("--context", chosen.context)):

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import registries, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading, writing
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -27,6 +26,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
+from clawker_fw.cli.session import print_json, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import FILE_NAME
@@ -239,11 +239,10 @@ def down(
     Example: clawker-fw down
     """
     from clawker_fw.agents import names
-    from clawker_fw.cli import connection
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = session.connect_engine(chosen)
     performed: list[Progress] = []
     with (
         _step_output(chosen) as output,
@@ -253,7 +252,7 @@ def down(
     if everything:
         names.forget()
         registries.store(chosen).forget()
-        given.last_good(chosen).unlink(missing_ok=True)
+        session.last_good(chosen).unlink(missing_ok=True)
     from clawker_fw.report.facts import Left
 
     left = Left(images)
@@ -339,7 +338,7 @@ def _answer_plan(
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
-    given.warn_of_exposure(seen)
+    session.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if format_ is Format.JSON:
@@ -379,7 +378,7 @@ def _converge(
 
     converge.require_settings(seen, options)
     converge.require_secrets(seen, options)
-    given.warn_of_exposure(seen)
+    session.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
     before = seen
     performed: list[Progress] = []

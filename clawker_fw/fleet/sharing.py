@@ -11,8 +11,6 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, prepare
-from clawker_fw.reconcile.observe import Observation
-from clawker_fw.stack.container import HELPER
 
 _Value = TypeVar("_Value")
 
@@ -42,9 +40,8 @@ class SharedSettings:
     `blueprint` returns their blueprint for an engine. May be used from several threads.
     """
 
-    def __init__(self, project: str, blueprint: Callable[[EngineFacts], Blueprint]) -> None:
+    def __init__(self, blueprint: Callable[[EngineFacts], Blueprint]) -> None:
         """Compute nothing yet."""
-        self._project = project
         self._blueprint = blueprint
         self._once = Once()
 
@@ -76,7 +73,4 @@ class SharedSettings:
         Raises:
             FirewallError: when that can't be done.
         """
-        facts = engine.facts()
-        blueprint = self.blueprint(facts)
-        observation = Observation(engine, self._project, {HELPER: blueprint.helper})
-        return pipeline.compare(engine, blueprint, observation)
+        return pipeline.compare(engine, self.blueprint(engine.facts()))

@@ -115,15 +115,11 @@ def agents_of(
     return judge.judge(observed, project, ways, written, resolves or judge.resolving(observed, time.time()))
 
 
-def compare(
-    reader: EngineReader,
-    blueprint: Blueprint,
-    observation: Observation | None = None,
-) -> Comparison:
-    """Observe a stack and compare it with its desired state. `observation` is one already under way."""
-    references = tuple(image.reference for image in blueprint.images.values())
-    observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
+    """Observe a stack and compare it with its desired state."""
+    observation = Observation(reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
+    references = tuple(image.reference for image in blueprint.images.values())
     observed = observation.finish(references)
     if blueprint.vault and not blueprint.last_good:
         require_unreachable(observed, blueprint.vault)
