@@ -24,6 +24,7 @@ from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, V
 from clawker_fw.reconcile import attempt as attempts
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.apply import ApplyContext, apply
+from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import (
     Blueprint,
     Conditions,
@@ -37,7 +38,6 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.plan import plan
-from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.reconcile.summary import Summary, summary

@@ -11,7 +11,7 @@ from typing import Any
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Cause, Desired, Diff, Files, Finding, Layer, Observed, ObservedSibling, Sibling
-from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import (
     ClaimAddress,
     Commit,

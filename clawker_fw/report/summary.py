@@ -13,7 +13,7 @@ from clawker_fw.reconcile.compare.container import RESTARTS
 from clawker_fw.reconcile.compare.files import STAGED
 from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
-from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible

@@ -25,8 +25,8 @@ from clawker_fw.model import (
     Sibling,
     Value,
 )
+from clawker_fw.reconcile.compare.container import image_difference, shape_differences
 from clawker_fw.reconcile.compare.networks import running_fields
-from clawker_fw.reconcile.compare.specification import image_difference, shape_differences
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec

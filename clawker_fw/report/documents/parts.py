@@ -12,9 +12,9 @@ from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.model import Action, Cause, Diff, EngineFacts, Finding, Layer, Observed, Sibling, Value, Verdict
 from clawker_fw.reconcile import origin as origins
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
 from clawker_fw.report.documents import Moment, SiblingVerdict
