@@ -51,8 +51,7 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
     """Return one stack: compared with its own settings if possible, else as far as it can be known."""
-    from clawker_fw.reconcile import origin as origins
-    from clawker_fw.reconcile import pipeline
+    from clawker_fw.reconcile import pipeline, records
     from clawker_fw.reconcile.observe import observe
     from clawker_fw.report import overview, status
 
@@ -60,9 +59,9 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
         observed = observe(engine, project, ())
     except FirewallError as error:
         return overview.unreadable(project, error)
-    made_from = next(iter(origins.recorded(observed)), None)
+    made_from = next(iter(records.recorded_origins(observed)), None)
     inside = engine.facts().inside
-    if made_from is None or made_from.host != origins.this_host(inside) or not made_from.path:
+    if made_from is None or made_from.host != records.this_host(inside) or not made_from.path:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
         return overview.Stack.of(status.without_settings(observed, project, elsewhere), None)
     here = (inside.in_here(made_from.path) if inside else None) or made_from.path

@@ -240,7 +240,7 @@ def blueprint(
     `texts` are earlier ones: the files that they stand for are not read now.
     """
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.reconcile.origin import origin
+    from clawker_fw.reconcile.records import origin
 
     facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
     known, needed = secrets(chosen, loaded, texts)

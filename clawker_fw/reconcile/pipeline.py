@@ -21,7 +21,7 @@ from clawker_fw.certificates.credentials import NO_AUTHORITIES, Provided, Provis
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError, RefusedError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
-from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.apply import ApplyContext, apply
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
@@ -65,7 +65,7 @@ class Comparison:
     @property
     def failed_attempt(self) -> Attempt | None:
         """The last attempt to close the difference, if it failed and the difference is still there."""
-        return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
+        return None if self.diff.verdict is Verdict.CURRENT else records.last_attempt(self.observed)
 
     @property
     def busy(self) -> Holder | None:
