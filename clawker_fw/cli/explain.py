@@ -68,7 +68,7 @@ def explain(
     rules = Rules(len(current.rules), current.digest)
     request = parse_request(what, method, proto)
     explained = session.explainer(chosen, loaded, now).explain(target, request)
-    answer = _asked(chosen, explained, rules, live=live)
+    answer = _ask_stack(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:
@@ -83,7 +83,7 @@ def explain(
         raise typer.Exit(ExitCode.DRIFT)
 
 
-def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
+def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
     """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
     from clawker_fw.inspect import explaining
 

@@ -133,7 +133,7 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     refusing = {each.refusal.sibling for each in refusals.counted}
     suppressed = Counter(refusals.suppressed)
     for sibling, container in found.containers:
-        if sibling in refusing and (untold := _asked(reader, container, HelperReader.untold)):
+        if sibling in refusing and (untold := _ask_helper(reader, container, HelperReader.untold)):
             counted, dropped = untold
             suppressed[UNKNOWN_AGENT] += counted
             suppressed.update(dropped)
@@ -146,7 +146,7 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     Raises:
         EngineError: when its log can't be read.
     """
-    written = _asked(reader, container, HelperReader.written)
+    written = _ask_helper(reader, container, HelperReader.written)
     tally = records(reader, container, since)
     end = time.monotonic() + _ARRIVES_WITHIN
     while gap := tally.numbering.missing_after(written):
@@ -158,7 +158,7 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     return tally
 
 
-def _asked(reader: EngineReader, container: str, ask: Callable[[HelperReader], Answer]) -> Answer | None:
+def _ask_helper(reader: EngineReader, container: str, ask: Callable[[HelperReader], Answer]) -> Answer | None:
     """Return what a helper answers, or None where it can't have anything to say.
 
     Raises:

@@ -351,7 +351,7 @@ class _Performer:
         self._engine.remove(step.container)
 
     @_do.register
-    def _provide(self, step: ProvideImage) -> None:
+    def _load_or_pull(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
             self._on_progress(Progress(step, min(share, 0.99)))

@@ -122,7 +122,7 @@ class Blueprint:
         known = ends.known_ends(len(self.rules.rules))
         return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
 
-    def provide(self, live: Authorities) -> Provided:
+    def authorities_for(self, live: Authorities) -> Provided:
         """Return the authorities that a stack should have which has these."""
         names = inspection.covered(self.policy)
         return self.provider.provide(names, live) if names and self.provider else Provided()

@@ -137,7 +137,7 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
     """Return the authorities for inspected connections: those that are live, as far as they are still right."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    return blueprint.provide(inspection.running(envoy.files) if envoy else NO_AUTHORITIES)
+    return blueprint.authorities_for(inspection.running(envoy.files) if envoy else NO_AUTHORITIES)
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:

@@ -52,7 +52,7 @@ def observed(engine: MemoryEngine) -> Observed:
 def provided(engine: MemoryEngine) -> Trust:
     """Have the engine keep what agents of this stack trust."""
     trust = trust_for("clawker", ROOT, KNOWN)
-    entrust.provide(engine, "clawker", observed(engine), trust)
+    entrust.create_trust_volume(engine, "clawker", observed(engine), trust)
     return trust
 
 
