@@ -258,7 +258,11 @@ class _Performer:
     def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
         self._on_progress(Progress(step, 0.0))
-        outcome = self._commit(step, enough) if isinstance(step, Commit) else self._do(step)
+        outcome: str | None = None
+        if isinstance(step, Commit):
+            self._commit(step, enough)
+        else:
+            outcome = self._do(step)
         self._on_progress(Progress(step, 1.0, outcome or ""))
 
     @singledispatchmethod
