@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar, cast
 
 from clawker_fw import __main__ as program
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Options
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
@@ -121,14 +121,14 @@ class _Told(Faulty[EngineWriter]):
 def main(arguments: list[str]) -> None:
     """Run the command line with a fault."""
     fault, point, *rest = arguments
-    connect = connection.connect_engine
+    connect = session.connect_engine
 
     def faulty(options: Options) -> EngineWriter:
         engine = _Told(connect(options))
         engine.arm(Fault(fault), int(point), _kill_for_good)
         return cast("EngineWriter", engine)
 
-    vars(connection)[connect.__name__] = faulty
+    vars(session)[connect.__name__] = faulty
     sys.argv[1:] = rest
     program.main()
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Panel, group
-from clawker_fw.cli.comparing import attaching, print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import attaching, print_json
 from clawker_fw.errors import EngineError, UsageError
 from clawker_fw.report import log, terminal
 
@@ -140,7 +140,7 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
     from clawker_fw.agents.attachment import attachment
     from clawker_fw.agents.serving import require_serving
-    from clawker_fw.cli.connection import proxy_variables
+    from clawker_fw.cli.session import proxy_variables
     from clawker_fw.model import Verdict
     from clawker_fw.settings.secrets.wanted import placeholders
 

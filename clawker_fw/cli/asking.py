@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from clawker_fw import interrupts
 from clawker_fw.background import in_background
-from clawker_fw.cli import given, stack
+from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
@@ -116,8 +116,9 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    given.read(chosen)
-    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=given.resolve(chosen))
+    session.read(chosen)
+    resolve = session.resolve(chosen)
+    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=resolve)
 
 
 def ask_about(chosen: Options, told: Iterator[Told]) -> None:
@@ -167,12 +168,12 @@ class _Answers:
         """
         began = time.monotonic()
         try:
-            loaded, now = given.load(self._chosen), time.time()
+            loaded, now = session.load(self._chosen), time.time()
         except SettingsError as error:  # somebody is editing the file
             self._complain(error)
         else:
             rules = loaded.rules.at(now)
-            explainer = given.explainer(self._chosen, loaded, now)
+            explainer = session.explainer(self._chosen, loaded, now)
             asked = question(explainer, rules, candidate.refusal, tuple(candidate.agents))
             with suppress(SettingsError, RefusedError):  # the settings don't allow any answer
                 if asked:
@@ -196,7 +197,7 @@ class _Answers:
         """
         now = datetime.now(UTC)
         decide = Ruling(asked, reply, _user(), now)
-        resolve = given.resolve(self._chosen)
+        resolve = session.resolve(self._chosen)
         done = rules_file.edit(self._chosen.config, os.environ, decide, write=False, resolve=resolve)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
         if not write:

@@ -10,9 +10,9 @@ import typer
 
 from clawker_fw.cli import registries
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import SettingsError, UsageError
 from clawker_fw.report import terminal
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, group
-from clawker_fw.cli.comparing import print_json, print_table, reading
 from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_table, reading
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -50,8 +50,8 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         from clawker_fw.inspect.diagnosis import telemetry_obstacle
         from clawker_fw.report import certs as report
 
-        loaded = given.load(chosen)
-        kept = given.telemetry_store(chosen, loaded, keeps=False).kept()
+        loaded = session.load(chosen)
+        kept = session.telemetry_store(chosen, loaded, keeps=False).kept()
         provision = seen.provision
         usable = provision.credentials is not None
         unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
@@ -148,7 +148,7 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
             )
         store.rotate(at_once=at_once, live=authorities_of(seen.observed).trust)
         for path in damaged:
-            given.warn_of_repair(path)
+            session.warn_of_repair(path)
         answer = report.CertificatesAnswer(chosen.project, seen.blueprint.settings.otel.endpoint)
         answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
     _answer(answer, format_, report.inspection_verdict(answer))
@@ -207,7 +207,7 @@ def _bundle(chosen: Options) -> bytes:
     from clawker_fw.certificates import authority
     from clawker_fw.certificates.store import bundle
 
-    given.read(chosen)
+    session.read(chosen)
     with _roots(chosen, keeps=False) as store:
         if trusted := authority.trusted([*store.kept().values()], time.time()):
             return bundle(trusted)
@@ -226,9 +226,9 @@ def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
     """Yield the certificates for telemetry, and the settings. What can't be read or written is an error."""
     from clawker_fw.certificates.store import sentence
 
-    loaded = given.read(chosen)
+    loaded = session.read(chosen)
     try:
-        yield given.telemetry_store(chosen, loaded, keeps=True), loaded
+        yield session.telemetry_store(chosen, loaded, keeps=True), loaded
     except (OSError, ValueError) as error:
         raise RefusedError(
             "certs-unusable",
@@ -246,7 +246,7 @@ def _roots(chosen: Options, *, keeps: bool) -> "Iterator[InspectionStore]":
     from clawker_fw.certificates.store import sentence
 
     try:
-        yield given.inspection_store(chosen, keeps=keeps)
+        yield session.inspection_store(chosen, keeps=keeps)
     except (OSError, ValueError) as error:
         raise RefusedError("certs-unusable", f"The roots can't be used: {sentence(error)}.") from None
 

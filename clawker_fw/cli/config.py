@@ -4,10 +4,10 @@ from typing import Any
 
 import typer
 
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import registries, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report
 
 
 @app.command(rich_help_panel=Panel.RULES)
@@ -23,9 +23,9 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     chosen: Options = context.obj
     registries.ask(chosen)
-    loaded = given.read(chosen)
-    values = report.values(given.written(chosen), loaded, _options(chosen))
-    found = (loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
+    loaded = session.read(chosen)
+    values = report.values(session.written(chosen), loaded, _options(chosen))
+    found = (loaded, session.named_by(chosen, loaded), values, registries.states(chosen, loaded))
     if format_ is Format.JSON:
         print_json(report.ConfigAnswer.of(*found))
     else:

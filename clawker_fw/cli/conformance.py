@@ -3,8 +3,8 @@
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, print_report, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report, writing
 from clawker_fw.errors import ExitCode
 
 

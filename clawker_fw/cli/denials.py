@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, print_report
 from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def denials(
         )
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
     if ask:
         _require_answers(chosen)
-    engine = connection.connect_reader(chosen)
+    engine = session.connect_reader(chosen)
     found = sources(engine, chosen.project)
     follow = follow or ask
     # What follows is imported and read while the engine sends its logs, which takes it longer.
@@ -148,7 +148,7 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
         return
     known = ", ".join(sorted(names.known))
     if follow:
-        given.warn_of_agent(agent, known)
+        session.warn_of_agent(agent, known)
         return
     raise RefusedError(
         "agent-unknown",
@@ -164,11 +164,11 @@ def adviser(chosen: Options) -> "Adviser":
     from clawker_fw.errors import SettingsError
 
     try:
-        loaded = given.read(chosen)
+        loaded = session.read(chosen)
     except SettingsError as error:
-        given.warn_of_unread(error)
+        session.warn_of_unread(error)
         return Adviser(None)
-    return Adviser(given.explainer(chosen, loaded, time.time()))
+    return Adviser(session.explainer(chosen, loaded, time.time()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import (
     Format,
     FormatOption,
@@ -24,6 +23,7 @@ from clawker_fw.cli.parameters import (
     duration,
     unparsed,
 )
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -181,13 +181,13 @@ def denials(
 
 def _answer(chosen: Options, asked: Asked, format_: Format, *, findings: bool = False) -> None:
     """Compare all hosts with the settings, print the answer, and exit by it."""
-    loaded = given.load(chosen)  # a mistake in the settings is reported before any host is asked
-    given.warn_of_project(chosen, loaded)
+    loaded = session.load(chosen)  # a mistake in the settings is reported before any host is asked
+    session.warn_of_project(chosen, loaded)
     from clawker_fw.report import fleet as report
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
-    given.warn_of_rules(review(loaded.rules, time.time()))
+    session.warn_of_rules(review(loaded.rules, time.time()))
     known = _hosts(chosen, asked)
     release = Release.installed()
     rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
@@ -209,7 +209,7 @@ def _print_document(
 
     document = FleetDriftDocument if findings else FleetStatusDocument
     source = str(loaded.source.absolute()) if loaded.source else None
-    settings = SettingsNamed(source, given.named_by(chosen, loaded))
+    settings = SettingsNamed(source, session.named_by(chosen, loaded))
     print_json(document.of(found, settings, ReleaseUsed(release.version, release.build_sha)))
 
 
@@ -256,12 +256,11 @@ def _hosts(chosen: Options, asked: Asked) -> "Hosts":
 
 def _nodes(chosen: Options, asked: Asked) -> "Hosts":
     """Return the nodes of the swarm whose manager is the chosen engine."""
-    from clawker_fw.cli import connection
     from clawker_fw.engine.locate import locate
     from clawker_fw.fleet import hosts, swarm
 
     manager = locate(chosen.host, chosen.context, os.environ)
-    with closing(connection.connect_place(manager, _patience(asked))) as engine:
+    with closing(session.connect_place(manager, _patience(asked))) as engine:
         found = engine.swarm(swarm.LABEL)
     known = [each.place for each in hosts.all_contexts(os.environ).hosts if each.place]
     return hosts.Hosts(swarm.nodes(found, chosen.project, manager, known))
@@ -283,7 +282,6 @@ def _ask(
     bare: "Callable[[Row], _Answer]",
 ) -> "list[_Answer]":
     """Ask all hosts at the same time. `bare` is the answer for one of which there is nothing but a row."""
-    from clawker_fw.cli import connection
     from clawker_fw.fleet.asking import Question, ask_all
     from clawker_fw.report import fleet as report
 
@@ -300,7 +298,7 @@ def _ask(
             return lambda: bare(report.nowhere(host))
         began = time.monotonic()
         try:
-            engine = connection.connect_place(host.place, patience)
+            engine = session.connect_place(host.place, patience)
         except Exception as error:  # noqa: BLE001 - it may answer anything
             answered = failed(host, error, began)
             return lambda: answered
@@ -336,7 +334,7 @@ def _comparer(
     from clawker_fw.model import EngineFacts
     from clawker_fw.report import fleet as report
 
-    shared = SharedSettings(chosen.project, lambda facts: given.blueprint(chosen, loaded, release, facts))
+    shared = SharedSettings(lambda facts: session.blueprint(chosen, loaded, release, facts))
     here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
     if here:
         shared.prepare(EngineFacts("", "", here))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.fleet import fleet_app
 from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, duration, unparsed, written
 from clawker_fw.cli.watch_options import AttachOption, IntervalOption, OnOpenOption, OtelOption, require_otlp
@@ -131,8 +131,8 @@ def stack(
     from clawker_fw.stack.release import Release, build_name
 
     chosen: Options = context.obj
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = session.load(chosen)
+    session.warn_of_project(chosen, loaded)
     options = ["--interval", written(interval), "--on-open", on_open.value]
     if attach:
         options += ["--attach", attach]
@@ -188,10 +188,9 @@ def _loaded(chosen: Options, release: "Release") -> _Program:
     Raises:
         RefusedError: when the engine does not have it.
     """
-    from clawker_fw.cli import connection
     from clawker_fw.fleet.program.image import Distribution
 
-    with closing(connection.connect_engine(chosen)) as engine:
+    with closing(session.connect_engine(chosen)) as engine:
         made = Distribution(release).image
         for each in made.ids:  # one in the classic store, another one in containerd's
             if engine.image(each) is not None:
@@ -208,8 +207,8 @@ def _files(chosen: Options, loaded: "Loaded") -> "HostFiles":
     from clawker_fw.fleet.host_files import host_files
     from clawker_fw.settings.load import read_settings
 
-    read, _ = read_settings(chosen.config, os.environ, given.resolve(chosen))
-    vault, wanted = given.secrets(chosen, loaded)
+    read, _ = read_settings(chosen.config, os.environ, session.resolve(chosen))
+    vault, wanted = session.secrets(chosen, loaded)
     return host_files(read, loaded.settings, vault, wanted)
 
 

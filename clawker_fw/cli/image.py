@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.output import STANDARD_OUTPUT, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import NotProvenError, RefusedError, UsageError
 from clawker_fw.report import terminal
 
@@ -75,9 +75,9 @@ def image(
             return
         answer = replace(answer, output=output)
     elif load:
-        from clawker_fw.cli import connection
+        from clawker_fw.cli import session
 
-        engine = connection.connect_engine(chosen)
+        engine = session.connect_engine(chosen)
         answer = replace(answer, loaded=_load(engine, built), engine=engine.facts().endpoint)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.image import ImageDocument

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
 from clawker_fw.cli.watch_options import (
@@ -69,9 +69,9 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.private_files import make_private, state_folder
     from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
     from clawker_fw.watch.address import parse_address
-    from clawker_fw.watch.service import ServiceScope, Unit, kept
+    from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
-    loaded = given.read(chosen)
+    loaded = session.read(chosen)
     if loaded.variable:
         raise RefusedError(
             "service-without-file",
@@ -81,7 +81,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
-    known, _ = given.secrets(chosen, loaded)
+    known, _ = session.secrets(chosen, loaded)
     if known:
         before += ["--secrets", str(known.path)]
     for name, value in (("--host", chosen.host), ("--context", chosen.context)):
@@ -97,7 +97,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
         [*before, "watch", *options],
         interval,
         {
-            **kept(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
+            **service_variables(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
             "XDG_STATE_HOME": str(state.parent),  # so that the service and `run` use the same certificates
         },
         parse_address(listen).path if listen else None,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw import interrupts
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import registries, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, print_report, reading, writing
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -28,6 +27,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
+from clawker_fw.cli.session import print_json, print_report, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import FILE_NAME
@@ -236,11 +236,11 @@ def down(
     Example: clawker-fw down
     """
     from clawker_fw.agents import names
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = session.connect_engine(chosen)
     performed: list[Progress] = []
     with (
         _step_output(chosen) as output,
@@ -250,7 +250,7 @@ def down(
     if everything:
         names.forget()
         registries.store(chosen).forget()
-        given.last_good(chosen).unlink(missing_ok=True)
+        session.last_good(chosen).unlink(missing_ok=True)
     from clawker_fw.report.facts import Left
 
     left = Left(images)
@@ -333,7 +333,7 @@ def _answer_plan(
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
-    given.warn_of_exposure(seen)
+    session.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if format_ is Format.JSON:
@@ -373,7 +373,7 @@ def _converge(
 
     converge.require_settings(seen, options)
     converge.require_secrets(seen, options)
-    given.warn_of_exposure(seen)
+    session.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
     before = seen
     performed: list[Progress] = []

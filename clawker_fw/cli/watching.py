@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from clawker_fw import interrupts
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import registries, session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed
 from clawker_fw.cli.watch_options import (
@@ -114,9 +114,9 @@ def watch(
 @contextmanager
 def _connected(chosen: Options) -> "Iterator[EngineWriter]":
     """Connect to the engine that the options choose, and close the connections afterwards."""
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
 
-    engine = connection.connect_engine(chosen)
+    engine = session.connect_engine(chosen)
     try:
         yield engine
     finally:
@@ -167,7 +167,7 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
     try:
         require_otlp(chosen)
     except SettingsError:
-        if not given.last_good(chosen).exists():
+        if not session.last_good(chosen).exists():
             raise
         # A watcher has run with good settings. Whoever breaks them must not keep the next one from starting.
 
@@ -214,8 +214,8 @@ def _destination(chosen: Options) -> "CollectorEndpoint":
     """
     from clawker_fw.watch.otlp import CollectorEndpoint
 
-    loaded = given.load(chosen)
-    store, otel = given.certificates(chosen, loaded, keeps=False), loaded.settings.otel
+    loaded = session.load(chosen)
+    store, otel = session.certificates(chosen, loaded, keeps=False), loaded.settings.otel
     if store is None or otel.endpoint is None:
         raise ValueError("the settings name no collector any more")
     trust, pair = store.watcher()

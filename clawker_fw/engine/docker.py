@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from docker import auth, errors, utils
-from docker.types import IPAMConfig, IPAMPool, NetworkingConfig
+from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, creation, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine import archive, bounds, host_network, pulling, requirements, streams, swarm
 from clawker_fw.engine.failures import FAILURES, translated
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.inspection import (
@@ -34,6 +34,7 @@ from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.engine.patience import Patience, unreachable, usual
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
+from clawker_fw.engine.shapes import creation, hardware_address
 from clawker_fw.engine.transport import Client, open_client
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (
@@ -448,29 +449,13 @@ class DockerEngine:
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`. A container that can't be completed is removed again."""
-        networks = sorted(spec.shape.networks.items())
-        version = self._client.api_version
-        at_once = creation.endpoints(spec.shape.networks, version)
+        request, further = creation(spec, self._client.api_version)
         with translated(f"create container {spec.name}"):
-            identity: str = self._client.create_container(
-                spec.image,
-                command=list(spec.shape.command),
-                entrypoint=list(spec.shape.entrypoint),
-                environment=list(spec.shape.environment),
-                user=spec.shape.user or None,
-                working_dir=spec.shape.working_directory or None,
-                stop_signal=spec.shape.stop_signal or None,
-                name=spec.name,
-                ports=creation.exposed(spec.shape) or None,
-                labels=dict(spec.labels),
-                healthcheck=creation.healthcheck(spec.shape),
-                host_config=creation.host_config(spec, networks[0][0] if networks else "none", version),
-                networking_config=NetworkingConfig(at_once) if at_once else None,  # type: ignore[arg-type]  # the stub lacks the name
-                use_config_proxy=False,  # the client's proxy settings don't apply to siblings
-            )["Id"]
+            answer = self._client.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
+            identity = str(answer["Id"])
         try:
             with translated(f"create container {spec.name}"):
-                for name, address in networks[len(at_once) :]:
+                for name, address in further.items():
                     self._client.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
                     self._client.put_archive(identity, VOLUME, archive.pack(spec.files))
@@ -516,7 +501,7 @@ class DockerEngine:
                 container,
                 network,
                 ipv4_address=address or None,
-                mac_address=creation.hardware_address(address) if address else None,
+                mac_address=hardware_address(address) if address else None,
             )
 
     def disconnect(self, network: str, container: str) -> None:

@@ -1,6 +1,5 @@
 """One set of settings, compared with many engines: what is the same for several of them is computed once."""
 
-import functools
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -9,11 +8,9 @@ from typing import TypeVar
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Desired, EngineFacts
+from clawker_fw.model import EngineFacts
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint, desired, prepare
-from clawker_fw.reconcile.observe import Observation
-from clawker_fw.stack.container import HELPER
+from clawker_fw.reconcile.desired import Blueprint, prepare
 
 _Value = TypeVar("_Value")
 
@@ -43,9 +40,8 @@ class SharedSettings:
     `blueprint` returns their blueprint for an engine. May be used from several threads.
     """
 
-    def __init__(self, project: str, blueprint: Callable[[EngineFacts], Blueprint]) -> None:
+    def __init__(self, blueprint: Callable[[EngineFacts], Blueprint]) -> None:
         """Compute nothing yet."""
-        self._project = project
         self._blueprint = blueprint
         self._once = Once()
 
@@ -77,13 +73,4 @@ class SharedSettings:
         Raises:
             FirewallError: when that can't be done.
         """
-        facts = engine.facts()
-        blueprint = self.blueprint(facts)
-        observation = Observation(engine, self._project, {HELPER: blueprint.helper})
-        seen = pipeline.compare(engine, blueprint, observation, functools.partial(self._render, blueprint))
-        return replace(seen, blueprint=replace(blueprint, engine=facts))
-
-    def _render(self, blueprint: Blueprint, *how: Hashable, **further: Hashable) -> Desired:
-        """Render what is desired at given addresses and slots."""
-        key = (id(blueprint), how, tuple(sorted(further.items())))
-        return self._once.get(key, lambda: desired(blueprint, *how, **further))  # type: ignore[arg-type]  # as `Render` has them
+        return pipeline.compare(engine, self.blueprint(engine.facts()))

@@ -6,12 +6,13 @@ here. The same inputs give the same bytes.
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
 from clawker_fw.errors import SettingsError
@@ -55,25 +56,6 @@ if TYPE_CHECKING:
     from clawker_fw.settings.secrets.wanted import WantedSecret
 
 
-class Render(Protocol):
-    """Returns the desired stack for given addresses, capacities, slots and certificates.
-
-    Equal arguments give the same object.
-    """
-
-    def __call__(
-        self,
-        addresses: Addressing,
-        capacities: "Capacities",
-        slots: Slots,
-        credentials: Credentials | None,
-        /,
-        *,
-        authorities: Authorities,
-    ) -> Desired:
-        """Return it."""
-
-
 @dataclass(frozen=True)
 class Blueprint:
     """All inputs of the desired state that don't depend on the observed stack."""
@@ -107,9 +89,20 @@ class Blueprint:
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def render(self) -> Render:
-        """Returns what is desired, rendered once: with thousands of rules, that takes most of the time."""
+    def _rendering(self) -> threading.Lock:
+        return threading.Lock()
+
+    @cached_property
+    def _rendered(self) -> "Callable[[Conditions, Slots], Desired]":
         return functools.cache(functools.partial(desired, self))
+
+    def desired(self, conditions: "Conditions", slots: Slots) -> Desired:
+        """Return the desired stack with its siblings in these slots.
+
+        It is rendered once, also for several threads: with thousands of rules, that takes most of the time.
+        """
+        with self._rendering:
+            return self._rendered(conditions, slots)
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -131,7 +124,7 @@ class Blueprint:
         known = ends.known_ends(len(self.rules.rules))
         return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
 
-    def provide(self, live: Authorities) -> Provided:
+    def authorities_for(self, live: Authorities) -> Provided:
         """Return the authorities that a stack should have which has these."""
         names = inspection.covered(self.policy)
         return self.provider.provide(names, live) if names and self.provider else Provided()
@@ -283,19 +276,23 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
     return network.subnets[0] if network.subnets else None
 
 
-def desired(
-    blueprint: Blueprint,
-    addresses: Addressing,
-    capacities: Capacities,
-    slots: Slots,
-    credentials: Credentials | None = None,
-    *,
-    authorities: Authorities = NO_AUTHORITIES,
-) -> Desired:
-    """Return the desired stack with its siblings in the given slots.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What decides about a desired stack beside its blueprint and its slots.
 
     `credentials` are those for telemetry, `authorities` those of connections whose TLS is looked into.
     """
+
+    addresses: Addressing
+    capacities: Capacities
+    credentials: Credentials | None = None
+    authorities: Authorities = NO_AUTHORITIES
+
+
+def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desired:
+    """Return the desired stack with its siblings in the given slots."""
+    addresses, capacities = conditions.addresses, conditions.capacities
+    credentials = conditions.credentials
     project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
     told = _telemetry(blueprint, credentials)
     drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
@@ -329,7 +326,7 @@ def desired(
                     slots.envoy,
                     limits.idle,
                     told,
-                    authorities=authorities,
+                    authorities=conditions.authorities,
                     headers=blueprint.headers,
                 ),
                 drift_labels=drift_labels,

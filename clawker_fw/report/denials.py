@@ -65,7 +65,7 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
     yield Text.assemble(
         (f"{moment:%m-%d %H:%M:%S}", "dim"),
         visible(f"  {denial.agent or refusal.agent}  "),
-        (visible(_asked(denial)), "bold"),
+        (visible(_request(denial)), "bold"),
         (f"  {counted.times:,} times" if counted.times > 1 else "", "dim"),
     )
     rule = denial.advice.rule if refusal.reason == Reason.DENIED else None
@@ -76,7 +76,7 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
         yield Text.assemble(_INDENT, visible(denial.advice.remedy.text))
 
 
-def _asked(denial: Denial) -> str:
+def _request(denial: Denial) -> str:
     counted, refusal = denial.counted, denial.counted.refusal
     name = refusal.name or refusal.tried or "no name"
     if refusal.protocol == "dns":

@@ -10,7 +10,7 @@ from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, LeftOut
 from clawker_fw.fleet.row import HostVerdict, Proof, Row, StackRelease, Trouble, majority
 from clawker_fw.model import Observed, Sibling
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, verdict
@@ -87,7 +87,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         said=tuple(summary.lines(said)) if said else (),
         findings=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
-        made_from=tuple(str(each) for each in origins.others(observed, seen.blueprint.origin)),
+        made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),
         node=host.node,
         seconds=seconds,
     )

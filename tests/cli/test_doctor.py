@@ -204,7 +204,7 @@ def test_what_depends_on_something_missing_is_skipped(
         raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
 
     del memory
-    monkeypatch.setattr("clawker_fw.cli.connection.connect_engine", refuse)
+    monkeypatch.setattr("clawker_fw.cli.session.connect_engine", refuse)
     outcome = command("doctor", "--format", "json")
     assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})
     assert outcome.json["checks"][1]["seen"] == "There is no engine. No such file; named by X"

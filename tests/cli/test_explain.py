@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.errors import EngineError
 from clawker_fw.inspect import explaining, trial
 from clawker_fw.model import Trial, TrialStep
@@ -68,7 +68,7 @@ def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     def refuse(_: object) -> None:
         raise EngineError("engine-unreachable", "The Docker engine can't be reached.")
 
-    monkeypatch.setattr(connection, "connect_engine", refuse)
+    monkeypatch.setattr(session, "connect_engine", refuse)
     code, answer = ask(command, "https://user:word@a.test/path?query")
     assert (code, answer["allowed"], answer["reason"], answer["addresses"]) == (0, True, None, None)
     assert (answer["rule"]["text"], answer["rule"]["note"]) == ("https a.test:443", "the API")
@@ -146,7 +146,7 @@ def test_a_helper_that_knows_no_lookups(
 
 def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address is refused, and no engine is needed to say so."""
-    monkeypatch.setattr(connection, "connect_engine", None)
+    monkeypatch.setattr(session, "connect_engine", None)
     code, answer = ask(command, "https://[2001:db8::1]/", "--live")
     assert (code, answer["reason"], answer["remedy"], answer["live"]) == (1, "bad-name", None, None)
     assert "names only" in answer["message"]

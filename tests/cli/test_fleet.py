@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.engine.patience import Patience
 from clawker_fw.errors import EngineError
@@ -42,7 +42,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
         monkeypatch.setattr(engine, "close", lambda: None, raising=False)
         return engine
 
-    monkeypatch.setattr(connection, "connect_place", connect)
+    monkeypatch.setattr(session, "connect_place", connect)
     yield known
     ending.set()
 
@@ -53,7 +53,7 @@ def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) ->
 
     def make(name: str) -> MemoryEngine:
         engine = machines[name] = MemoryEngine()
-        monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
+        monkeypatch.setattr(session, "connect_engine", lambda _: engine)
         assert command("run").code == 0
         return engine
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.rules.rule import Protocol
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, Outcome
@@ -22,7 +22,7 @@ def no_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     def refuse(_: object) -> MemoryEngine:
         raise AssertionError("the engine was asked")
 
-    monkeypatch.setattr(connection, "connect_engine", refuse)
+    monkeypatch.setattr(session, "connect_engine", refuse)
     return command
 
 

@@ -561,10 +561,10 @@ def test_a_bundle_that_is_kept_needs_no_library(registry_address: str, signer: K
     file.write_text(f"settings: {reference}\nbundle_keys: [{signer.public}]\n")
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "from clawker_fw.cli import given, registries\nfrom clawker_fw.cli.parameters import Options\n"
+        "from clawker_fw.cli import session, registries\nfrom clawker_fw.cli.parameters import Options\n"
         f"chosen = Options(config=Path({str(file)!r}))\n"
         "if 'ask' in sys.argv: registries.ask(chosen)\n"
-        "assert given.load(chosen).bundles\n"
+        "assert session.load(chosen).bundles\n"
         "print(*sorted({each.partition('.')[0] for each in sys.modules} & "
         "{'cryptography', 'requests', 'docker', 'ssl', 'jinja2', 'rich'}))\n"
     )

@@ -20,17 +20,19 @@ from clawker_fw.fwctl.answers import (
 )
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Files, Probe, Usage, Use
+from devkit.memory.engine import MemoryEngine
 
 DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())
 VERBS = DESCRIBED["verbs"]
 RUN_BY_CONTAINERS = {"requirements", "attempts"}
 
 
-class Described:
+class Described(MemoryEngine):
     """An engine whose helpers answer with what is described, or with `instead`."""
 
     def __init__(self, *instead: object) -> None:
         """Note what is asked."""
+        super().__init__()
         self._instead = instead
         self.asked: list[list[str]] = []
         self.sent = b""

@@ -229,4 +229,4 @@ def test_nothing_of_it_is_shown(scene: Scene) -> None:
     seen = scene.compare(API)
     plan = pipeline.plan_for(seen, ConvergeOptions(0))
     assert seen.observed.siblings[Sibling.ENVOY].secrets
-    assert HIDDEN not in repr((seen, plan, seen.blueprint, [each.told for each in plan.steps]))
+    assert HIDDEN not in repr((seen, plan, seen.blueprint, [each.description for each in plan.steps]))

@@ -18,7 +18,7 @@ from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, NetworkSpec, Shape, Verdict
 from clawker_fw.reconcile import lock, pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.origin import origin
+from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault

@@ -22,7 +22,7 @@ from clawker_fw.errors import (
 from clawker_fw.model import Mount, Verdict
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.origin import origin
+from clawker_fw.reconcile.records import origin
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault

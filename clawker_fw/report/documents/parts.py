@@ -10,11 +10,11 @@ from pydantic import Field, NonNegativeFloat
 from clawker_fw.agents.exposure import exposures
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.model import Action, Cause, Diff, EngineFacts, Finding, Layer, Observed, Sibling, Value, Verdict
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
 from clawker_fw.report.documents import Moment, SiblingVerdict
@@ -165,7 +165,9 @@ class SettingsUsed(SettingsNamed):
     @classmethod
     def of(cls, blueprint: Blueprint | None, observed: Observed) -> "SettingsUsed":
         """Return the settings; without a blueprint, they can't be read."""
-        made_from = [MadeFrom(each.path or None, each.host, each.project) for each in origins.recorded(observed)]
+        made_from = [
+            MadeFrom(each.path or None, each.host, each.project) for each in records.recorded_origins(observed)
+        ]
         if blueprint is None:
             return cls(None, "unreadable", made_from, [], [])
         now = blueprint.origin

@@ -1,9 +1,10 @@
-"""The settings that the options choose, as every command reads them, and the warnings about them."""
+"""The settings and the engine that the options choose, as every command has them, and their comparison."""
 
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +12,20 @@ from typing import TYPE_CHECKING
 from clawker_fw.cli import deciding, registries
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
+from clawker_fw.report import terminal
 from clawker_fw.settings.files import bounded
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
+    from clawker_fw.engine.locate import EngineLocation
+    from clawker_fw.engine.patience import Patience
+    from clawker_fw.engine.port import EngineReader, EngineWriter
     from clawker_fw.inspect.explanation import Explainer
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
+    from clawker_fw.report.text import Renderable
     from clawker_fw.rules.review import Remark
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.settings.model import Settings
@@ -30,6 +36,112 @@ if TYPE_CHECKING:
     from clawker_fw.watch.last_good import Texts
 
 _MOST_WARNINGS = 10
+
+
+@contextmanager
+def reading(chosen: Options) -> "Iterator[tuple[EngineReader, Comparison]]":
+    """Compare the stack with its settings, for a command that changes nothing: it gets no writer."""
+    with _comparing(chosen, writes=False, asks=True) as (engine, _, seen):
+        yield engine, seen
+
+
+@contextmanager
+def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
+    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need.
+
+    No registry is asked: agents start with what is in force.
+    """
+    with _comparing(chosen, writes=False) as (engine, _, seen):
+        yield engine, seen
+
+
+@contextmanager
+def writing(
+    chosen: Options, *, reviews: bool = True
+) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
+    """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
+
+    The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
+    of rules that decide nothing.
+    """
+    with _comparing(chosen, writes=True, asks=True, reviews=reviews) as found:
+        yield found
+
+
+@contextmanager
+def _comparing(
+    chosen: Options, *, writes: bool, asks: bool = False, reviews: bool = True
+) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
+    """Compare the stack with its settings. A mistake in the settings is reported before any error of the engine.
+
+    With `asks`, the registries of bundles are asked first.
+    """
+    from clawker_fw.reconcile import pipeline
+    from clawker_fw.rules.review import review
+    from clawker_fw.stack.release import Release
+
+    if asks:
+        registries.ask(chosen)
+    loaded = read(chosen)
+    if reviews:
+        warn_of_rules(review(loaded.rules, time.time()))
+    engine, release = connect_engine(chosen), Release.installed()
+
+    def drawn(settings: "Loaded | None" = None) -> "Blueprint":
+        return blueprint(chosen, settings or load(chosen), release, engine.facts(), keeps=writes)
+
+    yield engine, drawn, pipeline.compare(engine, drawn(loaded))
+
+
+def connect_engine(chosen: Options) -> "EngineWriter":
+    """Connect to the engine that the options choose, to change something."""
+    from clawker_fw.engine.docker import connect
+
+    return connect(chosen.host, chosen.context, os.environ)
+
+
+def connect_reader(chosen: Options) -> "EngineReader":
+    """Connect to the engine that the options choose, to look only."""
+    return connect_engine(chosen)
+
+
+def connect_place(place: "EngineLocation", patience: "Patience") -> "EngineReader":
+    """Connect to the engine at a place, to look only: one of many hosts."""
+    from clawker_fw.engine.docker import connect_to
+
+    return connect_to(place, patience)
+
+
+def proxy_variables() -> tuple[str, ...]:
+    """Return the variables by which the docker CLI gives a proxy to each container.
+
+    Raises:
+        EngineError: when its configuration is unreadable.
+    """
+    from clawker_fw.engine import client_config
+
+    return client_config.proxy_variables(os.environ)
+
+
+def print_report(report: "Renderable") -> None:
+    """Print an answer for people."""
+    from clawker_fw.report import text
+
+    text.console().print(report)
+
+
+def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> None:
+    """Print a table for people."""
+    from clawker_fw.report import text
+
+    print_report(text.table(headings, rows))
+
+
+def print_json(document: object) -> None:
+    """Print an answer in JSON."""
+    from clawker_fw.report import documents
+
+    terminal.answer(documents.text(document))
 
 
 def load(chosen: Options) -> "Loaded":
@@ -146,7 +258,7 @@ def blueprint(
     `texts` are earlier ones: the files that they stand for are not read now.
     """
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.reconcile.origin import origin
+    from clawker_fw.reconcile.records import origin
 
     facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
     known, needed = secrets(chosen, loaded, texts)
