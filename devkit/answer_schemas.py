@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from clawker_fw.report.documents.bundle import BundleDocument
 from clawker_fw.report.documents.ca import AuthorityDocument
 from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.checks import ConformanceDocument, DoctorDocument
@@ -33,7 +32,6 @@ from clawker_fw.report.documents.usage import RulesUnusedDocument
 
 ANSWERS: Mapping[str, tuple[type, str]] = {
     "agent-flags": (FlagsDocument, "`clawker-fw agent flags`"),
-    "bundle": (BundleDocument, "`clawker-fw bundle push`, `pull`, `verify` and `promote`"),
     "ca": (AuthorityDocument, "`clawker-fw ca show` and `rotate`"),
     "certs": (CertsDocument, "`clawker-fw certs show`, `rotate` and `export`"),
     "config": (ConfigDocument, "`clawker-fw config`"),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from clawker_fw.background import in_background
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import given
 from clawker_fw.cli.parameters import Options
 from clawker_fw.report import terminal
 
@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 @contextmanager
 def reading(chosen: Options) -> "Iterator[tuple[EngineReader, Comparison]]":
     """Compare the stack with its settings, for a command that changes nothing: it gets no writer."""
-    with _comparing(chosen, writes=False, asks=True) as (engine, _, seen):
+    with _comparing(chosen, writes=False) as (engine, _, seen):
         yield engine, seen
 
 
 @contextmanager
 def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
-    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need.
-
-    No registry is asked: agents start with what is in force.
-    """
+    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need."""
     with _comparing(chosen, writes=False) as (engine, _, seen):
         yield engine, seen
 
@@ -43,18 +40,18 @@ def writing(
     The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
     of rules that decide nothing.
     """
-    with _comparing(chosen, writes=True, asks=True, reviews=reviews) as found:
+    with _comparing(chosen, writes=True, reviews=reviews) as found:
         yield found
 
 
 @contextmanager
 def _comparing(
-    chosen: Options, *, writes: bool, asks: bool = False, reviews: bool = True
+    chosen: Options, *, writes: bool, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings.
 
     The settings are read, and the rest of the program is imported, while the engine answers. A mistake in the
-    settings is reported before any error of the engine. With `asks`, the registries of bundles are asked first.
+    settings is reported before any error of the engine.
     """
     from clawker_fw.cli import connection
     from clawker_fw.reconcile.observe import Observation
@@ -69,8 +66,6 @@ def _comparing(
         return engine, Observation(engine, chosen.project, known)
 
     observing = in_background(start_observation)
-    if asks:
-        registries.ask(chosen)
     loaded = given.load(chosen)
     given.warn_of_project(chosen, loaded)
     from clawker_fw.reconcile import pipeline

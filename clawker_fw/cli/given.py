@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawker_fw.cli import deciding, registries
+from clawker_fw.cli import deciding
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.settings.files import bounded
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from clawker_fw.settings.model import Settings
     from clawker_fw.settings.secrets.vault import Vault
     from clawker_fw.settings.secrets.wanted import WantedSecret
-    from clawker_fw.settings.sources import Resolve
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.last_good import Texts
 
@@ -41,7 +40,7 @@ def load(chosen: Options) -> "Loaded":
     """
     from clawker_fw.settings.load import load_settings
 
-    loaded = load_settings(chosen.config, os.environ, resolve(chosen))
+    loaded = load_settings(chosen.config, os.environ)
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -61,10 +60,9 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     variable, editable = loaded.rules_variable or loaded.variable, None
     if not variable:
         try:
-            editable = rules_file.editable(chosen.config, os.environ, resolve(chosen))
-        except (RefusedError, SettingsError):  # they are those of a bundle, or there is no file
-            bundle = loaded.bundles[0].name if loaded.bundles else ""
-            variable = f"the file that {bundle} is pushed from" if bundle else "the settings"
+            editable = rules_file.editable(chosen.config, os.environ)
+        except SettingsError:  # there is no file
+            variable = "the settings"
     return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
 
 
@@ -73,11 +71,6 @@ def last_good(chosen: Options) -> Path:
     from clawker_fw.private_files import state_folder
 
     return state_folder() / chosen.project / "last-good.json"
-
-
-def resolve(chosen: Options) -> "Resolve":
-    """Return what finds the bundle in force of a reference, for files with keys. Only settings with one use it."""
-    return lambda reference, keys: registries.bundles(chosen).in_force(reference, keys)
 
 
 def written(chosen: Options) -> "Settings":
@@ -89,7 +82,7 @@ def written(chosen: Options) -> "Settings":
     from clawker_fw.settings.load import read_settings
     from clawker_fw.settings.validation import validated
 
-    return validated(*read_settings(chosen.config, os.environ, resolve(chosen)), os.environ).written
+    return validated(*read_settings(chosen.config, os.environ), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
@@ -169,7 +162,6 @@ def blueprint(
         vault=known,
         origin=made_from,
         files=deciding.files(chosen, loaded, known, needed, release),
-        bundles=registries.states(chosen, loaded),
         named_by=named_by(chosen, loaded),
     )
 

@@ -7,8 +7,6 @@ from pydantic import NonNegativeInt
 
 from clawker_fw.report.config import Value
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.parts import BundleInForce
-from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.settings.loaded import Loaded
 
 
@@ -21,22 +19,17 @@ class ConfigDocument(Document):
     source: str
     """What chose it."""
     files: list[str]
-    """The settings file, those that it includes, and those with keys for bundles."""
-    bundles: list[BundleInForce]
-    """The bundles that the settings come from."""
+    """The settings file, and those that it includes."""
     rules: NonNegativeInt
     settings: list[Value]
 
     @classmethod
-    def of(
-        cls, loaded: Loaded, named_by: str, found: Sequence[Value], bundles: Sequence[BundleState]
-    ) -> "ConfigDocument":
+    def of(cls, loaded: Loaded, named_by: str, found: Sequence[Value]) -> "ConfigDocument":
         """Return the answer. `named_by` is what chose the settings."""
         return cls(
             path=str(loaded.source) if loaded.source else None,
             source=named_by,
             files=[str(path) for path in loaded.files],
-            bundles=BundleInForce.all_of(bundles),
             rules=len(loaded.rules.rules),
             settings=list(found),
         )
