@@ -20,7 +20,6 @@ from bench import (
     inspecting,
     noop,
     over_ssh,
-    registry_watchers,
     replace,
     replace_time,
     restart,
@@ -51,7 +50,6 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "inspect": inspecting.measure,
     "inspect_requests": inspected_requests.measure,
     "inspect_peers": inspect_peers.measure,
-    "registry_watchers": registry_watchers.measure,
 }
 
 

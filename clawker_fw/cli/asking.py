@@ -117,8 +117,7 @@ def require_editable(chosen: Options) -> None:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
     session.read(chosen)
-    resolve = session.resolve(chosen)
-    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=resolve)
+    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
 
 
 def ask_about(chosen: Options, told: Iterator[Told]) -> None:
@@ -197,12 +196,11 @@ class _Answers:
         """
         now = datetime.now(UTC)
         decide = Ruling(asked, reply, _user(), now)
-        resolve = session.resolve(self._chosen)
-        done = rules_file.edit(self._chosen.config, os.environ, decide, write=False, resolve=resolve)
+        done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
         if not write:
             return done
-        return rules_file.edit(self._chosen.config, os.environ, decide, write=True, resolve=resolve)
+        return rules_file.edit(self._chosen.config, os.environ, decide, write=True)
 
     def apply(self, asked: Question, reply: Reply) -> bool:
         """Do what was answered, and say so. Return whether the host is allowed by it."""

@@ -100,15 +100,6 @@ def stack(
             help="Write the file as stack.yaml into a folder, with copies of settings and rules, not of secrets.",
         ),
     ] = None,
-    registry_login: Annotated[
-        Path | None,
-        typer.Option(
-            "--registry-login",
-            metavar="FILE",
-            help="A config.json of the docker CLI with the login at the registries of bundles: nodes get it as a "
-            "secret. Default: they ask without a login.",
-        ),
-    ] = None,
     socket: Annotated[
         str, typer.Option("--socket", metavar="PATH", help="Where each node's engine has its socket.")
     ] = "/var/run/docker.sock",
@@ -143,8 +134,6 @@ def stack(
         options += ["--drain-timeout", written(drain_timeout)]
     drain = loaded.settings.drain_timeout if drain_timeout is None else drain_timeout
     files = _files(chosen, loaded)
-    if registry_login:
-        files = files.with_login(registry_login, _registries(chosen))
     release = Release.installed()
     program = _Program(image) if image else _loaded(chosen, release)
     service = stack_file.WatcherService(
@@ -207,18 +196,9 @@ def _files(chosen: Options, loaded: "Loaded") -> "HostFiles":
     from clawker_fw.fleet.host_files import host_files
     from clawker_fw.settings.load import read_settings
 
-    read, _ = read_settings(chosen.config, os.environ, session.resolve(chosen))
+    read, _ = read_settings(chosen.config, os.environ)
     vault, wanted = session.secrets(chosen, loaded)
     return host_files(read, loaded.settings, vault, wanted)
-
-
-def _registries(chosen: Options) -> list[str]:
-    """Return the registries of the bundles that the settings name."""
-    from clawker_fw.settings.bundles.reference import parse_reference
-    from clawker_fw.settings.load import bundles_named
-
-    named = bundles_named(chosen.config, os.environ).references
-    return sorted({parse_reference(each).registry for each in named})
 
 
 def _variables(chosen: Options) -> dict[str, str]:

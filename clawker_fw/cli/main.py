@@ -4,7 +4,6 @@
 # isort: off
 from clawker_fw.cli import (
     agent,
-    bundle,
     certs,
     config,
     conformance,
@@ -32,7 +31,6 @@ from clawker_fw.cli.app import app
 __all__ = [
     "agent",
     "app",
-    "bundle",
     "certs",
     "config",
     "conformance",

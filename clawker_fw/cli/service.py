@@ -10,7 +10,6 @@ from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
 from clawker_fw.cli.watch_options import (
     AttachOption,
-    BundleIntervalOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -36,7 +35,6 @@ def service(
     ] = True,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = unparsed("30s"),
-    bundle_interval: BundleIntervalOption = unparsed("5m"),
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
@@ -50,7 +48,6 @@ def service(
     Example: clawker-fw service | sudo tee /etc/systemd/system/clawker-fw.service
     """
     options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
-    options += ["--bundle-interval", written(bundle_interval)]
     if listen:
         options += ["--listen", listen]
     if attach:

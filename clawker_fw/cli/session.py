@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawker_fw.cli import deciding, registries
+from clawker_fw.cli import deciding
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.report import terminal
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from clawker_fw.settings.model import Settings
     from clawker_fw.settings.secrets.vault import Vault
     from clawker_fw.settings.secrets.wanted import WantedSecret
-    from clawker_fw.settings.sources import Resolve
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.last_good import Texts
 
@@ -41,16 +40,13 @@ _MOST_WARNINGS = 10
 @contextmanager
 def reading(chosen: Options) -> "Iterator[tuple[EngineReader, Comparison]]":
     """Compare the stack with its settings, for a command that changes nothing: it gets no writer."""
-    with _comparing(chosen, writes=False, asks=True) as (engine, _, seen):
+    with _comparing(chosen, writes=False) as (engine, _, seen):
         yield engine, seen
 
 
 @contextmanager
 def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
-    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need.
-
-    No registry is asked: agents start with what is in force.
-    """
+    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need."""
     with _comparing(chosen, writes=False) as (engine, _, seen):
         yield engine, seen
 
@@ -64,24 +60,19 @@ def writing(
     The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
     of rules that decide nothing.
     """
-    with _comparing(chosen, writes=True, asks=True, reviews=reviews) as found:
+    with _comparing(chosen, writes=True, reviews=reviews) as found:
         yield found
 
 
 @contextmanager
 def _comparing(
-    chosen: Options, *, writes: bool, asks: bool = False, reviews: bool = True
+    chosen: Options, *, writes: bool, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
-    """Compare the stack with its settings. A mistake in the settings is reported before any error of the engine.
-
-    With `asks`, the registries of bundles are asked first.
-    """
+    """Compare the stack with its settings, of which a mistake is reported before any error of the engine."""
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
-    if asks:
-        registries.ask(chosen)
     loaded = read(chosen)
     if reviews:
         warn_of_rules(review(loaded.rules, time.time()))
@@ -152,7 +143,7 @@ def load(chosen: Options) -> "Loaded":
     """
     from clawker_fw.settings.load import load_settings
 
-    loaded = load_settings(chosen.config, os.environ, resolve(chosen))
+    loaded = load_settings(chosen.config, os.environ)
     meant = loaded.settings.project
     if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
         raise SettingsError(
@@ -179,21 +170,15 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     variable, editable = loaded.rules_variable or loaded.variable, None
     if not variable:
         try:
-            editable = rules_file.editable(chosen.config, os.environ, resolve(chosen))
-        except (RefusedError, SettingsError):  # they are those of a bundle, or there is no file
-            bundle = loaded.bundles[0].name if loaded.bundles else ""
-            variable = f"the file that {bundle} is pushed from" if bundle else "the settings"
+            editable = rules_file.editable(chosen.config, os.environ)
+        except SettingsError:  # there is no file
+            variable = "the settings"
     return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
 
 
 def last_good(chosen: Options) -> Path:
     """Return where a watcher keeps the last good settings of the chosen project."""
     return _folder(chosen) / "last-good.json"
-
-
-def resolve(chosen: Options) -> "Resolve":
-    """Return what finds the bundle in force of a reference, for files with keys. Only settings with one use it."""
-    return lambda reference, keys: registries.bundles(chosen).in_force(reference, keys)
 
 
 def written(chosen: Options) -> "Settings":
@@ -205,7 +190,7 @@ def written(chosen: Options) -> "Settings":
     from clawker_fw.settings.load import read_settings
     from clawker_fw.settings.validation import validated
 
-    return validated(*read_settings(chosen.config, os.environ, resolve(chosen)), os.environ).written
+    return validated(*read_settings(chosen.config, os.environ), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
@@ -285,7 +270,6 @@ def blueprint(
         vault=known,
         origin=made_from,
         files=deciding.files(chosen, loaded, known, needed, release),
-        bundles=registries.states(chosen, loaded),
         named_by=named_by(chosen, loaded),
     )
 

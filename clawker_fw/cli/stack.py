@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw import interrupts
-from clawker_fw.cli import registries, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import (
     AdoptOption,
@@ -221,10 +221,7 @@ def down(
     force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
         bool,
-        typer.Option(
-            "--all",
-            help="Also remove unused images of clawker-fw, stored bundles, and the names of former agents.",
-        ),
+        typer.Option("--all", help="Also remove unused images of clawker-fw, and the names of former agents."),
     ] = False,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
@@ -249,7 +246,6 @@ def down(
         images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
         names.forget()
-        registries.store(chosen).forget()
         session.last_good(chosen).unlink(missing_ok=True)
     from clawker_fw.report.facts import Left
 

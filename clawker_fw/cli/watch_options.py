@@ -57,15 +57,6 @@ IntervalOption = Annotated[
         help="How often to compare the stack when no event arrives, plus or minus 10 %.",
     ),
 ]
-BundleIntervalOption = Annotated[
-    float,
-    typer.Option(
-        "--bundle-interval",
-        metavar="DURATION",
-        parser=_interval,
-        help="How often to ask the registries of bundles that the settings name, plus or minus 20 %.",
-    ),
-]
 ListenOption = Annotated[
     str | None,
     typer.Option(

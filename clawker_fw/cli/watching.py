@@ -1,11 +1,10 @@
 """The command that keeps a stack current until it is stopped."""
 
 import os
-import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,12 +12,11 @@ from urllib.parse import urlsplit
 import typer
 
 from clawker_fw import interrupts
-from clawker_fw.cli import registries, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed
 from clawker_fw.cli.watch_options import (
     AttachOption,
-    BundleIntervalOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -32,8 +30,6 @@ from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
-    from clawker_fw.settings.bundles.state import BundleState
-    from clawker_fw.settings.bundles.taking import Asked
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
@@ -48,7 +44,6 @@ def watch(
     *,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = unparsed("30s"),
-    bundle_interval: BundleIntervalOption = unparsed("5m"),
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
@@ -80,7 +75,6 @@ def watch(
         _serving(listen, interval, metrics) as pages,
         _counting(chosen, metrics),
         _stoppable(inbox) as stopping,
-        _polling(chosen, bundle_interval, inbox, [each.in_force for each in (metrics, pages) if each]),
     ):
 
         def report(decision: "Decision") -> None:
@@ -236,37 +230,6 @@ def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
     counter = RefusalCounter(chosen.project, metrics.refused)
     work = (counter, lambda: _connected(chosen), record.write_uncounted, ended)
     threading.Thread(target=keep_counting, args=work, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-@contextmanager
-def _polling(
-    chosen: Options,
-    interval: float,
-    inbox: "Inbox",
-    observers: "Sequence[Callable[[Sequence[BundleState]], None]]",
-) -> "Iterator[None]":
-    """Ask the registries of bundles in the background; have the stack compared when another one is in force."""
-    from clawker_fw.watch.follow import News
-    from clawker_fw.watch.polling import BundlePoll, keep_polling
-
-    def ask() -> "Sequence[Asked]":
-        try:
-            asked = registries.asked(chosen)
-            states = registries.known(chosen) if asked else ()
-        except SettingsError:  # which each look tells; whoever can break the settings must not end the polling
-            return ()
-        for each in observers:
-            each(states)
-        return asked
-
-    ended = threading.Event()
-    poll = BundlePoll(interval, ask, lambda each: registries.report(chosen, each), random.random, time.monotonic())
-    work = (poll, time.monotonic, lambda: inbox.put(News.EVENT), ended)
-    threading.Thread(target=keep_polling, args=work, name="bundles", daemon=True).start()
     try:
         yield
     finally:

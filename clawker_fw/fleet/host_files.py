@@ -7,17 +7,11 @@ is at this very path. So no file is rewritten, and nothing of this machine's fol
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from clawker_fw.engine import client_config
-from clawker_fw.engine.registry_login import login_in
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
-from clawker_fw.settings.bundles.reference import PREFIX
-from clawker_fw.settings.document import document_of
 from clawker_fw.settings.files import resolved
-from clawker_fw.settings.outline import KEYS, outline_of
-from clawker_fw.settings.secrets.declared import read_owned
 from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.settings.sources import Source
@@ -28,9 +22,6 @@ _WITHOUT_FILE = PurePosixPath("/", SETTINGS.name)
 """Without a settings file, paths in variables begin at the working folder, which is this one's."""
 
 SECRETS = PurePosixPath("/run/secrets/clawker-fw/secrets.yaml")
-
-LOGIN = PurePosixPath("/run/secrets/clawker-fw/docker/config.json")
-"""Where the program on the hosts has a login at registries, as the docker CLI keeps it."""
 
 MOST_OCTETS = {False: 1000 << 10, True: 500 << 10}
 """How large a config of a swarm may be, and a secret (swarmkit, `manager/controlapi`)."""
@@ -67,33 +58,11 @@ class HostFile:
 
 @dataclass(frozen=True, slots=True)
 class HostFiles:
-    """All of them. `settings`, `secrets` and `login` are where the hosts have these files, if there are any."""
+    """All of them. `settings` and `secrets` are where the hosts have these files, if there are any."""
 
     files: tuple[HostFile, ...]
     settings: PurePosixPath | None
     secrets: PurePosixPath | None
-    login: PurePosixPath | None = None
-
-    def with_login(self, path: Path, registries: Iterable[str]) -> "HostFiles":
-        """Return these files and one with the login at registries, in the docker CLI's format.
-
-        Raises:
-            RefusedError: when others can use it, or it lacks the login at one of them.
-            SettingsError: when it can't be read.
-            EngineError: when the docker CLI could not read it, or a login can't be used.
-        """
-        file = HostFile("registry-login", LOGIN, path.absolute(), read_owned(path), secret=True)
-        config = client_config.read(path) or {}
-        missing = [each for each in registries if login_in(config, each) is None]
-        if missing:
-            raise RefusedError(
-                "fleet-login-missing",
-                f"{path} has no login at {', '.join(missing)}, where the settings' bundles are.",
-                context=["a credential helper of this machine is none that hosts have"],
-                hint=f"Make it: `DOCKER_CONFIG=DIR docker login {missing[0]}`, where DIR has no config.json yet.",
-            )
-        _require_room(file)
-        return replace(self, files=(*self.files, file), login=LOGIN)
 
 
 def host_files(
@@ -101,16 +70,14 @@ def host_files(
 ) -> HostFiles:
     """Return what hosts need of the settings in these sources, and of the secrets that their rules want.
 
-    A bundle is not among it: each host asks its registry, and verifies it by the keys.
-
     Raises:
         RefusedError: when a host could not obtain a secret, or a file is too large for a swarm.
         SettingsError: when a file can't be read, or the settings name one by a user's home folder.
     """
-    files = [each for each in sources if each.bundle is None and not each.in_variable]
+    files = [each for each in sources if not each.in_variable]
     beside = files[0].path.absolute().parent if files else Path.cwd()
     where = SETTINGS if files else _WITHOUT_FILE
-    named = (*_of_files(files), *_keys(sources[:1], beside), *_named_by_settings(settings, beside))
+    named = (*_of_files(files), *_named_by_settings(settings, beside))
     main, own = _placed(where, named)
     declared, secret = _placed(SECRETS, tuple(_of_vault(vault, wanted)) if vault else ())
     found = (*own, *secret)
@@ -152,27 +119,19 @@ def _of_files(files: Sequence[Source]) -> Iterator[_Named]:
     while left:
         path, kind, source = left.pop()
         yield _Named(kind, path, source.path.absolute(), _content(source))
-        for name in (each for each in source.includes if not each.startswith(PREFIX)):
+        for name in source.includes:
             where = os.path.normpath(PurePosixPath(path).parent / name)
             left.append((where, "rules", known[resolved(source.path.parent / name)]))
 
 
-def _keys(first: Sequence[Source], beside: Path) -> Iterator[_Named]:
-    """Yield the public keys for bundles, which the first source names."""
-    for source in first:
-        for name in outline_of(document_of(source.text, source.path)).keys:
-            path = beside / _without_home(KEYS, name)
-            yield _Named("bundle-key", os.path.normpath(name), path, _public(path))
-
-
-def _public(path: Path) -> bytes:
+def _certificates(path: Path) -> bytes:
     """Return what a file has that must not have a private key: hosts get it as no secret."""
     content = _read(path)
     if b"PRIVATE KEY" in content:
         raise RefusedError(
             "fleet-key-exposed",
             f"{path} has a private key, and what hosts get of it is no secret.",
-            hint="Name a file that has the certificates, or the public key, alone.",
+            hint="Name a file that has the certificates alone.",
         )
     return content
 
@@ -185,7 +144,7 @@ def _content(source: Source) -> bytes:
 def _named_by_settings(settings: StackSettings, beside: Path) -> Iterator[_Named]:
     if name := settings.inspection.ca_file:
         path = beside / _without_home("inspection.ca_file", name)
-        yield _Named("authorities", os.path.normpath(name), path, _public(path))
+        yield _Named("authorities", os.path.normpath(name), path, _certificates(path))
     if settings.otel.endpoint and (folder := settings.otel.certs_dir):
         where = beside / _without_home("otel.certs_dir", folder)
         for path in sorted(each for each in where.iterdir() if each.suffix in {".crt", ".key"}):

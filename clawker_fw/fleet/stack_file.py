@@ -126,7 +126,6 @@ def _environment(service: WatcherService) -> dict[str, str]:
         "CLAWKER_FW_HOST": f"unix://{service.socket}",
         "CLAWKER_FW_CONFIG": service.files.settings,
         "CLAWKER_FW_SECRETS": service.files.secrets,
-        "DOCKER_CONFIG": service.files.login and service.files.login.parent,
     }
     return {**service.variables, **{name: str(value) for name, value in chosen.items() if value}}
 

@@ -35,7 +35,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.settings.values import StackSettings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
@@ -81,8 +80,6 @@ class Blueprint:
     """Where their values are; None if no rule needs any."""
     files: tuple[Path, ...] = ()
     """The files and folders that decide what is desired. An agent that can write one controls the firewall."""
-    bundles: tuple[BundleState, ...] = dataclasses.field(default=(), compare=False)
-    """The bundles among what the settings were read from."""
     named_by: str = ""
     """What chose the settings file: an option, a variable, or the place where it was found."""
     last_good: bool = dataclasses.field(default=False, compare=False)

@@ -128,7 +128,6 @@ class Status:
         found = exposures(self.observed, self.blueprint.files)
         return (
             f"Settings  {path} ({self.blueprint.named_by})",
-            *(visible(f"Bundle    {each.line(time.time())}") for each in self.blueprint.bundles),
             engine,
             *(f"Made from another settings file: {each}" for each in records.other_origins(self.observed, now)),
             *(visible(f"The settings are open: {each}.") for each in found),

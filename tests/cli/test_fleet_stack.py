@@ -1,20 +1,14 @@
 """What a swarm gets to keep every node current: the compose file, the files of nodes, what is refused."""
 
 import hashlib
-import json
-from base64 import b64encode
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from clawker_fw.engine.registry_login import login_of
-from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fleet import host_files
 from clawker_fw.fleet.program.image import Distribution
-from clawker_fw.settings.bundles.registry import Login
 from clawker_fw.stack.release import Release
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
@@ -165,47 +159,6 @@ def test_secrets_that_other_hosts_do_not_have(
     assert "error[fleet-secret-local]" in outcome.err
     assert "from: {file: PATH}" in outcome.err
     assert not outcome.out
-
-
-def test_nodes_get_the_login_at_a_registry(command: Command, tmp_path: Path) -> None:
-    """Their watchers find it as the docker CLI keeps it, and the text has nothing of it."""
-    login = _login(tmp_path, {"registry.test": {"auth": b64encode(b"reader:sesame").decode()}})
-    outcome = command("fleet", "stack", "--image", IMAGE, "--registry-login", str(login))
-    assert outcome.code == 0, outcome.err
-    document = yaml.safe_load(outcome.out)
-    assert targets(document, "secrets") == {"/run/secrets/clawker-fw/docker/config.json": str(login)}
-    folder = document["services"]["watch"]["environment"]["DOCKER_CONFIG"]
-    assert folder == "/run/secrets/clawker-fw/docker"
-    assert all(text not in outcome.out for text in ("sesame", b64encode(b"reader:sesame").decode()))
-    found = login_of("registry.test", {"DOCKER_CONFIG": str(tmp_path)})
-    assert found == Login("reader", "sesame")
-
-
-def test_a_login_has_to_be_there_for_each_registry(tmp_path: Path) -> None:
-    """A helper of this machine, another registry, and a file that others can read are refused."""
-    nothing = host_files.HostFiles((), None, None)
-    login = _login(tmp_path, {"other.test": {"auth": b64encode(b"reader:sesame").decode()}}, credsStore="pass")
-    assert nothing.with_login(login, ["other.test"]).login
-    with pytest.raises(RefusedError) as refused:
-        nothing.with_login(login, ["other.test", "registry.test"])
-    assert (refused.value.code, "registry.test" in refused.value.message) == ("fleet-login-missing", True)
-    login.chmod(0o644)
-    with pytest.raises(RefusedError) as refused:
-        nothing.with_login(login, ["other.test"])
-    assert refused.value.code == "secrets-not-private"
-    login.chmod(0o600)
-    login.write_text("{")
-    with pytest.raises(EngineError):
-        nothing.with_login(login, ["other.test"])
-    with pytest.raises(SettingsError):
-        nothing.with_login(tmp_path / "missing.json", [])
-
-
-def _login(folder: Path, auths: Mapping[str, Mapping[str, str]], **more: str) -> Path:
-    path = folder / "config.json"
-    path.write_text(json.dumps({"auths": auths, **more}))
-    path.chmod(0o600)
-    return path
 
 
 def test_certificates_go_to_every_node(command: Command, settings_file: Path, tmp_path: Path) -> None:

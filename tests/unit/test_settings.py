@@ -141,9 +141,7 @@ def test_the_environment_alone_is_enough(write: Write) -> None:
     assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
 
 
-@pytest.mark.parametrize(
-    "key", [key for key in setting_keys() if key not in {"project", "include", "settings", "bundle_keys"}]
-)
+@pytest.mark.parametrize("key", [key for key in setting_keys() if key not in {"project", "include"}])
 def test_every_setting_has_a_variable(key: str, write: Write) -> None:
     """Each key has one, but `project`, whose variable is the option's, and what is followed from file to file."""
     values = {

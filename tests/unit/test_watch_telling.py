@@ -238,7 +238,6 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
         "verdict": "current",
         "code": None,
         "age_seconds": 61.0,
-        "bundles": [],
     }
 
 

@@ -15,7 +15,6 @@ from pydantic_core import core_schema
 from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
 from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.bundle import BundleDocument
 from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
@@ -37,7 +36,6 @@ from clawker_fw.report.secrets import SecretsAnswer
 
 ANSWERS: Mapping[str, type[Document]] = {
     "agent flags": FlagsDocument,
-    **dict.fromkeys(("bundle push", "bundle pull", "bundle verify", "bundle promote"), BundleDocument),
     **dict.fromkeys(("certs show", "certs rotate", "certs export"), CertsDocument),
     "config": ConfigAnswer,
     "conformance": ConformanceAnswer,
