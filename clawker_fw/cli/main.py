@@ -13,7 +13,6 @@ from clawker_fw.cli import (
     doctor,
     explain,
     fleet,
-    fleet_stack,
     healthy,
     overview,
     rules,
@@ -23,7 +22,6 @@ from clawker_fw.cli import (
     stack,
     status,
     watching,
-    image,
 )
 
 # isort: on
@@ -42,9 +40,7 @@ __all__ = [
     "editing",
     "explain",
     "fleet",
-    "fleet_stack",
     "healthy",
-    "image",
     "overview",
     "rules",
     "secrets",
