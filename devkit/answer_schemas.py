@@ -21,8 +21,7 @@ from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
-from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
-from clawker_fw.report.documents.image import ImageDocument
+from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetStatusDocument
 from clawker_fw.report.documents.presets import PresetsDocument
 from clawker_fw.report.documents.ps import PsDocument
 from clawker_fw.report.documents.rules import RulesCheckDocument, RulesEditDocument, RulesListDocument
@@ -44,9 +43,7 @@ ANSWERS: Mapping[str, tuple[type, str]] = {
     "drift": (DriftDocument, "`clawker-fw drift`"),
     "explain": (ExplainDocument, "`clawker-fw explain`"),
     "fleet-denials": (FleetDenialsDocument, "`clawker-fw fleet denials`"),
-    "fleet-drift": (FleetDriftDocument, "`clawker-fw fleet drift`"),
     "fleet-status": (FleetStatusDocument, "`clawker-fw fleet status`"),
-    "image": (ImageDocument, "`clawker-fw image`"),
     "ps": (PsDocument, "`clawker-fw ps`"),
     "rules-check": (RulesCheckDocument, "`clawker-fw rules check`"),
     "rules-edit": (RulesEditDocument, "`clawker-fw rules allow`, `deny`, `remove` and `import`"),
