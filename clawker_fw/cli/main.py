@@ -11,7 +11,6 @@ from clawker_fw.cli import (
     doctor,
     explain,
     fleet,
-    fleet_stack,
     healthy,
     overview,
     rules,
@@ -22,7 +21,6 @@ from clawker_fw.cli import (
     stack,
     status,
     watching,
-    image,
 )
 
 # isort: on
@@ -39,9 +37,7 @@ __all__ = [
     "editing",
     "explain",
     "fleet",
-    "fleet_stack",
     "healthy",
-    "image",
     "overview",
     "rules",
     "schema",

@@ -25,6 +25,9 @@ _ALIKE = 0.7
 
 _REMOVED = {
     "clawker-fw ca": "Use `clawker-fw certs`, which has `--roots` for what `ca` did.",
+    "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
+    "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
+    "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",

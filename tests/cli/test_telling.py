@@ -72,6 +72,9 @@ def test_the_parser_s_messages_are_sentences(line: str, sentence: str, command: 
     [
         ("ca rotte", "Use `clawker-fw certs`, which has `--roots` for what `ca` did."),
         ("logs --follow", "docker logs clawker-envoy"),
+        ("image --load", "examples/image/Dockerfile"),
+        ("fleet drift --swarm", "clawker-fw fleet status --diff"),
+        ("fleet stack --parallelism 2", "examples/swarm/stack.yaml"),
         ("rules narrow .cdn.test", "clawker-fw rules allow"),
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
     ],

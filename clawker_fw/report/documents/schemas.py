@@ -20,8 +20,7 @@ from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
-from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
-from clawker_fw.report.documents.image import ImageDocument
+from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetStatusDocument
 from clawker_fw.report.documents.rules import (
     RulesCheckDocument,
     RulesEditDocument,
@@ -45,9 +44,7 @@ ANSWERS: Mapping[str, type[Document]] = {
     "drift": DriftDocument,
     "explain": ExplainDocument,
     "fleet denials": FleetDenialsDocument,
-    "fleet drift": FleetDriftDocument,
     "fleet status": FleetStatusDocument,
-    "image": ImageDocument,
     "ps": StacksAnswer,
     **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
     "rules check": RulesCheckDocument,
