@@ -257,8 +257,8 @@ def test_every_schema_is_linked() -> None:
 
 
 def test_every_verb_of_the_helper_is_explained() -> None:
-    """The documented verbs of `fwctl` are those in its own usage text."""
-    verbs = re.findall(r"^  ([a-z]+) ", page("go/cmd/fwctl/main.go").partition("const help")[2], re.MULTILINE)
+    """The documented verbs of `fwctl` are those in its table."""
+    verbs = re.findall(r'^\t\{"([a-z]+)", ', page("go/cmd/fwctl/main.go").partition("var verbs")[2], re.MULTILINE)
     text = section(page("docs/how-it-works.md"), "## Anatomy of a sibling")
     assert verbs
     assert set(verbs) <= codes(text)

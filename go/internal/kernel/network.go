@@ -43,6 +43,11 @@ func Shape(sibling boot.Sibling) error {
 	if err := keepApart(sibling.Apart); err != nil {
 		return err
 	}
+	if sibling.Limits != nil || sibling.Apart != nil {
+		if err := rememberFilter(sibling.Resolver); err != nil {
+			return err
+		}
+	}
 	if err := setTimeouts(sibling.Limits); err != nil {
 		return err
 	}

@@ -174,7 +174,7 @@ func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 func requireFilter(connection *nftables.Conn) error {
 	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
 		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
-			"or its module can't be loaded%s): %w", whyNoModules(), once(err))
+			"or its module can't be loaded%s): %w", whyNoModules(), first(err))
 	}
 	return nil
 }
@@ -191,23 +191,12 @@ func whyNoModules() string {
 	return ": kernel.modules_disabled=1 forbids it there until the next boot, so load them before it is set"
 }
 
-// once returns an error without repetitions: a kernel refuses each message of a transaction, in the same words.
-func once(err error) error {
-	var joined interface{ Unwrap() []error }
-	if !errors.As(err, &joined) {
-		return err
+// first returns the first of several errors: a kernel refuses each message of a transaction, in the same words.
+func first(err error) error {
+	for joined := (interface{ Unwrap() []error })(nil); errors.As(err, &joined); {
+		err = joined.Unwrap()[0]
 	}
-	different := []error{}
-	for _, part := range joined.Unwrap() {
-		part = once(part)
-		if !slices.ContainsFunc(different, func(before error) bool { return before.Error() == part.Error() }) {
-			different = append(different, part)
-		}
-	}
-	if len(different) == 1 {
-		return different[0]
-	}
-	return errors.Join(different...)
+	return err
 }
 
 // loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each

@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/caddy"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
 
@@ -17,9 +18,7 @@ func TestSetup(t *testing.T) {
 	hotfiletest.Write(t, path, listOf("a.test"))
 	controller := caddy.NewTestController(resolver.ServerType, "policy "+path+" "+socket)
 
-	if err := setup(controller); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, setup(controller))
 
 	plugins := resolver.ConfigOf(controller).Plugin
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 )
 
 // listOf returns a list that allows one name.
@@ -20,9 +21,7 @@ func TestSource(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "names.json")
 	hotfiletest.Write(t, path, listOf("a.test"))
 	source, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	hotfiletest.Write(t, path, "{}")
 	if err := source.Load(); err == nil || !source.List().Decide("a.test", time.Now()).Allowed() {
 		t.Errorf("got %v", err)

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"clawker-fw/internal/must"
 )
 
 // The digest of loaded configuration does not depend on the order and the spaces in Envoy's output.
@@ -82,9 +84,7 @@ func sameJSON(one, other string) bool {
 func readAll(t *testing.T, text string) []value {
 	t.Helper()
 	read, err := readJSONText([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	var found []value
 	for _, each := range read.members {
 		found = append(found, each.value)

@@ -1,14 +1,11 @@
 package signing
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 
 	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
 )
 
 // inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
@@ -20,7 +17,7 @@ func parseNames(content []byte) (*inspected, error) {
 		Names    []string `json:"names"`
 		Subtrees []string `json:"subtrees"`
 	}
-	if err := unmarshal(content, &file); err != nil {
+	if err := hotfile.Unmarshal(content, &file); err != nil {
 		return nil, err
 	}
 	names, err := setOf(file.Names)
@@ -69,17 +66,4 @@ func certified(asked string) (string, bool) {
 		return "", false
 	}
 	return name, is
-}
-
-// unmarshal reads the only JSON value of a file, which has no other fields.
-func unmarshal(content []byte, value any) error {
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(value); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is data after the value")
-	}
-	return nil
 }
