@@ -36,7 +36,7 @@ PICTURES = tuple(sorted(DOCS.glob("pictures/*.svg")))
 
 HOSTS_THAT_MAY_BE_NAMED = {
     *("example.com", "example.net", "example.org"),
-    *("github.com", "golang.org"),  # in the names of Go modules
+    *("github.com", "golang.org", "opentelemetry.io"),  # in the names of Go modules
     *("w3.org", "googleapis.com"),  # in the names of formats
     *("github.io", "publicsuffix.org"),  # a public suffix, and the list of all
     "apple.com",  # in the name of a format
