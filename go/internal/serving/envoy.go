@@ -177,8 +177,11 @@ func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e.evidence[name] = Loaded{state, canonical(loaded)}
-	return e.evidence[name].Digest, nil
+	digest, err := canonical(loaded)
+	if err == nil {
+		e.evidence[name] = Loaded{state, digest}
+	}
+	return digest, err
 }
 
 // state identifies what Envoy has loaded, by when it has loaded each part and of which version: it says the time
@@ -268,25 +271,23 @@ func named(proof boot.EnvoyProof) string {
 	return "&name_regex=" + url.QueryEscape(regexp.QuoteMeta(proof.Named))
 }
 
-func (e envoy) loaded(proof boot.EnvoyProof) ([]value, error) {
+func (e envoy) loaded(proof boot.EnvoyProof) ([]map[string]any, error) {
 	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump+named(proof))
 	if err != nil {
 		return nil, err
 	}
-	dump, err := readJSONText(body)
-	if err != nil {
+	var dump struct {
+		Configs []map[string]any `json:"configs"`
+	}
+	if err := readJSON(body, &dump); err != nil {
 		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
 	}
-	var found []value
-	configs, _ := dump.field("configs")
-	for _, each := range configs.members {
-		config, there := each.value, true
+	var found []map[string]any
+	for _, config := range dump.Configs {
 		for _, key := range proof.At {
-			if config, there = config.field(key); !there {
-				break
-			}
+			config, _ = config[key].(map[string]any)
 		}
-		if there && config.kind == '{' {
+		if config != nil {
 			found = append(found, config)
 		}
 	}

@@ -14,11 +14,11 @@ func TestInspected(t *testing.T) {
 		"one.test": true, "x.one.test": false, "w.test": true, "x.w.test": true, "y.x.w.test": true, "xw.test": false, "test": false,
 		"two.test": false, "a.two.test": true, "b.a.two.test": true, "": false,
 	} {
-		if found := list.has(name); found != wanted {
+		if found := list.rule(name) != ""; found != wanted {
 			t.Errorf("%q: %t", name, found)
 		}
 	}
-	if (*inspected)(nil).has("one.test") {
+	if (*inspected)(nil).rule("one.test") != "" {
 		t.Error("without a list, nothing is inspected")
 	}
 }

@@ -165,7 +165,7 @@ func TestBothMustCover(t *testing.T) {
 	s.sign(t, "w.test", "two.test")
 	stream := s.stream(t)
 	must.Happen(t, "the files are read", func() bool {
-		return s.names.Value().has("one.test") && s.intermediates.Value().covering("two.test") != nil
+		return s.names.Value().rule("one.test") != "" && s.intermediates.Value().covering("two.test") != nil
 	})
 	for _, asked := range []string{"a.one.test", "a.two.test"} {
 		if !stream.ask(asked).isRemoval() {
@@ -185,7 +185,7 @@ func TestFilesChange(t *testing.T) {
 	s.sign(t, "w.test", "one.test")
 	stream := s.stream(t)
 	must.Happen(t, "the files are read", func() bool {
-		return s.names.Value().has("one.test") && s.intermediates.Value().covering("one.test") != nil
+		return s.names.Value().rule("one.test") != "" && s.intermediates.Value().covering("one.test") != nil
 	})
 	first := map[string]answer{"a.w.test": stream.ask("a.w.test"), "one.test": stream.ask("one.test")}
 	s.sign(t, "w.test", "one.test")
