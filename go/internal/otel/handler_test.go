@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/policy"
 )
@@ -33,8 +34,8 @@ func decider(t *testing.T) plugin.Handler {
 	path := filepath.Join(t.TempDir(), "names.json")
 	list := `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{"a.test":{"at":"envoy"}}}`
 	must.Succeed(t, os.WriteFile(path, []byte(list), 0o600))
-	source, err := policy.Open(path)
-	must.Succeed(t, err)
+	source := hotfile.New(path, policy.Parse)
+	must.Succeed(t, source.Load())
 	return policy.NewHandler(source, io.Discard)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
@@ -43,8 +44,8 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
 	hotfiletest.Write(t, path, example)
-	source, err := Open(path)
-	must.Succeed(t, err)
+	source := hotfile.New(path, Parse)
+	must.Succeed(t, source.Load())
 	var refusals bytes.Buffer
 	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }}, &refusals
 }

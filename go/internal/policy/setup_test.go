@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,11 @@ import (
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
+
+// listOf returns a list that allows one name.
+func listOf(name string) string {
+	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
+}
 
 // With a list and a socket in the Corefile, the plugin answers queries and reports its status.
 func TestSetup(t *testing.T) {
