@@ -42,7 +42,7 @@ type Requirements struct {
 
 // CheckRequirements asks for all that either sibling needs, in a network that nobody uses.
 func CheckRequirements() Requirements {
-	all := prefixAround(netip.IPv4Unspecified())
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 24)
 	limits := boot.Limits{
 		Subnet: all, Except: []netip.Addr{all.Addr()}, Private: []netip.Addr{all.Addr()}, Connections: 1, AllConnections: 4,
 		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
@@ -59,8 +59,6 @@ func CheckRequirements() Requirements {
 	}
 	return found
 }
-
-func prefixAround(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, 24) }
 
 // RequireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
 func RequireForEnvoy(sibling boot.Sibling, user uint32) error {
@@ -91,6 +89,8 @@ func askForRouting() error {
 // askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for
 // single-board computers.
 func askForAddresses() error {
+	const why = "Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board computers: " +
+		"CONFIG_ARM64_VA_BITS_48)"
 	size := uintptr(os.Getpagesize())
 	address, _, failure := unix.Syscall6(unix.SYS_MMAP, highAddress, size, unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
@@ -98,15 +98,13 @@ func askForAddresses() error {
 		return nil
 	}
 	if failure != 0 {
-		return fmt.Errorf("Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board "+
-			"computers: CONFIG_ARM64_VA_BITS_48): %w", failure)
+		return fmt.Errorf("%s: %w", why, failure)
 	}
 	if _, _, failure := unix.Syscall(unix.SYS_MUNMAP, address, size, 0); failure != 0 {
 		return failure
 	}
 	if address != highAddress { // a kernel older than 4.17 takes it for a wish
-		return errors.New("Envoy needs addresses of 48 bits, and this kernel gives programs fewer " +
-			"(often 39, on single-board computers: CONFIG_ARM64_VA_BITS_48)")
+		return errors.New(why)
 	}
 	return nil
 }
