@@ -5,7 +5,6 @@ the server that must not be reached.
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -42,14 +41,13 @@ BACK_SECONDS = 30
 
 @dataclass
 class MainJob:
-    """The main job on one engine, in a simulated internet beyond its host. `seconds` are those of each step."""
+    """The main job on one engine, in a simulated internet beyond its host."""
 
     engine: PrivateEngine
     docker: APIClient
     world: Beyond
     firewall: Firewall
     peers: Peers
-    seconds: dict[str, float] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
     """The codes of what the first `run` has warned about."""
 
@@ -76,9 +74,7 @@ class MainJob:
         for name, step in self.steps.items():
             if name in self.left_out:
                 continue
-            began = time.monotonic()
             step()
-            self.seconds[name] = time.monotonic() - began
         assert not warns or warns in self.warned, self.warned
 
     def require_refusal(self, lacks: Sequence[str]) -> None:
