@@ -1,7 +1,6 @@
 """Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
 
 import itertools
-import random
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.cli import rule_words
@@ -25,7 +24,6 @@ from clawker_fw.rules.target import Request, Target, parse_request, parse_target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Addition, Written
 from clawker_fw.settings.edit.splice import Edit, spliced
-from devkit.requests import METHODS, random_paths, random_request
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -356,29 +354,6 @@ def after(command: str, there: RuleSet, now: float) -> RuleSet:
     return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
 
 
-@settings(deadline=None)
-@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from((*PORTS, 22, 8081, 8443, 9001)))
-def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
-    """After the command, or with the entry that is told instead, the rules allow the connection.
-
-    Nothing else is allowed for longer, or more widely, than it was: of a rule that is there, nothing is lost.
-    """
-    asked = Target(name, protocol, port)
-    found = explain(every, 2, asked)
-    if found.remedy is None or not found.remedy.command:
-        return
-    changed = after(found.remedy.command, every, 2)
-    assert Policy(changed.at(2)).decide(name, protocol, port).allowed
-    kept = [each for each in every.rules if each not in {found.own, found.rule}]
-    assert set(kept) <= set(changed.rules)
-    by_hand = explain(every, 2, asked, "VARIABLE").remedy
-    assert by_hand is not None
-    assert by_hand.command == ""
-    entry = RuleEntry.model_validate(yaml.safe_load(by_hand.text.split("`")[1])).rule()
-    others = [each for each in every.rules if "in place of" not in by_hand.text or each != found.own]
-    assert Policy(RuleSet.of([*others, entry]).at(2)).decide(name, protocol, port).allowed
-
-
 @pytest.mark.parametrize("until", [None, FUTURE])
 @pytest.mark.parametrize("rule", ["a.test", ".test"])
 def test_what_is_advised_about_a_private_address_ends_no_later(rule: str, until: str | None) -> None:
@@ -532,21 +507,3 @@ def test_a_request_is_explained(
     assert (found.reason, str(found.path)) == (reason, decided)
     assert (found.remedy and found.remedy.text) == remedy
     assert "token" not in f"{found}"
-
-
-@settings(deadline=None)
-@given(st.randoms(use_true_random=False))
-def test_the_command_allows_a_request(chosen: random.Random) -> None:
-    """After the command the request is allowed, and everything else that was."""
-    words, paths = random_paths(chosen)
-    there = RuleSet.of([replace(RuleEntry(dst="p.test").rule(), paths=paths)])
-    method, target = random_request(chosen, words)
-    found = explain(there, 2, parse_target("https://p.test"), "", Request(method, target))
-    if found.remedy and found.remedy.command:
-        changed = after(found.remedy.command, there, 2)
-        assert Policy(changed).decide("p.test", Protocol.HTTPS, 443, method, target).allowed
-        (rule,) = changed.rules
-        assert rule.paths is not None
-        assert {*paths.rules} - {*rule.paths.rules} <= {each for each in paths.rules if not each.denies}
-        for other in METHODS:
-            assert paths.decide(other, target).reason or not rule.paths.decide(other, target).reason
