@@ -17,8 +17,6 @@ class Fault(StrEnum):
 
     KILL = "kill"
     """The process is killed before the call."""
-    KILL_AFTER = "kill-after"
-    """The process is killed after the call."""
     FAIL = "fail"
     """The engine refuses the call."""
     LOSE = "lose"
@@ -70,9 +68,6 @@ class Faulty(Generic[Engine]):
                     self._die()
                 case Fault.FAIL:
                     raise EngineError("engine-error", f"The engine could not {name}, as was asked for.")
-                case Fault.KILL_AFTER:
-                    call(*arguments, **named)
-                    self._die()
                 case Fault.LOSE:
                     call(*arguments, **named)
                     raise EngineError("engine-unreachable", f"The engine did not answer to {name}.")
