@@ -27,7 +27,7 @@ class Host:
     warning of `run` and in the advice of `doctor`. `warns` is a warning of `run` that changes nothing else.
 
     A host with a `machine` has a kernel of its own. Where it `lacks` something, `run` refuses to make anything, in
-    words that contain these. `cut_off_by` is a command after which nothing passes between containers any more.
+    words that contain these.
     `agents_need` is an option without which `agent run` refuses, in words that name it. `thorough` hosts are tried
     only with `--thorough`, like all machines.
     """
@@ -43,7 +43,6 @@ class Host:
     warns: str = ""
     machine: Machine | None = None
     lacks: Sequence[str] = ()
-    cut_off_by: str = ""
     routed: bool = False
     agents_need: str = ""
     thorough: bool = False
@@ -219,12 +218,6 @@ HOSTS = (
         machine=Machine(parameters=["cgroup_disable=cpu"]),
     ),
     Host(
-        "dropped-frames",
-        "br_netfilter hands what passes between containers to the packet filter, which drops it.",
-        machine=Machine(modules=["br_netfilter"]),
-        cut_off_by="iptables -I FORWARD -i br-+ -o br-+ -j DROP",
-    ),
-    Host(
         "no-more-modules",
         "No module can be loaded, and nf_tables is one.",
         sysctls={"kernel.modules_disabled": "1"},
@@ -265,8 +258,6 @@ def perform(host: Host, job: MainJob) -> None:
     """
     if host.lacks:
         job.require_refusal(host.lacks)
-    elif host.cut_off_by:
-        job.perform_cut_off(shlex.split(host.cut_off_by))
     elif host.keeps_in:
         job.perform_without_way_out(host.keeps_in)
     else:

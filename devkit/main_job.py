@@ -87,23 +87,6 @@ class MainJob:
             assert words in seen.get("kernel", ""), seen
         self.require_nothing()
 
-    def perform_cut_off(self, cut: Sequence[str]) -> None:
-        """When nothing passes between containers any more, `run` says so and replaces nothing."""
-        self.run()
-        agent = self.firewall.agent(self.peers)
-        assert until(lambda: self.serves(agent)), "agents are not served"
-        before = {each["Id"] for each in self.docker.containers()}
-        self.engine.run_in_network(cut)
-        assert self.firewall.drift().findings == {("envoy", "live", "agents_see", "machine", "none")}
-        told = self.firewall.call("run").expect(5).err
-        assert "error[agents-cut-off]" in told, told
-        assert "br_netfilter" in told, told
-        assert {each["Id"] for each in self.docker.containers()} == before
-        self.engine.run_in_network([{"-I": "-D"}.get(word, word) for word in cut])
-        assert until(self.firewall.current)
-        assert until(lambda: self.serves(agent)), "agents are not served again"
-        self.down()
-
     def perform_without_way_out(self, cause: str) -> None:
         """Bring the stack up where nothing gets out: `run` and `doctor` name the cause. `run` does so once."""
         said = self.firewall.run().json["warnings"]

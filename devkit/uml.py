@@ -29,12 +29,11 @@ _PARAMETERS = ("seccomp=on", "ncpus=2", "mem=3G")
 class Machine:
     """What is special about a machine.
 
-    `parameters` are the kernel's, `modules` are loaded before anything else, and it lacks the modules `without`.
+    `parameters` are the kernel's, and it lacks the modules `without`.
     `control_groups` is their version. `older_iptables` is one whose packet filter is not nf_tables.
     """
 
     parameters: Sequence[str] = ()
-    modules: Sequence[str] = ()
     without: Sequence[str] = ()
     control_groups: int = 2
     older_iptables: bool = False
@@ -80,7 +79,6 @@ chmod 755 /run/bin/modprobe
 echo /run/bin/modprobe >/proc/sys/kernel/modprobe
 for each in iptables ip6tables; do ln -s /usr/sbin/$each-$VARIANT /run/bin/$each; done
 ip link set lo up
-for each in $LOADED; do modprobe $each; done
 cd /tmp
 $COMMAND >/run/answer/text 2>&1
 echo $? >/run/answer/code
@@ -108,7 +106,6 @@ def run_in(machine: Machine, command: Sequence[str], *, seconds: float = 900) ->
             "PROJECT": str(PROJECT),
             "ANSWER": str(answer),
             "MODULES": str(made / "lib/modules"),
-            "LOADED": " ".join(machine.modules),
             "WITHOUT": " ".join(machine.without),
             "VARIANT": "legacy" if machine.older_iptables else "nft",
         }

@@ -2,13 +2,10 @@
 
 import json
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ from devkit.firewall import RULES, Firewall, read_until_done
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
 from devkit.peers import peers as peers_of
-from devkit.slow import slow
 from devkit.waiting import until
 
 
@@ -30,19 +26,6 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
     """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
     return sorted(name for each in found for name in each["Names"])
-
-
-def test_a_slow_engine(kept: Firewall, peers: Peers, host: str) -> None:
-    """With an engine that delays every call by half a second, a run succeeds and agents notice nothing."""
-    kept.origin(peers, ["a.test", "h.test"])
-    agent = kept.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
-    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
-    with slow(host, 0.5) as address:
-        patient = replace(kept, host=address)
-        patient.run("--force-recreate", "--drain-timeout", "1")
-        assert patient.drift().expect().findings == set()
-    summary = agent.stop().last
-    assert summary["failed"] == 0, json.dumps(summary)
 
 
 @pytest.fixture(scope="module")
@@ -68,33 +51,6 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngi
     assert firewall.drift().expect().findings == set()
     with closing(client(private.host)) as docker:
         assert names(docker, firewall) == ["/restarted-coredns", "/restarted-envoy"]
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A small disk with room for an engine, but not for our images, until a test enlarges it."""
-    folder = Path(tempfile.mkdtemp(prefix="small-", dir="/var/tmp"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-    folder.rmdir()
-
-
-def test_a_disk_that_is_full(small_disk: Path, needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """If an image does not fit, the run fails before any change, and succeeds once there is room."""
-    needs_engine()
-    with private_engine(folder=small_disk / "e") as engine, closing(client(engine.host)) as docker:
-        firewall = Firewall(engine.host, "full", tmp_path)
-        firewall.write("a.test")
-        outcome = firewall.call("run").expect(4)
-        assert "no space left on device" in outcome.err
-        assert "Traceback" not in outcome.err
-        assert names(docker, firewall) == []
-        assert docker.networks(names=["full"]) == []
-        subprocess.run(["mount", "-o", "remount,size=2g", small_disk], check=True)
-        engine.restart()
-        firewall.run()
-        assert firewall.current()
 
 
 @pytest.fixture(scope="module")
