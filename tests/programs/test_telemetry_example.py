@@ -1,0 +1,74 @@
+"""The files in examples/telemetry that are not started: alerts, and the names that dashboards use.
+
+`tests/clients/test_telemetry_example.py` starts the others.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from clawker_fw.stack.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
+from clawker_fw.watch import presence
+from clawker_fw.watch.metrics import Metrics
+from devkit.promtool import promtool
+from devkit.stacks import CHECKOUT
+
+EXAMPLE = CHECKOUT / "examples" / "telemetry"
+
+
+def read(name: str) -> Any:  # noqa: ANN401 - YAML
+    """Return what is in a file."""
+    return yaml.safe_load((EXAMPLE / name).read_text())
+
+
+def counted() -> dict[str, Any]:
+    """Return the metrics that the collector counts, by the name of each."""
+    found: dict[str, Any] = read("collector.yaml")["connectors"]["count"]["logs"]
+    return found
+
+
+def expressions(source: str) -> Iterator[str]:
+    """Yield the expressions of all panels for a kind of source."""
+    for panel in json.loads((EXAMPLE / "grafana/dashboard.json").read_text())["panels"]:
+        if panel["datasource"]["type"] == source:
+            yield from (str(target["expr"]) for target in panel["targets"])
+
+
+def test_alerts_fire_as_they_should() -> None:
+    """The rules raise alerts where the tests beside them say so."""
+    command = [promtool(), "test", "rules", EXAMPLE / "rules.test.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_metrics_that_exist_are_used() -> None:
+    """Alerts and panels use metrics of a watcher, or what the collector counts."""
+    known = {kind.name for kind in Metrics("1.2.3", "abc").kinds()}
+    known |= {name.replace(".", "_") + "_total" for name in counted()}
+    labels = {"clawker_fw_project", "clawker_fw_reason"}
+    alerts = [rule["expr"] for group in read("rules.yaml")["groups"] for rule in group["rules"]]
+    used = set(re.findall(r"clawker_fw_\w+", "\n".join([*alerts, *expressions("prometheus")]))) - labels
+    assert used <= known
+    assert len(used) > 5
+
+
+def test_only_attributes_that_exist_are_used() -> None:
+    """Panels of records select and show what the siblings or a watcher send, under the names of Loki."""
+    sent = {each.name for each in (*ATTRIBUTES, *RESOURCE_ATTRIBUTES)} | {
+        each.name for each in presence.ATTRIBUTES
+    }
+    known = {name.replace(".", "_") for name in sent} | {"name"}
+    texts = expressions("loki")
+    used = {name for text in texts for name in re.findall(r"\.(\w+) }}|[{|] ?(\w+) ?[=!]", text)}
+    assert {one or other for one, other in used} <= known
+    assert len(used) > 8
+
+
+def test_names_are_no_labels() -> None:
+    """What an agent can choose freely is no label of a metric, or it could fill the memory of Prometheus."""
+    for metric in counted().values():
+        assert {each["key"] for each in metric.get("attributes", ())} <= {"client.address", "clawker_fw.reason"}
