@@ -81,19 +81,6 @@ def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     assert "word" not in json.dumps(answer)
 
 
-def test_rules_in_the_environment(command: Command) -> None:
-    """What is said to allow a host is not a command that would be refused, and it works."""
-    rules = {"CLAWKER_FW_RULES": "[{dst: a.test}]"}
-    outcome = command("explain", "http://b.test:81", **rules)
-    assert "Allow it with `{dst: b.test, proto: http, port: 81}` in CLAWKER_FW_RULES.\n" in outcome.out
-    answer = command("explain", "--format", "json", "http://b.test:81", **rules).valid("explain")
-    assert answer["remedy"]["command"] is None
-    assert command("rules", "allow", "b.test", **rules).code == 3
-    assert (
-        command("explain", "http://b.test:81", CLAWKER_FW_RULES="[{dst: b.test, proto: http, port: 81}]").code == 0
-    )
-
-
 def test_without_a_stack(command: Command) -> None:
     """The rules answer alone, and nothing can be tried."""
     code, answer = ask(command, "a.test")
@@ -128,20 +115,6 @@ def test_with_a_stack(
     assert (code, answer["reason"]) == (1 if reason else 0, reason)
     assert [(each["address"], each["reachable"]) for each in answer["addresses"]] == addresses
     assert (answer["unasked"], answer["other_rules"], answer["live"]) == (None, False, None)
-
-
-def test_a_helper_that_knows_no_lookups(
-    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the helper of an earlier release, the rules answer alone."""
-
-    def refuse(*_: str) -> None:
-        raise EngineError("helper-failed", "fwctl lookup failed.", context=["fwctl: unknown verb\nusage"])
-
-    monkeypatch.setattr(up, "lookup", refuse)
-    code, answer = ask(command, "a.test")
-    assert code == 0
-    assert answer["unasked"].endswith("is of an earlier release, and has no verb lookup.")
 
 
 def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,13 +238,6 @@ def test_rules_that_are_not_applied(command: Command, up: MemoryEngine, settings
     code, answer = ask(command, "c.test")
     assert (code, answer["reason"], answer["other_rules"]) == (1, "no-address", True)
     assert "It serves other rules than the settings have." in command("explain", "c.test").out
-
-
-def test_an_ended_rule(command: Command, settings_file: Path) -> None:
-    """It is named as the reason, with its end."""
-    settings_file.write_text("rules:\n  - dst: a.test\n    until: 2020-01-01T00:00:00Z\n")
-    code, answer = ask(command, "a.test")
-    assert (code, answer["reason"], answer["rule"]["until"]) == (1, "expired", "2020-01-01T00:00:00Z")
 
 
 PATHS = "rules:\n- {dst: a.test, path_rules: [{path: /v1, methods: [GET]}]%s}\n"

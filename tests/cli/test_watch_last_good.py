@@ -127,8 +127,10 @@ OBSTACLES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("heal", ["tamper", "all"])
-@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize(
+    ("obstacle", "heal"),
+    [*((obstacle, "tamper") for obstacle in OBSTACLES), ("another file", "all"), ("half a file", "all")],
+)
 def test_whatever_an_agent_does_to_the_settings_the_next_watcher_heals(
     obstacle: str, heal: str, watchers: Watchers
 ) -> None:

@@ -18,7 +18,6 @@ from clawker_fw.certificates.credentials import Credentials, Pair
 from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.envoy import sampling
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
@@ -205,27 +204,6 @@ def test_live_digests_tell_certificates_apart_without_their_keys(store: Telemetr
 
     assert digest(credentials) == digest(other)
     assert digest(credentials) != digest(renewed)
-
-
-def test_readiness_changes_only_the_clusters(store: TelemetryStore, receiver: Receiver) -> None:
-    """Without credentials, the listeners are the same to the byte."""
-    told = reporting(store, receiver.port)
-    not_ready = replace(told, telemetry=replace(told.telemetry, credentials=None))
-    ready, without = (configuration(Policy(RULES), ADDRESSES, 60, each) for each in (told, not_ready))
-    assert {path for path in ready if ready[path] != without[path]} == {CLUSTERS}
-    assert without[CLUSTERS].secret
-    assert b"telemetry" in ready[LISTENERS].content
-
-
-def test_another_share_changes_only_its_file(store: TelemetryStore, receiver: Receiver) -> None:
-    """The clusters, routes and listeners stay the same to the byte, whatever the share is."""
-    shares = (1.0, 0.25, 0.0)
-    whole, *others = (
-        configuration(Policy(RULES), ADDRESSES, 60, reporting(store, receiver.port, sample=share, relay_port=4319))
-        for share in shares
-    )
-    for other in others:
-        assert {path for path in whole if whole[path] != other[path]} == {sampling.FILE}
 
 
 def test_envoy_proves_who_it_is(envoy: Loading, store: TelemetryStore, receiver: Receiver) -> None:

@@ -143,19 +143,6 @@ def test_open_connections_may_be_of_a_rule_that_counts_them_at_their_end() -> No
     }
 
 
-def test_how_a_rule_is_removed() -> None:
-    """By a command if it is in the file that commands edit; of an included file or a preset by hand."""
-    (rule,) = rule_set({"dst": "-a.test", "proto": "tcp", "port": "8000-8010"})[1].rules
-    here = replace(rule, place="fw.yaml, line 3")
-    assert removing(here, Editing("fw.yaml")) == (
-        "clawker-fw rules remove --proto tcp --port 8000-8010 --action allow -- -a.test"
-    )
-    assert removing(here, Editing("fw.yam")) == "remove it in fw.yaml, line 3"
-    assert removing(replace(here, preset="pip"), Editing("fw.yaml")).startswith(
-        "write `{preset: pip, without: [-a.test]}`"
-    )
-
-
 REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"
 
 
