@@ -28,6 +28,7 @@ LARGEST_PROGRAM = 2000
 
 TRACE, TRACK, CONNECT = "TRACE", "TRACK", "CONNECT"
 REFUSED_METHODS = (TRACE, TRACK, CONNECT)
+_SAFE_METHODS = ("HEAD", "GET", "OPTIONS")
 """Methods that are always refused, in any case: two give a request back with all that was put into it, one has no
 path."""
 
@@ -350,14 +351,15 @@ class Paths:
                 return PathDecision(Reason.PATH, repository)
         return None
 
-    def allowed_request(self) -> tuple[str, str] | None:
+    def allowed_request(self, *methods: str) -> tuple[str, str] | None:
         """Return the method and path of a request that is allowed and changes nothing (RFC 9110, section 9.2.1).
 
-        None means that none is known: what allows requests are expressions, or methods that may change something.
+        It is one with these `methods`, by default any that change nothing. None means that none is known: what
+        allows requests are expressions, or methods that may change something.
         """
         literal = [each.path for each in self.rules if not each.denies and not each.expression]
         refs = [f"/{each.name}.git/info/refs?service=git-upload-pack" for each in self.repositories]
-        wanted = ((method, path) for path in ("/", *literal, *refs) for method in ("HEAD", "GET", "OPTIONS"))
+        wanted = ((method, path) for path in ("/", *literal, *refs) for method in methods or _SAFE_METHODS)
         return next((each for each in wanted if self.decide(*each).reason is None), None)
 
     @property

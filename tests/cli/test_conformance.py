@@ -71,18 +71,29 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
     bad = dict.fromkeys(("escaped-slash", "twice-escaped"), "HTTP 400 of Envoy")
     other = dict.fromkeys(("host", "absolute", "two-hosts"), "HTTP 421 of Envoy")
     answers = {f"inspected-{name}": outcome for name, outcome in {**bad, **other}.items()}
-    memory.attempted = {**HOLDING, **answers, "inspected-stranger": "access denied"}
+    answers |= {"inspected-stranger": "access denied", "inspected-allowed": "HTTP 404 of a host"}
+    memory.attempted = {**HOLDING, **answers}
     document = command("conformance", "--format", "json").valid("conformance")
     tried = {each["id"]: each for each in document["attempts"]}
     assert [each["id"] for each in tried.values() if not each["held"]] == []
     assert {"inspected-path", "inspected-method", "inspected-trace", "inspected-push", "inspected-dots"} < {*tried}
     assert {"inspected-1", "inspected-path-1"} < {*tried}
     controls = [each["id"] for each in tried.values() if each["control"]]
-    assert controls == ["allowed", "inspected", "inspected-1"]
+    assert controls == ["allowed", "inspected", "inspected-1", "inspected-allowed"]
     memory.attempted |= {"inspected-path": "HTTP 403 of a host", "inspected-1": "another certificate"}
     outcome = command("conformance", "--format", "json")
     broken = [each["id"] for each in outcome.valid("conformance")["attempts"] if not each["held"]]
     assert (outcome.code, broken) == (1, ["inspected-path", "inspected-1"])
+    memory.attempted |= {
+        **answers,
+        "inspected-1": "a certificate of the stack",
+        "inspected-path": "HTTP 403 of Envoy",
+    }
+    memory.attempted["inspected-allowed"] = "HTTP 503 of Envoy"
+    broken = [
+        each["id"] for each in command("conformance", "--format", "json").json["attempts"] if not each["held"]
+    ]
+    assert broken == ["inspected-allowed"]
 
 
 def test_a_way_around_is_shown(command: Command, memory: MemoryEngine) -> None:

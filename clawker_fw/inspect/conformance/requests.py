@@ -1,12 +1,14 @@
 """What a hostile agent tries in TLS that a rule looks into, and what must come of it. Pure.
 
 Should a stack not hold, a host gets requests that ask for nothing but an answer: their methods are safe
-(RFC 9110, section 9.2.1), they have no content, and no rule allows them. No request is made that a rule allows. So
-the control is the certificate: Envoy makes one for each name whose TLS it looks into, and for no other.
+(RFC 9110, section 9.2.1), they have no content, and no rule allows them. The controls are the certificate, which
+Envoy makes for each name whose TLS it looks into and for no other, and one request that a rule allows, if one is
+known that changes nothing: the host answers it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from clawker_fw.inspect.conformance.case import DENIED, Case
 from clawker_fw.rules.paths import TRACE, Access, Paths
@@ -21,6 +23,7 @@ MOST_HOSTS = 10
 _NOWHERE = "/clawker-fw-conformance"
 _SAFE = ("GET", "OPTIONS", "PROPFIND")
 _OURS = frozenset({"a certificate of the stack"})
+_OF_THE_HOST = frozenset(f"HTTP {status} of a host" for status in range(200, 600))
 _OTHER_HOST = frozenset({"HTTP 421 of Envoy"})
 _STATUS = {Reason.PATH: 403, Reason.BAD_REQUEST: 400}
 
@@ -39,13 +42,15 @@ _TRICKS = (
 class InspectedHost:
     """A name with a port for which TLS is looked into, and what is allowed there.
 
-    `stranger` is a name below it for which no rule is, or nothing.
+    `stranger` is a name below it for which no rule is, or nothing. `subtree` says that names below it are meant,
+    so that it need not exist itself.
     """
 
     name: str
     port: int
     paths: Paths
     stranger: str
+    subtree: bool
 
     def refuses(self, method: str, target: str) -> bool:
         """Whether a request is refused."""
@@ -63,7 +68,9 @@ def inspected_hosts(policy: Policy) -> tuple[InspectedHost, ...]:
             continue
         below = f"{_NOWHERE[1:]}.{name}"
         allowed = policy.decide(below, Protocol.HTTPS, rule.port).allowed
-        found.append(InspectedHost(name, rule.port, rule.paths, "" if allowed else below))
+        found.append(
+            InspectedHost(name, rule.port, rule.paths, "" if allowed else below, rule.destination.subtree)
+        )
     return tuple(found)
 
 
@@ -73,6 +80,9 @@ def attempts_in_tls(envoy: str, hosts: tuple[InspectedHost, ...], roots: str) ->
         made = [*_certificate(host), *_refused(host)] if number else _everything(host)
         for each in made:
             yield each.at(f"{envoy}:{host.port}", roots, f"-{number}" if number else "")
+    answering = ((host, each) for host in hosts if not host.subtree for each in _allowed(host))
+    for host, each in islice(answering, 1):
+        yield each.at(f"{envoy}:{host.port}", roots, "")
 
 
 def _everything(host: InspectedHost) -> Iterator[Case]:
@@ -90,6 +100,16 @@ def _everything(host: InspectedHost) -> Iterator[Case]:
 def _certificate(host: InspectedHost) -> Iterator[Case]:
     words = f"A certificate for {host.name}, whose TLS is looked into"
     yield Case("inspected", words, _OURS, "certificate", name=host.name, control=True)
+
+
+def _allowed(host: InspectedHost) -> Iterator[Case]:
+    """Yield a request that gets through. Envoy says in a body that an answer is its own, and HEAD has none."""
+    request = host.paths.allowed_request("GET", "OPTIONS")
+    if request:
+        method, target = request
+        text = f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"
+        words = f"An allowed request to {host.name}"
+        yield Case("inspected-allowed", words, _OF_THE_HOST, "request", name=host.name, text=text, control=True)
 
 
 def _request(host: InspectedHost, id_: str, words: str, method: str, target: str) -> Case:
