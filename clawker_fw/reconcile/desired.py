@@ -152,7 +152,6 @@ class Blueprint:
 
 def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
-    labels.digest(blueprint.helper.content)
     _ = blueprint.images, blueprint.release.build_sha, blueprint.policy, blueprint.later
 
 

@@ -1,7 +1,6 @@
 """The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import re
@@ -108,19 +107,9 @@ SECRET = "secret"  # noqa: S105 - it says that there is one
 """What a record has instead of the digest of a secret file."""
 
 
-_LARGE = 2**20
-
-
 def digest(content: bytes) -> str:
-    """Return a digest in the engine's form. The helper's is cached, because it is needed often, and takes long."""
-    return _kept_digest(content) if len(content) > _LARGE else _digest(content)
-
-
-def _digest(content: bytes) -> str:
+    """Return a digest in the engine's form."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-_kept_digest = functools.lru_cache(maxsize=16)(_digest)
 
 
 def recorded(file: File) -> str:
