@@ -107,7 +107,7 @@ def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) 
 
 def test_the_whole_example_can_be_uncommented(write: Write) -> None:
     """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 22
+    assert len(suggestions()) == 21
     loaded = load_settings(with_team(write(uncommented(lambda _: True))), {})
     assert len(loaded.rules.rules) == 10
     assert str(loaded.settings.network.subnet) == "10.213.0.0/23"
