@@ -538,11 +538,11 @@ def bootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
     # In a namespace: an interrupted debootstrap leaves /proc and /sys mounted in a folder that we delete.
     command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
     # The script is named because an old debootstrap does not know newer suites. It fits all of them.
-    what = [suite, str(root), _mirror(), "/usr/share/debootstrap/scripts/sid"]
+    what = [suite, str(root), mirror(), "/usr/share/debootstrap/scripts/sid"]
     _run([*command, f"--include={','.join(packages)}", *what], timeout=900)
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the Debian mirror that this machine uses, or "", which is debootstrap's own choice."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return mirror

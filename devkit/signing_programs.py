@@ -1,27 +1,38 @@
-"""The real cosign and oras, built from their Go modules: Debian has neither. They are built once on a machine."""
+"""The real cosign and oras, taken out of the packages of Debian 13, without installing them."""
 
-import hashlib
+import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
+from devkit.engines import KEYRING, install, mirror
 from devkit.floor import Lock
 from devkit.kept import KEPT
-from devkit.programs import machine
-from hatch_build import compile_program
 
-_SOURCE = Path(__file__).with_name("signing")
-_PACKAGES = {"cosign": "github.com/sigstore/cosign/v3/cmd/cosign", "oras": "oras.land/oras/cmd/oras"}
+_SUITE = "trixie"
+
+_UNPACK = """
+cd "$1"
+mkdir -p lists/partial cache/archives/partial
+echo "deb [signed-by=$2] $3 main" >sources.list
+set -- -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+    -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o Acquire::Languages=none
+apt-get -qq "$@" update
+apt-get -qq "$@" download cosign oras
+for package in *.deb; do dpkg-deb --extract "$package" .; done
+"""
 
 
 @cache
 def signing_programs() -> Path:
-    """Return the folder with both programs. Its name has the digest of what they are made from."""
-    content = b"".join((_SOURCE / name).read_bytes() for name in ("go.mod", "go.sum"))
-    folder = KEPT / "signing" / hashlib.sha256(content).hexdigest()[:16]
-    with Lock(KEPT / "signing.lock"):  # another process may be building them
-        for name, package in _PACKAGES.items():
-            if not (folder / name).exists():
-                fresh = folder / f"{name}.new"
-                compile_program(_SOURCE, fresh, machine(), package=package)
-                fresh.rename(folder / name)
-    return folder
+    """Return the folder with both programs. The first use on a machine downloads them (30 MB)."""
+    kept = KEPT / f"signing-{_SUITE}"
+    install({KEYRING: "debian-archive-keyring"})
+    with Lock(KEPT / "signing.lock"):  # another process may be at it
+        if not kept.exists():
+            source = f"{mirror() or 'http://deb.debian.org/debian'} {_SUITE}"
+            with tempfile.TemporaryDirectory(dir=KEPT) as folder:
+                command = ["sh", "-ec", _UNPACK, "sh", folder, KEYRING, source]
+                subprocess.run(command, check=True, capture_output=True, timeout=600)
+                (Path(folder) / "usr/bin").rename(kept)
+    return kept

@@ -36,7 +36,7 @@ def joined(read: Sequence[Source]) -> SettingsDocument:
         places |= dict(_moved(each, len(rules)))
         rules += own
     if given := next(filter(None, (each.given_at((_RULES,)) for each in documents)), ""):
-        places[_RULES,] = given
+        places |= {(_RULES,): given}
     return replace(first, values={**first.values, _RULES: rules}, places=places)
 
 

@@ -48,7 +48,7 @@ class Place:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def publish(self, version: int | str, rules: str, *, key: str = "rules", without: str = "nothing") -> str:
+    def publish(self, version: int | str, rules: str, *, key: str = "rules", without: str = "") -> str:
         """Publish as the documentation says, without the lines that begin with a word. Return the digest."""
         folder = self.folder / f"ci-{len(self.published)}"
         folder.mkdir()
@@ -56,7 +56,7 @@ class Place:
         shutil.copy(self.keys / f"{key}.key", folder / "cosign.key")
         script = PUBLISHING.replace("$(git rev-list --count HEAD)", str(version))
         script = script.replace("registry.example.com/team/rules", self.repository)
-        lines = [line for line in script.splitlines() if not line.startswith(without)]
+        lines = [line for line in script.splitlines() if not (without and line.startswith(without))]
         said = self.call("sh", "-ec", "\n".join([*lines, "echo $digest"]), folder=folder)
         self.published.append(said.split()[-1])
         return self.published[-1]
@@ -64,13 +64,15 @@ class Place:
     def take(self, key: str = "rules") -> subprocess.CompletedProcess[str]:
         """Run the script on the host."""
         self.rules.parent.mkdir(exist_ok=True)
-        argv: list[str | Path] = [
-            EXAMPLE / "take-rules",
-            f"{self.repository}:production",
-            self.keys / f"{key}.pub",
-            self.rules,
-        ]
-        return subprocess.run(argv, env=dict(self.variables), capture_output=True, text=True, check=False)
+        argv = ("take-rules", f"{self.repository}:production", f"{self.keys}/{key}.pub", str(self.rules))
+        return subprocess.run(
+            argv,
+            executable=EXAMPLE / argv[0],
+            env=dict(self.variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def publish_damaged(self, damage: Callable[[Path], object]) -> None:
         """Publish signed rules, and damage the file in which the registry has them."""
@@ -107,11 +109,30 @@ def keys(tmp_path_factory: pytest.TempPathFactory, variables: Mapping[str, str])
     return folder
 
 
-@pytest.fixture
-def place(registry: tuple[str, Path], keys: Path, variables: Mapping[str, str], tmp_path: Path) -> Place:
-    """A repository in which nothing is published yet."""
+MakePlace = Callable[[Path], Place]
+
+
+@pytest.fixture(scope="module")
+def make_place(registry: tuple[str, Path], keys: Path, variables: Mapping[str, str]) -> MakePlace:
+    """Make a repository in which nothing is published yet."""
     address, storage = registry
-    return Place(f"{address}/{secrets.token_hex(4)}/rules", storage, keys, tmp_path, variables)
+    return lambda folder: Place(f"{address}/{secrets.token_hex(4)}/rules", storage, keys, folder, variables)
+
+
+@pytest.fixture
+def place(make_place: MakePlace, tmp_path: Path) -> Place:
+    """A repository of the test's own."""
+    return make_place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def at_two(make_place: MakePlace, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A host with version 2, which has had version 1."""
+    made = make_place(tmp_path_factory.mktemp("at-two"))
+    for version in (1, 2):
+        made.publish(version, RULES % f"good{version}")
+        assert made.take().returncode == 0
+    return made
 
 
 def test_signed_rules_are_taken(place: Place) -> None:
@@ -128,36 +149,54 @@ def test_signed_rules_are_taken(place: Place) -> None:
     assert place.rules.stat() == before
 
 
+def with_the_signature_before(place: Place) -> None:
+    """Publish rules with the signature of version 2."""
+    digest = place.publish(3, RULES % "evil", without="cosign sign")
+    of_two, of_three = (f"{each.replace(':', '-')}.sig" for each in (place.published[1], digest))
+    place.call("oras", "tag", f"{place.repository}:{of_two}", of_three)
+
+
 def changed(path: Path) -> None:
     """Change a file to rules for a host of an attacker."""
     path.write_bytes(path.read_bytes().replace(b".test", b".evil"))
 
 
-REFUSED: Mapping[str, Callable[[Place], object]] = {
-    "not signed": lambda place: place.publish(3, RULES % "evil", without="cosign sign"),
-    "signed with another key": lambda place: place.publish(3, RULES % "evil", key="other"),
-    "tampered with in the registry": lambda place: place.publish_damaged(changed),
-    "gone from the registry, but for the signature": lambda place: place.publish_damaged(Path.unlink),
-    "older": lambda place: place.call("oras", "tag", f"{place.repository}@{place.published[0]}", "production"),
-    "other rules of the same version": lambda place: place.publish(2, RULES % "other"),
-    "without a version": lambda place: place.publish("new", RULES % "other"),
-    "not valid": lambda place: place.publish(3, "rules: [{dst: a b}]\n", without="clawker-fw"),
+REFUSED: Mapping[str, tuple[Callable[[Place], object], str]] = {
+    "not signed": (lambda place: place.publish(3, RULES % "evil", without="cosign sign"), "no signatures found"),
+    "signed with another key": (
+        lambda place: place.publish(3, RULES % "evil", key="other"),
+        "no matching signatures",
+    ),
+    "with the signature of others": (with_the_signature_before, "no matching signatures"),
+    "tampered with in the registry": (lambda place: place.publish_damaged(changed), "mismatched digest"),
+    "gone from the registry, but for the signature": (
+        lambda place: place.publish_damaged(Path.unlink),
+        "not found",
+    ),
+    "older": (
+        lambda place: place.call("oras", "tag", f"{place.repository}@{place.published[0]}", "production"),
+        "has version 1, and",
+    ),
+    "of the same version": (lambda place: place.publish(2, RULES % "other"), "has version 2, and"),
+    "without a version": (lambda place: place.publish("new", RULES % "other"), "is not `# version: NUMBER`"),
+    "not valid": (
+        lambda place: place.publish(3, "rules: [{dst: a b}]\n", without="clawker-fw"),
+        "error[settings-invalid]",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_leaves_the_file(case: str, place: Place) -> None:
+def test_what_is_refused_leaves_the_file(case: str, at_two: Place) -> None:
     """The script fails and says why. The rules stay as they are, and nothing else is left beside them."""
-    for version in (1, 2):
-        place.publish(version, RULES % f"good{version}")
-        assert place.take().returncode == 0
-    before = place.rules.read_bytes()
-    REFUSED[case](place)
-    done = place.take()
+    spoil, reason = REFUSED[case]
+    before = at_two.rules.read_bytes()
+    spoil(at_two)
+    done = at_two.take()
     assert done.returncode != 0
-    assert done.stderr
-    assert place.rules.read_bytes() == before
-    assert [path.name for path in place.rules.parent.iterdir()] == ["rules.yaml"]
+    assert reason in done.stderr
+    assert at_two.rules.read_bytes() == before
+    assert [path.name for path in at_two.rules.parent.iterdir()] == ["rules.yaml"]
 
 
 def test_two_signatures_are_for_hosts_with_either_key(place: Place) -> None:
