@@ -10,7 +10,7 @@ _Host = TypeVar("_Host")
 _Answer = TypeVar("_Answer")
 
 _AT_ONCE = 16
-"""How many hosts are asked at the same time. What is read from them is in memory meanwhile: 20 MB for each."""
+"""How many hosts are asked at the same time. With more, the threads wait for each other (measured)."""
 
 
 def ask_all(
