@@ -1,5 +1,7 @@
 """The project's checks. `./dev` makes the environment they run in, and calls them.
 
+`check` is the loop for every day, and the others together are `./dev test`.
+
 Sessions share that environment instead of making their own: the lock file names every version once.
 """
 
@@ -17,9 +19,25 @@ SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "loadgroup")
 GO_MODULES = ("go", "devkit/peer", "devkit/clients/content/fetch")
 
 
+IN_MEMORY = ("tests/unit", "tests/golden", "tests/cli")
+ONE_RUN = "tests/engine/test_rules.py::test_a_rule_is_added_and_removed_live"
+"""A real `run` with an agent, on a real engine."""
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Check style, run everything that is in memory, and one real `run` on a real engine."""
+    _lint(session)
+    session.run("pytest", *SIDE_BY_SIDE, "--require-engine", *IN_MEMORY, ONE_RUN, *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, and the direction in which data may flow."""
+    _lint(session)
+
+
+def _lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--no-cache")
@@ -37,8 +55,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run everything that needs no Docker engine."""
-    folders = [f"tests/{name}" for name in ("unit", "golden", "cli", "programs")]
-    session.run("pytest", *SIDE_BY_SIDE, *folders, *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *IN_MEMORY, "tests/programs", *session.posargs)
 
 
 @nox.session
@@ -64,11 +81,10 @@ def engine_matrix(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation with warnings as errors, check what is generated, open each page in a browser."""
+    """Build the documentation with warnings as errors, and check what is generated."""
     session.run("python", "-m", "devkit.reference", "--check")
     session.run("python", "-m", "devkit.notice", "--check")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
-    session.run("pytest", "--require-engine", "tests/pages")
 
 
 @nox.session

@@ -9,49 +9,19 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import (
-    connections,
-    dataplane,
-    denials,
-    fair,
-    fleet,
-    inspect_peers,
-    inspected_requests,
-    inspecting,
-    noop,
-    over_ssh,
-    registry_watchers,
-    replace,
-    replace_time,
-    restart,
-    scale,
-    telemetry,
-    up,
-    watch,
-)
+from bench import dataplane, fair, inspect_peers, noop, replace, replace_time, scale
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
 
 BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "replace": replace.measure,
-    "connections": connections.measure,
-    "restart": restart.measure,
     "noop": noop.measure,
-    "over_ssh": over_ssh.measure,
     "replace_time": replace_time.measure,
-    "up": up.measure,
     "scale": scale.measure,
     "dataplane": dataplane.measure,
-    "watch": watch.measure,
     "fair": fair.measure,
-    "telemetry": telemetry.measure,
-    "denials": denials.measure,
-    "fleet": fleet.measure,
-    "inspect": inspecting.measure,
-    "inspect_requests": inspected_requests.measure,
     "inspect_peers": inspect_peers.measure,
-    "registry_watchers": registry_watchers.measure,
 }
 
 
@@ -62,11 +32,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")
     parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of the usual")
     attacks = parser.add_argument_group("fair, and some others")
-    attacks.add_argument(
-        "--seconds",
-        type=float,
-        help="the duration of each attack, instead of 30; of telemetry's turns, instead of 60",
-    )
+    attacks.add_argument("--seconds", type=float, help="the duration of each attack, instead of 30")
     attacks.add_argument(
         "--only",
         action="append",
@@ -74,10 +40,6 @@ def main() -> int:
         metavar="WORD",
         help="only attacks, or sizes of `scale`, with this word",
     )
-    attacks.add_argument(
-        "--load", type=float, default=1, help="the share of the usual load that `telemetry` puts on a stack"
-    )
-    attacks.add_argument("--beside", action="store_true", help="also without limits, and the release before them")
     chosen = parser.parse_args()
     if not chosen.names:
         for name in BENCHMARKS:
@@ -90,13 +52,7 @@ def main() -> int:
         for name in BENCHMARKS if "all" in chosen.names else chosen.names:
             print(f"{name}: {_summary(name)}\n", flush=True)
             with stage(host, chosen.kind, chosen.runs) as made:
-                place = with_options(
-                    made,
-                    seconds=chosen.seconds,
-                    only=tuple(chosen.only),
-                    beside=chosen.beside,
-                    load=chosen.load,
-                )
+                place = with_options(made, seconds=chosen.seconds, only=tuple(chosen.only))
                 circumstances = place.circumstances()
                 try:
                     result = BENCHMARKS[name](place)

@@ -9,6 +9,7 @@ def look(host: str, project: str, references: list[str]) -> None:
     """Make every call that `drift` makes."""
     client = docker.APIClient(base_url=host, version="auto", timeout=60)
     client.info()
+    client.info()  # a machine may have changed since the connection was made
     client.networks()
     for image in client.images(filters={"label": ["dev.clawker.managed=true", "dev.clawker.purpose=firewall"]}):
         client.inspect_image(image["Id"])  # type: ignore[no-untyped-call]

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import releases
 from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
@@ -51,10 +50,11 @@ _RECOVERED_SECONDS = 120.0
 _SHOWN_SHARE = 0.02
 
 _KNOWN, _NEW = "known.test", "new.test"
-_RULES: tuple[str | dict[str, str], ...] = (
+_RULES: tuple[str | dict[str, Any], ...] = (
     *(rule for name in (_KNOWN, TARGET) for rule in (name, {"dst": name, "proto": "http"})),
     *(f".{name}" for name in (_NEW, GONE, SLOW, SILENT)),
     {"dst": f".{_NEW}", "proto": "http"},
+    {"dst": SHARED, "inspect": True, "insecure_skip_tls_verify": True},
 )
 _TARGET_ADDRESS = "203.0.113.20"
 _SHARED_ADDRESS, _SHARED_PORT = "203.0.113.21", 4444
@@ -74,19 +74,6 @@ with a host that speaks HTTP/2."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What is measured: this checkout, or the release in the folder of a package."""
-
-    name: str
-    package: Path | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    inspecting: Mapping[str, bool] = field(
-        default_factory=lambda: {"inspect": True, "insecure_skip_tls_verify": True}
-    )
-    """The fields of a rule that looks into TLS, if the release knows them."""
-
-
-@dataclass(frozen=True)
 class Ground:
     """One stack in the simulated internet, and everyone who watches it."""
 
@@ -99,7 +86,7 @@ class Ground:
 
 
 def measure(place: Stage) -> Result:
-    """Carry out each attack, on this release and with `--beside` on two others."""
+    """Carry out each attack."""
     if (reason := available(place.kind or INSTALLED.name)) is not None:
         raise EngineError(reason)
     seconds = place.seconds or SECONDS
@@ -115,10 +102,9 @@ def measure(place: Stage) -> Result:
         with world_around(engine, said, machine()) as world:
             _serve_target(world)
             nameserver = world.resolve(_ZONE, *_NAMESERVER_OPTIONS)
-            for release in _releases(place, Path(folder), result):
-                with _ground(release, world, nameserver, Path(folder, "settings", release.name)) as ground:
-                    met = [_attacked(ground, each, seconds) for each in _announced(release, attacks)]
-                _report(result, release.name, met, promised=release.package is None)
+            with _ground(world, nameserver, Path(folder)) as ground:
+                met = [_attacked(ground, attack, seconds) for attack in _announced(attacks)]
+            _report(result, met)
     result.notes.append(
         f"Attacks of {seconds:g} s. p50 and p99 in ms, without and under attack; the neighbour waits at most 5 s."
     )
@@ -141,30 +127,16 @@ def _serve_target(world: World) -> None:
     world.serve("origin", "--name", SHARED, "--https", str(_SHARED_PORT), processor=PROCESSOR)
 
 
-def _releases(place: Stage, folder: Path, result: Result) -> Iterator[Measured]:
-    """Yield the releases to measure."""
-    yield Measured("this")
-    if not place.beside:
-        return
-    yield Measured("limits off", releases.without_limits(folder / "off"), {"limits": releases.UNLIMITED})
-    before = releases.before_limits(folder / "before")
-    if before is None:
-        result.notes.append("The release before is not measured: this checkout has no history.")
-    else:
-        yield Measured("before", before, inspecting={})
-
-
 @contextmanager
-def _ground(release: Measured, world: World, nameserver: Program, folder: Path) -> Iterator[Ground]:
-    """Yield a stack of a release, with a watcher and a neighbour."""
-    folder.mkdir(parents=True)
+def _ground(world: World, nameserver: Program, folder: Path) -> Iterator[Ground]:
+    """Yield a stack with a watcher and a neighbour."""
     host = world.engine.host
-    firewall = Firewall(host, f"fair{secrets.token_hex(3)}", folder, release.package)
+    firewall = Firewall(host, f"fair{secrets.token_hex(3)}", folder)
     with ExitStack() as stack:
         docker = stack.enter_context(closing(client(host)))
         stack.callback(remove_project, docker, firewall.project)
         around = stack.enter_context(peers(docker))
-        firewall.write(*_RULES, {"dst": SHARED, **release.inspecting}, **release.settings)
+        firewall.write(*_RULES)
         firewall.run()
         watched = stack.enter_context(watching(firewall, "--heal", "all"))
         neighbour = firewall.agent(around)
@@ -173,10 +145,10 @@ def _ground(release: Measured, world: World, nameserver: Program, folder: Path) 
         yield Ground(firewall, around, siblings, nameserver, watched, neighbour)
 
 
-def _announced(release: Measured, attacks: Sequence[Flood]) -> Iterator[Flood]:
+def _announced(attacks: Sequence[Flood]) -> Iterator[Flood]:
     """Yield each attack after it has been named on stderr, because all together take long."""
     for attack in attacks:
-        print(f"  {release.name}: {attack.name}", file=sys.stderr, flush=True)
+        print(f"  {attack.name}", file=sys.stderr, flush=True)
         yield attack
 
 
@@ -276,8 +248,8 @@ def _recover(ground: Ground) -> None:
         ground.firewall.call("run", "--force-recreate", "--drain-timeout", "1s").expect()
 
 
-def _report(result: Result, name: str, met: Sequence[dict[str, Any]], *, promised: bool) -> None:
-    """Add what was met to the result: a row for each attack, and the promises of this release."""
+def _report(result: Result, met: Sequence[dict[str, Any]]) -> None:
+    """Add the measurements to the result: a row for each attack, and the promises."""
     rows = [
         [
             "attack",
@@ -299,17 +271,16 @@ def _report(result: Result, name: str, met: Sequence[dict[str, Any]], *, promise
         ],
         *(_row(each) for each in met),
     ]
-    result.notes += [f"{name}:", *table(rows).splitlines(), ""]
+    result.notes += [*table(rows).splitlines(), ""]
     for each in met:
         result.notes += [f"{each['attack']}: {line}" for line in _details(each)]
-    result.raw[name] = list(met)
-    if promised:
-        result.bounds += _bounds(met)
-        result.series += [
-            Series(f"p99 of {load} names, {when} attack", tuple(each[key][load]["p99_ms"] for each in met), "ms")
-            for load in LOADS
-            for key, when in (("baseline", "without"), ("under", "under"))
-        ]
+    result.raw["attacks"] = list(met)
+    result.bounds += _bounds(met)
+    result.series += [
+        Series(f"p99 of {load} names, {when} attack", tuple(each[key][load]["p99_ms"] for each in met), "ms")
+        for load in LOADS
+        for key, when in (("baseline", "without"), ("under", "under"))
+    ]
 
 
 def _failed(met: Mapping[str, Any], load: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from clawker_fw.model import EngineFacts, Machine, Slots
-from clawker_fw.reconcile.desired import Blueprint, Capacities, desired, prepare
+from clawker_fw.reconcile.desired import Blueprint, Capacities, Conditions, desired, prepare
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import document_of
@@ -45,7 +45,7 @@ def stages(path: Path) -> dict[str, float]:
     times.append(time.perf_counter())
     Policy(rules).points()
     times.append(time.perf_counter())
-    desired(Blueprint("clawker", usual, rules, release, engine), ADDRESSES, capacities, Slots())
+    desired(Blueprint("clawker", usual, rules, release, engine), Conditions(ADDRESSES, capacities), Slots())
     times.append(time.perf_counter())
     yaml.compose(text, Loader=yaml.CSafeLoader)
     times.append(time.perf_counter())

@@ -17,8 +17,6 @@ from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
 
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
-_NOT_SAID = {"limit=-1", "size=0", "trunc_cmd=0", "only_ids=0", "all=0", "filters={}"}
-"""What the Docker SDK sends along that means the same as nothing."""
 
 
 @dataclass
@@ -29,20 +27,13 @@ class Call:
 
     @property
     def words(self) -> str:
-        """The call without what differs between runs and clients: API versions, ids, the order of names."""
+        """The call without what differs between runs: API versions, ids, the order of names."""
         head, _, body = self.sent.partition(b"\r\n\r\n")
         method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
         parts = urlsplit(target)
         path = re.sub(r"^/v[\d.]+", "", parts.path)
-        said = {unquote(word).replace("+", " ") for word in parts.query.split("&")} - _NOT_SAID
-        return _IDENTITY.sub("ID", f"{method} {path}?{'&'.join(sorted(said))} {_meant(body)}").strip()
-
-
-def _meant(body: bytes) -> str:
-    """Return the fields of a JSON body that say anything. The container is in the path as well."""
-    if not body:
-        return ""
-    return json.dumps({name: value for name, value in json.loads(body).items() if value and name != "Container"})
+        query = sorted(unquote(word).replace("+", " ") for word in parts.query.split("&"))
+        return _IDENTITY.sub("ID", f"{method} {path}?{'&'.join(query)} {body.decode()}").strip()
 
 
 @contextmanager

@@ -25,8 +25,7 @@ REPLACE = ("run", "--force-recreate")
 class Stage:
     """The environment of one benchmark, and what its options say if that is not the default.
 
-    `runs` is the number of measurements, `seconds` the duration of an attack, `only` words of what to
-    measure, `beside` whether to measure other releases as well, and `load` the share of the usual load.
+    `runs` is the number of measurements, `seconds` the duration of an attack, and `only` words of what to measure.
     """
 
     docker: APIClient
@@ -36,8 +35,6 @@ class Stage:
     runs: int | None
     seconds: float | None = None
     only: tuple[str, ...] = ()
-    beside: bool = False
-    load: float = 1
 
     def up(self) -> Firewall:
         """Bring up the stack, with an origin that has its two names."""

@@ -12,7 +12,6 @@ never prints and never exits.
     │   ├── ConflictError               4  the name is taken
     │   ├── DiskFullError               4  there is no room on the engine's disk
     │   └── SubnetTakenError            4  another network has a part of the subnet
-    ├── RegistryError                   4  a registry of bundles can't be reached, or failed
     ├── NotProvenError                  5  applied but not proven live; the error says what serves
     ├── RefusedError                    6  not ours to change, or another run holds the lock
     │   └── LockLostError               6  another run has taken the lock from this one
@@ -127,13 +126,6 @@ class SubnetTakenError(EngineError):
             hint="Repeat the command: it looks for a free subnet, if it may choose.",
         )
         self.subnet = subnet
-
-
-class RegistryError(FirewallError):
-    """A registry can't be reached, refuses access, or failed. `retry_after` is when to ask again, in seconds."""
-
-    exit_code = ExitCode.ENGINE
-    retry_after: float | None = None
 
 
 class NotProvenError(FirewallError):

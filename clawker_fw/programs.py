@@ -1,7 +1,7 @@
 """Running programs of the user's to their end: in a limited time, with limited output, and nothing left behind."""
 
 import os
-import selectors
+import select
 import signal
 import subprocess
 import time
@@ -33,15 +33,8 @@ class Bounds:
     octets: int
 
 
-def run_to_end(
-    command: Sequence[str],
-    bounds: Bounds,
-    *,
-    given: bytes = b"",
-    folder: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Ended:
-    """Run a program with something on its standard input. It inherits no terminal, and its complaints are dropped.
+def run_to_end(command: Sequence[str], bounds: Bounds, *, folder: Path, environment: Mapping[str, str]) -> Ended:
+    """Run a program in a folder. It inherits no terminal, and its complaints are dropped.
 
     At its end, also by an error or an interruption here, what is left of its process group is killed.
 
@@ -53,62 +46,39 @@ def run_to_end(
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=None if environment is None else dict(environment),
-        stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         bufsize=0,
     ) as process:
         try:
-            output = _exchange(process, given, end, bounds.octets)
+            output = _read(process, end, bounds.octets)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
     return Ended(output, process.returncode)
 
 
-def _exchange(process: subprocess.Popen[bytes], given: bytes, end: float, most: int) -> bytes:
-    """Write what is given, and return what a process writes until it ends, or has written more than it may.
+def _read(process: subprocess.Popen[bytes], end: float, most: int) -> bytes:
+    """Return what a process writes until it ends, or has written more than it may.
 
     Raises:
         TimeoutError: when it does not end in time.
     """
     written = b""
-    with selectors.DefaultSelector() as pipes:
-        if process.stdin:
-            os.set_blocking(process.stdin.fileno(), False)
-            pipes.register(process.stdin, selectors.EVENT_WRITE)
-        if process.stdout:
-            pipes.register(process.stdout, selectors.EVENT_READ)
-        while pipes.get_map():
-            ready = pipes.select(max(0.0, end - time.monotonic()))
-            if not ready:
-                raise TimeoutError
-            for key, event in ready:
-                if event & selectors.EVENT_WRITE:
-                    given = _written(key.fd, given)
-                    ended = not given
-                else:
-                    piece = os.read(key.fd, _PIECE)
-                    written += piece
-                    if len(written) > most:
-                        return written
-                    ended = not piece
-                if ended:
-                    pipes.unregister(key.fileobj)
-                    if process.stdin is key.fileobj:
-                        process.stdin.close()  # it is told that there is no more
+    while process.stdout:
+        if not select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+            raise TimeoutError
+        piece = process.stdout.read(_PIECE)
+        written += piece
+        if len(written) > most:
+            return written
+        if not piece:
+            break
     _await_end(process.pid, end)
     return written
-
-
-def _written(descriptor: int, given: bytes) -> bytes:
-    """Write what there is room for, and return the rest: nothing if nobody reads it."""
-    try:
-        return given[os.write(descriptor, given) :]
-    except BrokenPipeError:
-        return b""
 
 
 def _await_end(process: int, end: float) -> None:

@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 
 from clawker_fw.__main__ import main
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.model import ContainerSpec, Shape
 from devkit.memory.engine import MemoryEngine
 
@@ -35,7 +35,7 @@ def run() -> None:
     """Bring the stack up, and run the command of the arguments."""
     arguments = sys.argv[sys.argv.index("--") + 1 :]
     memory = MemoryEngine()
-    connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
+    session.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
     said, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), open(os.devnull, "w"), open(os.devnull, "w")  # noqa: SIM115, PTH123
     sys.argv = ["clawker-fw", "run"]
     try:

@@ -10,7 +10,6 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from devkit.floor import Lock
 from devkit.kept import KEPT
 from devkit.stacks import CHECKOUT
 from hatch_build import PROGRAMS, compile_program
@@ -21,30 +20,25 @@ RELEASES = KEPT / "releases"
 EARLIER = "861b1375a470"
 """The last commit before the records of a sibling got their present form: what users of 0.1.0 have."""
 
-KEPT_APART = "861b1375a470"
-"""One whose engine keeps relays apart, with br_netfilter."""
 
-
-def earlier_release(commit: str, architecture: str) -> Path:
+def earlier_release(architecture: str) -> Path:
     """Return the folder of an earlier release. `PYTHONPATH=folder python -m clawker_fw` runs it.
 
     Raises:
         subprocess.CalledProcessError: when the commit is missing, as in a shallow clone, or can't be compiled.
     """
-    folder = RELEASES / commit / architecture
+    folder = RELEASES / EARLIER / architecture
     if not folder.exists():
         RELEASES.mkdir(parents=True, exist_ok=True)
-        with Lock(RELEASES / f"{commit}.lock"):  # another worker may be at it
-            if not folder.exists():
-                _make(commit, architecture, folder)
+        _make(architecture, folder)
     return folder
 
 
-def _make(commit: str, architecture: str, folder: Path) -> None:
+def _make(architecture: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=RELEASES) as temporary:
         made = Path(temporary) / "made"
         made.mkdir()
-        command = ["git", "archive", commit, "clawker_fw", "templates", "go"]
+        command = ["git", "archive", EARLIER, "clawker_fw", "templates", "go"]
         packed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             tar.extractall(made, filter="data")

@@ -66,9 +66,8 @@ class Kind:
 OTHER_RUNTIME = "runc-by-another-name"
 """A second runtime of private engines, with which a test can create a container by hand."""
 
-# Both are set, because the default depends on the version.
+# It is set, because the default depends on the version.
 _CLASSIC_STORE = {"features": {"containerd-snapshotter": False}}
-_CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
 
 _AROUND = {"ip": "iproute2", "iptables": "iptables"}
 """What makes an engine's network and changes it from outside: programs of this machine, with their packages."""
@@ -86,9 +85,7 @@ than the oldest: dockerd 20.10 starts itself anew for each archive that goes int
 
 MATRIX = (
     Kind("20.10.24", "20.10.24", "bookworm"),
-    Kind("26.1.5", "26.1.5", "trixie", _CLASSIC_STORE),
     Kind("28.5.2", "28.5.2", "sid", _CLASSIC_STORE),
-    Kind("28.5.2-containerd", "28.5.2", "sid", _CONTAINERD_STORE),
     # the store is containerd's, or the classic one where an earlier engine has kept its images
     Kind("29", moby_engine.VERSION, "sid", {"firewall-backend": "iptables"}, built=True),
     Kind("29-nftables", moby_engine.VERSION, "sid", {"firewall-backend": "nftables"}, built=True),
@@ -352,7 +349,6 @@ def private_engine(
     *,
     folder: Path | None = None,
     dns: Sequence[str] = (),
-    live_restore: bool = False,
     settings: Mapping[str, object] | None = None,
     hosts: Sequence[str] = (),
     data: Path | None = None,
@@ -372,7 +368,7 @@ def private_engine(
     memory; without a `folder` there is a large one, if this machine has the memory. `name` is that of its host.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
-    chosen = {"dns": list(dns), "live-restore": live_restore, **(settings or {})}
+    chosen = {"dns": list(dns), **(settings or {})}
     engine = _launch(
         kind,
         folder,

@@ -1,28 +1,15 @@
-"""An engine in which one call fails, and the program run with such an engine.
+"""An engine in which one call fails."""
 
-`python -m devkit.faults FAULT POINT ARGUMENTS…` runs the command line and lets the POINT-th writing call fail. It
-prints a line to standard error before that call.
-"""
-
-import os
-import signal
-import sys
 import threading
 from collections.abc import Callable, Collection
 from enum import StrEnum
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
-from clawker_fw import __main__ as program
-from clawker_fw.cli import connection
-from clawker_fw.cli.parameters import Options
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
 
 READS = frozenset(name for name in vars(EngineReader) if not name.startswith("_"))
 WRITES = frozenset(name for name in vars(EngineWriter) if not name.startswith("_")) - READS
-
-HIT = "fault: "
-"""The beginning of the line that names the failing call."""
 
 
 class Fault(StrEnum):
@@ -30,8 +17,6 @@ class Fault(StrEnum):
 
     KILL = "kill"
     """The process is killed before the call."""
-    KILL_AFTER = "kill-after"
-    """The process is killed after the call."""
     FAIL = "fail"
     """The engine refuses the call."""
     LOSE = "lose"
@@ -57,13 +42,12 @@ class Faulty(Generic[Engine]):
         self._fault: Fault | None = None
         self._point = 0
         self._dead = False
-        self._kill: Callable[[], None] = self._die
         self._lock = threading.Lock()
 
-    def arm(self, fault: Fault, point: int, kill: Callable[[], None] | None = None) -> None:
-        """Let the `point`-th call from now on fail. `kill` ends the process."""
+    def arm(self, fault: Fault, point: int) -> None:
+        """Let the `point`-th call from now on fail."""
         self.calls, self.hit = 0, ""
-        self._fault, self._point, self._kill = fault, point, kill or self._die
+        self._fault, self._point = fault, point
 
     def _die(self) -> None:
         self._dead = True
@@ -81,12 +65,9 @@ class Faulty(Generic[Engine]):
             fault = self._due(name)
             match fault:
                 case Fault.KILL:
-                    self._kill()
+                    self._die()
                 case Fault.FAIL:
                     raise EngineError("engine-error", f"The engine could not {name}, as was asked for.")
-                case Fault.KILL_AFTER:
-                    call(*arguments, **named)
-                    self._kill()
                 case Fault.LOSE:
                     call(*arguments, **named)
                     raise EngineError("engine-unreachable", f"The engine did not answer to {name}.")
@@ -102,36 +83,3 @@ class Faulty(Generic[Engine]):
                     self.hit = name
                     return self._fault
         return None
-
-
-def _kill_for_good() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class _Told(Faulty[EngineWriter]):
-    """Prints the name of the failing call before it fails."""
-
-    def _due(self, name: str) -> Fault | None:
-        fault = super()._due(name)
-        if fault:
-            print(f"{HIT}{fault} at {name}", file=sys.stderr, flush=True)
-        return fault
-
-
-def main(arguments: list[str]) -> None:
-    """Run the command line with a fault."""
-    fault, point, *rest = arguments
-    connect = connection.connect_engine
-
-    def faulty(options: Options) -> EngineWriter:
-        engine = _Told(connect(options))
-        engine.arm(Fault(fault), int(point), _kill_for_good)
-        return cast("EngineWriter", engine)
-
-    vars(connection)[connect.__name__] = faulty
-    sys.argv[1:] = rest
-    program.main()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,8 +1,8 @@
 """What an engine says of a container that is not compared, each with the reason.
 
-A test compares this with what real engines say: every field of `Config` and `HostConfig` is read by
-`clawker_fw/engine/inspection.py` or is in here. Another test creates a sibling on an engine whose daemon.json has
-every option that containers inherit: it may differ from one on a plain engine in these fields alone.
+A test compares this with what real engines say: every field of `Config` and `HostConfig` is read in
+`clawker_fw/engine/shapes.py` and beside it, or is in here. Another test creates a sibling on an engine whose
+daemon.json has every option that containers inherit: it may differ from a plain engine's in these fields alone.
 """
 
 from collections.abc import Mapping

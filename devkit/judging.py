@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from devkit.inspecting import Host, Inspecting
-from devkit.requests import AskedRequest, Found, rules_of, smaller
+from devkit.requests import AskedRequest, rules_of
 from devkit.waiting import until
 
 REFUSED, UNREAD, ENDED = "TLS is refused", "TLS is forwarded", "the connection or the request is ended"
@@ -202,29 +202,14 @@ class Judge:
         return wrong
 
     def report(self, entries: Sequence[Mapping[str, Any]], asked: AskedRequest) -> str:
-        """Return the smallest rules and request that differ like these, and how."""
-        rules, request = smallest((entries, asked), lambda found: self._differs(*found))
-        policy = self._served(rules)
+        """Return how a request differs, and with which rules."""
+        policy = self._served(entries)
         with agent(self._proxy, self._host) as asking:
-            found = asking.outcome(request)
-        return f"{request}: {found!r} instead of {sorted(expected(policy, request))}, with the rules {rules}"
-
-    def _differs(self, entries: Sequence[Mapping[str, Any]], asked: AskedRequest) -> bool:
-        try:
-            rules_of(entries)
-        except ValueError:
-            return False
-        return bool(self.differing(entries, [asked]))
+            found = asking.outcome(asked)
+        return f"{asked}: {found!r} instead of {sorted(expected(policy, asked))}, with the rules {entries}"
 
     def _served(self, entries: Sequence[Mapping[str, Any]]) -> Policy:
         policy = Policy(rules_of(entries))
         self._proxy.serve(policy.rules)
         until(self._proxy.serves)
         return policy
-
-
-def smallest(found: Found, differs: Callable[[Found], bool]) -> Found:
-    """Return what still differs while everything that says a little less does not."""
-    while less := next((each for each in smaller(found) if differs(each)), None):
-        found = less
-    return found

@@ -5,7 +5,6 @@ the server that must not be reached.
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -42,14 +41,13 @@ BACK_SECONDS = 30
 
 @dataclass
 class MainJob:
-    """The main job on one engine, in a simulated internet beyond its host. `seconds` are those of each step."""
+    """The main job on one engine, in a simulated internet beyond its host."""
 
     engine: PrivateEngine
     docker: APIClient
     world: Beyond
     firewall: Firewall
     peers: Peers
-    seconds: dict[str, float] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
     """The codes of what the first `run` has warned about."""
 
@@ -76,9 +74,7 @@ class MainJob:
         for name, step in self.steps.items():
             if name in self.left_out:
                 continue
-            began = time.monotonic()
             step()
-            self.seconds[name] = time.monotonic() - began
         assert not warns or warns in self.warned, self.warned
 
     def require_refusal(self, lacks: Sequence[str]) -> None:
@@ -90,23 +86,6 @@ class MainJob:
             assert words in told, told
             assert words in seen.get("kernel", ""), seen
         self.require_nothing()
-
-    def perform_cut_off(self, cut: Sequence[str]) -> None:
-        """When nothing passes between containers any more, `run` says so and replaces nothing."""
-        self.run()
-        agent = self.firewall.agent(self.peers)
-        assert until(lambda: self.serves(agent)), "agents are not served"
-        before = {each["Id"] for each in self.docker.containers()}
-        self.engine.run_in_network(cut)
-        assert self.firewall.drift().findings == {("envoy", "live", "agents_see", "machine", "none")}
-        told = self.firewall.call("run").expect(5).err
-        assert "error[agents-cut-off]" in told, told
-        assert "br_netfilter" in told, told
-        assert {each["Id"] for each in self.docker.containers()} == before
-        self.engine.run_in_network([{"-I": "-D"}.get(word, word) for word in cut])
-        assert until(self.firewall.current)
-        assert until(lambda: self.serves(agent)), "agents are not served again"
-        self.down()
 
     def perform_without_way_out(self, cause: str) -> None:
         """Bring the stack up where nothing gets out: `run` and `doctor` name the cause. `run` does so once."""

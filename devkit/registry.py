@@ -110,13 +110,13 @@ def registry(
 
 
 @contextmanager
-def own_registry(folder: Path, *, password: bool = False) -> Iterator[str]:
+def own_registry(folder: Path) -> Iterator[str]:
     """Yield the address of an empty registry of this machine, on its loopback interface, that ends afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    argv = _program(folder, address, password=password)
+    argv = _program(folder, address, password=False)
     with (folder / "log").open("wb") as said:
         process = subprocess.Popen(argv, stdout=said, stderr=said)
     try:

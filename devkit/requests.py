@@ -1,8 +1,8 @@
 """Generated rules about paths, and requests that are worth trying with them."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.rules.path_words import PathAction, PathEntry, paths_of
@@ -297,64 +297,3 @@ def random_asked(
 def _malformed(method: str, target: str) -> bool:
     """Whether a request is no correct one, so that it ends a connection over HTTP/2."""
     return method == "CONNECT" or target[0] != "/" or any(each < "!" or each == "\x7f" for each in target)
-
-
-# --- smaller ones ------------------------------------------------------------------------------------------------
-
-Found = tuple[Sequence[Mapping[str, Any]], AskedRequest]
-"""Rules as they are written, and a request."""
-
-
-def smaller(found: Found) -> Iterator[Found]:
-    """Yield what says a little less: one rule less, or one word of one; the request with less in it."""
-    entries, asked = found
-    for place, entry in enumerate(entries):
-        rest = (entries[:place], entries[place + 1 :])
-        yield [*rest[0], *rest[1]], asked
-        for less in _less_of_entry(entry):
-            yield [*rest[0], less, *rest[1]], asked
-    for request in _less_of_request(asked):
-        yield entries, request
-
-
-def _less_of_entry(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    words = entry.keys() - {"dst", "port", "action"}
-    for word in sorted(words, key=lambda word: (word == "inspect", word)):  # which others need
-        yield {key: value for key, value in entry.items() if key != word}
-    for name in entry.get("git", ()):
-        yield {**entry, "git": {key: value for key, value in entry["git"].items() if key != name}}
-    rules = entry.get("path_rules", ())
-    for place, rule in enumerate(rules):
-        others = (rules[:place], rules[place + 1 :])
-        yield {**entry, "path_rules": [*others[0], *others[1]]}
-        for less in _less_of_path(rule):
-            yield {**entry, "path_rules": [*others[0], less, *others[1]]}
-
-
-def _less_of_path(rule: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for method in rule.get("methods", ()):
-        yield {**rule, "methods": [each for each in rule["methods"] if each != method]}
-    for path in _shorter(rule["path"]):
-        yield {**rule, "path": path}
-
-
-def _less_of_request(asked: AskedRequest) -> Iterator[AskedRequest]:
-    if asked.over != OVER[0]:
-        yield replace(asked, over=OVER[0])
-    if asked.method != METHODS[0]:
-        yield replace(asked, method=METHODS[0])
-    if asked.websocket:
-        yield replace(asked, websocket=False)
-    for target in _shorter(asked.target):
-        yield replace(asked, target=target)
-
-
-def _shorter(path: str) -> Iterator[str]:
-    """Yield a path without its query, without each of its segments, and without each of its characters."""
-    if "?" in path:
-        yield path.partition("?")[0]
-    parts = path.split("/")
-    for place in range(1, len(parts)):
-        yield "/".join([*parts[:place], *parts[place + 1 :]]) or "/"
-    for place in range(1, len(path)):
-        yield path[:place] + path[place + 1 :]

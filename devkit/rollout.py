@@ -1,21 +1,38 @@
-"""Watchers in a swarm, as a user has them: printed by `fleet stack`, deployed by the docker CLI, waited for."""
+"""Watchers in a swarm: the example in `examples/swarm`, deployed by the docker CLI, and waited for."""
 
+import hashlib
 import json
+import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devkit import program_image
 from devkit.firewall import Firewall, upgraded
 from devkit.peers import Peer, Peers
-from devkit.swarm import SOCKET, Node, Swarm
+from devkit.stacks import CHECKOUT
+from devkit.swarm import Node, Swarm
 from devkit.waiting import until
 
 STACK = "fw"
 SERVICE = f"{STACK}_watch"
 NAMES = ("a.test", "h.test")
-STACK_COMMAND = ("fleet", "stack", "--socket", SOCKET, "--monitor", "1s", "--start-period", "20s")
+EXAMPLE = CHECKOUT / "examples" / "swarm" / "stack.yaml"
+IN_TESTS = """
+version: "3.9"
+services:
+  watch:
+    command: [watch, --heal, all, --listen, "unix:/run/clawker-fw/watch.sock", --attach, {attached}]
+    healthcheck: {{start_period: 20s}}
+    deploy:
+      update_config: {{monitor: 1s, delay: 1s}}
+      rollback_config: {{monitor: 1s, delay: 1s}}
+"""
+"""What a user can change in a file beside the example: shorter times, and a network for tasks of services."""
+
 LOAD = ("load", "--rate", "40", "--seconds", "0", "https://a.test/", "http://h.test/")
 
 _ENDS = {"completed", "paused", "rollback_completed", "rollback_paused"}
@@ -62,29 +79,28 @@ class Fleet:
             else Firewall(node.engine.host, "clawker", self.folder)
         )
 
-    def image(self, release: Path | None = None) -> Path:
-        """Write a release's image into a file, once, and return that."""
-        target = self.folder / f"{release.name if release else 'this'}.tar"
-        if not target.exists():
-            self.on(self.swarm.manager, release).call("image", "--output", str(target)).expect()
-        return target
-
     def load(self, release: Path | None = None) -> None:
-        """Load a release's image into all engines.
+        """Build a release's image, once, and load it into all engines.
 
         Raises:
             AssertionError: when one can't take it, with what it says.
         """
-        image = self.image(release)
+        image = self._image(release)
+        if not image.exists():
+            docker = self.swarm.manager.docker
+            name = program_image.build_later(docker, release) if release else program_image.build(docker)
+            self.swarm.manager.call("save", "--output", str(image), name)
         self.swarm.on_each(lambda node: node.call("load", "--input", str(image)))
 
+    def _image(self, release: Path | None) -> Path:
+        return self.folder / f"{release.name if release else 'this'}.tar"
+
     def deploy(self, release: Path | None = None) -> Rolled:
-        """Print the compose file, deploy it, and wait for the end of what that begins."""
+        """Deploy the example with the settings and a release, and wait for the end of what that begins."""
         manager = self.swarm.manager
-        printed = self.on(manager, release).call(*STACK_COMMAND, "--attach", self.attached).expect().out
         before = self._update()
         began = time.monotonic()
-        manager.call("stack", "deploy", "--resolve-image", "never", "--compose-file", "-", STACK, stdin=printed)
+        self._deploy(manager, program_image.LATER if release else program_image.NAME)
         if before is None:
             until(lambda: len(self.running()) == len(self.swarm.nodes), _PATIENCE, every=0.2)
             return Rolled("created", "", time.monotonic() - began, self._tasks())
@@ -92,6 +108,20 @@ class Fleet:
         until(lambda: (self._update() or {}).get("State") in _ENDS, _PATIENCE, every=0.2)
         ended = self._update() or {}
         return Rolled(str(ended["State"]), str(ended["Message"]), time.monotonic() - began, self._tasks())
+
+    def _deploy(self, manager: Node, image: str) -> None:
+        settings = self.on(manager).settings
+        variables = {
+            "IMAGE": manager.call("image", "inspect", "--format", "{{.Id}}", image),
+            "DIGEST": hashlib.sha256(settings.read_bytes()).hexdigest()[:16],
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            stack, further = Path(folder, EXAMPLE.name), Path(folder, "further.yaml")
+            shutil.copy(EXAMPLE, stack)
+            shutil.copy(settings, folder)
+            further.write_text(IN_TESTS.format(attached=self.attached))
+            files = ("--compose-file", str(stack), "--compose-file", str(further))
+            manager.call("stack", "deploy", "--resolve-image", "never", *files, STACK, variables=variables)
 
     def _update(self) -> dict[str, Any] | None:
         """Return what the swarm says of the last update: nothing before there is a service."""

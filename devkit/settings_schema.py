@@ -57,8 +57,6 @@ _DESTINATION: Schema = {"type": "string", "pattern": rf"^\.?{_NAME}$"}
 
 _FORMS: dict[str, Schema] = {
     "include": {"type": "array", "items": {"type": "string", "minLength": 1}},
-    "settings": {"type": "string", "pattern": "^oci://"},
-    "bundle_keys": {"type": "array", "items": {"type": "string", "minLength": 1}},
     "rules.path_rules.path": {"type": "string", "pattern": "^[/~]"},
     "rules.path_rules.methods": {"type": "array", "items": {"type": "string", "pattern": "^[^a-z\\s]+$"}},
     "rules.git": {"type": "object", "additionalProperties": {"enum": [each.value for each in Access]}},

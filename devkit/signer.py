@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.certificates.x509 import mint_server
 from clawker_fw.model import Files
 from clawker_fw.stack.envoy import inspection

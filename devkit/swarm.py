@@ -4,6 +4,7 @@ A bridge in a namespace of its own is the wire between them. On it, each engine 
 7946 and 4789). All have their socket at the same path of their own file system: a service names one for all.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from devkit.engines import USUAL, PrivateEngine, private_engine
 from devkit.host import client
 from devkit.starting import pings
 
-SOCKET = "/run/docker.sock"
+_SOCKET = "/run/docker.sock"
 """Where each engine has its socket, in its own file system."""
 
 _SUBNET = "198.18.0"
@@ -37,14 +38,15 @@ class Node:
     engine: PrivateEngine
     docker: APIClient = field(repr=False)
 
-    def call(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+    def call(self, *arguments: str, check: bool = True, variables: Mapping[str, str] | None = None) -> str:
         """Run the docker CLI with this engine, and return what it prints.
 
         Raises:
             AssertionError: with what it said, if it failed.
         """
         command = ["docker", "--host", self.engine.host, *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=300)
+        environment = {**os.environ, **(variables or {})}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(arguments)} failed on {self.name}: {done.stdout}\n{done.stderr}")
         return done.stdout.strip()
@@ -112,7 +114,7 @@ def swarm(size: int = 3, kind: str = USUAL, disks: Mapping[int, str] | None = No
             engine = stack.enter_context(
                 private_engine(
                     kind,
-                    hosts=[f"unix://{SOCKET}"],
+                    hosts=[f"unix://{_SOCKET}"],
                     commands=_cable(wire, number),
                     disk=(disks or {}).get(number - 1, ""),
                     name=f"node{number}",

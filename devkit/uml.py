@@ -6,7 +6,6 @@ through which it answers. It has no network but its own loopback interface.
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,20 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from devkit.engines import EngineError, install, install_client, install_engine
+from devkit.engines import EngineError, install_client, install_engine
 from devkit.peers import COMPILED_VARIABLE, peer_program
 from devkit.programs import machine as architecture
 from devkit.uml_kernel import own_kernel
 
 PROJECT = Path(__file__).resolve().parent.parent
-
-_LEGACY = (
-    *("overlay", "veth", "bridge"),
-    *("iptable_nat", "iptable_filter", "xt_MASQUERADE", "xt_conntrack", "xt_addrtype", "xt_nat"),
-    *("nf_conntrack_netlink",),
-)
-"""The modules of Debian's kernel without which an engine does not start."""
-
 
 _PARAMETERS = ("seccomp=on", "ncpus=2", "mem=3G")
 """The kernel's. With seccomp, it is several times as fast as with ptrace; earlier kernels pass over it."""
@@ -38,14 +29,11 @@ _PARAMETERS = ("seccomp=on", "ncpus=2", "mem=3G")
 class Machine:
     """What is special about a machine.
 
-    `debian` is one with the kernel of Debian's `user-mode-linux`, which has less than ours. `parameters` are the
-    kernel's, `modules` are loaded before anything else, and `without` are modules that it does not have.
+    `parameters` are the kernel's, and it lacks the modules `without`.
     `control_groups` is their version. `older_iptables` is one whose packet filter is not nf_tables.
     """
 
-    debian: bool = False
     parameters: Sequence[str] = ()
-    modules: Sequence[str] = ()
     without: Sequence[str] = ()
     control_groups: int = 2
     older_iptables: bool = False
@@ -91,7 +79,6 @@ chmod 755 /run/bin/modprobe
 echo /run/bin/modprobe >/proc/sys/kernel/modprobe
 for each in iptables ip6tables; do ln -s /usr/sbin/$each-$VARIANT /run/bin/$each; done
 ip link set lo up
-for each in $LOADED; do modprobe $each; done
 cd /tmp
 $COMMAND >/run/answer/text 2>&1
 echo $? >/run/answer/code
@@ -108,11 +95,7 @@ def run_in(machine: Machine, command: Sequence[str], *, seconds: float = 900) ->
     """
     install_engine()
     install_client()
-    if machine.debian:
-        install({"linux.uml": "user-mode-linux", "modprobe": "kmod"})
-        kernel, modules = Path(shutil.which("linux.uml") or "linux.uml"), Path("/usr/lib/uml/modules")
-    else:
-        kernel, modules = own_kernel() / "linux", own_kernel() / "lib/modules"
+    made = own_kernel()
     with tempfile.TemporaryDirectory(prefix="uml-", dir="/var/tmp") as folder:
         answer = Path(folder, "answer")
         answer.mkdir()
@@ -122,10 +105,9 @@ def run_in(machine: Machine, command: Sequence[str], *, seconds: float = 900) ->
             "CONTROL_GROUPS": str(machine.control_groups),
             "PROJECT": str(PROJECT),
             "ANSWER": str(answer),
-            "MODULES": str(modules),
-            "LOADED": " ".join((*(_LEGACY if machine.debian else ()), *machine.modules)),
+            "MODULES": str(made / "lib/modules"),
             "WITHOUT": " ".join(machine.without),
-            "VARIANT": "legacy" if machine.debian or machine.older_iptables else "nft",
+            "VARIANT": "legacy" if machine.older_iptables else "nft",
         }
         script = _INIT
         for name, value in replaced.items():
@@ -133,7 +115,7 @@ def run_in(machine: Machine, command: Sequence[str], *, seconds: float = 900) ->
         init = Path(folder, "init")
         init.write_text(script)
         init.chmod(0o755)
-        _boot([str(kernel), *machine.parameters], init, seconds)
+        _boot([str(made / "linux"), *machine.parameters], init, seconds)
         if not (answer / "code").exists():
             raise EngineError(f"the machine did not get to the end: {_end(answer)}")
         return Said(int((answer / "code").read_text()), (answer / "text").read_text())

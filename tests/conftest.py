@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import count
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -17,12 +16,10 @@ from xdist.workermanage import WorkerController
 
 from clawker_fw.stack.release import Release
 from devkit import prepared
-from devkit.bundles import Keys, keys
 from devkit.engines import USUAL, available
 from devkit.firewall import remove_project
 from devkit.floor import Floor
 from devkit.host import client, reachable, some_engine
-from devkit.registry import own_registry
 from devkit.stacks import installed_release
 
 # How long an example takes depends on what else the machine does: `bench/` measures, tests don't.
@@ -217,22 +214,3 @@ def clean_project(docker: APIClient) -> Iterator[str]:
 def release() -> Release:
     """The release under test: this checkout."""
     return installed_release()
-
-
-@pytest.fixture(scope="module")
-def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the module, with its registry's data and keys."""
-    return tmp_path_factory.mktemp("registry")
-
-
-@pytest.fixture(scope="module")
-def signer(registry_folder: Path) -> Keys:
-    """The key for bundles that hosts trust."""
-    return keys(registry_folder, "rules")
-
-
-@pytest.fixture(scope="module")
-def registry_address(registry_folder: Path) -> Iterator[str]:
-    """The address of a real registry."""
-    with own_registry(registry_folder) as found:
-        yield found

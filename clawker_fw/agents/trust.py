@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clawker_fw.certificates import trust
-from clawker_fw.certificates.credentials import NO_AUTHORITIES
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
 from clawker_fw.stack import labels
@@ -103,10 +103,15 @@ def files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tup
     return tuple(sorted(named)), tuple(sorted(added)), environment.get(_JAVA, "")
 
 
+def authorities_of(observed: Observed) -> Authorities:
+    """Return the roots and intermediates that a stack's Envoy has."""
+    envoy = observed.siblings.get(Sibling.ENVOY)
+    return inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+
+
 def roots_of(observed: Observed) -> bytes:
     """Return the roots (PEM, the newest first) under which a stack inspects connections, if it does."""
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    has = inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+    has = authorities_of(observed)
     return has.trust if has.intermediates else b""
 
 

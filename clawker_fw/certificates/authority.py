@@ -27,12 +27,12 @@ from clawker_fw.certificates.x509 import (
     SKEW,
     UNUSABLE,
     begins_of,
-    begun,
     ends_of,
-    issuer_of,
+    is_issued_by,
+    issued,
     key_usage,
     new_key,
-    signed,
+    self_signed,
 )
 
 ROOT_LIFE, INTERMEDIATE_LIFE = AUTHORITY_LIFE, timedelta(days=30)
@@ -112,17 +112,7 @@ def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[b
 def mint_root(project: str, now: float) -> Pair:
     """Return a new root. It has no constraints: some clients ignore those of a root."""
     key = new_key()
-    subject = _subject(project, "root", key)
-    builder = (
-        begun(x509.CertificateBuilder(), now, ROOT_LIFE)
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-    return signed(builder, key, key)
+    return self_signed(key, _subject(project, "root", key), 1, now)
 
 
 def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float) -> Pair:
@@ -131,26 +121,15 @@ def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float
     Raises:
         ValueError: when the root can't be used.
     """
-    try:
-        issuer, issuing, identifier = issuer_of(root)
-        key = new_key()
-        public = key.public_key()
-        life = min(INTERMEDIATE_LIFE, timedelta(seconds=ends_of(issuer) - int(now)))
-        builder = (
-            begun(x509.CertificateBuilder(), now, life)
-            .subject_name(_subject(project, "intermediate", key))
-            .issuer_name(issuer.subject)
-            .public_key(public)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_constraints(names), critical=True)
-            .add_extension(key_usage("key_cert_sign"), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(identifier, critical=False)
-        )
-        return signed(builder, key, issuing)
-    except UNUSABLE as error:
-        raise ValueError(f"the root can't be used: {error}") from error
+    key = new_key()
+    extensions = (
+        (x509.BasicConstraints(ca=True, path_length=0), True),
+        (_constraints(names), True),
+        (key_usage("key_cert_sign"), True),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
+    )
+    subject = _subject(project, "intermediate", key)
+    return issued(root, key, subject, extensions, now=now, life=INTERMEDIATE_LIFE)
 
 
 def _subject(project: str, kind: str, key: CertificateIssuerPrivateKeyTypes) -> x509.Name:
@@ -241,15 +220,6 @@ def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
             raise ValueError("it is not constrained to names")
     except UNUSABLE as error:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
-    if not any(_has_signed(root, found) for root in roots):
+    if not any(is_issued_by(pair.certificate, root.pair.certificate) for root in roots):
         raise ValueError("it is from a root that is not trusted")
     return Intermediate(pair, tuple(sorted(names)), begins_of(found), ends_of(found))
-
-
-def _has_signed(root: Root, found: x509.Certificate) -> bool:
-
-    try:
-        found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
-    except UNUSABLE:
-        return False
-    return True

@@ -1,13 +1,15 @@
 """What siblings prove with who they are, to a collector and to agents, as values.
 
-How they are made is in `store`, and in `inspection`.
+How they are made and chosen is in `store`.
 
 Every command imports this module, also without telemetry, so it imports nothing that only telemetry needs.
 """
 
 import ipaddress
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from clawker_fw.model import ServerCertificate, Sibling
 
@@ -18,6 +20,20 @@ class Pair:
 
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
+
+    @property
+    def document(self) -> dict[str, str]:
+        """The pair as our own programs in the containers read it."""
+        return {"certificate": self.certificate.decode(), "key": self.key.decode()}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "Pair":
+        """Return the pair in a document.
+
+        Raises:
+            AttributeError, KeyError, TypeError: when there is none.
+        """
+        return cls(document["certificate"].encode(), document["key"].encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,33 @@
-"""Telemetry's certificates on this machine: read, checked, renewed, and kept in the user's state folder.
+"""The certificates of a project on this machine: read, checked, renewed, and kept in the user's state folder.
 
-Which credentials a stack should use is decided here: the newest that are valid, whether they are kept here or live
-in its siblings. So two machines never take turns, and one without the authority's key uses what is live.
+Each is for one of two things, and each of these has a store. Telemetry's are those by which the siblings and a
+collector recognise each other. Those of inspection are the roots that agents trust, and the intermediates that
+sign beside Envoy. Both stores keep their files in the same folder.
+
+Which of them a stack should use is decided here, from what is kept here and what is live in its siblings. So two
+machines never take turns, and one without a key uses what is live.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from clawker_fw.certificates import x509
-from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.folder import keep_pair, read_pair
+from clawker_fw.certificates import authority, x509
+from clawker_fw.certificates.authority import Intermediate, Root
+from clawker_fw.certificates.credentials import (
+    NO_AUTHORITIES,
+    NO_CREDENTIALS,
+    Authorities,
+    Credentials,
+    Pair,
+    Provided,
+    Provision,
+    Running,
+)
 from clawker_fw.certificates.validity import Judgement, first_certificate, is_due
 from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.private_files import locked, write_private
@@ -24,7 +37,7 @@ _EXPORTED = "exported.json"
 """What the collector's certificate says that was exported last."""
 
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
-"""The names of pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
+"""The names of telemetry's pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
 
 _EXPORT = "`clawker-fw certs export collector DIR`"
 _READ = "have the collector read its new files"
@@ -32,19 +45,44 @@ _READ = "have the collector read its new files"
 LEAD_SECONDS = 3600.0
 """For how long credentials must still be valid to be put into siblings that have none."""
 
+_PREFIX = "inspection-"
+"""The name of a root's pair begins with it, and ends with a part of its fingerprint."""
+
+BUNDLE = f"{_PREFIX}roots.pem"
+"""The certificates of all roots that agents have to trust."""
+
+_SHOWN = 16
+"""How many digits of a root's fingerprint are in the names of its files."""
+
 
 @dataclass(frozen=True)
-class CertificateStore:
-    """The certificates of one project. `own` is the user's folder (`otel.certs_dir`), which is never written to.
+class _Store:
+    """The folder of one project.
 
     Only a store that `keeps` writes. Another one mints what it lacks in memory, to show what a run would do.
     """
 
     folder: Path
     project: str
-    own: Path | None = None
     keeps: bool = False
     clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+
+    def _keep(self, name: str, pair: Pair) -> None:
+        """Write a pair, the key first: a run that dies in between leaves a pair that does not fit.
+
+        Raises:
+            OSError: when it can't be written.
+        """
+        if self.keeps:
+            write_private(self.folder / f"{name}.key", pair.key)
+            write_private(self.folder / f"{name}.crt", pair.certificate)
+
+
+@dataclass(frozen=True)
+class TelemetryStore(_Store):
+    """The certificates for telemetry. `own` is the user's folder (`otel.certs_dir`), which is never written to."""
+
+    own: Path | None = None
 
     def provide(self, running: Running = NO_CREDENTIALS) -> Provision:
         """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
@@ -80,7 +118,7 @@ class CertificateStore:
         try:
             found = self._local(now, may_found=not running.any)
         except (OSError, ValueError) as error:
-            found = Provision(reason=_sentence(error))
+            found = Provision(reason=sentence(error))
         here = x509.judge(found.credentials) if found.credentials else Judgement(found.reason)
         unusable = here.unusable(now, LEAD_SECONDS)
         reason = "; ".join(dict.fromkeys(each for each in (unusable, found.reason) if each))
@@ -115,7 +153,7 @@ class CertificateStore:
             except (OSError, ValueError) as error:
                 if kept is None:
                     raise
-                return Provision(kept, f"the certificates can't be renewed: {_sentence(error)}")
+                return Provision(kept, f"the certificates can't be renewed: {sentence(error)}")
 
     def _renewed(self, authority: Pair, now: float) -> Provision:
         """Mint both siblings' certificates, and keep them.
@@ -140,7 +178,7 @@ class CertificateStore:
         """
         folder = self.own or self.folder
         try:
-            return read_pair(folder, AUTHORITY)
+            return _read_pair(folder, AUTHORITY)
         except FileNotFoundError:
             if self.own is not None or (folder / f"{AUTHORITY}.crt").exists():
                 raise
@@ -184,7 +222,7 @@ class CertificateStore:
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
             with suppress(FileNotFoundError, ValueError):
-                kept = read_pair(self.folder, COLLECTOR)
+                kept = _read_pair(self.folder, COLLECTOR)
                 said = x509.certificate(kept.certificate)
                 fits = host in said.names and x509.is_issued_by(kept.certificate, authority.certificate)
                 if fits and now < said.renewed_at:
@@ -242,7 +280,7 @@ class CertificateStore:
             OSError, ValueError: when there is none, and it can't be made here.
         """
         if self.own is not None and not self._signs:
-            return (self.own / f"{AUTHORITY}.crt").read_bytes(), read_pair(self.own, WATCHER)
+            return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(self.clock(), may_found=False)
         return authority.certificate, x509.mint_client(authority, self.project, WATCHER, self.clock())
@@ -259,22 +297,13 @@ class CertificateStore:
 
     def _read(self, trust: Path, pairs: Path) -> Credentials:
         authority = (trust / f"{AUTHORITY}.crt").read_bytes()
-        return Credentials(authority, *(read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS)))
-
-    def _keep(self, name: str, pair: Pair) -> None:
-        if self.keeps:
-            keep_pair(self.folder, name, pair)
+        envoy, coredns = (_read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS))
+        return Credentials(authority, envoy, coredns)
 
 
 def _digest(trust: bytes) -> str:
     """Return the SHA-256 of the authority among those that are trusted, in hexadecimal: it is the first."""
     return hashlib.sha256(first_certificate(trust)).hexdigest()
-
-
-def _sentence(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,3 +342,223 @@ def _due(now: float, known: Situation) -> Iterator[str]:
         verb = "has expired" if now >= seen.ends else "expires"
         how = f"repeat {_EXPORT}, and {_READ}" if known.signs else "give it another one"
         yield f"The collector's certificate {verb} at {rfc3339(seen.ends)}: {how}."
+
+
+@dataclass(frozen=True)
+class InspectionStore(_Store):
+    """The roots that agents trust.
+
+    The key of a root is on this machine alone. The key of an intermediate is in Envoy's container alone: what is
+    live there is used until it is due.
+    """
+
+    _minted: list[Pair] = field(default_factory=list, init=False, compare=False, repr=False)
+    """Intermediates that were made here and are not live yet: a run asks several times."""
+    _founded: list[Pair] = field(default_factory=list, init=False, compare=False, repr=False)
+    """Roots that are not kept."""
+
+    def provide(self, names: Iterable[str], live: Authorities = NO_AUTHORITIES) -> Provided:
+        """Return what a stack needs to inspect connections to these names and those below. Never raises."""
+        now, problem = self.clock(), ""
+        roots: list[Root] = []
+        try:
+            with locked(self.folder, writing=self.keeps):
+                roots = self._roots(now, may_found=not live.intermediates)
+        except (OSError, ValueError) as error:
+            problem = sentence(error)
+        root = authority.signing(roots, now)
+        others = list(roots_in(live.trust))
+        theirs = list(_usable(live.intermediates, others, now))
+        if root is None:
+            problem = problem or f"{self.folder} has no key of a valid root: that may be on another machine"
+        elif theirs and _newest(others) > _newest(roots):
+            problem = "the root of what is live is on another machine, and newer than the one here"
+        else:
+            try:
+                return self._provided(authority.shares(names), root, roots, live)
+            except ValueError as error:
+                problem = sentence(error)
+        return _stated(live.trust, theirs, problem)
+
+    def _provided(
+        self, shares: list[tuple[str, ...]], root: Root, roots: list[Root], live: Authorities
+    ) -> Provided:
+        """Return an intermediate for each share: the one that there is, or a new one.
+
+        Raises:
+            ValueError: when the root can't sign.
+        """
+        now = self.clock()
+        known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda each: each.ends)
+        newest = {each.names: each for each in known}
+        for share in shares:
+            if share not in newest or now >= newest[share].renewed_at:
+                pair = authority.mint_intermediate(root.pair, self.project, share, now)
+                newest[share] = authority.judge(pair, [root])
+        found = [newest[share] for share in shares]
+        self._minted[:] = [each.pair for each in found if each.pair not in live.intermediates]
+        stated = _stated(bundle(roots), found, "")
+        return replace(stated, root_ends=root.ends, root_due=is_due(now, root.begins, root.ends))
+
+    def kept(self) -> dict[Path, Root]:
+        """Return the roots that are kept here, by the files with their certificates, the newest first.
+
+        Raises:
+            OSError, ValueError: when they can't be read.
+        """
+        with locked(self.folder, writing=False):
+            newest_first = sorted(self._kept(), key=lambda each: each.made, reverse=True)
+        return {self.folder / f"{_name(each)}.crt": each for each in newest_first}
+
+    @property
+    def damaged(self) -> tuple[Path, ...]:
+        """The files of roots that a power loss has emptied, or that have something else in them.
+
+        Raises:
+            OSError: when one can't be read.
+        """
+        return tuple(self._damaged())
+
+    def rotate(self, *, at_once: bool = False, live: bytes = b"") -> None:
+        """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
+
+        Agents have to be given the new bundle before the new root signs: it does so a week from now. Damaged files
+        are repaired: a certificate from the bundle here or from the one that is `live`, and a key not at all.
+
+        Raises:
+            OSError, ValueError: when that is impossible.
+        """
+        now = self.clock()
+        with locked(self.folder, writing=True):
+            self._repair(live)
+            former = self._kept()
+            found = self._found(now)
+            if at_once:
+                for each in former:
+                    self._remove(each)
+                former = []
+            self._write_bundle([found, *former])
+
+    def _roots(self, now: float, *, may_found: bool) -> list[Root]:
+        """Return the roots that agents have to trust, the newest first, and forget all others.
+
+        Raises:
+            OSError, ValueError: when they can't be read, or a new one can't be kept.
+        """
+        found = self._kept()
+        trusted = authority.trusted(found, now)
+        if not trusted and may_found:
+            trusted = [self._found(now)]
+        if self.keeps:
+            for each in found:
+                if each not in trusted:
+                    self._remove(each)
+            self._write_bundle(trusted)
+        return trusted
+
+    def _kept(self) -> list[Root]:
+        if damaged := self.damaged:
+            raise ValueError(
+                f"{damaged[0]} is damaged; `clawker-fw certs rotate --roots` repairs it and makes a new root"
+            )
+        found = [authority.read_root(each) for each in self._founded]
+        found += [authority.read_root(pair) for _, pair in self._pairs()]
+        return found
+
+    def _pairs(self) -> Iterator[tuple[Path, Pair]]:
+        """Yield the path of each root's certificate, and its pair. A key that is not here is empty."""
+        for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
+            key = path.with_suffix(".key")
+            yield path, Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
+
+    def _damaged(self) -> Iterator[Path]:
+        for path, pair in self._pairs():
+            if not authority.is_certificate(pair.certificate):
+                yield path
+            elif path.with_suffix(".key").exists() and not authority.fits(pair):
+                yield path.with_suffix(".key")
+
+    def _repair(self, live: bytes) -> None:
+        """Write certificates again that a bundle has, and remove the files that are damaged even so."""
+        here = {path.stem for kind in ("crt", "key") for path in self.folder.glob(f"{_PREFIX}*.{kind}")}
+        for trust in (live, self._bundle()):
+            for root in roots_in(trust):
+                if _name(root) in here:
+                    write_private(self.folder / f"{_name(root)}.crt", root.pair.certificate)
+        for path in self.damaged:
+            path.unlink()
+
+    def _bundle(self) -> bytes:
+        try:
+            return (self.folder / BUNDLE).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _found(self, now: float) -> Root:
+        pair = authority.mint_root(self.project, now)
+        found = authority.read_root(pair)
+        self._keep(_name(found), pair)
+        if not self.keeps:
+            self._founded.append(pair)
+        return found
+
+    def _remove(self, root: Root) -> None:
+        for kind in ("key", "crt"):
+            (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
+
+    def _write_bundle(self, roots: Iterable[Root]) -> None:
+        path, content = self.folder / BUNDLE, bundle(roots)
+        if self._bundle() != content:
+            write_private(path, content)
+
+
+def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provided:
+    renewed_at = min((each.renewed_at for each in found), default=None)
+    return Provided(trust, tuple(each.pair for each in found), reason, renewed_at)
+
+
+def bundle(roots: Iterable[Root]) -> bytes:
+    """Return the certificates of roots as PEM, the newest first."""
+    newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
+    return b"".join(each.pair.certificate for each in newest_first)
+
+
+def _newest(roots: Iterable[Root]) -> float:
+    return max((each.made for each in roots), default=0)
+
+
+def _name(root: Root) -> str:
+    return f"{_PREFIX}{root.identifier[:_SHOWN]}"
+
+
+def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterator[Intermediate]:
+    """Yield the intermediates that are under a root and valid now."""
+    for pair in pairs:
+        with suppress(ValueError):
+            found = authority.judge(pair, roots)
+            if found.begins <= now < found.ends:
+                yield found
+
+
+def roots_in(trust: bytes) -> Iterator[Root]:
+    """Yield the roots in a bundle."""
+    end = b"-----END CERTIFICATE-----\n"
+    for text in trust.split(end)[:-1]:
+        with suppress(ValueError):
+            yield authority.read_root(Pair(text + end, b""))
+
+
+def _read_pair(folder: Path, name: str) -> Pair:
+    """Read a pair.
+
+    Raises:
+        OSError: when it can't be read.
+    """
+    return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
+
+
+def sentence(error: OSError | ValueError) -> str:
+    """Return why a store can't be used, with the file."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -53,17 +53,7 @@ SKEW = timedelta(hours=1)
 def mint_authority(project: str, now: float) -> Pair:
     """Return a new authority. It is trusted by two siblings and one collector only, so it has no constraints."""
     key = new_key()
-    name = named(f"clawker-fw {project} infrastructure CA")
-    builder = (
-        begun(x509.CertificateBuilder(), now, AUTHORITY_LIFE)
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-    return signed(builder, key, key)
+    return self_signed(key, named(f"clawker-fw {project} infrastructure CA"), 0, now)
 
 
 def mint_client(authority: Pair, project: str, client: str, now: float) -> Pair:
@@ -186,56 +176,74 @@ def _leaf(
     life: timedelta,
 ) -> Pair:
 
+    extensions = (
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (key_usage("digital_signature"), True),
+        (x509.ExtendedKeyUsage([use]), False),
+        (x509.SubjectAlternativeName(names), False),
+    )
+    return issued(authority, new_key(), named(subject), extensions, now=now, life=life)
+
+
+def self_signed(key: CertificateIssuerPrivateKeyTypes, subject: x509.Name, path_length: int, now: float) -> Pair:
+    """Return an authority under no other one, which can have so many between it and what they sign."""
+    extensions = (
+        (x509.BasicConstraints(ca=True, path_length=path_length), True),
+        (key_usage("key_cert_sign", "crl_sign"), True),
+    )
+    return _signed(key, key, subject, subject, extensions, now=now, life=AUTHORITY_LIFE)
+
+
+def issued(
+    authority: Pair,
+    key: CertificateIssuerPrivateKeyTypes,
+    subject: x509.Name,
+    extensions: Iterable[tuple[x509.ExtensionType, bool]],
+    *,
+    now: float,
+    life: timedelta,
+) -> Pair:
+    """Return a certificate that an authority has signed. Of each extension, it says whether it is critical.
+
+    Raises:
+        ValueError: when the authority can't be used.
+    """
     try:
-        issuer, issuing, identifier = issuer_of(authority)
-        key = new_key()
-        builder = (
-            begun(x509.CertificateBuilder(), now, life)
-            .subject_name(named(subject))
-            .issuer_name(issuer.subject)
-            .public_key(key.public_key())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(key_usage("digital_signature"), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(identifier, critical=False)
-        )
-        return signed(builder, key, issuing)
+        issuer = x509.load_pem_x509_certificates(authority.certificate)[0]
+        issuing: CertificateIssuerPrivateKeyTypes = load_pem_private_key(authority.key, None)  # type: ignore[assignment]  # checked by sign()
+        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+        every = (*extensions, (identifier, False))
+        life = min(life, timedelta(seconds=ends_of(issuer) - int(now)))
+        return _signed(key, issuing, subject, issuer.subject, every, now=now, life=life)
     except UNUSABLE as error:
         raise ValueError(f"the authority can't be used: {error}") from error
 
 
-def issuer_of(
-    authority: Pair,
-) -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes, x509.AuthorityKeyIdentifier]:
-    """Return an authority's certificate and key, and what says in a certificate that it is from this key.
-
-    Raises:
-        What `UNUSABLE` has: when it can't be used.
-    """
-    issuer = x509.load_pem_x509_certificates(authority.certificate)[0]
-    key: CertificateIssuerPrivateKeyTypes = load_pem_private_key(authority.key, None)  # type: ignore[assignment]  # checked by sign()
-    own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return issuer, key, x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-
-
-def begun(builder: x509.CertificateBuilder, now: float, life: timedelta) -> x509.CertificateBuilder:
-    """Give a certificate a serial number and its life, which begins an hour before now."""
-    begins = datetime.fromtimestamp(int(now), UTC)
-    return (
-        builder.serial_number(x509.random_serial_number())
-        .not_valid_before(begins - SKEW)
-        .not_valid_after(begins + life)
-    )
-
-
-def signed(
-    builder: x509.CertificateBuilder,
+def _signed(
     key: CertificateIssuerPrivateKeyTypes,
     issuing: CertificateIssuerPrivateKeyTypes,
+    subject: x509.Name,
+    issuer: x509.Name,
+    extensions: Iterable[tuple[x509.ExtensionType, bool]],
+    *,
+    now: float,
+    life: timedelta,
 ) -> Pair:
-    """Sign a certificate for a key, and return both."""
+    """Return a certificate for a key, and the key. Its life begins an hour before now."""
+    begins = datetime.fromtimestamp(int(now), UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - SKEW)
+        .not_valid_after(begins + life)
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
     return Pair(
         builder.sign(issuing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM),
         key.private_bytes(

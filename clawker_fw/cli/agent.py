@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import attaching, print_json
+from clawker_fw.cli.app import Panel, group
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import attaching, print_json
 from clawker_fw.errors import EngineError, UsageError
 from clawker_fw.report import log, terminal
 
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_SERVICE = "agent"
 
-agent_app = typer.Typer(
-    cls=Commands,
-    name="agent",
-    help="Start an agent, or print what docker or compose need for it.",
-    rich_markup_mode=None,
-)
-app.add_typer(agent_app, rich_help_panel=Panel.AGENTS)
+agent_app = group("agent", "Start an agent, or print what docker or compose need for it.", Panel.AGENTS)
 
 
 @agent_app.command("flags")
@@ -146,7 +140,7 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
     from clawker_fw.agents.attachment import attachment
     from clawker_fw.agents.serving import require_serving
-    from clawker_fw.cli.connection import proxy_variables
+    from clawker_fw.cli.session import proxy_variables
     from clawker_fw.model import Verdict
     from clawker_fw.settings.secrets.wanted import placeholders
 

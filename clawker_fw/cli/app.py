@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -40,7 +40,6 @@ class Panel(StrEnum):
     AGENTS = "Agents"
     ANSWERS = "Answers"
     HOSTS = "Many hosts"
-    TELEMETRY = "Telemetry"
 
 
 _NO_PANEL = "Commands"
@@ -95,7 +94,9 @@ class Program(Commands):
         code: int = ExitCode.BUG
         try:
             log.configure(_log_format(arguments), debug=False)
-            with _interrupted_by_signals() if usage.answers_docker(self, arguments) else nullcontext():
+            # What is printed after a request to terminate stops docker, too.
+            ends = (signal.SIGTERM, signal.SIGHUP) if usage.answers_docker(self, arguments) else ()
+            with interrupts.handled(signal.default_int_handler, *ends):
                 code = self._exit_code(arguments)
         finally:
             if code != ExitCode.CURRENT and usage.answers_docker(self, arguments, invalid=code == ExitCode.USAGE):
@@ -132,6 +133,12 @@ class Program(Commands):
 
             text.print_error(error, text.console(stderr=True), debug=log.debugging())
         return error.exit_code
+
+    def resolve_command(  # type: ignore[override]  # typer's own
+        self, ctx: typer.Context, args: list[str]
+    ) -> tuple[str | None, Any, list[str]]:
+        """Find a command, also by the words that it had in the release before."""
+        return super().resolve_command(ctx, usage.renamed(args))
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
@@ -172,17 +179,6 @@ def _log_format(arguments: Sequence[str]) -> log.LogFormat:
     return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
 
 
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Treat a request to terminate like an interruption: what is printed then still stops docker."""
-    before = {stop: signal.signal(stop, signal.default_int_handler) for stop in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
-
-
 def _interrupted() -> FirewallError:
     return StoppedError("interrupted", "Interrupted.", hint="The next run completes what this one has begun.")
 
@@ -209,6 +205,13 @@ app = typer.Typer(
     "3 invalid settings or rules, 4 engine unreachable or too old or a registry fails, 5 applied but not proven "
     "live, 6 refused, 70 bug, 74 done but the answer could not be written, 130 interrupted.",
 )
+
+
+def group(name: str, help_: str, panel: Panel) -> typer.Typer:
+    """Return a new group of commands."""
+    commands = typer.Typer(cls=Commands, name=name, help=help_, rich_markup_mode=None)
+    app.add_typer(commands, rich_help_panel=panel)
+    return commands
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback signature

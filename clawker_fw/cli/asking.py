@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import import_module
 
+from clawker_fw import interrupts
 from clawker_fw.background import in_background
-from clawker_fw.cli import given, stack
+from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
@@ -34,8 +34,6 @@ _LOCK_WAIT = 30.0
 _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """How many times longer the program rests than it has looked at something that it does not ask about."""
-
-_NEEDED_BY_ANSWERS = ("clawker_fw.reconcile.converge", "clawker_fw.inspect.way_out")
 
 Told = tuple[Counted | Missed, str]
 """A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
@@ -118,8 +116,8 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    given.warn_of_project(chosen, given.load(chosen))
-    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, resolve=given.resolve(chosen))
+    session.read(chosen)
+    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
 
 
 def ask_about(chosen: Options, told: Iterator[Told]) -> None:
@@ -131,8 +129,6 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
     """
     with _ended_by_signals():
         arriving = Arriving(told)
-        for module in _NEEDED_BY_ANSWERS:  # before the first one, which is to be live at once
-            import_module(module)
         terminal.answer("Asking about what is refused from now on. No agent waits for that. Ctrl-C ends it.")
         answers = _Answers(chosen)
         while found := arriving.next():
@@ -171,12 +167,12 @@ class _Answers:
         """
         began = time.monotonic()
         try:
-            loaded, now = given.load(self._chosen), time.time()
+            loaded, now = session.load(self._chosen), time.time()
         except SettingsError as error:  # somebody is editing the file
             self._complain(error)
         else:
             rules = loaded.rules.at(now)
-            explainer = given.explainer(self._chosen, loaded, now)
+            explainer = session.explainer(self._chosen, loaded, now)
             asked = question(explainer, rules, candidate.refusal, tuple(candidate.agents))
             with suppress(SettingsError, RefusedError):  # the settings don't allow any answer
                 if asked:
@@ -200,12 +196,11 @@ class _Answers:
         """
         now = datetime.now(UTC)
         decide = Ruling(asked, reply, _user(), now)
-        resolve = given.resolve(self._chosen)
-        done = rules_file.edit(self._chosen.config, os.environ, decide, write=False, resolve=resolve)
+        done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
         if not write:
             return done
-        return rules_file.edit(self._chosen.config, os.environ, decide, write=True, resolve=resolve)
+        return rules_file.edit(self._chosen.config, os.environ, decide, write=True)
 
     def apply(self, asked: Question, reply: Reply) -> bool:
         """Do what was answered, and say so. Return whether the host is allowed by it."""
@@ -245,15 +240,8 @@ def _user() -> str:
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """End at an interruption, and in the same way when asked to terminate, so that no command is left running."""
-    ends = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(each, _interrupt) for each in ends]
-    try:
-        with suppress(KeyboardInterrupt):  # the usual end
-            yield
-    finally:
-        for each, handler in zip(ends, before, strict=True):
-            signal.signal(each, handler)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    with (
+        interrupts.handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP),
+        suppress(KeyboardInterrupt),  # the usual end
+    ):
+        yield

@@ -1,5 +1,6 @@
 """The commands about certificates: `certs show`, `rotate` and `export`."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -8,39 +9,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading
+from clawker_fw.cli import session
+from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_table, reading
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.certificates.store import CertificateStore
+    from clawker_fw.certificates.store import InspectionStore, TelemetryStore
     from clawker_fw.report.certs import CertificatesAnswer
     from clawker_fw.settings.loaded import Loaded
 
-certs_app = typer.Typer(
-    cls=Commands,
-    name="certs",
-    help="Show, renew and export the siblings' certificates for telemetry.",
-    rich_markup_mode=None,
-)
-app.add_typer(certs_app, rich_help_panel=Panel.TELEMETRY)
+certs_app = group("certs", "Show, renew and export certificates for telemetry and inspected TLS.", Panel.AGENTS)
 
 
 class Exported(StrEnum):
-    """For whom certificates are exported."""
+    """What is exported: what the collector needs, or the roots that agents trust."""
 
     COLLECTOR = "collector"
+    ROOTS = "roots"
 
 
 @certs_app.command("show")
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Show each certificate: for whom, until when, and where it is live.
+    """Show each certificate: its purpose, its expiry, and where it is live.
 
-    Also what is to be renewed, and why telemetry is not ready. It is ready when both siblings have loaded theirs
-    and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
+    Those for telemetry are how the siblings and the collector recognise each other. It is ready when both siblings
+    have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
+
+    Those for inspection are the roots that agents trust, and the intermediates that sign beside Envoy for the
+    hosts of your rules. Agents that have not been given the newest root are listed. A root's key is only on the
+    machine where it was made, in your state folder.
 
     Example: clawker-fw certs show
     """
@@ -49,8 +50,8 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         from clawker_fw.inspect.diagnosis import telemetry_obstacle
         from clawker_fw.report import certs as report
 
-        loaded = given.load(chosen)
-        kept = given.store(chosen, loaded, keeps=False).kept()
+        loaded = session.load(chosen)
+        kept = session.telemetry_store(chosen, loaded, keeps=False).kept()
         provision = seen.provision
         usable = provision.credentials is not None
         unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
@@ -58,12 +59,14 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         answer = report.CertificatesAnswer(
             chosen.project,
             loaded.settings.otel.endpoint,
-            report.rows(kept, seen.observed),
+            report.telemetry_rows(kept, seen.observed),
             usable and not unsent,
             "; ".join(filter(None, reasons)),
             provision.due,
         )
-    _answer(answer, format_, report.verdict(answer))
+        with _roots(chosen, keeps=False) as store:
+            answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
+    _answer(answer, format_, report.telemetry_verdict(answer), report.inspection_verdict(answer))
     if answer.endpoint and not answer.ready:
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -75,17 +78,46 @@ def rotate(
     authority: Annotated[
         bool,
         typer.Option(
-            "--authority", help="Also found a new authority. The former one stays trusted until the next rotation."
+            "--authority",
+            help="Also make a new authority for telemetry. The former one stays trusted until the next rotation.",
+        ),
+    ] = False,
+    roots: Annotated[
+        bool, typer.Option("--roots", help="Make a new root for agents to trust, and renew nothing for telemetry.")
+    ] = False,
+    at_once: Annotated[
+        bool,
+        typer.Option(
+            "--at-once",
+            help="With `--roots`: forget the former roots, and sign with the new one from the next run on. For "
+            "when a key has become known. What is inspected then fails in every agent until it is created again.",
         ),
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Renew the siblings' certificates now. `run`, or a watcher, then puts them into use without a replacement.
+    """Renew certificates for telemetry, or the root that agents trust.
+
+    `run`, or a watcher, then puts them into use without a replacement. No connection is cut.
+
+    Agents get a new root when they are created again, and have seven days for that. Until then the former one
+    signs, and it stays trusted for as long as something that it has signed can be in use. `--roots` also repairs
+    damaged files of roots, as after a power loss. The stack's copy restores a certificate. A key has no copy:
+    without it, the new root signs at once for hosts that the stack has no intermediate for.
 
     Example: clawker-fw certs rotate && clawker-fw run
     """
-    chosen: Options = context.obj
-    with _store(chosen) as (store, loaded):
+    if authority and roots:
+        raise typer.BadParameter("--authority is for telemetry, and --roots for inspection: give one of them")
+    if at_once and not roots:
+        raise typer.BadParameter("--at-once needs --roots")
+    if roots:
+        _rotate_roots(context.obj, format_, at_once=at_once)
+    else:
+        _rotate_telemetry(context.obj, format_, authority=authority)
+
+
+def _rotate_telemetry(chosen: Options, format_: Format, *, authority: bool) -> None:
+    with _telemetry(chosen) as (store, loaded):
         if store.own is not None:
             raise RefusedError(
                 "certs-not-ours",
@@ -98,27 +130,66 @@ def rotate(
         then = "Nothing uses them until `otel.endpoint` is set."
     elif authority:
         then = f"Give the collector its new certificate first: `clawker-fw certs export collector DIR`. {then}"
-    _kept(chosen, store, loaded, format_, f"The certificates have been renewed. {then}")
+    _answer_kept(chosen, store, loaded, format_, f"The certificates have been renewed. {then}")
+
+
+def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
+    from clawker_fw.agents.trust import authorities_of
+    from clawker_fw.report import certs as report
+
+    with reading(chosen) as (_, seen), _roots(chosen, keeps=True) as store:
+        damaged = store.damaged
+        if not at_once and not damaged and not any(each.signs for each in store.kept().values()):
+            raise RefusedError(
+                "roots-missing",
+                f"There is no root of {chosen.project} on this machine, so there is nothing to rotate.",
+                hint="`clawker-fw run` makes one with the first rule that inspects connections. If it is on "
+                "another machine, rotate it there.",
+            )
+        store.rotate(at_once=at_once, live=authorities_of(seen.observed).trust)
+        for path in damaged:
+            session.warn_of_repair(path)
+        answer = report.CertificatesAnswer(chosen.project, seen.blueprint.settings.otel.endpoint)
+        answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
+    _answer(answer, format_, report.inspection_verdict(answer))
 
 
 @certs_app.command("export")
 def export(
     context: typer.Context,
-    what: Annotated[Exported, typer.Argument(metavar="collector", hidden=True)],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", hidden=True)],
+    what: Annotated[Exported, typer.Argument(metavar="collector|roots", hidden=True)],
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", hidden=True)] = None,
     *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write the roots to a file, in place of standard output."),
+    ] = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Write the files that the collector needs into a folder.
+    """Write what the collector needs, or print the roots that agents trust.
 
-    These are `ca.crt`, `collector.crt` and `collector.key`. Its certificate is for the host of `otel.endpoint`, or
-    for `otel.server_name`. It is valid for a year; from two thirds of that on, another one is written. The
-    collector must require a client certificate of `ca.crt`.
+    `certs export collector DIR` writes `ca.crt`, `collector.crt` and `collector.key`. The certificate is for the
+    host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; from two thirds of that on, another
+    one is written. The collector must require a client certificate of `ca.crt`.
+
+    `certs export roots` prints PEM, for what is not started by docker or compose, or keeps a list of authorities
+    of its own. There is no key in it.
 
     Example: clawker-fw certs export collector /etc/otelcol/tls
     """
     chosen: Options = context.obj
-    with _store(chosen) as (store, loaded):
+    if what is Exported.ROOTS:
+        if folder:
+            raise typer.BadParameter("The roots are one file: name it with --output")
+        pem = _bundle(chosen)
+        if output is None:
+            terminal.answer(pem.decode().rstrip("\n"))
+        else:
+            write_output(output, pem)
+        return
+    if folder is None or output:
+        raise typer.BadParameter("What the collector needs is written into a folder: name that, without --output")
+    with _telemetry(chosen) as (store, loaded):
         otel = loaded.settings.otel
         if otel.endpoint is None:
             raise SettingsError(
@@ -127,21 +198,41 @@ def export(
                 hint="Set it to HOST:PORT.",
             )
         store.export(otel.server_name or otel.endpoint.rpartition(":")[0], folder)
-    _kept(chosen, store, loaded, format_, f"Wrote ca.crt, {what}.crt and {what}.key into {folder}.")
+    _answer_kept(chosen, store, loaded, format_, f"Wrote ca.crt, {what}.crt and {what}.key into {folder}.")
+
+
+def _bundle(chosen: Options) -> bytes:
+    """Return the roots that agents have to trust: those that are kept here, or those of the stack."""
+    from clawker_fw.agents.trust import roots_of
+    from clawker_fw.certificates import authority
+    from clawker_fw.certificates.store import bundle
+
+    session.read(chosen)
+    with _roots(chosen, keeps=False) as store:
+        if trusted := authority.trusted([*store.kept().values()], time.time()):
+            return bundle(trusted)
+    with reading(chosen) as (_, seen):
+        if live := roots_of(seen.observed):
+            return live
+    raise RefusedError(
+        "roots-missing",
+        f"There is no root of {chosen.project} here, nor in its stack.",
+        hint="`clawker-fw run` makes it with the first rule that inspects connections.",
+    )
 
 
 @contextmanager
-def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
-    """Yield the certificates that are kept here, and the settings. What can't be read or written is an error."""
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
+    """Yield the certificates for telemetry, and the settings. What can't be read or written is an error."""
+    from clawker_fw.certificates.store import sentence
+
+    loaded = session.read(chosen)
     try:
-        yield given.store(chosen, loaded, keeps=True), loaded
+        yield session.telemetry_store(chosen, loaded, keeps=True), loaded
     except (OSError, ValueError) as error:
-        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         raise RefusedError(
             "certs-unusable",
-            f"The certificates can't be used: {text}.",
+            f"The certificates can't be used: {sentence(error)}.",
             hint="`clawker-fw run` makes what is missing, unless the stack has certificates from elsewhere. "
             "`clawker-fw certs rotate --authority` replaces a damaged authority."
             if loaded.settings.otel.endpoint
@@ -149,14 +240,27 @@ def _store(chosen: Options) -> "Iterator[tuple[CertificateStore, Loaded]]":
         ) from None
 
 
-def _kept(chosen: Options, store: "CertificateStore", loaded: "Loaded", format_: Format, sentence: str) -> None:
+@contextmanager
+def _roots(chosen: Options, *, keeps: bool) -> "Iterator[InspectionStore]":
+    """Yield the roots that agents trust. What can't be read or written is an error."""
+    from clawker_fw.certificates.store import sentence
+
+    try:
+        yield session.inspection_store(chosen, keeps=keeps)
+    except (OSError, ValueError) as error:
+        raise RefusedError("certs-unusable", f"The roots can't be used: {sentence(error)}.") from None
+
+
+def _answer_kept(
+    chosen: Options, store: "TelemetryStore", loaded: "Loaded", format_: Format, sentence: str
+) -> None:
     from clawker_fw.report import certs as report
 
-    answer = report.CertificatesAnswer(chosen.project, loaded.settings.otel.endpoint, report.rows(store.kept()))
-    _answer(answer, format_, sentence)
+    rows = report.telemetry_rows(store.kept())
+    _answer(report.CertificatesAnswer(chosen.project, loaded.settings.otel.endpoint, rows), format_, sentence)
 
 
-def _answer(answer: "CertificatesAnswer", format_: Format, sentence: str) -> None:
+def _answer(answer: "CertificatesAnswer", format_: Format, *sentences: str) -> None:
     from clawker_fw.report import certs as report
 
     if format_ is Format.JSON:
@@ -165,7 +269,6 @@ def _answer(answer: "CertificatesAnswer", format_: Format, sentence: str) -> Non
         print_json(CertsDocument.of(answer))
         return
     if answer.rows:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*report.table(answer)))
-    terminal.answer(sentence)
+        print_table(*report.table(answer))
+    for sentence in filter(None, sentences):
+        terminal.answer(sentence)

@@ -11,7 +11,7 @@ from concurrent.futures import wait
 import typer
 
 from clawker_fw.background import in_background
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Options
 
 _PATIENCE = 1.0
@@ -38,7 +38,7 @@ def rules(ctx: typer.Context) -> list[str]:
 
     def read() -> list[str]:
 
-        return [str(each.destination) for each in given.load(chosen).rules.rules]
+        return [str(each.destination) for each in session.load(chosen).rules.rules]
 
     return _found(read)
 
@@ -59,13 +59,12 @@ def agents(ctx: typer.Context) -> list[str]:
         return AgentNames(locate(chosen.host, chosen.context, os.environ).address, chosen.project).all
 
     def attached() -> Iterable[str]:
-        from clawker_fw.cli import connection
         from clawker_fw.denials.reading import sources
         from clawker_fw.engine.locate import locate
 
         if locate(chosen.host, chosen.context, os.environ).over_ssh:
             return []  # a login takes too long
-        engine = connection.connect_reader(chosen)
+        engine = session.connect_reader(chosen)
         return [each.name for each in sources(engine, chosen.project).agents.values()]
 
     return _found(remembered, attached)

@@ -4,35 +4,30 @@ from typing import Any
 
 import typer
 
-from clawker_fw.cli import given, registries
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report
 
 
 @app.command(rich_help_panel=Panel.RULES)
 def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show every setting, and where its value comes from.
 
-    That is the default, a line of a file, an environment variable, or an option. The registries of bundles are
-    asked, and no engine is.
+    That is the default, a line of a file, an environment variable, or an option. No engine is asked.
 
     Example: clawker-fw config --format json | jq '.settings[] | select(.origin != "default")'
     """
     from clawker_fw.report import config as report
 
     chosen: Options = context.obj
-    registries.ask(chosen)
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    values = report.values(given.written(chosen), loaded, _options(chosen))
-    found = (loaded, given.named_by(chosen, loaded), values, registries.states(chosen, loaded))
+    loaded = session.read(chosen)
+    values = report.values(session.written(chosen), loaded, _options(chosen))
+    found = (loaded, session.named_by(chosen, loaded), values)
     if format_ is Format.JSON:
         print_json(report.ConfigAnswer.of(*found))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.report(*found))
+        print_report(report.report(*found))
 
 
 def _options(chosen: Options) -> dict[str, tuple[Any, str]]:

@@ -3,8 +3,8 @@
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, writing
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report, writing
 from clawker_fw.errors import ExitCode
 
 
@@ -29,8 +29,6 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
         if format_ is Format.JSON:
             print_json(answer)
         else:
-            from clawker_fw.report import text
-
-            text.console().print(report.conformance_report(answer))
+            print_report(report.conformance_report(answer))
     if not answer.held:
         raise typer.Exit(ExitCode.DRIFT)

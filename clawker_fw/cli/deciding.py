@@ -77,7 +77,7 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
 
 
 def _of_project(chosen: Options) -> Iterator[Path]:
-    """Yield the folder with the project's keys and last good bundles, and the folders of systemd's units.
+    """Yield the folder with the project's keys and last good settings, and the folders of systemd's units.
 
     The user names the watcher's unit.
     """

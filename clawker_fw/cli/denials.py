@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def denials(
         )
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
     if ask:
         _require_answers(chosen)
-    engine = connection.connect_reader(chosen)
+    engine = session.connect_reader(chosen)
     found = sources(engine, chosen.project)
     follow = follow or ask
     # What follows is imported and read while the engine sends its logs, which takes it longer.
@@ -97,7 +97,7 @@ def denials(
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.engine.log_stream import stamp
     from clawker_fw.report import denials as report
-    from clawker_fw.report import terminal, text
+    from clawker_fw.report import terminal
 
     wanted = Selection(agent, frozenset(reason or ()), top, trials)
     now = engine.clock()  # the records have the engine's times
@@ -122,13 +122,13 @@ def denials(
     refusals = with_counted(engine, found, begun.refusals())
     answered = answer(refusals, names, wanted, advising, stamp(now).decode())
     if as_rules:
-        terminal.answer(report.rules_text(answered.targets()))
+        terminal.answer(report.rules_text(answered.targets(), answered.widened(now)))
     elif format_ is Format.JSON:
         from clawker_fw.report.documents.denials import DenialsDocument
 
         print_json(DenialsDocument.of(answered))
     else:
-        text.console().print(report.denials_report(answered))
+        print_report(report.denials_report(answered))
 
 
 def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
@@ -148,7 +148,7 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
         return
     known = ", ".join(sorted(names.known))
     if follow:
-        given.warn_of_agent(agent, known)
+        session.warn_of_agent(agent, known)
         return
     raise RefusedError(
         "agent-unknown",
@@ -164,12 +164,11 @@ def adviser(chosen: Options) -> "Adviser":
     from clawker_fw.errors import SettingsError
 
     try:
-        loaded = given.load(chosen)
+        loaded = session.read(chosen)
     except SettingsError as error:
-        given.warn_of_unread(error)
+        session.warn_of_unread(error)
         return Adviser(None)
-    given.warn_of_project(chosen, loaded)
-    return Adviser(given.explainer(chosen, loaded, time.time()))
+    return Adviser(session.explainer(chosen, loaded, time.time()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report, reading
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
@@ -40,16 +40,13 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     if format_ is Format.JSON:
         print_json(report.DoctorAnswer(healthy=healthy, checks=checks))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.DoctorReport(checks))
+        print_report(report.DoctorReport(checks))
     if not healthy:
         raise typer.Exit(ExitCode.DRIFT)
 
 
 def _checks(chosen: Options) -> "Iterator[Check]":
     """Yield all checks, in the order in which one depends on another."""
-    from clawker_fw.cli import connection
     from clawker_fw.engine import host_network
     from clawker_fw.inspect import diagnosis
     from clawker_fw.inspect.diagnosis import Check, CheckHealth
@@ -58,7 +55,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
 
     usable, source = True, None
     try:
-        loaded = given.load(chosen)
+        loaded = session.load(chosen)
     except FirewallError as error:
         usable = False
         yield diagnosis.failed("settings", error)
@@ -67,7 +64,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield Check("settings", CheckHealth.OK, f"{source or loaded.variable or 'The environment'} has {counted}.")
         yield diagnosis.permissions(loaded.files)
     try:
-        engine = connection.connect_engine(chosen)
+        engine = session.connect_engine(chosen)
     except FirewallError as error:
         yield diagnosis.failed("engine", error)
         return

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given, rule_words, stack
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli import completion, rule_words, session, stack
 from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
@@ -249,15 +249,13 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     from clawker_fw.rules.review import review
     from clawker_fw.settings.edit import rules_file
 
-    done = rules_file.edit(
-        chosen.config, os.environ, decide, write=not orders.dry_run, resolve=given.resolve(chosen)
-    )
+    done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run)
     now = time.time()
     known = {each.rule for each in review(done.before.rules, now)}
     remarks = [each for each in review(done.after.rules, now) if each.rule not in known]
     applying = done.changed and not orders.dry_run and not orders.no_reload
     if not applying:
-        given.warn_of_rules(remarks)  # otherwise they are told with all others
+        session.warn_of_rules(remarks)  # otherwise they are told with all others
     if orders.format_ is Format.TEXT:
         for line in (*rules.import_lines(orders.imported or ()), *rules.edit_lines(done.results)):
             terminal.answer(line)
@@ -272,18 +270,27 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
         if orders.format_ is Format.JSON:
             from clawker_fw.report.documents.rules import RulesEditDocument
 
-            named_by, dry_run = given.named_by(chosen, done.after), orders.dry_run
+            named_by, dry_run = session.named_by(chosen, done.after), orders.dry_run
             print_json(RulesEditDocument.of(done, named_by, remarks, orders.imported, *reloaded, dry_run=dry_run))
     if orders.dry_run and done.changed:
         raise typer.Exit(ExitCode.DRIFT)
 
 
 def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[RunDocument], None]") -> None:
-    """Apply the edited settings. When that fails, the edit stays, and the error says so."""
+    """Apply the edited settings. When that fails, the edit stays, and the error says so.
+
+    A stack that is not up yet starts with them.
+    """
     try:
         stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=answer)
     except OutputError:
         raise
     except FirewallError as error:
+        from clawker_fw.reconcile.converge import NOT_UP
+
+        if error.code == NOT_UP:
+            if orders.format_ is Format.TEXT:
+                terminal.answer(chosen.named(f"Saved in {done.path}: it applies with the first `clawker-fw run`."))
+            return
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
         raise

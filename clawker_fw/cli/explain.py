@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import EngineError, ExitCode, RefusedError
 
 if TYPE_CHECKING:
@@ -61,14 +61,13 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
     chosen: Options = context.obj
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
+    loaded = session.read(chosen)
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
     request = parse_request(what, method, proto)
-    explained = given.explainer(chosen, loaded, now).explain(target, request)
-    answer = _asked(chosen, explained, rules, live=live)
+    explained = session.explainer(chosen, loaded, now).explain(target, request)
+    answer = _ask_stack(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:
@@ -76,24 +75,22 @@ def explain(
 
         print_json(ExplainDocument.of(answer))
     else:
-        from clawker_fw.report import text
-
-        text.console().print(report.explanation_report(answer))
+        print_report(report.explanation_report(answer))
     if not answer.good:
         raise typer.Exit(ExitCode.DRIFT)
 
 
-def _asked(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
+def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
     """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
     from clawker_fw.inspect import explaining
 
     if explained.target.mistake:
         return explaining.ConnectionAnswer(explained, rules)
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.reconcile.observe import observe
 
     try:
-        engine = connection.connect_reader(chosen)
+        engine = session.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
     except (EngineError, RefusedError) as error:
         if live:

@@ -1,21 +1,18 @@
-"""The commands about many hosts: `fleet status`, `drift` and `denials`.
+"""The commands about many hosts: `fleet status` and `fleet denials`."""
 
-A further command is registered on `fleet_app`, in a module of its own that `main.py` imports.
-"""
-
+import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clawker_fw.cli import completion, given
+from clawker_fw.cli import completion, session
 from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import (
     Format,
     FormatOption,
@@ -25,6 +22,7 @@ from clawker_fw.cli.parameters import (
     duration,
     unparsed,
 )
+from clawker_fw.cli.session import print_json
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
     from clawker_fw.fleet.row import Row
+    from clawker_fw.model import EngineFacts
+    from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.report.fleet import Fleet
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 fleet_app = typer.Typer(
     cls=Commands,
     name="fleet",
-    help="See whether many hosts are current, and keep those of a swarm so.",
+    help="See whether many hosts are current.",
     rich_markup_mode=None,
 )
 app.add_typer(fleet_app, rich_help_panel=Panel.HOSTS)
@@ -67,6 +67,13 @@ HostsOption = Annotated[
 SwarmOption = Annotated[
     bool,
     typer.Option("--swarm", help="The nodes of the swarm whose manager is the engine chosen before the command."),
+]
+DiffOption = Annotated[
+    bool,
+    typer.Option(
+        "--diff",
+        help="Show how hosts differ that are not current: what `run` would do there and why, then the fields.",
+    ),
 ]
 TimeoutOption = Annotated[
     float,
@@ -104,6 +111,7 @@ def status(
     contexts: ContextsOption = None,
     hosts: HostsOption = None,
     swarm: SwarmOption = False,
+    diff: DiffOption = False,
     timeout: TimeoutOption = unparsed("10s"),
     silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
@@ -116,29 +124,24 @@ def status(
 
     Example: clawker-fw fleet status --context build-1 --context build-2
     """
-    _answer(context.obj, Asked(contexts or (), hosts or (), swarm, timeout, silence), format_)
+    chosen: Options = context.obj
+    loaded = session.read(chosen)  # a mistake in the settings is reported before any host is asked
+    from clawker_fw.report.fleet import Fleet
+    from clawker_fw.rules.review import review
+    from clawker_fw.stack.release import Release
 
-
-@fleet_app.command("drift")
-def drift(
-    context: typer.Context,
-    *,
-    contexts: ContextsOption = None,
-    hosts: HostsOption = None,
-    swarm: SwarmOption = False,
-    timeout: TimeoutOption = unparsed("10s"),
-    silence: SilenceOption = unparsed("3s"),
-    format_: FormatOption = Format.TEXT,
-) -> None:
-    """Show how hosts that are not current differ.
-
-    For each, first comes what `run` would do there and why, then the fields that differ. Exit 0 when all are
-    current, else 1; 4 if none could be asked.
-
-    Example: clawker-fw fleet drift --format json | jq -r '.hosts[] | select(.verdict != "current") | .name'
-    """
+    session.warn_of_rules(review(loaded.rules, time.time()))
     asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
-    _answer(context.obj, asked, format_, findings=True)
+    known = _hosts(chosen, asked)
+    release = Release.installed()
+    found = Fleet(tuple(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)), known.left_out)
+    if format_ is Format.JSON:
+        _print_document(chosen, loaded, release, found, findings=diff)
+    else:
+        from clawker_fw.report import fleet_text, text
+
+        text.console().print(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
+    _exit(good=found.current == len(found.rows), asked=found.asked)
 
 
 @fleet_app.command("denials")
@@ -180,38 +183,16 @@ def denials(
     _exit(good=all(answered), asked=any(answered))
 
 
-def _answer(chosen: Options, asked: Asked, format_: Format, *, findings: bool = False) -> None:
-    """Compare all hosts with the settings, print the answer, and exit by it."""
-    loaded = given.load(chosen)  # a mistake in the settings is reported before any host is asked
-    given.warn_of_project(chosen, loaded)
-    from clawker_fw.report import fleet as report
-    from clawker_fw.rules.review import review
-    from clawker_fw.stack.release import Release
-
-    given.warn_of_rules(review(loaded.rules, time.time()))
-    known = _hosts(chosen, asked)
-    release = Release.installed()
-    rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
-    found = report.of_rows(rows, known.left_out)
-    if format_ is Format.JSON:
-        _print_document(chosen, loaded, release, found, findings=findings)
-    else:
-        from clawker_fw.report import fleet_text, text
-
-        text.console().print(fleet_text.drift_report(found) if findings else fleet_text.status_report(found))
-    _exit(good=found.current == len(rows), asked=found.asked)
-
-
 def _print_document(
     chosen: Options, loaded: "Loaded", release: "Release", found: "Fleet", *, findings: bool
 ) -> None:
-    from clawker_fw.report.documents.fleet import FleetDriftDocument, FleetStatusDocument, ReleaseUsed
+    from clawker_fw.report.documents.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.report.documents.parts import SettingsNamed
 
-    document = FleetDriftDocument if findings else FleetStatusDocument
     source = str(loaded.source.absolute()) if loaded.source else None
-    settings = SettingsNamed(source, given.named_by(chosen, loaded))
-    print_json(document.of(found, settings, ReleaseUsed(release.version, release.build_sha)))
+    settings = SettingsNamed(source, session.named_by(chosen, loaded))
+    used = ReleaseUsed(release.version, release.build_sha)
+    print_json(FleetStatusDocument.of(found, settings, used, findings=findings))
 
 
 def _exit(*, good: bool, asked: bool) -> None:
@@ -257,12 +238,11 @@ def _hosts(chosen: Options, asked: Asked) -> "Hosts":
 
 def _nodes(chosen: Options, asked: Asked) -> "Hosts":
     """Return the nodes of the swarm whose manager is the chosen engine."""
-    from clawker_fw.cli import connection
     from clawker_fw.engine.locate import locate
     from clawker_fw.fleet import hosts, swarm
 
     manager = locate(chosen.host, chosen.context, os.environ)
-    with closing(connection.connect_place(manager, _patience(asked))) as engine:
+    with closing(session.connect_place(manager, _patience(asked))) as engine:
         found = engine.swarm(swarm.LABEL)
     known = [each.place for each in hosts.all_contexts(os.environ).hosts if each.place]
     return hosts.Hosts(swarm.nodes(found, chosen.project, manager, known))
@@ -284,71 +264,63 @@ def _ask(
     bare: "Callable[[Row], _Answer]",
 ) -> "list[_Answer]":
     """Ask all hosts at the same time. `bare` is the answer for one of which there is nothing but a row."""
-    from clawker_fw.cli import connection
-    from clawker_fw.fleet.asking import Question, ask_all
+    from clawker_fw.fleet.asking import ask_all
     from clawker_fw.report import fleet as report
 
     patience = _patience(asked)
-    if any(each.place and not each.place.address.startswith("unix://") for each in known.hosts):
-        import_module("clawker_fw.engine.transport")  # all processes that ask have it then
 
-    def failed(host: "Host", error: Exception, began: float) -> "_Answer":
-        seconds = time.monotonic() - began
-        if isinstance(error, FirewallError):
-            return bare(report.failed(host, error, seconds))
-        return bare(report.nonsense(host, error, seconds))
-
-    def reach(host: "Host") -> "Callable[[], _Answer]":
+    def ask(host: "Host") -> "_Answer":
         if host.place is None:
-            return lambda: bare(report.nowhere(host))
+            return bare(report.nowhere(host))
         began = time.monotonic()
         try:
-            engine = connection.connect_place(host.place, patience)
+            with closing(session.connect_place(host.place, patience)) as engine:
+                return read(host, engine, began)
+        except FirewallError as error:
+            return bare(report.failed(host, error, time.monotonic() - began))
         except Exception as error:  # noqa: BLE001 - it may answer anything
-            answered = failed(host, error, began)
-            return lambda: answered
-        took = time.monotonic() - began
+            return bare(report.nonsense(host, error, time.monotonic() - began))
 
-        def answer() -> "_Answer":
-            began = time.monotonic() - took
-            try:
-                with closing(engine):
-                    return read(host, engine, began)
-            except Exception as error:  # noqa: BLE001 - it may answer anything
-                return failed(host, error, began)
-
-        return answer
-
-    question = Question(
-        reach,
-        lambda host: bare(report.late(host, asked.timeout)),
-        lambda host: bare(report.lost(host)),
-        asked.timeout,
-        lambda host: host.place is not None and host.place.address.startswith("ssh://"),
-    )
-    return ask_all(known.hosts, question)
+    return ask_all(known.hosts, ask, lambda host: bare(report.late(host, asked.timeout)), asked.timeout)
 
 
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
 ) -> "Callable[[Host, EngineReader, float], Row]":
-    """Return what compares a host with the settings. What all hosts need is computed here, before any is asked."""
-    import platform
+    """Return what compares a host with the settings.
 
-    from clawker_fw.fleet.sharing import SharedSettings
-    from clawker_fw.model import EngineFacts
+    What the settings ask for is the same on engines of one architecture, and takes long with many rules. So it is
+    prepared once for them.
+    """
+    from clawker_fw.reconcile import pipeline
+    from clawker_fw.reconcile.desired import prepare
     from clawker_fw.report import fleet as report
 
-    shared = SharedSettings(chosen.project, lambda facts: given.blueprint(chosen, loaded, release, facts))
-    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
-    if here:
-        shared.prepare(EngineFacts("", "", here))
+    preparing = threading.Lock()
+
+    @functools.cache
+    def prepared(facts: "EngineFacts") -> "Blueprint":
+        blueprint = session.blueprint(chosen, loaded, release, facts)
+        prepare(blueprint)
+        return blueprint
 
     def compare(host: "Host", engine: "EngineReader", began: float) -> "Row":
-        seen = shared.compare(engine)
+        with preparing:
+            blueprint = prepared(_alike(engine.facts()))
+        seen = pipeline.compare(engine, blueprint)
         return report.of_comparison(host, seen, release, time.monotonic() - began)
 
     return compare
+
+
+def _alike(facts: "EngineFacts") -> "EngineFacts":
+    """Return what the settings ask for depends on. An error about an engine that is read along has its address."""
+    from clawker_fw.model import EngineFacts
+
+    alike = EngineFacts("", "", facts.architecture)
+    if facts.plain:
+        alike = replace(alike, plain=True, endpoint=facts.endpoint, named_by=facts.named_by)
+    return alike
 
 
 def _reader_of_denials(

@@ -4,8 +4,6 @@
 # isort: off
 from clawker_fw.cli import (
     agent,
-    bundle,
-    ca,
     certs,
     config,
     conformance,
@@ -13,7 +11,6 @@ from clawker_fw.cli import (
     doctor,
     explain,
     fleet,
-    fleet_stack,
     healthy,
     overview,
     rules,
@@ -24,7 +21,6 @@ from clawker_fw.cli import (
     stack,
     status,
     watching,
-    image,
 )
 
 # isort: on
@@ -33,8 +29,6 @@ from clawker_fw.cli.app import app
 __all__ = [
     "agent",
     "app",
-    "bundle",
-    "ca",
     "certs",
     "config",
     "conformance",
@@ -43,9 +37,7 @@ __all__ = [
     "editing",
     "explain",
     "fleet",
-    "fleet_stack",
     "healthy",
-    "image",
     "overview",
     "rules",
     "schema",

@@ -2,29 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from clawker_fw.errors import OutputError
 
-STANDARD_OUTPUT = Path("-")
+_STANDARD_OUTPUT = Path("-")
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a whole file, like `writing`.
-
-    Raises:
-        OutputError: when it can't be written.
-    """
-    with writing(path) as stream:
-        stream.write(content)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """Yield what takes the content of a file that the user names, or of standard output for `-`.
+    """Write the content of a file that the user names, or standard output for `-`.
 
     What exists is written to and stays what it is: a file with its owner and mode, a link, a device, a pipe. A new
     file appears when it is complete.
@@ -33,25 +19,24 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         OutputError: when it can't be written.
     """
     try:
-        if path == STANDARD_OUTPUT:
-            yield sys.stdout.buffer
+        if path == _STANDARD_OUTPUT:
+            sys.stdout.buffer.write(content)
             sys.stdout.flush()
         elif os.path.lexists(path):
-            with path.open("wb") as stream:
-                yield stream
+            path.write_bytes(content)
         else:
-            yield from _creating(path)
+            _create(path, content)
     except OSError as error:
-        name = "Standard output" if path == STANDARD_OUTPUT else path
+        name = "Standard output" if path == _STANDARD_OUTPUT else path
         raise OutputError("output-failed", f"{name} can't be written: {error.strerror}.") from None
 
 
-def _creating(path: Path) -> Iterator[BinaryIO]:
+def _create(path: Path, content: bytes) -> None:
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)  # from a process that was killed
     try:
         with fresh.open("xb") as stream:
-            yield stream
+            stream.write(content)
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)

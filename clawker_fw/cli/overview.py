@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.report import terminal
 
@@ -29,29 +29,26 @@ def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     Example: clawker-fw ps --format json | jq -r '.stacks[] | select(.verdict != "current") | .project'
     """
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.reconcile.observe import projects
     from clawker_fw.report import overview
     from clawker_fw.stack.release import Release
 
     chosen: Options = context.obj
-    engine = connection.connect_reader(chosen)
+    engine = session.connect_reader(chosen)
     release = Release.installed()
     found = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
         print_json(overview.StacksAnswer.of(found, engine.facts()))
     elif found:
-        from clawker_fw.report import text
-
-        text.console().print(overview.report(found))
+        print_report(overview.report(found))
     else:
         terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
     """Return one stack: compared with its own settings if possible, else as far as it can be known."""
-    from clawker_fw.reconcile import origin as origins
-    from clawker_fw.reconcile import pipeline
+    from clawker_fw.reconcile import pipeline, records
     from clawker_fw.reconcile.observe import observe
     from clawker_fw.report import overview, status
 
@@ -59,15 +56,15 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
         observed = observe(engine, project, ())
     except FirewallError as error:
         return overview.unreadable(project, error)
-    made_from = next(iter(origins.recorded(observed)), None)
+    made_from = next(iter(records.recorded_origins(observed)), None)
     inside = engine.facts().inside
-    if made_from is None or made_from.host != origins.this_host(inside) or not made_from.path:
+    if made_from is None or made_from.host != records.this_host(inside) or not made_from.path:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
         return overview.Stack.of(status.without_settings(observed, project, elsewhere), None)
     here = (inside.in_here(made_from.path) if inside else None) or made_from.path
     own = replace(chosen, config=Path(here), named_project=project)
     try:
-        seen = pipeline.compare(engine, given.blueprint(own, given.load(own), release, engine.facts()))
+        seen = pipeline.compare(engine, session.blueprint(own, session.load(own), release, engine.facts()))
         return overview.Stack.of(status.of_comparison(seen, time.time()), made_from.path)
     except FirewallError as error:  # whatever is wrong with one stack costs its own line
         return overview.Stack.of(status.without_settings(observed, project, error), made_from.path)

@@ -57,11 +57,6 @@ class Options:
         """Return a text whose commands have the options for the same stack."""
         return in_text(text, self.words)
 
-    @cached_property
-    def asked(self) -> set[str]:
-        """The bundles whose registries this command has asked, which it does once."""
-        return set()
-
 
 FormatOption = Annotated[
     Format,

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.rules.naming import Named, parse_name, port_of
-
-__all__ = ["Named", "additions", "imported_from", "parse_name", "path_rules", "port_of", "removals"]
 
 if TYPE_CHECKING:
     from clawker_fw.rules.importing import Imported

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, given
-from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json
+from clawker_fw.cli import completion, session
+from clawker_fw.cli.app import Panel, group
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
+from clawker_fw.cli.session import print_json, print_table
 from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from clawker_fw.model import Usage
     from clawker_fw.settings.loaded import Loaded
 
-rules_app = typer.Typer(
-    cls=Commands,
-    name="rules",
-    help="List, check and edit the rules.",
-    rich_markup_mode=None,
-)
-app.add_typer(rules_app, rich_help_panel=Panel.RULES)
+rules_app = group("rules", "List, check and edit the rules.", Panel.RULES)
 
 SinceOption = Annotated[
     float,
@@ -49,25 +43,22 @@ def list_rules(
 
     Example: clawker-fw rules list --format json | jq -r '.rules[].dst'
     """
-    loaded, now = _loaded(context.obj), time.time()
+    loaded, now = session.read(context.obj), time.time()
     from clawker_fw.report import rules
 
     known = _usage(context.obj) if used else None
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesListDocument
 
-        print_json(RulesListDocument.of(loaded, given.named_by(context.obj, loaded), now, known))
+        print_json(RulesListDocument.of(loaded, session.named_by(context.obj, loaded), now, known))
     elif known:
         from clawker_fw.denials.usage.worth import worths
-        from clawker_fw.report import text
         from clawker_fw.report import usage as report
 
-        text.console().print(text.table(*report.rows(worths(loaded.rules, known), now)))
+        print_table(*report.rows(worths(loaded.rules, known), now))
         terminal.answer(report.since(known))
     elif loaded.rules.rules:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*rules.rows(loaded, now)))
+        print_table(*rules.rows(loaded, now))
     else:
         terminal.answer("There are no rules: everything is denied.")
 
@@ -88,17 +79,17 @@ def check_rules(
     Example: clawker-fw rules check
     """
     try:
-        loaded = _loaded(context.obj)
+        loaded = session.read(context.obj)
     except MistakesError as error:
         raise error.in_full() from error
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
 
-    remarks = (*review(loaded.rules, time.time()), *given.check_secrets(context.obj, loaded))
+    remarks = (*review(loaded.rules, time.time()), *session.check_secrets(context.obj, loaded))
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesCheckDocument
 
-        print_json(RulesCheckDocument.of(loaded, given.named_by(context.obj, loaded), remarks))
+        print_json(RulesCheckDocument.of(loaded, session.named_by(context.obj, loaded), remarks))
     else:
         terminal.answer(f"valid  {rules.summary(loaded)}")
         for each in remarks:
@@ -119,7 +110,7 @@ def unused_rules(
 
     Example: clawker-fw rules unused --since 30d
     """
-    loaded = _loaded(context.obj)
+    loaded = session.read(context.obj)
     known = _usage(context.obj)
     from clawker_fw.denials.usage.worth import Period, worths
 
@@ -127,7 +118,7 @@ def unused_rules(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesUnusedDocument
 
-        print_json(RulesUnusedDocument.of(loaded, given.named_by(context.obj, loaded), found, within, known))
+        print_json(RulesUnusedDocument.of(loaded, session.named_by(context.obj, loaded), found, within, known))
         return
     from clawker_fw.report import usage as report
 
@@ -166,27 +157,19 @@ def list_presets(
             for line in ([""] if number else []) + list(report.lines(each)):
                 terminal.answer(line)
     else:
-        from clawker_fw.report import text
-
-        text.console().print(text.table(*report.rows(found)))
-
-
-def _loaded(chosen: Options) -> "Loaded":
-    loaded = given.load(chosen)
-    given.warn_of_project(chosen, loaded)
-    return loaded
+        print_table(*report.rows(found))
 
 
 def _usage(chosen: Options) -> "Usage":
     """Read from the stack what agents have used."""
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.denials.usage.reading import read
 
-    return read(connection.connect_reader(chosen), chosen.project)
+    return read(session.connect_reader(chosen), chosen.project)
 
 
 def _editing(chosen: Options, loaded: "Loaded") -> "Editing":
     from clawker_fw.denials.usage.worth import Editing
 
-    explainer = given.explainer(chosen, loaded, time.time())
+    explainer = session.explainer(chosen, loaded, time.time())
     return Editing(str(loaded.source or ""), chosen.words, explainer.simulator)

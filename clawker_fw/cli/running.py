@@ -18,7 +18,7 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
 from clawker_fw.model import Role, Sibling
 from clawker_fw.reconcile.desired import built_images
-from clawker_fw.reconcile.entrust import known_to, provide
+from clawker_fw.reconcile.entrust import create_trust_volume, known_to
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.publishing import publish_for
@@ -50,7 +50,7 @@ def entrusted(
     if not (roots := roots_of(seen.observed)):
         return attached
     trust = trust_for(seen.desired.project, roots, known())
-    provide(engine, seen.desired.project, seen.observed, trust)
+    create_trust_volume(engine, seen.desired.project, seen.observed, trust)
     return replace(attached, trust=trust)
 
 

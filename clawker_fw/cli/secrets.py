@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given
-from clawker_fw.cli.app import Commands, Panel, app
-from clawker_fw.cli.comparing import print_json, reading, writing
+from clawker_fw.cli import session
+from clawker_fw.cli.app import Panel, group
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_table, reading, writing
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.ruleset import RuleSet
     from clawker_fw.settings.secrets.vault import Vault
 
-secrets_app = typer.Typer(
-    cls=Commands,
-    name="secrets",
-    help="List, check and give the secrets that Envoy puts into requests.",
-    rich_markup_mode=None,
-)
-app.add_typer(secrets_app, rich_help_panel=Panel.AGENTS)
+secrets_app = group("secrets", "List, check and give the secrets that Envoy puts into requests.", Panel.AGENTS)
 
 
 @secrets_app.command("list")
@@ -40,7 +34,7 @@ def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     """
     chosen: Options = context.obj
     with reading(chosen) as (_, seen):
-        vault = given.vault(chosen)
+        vault = session.vault(chosen)
         _answer(_listed(vault, seen.blueprint.rules, _states(vault, seen)), format_)
 
 
@@ -58,8 +52,8 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     from clawker_fw.settings.secrets.wanted import wanted
 
     chosen: Options = context.obj
-    loaded = given.load(chosen)
-    vault = given.vault(chosen)
+    loaded = session.load(chosen)
+    vault = session.vault(chosen)
     wanted(loaded.rules.rules, vault.declared, vault.path)
     outcomes = obtain_all(vault.declared.secrets, vault.path.parent, os.environ)
     problems = {name: outcome.problem.message for name, outcome in outcomes.items() if outcome.problem}
@@ -104,11 +98,11 @@ def forget(
 
     Example: clawker-fw secrets forget github
     """
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.reconcile.secrets_given import envoys, take_away
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = session.connect_engine(chosen)
     gone = sorted(
         {
             identity
@@ -128,7 +122,7 @@ def _require_known(chosen: Options, name: str) -> None:
         RefusedError: otherwise.
     """
     try:
-        vault = given.vault(chosen)
+        vault = session.vault(chosen)
         declared, where = vault.declared.secrets, str(vault.path)
     except (RefusedError, SettingsError) as error:
         declared, where = {}, error.message
@@ -208,10 +202,8 @@ def _answer(answer: "SecretsAnswer", format_: Format) -> None:
     if format_ is Format.JSON:
         print_json(answer)
         return
-    from clawker_fw.report import text
-
     if answer.secrets:
-        text.console().print(text.table(*report.secret_table(answer)))
+        print_table(*report.secret_table(answer))
     for each in answer.secrets:
         if each.problem:
             terminal.answer(each.problem)

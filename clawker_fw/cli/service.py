@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
 from clawker_fw.cli.watch_options import (
     AttachOption,
-    BundleIntervalOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -36,21 +35,19 @@ def service(
     ] = True,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = unparsed("30s"),
-    bundle_interval: BundleIntervalOption = unparsed("5m"),
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
     attach: AttachOption = None,
     drain_timeout: DrainOption = None,
 ) -> None:
-    """Print a systemd unit that runs `clawker-fw watch` with these options.
+    """Print a systemd unit that runs `watch` with these options.
 
     Then: sudo systemctl daemon-reload; sudo systemctl enable --now clawker-fw
 
     Example: clawker-fw service | sudo tee /etc/systemd/system/clawker-fw.service
     """
     options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
-    options += ["--bundle-interval", written(bundle_interval)]
     if listen:
         options += ["--listen", listen]
     if attach:
@@ -69,20 +66,19 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.private_files import make_private, state_folder
     from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
     from clawker_fw.watch.address import parse_address
-    from clawker_fw.watch.service import ServiceScope, Unit, kept
+    from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
-    loaded = given.load(chosen)
+    loaded = session.read(chosen)
     if loaded.variable:
         raise RefusedError(
             "service-without-file",
             f"The settings come from the variable {loaded.variable}, and a service needs a file.",
             hint="Write them into a file, and name it with --config.",
         )
-    given.warn_of_project(chosen, loaded)
     before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
-    known, _ = given.secrets(chosen, loaded)
+    known, _ = session.secrets(chosen, loaded)
     if known:
         before += ["--secrets", str(known.path)]
     for name, value in (("--host", chosen.host), ("--context", chosen.context)):
@@ -98,7 +94,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
         [*before, "watch", *options],
         interval,
         {
-            **kept(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
+            **service_variables(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
             "XDG_STATE_HOME": str(state.parent),  # so that the service and `run` use the same certificates
         },
         parse_address(listen).path if listen else None,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import given, registries
+from clawker_fw import interrupts
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading, writing
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -27,6 +27,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
+from clawker_fw.cli.session import print_json, print_report, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import FILE_NAME
@@ -95,23 +96,19 @@ def run(
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
-    if dry_run:
-        with reading(context.obj) as (_, seen):
-            _answer_plan(
-                context.obj,
-                seen,
-                _converge_options(
-                    seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
-                ),
-                format_,
-                files=diff,
-            )
-        return
-    with writing(context.obj) as (engine, read, seen):
-        options = _converge_options(
+    chosen: Options = context.obj
+
+    def options(seen: "Comparison") -> "ConvergeOptions":
+        return _converge_options(
             seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
         )
-        _converge(engine, read, seen, options, context.obj, lock_wait=lock_wait, format_=format_, files=diff)
+
+    if dry_run:
+        with reading(chosen) as (_, seen):
+            _answer_plan(chosen, seen, options(seen), format_, files=diff)
+        return
+    with writing(chosen) as (engine, read, seen):
+        _converge(engine, read, seen, options(seen), chosen, lock_wait=lock_wait, format_=format_, files=diff)
 
 
 @app.command(rich_help_panel=Panel.KEEPING)
@@ -224,10 +221,7 @@ def down(
     force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
         bool,
-        typer.Option(
-            "--all",
-            help="Also remove unused images of clawker-fw, stored bundles, and the names of former agents.",
-        ),
+        typer.Option("--all", help="Also remove unused images of clawker-fw, and the names of former agents."),
     ] = False,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
@@ -239,11 +233,11 @@ def down(
     Example: clawker-fw down
     """
     from clawker_fw.agents import names
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
-    engine = connection.connect_engine(chosen)
+    engine = session.connect_engine(chosen)
     performed: list[Progress] = []
     with (
         _step_output(chosen) as output,
@@ -252,8 +246,7 @@ def down(
         images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
         names.forget()
-        registries.store(chosen).forget()
-        given.last_good(chosen).unlink(missing_ok=True)
+        session.last_good(chosen).unlink(missing_ok=True)
     from clawker_fw.report.facts import Left
 
     left = Left(images)
@@ -311,11 +304,8 @@ def _run_context(
         if progress.share >= 1:
             performed.append(progress)
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
+    with interrupts.handled(stop, signal.SIGINT):
         yield RunContext(on_progress, asked.is_set, lock_wait)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _converge_options(
@@ -339,7 +329,7 @@ def _answer_plan(
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
-    given.warn_of_exposure(seen)
+    session.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, options)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if format_ is Format.JSON:
@@ -352,7 +342,7 @@ def _answer_plan(
         if not steps.empty:
             from clawker_fw.report import text
 
-            text.console().print(text.plan_report(steps))
+            print_report(text.plan_report(steps))
         _print_verdict(seen.diff.verdict, seen.desired.project)
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
@@ -379,7 +369,7 @@ def _converge(
 
     converge.require_settings(seen, options)
     converge.require_secrets(seen, options)
-    given.warn_of_exposure(seen)
+    session.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
     before = seen
     performed: list[Progress] = []
@@ -427,10 +417,9 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
         return
     from clawker_fw.report import text
 
-    output = text.console()
-    output.print(text.drift_report(seen.diff, said, files=files))
+    print_report(text.drift_report(seen.diff, said, files=files))
     if seen.failed_attempt:
-        output.print(text.attempt_report(seen.failed_attempt))
+        print_report(text.attempt_report(seen.failed_attempt))
 
 
 def print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.comparing import print_json, reading
 from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.session import print_json, print_report, reading
 from clawker_fw.cli.stack import print_notices
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
@@ -58,10 +58,8 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        from clawker_fw.report import text
-
         print_notices(chosen, found.busy, found.warnings)
-        text.console().print(_report(chosen, found, compose=compose))
+        print_report(_report(chosen, found, compose=compose))
         for line in found.source_lines:
             terminal.answer(line)
     if found.unread:
@@ -80,11 +78,11 @@ def _found(chosen: Options) -> "Status":
 
             found = statuses.of_comparison(seen, time.time())
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
-        from clawker_fw.cli import connection
+        from clawker_fw.cli import session
         from clawker_fw.reconcile.observe import observe
         from clawker_fw.report import status as statuses
 
-        engine = connection.connect_reader(chosen)
+        engine = session.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
         found = statuses.without_settings(observed, chosen.project, error)
     refusals, unreadable = _refusals(engine, chosen.project)
@@ -95,7 +93,7 @@ def _found(chosen: Options) -> "Status":
 
 def _proxy_variables() -> tuple[str, ...]:
     """Return the variables of the docker CLI's proxies. From an unreadable configuration, it has none itself."""
-    from clawker_fw.cli.connection import proxy_variables
+    from clawker_fw.cli.session import proxy_variables
 
     with suppress(EngineError):
         return proxy_variables()

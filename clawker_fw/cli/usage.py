@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
+from clawker_fw.report import log
 
 _WORDS_OF_A_COMMAND = 2
 _FOR_DOCKER = frozenset({("agent", "flags"), ("agent", "compose")})
@@ -23,13 +24,35 @@ _ALIKE = 0.7
 
 
 _REMOVED = {
+    "clawker-fw ca": "Use `clawker-fw certs`, which has `--roots` for what `ca` did.",
+    "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
+    "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
+    "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
 }
 """Commands of earlier releases, and what to use instead."""
+
+_RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("ca", "show"): ("certs", "show"),
+    ("ca", "rotate"): ("certs", "rotate", "--roots"),
+    ("ca", "export"): ("certs", "export", "roots"),
+}
+"""Commands that have other words in this release, and still work. The next release does not know them."""
+
 _NO_COMMAND = re.compile(r"No such command '([^']*)'")
+
+
+def renamed(words: list[str]) -> list[str]:
+    """Return the words of a command and what follows them, with a notice if the command has other words now."""
+    now = _RENAMED.get(tuple(words[:_WORDS_OF_A_COMMAND]))
+    if now is None:
+        return words
+    former, current = " ".join(words[:_WORDS_OF_A_COMMAND]), " ".join(now)
+    log.notice("command_renamed", f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`.")
+    return [*now, *words[_WORDS_OF_A_COMMAND:]]
 
 
 def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Options, duration
 from clawker_fw.errors import SettingsError, UsageError
 from clawker_fw.watch.reactions import Heal, OnOpen
@@ -57,15 +57,6 @@ IntervalOption = Annotated[
         help="How often to compare the stack when no event arrives, plus or minus 10 %.",
     ),
 ]
-BundleIntervalOption = Annotated[
-    float,
-    typer.Option(
-        "--bundle-interval",
-        metavar="DURATION",
-        parser=_interval,
-        help="How often to ask the registries of bundles that the settings name, plus or minus 20 %.",
-    ),
-]
 ListenOption = Annotated[
     str | None,
     typer.Option(
@@ -110,7 +101,7 @@ def require_otlp(chosen: Options) -> None:
     Raises:
         SettingsError, UsageError: otherwise.
     """
-    if given.load(chosen).settings.otel.endpoint is None:
+    if session.load(chosen).settings.otel.endpoint is None:
         raise SettingsError(
             "no-endpoint",
             "`--otel` needs the setting `otel.endpoint`, which names the collector.",

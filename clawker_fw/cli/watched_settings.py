@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawker_fw.cli import given
+from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError
 from clawker_fw.settings.environment import variables
@@ -33,7 +33,7 @@ class WatchedSettings:
         self._release = release
         self._steady = Steady(time.monotonic)
         self._warned = False
-        self._file = LastGood(given.last_good(chosen))
+        self._file = LastGood(session.last_good(chosen))
         self._texts = Texts((), "", ())
         """Those that the last blueprint was made from."""
         self._kept: Texts | None = None
@@ -41,12 +41,12 @@ class WatchedSettings:
 
     def blueprint(self, facts: "EngineFacts") -> "Blueprint":
         """Return the blueprint for the current settings."""
-        loaded = given.load(self._chosen)
+        loaded = session.load(self._chosen)
         if not self._warned:
-            given.warn_of_project(self._chosen, loaded)
+            session.warn_of_project(self._chosen, loaded)
             self._warned = True
         self._steady.require(loaded.files)
-        made = given.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
+        made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
         self._texts = _texts_of(loaded, made)
         return made
 
@@ -75,7 +75,7 @@ class WatchedSettings:
             if texts is None:
                 return None
             loaded = validated(texts.sources, texts.found, dict(texts.variables)).loaded
-            made = given.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
+            made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
         except (FirewallError, OSError) as error:
             self._warn(f"The last good settings that were kept can't be used: {error}.")
             return None

@@ -1,23 +1,22 @@
 """The command that keeps a stack current until it is stopped."""
 
 import os
-import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import typer
 
-from clawker_fw.cli import given, registries
+from clawker_fw import interrupts
+from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed
 from clawker_fw.cli.watch_options import (
     AttachOption,
-    BundleIntervalOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -31,8 +30,6 @@ from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
-    from clawker_fw.settings.bundles.state import BundleState
-    from clawker_fw.settings.bundles.taking import Asked
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
@@ -47,7 +44,6 @@ def watch(
     *,
     heal: HealOption = Heal.TAMPER,
     interval: IntervalOption = unparsed("30s"),
-    bundle_interval: BundleIntervalOption = unparsed("5m"),
     listen: ListenOption = None,
     otel: OtelOption = False,
     on_open: OnOpenOption = OnOpen.WARN,
@@ -79,7 +75,6 @@ def watch(
         _serving(listen, interval, metrics) as pages,
         _counting(chosen, metrics),
         _stoppable(inbox) as stopping,
-        _polling(chosen, bundle_interval, inbox, [each.in_force for each in (metrics, pages) if each]),
     ):
 
         def report(decision: "Decision") -> None:
@@ -113,9 +108,9 @@ def watch(
 @contextmanager
 def _connected(chosen: Options) -> "Iterator[EngineWriter]":
     """Connect to the engine that the options choose, and close the connections afterwards."""
-    from clawker_fw.cli import connection
+    from clawker_fw.cli import session
 
-    engine = connection.connect_engine(chosen)
+    engine = session.connect_engine(chosen)
     try:
         yield engine
     finally:
@@ -166,7 +161,7 @@ def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> 
     try:
         require_otlp(chosen)
     except SettingsError:
-        if not given.last_good(chosen).exists():
+        if not session.last_good(chosen).exists():
             raise
         # A watcher has run with good settings. Whoever breaks them must not keep the next one from starting.
 
@@ -213,8 +208,8 @@ def _destination(chosen: Options) -> "CollectorEndpoint":
     """
     from clawker_fw.watch.otlp import CollectorEndpoint
 
-    loaded = given.load(chosen)
-    store, otel = given.certificates(chosen, loaded, keeps=False), loaded.settings.otel
+    loaded = session.load(chosen)
+    store, otel = session.certificates(chosen, loaded, keeps=False), loaded.settings.otel
     if store is None or otel.endpoint is None:
         raise ValueError("the settings name no collector any more")
     trust, pair = store.watcher()
@@ -241,37 +236,6 @@ def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
         ended.set()
 
 
-@contextmanager
-def _polling(
-    chosen: Options,
-    interval: float,
-    inbox: "Inbox",
-    observers: "Sequence[Callable[[Sequence[BundleState]], None]]",
-) -> "Iterator[None]":
-    """Ask the registries of bundles in the background; have the stack compared when another one is in force."""
-    from clawker_fw.watch.follow import News
-    from clawker_fw.watch.polling import BundlePoll, keep_polling
-
-    def ask() -> "Sequence[Asked]":
-        try:
-            asked = registries.asked(chosen)
-            states = registries.known(chosen) if asked else ()
-        except SettingsError:  # which each look tells; whoever can break the settings must not end the polling
-            return ()
-        for each in observers:
-            each(states)
-        return asked
-
-    ended = threading.Event()
-    poll = BundlePoll(interval, ask, lambda each: registries.report(chosen, each), random.random, time.monotonic())
-    work = (poll, time.monotonic, lambda: inbox.put(News.EVENT), ended)
-    threading.Thread(target=keep_polling, args=work, name="bundles", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
 _LOOK_SECONDS = 5.0
 """Time allowed for a comparison: until then the previous result still counts as fresh."""
 
@@ -289,9 +253,5 @@ def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
         asked.set()
         inbox.put(News.STOP)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts.handled(stop, signal.SIGINT, signal.SIGTERM):
         yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

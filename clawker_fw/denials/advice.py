@@ -45,6 +45,8 @@ _NO_RULE_WOULD = {
     Reason.LIMIT: "No rule would: see `limits` and `resources` in the settings.",
     Reason.NOT_TRUSTED: "Create the agent again with what `clawker-fw agent run` or `agent flags` gives it, so "
     "that it trusts the root. A client that expects a key of the host's own needs a rule with `inspect: false`.",
+    Reason.HOST_NOT_TRUSTED: "No rule would: the host's certificate is for another name, has ended, or comes from "
+    "an authority that Envoy does not know. Name one of your own in `inspection.ca_file`.",
     Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
     "`clawker-fw secrets refresh` gives it to Envoy.",

@@ -1,6 +1,6 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import PositiveInt
@@ -13,7 +13,9 @@ from clawker_fw.inspect.explanation import Remedy
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.target import Target
+from clawker_fw.settings.edit.edits import resulting
 
 _OURS = "Nothing has to be allowed: clawker-fw has tried this itself."
 
@@ -89,6 +91,19 @@ class DenialsAnswer:
             wanted = each.counted.refusal.reason in NOT_ALLOWED and not (each.own or advice.allowed)
             if wanted and advice.target:
                 yield advice.target
+
+    def widened(self, now: float) -> Sequence[Rule]:
+        """Return rules with the requests that they refused at a time, in seconds since 1970.
+
+        What would allow more than what was refused is left out.
+        """
+        wanted = [each for each in self.denials if each.counted.refusal.reason == Reason.PATH and not each.own]
+        there = list(dict.fromkeys(each.advice.rule for each in wanted if each.advice.rule))
+        after = there
+        for each in wanted:
+            if (allow := each.advice.remedy.allow) and not each.advice.remedy.opens:
+                after = resulting(after, allow.addition(now))
+        return [rule for rule in after if rule not in there]
 
 
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:

@@ -9,6 +9,10 @@ from typing import Any
 
 from clawker_fw.denials.tally import Gap, Tally
 from clawker_fw.model import Sibling
+from clawker_fw.rules.reasons import Reason
+
+_BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}
+"""Reasons that depend on the path of a request, so that each path has an answer of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Refusal:
 
     `protocol` is that of the record: `dns`, `tls`, `http`, `tcp` or `udp`. `name` is empty where nothing named a
     host; then `tried` may be the address that the agent connected to. `reason` is a word of `Reason`, or of
-    another release.
+    another release. `method` is that of an HTTP request, and `path` its path, if the request was judged by it.
     """
 
     sibling: Sibling
@@ -27,6 +31,8 @@ class Refusal:
     port: int
     reason: str
     tried: str = ""
+    method: str = ""
+    path: str = ""
 
 
 @dataclass(slots=True)
@@ -96,6 +102,8 @@ def _add(found: dict[Refusal, Counted], sibling: Sibling, body: bytes, times: in
         _number(record, "port"),
         _text(record, "reason"),
         "" if name else _text(record, "address"),
+        _text(record, "method"),
+        _text(record, "path") if _text(record, "reason") in _BY_PATH else "",
     )
     counted = found.get(refusal)
     if counted is None:

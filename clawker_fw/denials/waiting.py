@@ -19,7 +19,7 @@ MOST_AGENTS = 1_000
 _MOST_NAMED = 100
 """Agents that one question knows to have been refused the same."""
 
-_STILL = {Reason.PRIVATE_ADDRESS, Reason.NO_ADDRESS, Reason.UNREACHABLE}
+_STILL = {Reason.PRIVATE_ADDRESS, Reason.HOST_NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
 """Why what is allowed may be refused."""
 
 

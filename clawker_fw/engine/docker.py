@@ -1,24 +1,24 @@
-"""A Docker engine, through its HTTP API (https://docs.docker.com/reference/api/engine/).
+"""A Docker engine, through the Docker SDK (https://docs.docker.com/reference/api/engine/).
 
-Reading asks through `asking.py`, and writing through the Docker SDK, which is imported when it is needed first.
-Beside this module, only `transport.py`, `direct.py`, `streams.py`, `creation.py` and `ssh.py` import `docker`. Raw
-JSON, SDK types and the engine's error texts stay in `engine`. The code uses what API 1.41 (engine 20.10) and all
-later versions have in common.
+Raw JSON, SDK types and the engine's error texts stay in `engine`. The code uses what API 1.41 (engine 20.10) and
+all later versions have in common.
 """
 
 import json
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from docker import auth, errors, utils
+from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, host_network, requirements, swarm
-from clawker_fw.engine.asking import Asks, asked_version, open_asking
+from clawker_fw.engine import archive, bounds, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine.failures import FAILURES, translated
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.inspection import (
     bridge_of,
@@ -29,12 +29,13 @@ from clawker_fw.engine.inspection import (
     network_view,
     volume_view,
 )
-from clawker_fw.engine.locate import locate
+from clawker_fw.engine.locate import EngineLocation, locate
 from clawker_fw.engine.log_stream import log_lines
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.engine.patience import Patience, unreachable, usual
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.translation import failures, translated
+from clawker_fw.engine.shapes import creation, hardware_address
+from clawker_fw.engine.transport import Client, open_client
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (
     ContainerSpec,
@@ -55,11 +56,6 @@ from clawker_fw.model import (
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import VOLUME
 
-if TYPE_CHECKING:
-    from docker import APIClient
-
-    from clawker_fw.engine.locate import EngineLocation
-
 _EVENTS = {
     "type": ["container", "network", "image"],
     "event": [
@@ -69,7 +65,6 @@ _EVENTS = {
 }
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
-
 _NO_FILE = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """The types of what is no regular file, in a mode as the engine states it (Go's `fs.ModeType`)."""
 
@@ -78,6 +73,14 @@ _CLOSING_SECONDS = 10
 
 _LARGEST_FILE = 4 << 20
 """Bytes of a file in a container's own system that are read. Lists of authorities have a quarter of a megabyte."""
+
+_GOING = {"removing", "dead"}
+"""The states of a container that is being removed, or could not be removed completely."""
+
+_LOG_SECONDS = 30.0
+"""For how long an engine may be silent while it sends a log."""
+
+_NO_ENGINE = "It does not answer as an engine does"
 
 
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
@@ -89,95 +92,58 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     return connect_to(locate(host, context, environment))
 
 
-def connect_to(place: "EngineLocation", patience: Patience | None = None) -> "DockerEngine":
+def connect_to(place: EngineLocation, patience: Patience | None = None) -> "DockerEngine":
     """Connect to the engine at a place. `patience` is how long it is waited for, if not as usual.
 
     Raises:
         EngineError: when it can't be reached, or does not meet the requirements.
     """
     patience = patience or usual()
-    first: Asks | None = None
+    client = open_client(place, requirements.OLDEST_API, patience)
     try:
-        first = open_asking(place, requirements.OLDEST_API, patience)
-        version = asked_version(first)
-        facts = replace(
-            requirements.facts(place.address, version),
-            endpoint=place.address,
-            named_by=place.source,
-            plain=place.plain,
-        )
-        client = first.in_version(facts.api_version)
-        info = client.info()
-        requirements.require_abilities(place.address, info)
-        facts = replace(facts, inside=own_container(client, info))
-    except failures() as error:
-        if first:
-            first.close()
+        return _connected(client, place)
+    except FAILURES as error:
+        client.close()
         raise unreachable(place, error, patience) from error
-    root, machine = requirements.container_root(info), requirements.machine(info)
-    return DockerEngine(client, facts, place, root, machine, patience=patience)
+    except EngineError:
+        client.close()
+        raise
 
 
-_GOING = {"removing", "dead"}
-"""The states of a container that is being removed, or could not be removed completely."""
-
-
-_LOG_SECONDS = 30.0
-"""For how long an engine may be silent while it sends a log."""
+def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
+    try:
+        version = _object(client.version(api_version=False))
+    except (LookupError, TypeError) as error:  # the SDK takes for granted how an engine words its errors
+        raise ConnectionError(_NO_ENGINE) from error
+    facts = replace(
+        requirements.facts(place.address, version),
+        endpoint=place.address,
+        named_by=place.source,
+        plain=place.plain,
+    )
+    client = client.in_version(facts.api_version)
+    info = _object(client.info())
+    requirements.require_abilities(place.address, info)
+    facts = replace(facts, inside=own_container(client, info))
+    return DockerEngine(client, facts, requirements.container_root(info))
 
 
 class DockerEngine:
     """An `EngineWriter` for a Docker engine. It may be used from several threads."""
 
-    def __init__(
-        self,
-        client: Asks,
-        facts: EngineFacts,
-        place: "EngineLocation",
-        root: tuple[int, int],
-        machine: Machine | None = None,
-        *,
-        patience: Patience | None = None,
-    ) -> None:
-        """Use a client that has connected to a place.
-
-        `root` is the user and group that a container's root is on the host. `machine` is what the engine has just
-        said of its machine: so it need not be asked twice.
-        """
+    def __init__(self, client: Client, facts: EngineFacts, root: tuple[int, int]) -> None:
+        """Use a client that has connected. `root` is the user and group that a container's root is on the host."""
         self._client = client
-        self._place = place
-        self._patience = patience
-        self._writer: APIClient | None = None
-        self._opening = threading.Lock()
-        self._machine = machine
         self._facts = facts
         self._root = root
         self._evidence = EvidenceStore()
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or an empty string."""
-        self.address = place.address
+        self.address = facts.endpoint
 
     def close(self) -> None:
         """See `EngineReader`."""
         self._client.close()
-        if self._writer:
-            self._writer.close()
-
-    @property
-    def _sdk(self) -> "APIClient":
-        """The Docker SDK's client. Importing it takes as long as all reading of a current stack."""
-        with self._opening:
-            if self._writer is None:
-                from clawker_fw.engine.transport import Client, open_client
-
-                asks: object = self._client
-                opened = (
-                    asks
-                    if isinstance(asks, Client)
-                    else open_client(self._place, self._facts.api_version, self._patience)
-                )
-                self._writer = opened
-            return self._writer
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -187,16 +153,13 @@ class DockerEngine:
 
     def machine(self) -> Machine:
         """See `EngineReader`."""
-        just_said, self._machine = self._machine, None
-        if just_said:
-            return just_said
         with translated("describe its machine"):
-            return requirements.machine(self._client.info())
+            return requirements.machine(_object(self._client.info()))
 
     def networks(self) -> tuple[NetworkView, ...]:
         """See `EngineReader`."""
         with translated("list its networks"):
-            found = tuple(network_view(raw) for raw in self._client.networks())
+            found = tuple(network_view(raw) for raw in _objects(self._client.networks()))
         if not self._facts.shares_network:
             return found
         return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
@@ -207,7 +170,7 @@ class DockerEngine:
         A list does not show the form of a container, so those with our labels are inspected, each of them once.
         """
         with translated("list its containers"):
-            found = [listed(raw) for raw in self._client.containers(all=True)]
+            found = [listed(raw) for raw in _objects(self._client.containers(all=True))]
         labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
         now = {each: known[each] if each in known else self._project_of(each) for each in labelled}
         self._projects = now
@@ -223,7 +186,7 @@ class DockerEngine:
         """See `EngineReader`. The engine also accepts a prefix of an id, so the result is checked."""
         try:
             with translated(f"inspect container {container}"):
-                view = container_view(self._client.inspect_container(container))
+                view = container_view(_object(self._client.inspect_container(container)))
         except NotFoundError:
             return None
         return view if container in {view.id, view.name} else None
@@ -233,10 +196,10 @@ class DockerEngine:
         found: list[OwnImage] = []
         with translated("list its images"):
             wanted = [f"{key}={value}" for key, value in built.LABELS.items()]
-            listing = self._client.images(filters={"label": wanted})
-        for listed_ in listing:
-            with suppress(NotFoundError), translated(f"inspect image {listed_['Id']}"):
-                form = image_form(self._client.inspect_image(listed_["Id"]))
+            identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
+        for identity in identities:
+            with suppress(NotFoundError), translated(f"inspect image {identity}"):
+                form = image_form(self._inspected_image(identity))
                 if references := built.our_references(form):
                     found.append(OwnImage(form.id, references))
         return tuple(found)
@@ -245,23 +208,26 @@ class DockerEngine:
         """See `EngineReader`."""
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
         with translated("list its volumes"):
-            found = self._client.volumes(filters={"label": ours, "dangling": True})["Volumes"]
+            found = _object(self._client.volumes(filters={"label": ours, "dangling": True}))["Volumes"]
         unused = (volume_view(raw) for raw in found or () if is_own_volume(raw, project))
         return tuple(sorted(unused, key=lambda each: each.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
         """See `EngineReader`."""
         with translated("list its volumes"):
-            return tuple(volume_view(raw) for raw in self._client.volumes()["Volumes"] or ())
+            return tuple(volume_view(raw) for raw in _object(self._client.volumes())["Volumes"] or ())
 
     def image(self, reference: str) -> ImageView | None:
         """See `EngineReader`."""
         try:
             with translated(f"inspect image {reference}"):
-                raw = self._client.inspect_image(_without_tag(reference))
+                raw = self._inspected_image(_without_tag(reference))
         except NotFoundError:
             return None
         return ImageView(raw["Id"], tuple(raw["Config"].get("Env") or ()) if raw.get("Config") else ())
+
+    def _inspected_image(self, reference: str) -> Mapping[str, Any]:
+        return _object(self._client.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stub has no types
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """See `EngineReader`."""
@@ -295,56 +261,53 @@ class DockerEngine:
     def swarm(self, label: str) -> Swarm:
         """See `EngineReader`."""
         with translated("describe its swarm"):
-            info = self._client.info().get("Swarm") or {}
+            info = _object(self._client.info()).get("Swarm") or {}
             swarm.require_manager(self._facts, info)
-            services = self._client.services(filters={"label": [label]})
-            tasks = self._client.tasks(filters={"service": [each["ID"] for each in services]}) if services else ()
-            return swarm.view(info, self._client.nodes(), services, tasks, label)
+            services = _objects(self._client.services(filters={"label": [label]}))  # type: ignore[no-untyped-call]  # the same
+            wanted = {"service": [service["ID"] for service in services]}
+            tasks = _objects(self._client.tasks(filters=wanted)) if services else ()  # type: ignore[no-untyped-call]  # the same
+            return swarm.view(info, _objects(self._client.nodes()), services, tasks, label)
 
     def removal(self, container: str) -> Future[int]:
         """See `EngineReader`. The engine sends the head of its answer when it has begun to wait."""
-        from clawker_fw.engine import direct
-
         waiting = f"wait for container {container}"
         path = f"/containers/{container}/wait"
         with translated(waiting):
-            response = direct.opened(self._sdk, "POST", path, None, params={"condition": "removed"})
+            response = self._client.open_response("POST", path, None, params={"condition": "removed"})
 
         def wait() -> int:
             with translated(waiting), response:
-                return int(json.loads(direct.read(response, bounds.COMPLAINT))["StatusCode"])
+                return int(json.loads(streams.read(response, bounds.COMPLAINT))["StatusCode"])
 
         return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """See `EngineReader`."""
         with translated(f"read the log of container {container}"):
-            raw = self._sdk.logs(container, tail=lines)
+            raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
     def clock(self) -> float:
         """See `EngineReader`. The time is that of the middle of the request."""
         before = time.monotonic()
         with translated("tell its time"):
-            told = str(self._client.info()["SystemTime"])
+            told = str(_object(self._client.info())["SystemTime"])
         return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
-        from clawker_fw.engine import direct
-
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
         with self._unless_removed(container), translated(what):
             tail = {"tail": "all" if lines is None else lines}
             path = f"/containers/{container}/logs"
-            response = direct.opened(self._sdk, "GET", path, silence, params={**wanted, **tail})
+            response = self._client.open_response("GET", path, silence, params={**wanted, **tail})
 
         def arriving() -> Iterator[list[bytes]]:
             with self._unless_removed(container), translated(what):
-                yield from log_lines(direct.contents(response))
+                yield from log_lines(streams.contents(response))
 
         try:
             yield arriving()
@@ -365,33 +328,24 @@ class DockerEngine:
         try:
             with self._unless_removed(container), translated(f"read {path} of container {container}"):
                 stream, said = self._client.get_archive(container, path, chunk_size=archive.CHUNK)
-                if said["linkTarget"]:
-                    stream, said = self._client.get_archive(
-                        container, said["linkTarget"], chunk_size=archive.CHUNK
-                    )
+                if target := said["linkTarget"]:
+                    stream, said = self._client.get_archive(container, target, chunk_size=archive.CHUNK)
                 if said["mode"] & _NO_FILE or said["size"] > _LARGEST_FILE:
                     return None
-                return next(
-                    (
-                        each.content
-                        for each in archive.unpack(stream, root=self._root, most=2 * _LARGEST_FILE).values()
-                    ),
-                    None,
-                )
+                files = archive.unpack(stream, root=self._root, most=2 * _LARGEST_FILE)
+                return next((file.content for file in files.values()), None)
         except NotFoundError:
             return None
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
         """See `EngineReader`."""
-        from clawker_fw.engine.streams import events_of
-
         with translated("report its events"):
-            stream = self._sdk.events(decode=False, filters=_EVENTS)
+            stream = self._client.events(decode=False, filters=_EVENTS)
         try:
-            yield events_of(stream)
+            yield streams.events_of(stream)
         finally:
-            with suppress(*failures()):  # one over SSH can't be closed; it ends with the process
+            with suppress(*FAILURES):  # one over SSH can't be closed; it ends with the process
                 stream.close()
 
     # --- writing ----------------------------------------------------------------------------------------------
@@ -407,38 +361,33 @@ class DockerEngine:
                 on_progress(min(1.0, sent / size))
 
         with translated("load an image"):
-            self._drain_stream(self._progress("/images/load", self._sdk.timeout, data=counted()), lambda _: None)
+            self._drain(self._progress("/images/load", self._client.timeout, data=counted()), lambda _: None)
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
-        """See `EngineWriter`. `tell` is called several times a second, also while nothing arrives."""
-        from docker import auth, errors, utils
-
-        from clawker_fw.engine import pulling
-        from clawker_fw.engine.streams import STALLED_SECONDS, lines_or_silence
-
+        """See `EngineWriter`. `on_progress` is called several times a second, also while nothing arrives."""
         transfer, changed = pulling.Transfer(), time.monotonic()
 
         def on_line(line: Mapping[str, Any]) -> None:
             nonlocal changed
             if transfer.take(line):
                 changed = time.monotonic()
-            elif time.monotonic() - changed > STALLED_SECONDS:
-                raise pulling.stalled(reference, STALLED_SECONDS)
+            elif time.monotonic() - changed > streams.STALLED_SECONDS:
+                raise pulling.stalled(reference, streams.STALLED_SECONDS)
             on_progress(transfer.share)
 
         try:
             with translated(f"pull {reference}", but=errors.DockerException):
                 name, tag = utils.parse_repository_tag(_without_tag(reference))
                 registry, _ = auth.resolve_repository_name(name)
-                login = auth.get_config_header(self._sdk, registry)
+                login = auth.get_config_header(self._client, registry)
                 pull = self._progress(
                     "/images/create",
-                    STALLED_SECONDS + _CLOSING_SECONDS,
+                    streams.STALLED_SECONDS + _CLOSING_SECONDS,
                     params={"fromImage": name, "tag": tag or "latest"},
                     headers={"X-Registry-Auth": login} if login else {},
                 )
-                with closing(lines_or_silence(pull)) as lines:
-                    self._drain_stream(lines, on_line)
+                with closing(streams.lines_or_silence(pull)) as lines:
+                    self._drain(lines, on_line)
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
             raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error
@@ -450,17 +399,12 @@ class DockerEngine:
         **options: Any,  # noqa: ANN401 - those of `requests`
     ) -> Generator[Any, None, None]:
         """Send a request, and yield the lines of JSON that the engine answers with while it works on it."""
-        from clawker_fw.engine import direct
-        from clawker_fw.engine.streams import json_lines
-
-        with direct.opened(self._sdk, "POST", path, silence, **options) as response:
-            yield from json_lines(direct.contents(response))
+        with self._client.open_response("POST", path, silence, **options) as response:
+            yield from streams.json_lines(streams.contents(response))
 
     @staticmethod
-    def _drain_stream(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:
+    def _drain(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:
         """Read a stream of JSON objects to its end. An error in the stream makes the whole call fail."""
-        from docker import errors
-
         for line in stream:
             if "error" in line:
                 raise errors.DockerException(line["error"])
@@ -469,21 +413,19 @@ class DockerEngine:
     def remove_image(self, reference: str) -> None:
         """See `EngineWriter`."""
         with suppress(NotFoundError, ConflictError), translated(f"remove image {reference}"):
-            self._sdk.remove_image(reference)
+            self._client.remove_image(reference)
 
     def remove_volume(self, volume: str) -> None:
         """See `EngineWriter`."""
         with suppress(NotFoundError, ConflictError), translated(f"remove volume {volume}"):
-            self._sdk.remove_volume(volume)
+            self._client.remove_volume(volume)
 
     def create_network(self, spec: NetworkSpec) -> None:
         """See `EngineWriter`."""
-        from docker.types import IPAMConfig, IPAMPool
-
         pool = IPAMPool(subnet=str(spec.subnet), iprange=str(spec.ip_range), gateway=str(spec.gateway))
         try:
             with translated(f"create network {spec.name}"):
-                self._sdk.create_network(
+                self._client.create_network(
                     spec.name,
                     driver="bridge",
                     internal=spec.internal,
@@ -503,81 +445,59 @@ class DockerEngine:
     def remove_network(self, network: str) -> None:
         """See `EngineWriter`."""
         with translated(f"remove network {network}"):
-            self._sdk.remove_network(network)
+            self._client.remove_network(network)
 
     def create_container(self, spec: ContainerSpec) -> str:
         """See `EngineWriter`. A container that can't be completed is removed again."""
-        from docker.types import NetworkingConfig
-
-        from clawker_fw.engine.creation import endpoints, exposed, healthcheck, host_config
-
-        networks = sorted(spec.shape.networks.items())
-        version = self._sdk.api_version
-        at_once = endpoints(spec.shape.networks, version)
+        request, further = creation(spec, self._client.api_version)
         with translated(f"create container {spec.name}"):
-            identity: str = self._sdk.create_container(
-                spec.image,
-                command=list(spec.shape.command),
-                entrypoint=list(spec.shape.entrypoint),
-                environment=list(spec.shape.environment),
-                user=spec.shape.user or None,
-                working_dir=spec.shape.working_directory or None,
-                stop_signal=spec.shape.stop_signal or None,
-                name=spec.name,
-                ports=exposed(spec.shape) or None,
-                labels=dict(spec.labels),
-                healthcheck=healthcheck(spec.shape),
-                host_config=host_config(spec, networks[0][0] if networks else "none", version),
-                networking_config=NetworkingConfig(at_once) if at_once else None,  # type: ignore[arg-type]  # the stub lacks the name
-                use_config_proxy=False,  # the client's proxy settings don't apply to siblings
-            )["Id"]
+            answer = self._client.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
+            identity = str(answer["Id"])
         try:
             with translated(f"create container {spec.name}"):
-                for name, address in networks[len(at_once) :]:
-                    self._sdk.connect_container_to_network(identity, name, ipv4_address=address)
+                for name, address in further.items():
+                    self._client.connect_container_to_network(identity, name, ipv4_address=address)
                 if spec.files:
-                    self._sdk.put_archive(identity, VOLUME, archive.pack(spec.files))
+                    self._client.put_archive(identity, VOLUME, archive.pack(spec.files))
         except BaseException as error:
             with after(error, "it was not removed either"), translated(f"remove container {spec.name}"):
-                self._sdk.remove_container(identity, v=True, force=True)
+                self._client.remove_container(identity, v=True, force=True)
             raise
         return identity
 
     def start(self, container: str) -> None:
         """See `EngineWriter`."""
         with translated(f"start container {container}"):
-            self._sdk.start(container)
+            self._client.start(container)
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
         """See `EngineWriter`."""
         with translated(f"stop container {container}"):
-            self._sdk.stop(container, timeout=seconds)
+            self._client.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
         """See `EngineWriter`."""
         with translated(f"unpause container {container}"):
-            self._sdk.unpause(container)
+            self._client.unpause(container)
 
     def rename(self, container: str, name: str) -> None:
         """See `EngineWriter`."""
         with translated(f"rename container {container} to {name}"):
-            self._sdk.rename(container, name)
+            self._client.rename(container, name)
 
     def remove(self, container: str) -> None:
         """See `EngineWriter`."""
         try:
             with translated(f"remove container {container}"):
-                self._sdk.stop(container, timeout=STOP_SECONDS)
-                self._sdk.remove_container(container, v=True, force=True)
+                self._client.stop(container, timeout=STOP_SECONDS)
+                self._client.remove_container(container, v=True, force=True)
         except NotFoundError:
             return
 
     def connect(self, network: str, container: str, address: str) -> None:
         """See `EngineWriter`."""
-        from clawker_fw.engine.creation import hardware_address
-
         with translated(f"put {container} on network {network}"):
-            self._sdk.connect_container_to_network(
+            self._client.connect_container_to_network(
                 container,
                 network,
                 ipv4_address=address or None,
@@ -587,12 +507,12 @@ class DockerEngine:
     def disconnect(self, network: str, container: str) -> None:
         """See `EngineWriter`."""
         with translated(f"take {container} off network {network}"):
-            self._sdk.disconnect_container_from_network(container, network, force=True)
+            self._client.disconnect_container_from_network(container, network, force=True)
 
     def put_files(self, container: str, files: Files) -> None:
         """See `EngineWriter`."""
         with translated(f"write files into container {container}"):
-            self._sdk.put_archive(container, VOLUME, archive.pack(files))
+            self._client.put_archive(container, VOLUME, archive.pack(files))
 
     def run_helper(
         self,
@@ -611,7 +531,6 @@ class DockerEngine:
             self._keeping(container, on_line),
             silence,
             sent=sent,
-            sdk=lambda: self._sdk,
         )
 
     def commit_in_place(
@@ -638,3 +557,25 @@ def _without_tag(reference: str) -> str:
         return reference
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition(':')[0]}@{digest}"
+
+
+def _object(answer: object) -> Mapping[str, Any]:
+    """Return an answer that has to be an object: the SDK passes any JSON on.
+
+    Raises:
+        ConnectionError: when it is something else.
+    """
+    if isinstance(answer, dict):
+        return answer
+    raise ConnectionError(_NO_ENGINE)
+
+
+def _objects(answer: object) -> Sequence[Mapping[str, Any]]:
+    """Return an answer that has to be a list of objects. Anything else is never taken for an empty list.
+
+    Raises:
+        ConnectionError: when it is something else.
+    """
+    if isinstance(answer, list):
+        return [_object(each) for each in answer]
+    raise ConnectionError(_NO_ENGINE)

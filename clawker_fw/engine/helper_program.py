@@ -3,30 +3,26 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clawker_fw.engine import bounds
-from clawker_fw.engine.asking import Asks
+from clawker_fw.engine.failures import require_room, translated
 from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
-from clawker_fw.engine.translation import require_room, translated
+from clawker_fw.engine.transport import Client
 from clawker_fw.errors import EngineError
 from clawker_fw.stack.container import HELPER_PATH
 
-if TYPE_CHECKING:
-    from docker import APIClient
-
 
 def run_in_helper(
-    client: Asks,
+    client: Client,
     container: str,
     arguments: Sequence[str],
     on_line: Callable[[Any], None],
     silence: float,
     *,
     sent: bytes = b"",
-    sdk: "Callable[[], APIClient]",
 ) -> None:
-    """Run a verb to its end, with something on its standard input if it is `sent` any: only the SDK can.
+    """Run a verb to its end, with `sent` on its standard input.
 
     `silence` is for how many seconds it may say nothing.
 
@@ -40,7 +36,7 @@ def run_in_helper(
         _telling_of_silence(arguments[0], container, silence),
     ):
         identity = client.exec_create(container, command, stdin=bool(sent))["Id"]
-        talk = dialogue(sdk(), identity, sent, silence) if sent else outputs(client, identity, silence)
+        talk = dialogue(client, identity, sent, silence) if sent else outputs(client, identity, silence)
         with closing(talk) as written:
             for stdout, stderr in written:
                 complaint = (complaint + stderr)[: bounds.COMPLAINT]

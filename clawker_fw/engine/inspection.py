@@ -1,87 +1,27 @@
 """Translation of the engine's answers (inspected objects, lists, events) into the model's terms.
 
-Only fields that we set or compare are read, and the engine's defaults are left out. What is not read of a
-container is listed in `devkit/ignored.py`.
+Only fields that we set or compare are read, and the engine's defaults are left out. `shapes.py` reads the shape of
+a container.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from pathlib import PurePosixPath
 from typing import Any
 
-from clawker_fw.model import (
-    ContainerSummary,
-    ContainerView,
-    Endpoint,
-    Event,
-    Healthcheck,
-    Mount,
-    NetworkView,
-    Shape,
-    VolumeView,
-)
+from clawker_fw.engine.shapes import GENERATED_NAME, read_ports, read_shape
+from clawker_fw.model import ContainerSummary, ContainerView, Endpoint, Event, Mount, NetworkView, VolumeView
 from clawker_fw.stack import built, labels
 from clawker_fw.stack.container import VOLUME, trust_name
-from clawker_fw.stack.ulimits import LIMITED
-
-_NANOSECONDS = 1_000_000_000
 
 _ANONYMOUS = "com.docker.volume.anonymous"
 """The label with which newer engines mark anonymous volumes."""
-
-_GENERATED_NAME = re.compile("[0-9a-f]{64}")
-"""The form of a generated volume name."""
 
 LOCAL_LOGS = frozenset({"", "json-file", "local", "journald", "none"})
 """The drivers of logs that stay on the engine's machine. All others but `syslog` send what a container writes."""
 
 LOCAL_SYSLOG = frozenset({"", "unix", "unixgram"})
 """How the addresses of a `syslog` on the engine's machine begin."""
-
-_LOG_BOUNDS = {"max-file", "max-size"}
-"""The options of a log that decide something. The engine adds those of its daemon.json, such as `tag`."""
-
-_MASKED = {
-    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
-    *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
-}
-_READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-"""What every supported engine masks, and makes read-only, in a container by default. Later ones add to it."""
-
-_BLOCK_DEVICES = (
-    "BlkioDeviceReadBps",
-    "BlkioDeviceReadIOps",
-    "BlkioDeviceWriteBps",
-    "BlkioDeviceWriteIOps",
-    "BlkioWeight",
-    "BlkioWeightDevice",
-)
-
-_FURTHER = (
-    "Annotations",
-    "AutoRemove",
-    "Cgroup",
-    "KernelMemory",
-    "KernelMemoryTCP",
-    "MemorySwappiness",
-    "OomKillDisable",
-    "OomScoreAdj",
-    "StorageOpt",
-    "VolumeDriver",
-)
-"""Options that no sibling has, and for which no engine has a default of its own."""
-
-_PROCESSOR_LIMITS = (
-    "CpuPeriod",
-    "CpuQuota",
-    "CpuRealtimePeriod",
-    "CpuRealtimeRuntime",
-    "CpusetCpus",
-    "CpusetMems",
-    "NanoCpus",
-)
 
 
 def container_view(raw: Mapping[str, Any]) -> ContainerView:
@@ -97,7 +37,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         name=raw["Name"].removeprefix("/"),
         image=raw["Image"],
         labels=raw["Config"].get("Labels") or {},
-        shape=_shape(raw["Config"], raw["HostConfig"], raw.get("Mounts") or [], networks, raw["Id"]),
+        shape=read_shape(raw),
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
         started=state.get("StartedAt", ""),
@@ -119,7 +59,7 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
             for name, endpoint in networks.items()
             if (addresses := _requested_addresses(endpoint, raw["Config"].get("MacAddress") or ""))
         },
-        published=_bindings((raw.get("NetworkSettings") or {}).get("Ports")),
+        published=read_ports((raw.get("NetworkSettings") or {}).get("Ports")),
     )
 
 
@@ -142,95 +82,6 @@ def _requested_labels(host: Mapping[str, Any]) -> Mapping[str, str] | None:
     return None
 
 
-def _shape(
-    config: Mapping[str, Any],
-    host: Mapping[str, Any],
-    mounts: list[Mapping[str, Any]],
-    networks: Mapping[str, Mapping[str, Any]],
-    identity: str,
-) -> Shape:
-    log = _log(host)
-    return Shape(
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        command=tuple(config.get("Cmd") or ()),
-        networks={name: _fixed_address(endpoint) for name, endpoint in networks.items()},
-        environment=tuple(config.get("Env") or ()),
-        user=config.get("User") or "",
-        working_directory=config.get("WorkingDir") or "",
-        hostname="" if _is_short_id(config.get("Hostname") or "", identity) else config.get("Hostname") or "",
-        domain_name=config.get("Domainname") or "",
-        terminal=any(config.get(name) for name in ("OpenStdin", "StdinOnce", "Tty")),
-        init=host.get("Init"),
-        stop_signal=_stop_signal(config),
-        mounts=tuple(_mount(mount) for mount in mounts),
-        tmpfs=host.get("Tmpfs") or {},
-        read_only=bool(host.get("ReadonlyRootfs")),
-        privileged=bool(host.get("Privileged")),
-        capabilities_added=_capabilities(host.get("CapAdd")),
-        capabilities_dropped=_capabilities(host.get("CapDrop")),
-        security_options=tuple(host.get("SecurityOpt") or ()),
-        sysctls=host.get("Sysctls") or {},
-        devices=tuple(device["PathOnHost"] for device in host.get("Devices") or ()),
-        device_rules=tuple(host.get("DeviceCgroupRules") or ()),
-        device_requests=tuple(json.dumps(each, sort_keys=True) for each in host.get("DeviceRequests") or ()),
-        dns=tuple(host.get("Dns") or ()),
-        dns_search=tuple(host.get("DnsSearch") or ()),
-        dns_options=tuple(host.get("DnsOptions") or ()),
-        extra_hosts=tuple(host.get("ExtraHosts") or ()),
-        aliases=_aliases(networks, identity, config.get("Hostname") or ""),
-        links=tuple(host.get("Links") or ()),
-        groups=tuple(host.get("GroupAdd") or ()),
-        ports=_bindings(host.get("PortBindings")),
-        publish_all=bool(host.get("PublishAllPorts")),
-        volumes_from=tuple(host.get("VolumesFrom") or ()),
-        runtime=runtime(host.get("Runtime")),
-        pid_mode=host.get("PidMode") or "",
-        ipc_mode=host.get("IpcMode") or "",
-        cgroup_mode=host.get("CgroupnsMode") or "",
-        uts_mode=host.get("UTSMode") or "",
-        userns_mode=host.get("UsernsMode") or "",
-        system_paths=_system_paths(host.get("MaskedPaths"), host.get("ReadonlyPaths")),
-        cgroup_parent=host.get("CgroupParent") or "",
-        processors=_given(host, _PROCESSOR_LIMITS),
-        cpu_shares=host.get("CpuShares") or 0,
-        block_devices=_given(host, _BLOCK_DEVICES),
-        memory=host.get("Memory") or 0,
-        memory_swap=host.get("MemorySwap") or 0,
-        memory_reservation=host.get("MemoryReservation") or 0,
-        shared_memory=host.get("ShmSize") or 0,
-        pids=host.get("PidsLimit") or 0,
-        ulimits={each["Name"]: _ulimit(each) for each in host.get("Ulimits") or () if each["Name"] in LIMITED},
-        restart=(host.get("RestartPolicy") or {}).get("Name") or "",
-        healthcheck=_healthcheck(config.get("Healthcheck")),
-        log={
-            "driver": log.get("Type", ""),
-            **{name: text for name, text in (log.get("Config") or {}).items() if name in _LOG_BOUNDS},
-        },
-        further=_given(host, _FURTHER),
-    )
-
-
-def _bindings(found: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[str, ...]:
-    """Return ports that are published, as a shape has them, in order. Without an address, it is every one."""
-    return tuple(
-        sorted(
-            f"{each.get('HostIp') or ''}:{each.get('HostPort') or ''}:{port}"
-            for port, bindings in (found or {}).items()
-            for each in bindings or ()
-        )
-    )
-
-
-def _ulimit(found: Mapping[str, Any]) -> str:
-    soft, hard = found["Soft"], found["Hard"]
-    return str(soft) if soft == hard else f"{soft}:{hard}"
-
-
-def runtime(name: str | None) -> str:
-    """Return the name of a runtime, or an empty string for the names that engines give runc."""
-    return "" if name in {None, "", "runc", "io.containerd.runc.v2"} else str(name)
-
-
 def _log(host: Mapping[str, Any]) -> Mapping[str, Any]:
     return host.get("LogConfig") or {}
 
@@ -242,73 +93,6 @@ def _logs_to(log: Mapping[str, Any]) -> str:
     if driver == "syslog":
         return "" if address.partition("://")[0] in LOCAL_SYSLOG else driver
     return "" if driver in LOCAL_LOGS else driver
-
-
-def _given(host: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Return the options among these that have a value."""
-    return tuple(f"{name}={_written(host[name])}" for name in names if host.get(name))
-
-
-def _written(value: object) -> str:
-    return str(value) if isinstance(value, str | int) else json.dumps(value, sort_keys=True)
-
-
-def _is_short_id(hostname: str, identity: str) -> bool:
-    """Whether a host name is the one that an engine derives from the container's id."""
-    return hostname == identity[:12]
-
-
-def _stop_signal(config: Mapping[str, Any]) -> str:
-    """Return what ends a container, with its seconds if it has other than the engine's."""
-    seconds = config.get("StopTimeout")
-    return (config.get("StopSignal") or "") + (f" {seconds} s" if seconds is not None else "")
-
-
-def _system_paths(masked: list[str] | None, read_only: list[str] | None) -> str:
-    """Return which paths are not protected as by default. An engine lists none for a privileged container."""
-    if [] in (masked, read_only):
-        return "unconfined"
-    missing = {*(_MASKED - set(masked or _MASKED)), *(_READ_ONLY - set(read_only or _READ_ONLY))}
-    return ", ".join(sorted(missing))
-
-
-def _fixed_address(endpoint: Mapping[str, Any]) -> str:
-    """Return the requested address, which a container keeps while it is stopped."""
-    return str((endpoint.get("IPAMConfig") or {}).get("IPv4Address") or "")
-
-
-def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str, hostname: str) -> tuple[str, ...]:
-    """Return a container's aliases on its networks, without the short id and host name that some engines add."""
-    return tuple(
-        f"{network}:{alias}"
-        for network in sorted(networks)
-        for alias in sorted(networks[network].get("Aliases") or ())
-        if not identity.startswith(alias) and alias != hostname
-    )
-
-
-def _capabilities(names: list[str] | None) -> tuple[str, ...]:
-    """Return capabilities in capitals without the prefix `CAP_`, which some engines keep and others drop."""
-    return tuple(sorted(name.upper().removeprefix("CAP_") for name in names or ()))
-
-
-def _mount(raw: Mapping[str, Any]) -> Mount:
-    """Read a mount. The generated name of an anonymous volume is left out."""
-    anonymous = raw["Type"] == "volume" and _GENERATED_NAME.fullmatch(raw.get("Name", ""))
-    source = "" if anonymous else raw.get("Name") or raw.get("Source") or ""
-    return Mount(raw["Type"], raw["Destination"], source, read_only=not raw.get("RW", True))
-
-
-def _healthcheck(raw: Mapping[str, Any] | None) -> Healthcheck | None:
-    if not raw:
-        return None
-    return Healthcheck(
-        test=tuple(raw.get("Test") or ())[1:],
-        interval=raw.get("Interval", 0) / _NANOSECONDS,
-        timeout=raw.get("Timeout", 0) / _NANOSECONDS,
-        retries=raw.get("Retries", 0),
-        start_period=raw.get("StartPeriod", 0) / _NANOSECONDS,
-    )
 
 
 def listed(raw: Mapping[str, Any]) -> ContainerSummary:
@@ -401,7 +185,7 @@ def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
         return False
     if found.pop(labels.TRUST, None) is not None:
         return found == labels.ownership_labels(project) and raw["Name"].startswith(trust_name(project))
-    return found == labels.ownership_labels(project) and bool(_GENERATED_NAME.fullmatch(raw["Name"]))
+    return found == labels.ownership_labels(project) and bool(GENERATED_NAME.fullmatch(raw["Name"]))
 
 
 def event_view(raw: Mapping[str, Any]) -> Event:

@@ -5,14 +5,13 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from clawker_fw.engine import bounds
-from clawker_fw.engine.asking import Asks
+from docker import APIClient
+
+from clawker_fw.engine import bounds, streams
 from clawker_fw.engine.log_stream import HEAD
-
-if TYPE_CHECKING:
-    from docker import APIClient
+from clawker_fw.engine.transport import Client
 
 EXIT_SECONDS = 10.0
 """How long an engine may take to know the exit code of a program whose output has ended."""
@@ -21,8 +20,11 @@ _ASK_EVERY = 0.02
 _ERROR = 2
 
 
-def outputs(client: Asks, identity: str, silence: float | None) -> Generator[tuple[bytes, bytes], None, None]:
+def outputs(client: Client, identity: str, silence: float | None) -> Generator[tuple[bytes, bytes], None, None]:
     """Start a program by the id of its exec, and yield pairs of standard output and error until it ends.
+
+    The SDK's own method reads from the socket, and loses what Python's HTTP client has already buffered. On a busy
+    machine, the whole output of a quick program may arrive together with the response's head.
 
     `silence` is for how many seconds there may be no output, or None without a limit.
 
@@ -30,12 +32,13 @@ def outputs(client: Asks, identity: str, silence: float | None) -> Generator[tup
         TimeoutError: when there is no output for longer. Engines can lose the end of a program whose container is
             restarted at that moment.
     """
-    with client.exec_output(identity, silence) as read:
-        yield from frames(read)
+    how = {"Tty": False, "Detach": False}
+    with client.open_response("POST", f"/exec/{identity}/start", silence, json=how) as response:
+        yield from frames(partial(streams.read, response))
 
 
 def dialogue(
-    client: "APIClient", identity: str, sent: bytes, silence: float | None
+    client: APIClient, identity: str, sent: bytes, silence: float | None
 ) -> Generator[tuple[bytes, bytes], None, None]:
     """Start a program that says nothing before it has read what is sent, and yield its output as `outputs` does.
 
@@ -72,7 +75,7 @@ def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
         yield (b"", content) if which == _ERROR else (content, b"")
 
 
-def exit_code(client: Asks, identity: str) -> int | None:
+def exit_code(client: APIClient, identity: str) -> int | None:
     """Return the exit code of a program whose output has ended, or None if the engine does not get to know it.
 
     The engine ends the output first, and learns a moment later with what the program has ended.

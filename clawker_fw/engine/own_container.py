@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clawker_fw.engine.asking import Asks
-from clawker_fw.engine.translation import translated
+from docker import APIClient
+
+from clawker_fw.engine.failures import translated
 from clawker_fw.errors import NotFoundError
 from clawker_fw.model import Inside
 
@@ -22,7 +23,7 @@ _UPPER = re.compile(r"(?:^|,)upperdir=([^,]+)")
 _NAMES = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
 
 
-def own_container(client: Asks, info: Mapping[str, Any], mounts: Path = _MOUNTS) -> Inside | None:
+def own_container(client: APIClient, info: Mapping[str, Any], mounts: Path = _MOUNTS) -> Inside | None:
     """Return the container of this engine in which this program runs, or None if it runs in none.
 
     Raises:

@@ -1,9 +1,10 @@
 """How long an engine is waited for, and what is said of one that does not answer or can't be reached."""
 
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import requests
 
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, FirewallError
@@ -64,7 +65,7 @@ def unreachable(place: EngineLocation, error: Exception, patience: Patience) -> 
             context=[*context, *_owner(place)],
             hint="Run this as root, or as a member of the socket's group.",
         )
-    if isinstance(reason, TimeoutError) or _timed_out(error):
+    if isinstance(reason, TimeoutError) or isinstance(error, requests.Timeout):
         return EngineError(
             "engine-silent",
             f"The Docker engine at {place.address} accepts connections but does not answer.",
@@ -77,12 +78,6 @@ def unreachable(place: EngineLocation, error: Exception, patience: Patience) -> 
         context=context,
         hint="Start it, or name another one with --host, --context or DOCKER_HOST.",
     )
-
-
-def _timed_out(error: Exception) -> bool:
-    """Whether an error is a timeout of `requests`, which nothing can raise before it is imported."""
-    requests = sys.modules.get("requests")
-    return requests is not None and isinstance(error, requests.Timeout)
 
 
 def _owner(place: EngineLocation) -> list[str]:

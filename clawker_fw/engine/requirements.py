@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clawker_fw.engine import inspection
+from clawker_fw.engine import shapes
 from clawker_fw.errors import EngineError
 from clawker_fw.model import EngineFacts, Machine
 
@@ -115,7 +115,7 @@ def machine(info: Mapping[str, Any]) -> Machine:
         forwards=info.get("IPv4Forwarding") is not False,
         weights=info.get("CPUShares") is not False,
         swap_limit=info.get("SwapLimit") is not False,
-        runtime=inspection.runtime(info.get("DefaultRuntime")),
+        runtime=shapes.runtime(info.get("DefaultRuntime")),
     )
 
 

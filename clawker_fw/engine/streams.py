@@ -1,17 +1,18 @@
-"""Streams of an engine that may stall or break: the progress of a pull, and events."""
+"""An engine's answers that are read as they arrive: logs, output of programs, progress of a pull, events."""
 
 import itertools
 import json
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import requests
-from docker import errors
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from clawker_fw.engine import bounds
+from clawker_fw.engine.failures import FAILURES
 from clawker_fw.engine.inspection import event_view
 from clawker_fw.model import Event
 
@@ -19,9 +20,44 @@ STALLED_SECONDS = 120
 """How long a pull may last without progress. A slow registry is waited for, a silent one is not."""
 
 
+_BYTES_AT_ONCE = 1 << 18
+
 _SILENCE_SECONDS = 0.2
 _MOST_WAITING = 1000
 """Lines that may wait for the caller."""
+
+
+def read(response: requests.Response, size: int) -> bytes:
+    """Return the next bytes of a response: `size` of them, or fewer at its end.
+
+    Raises:
+        TimeoutError: when the engine is silent for longer than it may be.
+        ConnectionError: when the connection breaks.
+    """
+    with _os_errors():
+        return bytes(response.raw.read(size))
+
+
+def contents(response: requests.Response) -> Iterator[bytes]:
+    """Yield the content of a response as it arrives.
+
+    Raises:
+        TimeoutError: when the engine is silent for longer than it may be.
+        ConnectionError: when the connection breaks, or ends before the content does.
+    """
+    with _os_errors():
+        yield from response.raw.stream(_BYTES_AT_ONCE)
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Translate urllib3's errors into those of a socket."""
+    try:
+        yield
+    except ReadTimeoutError as error:
+        raise TimeoutError(str(error)) from error
+    except HTTPError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def json_lines(pieces: Iterable[bytes | str]) -> Iterator[Any]:
@@ -84,6 +120,6 @@ def lines_or_silence(lines: Generator[Any, None, None]) -> Generator[Any, None, 
 
 def events_of(pieces: Iterable[bytes | str]) -> Iterator[Event]:
     """Yield events until the stream ends or breaks."""
-    with suppress(errors.DockerException, requests.RequestException, OSError):
+    with suppress(*FAILURES):
         for raw in json_lines(pieces):
             yield event_view(raw)

@@ -1,12 +1,11 @@
-"""Connections of the Docker SDK to an engine: over a socket, TLS or ssh."""
+"""The Docker SDK's client for an engine: over a socket, TLS or ssh."""
 
 import math
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import requests
 from docker import APIClient, errors
@@ -17,7 +16,7 @@ from urllib3 import HTTPSConnectionPool, disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
-from clawker_fw.engine import bounds, direct, patience
+from clawker_fw.engine import bounds, patience
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, Tls
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import EngineError
@@ -47,7 +46,10 @@ class _Bounded:
 
 
 class Client(APIClient):
-    """Logs a warning when an engine is slow to answer a GET. Other requests may take long by nature."""
+    """The SDK's client, with bounded answers, and a warning when an engine is slow to answer a GET.
+
+    Other requests may take long by nature.
+    """
 
     def __init__(
         self,
@@ -88,22 +90,33 @@ class Client(APIClient):
         return answer
 
     def in_version(self, version: str) -> "Client":
-        """See `asking.Asks`."""
+        """Return a client for another version of the API, over the same connections."""
         other = open_client(self._place, version, self._patience)
         other.adapters = self.adapters
         return other
 
-    @contextmanager
-    def exec_output(self, identity: str, silence: float | None) -> Iterator[Callable[[int], bytes]]:
-        """See `asking.Asks`.
+    def open_response(
+        self,
+        method: str,
+        path: str,
+        silence: float | None,
+        **options: Any,  # noqa: ANN401 - those of `requests`
+    ) -> requests.Response:
+        """Send a request, and return its response after reading only the head.
 
-        The SDK reads the output directly from the socket, and so loses what Python's HTTP client has already
-        buffered. On a busy machine, the whole output of a quick program may arrive together with the response's
-        head.
+        The SDK has no method for this. `streams.read` and `streams.contents` read the rest. `silence` is the
+        longest time in seconds without any data, or None for no limit. `path` follows the version.
+
+        Raises:
+            docker.errors.APIError: when the engine answers with an error.
         """
-        how = {"Tty": False, "Detach": False}
-        with direct.opened(self, "POST", f"/exec/{identity}/start", silence, json=how) as response:
-            yield partial(direct.read, response)
+        url = f"{self.base_url}/v{self.api_version}{quote(path)}"
+        response = self.request(method, url, stream=True, timeout=(self.timeout, silence), **options)
+        try:
+            response.raise_for_status()
+        except requests.HTTPError as error:
+            errors.create_api_error_from_http_exception(error)
+        return response
 
 
 def open_client(place: EngineLocation, version: str, patient: patience.Patience | None = None) -> Client:
@@ -124,10 +137,10 @@ def open_client(place: EngineLocation, version: str, patient: patience.Patience 
             context=[str(error)],
             hint="They are under `auths` in its config.json; `docker login` writes them.",
         ) from error
-    # A socket of this machine has no proxy and no password in ~/.netrc; looking for them slows each request down.
+    # A socket needs no proxy, and no password from ~/.netrc.
     client.trust_env = not place.address.startswith("unix://")
     if isinstance(configured := load_general_config(), dict):
-        # The SDK sends these with its own requests only, and not with those of `direct.py`.
+        # The SDK sends these only with its own requests, and not with those of `open_response`.
         client.headers.update(configured.get("HttpHeaders") or {})
     if place.over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, patient.call))

@@ -1,4 +1,4 @@
-"""What is known of one host. Plain values, because they pass from one process to another."""
+"""What is known of one host, as plain values."""
 
 import re
 from collections import Counter

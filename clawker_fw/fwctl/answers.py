@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Lookup, Probe, Trial, Usage
+from clawker_fw.model.usage import Use
 
 PROTOCOL = 1
 """The version of what both sides say to each other. It changes where another one would be misunderstood."""
@@ -91,6 +92,11 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class _Rest:
+    rest: tuple[Use, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Inherited:
     added: bool
 
@@ -163,8 +169,11 @@ def read_suppressed(answer: Mapping[str, Any]) -> Suppressed:
 
 def read_usage(answer: Mapping[str, Any]) -> Usage:
     """Read the output of `fwctl usage`."""
-    found = _read(Usage, answer, "What agents have used was told", "uses", "rest", "lost", "inherited")
-    return replace(found, told=json.dumps(answer).encode())
+    words = "What agents have used was told"
+    found = _read(Usage, answer, words, "uses", "lost", "inherited")
+    # The helper of an earlier release has apart what it has counted for several names together.
+    rest = _read(_Rest, answer, words).rest
+    return replace(found, uses=(*found.uses, *rest), told=json.dumps(answer).encode())
 
 
 def read_inherited(answer: Mapping[str, Any]) -> bool:

@@ -8,8 +8,9 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
+from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError, NotFoundError
 from clawker_fw.fwctl.answers import (
     Committed,
@@ -45,33 +46,6 @@ _CHANGING_SECONDS = 120.0
 _UNKNOWN_VERB = "unknown verb"
 
 
-class AsksHelper(Protocol):
-    """What reading verbs need of an engine."""
-
-    def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
-        """See `EngineReader`."""
-
-
-class RunsHelper(AsksHelper, Protocol):
-    """What all verbs need of an engine."""
-
-    def run_helper(
-        self,
-        container: str,
-        arguments: Sequence[str],
-        on_line: Callable[[Any], None],
-        silence: float,
-        *,
-        sent: bytes = b"",
-    ) -> None:
-        """See `EngineWriter`."""
-
-    def commit_in_place(
-        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
-    ) -> None:
-        """See `EngineWriter`."""
-
-
 class HelperReader:
     """The verbs that change nothing, in a running container.
 
@@ -79,7 +53,7 @@ class HelperReader:
     when it is of an earlier release and does not know the verb.
     """
 
-    def __init__(self, engine: AsksHelper, container: str) -> None:
+    def __init__(self, engine: EngineReader, container: str) -> None:
         """Store where the helper is."""
         self._reader = engine
         self._container = container
@@ -146,7 +120,7 @@ class HelperReader:
 class Helper(HelperReader):
     """All verbs, in a running container. The errors are those of `HelperReader`."""
 
-    def __init__(self, engine: RunsHelper, container: str) -> None:
+    def __init__(self, engine: EngineWriter, container: str) -> None:
         """Store where the helper is."""
         super().__init__(engine, container)
         self._writer = engine

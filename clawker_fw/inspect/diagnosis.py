@@ -339,11 +339,19 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     if chosen is None:
         yield Check("way-out", CheckHealth.SKIPPED, "No rule is for a single name, so there is none to try.")
         return
-    _, target = chosen
+    rule, target = chosen
     place = f"{target.name}:{target.port}"
-    tried = attempt(reader, seen.observed, target)
+    request = way_out.request_for(rule)
+    tried = attempt(reader, seen.observed, target, *(request or ()))
     last = tried.trial.steps[-1]
-    if tried.passed:
+    if tried.passed and request is None:
+        yield Check(
+            "way-out",
+            CheckHealth.WARNING,
+            f"Not proven that an agent reaches {place}: no request is known that its rule allows.",
+            "`clawker-fw explain URL --live` tries one that you know.",
+        )
+    elif tried.passed:
         yield Check("way-out", CheckHealth.OK, f"An agent reaches {place} ({last.outcome}).")
     elif tried.unclear:
         yield Check("way-out", CheckHealth.WARNING, f"{place} gave an answer ({last.outcome}). {UNCLEAR}")

@@ -40,7 +40,7 @@ class ConnectionAnswer:
     """What is known about a connection.
 
     `rules` are those of the settings. `observed` is the stack, and `unasked` says why it could not be asked for
-    everything. `attempted` was without the request if that is `unsent`.
+    everything. `sent` are the method and path of the request that was `attempted`, if one was.
     """
 
     explanation: Explanation
@@ -48,7 +48,20 @@ class ConnectionAnswer:
     observed: Observed | None = None
     attempted: Attempted | None = None
     unasked: str = ""
-    unsent: bool = False
+    sent: tuple[str, ...] = ()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something else was tried than the request that was asked for."""
+        asked = self.explanation.request
+        return self.attempted is not None and asked is not None and self.sent != (asked.method, asked.target)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether nothing was sent to the host: Envoy itself answers the connection to one that is looked into."""
+        rule = self.explanation.rule
+        inspected = self.explanation.allowed and rule is not None and rule.paths is not None
+        return self.attempted is not None and self.attempted.passed and inspected and not self.sent
 
     @property
     def contradicted(self) -> bool:
@@ -63,7 +76,8 @@ class ConnectionAnswer:
     @property
     def good(self) -> bool:
         """Whether the connection is allowed and, if it was tried, gets through."""
-        return self.explanation.allowed and (self.attempted is None or self.attempted.passed)
+        tried = self.attempted is None or (self.attempted.passed and not self.unproven)
+        return self.explanation.allowed and tried
 
 
 def ask(
@@ -98,24 +112,26 @@ def ask(
             explained = explained.with_addresses(HelperReader(reader, envoy).lookup(leads_to))
         except EngineError as error:  # the helper of an earlier release knows no lookups
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
-    sent = _sent(explained, same_rules=served == rules)
+    sent = _sent(explained, same_rules=served == rules) if live else ()
     tried = attempt(reader, observed, explained.target, *sent) if live else None
-    return ConnectionAnswer(
-        explained, rules, observed, tried, unasked, live and bool(explained.request) and not sent
-    )
+    return ConnectionAnswer(explained, rules, observed, tried, unasked, sent)
 
 
 def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:
-    """Return the method and path to try, or nothing where only the connection is tried, as for a WebSocket.
+    """Return the method and path to try, or nothing where only the connection is tried.
 
     A request that could change something is sent only if Envoy surely refuses it: the rules that it has loaded do.
-    A rule that ends might give way to another one meanwhile, and a name might get another address.
+    A rule that ends might give way to another one meanwhile, and a name might get another address. In place of one
+    that is allowed and not sent, or of none, another one that the rule allows shows whether the host answers.
     """
     asked, rule = explained.request, explained.rule
-    if asked is None or asked.websocket:
-        return ()
-    refused = same_rules and explained.reason in _OF_REQUESTS and rule is not None and rule.until is None
-    return (asked.method, asked.target) if refused or asked.method in _SAFE else ()
+    if asked and not asked.websocket:
+        refused = same_rules and explained.reason in _OF_REQUESTS and rule is not None and rule.until is None
+        if refused or asked.method in _SAFE:
+            return asked.method, asked.target
+    if explained.allowed and rule and rule.paths:
+        return rule.paths.allowed_request() or ()
+    return ()
 
 
 def _machine(observed: Observed) -> str:

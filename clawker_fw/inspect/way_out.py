@@ -39,11 +39,20 @@ def plain(rules: RuleSet) -> list[Rule]:
 
 def tried_rule(rules: RuleSet) -> tuple[Rule, Target] | None:
     """Return the rule by which the way out is judged, and what an agent may want of it; None if there is none."""
-    rule = next(iter(plain(rules)), None)
+    known = plain(rules)
+    rule = next((each for each in known if request_for(each) is not None), known[0] if known else None)
     if rule is None or rule.port is None:
         return None
     protocol = Protocol.HTTP if rule.protocol is Protocol.HTTP else Protocol.HTTPS
     return rule, Target(rule.destination.name, protocol, rule.port)
+
+
+def request_for(rule: Rule) -> tuple[str, ...] | None:
+    """Return the method and path by which a host is tried: none where TLS is not looked into.
+
+    None means that TLS is looked into, and no request is known that the rule allows.
+    """
+    return rule.paths.allowed_request() if rule.paths else ()
 
 
 def why_not(tried: Attempted) -> str:
@@ -80,7 +89,7 @@ def warning(reader: EngineReader, seen: Comparison) -> Iterator[Advice]:
     if not reaches(rule.host or target.name, target.port):
         return
     with suppress(EngineError):
-        tried = attempt(reader, observed, target)
+        tried = attempt(reader, observed, target, *(request_for(rule) or ()))
         if not tried.passed and not tried.unclear and (tried.reason is None or tried.reason.failed):
             yield Advice(
                 "no-way-out",

@@ -11,9 +11,9 @@ from pydantic import Field
 class Use:
     """What is known of a name, protocol and port: when it was used first and last, and how much.
 
+    A `name` with a dot before it is the subtree of a rule, and stands for all names that the rule has allowed.
     `protocol` is `https`, `http`, `tcp` or `udp`. `connections` are those that have ended, with the octets that
-    were `received` from agents in them and `sent` to these. With more than one of the `names`, this is what is
-    known of so many together, which are not told apart any more: `name` was used last.
+    were `received` from agents in them and `sent` to these.
     """
 
     protocol: Annotated[str, Field(pattern="^(https|http|tcp|udp)$")]
@@ -24,7 +24,6 @@ class Use:
     connections: int
     received: int
     sent: int
-    names: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +31,14 @@ class Usage:
     """All that is known. Nothing that was used after `since` is missing, but what was `lost`.
 
     `identity` is that of the recorder, and `inherited` are those of earlier ones whose knowledge is part of this.
-    `rest` are uses that are not told apart any more, and `open` the connections that are open now, by port:
-    those over `https` and `http` count when they end. `told` is all of it in the recorder's own form.
+    `open` are the connections that are open now, by port: those over `https` and `http` count when they end.
+    `told` is all of it in the recorder's own form.
     """
 
     identity: Annotated[str, Field(validation_alias="id")]
     since: float
     now: float
     uses: tuple[Use, ...] = ()
-    rest: tuple[Use, ...] = ()
     lost: int = 0
     inherited: frozenset[str] = frozenset()
     open: Mapping[str, int] = field(default_factory=dict)

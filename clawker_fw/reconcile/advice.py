@@ -131,8 +131,8 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
     if provided.root_due and provided.root_ends is not None:
         yield Advice(
             "inspection-root",
-            f"The root that agents trust expires at {rfc3339(provided.root_ends)}. `clawker-fw ca rotate` makes "
-            "another one, which agents have to be given within a week.",
+            f"The root that agents trust expires at {rfc3339(provided.root_ends)}. "
+            "`clawker-fw certs rotate --roots` makes another one, which agents have to be given within a week.",
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import singledispatchmethod
 from typing import NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
@@ -254,68 +255,89 @@ class _Performer:
         probe = self._ask(container) if view and view.running else None
         return probe is not None and not probe.error
 
-    def _perform(  # noqa: C901, PLR0912, PLR0915 - one case a step
-        self, step: Step, enough: Callable[[], None] = _nothing
-    ) -> None:
+    def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
         self._on_progress(Progress(step, 0.0))
-        engine, outcome = self._engine, ""
-        match step:
-            case ProvideImage():
-                self._provide(step)
-            case Examine():
-                require_kernel(engine, step.project, step.spec, self._built.get(Sibling.COREDNS))
-            case CreateNetwork():
-                engine.create_network(step.spec)
-                self._networks_made.add(step.spec.name)
-            case RemoveNetwork():
-                engine.remove_network(step.network)
-                self._networks_removed.add(step.name)
-            case RemoveImage():
-                engine.remove_image(step.reference)
-            case RemoveVolume():
-                engine.remove_volume(step.volume)
-            case Detach():
-                engine.disconnect(step.network, step.container)
-            case Create():
-                own = (each for each in self._built.values() if each.reference == step.spec.image)
-                self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
-                engine.start(self._made[step.spec.name])
-            case Verify():
-                self._verify(step)
-            case Commit():
-                self._commit(step, enough)
-            case GiveSecrets():
-                self._give(step.container)
-            case ClaimAddress():
-                Helper(engine, step.container).claim(step.seconds)
-            case ReleaseAddress():
-                Helper(engine, step.container).release()
-            case AwaitTtl():
-                self._wait(step.seconds)
-            case Drain():
-                outcome = self._drain(step)
-            case Remove():
-                self._remove(step)
-            case Start():
-                engine.start(step.container)
-                self._await_answer(step.container)
-            case Stop():
-                self._stopped.add(step.container)
-                engine.stop(step.container)
-            case Unpause():
-                engine.unpause(step.container)
-                self._await_answer(step.container)
-            case Reattach():
-                self._reattach(step)
-            case Rename():
-                engine.rename(step.container, step.name)
-            case Publish():
-                publish(engine, step.spec, self._built.get(Sibling.COREDNS))
-            case _:
-                assert_never(step)
-        self._on_progress(Progress(step, 1.0, outcome))
+        outcome: str | None = None
+        if isinstance(step, Commit):
+            self._commit(step, enough)
+        else:
+            outcome = self._do(step)
+        self._on_progress(Progress(step, 1.0, outcome or ""))
 
+    @singledispatchmethod
+    def _do(self, step: Step) -> str | None:
+        """Do what a step says, and return a note on how it ended, if there is one."""
+        raise NotImplementedError(step)
+
+    @_do.register
+    def _examine(self, step: Examine) -> None:
+        require_kernel(self._engine, step.project, step.spec, self._built.get(Sibling.COREDNS))
+
+    @_do.register
+    def _create_network(self, step: CreateNetwork) -> None:
+        self._engine.create_network(step.spec)
+        self._networks_made.add(step.spec.name)
+
+    @_do.register
+    def _remove_network(self, step: RemoveNetwork) -> None:
+        self._engine.remove_network(step.network)
+        self._networks_removed.add(step.name)
+
+    @_do.register
+    def _remove_image(self, step: RemoveImage) -> None:
+        self._engine.remove_image(step.reference)
+
+    @_do.register
+    def _remove_volume(self, step: RemoveVolume) -> None:
+        self._engine.remove_volume(step.volume)
+
+    @_do.register
+    def _detach(self, step: Detach) -> None:
+        self._engine.disconnect(step.network, step.container)
+
+    @_do.register
+    def _create(self, step: Create) -> None:
+        own = (each for each in self._built.values() if each.reference == step.spec.image)
+        self._made[step.spec.name] = create_from(self._engine, step.spec, next(own, None))
+        self._engine.start(self._made[step.spec.name])
+
+    @_do.register
+    def _give_secrets(self, step: GiveSecrets) -> None:
+        self._give(step.container)
+
+    @_do.register
+    def _claim(self, step: ClaimAddress) -> None:
+        Helper(self._engine, step.container).claim(step.seconds)
+
+    @_do.register
+    def _release(self, step: ReleaseAddress) -> None:
+        Helper(self._engine, step.container).release()
+
+    @_do.register
+    def _start(self, step: Start) -> None:
+        self._engine.start(step.container)
+        self._await_answer(step.container)
+
+    @_do.register
+    def _stop(self, step: Stop) -> None:
+        self._stopped.add(step.container)
+        self._engine.stop(step.container)
+
+    @_do.register
+    def _unpause(self, step: Unpause) -> None:
+        self._engine.unpause(step.container)
+        self._await_answer(step.container)
+
+    @_do.register
+    def _rename(self, step: Rename) -> None:
+        self._engine.rename(step.container, step.name)
+
+    @_do.register
+    def _publish(self, step: Publish) -> None:
+        publish(self._engine, step.spec, self._built.get(Sibling.COREDNS))
+
+    @_do.register
     def _reattach(self, step: Reattach) -> None:
         self._engine.stop(step.container)
         for network, address in step.networks:
@@ -325,13 +347,15 @@ class _Performer:
         self._engine.start(step.container)
         self._await_answer(step.container)
 
+    @_do.register
     def _remove(self, step: Remove) -> None:
         if step.heir:
             with suppress(EngineError):  # a convenience, for which no replacement may fail
                 hand_over(self._engine, step.container, step.heir)
         self._engine.remove(step.container)
 
-    def _provide(self, step: ProvideImage) -> None:
+    @_do.register
+    def _load_or_pull(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
             self._on_progress(Progress(step, min(share, 0.99)))
@@ -342,6 +366,7 @@ class _Performer:
         else:
             self._engine.pull_image(step.reference, progress)
 
+    @_do.register
     def _verify(self, step: Verify) -> None:
         """Probe the new container until everything is live, it exits, or the time is up."""
         probe: Probe | None = None
@@ -473,11 +498,13 @@ class _Performer:
             return False
         return not now.running or now.started != before.started
 
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+    @_do.register
+    def _wait(self, step: AwaitTtl) -> None:
+        end = time.monotonic() + step.seconds
         while (left := end - time.monotonic()) > 0 and not self._stopping():
             time.sleep(min(left, _LISTEN_EVERY))
 
+    @_do.register
     def _drain(self, step: Drain) -> str:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""
         left = 0

@@ -21,8 +21,7 @@ from clawker_fw.errors import (
     SubnetTakenError,
 )
 from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Verdict
-from clawker_fw.reconcile import attempt as attempts
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
@@ -119,8 +118,8 @@ def converge(
         with _attempted(engine, seen):
             _require_closed(seen, options)
         if seen.diff.verdict is Verdict.CURRENT and not lock.full:
-            attempts.keep(engine, seen.observed, None)
-            origins.keep(engine, seen.observed, blueprint.origin)
+            records.forget_attempts(engine, seen.observed)
+            records.keep_origin(engine, seen.observed, blueprint.origin)
         remove_abandoned(engine, seen.observed)
     return seen
 
@@ -167,7 +166,7 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
     except (StoppedError, LockLostError, DiskFullError):
         raise
     except FirewallError as error:
-        attempts.keep(engine, seen.observed, attempts.failed(error))
+        records.keep_attempt(engine, seen.observed, records.failed(error))
         raise
 
 
@@ -203,7 +202,7 @@ def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> No
     _require_closed(seen, options)
     remove_abandoned(engine, seen.observed)
     if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
-        origins.keep(engine, seen.observed, seen.blueprint.origin)
+        records.keep_origin(engine, seen.observed, seen.blueprint.origin)
 
 
 def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
@@ -213,7 +212,7 @@ def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
         RefusedError: when the stack was made from another settings file.
     """
     if not options.adopt:
-        origins.require_same(seen.observed, seen.blueprint.origin)
+        records.require_same_origin(seen.observed, seen.blueprint.origin)
 
 
 def require_secrets(seen: Comparison, options: ConvergeOptions) -> None:
@@ -226,16 +225,20 @@ def require_secrets(seen: Comparison, options: ConvergeOptions) -> None:
         vault.require(seen.blueprint.wanted)
 
 
+NOT_UP = "not-up"
+"""The code of the error of a stack that has no sibling yet, or none any more."""
+
+
 def require_up(seen: Comparison) -> None:
     """Require that both siblings exist.
 
     Raises:
-        RefusedError: when one is missing, so that there is nothing to reload.
+        RefusedError: when one is missing, so that there is nothing to reload; `NOT_UP` when both are.
     """
     missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
     if missing:
         raise RefusedError(
-            "not-up",
+            NOT_UP if len(missing) == len(Sibling) else "incomplete",
             f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
             hint="Start it with `clawker-fw run`.",
         )

@@ -6,12 +6,13 @@ here. The same inputs give the same bytes.
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
 from clawker_fw.errors import SettingsError
@@ -34,7 +35,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.settings.values import StackSettings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
@@ -47,29 +47,12 @@ from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
-    from clawker_fw.certificates.inspection import InspectionStore  # only what inspects connections needs it
-    from clawker_fw.certificates.store import CertificateStore  # only what has telemetry needs it
+    from clawker_fw.certificates.store import (
+        InspectionStore,  # only what inspects connections needs it
+        TelemetryStore,  # only what has telemetry needs it
+    )
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
     from clawker_fw.settings.secrets.wanted import WantedSecret
-
-
-class Render(Protocol):
-    """Returns the desired stack for given addresses, capacities, slots and certificates.
-
-    Equal arguments give the same object.
-    """
-
-    def __call__(
-        self,
-        addresses: Addressing,
-        capacities: "Capacities",
-        slots: Slots,
-        credentials: Credentials | None,
-        /,
-        *,
-        authorities: Authorities,
-    ) -> Desired:
-        """Return it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,7 @@ class Blueprint:
     rules: RuleSet
     release: Release
     engine: EngineFacts
-    certificates: "CertificateStore | None" = None
+    certificates: "TelemetryStore | None" = None
     """The certificates on this machine; None without telemetry."""
     provider: "InspectionStore | None" = None
     """The authorities for inspected connections; None if no rule has any inspected."""
@@ -97,17 +80,26 @@ class Blueprint:
     """Where their values are; None if no rule needs any."""
     files: tuple[Path, ...] = ()
     """The files and folders that decide what is desired. An agent that can write one controls the firewall."""
-    bundles: tuple[BundleState, ...] = dataclasses.field(default=(), compare=False)
-    """The bundles among what the settings were read from."""
     named_by: str = ""
     """What chose the settings file: an option, a variable, or the place where it was found."""
     last_good: bool = dataclasses.field(default=False, compare=False)
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def render(self) -> Render:
-        """Returns what is desired, rendered once: with thousands of rules, that takes most of the time."""
+    def _rendering(self) -> threading.Lock:
+        return threading.Lock()
+
+    @cached_property
+    def _rendered(self) -> "Callable[[Conditions, Slots], Desired]":
         return functools.cache(functools.partial(desired, self))
+
+    def desired(self, conditions: "Conditions", slots: Slots) -> Desired:
+        """Return the desired stack with its siblings in these slots.
+
+        It is rendered once, also for several threads: with thousands of rules, that takes most of the time.
+        """
+        with self._rendering:
+            return self._rendered(conditions, slots)
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -129,7 +121,7 @@ class Blueprint:
         known = ends.known_ends(len(self.rules.rules))
         return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
 
-    def provide(self, live: Authorities) -> Provided:
+    def authorities_for(self, live: Authorities) -> Provided:
         """Return the authorities that a stack should have which has these."""
         names = inspection.covered(self.policy)
         return self.provider.provide(names, live) if names and self.provider else Provided()
@@ -281,19 +273,23 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
     return network.subnets[0] if network.subnets else None
 
 
-def desired(
-    blueprint: Blueprint,
-    addresses: Addressing,
-    capacities: Capacities,
-    slots: Slots,
-    credentials: Credentials | None = None,
-    *,
-    authorities: Authorities = NO_AUTHORITIES,
-) -> Desired:
-    """Return the desired stack with its siblings in the given slots.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What decides about a desired stack beside its blueprint and its slots.
 
     `credentials` are those for telemetry, `authorities` those of connections whose TLS is looked into.
     """
+
+    addresses: Addressing
+    capacities: Capacities
+    credentials: Credentials | None = None
+    authorities: Authorities = NO_AUTHORITIES
+
+
+def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desired:
+    """Return the desired stack with its siblings in the given slots."""
+    addresses, capacities = conditions.addresses, conditions.capacities
+    credentials = conditions.credentials
     project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
     told = _telemetry(blueprint, credentials)
     drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
@@ -327,7 +323,7 @@ def desired(
                     slots.envoy,
                     limits.idle,
                     told,
-                    authorities=authorities,
+                    authorities=conditions.authorities,
                     headers=blueprint.headers,
                 ),
                 drift_labels=drift_labels,

@@ -46,7 +46,7 @@ def known_to(engine: EngineReader, container: str) -> Known:
     return Known(b"\n".join((system, *read(named), *extra)), b"\n".join(extra), java)
 
 
-def provide(engine: EngineWriter, project: str, observed: Observed, trust: Trust) -> None:
+def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, trust: Trust) -> None:
     """Have an engine keep the volume that agents get. Its content is looked at each time.
 
     Raises:

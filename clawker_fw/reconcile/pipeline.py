@@ -21,12 +21,13 @@ from clawker_fw.certificates.credentials import NO_AUTHORITIES, Provided, Provis
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import FirewallError, RefusedError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
-from clawker_fw.reconcile import attempt as attempts
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.apply import ApplyContext, apply
+from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import (
     Blueprint,
-    Render,
+    Conditions,
     addressing,
     built_images,
     capacities,
@@ -37,7 +38,6 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.plan import plan
-from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
 from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.reconcile.summary import Summary, summary
@@ -58,14 +58,14 @@ class Comparison:
     slots: Slots
     provision: Provision
     provided: Provided
+    conditions: Conditions
     desired: Desired
     diff: Diff
-    desired_at: Callable[[Slots], Desired]
 
     @property
     def failed_attempt(self) -> Attempt | None:
         """The last attempt to close the difference, if it failed and the difference is still there."""
-        return None if self.diff.verdict is Verdict.CURRENT else attempts.last(self.observed)
+        return None if self.diff.verdict is Verdict.CURRENT else records.last_attempt(self.observed)
 
     @property
     def busy(self) -> Holder | None:
@@ -115,40 +115,29 @@ def agents_of(
     return judge.judge(observed, project, ways, written, resolves or judge.resolving(observed, time.time()))
 
 
-def compare(
-    reader: EngineReader,
-    blueprint: Blueprint,
-    observation: Observation | None = None,
-    render: Render | None = None,
-) -> Comparison:
-    """Observe a stack and compare it with its desired state.
-
-    `observation` is one already under way. `render` takes the place of the blueprint's own.
-    """
-    references = tuple(image.reference for image in blueprint.images.values())
-    observation = observation or Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
+    """Observe a stack and compare it with its desired state."""
+    observation = Observation(reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
+    references = tuple(image.reference for image in blueprint.images.values())
     observed = observation.finish(references)
     if blueprint.vault and not blueprint.last_good:
         require_unreachable(observed, blueprint.vault)
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
-    has, render = capacities(blueprint, observed), render or blueprint.render
-
-    def desired_at(slots_: Slots) -> Desired:
-        return render(addresses, has, slots_, provision.credentials, authorities=provided.authorities)
-
+    conditions = Conditions(
+        addresses, capacities(blueprint, observed), provision.credentials, provided.authorities
+    )
     now = slots(observed, addresses)
-    wanted = desired_at(now)
-    found = diff(observed, wanted)
-    return Comparison(blueprint, observed, now, provision, provided, wanted, found, desired_at)
+    wanted = blueprint.desired(conditions, now)
+    return Comparison(blueprint, observed, now, provision, provided, conditions, wanted, diff(observed, wanted))
 
 
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
     """Return the authorities for inspected connections: those that are live, as far as they are still right."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    return blueprint.provide(inspection.running(envoy.files) if envoy else NO_AUTHORITIES)
+    return blueprint.authorities_for(inspection.running(envoy.files) if envoy else NO_AUTHORITIES)
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
@@ -167,7 +156,7 @@ def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
     Images that nobody uses are left for a later run while one of another project is at work, which may need them.
     """
     options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
-    return plan(seen.observed, seen.slots, seen.desired_at, seen.diff, options)
+    return plan(seen.observed, seen.slots, seen.blueprint, seen.conditions, seen.diff, options=options)
 
 
 def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:

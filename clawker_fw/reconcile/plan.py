@@ -5,7 +5,7 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv4Address
@@ -30,6 +30,7 @@ from clawker_fw.model import (
     Slots,
 )
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
+from clawker_fw.reconcile.desired import Blueprint, Conditions
 from clawker_fw.reconcile.removal import old_trust, trial_removed, unused_images
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
@@ -84,12 +85,17 @@ _READY_SECONDS = 15.0
 
 
 def plan(
-    observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff, options: ConvergeOptions
+    observed: Observed,
+    slots: Slots,
+    blueprint: Blueprint,
+    conditions: Conditions,
+    found: Diff,
+    *,
+    options: ConvergeOptions,
 ) -> Plan:
     """Return the plan that closes the difference, or the part of it that the options select.
 
-    `slots` are the serving ones. `desired_at` returns the desired stack for other slots, because a replacement is
-    created in the other slot.
+    `slots` are the serving ones. A replacement is created in the other slot, with what is desired there.
 
     Raises:
         RefusedError: when a network would have to be recreated while agents are attached.
@@ -98,8 +104,8 @@ def plan(
     if not found.findings and not options.everything:
         return Plan((), (), 0)
     if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
-        return _rebuild(observed, slots, desired_at, found)
-    return _Planner(observed, slots, desired_at, found, options).plan()
+        return _rebuild(observed, slots, blueprint, conditions, found)
+    return _Planner(observed, slots, blueprint, conditions, found, options=options).plan()
 
 
 class _Planner:
@@ -109,18 +115,20 @@ class _Planner:
         self,
         observed: Observed,
         slots: Slots,
-        desired_at: Callable[[Slots], Desired],
+        blueprint: Blueprint,
+        conditions: Conditions,
         found: Diff,
+        *,
         options: ConvergeOptions,
     ) -> None:
         self._observed = observed
         self._converge_options = options
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
-        self._desired_now = desired_at(slots)
+        self._desired_now = blueprint.desired(conditions, slots)
         self._made = tuple(each for each in Sibling if self._must_be_made(each))
         new = Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
         self._address_changes = new.envoy != slots.envoy
-        self._desired = desired_at(new)
+        self._desired = blueprint.desired(conditions, new)
         self._names = {each: self._new_name(each) for each in self._made}
 
     def _must_be_made(self, sibling: Sibling) -> bool:
@@ -465,7 +473,7 @@ def _remove(old: ObservedSibling, heir: str = "") -> Remove:
     return Remove(old.container.id, old.container.name, heir=heir)
 
 
-def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Desired], found: Diff) -> Plan:
+def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions: Conditions, found: Diff) -> Plan:
     """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
 
     An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
@@ -482,7 +490,8 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
         )
     siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
-    build = _Planner(stopped, slots, desired_at, found, ConvergeOptions(0, replace_all=True)).plan()
+    options = ConvergeOptions(0, replace_all=True)
+    build = _Planner(stopped, slots, blueprint, conditions, found, options=options).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], ProvideImage | Examine)]
     old = observed.siblings.values()
     room: tuple[tuple[Step | InTurn, ...], ...] = (
@@ -500,7 +509,10 @@ def _rebuild(observed: Observed, slots: Slots, desired_at: Callable[[Slots], Des
         stages=(*first, *room, *build.stages[len(first) :]),
         rollback=(
             *build.rollback,
-            *(RemoveNetwork(spec.name, spec.name) for spec in desired_at(slots).networks.values()),
+            *(
+                RemoveNetwork(spec.name, spec.name)
+                for spec in blueprint.desired(conditions, slots).networks.values()
+            ),
             *(CreateNetwork(spec) for spec in specs.values()),
             *(Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
         ),

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clawker_fw.agents.exposure import Exposure, exposures
-from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, HelperOutdatedError, RefusedError
 from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
-from clawker_fw.fwctl.client import AsksHelper, Helper, HelperReader, RunsHelper
+from clawker_fw.fwctl.client import Helper, HelperReader
 from clawker_fw.model import Observed, SecretDifference, Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.stack.ownership import sibling_of
@@ -29,7 +29,7 @@ PLACES = {False: "in memory alone", True: "at rest, too"}
 
 
 def with_secrets(
-    engine: AsksHelper, observed: Observed, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
+    engine: EngineReader, observed: Observed, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> Observed:
     """Return what was observed, with what differs in Envoy's secrets. One that can't be obtained does not differ.
 
@@ -111,7 +111,7 @@ def differences(
 
 
 def give(
-    engine: RunsHelper, container: str, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
+    engine: EngineWriter, container: str, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> frozenset[str]:
     """Give Envoy all secrets that can be obtained, leave it those that can't, and take all others away.
 
@@ -144,7 +144,7 @@ def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
     return tuple(envoy.id for envoy in sorted(found, key=lambda envoy: envoy.status != "running"))
 
 
-def take_away(engine: RunsHelper, container: str, name: str | None) -> tuple[str, ...]:
+def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[str, ...]:
     """Take a secret away from Envoy, or all of them, and return the ids of those that it had.
 
     Raises:

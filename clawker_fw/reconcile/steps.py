@@ -1,11 +1,12 @@
 """The values between plan and apply: steps, as frozen dataclasses, and plans made of them.
 
-A step says what to do, and what is `told` of it in plans, progress and JSON. `apply.py` knows how it is done.
+Each kind of step is one class, with its description in plans, progress and JSON. `apply.py` has one method for it.
 What may also be done for the sake of another step has as its `causes` the findings that it closes itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from clawker_fw.model import (
     CLOSING,
@@ -22,60 +23,70 @@ from clawker_fw.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What is said of a step: its kind and its fields in JSON, and one line for people.
-
-    Steps of one kind always have the same fields.
-    """
+class Description(NamedTuple):
+    """The description of a step: its kind and its fields in JSON, and one line for people."""
 
     kind: str
     sentence: str
     fields: Mapping[str, object]
 
 
+class Step:
+    """A step of a plan."""
+
+    __slots__ = ()
+
+    @property
+    def description(self) -> Description:
+        """Its description. Steps of one kind always have the same fields."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class ProvideImage:
-    """Load or pull a sibling's image."""
+class SiblingStep(Step):
+    """A step that changes one sibling."""
 
     sibling: Sibling
+
+
+@dataclass(frozen=True, slots=True)
+class ProvideImage(SiblingStep):
+    """Load or pull a sibling's image."""
+
     reference: str
     bundled: bool
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
+    def description(self) -> Description:
         verb = "load" if self.bundled else "pull"
-        return Told(
-            f"{verb}-image",
-            f"{verb} image {self.reference}",
-            {"sibling": self.sibling, "image": self.reference},
+        return Description(
+            f"{verb}-image", f"{verb} image {self.reference}", {"sibling": self.sibling, "image": self.reference}
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Examine:
+class Examine(Step):
     """Require what the siblings need of the kernel, which a container asks for that is removed at once."""
 
     project: str
     spec: ContainerSpec
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("examine", "ask the engine's kernel for what the siblings need", {"container": self.spec.name})
+    def description(self) -> Description:
+        return Description(
+            "examine", "ask the engine's kernel for what the siblings need", {"container": self.spec.name}
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class CreateNetwork:
+class CreateNetwork(Step):
     """Create a network."""
 
     spec: NetworkSpec
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
+    def description(self) -> Description:
+        return Description(
             "create-network",
             f"create network {self.spec.name} ({self.spec.subnet})",
             {"network": self.spec.name, "subnet": str(self.spec.subnet)},
@@ -83,46 +94,43 @@ class CreateNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveNetwork:
+class RemoveNetwork(Step):
     """Remove a network that no agent is on."""
 
     network: str
     name: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("remove-network", f"remove network {self.name}", {"network": self.name})
+    def description(self) -> Description:
+        return Description("remove-network", f"remove network {self.name}", {"network": self.name})
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveImage:
+class RemoveImage(Step):
     """Remove an unused image of an earlier release."""
 
     reference: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("remove-image", f"remove image {self.reference}", {"image": self.reference})
+    def description(self) -> Description:
+        return Description("remove-image", f"remove image {self.reference}", {"image": self.reference})
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveVolume:
+class RemoveVolume(Step):
     """Remove a volume that no container uses."""
 
     volume: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
+    def description(self) -> Description:
         generated = "-" not in self.volume
         shown = self.volume[:12] if generated else self.volume
-        return Told("remove-volume", f"remove volume {shown}", {"volume": self.volume})
+        return Description("remove-volume", f"remove volume {shown}", {"volume": self.volume})
 
 
 @dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(Step):
     """Disconnect a container that is not ours from a network. It loses all egress."""
 
     network: str
@@ -130,40 +138,34 @@ class Detach:
     container: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
+    def description(self) -> Description:
+        return Description(
             "detach", f"take {self.container} off {self.name}", {"container": self.container, "network": self.name}
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class Create(SiblingStep):
     """Create a sibling's container with its files, and start it."""
 
-    sibling: Sibling
     spec: ContainerSpec
     causes: tuple[Finding, ...]
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
-            "create",
-            f"create and start {self.spec.name}",
-            {"sibling": self.sibling, "container": self.spec.name},
+    def description(self) -> Description:
+        return Description(
+            "create", f"create and start {self.spec.name}", {"sibling": self.sibling, "container": self.spec.name}
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(SiblingStep):
     """Wait until a new container reports the expected digest of each resource as live.
 
     `later` are those that are expected instead once rules have ended, which may happen meanwhile. `eye` is the
     CoreDNS that has to see what agents should of the new container, and `place` where it looks.
     """
 
-    sibling: Sibling
     container: str
     live: Mapping[str, str]
     seconds: float
@@ -172,9 +174,8 @@ class Verify:
     place: str = ""
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
+    def description(self) -> Description:
+        return Description(
             "verify",
             f"verify {self.container} serves version {version_of(self.live)}",
             {
@@ -186,80 +187,81 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(SiblingStep):
     """Stage hot files and commit them: they are proven live, or the old ones are restored."""
 
-    sibling: Sibling
     container: str
     files: Files = field(repr=False)
     causes: tuple[Finding, ...]
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("commit", f"commit hot files to {self.sibling}", {"sibling": self.sibling})
+    def description(self) -> Description:
+        return Description("commit", f"commit hot files to {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
-class GiveSecrets:
+class GiveSecrets(SiblingStep):
     """Give Envoy the secrets that it puts into requests, and take all others away. No value is part of a plan."""
 
+    sibling: Sibling = field(default=Sibling.ENVOY, init=False)
     container: str
     secrets: tuple[str, ...]
     causes: tuple[Finding, ...]
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
+    def description(self) -> Description:
         what = f"{', '.join(self.secrets)}" if self.secrets else "no secrets any more"
-        return Told("give", f"give {Sibling.ENVOY} {what}", {"sibling": Sibling.ENVOY, "secrets": [*self.secrets]})
+        return Description(
+            "give", f"give {self.sibling} {what}", {"sibling": self.sibling, "secrets": [*self.secrets]}
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimAddress:
+class ClaimAddress(SiblingStep):
     """Take the service address, and announce it for `seconds`. Works also if the container already holds it."""
 
+    sibling: Sibling = field(default=Sibling.COREDNS, init=False)
     container: str
     seconds: float
     causes: tuple[Finding, ...]
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
+    def description(self) -> Description:
         announcing = f"announce the service address for {self.seconds:g} s"
-        return Told(
+        return Description(
             "claim",
             announcing if self.seconds else "take the service address",
-            {"sibling": Sibling.COREDNS, "seconds": self.seconds},
+            {"sibling": self.sibling, "seconds": self.seconds},
         )
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseAddress:
+class ReleaseAddress(SiblingStep):
     """Release the service address, while still answering agents that have the old hardware address."""
 
+    sibling: Sibling = field(default=Sibling.COREDNS, init=False)
     container: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("release", "release the service address", {"sibling": Sibling.COREDNS})
+    def description(self) -> Description:
+        return Description("release", "release the service address", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
-class AwaitTtl:
+class AwaitTtl(Step):
     """Wait until no agent can still have a DNS answer with the old address."""
 
     seconds: float
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("wait", f"wait {self.seconds:g} s for the TTL of the old address", {"seconds": self.seconds})
+    def description(self) -> Description:
+        return Description(
+            "wait", f"wait {self.seconds:g} s for the TTL of the old address", {"seconds": self.seconds}
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(Step):
     """Stop listening and wait for open connections."""
 
     container: str
@@ -267,9 +269,8 @@ class Drain:
     seconds: float
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
+    def description(self) -> Description:
+        return Description(
             "drain",
             f"drain {self.name} for up to {self.seconds:g} s",
             {"container": self.name, "seconds": self.seconds},
@@ -277,7 +278,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Step):
     """Stop and remove a container with its volume. `heir` is the one that keeps its last refusals, if any."""
 
     container: str
@@ -285,132 +286,91 @@ class Remove:
     heir: str = ""
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("remove", f"stop and remove {self.name}", {"container": self.name})
+    def description(self) -> Description:
+        return Description("remove", f"stop and remove {self.name}", {"container": self.name})
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(SiblingStep):
     """Start a container that matches its specification but is not running."""
 
-    sibling: Sibling
     container: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("start", f"start {self.sibling}", {"sibling": self.sibling})
+    def description(self) -> Description:
+        return Description("start", f"start {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(SiblingStep):
     """Stop a container that keeps its files, until another one has been proven in its place."""
 
-    sibling: Sibling
     container: str
     name: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("stop", f"stop {self.name}", {"sibling": self.sibling})
+    def description(self) -> Description:
+        return Description("stop", f"stop {self.name}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
-class Unpause:
+class Unpause(SiblingStep):
     """Unpause a container."""
 
-    sibling: Sibling
     container: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told("unpause", f"unpause {self.sibling}", {"sibling": self.sibling})
+    def description(self) -> Description:
+        return Description("unpause", f"unpause {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
-class Reattach:
+class Reattach(SiblingStep):
     """Reconnect a container to networks that it was taken off, at its addresses, and restart it.
 
     The restart is needed because its network configuration, made at start, was lost.
     """
 
-    sibling: Sibling
     container: str
     networks: tuple[tuple[str, str], ...]
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
+    def description(self) -> Description:
+        return Description(
             "reattach",
             f"put {self.sibling} back on {' and '.join(name for name, _ in self.networks)}",
-            {
-                "sibling": self.sibling,
-                "networks": [name for name, _ in self.networks],
-            },
+            {"sibling": self.sibling, "networks": [name for name, _ in self.networks]},
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(SiblingStep):
     """Rename a container, usually the serving one to its proper name."""
 
-    sibling: Sibling
     container: str
     name: str
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
-        return Told(
+    def description(self) -> Description:
+        return Description(
             "rename", f"name {self.sibling} {self.name}", {"sibling": self.sibling, "container": self.name}
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Step):
     """Create and start the relay of an agent that publishes ports, and wait until it listens."""
 
     spec: ContainerSpec
 
     @property
-    def told(self) -> Told:
-        """See `Told`."""
+    def description(self) -> Description:
         ports = [each.removesuffix("/tcp") for each in self.spec.shape.ports]
-        return Told(
+        return Description(
             "publish",
             f"publish {', '.join(ports)} with {self.spec.name}",
             {"container": self.spec.name, "ports": ports},
         )
-
-
-Step = (
-    ProvideImage
-    | Examine
-    | CreateNetwork
-    | RemoveNetwork
-    | RemoveImage
-    | RemoveVolume
-    | Detach
-    | Create
-    | Verify
-    | Commit
-    | GiveSecrets
-    | ClaimAddress
-    | ReleaseAddress
-    | AwaitTtl
-    | Drain
-    | Remove
-    | Start
-    | Stop
-    | Unpause
-    | Reattach
-    | Rename
-    | Publish
-)
 
 
 Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
@@ -512,4 +472,4 @@ class ConvergeOptions:
 
 def describe(step: Step | InTurn) -> str:
     """Return one line that says what a step, or a sequence of steps, does."""
-    return ", then ".join(map(describe, step.steps)) if isinstance(step, InTurn) else step.told.sentence
+    return ", then ".join(map(describe, step.steps)) if isinstance(step, InTurn) else step.description.sentence

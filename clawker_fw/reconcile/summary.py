@@ -11,7 +11,7 @@ from typing import Any
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Cause, Desired, Diff, Files, Finding, Layer, Observed, ObservedSibling, Sibling
-from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import (
     ClaimAddress,
     Commit,
@@ -26,6 +26,7 @@ from clawker_fw.reconcile.steps import (
     Remove,
     RemoveNetwork,
     Rename,
+    SiblingStep,
     Start,
     Step,
     Unpause,
@@ -58,6 +59,19 @@ class Effect(Enum):
     RENAMED = auto()
     PROVIDED = auto()
     """Its image is loaded or pulled again; the container stays."""
+
+
+_EFFECTS: Mapping[type[Step], Effect] = {
+    Create: Effect.CREATED,
+    Reattach: Effect.REATTACHED,
+    Start: Effect.STARTED,
+    Unpause: Effect.UNPAUSED,
+    Commit: Effect.UPDATED,
+    ClaimAddress: Effect.ADDRESSED,
+    GiveSecrets: Effect.ENTRUSTED,
+    Rename: Effect.RENAMED,
+    ProvideImage: Effect.PROVIDED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +181,8 @@ def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, .
     moved = any(isinstance(step, RemoveNetwork) for step in plan.steps)
     found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
     for step in plan.steps:
-        if effect := _effect(step, observed, moved=moved):
-            found[effect[0]].append(effect[1])
+        if isinstance(step, SiblingStep) and (effect := _effect(step, observed, moved=moved)):
+            found[step.sibling].append(effect)
     most = {sibling: min(each, key=lambda one: one.value) for sibling, each in found.items() if each}
     return {
         effect: those
@@ -177,32 +191,13 @@ def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, .
     }
 
 
-def _effect(  # noqa: PLR0911 - one case a step
-    step: Step, observed: Observed, *, moved: bool
-) -> tuple[Sibling, Effect] | None:
-    match step:
-        case Create():
-            there = step.sibling in observed.siblings
-            effect = Effect.CREATED if not there else Effect.RECREATED if moved else Effect.REPLACED
-            return step.sibling, effect
-        case Reattach():
-            return step.sibling, Effect.REATTACHED
-        case Start():
-            return step.sibling, Effect.STARTED
-        case Unpause():
-            return step.sibling, Effect.UNPAUSED
-        case Commit() if step.causes:
-            return step.sibling, Effect.UPDATED
-        case GiveSecrets() if step.causes:
-            return Sibling.ENVOY, Effect.ENTRUSTED
-        case ClaimAddress() if step.causes:
-            return Sibling.COREDNS, Effect.ADDRESSED
-        case Rename():
-            return step.sibling, Effect.RENAMED
-        case ProvideImage():
-            return step.sibling, Effect.PROVIDED
-        case _:
-            return None
+def _effect(step: Step, observed: Observed, *, moved: bool) -> Effect | None:
+    """Return the effect of a step on its sibling. `moved` is whether the networks are recreated."""
+    if isinstance(step, Create) and step.sibling in observed.siblings:
+        return Effect.RECREATED if moved else Effect.REPLACED
+    if isinstance(step, Commit | GiveSecrets | ClaimAddress) and not step.causes:  # for the sake of another step
+        return None
+    return _EFFECTS.get(type(step))
 
 
 def _interruption(

@@ -1,6 +1,5 @@
 """The answer of `config`, and how people see it: every setting, its value, and where it comes from."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,10 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.parts import BundleInForce
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
-from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.find import DEFAULT_PROJECT
 from clawker_fw.settings.loaded import Loaded
@@ -51,22 +48,17 @@ class ConfigAnswer(Document):
     source: str
     """What chose it."""
     files: list[str]
-    """The settings file, those that it includes, and those with keys for bundles."""
-    bundles: list[BundleInForce]
-    """The bundles that the settings come from."""
+    """The settings file, and those that it includes."""
     rules: NonNegativeInt
     settings: tuple[Value, ...]
 
     @classmethod
-    def of(
-        cls, loaded: Loaded, named_by: str, found: tuple[Value, ...], bundles: Sequence[BundleState]
-    ) -> "ConfigAnswer":
+    def of(cls, loaded: Loaded, named_by: str, found: tuple[Value, ...]) -> "ConfigAnswer":
         """Return the answer. `named_by` is what chose the settings."""
         return cls(
             path=str(loaded.source) if loaded.source else None,
             source=named_by,
             files=[str(path) for path in loaded.files],
-            bundles=BundleInForce.all_of(bundles),
             rules=len(loaded.rules.rules),
             settings=found,
         )
@@ -101,18 +93,14 @@ def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[
     )
 
 
-def report(
-    loaded: Loaded, named_by: str, found: Sequence[Value], bundles: Sequence[BundleState] = ()
-) -> RenderableType:
+def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableType:
     """Return the settings for people."""
     rows = [[each.key, _written(each), each.place or each.origin.value] for each in found]
     number = len(loaded.rules.rules)
     rows.insert(0, ["rules", f"{number:,}", loaded.places.get("rules", "")])
     path = str(loaded.source or "only environment variables")
-    now = time.time()
     return Group(
         Text(visible(f"Settings  {path} ({named_by})")),
-        *(Text(visible(f"Bundle    {each.line(now)}")) for each in bundles),
         Text(""),
         Rows(("setting", "value", "from"), rows),
     )
@@ -133,7 +121,7 @@ def _written(setting: Value) -> str:
     """Return a value as a person would write it. Only those of telemetry have no other value when not set."""
     value = setting.value
     if value is None:
-        return "not set" if setting.key.startswith(("otel.", "settings")) else "chosen by the stack"
+        return "not set" if setting.key.startswith("otel.") else "chosen by the stack"
     if isinstance(value, list):
         return ", ".join(map(_entry, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """The answer of `denials` for people."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
@@ -15,9 +15,11 @@ from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.target import Target
 from clawker_fw.rules.yaml_text import yaml_text
+from clawker_fw.settings.edit.edits import Addition
+from clawker_fw.settings.edit.splice import pair
 
 _INDENT = " " * 2
 _FAILURES = {each for each in Reason if each.failed}
@@ -63,7 +65,7 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
     yield Text.assemble(
         (f"{moment:%m-%d %H:%M:%S}", "dim"),
         visible(f"  {denial.agent or refusal.agent}  "),
-        (visible(_asked(denial)), "bold"),
+        (visible(_request(denial)), "bold"),
         (f"  {counted.times:,} times" if counted.times > 1 else "", "dim"),
     )
     rule = denial.advice.rule if refusal.reason == Reason.DENIED else None
@@ -74,7 +76,7 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
         yield Text.assemble(_INDENT, visible(denial.advice.remedy.text))
 
 
-def _asked(denial: Denial) -> str:
+def _request(denial: Denial) -> str:
     counted, refusal = denial.counted, denial.counted.refusal
     name = refusal.name or refusal.tried or "no name"
     if refusal.protocol == "dns":
@@ -99,13 +101,21 @@ def gap_text(sibling: Sibling, gap: Gap) -> str:
     )
 
 
-def rules_text(targets: Iterable[Target]) -> str:
-    """Return the rules that would allow what agents wanted, as they are written in the settings."""
+def rules_text(targets: Iterable[Target], widened: Sequence[Rule]) -> str:
+    """Return the rules that would allow what agents wanted, as they are written in the settings.
+
+    `widened` are rules for hosts of which requests were refused, with these requests.
+    """
     lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
     found = list(suggested(targets))
-    if not any(not each.wider for each in found):
+    if not widened and not any(not each.wider for each in found):
         return "\n".join([*lines, "rules: []"])
     lines.append("rules:")
+    for rule in widened:
+        if rule.place:
+            lines.append(f"  # In place of the rule in {visible(rule.place)}:")
+        first, *others = Addition(rule, rule.note).fields.items()
+        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
     for each in found:
         fields = _fields(each)
         written = [f"  - {fields[0]}", *(f"    {field}" for field in fields[1:])]

@@ -83,11 +83,17 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     for each in attempted.trial.steps:
         yield "live", f"{each.seconds:6.3f} s  {_STEPS.get(each.name, each.name)}: {each.outcome}"
-    if answer.unsent and answer.explanation.request:
-        yield "live", f"Only the connection was tried: {answer.explanation.request.method} was not sent."
+    asked, sent = answer.explanation.request, " ".join(answer.sent)
+    if answer.unsent and asked:
+        yield "live", f"{sent or 'Only the connection'} was tried: {asked.method} was not sent."
+    elif sent and not asked:
+        yield "live", f"{sent} was sent, which the rule allows."
     words = "The attempt got through" if attempted.passed else "The attempt did not get through"
     reason = f", for the reason {attempted.reason}" if attempted.reason else ""
-    yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."
+    if answer.unproven:
+        yield "live", "It is not proven that the host answers: no request is known that the rule allows."
+    else:
+        yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."
     if answer.contradicted:
         yield "live", "This contradicts the rules: the stack does not do what the settings say."
 

@@ -1,7 +1,6 @@
-"""What `fleet status` and `fleet drift` know: a row for each host, and what all of them mean together."""
+"""What `fleet status` knows: a row for each host, and what all of them mean together."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,7 +9,7 @@ from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, LeftOut
 from clawker_fw.fleet.row import HostVerdict, Proof, Row, StackRelease, Trouble, majority
 from clawker_fw.model import Observed, Sibling
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, verdict
@@ -87,7 +86,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         said=tuple(summary.lines(said)) if said else (),
         findings=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
-        made_from=tuple(str(each) for each in origins.others(observed, seen.blueprint.origin)),
+        made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),
         node=host.node,
         seconds=seconds,
     )
@@ -138,12 +137,6 @@ def late(host: Host, seconds: float) -> Row:
     return _without_answer(host, trouble, HostVerdict.UNREACHABLE, seconds)
 
 
-def lost(host: Host) -> Row:
-    """Return the row of a host about which the process that asked has said nothing, because it has ended."""
-    trouble = Trouble("host-lost", "The process that asked this host has ended.", (), "Run the command again.")
-    return _without_answer(host, trouble, HostVerdict.UNKNOWN, 0.0)
-
-
 def _without_answer(host: Host, trouble: Trouble | None, found: HostVerdict, seconds: float) -> Row:
     """Return what is known without the host: where it is, and what the manager of its swarm knows."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -157,8 +150,3 @@ def _without_answer(host: Host, trouble: Trouble | None, found: HostVerdict, sec
         node=host.node,
         seconds=seconds,
     )
-
-
-def of_rows(rows: Sequence[Row], left_out: Sequence[LeftOut]) -> Fleet:
-    """Return all hosts together."""
-    return Fleet(tuple(rows), tuple(left_out))

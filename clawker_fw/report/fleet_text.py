@@ -46,7 +46,7 @@ def status_report(fleet: Fleet) -> RenderableType:
     return Group(*parts, Text(""), *_left_out(fleet), Text(fleet.summary))
 
 
-def drift_report(fleet: Fleet) -> RenderableType:
+def diff_report(fleet: Fleet) -> RenderableType:
     """Return, for each host that is not current, what closing the differences means, and their fields."""
     parts: list[RenderableType] = []
     for each in fleet.rows:

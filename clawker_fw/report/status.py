@@ -19,7 +19,7 @@ from clawker_fw.agents.names import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder, at_work
@@ -121,16 +121,15 @@ class Status:
         """The lines that say which settings and which engine this is about, and who can write the settings."""
         engine = f"Engine    {self.observed.engine.endpoint} ({self.observed.engine.named_by})"
         if self.blueprint is None:
-            made_from = (f"Made from {each}" for each in origins.recorded(self.observed))
+            made_from = (f"Made from {each}" for each in records.recorded_origins(self.observed))
             return ("Settings  can't be used, so differences from them are unknown", engine, *made_from)
         now = self.blueprint.origin
         path = (now.path if now else "") or "none: only environment variables"
         found = exposures(self.observed, self.blueprint.files)
         return (
             f"Settings  {path} ({self.blueprint.named_by})",
-            *(visible(f"Bundle    {each.line(time.time())}") for each in self.blueprint.bundles),
             engine,
-            *(f"Made from another settings file: {each}" for each in origins.others(self.observed, now)),
+            *(f"Made from another settings file: {each}" for each in records.other_origins(self.observed, now)),
             *(visible(f"The settings are open: {each}.") for each in found),
             *([HINT] if found else []),
         )

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.compare.container import RESTARTS
+from clawker_fw.reconcile.compare.files import STAGED
 from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
-from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.rule import RuleAction
 from clawker_fw.stack import capacity, labels, versions
-from clawker_fw.stack.container import UNFINISHED
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 
 ADDED, REMOVED = "  + ", "  - "
@@ -243,7 +243,7 @@ def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     left = [each.field.removeprefix("leftover.") for each in findings if each.action is Action.REMOVE]
     if left:
         yield f"an unfinished run left {_joined(_first(left, _MOST_NAMES))} behind, to be removed"
-    elif any(each.action is Action.RENAME or each.field in UNFINISHED for each in findings):
+    elif any(each.action is Action.RENAME or each.field == STAGED for each in findings):
         yield "an unfinished run will be completed"
 
 

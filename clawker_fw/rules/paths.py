@@ -350,6 +350,16 @@ class Paths:
                 return PathDecision(Reason.PATH, repository)
         return None
 
+    def allowed_request(self) -> tuple[str, str] | None:
+        """Return the method and path of a request that is allowed and changes nothing (RFC 9110, section 9.2.1).
+
+        None means that none is known: what allows requests are expressions, or methods that may change something.
+        """
+        literal = [each.path for each in self.rules if not each.denies and not each.expression]
+        refs = [f"/{each.name}.git/info/refs?service=git-upload-pack" for each in self.repositories]
+        wanted = ((method, path) for path in ("/", *literal, *refs) for method in ("HEAD", "GET", "OPTIONS"))
+        return next((each for each in wanted if self.decide(*each).reason is None), None)
+
     @property
     def allowances(self) -> Mapping[str, tuple[str, ...]]:
         """What is allowed, by the word that allows it for one method: `GET /x`; for WebSockets, after another.

@@ -14,7 +14,7 @@ class Reason(StrEnum):
     @property
     def failed(self) -> bool:
         """Whether a rule allows what was asked, and it failed elsewhere: this is no denial."""
-        elsewhere = {Reason.NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
+        elsewhere = {Reason.NOT_TRUSTED, Reason.HOST_NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
         return self in elsewhere | {Reason.NO_SECRET, Reason.SECRET_REFUSED}
 
     NO_RULE = "no-rule"
@@ -56,6 +56,9 @@ class Reason(StrEnum):
     NOT_TRUSTED = "not-trusted"
     """TLS is looked into, and the agent's client has refused Envoy's certificate for the host."""
 
+    HOST_NOT_TRUSTED = "host-not-trusted"
+    """TLS is looked into, and Envoy does not trust the certificate of the host, or it is for another name."""
+
     NO_ADDRESS = "no-address"
     """A rule allows the name, but looking it up failed."""
 
@@ -83,6 +86,7 @@ _SENTENCES = {
     Reason.LIMIT: "this is over the limit of this agent, or of all agents",
     Reason.PRIVATE_ADDRESS: "a rule allows this host, but none of its addresses",
     Reason.NOT_TRUSTED: "a rule looks into TLS of this host, and the agent refused the certificate for that",
+    Reason.HOST_NOT_TRUSTED: "a rule allows this host, but Envoy does not trust its certificate",
     Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
     Reason.NO_SECRET: "a rule allows this request, but the secret for it is not there",
     Reason.SECRET_REFUSED: "the host did not accept the secret of this request",

@@ -72,7 +72,7 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def document_of(text: str, source: Path | str) -> SettingsDocument:
-    """Parse the text of a settings file, or of a bundle by its name. An empty text is an empty mapping.
+    """Parse the text of a settings file. An empty text is an empty mapping.
 
     Raises:
         SettingsError: when the text is not YAML, or not a mapping.

@@ -1,7 +1,6 @@
 """Finds the settings file, and reads the project from it.
 
-A command starts to observe its stack while the settings are still being read. The little that it needs for that is
-read here, without slow imports. `load.py` reads the whole file.
+Commands that need nothing but the project work with settings that can't be used. `load.py` reads the whole file.
 """
 
 import re

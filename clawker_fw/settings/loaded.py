@@ -1,13 +1,12 @@
 """Settings that have been read and checked, as the rest of the program has them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.model import ShippedPreset
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.bundles.store import Bundle
 from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.values import StackSettings
@@ -38,12 +37,6 @@ class Loaded:
     presets: tuple[ShippedPreset, ...] = ()
     """The presets that the settings name, as this release has them."""
 
-    keys: tuple[Path, ...] = ()
-    """The files with the keys for bundles that the settings file names."""
-
-    bundles: tuple[Bundle, ...] = ()
-    """The bundles that are in force, by the settings file or those that it includes."""
-
     read: tuple[Source, ...] = field(default=(), compare=False, repr=False)
     """What the settings were read from, with the texts."""
 
@@ -54,8 +47,8 @@ class Loaded:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The settings file, the files that it includes, and those with keys for bundles."""
-        return tuple(path.absolute() for path in (*self.paths, *self.keys))
+        """The settings file, and the files that it includes."""
+        return tuple(path.absolute() for path in self.paths)
 
     @property
     def rules_variable(self) -> str:
@@ -67,14 +60,3 @@ class Loaded:
     def variable(self) -> str:
         """The environment variable that has the settings as a whole, or an empty string."""
         return SETTINGS_VARIABLE if SETTINGS_VARIABLE in self.found else ""
-
-
-def paths_of(read: Sequence[Source]) -> tuple[Path, ...]:
-    """Return the files among what settings were read from."""
-    return tuple(each.path for each in read if each.bundle is None and not each.in_variable)
-
-
-def named_by(read: Sequence[Source]) -> tuple[tuple[Path, ...], tuple[Bundle, ...]]:
-    """Return the files with keys, and the bundles, among what settings were read from."""
-    keys = tuple(key for each in read for key in each.keys)
-    return keys, tuple(each.bundle for each in read if each.bundle)

@@ -41,18 +41,7 @@ class Settings(BaseModel):
     )
     include: tuple[StrictStr, ...] = Field(
         default=(),
-        description="Files with further rules, relative to this file, and bundles (`oci://REGISTRY/NAME:TAG`). "
-        "It has no environment variable.",
-    )
-    settings: StrictStr | None = Field(
-        default=None,
-        description="A bundle in a registry with all settings that are not in this file, "
-        "`oci://REGISTRY/NAME:TAG`. Only the settings file itself can name one.",
-    )
-    bundle_keys: tuple[StrictStr, ...] = Field(
-        default=(),
-        description="Files with the public keys that may have signed bundles, relative to this file: "
-        "`cosign.pub`. With several, each one will do.",
+        description="Files with further rules, relative to this file. It has no environment variable.",
     )
     presets: Annotated[tuple[Chosen, ...], AfterValidator(named_once)] = Field(
         default=(),

@@ -24,16 +24,12 @@ from clawker_fw.settings.environment import (
 )
 from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.include import joined
-from clawker_fw.settings.loaded import Loaded, named_by, paths_of
+from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import Settings, setting_keys
-from clawker_fw.settings.outline import INCLUDE, KEYS, SETTINGS
 from clawker_fw.settings.preset import preset
-from clawker_fw.settings.sources import Source
+from clawker_fw.settings.sources import KEY, Source
 
-_OF_FILES = frozenset({INCLUDE, SETTINGS, KEYS})
-"""Settings that are followed from file to file, and have no variable."""
-
-_MAY_STAND_ALONE = frozenset({INCLUDE, "presets"})
+_MAY_STAND_ALONE = frozenset({KEY, "presets"})
 """Settings that bring rules by themselves, so that `rules` may be left out."""
 
 
@@ -91,13 +87,12 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
     loaded = Loaded(
         settings.of_stack,
         rules,
-        paths_of(read),
+        tuple(each.path for each in read if not each.in_variable),
         found,
-        hashlib.sha256(settings.model_dump_json(exclude={SETTINGS, KEYS}).encode()).hexdigest(),
+        hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
         places,
         promises,
         tuple(_presets(settings)),
-        *named_by(read),
         read,
     )
     return Validated(settings, loaded)
@@ -129,7 +124,7 @@ def _promises(settings: Settings, document: SettingsDocument) -> Iterator[Promis
 def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:
     """Return the settings in the environment. `__` separates the parts of a key."""
     document = SettingsDocument({}, {}, "the environment")
-    known = {key.upper().replace(".", "__"): key for key in setting_keys() if key not in _OF_FILES}
+    known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != KEY}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or name in IGNORED_VARIABLES:

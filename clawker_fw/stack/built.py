@@ -36,19 +36,12 @@ class Form:
     extras: tuple[str, ...] = ()
 
 
-def config(
-    version: str,
-    architecture: str,
-    layer: str,
-    labels_: Mapping[str, str] = LABELS,
-    settings: Mapping[str, object] = MappingProxyType({}),
-) -> bytes:
+def config(version: str, architecture: str, layer: str, labels_: Mapping[str, str] = LABELS) -> bytes:
     """Return the config of an image of ours. `layer` is the digest of its only layer, `sha256:…`."""
-    said: dict[str, object] = {"Labels": dict(labels_), **settings}
     return canonical(
         {
             "architecture": architecture,
-            "config": said,
+            "config": {"Labels": dict(labels_)},
             "created": CREATED,
             "history": [{"created": CREATED, "created_by": f"clawker-fw {version}"}],
             "os": "linux",

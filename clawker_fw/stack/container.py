@@ -31,6 +31,8 @@ HOT = "hot/"
 GOOD = "good/"
 EYE = HOT + "eye/envoy.json"
 STAGE = "stage/"
+"""The files of a commit, which removes them."""
+
 ATTEMPTS = BOOT + "attempts.json"
 """What `fwctl attempts` is to try in an agent's container."""
 
@@ -53,9 +55,6 @@ KEPT = frozenset(
     {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED},
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
-
-UNFINISHED = ("ended", "good.new", "restore", "restore.new", "stage")
-"""Temporary folders of a commit."""
 
 _COMMIT_SECONDS = 4.0
 _COMMIT_BYTES_A_SECOND = 1_000_000

@@ -8,7 +8,7 @@ id is the digest of the config (classic store) or of the manifest (containerd st
 import functools
 import hashlib
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -22,49 +22,24 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file in an image: its path, and its source file, its content or a link's target. A folder has none."""
+    """A file in an image: its path, and its source file or, for a link, its target. A folder has neither."""
 
     path: str
     source: Path | None = None
-    mode: int | None = None
+    mode: int = 0o644
     link: str = ""
-    content: bytes | None = None
-    made: Callable[[Path, str], bytes] | None = None
-    """What makes the content from the source file and the path: always the same from the same."""
 
     def header(self) -> tarfile.TarInfo:
         """Return the tar header, in which nothing depends on this machine."""
         header = tarfile.TarInfo(self.path)
+        header.mode = self.mode
         if self.link:
             header.type, header.linkname, header.mode = tarfile.SYMTYPE, self.link, 0o777
-        elif self.is_folder:
-            header.type, header.mode = tarfile.DIRTYPE, self.mode or 0o755
+        elif self.source is None:
+            header.type, header.mode = tarfile.DIRTYPE, 0o755
         else:
-            header.size, header.mode = self.size, self.mode or 0o644
+            header.size = self.source.stat().st_size
         return header
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is a folder."""
-        return not self.link and self.source is None and self.content is None
-
-    @property
-    def size(self) -> int:
-        """The size of its content in bytes."""
-        if self.source and not self.made:
-            return self.source.stat().st_size
-        return len(self._generated)
-
-    @property
-    def _generated(self) -> bytes:
-        return self.made(self.source, f"/{self.path}") if self.made and self.source else self.content or b""
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield its content, filled up to whole blocks of a tar."""
-        if self.source and not self.made:
-            yield from _file_blocks(self.source, self.size)
-        elif content := self._generated:
-            yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True)
@@ -79,10 +54,6 @@ class BuiltImage:
     architecture: str
     entries: tuple[Entry, ...]
     labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """How a container of it is started, as its config says it. The siblings' images have none."""
-    further_tags: tuple[str, ...] = ()
-    """Tags beside the one that has a digest."""
 
     @cached_property
     def _members(self) -> tuple[Entry, ...]:
@@ -94,8 +65,7 @@ class BuiltImage:
         folders = dict.fromkeys(
             str(folder) for entry in self.entries for folder in reversed(PurePosixPath(entry.path).parents[:-1])
         )
-        given = {entry.path for entry in self.entries if entry.is_folder}
-        return (*(Entry(folder) for folder in folders if folder not in given), *self.entries)
+        return (*(Entry(folder) for folder in folders), *self.entries)
 
     @property
     def _layer_digest(self) -> str:
@@ -112,9 +82,7 @@ class BuiltImage:
 
     @cached_property
     def _config(self) -> bytes:
-        return built.config(
-            self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels, self.settings
-        )
+        return built.config(self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels)
 
     @cached_property
     def _manifest(self) -> bytes:
@@ -143,11 +111,6 @@ class BuiltImage:
         """The tag under which it is loaded."""
         return built.reference(self.name, self.version, self.ids[0])
 
-    @property
-    def references(self) -> tuple[str, ...]:
-        """All tags under which it is loaded: that with a digest first."""
-        return (self.reference, *(f"{self.name}:{each}" for each in self.further_tags))
-
     def archive(self) -> Iterator[bytes]:
         """Yield the tar for `docker load`."""
         index = built.canonical(
@@ -157,17 +120,16 @@ class BuiltImage:
                     {
                         **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
                         "annotations": {
-                            "io.containerd.image.name": _canonical_name(each),
-                            "org.opencontainers.image.ref.name": each.rpartition(":")[2],
+                            "io.containerd.image.name": f"docker.io/{self.reference}",
+                            "org.opencontainers.image.ref.name": self.reference.rpartition(":")[2],
                         },
-                    }
-                    for each in self.references
+                    },
                 ],
             },
         )
         layer_path = f"blobs/sha256/{self._layer_digest}"
         listing = built.canonical(
-            [{"Config": _blob_path(self._config), "RepoTags": list(self.references), "Layers": [layer_path]}],
+            [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
         )
         yield from _member("oci-layout", built.canonical({"imageLayoutVersion": "1.0.0"}))
         yield from _member("index.json", index)
@@ -193,7 +155,8 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 def _layer(members: Iterable[Entry]) -> Iterator[bytes]:
     for entry in members:
         yield entry.header().tobuf(tarfile.USTAR_FORMAT)
-        yield from entry.blocks()
+        if entry.source:
+            yield from _file_blocks(entry.source)
     yield _END
 
 
@@ -207,11 +170,12 @@ def _facts(members: tuple[Entry, ...], _: tuple[Identity, ...]) -> tuple[str, in
     return sum_.hexdigest(), size
 
 
-def _file_blocks(path: Path, size: int) -> Iterator[bytes]:
+def _file_blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file's content, filled up to whole blocks of a tar."""
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             yield chunk
-    yield bytes(-size % tarfile.BLOCKSIZE)
+    yield bytes(-path.stat().st_size % tarfile.BLOCKSIZE)
 
 
 def _member(path: str, content: bytes) -> Iterable[bytes]:
@@ -219,11 +183,6 @@ def _member(path: str, content: bytes) -> Iterable[bytes]:
     header.size = len(content)
     yield header.tobuf(tarfile.USTAR_FORMAT)
     yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
-
-
-def _canonical_name(reference: str) -> str:
-    """Return a reference as containerd names images: with the host, and the folder of names that have none."""
-    return f"docker.io/{reference}" if "/" in reference else f"docker.io/library/{reference}"
 
 
 def _blob_path(content: bytes) -> str:

@@ -1,7 +1,8 @@
 """Telemetry: what the siblings are told about the collector, and every attribute of the records that they send.
 
 Names are those of OpenTelemetry's semantic conventions where they exist, and begin with `clawker_fw.` where not.
-Each sibling has its file: Envoy's clusters, and CoreDNS's `hot/telemetry/telemetry.json`.
+Each sibling has its certificate and key in a file: Envoy in its clusters, and CoreDNS in
+`hot/telemetry/telemetry.json`. Both are written, and read back from a stack, here.
 """
 
 import json
@@ -10,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from clawker_fw.certificates.credentials import Credentials, Pair, Running
+from clawker_fw.certificates.credentials import Credentials, Pair, Running, address_of
 from clawker_fw.model import File, Files, Sibling
 from clawker_fw.stack import container
+from clawker_fw.stack.envoy.messages import TYPES, Json, typed
 from clawker_fw.stack.files import secret
 from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 
@@ -110,6 +112,32 @@ class TelemetryTarget:
             "clawker_fw.slot": str(slot),
         }
 
+    def envoy_tls(self, credentials: Credentials) -> Json:
+        """Return TLS 1.3 for Envoy's cluster, to a server whose certificate has exactly the expected name."""
+        versions = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
+        address = address_of(self.server_name)
+        kind = "IP_ADDRESS" if address else "DNS"
+        pair = credentials.envoy
+        return typed(
+            "envoy.transport_sockets.tls",
+            f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            common_tls_context={
+                "tls_params": versions,
+                "tls_certificates": [
+                    {
+                        "certificate_chain": {"inline_string": pair.certificate.decode()},
+                        "private_key": {"inline_string": pair.key.decode()},
+                    }
+                ],
+                "validation_context": {
+                    "trusted_ca": {"inline_string": credentials.trust.decode()},
+                    "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": self.server_name}}],
+                },
+                "alpn_protocols": ["h2"],
+            },
+            **({} if address else {"sni": self.server_name}),
+        )
+
 
 def coredns_file(telemetry: TelemetryTarget | None, relay: str, slot: int) -> File:
     """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that.
@@ -118,13 +146,11 @@ def coredns_file(telemetry: TelemetryTarget | None, relay: str, slot: int) -> Fi
     """
     if telemetry is None or telemetry.credentials is None:
         return secret(b"{}")
-    pair = telemetry.credentials.coredns
     document = {
         "endpoint": f"{relay}:{telemetry.relay_port}",
         "server_name": telemetry.server_name,
         "ca": telemetry.credentials.trust.decode(),
-        "certificate": pair.certificate.decode(),
-        "key": pair.key.decode(),
+        **telemetry.credentials.coredns.document,
         "sample": telemetry.sample,
         "resource": telemetry.resource(Sibling.COREDNS, slot),
     }
@@ -171,7 +197,7 @@ def _in_file(files: Files) -> tuple[bytes, Pair] | None:
     """Return the trusted authorities and the pair in CoreDNS's file, or None if there are none."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         found = json.loads(files[FILE].content)
-        return found["ca"].encode(), Pair(found["certificate"].encode(), found["key"].encode())
+        return found["ca"].encode(), Pair.read(found)
     return None
 
 

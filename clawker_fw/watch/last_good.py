@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.private_files import locked, write_private
-from clawker_fw.settings.bundles.store import Bundle
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.sources import Source
 
@@ -90,18 +89,13 @@ def _is_private(found: os.stat_result) -> bool:
 def _document(texts: Texts) -> Mapping[str, Any]:
     return {
         "form": _FORM,
-        "sources": [_source_document(source) for source in texts.sources],
+        "sources": [{**asdict(source), "path": str(source.path)} for source in texts.sources],
         "found": texts.found,
         "variables": texts.variables,
         "secrets": texts.secrets and [str(texts.secrets.path), b64encode(texts.secrets.content).decode()],
         "authorities": b64encode(texts.authorities).decode(),
         "applied": sorted(texts.applied),
     }
-
-
-def _source_document(source: Source) -> Mapping[str, Any]:
-    paths = {"path": str(source.path), "keys": [str(key) for key in source.keys]}
-    return asdict(source) | paths
 
 
 def _texts(document: Mapping[str, Any]) -> Texts:
@@ -124,9 +118,5 @@ def _source(document: Mapping[str, Any]) -> Source:
         document["text"],
         tuple(document["includes"]),
         tuple(document["origins"]),
-        document["delegates"],
-        tuple(Path(key) for key in document["keys"]),
-        document["bundle"] and Bundle(**document["bundle"]),
-        document["whole"],
         document["in_variable"],
     )

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, Summary, generate_latest
@@ -10,7 +10,6 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
-from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -70,21 +69,6 @@ class Metrics:
             "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
         )
         self._agents = self._gauge("agents", "Agents, by how well they are confined", "confinement")
-        self._bundles = self._gauge("bundle_info", "1 for each bundle in force", "reference", "digest")
-        self._created = self._gauge(
-            "bundle_created_timestamp_seconds", "Time at which the bundle in force was pushed", "reference"
-        )
-        self._confirmed = self._gauge(
-            "bundle_confirmed_timestamp_seconds",
-            "Time at which the registry last had the bundle in force under its tag",
-            "reference",
-        )
-        self._problems = self._gauge(
-            "bundle_problem",
-            "1 while a bundle can't be confirmed, or what is under its tag is refused",
-            "reference",
-            "code",
-        )
         for sibling in Sibling:
             self._set_verdict(sibling, None)
 
@@ -120,18 +104,6 @@ class Metrics:
     def refused(self, sibling: Sibling, reason: str, times: int) -> None:
         """Count refusals."""
         self._refusals.labels(sibling.value, reason).inc(times)
-
-    def in_force(self, bundles: Sequence[BundleState]) -> None:
-        """Take in what is known of the bundles in force."""
-        for gauge in (self._bundles, self._created, self._confirmed, self._problems):
-            gauge.clear()
-        for each in bundles:
-            reference = each.bundle.reference
-            self._bundles.labels(reference, each.bundle.digest).set(1)
-            self._created.labels(reference).set(each.bundle.created)
-            self._confirmed.labels(reference).set(each.confirmed)
-            if each.problem:
-                self._problems.labels(reference, each.problem.code).set(1)
 
     def _set_findings(self, left: tuple[Finding, ...]) -> None:
         tally = Tally((each.sibling, each.layer, each.cause) for each in left)

@@ -7,7 +7,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,7 +17,6 @@ from typing import Any
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Verdict
-from clawker_fw.settings.bundles.state import BundleState
 from clawker_fw.watch.address import ListenAddress
 from clawker_fw.watch.decision import Decision
 
@@ -179,21 +178,12 @@ class WatcherHealth:
     `fresh_seconds` is the maximum age of a comparison.
     """
 
-    def __init__(
-        self, fresh_seconds: float, clock: Callable[[], float], wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
         """Start unhealthy, because nothing has been compared yet."""
-        self._wall = wall
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._guard = threading.Lock()
         self._last: tuple[float, Decision] | None = None
-        self._bundles: Sequence[BundleState] = ()
-
-    def in_force(self, bundles: Sequence[BundleState]) -> None:
-        """Take in what is known of the bundles in force."""
-        with self._guard:
-            self._bundles = bundles
 
     def report(self, decision: Decision) -> None:
         """Record a decision."""
@@ -206,7 +196,7 @@ class WatcherHealth:
         Without `agents`, those with a way around are left out.
         """
         with self._guard:
-            last, bundles = self._last, self._bundles
+            last = self._last
         moment, decision = last or (float("-inf"), None)
         verdict = decision and (decision.verdict if agents else decision.verdict_of_siblings)
         age = self._clock() - moment
@@ -216,14 +206,5 @@ class WatcherHealth:
             "verdict": verdict.value if verdict else None,
             "code": decision.error.code if decision and decision.error else None,
             "age_seconds": round(age, 1) if last else None,
-            "bundles": [
-                {
-                    "reference": each.bundle.reference,
-                    "digest": each.bundle.digest,
-                    "confirmed_age_seconds": round(max(0.0, self._wall() - each.confirmed), 1),
-                    "problem": each.problem.code if each.problem else None,
-                }
-                for each in bundles
-            ],
         }
         return healthy, json.dumps(document).encode() + b"\n"

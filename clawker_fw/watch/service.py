@@ -154,7 +154,7 @@ KEPT_VARIABLES = frozenset(
 """Docker's own variables that choose an engine."""
 
 
-def kept(environment: Mapping[str, str], prefix: str, others: frozenset[str]) -> dict[str, str]:
+def service_variables(environment: Mapping[str, str], prefix: str, others: frozenset[str]) -> dict[str, str]:
     """Return the environment variables that a service keeps: settings, and the choice of the engine.
 
     `others` are names that follow the prefix and are no settings.

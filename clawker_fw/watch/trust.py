@@ -12,7 +12,7 @@ from typing import Protocol
 from clawker_fw.agents.exposure import HINT, Exposure, exposures
 from clawker_fw.errors import SettingsError, unreadable_settings
 from clawker_fw.model import EngineFacts, Observed
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.desired import Blueprint
 
 
@@ -112,7 +112,7 @@ class Trust:
 
 def _applied(observed: Observed) -> frozenset[str]:
     """Return the digests of the settings that the stack's record names."""
-    return frozenset(each.digest for each in origins.recorded(observed))
+    return frozenset(each.digest for each in records.recorded_origins(observed))
 
 
 STEADY_SECONDS = 1.0

@@ -15,8 +15,7 @@ from clawker_fw.agents.judge import Agent
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError, StoppedError
 from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
-from clawker_fw.reconcile import converge, pipeline
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import converge, pipeline, records
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
@@ -355,7 +354,7 @@ class Watcher:
             return self._by_what_was_good(engine, facts, error)
         try:
             seen = pipeline.compare(engine, fresh)
-            origins.require_same(seen.observed, fresh.origin)
+            records.require_same_origin(seen.observed, fresh.origin)
             self._trust.accept(fresh, seen.observed)
         except EngineError:
             raise  # the last good ones are compared with the same engine
@@ -413,7 +412,7 @@ class Watcher:
         apply that.
         """
         causes, now = CLOSED[self._orders.heal], seen.blueprint.origin
-        applied = {each.digest for each in origins.recorded(seen.observed)}
+        applied = {each.digest for each in records.recorded_origins(seen.observed)}
         return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 
     def _decide(self, engine: EngineWriter, work: "_Work", options: ConvergeOptions) -> Decision:

@@ -30,7 +30,6 @@ GROUPS = (
             "tests/programs/test_coredns.py::test_an_answer_is_hardly_longer_than_its_question",
             "tests/programs/test_coredns.py::test_odd_names_are_refused",
             "tests/attack/test_lookups.py::test_no_search_domain",
-            "tests/engine/test_explain.py::test_a_container_that_is_called_like_a_host",
             "tests/matrix/test_smoke.py::test_a_container_that_is_called_like_a_host",
             "go/internal/policy/handler_test.go::TestServeDNSOperations",
         ),
@@ -195,7 +194,7 @@ GROUPS = (
             f"{_ENFORCEMENT}test_a_false_source_is_ignored",
             f"{_ENFORCEMENT}test_a_forger_takes_an_address_over_unseen",
             "tests/engine/test_verdict.py::test_a_spoofer_can_accuse_nobody",
-            "tests/engine/test_watch.py::test_an_agent_at_an_address_of_ours_is_taken_off",
+            "tests/unit/test_watch.py::test_an_agent_with_an_address_of_ours_is_taken_off",
             "go/internal/arp/holders_test.go::TestOthersWhoHaveOurAddress",
         ),
         {
@@ -265,8 +264,6 @@ GROUPS = (
         (),
         (
             f"{_ENFORCEMENT}test_a_stopped_sibling_lets_nothing_through",
-            "tests/engine/test_replacement.py::test_after_a_replacement_restarts_need_nobody",
-            "tests/engine/test_replacement.py::test_an_engine_restart_needs_nobody",
             "tests/engine/test_bad_days.py::test_an_engine_that_restarts_in_the_middle",
             "tests/matrix/test_smoke.py::test_restarts_need_nobody",
             "tests/matrix/test_smoke.py::test_engine_restart_needs_nobody",
@@ -300,10 +297,10 @@ GROUPS = (
         "At each step, allowed requests succeed, and a refused name stays refused at every address of Envoy.",
         (),
         (
-            "tests/engine/test_sweep.py::test_an_upgrade_that_ends_at_any_call_is_finished_by_the_next_run",
+            "tests/unit/test_sweep.py::test_a_run_that_ends_at_any_call_is_finished_by_the_next",
             "tests/engine/test_failures.py::test_a_run_that_is_killed_is_finished_by_the_next",
             "tests/engine/test_failures.py::test_a_release_that_does_not_work_is_taken_back",
-            "tests/engine/test_replacement.py::test_both_siblings_are_replaced_without_a_failed_request",
+            "tests/matrix/test_smoke.py::test_replacement_is_not_noticed",
             f"{_ENFORCEMENT}test_the_other_slot_decides_alike",
         ),
     ),

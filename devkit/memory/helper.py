@@ -70,8 +70,7 @@ def _usage(inside: MemoryContainer) -> dict[str, Any]:
         "since": there.since,
         "now": there.now,
         "lost": there.lost,
-        "uses": [{**asdict(each), "group": ""} for each in there.uses],
-        "rest": [{**asdict(each), "group": ""} for each in there.rest],
+        "uses": [asdict(each) for each in there.uses],
         "open": dict(there.open),
     }
 
@@ -85,7 +84,6 @@ def _inherit(inside: MemoryContainer, sent: bytes) -> bool:
         there,
         since=min(there.since, told.since),
         uses=(*there.uses, *told.uses),
-        rest=(*there.rest, *told.rest),
         lost=there.lost + told.lost,
         inherited=there.inherited | told.inherited | {told.identity},
     )

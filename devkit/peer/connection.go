@@ -25,11 +25,10 @@ type destination struct {
 	port       string
 	nameserver string // host:port to ask instead of the servers in resolv.conf; empty for those
 	secure     bool
-	serverName string                 // SNI; empty sends none
-	behind     string                 // name that everybody sees, when serverName is hidden (ECH)
-	pieces     bool                   // send every byte on its own
-	trusted    *x509.CertPool         // by which the host has to prove its name; nil for a host that need not
-	sessions   tls.ClientSessionCache // of connections before, which are resumed where the host lets them; nil for none
+	serverName string         // SNI; empty sends none
+	behind     string         // name that everybody sees, when serverName is hidden (ECH)
+	pieces     bool           // send every byte on its own
+	trusted    *x509.CertPool // by which the host has to prove its name; nil for a host that need not
 }
 
 // timing is what opening a connection took, filled as far as it came.
@@ -80,7 +79,7 @@ func open(ctx context.Context, to destination) (*connection, timing, error) {
 	// The origins sign their own certificates, and what is usually under test is the way there.
 	secure := tls.Client(wire, &tls.Config{
 		InsecureSkipVerify: to.trusted == nil, RootCAs: to.trusted, ServerName: to.serverName, NextProtos: []string{"http/1.1"},
-		EncryptedClientHelloConfigList: hidden, ClientSessionCache: to.sessions,
+		EncryptedClientHelloConfigList: hidden,
 	})
 	err = secure.HandshakeContext(ctx)
 	took.connect = time.Since(begin)

@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"flag"
@@ -19,7 +18,6 @@ import (
 type driveSummary struct {
 	Requests int            `json:"requests"`
 	Failed   int            `json:"failed"`
-	Resumed  int            `json:"resumed"` // connections that went on with the session of one before
 	Errors   map[string]int `json:"errors"`
 	Bytes    int64          `json:"bytes"` // of bodies
 	Seconds  float64        `json:"seconds"`
@@ -31,7 +29,6 @@ func declareDrive(flags *flag.FlagSet) action {
 	clients := flags.Int("clients", 8, "how many make requests at the same time")
 	seconds := flags.Float64("seconds", 3, "for how long to begin requests")
 	kept := flags.Bool("kept", false, "make the requests of a client on one connection")
-	resume := flags.Bool("resume", false, "resume the session of a client's last connection where that is possible")
 	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`")
 	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
 	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request")
@@ -59,7 +56,7 @@ func declareDrive(flags *flag.FlagSet) action {
 		if *connect != "" {
 			to.host, to.port, _ = net.SplitHostPort(withDefaultPort(*connect, to.port))
 		}
-		summary := drive(ctx, driver{sent, to, *kept, *resume, *timeout}, *clients, time.Duration(*seconds*float64(time.Second)))
+		summary := drive(ctx, driver{sent, to, *kept, *timeout}, *clients, time.Duration(*seconds*float64(time.Second)))
 		out.print(summary)
 		return summary.Failed == 0, nil
 	}
@@ -69,7 +66,6 @@ type driver struct {
 	sent    request
 	to      destination
 	kept    bool
-	resume  bool
 	timeout time.Duration
 }
 
@@ -90,10 +86,9 @@ func drive(ctx context.Context, each driver, clients int, limit time.Duration) d
 	end := begin.Add(limit)
 	for range clients {
 		running.Go(func() {
-			own, resumed, errors, octets := each.repeat(ctx, end)
+			own, errors, octets := each.repeat(ctx, end)
 			mutex.Lock()
 			defer mutex.Unlock()
-			summary.Resumed += resumed
 			took = append(took, own...)
 			summary.Bytes += int64(octets)
 			for kind, count := range errors {
@@ -111,22 +106,14 @@ func drive(ctx context.Context, each driver, clients int, limit time.Duration) d
 }
 
 // repeat makes one client's requests until the end.
-func (d driver) repeat(
-	ctx context.Context, end time.Time,
-) (took []time.Duration, resumed int, errors map[string]int, octets counted) {
+func (d driver) repeat(ctx context.Context, end time.Time) (took []time.Duration, errors map[string]int, octets counted) {
 	errors = map[string]int{}
-	if d.resume {
-		d.to.sessions = tls.NewLRUClientSessionCache(1)
-	}
 	var conn *connection
 	for ctx.Err() == nil && time.Now().Before(end) {
 		begin := time.Now()
 		err := d.once(ctx, &conn, &octets)
 		if err == nil {
 			took = append(took, time.Since(begin))
-			if secure, ok := conn.Conn.(*tls.Conn); ok && !d.kept && secure.ConnectionState().DidResume {
-				resumed++
-			}
 		} else {
 			errors[kindOf(err)]++
 		}
@@ -138,7 +125,7 @@ func (d driver) repeat(
 	if conn != nil {
 		conn.abandon()
 	}
-	return took, resumed, errors, octets
+	return took, errors, octets
 }
 
 // once makes a request, on a new connection if there is none.

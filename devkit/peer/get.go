@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"flag"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -41,7 +40,6 @@ func declareGet(flags *flag.FlagSet) action {
 	flags.Var(&headers, "header", "extra header `NAME:VALUE`, may be repeated")
 	count := flags.Int("count", 1, "how many requests, one after the other")
 	until := flags.Bool("until-ok", false, "repeat it, silently, until one succeeds")
-	absolute := flags.Bool("absolute-form", false, "put the whole URL in the request line, as to a proxy")
 	nameserver := declareServer(flags, "dns-server")
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
@@ -75,9 +73,6 @@ func declareGet(flags *flag.FlagSet) action {
 			to.serverName = *serverName
 		}
 		sent.method = *method
-		if *absolute {
-			sent.target = absoluteForm(location)
-		}
 		if *host != "" {
 			sent.host = *host
 		}
@@ -122,12 +117,6 @@ func get(ctx context.Context, to destination, sent request, timeout time.Duratio
 	}
 	finish()
 	return result
-}
-
-// absoluteForm is a URL as a request line to a proxy holds it.
-func absoluteForm(text string) string {
-	location, _ := url.Parse(text) // requestFor has parsed it before
-	return location.Scheme + "://" + location.Host + location.RequestURI()
 }
 
 // head keeps the beginning of what is written to it.

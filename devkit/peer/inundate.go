@@ -10,6 +10,9 @@ import (
 	"github.com/miekg/dns"
 )
 
+// lastAnswer is how long to wait for the next answer.
+const lastAnswer = 500 * time.Millisecond
+
 type inundateResult struct {
 	Sent    int `json:"sent"`
 	Answers int `json:"answers"`
@@ -20,7 +23,6 @@ func declareInundate(flags *flag.FlagSet) action {
 	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
 	server := declareServer(flags, "server")
 	pause := flags.Duration("pause", 0, "the time from one query to the next; one that is late is sent at once")
-	wait := flags.Duration("wait", 500*time.Millisecond, "how long to wait for the next answer")
 	return func(_ context.Context, positional []string, out *printer) (bool, error) {
 		name, err := oneArgument(positional, "NAME")
 		if err != nil {
@@ -46,7 +48,7 @@ func declareInundate(flags *flag.FlagSet) action {
 			time.Sleep(time.Until(began.Add(time.Duration(sent) * *pause)))
 			return wanted(sent)
 		}
-		result, err := inundate(address, query, more, *wait)
+		result, err := inundate(address, query, more)
 		out.print(result)
 		return result.Answers == result.Sent, err
 	}
@@ -54,9 +56,7 @@ func declareInundate(flags *flag.FlagSet) action {
 
 // inundate sends queries from one socket, as long as there are more, while it reads the answers until none comes any
 // longer.
-func inundate(
-	address string, query []byte, more func(sent int) bool, wait time.Duration,
-) (inundateResult, error) {
+func inundate(address string, query []byte, more func(sent int) bool) (inundateResult, error) {
 	conn, err := net.Dial("udp4", address)
 	if err != nil {
 		return inundateResult{}, err
@@ -66,7 +66,7 @@ func inundate(
 	go func() {
 		total, ended := 0, false
 		for buffer := make([]byte, dns.MaxMsgSize); ; {
-			_ = conn.SetReadDeadline(time.Now().Add(wait))
+			_ = conn.SetReadDeadline(time.Now().Add(lastAnswer))
 			if _, err := conn.Read(buffer); err == nil {
 				total++
 				continue

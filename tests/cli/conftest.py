@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clawker_fw.agents import names as agents
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.cli.main import app
 from clawker_fw.report.documents import schemas
 from devkit.memory.engine import MemoryEngine
@@ -71,7 +71,7 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command in the folder of the settings file, without waits for real programs."""
     state = str(settings_file.parent / "state")
-    monkeypatch.setattr(connection, "connect_engine", lambda _: memory)
+    monkeypatch.setattr(session, "connect_engine", lambda _: memory)
     monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     clock = count()  # several threads may ask at once
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from clawker_fw.__main__ import main
 from clawker_fw.agents.attachment import Attachment
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.model import ContainerSpec, Shape
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -34,6 +34,6 @@ if __name__ == "__main__":
             other = Shape((), (), {}, ports=(f"{taken}:1/tcp",))
             memory.start(memory.create_container(ContainerSpec("other", resolver.image, {}, other)))
         os.environ["AGENT_ID"] = memory.create_container(created)
-    connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
+    session.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
     sys.argv = ["clawker-fw", *sys.argv[split + 1 :]]
     main()

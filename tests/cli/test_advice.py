@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from clawker_fw.cli import given as chosen_settings
+from clawker_fw.cli import session as chosen_settings
 from clawker_fw.cli.main import app
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.attachment import REFUSAL
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
@@ -206,7 +206,7 @@ def test_whatever_ends_it_is_refused_by_docker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bug, an interruption and a request to terminate leave docker nothing to start an agent with."""
-    monkeypatch.setattr(connection, "connect_engine", lambda _: happens())
+    monkeypatch.setattr(session, "connect_engine", lambda _: happens())
     found = command(*arguments)
     assert (found.code, found.out) == (code, f"{REFUSAL}\n")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
@@ -41,7 +41,7 @@ class Stack:
 
     def later(self, days: float) -> None:
         """Let time pass, for certificates only."""
-        clock = CertificateStore.__dataclass_fields__["clock"].default
+        clock = TelemetryStore.__dataclass_fields__["clock"].default
         assert callable(clock)
         provide = _provide
 
@@ -49,10 +49,10 @@ class Stack:
             return float(clock()) + days * DAY
 
         self.monkeypatch.setattr(
-            CertificateStore,
+            TelemetryStore,
             "provide",
             lambda store, running: provide(
-                CertificateStore(store.folder, store.project, store.own, store.keeps, now), running
+                TelemetryStore(store.folder, store.project, store.keeps, now, store.own), running
             ),
         )
 
@@ -78,7 +78,7 @@ class Stack:
         return [line for path in files for line in path.read_text().splitlines() if "-----" not in line]
 
 
-_provide = CertificateStore.provide
+_provide = TelemetryStore.provide
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_what_is_not_ready_enforces_as_ever(
 ) -> None:
     """Certificates of the user's own that can't be used are a warning, and what is live stays while valid."""
     own = stack.settings.parent / "own"
-    CertificateStore(own, "clawker", keeps=True).provide()
+    TelemetryStore(own, "clawker", keeps=True).provide()
     (own / "ca.key").unlink()
     stack.otel(endpoint="collector.test:4317", certs_dir="own")
     assert stack("run").code == 0

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli.app import Panel
-from clawker_fw.model import ContainerSpec, Sibling
+from clawker_fw.model import Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
@@ -60,21 +59,6 @@ def test_run_with_nothing_stale_changes_nothing(command: Command, memory: Memory
     assert (again.valid("run")["changed"], again.json["steps"]) == (False, [])
     assert memory.inside("clawker-envoy").id == before
     assert "nothing to do" in command("run").out
-
-
-def test_what_earlier_releases_left_is_listed_and_taken_away(command: Command, memory: MemoryEngine) -> None:
-    """Unused images are not drift, but `status` lists them, `--dry-run` plans their removal, and `run` does it."""
-    command("run")
-    memory.lost_volumes["0123456789abcdef"] = "clawker"
-    assert command("drift").code == 0
-    left = command("status", "--format", "json").valid("status")["leftovers"]
-    assert left == {"containers": [], "images": [], "volumes": ["0123456789abcdef"]}
-    assert "Left over, to be removed by `run`: volume 0123456789abcdef" in command("status").out
-    assert command("run", "--dry-run").code == 1
-    assert command("run", "--format", "json").valid("run")["steps"] == [
-        {"kind": "remove-volume", "volume": "0123456789abcdef", "text": "remove volume 0123456789ab"}
-    ]
-    assert memory.lost_volumes == {}
 
 
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
@@ -220,55 +204,6 @@ def test_reload_replaces_what_has_drifted_otherwise(command: Command, memory: Me
     assert memory.inside("clawker-envoy").id != before
 
 
-def test_settings_that_change_while_a_run_waits_for_its_turn(
-    command: Command, settings_file: Path, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The settings are read again under the lock, so a rule removed meanwhile is not applied."""
-    command("run")
-    settings_file.write_text(SETTINGS + "  - dst: removed.test\n")
-    assert "removed.test" in command("drift").out
-    create = memory.create_container
-
-    def create_container(spec: ContainerSpec) -> str:
-        if spec.name == "clawker-lock":
-            settings_file.write_text(SETTINGS)
-        return create(spec)
-
-    monkeypatch.setattr(memory, "create_container", create_container)
-    outcome = command("run", "--format", "json")
-    assert (outcome.code, outcome.json["steps"], outcome.json["verdict"]) == (0, [], "current")
-    assert not any(b"removed.test" in file.content for file in memory.inside("clawker-coredns").files.values())
-
-
-def test_who_else_answers_is_a_warning(command: Command, memory: MemoryEngine) -> None:
-    """Other answers to ARP are a warning, and change neither the verdict nor the exit code."""
-    command("run")
-    assert command("drift", "--format", "json").valid("drift")["warnings"] == []
-    memory.inside("clawker-coredns").others = ("10.213.1.53 02:00:00:00:00:99",)
-    for verb in ("drift", "status", "run"):
-        outcome = command(verb, "--format", "json")
-        answer = outcome.valid(verb)
-        assert (outcome.code, answer["verdict"]) == (0, "current")
-        (warning,) = answer["warnings"]
-        assert warning["code"] == "address-disputed"
-        assert "02:00:00:00:00:99" in warning["message"]
-        assert "02:00:00:00:00:99" in command(verb).out
-
-
-@pytest.mark.parametrize("record", ["[]", '{"applied": 1}', '{"image_ids": 1}', "\0", "[" * 100_000])
-def test_a_record_that_can_not_be_read_is_no_bug(record: str, command: Command, memory: MemoryEngine) -> None:
-    """Arbitrary content of a label or a volume is drift, and one run closes it."""
-    command("run")
-    envoy = memory.inside("clawker-envoy")
-    envoy.spec = replace(envoy.spec, labels={**envoy.spec.labels, labels.APPLIED: record})
-    for path in ("state/committed.json", "state/attempt.json"):
-        memory.inside("clawker-coredns").files[path] = public(record.encode())
-    answer = command("drift", "--format", "json")
-    assert (answer.code, answer.valid("drift")["verdict"]) == (1, "drifted")
-    assert command("run").code == 0
-    assert command("drift").code == 0
-
-
 def test_reload_needs_a_stack_that_is_up(command: Command) -> None:
     """Without a stack, `reload` refuses and names `run`."""
     reload = command("reload")
@@ -405,37 +340,6 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory
     assert command("run").code == 0
 
 
-def test_an_outdated_envoy_is_warned_of(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """Every command that compares warns of it in text and JSON, with its version."""
-    reference = f"registry.test/envoy:v1.9.0@sha256:{'0' * 64}"
-    settings_file.write_text(settings_file.read_text() + f"images:\n  envoy: {reference}\n")
-    command("run")
-    assert command("drift", "--format", "json").valid("drift")["warnings"] == []
-    memory.inside("clawker-envoy").build = "6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL"
-    for verb, schema in (("drift", "drift"), ("status", "status"), ("run", "run"), ("run --dry-run", "run")):
-        (warning,) = command(*verb.split(), "--format", "json").valid(schema)["warnings"]
-        assert warning["code"] == "envoy-outdated"
-        output = command(*verb.split())
-        assert output.code == 0
-        assert "warning[envoy-outdated]: Envoy 1.9.0 is older than 1." in output.out, verb
-    status = command("status", "--format", "json").json["siblings"][0]
-    assert status["version"] == "1.9.0"
-    settings_file.write_text(settings_file.read_text().replace("1.9.0", "1.41.0").replace("0" * 64, "1" * 64))
-    assert "changed settings: Envoy 1.9.0 → 1.41.0\n" in command("drift").out
-    found = command("drift", "--format", "json").valid("drift")["siblings"][0]["findings"]
-    assert [each["versions"] for each in found if each["layer"] == "image"] == [
-        {"running": "1.9.0", "desired": "1.41.0"}
-    ]
-
-
-def test_coming_up_is_not_drift(command: Command, memory: MemoryEngine) -> None:
-    """A container that was missing has not drifted, so there is no record."""
-    up = command("run")
-    assert up.code == 0
-    assert memory.inside("clawker-envoy").status == "running"
-    assert "firewall_container_spec_drift" not in up.err
-
-
 def test_down_leaves_agents_alone_unless_forced(command: Command, memory: MemoryEngine) -> None:
     """With agents attached, `down` refuses; with `--force`, it disconnects them first."""
     command("run")
@@ -456,16 +360,6 @@ def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> No
     assert memory.inside("other-envoy")
     assert command("status", CLAWKER_FW_PROJECT="other", CLAWKER_FW_FORMAT="json").json["project"] == "other"
     assert command("status", CLAWKER_FW_CONFIG="nope.yaml").code == 3
-
-
-def test_projects_do_not_touch_each_other(command: Command, memory: MemoryEngine) -> None:
-    """Two stacks on one engine have separate networks, names and addresses."""
-    command("run")
-    command("--project", "other", "run")
-    subnets = [network.subnets[0] for network in memory.networks()]
-    assert len(set(subnets)) == 4
-    command("--project", "other", "down")
-    assert command("drift").code == 0
 
 
 def test_init_writes_settings_that_can_be_used(command: Command, settings_file: Path) -> None:
@@ -534,13 +428,6 @@ def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
     for verb, each in getattr(named, "commands", {}).items():
         sentence = " ".join((each.help or "").split()).partition(". ")[0].removesuffix(".")
         assert any(line.split() == [verb, *f"{sentence}.".split()] for line in out.splitlines()), sentence
-
-
-def test_commands_are_grouped_by_what_they_are_for(command: Command) -> None:
-    """Every command is in a group of the help that says what for; none is left over."""
-    out = command("--help", COLUMNS="80").out
-    headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Options:", *(f"{panel}:" for panel in Panel)]
 
 
 def test_notices_name_the_stack(command: Command, settings_file: Path) -> None:

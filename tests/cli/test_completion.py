@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
-from clawker_fw.cli import completion, connection
+from clawker_fw.cli import completion, session
 from clawker_fw.engine.locate import DEFAULT_ADDRESS
 from clawker_fw.errors import EngineError
 from devkit import stacks
@@ -94,7 +94,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         answered.wait(60)
         raise EngineError("engine-silent", "It does not answer.")
 
-    monkeypatch.setattr(connection, "connect_engine", wait)
+    monkeypatch.setattr(session, "connect_engine", wait)
     monkeypatch.setattr(completion, "_PATIENCE", 0.2)
     yield
     answered.set()

@@ -11,21 +11,19 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.certificates.x509 import mint_authority
-from devkit.bundles import Keys, pushed
 from devkit.stacks import CHECKOUT, environment
 
 PROGRAM = Path(__file__).with_name("traced.py")
 FOLDERS = {"HOME": "home", **{f"XDG_{name.upper()}_HOME": name for name in ("cache", "config", "state")}}
 SETTINGS = """
-include: [team.yaml, {bundle}]
-bundle_keys: [{key}]
+include: [team.yaml]
 presets: [pip]
-otel: {{endpoint: "collector.test:4317"}}
-inspection: {{ca_file: own.pem}}
+otel: {endpoint: "collector.test:4317"}
+inspection: {ca_file: own.pem}
 rules:
 - dst: a.test
-- {{dst: h.test, path_rules: [{{path: /v1}}], inject: one}}
-- {{dst: i.test, path_rules: [{{path: /v1}}], inject: two}}
+- {dst: h.test, path_rules: [{path: /v1}], inject: one}
+- {dst: i.test, path_rules: [{path: /v1}], inject: two}
 """
 SECRETS = """
 secrets:
@@ -33,7 +31,7 @@ secrets:
   two: {from: {command: [sh, ../../two.sh]}, hosts: [i.test]}
 """
 COMMANDS = (
-    *("run --drain-timeout 0s", "reload --drain-timeout 0s", "drift", "status", "ps", "certs show", "ca show"),
+    *("run --drain-timeout 0s", "reload --drain-timeout 0s", "drift", "status", "ps", "certs show"),
     *("config", "rules check", "agent flags", "denials"),
 )
 
@@ -50,11 +48,9 @@ NOT_JUDGED: Mapping[str, str] = {
 
 
 @pytest.fixture
-def variables(tmp_path: Path, registry_address: str, signer: Keys) -> Mapping[str, str]:
+def variables(tmp_path: Path) -> Mapping[str, str]:
     """The environment of a user with settings that name a file of every kind."""
-    reference = f"oci://{registry_address}/team/deciding:1"
-    pushed(reference, signer.private, b"rules: [{dst: bundle.test}]\n")
-    (tmp_path / "clawker-fw.yaml").write_text(SETTINGS.format(bundle=reference, key=signer.public))
+    (tmp_path / "clawker-fw.yaml").write_text(SETTINGS)
     (tmp_path / "team.yaml").write_text("rules: [{dst: team.test}]\n")
     (tmp_path / "own.pem").write_bytes(mint_authority("own", time.time()).certificate)
     (tmp_path / "one.txt").write_text("hidden\n")
@@ -85,7 +81,6 @@ def test_every_file_that_is_read_is_judged(variables: Mapping[str, str], tmp_pat
     assert {"clawker-fw.yaml", "team.yaml", "own.pem", "one.txt", "docker/config.json"} <= of_test
     assert "config/clawker-fw/secrets.yaml" in of_test
     assert any(each.startswith("docker/contexts/meta/") for each in of_test)
-    assert any(each.startswith("state/clawker-fw/certs/clawker/bundles/") for each in of_test)
     assert not [each for each in of_test if each.startswith("cache/") and each not in NOT_JUDGED]
     known = [*deciding, *(tmp_path / each for each in NOT_JUDGED)]
     assert tmp_path / "two.sh" in deciding  # another program reads it

@@ -1,12 +1,10 @@
 """`denials`: what agents were refused, why, and what would allow it."""
 
 import json
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -106,14 +104,6 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
     assert found["q.test"]["message"] == "word-of-tomorrow"
 
 
-def test_what_to_do_where_no_command_can_edit_the_rules(command: Command, up: MemoryEngine) -> None:
-    """The rules come from a variable, so the advice is what to write there."""
-    del up
-    found = json.loads(command("denials", "--format", "json", CLAWKER_FW_RULES="[{dst: a.test}]").out)
-    texts = {each["name"]: each["remedy"]["text"] for each in found["denials"]}
-    assert texts["pypi.test"] == "Allow it with `{dst: pypi.test}` in CLAWKER_FW_RULES."
-
-
 def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
     """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent.
 
@@ -190,22 +180,6 @@ def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
 
 
-def test_what_was_only_counted_of_an_agent_that_had_two_addresses(command: Command, up: MemoryEngine) -> None:
-    """People get one number for one name, and programs one for each address."""
-    envoy = up.inside("clawker-envoy")
-    address = up.inside("builder").networks["clawker-net"]
-    envoy.log[:] = [record(source=f"{address}:1", name="f.test", reason="no-rule", suppressed=40)]
-    assert command("denials").code == 0  # the name is remembered
-    up.inside("builder").networks["clawker-net"] = "10.213.0.77"
-    envoy.log.append(record(source="10.213.0.77:1", name="f.test", reason="no-rule", suppressed=2))
-    answer = command("denials", "--format", "json", "--agent", "builder").valid("denials")
-    assert answer["suppressed"] == [
-        {"agent": "builder", "address": each, "times": times}
-        for each, times in sorted([(address, 40), ("10.213.0.77", 2)])
-    ]
-    assert "42 more refusals of builder, which came too fast" in command("denials").out
-
-
 def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
     """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line."""
     envoy = up.inside("clawker-envoy")
@@ -218,17 +192,6 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     assert command("denials", "--format", "json", "--agent", "builder").valid("denials")["unattributed"] == 0
     envoy.log.clear()
     assert command("denials", "--format", "json").valid("denials")["unattributed"] == 0
-
-
-def test_an_envoy_that_can_not_tell(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The helper of an earlier release does not know the question; all else is shown."""
-
-    def unknown(container: str) -> int:
-        words = ['unknown verb "suppressed"']
-        raise EngineError("helper-failed", f"fwctl suppressed failed in {container}.", context=words)
-
-    monkeypatch.setattr(up, "suppressed", unknown)
-    assert ask(command)["a.test"]
 
 
 def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> None:
@@ -269,62 +232,6 @@ def test_a_name_that_yaml_takes_for_something_else(
     settings_file.write_text(command("denials", "--as-rules").out)
     assert command("rules", "check").code == 0
     assert [each["dst"] for each in command("rules", "list", "--format", "json").json["rules"]] == [name]
-
-
-def test_every_command_does_what_it_says(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """After it, the rules allow what was refused. A rule that ends still does, and what was private still is."""
-    settings_file.write_text(
-        "rules:\n- {dst: a.test, until: 2126-01-01T00:00:00Z}\n- {dst: b.test, until: 2020-01-01T00:00:00Z}\n"
-        "- {dst: .wild.test, until: 2126-01-01T00:00:00Z}\n- {dst: .deny.test, action: deny}\n"
-        "- {dst: db.test, proto: tcp, port: 5432}\n"
-        "- {dst: 10.1.2.3, as: at.test, proto: tcp, port: 22, allow_private: true, until: 2020-01-01T00:00:00Z}\n"
-    )
-    private = {"reason": "private-address", "upstream": "10.0.0.1:443"}
-    up.inside("clawker-coredns").log[:] = [record(protocol="dns", port=53, name="b.test", reason="expired")]
-    up.inside("clawker-envoy").log[:] = [
-        record(name="a.test", **private),
-        record(name="x.wild.test", **private),
-        record(name="y.wild.test", port=8443, reason="no-rule"),
-        record(name="x.deny.test", reason="denied"),
-        record(protocol="tcp", name="db.test", port=8443, reason="wrong-port"),
-        record(protocol="tcp", name="db.test", port=5433, reason="wrong-port"),
-        record(protocol="udp", name="db.test", port=53, reason="wrong-port"),
-        record(protocol="tcp", name="at.test", port=22, reason="expired"),
-    ]
-    told = command("denials", "--format", "json").valid("denials")["denials"]
-    assert len(told) == 9
-    for each in told:
-        outcome = command(*shlex.split(each["remedy"]["command"])[1:], "--no-reload")
-        assert outcome.code == 0, outcome.err
-    after = command("denials", "--format", "json").valid("denials")["denials"]
-    assert [each["name"] for each in after if not each["allowed"] and each["reason"] != "private-address"] == []
-    rules = {
-        each["as"] or each["dst"]: each for each in command("rules", "list", "--format", "json").json["rules"]
-    }
-    for name in ("a.test", "x.wild.test"):
-        assert (rules[name]["until"], rules[name]["allow_private"]) == ("2126-01-01T00:00:00Z", True)
-    assert not any(each["ended"] for each in rules.values())
-
-
-def test_the_advice_is_that_of_explain(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """Where nobody listens, nothing is said: the port's usual protocol is meant, and another one is offered."""
-    settings_file.write_text("rules: [{dst: git.test, proto: ssh}]")
-    up.inside("clawker-coredns").log.clear()
-    up.inside("clawker-envoy").log[:] = [
-        record(protocol="tcp", name="git.test", port=8443, reason="wrong-port"),
-        record(protocol="tcp", port=8443, name=None, address="10.213.1.10", reason="no-rule"),
-    ]
-    named, nameless = command("denials", "--format", "json").valid("denials")["denials"]
-    explained = command("explain", "https://git.test:8443", "--format", "json").json
-    assert named["remedy"]["command"] == explained["remedy"]["command"]
-    assert named["remedy"]["text"].endswith(
-        "or with `clawker-fw rules allow tcp://git.test:8443` if it does not speak https. "
-        "The tcp rule also allows whatever else is sent over TCP on this port."
-    )
-    assert nameless["remedy"]["text"] == (
-        "Nothing names a host here. A rule for its name on port 8443 would allow it: over https or tcp if it does "
-        "not speak https."
-    )
 
 
 @pytest.mark.parametrize("port", [22, 80, 443, 5432, 8080, 8443, 9443])
@@ -570,25 +477,37 @@ def test_an_agent_that_was_created_anew(command: Command, up: MemoryEngine) -> N
     assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == ("builder", None)
 
 
-def test_a_container_that_never_started(
-    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has been refused nothing, even if the engine still tells an address of it."""
-    listing = up.listing()
-    monkeypatch.setattr(up, "listing", lambda: tuple(replace(each, status="created") for each in listing))
-    assert ask(command)["pypi.test"]["agent"] is None
-
-
-def test_a_path_that_is_refused(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """What would allow it is for the method and the path that were refused, and not for the whole host."""
+def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """Each method and path is told on its own, and the rules that are printed allow each of them and no more."""
     settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
-    up.inside("clawker-envoy").log.append(
-        record(protocol="https", name="p.test", reason="path", method="POST", path="/v1/x", rule="others")
+    up.inside("clawker-coredns").log.clear()
+    tried = [("GET", "/a"), ("DELETE", "/b"), ("POST", "/c"), ("POST", "/c"), ("POST", "/d")]
+    up.inside("clawker-envoy").log[:] = [
+        *(
+            record(protocol="https", name="p.test", reason="path", method=method, path=path, rule="others")
+            for method, path in tried
+        ),
+        record(protocol="http", port=80, name="h.test", reason="no-rule", method="GET"),
+        record(protocol="http", port=80, name="h.test", reason="no-rule", method="PUT"),
+    ]
+    found = command("denials", "--format", "json").json["denials"]
+    told = [(each["name"], each["method"], each["path"], each["times"]) for each in found]
+    assert sorted(told, key=str) == sorted(
+        [("p.test", *each, tried.count(each)) for each in set(tried)]
+        + [("h.test", each, None, 1) for each in ("GET", "PUT")],
+        key=str,
     )
-    found = ask(command, "--reason", "path")["p.test"]
-    assert (found["method"], found["path"]) == ("POST", "/v1/x")
-    assert found["message"] == "a rule allows this host, but not this path with this method"
-    assert found["remedy"]["command"] == "clawker-fw rules allow p.test --path /v1/x --methods POST"
+    text = command("denials", "--as-rules", "--reason", "path").out
+    assert "# In place of the rule in clawker-fw.yaml, line 2:" in text
+    settings_file.write_text(text)
+    asked = [*tried, ("GET", "/v1/x"), ("GET", "/b"), ("POST", "/v1"), ("DELETE", "/bb"), ("POST", "/cc")]
+    refused = [
+        (method, path)
+        for method, path in asked
+        if command("explain", f"https://p.test{path}", "--method", method, "--format", "json").json["reason"]
+        == "path"
+    ]
+    assert refused == asked[-4:]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
-import io
 import itertools
 import json
 from collections.abc import Callable
@@ -8,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from clawker_fw.engine import host_network
 from clawker_fw.engine.host_network import Tracking
 from clawker_fw.errors import EngineError
-from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.model import Records, Trial, TrialStep
-from clawker_fw.report.checks import DoctorReport
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 from tests.cli.test_status import join
@@ -110,25 +106,6 @@ def test_agents_that_can_fill_the_table_of_connections(
     assert all(words in seen.out for words in advice)
 
 
-def test_what_is_advised_against_few_connections_is_enough(command: Command, settings_file: Path) -> None:
-    """With the number of connections that `doctor` names, it warns no more."""
-    settings_file.write_text("limits: {connections_per_second: 136}\nrules:\n  - dst: a.test\n")
-    command("run")
-    with pytest.MonkeyPatch.context() as machine:
-        machine.setattr(host_network, "tracking", lambda: replace(USUAL, most=65_536))
-        assert results(command("doctor", "--format", "json"))["tracked-connections"] == "ok"
-
-
-def test_one_is_counted_as_one(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """A single rule and a single agent are no plural."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    command("run")
-    join(memory, "fine")
-    out = command("doctor").out
-    assert "clawker-fw.yaml has 1 rule.\n" in out
-    assert "The agent is fenced.\n" in out
-
-
 def test_each_thing_that_can_be_wrong(
     well: Callable[[], Outcome], memory: MemoryEngine, settings_file: Path, command: Command
 ) -> None:
@@ -204,7 +181,7 @@ def test_what_depends_on_something_missing_is_skipped(
         raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
 
     del memory
-    monkeypatch.setattr("clawker_fw.cli.connection.connect_engine", refuse)
+    monkeypatch.setattr("clawker_fw.cli.session.connect_engine", refuse)
     outcome = command("doctor", "--format", "json")
     assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})
     assert outcome.json["checks"][1]["seen"] == "There is no engine. No such file; named by X"
@@ -279,20 +256,3 @@ def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngi
     assert results(command("doctor", "--format", "json"))["telemetry"] == "warning"
     memory.inside("clawker-envoy").records = Records(5, 0)
     assert results(command("doctor", "--format", "json"))["telemetry"] == "ok"
-
-
-def test_lines_fit_a_terminal() -> None:
-    """Each check is a paragraph of at most 80 columns, and a command that is to be pasted is never broken."""
-    command_ = "`clawker-fw explain https://a.test:443 --live`"
-    long = Check(
-        "way-out", CheckHealth.FAILED, "An agent does not reach it: " + "word " * 20, f"{command_} says. " * 3
-    )
-    written = io.StringIO()
-    console = Console(width=80, file=written, soft_wrap=True)
-    console.print(DoctorReport([long, Check("engine", CheckHealth.OK, "Engine 28 on amd64.")]))
-    lines = written.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[0].startswith("failed   way-out: An agent")
-    assert lines[-1] == "ok       engine: Engine 28 on amd64."
-    assert sum(line.count(command_) for line in lines) == 3
-    assert {line[:11] for line in lines[1:-1]} == {" " * 9 + "wo", " " * 9 + "→ ", " " * 11}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from clawker_fw.stack import images
@@ -96,7 +96,7 @@ def test_an_engine_of_another_architecture(
 ) -> None:
     """The bundled Envoy is refused with the setting to use. With it, all programs are for the engine."""
     engine = MemoryEngine("arm64")
-    monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
+    monkeypatch.setattr(session, "connect_engine", lambda _: engine)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     refused = command("run")
     assert refused.code == 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.errors import EngineError
 from clawker_fw.inspect import explaining, trial
 from clawker_fw.model import Trial, TrialStep
@@ -68,7 +68,7 @@ def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     def refuse(_: object) -> None:
         raise EngineError("engine-unreachable", "The Docker engine can't be reached.")
 
-    monkeypatch.setattr(connection, "connect_engine", refuse)
+    monkeypatch.setattr(session, "connect_engine", refuse)
     code, answer = ask(command, "https://user:word@a.test/path?query")
     assert (code, answer["allowed"], answer["reason"], answer["addresses"]) == (0, True, None, None)
     assert (answer["rule"]["text"], answer["rule"]["note"]) == ("https a.test:443", "the API")
@@ -79,19 +79,6 @@ def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     refused = command("explain", "a.test", "--live")
     assert (refused.code, refused.out) == (4, "")
     assert "word" not in json.dumps(answer)
-
-
-def test_rules_in_the_environment(command: Command) -> None:
-    """What is said to allow a host is not a command that would be refused, and it works."""
-    rules = {"CLAWKER_FW_RULES": "[{dst: a.test}]"}
-    outcome = command("explain", "http://b.test:81", **rules)
-    assert "Allow it with `{dst: b.test, proto: http, port: 81}` in CLAWKER_FW_RULES.\n" in outcome.out
-    answer = command("explain", "--format", "json", "http://b.test:81", **rules).valid("explain")
-    assert answer["remedy"]["command"] is None
-    assert command("rules", "allow", "b.test", **rules).code == 3
-    assert (
-        command("explain", "http://b.test:81", CLAWKER_FW_RULES="[{dst: b.test, proto: http, port: 81}]").code == 0
-    )
 
 
 def test_without_a_stack(command: Command) -> None:
@@ -130,23 +117,9 @@ def test_with_a_stack(
     assert (answer["unasked"], answer["other_rules"], answer["live"]) == (None, False, None)
 
 
-def test_a_helper_that_knows_no_lookups(
-    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the helper of an earlier release, the rules answer alone."""
-
-    def refuse(*_: str) -> None:
-        raise EngineError("helper-failed", "fwctl lookup failed.", context=["fwctl: unknown verb\nusage"])
-
-    monkeypatch.setattr(up, "lookup", refuse)
-    code, answer = ask(command, "a.test")
-    assert code == 0
-    assert answer["unasked"].endswith("is of an earlier release, and has no verb lookup.")
-
-
 def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address is refused, and no engine is needed to say so."""
-    monkeypatch.setattr(connection, "connect_engine", None)
+    monkeypatch.setattr(session, "connect_engine", None)
     code, answer = ask(command, "https://[2001:db8::1]/", "--live")
     assert (code, answer["reason"], answer["remedy"], answer["live"]) == (1, "bad-name", None, None)
     assert "names only" in answer["message"]
@@ -265,13 +238,6 @@ def test_rules_that_are_not_applied(command: Command, up: MemoryEngine, settings
     code, answer = ask(command, "c.test")
     assert (code, answer["reason"], answer["other_rules"]) == (1, "no-address", True)
     assert "It serves other rules than the settings have." in command("explain", "c.test").out
-
-
-def test_an_ended_rule(command: Command, settings_file: Path) -> None:
-    """It is named as the reason, with its end."""
-    settings_file.write_text("rules:\n  - dst: a.test\n    until: 2020-01-01T00:00:00Z\n")
-    code, answer = ask(command, "a.test")
-    assert (code, answer["reason"], answer["rule"]["until"]) == (1, "expired", "2020-01-01T00:00:00Z")
 
 
 PATHS = "rules:\n- {dst: a.test, path_rules: [{path: /v1, methods: [GET]}]%s}\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import connection
+from clawker_fw.cli import session
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.engine.patience import Patience
 from clawker_fw.errors import EngineError
@@ -42,7 +42,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
         monkeypatch.setattr(engine, "close", lambda: None, raising=False)
         return engine
 
-    monkeypatch.setattr(connection, "connect_place", connect)
+    monkeypatch.setattr(session, "connect_place", connect)
     yield known
     ending.set()
 
@@ -53,7 +53,7 @@ def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) ->
 
     def make(name: str) -> MemoryEngine:
         engine = machines[name] = MemoryEngine()
-        monkeypatch.setattr(connection, "connect_engine", lambda _: engine)
+        monkeypatch.setattr(session, "connect_engine", lambda _: engine)
         assert command("run").code == 0
         return engine
 
@@ -65,9 +65,9 @@ def addresses(*names: str) -> list[str]:
     return [word for name in names for word in ("--host", f"unix:///{name}")]
 
 
-def verdicts(outcome: Outcome, schema: str = "fleet-status") -> dict[str, str]:
+def verdicts(outcome: Outcome) -> dict[str, str]:
     """Return the verdicts in a JSON answer, in its order."""
-    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.valid(schema)["hosts"]}
+    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.valid("fleet-status")["hosts"]}
 
 
 def test_every_host_has_a_row(
@@ -103,6 +103,7 @@ def test_every_host_has_a_row(
         "hangs": "host-late",
         "lies": "host-unintelligible",
     }
+    assert {each["findings"] for each in answer["hosts"]} == {None}
     assert found["loose"]["open_agents"] == ["agent"]
     assert found["old"]["rules"] == {**found["old"]["rules"], "count": 1, "others_than_most": True}
     assert found["good"]["rules"]["others_than_most"] is False
@@ -121,18 +122,18 @@ def test_every_host_has_a_row(
 def test_findings_of_hosts_that_are_not_current(
     command: Command, up: Callable[..., MemoryEngine], settings_file: Path
 ) -> None:
-    """`fleet drift` shows how each differs, in the words of `drift`; nothing of those that are current."""
+    """With `--diff`, it shows how each differs, in the words of `drift`; nothing of those that are current."""
     up("good")
     settings_file.write_text("rules:\n  - dst: b.test\nlimits:\n  connections: 7\n")
     up("other")
-    outcome = command("fleet", "drift", *addresses("good", "other"), "--format", "json")
-    assert (outcome.code, verdicts(outcome, "fleet-drift")) == (1, {"good": "drifted", "other": "current"})
+    outcome = command("fleet", "status", "--diff", *addresses("good", "other"), "--format", "json")
+    assert (outcome.code, verdicts(outcome)) == (1, {"good": "drifted", "other": "current"})
     alone = command("drift", "--format", "json").json
     assert [each["findings"] for each in alone["siblings"]] == [[], []]
     drifted, current = outcome.json["hosts"]
     assert current["findings"] == []
     assert {each["sibling"] for each in drifted["findings"]} == {each.value for each in Sibling}
-    shown = command("fleet", "drift", *addresses("good", "other")).out
+    shown = command("fleet", "status", "--diff", *addresses("good", "other")).out
     assert "unix:///good  drifted" in shown
     assert "unix:///other" not in shown
     assert "+ https b.test" in shown

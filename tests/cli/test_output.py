@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.cli import output
 from clawker_fw.errors import OutputError
 from tests.cli.conftest import Command
@@ -15,7 +15,7 @@ from tests.cli.conftest import Command
 
 @pytest.fixture
 def pem(settings_file: Path) -> bytes:
-    """The roots of this machine, as `ca export` writes them."""
+    """The roots of this machine, as `certs export roots` writes them."""
     folder = settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker"
     return InspectionStore(folder, "clawker", keeps=True).provide(["a.test"]).trust
 
@@ -27,7 +27,7 @@ def test_a_pipe_is_written_to(command: Command, pem: bytes, tmp_path: Path) -> N
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
-    assert command("ca", "export", "--output", str(pipe)).code == 0
+    assert command("certs", "export", "roots", "--output", str(pipe)).code == 0
     reader.join(30)
     assert got == [pem]
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
@@ -42,7 +42,7 @@ def test_a_link_is_written_through(command: Command, pem: bytes, tmp_path: Path,
         target.write_bytes(b"before" * 1000)
         target.chmod(0o640)
     (link.hardlink_to if hard else link.symlink_to)(target)
-    assert command("ca", "export", "--output", str(link)).code == 0
+    assert command("certs", "export", "roots", "--output", str(link)).code == 0
     assert target.read_bytes() == pem
     assert link.samefile(target)
     assert link.is_symlink() != hard
@@ -50,8 +50,8 @@ def test_a_link_is_written_through(command: Command, pem: bytes, tmp_path: Path,
         assert stat.S_IMODE(target.stat().st_mode) == 0o640
 
 
-def test_a_device_is_written_to(command: Command, tmp_path: Path) -> None:
-    """The image's tar, too: as root, a device file was once replaced by a regular one."""
+def test_a_device_is_written_to(command: Command, pem: bytes, tmp_path: Path) -> None:
+    """It stays one: as root, a device file was once replaced by a regular one."""
     device = tmp_path / "null"
     try:
         os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
@@ -60,28 +60,27 @@ def test_a_device_is_written_to(command: Command, tmp_path: Path) -> None:
         device.unlink(missing_ok=True)
         device.symlink_to("/dev/null")
     before = device.lstat()
-    with output.writing(device) as stream:
-        stream.writelines([b"x"] * 3)
-    assert command("image", "--output", str(device)).code == 0
+    assert pem
+    assert command("ca", "export", "--output", str(device)).code == 0
     assert (device.lstat().st_ino, device.lstat().st_mode) == (before.st_ino, before.st_mode)
 
 
-def test_a_new_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+def test_a_new_file_appears_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted command leaves nothing, and a link with the name of the unfinished file is not followed."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"kept")
     (tmp_path / ".new.tar.new").symlink_to(victim)
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(tmp_path / "new.tar")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            output.write_output(tmp_path / "new.tar", b"whole")
     assert [*tmp_path.iterdir()] == [victim]
     output.write_output(tmp_path / "new.tar", b"whole")
     assert ((tmp_path / "new.tar").read_bytes(), victim.read_bytes()) == (b"whole", b"kept")
 
 
-def _interrupted(path: Path) -> None:
-    with output.writing(path) as stream:
-        stream.write(b"half")
-        raise KeyboardInterrupt
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_can_not_be_written_is_an_error(tmp_path: Path) -> None:

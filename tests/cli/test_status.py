@@ -1,6 +1,5 @@
 """`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,16 +7,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from clawker_fw.agents.judge import Agent
-from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Sibling
-from clawker_fw.report import status as statuses
-from clawker_fw.report import status_text
-from clawker_fw.report.documents.status import StatusDocument
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from devkit.memory.helper import service_address
 from tests.cli.conftest import Command
 from tests.cli.test_denials import record
 
@@ -60,21 +52,6 @@ def test_run_says_that_an_agent_is_open(command: Command, memory: MemoryEngine) 
     outcome = command("run")
     assert outcome.code == 0
     assert "open[agent]: loose: " in outcome.out
-
-
-def test_a_weak_agent_is_a_warning(command: Command, memory: MemoryEngine) -> None:
-    """NET_RAW leaves the verdict as it is."""
-    command("run")
-    join(memory, "raw", capabilities_dropped=())
-    assert command("drift").code == 0
-    assert "raw: with NET_RAW" in command("status").out
-
-
-def test_the_rules_are_counted_by_protocol(command: Command) -> None:
-    """What is enforced is visible at a glance."""
-    command("run")
-    assert "Rules: 1 http, 1 https\n" in command("status").out
-    assert command("status", "--format", "json").valid("status")["live_protocols"] == {"http": 1, "https": 1}
 
 
 def test_compose(command: Command) -> None:
@@ -147,68 +124,6 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     resolver.logged_at = "2026-01-01T00:00:01.000000000Z"
     document = command("status", "--format", "json").valid("status")
     assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)
-
-
-class Counting(tuple[Agent, ...]):
-    """Agents that count how often one of them is looked at."""
-
-    __slots__ = ()
-    looks = 0
-
-    def __iter__(self) -> Iterator[Agent]:
-        """Count each one."""
-        for each in super().__iter__():
-            Counting.looks += 1
-            yield each
-
-
-def test_status_looks_at_each_agent_a_few_times_however_many_refusals_there_are(memory: MemoryEngine) -> None:
-    """40 agents with 100 refusals each are counted in one pass over both, in text as in JSON."""
-    seen = stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test"))
-    agents = [
-        Agent(f"{number}", f"agent{number}", "image", f"10.0.0.{number}", "2026-01-01T00:00:00Z")
-        for number in range(40)
-    ]
-    what = [(each.address, f"n{number}.example") for each in agents for number in range(100)]
-    refusals = tuple(
-        Counted(Refusal(Sibling.COREDNS, address, "dns", name, 53, "no-rule"), 1, "2026-01-02T00:00:00Z")
-        for address, name in what
-    )
-    status = replace(statuses.of_comparison(seen, 0), agents=Counting(agents), refusals=refusals)
-    assert {each.refused for each in StatusDocument.of(status).agents} == {100}
-    assert Counting.looks <= 10 * len(agents)
-    status_text.status_report(status, 0, "", compose=False)
-    assert Counting.looks <= 20 * len(agents)
-
-
-def test_status_names_who_asks_for_us(command: Command, memory: MemoryEngine) -> None:
-    """What we have tried ourselves is shown as CoreDNS's container's, from whose service address it was asked."""
-    command("run")
-    resolver = memory.inside("clawker-coredns")
-    source = f"{service_address(resolver)}:1"
-    resolver.log.append(record(source=source, protocol="dns", name="a.example", reason="no-rule"))
-    resolver.logged_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000000000Z"
-    (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
-    assert "clawker-coredns" in row
-    (told,) = command("status", "--format", "json").valid("status")["refusals"]
-    assert (told["agent"], told["address"]) == ("clawker-coredns", service_address(resolver))
-
-
-def test_status_blames_nobody_for_what_happened_before(command: Command, memory: MemoryEngine) -> None:
-    """What was refused to an agent's address before the agent was started is shown, but not as the agent's."""
-    command("run")
-    join(memory, "builder")
-    builder, resolver = memory.inside("builder"), memory.inside("clawker-coredns")
-    address, now = builder.networks["clawker-net"], datetime.now(UTC)
-    resolver.log.append(record(source=f"{address}:1", protocol="dns", name="a.example", reason="no-rule"))
-    resolver.logged_at = f"{now:%Y-%m-%dT%H:%M:%S}.000000000Z"
-    builder.started = f"{now + timedelta(seconds=5):%Y-%m-%dT%H:%M:%S}.123456789Z"
-    document = command("status", "--format", "json").valid("status")
-    assert (len(document["refusals"]), document["agents"][0]["refused"]) == (1, 0)
-    assert (document["refusals"][0]["agent"], document["refusals"][0]["address"]) == (None, address)
-    (row,) = (line for line in command("status").out.splitlines() if "a.example" in line)
-    assert address in row
-    assert "builder" not in row
 
 
 def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -> None:

@@ -112,41 +112,6 @@ def test_status_fits_eighty_columns() -> None:
     assert any(line.startswith("  sibling") for line in lines)  # a table, not paragraphs
 
 
-def test_a_long_last_value_leaves_a_table_a_table(tmp_path: Path) -> None:
-    """On 80 columns, a path that has no room goes below its row; the other rows stay on a line each."""
-    settings = tmp_path / ("long" * 20) / "clawker-fw.yaml"
-    settings.parent.mkdir()
-    settings.write_text("rules: []\notel: {infra_port: 4320}\n")
-    _, written = on_terminal(80, UP, "--config", str(settings), "config")
-    lines = plain(written)
-    assert re.fullmatch(r"  setting  +value  +from", lines[2])
-    assert f"    {settings}, line 2" in lines
-    assert any(re.fullmatch(r"  drain_timeout  +30  +default", line) for line in lines)
-
-
-def test_the_attach_line_is_one_line_in_a_pipe(attach: str) -> None:
-    """The attach line is one line for any COLUMNS."""
-    done = subprocess.run(
-        command(UP, "status"), env=environment(COLUMNS="40"), capture_output=True, text=True, check=True
-    )
-    assert f"Attach an agent:  {attach}" in done.stdout.splitlines()
-
-
-@pytest.mark.parametrize("verb", ["status", "drift", "run"])
-def test_no_value_is_split_at_sixty_columns(verb: str) -> None:
-    """Each value is on one line at 60 columns, where there is no room for a table."""
-    _, narrow = on_terminal(60, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
-    _, wide = on_terminal(400, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
-    words = [word for line in plain(wide) for word in re.split(r"\s{2,}", line.strip()) if word]
-    # What differs from run to run, or has a shorter form.
-    other = r"done|\d\.\d\d s|\d (?:d|h|min|s)\b|[⠀-⣿]|^docker run"
-    table = [word for word in words if not re.search(other, word)]
-    assert len(table) > 20
-    lines = plain(narrow)
-    for word in table:
-        assert any(word in line for line in lines), word
-
-
 LOGFMT = r"""time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+"""
 WORDS = r"\d\d:\d\d:\d\d  clawker-(envoy|coredns) has been replaced: labels \S+.* differed"
 

@@ -87,7 +87,7 @@ def test_run_removes_what_is_unused_and_old(command: Command, memory: MemoryEngi
     old = volume(memory)
     user = user_of(memory, old)
     assert command("run").code == 0
-    assert command("ca", "rotate").code == 0
+    assert command("certs", "rotate", "--roots").code == 0
     assert command("run").code == 0
     assert list(memory.named_files) == [old]
     command("agent", "flags")

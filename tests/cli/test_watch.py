@@ -69,19 +69,6 @@ def test_watch_heals_until_it_is_stopped(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize(("heal", "decision"), [("tamper", "leave"), ("all", "heal"), ("none", "leave")])
-def test_what_is_healed_can_be_chosen(
-    heal: str, decision: str, command: Command, settings_file: Path, decisions_of: Callable[[int], list[Decision]]
-) -> None:
-    """A changed rule waits for `run`, except with `--heal all`."""
-    command("run")
-    settings_file.write_text("rules:\n  - dst: b.test\n")
-    decisions_of(1)
-    outcome = command("--log-format", "json", "watch", "--heal", heal)
-    assert outcome.code == 0
-    assert [each["decision"] for each in records(outcome.err)] == [decision]
-
-
 def test_a_settings_file_that_cannot_be_read_ends_nothing(
     command: Command, settings_file: Path, decisions_of: Callable[[int], list[Decision]]
 ) -> None:

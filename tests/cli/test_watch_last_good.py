@@ -122,15 +122,15 @@ OBSTACLES: dict[str, Callable[[Path], object]] = {
         "rules: [{dst: a.test, path_rules: [{path: /v1}], inject: api}]\n"
     ),
     "a file that is not there": lambda path: path.write_text(f"{SETTINGS}include: [none.yaml]\n"),
-    "a key that is not there": lambda path: path.write_text(
-        f"{SETTINGS}include: ['oci://127.0.0.1:1/rules:one']\nbundle_keys: [none.pub]\n"
-    ),
+    "rules in a registry": lambda path: path.write_text(f"{SETTINGS}include: ['oci://127.0.0.1:1/rules:one']\n"),
     "more than there is": lambda path: path.write_text(f"{SETTINGS}resources: {{envoy: {{memory: 900GiB}}}}\n"),
 }
 
 
-@pytest.mark.parametrize("heal", ["tamper", "all"])
-@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize(
+    ("obstacle", "heal"),
+    [*((obstacle, "tamper") for obstacle in OBSTACLES), ("another file", "all"), ("half a file", "all")],
+)
 def test_whatever_an_agent_does_to_the_settings_the_next_watcher_heals(
     obstacle: str, heal: str, watchers: Watchers
 ) -> None:

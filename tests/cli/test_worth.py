@@ -106,7 +106,6 @@ def test_no_more_is_claimed_than_is_known(command: Command) -> None:
         "connections": 0,
         "received": 0,
         "sent": 0,
-        "names": 0,
     }
     assert found["https pypi.org:443"]["preset"] == "pip"
 

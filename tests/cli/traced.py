@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from clawker_fw.cli import connection, deciding
+from clawker_fw.cli import deciding, session
 from clawker_fw.cli.main import app
 from clawker_fw.engine.locate import locate
 from devkit.memory.engine import MemoryEngine
@@ -36,7 +36,7 @@ if __name__ == "__main__":
         collected.write_text("".join(f"{each}\n" for each in found))
         return found
 
-    connection.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
+    session.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
     deciding.files = collect  # type: ignore[assignment]  # with the same arguments
     sys.addaudithook(hear)
     locate(None, None, os.environ)

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from docker import APIClient
 
 from devkit.clients.image import compose_program
@@ -26,8 +28,7 @@ from devkit.firewall import Firewall, Outcome
 from devkit.host import client
 from devkit.peers import Peers, peers
 from devkit.prometheus_server import prometheus_program
-from devkit.promtool import promtool
-from devkit.telemetry_example import EXAMPLE, expressions, read
+from devkit.stacks import CHECKOUT
 from devkit.waiting import until
 from devkit.watching import watching
 
@@ -40,6 +41,14 @@ OWNER = 1000
 """The user that the collector's container has by default, who must own the certificates."""
 
 STARTED = ("collector", "prometheus")
+
+EXAMPLE = CHECKOUT / "examples" / "telemetry"
+
+_QUERY = """
+import sys, urllib.parse, urllib.request
+query = urllib.parse.urlencode({"query": sys.argv[1]})
+print(urllib.request.urlopen(f"http://127.0.0.1:9090/api/v1/query?{query}").read().decode())
+"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,8 @@ class Place:
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
         """Ask Prometheus, where its port is published."""
-        query = [str(promtool()), "query", "instant", "--format=json", "http://127.0.0.1:9090", expression]
-        done = self.engine.run_in_network(query, check=False)
-        found: list[dict[str, Any]] = json.loads(done.stdout) if done.returncode == 0 else []
+        done = self.engine.run_in_network([sys.executable, "-c", _QUERY, expression], check=False)
+        found: list[dict[str, Any]] = json.loads(done.stdout)["data"]["result"] if done.returncode == 0 else []
         return found
 
 
@@ -81,8 +89,9 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
     shutil.copytree(EXAMPLE, folder / "example")
     with private_engine() as engine, closing(client(engine.host)) as docker, peers(docker) as around:
         engine.run_in_network(["ip", "address", "add", f"{HOST}/32", "dev", "lo"])
+        services = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]
         for service, program in (("collector", collector_program()), ("prometheus", prometheus_program())):
-            _import(docker, read("compose.yaml")["services"][service]["image"], program, folder)
+            _import(docker, services[service]["image"], program, folder)
         firewall = Firewall(
             engine.host, f"test{secrets.token_hex(3)}", folder, variables={"XDG_STATE_HOME": str(folder / "state")}
         )
@@ -106,6 +115,17 @@ def _import(docker: APIClient, reference: str, program: Path, folder: Path) -> N
     repository, _, tag = reference.partition(":")
     changes = ['ENTRYPOINT ["/program"]', "USER 65534", "WORKDIR /prometheus"]
     docker.import_image_from_file(str(archive), repository=repository, tag=tag, changes=changes)
+
+
+def _expressions(project: str) -> Iterator[tuple[str, str]]:
+    """Yield the title of each panel about metrics, and each of its expressions."""
+    for panel in json.loads((EXAMPLE / "grafana/dashboard.json").read_text())["panels"]:
+        if panel["datasource"]["type"] == "prometheus":
+            for target in panel["targets"]:
+                text = str(target["expr"])
+                for variable, value in (("$__rate_interval", "1m"), ("$__range", "6h"), ("$project", project)):
+                    text = text.replace(variable, value)
+                yield panel["title"], text
 
 
 def test_compose_reads_the_example(place: Place) -> None:
@@ -145,7 +165,7 @@ def test_what_is_sent_is_in_prometheus(place: Place) -> None:
         (known,) = until(lambda: place.ask(f'clawker_fw_agent_info{{client_address="{address}"}}'))
         assert known["metric"]["agent"] == "coder"
         assert known["metric"]["clawker_fw_project"] == firewall.project
-        for title, expression in expressions("prometheus", firewall.project):
+        for title, expression in _expressions(firewall.project):
             if title in {"Refusals by agent", "Refusals by reason", "Verdict", "Allowed"}:
                 assert until(partial(answer, expression)), title
         (reason,) = counted("refused")

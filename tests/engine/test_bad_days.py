@@ -2,13 +2,10 @@
 
 import json
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +14,11 @@ import pytest
 from docker import APIClient, errors
 
 from clawker_fw.rules.until import rfc3339
-from devkit import stacks
 from devkit.engines import PrivateEngine, private_engine
-from devkit.firewall import RULES, Firewall, read_until_done, upgraded
+from devkit.firewall import RULES, Firewall, read_until_done
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
 from devkit.peers import peers as peers_of
-from devkit.slow import slow
 from devkit.waiting import until
 
 
@@ -31,19 +26,6 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
     """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
     return sorted(name for each in found for name in each["Names"])
-
-
-def test_a_slow_engine(kept: Firewall, peers: Peers, host: str) -> None:
-    """With an engine that delays every call by half a second, a run succeeds and agents notice nothing."""
-    kept.origin(peers, ["a.test", "h.test"])
-    agent = kept.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
-    until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
-    with slow(host, 0.5) as address:
-        patient = replace(kept, host=address)
-        patient.run("--force-recreate", "--drain-timeout", "1")
-        assert patient.drift().expect().findings == set()
-    summary = agent.stop().last
-    assert summary["failed"] == 0, json.dumps(summary)
 
 
 @pytest.fixture(scope="module")
@@ -69,33 +51,6 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngi
     assert firewall.drift().expect().findings == set()
     with closing(client(private.host)) as docker:
         assert names(docker, firewall) == ["/restarted-coredns", "/restarted-envoy"]
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A small disk with room for an engine, but not for our images, until a test enlarges it."""
-    folder = Path(tempfile.mkdtemp(prefix="small-", dir="/var/tmp"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-    folder.rmdir()
-
-
-def test_a_disk_that_is_full(small_disk: Path, needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """If an image does not fit, the run fails before any change, and succeeds once there is room."""
-    needs_engine()
-    with private_engine(folder=small_disk / "e") as engine, closing(client(engine.host)) as docker:
-        firewall = Firewall(engine.host, "full", tmp_path)
-        firewall.write("a.test")
-        outcome = firewall.call("run").expect(4)
-        assert "no space left on device" in outcome.err
-        assert "Traceback" not in outcome.err
-        assert names(docker, firewall) == []
-        assert docker.networks(names=["full"]) == []
-        subprocess.run(["mount", "-o", "remount,size=2g", small_disk], check=True)
-        engine.restart()
-        firewall.run()
-        assert firewall.current()
 
 
 @pytest.fixture(scope="module")
@@ -289,18 +244,6 @@ def test_a_network_that_went_while_who_was_on_it_was_stopped(end: str, kept: Fir
     assert names(docker, kept) == before
 
 
-_ROUTED = 'ip link set lo up && ip route add blackhole 10.213.0.0/16 && exec "$@"'
-
-
-def test_a_route_of_the_machine_is_not_taken_away(firewall: Firewall, docker: APIClient) -> None:
-    """On a machine with routes to the first subnets, the network gets another one."""
-    firewall.write("a.test")
-    firewall.call_raw(["unshare", "--net", "sh", "-c", _ROUTED, "sh", *firewall.command("run")]).expect()
-    assert firewall.current()
-    (network,) = docker.networks(names=[f"{firewall.project}-net"])
-    assert network["IPAM"]["Config"][0]["Subnet"].startswith("172.")
-
-
 def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
     """Agents can use up all their addresses without getting one of a sibling or a replacement."""
     firewall.write("a.test", network={"subnet": "10.213.255.128/25"})
@@ -329,72 +272,6 @@ def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, doc
     firewall.write("a.test")
     firewall.run()
     assert firewall.current()
-
-
-def test_stacks_that_come_up_at_the_same_time(firewall: Firewall, docker: APIClient) -> None:
-    """Each chooses subnets of its own, whoever is first."""
-    several = [replace(firewall, project=f"{firewall.project}{number}") for number in range(3)]
-    try:
-        started = [each.start("run") for each in several]
-        ended = [each.communicate(timeout=240) for each in started]
-        assert [each.returncode for each in started] == [0, 0, 0], ended
-        assert all(each.current() for each in several)
-        networks = [each for each in docker.networks() if each["Name"].startswith(firewall.project)]
-        assert len({each["IPAM"]["Config"][0]["Subnet"] for each in networks}) == 6
-    finally:
-        for each in several:
-            each.call("down")
-
-
-def _only_check(text: bytes) -> bytes:
-    """Make Envoy check its configuration successfully and end."""
-    return text.replace(b'"--concurrency",', b'"--mode", "validate", "--concurrency",')
-
-
-def test_a_release_that_starts_and_dies(kept: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """A program that keeps ending never becomes ready: the old one keeps serving, and `drift` reports it."""
-    before = docker.inspect_container(kept.container("envoy"))["Id"]
-    stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
-    newer = upgraded(kept, tmp_path / "newer")
-    outcome = newer.call("run").expect(5)
-    assert "error[replacement-not-ready]" in outcome.err
-    assert docker.inspect_container(kept.container("envoy"))["Id"] == before
-    assert names(docker, kept) == [f"/{kept.project}-coredns", f"/{kept.project}-envoy"]
-    failed = newer.drift().json["failed_attempt"]
-    assert failed["code"] == "replacement-not-ready"
-    assert "The last attempt failed" in newer.call("drift").expect(1).out
-    assert kept.drift().expect().json["failed_attempt"] is None
-
-
-def test_another_subnet_with_a_release_that_dies(kept: Firewall, peers: Peers, tmp_path: Path) -> None:
-    """The former networks are made again, with their subnets, and the former siblings serve on them."""
-    before = kept.status()["agent"]
-    stacks.change_file(stacks.copied_release(tmp_path / "newer").package / "stack/envoy/sibling.py", _only_check)
-    rules = kept.settings.read_text()
-    kept.write(*RULES, network={"subnet": "10.214.208.0/20"})
-    outcome = upgraded(kept, tmp_path / "newer").call("run").expect(5)
-    assert "error[replacement-not-ready]" in outcome.err
-    assert "The former envoy and coredns still serve." in outcome.err
-    kept.settings.write_text(rules)
-    assert kept.current()
-    assert kept.status()["agent"] == before
-    kept.origin(peers, ["a.test"])
-    agent = kept.agent(peers)
-    assert until(lambda: agent.get("https://a.test/").ok)
-
-
-def test_what_a_killed_conformance_leaves(up: Firewall, docker: APIClient) -> None:
-    """The next `run` removes its container, and so does `down`."""
-    name = f"/{up.project}-conformance"
-    for command in ("run", "down"):
-        trying = up.start("conformance")
-        assert until(lambda: name in names(docker, up))
-        trying.kill()
-        trying.communicate()
-        assert name in names(docker, up)
-        up.call(command).expect()
-        assert name not in names(docker, up)
-    assert names(docker, up) == []
 
 
 MEDDLINGS: dict[str, Callable[[APIClient, str], object]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from devkit.firewall import Firewall
 
@@ -79,7 +79,7 @@ def test_what_the_labels_say(stack: Stack) -> None:
     stack.tell()
     stack.run()
     long_ago = time.time() - 100 * 86400
-    expired = CertificateStore(stack.state / "expired", "demo", keeps=True, clock=lambda: long_ago)
+    expired = TelemetryStore(stack.state / "expired", "demo", keeps=True, clock=lambda: long_ago)
     expired.provide()
     (expired.folder / "ca.key").unlink()
     stack.tell(endpoint=NOWHERE, certs_dir=str(expired.folder))

@@ -12,15 +12,13 @@ from docker import APIClient
 from jsonschema import Draft7Validator
 from pydantic import BaseModel
 
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.secrets.declared import SecretsFile
 from devkit import settings_schema
-from devkit.bundles import keys, pushed
 from devkit.firewall import Firewall, remove_project
 from devkit.inspecting import certificate
-from devkit.registry import own_registry
 
 LATER = "2099-01-31T18:00:00Z"
 
@@ -91,10 +89,7 @@ LOCAL: dict[str, Any] = {
     },
     "drain_timeout": "1s",
 }
-"""A value for each key of a settings file with rules of its own. Its `project` is the test's."""
-
-FROM_A_REGISTRY = ("settings", "bundle_keys")
-"""The keys of a settings file whose rules are in a registry: `LOCAL` has all others."""
+"""A value for each key of a settings file. Its `project` is the test's."""
 
 SECRETS: dict[str, Any] = {
     "one": {"from": {"file": "token"}, "hosts": ["git.test"], "refresh": "1h", "at_rest": True},
@@ -144,7 +139,7 @@ def written(value: object, before: str = "") -> Iterator[str]:
 
 def test_the_table_has_every_key() -> None:
     """A key that is added to the settings, to rules or to the file of secrets is applied below, or this fails."""
-    table = {*written({**LOCAL, "rules": RULES, "project": "x"}), *FROM_A_REGISTRY}
+    table = {*written({**LOCAL, "rules": RULES, "project": "x"})}
     assert {*documented(Settings)} - table == set()
     assert {f"rules.{each}" for each in documented(RuleEntry)} <= {*documented(Settings)}
     secrets = {key.partition(".")[2] for key in written(SECRETS)}
@@ -177,19 +172,8 @@ def test_every_setting_can_be_applied(stack: Firewall, tmp_path: Path) -> None:
     """With all keys at the same time, `run` brings a stack up in which nothing differs."""
     (tmp_path / "team.yaml").write_text("rules: [{dst: team.test}]\n")
     certificate(tmp_path / "company", "company.test")[0].rename(tmp_path / "company.pem")
-    own = CertificateStore(tmp_path / "certs", stack.project, keeps=True, clock=time.time)
+    own = TelemetryStore(tmp_path / "certs", stack.project, keeps=True, clock=time.time)
     own.provide()
     stack.write(*RULES, **LOCAL, project=stack.project)
     stack.run()
     assert stack.current(), stack.drift().out
-
-
-def test_rules_of_a_registry_can_be_applied(stack: Firewall, tmp_path: Path) -> None:
-    """With the keys of a host's settings file that takes its rules from there, too."""
-    signer = keys(tmp_path, "rules")
-    with own_registry(tmp_path) as address:
-        reference = f"oci://{address}/team/rules:production"
-        pushed(reference, signer.private, b"rules: [{dst: before.test}]\n")
-        stack.settings.write_text(f"settings: {reference}\nbundle_keys: [{signer.public}]\n")
-        stack.run()
-        assert stack.current(), stack.drift().out

@@ -183,22 +183,6 @@ def test_what_is_refused_when_it_is_tried(place: Place) -> None:
     assert place.effects(before) == []
 
 
-def test_rules_that_are_not_applied(place: Place) -> None:
-    """The answer is about the settings; that the stack serves other rules is said, and shown by an attempt."""
-    try:
-        place.firewall.write(*RULES, "other.test")
-        code, answer = place.explain("other.test")
-        assert (code, answer["allowed"], answer["other_rules"]) == (0, True, True)
-        code, answer = place.explain("other.test", "--live")
-        assert (code, answer["live"]["reason"], answer["live"]["contradicts"]) == (1, "no-rule", True)
-        text = place.firewall.call("explain", "other.test", "--live").out
-        assert "It serves other rules than the settings have. Apply them with `clawker-fw --" in text
-        assert f" --host {place.firewall.host} reload`." in text
-        assert "This contradicts the rules" in text
-    finally:
-        place.firewall.write(*RULES)
-
-
 def test_nothing_is_changed(place: Place) -> None:
     """After an attempt the stack is still current."""
     place.explain("a.test", "--live")
@@ -233,35 +217,3 @@ def test_a_person_is_asked(place: Place) -> None:
         assert agent.get("https://other.test/").kind == "dns-nxdomain"
         assert firewall.current()
     assert ("request", 443) in place.arrived()[before:]
-
-
-def test_a_container_that_is_called_like_a_host(place: Place) -> None:
-    """It is open, and Envoy never takes it for the host, which a neighbour reaches as soon as it is gone."""
-    docker = client(place.firewall.host)
-    attached = place.firewall.status()["agent"]
-    network, dns = (
-        attached["network"],
-        attached["dns"][0] if isinstance(attached["dns"], list) else attached["dns"],
-    )
-    way = ("--dns-server", f"{dns}:53", "--timeout", "4s")
-    by_name, by_alias = BORNE
-    with peers(docker) as there:
-        neighbour = there.agent(network, dns)
-        bearers = {
-            borne: there.start("origin", "--https", "443", network=network, dns=dns, dropped=("NET_RAW",), **named)
-            for borne, named in ((by_name, {"name": by_name}), (by_alias, {"aliases": (by_alias,)}))
-        }
-        agents = {each["id"]: each for each in place.firewall.status()["agents"]}
-        for borne, bearer in bearers.items():
-            agent = agents[bearer.container]
-            assert (agent["state"], [each["code"] for each in agent["reasons"]]) == ("open", ["name"]), borne
-            answer = neighbour.get(f"https://{borne}/", *way)
-            assert not answer.ok, answer
-        assert neighbour.get("https://a.test/", *way).ok
-        for borne, bearer in bearers.items():
-            assert not any(each["event"] == "request" for each in bearer.said()), "nobody is led to it by Envoy"
-            bearer.remove()
-            refused = place.firewall.call("agent", "run", "--name", borne, there.image, "/peer", "wait").expect(6)
-            assert borne in refused.err
-        for borne in bearers:
-            until(lambda: neighbour.get(f"https://{borne}/", *way).ok)  # noqa: B023 - called at once

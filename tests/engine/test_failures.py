@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -116,30 +117,6 @@ def _names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
-def test_a_foreign_container_is_refused_and_untouched(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """A foreign container with one of our names makes every command refuse, and keeps running."""
-    for name in ("envoy", "coredns-next", "lock"):
-        stranger = peers.start("wait", network="bridge", name=f"{firewall.project}-{name}")
-        outcome = firewall.call("run").expect(6)
-        assert "error[foreign-container]" in outcome.err, name
-        assert docker.inspect_container(stranger.container)["State"]["Running"], name
-        assert docker.networks(names=[firewall.project]) == [], name
-        stranger.remove()
-    firewall.run()
-
-
-def test_a_foreign_network_is_refused_and_untouched(firewall: Firewall, docker: APIClient) -> None:
-    """A network with one of our names is not adopted."""
-    for role in ("net", "egress"):
-        made = docker.create_network(f"{firewall.project}-{role}")["Id"]
-        outcome = firewall.call("run").expect(6)
-        assert "error[foreign-network]" in outcome.err, role
-        assert docker.inspect_network(made)["Id"] == made, role
-        assert docker.containers(all=True, filters={"name": firewall.project}) == [], role
-        docker.remove_network(made)
-    firewall.run()
-
-
 def test_two_runs_at_once(firewall: Firewall) -> None:
     """One of two runs does the work; the other is refused with the holder's name, or finds nothing to do."""
     runs = [firewall.start("run", "--format", "json") for _ in range(2)]
@@ -153,16 +130,6 @@ def test_two_runs_at_once(firewall: Firewall) -> None:
     assert firewall.current()
 
 
-def test_many_runs_at_once_leave_one_stack(up: Firewall, docker: APIClient) -> None:
-    """Of two first runs, one is refused, and nothing is created twice."""
-    runs = [up.start("run", "--force-recreate", "--drain-timeout", "0") for _ in range(4)]
-    codes = {run.communicate(timeout=120) and run.returncode for run in runs}
-    assert codes <= {0, 6}
-    assert 0 in codes
-    assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
-    assert up.current()
-
-
 KILL_WHEN = [
     "create and start",
     "verify",
@@ -174,9 +141,16 @@ KILL_WHEN = [
 ]
 
 
-@pytest.mark.usefixtures("agent")  # and with it the origin
-def test_a_run_that_is_killed_is_finished_by_the_next(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """After SIGKILL at any moment of a replacement, agents are served, and one more `run` makes all current."""
+def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
+    """After SIGKILL at any moment of a replacement, agents are served, and one more `run` makes all current.
+
+    A neighbour tries a name without a rule at each address that Envoy can have: nobody hears of it.
+    """
+    up = firewall
+    up.run()
+    origin = up.origin(peers, ["a.test", "h.test", "evil.test"], "--http", "80", "--https", "443", "--tell")
+    hostile = up.agent(peers)
+    first = IPv4Address(up.status()["siblings"][0]["address"])
     load = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in load.said() if line["event"] == "progress"))
     for moment in KILL_WHEN:
@@ -185,11 +159,14 @@ def test_a_run_that_is_killed_is_finished_by_the_next(up: Firewall, peers: Peers
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, moment
+        for address in (first, IPv4Address(int(first) ^ 1)):
+            hostile.get("https://evil.test/", "--connect", str(address), "--timeout", "300ms")
         up.run("--drain-timeout", "1")
         assert up.current(), moment
         assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"], moment
     summary = load.stop().last
     assert summary["failed"] == 0, json.dumps(summary)
+    assert {line["host"] for line in origin.said() if line["event"] == "request"} == {"a.test", "h.test"}
 
 
 def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) -> None:
@@ -245,19 +222,3 @@ def test_an_engine_that_is_not_there(firewall: Firewall, tmp_path: Path) -> None
         outcome = elsewhere.call(verb).expect(4)
         assert "error[engine-unreachable]" in outcome.err
         assert "--host" in outcome.err
-
-
-def test_who_looks_while_somebody_is_at_work_is_told(up: Firewall) -> None:
-    """A comparison during a run names the holder, and one after it names none."""
-    run = half_done_run(up, "3")
-
-    def busy() -> dict[str, str] | None:
-        found: dict[str, str] | None = up.drift().json["busy"]
-        return found
-
-    holder = until(busy, 60)
-    assert holder["process"] == str(run.pid)
-    assert "--force-recreate" in holder["command"]
-    run.communicate(timeout=60)
-    assert run.returncode == 0
-    assert busy() is None

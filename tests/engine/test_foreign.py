@@ -108,30 +108,3 @@ def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, for
     assert foreign.state() == before
     firewall.call("down").expect()
     assert foreign.state() == before
-
-
-@pytest.mark.parametrize("kind", ["container", "network"])
-def test_a_name_of_ours_that_is_somebody_elses(
-    kind: str, firewall: Firewall, docker: APIClient, peers: Peers
-) -> None:
-    """A network with some of our labels is refused and left alone. Without it, the stack comes up."""
-    peer = peers.start("wait", network="none")
-    ours = labels.ownership_labels(firewall.project)
-    for part in [*parts(ours), ours]:
-        if kind == "network":
-            name = f"{firewall.project}-net"
-            docker.create_network(name, labels=part)
-        else:
-            name = f"{firewall.project}-envoy"
-            docker.create_container(
-                docker.inspect_container(peer.container)["Config"]["Image"],
-                ["/peer", "wait"],
-                name=name,
-                labels=part,
-            )
-        for command in ("run", "down"):
-            refused = firewall.call(command).expect(6)
-            assert f"error[foreign-{kind}]" in refused.err
-        (docker.remove_network if kind == "network" else docker.remove_container)(name)
-    firewall.run()
-    assert firewall.current()

@@ -10,7 +10,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.certificates.authority import INTERMEDIATE_LIFE
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.engine.docker import connect
 from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
 from devkit import stacks
@@ -113,6 +113,12 @@ def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
         assert [tried["passed"], tried["reason"], last["status"]] == expected
         assert (last["step"], tried["contradicts"]) == ("request", False)
 
+    proven = site.firewall.call("explain", "https://i.test", "--live")
+    assert (proven.code, "GET /v1 was sent, which the rule allows." in proven.out) == (0, True), proven
+    assert site.reached()[-2:] == ["/v1/tried", "/v1"]
+    unproven = site.firewall.call("explain", "https://strict.test", "--live", "--format", "json")
+    assert (unproven.code, unproven.json["live"]["reason"]) == (1, "host-not-trusted"), unproven
+
     document = site.firewall.call("conformance", "--format", "json").expect().json
     outcomes = {each["id"]: each["outcome"] for each in document["attempts"] if "inspected" in each["id"]}
     assert {outcomes[f"inspected{end}"] for end in ("", "-1", "-2")} == {"a certificate of the stack"}
@@ -121,7 +127,7 @@ def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
     site.rules()
     assert site.trust == ""
     assert site.agent.get("https://i.test/v1/x").kind != ""
-    assert site.reached() == ["/v1/x", "/below", "/plain", "/v1/tried"]
+    assert site.reached() == ["/v1/x", "/below", "/plain", "/v1/tried", "/v1"]
 
 
 def test_git_may_fetch_and_not_push(site: Site) -> None:

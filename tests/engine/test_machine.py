@@ -13,7 +13,6 @@ from devkit.firewall import RULES, Firewall, remove_project
 from devkit.hand import Hand
 from devkit.host import client
 from devkit.in_flight import unfinished_exec
-from devkit.inheritance import inherited
 from devkit.peers import Peers
 from devkit.tampering.running import start_a_process
 from devkit.tampering.way import COREDNS, ENVOY
@@ -115,24 +114,3 @@ def test_filtered_frames_are_not_mended_by_a_replacement(
         assert len(sdk.containers(all=True)) == 2
         engine.run_in_network(["iptables", "-P", "FORWARD", "ACCEPT"])
         until(firewall.current)
-
-
-def test_a_machine_that_drops_gratuitous_arp(private: PrivateEngine, hand: Hand) -> None:
-    """Both siblings are replaced twice under load, and no request fails: a takeover rests on no announcement."""
-    names = ("net.ipv4.conf.all.drop_gratuitous_arp", "net.ipv4.conf.default.drop_gratuitous_arp")
-    firewall = hand.firewall
-    private.run_in_network(["sysctl", "-w", *(f"{name}=1" for name in names)])
-    try:
-        assert inherited(private.network_argv(), names[0]) == "1"
-        firewall.origin(hand.peers, ["a.test", "h.test"])
-        agent = firewall.agent(
-            hand.peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/"
-        )
-        until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
-        for _ in range(2):
-            firewall.run("--force-recreate", "--drain-timeout", "1")
-        summary = agent.stop().last
-        assert summary["failed"] == 0, json.dumps(summary)
-        assert firewall.agent(hand.peers).get("https://a.test/").ok
-    finally:
-        private.run_in_network(["sysctl", "-w", *(f"{name}=0" for name in names)])

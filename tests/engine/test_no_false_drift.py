@@ -6,11 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from docker import APIClient
 
 from devkit import stacks
 from devkit.firewall import Firewall, upgraded
-from devkit.waiting import until
 
 ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "another language": {"LANG": "tr_TR.UTF-8", "LC_ALL": "C", "LANGUAGE": "tr"},
@@ -45,23 +43,3 @@ def test_another_folder(shared: Firewall, tmp_path: Path) -> None:
     """It does not depend on the path of the installation."""
     stacks.copied_release(tmp_path)
     assert upgraded(shared, tmp_path).drift().expect().findings == set()
-
-
-@pytest.mark.parametrize("siblings", [("envoy",), ("coredns",), ("envoy", "coredns")])
-def test_a_container_that_was_restarted(siblings: tuple[str, ...], shared: Firewall, docker: APIClient) -> None:
-    """A restarted sibling configures its network, claims its address and loads its files again."""
-    for sibling in siblings:
-        docker.restart(shared.container(sibling), timeout=1)
-    until(shared.current)
-    assert shared.run().json["changed"] is False
-
-
-def test_after_a_change_of_rules(shared: Firewall) -> None:
-    """The same holds directly after rules were added and removed."""
-    before = shared.settings.read_text()
-    shared.write("a.test", {"dst": "new.test", "proto": "http", "port": 8080})
-    shared.call("reload").expect()
-    assert shared.drift().expect().findings == set()
-    shared.settings.write_text(before)
-    shared.call("reload").expect()
-    assert shared.drift().expect().findings == set()

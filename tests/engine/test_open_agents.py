@@ -64,26 +64,6 @@ def test_each_agent_is_judged_by_what_the_engine_says(
     assert shared.current()
 
 
-@pytest.mark.parametrize("between", ["running", "stopped", "removed"])
-def test_a_chain_of_containers_is_followed_to_its_end(
-    between: str, shared: Firewall, docker: APIClient, start: Callable[..., str]
-) -> None:
-    """Who joins a container that joined an agent is seen to write the settings, also when that one is gone."""
-    agent = start()
-    joined = start(network_mode=f"container:{agent}", dns=None)
-    name = docker.inspect_container(joined)["Name"].removeprefix("/")
-    writer = start(network_mode=f"container:{name}", dns=None, binds=[f"{shared.folder}:/work"])
-    if between == "stopped":
-        docker.stop(joined, timeout=0)
-    elif between == "removed":
-        docker.remove_container(joined, force=True)
-    judged = reasons(shared)
-    assert judged.pop(joined, ("fenced", [])) == ("fenced", [])
-    assert judged == {agent: ("fenced", []), writer: ("open", ["settings"])}
-    (found,) = shared.status()["settings"]["open"]
-    assert found["mount"] == str(shared.folder)
-
-
 def test_whoever_uses_a_sibling_s_network_is_open(shared: Firewall, start: Callable[..., str]) -> None:
     """What is started in the network of Envoy's container has its way out, and is shown."""
     inside = start(network_mode=f"container:{shared.project}-envoy", dns=None)
@@ -134,12 +114,3 @@ def test_a_watcher_takes_an_open_agent_off_the_network(
     assert fine in attached
     assert loose not in attached
     assert docker.inspect_container(loose)["State"]["Running"] is (order == "detach")
-
-
-def test_a_stack_holds(shared: Firewall, docker: APIClient) -> None:
-    """The quick set holds on a stack as `run` makes it, and leaves no container behind."""
-    before = {each["Id"] for each in docker.containers(all=True)}
-    outcome = shared.call("conformance", "--format", "json")
-    assert [each for each in outcome.json["attempts"] if not each["held"]] == []
-    assert outcome.code == 0
-    assert {each["Id"] for each in docker.containers(all=True)} <= before

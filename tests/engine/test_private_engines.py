@@ -101,31 +101,6 @@ def test_the_machine_gets_its_setting_back() -> None:
     shutil.rmtree(folder)
 
 
-def test_mounts_and_processes_stay_inside(engine: PrivateEngine, sleeper: Container) -> None:
-    """The engine's mounts are not on the machine, and its pids are those of its own /proc."""
-    sleeper.reload()
-    process = engine.root / "proc" / str(sleeper.attrs["State"]["Pid"])
-    until(lambda: "infinity" in (process / "cmdline").read_text())  # the runtime becomes the program
-    assert "overlay / " in (process / "mounts").read_text()
-    assert str(engine.folder) not in Path("/proc/mounts").read_text()
-
-
-def test_containers_return_after_a_restart(engine: PrivateEngine, sleeper: Container) -> None:
-    """A container with a restart policy restarts with the engine."""
-    before = _running_since(sleeper)
-    engine.restart()
-    until(lambda: _running_since(sleeper) not in {None, before})
-
-
-def test_containers_outlive_a_crash() -> None:
-    """A killed engine can be started again, and with live-restore its container is still running."""
-    with private_engine(KIND, live_restore=True) as engine, _sleeper(engine) as container:
-        before = _running_since(container)
-        engine.kill()
-        engine.start()
-        assert _running_since(container) == before
-
-
 def test_destroyed_without_a_trace() -> None:
     """Destroying an engine removes its processes, mounts, network, control groups and folder."""
     with private_engine(KIND) as engine, _sleeper(engine):
@@ -155,17 +130,6 @@ def short_path() -> Iterator[Path]:
     """A folder whose path leaves room for the engine's sockets."""
     with tempfile.TemporaryDirectory(prefix="short-", dir="/var/tmp") as folder:
         yield Path(folder)
-
-
-def test_up_outlives_its_command_until_down(short_path: Path) -> None:
-    """The commands for shell scripts start a detached engine, print its address, and destroy it."""
-    engine = PrivateEngine(short_path / "e")
-    assert _devkit("up", engine.folder, "--kind", KIND) == f"{engine.host}\n"
-    try:
-        assert engine.version()
-    finally:
-        _devkit("down", engine.folder)
-    assert _traces(engine) == []
 
 
 def test_foreign_folder_is_left_alone(short_path: Path) -> None:
@@ -206,12 +170,6 @@ def _image() -> bytes:
     return packed.getvalue()
 
 
-def _running_since(container: Container) -> str | None:
-    container.reload()
-    state = container.attrs["State"]
-    return str(state["StartedAt"]) if state["Running"] else None
-
-
 def _traces(engine: PrivateEngine) -> list[str]:
     """List what the machine has of an engine, by the names that all of it contains."""
     found = [f"folder {engine.folder}"] if engine.folder.exists() else []
@@ -226,10 +184,6 @@ def _traces(engine: PrivateEngine) -> list[str]:
         ["find", "/sys/fs/cgroup", "-name", engine.netns], capture_output=True, text=True, check=False
     ).stdout
     return found + [f"cgroup {path}" for path in groups.split()]
-
-
-def _devkit(*arguments: object) -> str:
-    return _stdout(sys.executable, "-m", "devkit.engines", *map(str, arguments))
 
 
 def _stdout(*argv: str) -> str:

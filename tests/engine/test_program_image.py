@@ -1,21 +1,16 @@
-"""The image of the program on a real engine: what it does in a container is what it does on the machine."""
+"""The image in `examples/image` on a real engine: in a container, the program does what it does on the machine."""
 
 import json
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docker import APIClient
-from docker.errors import APIError
 
-from devkit.engines import private_engine
+from devkit import program_image
 from devkit.firewall import Firewall, Outcome
-from devkit.host import client
 from devkit.waiting import until
 
 SOCKET = "/var/run/docker.sock"
@@ -28,7 +23,7 @@ class Program:
 
     docker: APIClient
     firewall: Firewall
-    answer: Mapping[str, Any]
+    image: str
     containers: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str, text: str | None = None, file: Path | None = None) -> str:
@@ -41,7 +36,7 @@ class Program:
         else:
             variables["CLAWKER_FW_SETTINGS"] = text
         made = self.docker.create_container(
-            self.answer["reference"],
+            self.image,
             list(arguments),
             environment=variables,
             host_config=self.docker.create_host_config(binds=binds),
@@ -67,13 +62,12 @@ class Program:
 
 @pytest.fixture(scope="module")
 def program(shared: Firewall, docker: APIClient) -> Iterator[Program]:
-    """The image of this release, loaded once, and a stack that the machine's own program has made."""
-    answer = shared.call("image", "--load", "--format", "json").expect().json
-    made = Program(docker, shared, answer)
+    """The image of this release, and a stack that the machine's own program has made."""
+    made = Program(docker, shared, program_image.build(docker))
     yield made
     for each in made.containers:
         docker.remove_container(each, force=True, v=True)
-    for reference in answer["references"]:
+    for reference in (made.image, program_image.BASE):
         docker.remove_image(reference)
 
 
@@ -84,25 +78,9 @@ def compared(outcome: Outcome) -> Any:  # noqa: ANN401 - JSON
     }
 
 
-def test_the_engine_has_the_image_that_was_announced(program: Program) -> None:
-    """Its id there is the one that is known without an engine, it is loaded once, and it makes itself again."""
-    announced = program.firewall.call("image", "--format", "json").expect().json
-    for reference in announced["references"]:
-        found = program.docker.inspect_image(reference)  # type: ignore[no-untyped-call]
-        assert found["Id"] in {announced["digest"], announced["config_digest"]}
-        assert found["Architecture"] == announced["architecture"]
-    assert (program.answer["loaded"], program.answer["digest"]) == (True, announced["digest"])
-    assert not program.firewall.call("image", "--load", "--format", "json").expect().json["loaded"]
-    inside = program.call("image", "--load", "--format", "json").expect().json
-    assert (inside["digest"], inside["loaded"]) == (announced["digest"], False)
-
-
-def test_there_is_no_shell_in_it(program: Program) -> None:
-    """Nothing but the program can be started in a container of it."""
-    made = program.docker.create_container(program.answer["reference"], entrypoint=["sh"])["Id"]
-    program.containers.append(made)
-    with pytest.raises(APIError, match=r"executable file not found"):
-        program.docker.start(made)
+def test_the_image_has_this_release(program: Program) -> None:
+    """It says its version and build, without settings and without an engine."""
+    assert program.call("--version").expect().out == program.firewall.call("--version").expect().out
 
 
 def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) -> None:
@@ -169,36 +147,3 @@ def test_conformance_and_down_in_a_container(program: Program) -> None:
     left = program.docker.containers(all=True, filters={"name": f"{program.firewall.project}-"})
     assert not [each for each in left if each["Id"] not in program.containers]
     program.firewall.run()
-
-
-def test_a_container_that_is_stopped_ends(program: Program) -> None:
-    """A process 1 ignores what it does not handle; this one ends when it is asked to, as on the machine."""
-    made = program.start("denials", "--follow")
-    read = ["/opt/clawker-fw/bin/python", "-c", "print(open('/proc/1/status').read())"]
-
-    def handles() -> bool:
-        """Whether it is so far that it handles SIGTERM (proc_pid_status(5))."""
-        said = program.docker.exec_start(program.docker.exec_create(made, read)["Id"]).decode()
-        return bool(int(said.partition("SigCgt:")[2].split()[0], 16) & 1 << (signal.SIGTERM - 1))
-
-    until(handles)
-    began = time.monotonic()
-    program.docker.stop(made, timeout=30)
-    assert time.monotonic() - began < 20
-    assert program.docker.inspect_container(made)["State"]["ExitCode"] == 143
-
-
-def test_the_id_in_containerds_image_store(needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """There, the id is the manifest's digest; it is the one that was printed, and the image runs."""
-    kind = "28.5.2-containerd"
-    needs_engine(kind)
-    with private_engine(kind) as engine, closing(client(engine.host)) as docker:
-        answer = (
-            Firewall(engine.host, "clawker", tmp_path).call("image", "--load", "--format", "json").expect().json
-        )
-        loaded = docker.inspect_image(answer["reference"])  # type: ignore[no-untyped-call]
-        assert loaded["Id"] == answer["digest"]
-        made = docker.create_container(f"clawker-fw:{answer['version']}", ["--version"])["Id"]
-        docker.start(made)
-        assert docker.wait(made, timeout=120)["StatusCode"] == 0
-        assert answer["build"].startswith(docker.logs(made).decode().partition("(")[2].partition(")")[0])

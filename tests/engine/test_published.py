@@ -7,18 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from docker import APIClient, errors
 
 from clawker_fw.stack import labels
 from devkit.beyond import HOST, Beyond
-from devkit.earlier import KEPT_APART, earlier_release
 from devkit.engines import PrivateEngine, install_client, private_engine
-from devkit.firewall import RULES, Firewall, Outcome, upgraded
+from devkit.firewall import RULES, Firewall, Outcome
 from devkit.host import client
-from devkit.pages import BROWSER, install_browser
 from devkit.peers import Peers
 from devkit.programs import machine
 from devkit.waiting import until
@@ -135,20 +132,6 @@ def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
     assert site.clean()
 
 
-@pytest.mark.usefixtures("web")
-def test_a_browser_shows_what_an_agent_serves(site: Site, tmp_path: Path) -> None:
-    """A headless Chromium on the engine's machine; nothing where no port is published."""
-    install_browser()
-
-    def shown(port: int) -> str:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-        command = site.engine.network_argv(BROWSER, *options, f"http://127.0.0.1:{port}/")
-        return subprocess.run(command, capture_output=True, check=False, text=True, timeout=60).stdout
-
-    assert '"name":"web"' in shown(18080).replace(" ", "")
-    assert '"name":"web"' not in shown(18082).replace(" ", "")
-
-
 def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
     """It has no route but to its two networks, and an agent gets nothing of it but a refusal."""
     del web
@@ -210,23 +193,6 @@ def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site, web:
         site.engine.run_in_network(["sysctl", "-w", f"{BRIDGED}=0"])
 
 
-def test_changes_are_found_and_repaired(site: Site, web: str) -> None:
-    """A relay that was taken off a network, hangs or was removed is a difference; a run makes it again."""
-    del web
-    (name,) = site.relays()
-    changes: tuple[Callable[[], object], ...] = (
-        lambda: site.docker.disconnect_container_from_network(name, f"{site.firewall.project}-publish"),
-        lambda: site.docker.kill(name, "STOP"),
-        lambda: site.docker.remove_container(name, force=True, v=True),
-    )
-    for change in changes:
-        change()
-        assert site.firewall.call("drift").code == 1
-        assert site.get(18080) == {}
-        site.firewall.run()
-        assert (site.clean(), site.get(18080)["name"]) == (True, "web")
-
-
 def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
     """A connection through the relay goes on while both siblings are replaced."""
     del web
@@ -246,15 +212,6 @@ def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
     assert last["requests"] > 100
     assert (last["failed"], last["connections"], last["polite_closes"]) == (0, 1, 0), json.dumps(last)
     assert site.docker.inspect_container(relay)["Id"] == before
-
-
-def test_a_port_that_somebody_has(site: Site, web: str) -> None:
-    """The agent is not started, nothing of it is left, and the error has what the engine says."""
-    before = {each["Id"] for each in site.docker.containers(all=True)}
-    assert web in before
-    done = site.shell(f"fw agent run --rm -p 18080:80 $IMAGE {SERVER}")
-    assert (done.code, "error[agent-not-published]" in done.err, "18080" in done.err) == (4, True, True)
-    assert {each["Id"] for each in site.docker.containers(all=True)} == before
 
 
 @pytest.mark.usefixtures("nobody")
@@ -296,54 +253,3 @@ def test_a_port_for_everybody(site: Site) -> None:
     assert site.clean()
     site.docker.remove_container("open", force=True, v=True)
     site.firewall.run()
-
-
-def test_down_leaves_nothing(site: Site, tmp_path: Path) -> None:
-    """With agents detached, neither a relay nor the network on which ports were published is left."""
-    other = Firewall(site.engine.host, f"test{secrets.token_hex(3)}", tmp_path)
-    other.write(*RULES)
-    other.run()
-    agent = (
-        other.shell(f"fw agent run -d -p 18081:80 $IMAGE {SERVER}", IMAGE=site.peers.image).expect().out.strip()
-    )
-    assert other.call("down").code == 6
-    other.call("down", "--force").expect()
-    ours = {"label": f"{labels.PROJECT}={other.project}"}
-    assert site.docker.containers(all=True, filters=ours) == []
-    assert site.docker.networks(filters=ours) == []
-    site.docker.remove_container(agent, force=True, v=True)
-
-
-def test_the_network_of_an_earlier_release(
-    needs_engine: Callable[..., None], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """It is made anew by an ordinary run, with its relays: a port is published again, and no request fails."""
-    needs_engine()
-    install_client()
-    with private_engine() as engine, closing(client(engine.host)) as docker, ExitStack() as stack:
-        beyond = Beyond(engine, tmp_path_factory.mktemp("said"), machine(), stack, routed=True)
-        firewall = Firewall(engine.host, "clawker", tmp_path)
-        firewall.write(*RULES)
-        earlier = upgraded(firewall, earlier_release(KEPT_APART, docker.version()["Arch"]))
-        earlier.run()
-        peers = Peers(docker)
-        firewall.origin(peers, ["a.test", "h.test"])
-        loaded = firewall.agent(
-            peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/"
-        )
-        site, before = Site(engine, docker, firewall, peers, beyond), Site(engine, docker, earlier, peers, beyond)
-        web = before.shell(f"fw agent run -d --rm -p 18080:80 $IMAGE {SERVER}").expect().out.strip()
-        until(lambda: site.get(18080).get("name") == "web")
-        option = "com.docker.network.bridge.enable_icc"
-
-        def apart() -> str:
-            return str(docker.inspect_network("clawker-publish")["Options"][option])
-
-        assert apart() == "false"
-        findings = firewall.drift().expect(1).findings
-        assert {cause for *_, cause, _ in findings} == {"upgrade"}, sorted(findings)
-        assert f"relays.network.options.{option}" in {field for _, _, field, *_ in findings}
-        firewall.run("--drain-timeout", "5")
-        assert (firewall.current(), apart(), site.get(18080)["name"]) == (True, "true", "web")
-        assert docker.inspect_container(web)["State"]["Running"]
-        assert loaded.stop().last["failed"] == 0

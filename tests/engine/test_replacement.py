@@ -5,14 +5,12 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from devkit import stacks
 from devkit.engines import PrivateEngine
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.peers import peers as peers_of
@@ -26,27 +24,6 @@ def loading(firewall: Firewall, peers: Peers, rate: int) -> Peer:
     )
     until(lambda: any(line["done"] for line in agent.said() if line["event"] == "progress"))
     return agent
-
-
-@pytest.mark.alone
-def test_both_siblings_are_replaced_without_a_failed_request(
-    firewall: Firewall, peers: Peers, tmp_path: Path, docker: APIClient
-) -> None:
-    """Both siblings are upgraded and downgraded under an open loop of 200 requests per second."""
-    firewall.run()
-    firewall.origin(peers, ["a.test", "h.test"])
-    release = stacks.copied_release(tmp_path / "newer")
-    stacks.change_bootstrap(release)
-    stacks.change_corefile(release)
-    newer = upgraded(firewall, tmp_path / "newer")
-    agent = loading(firewall, peers, 200)
-    for other in (newer, firewall, newer):
-        before = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
-        other.run()
-        assert all(docker.inspect_container(firewall.container(name))["Id"] != old for name, old in before.items())
-    summary = agent.stop().last
-    assert summary["failed"] == 0, json.dumps(summary)
-    assert summary["sent"] > 200
 
 
 @pytest.fixture
@@ -109,31 +86,6 @@ def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClie
     assert old not in {each["Id"] for each in docker.containers(all=True)}
 
 
-@pytest.mark.usefixtures("origin")
-@pytest.mark.parametrize("siblings", [["envoy"], ["coredns"], ["envoy", "coredns"]])
-def test_after_a_replacement_restarts_need_nobody(
-    siblings: list[str], up: Firewall, peers: Peers, docker: APIClient
-) -> None:
-    """After `docker restart` of either sibling or both, everything recovers, including the claimed address."""
-    agent = up.agent(peers)
-    up.run("--force-recreate", "--drain-timeout", "1s")
-    for sibling in siblings:
-        docker.restart(up.container(sibling), timeout=5)
-    until(lambda: agent.get("https://a.test/").ok and agent.get("http://h.test/").ok)
-    until(up.current)
-    assert up.run().json["changed"] is False
-
-
-def test_leftover_volumes_and_containers(up: Firewall, docker: APIClient) -> None:
-    """A replacement removes the old containers with their volumes, and leaves two containers."""
-    volumes = {volume["Name"] for volume in docker.volumes()["Volumes"] or []}
-    up.run("--force-recreate", "--drain-timeout", "0")
-    after = {volume["Name"] for volume in docker.volumes()["Volumes"] or []}
-    assert len(after) == len(volumes)
-    names = [name for each in docker.containers(all=True) for name in each["Names"] if up.project in name]
-    assert sorted(names) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
-
-
 @dataclass(frozen=True)
 class Engine:
     """An engine that may be restarted and killed, a stack on it, an origin and an agent."""
@@ -153,21 +105,3 @@ def engine(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> 
     firewall.run()
     with closing(client(private.host)) as sdk, peers_of(sdk) as around:
         yield Engine(private, sdk, firewall, firewall.origin(around, ["a.test"]), firewall.agent(around))
-
-
-@pytest.mark.parametrize("how", ["restart", "kill"])
-def test_an_engine_restart_needs_nobody(how: str, engine: Engine) -> None:
-    """Both siblings recover by themselves, agents are served, and nothing has drifted."""
-    firewall, agent = engine.firewall, engine.agent
-    assert agent.get("https://a.test/").ok
-    if how == "restart":
-        engine.private.restart()
-    else:
-        engine.private.kill()
-        engine.private.start()
-    for peer in (engine.origin, agent):
-        if engine.sdk.inspect_container(peer.container)["State"]["Status"] != "running":
-            engine.sdk.start(peer.container)
-    until(lambda: agent.get("https://a.test/").ok, seconds=60)
-    until(firewall.current)
-    assert firewall.run().json["changed"] is False

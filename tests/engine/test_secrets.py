@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.stack.container import HELPER_PATH, SECRETS_AT_REST, VOLUME
-from clawker_fw.stack.envoy.inspection import FOLDER, INTERMEDIATES, SOCKET, TRUST
+from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
 from clawker_fw.watch.schedule import SPACING
-from devkit.firewall import RULES, SIBLINGS, Firewall, Outcome, brought_up
+from devkit.firewall import RULES, SIBLINGS, Firewall, brought_up
 from devkit.hand import SIGNER, Hand
 from devkit.peers import Answer, Peer, Peers
 from devkit.tools import read_as
@@ -209,52 +208,6 @@ def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
     assert not site.get("https://api.test/v1/i").ok
 
 
-IMPATIENT = """
-import sys
-from clawker_fw import __main__ as program
-from clawker_fw.fwctl import client
-client._READING_SECONDS["secrets"] = 0.001
-sys.argv[0] = "clawker-fw"
-program.main()
-"""
-"""The program, which does not wait for what Envoy's container says of its secrets."""
-
-
-def test_secrets_of_which_nothing_is_heard_are_unknown(site: Site) -> None:
-    """The secret has changed where it comes from, and Envoy does not say in time what it has."""
-    before = site.token
-    assert site.firewall.current()
-    site.renew(f"{before}-new")
-
-    def impatient(*arguments: str) -> Outcome:
-        command = site.firewall.command(*arguments)
-        return site.firewall.call_raw([sys.executable, "-c", IMPATIENT, *command[command.index("--host") :]])
-
-    drift = impatient("drift", "--agents", "ignore", "--format", "json").expect(1).json
-    assert drift["verdict"] == "unknown"
-    assert [finding["field"] for finding in drift["siblings"][0]["findings"]] == ["answer"]
-    impatient("run", "--drain-timeout", "0").expect(5)
-    site.firewall.run("--drain-timeout", "0")
-    assert site.firewall.current()
-    assert site.get("https://api.test/v1/revoked").ok
-    assert site.arrived("/v1/revoked")["Authorization"] == [f"Bearer {before}-new"]
-
-
-@pytest.mark.parametrize("lost", ["declaration", "rule", "settings"])
-def test_a_secret_is_forgotten_whatever_is_left_of_its_rule(lost: str, site: Site) -> None:
-    """It needs only Envoy's container: whoever has revoked a token has often taken it out of the files before."""
-    assert site.get("https://api.test/v1/known").ok
-    if lost == "declaration":
-        (site.folder / "secrets.yaml").write_text("secrets: {}\n")
-    elif lost == "rule":
-        site.write(PLAIN)
-    else:
-        site.firewall.settings.write_text("rules: [{dst: https://half")
-    done = site.firewall.call("secrets", "forget", "api").expect()
-    assert done.out == f"{site.firewall.project}: api#bearer taken away\n"
-    until(lambda: site.get(f"https://api.test/v1/{lost}").last["status"] == 503)
-
-
 def test_a_watcher_gives_a_secret_again(site: Site) -> None:
     """After a restart, and when it changes where it comes from; what it has looked at wakes it no more."""
     with watching(site.firewall, "--interval", "1h") as watched:
@@ -285,23 +238,6 @@ def test_keys_of_intermediates_are_nowhere_else(site: Site) -> None:
     for place, content in _everywhere(site, began):
         if place != f"files of {site.firewall.container('envoy')}":
             assert not any(line in content for line in lines), place
-
-
-def test_what_envoy_has_not_loaded_is_not_given(site: Site, peers: Peers) -> None:
-    """The signer has the new secret and can't pass it on: nobody is told otherwise, and a run replaces Envoy."""
-    envoy, before = site.firewall.container("envoy"), site.token
-    Administrator(site.docker, peers).remove(envoy, f"{FOLDER}/{SOCKET}")
-    assert site.hand.kill("envoy", SIGNER)  # with its end Envoy's stream ends, and there is no other one
-    site.renew(f"{before}-new")
-    for verb in ("forget", "refresh"):
-        assert "error[secret-not-loaded]" in site.firewall.call("secrets", verb).expect(4).err
-        assert site.get(f"https://api.test/v1/{verb}").ok
-        assert site.arrived(f"/v1/{verb}")["Authorization"] == [f"Bearer {before}"]
-    assert site.firewall.drift().findings == {("envoy", "live", "secrets.api#bearer", "settings", "replace")}
-    site.firewall.run("--drain-timeout", "0")
-    assert site.firewall.current()
-    assert site.get("https://api.test/v1/replaced").ok
-    assert site.arrived("/v1/replaced")["Authorization"] == [f"Bearer {site.token}"]
 
 
 def test_a_secret_at_rest_outlives_the_container(site: Site, peers: Peers) -> None:

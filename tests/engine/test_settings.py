@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from clawker_fw.stack.policy import POLICY
 from devkit.firewall import Firewall
 from devkit.peers import Peers
 from devkit.waiting import until
@@ -64,36 +63,6 @@ def test_status_says_that_the_settings_are_open(
 def unused(decision: dict[str, Any]) -> str:
     """Return the code of the error for which the settings are not applied, or an empty string."""
     return str(decision.get("settings_unused", {}).get("code", ""))
-
-
-def test_a_watcher_does_not_apply_what_an_agent_could_have_written(
-    up: Firewall, docker: APIClient, peers: Peers
-) -> None:
-    """A change is reported and not applied, and the old rules stay in force, until a person runs `reload`."""
-    network = f"{up.project}-net"
-    with attached(docker, peers, network, f"{up.folder}:/work"), watching(up, "--heal", "all", *OFTEN) as watched:
-        up.write("evil.test")
-        reported = watched.wait(lambda each: unused(each) == "settings-open")
-        assert "is mounted at /work" in str(reported["settings_unused"])
-        assert reported["level"] == "error"
-        before = len(watched.decisions)
-        docker.kill(up.container("envoy"))
-        watched.healed(since=before)
-        assert ("coredns", "hot", POLICY, "settings", "commit") in up.drift().findings
-        before = len(watched.decisions)
-        up.call("reload").expect()
-        watched.wait(lambda each: not unused(each) and each["verdict"] == "open", since=before)
-        assert up.current()
-
-
-def test_a_watcher_applies_what_no_agent_could_have_written(up: Firewall, docker: APIClient, peers: Peers) -> None:
-    """Positive control: with a read-only mount, the same change is applied."""
-    network = f"{up.project}-net"
-    binds = f"{up.folder}:/work:ro"
-    with attached(docker, peers, network, binds), watching(up, "--heal", "all", *OFTEN) as watched:
-        up.write("other.test")
-        watched.healed()
-        assert up.current()
 
 
 def test_an_emptied_file_cuts_nobody(up: Firewall, docker: APIClient, peers: Peers) -> None:

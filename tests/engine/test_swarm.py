@@ -1,4 +1,4 @@
-"""Three engines in one swarm, each kept current by a watcher of one service: printed, deployed, changed."""
+"""Three engines in one swarm, each kept current by a watcher of the service in `examples/swarm`."""
 
 import json
 import os

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.store import CertificateStore
-from devkit.collectors import Collector, Record
+from clawker_fw.certificates.store import TelemetryStore
+from devkit.collectors import Collector
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, remove_project
 from devkit.host import client
 from devkit.peers import Peers, peers
 from devkit.programs import machine
-from devkit.waiting import until
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 COLLECTOR, HOST = "collector.test", "203.0.113.77"
 ZONE = {"a.test": [WORLD], "h.test": [WORLD], COLLECTOR: [HOST], "silent.test": ["203.0.113.99"]}
 RULES = ("a.test", {"dst": "h.test", "proto": "http"})
-ENVOY, COREDNS = "clawker-fw-envoy", "clawker-fw-coredns"
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Place:
     def collector(self, project: str) -> Iterator[Collector]:
         """Run a collector that trusts a project's authority."""
         folder = self.folder / "clawker-fw" / "certs" / project
-        store = CertificateStore(folder, project, keeps=True)
+        store = TelemetryStore(folder, project, keeps=True)
         store.provide()
         trusted, pair = store.collector(COLLECTOR)
         before = self.engine.network_argv()
@@ -64,45 +62,6 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
         world.add(HOST)
         world.resolve(ZONE, "--silent", "silent.test", "--slow", f"{COLLECTOR}=1.5s")
         yield Place(engine, world, around, tmp_path_factory.mktemp("place"))
-
-
-def test_records_of_both_siblings_arrive(place: Place) -> None:
-    """Each says what an agent has asked for and what was decided. The collector's name is looked up slowly."""
-    firewall = place.firewall("told", f"{COLLECTOR}:4317")
-    with place.collector("told") as collector:
-        firewall.run()
-        agent = firewall.agent(place.peers)
-        assert agent.get("https://a.test/").ok
-        assert agent.get("http://h.test/").ok
-        assert not agent.get("https://b.test/").ok
-        assert not agent.get("http://a.test/").ok
-        address = agent.address(firewall.status()["agent"]["network"])
-
-        def of(service: str, action: str) -> list[Record]:
-            return [
-                each
-                for each in collector.records(service)
-                if (each.attributes["clawker_fw.action"], each.attributes["client.address"]) == (action, address)
-            ]
-
-        def all_are_there() -> bool:
-            return len(of(ENVOY, "allowed")) >= 2 and bool(of(ENVOY, "refused")) and bool(of(COREDNS, "refused"))
-
-        until(all_are_there)
-        assert {each.attributes["server.address"] for each in of(ENVOY, "allowed")} >= {"a.test", "h.test"}
-        (refused,) = of(ENVOY, "refused")
-        assert (refused.attributes["server.address"], refused.attributes["http.response.status_code"]) == (
-            "a.test",
-            "403",
-        )
-        assert {each.attributes["dns.question.name"] for each in of(COREDNS, "refused")} == {"b.test"}
-        assert {each.attributes["dns.question.name"] for each in of(COREDNS, "allowed")} == {"a.test", "h.test"}
-        for service in (ENVOY, COREDNS):
-            resource = collector.records(service)[0].resource
-            assert (resource["clawker_fw.project"], resource["clawker_fw.slot"]) == ("told", "0")
-        assert firewall.current()
-    _serves_without(place, firewall)
-    remove_project(client(place.engine.host), "told")
 
 
 def _serves_without(place: Place, firewall: Firewall) -> None:

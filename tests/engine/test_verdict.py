@@ -5,23 +5,15 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from docker import APIClient
 
-from clawker_fw.engine.docker import connect
-from clawker_fw.errors import RefusedError
-from clawker_fw.reconcile import lock
-from clawker_fw.reconcile.lock import Lock
-from clawker_fw.stack import images
 from devkit.firewall import Firewall
 from devkit.hand import Hand
 from devkit.peers import Peers
-from devkit.slow import slow
 from devkit.waiting import until
 
 
@@ -81,68 +73,6 @@ def test_a_run_that_was_suspended_undoes_nothing(firewall: Firewall, peers: Peer
     assert agent.get("https://a.test/").ok
 
 
-def test_settings_that_changed_while_a_run_waited(up: Firewall, peers: Peers, host: str) -> None:
-    """A rule that was removed while a run waited is not restored by it."""
-    up.origin(peers, ["a.test", "h.test", "b.test"])
-    agent = up.agent(peers)
-    before = up.settings.read_text()
-    up.write({"dst": "a.test", "allow_private": True}, {"dst": "b.test", "allow_private": True})
-    with (
-        closing(connect(host, None, {})) as engine,
-        Lock(engine, up.project, images.lock_image(engine.facts())),
-    ):
-        waiting = up.start("run", "--lock-wait", "60", "--format", "json")
-        assert waiting.stderr is not None
-        reported = next(line for line in waiting.stderr if "b.test" in line)
-        up.settings.write_text(before)
-    _, err = waiting.communicate(timeout=60)
-    assert waiting.returncode == 0, err
-    assert reported
-    assert up.current()
-    assert agent.get("https://a.test/").ok
-    assert agent.get("https://b.test/").kind == "dns-nxdomain"
-    up.write({"dst": "a.test", "allow_private": True}, {"dst": "b.test", "allow_private": True})
-    up.run()
-    assert agent.get("https://b.test/").ok
-    up.settings.write_text(before)
-    up.call("reload").expect()
-
-
-def test_a_holder_at_work_on_a_slow_engine_keeps_its_lock(clean_project: str, host: str) -> None:
-    """Renewals arrive in time for others, though each call takes longer than a lease."""
-    pace = SimpleNamespace(seconds=0.0)
-    with (
-        slow(host, lambda: pace.seconds) as address,
-        closing(connect(address, None, {})) as engine,
-        closing(connect(host, None, {})) as other,
-    ):
-        image = images.lock_image(engine.facts())
-        pace.seconds = lock.LEASE_SECONDS + 0.5
-        with Lock(engine, clean_project, image) as held:
-            waiter = Lock(other, clean_project, image, wait=2 * pace.seconds)
-            with pytest.raises(RefusedError) as caught, waiter:
-                pass
-            assert caught.value.code == "lock-held"
-            held.require_held()
-            pace.seconds = 0.0  # to give it back
-
-
-def test_a_holder_that_is_silent_loses_its_lock(
-    clean_project: str, host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Positive control: without renewals, the same holder counts as gone after a lease."""
-    monkeypatch.setattr(Lock, "_renew", lambda self: self._ended.wait())
-    with closing(connect(host, None, {})) as engine:
-        image = images.lock_image(engine.facts())
-        with Lock(engine, clean_project, image) as held:
-            with (
-                Lock(engine, clean_project, image, wait=3 * lock.LEASE_SECONDS),
-                pytest.raises(RefusedError) as caught,
-            ):
-                held.require_held()
-            assert caught.value.code == "lock-lost"
-
-
 def _warned(firewall: Firewall) -> dict[str, Any] | None:
     """Return the answer of `drift`, which must be `current`, if it has a warning; a busy host may miss one."""
     drift: dict[str, Any] = firewall.drift().expect().json
@@ -176,26 +106,6 @@ def test_a_spoofer_can_accuse_nobody(up: Firewall, peers: Peers, docker: APIClie
     up.run()
     assert network not in docker.inspect_container(stranger.container)["NetworkSettings"]["Networks"]
     assert victim.get("https://a.test/").ok
-
-
-def test_a_crash_loop_is_seen(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """An Envoy that ends after each start is never current; `drift` has the number of restarts and exit code."""
-    hand = Hand(docker, up, peers)
-    hand.write("envoy", "boot/bootstrap.yaml", b"no: config\n")
-    docker.kill(hand.name("envoy"))
-    docker.start(hand.name("envoy"))
-    seen: list[str] = []
-
-    def reported() -> bool:
-        drift = up.drift().expect(1).json
-        assert drift["siblings"][0]["verdict"] != "current"
-        fields = {each["field"]: each["running"] for each in drift["siblings"][0]["findings"]}
-        seen.append(fields.get("restarts", ""))
-        return "exit code 1" in seen[-1]
-
-    until(reported)
-    up.run("--drain-timeout", "1")
-    assert up.current()
 
 
 def test_a_look_while_containers_come_and_go(up: Firewall, docker: APIClient) -> None:

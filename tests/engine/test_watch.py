@@ -1,12 +1,8 @@
 """A watcher on a real engine repairs a stack, and touches nothing else."""
 
-import json
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +14,6 @@ from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.decision import ours
-from clawker_fw.watch.schedule import SPACING
-from clawker_fw.watch.trust import STEADY_SECONDS
 from devkit import stacks
 from devkit.engines import PrivateEngine
 from devkit.firewall import RULES, Firewall, brought_up, upgraded
@@ -94,89 +88,6 @@ def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) 
     until(hand.firewall.current)
 
 
-def test_looking_does_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
-    """Health checks and our own probes cause events, but no comparisons."""
-    until(lambda: {hand.inspect(each)["State"]["Health"]["Status"] for each in (ENVOY, COREDNS)} == {"healthy"})
-    _quiet(watched)  # becoming healthy is worth a comparison
-    before = len(watched.decisions)
-
-    def checked() -> int:
-        return len({each["Start"] for each in hand.inspect(ENVOY)["State"]["Health"]["Log"]} - first)
-
-    first = {each["Start"] for each in hand.inspect(ENVOY)["State"]["Health"]["Log"]}
-    hand.firewall.drift()
-    until(lambda: checked() > 1)
-    assert [each["trigger"] for each in watched.decisions[before:]] == []
-
-
-def test_other_containers_do_not_wake_the_watcher(hand: Hand, watched: Watching) -> None:
-    """Foreign containers and stopped agents cause no comparison."""
-    agents = [hand.firewall.agent(hand.peers) for _ in range(3)]
-    _quiet(watched)
-    before = len(watched.decisions)
-    for agent in agents:
-        agent.remove()
-        hand.peers.start("wait", network="bridge").remove()
-    kill(hand, ENVOY)
-    watched.healed(since=before)
-    assert watched.decisions[before]["decision"] == "heal", json.dumps(watched.decisions[before:])
-
-
-def test_an_agent_at_an_address_of_ours_is_taken_off(hand: Hand, watched: Watching) -> None:
-    """A container with the resolver's address is disconnected at once, and keeps running without a network."""
-    before = len(watched.decisions)
-    dns = hand.firewall.status()["agent"]["dns"]
-    agent = hand.peers.start("wait", network=f"{hand.firewall.project}-net", address=dns)
-    watched.wait(lambda each: "detach" in each.get("actions", ()), since=before)
-    assert hand.docker.inspect_container(agent.container)["State"]["Running"]
-    until(hand.firewall.current)
-
-
-def _quiet(watched: Watching) -> None:
-    """Return once no event is waiting to be handled: longer than a comparison takes on a busy machine."""
-    seen, since = len(watched.decisions), time.monotonic()
-
-    def is_over() -> bool:
-        nonlocal seen, since
-        if len(watched.decisions) > seen:
-            seen, since = len(watched.decisions), time.monotonic()
-        return time.monotonic() - since > 5 * SPACING
-
-    until(is_over)
-
-
-def test_a_changed_rule_waits_for_run(hand: Hand, watched: Watching) -> None:
-    """A rule that was changed meanwhile is not applied, and `run` is not blocked."""
-    before, settings = len(watched.decisions), hand.firewall.settings.read_text()
-    hand.firewall.write("other.test")
-    until(lambda: time.time() - hand.firewall.settings.stat().st_ctime > STEADY_SECONDS)
-    kill(hand, ENVOY)
-    healed = watched.healed(since=before)
-    assert (healed["actions"], healed["verdict"]) == (["start"], "drifted")
-    assert {finding[3] for finding in hand.firewall.drift().findings} == {"settings"}
-    assert b"other.test" not in hand.read(COREDNS)[POLICY]
-    hand.firewall.run("--lock-wait", "30s")
-    hand.firewall.settings.write_text(settings)
-    hand.firewall.run("--lock-wait", "30s")
-
-
-def test_half_a_settings_file_makes_nothing_anew(hand: Hand, watched: Watching) -> None:
-    """It is reported, and everything is healed once the file is complete; stopped siblings are started before."""
-    before, settings = len(watched.decisions), hand.firewall.settings.read_text()
-    hand.firewall.settings.write_text(settings[: settings.index("}")])
-    kill(hand, COREDNS)
-    started = watched.healed(since=before)
-    assert (started["actions"], started["verdict"]) == (["start"], None)
-    assert started["settings_unused"]["code"] == "settings-invalid"
-    hand.take_away(ENVOY)
-    before = len(watched.decisions)
-    watched.wait(lambda each: each.get("code") == "settings-invalid" and each["decision"] == "retry", since=before)
-    assert hand.docker.containers(all=True, filters={"name": hand.name(ENVOY)}) == []
-    hand.firewall.settings.write_text(settings)
-    watched.healed(since=before)
-    until(hand.firewall.current)
-
-
 def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
     """A `run` and the watcher take turns, and one stack is left."""
     hand.firewall.run("--force-recreate", "--lock-wait", "30s", "--drain-timeout", "0")
@@ -201,38 +112,6 @@ def up(spare: Firewall) -> Firewall:
     return spare
 
 
-def test_another_file_in_place_of_the_settings_stops_no_healing(
-    up: Firewall, docker: APIClient, peers: Peers, tmp_path: Path
-) -> None:
-    """A watcher that runs, and the next one, heal by the last good settings, and stop who has a way around."""
-    firewall = replace(up, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
-    other, own = tmp_path / "other.yaml", firewall.settings.with_name("own.yaml")
-    other.write_text("rules: [{dst: evil.test}]\n")
-    options = ("--interval", "2s", "--drain-timeout", "0", "--on-open", "stop", "--heal", "all")
-    try:
-        with watching(firewall, *options) as found:
-            found.wait(_is_current)
-            firewall.settings.rename(own)
-            firewall.settings.symlink_to(other)
-            before = len(found.decisions)
-            docker.remove_container(firewall.container(ENVOY), force=True, v=True)
-            healed = found.healed(since=before)
-            assert healed["settings_unused"]["code"] == "settings-other"
-            loose = peers.start("wait", network=f"{firewall.project}-net", capabilities=["NET_ADMIN"])
-            until(lambda: not docker.inspect_container(loose.container)["State"]["Running"])
-            assert found.stop() == 0
-        docker.remove_container(firewall.container(COREDNS), force=True, v=True)
-        docker.start(loose.container)
-        with watching(firewall, *options) as found:
-            assert found.healed()["settings_unused"]["code"] == "settings-other"
-            until(lambda: not docker.inspect_container(loose.container)["State"]["Running"])
-            assert found.stop() == 0
-    finally:
-        firewall.settings.unlink()
-        own.rename(firewall.settings)
-    assert firewall.current()
-
-
 def test_a_container_that_does_not_run_yet_is_known_by_its_network(up: Firewall, docker: APIClient) -> None:
     """Engines tell of a network that a container will be on, so its start is noticed however late it comes."""
     image = docker.inspect_container(up.container(COREDNS))["Image"]
@@ -247,18 +126,6 @@ def test_a_container_that_does_not_run_yet_is_known_by_its_network(up: Firewall,
         docker.remove_container(made["Id"], v=True)
 
 
-def test_all_takes_an_upgrade(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
-    """With `--heal all`, a newer release is applied by its watcher without a `run`."""
-    stacks.change_corefile(stacks.copied_release(tmp_path / "newer"))
-    newer = upgraded(up, tmp_path / "newer")
-    before = docker.inspect_container(up.container(COREDNS))["Id"]
-    with watching(newer, "--heal", "all", "--drain-timeout", "0") as found:
-        assert found.healed()["trigger"] == "start"
-        assert found.stop() == 0
-    assert docker.inspect_container(up.container(COREDNS))["Id"] != before
-    assert newer.current()
-
-
 def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp_path: Path) -> None:
     """The watcher reports the reason, and leaves the stack to the new code."""
     release = stacks.copied_release(tmp_path / "own")
@@ -269,30 +136,6 @@ def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp
         assert found.process.wait(30) == 6
     assert [each["code"] for each in found.records if each["event"] == "error"] == ["release-changed"]
     assert not docker.inspect_container(up.container(ENVOY))["State"]["Running"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_healing_is_a_normal_end(number: signal.Signals, up: Firewall, docker: APIClient) -> None:
-    """The current step is ended, the exit code is 0, and the next `run` completes the work."""
-    with watching(up, *NEVER) as found:
-        docker.disconnect_container_from_network(up.container(ENVOY), f"{up.project}-egress")
-        until(lambda: docker.containers(all=True, filters={"name": f"{up.project}-(lock|envoy-next)"}))
-        found.process.send_signal(number)
-        assert found.process.wait(30) == 0
-    assert docker.containers(all=True, filters={"name": f"{up.project}-lock"}) == []
-    up.run("--drain-timeout", "0")
-    assert up.current()
-
-
-def test_a_stack_that_is_taken_down_stays_down(up: Firewall, docker: APIClient) -> None:
-    """A `down` is not tampering, so the stack stays down."""
-    with watching(up, "--interval", "1s") as found:
-        up.call("down", "--lock-wait", "30s").expect()
-        seen = len(found.decisions)
-        found.wait(lambda each: each["decision"] == "leave", since=seen)
-        assert docker.containers(all=True, filters={"name": up.project}) == []
-        assert found.stop() == 0
-    assert docker.networks(names=[up.project]) == []
 
 
 @pytest.fixture(scope="module")

@@ -37,11 +37,11 @@ from clawker_fw.model import (
     Verdict,
 )
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint, Capacities, desired
+from clawker_fw.reconcile.desired import Blueprint, Capacities, Conditions, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import documents, explaining, fleet_text, text
-from clawker_fw.report.documents.fleet import FleetDriftDocument, ReleaseUsed
+from clawker_fw.report.documents.fleet import FleetStatusDocument, ReleaseUsed
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.fleet import Fleet
 from clawker_fw.rules.policy import Policy
@@ -134,7 +134,7 @@ def pretty(content: bytes) -> bytes:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """Every boot and hot file of a sibling, byte for byte."""
-    wanted = desired(blueprint, addressing(blueprint), CAPACITIES, Slots(0, 1)).siblings[sibling]
+    wanted = desired(blueprint, Conditions(addressing(blueprint), CAPACITIES), Slots(0, 1)).siblings[sibling]
     for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
             continue
@@ -144,7 +144,7 @@ def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """The shape of each container."""
-    wanted = desired(blueprint, addressing(blueprint), CAPACITIES, Slots(1, 0)).siblings[sibling]
+    wanted = desired(blueprint, Conditions(addressing(blueprint), CAPACITIES), Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 
@@ -363,12 +363,13 @@ def test_fleet_status(golden: Check) -> None:
     golden("fleet-status.txt", shown(fleet_text.status_report(FLEET), 80))
 
 
-def test_fleet_drift(golden: Check) -> None:
+def test_fleet_diff(golden: Check) -> None:
     """What differs on each of many hosts, for people."""
-    golden("fleet-drift.txt", shown(fleet_text.drift_report(FLEET), 80))
+    golden("fleet-diff.txt", shown(fleet_text.diff_report(FLEET), 80))
 
 
 def test_fleet_in_json(golden: Check) -> None:
     """Many hosts for programs."""
     common = (SettingsNamed("/etc/clawker-fw.yaml", "--config"), ReleaseUsed("0.1.0", "b51912e" * 9))
-    golden("fleet-drift.json", documents.text(FleetDriftDocument.of(FLEET, *common)).encode() + b"\n")
+    answer = FleetStatusDocument.of(FLEET, *common, findings=True)
+    golden("fleet-diff.json", documents.text(answer).encode() + b"\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devkit.earlier import EARLIER, earlier_release
+from devkit.earlier import earlier_release
 from devkit.engines import INSTALLED, private_engine
 from devkit.firewall import RULES, SIBLINGS, Firewall, upgraded
 from devkit.host import client
@@ -28,7 +28,7 @@ def test_a_stack_of_an_earlier_release(needs_engine: Callable[..., None], tmp_pa
     with private_engine(INSTALLED.name) as engine, closing(client(engine.host)) as docker:
         firewall = Firewall(engine.host, "clawker", tmp_path)
         firewall.write(*RULES)
-        earlier = upgraded(firewall, earlier_release(EARLIER, docker.version()["Arch"]))
+        earlier = upgraded(firewall, earlier_release(docker.version()["Arch"]))
         engine.run_in_network(["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=1"])
         earlier.run()
 

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from docker import APIClient
 
 from devkit.engines import PrivateEngine, private_engine
@@ -16,8 +15,8 @@ from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
-UPGRADES = (("20.10.24", "28.5.2", "29"), ("26.1.5", "28.5.2", "29-nftables"))
-"""Engines that follow each other. The last one keeps the image store, and may have another firewall backend."""
+KINDS = ("20.10.24", "28.5.2", "29-nftables")
+"""Engines that follow each other. The last one keeps the image store, and has another firewall backend."""
 
 STRICT = {"29": {"min-api-version": "1.44"}}
 """The oldest clients that the first releases of a series took, by the first part of the kind."""
@@ -41,17 +40,14 @@ class Machine:
             shutil.move(engine.folder / "data", self.kept)
 
 
-@pytest.mark.parametrize("kinds", UPGRADES, ids=" to ".join)
-def test_an_upgraded_engine_makes_no_drift(
-    kinds: tuple[str, ...], needs_engine: Callable[..., None], tmp_path: Path
-) -> None:
+def test_an_upgraded_engine_makes_no_drift(needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """A newer engine describes the same containers differently, but that is not drift, and agents are served."""
-    for kind in kinds:
+    for kind in KINDS:
         needs_engine(kind)
     machine = Machine(Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")), tmp_path / "kept")
     made: dict[str, str] = {}
     agent = ""
-    for kind in kinds:
+    for kind in KINDS:
         with machine.engine(kind) as engine, closing(client(engine.host)) as docker:
             firewall = Firewall(engine.host, "upgraded", tmp_path)
             if not made:

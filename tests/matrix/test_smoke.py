@@ -1,4 +1,4 @@
-"""The main actions of a user, on every supported series of engines, both image stores and both firewall backends.
+"""The main actions of a user, on the oldest engine and on the newest.
 
 Each kind has one private engine with one stack, which every test leaves current.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from clawker_fw.engine.creation import hardware_address
 from clawker_fw.engine.inspection import container_view
+from clawker_fw.engine.shapes import hardware_address
 from clawker_fw.rules.own_page import PAGE
 from devkit import ignored
 from devkit.attacks.attack import ENDED
@@ -29,10 +29,8 @@ from devkit.waiting import until
 from devkit.witness import Witnesses
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
-ENDS = ("20.10.24", "29-nftables")
+KINDS = ("20.10.24", "29-nftables")
 """The oldest engine and the newest one, which differ most: also in packet filter and image store."""
-
-KINDS = (*ENDS, "26.1.5", "28.5.2")
 
 RULES: tuple[dict[str, Any], ...] = (
     {"dst": "pub.test"},
@@ -113,10 +111,6 @@ class Recorder(dict[str, Any]):
         return super().get(name, default)
 
 
-at_both_ends = pytest.mark.parametrize("site", ENDS, indirect=True, scope="module")
-"""For what cannot differ on an engine between two on which it holds: docs/development.md says why for each."""
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def site(
     request: pytest.FixtureRequest,
@@ -193,7 +187,6 @@ def test_every_field_of_a_container_is_compared_or_ignored_for_a_reason(site: Si
             assert set(recorder) - recorder.read == set(recorder) & set(left_out)
 
 
-@at_both_ends
 def test_what_users_can_try_themselves(site: Site) -> None:
     """The quick set of attacks holds, nothing is left of it, and `doctor` finds nothing that is wrong."""
     before = site.made()
@@ -205,7 +198,6 @@ def test_what_users_can_try_themselves(site: Site) -> None:
     assert [each for each in checks if each["health"] == "failed"] == []
 
 
-@at_both_ends
 def test_an_agent_reads_what_was_refused_to_it(site: Site) -> None:
     """With any client, an agent reads at http://clawker.internal/ why a name has no address."""
     assert site.agent.get("https://denied.test/").kind == "dns-nxdomain"
@@ -234,7 +226,6 @@ def test_everything_else_is_refused(site: Site) -> None:
     assert site.refused("https://pub.test/", "https://pub.test", *direct, sni="").kind in ENDED
 
 
-@at_both_ends
 @pytest.mark.parametrize("how", ["name", "alias"])
 def test_a_container_that_is_called_like_a_host(how: str, site: Site) -> None:
     """It is open and gets no request by Envoy, `agent run` refuses it, and without it the host is served again."""
@@ -278,7 +269,6 @@ def test_no_other_way_out(site: Site) -> None:
     assert [ip_network(address, strict=False) for address in addresses] == [agents]
 
 
-@at_both_ends
 def test_what_agents_broadcast(site: Site) -> None:
     """The host receives it unless the host checks the source of packets, and `status` says which it is."""
     network = site.docker.inspect_network("clawker-net")
@@ -313,7 +303,6 @@ def test_what_agents_broadcast(site: Site) -> None:
     assert site.serves()
 
 
-@at_both_ends
 def test_docker_starts_agents(site: Site) -> None:
     """What docker starts with the flags of `agent flags` is confined; without a stack, it starts nothing."""
     install_client()
@@ -345,7 +334,6 @@ def test_rules_change_live(site: Site) -> None:
     assert site.made()["containers"] == containers
 
 
-@at_both_ends
 @pytest.mark.alone
 def test_replacement_is_not_noticed(site: Site) -> None:
     """Both siblings are replaced under 200 requests per second: none fails or takes long, and nothing is left.
@@ -379,7 +367,6 @@ def test_restarts_need_nobody(site: Site, siblings: tuple[str, ...]) -> None:
     assert site.idle()
 
 
-@at_both_ends
 def test_the_engines_redirect(site: Site) -> None:
     """Without the engine's redirect of DNS to its resolver, a stack has drifted; a restart brings it back."""
     envoy = site.firewall.container("envoy")

@@ -3,7 +3,6 @@
 import itertools
 import json
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -230,23 +229,6 @@ def test_wrong_certificates_are_refused(
             each.process.kill()
             each.process.wait()
     assert not [each for each in collector.records() if each.attributes["dns.question.name"] == "wrong.test"]
-
-
-def test_a_client_without_certificate_is_refused(
-    collector: Collector, trust: Trust, port: int, tmp_path: Path
-) -> None:
-    """TLS alone is not enough."""
-    del collector
-    trusted = tmp_path / "ca.crt"
-    trusted.write_bytes(trust.authority.certificate)
-    context = ssl.create_default_context(cafile=str(trusted))
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
-        context.wrap_socket(raw, server_hostname=NAME) as connection,
-        pytest.raises((ssl.SSLError, ConnectionResetError)),
-    ):
-        connection.recv(1)  # a client learns only now that it is refused (RFC 8446, section 4.4.2.4)
 
 
 @pytest.fixture

@@ -23,10 +23,9 @@ from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.refusals import BUCKETS
-from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LISTENERS, RESOURCES, configuration
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, RESOURCES
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, discovery_response
-from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.dns import NameServer
 from devkit.envoy import HERE, Loading, Proxy, Resolving, program
 from devkit.outcomes import Request, outcomes
@@ -162,34 +161,6 @@ def test_the_ports_of_a_rule_change(proxy: Proxy) -> None:
 
 def _listens(proxy: Proxy, name: str, ports: list[int]) -> bool:
     return [port for port in range(8999, 9004) if proxy.opened(port, proxy.virtual[name])] == ports
-
-
-def test_many_names_share_chains(proxy: Proxy) -> None:
-    """With more than 10,000 rules on a port, some share chains, and names are still distinguished."""
-    count = chains.ALONE + 300
-    _, rules = rule_set(*(f"n{number}.many.test" for number in range(count)), ".sub.many.test")
-    proxy.serve(rules)
-    until(proxy.serves)
-    assert proxy.chain("n1.many.test", 443).startswith("tls ")
-    assert proxy.chain("x.sub.many.test", 443).startswith("tls ")
-    assert proxy.chain(f"n{count}.many.test", 443) == ""
-    assert {proxy.chain(f"n{number}.many.test", 443).split()[0] for number in range(200)} == {"tls"}
-
-
-def test_a_removed_name_renames_its_chain_and_no_other() -> None:
-    """A removed name only renames its own chain, because Envoy drains the connections of renamed chains."""
-    few = [f"n{number}.few.test" for number in range(3)]
-    assert _chains(rule_set(*few)[1]) - _chains(rule_set(*few[1:])[1]) == {"tls n0.few.test guarded"}
-
-
-def _chains(rules: RuleSet) -> set[str]:
-    document = json.loads(
-        configuration(Policy(rules), EnvoyAddresses(HERE, HERE, HERE, HERE), 3600)[LISTENERS].content
-    )
-    return {chain["name"] for listener in document["resources"] for chain in listener["filter_chains"]} - {
-        "http",
-        "refused",
-    }
 
 
 def test_the_refusal_names_the_port(proxy: Proxy) -> None:

@@ -26,7 +26,7 @@ from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit import judging, requests
 from devkit.dns import NameServer
-from devkit.envoy import HERE, program
+from devkit.envoy import HERE, WRITTEN_WITHIN, program
 from devkit.inspecting import OTHER_PORT, PORT, SECOND_PORT, Host, Inspecting, certificate, own_address
 from devkit.judging import Judge, expected
 from devkit.requests import random_asked, random_entries, rules_of
@@ -469,8 +469,10 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
     host.reached.clear()
     proxy.records()
     status, text = proxy.ask("GET", "/", "other.test")
-    assert (status, b"prove its name" in text) == (503, True)
+    assert (status, text.decode()) == (503, f"clawker-fw: {Reason.HOST_NOT_TRUSTED.sentence}\n")
     assert host.reached == []
+    (found,) = until(proxy.records, WRITTEN_WITHIN)
+    assert (found["name"].partition(":")[0], found["reason"]) == ("other.test", Reason.HOST_NOT_TRUSTED)
     assert proxy.ask("GET", "/", "unverified.test")[0] == 200
     for name in ("x.w.test", "y.w.test", "x.w.test"):
         assert proxy.ask("GET", "/v1", name)[0] == 200

@@ -15,10 +15,9 @@ from typing import Any, Self
 import pytest
 
 from clawker_fw.certificates.credentials import Credentials, Pair
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.envoy import sampling
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.release import Release
@@ -36,14 +35,14 @@ ADDRESSES = EnvoyAddresses(HERE, HERE, HERE, HERE, dict.fromkeys(("t.test", "u.t
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> CertificateStore:
+def store(tmp_path_factory: pytest.TempPathFactory) -> TelemetryStore:
     """The certificates."""
-    found = CertificateStore(tmp_path_factory.mktemp("certs"), "demo", keeps=True)
+    found = TelemetryStore(tmp_path_factory.mktemp("certs"), "demo", keeps=True)
     found.provide()
     return found
 
 
-def reporting(store: CertificateStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in TelemetryTarget
+def reporting(store: TelemetryStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in TelemetryTarget
     """Return what Envoy is told about a collector on loopback."""
     found = store.provide().credentials
     given = {"sample": 1.0, "server_name": HOST, **changed}
@@ -102,7 +101,7 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver(store: CertificateStore, tmp_path: Path) -> Iterator[Receiver]:
+def receiver(store: TelemetryStore, tmp_path: Path) -> Iterator[Receiver]:
     """The collector's place."""
     with Receiver(*store.collector(HOST), tmp_path) as started:
         yield started
@@ -173,7 +172,7 @@ def serve(envoy: Loading, told: Reporting | None) -> None:
 
 
 def test_envoy_shows_what_it_was_told_but_no_key(
-    envoy: Loading, store: CertificateStore, receiver: Receiver
+    envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
     """Our files are in canonical form with telemetry, too, and what Envoy shows of them has no key."""
     for sample in (1.0, 0.25, 0.0):
@@ -188,7 +187,7 @@ def test_envoy_shows_what_it_was_told_but_no_key(
     serve(envoy, None)
 
 
-def test_live_digests_tell_certificates_apart_without_their_keys(store: CertificateStore) -> None:
+def test_live_digests_tell_certificates_apart_without_their_keys(store: TelemetryStore) -> None:
     """Another certificate has another digest. The key makes no difference: Envoy takes none that does not fit."""
     told = reporting(store, 4317)
     credentials = told.telemetry.credentials
@@ -207,28 +206,7 @@ def test_live_digests_tell_certificates_apart_without_their_keys(store: Certific
     assert digest(credentials) != digest(renewed)
 
 
-def test_readiness_changes_only_the_clusters(store: CertificateStore, receiver: Receiver) -> None:
-    """Without credentials, the listeners are the same to the byte."""
-    told = reporting(store, receiver.port)
-    not_ready = replace(told, telemetry=replace(told.telemetry, credentials=None))
-    ready, without = (configuration(Policy(RULES), ADDRESSES, 60, each) for each in (told, not_ready))
-    assert {path for path in ready if ready[path] != without[path]} == {CLUSTERS}
-    assert without[CLUSTERS].secret
-    assert b"telemetry" in ready[LISTENERS].content
-
-
-def test_another_share_changes_only_its_file(store: CertificateStore, receiver: Receiver) -> None:
-    """The clusters, routes and listeners stay the same to the byte, whatever the share is."""
-    shares = (1.0, 0.25, 0.0)
-    whole, *others = (
-        configuration(Policy(RULES), ADDRESSES, 60, reporting(store, receiver.port, sample=share, relay_port=4319))
-        for share in shares
-    )
-    for other in others:
-        assert {path for path in whole if whole[path] != other[path]} == {sampling.FILE}
-
-
-def test_envoy_proves_who_it_is(envoy: Loading, store: CertificateStore, receiver: Receiver) -> None:
+def test_envoy_proves_who_it_is(envoy: Loading, store: TelemetryStore, receiver: Receiver) -> None:
     """A refusal is sent to the collector, over TLS 1.3 and HTTP/2, with Envoy's certificate."""
     serve(envoy, reporting(store, receiver.port))
     assert envoy.route("b.test", 80) == "refused"
@@ -240,7 +218,7 @@ def test_envoy_proves_who_it_is(envoy: Loading, store: CertificateStore, receive
 
 @pytest.mark.parametrize("name", ["other.test", "127.0.0.1"])
 def test_a_collector_of_another_name_gets_nothing(
-    name: str, envoy: Loading, store: CertificateStore, receiver: Receiver
+    name: str, envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
     """The name or address in its certificate must be the one that the settings say."""
     before = counted(envoy, r"cluster.telemetry.ssl.fail_verify_san")
@@ -252,7 +230,7 @@ def test_a_collector_of_another_name_gets_nothing(
 
 
 def test_a_renewed_certificate_is_used_by_itself(
-    envoy: Loading, store: CertificateStore, receiver: Receiver
+    envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
     """Another certificate in the file of clusters changes nothing else, and the next record is sent with it."""
     serve(envoy, reporting(store, receiver.port))
@@ -277,9 +255,7 @@ def _unversioned(content: bytes) -> object:
     return json.loads(content)["resources"]
 
 
-def test_the_relay_takes_in_the_resolver_alone(
-    envoy: Loading, store: CertificateStore, receiver: Receiver
-) -> None:
+def test_the_relay_takes_in_the_resolver_alone(envoy: Loading, store: TelemetryStore, receiver: Receiver) -> None:
     """What comes from an address of CoreDNS is passed on as it is; a connection from elsewhere ends at once."""
     told = reporting(store, receiver.port)
     serve(envoy, told)
@@ -300,7 +276,7 @@ def test_the_relay_takes_in_the_resolver_alone(
     serve(envoy, None)
 
 
-def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: CertificateStore) -> None:
+def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: TelemetryStore) -> None:
     """Requests are answered as ever, and what could not be sent is counted."""
     before = counted(envoy, "logs_dropped")
     serve(envoy, reporting(store, free_port()))
@@ -373,7 +349,7 @@ def forward(proxy: Resolving, told: Reporting, tcp: int, udp: int) -> None:
 
 
 def test_forwarded_connections_and_sessions_have_one_record(
-    forwarding: Resolving, origin: tuple[int, int], store: CertificateStore
+    forwarding: Resolving, origin: tuple[int, int], store: TelemetryStore
 ) -> None:
     """So have those whose protocol Envoy does not know: a connection over TCP, a session of UDP when it ends."""
     tcp, udp = origin
@@ -390,7 +366,7 @@ def test_forwarded_connections_and_sessions_have_one_record(
 
 
 def test_another_share_is_sent_at_once_and_cuts_nothing(
-    forwarding: Resolving, origin: tuple[int, int], store: CertificateStore
+    forwarding: Resolving, origin: tuple[int, int], store: TelemetryStore
 ) -> None:
     """An open session goes on, no listener is replaced, and the new share decides what is sent."""
     tcp, udp = origin

@@ -42,13 +42,6 @@ def test_the_unit_is_one_that_systemd_reads(scope: ServiceScope, tmp_path: Path)
     assert verify(path, scope) == (0, "")
 
 
-def test_a_mistake_in_a_unit_would_be_noticed(tmp_path: Path) -> None:
-    """Positive control: the check fails for a bad unit."""
-    path = written(tmp_path, ServiceScope.SYSTEM, "watch")
-    path.write_text(path.read_text().replace("ProtectSystem=strict", "ProtectSytem=strict"))
-    assert "ProtectSytem" in verify(path, ServiceScope.SYSTEM)[1]
-
-
 def test_a_service_leaves_its_users_other_programs_alone() -> None:
     """When it ends, systemd removes nothing that other programs of the same user share."""
     assert "RemoveIPC" not in Unit(ServiceScope.SYSTEM, "clawker", (), 30, user=1000).text()

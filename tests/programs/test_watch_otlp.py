@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.agents.judge import Agent
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.watch import otlp, record
@@ -30,7 +30,7 @@ HEALED = Decision(Trigger.EVENT, Reaction.HEAL, 0.5, CURRENT, (FOUND,), (FOUND,)
 @pytest.fixture
 def destination(tmp_path: Path) -> Iterator[tuple[otlp.CollectorEndpoint, Collector]]:
     """A collector, and what a watcher needs for it."""
-    store = CertificateStore(tmp_path / "certs", "test", keeps=True)
+    store = TelemetryStore(tmp_path / "certs", "test", keeps=True)
     store.provide()
     trust, pair = store.watcher()
     endpoint = f"127.0.0.1:{free_port()}"

@@ -452,22 +452,3 @@ def test_settings_that_may_be_another_agent_s_work_are_not_certain(engine: Memor
     assert not agent.certainly_open
     (agent,) = judged(engine, replace(found, certain=True))
     assert agent.certainly_open
-
-
-def test_an_agent_costs_one_request(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each agent is inspected once, whatever else there is on the engine."""
-    asked: list[str] = []
-    inspect = engine.container
-
-    def container(name: str) -> Any:  # noqa: ANN401 - as the engine's
-        asked.append(name)
-        return inspect(name)
-
-    for number in range(7):
-        started(engine, f"agent{number}")
-    monkeypatch.setattr(engine, "container", container)
-    agents = judged(engine)
-    assert len(agents) == 7
-    assert sorted(asked) == sorted(
-        [each.id for each in agents] + [engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")]
-    )

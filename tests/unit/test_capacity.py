@@ -11,7 +11,7 @@ from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.settings.values import CorednsResources, EnvoyResources, ResourceSettings, parse_memory
 from clawker_fw.stack import coredns
-from clawker_fw.stack.capacity import Capacity, running, written
+from clawker_fw.stack.capacity import Capacity, running
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
@@ -126,17 +126,6 @@ def test_more_memory_than_there_is() -> None:
     assert caught.value.code == "resources-not-there"
     assert "5GiB" in caught.value.message
     assert "4GiB" in caught.value.message
-
-
-def test_memory_is_written_as_it_may_be_set() -> None:
-    """In the largest unit."""
-    assert [written(size) for size in (2 * GIB, 1536 * MIB, 512 * MIB, 2048, 7)] == [
-        "2GiB",
-        "1.5GiB",
-        "512MiB",
-        "2KiB",
-        "7",
-    ]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.validity import Use
 from clawker_fw.certificates.x509 import certificate, judge
 from clawker_fw.model import ServerCertificate, Sibling
@@ -21,17 +21,17 @@ DAY = 86400.0
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CertificateStore:
+def store(tmp_path: Path) -> TelemetryStore:
     """A store that writes, at a fixed time."""
     return at(tmp_path / "here", NOW)
 
 
-def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None) -> CertificateStore:
+def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None) -> TelemetryStore:
     """Return a store at a time."""
-    return CertificateStore(folder, "demo", own, keeps, clock=lambda: now)
+    return TelemetryStore(folder, "demo", keeps, lambda: now, own)
 
 
-def credentials(store: CertificateStore, running: Running = NO_CREDENTIALS) -> Credentials:
+def credentials(store: TelemetryStore, running: Running = NO_CREDENTIALS) -> Credentials:
     """Return what a store provides."""
     provided = store.provide(running)
     assert provided.credentials is not None, provided
@@ -43,7 +43,7 @@ def live(found: Credentials) -> Running:
     return Running(found, any=True)
 
 
-def test_what_is_minted(store: CertificateStore) -> None:
+def test_what_is_minted(store: TelemetryStore) -> None:
     """The authority, a client certificate for each sibling, and a server certificate have their uses and names."""
     found = credentials(store)
     authority = certificate(found.trust)
@@ -60,7 +60,7 @@ def test_what_is_minted(store: CertificateStore) -> None:
     assert judge(found).unusable(NOW, 3600) == ""
 
 
-def test_only_the_user_can_read_what_is_kept(store: CertificateStore, tmp_path: Path) -> None:
+def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Path) -> None:
     """Folders have the mode 0700, and files 0600."""
     store.provide()
     store.collector("collector.test")
@@ -140,7 +140,7 @@ def test_what_could_not_be_written_is_not_exported(tmp_path: Path) -> None:
     assert due == at(here, LATER).provide().due != ()
 
 
-def test_one_that_was_never_exported_is_not_asked_for(store: CertificateStore, tmp_path: Path) -> None:
+def test_one_that_was_never_exported_is_not_asked_for(store: TelemetryStore, tmp_path: Path) -> None:
     """The collector's certificate is the user's concern only where it has been given away."""
     store.provide()
     store.collector("collector.test")
@@ -226,7 +226,7 @@ NOTED = '{"authority": "x", "certificate": {"subject": "", "names": [], "begins"
         *(NOTED % begins for begins in ('"x"', "null", "[]", "Infinity", "NaN")),
     ],
 )
-def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: CertificateStore, tmp_path: Path) -> None:
+def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: TelemetryStore, tmp_path: Path) -> None:
     """It costs a warning, and no certificate."""
     store.provide()
     store.export("collector.test", tmp_path / "tls")
@@ -310,7 +310,7 @@ def test_an_authority_of_the_users_own_signs(tmp_path: Path) -> None:
     assert not (tmp_path / "state" / "ca.key").exists()
 
 
-def test_a_machine_without_the_authority_keeps_what_is_live(store: CertificateStore, tmp_path: Path) -> None:
+def test_a_machine_without_the_authority_keeps_what_is_live(store: TelemetryStore, tmp_path: Path) -> None:
     """It founds no authority of its own, says so, and stays ready until the certificates really expire."""
     found = credentials(store)
     provided = at(tmp_path / "elsewhere", NOW + 80 * DAY).provide(live(found))
@@ -335,7 +335,7 @@ def test_the_newest_certificates_win(tmp_path: Path) -> None:
     assert judge(replace(found, trust=older.trust)).problem
 
 
-def test_a_rotation_without_a_new_authority(store: CertificateStore) -> None:
+def test_a_rotation_without_a_new_authority(store: TelemetryStore) -> None:
     """Only the siblings' certificates are new."""
     before = credentials(store)
     replace_ = at(store.folder, NOW + DAY)
@@ -345,7 +345,7 @@ def test_a_rotation_without_a_new_authority(store: CertificateStore) -> None:
     assert after.coredns != before.coredns
 
 
-def test_an_authority_that_can_not_be_read_is_not_replaced(store: CertificateStore, tmp_path: Path) -> None:
+def test_an_authority_that_can_not_be_read_is_not_replaced(store: TelemetryStore, tmp_path: Path) -> None:
     """Unreadable is not missing: agents would stop trusting what is live, and its key would be gone."""
     store.provide()
     folder = tmp_path / "here"
@@ -357,7 +357,7 @@ def test_an_authority_that_can_not_be_read_is_not_replaced(store: CertificateSto
     assert (folder / "ca.key").read_bytes() == key
 
 
-def test_a_former_authority_without_its_key_stays_trusted(store: CertificateStore, tmp_path: Path) -> None:
+def test_a_former_authority_without_its_key_stays_trusted(store: TelemetryStore, tmp_path: Path) -> None:
     """The key may have been taken away on purpose. What was signed with it is live yet."""
     store.provide()
     former = (tmp_path / "here" / "ca.crt").read_bytes()
@@ -380,7 +380,7 @@ def _keys(found: Credentials) -> list[bytes]:
     return [line for each in Sibling for line in found.of(each).key.splitlines() if b"-----" not in line]
 
 
-def test_no_text_has_a_key(store: CertificateStore) -> None:
+def test_no_text_has_a_key(store: TelemetryStore) -> None:
     """Neither the representation of credentials nor a traceback contains a key."""
     found = credentials(store)
     try:

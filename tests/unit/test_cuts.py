@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.model import Files, Machine, Sibling, Slots
-from clawker_fw.reconcile.desired import Capacities, desired
+from clawker_fw.reconcile.desired import Capacities, Conditions, desired
 from clawker_fw.reconcile.summary import ends_connections
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import ResourceSettings
@@ -75,7 +75,7 @@ def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of 
     kept = virtual.assigned(before, virtual.Numbers(), addresses.room)
     numbers = virtual.assigned(blueprint.policy.opaque, kept, addresses.room)
     has = Capacities(*(each.capacity(ResourceSettings(), Machine(2, 8 << 30)) for each in (envoy, coredns)))
-    wanted = desired(blueprint, replace(addresses, numbers=numbers), has, Slots(0, 0))
+    wanted = desired(blueprint, Conditions(replace(addresses, numbers=numbers), has), Slots(0, 0))
     return wanted.siblings[Sibling.ENVOY].hot
 
 

@@ -8,7 +8,6 @@ import yaml
 
 from clawker_fw.denials import tally
 from clawker_fw.denials.refusal import read_tallies
-from clawker_fw.denials.suggestion import suggested
 from clawker_fw.denials.tally import Tally
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried, hand_over
@@ -125,35 +124,6 @@ def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatc
     assert found.counted[-1].times == 2
 
 
-@pytest.mark.parametrize(
-    ("asked", "rules"),
-    [
-        (["a.x.test", "b.x.test"], ["https a.x.test", "https b.x.test"]),
-        (["a.x.test", "b.x.test", "c.x.test"], [*(f"https {each}.x.test" for each in "abc"), "or https .x.test"]),
-        (
-            ["x.test", "a.x.test", "b.x.test", "c.d.x.test"],
-            ["https x.test", *(f"https {each}.x.test" for each in ("a", "b", "c.d")), "or https .x.test"],
-        ),
-        (
-            ["a.y.x.test", "b.y.x.test", "c.y.x.test", "z.x.test"],
-            [*(f"https {each}.x.test" for each in ("a.y", "b.y", "c.y", "z")), "or https .y.x.test"],
-        ),
-        (
-            ["a.github.io", "b.github.io", "c.github.io"],
-            ["https a.github.io", "https b.github.io", "https c.github.io"],
-        ),
-        (["a.com", "b.com", "c.com", "com"], ["https a.com", "https b.com", "https c.com"]),
-        (["tcp://a.x.test:9", "tcp://b.x.test:9", "tcp://c.x.test:9"], [f"tcp {each}.x.test" for each in "abc"]),
-    ],
-)
-def test_suggestions(asked: list[str], rules: list[str]) -> None:
-    """Each name is; of three, a subtree is offered, but no public suffix, nor where rules need exact names."""
-    found = suggested(map(parse_target, asked))
-    told = [f"{'or ' if each.wider else ''}{each.protocol} {each.destination}" for each in found]
-    assert sorted(told) == sorted(rules)
-    assert told == sorted(told, key=lambda each: each.startswith("or "))
-
-
 def test_what_was_handed_over_may_be_anything() -> None:
     """A file that is no archive, or ends within one, holds what can be read of it."""
     engine = MemoryEngine()
@@ -188,5 +158,5 @@ def test_what_was_only_counted_is_handed_over() -> None:
 @pytest.mark.parametrize("name", ["null", "1.5_", "2026-01-01", "yes", "on", "1_000", "0b1", "-a", "_", "a.-b"])
 def test_rules_to_paste_are_read_as_they_are_meant(name: str) -> None:
     """A name that YAML would take for something else is quoted."""
-    read = yaml.safe_load(rules_text([parse_target(f"{name}:8443", Protocol.HTTPS)]))
+    read = yaml.safe_load(rules_text([parse_target(f"{name}:8443", Protocol.HTTPS)], []))
     assert read == {"rules": [{"dst": name, "port": 8443}]}

@@ -154,7 +154,7 @@ MATRIX = [
     (live("routes", ""), (E, "live", "routes", "tamper", "commit")),
     (write("clawker-envoy", **{"state/extra": b"x"}), (E, "boot", "state/extra", "tamper", "replace")),
     (write("clawker-envoy", extra=b"x"), (E, "boot", "extra", "tamper", "replace")),
-    (write("clawker-envoy", **{"restore/lds/listeners.json": b"x"}), (E, "hot", "restore", "upgrade", "commit")),
+    (write("clawker-envoy", **{"stage/hot/lds/listeners.json": b"x"}), (E, "hot", "stage", "upgrade", "commit")),
     (write("clawker-envoy", **{f"good/{LISTENERS}": b"x"}), (E, "hot", f"good/{LISTENERS}", "tamper", "commit")),
     (write("clawker-envoy", **{COMMITTED: b"{}"}), (E, "hot", COMMITTED, "tamper", "commit")),
     (inside("clawker-envoy", processes=("7: /bin/sh",)), (E, "live", "processes", "tamper", "replace")),

@@ -73,7 +73,8 @@ def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> No
     seen = compare(memory, now)
     before = seen.desired.siblings[sibling]
     for moment in (SOON, LATER):
-        after = compare(memory, now.at(moment)).desired_at(Slots(0, 0)).siblings[sibling]
+        seen = compare(memory, now.at(moment))
+        after = seen.blueprint.desired(seen.conditions, Slots(0, 0)).siblings[sibling]
         ends = json.loads(before.hot[ENDS].content)["ends"]
         assert ends[0]["at"] == moment
         files = {path: file.content for path, file in before.hot.items()}

@@ -52,7 +52,7 @@ def observed(engine: MemoryEngine) -> Observed:
 def provided(engine: MemoryEngine) -> Trust:
     """Have the engine keep what agents of this stack trust."""
     trust = trust_for("clawker", ROOT, KNOWN)
-    entrust.provide(engine, "clawker", observed(engine), trust)
+    entrust.create_trust_volume(engine, "clawker", observed(engine), trust)
     return trust
 
 
@@ -112,7 +112,7 @@ def test_down_removes_it(engine: MemoryEngine) -> None:
 
     def removed() -> list[str]:
         steps = teardown(observed(engine), "clawker", detach=False).steps
-        return [each.told.sentence for each in steps if trust.volume in each.told.sentence]
+        return [each.description.sentence for each in steps if trust.volume in each.description.sentence]
 
     trust = provided(engine)
     assert removed() == [f"remove volume {trust.volume}"]
@@ -121,7 +121,7 @@ def test_down_removes_it(engine: MemoryEngine) -> None:
     engine.remove(left)
     container(engine, "user", {}, Mount("volume", TARGET, trust.volume))
     assert removed() == []
-    assert RemoveVolume(trust.volume).told.sentence == f"remove volume {trust.volume}"
+    assert RemoveVolume(trust.volume).description.sentence == f"remove volume {trust.volume}"
 
 
 @pytest.mark.parametrize("place", ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"])

@@ -1,7 +1,6 @@
 """Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
 
 import itertools
-import random
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.cli import rule_words
@@ -21,11 +20,10 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.rules.target import Request, Target, parse_request, parse_target
+from clawker_fw.rules.target import Request, Target, parse_target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Addition, Written
 from clawker_fw.settings.edit.splice import Edit, spliced
-from devkit.requests import METHODS, random_paths, random_request
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -356,29 +354,6 @@ def after(command: str, there: RuleSet, now: float) -> RuleSet:
     return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
 
 
-@settings(deadline=None)
-@given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from((*PORTS, 22, 8081, 8443, 9001)))
-def test_the_command_allows_it(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
-    """After the command, or with the entry that is told instead, the rules allow the connection.
-
-    Nothing else is allowed for longer, or more widely, than it was: of a rule that is there, nothing is lost.
-    """
-    asked = Target(name, protocol, port)
-    found = explain(every, 2, asked)
-    if found.remedy is None or not found.remedy.command:
-        return
-    changed = after(found.remedy.command, every, 2)
-    assert Policy(changed.at(2)).decide(name, protocol, port).allowed
-    kept = [each for each in every.rules if each not in {found.own, found.rule}]
-    assert set(kept) <= set(changed.rules)
-    by_hand = explain(every, 2, asked, "VARIABLE").remedy
-    assert by_hand is not None
-    assert by_hand.command == ""
-    entry = RuleEntry.model_validate(yaml.safe_load(by_hand.text.split("`")[1])).rule()
-    others = [each for each in every.rules if "in place of" not in by_hand.text or each != found.own]
-    assert Policy(RuleSet.of([*others, entry]).at(2)).decide(name, protocol, port).allowed
-
-
 @pytest.mark.parametrize("until", [None, FUTURE])
 @pytest.mark.parametrize("rule", ["a.test", ".test"])
 def test_what_is_advised_about_a_private_address_ends_no_later(rule: str, until: str | None) -> None:
@@ -403,150 +378,3 @@ def test_rules_that_no_command_can_edit() -> None:
     assert remedy(found) == (
         "Make an exception with `{dst: x.y.example.org}` in VARIABLE, or change the rule that denies it (line 4)."
     )
-
-
-PATHS = (
-    {
-        "dst": "api.test",
-        "path_rules": [
-            {"path": "/v1", "methods": ["GET"]},
-            {"path": "/v1/private", "action": "deny"},
-        ],
-        "git": {"o/r": "read"},
-    },
-    {"dst": ".w.test", "port": 8443, "proto": "wss", "path_rules": [{"path": "/a%20b"}]},
-)
-
-
-@pytest.mark.parametrize(
-    ("url", "method", "reason", "decided", "remedy"),
-    [
-        ("https://api.test/v1/x?token=s", None, None, "GET /v1", None),
-        ("https://api.test", None, None, "None", None),
-        (
-            "https://api.test/v1/x y",
-            "POST",
-            Reason.PATH,
-            "None",
-            "Allow it with `clawker-fw rules allow api.test --path /v1/x%20y --methods POST`. "  # noqa: ISC004
-            "This also allows everything below this path.",
-        ),
-        (
-            "https://x.w.test:8443/b/",
-            "PUT",
-            Reason.PATH,
-            "None",
-            (
-                "Allow it with `clawker-fw rules allow .w.test:8443 --path '~/b/' --methods PUT`. "
-                "This also allows this request as a WebSocket and the same for every other name in .w.test."
-            ),
-        ),
-        (
-            "https://api.test/v1/private",
-            None,
-            Reason.PATH,
-            "deny /v1/private",
-            "Change `deny /v1/private` (line 1), or remove it.",
-        ),
-        (
-            "https://api.test/v1/%70rivate/x",
-            None,
-            Reason.PATH,
-            "deny /v1/private",
-            (
-                "Make an exception with `clawker-fw rules allow api.test --path /v1/private/x --methods GET`, "
-                "or change `deny /v1/private` (line 1). This also allows everything below this path."
-            ),
-        ),
-        (
-            "https://api.test/o/r.git/info/refs?service=git-receive-pack",
-            None,
-            Reason.PATH,
-            "git read o/r",
-            "Allow pushing with `git: {o/r: write}` in the rule (line 1).",
-        ),
-        (
-            "https://api.test/o/r/info/lfs/objects/batch",
-            "POST",
-            Reason.PATH,
-            "git read o/r",
-            "Allow large files of all its repositories with `lfs: true` in the rule (line 1).",
-        ),
-        (
-            "https://api.test/v2/*",
-            None,
-            Reason.PATH,
-            "None",
-            r"Allow it with `clawker-fw rules allow api.test --path '~/v2/\*' --methods GET`.",
-        ),
-        ("https://api.test/v2", "get", Reason.PATH, "None", "Change the paths of the rule (line 1)."),
-        (
-            "wss://api.test/v1/x",
-            None,
-            Reason.NO_WEBSOCKET,
-            "GET /v1",
-            "Allow WebSockets wherever it allows a request with `websocket: true` in the rule (line 1).",
-        ),
-        (
-            "wss://api.test",
-            None,
-            Reason.PATH,
-            "None",
-            (
-                "Allow it with `clawker-fw rules allow api.test --path '~/' --methods GET`. "
-                "A WebSocket also needs `websocket: true` in the rule."
-            ),
-        ),
-        ("wss://x.w.test:8443/a%20b", None, None, "/a%20b", None),
-        (
-            "wss://x.w.test:8443/b",
-            None,
-            Reason.PATH,
-            "None",
-            (
-                "Allow it with `clawker-fw rules allow .w.test:8443 --path '~/b' --methods GET`. "
-                "This also allows the same for every other name in .w.test."
-            ),
-        ),
-        (
-            "https://api.test/v1/x%252e",
-            None,
-            Reason.BAD_REQUEST,
-            "None",
-            "No rule can allow it: such requests are always refused.",
-        ),
-        (
-            "https://api.test/v1",
-            "TRACE",
-            Reason.PATH,
-            "None",
-            "No rule can allow it: such requests are always refused.",
-        ),
-    ],
-)
-def test_a_request_is_explained(
-    url: str, method: str | None, reason: Reason | None, decided: str, remedy: str | None
-) -> None:
-    """What is proposed is for the method and the path alone, and never for the whole host."""
-    found = explain(rule_set(*PATHS), 1, parse_target(url), "", parse_request(url, method))
-    assert (found.reason, str(found.path)) == (reason, decided)
-    assert (found.remedy and found.remedy.text) == remedy
-    assert "token" not in f"{found}"
-
-
-@settings(deadline=None)
-@given(st.randoms(use_true_random=False))
-def test_the_command_allows_a_request(chosen: random.Random) -> None:
-    """After the command the request is allowed, and everything else that was."""
-    words, paths = random_paths(chosen)
-    there = RuleSet.of([replace(RuleEntry(dst="p.test").rule(), paths=paths)])
-    method, target = random_request(chosen, words)
-    found = explain(there, 2, parse_target("https://p.test"), "", Request(method, target))
-    if found.remedy and found.remedy.command:
-        changed = after(found.remedy.command, there, 2)
-        assert Policy(changed).decide("p.test", Protocol.HTTPS, 443, method, target).allowed
-        (rule,) = changed.rules
-        assert rule.paths is not None
-        assert {*paths.rules} - {*rule.paths.rules} <= {each for each in paths.rules if not each.denies}
-        for other in METHODS:
-            assert paths.decide(other, target).reason or not rule.paths.decide(other, target).reason

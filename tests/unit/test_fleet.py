@@ -2,29 +2,22 @@
 
 import hashlib
 import json
-import multiprocessing
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clawker_fw.background import in_background
 from clawker_fw.engine import swarm as answers
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.fleet import asking, hosts, swarm
-from clawker_fw.fleet.asking import Question, ask_all
+from clawker_fw.fleet import hosts, swarm
+from clawker_fw.fleet.asking import ask_all
 from clawker_fw.fleet.row import HostVerdict, NodeState, Row, majority, natural
-from clawker_fw.fleet.sharing import Once
 from clawker_fw.model import EngineFacts, Rules, Swarm, SwarmNode, SwarmTask
 from clawker_fw.report.fleet import Fleet
-
-FEW, MANY = 3, 40
-"""How many hosts are asked by this process, and by several."""
 
 
 def context(folder: Path, name: str, host: str) -> None:
@@ -200,130 +193,22 @@ def test_the_sentence_about_all_hosts() -> None:
     assert not Fleet((away,)).asked
 
 
-def hang() -> None:
-    """Answer nothing, as a host does that is silent. Whoever waits leaves this thread behind."""
-    threading.Event().wait()
+def test_each_host_has_its_own_answer_in_order() -> None:
+    """Hosts that hang cost their own answers alone: others wait neither for them nor for their turns."""
+    hanging, many = {1, 20}, 40
 
-
-@pytest.mark.parametrize("count", [FEW, MANY])
-def test_each_host_has_its_own_answer_in_order(count: int) -> None:
-    """One that hangs costs its own answer alone, and nobody waits for it."""
-    silent, slow = 1, 2
-
-    def reach(host: int) -> Callable[[], str]:
-        if host == silent:
-            hang()
-        return lambda: answer(host)
-
-    def answer(host: int) -> str:
-        if host == slow:
-            hang()
-        return f"answer {host}" * 10_000
+    def ask(host: int) -> str:
+        if host in hanging:
+            threading.Event().wait()
+        return f"answer {host}"
 
     began = time.monotonic()
-    found = ask_all(range(count), Question(reach, lambda host: f"late {host}", lambda host: f"lost {host}", 0.5))
+    found = ask_all(range(many), ask, lambda host: f"late {host}", 0.5)
     assert time.monotonic() - began < 10
-    assert found == [
-        f"late {host}" if host in {silent, slow} else f"answer {host}" * 10_000 for host in range(count)
-    ]
+    assert found == [f"late {host}" if host in hanging else f"answer {host}" for host in range(many)]
 
 
-def test_silent_hosts_are_waited_for_together() -> None:
-    """Many more hosts are reached at the same time than are read from."""
-    together = multiprocessing.get_context("fork").Barrier(MANY)
-
-    def reach(host: int) -> Callable[[], str]:
-        together.wait(20)
-        return lambda: str(host)
-
-    found = ask_all(range(MANY), Question(reach, str, str, 30.0))
-    assert found == [str(host) for host in range(MANY)]
-    assert not together.broken
-
-
-def test_few_log_in_at_the_same_time() -> None:
-    """A login is a process, so no more hosts than a few are reached at the same time that need one."""
-    now, most = 0, 0
-    lock = threading.Lock()
-
-    def reach(_: int) -> Callable[[], int]:
-        nonlocal now, most
-        with lock:
-            now, most = now + 1, max(most, now + 1)
-        time.sleep(0.05)
-        with lock:
-            now -= 1
-        return lambda: most
-
-    logins = asking._LOGINS  # noqa: SLF001 - how many
-    assert max(ask_all(range(2 * logins), Question(reach, abs, abs, 30.0, lambda _: True))) == logins
-
-
-def test_a_process_that_ends() -> None:
-    """The hosts that it had in hand are told, and the others are asked by the other processes."""
-    fatal = 7
-
-    def reach(host: int) -> Callable[[], str]:
-        if host == fatal:
-            os._exit(1)
-        return lambda: f"answer {host}"
-
-    found = ask_all(range(MANY), Question(reach, lambda host: f"late {host}", lambda host: f"lost {host}", 30.0))
-    lost = [each for each in found if each.startswith("lost")]
-    assert "lost 7" in lost
-    assert len(lost) <= MANY // 2  # what one process had in hand: its share
-    assert [each.split()[1] for each in found] == [str(host) for host in range(MANY)]
-
-
-def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When asking is interrupted, the processes that ask are ended at once."""
-    started: list[int] = []
-    fork = os.fork
-
-    def counted() -> int:
-        process = fork()
-        if process:
-            started.append(process)
-        return process
-
-    monkeypatch.setattr(os, "fork", counted)
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(asking, "_taken", interrupted)
-
-    def reach(host: int) -> Callable[[], str]:
-        if host:
-            hang()
-        return str
-
-    question = Question(reach, str, str, 60.0)
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        ask_all(range(MANY), question)
-    assert time.monotonic() - began < 10
-    assert len(started) > 1
-    for each in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(each, 0)
-
-
-def test_what_many_want_is_computed_once() -> None:
-    """However many threads want it at the same time; an error is everybody's."""
-    once, computed = Once(), []
-
-    def compute() -> object:
-        computed.append(1)
-        time.sleep(0.05)
-        return object()
-
-    wanted = [in_background(once.get, "key", compute) for _ in range(8)]
-    assert len({id(each.result()) for each in wanted}) == len(computed) == 1
-
-    def fail() -> object:
-        raise RefusedError("no", "No.")
-
-    for _ in range(2):
-        with pytest.raises(RefusedError):
-            once.get("other", fail)
+def test_an_error_in_the_program_is_raised() -> None:
+    """What asks a host reports the host's errors itself, so this is a bug."""
+    with pytest.raises(ZeroDivisionError):
+        ask_all([0], lambda host: 1 // host, abs, 10.0)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,19 @@ from clawker_fw.fwctl.answers import (
 )
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import Files, Probe, Usage, Use
+from devkit.memory.engine import MemoryEngine
 
 DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())
 VERBS = DESCRIBED["verbs"]
 RUN_BY_CONTAINERS = {"requirements", "attempts"}
 
 
-class Described:
+class Described(MemoryEngine):
     """An engine whose helpers answer with what is described, or with `instead`."""
 
     def __init__(self, *instead: object) -> None:
         """Note what is asked."""
+        super().__init__()
         self._instead = instead
         self.asked: list[list[str]] = []
         self.sent = b""
@@ -123,8 +125,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     assert helper.suppressed() == Suppressed(7, 12, {"10.213.0.2": 3})
     used = helper.usage()
     use = Use("https", "a.test", 443, 1, 2, 3, 4, 5)
-    rest = replace(use, name="b.test", names=8)
-    assert used == Usage("one", 1, 6, (use,), (rest,), 7, frozenset({"two"}), {"443": 9})
+    assert used == Usage("one", 1, 6, (use,), 7, frozenset({"two"}), {"443": 9})
     assert json.loads(used.told) == VERBS["usage"]["answers"][0]
     assert helper.agents_see("{}") == ("connection refused",)
     taken: list[bool] = []

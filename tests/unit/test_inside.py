@@ -10,7 +10,7 @@ from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.model import EngineFacts, Inside, Mount, Origin
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ORIGIN, origin_record
 from devkit import stacks
@@ -82,27 +82,27 @@ def test_settings_are_the_same_by_content_or_by_place() -> None:
         engine.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
     observed = observe(engine, "clawker", ())
     elsewhere = Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
-    origins.require_same(observed, elsewhere)
-    origins.require_same(observed, replace(first, digest="two"))
+    records.require_same_origin(observed, elsewhere)
+    records.require_same_origin(observed, replace(first, digest="two"))
     for changed in (
         replace(elsewhere, digest="two"),
         replace(first, digest="two", host="node-2"),
         replace(first, digest="two", path=""),
     ):
         with pytest.raises(RefusedError, match="another settings file"):
-            origins.require_same(observed, changed)
-    origins.keep(engine, observed, elsewhere)
-    assert origins.recorded(observe(engine, "clawker", ())) == (elsewhere,)
+            records.require_same_origin(observed, changed)
+    records.keep_origin(engine, observed, elsewhere)
+    assert records.recorded_origins(observe(engine, "clawker", ())) == (elsewhere,)
 
 
 def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
     """A mounted file is the one on the machine; what is not mounted counts with the machine's name."""
     mounted = Inside(ID, "node-1", ((str(tmp_path.resolve()), "/srv/fw"),))
     on_machine = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "x")
-    assert origins.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=mounted) == on_machine
-    config = origins.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=Inside(ID, "node-1"))
+    assert records.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=mounted) == on_machine
+    config = records.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=Inside(ID, "node-1"))
     assert (config.path, config.host) == (str(tmp_path.resolve() / "clawker-fw.yaml"), "node-1")
-    variable = origins.origin(None, None, "x", inside=Inside("ab" * 32, "node-1"))
+    variable = records.origin(None, None, "x", inside=Inside("ab" * 32, "node-1"))
     assert (variable.path, variable.host) == ("", "node-1")
 
 

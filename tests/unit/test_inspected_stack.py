@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
-from clawker_fw.certificates.inspection import InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model import Probe, Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
@@ -157,7 +157,7 @@ def test_a_silent_signer_is_one_finding(release: Release) -> None:
 
 def test_nothing_is_made_for_a_stack_that_inspects_nothing(wanted: Wanted, tmp_path: Path) -> None:
     """Neither a root nor a folder."""
-    assert wanted(folder="none").provide(Authorities(b"x")) == Provided()
+    assert wanted(folder="none").authorities_for(Authorities(b"x")) == Provided()
     assert not (tmp_path / "none").exists()
 
 

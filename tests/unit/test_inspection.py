@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
 from clawker_fw.certificates.credentials import Authorities, Pair, Provided
-from clawker_fw.certificates.inspection import BUNDLE, InspectionStore
+from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.stack.envoy import inspection
 
@@ -115,7 +115,7 @@ def test_a_root_that_is_none_signs_nothing() -> None:
     """What can't be read as a root is an error with a sentence."""
     root = root_of().pair
     for wrong in (Pair(b"x", root.key), Pair(root.certificate, b"x")):
-        with pytest.raises(ValueError, match="the root can't be used"):
+        with pytest.raises(ValueError, match="the authority can't be used"):
             authority.mint_intermediate(wrong, "demo", NAMES, NOW)
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str,
         found = at(tmp_path, NOW + DAY).provide(NAMES, stack)
         assert (found.trust, found.intermediates) == (stack.trust, stack.intermediates)
         assert found.reason.startswith(f"{file} is damaged")
-        assert "ca rotate" in found.reason
+        assert "certs rotate --roots" in found.reason
     assert len(list(tmp_path.glob("inspection-*.key"))) == 1
     assert file.read_bytes() == content
 

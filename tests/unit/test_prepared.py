@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ import pytest
 
 from devkit import prepared
 from devkit.stacks import environment
-from devkit.waiting import until
 
 TOLD = """
 import json, os, signal, sys, time
@@ -110,38 +108,3 @@ def test_every_end(how: str, module: Path) -> None:
     module.write_text(ENDS[how])
     fork, own = both(module)
     assert ended(fork) == ended(own)
-
-
-def test_a_signal_from_outside(module: Path) -> None:
-    """It is ended as `Popen` ends a process, and nothing is left of it."""
-    module.write_text("import signal; print('here', flush=True); signal.pause()")
-    for process in both(module):
-        assert process.stdout is not None
-        assert process.stdout.readline() == "here\n"
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        assert ended(process)[0] == -signal.SIGTERM
-        assert not Path(f"/proc/{process.pid}").exists()
-
-
-@pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LC_ALL", "TZ"])
-def test_what_an_interpreter_reads_as_it_starts(name: str, module: Path) -> None:
-    """A command that is given something of this kind is a process of its own."""
-    module.write_text("print(hash('text') != 0)")
-    fork, own = both(module, **{name: "0"})
-    assert type(fork) is type(own)
-    assert ended(fork) == ended(own)
-
-
-def test_it_ends_with_who_started_it(interpreter: prepared.Interpreter, module: Path) -> None:
-    """An interpreter whose other end is closed ends; what it has started goes on."""
-    module.write_text("import pathlib, sys; sys.stdin.read(); pathlib.Path('late').touch()")
-    reading, writing = os.pipe()
-    request = {"module": "told", "arguments": [], "folder": str(module.parent), "umask": 0o022}
-    pid = interpreter.fork({**request, "environment": environment()}, [reading, 1, 2])
-    os.close(reading)
-    interpreter.close()
-    assert not module.with_name("late").exists()
-    os.close(writing)
-    assert os.waitpid(pid, 0)[1] == 0
-    until(module.with_name("late").exists)

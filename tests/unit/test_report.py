@@ -6,7 +6,6 @@ from io import StringIO
 
 import pytest
 
-from clawker_fw.errors import FirewallError
 from clawker_fw.model import Verdict
 from clawker_fw.report import text, verdict
 
@@ -49,49 +48,6 @@ def test_colours(
     assert verdict.line(Verdict.CURRENT, "clawker") == (GREEN if coloured else "current  clawker")
     text.console().print("words", style="bold green")
     assert ("32m" in stream.getvalue()) == coloured
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-@pytest.mark.parametrize("columns", ["", "abc", "-1", "0", "00", "20", "200"])
-def test_any_width(
-    columns: str,
-    terminal: bool,  # noqa: FBT001 - a value of the table
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Lines are never wrapped or cut, whatever COLUMNS is, and an invalid value does not hide an error."""
-    monkeypatch.setenv("COLUMNS", columns)
-    stream = Terminal() if terminal else StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    line = "word " * 1000 + "w" * 1000
-    text.print_error(FirewallError("code", line), text.console(stderr=True))
-    assert line in stream.getvalue()
-
-
-def test_a_change_goes_on_when_nobody_listens() -> None:
-    """A closed pipe ends the output, and nothing else."""
-    program = """if True:
-        import sys
-        from clawker_fw.report import text
-        talk = text.console(stderr=True)
-        sys.stdin.read()
-        for _ in range(1000):
-            talk.print("x" * 1000)
-        print("done")
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stderr.close()
-        process.stdin.close()
-        assert process.stdout.read() == "done\n"
-        assert process.wait(30) == 0
 
 
 def test_a_question_without_an_answer_does_not_keep_the_program() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.rule_changes import RuleChanges, rule_changes
+from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.files import public

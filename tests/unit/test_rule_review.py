@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.cli.rule_words import Named, parse_name
+from clawker_fw.rules.naming import Named, parse_name
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.review import review
 from clawker_fw.rules.rule import Protocol

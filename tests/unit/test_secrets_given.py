@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.errors import HelperOutdatedError, SettingsError
+from clawker_fw.errors import SettingsError
 from clawker_fw.fwctl.answers import HeldSecret, HeldSecrets, digest_of_secret
-from clawker_fw.fwctl.client import Helper
-from clawker_fw.model import Action, Layer, SecretDifference, Sibling, Verdict
+from clawker_fw.model import SecretDifference, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
@@ -107,29 +106,6 @@ def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
     assert b'"x-key"' in table
 
 
-def test_what_differs_is_given_and_nothing_else_changes(scene: Scene) -> None:
-    """Lost with a restart, or changed where it comes from: no commit, no new container."""
-    scene.run(API, KEY)
-    scene.engine.inside("clawker-envoy").secrets.clear()
-    assert scene.fields(API, KEY) == {
-        "secrets.api#bearer": (None, "given"),
-        "secrets.key#raw": (None, "given"),
-    }
-    scene.run(API, KEY)
-    assert set(scene.held) == {"api#bearer", "key#raw"}
-    scene.write(api=f"{HIDDEN}-new")
-    seen = scene.compare(API, KEY)
-    assert {each.field: (each.running, each.desired) for each in seen.diff.findings} == {
-        "secrets.api#bearer": ("another secret", "this secret")
-    }
-    assert [(each.layer, each.action) for each in seen.diff.findings] == [(Layer.LIVE, Action.GIVE)]
-    (step,) = pipeline.plan_for(seen, ConvergeOptions(0)).steps
-    assert isinstance(step, GiveSecrets)
-    scene.run(API, KEY)
-    assert scene.held["api#bearer"] == f"Bearer {HIDDEN}-new"
-    assert scene.fields(API, KEY) == {}
-
-
 def test_other_secrets_take_another_envoy(scene: Scene) -> None:
     """A running one asks for none that it did not know at its start, and a new one gets what is needed alone."""
     scene.run(API)
@@ -175,34 +151,6 @@ def test_one_that_can_not_be_obtained_any_more_stays(scene: Scene) -> None:
     assert set(scene.held) == {"key#raw"}
 
 
-def test_an_older_helper_has_no_secrets(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What else differs says what to do."""
-    scene.run(API)
-
-    def fails(*_: object) -> object:
-        raise HelperOutdatedError("helper-outdated", "fwctl has no verb secrets.")
-
-    monkeypatch.setattr(Helper, "secrets", fails)
-    monkeypatch.setattr("clawker_fw.reconcile.secrets_given.HelperReader.secrets", fails)
-    assert scene.fields(API) == {}
-
-
-def test_an_envoy_that_does_not_load_what_it_is_given(scene: Scene) -> None:
-    """The signer has it, and that proves nothing: it is a difference, which another Envoy closes."""
-    scene.run(API)
-    scene.engine.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
-    seen = scene.compare(API)
-    (found,) = seen.diff.findings
-    assert (found.field, found.running, found.action) == (
-        "secrets.api#bearer",
-        "what Envoy had before",
-        Action.REPLACE,
-    )
-    scene.run(API)
-    assert scene.fields(API) == {}
-    assert set(scene.held) == {"api#bearer"}
-
-
 def test_differences() -> None:
     """By digest under the key of the question."""
     key = os.urandom(32)
@@ -229,4 +177,4 @@ def test_nothing_of_it_is_shown(scene: Scene) -> None:
     seen = scene.compare(API)
     plan = pipeline.plan_for(seen, ConvergeOptions(0))
     assert seen.observed.siblings[Sibling.ENVOY].secrets
-    assert HIDDEN not in repr((seen, plan, seen.blueprint, [each.told for each in plan.steps]))
+    assert HIDDEN not in repr((seen, plan, seen.blueprint, [each.description for each in plan.steps]))

@@ -3,14 +3,12 @@
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
-from clawker_fw.settings.document import parse
 from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.example import example, write_example
@@ -105,26 +103,6 @@ def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) 
     assert as_written(with_team(write(uncommented(lambda each: each == number)))) != Settings(rules=())
 
 
-def test_the_whole_example_can_be_uncommented(write: Write) -> None:
-    """All disabled settings together are valid, and none overrides another."""
-    assert len(suggestions()) == 22
-    loaded = load_settings(with_team(write(uncommented(lambda _: True))), {})
-    assert len(loaded.rules.rules) == 10
-    assert str(loaded.settings.network.subnet) == "10.213.0.0/23"
-
-
-EDITORS = "# yaml-language-server: "
-"""What editors read for themselves: where the schema is."""
-
-
-def test_explanations_in_the_example_are_none_that_could_be_taken_for_settings() -> None:
-    """A comment with a space after `#` does not look like a setting."""
-    for line in example().splitlines():
-        if re.match(r"\s*# ", line) and not line.startswith(EDITORS):
-            with suppress(SettingsError):
-                assert not isinstance(parse(line.strip().removeprefix("#"), "")[0], dict), line
-
-
 def test_the_environment_comes_before_the_file(write: Write) -> None:
     """A variable overrides only its own key."""
     path = write("otel:\n  infra_port: 1\nrules:\n  - dst: a.test\n")
@@ -134,16 +112,7 @@ def test_the_environment_comes_before_the_file(write: Write) -> None:
     assert len(loaded.rules.rules) == 1
 
 
-def test_the_environment_alone_is_enough(write: Write) -> None:
-    """Variables alone are enough, for example in CI."""
-    write("").unlink()
-    loaded = load_settings(None, {"CLAWKER_FW_RULES": '[{"dst": "a.test"}]'})
-    assert [str(rule.destination) for rule in loaded.rules.rules] == ["a.test"]
-
-
-@pytest.mark.parametrize(
-    "key", [key for key in setting_keys() if key not in {"project", "include", "settings", "bundle_keys"}]
-)
+@pytest.mark.parametrize("key", [key for key in setting_keys() if key not in {"project", "include"}])
 def test_every_setting_has_a_variable(key: str, write: Write) -> None:
     """Each key has one, but `project`, whose variable is the option's, and what is followed from file to file."""
     values = {
@@ -388,13 +357,6 @@ def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
     error = refused(write("\n".join(["rules:", *entries, "  - {dst: a.test, port: 999}"])))
     assert (error.code, error.exit_code) == ("rules-too-many", 3)
     assert "1,001 ports; at most 1,000 are supported" in error.message
-
-
-def test_rules_that_contradict_each_other_name_both_lines(write: Write) -> None:
-    """Contradicting rules are an error that names both."""
-    error = refused(write("rules:\n  - dst: a.test\n  - dst: b.test\n  - {dst: A.test, allow_private: true}\n"))
-    assert error.code == "rules-contradict"
-    assert [place.rpartition(" ")[2] for place in error.context] == ["2", "4"]
 
 
 def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,21 +63,18 @@ ONE, TWO = {"rules": ("a.test",)}, {"rules": ("a.test", "b.test")}
 SCENARIOS = {
     "from nothing": Scenario(None, ONE, served=False),
     "an upgrade of both": Scenario(ONE, TWO | {"otel": {"infra_port": 1}}),
-    "another rule": Scenario(ONE, TWO),
     "a stale envoy": Scenario(ONE, ONE, _shape("envoy")),
-    "a stale coredns": Scenario(ONE, ONE, _shape("coredns")),
     "a stale envoy and another rule": Scenario(ONE, TWO, _shape("envoy")),
     "a stopped envoy": Scenario(ONE, ONE, lambda memory: memory.stop("clawker-envoy"), served=False),
     "a stopped coredns": Scenario(ONE, ONE, lambda memory: memory.stop("clawker-coredns"), served=False),
     "an envoy without a way out": Scenario(ONE, ONE, _off("egress", "envoy"), served=False),
-    "a coredns off its network": Scenario(ONE, ONE, _off("net", "coredns"), served=False),
     "a missing envoy": Scenario(ONE, ONE, lambda memory: memory.remove("clawker-envoy"), served=False),
     "a renamed envoy": Scenario(ONE, ONE, lambda memory: memory.rename("clawker-envoy", "other")),
     "leftovers": Scenario(ONE, ONE, _waste),
     "an impostor": Scenario(ONE, ONE, _impostor),
     "other networks": Scenario(ONE, ONE | {"network": {"subnet": "10.99.0.0/20"}}, served=False),
 }
-CALLS = {Fault.KILL: WRITES, Fault.KILL_AFTER: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
+CALLS = {Fault.KILL: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
 
 
 def _blueprint(release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401 - any of the settings

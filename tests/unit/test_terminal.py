@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clawker_fw.errors import FirewallError, OutputError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.rule_changes import RuleChanges
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict

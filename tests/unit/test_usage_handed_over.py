@@ -13,8 +13,8 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING
 from devkit.memory.engine import MemoryEngine
 
-TOLD = {"id": "x", "inherited": [], "since": 1, "now": 2, "lost": 0, "rest": []}
-USED = {"protocol": "https", "name": "a.test", "port": 443, "group": "", "first": 1, "last": 2}
+TOLD = {"id": "x", "inherited": [], "since": 1, "now": 2, "lost": 0}
+USED = {"protocol": "https", "name": "a.test", "port": 443, "first": 1, "last": 2}
 AMOUNTS = {"connections": 3, "received": 4, "sent": 5}
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.inspection import InspectionStore
-from clawker_fw.certificates.store import CertificateStore
+from clawker_fw.certificates.store import InspectionStore, TelemetryStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, NetworkSpec, Shape, Verdict
 from clawker_fw.reconcile import lock, pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.origin import origin
+from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault
@@ -31,7 +30,7 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.telemetry import FILE as TELEMETRY
-from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger, matters, ours
+from clawker_fw.watch.decision import Reaction, RunOutcome, matters, ours
 from clawker_fw.watch.reactions import Heal
 from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
 from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watcher
@@ -99,23 +98,6 @@ def test_what_nobody_tells_is_healed_by_the_interval(watched: Watched) -> None:
     assert watched.is_current()
 
 
-def test_foreign_events_are_no_reason_to_look(watched: Watched) -> None:
-    """A thousand events of others, of every kind, cause no comparison."""
-    names = ("clawker", "clawker-envoy-2", "agent", "clawker-net-2")
-    kinds = [
-        *(("container", action) for action in ("create", "start", "die", "destroy", "exec_start", "rename")),
-        *(("network", action) for action in ("create", "connect", "disconnect", "destroy")),
-        *(("image", action) for action in ("untag", "delete")),
-    ]
-
-    def storm() -> None:
-        for number in range(1000):
-            kind, action = kinds[number % len(kinds)]
-            watched.engine._emit(Event(kind, action, (names[number % 4],), "f" * 64))  # noqa: SLF001 - as an engine does
-
-    assert watched.until(20, (10, storm)) == ["0 start nothing"]
-
-
 def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
     """The watcher acts on the first event at once, and on others after a second."""
 
@@ -148,35 +130,6 @@ def test_the_end_of_what_somebody_runs_is_looked_at(watched: Watched) -> None:
         (16, told("exec_die", run="")),
     ]
     assert watched.until(20, *moments) == ["0 start nothing", "5 event nothing", "9 event nothing"]
-
-
-def test_an_agent_that_comes_is_looked_at(watched: Watched) -> None:
-    """A started container may have one of our addresses, so it causes a comparison; a removed one does not."""
-    agent = watched.engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
-    actions = [
-        (5.0, partial(watched.engine.start, agent)),
-        (6.0, partial(watched.engine.disconnect, "clawker-net", agent)),
-        (7.0, partial(watched.engine.remove, agent)),
-    ]
-    assert watched.until(20, *actions) == ["0 start nothing", f"{5 + SPACING:g} event nothing"]
-
-
-def test_an_agent_that_takes_long_to_start_is_looked_at(watched: Watched) -> None:
-    """It joins a network before it starts, and a look in between does not see it there."""
-    engine = watched.engine
-    agent = engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
-    announced = Event("network", "connect", ("clawker-net",), agent)
-    emit = engine._emit  # noqa: SLF001 - as an engine does
-
-    def start() -> None:
-        engine._emit = lambda event: None if event.kind == "network" else emit(event)  # type: ignore[method-assign] # noqa: SLF001
-        engine.start(agent)
-        engine._emit = emit  # type: ignore[method-assign] # noqa: SLF001
-
-    watched.until(25, (5, partial(emit, announced)), (9, start))
-    assert [(moment, seen.change, seen.agent.name) for moment, seen in watched.present] == [
-        (9 + SPACING, "came", "agent")
-    ]
 
 
 def test_an_event_during_a_look_is_judged_by_what_the_look_finds(
@@ -331,7 +284,7 @@ def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Pa
     """A watcher looks at two thirds of their life, and commits others, although nobody has changed a setting."""
     made = 12 + 1200 - 60 * 86400  # they begin an hour before, and live for 90 days and that hour
     file = tmp_path / "clawker-fw.yaml"
-    store = CertificateStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    store = TelemetryStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
     told = stacks.blueprint(
         watched.engine.facts(), "a.test", release=watched.release, otel={"endpoint": "collector.test:4317"}
     )
@@ -387,24 +340,6 @@ def test_a_secret_that_no_rule_needs_any_more_wakes_nobody(watched: Watched, tmp
     watched.wanted = replace(watched.wanted, vault=vault)
     watched.until(10 * INTERVAL)
     assert len(watched.decisions) <= 12
-
-
-def test_telemetry_waits_for_run(watched: Watched, tmp_path: Path) -> None:
-    """An endpoint that is set or removed is a changed setting: nothing of the file is applied with it."""
-    store = CertificateStore(tmp_path / "certs", "clawker", keeps=True)
-    without = watched.wanted
-    told = stacks.blueprint(
-        watched.engine.facts(), "b.test", release=watched.release, otel={"endpoint": "collector.test:4317"}
-    )
-    for running, wanted in (
-        (without, replace(told, certificates=store)),
-        (replace(told, certificates=store), without),
-    ):
-        stacks.converged(watched.engine, running)
-        watched.wanted = wanted
-        before = dict(watched.engine.inside(COREDNS).files)
-        assert watched.until(20) == ["0 start leave"]
-        assert watched.engine.inside(COREDNS).files == before
 
 
 def test_none_only_tells(watched: Watched) -> None:
@@ -657,24 +592,6 @@ def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watch
     assert watched.is_current()
 
 
-def test_a_stream_of_events_that_has_lasted_is_followed_again_soon(watched: Watched) -> None:
-    """An engine that is restarted now and then is not waited for longer each time."""
-    engine_goes = [(moment, watched.engine.go_away) for moment in range(50, 450, 50)]
-    connections: list[float] = []
-    connect = watched.connect
-
-    @contextmanager
-    def counted() -> Iterator[CountingEngine]:
-        connections.append(watched.script.now)
-        with connect() as engine:
-            yield engine
-
-    watched.connect = counted
-    watched.until(460, *engine_goes)
-    assert [round(each) for each in connections] == [0, *range(50, 450, 50)]
-    assert all(each.error is None for _, each in watched.decisions)
-
-
 def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
     """A failed comparison closes the connection."""
     connections = count()
@@ -759,9 +676,3 @@ def test_waits_have_jitter_and_an_end() -> None:
         backoff.succeeded()
         assert not backoff.waits(now)
         assert backoff.failed(now) == pytest.approx(factor)
-
-
-def test_a_first_look_says_that_it_is_the_first(watched: Watched) -> None:
-    """The first record tells when a watcher has started."""
-    watched.until(1)
-    assert [each.trigger for _, each in watched.decisions] == [Trigger.START]

@@ -1,6 +1,5 @@
 """The watcher's reports: records, metrics, the health page, and the service manager."""
 
-import ast
 import dataclasses
 import errno
 import json
@@ -111,15 +110,6 @@ def test_a_decision_is_one_record(
     assert expected.items() <= fields.items()
 
 
-def test_a_long_difference_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
-    """A record is one line."""
-    many = Decision(Trigger.START, Reaction.LEAVE, 0, DRIFTED, (RULE,) * 25)
-    with caplog.at_level(logging.INFO, "clawker_fw"):
-        record.write(many)
-    fields = vars(caplog.records[0])["fields"]
-    assert (len(fields["found"]), fields["found_more"]) == (10, 15)
-
-
 @pytest.mark.parametrize(
     ("decision", "expected"),
     [
@@ -141,40 +131,6 @@ def test_on_a_terminal_a_decision_is_a_line_for_a_person(
     assert "event=watch_decision" in formatter.format(written)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == expected  # type: ignore[index]
-
-
-def test_no_logfmt_on_a_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is logged there is a line for people, with its fields in words, unless logfmt was asked for."""
-    with caplog.at_level(logging.INFO, "clawker_fw"):
-        log.LOG.warning("something_new", extra={"fields": {"container": "a", "reason": "b c"}})
-        logging.getLogger("a.library").warning("its_own words")
-        log.error(EngineError("engine-error", "No.", context=["boom"]), debug=False)
-    people, records = log._Formatter(log.LogFormat.TEXT), log._Formatter(log.LogFormat.LOGFMT)  # noqa: SLF001 - as it is written
-    for terminal in (False, True):
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)  # noqa: B023 - used in this round
-        assert all(" event=" in records.format(each) for each in caplog.records)
-        assert all((" event=" in people.format(each)) is not terminal for each in caplog.records)
-    assert [people.format(each).partition("  ")[2] for each in caplog.records] == [
-        "warning: something new: container a, reason b c",
-        "warning: its_own words",
-        "error: No. boom",
-    ]
-
-
-def test_every_event_of_ours_has_a_line_for_people() -> None:
-    """What is logged names what has happened in words, not only in fields."""
-    calls = [
-        (path.name, ast.unparse(call))
-        for path in (stacks.CHECKOUT / "clawker_fw").rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text()))
-        if isinstance(call, ast.Call)
-        and ast.unparse(call.func) in {"LOG.info", "LOG.warning", "LOG.error", "LOG.log"}
-    ]
-    assert len(calls) > 10
-    without = {
-        name for name, call in calls if "'line'" not in call and "'words'" not in call and "=extra" not in call
-    }
-    assert without == {"log.py"}  # steps and findings, which are records only with `--log-format json`
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
@@ -255,7 +211,6 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
         "verdict": "current",
         "code": None,
         "age_seconds": 61.0,
-        "bundles": [],
     }
 
 
@@ -303,21 +258,6 @@ def test_addresses_that_others_could_reach(text: str) -> None:
 
 
 PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_pages_are_served_on_loopback(host: str) -> None:
-    """Known pages are served, and others are not found."""
-    with served(ListenAddress(host, 0), PAGES) as address:
-        assert address.port
-        with urllib.request.urlopen(f"http://{address}/metrics?x=1") as reply:
-            assert (reply.status, reply.read(), reply.headers["Content-Type"]) == (200, b"1\n", "text/plain")
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"http://{address}/other")
-        caught.value.close()
-        assert caught.value.code == 404
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as gone:
-        assert gone.connect_ex((host, address.port)) != 0
 
 
 class UnixConnection(HTTPConnection):
@@ -433,14 +373,6 @@ def test_abstract_sockets_are_told_too() -> None:
         listening.bind(f"\0{name}")
         Manager({"NOTIFY_SOCKET": f"@{name}"}).stopping()
         assert listening.recv(100) == b"STOPPING=1"
-
-
-@pytest.mark.parametrize("address", ["", "vsock:2:1", "/nonexistent/notify"])
-def test_nobody_to_tell_is_no_error(address: str) -> None:
-    """A watcher can be started by hand, without a manager."""
-    sender = Manager({"NOTIFY_SOCKET": address})
-    sender.report(QUIET)
-    sender.stopping()
 
 
 # --- the release ----------------------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ NOW = 1_800_000_000.0
 EMPTY = Usage("one", NOW - 1000, NOW)
 
 
-def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW, names: int = 1) -> Use:
+def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW) -> Use:
     """Return a use."""
-    return Use(protocol, name, port, last - 10, last, 1, 2, 3, names)
+    return Use(protocol, name, port, last - 10, last, 1, 2, 3)
 
 
 def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401 - rules as tests write them
@@ -98,6 +98,25 @@ def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st
     assert sorted(map(repr, found)) == sorted(map(repr, allowed))
 
 
+def test_names_below_a_subtree_count_for_its_rule() -> None:
+    """By protocol and port, whatever other rules are there now; for the next wider rule if it is gone."""
+    uses = use(".cdn.test"), use(".cdn.test", "http", 80), use(".gone.test"), use(".in.wide.test")
+    usage = replace(EMPTY, uses=uses)
+    rules = (
+        ".cdn.test",
+        {"dst": ".cdn.test", "proto": "http"},
+        "cdn.test",
+        "a.cdn.test",
+        ".wide.test",
+        {"dst": ".gone.test", "action": "deny"},
+    )
+    assert {rule: uses for rule, uses in worth_of(usage, *rules).items() if uses} == {
+        "https .cdn.test:443": ["https .cdn.test"],
+        "http .cdn.test:80": ["http .cdn.test"],
+        "https .wide.test:443": ["https .in.wide.test"],
+    }
+
+
 def test_a_rule_is_unused_as_far_back_as_is_known() -> None:
     """Not further, and what was used before counts as unused."""
     rules = rule_set("a.test", "b.test", "c.test")[1]
@@ -119,19 +138,6 @@ def test_open_connections_may_be_of_a_rule_that_counts_them_at_their_end() -> No
         "http h.test:80": 3,
         "ssh s.test:22": 0,
     }
-
-
-def test_how_a_rule_is_removed() -> None:
-    """By a command if it is in the file that commands edit; of an included file or a preset by hand."""
-    (rule,) = rule_set({"dst": "-a.test", "proto": "tcp", "port": "8000-8010"})[1].rules
-    here = replace(rule, place="fw.yaml, line 3")
-    assert removing(here, Editing("fw.yaml")) == (
-        "clawker-fw rules remove --proto tcp --port 8000-8010 --action allow -- -a.test"
-    )
-    assert removing(here, Editing("fw.yam")) == "remove it in fw.yaml, line 3"
-    assert removing(replace(here, preset="pip"), Editing("fw.yaml")).startswith(
-        "write `{preset: pip, without: [-a.test]}`"
-    )
 
 
 REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"

@@ -43,7 +43,6 @@ def together(known: Sequence[Usage]) -> Usage:
         latest,
         since=min(each.since for each in apart),
         uses=tuple(found.values()),
-        rest=tuple(use for each in apart for use in each.rest),
         lost=sum(each.lost for each in apart),
         open={port: sum(each.open.get(port, 0) for each in apart) for port in sorted(ports)},
     )

@@ -14,65 +14,59 @@ from clawker_fw.rules.ruleset import RuleSet
 
 @dataclass(frozen=True)
 class Worth:
-    """A rule, and what was used of it. `open` are connections that may be its own, and count when they end.
-
-    `rest` are uses of names below it that are not told apart any more.
-    """
+    """A rule, and what was used of it. `open` are connections that may be its own, and count when they end."""
 
     rule: Rule
     uses: tuple[Use, ...] = ()
-    rest: tuple[Use, ...] = ()
     open: int = 0
 
     @cached_property
     def last(self) -> float | None:
         """When it was used last, in seconds since 1970, or None if that is not known."""
-        return max((each.last for each in self._all), default=None)
+        return max((each.last for each in self.uses), default=None)
 
     @property
     def connections(self) -> int:
         """How many connections have ended."""
-        return sum(each.connections for each in self._all)
+        return sum(each.connections for each in self.uses)
 
     @property
     def received(self) -> int:
         """Octets from agents in these."""
-        return sum(each.received for each in self._all)
+        return sum(each.received for each in self.uses)
 
     @property
     def sent(self) -> int:
         """Octets to agents in these."""
-        return sum(each.sent for each in self._all)
-
-    @property
-    def names(self) -> int:
-        """How many names were used, at most: one that is not told apart may have been counted twice."""
-        return len({each.name for each in self.uses}) + sum(each.names for each in self.rest)
-
-    @property
-    def _all(self) -> tuple[Use, ...]:
-        return (*self.uses, *self.rest)
+        return sum(each.sent for each in self.uses)
 
 
 def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
     """Return what each rule is worth that allows something and has not ended, in the rules' order."""
     in_force = rules.at(usage.now)
     policy = Policy(in_force)
-    uses, rest = _by_rule(policy, usage.uses), _by_rule(policy, usage.rest)
+    subtrees: dict[str, list[Rule]] = {}
+    for rule in in_force.rules:
+        if rule.destination.subtree and not rule.denies:
+            subtrees.setdefault(str(rule.destination), []).append(rule)
+    found: dict[Rule, list[Use]] = {}
+    for use in usage.uses:
+        used = _rule_of(use, policy, subtrees.get(use.name, ()))
+        if used:
+            found.setdefault(used, []).append(use)
     return tuple(
-        Worth(rule, tuple(uses.get(rule, ())), tuple(rest.get(rule, ())), _open(rule, usage))
-        for rule in in_force.rules
-        if not rule.denies
+        Worth(rule, tuple(found.get(rule, ())), _open(rule, usage)) for rule in in_force.rules if not rule.denies
     )
 
 
-def _by_rule(policy: Policy, uses: Iterable[Use]) -> dict[Rule, list[Use]]:
-    found: dict[Rule, list[Use]] = {}
-    for use in uses:
-        decision = policy.decide(use.name, Protocol(use.protocol), use.port)
-        if decision.allowed and decision.rule:
-            found.setdefault(decision.rule, []).append(use)
-    return found
+def _rule_of(use: Use, policy: Policy, subtree: Iterable[Rule]) -> Rule | None:
+    """Return the rule that a use belongs to: one for its `subtree`, else the one that decides for its name."""
+    protocol = Protocol(use.protocol)
+    for rule in subtree:
+        if rule.matches(protocol.transport, use.port):
+            return rule
+    decision = policy.decide(use.name.removeprefix("."), protocol, use.port)
+    return decision.rule if decision.allowed else None
 
 
 def _open(rule: Rule, usage: Usage) -> int:

@@ -1,10 +1,25 @@
-"""diff: compare a sibling's container with what it should be: its state, labels, image and shape. Pure."""
+"""diff: compare a container with what it should be. Pure.
+
+Image and shape are compared alike for siblings and relays; of a sibling, its state and labels as well.
+"""
 
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
-from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Value
+from clawker_fw.model import (
+    Action,
+    Cause,
+    ContainerView,
+    Finding,
+    Image,
+    Layer,
+    Observed,
+    Shape,
+    Sibling,
+    Value,
+)
 from clawker_fw.reconcile.compare.sibling import SiblingComparison
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import container_names
@@ -12,6 +27,62 @@ from clawker_fw.stack.resources import SIBLING
 
 RESTARTS = "restarts"
 """The field of the state layer that reports a program which ends every time the engine starts it."""
+
+
+class Difference(NamedTuple):
+    """A field with its running and its desired value, and whether we made the running one."""
+
+    field: str
+    running: Value
+    desired: Value
+    made: bool
+
+
+def known_ids(observed: Observed, image: Image) -> tuple[str, ...]:
+    """Return the ids that a desired image can have. There are none for a reference that was not pulled yet."""
+    view = observed.images.get(image.reference)
+    return image.ids or ((view.id,) if view else ())
+
+
+def image_difference(observed: Observed, container: ContainerView, image: Image) -> Difference | None:
+    """Return the difference of a container's image. For a reference that was not pulled yet, the name decides."""
+    applied, known = labels.read_applied(container.labels), known_ids(observed, image)
+    made_from_it = applied is not None and applied.image == image.reference
+    if container.image in known or (not known and made_from_it):
+        return None
+    made = applied is not None and (
+        container.image in applied.image_ids if applied.image_ids else not made_from_it
+    )
+    return Difference("id", container.image, known[0] if known else image.reference, made)
+
+
+def shape_differences(
+    observed: Observed, container: ContainerView, shape: Shape, *, unrecorded: bool
+) -> Iterator[Difference]:
+    """Yield the fields of a container's shape that differ.
+
+    `unrecorded` is whether we made a value that the container's record does not name.
+    """
+    applied = labels.read_applied(container.labels)
+    running = {**labels.shape_fields(container.shape), "environment": _environment(observed, container, shape)}
+    for field, value in labels.shape_fields(shape).items():
+        if running[field] == value:
+            continue
+        recorded = applied.shape.get(field) if applied else None
+        made = unrecorded if recorded is None else running[field] == recorded
+        as_recorded = field != "environment" and labels.agrees(container.shape, field, recorded)
+        yield Difference(field, _value(running[field]), _value(value), made or as_recorded)
+
+
+def _environment(observed: Observed, container: ContainerView, shape: Shape) -> list[str]:
+    """Return a container's variables, without those of its image."""
+    view = observed.images.get(container.image)
+    inherited = set(view.environment if view else ()) - set(shape.environment)
+    return sorted(set(container.shape.environment) - inherited)
+
+
+def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch
+    return tuple(value) if isinstance(value, list) else value
 
 
 class ContainerComparison(SiblingComparison):
@@ -114,31 +185,26 @@ class ContainerComparison(SiblingComparison):
         A reference can be removed or moved while a container runs. It is then loaded or pulled again. For a
         reference by digest, the ids can only be compared after that.
         """
-        wanted, running = self._wanted.image, self._container.image
-        view = self._observed.images.get(wanted.reference)
-        known = wanted.ids or ((view.id,) if view else ())
-        applied = self._applied
-        made_from_it = applied is not None and applied.image == wanted.reference
-        if running in known or (not known and made_from_it):
-            there = view.id if view else None
-            if there is None or (known and there not in known):
-                action = Action.LOAD if wanted.bundled else Action.PULL
-                desired = known[0] if known else wanted.reference
-                yield self._finding(Layer.IMAGE, "reference", there, desired, made=False, action=action)
+        wanted = self._wanted.image
+        if other := image_difference(self._observed, self._container, wanted):
+            field, running, desired, made = other
+            yield self._finding(
+                Layer.IMAGE,
+                field,
+                running,
+                desired,
+                made=made,
+                action=Action.REPLACE,
+                reason=self._why_image(),
+                versions=self._versions(),
+            )
             return
-        made = applied is not None and (
-            running in applied.image_ids if applied.image_ids else applied.image != wanted.reference
-        )
-        yield self._finding(
-            Layer.IMAGE,
-            "id",
-            running,
-            known[0] if known else wanted.reference,
-            made=made,
-            action=Action.REPLACE,
-            reason=self._why_image(),
-            versions=self._versions(),
-        )
+        known, view = known_ids(self._observed, wanted), self._observed.images.get(wanted.reference)
+        if view is None or (known and view.id not in known):
+            action = Action.LOAD if wanted.bundled else Action.PULL
+            desired = known[0] if known else wanted.reference
+            there = view.id if view else None
+            yield self._finding(Layer.IMAGE, "reference", there, desired, made=False, action=action)
 
     def _why_image(self) -> Cause:
         """Return the cause of a different image: `upgrade` between bundled images, otherwise `settings`."""
@@ -159,29 +225,8 @@ class ContainerComparison(SiblingComparison):
         return reported or recorded, wanted.version
 
     def _shape(self) -> Iterator[Finding]:
-        running = {**labels.shape_fields(self._container.shape), "environment": self._environment}
-        wanted = labels.shape_fields(self._wanted.shape)
-        applied = self._applied.shape if self._applied else {}
-        for field, value in wanted.items():
-            if field != "networks" and running[field] != value:
-                recorded = applied.get(field)
-                as_recorded = field != "environment" and labels.agrees(self._container.shape, field, recorded)
-                yield self._finding(
-                    Layer.SHAPE,
-                    field,
-                    _value(running[field]),
-                    _value(value),
-                    made=as_recorded or self._made(running[field], recorded),
-                    action=Action.REPLACE,
-                )
-
-    @property
-    def _environment(self) -> list[str]:
-        """The container's variables, without those of its image."""
-        view = self._observed.images.get(self._container.image)
-        inherited = set(view.environment if view else ()) - set(self._wanted.shape.environment)
-        return sorted(set(self._container.shape.environment) - inherited)
-
-
-def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch
-    return tuple(value) if isinstance(value, list) else value
+        for field, running, desired, made in shape_differences(
+            self._observed, self._container, self._wanted.shape, unrecorded=self._by_another_release
+        ):
+            if field != "networks":  # which are compared as a part of the state
+                yield self._finding(Layer.SHAPE, field, running, desired, made=made, action=Action.REPLACE)

@@ -16,11 +16,14 @@ from clawker_fw.stack.container import (
     KEPT,
     NO_ATTEMPT,
     SECRETS_AT_REST,
-    UNFINISHED,
+    STAGE,
     read_attempt,
 )
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD
 from clawker_fw.stack.resources import plain
+
+STAGED = STAGE.removesuffix("/")
+"""The field of the hot layer that reports what a killed commit has left behind."""
 
 _HIDDEN = ("another content", "this content")
 """A finding has nothing of a secret's content, not even a digest, which would confirm a guess."""
@@ -70,11 +73,10 @@ class FileComparison(SiblingComparison):
         yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
         if committed:
             yield from self._good(committed)
-        for folder in UNFINISHED:
-            if any(path.startswith(f"{folder}/") for path in self._seen.files):
-                yield self._finding(
-                    Layer.HOT, folder, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
-                )
+        if any(path.startswith(STAGE) for path in self._seen.files):
+            yield self._finding(
+                Layer.HOT, STAGED, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
+            )
 
     def _good(self, committed: Mapping[str, str]) -> Iterator[Finding]:
         """Compare the kept copies of the hot files with the record of the last commit."""
@@ -169,8 +171,7 @@ def _without_version(committed: Mapping[str, str], files: Files) -> dict[str, st
 
 
 def _is_boot(path: str) -> bool:
-    folder, slash, _ = path.partition("/")
-    return path not in KEPT and not (slash and (folder in UNFINISHED or f"{folder}/" in {HOT, GOOD}))
+    return path not in KEPT and not path.startswith((HOT, GOOD, STAGE))
 
 
 def value_pair(running: File | None, desired: File | None) -> tuple[str | None, str | None]:

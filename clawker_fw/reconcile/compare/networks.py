@@ -44,7 +44,7 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
             continue
         recorded = recorded_fields(network, spec)
         further = _further_options(role, network, recorded, observed, desired)
-        running = {**_running_fields(network, spec), **further}
+        running = {**running_fields(network, spec), **further}
         wanted = {**network_fields(spec), **dict.fromkeys(further, "")}
         recorded = {**recorded, **dict.fromkeys(further, "")}
         differing = [name for name in wanted if running[name] != wanted[name]]
@@ -72,7 +72,7 @@ def _cause(field: str, made: bool, network: NetworkView, spec: NetworkSpec) -> C
     return Cause.UPGRADE if made else Cause.TAMPER
 
 
-def _running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
+def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
     """Return what a network is like, in the form of `network_fields`. A missing option is empty."""
     return {
         "driver": network.driver,

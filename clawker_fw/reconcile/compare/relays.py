@@ -25,6 +25,8 @@ from clawker_fw.model import (
     Sibling,
     Value,
 )
+from clawker_fw.reconcile.compare.container import image_difference, shape_differences
+from clawker_fw.reconcile.compare.networks import running_fields
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec
@@ -166,32 +168,18 @@ class RelayComparison:
         for name, address in spec.shape.networks.items() if container.running else ():
             if (now := container.connected.get(name)) != address:
                 yield _differs(spec, f"networks.{name}", now, address, Cause.TAMPER)
-        yield from self._image(relay, spec)
-        yield from self._shape(relay, spec)
+        if other := image_difference(self.observed, container, self.desired.siblings[Sibling.COREDNS].image):
+            yield _differs(spec, "image", other.running, other.desired, _cause(made=other.made))
+        recorded = labels.read_applied(container.labels) is not None
+        others = container.labels.get(labels.PUBLISHES) != spec.labels[labels.PUBLISHES]
+        for field, running, desired, made in shape_differences(
+            self.observed, container, spec.shape, unrecorded=recorded
+        ):
+            cause = Cause.AGENT if made and others and field in _OF_AGENT else _cause(made=made)
+            yield _differs(spec, field, running, desired, cause)
         yield from self._helper(relay, spec)
         if relay.differences:
             yield _differs(spec, "inside", relay.differences, (), Cause.TAMPER)
-
-    def _image(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
-        image, running = self.desired.siblings[Sibling.COREDNS].image, relay.container.image
-        view = self.observed.images.get(image.reference)
-        known = image.ids or ((view.id,) if view else ())
-        if known and running not in known:
-            applied = labels.read_applied(relay.container.labels)
-            made = applied is not None and (running in applied.image_ids or not applied.image_ids)
-            yield _differs(spec, "image", running, known[0], _cause(made=made))
-
-    def _shape(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
-        applied = labels.read_applied(relay.container.labels)
-        running = {**labels.shape_fields(relay.container.shape), "environment": self._environment(relay, spec)}
-        others = relay.container.labels.get(labels.PUBLISHES) != spec.labels[labels.PUBLISHES]
-        for field, value in labels.shape_fields(spec.shape).items():
-            if running[field] == value:
-                continue
-            recorded = applied.shape.get(field) if applied else None
-            made = applied is not None and (recorded is None or running[field] == recorded)
-            cause = Cause.AGENT if made and others and field in _OF_AGENT else _cause(made=made)
-            yield _differs(spec, field, _value(running[field]), _value(value), cause)
 
     def _helper(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
         helper, wanted = relay.files.get(HELPER), spec.files[HELPER]
@@ -200,12 +188,6 @@ class RelayComparison:
             now = labels.digest(helper.content) if helper else "missing"
             made = applied is not None and applied.boot.get(HELPER) == now
             yield _differs(spec, HELPER, now, labels.digest(wanted.content), _cause(made=made))
-
-    def _environment(self, relay: ObservedRelay, spec: ContainerSpec) -> list[str]:
-        """Return a relay's variables, without those of its image."""
-        view = self.observed.images.get(relay.container.image)
-        inherited = set(view.environment if view else ()) - set(spec.shape.environment)
-        return sorted(set(relay.container.shape.environment) - inherited)
 
 
 def foreign_relay(name: str) -> RefusedError:
@@ -245,19 +227,7 @@ def _cause(*, made: bool) -> Cause:
 
 def _of_network(network: NetworkView, spec: NetworkSpec) -> Iterator[tuple[str, Value, Value]]:
     """Yield the fields of the network that differ, with what they are and should be."""
-    running: dict[str, str | bool] = {
-        "driver": network.driver,
-        "gateway": network.gateway,
-        "internal": network.internal,
-        "ip_range": str(network.ip_range),
-        "ipv6": network.ipv6,
-        "subnet": ", ".join(map(str, network.subnets)),
-        **{f"options.{name}": network.options.get(name, "") for name in spec.options},
-    }
+    running = running_fields(network, spec)
     for field, value in network_fields(spec).items():
         if running[field] != value:
             yield field, running[field], value
-
-
-def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a value, not a switch
-    return tuple(value) if isinstance(value, list) else value

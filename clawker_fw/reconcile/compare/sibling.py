@@ -13,7 +13,7 @@ from clawker_fw.model import (
     ObservedSibling,
     Value,
 )
-from clawker_fw.reconcile.compare.presets import rules_only_by_upgrade
+from clawker_fw.reconcile.compare.rules import rules_only_by_upgrade
 from clawker_fw.stack import labels
 
 

@@ -1,4 +1,4 @@
-"""The answers of `fleet status`, `fleet drift` and `fleet denials`."""
+"""The answers of `fleet status` and `fleet denials`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -54,6 +54,14 @@ class ProofDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class SiblingFinding:
+    """A difference, and of which sibling."""
+
+    sibling: Sibling
+    finding: FindingDocument | ImageFinding | FileFinding
+
+
+@dataclass(frozen=True, slots=True)
 class HostDocument:
     """One host. What is unknown is null."""
 
@@ -84,49 +92,37 @@ class HostDocument:
     """What the manager of the swarm knows, with `--swarm`."""
     seconds: float
     """How long it took to ask."""
+    findings: list[SiblingFinding] | None
+    """How it differs; null without `--diff`."""
 
     @classmethod
-    def values(cls, fleet: Fleet, row: Row) -> dict[str, object]:
-        """Return the values of the fields."""
+    def of(cls, fleet: Fleet, row: Row, *, findings: bool) -> "HostDocument":
+        """Return it."""
         rules = row.rules
-        return {
-            "name": row.name,
-            "verdict": row.verdict,
-            "endpoint": row.endpoint or None,
-            "source": row.source or None,
-            "error": row.trouble,
-            "engine": row.engine,
-            "release": row.release,
-            "rules": LiveRules(rules.count, rules.digest, fleet.other_rules(row)) if rules else None,
-            "agents": row.agents,
-            "open_agents": row.open_agents,
-            "proven": ProofDocument(row.proof.at, row.proof.by) if row.proof else None,
-            "busy": row.busy or None,
-            "summary": row.said,
-            "made_from": row.made_from,
-            "node": row.node,
-            "seconds": round(row.seconds, 3),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class SiblingFinding:
-    """A difference, and of which sibling."""
-
-    sibling: Sibling
-    finding: FindingDocument | ImageFinding | FileFinding
-
-
-@dataclass(frozen=True, slots=True)
-class HostFindings(HostDocument):
-    """One host, and how it differs."""
-
-    findings: list[SiblingFinding]
+        return cls(
+            name=row.name,
+            verdict=row.verdict,
+            endpoint=row.endpoint or None,
+            source=row.source or None,
+            error=row.trouble,
+            engine=row.engine,
+            release=row.release,
+            rules=LiveRules(rules.count, rules.digest, fleet.other_rules(row)) if rules else None,
+            agents=row.agents,
+            open_agents=row.open_agents,
+            proven=ProofDocument(row.proof.at, row.proof.by) if row.proof else None,
+            busy=row.busy or None,
+            summary=row.said,
+            made_from=row.made_from,
+            node=row.node,
+            seconds=round(row.seconds, 3),
+            findings=[SiblingFinding(each.sibling, finding(each)) for each in row.findings] if findings else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FleetDocument(Document):
-    """What `fleet status` and `fleet drift` have in common."""
+class FleetStatusDocument(Document):
+    """The answer of `fleet status`."""
 
     current: NonNegativeInt
     """How many hosts are current."""
@@ -139,52 +135,23 @@ class FleetDocument(Document):
     release: ReleaseUsed
     left_out: tuple[LeftOut, ...]
     """Docker contexts that are of the same engine as another one."""
-
-    @classmethod
-    def common(cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed) -> dict[str, object]:
-        """Return the values of the common fields."""
-        return {
-            "current": fleet.current,
-            "total": len(fleet.rows),
-            "summary": fleet.summary,
-            "settings": settings,
-            "release": release,
-            "left_out": fleet.left_out,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetStatusDocument(FleetDocument):
-    """The answer of `fleet status`."""
-
     hosts: list[HostDocument]
     """Sorted by name."""
 
     @classmethod
-    def of(cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed) -> "FleetStatusDocument":
-        """Return the answer."""
-        hosts = [HostDocument(**HostDocument.values(fleet, each)) for each in fleet.rows]  # type: ignore[arg-type]  # those of its fields
-        return cls(hosts=hosts, **cls.common(fleet, settings, release))  # type: ignore[arg-type]  # the same
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetDriftDocument(FleetDocument):
-    """The answer of `fleet drift`."""
-
-    hosts: list[HostFindings]
-    """Sorted by name."""
-
-    @classmethod
-    def of(cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed) -> "FleetDriftDocument":
-        """Return the answer."""
-        hosts = [
-            HostFindings(
-                **HostDocument.values(fleet, each),  # type: ignore[arg-type]  # those of its fields
-                findings=[SiblingFinding(one.sibling, finding(one)) for one in each.findings],
-            )
-            for each in fleet.rows
-        ]
-        return cls(hosts=hosts, **cls.common(fleet, settings, release))  # type: ignore[arg-type]  # the same
+    def of(
+        cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed, *, findings: bool = False
+    ) -> "FleetStatusDocument":
+        """Return the answer, with how each host differs if `findings` are wanted."""
+        return cls(
+            current=fleet.current,
+            total=len(fleet.rows),
+            summary=fleet.summary,
+            settings=settings,
+            release=release,
+            left_out=fleet.left_out,
+            hosts=[HostDocument.of(fleet, each, findings=findings) for each in fleet.rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,22 @@
 """What several answers have: the settings and the engine that they are about, agents, and findings."""
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 
 from clawker_fw.agents.exposure import exposures
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.model import Action, Cause, Diff, EngineFacts, Finding, Layer, Observed, Sibling, Value, Verdict
-from clawker_fw.reconcile import origin as origins
+from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
+from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.rule_changes import RuleChanges
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
 from clawker_fw.report.documents import Moment, SiblingVerdict
 from clawker_fw.report.facts import unified_diff
-from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.bundles.state import BundleState
-from clawker_fw.settings.bundles.store import Problem
 from clawker_fw.settings.loaded import Loaded
 
 StackVerdict = Annotated[
@@ -98,60 +93,6 @@ class OpenMount:
 
 
 @dataclass(frozen=True, slots=True)
-class BundleProblem:
-    """Why a bundle could not be confirmed, or what is under its tag is not used."""
-
-    code: str
-    message: str
-    since: Moment
-
-    @classmethod
-    def of(cls, problem: Problem) -> Self:
-        """Return why."""
-        return cls(problem.code, problem.message, rfc3339(problem.since))
-
-
-@dataclass(frozen=True, slots=True)
-class BundleInForce:
-    """A bundle that the settings come from."""
-
-    reference: str
-    """As the settings name it."""
-    digest: str
-    """That of its manifest, which is signed."""
-    created: Moment
-    """When it was pushed, as the signed manifest says."""
-    signed_by: str
-    """The SHA-256 of the public key that verifies it."""
-    confirmed: Moment
-    """When the registry last had it under the tag."""
-    age: NonNegativeFloat
-    """The seconds since then."""
-    problem: BundleProblem | None
-    """Why it could not be confirmed since; null if it was."""
-
-    @classmethod
-    def of(cls, state: BundleState, now: float) -> Self:
-        """Return a bundle. `now` is in seconds since 1970."""
-        bundle, age = state.bundle, max(0.0, now - state.confirmed)
-        return cls(
-            bundle.reference,
-            bundle.digest,
-            rfc3339(bundle.created),
-            bundle.key,
-            rfc3339(state.confirmed),
-            round(age, 3),
-            BundleProblem.of(state.problem) if state.problem else None,
-        )
-
-    @classmethod
-    def all_of(cls, states: Sequence[BundleState]) -> list[Self]:
-        """Return bundles."""
-        now = time.time()
-        return [cls.of(each, now) for each in states]
-
-
-@dataclass(frozen=True, slots=True)
 class SettingsUsed(SettingsNamed):
     """The settings that an answer about a stack is about."""
 
@@ -159,20 +100,19 @@ class SettingsUsed(SettingsNamed):
     """The settings file that the stack was made from: two after an interrupted run, none without a record."""
     open: list[OpenMount]
     """The mounts by which agents can write the settings."""
-    bundles: list[BundleInForce]
-    """The bundles that the settings come from."""
 
     @classmethod
     def of(cls, blueprint: Blueprint | None, observed: Observed) -> "SettingsUsed":
         """Return the settings; without a blueprint, they can't be read."""
-        made_from = [MadeFrom(each.path or None, each.host, each.project) for each in origins.recorded(observed)]
+        made_from = [
+            MadeFrom(each.path or None, each.host, each.project) for each in records.recorded_origins(observed)
+        ]
         if blueprint is None:
-            return cls(None, "unreadable", made_from, [], [])
+            return cls(None, "unreadable", made_from, [])
         now = blueprint.origin
         found = exposures(observed, blueprint.files)
         mounts = [OpenMount(each.container, each.source, each.target, each.file) for each in found]
-        bundles = BundleInForce.all_of(blueprint.bundles)
-        return cls((now.path or None) if now else None, blueprint.named_by, made_from, mounts, bundles)
+        return cls((now.path or None) if now else None, blueprint.named_by, made_from, mounts)
 
 
 @dataclass(frozen=True, slots=True)

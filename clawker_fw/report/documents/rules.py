@@ -33,14 +33,12 @@ class RuleUse:
     """Bytes from agents in these."""
     sent: NonNegativeInt
     """Bytes to agents in these."""
-    names: NonNegativeInt
-    """How many names were used, at most."""
 
     @classmethod
     def of(cls, worth: Worth) -> "RuleUse":
         """Return it."""
         last = None if worth.last is None else _moment(worth.last)
-        return cls(last, worth.connections, worth.received, worth.sent, worth.names)
+        return cls(last, worth.connections, worth.received, worth.sent)
 
 
 @dataclass(frozen=True, slots=True)

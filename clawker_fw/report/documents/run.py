@@ -71,9 +71,9 @@ Steps = Annotated[
 
 
 def _step(step: Step) -> StepDocument:
-    """Return what is told of a step."""
-    told = step.told
-    return _FORMS[told.kind](kind=told.kind, **told.fields, text=told.sentence)
+    """Return a step as JSON has it."""
+    kind, sentence, fields = step.description
+    return _FORMS[kind](kind=kind, **fields, text=sentence)
 
 
 @dataclass(frozen=True, slots=True)

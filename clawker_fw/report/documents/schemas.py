@@ -15,15 +15,12 @@ from pydantic_core import core_schema
 from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
 from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.bundle import BundleDocument
-from clawker_fw.report.documents.ca import AuthorityDocument
 from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
-from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetDriftDocument, FleetStatusDocument
-from clawker_fw.report.documents.image import ImageDocument
+from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetStatusDocument
 from clawker_fw.report.documents.rules import (
     RulesCheckDocument,
     RulesEditDocument,
@@ -38,8 +35,6 @@ from clawker_fw.report.secrets import SecretsAnswer
 
 ANSWERS: Mapping[str, type[Document]] = {
     "agent flags": FlagsDocument,
-    **dict.fromkeys(("bundle push", "bundle pull", "bundle verify", "bundle promote"), BundleDocument),
-    **dict.fromkeys(("ca show", "ca rotate"), AuthorityDocument),
     **dict.fromkeys(("certs show", "certs rotate", "certs export"), CertsDocument),
     "config": ConfigAnswer,
     "conformance": ConformanceAnswer,
@@ -49,9 +44,7 @@ ANSWERS: Mapping[str, type[Document]] = {
     "drift": DriftDocument,
     "explain": ExplainDocument,
     "fleet denials": FleetDenialsDocument,
-    "fleet drift": FleetDriftDocument,
     "fleet status": FleetStatusDocument,
-    "image": ImageDocument,
     "ps": StacksAnswer,
     **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
     "rules check": RulesCheckDocument,

@@ -19,7 +19,7 @@ from clawker_fw.settings.files import read_bytes, resolved, text_of
 from clawker_fw.settings.find import find, given_text
 from clawker_fw.settings.include import joined
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Resolve, Source, sources
+from clawker_fw.settings.sources import Source, sources
 from clawker_fw.settings.validation import validated
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
@@ -42,17 +42,10 @@ class Edited:
         return self.contents[0] != self.contents[1]
 
 
-def edit(
-    named: Path | None,
-    environment: Mapping[str, str],
-    decide: Decide,
-    *,
-    write: bool,
-    resolve: Resolve | None = None,
-) -> Edited:
+def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, write: bool) -> Edited:
     """Edit the settings file: the one that the user named, or the one that is found.
 
-    Without `write`, nothing is written; the answer is the same. `resolve` returns bundles.
+    Without `write`, nothing is written; the answer is the same.
 
     Raises:
         SettingsError: when there is no file, or the settings are not valid, before or after the edit.
@@ -61,9 +54,9 @@ def edit(
     path, found = _editable(named, environment)
     target = resolved(path)
     if not write:
-        return _edited(path, found, environment, decide, read_bytes(target), resolve=resolve)
+        return _edited(path, found, environment, decide, read_bytes(target))
     with _locked(target) as content:
-        done = _edited(path, found, environment, decide, content, resolve=resolve)
+        done = _edited(path, found, environment, decide, content)
         if done.changed:
             _replace(target, content, done.contents[1])
     return done
@@ -92,12 +85,11 @@ class Editable:
         return True
 
 
-def editable(named: Path | None, environment: Mapping[str, str], resolve: Resolve | None = None) -> Editable:
+def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
     """Return what commands can edit.
 
     Raises:
         SettingsError: when there is no file to edit, or the settings are not valid.
-        RefusedError: when all rules are those of a bundle.
     """
     found: list[Written] = []
 
@@ -105,7 +97,7 @@ def editable(named: Path | None, environment: Mapping[str, str], resolve: Resolv
         found.extend(rules)
         return Edit(), ()
 
-    done = edit(named, environment, see, write=False, resolve=resolve)
+    done = edit(named, environment, see, write=False)
     return Editable(done.path, tuple(found), text_of(done.contents[0], done.path))
 
 
@@ -141,16 +133,8 @@ def _edited(
     environment: Mapping[str, str],
     decide: Decide,
     content: bytes,
-    *,
-    resolve: Resolve | None,
 ) -> Edited:
-    first, *others = sources(path, resolve)
-    if first.delegates:
-        raise RefusedError(
-            "rules-in-bundle",
-            f"The rules of {path} are those of the bundle {first.delegates}, so they can't be edited here.",
-            hint="Change the file that the bundle is pushed from, and push it with `clawker-fw bundle push`.",
-        )
+    first, *others = sources(path)
     read = (replace(first, text=text_of(content, path)), *others)
     before = validated(read, found, environment)
     document = joined(read)

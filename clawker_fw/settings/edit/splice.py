@@ -121,12 +121,13 @@ def _scalar(value: object) -> str:
     return yaml_text(str(value))
 
 
-def _pair(name: str, value: object) -> str:
+def pair(name: str, value: object) -> str:
+    """Return a field of a rule as a line of YAML."""
     return f"{name}: {_scalar(value)}"
 
 
 def _flow(fields: Fields) -> str:
-    return "{" + ", ".join(_pair(name, value) for name, value in fields.items()) + "}"
+    return "{" + ", ".join(pair(name, value) for name, value in fields.items()) + "}"
 
 
 class _Page:
@@ -201,12 +202,12 @@ class _Page:
         kept = [name for name in spans if fields.get(name, "") is not None]
         for name in fields.keys() & spans.keys():
             start, end = spans[name]
-            yield (start, end, _pair(name, fields[name])) if name in kept else self._lines(start, end)
+            yield (start, end, pair(name, fields[name])) if name in kept else self._lines(start, end)
         first, (second, last) = item.start_mark.index, (spans[kept[0]][0], spans[kept[-1]][1])
         if first != second:  # the first field is removed, but not the dash before it
             yield self._line_start(second), second, self._text[self._line_start(first) : first]
         indent = self._newline + " " * item.start_mark.column
-        new = [_pair(name, value) for name, value in fields.items() if name not in spans and value is not None]
+        new = [pair(name, value) for name, value in fields.items() if name not in spans and value is not None]
         yield self._below(last, "".join(indent + pair for pair in new))
 
     def _change_flow(
@@ -216,7 +217,7 @@ class _Page:
         if _on_one_line(item):
             pairs = {name: self._text[start:end] for name, (start, end) in spans.items()}
             pairs |= {
-                name: _pair(name, value)
+                name: pair(name, value)
                 if name not in pairs or not isinstance(value, Appended)
                 else _longer(pairs[name], value)
                 for name, value in fields.items()
@@ -271,7 +272,7 @@ class _Page:
         """Return the lines of rules with dashes, each after a line break. `before` is what a rule begins with."""
         lines: list[str] = []
         for fields in added:
-            pairs = [_flow(fields)] if in_flow else [_pair(*pair) for pair in fields.items()]
+            pairs = [_flow(fields)] if in_flow else [pair(*each) for each in fields.items()]
             lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
 

@@ -78,7 +78,7 @@ def obtain_all(
     entries: Mapping[str, SecretEntry], folder: Path, environment: Mapping[str, str]
 ) -> Mapping[str, Outcome]:
     """Obtain secrets by name, side by side: together they take as long as the slowest, within a bound."""
-    asking = {name: in_background(_asked, name, entry, folder, environment) for name, entry in entries.items()}
+    asking = {name: in_background(_obtain, name, entry, folder, environment) for name, entry in entries.items()}
     ended, _ = wait(asking.values(), COMMAND_SECONDS + _SPARE_SECONDS)
     return {
         name: asked.result() if asked in ended else replace(still_hangs(name, entries[name]), pending=asked)
@@ -92,7 +92,7 @@ def still_hangs(name: str, entry: SecretEntry) -> Outcome:
     return Outcome(None, problem, COMMAND_SECONDS)
 
 
-def _asked(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Outcome:
+def _obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Outcome:
     began = time.monotonic()
     try:
         value = obtain(name, entry, folder, environment).value

@@ -196,3 +196,24 @@ def overload_manager(bounds: Bounds) -> Json:
 
 def _action(name: str, monitor: str, trigger: Json) -> Json:
     return {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": monitor, **trigger}]}
+
+
+def watched() -> Json:
+    """Return what a listener for TCP has: room for a burst, and a kernel that asks whether agents are still there.
+
+    The kernel hands the options of a listening socket down to its connections (tcp(7)).
+    """
+    sol_socket, tcp, so_keepalive, tcp_keepidle, tcp_keepintvl, tcp_keepcnt = 1, 6, 9, 4, 5, 6
+    options = (
+        (sol_socket, so_keepalive, 1),
+        (tcp, tcp_keepidle, KEEPALIVE_SECONDS),
+        (tcp, tcp_keepintvl, KEEPALIVE_SECONDS),
+        (tcp, tcp_keepcnt, KEEPALIVE_PROBES),
+    )
+    return {
+        "tcp_backlog_size": BACKLOG,
+        # Numbers of 64 bits are text in canonical JSON.
+        "socket_options": [
+            {"level": str(level), "name": str(name), "int_value": str(value)} for level, name, value in options
+        ],
+    }

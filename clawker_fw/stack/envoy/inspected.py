@@ -153,7 +153,7 @@ _ODD_PATH = "clawker-fw: hosts disagree about what such a path means, so no rule
 _OTHER_HOST = "clawker-fw: the request names another host than the TLS connection that it came in\n"
 _NO_ANSWER = (
     "clawker-fw: no answer from this host over https on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, or "
-    "one that the rule may not reach, or the host refused or ended the connection, or did not prove its name\n"
+    "one that the rule may not reach, or the host refused or ended the connection, or does not speak TLS\n"
 )
 
 _NO_WEBSOCKET = "no WebSockets"
@@ -164,6 +164,8 @@ _NOT_AS_WEBSOCKET = f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"
 _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
 _NOTHING_ELSE = "clawker-fw: a request can become a WebSocket, and nothing else\n"
+
+_HOST_NOT_TRUSTED = f"clawker-fw: {Reason.HOST_NOT_TRUSTED.sentence}\n"
 
 _NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
@@ -397,6 +399,7 @@ def _answers() -> Iterator[Json]:
         (refusals.of_details(refusals.NO_WAY), 403, _NOT_AS_WEBSOCKET),
         (refusals.of_status(403), 403, _REFUSED),
         (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
+        (refusals.of_host_not_trusted(), 503, _HOST_NOT_TRUSTED),
         (refusals.of_status(503), 503, _NO_ANSWER),
     ):
         yield {

@@ -77,9 +77,8 @@ def running(files: Files) -> Authorities:
 
 def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable[Pair]) -> Files:
     """Return the signer's files. A subtree is named without a dot before it, and includes its own name."""
-    pairs = [{"certificate": each.certificate.decode(), "key": each.key.decode()} for each in intermediates]
     return {
-        INTERMEDIATES: signers(_encode({"intermediates": pairs})),
+        INTERMEDIATES: signers(_encode({"intermediates": [each.document for each in intermediates]})),
         NAMES: public(_encode({"names": sorted(names), "subtrees": sorted(subtrees)})),
     }
 
@@ -87,10 +86,7 @@ def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable
 def read_intermediates(content: bytes) -> list[Pair]:
     """Return what is in a signer's file of intermediates, or nothing if it is none."""
     try:
-        return [
-            Pair(each["certificate"].encode(), each["key"].encode())
-            for each in json.loads(content)["intermediates"]
-        ]
+        return [Pair.read(each) for each in json.loads(content)["intermediates"]]
     except (AttributeError, KeyError, TypeError, ValueError):
         return []
 

@@ -12,7 +12,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import bounds, chains, http, inspected, lookups, refusals
 from clawker_fw.stack.envoy.inspected import SERVER_NAME, Inspection
-from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on, watched
+from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on
 from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
 
 
@@ -80,7 +80,7 @@ def at(
         # Agents come in here. A draining Envoy stops these listeners, and none that they lead to.
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        **watched(),
+        **bounds.watched(),
         "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
         "address": {"socket_address": {"address": str(place.address), "port_value": place.port}},
         "access_log": refusals.of_listener(reporting, place.checkers),

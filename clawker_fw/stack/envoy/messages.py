@@ -5,8 +5,6 @@ Field names are those of the Envoy v3 API reference.
 
 from typing import Any
 
-from clawker_fw.stack.envoy import bounds
-
 Json = dict[str, Any]
 
 TYPES = "type.googleapis.com/envoy"
@@ -42,27 +40,6 @@ RUNTIME = {
 }
 """Envoy's runtime settings. By default it refuses expressions as large as those for a host name, and a cluster
 whose name has got another address ends all sessions over UDP: names whose addresses take turns would keep none."""
-
-
-def watched() -> Json:
-    """Return what a listener for TCP has: room for a burst, and a kernel that asks whether agents are still there.
-
-    The kernel hands the options of a listening socket down to its connections (tcp(7)).
-    """
-    sol_socket, tcp, so_keepalive, tcp_keepidle, tcp_keepintvl, tcp_keepcnt = 1, 6, 9, 4, 5, 6
-    options = (
-        (sol_socket, so_keepalive, 1),
-        (tcp, tcp_keepidle, bounds.KEEPALIVE_SECONDS),
-        (tcp, tcp_keepintvl, bounds.KEEPALIVE_SECONDS),
-        (tcp, tcp_keepcnt, bounds.KEEPALIVE_PROBES),
-    )
-    return {
-        "tcp_backlog_size": bounds.BACKLOG,
-        # Numbers of 64 bits are text in canonical JSON.
-        "socket_options": [
-            {"level": str(level), "name": str(name), "int_value": str(value)} for level, name, value in options
-        ],
-    }
 
 
 def duration(seconds: float) -> str:

@@ -74,6 +74,9 @@ _ENDED = ("connection_termination", _NOT_CONNECTED)
 _TLS_FAILED = f"(has({_FAILURE}) && {_FAILURE}.contains('TLS_error') && !{_FAILURE}.contains('system library'))"
 """Of a request that is not sent because a host has not proved its name, or does not speak TLS."""
 
+_HOST_NOT_TRUSTED = f"has({_FAILURE}) && {_FAILURE}.contains('CERTIFICATE_VERIFY_FAILED')"
+"""What BoringSSL says of a host whose certificate does not prove its name to Envoy."""
+
 _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 """Of a request for which a connection was used again: the internal listener can't tell which one had no answer."""
 
@@ -229,6 +232,11 @@ def of_route(beginning: str) -> Json:
     return _cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
+def of_host_not_trusted() -> Json:
+    """Return the filter that passes requests to a host whose certificate Envoy does not trust."""
+    return _cel(_HOST_NOT_TRUSTED)
+
+
 def of_denied_route() -> Json:
     """Return the filter that passes requests that a rule denies within what another one allows."""
     return _cel(_DENIED_ROUTE)
@@ -329,6 +337,7 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
+        (_HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
         otherwise=_text(Reason.UNREACHABLE),
     )
     violation = _all(

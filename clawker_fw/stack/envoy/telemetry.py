@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from clawker_fw.certificates.credentials import Pair, address_of
+from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
 from clawker_fw.stack.envoy import bounds, sampling
-from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed, watched
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
@@ -75,7 +75,6 @@ class Reporting:
         credentials = self.telemetry.credentials
         if credentials is None:
             return []
-        name = self.telemetry.server_name
         options = "upstreams.http.v3.HttpProtocolOptions"
         own = {
             **self._cluster(CLUSTER),
@@ -95,7 +94,7 @@ class Reporting:
                     "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}},
                 }
             },
-            "transport_socket": _tls(name, credentials.trust, credentials.envoy),
+            "transport_socket": self.telemetry.envoy_tls(credentials),
         }
         relay = {
             **self._cluster(RELAY),
@@ -124,7 +123,7 @@ class Reporting:
             "name": LISTENER,
             "stat_prefix": LISTENER,
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            **watched(),
+            **bounds.watched(),
             "address": {"socket_address": {"address": str(self.relay), "port_value": self.telemetry.relay_port}},
             "filter_chains": [
                 {
@@ -166,32 +165,6 @@ def looked_up() -> Json:
         # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
         "wait_for_warm_on_init": False,
     }
-
-
-def _tls(name: str, trust: bytes, pair: Pair) -> Json:
-    """Return TLS 1.3 with a certificate of ours, to a server whose certificate has exactly this name."""
-    versions = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
-    address = address_of(name)
-    kind = "IP_ADDRESS" if address else "DNS"
-    return typed(
-        "envoy.transport_sockets.tls",
-        f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        common_tls_context={
-            "tls_params": versions,
-            "tls_certificates": [
-                {
-                    "certificate_chain": {"inline_string": pair.certificate.decode()},
-                    "private_key": {"inline_string": pair.key.decode()},
-                }
-            ],
-            "validation_context": {
-                "trusted_ca": {"inline_string": trust.decode()},
-                "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": name}}],
-            },
-            "alpn_protocols": ["h2"],
-        },
-        **({} if address else {"sni": name}),
-    )
 
 
 _NAMES = {

@@ -35,7 +35,7 @@ class Used:
     source: str
     moment: str = _ENDED
     chain: str = "%FILTER_CHAIN_NAME%"
-    """What tells rules apart, so that the names below one take no room from another."""
+    """What tells the rule: the recorder counts the names below a subtree as the subtree."""
 
     @property
     def line(self) -> str:

@@ -15,7 +15,7 @@ from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy.inspected import Inspection
 from clawker_fw.stack.envoy.listeners import ListenerPlace, at
-from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state, watched
+from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
 from clawker_fw.stack.resources import Encoded
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -84,7 +84,7 @@ def _forwarding(
         "stat_prefix": f"port-{_CHAIN}",  # whose connections `fwctl drain` counts
         "traffic_direction": "INBOUND",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        **watched(),
+        **bounds.watched(),
         **first,
         **({"additional_addresses": others} if others else {}),
         "access_log": refusals.of_opaque(name, reporting),

@@ -7,14 +7,27 @@ import (
 	"time"
 
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/start"
 )
 
-// Without a verb, the error lists all verbs.
-func TestRunWithoutVerb(t *testing.T) {
-	err := run(nil)
-
-	if err == nil || !strings.Contains(err.Error(), help) {
-		t.Errorf("got %v", err)
+// Without a verb, and with one that there is not, the error lists all verbs. What fwctl starts by itself is among them.
+func TestVerbs(t *testing.T) {
+	for _, arguments := range [][]string{nil, {"dance"}} {
+		if err := run(arguments); err == nil || !strings.Contains(err.Error(), help()) {
+			t.Errorf("%q: got %v", arguments, err)
+		}
+	}
+	for _, arguments := range [][]string{{"lookup"}, {"claim"}, {"serve", "--"}} {
+		if err := run(arguments); err == nil || !strings.Contains(err.Error(), arguments[0]+" needs ") {
+			t.Errorf("%q: got %v", arguments, err)
+		}
+	}
+	for _, name := range []string{
+		start.KeepVerb, start.RecordVerb, start.ForwardVerb, start.SignVerb, start.EndVerb, start.CarryVerb,
+	} {
+		if !strings.Contains(help(), "\n  "+name+" ") {
+			t.Errorf("%s is no verb", name)
+		}
 	}
 }
 
@@ -53,13 +66,13 @@ func TestSeconds(t *testing.T) {
 	for text, wanted := range map[string]time.Duration{
 		"0": 0, "30": 30 * time.Second, "1.5": 1500 * time.Millisecond,
 	} {
-		if found, err := seconds([]string{text}); err != nil || found != wanted {
+		if found, err := seconds(text); err != nil || found != wanted {
 			t.Errorf("%s: got %v, %v", text, found, err)
 		}
 	}
-	for _, arguments := range [][]string{{}, {"1", "2"}, {""}, {"-1"}, {"soon"}, {"5s"}} {
-		if found, err := seconds(arguments); err == nil {
-			t.Errorf("%q: got %v", arguments, found)
+	for _, word := range []string{"", "-1", "soon", "5s"} {
+		if found, err := seconds(word); err == nil {
+			t.Errorf("%q: got %v", word, found)
 		}
 	}
 }

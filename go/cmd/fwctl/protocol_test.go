@@ -11,6 +11,7 @@ import (
 	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/probe"
 	"clawker-fw/internal/relay"
 	"clawker-fw/internal/serving"
@@ -20,9 +21,7 @@ import (
 // What fwctl prints is what protocol.json says, key by key: the client is tested against the same answers.
 func TestProtocol(t *testing.T) {
 	content, err := os.ReadFile("protocol.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	var described struct {
 		Protocol int
 		Verbs    map[string]struct {
@@ -30,9 +29,7 @@ func TestProtocol(t *testing.T) {
 			Answers   []json.RawMessage
 		}
 	}
-	if err := json.Unmarshal(content, &described); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, json.Unmarshal(content, &described))
 	if described.Protocol != probe.Protocol {
 		t.Errorf("protocol %d is described, not %d", described.Protocol, probe.Protocol)
 	}
@@ -55,13 +52,9 @@ func TestProtocol(t *testing.T) {
 				continue
 			}
 			again, err := json.Marshal(answer)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, err)
 			var shown, wanted any
-			if err := errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(said.Answers[number], &wanted)); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(said.Answers[number], &wanted)))
 			if !reflect.DeepEqual(shown, wanted) {
 				t.Errorf("%s prints %s, and %s is described", verb, again, said.Answers[number])
 			}

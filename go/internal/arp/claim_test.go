@@ -19,6 +19,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -43,9 +44,7 @@ func TestClaim(t *testing.T) {
 	root := t.TempDir()
 	hear := nettest.ListenForARP(t, "agents-end")
 
-	if err := Claim(root, nettest.NewResolver(), 0); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Claim(root, nettest.NewResolver(), 0))
 
 	nettest.ExpectHolders(t, "agents")
 	for _, target := range []netip.Addr{nettest.Service, nettest.OnAgents} {
@@ -74,9 +73,7 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 			own[name] = nettest.Link(t, name).Attrs().HardwareAddr
 		}
 		drop := func() {
-			if err := os.WriteFile(filepath.Join(kernel.SystemSettings, "net/ipv4/conf/all/drop_gratuitous_arp"), []byte(drops), 0); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, os.WriteFile(filepath.Join(kernel.SystemSettings, "net/ipv4/conf/all/drop_gratuitous_arp"), []byte(drops), 0))
 		}
 		asAgent(func() {
 			drop()
@@ -85,23 +82,17 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 					LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, IP: known.AsSlice(),
 					HardwareAddr: net.HardwareAddr{2, 0x42, 0, 0, 0, 1}, State: netlink.NUD_REACHABLE,
 				}
-				if err := netlink.NeighSet(&before); err != nil {
-					t.Fatal(err)
-				}
+				must.Succeed(t, netlink.NeighSet(&before))
 			}
 		})
 		asGateway(drop)
 		sibling := nettest.NewResolver()
-		nettest.Must(t, kernel.Shape(nettest.NewSibling()))
+		must.Succeed(t, kernel.Shape(nettest.NewSibling()))
 		sibling.Addresses, sibling.Interfaces = nettest.NewSibling().Addresses, nettest.NewSibling().Interfaces
 
 		root := t.TempDir()
-		if err := Claim(root, sibling, 1250*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
-		if err := AnnounceOwn(root, sibling); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, Claim(root, sibling, 1250*time.Millisecond))
+		must.Succeed(t, AnnounceOwn(root, sibling))
 
 		expect := func(name string, address netip.Addr) {
 			t.Helper()
@@ -122,9 +113,7 @@ func TestClaimIsIdempotent(t *testing.T) {
 	nettest.InNetwork(t)
 	root := t.TempDir()
 	for range 2 {
-		if err := Claim(root, nettest.NewResolver(), 0); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, Claim(root, nettest.NewResolver(), 0))
 		nettest.ExpectHolders(t, "agents")
 	}
 }
@@ -148,14 +137,10 @@ func TestClaimThatFails(t *testing.T) {
 func TestRelease(t *testing.T) {
 	nettest.InNetwork(t)
 	root := t.TempDir()
-	if err := Claim(root, nettest.NewResolver(), 0); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Claim(root, nettest.NewResolver(), 0))
 
 	for range 2 {
-		if err := Release(root, nettest.NewResolver()); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, Release(root, nettest.NewResolver()))
 		nettest.ExpectHolders(t, "lo host")
 	}
 
@@ -175,15 +160,11 @@ func TestClaimAfterRelease(t *testing.T) {
 	nettest.InNetwork(t)
 	root := t.TempDir()
 	for range 2 {
-		if err := Claim(root, nettest.NewResolver(), 0); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, Claim(root, nettest.NewResolver(), 0))
 		if !slices.Contains(kernel.Addresses(), nettest.Service.String()) {
 			t.Errorf("others can find %v", kernel.Addresses())
 		}
-		if err := Release(root, nettest.NewResolver()); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, Release(root, nettest.NewResolver()))
 		nettest.ExpectHolders(t, "lo host")
 	}
 }
@@ -194,9 +175,7 @@ func TestReleaseOfNothing(t *testing.T) {
 	root := t.TempDir()
 	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
 
-	if err := Release(root, nettest.NewResolver()); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Release(root, nettest.NewResolver()))
 
 	nettest.ExpectHolders(t)
 	filetest.ExpectAbsent(t, root, filepath.Join("state", "claimed"))

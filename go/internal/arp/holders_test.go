@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -14,14 +15,10 @@ import (
 func answerARP(t *testing.T, name string) {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	index := nettest.Link(t, name).Attrs().Index
 	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
-	if err := unix.Bind(socket, here); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Bind(socket, here))
 	hardware := nettest.Link(t, name).Attrs().HardwareAddr
 	go func() {
 		defer unix.Close(socket)
@@ -47,9 +44,7 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 	for try := 0; try < 20 && len(found) == 0; try++ {
 		answerARP(t, "agents-end")
 		asked, err := AskForOthers()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		found = asked.Answers()
 	}
 
@@ -65,9 +60,7 @@ func TestNobodyElseHasOurAddress(t *testing.T) {
 	hear := nettest.ListenForARP(t, "agents-end")
 
 	asked, err := AskForOthers()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 
 	if found := asked.Answers(); found == nil || len(found) > 0 {
 		t.Errorf("found %#v", found)

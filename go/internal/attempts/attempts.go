@@ -2,10 +2,8 @@
 package attempts
 
 import (
-	"bufio"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,12 +13,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnsclient"
@@ -52,9 +49,9 @@ type Outcome struct {
 }
 
 var kinds = map[string]func(Attempt) string{
-	"ask": attemptAsk, "connect": attemptConnect, "tls": attemptTLS, "send": attemptSend,
-	"certificate": attemptCertificate, "request": attemptRequest,
-	"datagram": attemptDatagram, "socket": attemptSocket, "gateway": attemptGateway,
+	"ask": connecting(attemptAsk), "connect": connecting(attemptConnect), "tls": connecting(attemptTLS),
+	"certificate": connecting(attemptCertificate), "request": connecting(attemptRequest), "send": connecting(attemptSend),
+	"datagram": connecting(attemptDatagram), "socket": attemptSocket, "gateway": attemptGateway,
 }
 
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
@@ -90,29 +87,24 @@ func Do(root string, output io.Writer) error {
 	return nil
 }
 
-// dial connects, and limits the whole attempt.
-func dial(attempt Attempt) (net.Conn, string) {
-	connection, err := net.DialTimeout(attempt.Network, attempt.Address, attemptWithin)
-	if err == nil {
-		err = connection.SetDeadline(time.Now().Add(attemptWithin))
+// connecting performs an attempt on a connection.
+func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
+	return func(attempt Attempt) string {
+		connection, err := dial(attempt.Network, attempt.Address, attemptWithin, attemptWithin)
+		if err != nil {
+			return reason(err)
+		}
+		defer connection.Close()
+		return perform(attempt, connection)
 	}
-	if err != nil {
-		return nil, reason(err)
-	}
-	return connection, ""
 }
 
 // attemptAsk asks a resolver one question.
-func attemptAsk(attempt Attempt) string {
+func attemptAsk(attempt Attempt, connection net.Conn) string {
 	name, err := dnsmessage.NewName(attempt.Name)
 	if err != nil {
 		return err.Error()
 	}
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
-	}
-	defer connection.Close()
 	reply, err := dnsclient.AskOver(connection, attempt.Network, dnsmessage.Message{
 		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
 		Questions: []dnsmessage.Question{
@@ -135,41 +127,21 @@ func attemptAsk(attempt Attempt) string {
 }
 
 // attemptConnect opens a connection.
-func attemptConnect(attempt Attempt) string {
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
-	}
-	defer connection.Close()
-	return "connected"
-}
+func attemptConnect(Attempt, net.Conn) string { return "connected" }
 
-// attemptTLS begins TLS. Envoy says nothing of its own in TLS but that it denies access, so anything else that comes back
-// is from a host.
-func attemptTLS(attempt Attempt) string {
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
+// attemptTLS begins TLS.
+func attemptTLS(attempt Attempt, connection net.Conn) string {
+	if _, answered, err := shakeHands(connection, anybody(attempt.Name)); !answered {
+		return ended(err)
 	}
-	defer connection.Close()
-	hearing := &heard{Conn: connection}
-	err := tls.Client(hearing, &tls.Config{ServerName: attempt.Name, InsecureSkipVerify: true}).Handshake()
-	if !deniedAccess(err) && (err == nil || hearing.anything) {
-		return "a host answered"
-	}
-	return endedTLS(err)
+	return "a host answered"
 }
 
 // attemptCertificate says whose certificate there is for a name: the stack's, or another one.
-func attemptCertificate(attempt Attempt) string {
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
-	}
-	defer connection.Close()
+func attemptCertificate(attempt Attempt, connection net.Conn) string {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(attempt.Roots))
-	err := tls.Client(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots}).Handshake()
+	_, _, err := shakeHands(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots})
 	var other *tls.CertificateVerificationError
 	switch {
 	case err == nil:
@@ -177,77 +149,43 @@ func attemptCertificate(attempt Attempt) string {
 	case errors.As(err, &other):
 		return "another certificate"
 	}
-	return endedTLS(err)
+	return ended(err)
 }
 
 // attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
-// as well.
-func attemptRequest(attempt Attempt) string {
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
-	}
-	defer connection.Close()
-	agent := tls.Client(connection, &tls.Config{ServerName: attempt.Name, InsecureSkipVerify: true})
-	if err := agent.Handshake(); err != nil {
-		return endedTLS(err)
-	}
-	if _, err := io.WriteString(agent, attempt.Text); err != nil {
+// as well. Whatever Envoy answers by itself begins with our name.
+func attemptRequest(attempt Attempt, connection net.Conn) string {
+	agent, _, err := shakeHands(connection, anybody(attempt.Name))
+	if err != nil {
 		return ended(err)
 	}
-	response, err := http.ReadResponse(bufio.NewReader(agent), nil)
+	response, err := exchange(agent, http.MethodGet, attempt.Text)
 	if err != nil {
 		return ended(err)
 	}
 	defer response.Body.Close()
-	text := make([]byte, len(ours))
-	io.ReadFull(response.Body, text)
-	if string(text) == ours {
+	if begins(response, "clawker-fw: ") {
 		return fmt.Sprintf("HTTP %d of Envoy", response.StatusCode)
 	}
 	return fmt.Sprintf("HTTP %d of a host", response.StatusCode)
 }
 
-// ours is how everything begins that Envoy answers by itself.
-const ours = "clawker-fw: "
-
-// endedTLS says how a handshake has failed.
-func endedTLS(err error) string {
-	if deniedAccess(err) {
-		return "access denied"
+// attemptSend sends a text, and returns the status if the answer is an HTTP response.
+func attemptSend(attempt Attempt, connection net.Conn) string {
+	hearing := &heard{Conn: connection}
+	response, err := exchange(hearing, http.MethodGet, attempt.Text)
+	switch {
+	case err == nil:
+		response.Body.Close()
+		return fmt.Sprintf("HTTP %d", response.StatusCode)
+	case hearing.anything:
+		return "a host answered"
 	}
 	return ended(err)
 }
 
-// attemptSend sends a text, and returns the status if the answer is an HTTP response.
-func attemptSend(attempt Attempt) string {
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
-	}
-	defer connection.Close()
-	if _, err := io.WriteString(connection, attempt.Text); err != nil {
-		return ended(err)
-	}
-	reader := bufio.NewReader(connection)
-	if _, err := reader.Peek(1); err != nil {
-		return ended(err)
-	}
-	response, err := http.ReadResponse(reader, nil)
-	if err != nil {
-		return "a host answered"
-	}
-	response.Body.Close()
-	return fmt.Sprintf("HTTP %d", response.StatusCode)
-}
-
 // attemptDatagram sends a datagram and waits for an answer.
-func attemptDatagram(attempt Attempt) string {
-	connection, failure := dial(attempt)
-	if failure != "" {
-		return failure
-	}
-	defer connection.Close()
+func attemptDatagram(attempt Attempt, connection net.Conn) string {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {
 		_, err = connection.Read(make([]byte, 1))
@@ -266,38 +204,22 @@ func attemptSocket(attempt Attempt) string {
 	}
 	descriptor, err := syscall.Socket(family, syscall.SOCK_RAW, protocol)
 	if err != nil {
-		var failure syscall.Errno
-		if errors.As(err, &failure) {
-			return failure.Error()
-		}
-		return err.Error()
+		return reason(err)
 	}
 	syscall.Close(descriptor)
 	return "a socket"
 }
 
-// attemptGateway makes the kernel look for each gateway of the agent's routes, and says whether one is there. Without a
-// neighbour that answers ARP for it, no packet leaves the network, whatever its destination is.
+// attemptGateway says whether there is a gateway of the agent's routes. Without a neighbour that answers ARP for it, no
+// packet leaves the network, whatever its destination is.
 func attemptGateway(Attempt) string {
-	routes, err := os.ReadFile("/proc/net/route")
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return reason(err)
 	}
-	gateways := gatewaysIn(string(routes))
-	for _, each := range gateways {
-		if connection, err := net.Dial("udp", net.JoinHostPort(each, "9")); err == nil {
-			connection.Write([]byte("x"))
-			defer connection.Close()
-		}
-	}
-	time.Sleep(arpWithin)
-	neighbours, err := os.ReadFile("/proc/net/arp")
-	if err != nil {
-		return reason(err)
-	}
-	for _, each := range gateways {
-		if answersIn(string(neighbours), each) {
-			return "a gateway answers: " + each
+	for _, route := range routes {
+		if gateway, ok := netip.AddrFromSlice(route.Gw.To4()); ok && isThere(gateway, arpWithin) {
+			return "a gateway answers: " + gateway.String()
 		}
 	}
 	return "no gateway answers"
@@ -305,45 +227,3 @@ func attemptGateway(Attempt) string {
 
 // arpWithin is longer than the kernel takes to ask three times for a neighbour.
 const arpWithin = 4 * time.Second
-
-// gatewaysIn returns the gateways in /proc/net/route, where an address is a hexadecimal number in the machine's order.
-func gatewaysIn(routes string) []string {
-	var found []string
-	for _, line := range strings.Split(routes, "\n")[1:] {
-		fields := strings.Fields(line)
-		if len(fields) < 3 {
-			continue
-		}
-		number, err := strconv.ParseUint(fields[2], 16, 32)
-		if err != nil || number == 0 {
-			continue
-		}
-		var address [4]byte
-		binary.NativeEndian.PutUint32(address[:], uint32(number))
-		found = append(found, netip.AddrFrom4(address).String())
-	}
-	return found
-}
-
-// answersIn says whether /proc/net/arp has the hardware address of a neighbour.
-func answersIn(neighbours, address string) bool {
-	for _, line := range strings.Split(neighbours, "\n") {
-		fields := strings.Fields(line)
-		if len(fields) > 3 && fields[0] == address {
-			flags, _ := strconv.ParseUint(fields[2], 0, 32)
-			return flags&complete != 0
-		}
-	}
-	return false
-}
-
-// complete is the flag ATF_COM of /proc/net/arp.
-const complete = 2
-
-// ended says that a connection was ended without an answer, however that was done.
-func ended(err error) string {
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return "closed without an answer"
-	}
-	return silentEnd(err)
-}

@@ -9,31 +9,27 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"clawker-fw/internal/must"
+	"clawker-fw/internal/nettest"
 )
 
 func perform(t *testing.T, wanted []Attempt) map[string]string {
 	t.Helper()
 	root := t.TempDir()
 	content, _ := json.Marshal(wanted)
-	if err := os.MkdirAll(filepath.Join(root, "boot"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "boot", "attempts.json"), content, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.MkdirAll(filepath.Join(root, "boot"), 0o755))
+	must.Succeed(t, os.WriteFile(filepath.Join(root, "boot", "attempts.json"), content, 0o644))
 	var output bytes.Buffer
-	if err := Do(root, &output); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Do(root, &output))
 	found := map[string]string{}
 	for decoder := json.NewDecoder(&output); decoder.More(); {
 		var each Outcome
-		if err := decoder.Decode(&each); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, decoder.Decode(&each))
 		found[each.ID] = each.Outcome
 	}
 	return found
@@ -73,9 +69,7 @@ func TestAttemptsAtTLS(t *testing.T) {
 		"a host answered": {21, 3, 3, 0, 2, 2, 40},
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		defer listener.Close()
 		go func() {
 			connection, err := listener.Accept()
@@ -151,16 +145,18 @@ func TestAnUnknownKindOfAttemptIsAnError(t *testing.T) {
 	}
 }
 
+// A gateway is there if it says where it is.
 func TestGateways(t *testing.T) {
-	routes := "Iface Destination Gateway Flags\neth0 00000000 0100630A 0003\neth0 0000630A 00000000 0001\n"
-	if found := gatewaysIn(routes); len(found) != 1 || found[0] != "10.99.0.1" {
-		t.Errorf("%v", found)
-	}
-	neighbours := "IP address HW type Flags HW address Mask Device\n" +
-		"10.99.0.1 0x1 0x0 00:00:00:00:00:00 * eth0\n10.99.0.2 0x1 0x2 02:42:0a:63:00:02 * eth0\n"
-	for address, want := range map[string]bool{"10.99.0.1": false, "10.99.0.2": true, "10.99.0.3": false} {
-		if answersIn(neighbours, address) != want {
-			t.Errorf("%s: not %v", address, want)
-		}
+	for wanted, neighbour := range map[string]netip.Addr{
+		"no gateway answers": netip.MustParseAddr("10.214.0.9"), "a gateway answers: 10.214.0.1": nettest.Gateway,
+	} {
+		t.Run(wanted, func(t *testing.T) {
+			nettest.InNetwork(t)
+			nettest.Moved(t, "egress-end", nettest.EgressNet, neighbour)
+			nettest.Settle(t)
+			if found := attemptGateway(Attempt{}); found != wanted {
+				t.Error(found)
+			}
+		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -95,7 +96,7 @@ func TestLookupOfNothing(t *testing.T) {
 // loopback, agents and Envoy itself none.
 func TestClosedTo(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Must(t, kernel.Shape(nettest.NewSibling()))
+	must.Succeed(t, kernel.Shape(nettest.NewSibling()))
 	for _, each := range []struct {
 		address netip.Addr
 		closed  string

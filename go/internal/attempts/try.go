@@ -1,11 +1,8 @@
 package attempts
 
 import (
-	"bufio"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -73,7 +70,7 @@ type speaker func(connection net.Conn, name string, port uint16) Step
 
 // speakers are what is said over each protocol.
 var speakers = map[string]speaker{
-	"https": shakeHands, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
+	"https": beginTLS, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
 }
 
 // kernelOf is what the kernel calls that by which each protocol is sent.
@@ -116,7 +113,7 @@ func resolve(server, name string) (netip.Addr, Step) {
 		step.Outcome = err.Error()
 		return none, step
 	}
-	connection, err := net.DialTimeout("udp", server, dnsclient.AnswerLimit)
+	connection, err := dial("udp", server, dnsclient.AnswerLimit, dnsclient.AnswerLimit)
 	if err != nil {
 		step.Outcome = reason(err)
 		return none, step
@@ -149,46 +146,26 @@ func resolve(server, name string) (netip.Addr, Step) {
 
 func reach(network string, place netip.AddrPort) (net.Conn, Step) {
 	step := Step{Name: "connect"}
-	connection, err := net.DialTimeout(network, place.String(), answerTimeout)
-	if err == nil {
-		step.Source = connection.LocalAddr().String()
-		err = connection.SetDeadline(time.Now().Add(speakWithin))
-	}
+	connection, err := dial(network, place.String(), answerTimeout, speakWithin)
 	if err != nil {
 		step.Outcome = fmt.Sprintf("%s: %s", place, reason(err))
 		return nil, step
 	}
-	step.OK, step.Outcome = true, place.String()
+	step.OK, step.Outcome, step.Source = true, place.String(), connection.LocalAddr().String()
 	return connection, step
 }
 
-// heard is a connection that remembers whether anything came back.
-type heard struct {
-	net.Conn
-	anything bool
-}
-
-func (h *heard) Read(buffer []byte) (int, error) {
-	size, err := h.Conn.Read(buffer)
-	h.anything = h.anything || size > 0
-	return size, err
-}
-
-// shakeHands begins TLS with the server name, and sends nothing afterwards. Envoy says nothing of its own in TLS but that
-// access is denied, so whatever else comes back is from the host. Whose certificate it is does not matter here.
-func shakeHands(connection net.Conn, name string, _ uint16) Step {
-	hearing := &heard{Conn: connection}
-	err := tls.Client(hearing, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
-	step := Step{Name: "handshake", OK: hearing.anything}
+// beginTLS begins TLS with the server name, and sends nothing afterwards.
+func beginTLS(connection net.Conn, name string, _ uint16) Step {
+	_, answered, err := shakeHands(connection, anybody(name))
+	step := Step{Name: "handshake", OK: answered}
 	switch {
 	case err == nil:
 		step.Outcome = "completed"
-	case deniedAccess(err):
-		step.OK, step.Outcome = false, "refused: access denied"
-	case hearing.anything:
+	case answered:
 		step.Outcome = "the host answered: " + reason(err)
 	default:
-		step.Outcome = silentEnd(err)
+		step.Outcome = ended(err)
 	}
 	return step
 }
@@ -202,13 +179,9 @@ func requestHead(connection net.Conn, name string, port uint16) Step {
 // with a certificate of its own, and whose it is does not matter here.
 func requesting(method, target string) speaker {
 	return func(connection net.Conn, name string, port uint16) Step {
-		secure := tls.Client(connection, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
-		if err := secure.Handshake(); err != nil {
-			step := Step{Name: "handshake", Outcome: reason(err)}
-			if deniedAccess(err) {
-				step.Outcome = "refused: access denied"
-			}
-			return step
+		secure, _, err := shakeHands(connection, anybody(name))
+		if err != nil {
+			return Step{Name: "handshake", Outcome: ended(err)}
 		}
 		return request(secure, method, target, hostHeader(name, port, 443))
 	}
@@ -231,14 +204,10 @@ func hostHeader(name string, port, usual uint16) string {
 
 func request(connection net.Conn, method, target, host string) Step {
 	step := Step{Name: "request"}
-	_, err := fmt.Fprintf(connection, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n", method, target, host)
+	response, err := exchange(connection, method,
+		fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n", method, target, host))
 	if err != nil {
-		step.Outcome = reason(err)
-		return step
-	}
-	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
-	if err != nil {
-		step.Outcome = silentEnd(err)
+		step.Outcome = ended(err)
 		return step
 	}
 	response.Body.Close()
@@ -260,7 +229,7 @@ func waitForIt(connection net.Conn, _ string, _ uint16) Step {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		step.OK, step.Outcome = true, fmt.Sprintf("still open after %s", waitWithin)
 	default:
-		step.Outcome = silentEnd(err)
+		step.Outcome = ended(err)
 	}
 	return step
 }
@@ -285,11 +254,4 @@ func sendNothing(connection net.Conn, _ string, _ uint16) Step {
 		step.Outcome = reason(err)
 	}
 	return step
-}
-
-func silentEnd(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return "closed without an answer"
-	}
-	return reason(err)
 }

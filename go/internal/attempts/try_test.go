@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -47,9 +48,7 @@ func TestTryTCP(t *testing.T) {
 		"resolve+ connect+ wait-: closed without an answer": func(net.Conn) {},
 	} {
 		listener, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		go func() {
 			if connection, err := listener.Accept(); err == nil {
 				perform(connection)
@@ -69,9 +68,7 @@ func TestTryUDP(t *testing.T) {
 	waitWithin = 50 * time.Millisecond
 	for _, answer := range []bool{true, false} {
 		host, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		sizes := make(chan int, 1)
 		go func() {
 			size, sender, _ := host.ReadFrom(make([]byte, 16))
@@ -149,7 +146,7 @@ func TestTryThatEnvoyRefuses(t *testing.T) {
 		connection.Write([]byte{0x15, 3, 3, 0, 2, 2, 49})
 	})
 
-	if found := trying(t, "https", place).String(); found != "resolve+ connect+ handshake-: refused: access denied" {
+	if found := trying(t, "https", place).String(); found != "resolve+ connect+ handshake-: access denied" {
 		t.Errorf("got %s", found)
 	}
 	if err := refusedOverTLS(place.String()); err != nil {

@@ -1,9 +1,6 @@
 package attempts
 
 import (
-	"bufio"
-	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,7 +111,7 @@ const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 // port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
 // is compared elsewhere, so that of the engine's machine is left.
 func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, bool) {
-	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(entrance.Address) {
+	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(entrance.Address, patience) {
 		return found, false
 	}
 	because := ""
@@ -134,8 +131,8 @@ func unreached(err error) bool {
 	return errors.As(err, &failure) && failure.Op == "dial" && failure.Timeout()
 }
 
-// isThere reports whether a host of our networks says now at which hardware address it is.
-func isThere(address netip.Addr) bool {
+// isThere reports whether a host of our networks says now, or within a time, at which hardware address it is.
+func isThere(address netip.Addr, within time.Duration) bool {
 	known := func() (netlink.Neigh, bool) {
 		entries, _ := netlink.NeighList(0, unix.AF_INET)
 		at := slices.IndexFunc(entries, func(each netlink.Neigh) bool { return each.IP.Equal(address.AsSlice()) })
@@ -155,7 +152,7 @@ func isThere(address netip.Addr) bool {
 	if _, err := connection.Write(nil); err != nil {
 		return false
 	}
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(serving.PollEvery) {
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(serving.PollEvery) {
 		if _, there := known(); there {
 			return true
 		}
@@ -231,55 +228,33 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	return found, reasons
 }
 
-func dialEnvoy(place string) (net.Conn, error) {
-	connection, err := net.DialTimeout("tcp", place, answerTimeout)
-	if err == nil {
-		err = connection.SetDeadline(time.Now().Add(answerTimeout))
-	}
-	return connection, err
-}
-
 // refusedOverHTTP fails unless the response to the refused host is Envoy's refusal.
 func refusedOverHTTP(place string) error {
-	connection, err := dialEnvoy(place)
+	connection, err := dial("tcp", place, answerTimeout, answerTimeout)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	request, err := http.NewRequest(http.MethodGet, "http://"+refusedHost+"/", nil)
-	if err != nil {
-		return err
-	}
-	request.Close = true
-	if err := request.Write(connection); err != nil {
-		return err
-	}
-	response, err := http.ReadResponse(bufio.NewReader(connection), request)
+	response, err := exchange(connection, http.MethodGet, "GET / HTTP/1.1\r\nHost: "+refusedHost+"\r\nConnection: close\r\n\r\n")
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	body := make([]byte, len(refusalWords))
-	if _, err := io.ReadFull(response.Body, body); response.StatusCode != http.StatusForbidden || err != nil ||
-		string(body) != refusalWords {
+	if response.StatusCode != http.StatusForbidden || !begins(response, refusalWords) {
 		return fmt.Errorf("status %d, not Envoy's refusal, for a name that no rule allows", response.StatusCode)
 	}
 	return nil
 }
 
-// accessDenied is the alert with which Envoy ends TLS that no rule allows (RFC 8446, section 6.2).
-const accessDenied = tls.AlertError(49)
-
 // refusedOverTLS fails unless the handshake is refused, once the server name is known. (An earlier release's Envoy only
 // closes the connection.)
 func refusedOverTLS(place string) error {
-	connection, err := dialEnvoy(place)
+	connection, err := dial("tcp", place, answerTimeout, answerTimeout)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	// The handshake must not succeed and nothing is sent after it, so the certificate need not be verified.
-	err = tls.Client(connection, &tls.Config{ServerName: refusedHost, InsecureSkipVerify: true}).Handshake()
+	_, _, err = shakeHands(connection, anybody(refusedHost))
 	if deniedAccess(err) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
@@ -287,26 +262,4 @@ func refusedOverTLS(place string) error {
 		return errors.New("the connection succeeded for a name that no rule allows")
 	}
 	return err
-}
-
-// deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
-func deniedAccess(err error) bool {
-	var remote *net.OpError
-	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
-}
-
-// unanswered is the reason where nothing comes back.
-const unanswered = "no answer"
-
-// reason returns an error's text without our own address and port, which differ each time.
-func reason(err error) string {
-	var timeout net.Error
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return unanswered
-	}
-	var failure syscall.Errno
-	if errors.As(err, &failure) {
-		return failure.Error()
-	}
-	return err.Error()
 }

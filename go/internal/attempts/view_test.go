@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -53,9 +54,7 @@ func TestViewOnAnythingElse(t *testing.T) {
 	other := answering(t, likeEnvoy("forbidden by somebody else: go away and do not come back here"))
 	server := http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { server.Close() })
 	go server.Serve(listener)
 

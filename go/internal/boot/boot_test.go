@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/must"
 )
 
 // boot/sibling.json has a sibling's network and the proofs of its hot files.
@@ -35,9 +36,7 @@ func TestReadSibling(t *testing.T) {
 
 	sibling, err := Read(root)
 
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	subnet, from := netip.MustParsePrefix("10.214.0.0/24"), netip.MustParseAddr("10.214.0.148")
 	service := Address{netip.MustParseAddr("10.213.8.53"), netip.MustParsePrefix("10.213.0.0/20")}
 	if sibling.Name != "envoy" || sibling.Service == nil || *sibling.Service != service {

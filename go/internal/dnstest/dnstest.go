@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -35,9 +36,7 @@ func ServeDNS(t *testing.T, network string, reply Replies) string {
 func serveUDP(t *testing.T, reply Replies) string {
 	t.Helper()
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { socket.Close() })
 	go func() {
 		buffer := make([]byte, 1232)

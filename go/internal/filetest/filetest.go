@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
 )
 
@@ -19,9 +20,7 @@ type Tree map[string]string
 func Write(t *testing.T, folder string, files Tree) {
 	t.Helper()
 	for path, content := range files {
-		if err := volume.WriteFile(filepath.Join(folder, path), []byte(content)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, volume.WriteFile(filepath.Join(folder, path), []byte(content)))
 	}
 }
 
@@ -29,15 +28,11 @@ func Write(t *testing.T, folder string, files Tree) {
 func Read(t *testing.T, folder string) Tree {
 	t.Helper()
 	paths, err := volume.FilesBelow(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	files := Tree{}
 	for _, path := range paths {
 		content, err := os.ReadFile(filepath.Join(folder, path))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		files[path] = string(content)
 	}
 	return files

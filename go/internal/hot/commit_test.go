@@ -18,6 +18,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
@@ -171,9 +172,7 @@ func TestCommitAnswersWithLists(t *testing.T) {
 
 	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
 
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	text, _ := json.Marshal(result)
 	if string(text) != `{"committed":true,"rejected":[],"missing":[],"reason":"","hung":false,"evidence":{"listeners":{"state":"now","digest":"digest"}}}` {
 		t.Errorf("got %s", text)
@@ -197,9 +196,7 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 		resource.Watched = filepath.Join(top, resource.Name)
 		resources = append(resources, resource)
 	}
-	if err := MakeBells(resources); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, MakeBells(resources))
 	var names []string
 	for _, each := range resources {
 		names = append(names, each.Name)
@@ -242,25 +239,19 @@ func TestCommitRingsInOrder(t *testing.T) {
 func watch(t *testing.T, top string, folders ...string) func() []string {
 	t.Helper()
 	watcher, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { unix.Close(watcher) })
 	names := map[int32]string{}
 	for _, folder := range folders {
 		mask := uint32(unix.IN_MOVED_TO)
 		number, err := unix.InotifyAddWatch(watcher, filepath.Join(top, folder), mask)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		names[int32(number)] = folder
 	}
 	return func() []string {
 		buffer := make([]byte, 64*1024)
 		size, err := unix.Read(watcher, buffer)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		var moved []string
 		for buffer = buffer[:size]; len(buffer) > 0; {
 			event := (*unix.InotifyEvent)(unsafe.Pointer(&buffer[0]))
@@ -284,9 +275,7 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 	expectSet(t, root, files)
 }
 
@@ -583,9 +572,7 @@ func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
 	root, before := hottest.NewVolume(t)
 	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
 	resources, _ := withBells(t, hottest.Routes, hottest.Listeners)
-	if err := os.RemoveAll(resources[1].Watched); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.RemoveAll(resources[1].Watched))
 
 	result, err := Commit(root, resources, hottest.StartReader(root), time.Now, func() {})
 
@@ -607,9 +594,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, _ := hottest.NewVolume(t)
-			if err := spoil(root); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, spoil(root))
 			before := filetest.Read(t, filepath.Join(root, "hot"))
 			files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
 			program := hottest.StartReader(root)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
 )
 
@@ -33,9 +34,7 @@ type disk struct {
 func inodeOf(t *testing.T, path string) inode {
 	t.Helper()
 	var found unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &found); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &found))
 	return inode{found.Ino, found.Btime}
 }
 
@@ -109,9 +108,7 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 	flushed := flush
 	defer func() { flush = flushed }()
 	flush = on.flush
-	if err := flushTree(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, flushTree(root))
 	lose := func() []string { return []string{on.afterLoss(), on.afterLossOfContents(root)} }
 	flush = func(path string) error {
 		during = append(during, on.afterLossOfContents(root))
@@ -141,17 +138,13 @@ func TestCommitLosesPower(t *testing.T) {
 	}
 	for point, volume := range during {
 		t.Run(fmt.Sprintf("point %d", point), func(t *testing.T) {
-			if err := StartGood(volume); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, StartGood(volume))
 			expectSet(t, volume, proven(t, volume))
 		})
 	}
 	_, second := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	for _, volume := range after {
-		if err := StartGood(volume); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, StartGood(volume))
 		expectSet(t, volume, second)
 	}
 }
@@ -162,21 +155,15 @@ func TestStartLosesPower(t *testing.T) {
 	_, after := losing(t, root, func() {
 		for _, path := range []string{"hot/" + hottest.Routes, "hot/" + hottest.Listeners, "state/committed.json"} {
 			content, err := os.ReadFile(filepath.Join(root, path))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, err)
 			if err := volume.WriteFile(filepath.Join(root, path), content); err != nil { // another file, not on the disk yet
 				t.Fatal(err)
 			}
 		}
-		if err := StartGood(root); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, StartGood(root))
 	})
 	for _, volume := range after {
-		if err := StartGood(volume); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, StartGood(volume))
 		expectSet(t, volume, files)
 	}
 }
@@ -184,18 +171,14 @@ func TestStartLosesPower(t *testing.T) {
 // A volume that lost its power at any point of an end starts, and then without the rules that have ended.
 func TestAnEndLosesPower(t *testing.T) {
 	root, sets := newEnding(t)
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 	during, after := losing(t, root, func() {
 		if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
 			t.Error(err)
 		}
 	})
 	for _, volume := range slices.Concat(during, after) {
-		if err := errors.Join(StartGood(volume), EndAtStart(volume, time.Unix(100, 0))); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, errors.Join(StartGood(volume), EndAtStart(volume, time.Unix(100, 0))))
 		expectSet(t, volume, sets[1])
 	}
 }

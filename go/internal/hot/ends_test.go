@@ -12,6 +12,7 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 )
 
@@ -44,9 +45,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 			end.Files[path] = EndedFile{record.DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
 		}
 		text, err := json.Marshal(end)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		texts = append(texts, string(text))
 	}
 	for number := range sets {
@@ -68,9 +67,7 @@ func TestRulesEnd(t *testing.T) {
 	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
 	program := hottest.StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
-		if err := EndRules(root, hottest.Resources, program, moment(second)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, EndRules(root, hottest.Resources, program, moment(second)))
 		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
 		expectSet(t, root, wanted)
 		if second >= 100 {
@@ -91,9 +88,7 @@ func TestRulesEnd(t *testing.T) {
 // Of several ends that have passed, the last one counts, whoever notices them: the keeper, or the next start.
 func TestSeveralEndsAtOnce(t *testing.T) {
 	root, sets := newEnding(t)
-	if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(300)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(300)))
 	expectSet(t, root, sets[2])
 }
 
@@ -108,9 +103,7 @@ func TestAnEndThatIsRejected(t *testing.T) {
 	}
 	expectSet(t, root, sets[0])
 	program.Refuses = nil
-	if err := EndRules(root, hottest.Resources, program, moment(100)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, EndRules(root, hottest.Resources, program, moment(100)))
 	expectSet(t, root, sets[1])
 }
 
@@ -128,17 +121,11 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
-			if err := StartGood(root); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, StartGood(root))
 			spoil(root)
 			for range 2 {
-				if err := StartGood(root); err != nil {
-					t.Fatal(err)
-				}
-				if err := EndAtStart(root, time.Unix(150, 0)); err != nil {
-					t.Fatal(err)
-				}
+				must.Succeed(t, StartGood(root))
+				must.Succeed(t, EndAtStart(root, time.Unix(150, 0)))
 				expectSet(t, root, sets[1])
 				expectGood(t, root, sets[1])
 				expectFinished(t, root)
@@ -150,13 +137,9 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 // While the program runs, an end is committed although somebody has changed the files in place, or a commit has died.
 func TestAnEndAfterAChangeByHand(t *testing.T) {
 	root, sets := newEnding(t)
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: hottest.Content("9", hottest.Routes)})
-	if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)))
 	expectSet(t, root, sets[1])
 }
 
@@ -172,9 +155,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 			sets[0][endsPath] = spoil(sets[0][endsPath])
 			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
 			committed, err := record.Read(root)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, err)
 			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
 			hottest.WriteRecord(t, record.Path(root), committed)
 			if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err == nil {
@@ -203,8 +184,6 @@ func TestTheNextEnd(t *testing.T) {
 	look(100, false, endsRead)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[2][endsPath]})
 	look(1000, false, endsRead)
-	if err := os.Remove(filepath.Join(root, "hot", endsPath)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Remove(filepath.Join(root, "hot", endsPath)))
 	look(1000, false, endsRead)
 }

@@ -15,6 +15,7 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
@@ -33,33 +34,25 @@ func asInAContainer(t *testing.T) {
 	runtime.LockOSThread() // and never unlocked
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Capget(&header, &sets[0]))
 	for _, capability := range []int{unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER} {
 		sets[0].Effective &^= 1 << capability
 		sets[0].Permitted &^= 1 << capability
 	}
-	if err := unix.Capset(&header, &sets[0]); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Capset(&header, &sets[0]))
 }
 
 // own gives a file to the program, readable by it alone.
 func own(t *testing.T, path string) {
 	t.Helper()
-	if err := errors.Join(os.Chmod(path, 0o440), os.Chown(path, users.Readers, users.Readers)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, errors.Join(os.Chmod(path, 0o440), os.Chown(path, users.Readers, users.Readers)))
 }
 
 // expectSecret fails unless a file is still readable by the program alone, and has a set's content.
 func expectSecret(t *testing.T, path, set string) {
 	t.Helper()
 	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if info.Mode() != 0o440 || volume.UserOf(info) != users.Readers || volume.GroupOf(info) != users.Readers {
 		t.Errorf("%s is %v of %d:%d", path, info.Mode(), volume.UserOf(info), volume.GroupOf(info))
 	}
@@ -105,9 +98,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 		expectFinished(t, root)
 	}
 
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 	expectBoth("1")
 
 	stageSecret(t, root, "2")
@@ -130,12 +121,8 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 		os.Remove,
 		func(path string) error { return volume.WriteFile(path, []byte(hottest.Content("x", secret))) },
 	} {
-		if err := spoil(filepath.Join(root, "hot", secret)); err != nil {
-			t.Fatal(err)
-		}
-		if err := StartGood(root); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, spoil(filepath.Join(root, "hot", secret)))
+		must.Succeed(t, StartGood(root))
 		expectBoth("2")
 	}
 }

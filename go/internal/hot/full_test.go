@@ -17,6 +17,7 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
@@ -33,9 +34,7 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	wanted, files := hottest.Set("1", append(paths, hottest.Routes, hottest.Listeners)...)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
 	hottest.WriteRecord(t, record.Path(root), wanted)
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 	return root, disk
 }
 
@@ -43,9 +42,7 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 func fill(t *testing.T, disk string) {
 	t.Helper()
 	file, err := os.OpenFile(filepath.Join(disk, "filler"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer file.Close()
 	for size := 1 << 16; size > 0; size /= 2 {
 		for err = nil; err == nil; {
@@ -63,29 +60,21 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
 	text, err := json.Marshal(wanted)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	all := filetest.Tree{"stage/commit.json": string(text)}
 	for path, text := range files {
 		all["stage/hot/"+path] = text
 	}
 	for path, text := range all {
 		header := tar.Header{Name: path, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o644}
-		if err := archive.WriteHeader(&header); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, archive.WriteHeader(&header))
 		if _, err := archive.Write([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := archive.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, archive.Close())
 	read, err := ReadSent(int64(content.Len()), &content)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return read
 }
 
@@ -108,9 +97,7 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 		expectGood(t, root, files)
 		expectFinished(t, root)
 		committed, err := record.Read(root)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		versions = append(versions, committed.Version)
 	}
 	fill(t, disk)
@@ -218,9 +205,7 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 		for _, refuses := range []bool{false, true} {
 			root, disk := newSmallVolume(t)
 			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
-			if err := os.Remove(filepath.Join(root, "hot", gone)); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, os.Remove(filepath.Join(root, "hot", gone)))
 			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 			program := hottest.StartReader(root)
 			if refuses {
@@ -256,9 +241,7 @@ func TestRulesEndOnAFullDisk(t *testing.T) {
 			root, disk, sets := newSmallEnding(t)
 			for number, second := range []int64{99, 100, 200} {
 				fill(t, disk)
-				if err := end(root, second); err != nil {
-					t.Fatal(err)
-				}
+				must.Succeed(t, end(root, second))
 				expectSet(t, root, sets[number])
 				expectGood(t, root, sets[number])
 			}
@@ -272,12 +255,8 @@ func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
 	root, sets := newEnding(t)
 	_, disk := newSmallVolume(t)
 	small := filepath.Join(disk, "ending")
-	if err := os.CopyFS(small, os.DirFS(root)); err != nil {
-		t.Fatal(err)
-	}
-	if err := StartGood(small); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.CopyFS(small, os.DirFS(root)))
+	must.Succeed(t, StartGood(small))
 	return small, disk, sets
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
@@ -49,9 +50,7 @@ var spoils = map[string]func(folder, record string) error{
 func running(t *testing.T) (root string, files filetest.Tree) {
 	t.Helper()
 	root, files = hottest.NewVolume(t)
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 	expectGood(t, root, files)
 	return root, files
 }
@@ -62,9 +61,7 @@ func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	filetest.Write(t, root, filetest.Tree{"stage/hot/" + hottest.Routes: ""})
 
 	for range 2 {
-		if err := StartGood(root); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, StartGood(root))
 
 		filetest.Expect(t, filepath.Join(root, "hot"), files)
 		expectGood(t, root, files)
@@ -77,13 +74,9 @@ func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			if err := spoil(filepath.Join(root, "hot"), record.Path(root)); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, spoil(filepath.Join(root, "hot"), record.Path(root)))
 
-			if err := StartGood(root); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, StartGood(root))
 
 			expectSet(t, root, files)
 			expectGood(t, root, files)
@@ -99,16 +92,10 @@ func TestStartGoodRestores(t *testing.T) {
 func TestStartGoodFollowsNoLink(t *testing.T) {
 	root, files := running(t)
 	elsewhere := t.TempDir()
-	if err := os.RemoveAll(filepath.Join(root, "hot", "rds")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(elsewhere, filepath.Join(root, "hot", "rds")); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.RemoveAll(filepath.Join(root, "hot", "rds")))
+	must.Succeed(t, os.Symlink(elsewhere, filepath.Join(root, "hot", "rds")))
 
-	if err := StartGood(root); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, StartGood(root))
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
@@ -121,13 +108,9 @@ func TestStartGoodFailsClosed(t *testing.T) {
 		for _, other := range []string{"a changed file", "no copy"} {
 			t.Run(name+" and "+other, func(t *testing.T) {
 				root, _ := running(t)
-				if err := spoil(filepath.Join(root, "hot"), record.Path(root)); err != nil {
-					t.Fatal(err)
-				}
+				must.Succeed(t, spoil(filepath.Join(root, "hot"), record.Path(root)))
 				if other == "no copy" {
-					if err := os.RemoveAll(goodFolder(root)); err != nil {
-						t.Fatal(err)
-					}
+					must.Succeed(t, os.RemoveAll(goodFolder(root)))
 				} else if err := spoils[other](filepath.Join(goodFolder(root), "hot"), ""); err != nil {
 					t.Fatal(err)
 				}
@@ -149,13 +132,9 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			if err := spoil(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, spoil(filepath.Join(goodFolder(root), "hot"), goodRecord(root)))
 
-			if err := StartGood(root); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, StartGood(root))
 
 			expectGood(t, root, files)
 		})
@@ -167,15 +146,11 @@ func TestIntact(t *testing.T) {
 	root, _ := running(t)
 	for name, spoil := range spoils {
 		copied := filepath.Join(t.TempDir(), "copy")
-		if err := os.CopyFS(copied, os.DirFS(root)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.CopyFS(copied, os.DirFS(root)))
 		if err := intact(filepath.Join(copied, "hot"), record.Path(copied)); err != nil {
 			t.Errorf("before %s: %v", name, err)
 		}
-		if err := spoil(filepath.Join(copied, "hot"), record.Path(copied)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, spoil(filepath.Join(copied, "hot"), record.Path(copied)))
 
 		if intact(filepath.Join(copied, "hot"), record.Path(copied)) == nil {
 			t.Errorf("%s is not seen", name)
@@ -254,17 +229,13 @@ func stopped(t *testing.T, scene string, change int, do func(child int) error) b
 		Files: []*os.File{nil, nil, os.Stderr},
 		Sys:   &unix.SysProcAttr{Ptrace: true},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(child.Pid, &status, unix.WALL, nil); err != nil {
 		t.Fatal(err)
 	}
 	options := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
-	if err := unix.PtraceSetOptions(child.Pid, options); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.PtraceSetOptions(child.Pid, options))
 	done := false
 	for thread, signal := child.Pid, 0; ; {
 		_ = unix.PtraceSyscall(thread, signal) // it may have been killed
@@ -286,9 +257,7 @@ func stopped(t *testing.T, scene string, change int, do func(child int) error) b
 			if call.changesFiles() {
 				if change--; change == 0 {
 					done = true
-					if err := do(child.Pid); err != nil {
-						t.Fatal(err)
-					}
+					must.Succeed(t, do(child.Pid))
 				}
 			}
 		case status.StopSignal() != unix.SIGTRAP && status.StopSignal() != unix.SIGSTOP:
@@ -326,9 +295,7 @@ func staged(t *testing.T) string {
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
 	committed, err := record.Read(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
 		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)
@@ -348,9 +315,7 @@ func TestCommitDies(t *testing.T) {
 				}
 				again := copyOf(t, root)
 				goesOn(t, copyOf(t, root))
-				if err := StartGood(root); err != nil {
-					t.Fatal(err)
-				}
+				must.Succeed(t, StartGood(root))
 				expectSet(t, root, files)
 				expectGood(t, root, files)
 				expectFinished(t, root)
@@ -375,9 +340,7 @@ func TestStartGoodDies(t *testing.T) {
 	dead(t, "start", changed, func(t *testing.T, root string) {
 		again := copyOf(t, root)
 		goesOn(t, copyOf(t, root))
-		if err := StartGood(root); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, StartGood(root))
 		expectSet(t, root, files)
 		expectGood(t, root, files)
 		expectFinished(t, root)
@@ -388,9 +351,7 @@ func TestStartGoodDies(t *testing.T) {
 func copyOf(t *testing.T, root string) string {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "copy")
-	if err := os.CopyFS(copied, os.DirFS(root)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.CopyFS(copied, os.DirFS(root)))
 	return copied
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 )
 
@@ -58,9 +59,7 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 					if hasDied(root) {
 						t.Error("a commit seems to be under way")
 					}
-					if err := StartGood(root); err != nil {
-						t.Fatal(err)
-					}
+					must.Succeed(t, StartGood(root))
 				}
 			})
 		})
@@ -98,15 +97,9 @@ func TestAnEndDies(t *testing.T) {
 	}
 	dead(t, "end", ending, func(t *testing.T, root string) {
 		again := copyOf(t, root)
-		if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
-			t.Fatal(err)
-		}
-		if err := StartGood(again); err != nil {
-			t.Fatal(err)
-		}
-		if err := EndAtStart(again, time.Unix(100, 0)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)))
+		must.Succeed(t, StartGood(again))
+		must.Succeed(t, EndAtStart(again, time.Unix(100, 0)))
 		for _, each := range []string{root, again} {
 			expectSet(t, each, sets[1])
 			expectGood(t, each, sets[1])
@@ -122,9 +115,7 @@ func TestACommitThatDiedIsUndone(t *testing.T) {
 		program := hottest.StartReader(root)
 		clock := &Deadline{Root: root}
 		if due, _ := clock.Due(time.Now()); due {
-			if err := EndRules(root, hottest.Resources, program, time.Now); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, EndRules(root, hottest.Resources, program, time.Now))
 		}
 		if due, _ := clock.Due(time.Now()); due {
 			t.Error("it would be undone for ever")
@@ -143,17 +134,11 @@ func TestAnExchangeInThreeSteps(t *testing.T) {
 		wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 		stage(t, root, wanted, files)
 		next, err := loadSet(filepath.Join(root, "stage", "hot"), wanted)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := next.prepare(root); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
+		must.Succeed(t, next.prepare(root))
 		good, hot := goodTree(root), hotFolder(root)
 		for _, step := range [][2]string{{hot, good + moving}, {good, hot}, {good + moving, good}}[:steps] {
-			if err := os.Rename(step[0], step[1]); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, os.Rename(step[0], step[1]))
 		}
 		if err := StartGood(root); err != nil {
 			t.Fatalf("after %d steps: %v", steps, err)
@@ -167,9 +152,7 @@ func TestAnExchangeInThreeSteps(t *testing.T) {
 // While neither the record nor a complete copy can be read, no set counts as proven, and a rejected one never does.
 func TestNoRejectedSetCountsAsProven(t *testing.T) {
 	dead(t, "refused", staged, func(t *testing.T, root string) {
-		if err := os.Remove(record.Path(root)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.Remove(record.Path(root)))
 		if StartGood(root) != nil {
 			return
 		}

@@ -2,10 +2,13 @@
 package hotfile
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -106,6 +109,19 @@ func (f *File[T]) read() (value T, digest string, err error) {
 	}
 	sum := sha256.Sum256(content)
 	return value, hex.EncodeToString(sum[:]), nil
+}
+
+// Unmarshal reads the only JSON value of a file, which has no unknown fields.
+func Unmarshal(content []byte, value any) error {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(value); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is data after the value")
+	}
+	return nil
 }
 
 // Follow loads every change of the file until Close is called, within half a second.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 )
 
 // parse takes what begins with "value ".
@@ -26,9 +27,7 @@ func parse(content []byte) (string, error) {
 func replace(t *testing.T, path, content string) {
 	t.Helper()
 	hotfiletest.Write(t, path+".new", content)
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Rename(path+".new", path))
 }
 
 // opened returns a file with the value "a", and its path.
@@ -37,9 +36,7 @@ func opened(t *testing.T) (*File[string], string) {
 	path := filepath.Join(t.TempDir(), "file")
 	hotfiletest.Write(t, path, "value a")
 	file := New(path, parse)
-	if err := file.Load(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, file.Load())
 	return file, path
 }
 
@@ -72,12 +69,8 @@ func TestFileTakesChanges(t *testing.T) {
 		},
 		"a link to another file": func(t *testing.T, path, content string) {
 			hotfiletest.Write(t, path+".other", content)
-			if err := os.Symlink(path+".other", path+".new"); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(path+".new", path); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, os.Symlink(path+".other", path+".new"))
+			must.Succeed(t, os.Rename(path+".new", path))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,7 +80,7 @@ func TestFileTakesChanges(t *testing.T) {
 				anotherMoment(t, path)
 				change(t, path, "value "+value)
 
-				hotfiletest.Until(t, value, func() bool { return file.Value() == value })
+				must.Happen(t, value, func() bool { return file.Value() == value })
 			}
 			if status := file.Status(); status.Refused != 0 || status.Reason != "" || file.Value() != "a" {
 				t.Errorf("got %+v", status)
@@ -100,7 +93,7 @@ func TestFileTakesChanges(t *testing.T) {
 func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := Identify(path).changed
-	hotfiletest.Until(t, "another moment", func() bool {
+	must.Happen(t, "another moment", func() bool {
 		hotfiletest.Write(t, path+".clock", "")
 		now := Identify(path + ".clock").changed
 		return now.Nano() > before.Nano()
@@ -111,13 +104,9 @@ func anotherMoment(t *testing.T, path string) {
 func withTimeOf(t *testing.T, path string, do func()) {
 	t.Helper()
 	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	do()
-	if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
 	if now, err := os.Stat(path); err != nil || now.Size() != info.Size() || !now.ModTime().Equal(info.ModTime()) {
 		t.Fatalf("it has another size or time: %v, %v", now, err)
 	}
@@ -146,19 +135,19 @@ func TestFileKeepsItsValue(t *testing.T) {
 				before := file.Status()
 				each.spoil(t, path)
 
-				hotfiletest.Until(t, "a reason", func() bool { return file.Status().Reason != "" })
+				must.Happen(t, "a reason", func() bool { return file.Status().Reason != "" })
 
 				now := file.Status()
 				if now.Refused < 1 || now.Digest != before.Digest || file.Value() != "a" {
 					t.Errorf("got %+v after %+v", now, before)
 				}
-				hotfiletest.Until(t, each.wanted, func() bool { return strings.Contains(file.Status().Reason, each.wanted) })
+				must.Happen(t, each.wanted, func() bool { return strings.Contains(file.Status().Reason, each.wanted) })
 				if reason := file.Status().Reason; !strings.Contains(reason, path) {
 					t.Errorf("the reason names no file: %s", reason)
 				}
 				os.Remove(path)
 				replace(t, path, "value "+next)
-				hotfiletest.Until(t, "the next value", func() bool { return file.Status().Reason == "" })
+				must.Happen(t, "the next value", func() bool { return file.Status().Reason == "" })
 				if after := file.Status(); file.Value() != next || after.Refused < now.Refused {
 					t.Errorf("got %+v after %+v", after, now)
 				}
@@ -172,9 +161,7 @@ func TestRefreshReadsAgainWhatCouldNotBeRead(t *testing.T) {
 	file, path := opened(t)
 	file.Refresh()
 	os.Remove(path)
-	if err := os.Mkdir(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Mkdir(path, 0o755))
 	for range 3 {
 		file.Refresh()
 	}
@@ -209,9 +196,9 @@ func TestFileCountsRejections(t *testing.T) {
 	}
 	followed, at := follow(t)
 	replace(t, at, "{")
-	hotfiletest.Until(t, "a refusal", func() bool { return followed.Status().Refused == 1 })
+	must.Happen(t, "a refusal", func() bool { return followed.Status().Refused == 1 })
 	replace(t, at, "value b")
-	hotfiletest.Until(t, "another value", func() bool { return followed.Value() == "b" })
+	must.Happen(t, "another value", func() bool { return followed.Value() == "b" })
 	if status := followed.Status(); status.Refused != 1 {
 		t.Errorf("got %+v", status)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
@@ -60,12 +61,8 @@ func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
 func WriteRecord(t *testing.T, path string, commit record.Commit) {
 	t.Helper()
 	text, err := json.Marshal(commit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := volume.WriteFile(path, text); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
+	must.Succeed(t, volume.WriteFile(path, text))
 }
 
 // NewVolume returns a volume in which set 1 of the routes and listeners is live.

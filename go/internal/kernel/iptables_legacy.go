@@ -1,11 +1,9 @@
 package kernel
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,37 +23,26 @@ type legacyFilter struct {
 	domain  int
 	level   int
 	command int // getsockopt's option for the table's information; the next number is for its entries
-	chains  []string
-	head    int // length of the conditions, all 0 in an entry for every packet
+	hooks   int // how many chains the kernel calls
 	offsets int // offset of the entry's lengths
-	size    int // length of an entry without matches and target
+	size    int // length of an entry without matches and target; its last octets are the counters
 }
 
 var legacyFilters = []legacyFilter{
-	{
-		"ip", unix.AF_INET, unix.IPPROTO_IP, 64,
-		[]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}, 84, 88, 112,
-	},
-	{
-		"ip6", unix.AF_INET6, unix.IPPROTO_IPV6, 64,
-		[]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}, 136, 140, 168,
-	},
-	{
-		"arp", unix.AF_INET, unix.IPPROTO_IP, 96,
-		[]string{"INPUT", "OUTPUT", "FORWARD"}, 162, 164, 192,
-	},
+	{"ip", unix.AF_INET, unix.IPPROTO_IP, 64, 5, 88, 112},
+	{"ip6", unix.AF_INET6, unix.IPPROTO_IPV6, 64, 5, 140, 168},
+	{"arp", unix.AF_INET, unix.IPPROTO_IP, 96, 3, 164, 192},
 }
 
 const (
-	tableNameLength  = 32
-	entriesOffset    = 40 // of the first entry in an answer
-	targetHead       = 32 // size, name, revision
-	targetNameLength = 29
+	tableNameLength = 32
+	entriesOffset   = 40 // of the first entry in an answer
+	counters        = 16 // of packets and octets
 )
 
-// legacyRules lists the rules of the older packet filters, except those that accept every packet.
-func legacyRules() ([]filterRule, error) {
-	var found []filterRule
+// legacyParts lists the tables of the older packet filters. What their rules have counted is left out.
+func legacyParts() ([]filterPart, error) {
+	var found []filterPart
 	for _, filter := range legacyFilters {
 		names, err := os.ReadFile(filepath.Join(kernelTables, filter.family+"_tables_names"))
 		if errors.Is(err, os.ErrNotExist) {
@@ -65,17 +52,18 @@ func legacyRules() ([]filterRule, error) {
 			return found, err
 		}
 		for _, table := range strings.Fields(string(names)) {
-			rules, err := filter.rules(table)
+			content, err := filter.read(table)
 			if err != nil {
 				return found, fmt.Errorf("table %s of %s: %w", table, filter.family, err)
 			}
-			found = append(found, rules...)
+			found = append(found, filterPart{fmt.Sprintf("iptables table %s %s", filter.family, table), content})
 		}
 	}
 	return found, nil
 }
 
-func (f legacyFilter) rules(table string) ([]filterRule, error) {
+// read returns where the chains of a table begin, and its entries.
+func (f legacyFilter) read(table string) ([]byte, error) {
 	socket, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return nil, err
@@ -83,7 +71,7 @@ func (f legacyFilter) rules(table string) ([]filterRule, error) {
 	defer unix.Close(socket)
 	for range 5 {
 		var information, entries []byte
-		if information, err = f.ask(socket, f.command, table, 0, tableNameLength+4+8*len(f.chains)+8); err != nil {
+		if information, err = f.ask(socket, f.command, table, 0, tableNameLength+4+8*f.hooks+8); err != nil {
 			return nil, err
 		}
 		size := int(binary.NativeEndian.Uint32(information[len(information)-4:]))
@@ -94,7 +82,11 @@ func (f legacyFilter) rules(table string) ([]filterRule, error) {
 		if err != nil {
 			return nil, err
 		}
-		return f.read(table, information, entries[entriesOffset:])
+		entries = entries[entriesOffset:]
+		if err := f.forgetCounters(entries); err != nil {
+			return nil, err
+		}
+		return append(information[tableNameLength:], entries...), nil
 	}
 	return nil, err
 }
@@ -116,137 +108,18 @@ func (f legacyFilter) ask(socket, command int, table string, size, length int) (
 	return buffer, nil
 }
 
-func (f legacyFilter) read(table string, information, entries []byte) ([]filterRule, error) {
-	chains, names := map[int]string{}, map[int]string{}
-	valid := binary.NativeEndian.Uint32(information[tableNameLength:])
-	for hook, name := range f.chains {
-		if valid&(1<<hook) != 0 {
-			chains[int(binary.NativeEndian.Uint32(information[tableNameLength+4+4*hook:]))] = name
-		}
-	}
-	// Chains first: a jump's target is the offset after the entry with the chain's name.
-	err := f.each(entries, func(place int, entry []byte, target []byte) {
-		if nameOf(target) == "ERROR" {
-			name := cString(target[targetHead:])
-			names[place+len(entry)], chains[place] = name, name
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	var found []filterRule
-	chain := ""
-	err = f.each(entries, func(place int, entry []byte, target []byte) {
-		if name, begins := chains[place]; begins {
-			chain = name
-		}
-		if nameOf(target) == "ERROR" {
-			return // the beginning of a chain, or the end of the table
-		}
-		rule := filterRule{filter: "iptables", place: fmt.Sprintf("%s %s %s", f.family, table, chain)}
-		offset := int(binary.NativeEndian.Uint16(entry[f.offsets:]))
-		if f.family == "ip" {
-			rule.sayHead(entry)
-		} else if !isZero(entry[:f.head]) {
-			rule.say("some packets")
-		}
-		if f.sayMatches(&rule, entry[f.size:offset]); len(rule.words) == 0 && acceptsOrReturns(target) {
-			return
-		}
-		rule.sayLegacyTarget(target, names)
-		found = append(found, rule)
-	})
-	return found, err
-}
-
-// each calls visit for every entry of a table.
-func (f legacyFilter) each(entries []byte, visit func(place int, entry, target []byte)) error {
-	for place := 0; place < len(entries); {
-		if len(entries)-place < f.size {
+// forgetCounters sets the counters of all entries to 0.
+func (f legacyFilter) forgetCounters(entries []byte) error {
+	for len(entries) > 0 {
+		if len(entries) < f.size {
 			return errors.New("an entry is too short")
 		}
-		target := int(binary.NativeEndian.Uint16(entries[place+f.offsets:]))
-		next := int(binary.NativeEndian.Uint16(entries[place+f.offsets+2:]))
-		if target < f.size || next < target+targetHead || next > len(entries)-place {
-			return errors.New("an entry has impossible lengths")
+		clear(entries[f.size-counters : f.size])
+		next := int(binary.NativeEndian.Uint16(entries[f.offsets+2:]))
+		if next < f.size || next > len(entries) {
+			return errors.New("an entry has an impossible length")
 		}
-		visit(place, entries[place:place+next], entries[place+target:place+next])
-		place += next
+		entries = entries[next:]
 	}
 	return nil
 }
-
-// sayHead translates the conditions of an entry's head into words (ip_tables.h: ipt_ip).
-func (r *filterRule) sayHead(entry []byte) {
-	everywhere, one := [4]byte{}, [4]byte{255, 255, 255, 255}
-	for index, word := range []string{"from", "to"} {
-		address, mask := [4]byte(entry[4*index:]), [4]byte(entry[8+4*index:])
-		switch mask {
-		case everywhere:
-		case one:
-			r.say("%s %s", word, netip.AddrFrom4(address))
-		default:
-			r.say("%s %s mask %s", word, netip.AddrFrom4(address), netip.AddrFrom4(mask))
-		}
-	}
-	if !isZero(entry[16:80]) {
-		r.say("by %s%s", cString(entry[16:32]), cString(entry[32:48]))
-	}
-	if protocol := binary.NativeEndian.Uint16(entry[80:]); protocol != 0 {
-		r.sayProtocol(byte(protocol))
-	}
-	if flags, inverted := entry[82], entry[83]; flags != 0 || inverted != 0 {
-		r.say("flags %d inverted %d", flags, inverted)
-	}
-}
-
-func (f legacyFilter) sayMatches(rule *filterRule, matches []byte) {
-	for len(matches) >= targetHead {
-		size := int(binary.NativeEndian.Uint16(matches))
-		if size < targetHead || size > len(matches) {
-			rule.say("unreadable match")
-			return
-		}
-		rule.sayMatch(nameOf(matches), matches[targetHead:size])
-		matches = matches[size:]
-	}
-}
-
-func (r *filterRule) sayLegacyTarget(target []byte, chains map[int]string) {
-	name, revision := nameOf(target), int(target[targetHead-1])
-	if name != "" {
-		r.sayTarget(name, revision, target[targetHead:])
-		return
-	}
-	switch verdict := verdictOf(target); {
-	case verdict >= 0 && chains[verdict] != "":
-		r.say("jump %s", chains[verdict])
-	case verdict == -1:
-		r.say("drop")
-	case verdict == -2:
-		r.say("accept")
-	default:
-		r.say("verdict %d", verdict)
-	}
-}
-
-func acceptsOrReturns(target []byte) bool {
-	const accept, back = -2, -5
-	return nameOf(target) == "" && (verdictOf(target) == accept || verdictOf(target) == back)
-}
-
-func verdictOf(target []byte) int {
-	if len(target) < targetHead+4 {
-		return 0
-	}
-	return int(int32(binary.NativeEndian.Uint32(target[targetHead:])))
-}
-
-func nameOf(extension []byte) string { return cString(extension[2 : 2+targetNameLength]) }
-
-func cString(data []byte) string {
-	until, _, _ := bytes.Cut(data, []byte{0})
-	return string(until)
-}
-
-func isZero(data []byte) bool { return len(bytes.Trim(data, "\x00")) == 0 }

@@ -16,11 +16,9 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/compare"
 	"clawker-fw/internal/users"
 )
 
@@ -78,6 +76,12 @@ type limitFilter struct {
 	rules  []*nftables.Rule
 }
 
+// newFilter describes a table with nothing but the set that remembers the packet filter (filter.go).
+func newFilter() limitFilter {
+	table := &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}
+	return limitFilter{table: table, sets: []*nftables.Set{{Table: table, Name: installedSet, KeyType: nftables.TypeIP6Addr}}}
+}
+
 // newLimitFilter describes the table. Agents are told by addresses in their subnet, not by an interface, so that it holds
 // for one that comes later, too. What has another address, or comes by another interface, is dropped by rp_filter.
 //
@@ -109,7 +113,7 @@ type limitFilter struct {
 // What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
 // connections that have not begun, and messages that nobody listens on a port.
 func newLimitFilter(limits boot.Limits) limitFilter {
-	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
+	f := newFilter()
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
 	begun := f.addSet("begun", size, forgetAfter)
 	open := f.addSet("open", size, 0)
@@ -205,7 +209,7 @@ func newSixFilter() limitFilter {
 // The engine could keep relays apart as well (enable_icc=false). But for that it switches br_netfilter on, for all bridges of
 // the machine: the kernel would track whatever agents send to anybody, and one of them could fill the machine's own table.
 func newApartFilter(apart boot.Apart) limitFilter {
-	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}}
+	f := newFilter()
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	drop := verdict(expr.VerdictDrop)
@@ -446,12 +450,12 @@ func (f limitFilter) installWithSix(options []nftables.ConnOption) error {
 		takes := func(rule *nftables.Rule) bool { return f.install([]*nftables.Rule{rule}, options) == nil }
 		missing := strings.Join(missingParts(f.rules, takes), ", ")
 		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
-			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), once(err))
+			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), first(err))
 	}
 	if six := newSixFilter(); hasSix() {
 		if err := six.install(six.rules, options); err != nil {
 			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
-				"loaded%s): %w", whyNoModules(), once(err))
+				"loaded%s): %w", whyNoModules(), first(err))
 		}
 	}
 	return nil
@@ -480,206 +484,8 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 	return connection.Flush()
 }
 
-// tableDifferences compares our tables with the desired ones: each set with its elements, each chain and each rule.
-func tableDifferences(sibling boot.Sibling) ([]string, error) {
-	four, six := compare.Expect(), compare.Expect()
-	var filter *limitFilter
-	switch {
-	case sibling.Limits != nil:
-		filter = new(newLimitFilter(*sibling.Limits))
-	case sibling.Apart != nil:
-		filter = new(newApartFilter(*sibling.Apart))
-	}
-	if filter != nil {
-		if err := filter.describe(four); err != nil {
-			return nil, err
-		}
-		if err := newSixFilter().describe(six); err != nil {
-			return nil, err
-		}
-	}
-	found, err := readLimits(unix.NFPROTO_IPV4)
-	if err != nil {
-		return nil, err
-	}
-	differences := four.Differences(found)
-	if !hasSix() {
-		return differences, nil
-	}
-	found, err = readLimits(unix.NFPROTO_IPV6)
-	for _, each := range six.Differences(found) {
-		differences = append(differences, inSix+each)
-	}
-	return differences, err
-}
-
 // inSix begins a sentence about IPv6.
 const inSix = "IPv6 "
-
-// describe adds a sentence for each part of the table. Rules are marshalled and read again, so that both sides of the
-// comparison are read by the same code.
-func (f limitFilter) describe(expected *compare.Expectation) error {
-	expected.Add(describeTable(0))
-	for _, set := range f.sets {
-		flags := uint32(unix.NFT_SET_EVAL)
-		if set.HasTimeout {
-			flags |= unix.NFT_SET_TIMEOUT
-		}
-		expected.Add(describeSet(set.Name, int(flags), int(set.KeyType.Bytes), int(set.Size), uint64(set.Timeout.Milliseconds())))
-	}
-	for _, chain := range f.chains {
-		text := describeChain(chain.Name, "", 0, 0, 0)
-		if chain.Hooknum != nil {
-			text = describeChain(chain.Name, string(chain.Type), int(*chain.Hooknum), int(*chain.Priority), int(*chain.Policy))
-		}
-		expected.Add(text)
-	}
-	places := map[string]int{}
-	for _, rule := range f.rules {
-		read, loaded := filterRule{}, map[int]string{}
-		for _, each := range rule.Exprs {
-			if err := read.readMarshalled(each, loaded); err != nil {
-				return err
-			}
-			if filled, is := each.(*expr.Dynset); is {
-				element := filterRule{}
-				if err := element.readMarshalled(filled.Exprs[0], nil); err != nil {
-					return err
-				}
-				expected.Allow(describeElement(filled.SetName, element.words))
-			}
-		}
-		expected.Add(describeLimit(rule.Chain.Name, places, read.words))
-	}
-	return nil
-}
-
-func (r *filterRule) readMarshalled(expression expr.Any, loaded map[int]string) error {
-	content, err := expr.Marshal(unix.NFPROTO_IPV4, expression)
-	if err != nil {
-		return err
-	}
-	return r.readExpression(content, loaded)
-}
-
-// readLimits describes the table that the kernel has for one family.
-func readLimits(family byte) ([]string, error) {
-	var found []string
-	tables, err := askNftables(nftGetTable, nftNewTable)
-	if err != nil {
-		return nil, err
-	}
-	for _, table := range tables {
-		if table.oursIn(family, unix.NFTA_TABLE_NAME) {
-			found = append(found, describeTable(table.attributes.number(unix.NFTA_TABLE_FLAGS)))
-		}
-	}
-	if len(found) == 0 {
-		return nil, nil
-	}
-	sets, err := askNftables(nftGetSet, nftNewSet)
-	if err != nil {
-		return nil, err
-	}
-	for _, set := range sets {
-		if !set.oursIn(family, unix.NFTA_SET_TABLE) {
-			continue
-		}
-		size, err := readAttributes(set.attributes[unix.NFTA_SET_DESC])
-		if err != nil {
-			return nil, err
-		}
-		name := set.attributes.text(unix.NFTA_SET_NAME)
-		found = append(found, describeSet(name, set.attributes.number(unix.NFTA_SET_FLAGS),
-			set.attributes.number(unix.NFTA_SET_KEY_LEN), size.number(unix.NFTA_SET_DESC_SIZE),
-			set.attributes.big(unix.NFTA_SET_TIMEOUT)))
-		elements, err := readElements(name)
-		if err != nil {
-			return nil, fmt.Errorf("set %s: %w", name, err)
-		}
-		found = append(found, elements...)
-	}
-	chains, err := askNftables(nftGetChain, nftNewChain)
-	if err != nil {
-		return nil, err
-	}
-	for _, chain := range chains {
-		if !chain.oursIn(family, unix.NFTA_CHAIN_TABLE) {
-			continue
-		}
-		name, kind := chain.attributes.text(unix.NFTA_CHAIN_NAME), chain.attributes.text(unix.NFTA_CHAIN_TYPE)
-		text := describeChain(name, "", 0, 0, 0)
-		if kind != "" {
-			hook, err := readAttributes(chain.attributes[unix.NFTA_CHAIN_HOOK])
-			if err != nil {
-				return nil, err
-			}
-			text = describeChain(name, kind, hook.number(unix.NFTA_HOOK_HOOKNUM), hook.number(unix.NFTA_HOOK_PRIORITY),
-				chain.attributes.number(unix.NFTA_CHAIN_POLICY))
-		}
-		found = append(found, text)
-	}
-	rules, err := askNftables(nftGetRule, nftNewRule)
-	if err != nil {
-		return nil, err
-	}
-	places := map[string]int{}
-	for _, rule := range rules {
-		if !rule.oursIn(family, unix.NFTA_RULE_TABLE) {
-			continue
-		}
-		read := filterRule{}
-		if err := read.read(rule.attributes[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
-			return nil, err
-		}
-		found = append(found, describeLimit(rule.attributes.text(unix.NFTA_RULE_CHAIN), places, read.words))
-	}
-	return found, nil
-}
-
-// readElements describes the limit of each source address in a set. It is the rule's, unless somebody else has added
-// the element.
-func readElements(set string) ([]string, error) {
-	elements, err := elementsOf(set)
-	if err != nil {
-		return nil, err
-	}
-	texts := map[string]bool{}
-	for _, element := range elements {
-		limit := filterRule{}
-		if content := element[unix.NFTA_SET_ELEM_EXPR]; content != nil {
-			if err := limit.readExpression(content, nil); err != nil {
-				return nil, err
-			}
-		}
-		texts[describeElement(set, limit.words)] = true
-	}
-	return slices.Collect(maps.Keys(texts)), nil
-}
-
-func elementsOf(set string) ([]attributes, error) {
-	lists, err := askNftablesOf(unix.NFPROTO_IPV4, nftGetElement, nftNewElement,
-		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
-		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
-	if err != nil {
-		return nil, err
-	}
-	var found []attributes
-	for _, list := range lists {
-		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
-		if err != nil {
-			return nil, err
-		}
-		for _, each := range elements {
-			element, err := readAttributes(each.Value)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, element)
-		}
-	}
-	return found, nil
-}
 
 // Refused is what the limits have refused of one source address.
 type Refused struct {
@@ -741,29 +547,4 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 		found[address] = data.big(unix.NFTA_COUNTER_PACKETS)
 	}
 	return found, nil
-}
-
-func describeTable(flags int) string {
-	return fmt.Sprintf("nftables table %s, flags %d", limitTable, flags)
-}
-
-func describeSet(name string, flags, key, size int, timeout uint64) string {
-	return fmt.Sprintf("nftables set %s of %d keys of %d octets for %d ms, flags %d", name, size, key, timeout, flags)
-}
-
-func describeElement(set string, words []string) string {
-	return fmt.Sprintf("nftables element of set %s: %s", set, cmp.Or(strings.Join(words, ", "), "no limit"))
-}
-
-func describeChain(name, kind string, hook, priority, policy int) string {
-	if kind == "" {
-		return "nftables chain " + name
-	}
-	return fmt.Sprintf("nftables chain %s %s, policy %d", name, describeHook(kind, hook, priority), policy)
-}
-
-// describeLimit describes the next rule of a chain. Its place is part of it: the order of rules decides.
-func describeLimit(chain string, places map[string]int, words []string) string {
-	places[chain]++
-	return fmt.Sprintf("nftables rule %s %d: %s", chain, places[chain], strings.Join(words, ", "))
 }

@@ -43,6 +43,11 @@ func Shape(sibling boot.Sibling) error {
 	if err := keepApart(sibling.Apart); err != nil {
 		return err
 	}
+	if sibling.Limits != nil || sibling.Apart != nil {
+		if err := rememberFilter(sibling.Resolver); err != nil {
+			return err
+		}
+	}
 	if err := setTimeouts(sibling.Limits); err != nil {
 		return err
 	}
@@ -218,15 +223,12 @@ func LinkHolding(address netip.Addr) (netlink.Link, error) {
 }
 
 func linkWhere(matches func(netip.Addr) bool, what string) (netlink.Link, error) {
-	addresses, err := netlink.AddrList(nil, unix.AF_INET)
+	seen, err := readNamespace()
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range addresses {
-		ip, _ := netip.AddrFromSlice(address.IP.To4())
-		if matches(ip) && netlink.Scope(address.Scope) != netlink.SCOPE_HOST {
-			return netlink.LinkByIndex(address.LinkIndex)
-		}
+	if link := seen.holding(matches); link != nil {
+		return link, nil
 	}
 	return nil, fmt.Errorf("%w has %s", ErrNoInterface, what)
 }

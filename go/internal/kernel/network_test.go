@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/users"
 )
@@ -49,9 +50,7 @@ func connect(from, to netip.Addr, port int) error {
 func listen(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { listener.Close() })
 	return listener.Addr().(*net.TCPAddr).Port
 }
@@ -64,7 +63,7 @@ func refused(err error) bool {
 func TestUnreachableRanges(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
-	nettest.Must(t, Shape(sibling))
+	must.Succeed(t, Shape(sibling))
 	port := listen(t)
 
 	for _, table := range sibling.Tables {
@@ -90,7 +89,7 @@ func TestBlocks(t *testing.T) {
 	asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
 	asNeighbour := nettest.Moved(t, "egress-end", nettest.EgressNet, neighbour)
 	nettest.Settle(t)
-	nettest.Must(t, Shape(sibling))
+	must.Succeed(t, Shape(sibling))
 	port := listen(t)
 
 	inBlocks := []string{"10.213.8.64", "10.213.8.127", "10.213.8.128", "10.213.8.255"}
@@ -109,9 +108,7 @@ func TestBlocks(t *testing.T) {
 			Dst: IPNet(nettest.AgentNet.Masked()), Gw: nettest.Primary.AsSlice(),
 			LinkIndex: nettest.Link(t, "egress-end").Attrs().Index, Flags: int(netlink.FLAG_ONLINK),
 		}
-		if err := netlink.RouteAdd(&way); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, netlink.RouteAdd(&way))
 		if err := connect(neighbour, nettest.Primary, port); err != nil {
 			t.Fatalf("the control is not reached: %v", err)
 		}
@@ -126,7 +123,7 @@ func TestBlocks(t *testing.T) {
 // The guarded source reaches the world through the gateway and nothing else, not even its own machine's addresses.
 func TestGuardedSource(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Must(t, Shape(nettest.NewSibling()))
+	must.Succeed(t, Shape(nettest.NewSibling()))
 	port := listen(t)
 
 	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Gateway, nettest.Agent, nettest.Private} {
@@ -144,7 +141,7 @@ func TestGatewayFindsSources(t *testing.T) {
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
 	nettest.Settle(t)
 	sibling := nettest.NewSibling()
-	nettest.Must(t, Shape(sibling))
+	must.Succeed(t, Shape(sibling))
 	port := listen(t)
 
 	asGateway(func() {
@@ -163,7 +160,7 @@ func TestGatewayFindsSources(t *testing.T) {
 // The exempt source reaches private addresses and its own network as well, but neither agents nor ourselves.
 func TestExemptSource(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Must(t, Shape(nettest.NewSibling()))
+	must.Succeed(t, Shape(nettest.NewSibling()))
 	port := listen(t)
 
 	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Agent} {
@@ -193,7 +190,7 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 // Sources without a table work as before: health checks reach loopback, and DNS queries use the primary address.
 func TestOtherSourcesAreUntouched(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Must(t, Shape(nettest.NewSibling()))
+	must.Succeed(t, Shape(nettest.NewSibling()))
 	port := listen(t)
 
 	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary} {
@@ -208,12 +205,10 @@ func TestOtherSourcesAreUntouched(t *testing.T) {
 // The kernel's local rule comes after the rules of our tables, exactly once.
 func TestLocalRuleComesBehind(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Must(t, Shape(nettest.NewSibling()))
+	must.Succeed(t, Shape(nettest.NewSibling()))
 
 	rules, err := netlink.RuleList(unix.AF_INET)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	var found []string
 	for _, rule := range rules {
 		found = append(found, describeRule(rule))
@@ -236,7 +231,7 @@ func TestShapeIsIdempotent(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
 	for range 2 {
-		nettest.Must(t, Shape(sibling))
+		must.Succeed(t, Shape(sibling))
 		expectDifferences(t, sibling)
 	}
 	for _, address := range sibling.Addresses {
@@ -442,10 +437,8 @@ func TestDifferences(t *testing.T) {
 	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
 			nettest.InNetwork(t)
-			nettest.Must(t, Shape(sibling))
-			if err := each.change(); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, Shape(sibling))
+			must.Succeed(t, each.change())
 			expectDifferences(t, sibling, each.found...)
 		})
 	}
@@ -483,10 +476,8 @@ func waitForLocalSix(place string) error {
 // A missing interface is a difference, and so is everything that was on it.
 func TestDifferencesWithoutInterface(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Must(t, Shape(nettest.NewSibling()))
-	if err := netlink.LinkDel(nettest.Link(t, "egress")); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Shape(nettest.NewSibling()))
+	must.Succeed(t, netlink.LinkDel(nettest.Link(t, "egress")))
 
 	found := Differences(nettest.NewSibling())
 
@@ -506,7 +497,7 @@ func TestDifferencesWithoutInterface(t *testing.T) {
 func TestShapeWithoutTables(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := boot.Sibling{Name: "coredns", Interfaces: nettest.NewSibling().Interfaces}
-	nettest.Must(t, Shape(sibling))
+	must.Succeed(t, Shape(sibling))
 
 	rules, err := netlink.RuleList(unix.AF_INET)
 	if err != nil || len(rules) != 3 || describeRule(rules[0]) != "0: from all lookup 255" {

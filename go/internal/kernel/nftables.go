@@ -4,141 +4,47 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-
-	"clawker-fw/internal/boot"
 )
 
-// The packet filter is read as text: one line for each rule, and one for each chain whose policy is drop. The only
-// rules that belong here are those with which the engine redirects DNS to its embedded resolver (redirect.go), and those
-// of our own table (limits.go), of which sets, chains and elements are read as well. Depending on the host, the engine's
-// are nftables rules (this file) or rules of the older iptables (iptables_legacy.go).
+// The kernel shows nftables as objects with netlink attributes (linux/netfilter/nf_tables.h).
+const nftSubsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 
-// filterDifferences finds rules that are neither the engine's nor ours, and missing ones.
-func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
-	found, err := filterRules()
-	if err != nil {
-		return nil, err
-	}
-	differences, err := tableDifferences(sibling)
-	if err != nil {
-		return nil, err
-	}
-	older, err := legacyRules()
-	return append(differences, redirectDifferences(sibling.Resolver, append(found, older...))...), err
+// nftKind is a kind of object: its messages, the attributes that name one, and those that decide about packets.
+type nftKind struct {
+	name             string
+	question, answer int
+	names, decide    []int
 }
 
-// filterRule is one rule, or what is unusual about a chain: its place, and its conditions and action in the words of
-// redirects.
-type filterRule struct {
-	filter string // nftables or iptables
-	place  string // family, table and chain
-	words  []string
+var nftKinds = []nftKind{
+	{
+		"table", unix.NFT_MSG_GETTABLE, unix.NFT_MSG_NEWTABLE,
+		[]int{unix.NFTA_TABLE_NAME}, []int{unix.NFTA_TABLE_FLAGS},
+	},
+	{
+		"chain", unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_NEWCHAIN,
+		[]int{unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME},
+		[]int{unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY},
+	},
+	{
+		"set", unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET,
+		[]int{unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME},
+		[]int{unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_LEN, unix.NFTA_SET_DESC, unix.NFTA_SET_TIMEOUT},
+	},
+	{
+		"rule", unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE,
+		[]int{unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN}, []int{unix.NFTA_RULE_EXPRESSIONS},
+	},
 }
-
-// text returns the rule as one line. Conditions are sorted, because their order depends on the tool that added them.
-func (r filterRule) text() string {
-	words := slices.Clone(r.words)
-	slices.Sort(words[:max(0, len(words)-1)])
-	return r.place + ": " + strings.Join(words, ", ")
-}
-
-func (r filterRule) String() string { return r.filter + " rule " + r.text() }
-
-// say adds a word. One that was said is not repeated: tools differ in whether they repeat a condition.
-func (r *filterRule) say(format string, values ...any) {
-	if text := fmt.Sprintf(format, values...); !slices.Contains(r.words, text) {
-		r.words = append(r.words, text)
-	}
-}
-
-func (r *filterRule) sayProtocol(number byte) {
-	name, known := map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[number]
-	if !known {
-		name = fmt.Sprint(number)
-	}
-	r.say("protocol %s", name)
-}
-
-// Netlink messages and values of nftables (linux/netfilter/nf_tables.h).
-const (
-	nftSubsystem  = unix.NFNL_SUBSYS_NFTABLES << 8
-	nftNewChain   = nftSubsystem | unix.NFT_MSG_NEWCHAIN
-	nftGetChain   = nftSubsystem | unix.NFT_MSG_GETCHAIN
-	nftNewRule    = nftSubsystem | unix.NFT_MSG_NEWRULE
-	nftGetRule    = nftSubsystem | unix.NFT_MSG_GETRULE
-	nftNewTable   = nftSubsystem | unix.NFT_MSG_NEWTABLE
-	nftGetTable   = nftSubsystem | unix.NFT_MSG_GETTABLE
-	nftNewSet     = nftSubsystem | unix.NFT_MSG_NEWSET
-	nftGetSet     = nftSubsystem | unix.NFT_MSG_GETSET
-	nftNewElement = nftSubsystem | unix.NFT_MSG_NEWSETELEM
-	nftGetElement = nftSubsystem | unix.NFT_MSG_GETSETELEM
-
-	nftDrop = 0 // a chain's policy
-)
 
 var nftFamilies = map[byte]string{
 	unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev",
 	unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_IPV6: "ip6",
-}
-
-// filterRules lists the nftables rules of every family, except those of our own table, and what else decides about
-// them.
-func filterRules() ([]filterRule, error) {
-	tables, err := askNftables(nftGetTable, nftNewTable)
-	if err != nil {
-		return nil, err
-	}
-	var found []filterRule
-	for _, table := range tables {
-		// A dormant table has rules that do nothing.
-		if flags := table.attributes.number(unix.NFTA_TABLE_FLAGS); !table.ours(unix.NFTA_TABLE_NAME) && flags > 0 {
-			place := fmt.Sprintf("%s %s", nftFamilies[table.family], table.attributes.text(unix.NFTA_TABLE_NAME))
-			found = append(found, filterRule{"nftables", place, []string{fmt.Sprintf("flags %d", flags)}})
-		}
-	}
-	chains, err := askNftables(nftGetChain, nftNewChain)
-	if err != nil {
-		return nil, err
-	}
-	for _, chain := range chains {
-		if chain.ours(unix.NFTA_CHAIN_TABLE) {
-			continue
-		}
-		place := chain.place(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME)
-		if chain.attributes.number(unix.NFTA_CHAIN_POLICY) == nftDrop {
-			found = append(found, filterRule{"nftables", place, []string{"drop by default"}})
-		}
-		at, err := readAttributes(chain.attributes[unix.NFTA_CHAIN_HOOK])
-		if err != nil {
-			return nil, err
-		}
-		hook := describeHook(chain.attributes.text(unix.NFTA_CHAIN_TYPE), at.number(unix.NFTA_HOOK_HOOKNUM),
-			at.number(unix.NFTA_HOOK_PRIORITY))
-		if wanted, is := redirectHooks[place]; is && hook != wanted {
-			found = append(found, filterRule{"nftables", place, []string{hook}})
-		}
-	}
-	rules, err := askNftables(nftGetRule, nftNewRule)
-	if err != nil {
-		return nil, err
-	}
-	for _, each := range rules {
-		if each.ours(unix.NFTA_RULE_TABLE) {
-			continue
-		}
-		rule := filterRule{filter: "nftables", place: each.place(unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN)}
-		if err := rule.read(each.attributes[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
-			return nil, fmt.Errorf("%s: %w", rule.place, err)
-		}
-		found = append(found, rule)
-	}
-	return found, nil
 }
 
 type nftObject struct {
@@ -146,33 +52,155 @@ type nftObject struct {
 	attributes attributes
 }
 
-// ours reports whether the object belongs to one of our own tables, whose name is in an attribute.
-func (o nftObject) ours(table int) bool {
-	return o.oursIn(unix.NFPROTO_IPV4, table) || o.oursIn(unix.NFPROTO_IPV6, table)
+// nftParts lists the objects of all kinds and families. The place of a rule in its chain is part of its name, because the
+// order of rules decides. What rules have counted is left out.
+func nftParts() ([]filterPart, error) {
+	var found []filterPart
+	for _, kind := range nftKinds {
+		objects, err := askNftables(unix.NFPROTO_UNSPEC, kind.question, kind.answer)
+		if err != nil {
+			return nil, err
+		}
+		places := map[string]int{}
+		for _, object := range objects {
+			words := []string{"nftables", kind.name, nftFamilies[object.family]}
+			for _, attribute := range kind.names {
+				words = append(words, object.attributes.text(attribute))
+			}
+			part := filterPart{name: strings.Join(words, " ")}
+			if kind.name == "rule" {
+				places[part.name]++
+				part.name += fmt.Sprintf(" %d", places[part.name])
+			}
+			for _, attribute := range kind.decide {
+				content := object.attributes[attribute]
+				if attribute == unix.NFTA_RULE_EXPRESSIONS && kind.name == "rule" {
+					if content, err = withoutCounters(content); err != nil {
+						return nil, fmt.Errorf("%s: %w", part.name, err)
+					}
+				}
+				part.content = append(fmt.Appendf(part.content, "%d:%d:", attribute, len(content)), content...)
+			}
+			found = append(found, part)
+		}
+	}
+	return found, nil
 }
 
-// oursIn reports whether the object belongs to our own table of one family.
-func (o nftObject) oursIn(family byte, table int) bool {
-	return o.family == family && o.attributes.text(table) == limitTable
+// withoutCounters returns the expressions of a rule without those that only count.
+func withoutCounters(expressions []byte) ([]byte, error) {
+	list, err := nl.ParseRouteAttr(expressions)
+	if err != nil {
+		return nil, err
+	}
+	var found []byte
+	for _, each := range list {
+		expression, err := readAttributes(each.Value)
+		if err != nil {
+			return nil, err
+		}
+		if expression.text(unix.NFTA_EXPR_NAME) != "counter" {
+			found = append(fmt.Appendf(found, "%d:", len(each.Value)), each.Value...)
+		}
+	}
+	return found, nil
 }
 
-func (o nftObject) place(table, chain int) string {
-	return fmt.Sprintf("%s %s %s", nftFamilies[o.family], o.attributes.text(table), o.attributes.text(chain))
+// elementDifferences finds elements of our sets with another limit than the rule that adds them: a source address keeps its
+// limit for as long as it sends.
+func elementDifferences() ([]string, error) {
+	rules, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE)
+	if err != nil {
+		return nil, err
+	}
+	var differences []string
+	for _, rule := range rules {
+		if rule.attributes.text(unix.NFTA_RULE_TABLE) != limitTable {
+			continue
+		}
+		set, limit, err := filledSet(rule.attributes[unix.NFTA_RULE_EXPRESSIONS])
+		if err != nil {
+			return nil, err
+		}
+		if set == "" || limit == "counter" {
+			continue
+		}
+		elements, err := elementsOf(set)
+		if err != nil {
+			return nil, fmt.Errorf("set %s: %w", set, err)
+		}
+		if slices.ContainsFunc(elements, func(element attributes) bool { return string(element[unix.NFTA_SET_ELEM_EXPR]) != limit }) {
+			differences = append(differences, fmt.Sprintf("nftables element of set %s is not ours", set))
+		}
+	}
+	return differences, nil
 }
 
-// askNftables lists nftables objects of all families. A kernel without nftables has none.
-func askNftables(question, answer int) ([]nftObject, error) {
-	return askNftablesOf(unix.NFPROTO_UNSPEC, question, answer)
+// filledSet returns the set to which a rule adds source addresses, if it does, and the expression that it adds with them.
+func filledSet(expressions []byte) (set, limit string, err error) {
+	list, err := nl.ParseRouteAttr(expressions)
+	if err != nil {
+		return "", "", err
+	}
+	for _, each := range list {
+		expression, err := readAttributes(each.Value)
+		if err != nil {
+			return "", "", err
+		}
+		if expression.text(unix.NFTA_EXPR_NAME) != "dynset" {
+			continue
+		}
+		data, err := readAttributes(expression[unix.NFTA_EXPR_DATA])
+		if err != nil {
+			return "", "", err
+		}
+		inner, err := readAttributes(data[unix.NFTA_DYNSET_EXPR])
+		if err != nil {
+			return "", "", err
+		}
+		limit := string(data[unix.NFTA_DYNSET_EXPR])
+		if name := inner.text(unix.NFTA_EXPR_NAME); name == "counter" {
+			limit = name
+		}
+		return data.text(unix.NFTA_DYNSET_SET_NAME), limit, nil
+	}
+	return "", "", nil
 }
 
-// askNftablesOf lists nftables objects of one family, of those with the given attributes.
-func askNftablesOf(family byte, question, answer int, of ...*nl.RtAttr) ([]nftObject, error) {
-	request := nl.NewNetlinkRequest(question, unix.NLM_F_DUMP)
+// elementsOf returns the elements of a set of our table.
+func elementsOf(set string) ([]attributes, error) {
+	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
+	if err != nil {
+		return nil, err
+	}
+	var found []attributes
+	for _, list := range lists {
+		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range elements {
+			element, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, element)
+		}
+	}
+	return found, nil
+}
+
+// askNftables lists objects of one family or, with NFPROTO_UNSPEC, of all: those with the given attributes. A kernel without
+// nftables has none.
+func askNftables(family byte, question, answer int, of ...*nl.RtAttr) ([]nftObject, error) {
+	request := nl.NewNetlinkRequest(nftSubsystem|question, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: unix.NFNETLINK_V0})
 	for _, attribute := range of {
 		request.AddData(attribute)
 	}
-	messages, err := request.Execute(unix.NETLINK_NETFILTER, uint16(answer))
+	messages, err := request.Execute(unix.NETLINK_NETFILTER, uint16(nftSubsystem|answer))
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
 		return nil, nil
 	}
@@ -226,245 +254,4 @@ func (a attributes) number(number int) int {
 		return -1
 	}
 	return int(int32(binary.BigEndian.Uint32(a[number])))
-}
-
-// read translates a rule's expressions into words. An unknown expression becomes a word that no engine rule has.
-func (r *filterRule) read(expressions []byte) error {
-	list, err := nl.ParseRouteAttr(expressions)
-	if err != nil {
-		return err
-	}
-	loaded := map[int]string{} // register -> the part of the packet, or the value, that it holds
-	for _, each := range list {
-		if err := r.readExpression(each.Value, loaded); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *filterRule) readExpression(content []byte, loaded map[int]string) error {
-	expression, err := readAttributes(content)
-	if err != nil {
-		return err
-	}
-	data, err := readAttributes(expression[unix.NFTA_EXPR_DATA])
-	if err != nil {
-		return err
-	}
-	switch name := expression.text(unix.NFTA_EXPR_NAME); name {
-	case "counter":
-	case "payload":
-		if data[unix.NFTA_PAYLOAD_SREG] != nil {
-			r.say("change of the packet")
-		}
-		loaded[data.number(unix.NFTA_PAYLOAD_DREG)] = fmt.Sprintf("%d+%d:%d", data.number(unix.NFTA_PAYLOAD_BASE),
-			data.number(unix.NFTA_PAYLOAD_OFFSET), data.number(unix.NFTA_PAYLOAD_LEN))
-	case "meta":
-		if data[unix.NFTA_META_SREG] != nil {
-			r.say("change of meta %d to %x", data.number(unix.NFTA_META_KEY), loaded[data.number(unix.NFTA_META_SREG)])
-		}
-		loaded[data.number(unix.NFTA_META_DREG)] = fmt.Sprintf("meta %d", data.number(unix.NFTA_META_KEY))
-	case "ct":
-		if data[unix.NFTA_CT_SREG] != nil {
-			r.say("change of ct %d", data.number(unix.NFTA_CT_KEY))
-		}
-		loaded[data.number(unix.NFTA_CT_DREG)] = fmt.Sprintf("ct %d %x", data.number(unix.NFTA_CT_KEY), data[unix.NFTA_CT_DIRECTION])
-	case "cmp":
-		value, err := readAttributes(data[unix.NFTA_CMP_DATA])
-		if err != nil {
-			return err
-		}
-		part := loaded[data.number(unix.NFTA_CMP_SREG)]
-		r.sayComparison(part, data.number(unix.NFTA_CMP_OP), value[unix.NFTA_DATA_VALUE])
-	case "immediate":
-		value, err := readAttributes(data[unix.NFTA_IMMEDIATE_DATA])
-		if err != nil {
-			return err
-		}
-		loaded[data.number(unix.NFTA_IMMEDIATE_DREG)] = string(value[unix.NFTA_DATA_VALUE])
-		if err := r.sayVerdict(value[unix.NFTA_DATA_VERDICT]); err != nil {
-			return err
-		}
-	case "bitwise":
-		part := loaded[data.number(unix.NFTA_BITWISE_SREG)]
-		mask, err := readAttributes(data[unix.NFTA_BITWISE_MASK])
-		if err != nil {
-			return err
-		}
-		flipped, err := readAttributes(data[unix.NFTA_BITWISE_XOR])
-		if err != nil {
-			return err
-		}
-		loaded[data.number(unix.NFTA_BITWISE_DREG)] = fmt.Sprintf("%s & %x ^ %x by %d", part,
-			mask[unix.NFTA_DATA_VALUE], flipped[unix.NFTA_DATA_VALUE], max(0, data.number(bitwiseOperation)))
-	case "dynset":
-		inner := filterRule{}
-		if content := data[unix.NFTA_DYNSET_EXPR]; content != nil {
-			if err := inner.readExpression(content, loaded); err != nil {
-				return err
-			}
-		}
-		if data[unix.NFTA_DYNSET_SREG_DATA] != nil || data[dynsetExpressions] != nil {
-			inner.say("and more")
-		}
-		r.say("%s in set %s by %d for %d ms, flags %d (%s)", loaded[data.number(unix.NFTA_DYNSET_SREG_KEY)],
-			data.text(unix.NFTA_DYNSET_SET_NAME), data.number(unix.NFTA_DYNSET_OP), data.big(unix.NFTA_DYNSET_TIMEOUT),
-			max(0, data.number(unix.NFTA_DYNSET_FLAGS)), strings.Join(inner.words, ", "))
-	case "limit":
-		r.say("at most %d in %d s, %d at once, of kind %d, flags %d", data.big(unix.NFTA_LIMIT_RATE),
-			data.big(unix.NFTA_LIMIT_UNIT), data.number(unix.NFTA_LIMIT_BURST), data.number(unix.NFTA_LIMIT_TYPE),
-			max(0, data.number(unix.NFTA_LIMIT_FLAGS)))
-	case "log":
-		r.say("log %d octets to group %x, flags %d", data.number(unix.NFTA_LOG_SNAPLEN), data[unix.NFTA_LOG_GROUP],
-			max(0, data.number(unix.NFTA_LOG_FLAGS)))
-	case "connlimit":
-		r.say("at most %d connections, flags %d", data.number(connlimitCount), max(0, data.number(connlimitFlags)))
-	case "reject":
-		if kind := data.number(unix.NFTA_REJECT_TYPE); kind == unix.NFT_REJECT_TCP_RST {
-			r.say("reset") // has no code, though some kernels show one
-		} else {
-			r.say("reject %d %x", kind, data[unix.NFTA_REJECT_ICMP_CODE])
-		}
-	case "nat":
-		r.sayNat(data, loaded)
-	case "match":
-		r.sayMatch(data.text(unix.NFTA_MATCH_NAME), data[unix.NFTA_MATCH_INFO])
-	case "target":
-		r.sayTarget(data.text(unix.NFTA_TARGET_NAME), data.number(unix.NFTA_TARGET_REV), data[unix.NFTA_TARGET_INFO])
-	default:
-		r.say("%s", name)
-	}
-	return nil
-}
-
-// Attributes of expressions that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
-const (
-	bitwiseOperation  = 6
-	dynsetExpressions = 10
-	connlimitCount    = 1
-	connlimitFlags    = 2
-)
-
-// Parts of a packet in payload expressions, as header+offset:length.
-const (
-	partSource          = "1+12:4"
-	partDestination     = "1+16:4"
-	partProtocol        = "1+9:1"
-	partSourcePort      = "2+0:2"
-	partDestinationPort = "2+2:2"
-	metaProtocol        = "meta 16"
-)
-
-func (r *filterRule) sayComparison(part string, operation int, value []byte) {
-	switch {
-	case operation != unix.NFT_CMP_EQ:
-		r.say("compare %s by %d with %x", part, operation, value)
-	case part == partSource && len(value) == 4:
-		r.say("from %s", netip.AddrFrom4([4]byte(value)))
-	case part == partDestination && len(value) == 4:
-		r.say("to %s", netip.AddrFrom4([4]byte(value)))
-	case (part == partProtocol || part == metaProtocol) && len(value) == 1:
-		r.sayProtocol(value[0])
-	case part == partSourcePort && len(value) == 2:
-		r.say("from port %d", binary.BigEndian.Uint16(value))
-	case part == partDestinationPort && len(value) == 2:
-		r.say("to port %d", binary.BigEndian.Uint16(value))
-	default:
-		r.say("%s is %x", part, value)
-	}
-}
-
-func (r *filterRule) sayVerdict(data []byte) error {
-	if data == nil {
-		return nil
-	}
-	verdict, err := readAttributes(data)
-	if err != nil {
-		return err
-	}
-	chain := verdict.text(unix.NFTA_VERDICT_CHAIN)
-	switch code := verdict.number(unix.NFTA_VERDICT_CODE); code {
-	case unix.NFT_JUMP:
-		r.say("jump %s", chain)
-	case unix.NFT_GOTO:
-		r.say("goto %s", chain)
-	case nftDrop:
-		r.say("drop")
-	case 1:
-		r.say("accept")
-	default:
-		r.say("verdict %d", code)
-	}
-	return nil
-}
-
-func (r *filterRule) sayNat(data attributes, loaded map[int]string) {
-	kind := map[int]string{unix.NFT_NAT_SNAT: "snat", unix.NFT_NAT_DNAT: "dnat"}[data.number(unix.NFTA_NAT_TYPE)]
-	address, port := "", ""
-	if value := loaded[data.number(unix.NFTA_NAT_REG_ADDR_MIN)]; len(value) == 4 {
-		address = netip.AddrFrom4([4]byte([]byte(value))).String()
-	}
-	if value := loaded[data.number(unix.NFTA_NAT_REG_PROTO_MIN)]; len(value) >= 2 {
-		port = fmt.Sprint(binary.BigEndian.Uint16([]byte(value)))
-	}
-	r.say("%s to %s:%s", kind, address, port)
-	for _, end := range [][2]int{
-		{unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX}, {unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX},
-	} {
-		if data[end[1]] != nil && data.number(end[0]) != data.number(end[1]) {
-			r.say("and further places")
-		}
-	}
-}
-
-// sayMatch translates an iptables match into words (linux/netfilter/xt_tcpudp.h). It knows only matches on ports.
-func (r *filterRule) sayMatch(name string, info []byte) {
-	rest := map[string]int{"tcp": 4, "udp": 1}[name]
-	if rest == 0 || len(info) < 8+rest || slices.ContainsFunc(info[8:8+rest], func(each byte) bool { return each != 0 }) {
-		r.say("match %s %x", name, info)
-		return
-	}
-	r.say("protocol %s", name)
-	for index, word := range []string{"from", "to"} {
-		first, last := binary.NativeEndian.Uint16(info[4*index:]), binary.NativeEndian.Uint16(info[4*index+2:])
-		if first != 0 || last != 0xffff {
-			if first == last {
-				r.say("%s port %d", word, first)
-			} else {
-				r.say("%s ports %d-%d", word, first, last)
-			}
-		}
-	}
-}
-
-// sayTarget translates an iptables target into words (linux/netfilter/nf_nat.h). It knows two forms of NAT.
-func (r *filterRule) sayTarget(name string, revision int, info []byte) {
-	var flags uint32
-	var addresses [][]byte
-	var ports [][]byte
-	switch kind := name == "DNAT" || name == "SNAT"; {
-	case kind && revision == 0 && len(info) >= 20 && binary.NativeEndian.Uint32(info) == 1:
-		flags = binary.NativeEndian.Uint32(info[4:])
-		addresses, ports = [][]byte{info[8:12], info[12:16]}, [][]byte{info[16:18], info[18:20]}
-	case kind && revision > 0 && len(info) >= 40:
-		flags = binary.NativeEndian.Uint32(info)
-		addresses, ports = [][]byte{info[4:8], info[20:24]}, [][]byte{info[36:38], info[38:40]}
-	default:
-		r.say("%s %x", name, info)
-		return
-	}
-	const mapAddresses, mapPorts = 1, 2
-	place := ""
-	if flags&mapAddresses != 0 {
-		place = netip.AddrFrom4([4]byte(addresses[0])).String()
-	}
-	place += ":"
-	if flags&mapPorts != 0 {
-		place += fmt.Sprint(binary.BigEndian.Uint16(ports[0]))
-	}
-	r.say("%s to %s", strings.ToLower(name), place)
-	if string(addresses[0]) != string(addresses[1]) || string(ports[0]) != string(ports[1]) {
-		r.say("and further places")
-	}
 }

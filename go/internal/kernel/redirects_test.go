@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -21,33 +22,25 @@ func TestRedirectsAreDropped(t *testing.T) {
 	neighbour := netip.MustParseAddr("10.214.0.9")
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, neighbour)
 	nettest.Settle(t)
-	if err := os.WriteFile(filepath.Join(SystemSettings, "net/ipv4/conf/all/accept_redirects"), []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(filepath.Join(SystemSettings, "net/ipv4/conf/all/accept_redirects"), []byte("1"), 0))
 	// The kernel only follows to a gateway whose hardware address it knows.
 	known := netlink.Neigh{
 		LinkIndex: nettest.Link(t, "egress").Attrs().Index, IP: neighbour.AsSlice(), State: netlink.NUD_PERMANENT,
 		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9},
 	}
-	if err := netlink.NeighSet(&known); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, netlink.NeighSet(&known))
 	redirected := func(destination netip.Addr) bool {
 		t.Helper()
 		asGateway(func() { sendRedirect(t, destination, neighbour) })
 		routes, err := netlink.RouteGet(destination.AsSlice())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		return routes[0].Gw.Equal(neighbour.AsSlice())
 	}
 	if !redirected(nettest.World) {
 		t.Fatal("without our table, the kernel does not follow a redirect either: this test shows nothing")
 	}
 	limits := nettest.SmallLimits()
-	if err := limitAgents(&limits); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, limitAgents(&limits))
 	if redirected(nettest.World.Next()) {
 		t.Error("a redirect has changed a route")
 	}
@@ -58,22 +51,16 @@ func TestRedirectsAreDropped(t *testing.T) {
 func sendRedirect(t *testing.T, destination, to netip.Addr) {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer unix.Close(socket)
-	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: nettest.Gateway.As4()}); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Bind(socket, &unix.SockaddrInet4{Addr: nettest.Gateway.As4()}))
 	const forHost = 1
 	message := append([]byte{redirectType, forHost, 0, 0}, to.AsSlice()...)
 	about := []byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, unix.IPPROTO_ICMP, 0, 0}
 	about = append(append(about, nettest.Primary.AsSlice()...), destination.AsSlice()...)
 	message = append(message, append(about, make([]byte, 8)...)...)
 	binary.BigEndian.PutUint16(message[2:], checksum(message))
-	if err := unix.Sendto(socket, message, 0, &unix.SockaddrInet4{Addr: nettest.Primary.As4()}); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Sendto(socket, message, 0, &unix.SockaddrInet4{Addr: nettest.Primary.As4()}))
 }
 
 // checksum returns the Internet checksum (RFC 1071).

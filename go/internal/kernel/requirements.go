@@ -42,7 +42,7 @@ type Requirements struct {
 
 // CheckRequirements asks for all that either sibling needs, in a network that nobody uses.
 func CheckRequirements() Requirements {
-	all := prefixAround(netip.IPv4Unspecified())
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 24)
 	limits := boot.Limits{
 		Subnet: all, Except: []netip.Addr{all.Addr()}, Private: []netip.Addr{all.Addr()}, Connections: 1, AllConnections: 4,
 		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
@@ -59,8 +59,6 @@ func CheckRequirements() Requirements {
 	}
 	return found
 }
-
-func prefixAround(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, 24) }
 
 // RequireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
 func RequireForEnvoy(sibling boot.Sibling, user uint32) error {
@@ -91,6 +89,8 @@ func askForRouting() error {
 // askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for
 // single-board computers.
 func askForAddresses() error {
+	const why = "Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board computers: " +
+		"CONFIG_ARM64_VA_BITS_48)"
 	size := uintptr(os.Getpagesize())
 	address, _, failure := unix.Syscall6(unix.SYS_MMAP, highAddress, size, unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
@@ -98,15 +98,13 @@ func askForAddresses() error {
 		return nil
 	}
 	if failure != 0 {
-		return fmt.Errorf("Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board "+
-			"computers: CONFIG_ARM64_VA_BITS_48): %w", failure)
+		return fmt.Errorf("%s: %w", why, failure)
 	}
 	if _, _, failure := unix.Syscall(unix.SYS_MUNMAP, address, size, 0); failure != 0 {
 		return failure
 	}
 	if address != highAddress { // a kernel older than 4.17 takes it for a wish
-		return errors.New("Envoy needs addresses of 48 bits, and this kernel gives programs fewer " +
-			"(often 39, on single-board computers: CONFIG_ARM64_VA_BITS_48)")
+		return errors.New(why)
 	}
 	return nil
 }
@@ -174,7 +172,7 @@ func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 func requireFilter(connection *nftables.Conn) error {
 	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
 		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
-			"or its module can't be loaded%s): %w", whyNoModules(), once(err))
+			"or its module can't be loaded%s): %w", whyNoModules(), first(err))
 	}
 	return nil
 }
@@ -191,23 +189,12 @@ func whyNoModules() string {
 	return ": kernel.modules_disabled=1 forbids it there until the next boot, so load them before it is set"
 }
 
-// once returns an error without repetitions: a kernel refuses each message of a transaction, in the same words.
-func once(err error) error {
-	var joined interface{ Unwrap() []error }
-	if !errors.As(err, &joined) {
-		return err
+// first returns the first of several errors: a kernel refuses each message of a transaction, in the same words.
+func first(err error) error {
+	for joined := (interface{ Unwrap() []error })(nil); errors.As(err, &joined); {
+		err = joined.Unwrap()[0]
 	}
-	different := []error{}
-	for _, part := range joined.Unwrap() {
-		part = once(part)
-		if !slices.ContainsFunc(different, func(before error) bool { return before.Error() == part.Error() }) {
-			different = append(different, part)
-		}
-	}
-	if len(different) == 1 {
-		return different[0]
-	}
-	return errors.Join(different...)
+	return err
 }
 
 // loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each

@@ -15,6 +15,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -59,9 +60,7 @@ func TestWithoutModules(t *testing.T) {
 		return nil, unix.EOPNOTSUPP
 	})
 	for value, named := range map[string]bool{"1\n": true, "0\n": false} {
-		if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.WriteFile(path, []byte(value), 0o600))
 
 		err := limitAgents(&limits, refusing)
 
@@ -161,9 +160,7 @@ func TestAskingLeavesNoThreadOfAnotherUser(t *testing.T) {
 	}
 	before := threadsOfOthers(t)
 	for range 20 {
-		if err := askForWatches(nobody); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, askForWatches(nobody))
 	}
 	for _, thread := range threadsOfOthers(t) {
 		if !slices.Contains(before, thread) { // one of another test

@@ -6,16 +6,17 @@
 package listening
 
 import (
-	"bufio"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
+
+	"clawker-fw/internal/sockets"
 )
 
 // lookEvery is how often the kernel is asked, and missedAtMost how often in a row a socket may be missing: the kernel's
@@ -24,12 +25,6 @@ const (
 	lookEvery    = time.Second
 	missedAtMost = 2
 )
-
-// sockets is the folder in which the kernel lists the sockets of this network (proc(5)).
-const sockets = "/proc/self/net"
-
-// The states that a socket has while it listens (linux/tcp_states.h). One for datagrams has no connection.
-var listens = map[string]string{"tcp": "0A", "udp": "07"}
 
 // EndWithout ends the process with exit code 1 once a server has started and does not listen any more, but for a shutdown.
 func EndWithout() {
@@ -42,7 +37,7 @@ func EndWithout() {
 			for _, server := range about.(*caddy.Instance).Servers() {
 				for _, place := range []net.Addr{server.Addr(), server.LocalAddr()} {
 					go func() {
-						awaitEnd(sockets, place)
+						awaitEnd(sockets.Here, place)
 						if !shutdown.Load() {
 							fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more\n", place, place.Network())
 							os.Exit(1)
@@ -68,40 +63,10 @@ func awaitEnd(folder string, place net.Addr) {
 
 // listensAt reports whether a socket listens at the port of a place.
 func listensAt(folder string, place net.Addr) (bool, error) {
-	transport := place.Network()
-	_, port, err := net.SplitHostPort(place.String())
+	wanted, err := netip.ParseAddrPort(place.String())
 	if err != nil {
 		return false, err
 	}
-	number, err := net.LookupPort(transport, port)
-	if err != nil {
-		return false, err
-	}
-	wanted := fmt.Sprintf(":%04X", number)
-	for _, family := range []string{"6", ""} {
-		file, err := os.Open(filepath.Join(folder, transport+family))
-		if os.IsNotExist(err) && family == "6" { // a kernel without IPv6
-			continue
-		}
-		if err != nil {
-			return false, err
-		}
-		there, err := lists(file, wanted, listens[transport])
-		if file.Close(); there || err != nil {
-			return there, err
-		}
-	}
-	return false, nil
-}
-
-// lists reports whether a list of sockets has one with this port and state. Those that listen come first.
-func lists(list *os.File, port, state string) (bool, error) {
-	lines := bufio.NewScanner(list)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) > 3 && strings.HasSuffix(fields[1], port) && fields[3] == state {
-			return true, nil
-		}
-	}
-	return false, lines.Err()
+	places, err := sockets.Listening(folder, place.Network())
+	return slices.ContainsFunc(places, func(found netip.AddrPort) bool { return found.Port() == wanted.Port() }), err
 }

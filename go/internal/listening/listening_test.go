@@ -7,25 +7,24 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/must"
+	"clawker-fw/internal/sockets"
 )
 
 // A socket is seen while it listens, over each transport and family, and no longer.
 func TestListensAt(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", ":0"} {
 		stream, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		datagrams, err := net.ListenPacket("udp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		for place, socket := range map[net.Addr]interface{ Close() error }{stream.Addr(): stream, datagrams.LocalAddr(): datagrams} {
-			if there, err := listensAt(sockets, place); err != nil || !there {
+			if there, err := listensAt(sockets.Here, place); err != nil || !there {
 				t.Errorf("%s %s: %t, %v", place.Network(), place, there, err)
 			}
 			socket.Close()
-			if there, err := listensAt(sockets, place); err != nil || there {
+			if there, err := listensAt(sockets.Here, place); err != nil || there {
 				t.Errorf("%s %s, closed: %t, %v", place.Network(), place, there, err)
 			}
 		}
@@ -35,21 +34,15 @@ func TestListensAt(t *testing.T) {
 // A connection, or a socket that is bound and does not listen, is none that listens.
 func TestOnlyWhoListens(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	connection, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer connection.Close()
 	accepted, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer accepted.Close()
 	listener.Close()
-	if there, err := listensAt(sockets, listener.Addr()); err != nil || there {
+	if there, err := listensAt(sockets.Here, listener.Addr()); err != nil || there {
 		t.Errorf("%t, %v", there, err)
 	}
 }
@@ -57,19 +50,15 @@ func TestOnlyWhoListens(t *testing.T) {
 // The end is noticed of a listener that fails, and while the kernel's lists can't be read nothing is.
 func TestAwaitEnd(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer listener.Close()
 	ended, unreadable := make(chan bool, 1), make(chan bool, 1)
 	go func() {
-		awaitEnd(sockets, listener.Addr())
+		awaitEnd(sockets.Here, listener.Addr())
 		ended <- true
 	}()
 	folder := t.TempDir()
-	if err := os.Symlink("nowhere", filepath.Join(folder, "tcp")); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Symlink("nowhere", filepath.Join(folder, "tcp")))
 	go func() {
 		awaitEnd(folder, listener.Addr())
 		unreadable <- true
@@ -80,9 +69,7 @@ func TestAwaitEnd(t *testing.T) {
 	case <-time.After(lookEvery / 2):
 	}
 	file, err := listener.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer file.Close()
 	if err := syscall.Shutdown(int(file.Fd()), syscall.SHUT_RDWR); err != nil { // accept fails from now on
 		t.Fatal(err)

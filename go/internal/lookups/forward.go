@@ -8,12 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/hotfile"
 )
 
@@ -278,9 +278,9 @@ func (s *subtrees) around(name string) string {
 	if names == nil {
 		return unknownRule
 	}
-	for rest, more := name, true; more; _, rest, more = strings.Cut(rest, ".") {
-		if _, known := names[rest]; known {
-			return rest
+	for above := range hostname.Around(name) {
+		if _, known := names[above]; known {
+			return above
 		}
 	}
 	return ""

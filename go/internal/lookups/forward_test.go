@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/must"
 )
 
 // A forwarder that can be killed is another process: this test binary again, with this variable.
@@ -43,9 +44,7 @@ func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 	t.Helper()
 	for range 100 {
 		datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(datagrams.LocalAddr().(*net.UDPAddr).AddrPort()))
 		if err == nil {
 			return datagrams, streams
@@ -70,9 +69,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 	go func() { _ = forwardStreams(resolver, streams) }()
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.54"), upstream.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	sockets, err := Listen(place)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	subtrees := filepath.Join(t.TempDir(), "subtrees.json")
 	for range 2 {
 		answered := make(chan error, 2)
@@ -86,9 +83,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 		)
 		process.Env, process.ExtraFiles = append(os.Environ(), forwards+"=1"), sockets
 		process.Stderr = os.Stderr
-		if err := process.Start(); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, process.Start())
 		for range 2 {
 			if err := <-answered; err != nil {
 				t.Error(err)
@@ -113,9 +108,7 @@ func TestAStreamThatIsNotRead(t *testing.T) {
 	}()
 	query := queryFor("stalled.test.")
 	packed, err := query.Pack()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if _, err := client.Write(dnsclient.Long(packed)); err != nil {
 		t.Fatal(err)
 	}

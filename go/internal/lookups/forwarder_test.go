@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/must"
 )
 
 // resolverStub is a resolver that answers when it is told to.
@@ -238,16 +239,12 @@ func TestForwarderTellsAddresses(t *testing.T) {
 		},
 	}
 	reply, err := resolved.Pack()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	question := queryFor(asked.String()).Questions[0]
 	l := &pendingLookup{inquiry: inquiry{"*7", false, "a.rule.test.", dnsmessage.TypeA, dnsmessage.ClassINET}, question: question}
 	for keep, wanted := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
 		var told dnsmessage.Message
-		if err := told.Unpack(l.told(reply, keep)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, told.Unpack(l.told(reply, keep)))
 		if !told.Response || !told.Truncated || len(told.Questions) != 1 || told.Questions[0] != question || len(told.Answers) != 1 {
 			t.Fatalf("it is told %+v", told)
 		}
@@ -302,15 +299,11 @@ func TestForwarderBoundsAnswers(t *testing.T) {
 			Body:   &dnsmessage.AResource{A: [4]byte{10, 1, 2, 3}},
 		}}
 		reply, err := resolved.Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		under.of(name) <- reply
 		query := queryFor(name + "*3.")
 		packed, err := query.Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		for _, stream := range []bool{false, true} {
 			said := make(chan []byte, 1)
 			under.take(packed, stream, func(reply []byte) { said <- reply })
@@ -465,9 +458,7 @@ func TestForwarderDropsJunk(t *testing.T) {
 func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 	message := queryFor("A.rule.test.*0.")
 	var header dnsmessage.ResourceHeader
-	if err := header.SetEDNS0(1232, 0, false); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, header.SetEDNS0(1232, 0, false))
 	cookie := dnsmessage.Option{Code: 10, Data: []byte("12345678")}
 	message.Additionals = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.OPTResource{Options: []dnsmessage.Option{cookie}}}}
 	l := &pendingLookup{
@@ -492,9 +483,7 @@ func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 // A query that is not answered is repeated, and given up in time. What answers another query is not the answer.
 func TestExchangeOverUDP(t *testing.T) {
 	server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer server.Close()
 	go func() {
 		message := make([]byte, longestDatagram)
@@ -543,9 +532,7 @@ func TestForward(t *testing.T) {
 	go func() { _ = forwardDatagrams(serve, datagrams) }()
 	go func() { _ = forwardStreams(serve, resolver) }()
 	file := filepath.Join(t.TempDir(), "subtrees.json")
-	if err := os.WriteFile(file, []byte(`{"names":["a.test"]}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(file, []byte(`{"names":["a.test"]}`), 0o600))
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.53"), upstream.Port())
 	go func() {
 		_ = Forward([]string{place.String(), upstream.String(), file, "192.0.2.0/25", "192.0.2.128/25"}, nil)
@@ -579,12 +566,8 @@ func TestSubtrees(t *testing.T) {
 	expect("x.a.test", unknownRule)
 	put := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.WriteFile(file+".new", []byte(text), 0o600))
+		must.Succeed(t, os.Rename(file+".new", file))
 	}
 	put(`{"names":["a.test","b.a.test"]}`)
 	for name, wanted := range map[string]string{
@@ -616,21 +599,15 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 			Body:   &dnsmessage.AResource{A: address},
 		}}
 		reply, err := resolved.Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		under.of("named.") <- reply
 		query := queryFor("named.")
 		packed, err := query.Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		said := make(chan []byte, 1)
 		under.take(packed, false, func(reply []byte) { said <- reply })
 		var told dnsmessage.Message
-		if err := told.Unpack(<-said); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, told.Unpack(<-said))
 		if wanted == 0 {
 			if told.RCode != dnsmessage.RCodeServerFailure || len(told.Answers) != 0 {
 				t.Errorf("%v: it is told %+v", address, told)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/must"
 )
 
 // The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, and an agent.
@@ -84,13 +85,9 @@ func InNetwork(t *testing.T) {
 	for name, value := range map[string]string{
 		"net/ipv4/ip_forward": "0", "net/ipv6/conf/default/disable_ipv6": "1", "net/ipv6/conf/all/disable_ipv6": "1",
 	} {
-		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0))
 	}
-	if err := MakeInterfaces(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, MakeInterfaces())
 }
 
 // MakeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
@@ -134,9 +131,7 @@ func MakeInterfaces() error {
 func Link(t *testing.T, name string) netlink.Link {
 	t.Helper()
 	found, err := netlink.LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return found
 }
 
@@ -178,7 +173,7 @@ func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) e
 	sibling.Settings["arp_ignore"] = 0 // for the blocks
 	asAgent = Moved(t, "agents-end", AgentNet, append(limits.Except, Agent, OtherAgent)...)
 	Settle(t)
-	Must(t, shape(sibling))
+	must.Succeed(t, shape(sibling))
 	return asAgent
 }
 
@@ -187,32 +182,20 @@ func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) e
 func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
 	t.Helper()
 	here := thisNetwork(t)
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Unshare(unix.CLONE_NEWNET))
 	there := thisNetwork(t)
 	enter := func(place *os.File) {
-		if err := unix.Setns(int(place.Fd()), unix.CLONE_NEWNET); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, unix.Setns(int(place.Fd()), unix.CLONE_NEWNET))
 	}
 	enter(here)
-	if err := netlink.LinkSetNsFd(Link(t, name), int(there.Fd())); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, netlink.LinkSetNsFd(Link(t, name), int(there.Fd())))
 	enter(there)
 	end := Link(t, name)
 	for _, address := range addresses {
-		if err := netlink.AddrAdd(end, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(address, 32))}); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, netlink.AddrAdd(end, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(address, 32))}))
 	}
-	if err := netlink.LinkSetUp(end); err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: netOf(subnet.Masked())}); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, netlink.LinkSetUp(end))
+	must.Succeed(t, netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: netOf(subnet.Masked())}))
 	enter(here)
 	return func(work func()) {
 		enter(there)
@@ -225,9 +208,7 @@ func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 func thisNetwork(t *testing.T) *os.File {
 	t.Helper()
 	file, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { file.Close() })
 	return file
 }
@@ -272,9 +253,7 @@ func DialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn
 func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
 	listener, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
@@ -303,18 +282,14 @@ func NewResolver() boot.Sibling {
 func holders(t *testing.T) []string {
 	t.Helper()
 	addresses, err := netlink.AddrList(nil, unix.AF_INET)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	var found []string
 	for _, address := range addresses {
 		if !address.IP.Equal(Service.AsSlice()) {
 			continue
 		}
 		link, err := netlink.LinkByIndex(address.LinkIndex)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		name := link.Attrs().Name
 		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
 			name += " " + scope.String()
@@ -340,17 +315,11 @@ const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
 func ListenForARP(t *testing.T, name string) func() []byte {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(arp))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { unix.Close(socket) })
 	address := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: Link(t, name).Attrs().Index}
-	if err := unix.Bind(socket, address); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Bind(socket, address))
+	must.Succeed(t, unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}))
 	return func() []byte {
 		frame := make([]byte, 128)
 		size, err := unix.Read(socket, frame)
@@ -365,21 +334,11 @@ func ListenForARP(t *testing.T, name string) func() []byte {
 func Silence(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if err := netlink.LinkSetARPOff(Link(t, name)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, netlink.LinkSetARPOff(Link(t, name)))
 	}
 }
 
 // netOf returns a prefix in the form of netlink.
 func netOf(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
-}
-
-// Must ends a test in which something has failed that it builds on.
-func Must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

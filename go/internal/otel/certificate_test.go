@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/credentials"
+
+	"clawker-fw/internal/must"
 )
 
 // shows returns a connection to a server that shows a certificate of the authority, and signs with a key.
@@ -17,17 +19,13 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 	t.Helper()
 	certificate, own := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(own))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if key != nil {
 		block, _ := pem.Decode([]byte(certificate))
 		pair = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		if server, err := listener.Accept(); err == nil {
@@ -36,9 +34,7 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 		}
 	}()
 	client, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { client.Close() })
 	return client
 }

@@ -16,8 +16,12 @@ import (
 	"testing"
 	"time"
 
+	logs "go.opentelemetry.io/proto/otlp/logs/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"clawker-fw/internal/must"
 )
 
 // authority signs certificates for one test.
@@ -36,22 +40,16 @@ func newAuthority(t *testing.T) authority {
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	signed, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	certificate, err := x509.ParseCertificate(signed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return authority{certificate, key}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return key
 }
 
@@ -70,13 +68,9 @@ func (a authority) leaf(t *testing.T, name string, use x509.ExtKeyUsage) (certif
 		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{use},
 	}
 	signed, err := x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return encodePEM("CERTIFICATE", signed), encodePEM("PRIVATE KEY", encoded)
 }
 
@@ -94,18 +88,14 @@ func (a authority) settingsFor(t *testing.T, endpoint string, change map[string]
 		}
 	}
 	content, err := json.Marshal(document)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return content
 }
 
 func (a authority) settings(t *testing.T, endpoint string) *Settings {
 	t.Helper()
 	settings, err := Parse(a.settingsFor(t, endpoint, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return settings
 }
 
@@ -114,7 +104,7 @@ type collector struct {
 	address  string
 	server   *grpc.Server
 	mutex    sync.Mutex
-	requests [][]byte
+	requests []*logs.LogsData
 	clients  map[string]bool // serial numbers of their certificates
 	shakes   int             // TLS handshakes
 }
@@ -124,15 +114,11 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 	t.Helper()
 	certificate, key := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	made := &collector{address: listener.Addr().String(), clients: map[string]bool{}}
 	made.server = grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(&tls.Config{
@@ -146,13 +132,12 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 				return nil
 			},
 		})),
-		grpc.ForceServerCodec(rawCodec{}),
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			if method, _ := grpc.MethodFromServerStream(stream); method != exportMethod {
 				t.Errorf("called %s", method)
 			}
-			var request []byte
-			if err := stream.RecvMsg(&request); err != nil {
+			request, told := new(logs.LogsData), new(emptypb.Empty)
+			if err := stream.RecvMsg(request); err != nil {
 				return err
 			}
 			answer, err := reply(stream.Context())
@@ -162,7 +147,8 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 			made.mutex.Lock()
 			made.requests = append(made.requests, request)
 			made.mutex.Unlock()
-			return stream.SendMsg(&answer)
+			told.ProtoReflect().SetUnknown(answer)
+			return stream.SendMsg(told)
 		}),
 	)
 	go made.server.Serve(listener)
@@ -173,14 +159,13 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 func accepts(context.Context) ([]byte, error) { return nil, nil }
 
 // names returns the names in the records that have come.
-func (c *collector) names(t *testing.T) []string {
-	t.Helper()
+func (c *collector) names() []string {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	var names []string
 	for _, request := range c.requests {
-		for _, each := range decode(t, request).records {
-			names = append(names, each.attributes["dns.question.name"].(string))
+		for _, each := range request.ResourceLogs[0].ScopeLogs[0].LogRecords {
+			names = append(names, attributesOf(each.Attributes)["dns.question.name"].(string))
 		}
 	}
 	return names

@@ -1,7 +1,6 @@
 package otel
 
 import (
-	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -27,31 +26,10 @@ func (s *Settings) dial(note func(*Certificate)) (*grpc.ClientConn, error) {
 		grpc.WithAuthority(s.tls.ServerName),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(alive),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{}), grpc.WaitForReady(true)),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
 		grpc.WithUserAgent(scope),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 		grpc.WithNoProxy(),
 	)
-}
-
-// rawCodec is the codec of messages that are encoded already, as *[]byte.
-type rawCodec struct{}
-
-func (rawCodec) Name() string { return "proto" }
-
-func (rawCodec) Marshal(message any) ([]byte, error) {
-	if content, is := message.(*[]byte); is {
-		return *content, nil
-	}
-	return nil, fmt.Errorf("a message is %T", message)
-}
-
-func (rawCodec) Unmarshal(content []byte, message any) error {
-	into, is := message.(*[]byte)
-	if !is {
-		return fmt.Errorf("a message is %T", message)
-	}
-	*into = content
-	return nil
 }

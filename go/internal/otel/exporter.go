@@ -8,6 +8,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 const (
@@ -153,12 +154,12 @@ func (x *Exporter) send(batch []record) {
 	count := uint64(len(batch))
 	ctx, cancel := context.WithTimeout(x.calls, x.patience)
 	defer cancel()
-	request, reply := encode(x.current.resource, batch), []byte(nil)
-	err := x.connection.Invoke(ctx, exportMethod, &request, &reply)
+	reply := new(emptypb.Empty)
+	err := x.connection.Invoke(ctx, exportMethod, encode(x.current.resource, batch), reply)
 	x.failing = err != nil
 	refused := count
 	if err == nil {
-		refused = min(count, rejected(reply))
+		refused = min(count, rejected(reply.ProtoReflect().GetUnknown()))
 	}
 	x.sent.Add(count - refused)
 	x.lost.Add(refused)

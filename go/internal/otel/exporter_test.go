@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/policy"
 )
 
@@ -53,9 +53,9 @@ func TestExport(t *testing.T) {
 
 	wanted := adds(exporter, "a", 1200)
 
-	hotfiletest.Until(t, "all records", func() bool { return exporter.sent.Load() == 1200 })
-	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || len(collector.requests) < 3 {
-		t.Errorf("got %d in %d requests, lost %d", len(collector.names(t)), len(collector.requests), exporter.lost.Load())
+	must.Happen(t, "all records", func() bool { return exporter.sent.Load() == 1200 })
+	if !slices.Equal(collector.names(), wanted) || exporter.lost.Load() != 0 || len(collector.requests) < 3 {
+		t.Errorf("got %d in %d requests, lost %d", len(collector.names()), len(collector.requests), exporter.lost.Load())
 	}
 }
 
@@ -66,20 +66,20 @@ func TestExportFollowsSettings(t *testing.T) {
 	collector := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, current := exporting(t, signer.settings(t, collector.address))
 	wanted := adds(exporter, "a", 100)
-	hotfiletest.Until(t, "the first", func() bool { return exporter.sent.Load() == 100 })
+	must.Happen(t, "the first", func() bool { return exporter.sent.Load() == 100 })
 
 	current.Store(signer.settings(t, collector.address))
 	wanted = append(wanted, adds(exporter, "b", 100)...)
-	hotfiletest.Until(t, "more", func() bool { return exporter.sent.Load() == 200 })
+	must.Happen(t, "more", func() bool { return exporter.sent.Load() == 200 })
 
-	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || collector.clientCount() != 2 {
-		t.Errorf("got %d, lost %d, of %d clients", len(collector.names(t)), exporter.lost.Load(), collector.clientCount())
+	if !slices.Equal(collector.names(), wanted) || exporter.lost.Load() != 0 || collector.clientCount() != 2 {
+		t.Errorf("got %d, lost %d, of %d clients", len(collector.names()), exporter.lost.Load(), collector.clientCount())
 	}
 	adds(exporter, "c", 10)
 	current.Store(nil)
-	hotfiletest.Until(t, "the last, before it is turned off", func() bool { return exporter.sent.Load() == 210 })
+	must.Happen(t, "the last, before it is turned off", func() bool { return exporter.sent.Load() == 210 })
 	adds(exporter, "d", 10)
-	hotfiletest.Until(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
+	must.Happen(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
 }
 
 // What the collector shows of itself is known as long as it is the collector that the settings name, whether or not there is
@@ -90,7 +90,7 @@ func TestExportNotesTheCollector(t *testing.T) {
 	collector := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, current := exporting(t, signer.settings(t, collector.address))
 
-	hotfiletest.Until(t, "a certificate", func() bool { return exporter.shown.Load() != nil })
+	must.Happen(t, "a certificate", func() bool { return exporter.shown.Load() != nil })
 
 	shown := exporter.shown.Load()
 	if shown == nil || shown.Subject != "CN="+collectorName || !slices.Equal(shown.Names, []string{collectorName}) ||
@@ -98,7 +98,7 @@ func TestExportNotesTheCollector(t *testing.T) {
 		t.Errorf("got %+v", shown)
 	}
 	current.Store(nil)
-	hotfiletest.Until(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
+	must.Happen(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
 }
 
 // An old connection is replaced by a new one, so that a certificate that the collector has read since is noted; no
@@ -114,11 +114,11 @@ func TestExportConnectsAgain(t *testing.T) {
 	defer exporter.Close()
 
 	wanted := adds(exporter, "a", 1)
-	hotfiletest.Until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
+	must.Happen(t, "the first", func() bool { return exporter.sent.Load() == 1 })
 	wanted = append(wanted, adds(exporter, "b", 1)...)
-	hotfiletest.Until(t, "more", func() bool { return exporter.sent.Load() == 2 })
+	must.Happen(t, "more", func() bool { return exporter.sent.Load() == 2 })
 
-	if !slices.Equal(collector.names(t), wanted) || exporter.lost.Load() != 0 || collector.handshakes() < 2 {
+	if !slices.Equal(collector.names(), wanted) || exporter.lost.Load() != 0 || collector.handshakes() < 2 {
 		t.Errorf("lost %d, %d handshakes", exporter.lost.Load(), collector.handshakes())
 	}
 }
@@ -128,9 +128,7 @@ func TestExportWithoutCollector(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { silent.Close() })
 	refusing := signer.collects(t, "127.0.0.1:0", func(context.Context) ([]byte, error) {
 		return nil, status.Error(codes.Unavailable, "no room")
@@ -163,7 +161,7 @@ func TestExportWithoutCollector(t *testing.T) {
 			if passed := time.Since(start); passed > 100*time.Millisecond {
 				t.Errorf("it took %v", passed)
 			}
-			hotfiletest.Until(t, "an end", func() bool { return exporter.lost.Load()+exporter.sent.Load() == 10 })
+			must.Happen(t, "an end", func() bool { return exporter.lost.Load()+exporter.sent.Load() == 10 })
 			if exporter.lost.Load() != each.lost {
 				t.Errorf("lost %d", exporter.lost.Load())
 			}
@@ -187,16 +185,16 @@ func TestExportRecovers(t *testing.T) {
 	first := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, _ := exporting(t, signer.settings(t, first.address))
 	adds(exporter, "a", 1)
-	hotfiletest.Until(t, "the first", func() bool { return exporter.sent.Load() == 1 })
+	must.Happen(t, "the first", func() bool { return exporter.sent.Load() == 1 })
 	first.server.Stop()
 	adds(exporter, "b", 1)
-	hotfiletest.Until(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
+	must.Happen(t, "a loss", func() bool { return exporter.lost.Load() == 1 })
 
 	adds(exporter, "c", 1)
 	signer.collects(t, first.address, accepts)
 	start := time.Now()
 
-	hotfiletest.Until(t, "more", func() bool { return exporter.sent.Load() == 2 })
+	must.Happen(t, "more", func() bool { return exporter.sent.Load() == 2 })
 	if passed := time.Since(start); passed > 5*time.Second {
 		t.Errorf("it took %v", passed)
 	}
@@ -212,18 +210,16 @@ func TestClose(t *testing.T) {
 
 	exporter.Close()
 
-	if !slices.Equal(collector.names(t), wanted) {
-		t.Errorf("got %d", len(collector.names(t)))
+	if !slices.Equal(collector.names(), wanted) {
+		t.Errorf("got %d", len(collector.names()))
 	}
 	collector.server.Stop()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer silent.Close()
 	stuck, _ := exporting(t, signer.settings(t, silent.Addr().String()))
 	adds(stuck, "c", 600) // a whole batch, for which a call is made at once
-	hotfiletest.Until(t, "a call", func() bool { return len(stuck.records) < 600 })
+	must.Happen(t, "a call", func() bool { return len(stuck.records) < 600 })
 	other, _ := exporting(t, signer.settings(t, collector.address))
 	adds(other, "b", 10)
 	start := time.Now()

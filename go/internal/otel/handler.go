@@ -3,8 +3,6 @@ package otel
 import (
 	"context"
 	"math/rand/v2"
-	"net"
-	"net/netip"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -40,7 +38,7 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 		h.add(record{
 			at:      start,
 			took:    time.Since(start),
-			client:  address(writer.RemoteAddr()),
+			client:  policy.AddressOf(writer.RemoteAddr()),
 			name:    shortened(question.Name),
 			kind:    question.Qtype,
 			outcome: *outcome,
@@ -51,17 +49,4 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 
 func isSampled(share float64) bool {
 	return share == 1 || rand.Float64() < share
-}
-
-// address returns the IP address of a client, or the zero address when there is none.
-func address(client net.Addr) netip.Addr {
-	var from net.IP
-	switch where := client.(type) {
-	case *net.UDPAddr:
-		from = where.IP
-	case *net.TCPAddr:
-		from = where.IP
-	}
-	found, _ := netip.AddrFromSlice(from)
-	return found.Unmap()
 }

@@ -5,16 +5,18 @@
 package otel
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/netip"
 	"slices"
+
+	resource "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"clawker-fw/internal/hotfile"
 )
 
 // file is the format of the settings. An empty object turns telemetry off.
@@ -33,19 +35,14 @@ type Settings struct {
 	endpoint string
 	tls      *tls.Config
 	sample   float64
-	resource []byte // encoded
+	resource *resource.Resource
 }
 
 // Parse returns the settings in a file, or nil if it turns telemetry off. No error repeats what may be secret.
 func Parse(content []byte) (*Settings, error) {
 	var read file
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&read); err != nil {
+	if err := hotfile.Unmarshal(content, &read); err != nil {
 		return nil, fmt.Errorf("these are no settings: %w", syntaxOnly(err))
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is data after the settings")
 	}
 	if read.isEmpty() {
 		return nil, nil
@@ -98,10 +95,10 @@ func (f file) tlsConfig() (*tls.Config, error) {
 	}, nil
 }
 
-func encodeResource(attributes map[string]string) []byte {
-	var encoded []byte
+func encodeResource(attributes map[string]string) *resource.Resource {
+	found := &resource.Resource{}
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
-		encoded = appendAttribute(encoded, resourceAttributes, name, stringValue(attributes[name]))
+		found.Attributes = append(found.Attributes, attribute(name, attributes[name]))
 	}
-	return encoded
+	return found
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"clawker-fw/internal/must"
 )
 
 // An empty object turns telemetry off; complete settings turn it on. Every allowed query is sent unless they say less.
@@ -46,9 +48,7 @@ func TestParseErrors(t *testing.T) {
 			continue
 		}
 		var document struct{ Key any }
-		if err := json.Unmarshal(content, &document); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, json.Unmarshal(content, &document))
 		own, _ := document.Key.(string)
 		for _, key := range []string{own, foreign} {
 			for line := range strings.SplitSeq(strings.TrimSpace(key), "\n") {

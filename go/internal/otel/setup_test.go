@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/caddy"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
 
@@ -16,9 +17,7 @@ func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), hotfiletest.SocketPath(t)
 	controller := caddy.NewTestController(resolver.ServerType, "otel "+path+" "+socket)
 
-	if err := setup(controller); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, setup(controller))
 
 	plugins := resolver.ConfigOf(controller).Plugin
 	if len(plugins) != 1 || plugins[0](nil).Name() != "otel" {
@@ -29,7 +28,7 @@ func TestSetup(t *testing.T) {
 		t.Errorf("got %+v", status)
 	}
 	hotfiletest.Write(t, path, "{}")
-	hotfiletest.Until(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
+	must.Happen(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
 }
 
 // Without one path and one usable socket, setup fails.

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -17,32 +18,24 @@ var ofThread = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
 func capabilities(t *testing.T) (found [2]unix.CapUserData) {
 	t.Helper()
-	if err := unix.Capget(&ofThread, &found[0]); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Capget(&ofThread, &found[0]))
 	return found
 }
 
 func setCapabilities(t *testing.T, wanted [2]unix.CapUserData) {
 	t.Helper()
-	if err := unix.Capset(&ofThread, &wanted[0]); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Capset(&ofThread, &wanted[0]))
 }
 
 // The kernel's news about neighbours are followed, and it is asked about one that is not known.
 func TestHoldersFollowTheKernel(t *testing.T) {
 	nettest.InNetwork(t)
 	link, err := netlink.LinkByName("agents")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	set := func(hardware string) {
 		t.Helper()
 		parsed, err := net.ParseMAC(hardware)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		if err := netlink.NeighSet(&netlink.Neigh{
 			LinkIndex: link.Attrs().Index, State: netlink.NUD_REACHABLE, IP: nettest.Agent.AsSlice(), HardwareAddr: parsed,
 		}); err != nil {
@@ -63,9 +56,7 @@ func TestHoldersFollowTheKernel(t *testing.T) {
 	setCapabilities(t, [2]unix.CapUserData{{Permitted: all[0].Permitted}, {Permitted: all[1].Permitted}})
 	news, end, err := holders.begin()
 	setCapabilities(t, all)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if found, known := holders.of(nettest.Agent); !known || found.hardware != first || !found.since.IsZero() {
 		t.Errorf("at first: %+v", found)
 	}
@@ -76,14 +67,10 @@ func TestHoldersFollowTheKernel(t *testing.T) {
 	}()
 	for _, wanted := range []string{first, second, first} {
 		set(wanted)
-		for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-			if found, known := holders.of(nettest.Agent); known && found.hardware == wanted {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s is not heard of", wanted)
-			}
-		}
+		must.Happen(t, wanted, func() bool {
+			found, known := holders.of(nettest.Agent)
+			return known && found.hardware == wanted
+		})
 	}
 	if found, _ := holders.of(nettest.Agent); found.since.IsZero() || time.Since(found.since) > time.Minute {
 		t.Errorf("since %s", found.since)

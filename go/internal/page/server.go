@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/statussocket"
 )
 
 const (
@@ -79,19 +80,7 @@ func Listen(settings boot.PageSettings) (*os.File, error) {
 		defer listener.Close()
 		return listener.File()
 	}
-	if err := os.Remove(settings.Socket); err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: settings.Socket, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer listener.Close()
-	listener.SetUnlinkOnClose(false)
-	if err := os.Chmod(settings.Socket, 0o666); err != nil { // Envoy is whoever it is; agents see no file of the container
-		return nil, err
-	}
-	return listener.File()
+	return statussocket.Prepare(settings.Socket, 0o666) // Envoy is whoever it is; agents see no file of the container
 }
 
 // ServeHTTP answers one request: GET or HEAD of the page, as text or as JSON.

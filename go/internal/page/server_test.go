@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/must"
 )
 
 var errAway = errors.New("away")
@@ -247,13 +248,9 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	s := newScene()
 	s.refuse(someone, "a.test")
 	socket, err := Listen(boot.PageSettings{Listen: netip.AddrPortFrom(own, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	listener, err := net.FileListener(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	place := netip.MustParseAddrPort(listener.Addr().String())
 	listener.Close()
 	go s.Serve(socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
@@ -270,9 +267,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 		t.Errorf("a stranger is told %+v", found)
 	}
 	silent, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer silent.Close()
 	begun := time.Now()
 	if _, err := (other{own, netip.MustParseAddrPort(silent.Addr().String())}).ask(someone, first); err == nil || time.Since(begun) > 3*patience {
@@ -283,18 +278,12 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 // Requests that come while nobody serves the socket wait in it. It replaces one that an ended process has left.
 func TestRequestsWait(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.sock")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(path, nil, 0o600))
 	settings := boot.PageSettings{Socket: path}
 	socket, err := Listen(settings)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	connection, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer connection.Close()
 	fmt.Fprintf(connection, "GET / HTTP/1.1\r\nHost: clawker.internal\r\n%s: %s\r\nConnection: close\r\n\r\n", agentHeader, someone)
 	s := newScene()
@@ -310,18 +299,14 @@ func TestRequestsWait(t *testing.T) {
 func TestStalledRequests(t *testing.T) {
 	s := newScene()
 	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "page"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	serving := overHTTP(newServer(s.Store, nothing))
 	go func() { _ = serving.Serve(listener) }()
 	t.Cleanup(func() { serving.Close() })
 	send := func(text string) net.Conn {
 		t.Helper()
 		connection, err := net.Dial("unix", listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		t.Cleanup(func() { connection.Close() })
 		if _, err := io.WriteString(connection, text); err != nil {
 			t.Fatal(err)
@@ -342,9 +327,7 @@ func TestStalledRequests(t *testing.T) {
 	} {
 		connection := send(text)
 		began := time.Now()
-		if err := connection.SetReadDeadline(began.Add(4 * requestTime)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, connection.SetReadDeadline(began.Add(4*requestTime)))
 		reader := bufio.NewReader(connection)
 		if answered {
 			first, err := reader.ReadString('\n')
@@ -362,14 +345,10 @@ func TestStalledRequests(t *testing.T) {
 		return net.Dial("unix", listener.Addr().String())
 	}}, Timeout: requestTime / 2}
 	asked, err := http.NewRequest("GET", "http://clawker.internal/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	asked.Header.Set(agentHeader, someone.String())
 	answer, err := client.Do(asked)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Error(answer.Status)

@@ -10,7 +10,9 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 )
 
 // Whatever an agent asks, the answer can be sent, has an address only for what is allowed, and its record is lines of JSON.
@@ -32,10 +34,8 @@ func FuzzServeDNS(f *testing.F) {
 	}
 	path := filepath.Join(f.TempDir(), "names.json")
 	hotfiletest.Write(f, path, example)
-	source, err := Open(path)
-	if err != nil {
-		f.Fatal(err)
-	}
+	source := hotfile.New(path, Parse)
+	must.Succeed(f, source.Load())
 	f.Fuzz(func(t *testing.T, content []byte) {
 		query := new(dns.Msg)
 		if query.Unpack(content) != nil || query.Response {
@@ -53,7 +53,7 @@ func FuzzServeDNS(f *testing.F) {
 			t.Fatalf("the answer to %v can't be sent: %v", query, err)
 		}
 		_ = undecided(packed)
-		if len(who.reply.Answer) > 0 && !source.List().Decide(query.Question[0].Name, then).Allowed() {
+		if len(who.reply.Answer) > 0 && !source.Value().Decide(query.Question[0].Name, then).Allowed() {
 			t.Errorf("%v is answered with %v", query.Question, who.reply.Answer)
 		}
 		asked.refusals.waiting.Wait()

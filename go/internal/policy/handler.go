@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/reason"
 )
 
@@ -22,13 +23,13 @@ const payload = 1232
 
 // Handler answers every query from the current list. No plugin comes after it.
 type Handler struct {
-	source   *Source
+	source   *hotfile.File[*List]
 	refusals *Recorder
 	now      func() time.Time
 }
 
 // NewHandler returns a handler that answers from a source, and writes refusals to out.
-func NewHandler(source *Source, out io.Writer) Handler {
+func NewHandler(source *hotfile.File[*List], out io.Writer) Handler {
 	return Handler{source, NewRecorder(out), time.Now}
 }
 
@@ -53,7 +54,7 @@ func (h Handler) Name() string { return "policy" }
 // ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record and no data of any other type.
 // Every other name does not exist (RFC 2308). Transfers are refused; updates and notifications are not implemented.
 func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
-	list := h.source.List()
+	list := h.source.Value()
 	reply := new(dns.Msg)
 	reply.SetReply(query)
 	reply.Authoritative = true

@@ -13,7 +13,9 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
 )
 
@@ -42,10 +44,8 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
 	hotfiletest.Write(t, path, example)
-	source, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := hotfile.New(path, Parse)
+	must.Succeed(t, source.Load())
 	var refusals bytes.Buffer
 	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }}, &refusals
 }
@@ -59,13 +59,9 @@ func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
 		t.Fatalf("got %d, %v", code, err)
 	}
 	packed, err := who.reply.Pack()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	reply := new(dns.Msg)
-	if err := reply.Unpack(packed); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, reply.Unpack(packed))
 	if reply.Id != query.Id || !reply.Response || !reply.Authoritative || reply.RecursionAvailable {
 		t.Errorf("the header is %+v", reply.MsgHdr)
 	}

@@ -5,17 +5,15 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 	"time"
 
 	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/reason"
 )
 
@@ -64,13 +62,8 @@ type List struct {
 // Parse parses a list.
 func Parse(content []byte) (*List, error) {
 	var read file
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&read); err != nil {
+	if err := hotfile.Unmarshal(content, &read); err != nil {
 		return nil, err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is data after the list")
 	}
 	if read.Names == nil {
 		return nil, errors.New("names is missing; write {} for an empty list")

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/must"
 )
 
 // example has every kind of decision, at several depths.
@@ -22,9 +24,7 @@ const example = `{"ttl":1,"addresses":{"envoy":"10.213.8.10","other":"10.213.8.1
 func parse(t *testing.T, content string) *List {
 	t.Helper()
 	list, err := Parse([]byte(content))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return list
 }
 
@@ -176,9 +176,9 @@ func TestParseErrors(t *testing.T) {
 		`{"ttl":1,"addresses":{}}`:        "names is missing",
 		`{"names":null}`:                  "names is missing",
 		`{"names":[]}`:                    "cannot unmarshal array",
-		`{"names":{}} x`:                  "there is data after the list",
-		`{"names":{}}{"names":{}}`:        "there is data after the list",
-		`{"names":{}}}`:                   "there is data after the list",
+		`{"names":{}} x`:                  "there is data after the value",
+		`{"names":{}}{"names":{}}`:        "there is data after the value",
+		`{"names":{}}}`:                   "there is data after the value",
 		`{"names":{},"more":1}`:           `unknown field "more"`,
 		`{"names":{"a":{"on":""}}}`:       `unknown field "on"`,
 		`{"names":{"a":{"at_number":7}}}`: "7 is not the number of an address",

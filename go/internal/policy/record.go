@@ -112,8 +112,8 @@ const longestText = 255
 
 func cut(text string) string { return text[:min(len(text), longestText)] }
 
-// address returns the IP address of a client, or the zero address when there is none.
-func address(source net.Addr) netip.Addr {
+// AddressOf returns the IP address of a client, or the zero address when there is none.
+func AddressOf(source net.Addr) netip.Addr {
 	from, err := netip.ParseAddrPort(source.String())
 	if err != nil {
 		return netip.Addr{}
@@ -130,7 +130,7 @@ func isOwn(source net.Addr) bool {
 	if err != nil {
 		return false
 	}
-	from := address(source)
+	from := AddressOf(source)
 	return from.IsValid() && slices.ContainsFunc(own, func(each net.Addr) bool {
 		prefix, err := netip.ParsePrefix(each.String())
 		return err == nil && prefix.Addr() == from

@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
 )
 
@@ -25,9 +26,7 @@ func lines(t *testing.T, out *bytes.Buffer) []record {
 	var found []record
 	for decoder := json.NewDecoder(out); decoder.More(); {
 		var each record
-		if err := decoder.Decode(&each); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, decoder.Decode(&each))
 		found = append(found, each)
 	}
 	return found
@@ -39,9 +38,7 @@ func TestRecordFloods(t *testing.T) {
 	recorder := NewRecorder(&out)
 	recorder.now = func() time.Time { return time.Unix(1, 0) }
 	for number := range mostWaiting {
-		if err := recorder.Record(stranger, refused(fmt.Sprintf("%d.test.", number)), reason.NoRule); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, recorder.Record(stranger, refused(fmt.Sprintf("%d.test.", number)), reason.NoRule))
 	}
 	recorder.waiting.Wait()
 	found := lines(t, &out)
@@ -56,9 +53,7 @@ func TestAReaderThatStalls(t *testing.T) {
 	recorder := NewRecorder(write)
 	const refusals = 3 * mostWaiting
 	for range refusals {
-		if err := recorder.Record(stranger, refused("flood.test."), reason.NoRule); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, recorder.Record(stranger, refused("flood.test."), reason.NoRule))
 	}
 	told := 0
 	for decoder := json.NewDecoder(read); told < refusals; {
@@ -66,9 +61,7 @@ func TestAReaderThatStalls(t *testing.T) {
 			Reason     string
 			Suppressed int
 		}
-		if err := decoder.Decode(&each); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, decoder.Decode(&each))
 		if each.Reason != "" {
 			told++
 		}

@@ -4,11 +4,26 @@ import (
 	"os"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/coremain"
 	"github.com/coredns/coredns/plugin"
 
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
+
+// Status is what the process reports on its socket, a file in the container that no agent can open.
+type Status struct {
+	Build string `json:"build"`
+	hotfile.Status
+	Names int `json:"names"` // number of names in the list
+}
+
+// statusOf returns a consistent snapshot of list and rejections, of the file as it is now.
+func statusOf(source *hotfile.File[*List]) Status {
+	list, loaded := source.Fresh()
+	return Status{"CoreDNS-" + coremain.CoreVersion, loaded, len(list.names)}
+}
 
 func init() { resolver.Register("policy", setup) }
 
@@ -19,8 +34,8 @@ func setup(controller *caddy.Controller) error {
 	if len(arguments) != 2 || controller.NextBlock() {
 		return plugin.Error("policy", controller.ArgErr())
 	}
-	source, err := Open(arguments[0])
-	if err != nil {
+	source := hotfile.New(arguments[0], Parse)
+	if err := source.Load(); err != nil {
 		return plugin.Error("policy", err)
 	}
 	listener, err := statussocket.Listen(arguments[1])
@@ -28,7 +43,7 @@ func setup(controller *caddy.Controller) error {
 		return plugin.Error("policy", err)
 	}
 	go source.Follow()
-	go statussocket.Tell(listener, func() any { return source.status() })
+	go statussocket.Tell(listener, func() any { return statusOf(source) })
 	controller.OnShutdown(func() error {
 		source.Close()
 		return listener.Close()

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -8,8 +9,14 @@ import (
 	"github.com/coredns/caddy"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
+
+// listOf returns a list that allows one name.
+func listOf(name string) string {
+	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
+}
 
 // With a list and a socket in the Corefile, the plugin answers queries and reports its status.
 func TestSetup(t *testing.T) {
@@ -17,9 +24,7 @@ func TestSetup(t *testing.T) {
 	hotfiletest.Write(t, path, listOf("a.test"))
 	controller := caddy.NewTestController(resolver.ServerType, "policy "+path+" "+socket)
 
-	if err := setup(controller); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, setup(controller))
 
 	plugins := resolver.ConfigOf(controller).Plugin
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {

@@ -6,6 +6,7 @@ import (
 
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -13,17 +14,13 @@ import (
 func TestStatusSocket(t *testing.T) {
 	path, file := hotfiletest.SocketPath(t), filepath.Join(t.TempDir(), "names.json")
 	hotfiletest.Write(t, file, listOf("a.test"))
-	source, err := Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := hotfile.New(file, Parse)
+	must.Succeed(t, source.Load())
 	listener, err := statussocket.Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	ended := make(chan struct{})
 	go func() {
-		statussocket.Tell(listener, func() any { return source.status() })
+		statussocket.Tell(listener, func() any { return statusOf(source) })
 		close(ended)
 	}()
 	digest := source.Status().Digest

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
 )
 
@@ -33,19 +34,13 @@ func overTCP(t *testing.T, octets []byte) ([]record, string) {
 	asked, refusals := handler(t)
 	config := &dnsserver.Config{Zone: ".", Plugin: []plugin.Plugin{func(plugin.Handler) plugin.Handler { return asked }}}
 	server, err := dnsserver.NewServer("dns://127.0.0.1:0", []*dnsserver.Config{config})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	listener, err := server.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	served := make(chan error)
 	go func() { served <- server.Serve(asked.watchTCP(listener)) }()
 	connection, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	source := connection.LocalAddr().String()
 	if _, err := connection.Write(octets); err != nil {
 		t.Fatal(err)
@@ -56,12 +51,8 @@ func overTCP(t *testing.T, octets []byte) ([]record, string) {
 		t.Fatal(err)
 	}
 	connection.Close()
-	if err := server.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-served; err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, server.Stop())
+	must.Succeed(t, <-served)
 	asked.refusals.waiting.Wait()
 	return lines(t, refusals), source
 }

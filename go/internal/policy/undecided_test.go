@@ -7,6 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
 )
 
@@ -33,9 +34,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 func packed(t *testing.T, message *dns.Msg) []byte {
 	t.Helper()
 	answer, err := message.Pack()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	return answer
 }
 

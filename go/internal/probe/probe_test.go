@@ -12,6 +12,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/record"
 )
@@ -27,9 +28,7 @@ func TestProbe(t *testing.T) {
 	nettest.InNetwork(t)
 	nettest.Silence(t, "agents-end", "egress-end")
 	root, _ := hottest.NewVolume(t)
-	if err := arp.Claim(root, nettest.NewResolver(), 0); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, arp.Claim(root, nettest.NewResolver(), 0))
 
 	report := Run(root, withResources(nettest.NewResolver()), hottest.StartReader(root), Thoroughness{Envoy: true})
 
@@ -163,9 +162,7 @@ func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	root, program := volumeOf(t)
 	asked := &asking{Reader: program}
 
-	if err := Health(root, withResources(nettest.NewResolver()), asked); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Health(root, withResources(nettest.NewResolver()), asked))
 
 	if !slices.Equal(asked.names, []string{"names"}) {
 		t.Errorf("asked for %v", asked.names)
@@ -234,9 +231,7 @@ func TestHealthKeepsTheClaim(t *testing.T) {
 	hear := nettest.ListenForARP(t, "agents-end")
 
 	for range 2 {
-		if err := Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)))
 		hear()
 		nettest.ExpectHolders(t, "agents")
 	}
@@ -248,9 +243,7 @@ func TestHealthClaimsNothing(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 
-	if err := Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)))
 
 	nettest.ExpectHolders(t)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
 )
@@ -29,9 +30,7 @@ func journalAt(t *testing.T, now *time.Time) (*journal, func() []suppressedLine)
 	found.now = func() time.Time { return *now }
 	return found, func() (lines []suppressedLine) {
 		t.Helper()
-		if err := found.flush(); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, found.flush())
 		for text := range strings.Lines(out.String()) {
 			var each suppressedLine
 			if err := json.Unmarshal([]byte(text), &each); err != nil {
@@ -99,9 +98,7 @@ func TestLongLines(t *testing.T) {
 			journal.add(nettest.Agent, lineOf(nettest.Agent, 2500), 1)
 			written += journal.octets - before
 		}
-		if err := journal.flush(); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, journal.flush())
 		now = now.Add(time.Second)
 	}
 	if most := linesOctetsAtOnce + 600*linesOctetsInSecond; written > most || written < most/2 {
@@ -172,9 +169,7 @@ func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 // A reader that stalls delays nobody: what waits is bounded, the rest is counted, and told when it reads again.
 func TestAReaderThatStalls(t *testing.T) {
 	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer read.Close()
 	journal := newJournal(write)
 	go func() { _ = journal.write() }()
@@ -236,9 +231,7 @@ func TestLinesOfTheProgram(t *testing.T) {
 	var out bytes.Buffer
 	journal := newJournal(&out)
 	program := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + strings.Repeat("x", 3*longestLine) + "\n" + string(lineOf(nettest.Agent, 20))
-	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, errors.Join(journal.follow(strings.NewReader(program)), journal.flush()))
 	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
 	}
@@ -258,9 +251,7 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 	var out bytes.Buffer
 	journal := newJournal(&out)
 	program := `{"ended":"RemoteReset","flags":"-","source":"10.213.0.7:1024"}` + "\n" + strings.Join(kept, "\n") + "\n"
-	if err := errors.Join(journal.follow(strings.NewReader(program)), journal.flush()); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, errors.Join(journal.follow(strings.NewReader(program)), journal.flush()))
 	if wanted := strings.Join(kept, "\n") + "\n"; unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
 	}
@@ -293,9 +284,7 @@ func TestLinesNeverMix(t *testing.T) {
 		}
 	}
 	program.Close()
-	if err := errors.Join(<-done, <-done, journal.flush()); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, errors.Join(<-done, <-done, journal.flush()))
 	whole := 0
 	for text := range strings.Lines(out.String()) {
 		var each suppressedLine
@@ -312,25 +301,17 @@ func TestLinesNeverMix(t *testing.T) {
 // The recorder ends when it can't write any more, and not before.
 func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	lines, program, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer program.Close()
 	silent, never, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer never.Close()
 	log := filepath.Join(t.TempDir(), "log")
 	out, err := os.Create(log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	asked := filepath.Join(t.TempDir(), "lines.sock")
-	told, err := statussocket.Prepare(asked)
-	if err != nil {
-		t.Fatal(err)
-	}
+	told, err := statussocket.Prepare(asked, 0o600)
+	must.Succeed(t, err)
 	defer told.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, told, nil, out, nil) }()
@@ -380,9 +361,7 @@ func TestLinesAreRemembered(t *testing.T) {
 	for range 2 * linesAtOnce {
 		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 3)
 	}
-	if err := journal.follow(bytes.NewReader(lineOf(nettest.OtherAgent, 0))); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, journal.follow(bytes.NewReader(lineOf(nettest.OtherAgent, 0))))
 	if own.lines[nettest.Agent] != linesAtOnce || own.missed[nettest.Agent] != 3*linesAtOnce || own.lines[nettest.OtherAgent] != 1 {
 		t.Errorf("%+v", own)
 	}
@@ -402,13 +381,9 @@ func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	journal.used = used
 	line := "used https a.test 443 " + nettest.Agent.String() + ":4711 1 2 Ended 10.1.0.20:999 tls\n"
 	refused := `{"name":"used https a.test","source":"` + nettest.Agent.String() + `:4711"}` + "\n"
-	if err := journal.follow(strings.NewReader(strings.Repeat(line, 10*linesAtOnce) + refused)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, journal.follow(strings.NewReader(strings.Repeat(line, 10*linesAtOnce)+refused)))
 	journal.count()
-	if err := journal.flush(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, journal.flush())
 	if unnumbered(out.String()) != refused || len(used.taken) != 10*linesAtOnce || used.taken[0] != line {
 		t.Errorf("%d were counted, and this was written: %s", len(used.taken), out.String())
 	}
@@ -426,9 +401,7 @@ func TestRecordsAreNumbered(t *testing.T) {
 	journal.add(nettest.Agent, []byte(`{"name":"a.test"}`+"\n"), 1)
 	journal.add(nettest.Agent, []byte("[INFO] started\n"), 1)
 	journal.add(nettest.Agent, []byte(`{"name":"\",\"line\":9}"}`+"\n"), 1)
-	if err := journal.flush(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, journal.flush())
 	wanted := `{"name":"a.test","line":1}` + "\n[INFO] started\n" + `{"name":"\",\"line\":9}","line":2}` + "\n"
 	if out.String() != wanted || journal.status() != (Written{2}) {
 		t.Errorf("got %s, %v", out.String(), journal.status())

@@ -21,8 +21,8 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/page"
 	"clawker-fw/internal/reason"
+	"clawker-fw/internal/sockets"
 	"clawker-fw/internal/statussocket"
-	"clawker-fw/internal/users"
 )
 
 // The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
@@ -46,15 +46,8 @@ const Socket = "/tmp/lines.sock"
 // AskWritten asks the recorder at a socket how many lines it has written.
 func AskWritten(socket string) (Written, error) {
 	var told Written
-	connection, err := net.DialTimeout("unix", socket, askWithin)
-	if err != nil {
-		return told, err
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(askWithin)); err != nil {
-		return told, err
-	}
-	return told, json.NewDecoder(connection).Decode(&told)
+	err := statussocket.Ask(socket, askWithin, nil, &told)
+	return told, err
 }
 
 const askWithin = 2 * time.Second
@@ -134,7 +127,7 @@ func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder 
 	}
 	return &recorder{
 		journal: journal, private: private,
-		listening: listening{folder: filepath.Join(users.Processes, "self", "net"), except: shut},
+		listening: listening{folder: sockets.Here, except: shut},
 		names:     virtualNames{hotfile.New(filepath.Join(root, "hot", "numbers", "numbers.json"), parseNumbers), sibling.Blocks},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -20,9 +21,7 @@ var roomy = bounds{connections: 8, dial: 2 * time.Second, idle: 20 * time.Second
 func relayTo(t *testing.T, agent netip.AddrPort, limits bounds) string {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { listener.Close() })
 	go func() { _ = serve(listener, agent, make(chan struct{}, limits.connections), limits) }()
 	return listener.Addr().String()
@@ -36,13 +35,9 @@ func agentThat(t *testing.T, does func(net.Conn)) netip.AddrPort {
 func dial(t *testing.T, place string) *net.TCPConn {
 	t.Helper()
 	connection, err := net.DialTimeout("tcp4", place, 3*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { connection.Close() })
-	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
 	return connection.(*net.TCPConn)
 }
 
@@ -119,9 +114,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	first, second := dial(t, place), dial(t, place)
 	for _, each := range []*net.TCPConn{first, second} {
-		if err := echoes(each); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, echoes(each))
 	}
 	another := func() error {
 		client, err := net.DialTimeout("tcp4", place, 3*time.Second) // it may be reset before this returns
@@ -138,15 +131,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Error(err)
 	}
 	second.Close()
-	for end := time.Now().Add(5 * time.Second); ; {
-		if another() == nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("there is no room again")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	must.Happen(t, "room again", func() bool { return another() == nil })
 }
 
 // A connection on which nothing is sent in either direction is ended. One on which something is sent in one direction goes on.

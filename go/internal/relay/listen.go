@@ -1,22 +1,19 @@
 package relay
 
 import (
-	"bufio"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/sockets"
+	"clawker-fw/internal/statussocket"
 )
 
 // backlog is how many connections wait for a port until they are accepted.
@@ -29,15 +26,15 @@ func (s Settings) Listen() ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	var sockets []int
+	var opened []int
 	for _, port := range s.Ports {
 		socket, err := listenOn(link.Attrs().Name, netip.AddrPortFrom(s.OnPublishing.Addr(), port))
 		if err != nil {
 			return nil, fmt.Errorf("listening on port %d: %w", port, err)
 		}
-		sockets = append(sockets, socket)
+		opened = append(opened, socket)
 	}
-	return sockets, nil
+	return opened, nil
 }
 
 func listenOn(device string, place netip.AddrPort) (int, error) {
@@ -76,12 +73,6 @@ func listeners(numbers []string) ([]net.Listener, error) {
 	return found, nil
 }
 
-// connections is where the kernel lists the sockets of this network (proc(5)).
-const connections = "/proc/thread-self/net/tcp"
-
-// listens is the state of a socket that listens (linux/tcp_states.h).
-const listens = "0A"
-
 // Report is what can only be seen inside of a relay's container: what differs in its network, a program that does not answer,
 // and its ports on which nobody listens.
 type Report struct {
@@ -91,13 +82,13 @@ type Report struct {
 
 // Inspect reports on the relay in whose container it is called.
 func (s Settings) Inspect() (Report, error) {
-	open, err := listening(connections, s.OnPublishing.Addr())
+	open, err := sockets.Listening(sockets.Here, "tcp")
 	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
 	if err := askWhetherAlive(answerWithin); err != nil {
 		report.Network = append(report.Network, fmt.Sprintf("the program does not answer: %v", err))
 	}
 	for _, port := range s.Ports {
-		if !slices.Contains(open, port) {
+		if !slices.Contains(open, netip.AddrPortFrom(s.OnPublishing.Addr(), port)) {
 			report.Closed = append(report.Closed, port)
 		}
 	}
@@ -109,45 +100,12 @@ const answerWithin = 3 * time.Second
 
 // askWhetherAlive fails if the program of this relay does not answer. Its ports are open as long as it exists.
 func askWhetherAlive(within time.Duration) error {
-	connection, err := net.DialTimeout("unix", aliveAt, within)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(within)); err != nil {
-		return err
-	}
 	var answer string
-	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
+	if err := statussocket.Ask(aliveAt, within, nil, &answer); err != nil {
 		return err
 	}
 	if answer != alright {
 		return fmt.Errorf("it says %q", answer)
 	}
 	return nil
-}
-
-// listening returns the ports of an address on which somebody listens, by the kernel's list.
-func listening(list string, address netip.Addr) ([]uint16, error) {
-	file, err := os.Open(list)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	octets := address.As4()
-	wanted := fmt.Sprintf("%08X:", binary.NativeEndian.Uint32(octets[:]))
-	var found []uint16
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || fields[3] != listens || !strings.HasPrefix(fields[1], wanted) {
-			continue
-		}
-		port, err := hex.DecodeString(strings.TrimPrefix(fields[1], wanted))
-		if err != nil || len(port) != 2 {
-			return nil, fmt.Errorf("%s: %q", list, lines.Text())
-		}
-		found = append(found, binary.BigEndian.Uint16(port))
-	}
-	return found, lines.Err()
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
 )
@@ -54,15 +53,11 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 	settings := inNamespace(t)
 	network := settings.Network()
 	network.Apart = nil
-	nettest.Must(t, kernel.Shape(network))
+	must.Succeed(t, kernel.Shape(network))
 	sockets, err := settings.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	listening, err := listeners([]string{strconv.Itoa(sockets[0])})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer listening[0].Close()
 	asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, nettest.World)
@@ -73,7 +68,7 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 		}
 	})
 	var beyond net.Addr
-	asGateway(func() { nettest.Must(t, netlink.LinkSetUp(nettest.Link(t, "lo"))) })
+	asGateway(func() { must.Succeed(t, netlink.LinkSetUp(nettest.Link(t, "lo"))) })
 	asGateway(func() { beyond = nettest.ServeAt(t, "tcp4", nettest.World.String()+":0", func(net.Conn) {}) })
 	asGateway(func() {
 		if err := try(beyond.(*net.TCPAddr).AddrPort(), soon); err != nil {
@@ -88,7 +83,7 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 			Gw: nettest.OnAgents.AsSlice(), Dst: kernel.IPNet(netip.MustParsePrefix("0.0.0.0/0")),
 			LinkIndex: nettest.Link(t, "agents-end").Attrs().Index, Flags: int(netlink.FLAG_ONLINK),
 		}
-		nettest.Must(t, netlink.RouteAdd(through))
+		must.Succeed(t, netlink.RouteAdd(through))
 		if err := try(published, soon); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("an agent at the published address: %v", err)
 		}
@@ -117,7 +112,7 @@ func TestARelayIsKeptApart(t *testing.T) {
 	here := nettest.ServeAt(t, "tcp4", "0.0.0.0:0", echo).(*net.TCPAddr).AddrPort().Port()
 	heard := make(chan netip.AddrPort, 16)
 	datagrams, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), here)))
-	nettest.Must(t, err)
+	must.Succeed(t, err)
 	defer datagrams.Close()
 	go func() {
 		for {
@@ -139,10 +134,10 @@ func TestARelayIsKeptApart(t *testing.T) {
 	sends := func(from netip.Addr) {
 		socket, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)),
 			net.UDPAddrFromAddrPort(netip.AddrPortFrom(nettest.OnAgents, here)))
-		nettest.Must(t, err)
+		must.Succeed(t, err)
 		defer socket.Close()
 		_, err = socket.Write([]byte("x"))
-		nettest.Must(t, err)
+		must.Succeed(t, err)
 	}
 	attempts := func() []bool {
 		var found []bool
@@ -163,11 +158,11 @@ func TestARelayIsKeptApart(t *testing.T) {
 	}
 	network := settings.Network()
 	network.Apart = nil
-	nettest.Must(t, kernel.Shape(network))
+	must.Succeed(t, kernel.Shape(network))
 	if found := attempts(); slices.Contains(found, false) {
 		t.Fatalf("without the table, all of this gets through: %v", found)
 	}
-	nettest.Must(t, kernel.Shape(settings.Network()))
+	must.Succeed(t, kernel.Shape(settings.Network()))
 	if found := attempts(); slices.Contains(found, true) {
 		t.Errorf("this gets through: %v", found)
 	}
@@ -188,12 +183,12 @@ func TestARelayIsKeptApart(t *testing.T) {
 // Without the table that keeps it apart, a relay differs.
 func TestTheTableIsCompared(t *testing.T) {
 	settings := inNamespace(t)
-	nettest.Must(t, kernel.Shape(settings.Network()))
+	must.Succeed(t, kernel.Shape(settings.Network()))
 	before := kernel.Differences(settings.Network())
 	connection, err := nftables.New()
-	nettest.Must(t, err)
+	must.Succeed(t, err)
 	connection.DelTable(&nftables.Table{Name: "clawker-fw", Family: nftables.TableFamilyIPv4})
-	nettest.Must(t, connection.Flush())
+	must.Succeed(t, connection.Flush())
 	found := kernel.Differences(settings.Network())
 	if slices.ContainsFunc(before, func(text string) bool { return strings.Contains(text, "nftables") }) || len(found) <= len(before) {
 		t.Errorf("%q, then %q", before, found)
@@ -205,19 +200,19 @@ func TestRoutes(t *testing.T) {
 	settings := inNamespace(t)
 	hasDefault := func() bool {
 		routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-		nettest.Must(t, err)
+		must.Succeed(t, err)
 		return slices.ContainsFunc(routes, func(route netlink.Route) bool {
 			return route.Gw != nil && route.Gw.Equal(nettest.Gateway.AsSlice())
 		})
 	}
 	gateway := nettest.Gateway
 	settings.Gateway = &gateway
-	nettest.Must(t, kernel.Shape(settings.Network()))
+	must.Succeed(t, kernel.Shape(settings.Network()))
 	if !hasDefault() {
 		t.Error("it has no way to answer")
 	}
 	settings.Gateway = nil
-	nettest.Must(t, kernel.Shape(settings.Network()))
+	must.Succeed(t, kernel.Shape(settings.Network()))
 	if hasDefault() {
 		t.Error("it has a way out")
 	}
@@ -226,7 +221,7 @@ func TestRoutes(t *testing.T) {
 // What differs inside is told: a network that is not as it should be, and ports on which nobody listens.
 func TestInspection(t *testing.T) {
 	settings := inNamespace(t)
-	nettest.Must(t, kernel.Shape(settings.Network()))
+	must.Succeed(t, kernel.Shape(settings.Network()))
 	before, err := settings.Inspect() // the ends of both networks are here as well, and there is no resolver of an engine
 	if err != nil || !slices.Equal(before.Closed, []uint16{8080}) {
 		t.Errorf("before it listens: %+v, %v", before, err)
@@ -238,7 +233,7 @@ func TestInspection(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	route := &netlink.Route{Gw: nettest.Gateway.AsSlice(), Dst: kernel.IPNet(netip.MustParsePrefix("0.0.0.0/0"))}
-	nettest.Must(t, netlink.RouteAdd(route))
+	must.Succeed(t, netlink.RouteAdd(route))
 	report, err := settings.Inspect()
 	if err != nil || len(report.Network) != len(before.Network)+1 || !strings.Contains(strings.Join(report.Network, "\n"), "route default via 10.214.0.1") {
 		t.Errorf("with a way out: %+v, %v", report, err)
@@ -253,9 +248,7 @@ func TestWhetherAlive(t *testing.T) {
 	}
 	for answer, alive := range map[any]bool{alright: true, "": false, 1: false, nil: false} {
 		listener, err := net.Listen("unix", aliveAt)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		if answer != nil {
 			go statussocket.Tell(listener, func() any { return answer })
 		}
@@ -283,18 +276,5 @@ func TestWords(t *testing.T) {
 		if _, err := Parse(strings.Fields(wrong)); err == nil {
 			t.Errorf("%q was read", wrong)
 		}
-	}
-}
-
-// The kernel's list is read by address and state.
-func TestListeningSockets(t *testing.T) {
-	list := filepath.Join(t.TempDir(), "tcp")
-	text := "  sl  local_address rem_address   st\n" +
-		"   0: 8001D60A:1F90 00000000:0000 0A 0\n" + // 10.214.1.128:8080 listens
-		"   1: 8001D60A:0050 0100007F:9999 01 0\n" + // is connected
-		"   2: 0100007F:01BB 00000000:0000 0A 0\n" // another address
-	nettest.Must(t, os.WriteFile(list, []byte(text), 0o600))
-	if found, err := listening(list, netip.MustParseAddr("10.214.1.128")); err != nil || !slices.Equal(found, []uint16{8080}) {
-		t.Errorf("%v, %v", found, err)
 	}
 }

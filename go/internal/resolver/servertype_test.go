@@ -14,6 +14,8 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
+
+	"clawker-fw/internal/must"
 )
 
 // answering answers each query, but for one name.
@@ -60,17 +62,13 @@ func corefile(text string) caddy.Input {
 // The server answers over both transports for its zone, those over TCP can be watched, and errors are in the log.
 func TestServes(t *testing.T) {
 	free, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
 	var written bytes.Buffer
 	log.SetOutput(&written)
 	instance, err := caddy.Start(corefile("test:" + strconv.Itoa(port) + " {\n policy\n}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	for _, transport := range []string{"udp", "tcp"} {
 		for name, wanted := range map[string]int{
 			"a.test.": dns.RcodeSuccess, "fails.test.": dns.RcodeServerFailure, "a.other.": dns.RcodeRefused,
@@ -82,9 +80,7 @@ func TestServes(t *testing.T) {
 			}
 		}
 	}
-	if err := instance.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, instance.Stop())
 	instance.Wait()
 	if watched != 3 || strings.Count(written.String(), "the answer is lost") != 2 {
 		t.Errorf("%d clients were watched, and this was written: %s", watched, &written)
@@ -110,9 +106,7 @@ func TestCorefileErrors(t *testing.T) {
 func TestUsualPort(t *testing.T) {
 	var found zone
 	blocks, err := caddyfile.Parse("Corefile", strings.NewReader(". {\n policy\n}\n"), directives)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if _, err := found.InspectServerBlocks("Corefile", blocks); err != nil {
 		t.Fatal(err)
 	}

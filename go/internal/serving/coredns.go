@@ -1,11 +1,9 @@
 package serving
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +13,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/statussocket"
 )
 
 // statusFolder has the sockets on which CoreDNS's plugins report what is live, one for each hashed resource, as set in the
@@ -48,19 +47,8 @@ type pluginStatus struct {
 
 func (c coredns) status(resource string) (pluginStatus, error) {
 	var status pluginStatus
-	socket := filepath.Join(c.folder, resource+".sock")
-	connection, err := net.DialTimeout("unix", socket, dnsclient.AnswerLimit)
-	if err != nil {
-		return status, err
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(dnsclient.AnswerLimit)); err != nil {
-		return status, err
-	}
-	if err := json.NewDecoder(connection).Decode(&status); err != nil {
-		return status, fmt.Errorf("%s: %w", socket, err)
-	}
-	return status, nil
+	err := statussocket.Ask(filepath.Join(c.folder, resource+".sock"), dnsclient.AnswerLimit, nil, &status)
+	return status, err
 }
 
 // statuses maps each hashed resource to the status of its plugin.

@@ -15,6 +15,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
@@ -24,9 +25,7 @@ var policyResources = []boot.Resource{{Name: "policy", Path: "policy/names.json"
 func socketPath(t *testing.T) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "socket")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	return filepath.Join(folder, "policy.sock")
 }
@@ -44,9 +43,7 @@ func silentSocket(t *testing.T) string {
 	t.Helper()
 	path := socketPath(t)
 	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { listener.Close() }) // the kernel takes connections until it is closed
 	return path
 }
@@ -97,9 +94,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 	}
 	other := tells(t, `{"digest": "60303ae2", "refused": 1, "reason": "no key", "sent": 7, "lost": 3,
  "collector": {"subject": "CN=c", "names": ["c"], "begins": 1, "ends": 2, "sha256": "c0ffee"}}`)
-	if err := os.Symlink(other, filepath.Join(program.folder, "telemetry.sock")); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Symlink(other, filepath.Join(program.folder, "telemetry.sock")))
 
 	live, err := program.Live(program.resources)
 	if err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081", "telemetry": "60303ae2"}) {
@@ -247,9 +242,7 @@ func TestRefusesNothingElse(t *testing.T) {
 func TestRefusesAbsent(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		socket, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		socket.Close()
 		if err := Refuses(socket.Addr().String(), network); err == nil {
 			t.Errorf("%s: no error", network)

@@ -99,18 +99,24 @@ func (e envoy) do(method, path string) ([]byte, error) {
 	return body, nil
 }
 
-func (e envoy) Build() (string, error) {
-	body, err := e.do(http.MethodGet, "/server_info")
+// read reads an answer in JSON.
+func (e envoy) read(path string, value any) error {
+	body, err := e.do(http.MethodGet, path)
 	if err != nil {
-		return "", err
+		return err
 	}
+	if err := json.Unmarshal(body, value); err != nil {
+		return fmt.Errorf("envoy admin %s: %w", path, err)
+	}
+	return nil
+}
+
+func (e envoy) Build() (string, error) {
 	var info struct {
 		Version string `json:"version"`
 	}
-	if err := json.Unmarshal(body, &info); err != nil {
-		return "", fmt.Errorf("envoy admin /server_info: %w", err)
-	}
-	return info.Version, nil
+	err := e.read("/server_info", &info)
+	return info.Version, err
 }
 
 // The kinds of statistics. Envoy has thousands, and finds some in a quarter of the time if it knows their kind.
@@ -171,8 +177,11 @@ func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e.evidence[name] = Loaded{state, canonical(loaded)}
-	return e.evidence[name].Digest, nil
+	digest, err := canonical(loaded)
+	if err == nil {
+		e.evidence[name] = Loaded{state, digest}
+	}
+	return digest, err
 }
 
 // state identifies what Envoy has loaded, by when it has loaded each part and of which version: it says the time
@@ -245,19 +254,13 @@ func digestOf(text []byte) string {
 
 // runtime returns the text of a key of the runtime, or "" if there is none.
 func (e envoy) runtime(key string) (string, error) {
-	body, err := e.do(http.MethodGet, "/runtime")
-	if err != nil {
-		return "", err
-	}
 	var runtime struct {
 		Entries map[string]struct {
 			Value string `json:"final_value"`
 		} `json:"entries"`
 	}
-	if err := json.Unmarshal(body, &runtime); err != nil {
-		return "", fmt.Errorf("envoy admin /runtime: %w", err)
-	}
-	return runtime.Entries[key].Value, nil
+	err := e.read("/runtime", &runtime)
+	return runtime.Entries[key].Value, err
 }
 
 // named returns the parameter with which Envoy shows only what has the name in a proof.
@@ -268,25 +271,23 @@ func named(proof boot.EnvoyProof) string {
 	return "&name_regex=" + url.QueryEscape(regexp.QuoteMeta(proof.Named))
 }
 
-func (e envoy) loaded(proof boot.EnvoyProof) ([]value, error) {
+func (e envoy) loaded(proof boot.EnvoyProof) ([]map[string]any, error) {
 	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump+named(proof))
 	if err != nil {
 		return nil, err
 	}
-	dump, err := readJSONText(body)
-	if err != nil {
+	var dump struct {
+		Configs []map[string]any `json:"configs"`
+	}
+	if err := readJSON(body, &dump); err != nil {
 		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
 	}
-	var found []value
-	configs, _ := dump.field("configs")
-	for _, each := range configs.members {
-		config, there := each.value, true
+	var found []map[string]any
+	for _, config := range dump.Configs {
 		for _, key := range proof.At {
-			if config, there = config.field(key); !there {
-				break
-			}
+			config, _ = config[key].(map[string]any)
 		}
-		if there && config.kind == '{' {
+		if config != nil {
 			found = append(found, config)
 		}
 	}
@@ -344,10 +345,6 @@ func (e envoy) Reason() string {
 			return cmp.Or(status.Intermediates.Reason, status.Names.Reason)
 		}
 	}
-	body, err := e.do(http.MethodGet, "/config_dump?resource=dynamic_listeners")
-	if err != nil {
-		return err.Error()
-	}
 	var dump struct {
 		Configs []struct {
 			Name  string `json:"name"`
@@ -359,7 +356,7 @@ func (e envoy) Reason() string {
 			} `json:"error_state"`
 		} `json:"configs"`
 	}
-	if err := json.Unmarshal(body, &dump); err != nil {
+	if err := e.read("/config_dump?resource=dynamic_listeners", &dump); err != nil {
 		return err.Error()
 	}
 	var reasons []string

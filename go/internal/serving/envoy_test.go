@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/must"
 )
 
 // statistics are printed by Envoy 1.40, and include some that must be ignored.
@@ -97,9 +98,7 @@ func serveAdmin(t *testing.T, handlers map[string]http.HandlerFunc) envoy {
 	t.Helper()
 	socket := socketPath(t)
 	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	mux := http.NewServeMux()
 	for path, handler := range handlers {
 		mux.HandleFunc(path, handler)

@@ -1,9 +1,6 @@
 package serving
 
 import (
-	"encoding/json"
-	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -60,18 +57,14 @@ func usedSecrets(versions func() (map[string]string, error), subscribed []string
 // secretVersions returns the version of each secret for requests that Envoy has loaded, by id.
 func (e envoy) secretVersions() (map[string]string, error) {
 	pattern := url.QueryEscape(signing.SecretPrefix + ".*") // of the whole name: there are as many others as server names
-	body, err := e.do(http.MethodGet, "/config_dump?resource=dynamic_active_secrets&name_regex="+pattern)
-	if err != nil {
-		return nil, err
-	}
 	var dump struct {
 		Configs []struct {
 			Name    string `json:"name"`
 			Version string `json:"version_info"`
 		} `json:"configs"`
 	}
-	if err := json.Unmarshal(body, &dump); err != nil {
-		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
+	if err := e.read("/config_dump?resource=dynamic_active_secrets&name_regex="+pattern, &dump); err != nil {
+		return nil, err
 	}
 	found := map[string]string{}
 	for _, each := range dump.Configs {

@@ -11,6 +11,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/statussocket"
 )
@@ -27,9 +28,7 @@ func signerSays(t *testing.T, status signing.Status) string {
 	t.Helper()
 	folder := filepath.Dir(hotfiletest.SocketPath(t))
 	listener, err := net.Listen("unix", filepath.Join(folder, "status"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { listener.Close() })
 	go statussocket.Tell(listener, func() any { return status })
 	return folder

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
 )
 
 const (
@@ -48,7 +49,7 @@ func parseAuthority(content []byte) (*authority, error) {
 			Key         string `json:"key"`         // PEM, PKCS #8
 		} `json:"intermediates"`
 	}
-	if err := unmarshal(content, &file); err != nil {
+	if err := hotfile.Unmarshal(content, &file); err != nil {
 		return nil, err
 	}
 	found := &authority{map[string]*intermediate{}}

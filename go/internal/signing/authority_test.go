@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/must"
 )
 
 var testTime = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -24,19 +26,9 @@ type testRoot struct {
 	key         *ecdsa.PrivateKey
 }
 
-func must[T any](t testing.TB) func(T, error) T {
-	return func(value T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return value
-	}
-}
-
 func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
-	return must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	return must.Get[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 func newTestRoot(t testing.TB) testRoot {
@@ -46,8 +38,8 @@ func newTestRoot(t testing.TB) testRoot {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: testTime.Add(-time.Hour), NotAfter: testTime.AddDate(10, 0, 0), KeyUsage: x509.KeyUsageCertSign,
 	}
-	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
-	return testRoot{must[*x509.Certificate](t)(x509.ParseCertificate(der)), key}
+	der := must.Get[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	return testRoot{must.Get[*x509.Certificate](t)(x509.ParseCertificate(der)), key}
 }
 
 // pair is an intermediate as it is in the file.
@@ -68,8 +60,8 @@ func (r testRoot) intermediate(t testing.TB, names []string, change ...func(*x50
 	for _, each := range change {
 		each(template)
 	}
-	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, r.certificate, key.Public(), r.key))
-	private := must[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
+	der := must.Get[[]byte](t)(x509.CreateCertificate(rand.Reader, template, r.certificate, key.Public(), r.key))
+	private := must.Get[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
 	return pair{
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})),
@@ -78,7 +70,7 @@ func (r testRoot) intermediate(t testing.TB, names []string, change ...func(*x50
 
 func authorityFile(t testing.TB, pairs ...pair) []byte {
 	t.Helper()
-	return must[[]byte](t)(json.Marshal(map[string][]pair{"intermediates": pairs}))
+	return must.Get[[]byte](t)(json.Marshal(map[string][]pair{"intermediates": pairs}))
 }
 
 // verify fails unless a chain is valid for a name at a time, and returns its first certificate.
@@ -88,7 +80,7 @@ func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time)
 	if first == nil {
 		t.Fatal("the chain is no PEM")
 	}
-	found := must[*x509.Certificate](t)(x509.ParseCertificate(first.Bytes))
+	found := must.Get[*x509.Certificate](t)(x509.ParseCertificate(first.Bytes))
 	options := x509.VerifyOptions{DNSName: name, Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now}
 	options.Roots.AddCert(r.certificate)
 	options.Intermediates.AppendCertsFromPEM(rest)
@@ -101,15 +93,15 @@ func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time)
 // A certificate is for its name alone, leads to the root, is valid from an hour ago for 7 days, and is due after two thirds.
 func TestMint(t *testing.T) {
 	root := newTestRoot(t)
-	authority := must[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
-	made := must[leaf](t)(authority.covering("x.w.test").mint("x.w.test", testTime))
+	authority := must.Get[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
+	made := must.Get[leaf](t)(authority.covering("x.w.test").mint("x.w.test", testTime))
 	for _, now := range []time.Time{testTime.Add(-time.Hour), testTime, testTime.Add(leafLife - time.Second)} {
 		found := root.verify(t, made.chain, "x.w.test", now)
 		if len(found.DNSNames) != 1 || found.IsCA || len(found.ExtKeyUsage) != 1 || found.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
 			t.Errorf("it says %q, %t, %v", found.DNSNames, found.IsCA, found.ExtKeyUsage)
 		}
 		key, _ := pem.Decode(made.key)
-		private := must[any](t)(x509.ParsePKCS8PrivateKey(key.Bytes))
+		private := must.Get[any](t)(x509.ParsePKCS8PrivateKey(key.Bytes))
 		if !private.(*ecdsa.PrivateKey).PublicKey.Equal(found.PublicKey) {
 			t.Error("its key is another one")
 		}
@@ -122,10 +114,10 @@ func TestMint(t *testing.T) {
 // No certificate outlives its intermediate, and none is made beyond its life. It is not due then: another would end as soon.
 func TestMintWithinTheIntermediate(t *testing.T) {
 	root := newTestRoot(t)
-	authority := must[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
+	authority := must.Get[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
 	issuer := authority.covering("w.test")
 	late := testTime.Add(testLife - time.Hour)
-	made := must[leaf](t)(issuer.mint("w.test", late))
+	made := must.Get[leaf](t)(issuer.mint("w.test", late))
 	if found := root.verify(t, made.chain, "w.test", late); !found.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
 		t.Errorf("it ends at %s, and is due at %s", found.NotAfter, made.due)
 	}
@@ -142,7 +134,7 @@ func TestCovering(t *testing.T) {
 	later := func(days int) func(*x509.Certificate) {
 		return func(template *x509.Certificate) { template.NotAfter = testTime.AddDate(0, 0, days) }
 	}
-	authority := must[*authority](t)(parseAuthority(authorityFile(
+	authority := must.Get[*authority](t)(parseAuthority(authorityFile(
 		t, root.intermediate(t, []string{"w.test", "one.test"}, later(10)), root.intermediate(t, []string{"sub.w.test"}, later(20)),
 		root.intermediate(t, []string{"one.test"}, later(30)),
 	)))

@@ -11,6 +11,7 @@ import (
 	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 )
 
 // What Envoy passes on from a client, and what would be read from its stream. The seeds run with every `go test`; `go test
@@ -58,7 +59,7 @@ func FuzzName(f *testing.F) {
 	root := newTestRoot(f)
 	folder := filepath.Dir(hotfiletest.SocketPath(f))
 	hotfiletest.Write(f, folder+"/names", `{"names":["one.test"],"subtrees":["w.test"]}`)
-	content := must[[]byte](f)(json.Marshal(map[string][]pair{"intermediates": {root.intermediate(f, []string{"one.test", "w.test"})}}))
+	content := must.Get[[]byte](f)(json.Marshal(map[string][]pair{"intermediates": {root.intermediate(f, []string{"one.test", "w.test"})}}))
 	hotfiletest.Write(f, folder+"/intermediates", string(content))
 	source := certificates{hotfile.New(folder+"/names", parseNames), hotfile.New(folder+"/intermediates", parseAuthority)}
 	source.names.Refresh()

@@ -1,14 +1,11 @@
 package signing
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 
 	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
 )
 
 // inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
@@ -20,7 +17,7 @@ func parseNames(content []byte) (*inspected, error) {
 		Names    []string `json:"names"`
 		Subtrees []string `json:"subtrees"`
 	}
-	if err := unmarshal(content, &file); err != nil {
+	if err := hotfile.Unmarshal(content, &file); err != nil {
 		return nil, err
 	}
 	names, err := setOf(file.Names)
@@ -30,9 +27,6 @@ func parseNames(content []byte) (*inspected, error) {
 	subtrees, err := setOf(file.Subtrees)
 	return &inspected{names, subtrees}, err
 }
-
-// has reports whether a name is inspected.
-func (i *inspected) has(name string) bool { return i.rule(name) != "" }
 
 // rule returns what of it has a name inspected: the name itself, or the nearest subtree, with a dot before it, or nothing.
 func (i *inspected) rule(name string) string {
@@ -69,17 +63,4 @@ func certified(asked string) (string, bool) {
 		return "", false
 	}
 	return name, is
-}
-
-// unmarshal reads the only JSON value of a file, which has no other fields.
-func unmarshal(content []byte, value any) error {
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(value); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is data after the value")
-	}
-	return nil
 }

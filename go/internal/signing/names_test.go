@@ -3,20 +3,22 @@ package signing
 import (
 	"strings"
 	"testing"
+
+	"clawker-fw/internal/must"
 )
 
 // A name is inspected if it is listed, or in a subtree, whose own name is in it.
 func TestInspected(t *testing.T) {
-	list := must[*inspected](t)(parseNames([]byte(`{"names": ["one.test"], "subtrees": ["w.test", "a.two.test"]}`)))
+	list := must.Get[*inspected](t)(parseNames([]byte(`{"names": ["one.test"], "subtrees": ["w.test", "a.two.test"]}`)))
 	for name, wanted := range map[string]bool{
 		"one.test": true, "x.one.test": false, "w.test": true, "x.w.test": true, "y.x.w.test": true, "xw.test": false, "test": false,
 		"two.test": false, "a.two.test": true, "b.a.two.test": true, "": false,
 	} {
-		if found := list.has(name); found != wanted {
+		if found := list.rule(name) != ""; found != wanted {
 			t.Errorf("%q: %t", name, found)
 		}
 	}
-	if (*inspected)(nil).has("one.test") {
+	if (*inspected)(nil).rule("one.test") != "" {
 		t.Error("without a list, nothing is inspected")
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"clawker-fw/internal/statussocket"
 )
 
 // The secrets that Envoy puts into requests are on its one stream, too, as resources of their own (`secret:ID`). The client
@@ -295,20 +297,9 @@ func ReadGiving(size int64, from io.Reader) (Giving, error) {
 
 // GiveSecrets passes on what the client has sent to the signer with this folder, and returns its answer.
 func GiveSecrets(folder string, said Giving) (Held, error) {
-	connection, err := net.DialTimeout("unix", secretsSocketIn(folder), givingTime)
-	if err != nil {
-		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(2 * givingTime)); err != nil {
-		return Held{}, err
-	}
-	if err := json.NewEncoder(connection).Encode(said); err != nil {
-		return Held{}, fmt.Errorf("passing the secrets on: %w", err)
-	}
 	var answer Held
-	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
-		return Held{}, fmt.Errorf("the signer's answer can't be read: %w", err)
+	if err := statussocket.Ask(secretsSocketIn(folder), 2*givingTime, said, &answer); err != nil {
+		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
 	}
 	if answer.Error != "" {
 		return answer, errors.New(answer.Error)

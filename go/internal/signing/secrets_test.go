@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -22,7 +23,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 // give gives all secrets, or asks if there are none.
 func (s *secrets) give(t testing.TB, all map[string]string) Held {
 	t.Helper()
-	return must[Held](t)(s.take(Giving{Key: testKey, Give: all}))
+	return must.Get[Held](t)(s.take(Giving{Key: testKey, Give: all}))
 }
 
 // valueOf returns the value in a response with a secret.
@@ -46,7 +47,7 @@ func valueOf(t testing.TB, message []byte) string {
 // issuedValue returns what Envoy gets, and its version.
 func (s *secrets) issuedValue(t *testing.T, id string) (value, version string) {
 	t.Helper()
-	found := must[issued](t)(s.issue(SecretPrefix+id, testTime))
+	found := must.Get[issued](t)(s.issue(SecretPrefix+id, testTime))
 	return valueOf(t, given(SecretPrefix+id, found.version, "1", found.secret)), found.version
 }
 
@@ -68,7 +69,7 @@ func TestSecrets(t *testing.T) {
 	if !s.isCurrent("secret:github", before, now) || s.isCurrent("secret:api#basic", before, now) {
 		t.Error("only what has changed is another version")
 	}
-	must[Held](t)(s.take(Giving{Key: testKey, Give: map[string]string{"api#basic": "Basic c"}, Keep: []string{"github", "none"}}))
+	must.Get[Held](t)(s.take(Giving{Key: testKey, Give: map[string]string{"api#basic": "Basic c"}, Keep: []string{"github", "none"}}))
 	if value, _ := s.issuedValue(t, "github"); value != "Bearer a" || s.changes() != 2 {
 		t.Errorf("kept: %q, %d", value, s.changes())
 	}
@@ -91,7 +92,7 @@ func TestHeld(t *testing.T) {
 	if again := s.give(t, nil); again.Secrets["a"] != first.Secrets["a"] || s.changes() != 1 {
 		t.Errorf("asked: %+v", again)
 	}
-	other := must[Held](t)(s.take(Giving{Key: bytes.Repeat([]byte{8}, 32)}))
+	other := must.Get[Held](t)(s.take(Giving{Key: bytes.Repeat([]byte{8}, 32)}))
 	if other.Secrets["a"].Digest == first.Secrets["a"].Digest {
 		t.Error("the digest is the same under another key")
 	}
@@ -136,7 +137,7 @@ func TestSecretNames(t *testing.T) {
 
 // The next signer has what the one before was given. What was half written is nothing.
 func TestSecretsOutliveTheSigner(t *testing.T) {
-	file := must[*os.File](t)(os.OpenFile(filepath.Join(t.TempDir(), "secrets"), os.O_RDWR|os.O_CREATE, 0o600))
+	file := must.Get[*os.File](t)(os.OpenFile(filepath.Join(t.TempDir(), "secrets"), os.O_RDWR|os.O_CREATE, 0o600))
 	defer file.Close()
 	newSecrets(Kept{Memory: file}, time.Now).give(t, map[string]string{"a": strings.Repeat("long", 100)})
 	first := newSecrets(Kept{Memory: file}, time.Now)
@@ -149,10 +150,8 @@ func TestSecretsOutliveTheSigner(t *testing.T) {
 	if second.changes() != 0 {
 		t.Error("the same secrets are a change")
 	}
-	size := must[int64](t)(file.Seek(0, io.SeekEnd))
-	if err := file.Truncate(size - 2); err != nil {
-		t.Fatal(err)
-	}
+	size := must.Get[int64](t)(file.Seek(0, io.SeekEnd))
+	must.Succeed(t, file.Truncate(size-2))
 	if value, _ := newSecrets(Kept{Memory: file}, time.Now).issuedValue(t, "a"); value != "" {
 		t.Errorf("half written: %q", value)
 	}
@@ -169,10 +168,10 @@ func TestSecretsOutliveTheSigner(t *testing.T) {
 func TestSecretsAtRest(t *testing.T) {
 	folder := t.TempDir()
 	open := func(name string) *os.File {
-		return must[*os.File](t)(os.OpenFile(filepath.Join(folder, name), os.O_RDWR|os.O_CREATE, 0o600))
+		return must.Get[*os.File](t)(os.OpenFile(filepath.Join(folder, name), os.O_RDWR|os.O_CREATE, 0o600))
 	}
 	kept := Kept{open("memory"), open("disk")}
-	onDisk := func() string { return string(must[[]byte](t)(os.ReadFile(filepath.Join(folder, "disk")))) }
+	onDisk := func() string { return string(must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, "disk")))) }
 	first := newSecrets(kept, time.Now)
 	first.give(t, map[string]string{"a": "lasting", "b": "passing"})
 	if found := onDisk(); found != "" {
@@ -180,7 +179,7 @@ func TestSecretsAtRest(t *testing.T) {
 	}
 	give := func(giving Giving) Held {
 		giving.Key = testKey
-		return must[Held](t)(first.take(giving))
+		return must.Get[Held](t)(first.take(giving))
 	}
 	held := give(Giving{Give: map[string]string{"a": "lasting", "b": "passing"}, Rest: []string{"a", "none"}})
 	if found := onDisk(); !held.Secrets["a"].Rests || held.Secrets["b"].Rests || !strings.Contains(found, "lasting") || strings.Contains(found, "passing") {
@@ -223,7 +222,7 @@ func TestSecretsOnTheStream(t *testing.T) {
 	s := newSigner(t)
 	stream := s.stream(t)
 	stream.say(request{subscribe: []string{"secret:github"}})
-	if found := must[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, found) != "" || parseAnswer(t, found).isRemoval() {
+	if found := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, found) != "" || parseAnswer(t, found).isRemoval() {
 		t.Error("what nobody has given is not empty")
 	}
 	for _, wanted := range []string{"Bearer a", "Bearer b", ""} {
@@ -232,7 +231,7 @@ func TestSecretsOnTheStream(t *testing.T) {
 			all["github"] = wanted
 		}
 		s.secrets.give(t, all)
-		if found := must[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, found) != wanted {
+		if found := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, found) != wanted {
 			t.Errorf("%q instead of %q", valueOf(t, found), wanted)
 		}
 	}
@@ -265,13 +264,13 @@ func TestGiveSecrets(t *testing.T) {
 		t.Error("nobody listens")
 	}
 	s := newSecrets(Kept{}, time.Now)
-	listener := must[net.Listener](t)(net.Listen("unix", secretsSocketIn(folder)))
+	listener := must.Get[net.Listener](t)(net.Listen("unix", secretsSocketIn(folder)))
 	ended := make(chan struct{})
 	go func() {
 		statussocket.Serve(listener, s.converse)
 		close(ended)
 	}()
-	held := must[Held](t)(GiveSecrets(folder, giving))
+	held := must.Get[Held](t)(GiveSecrets(folder, giving))
 	if len(held.Secrets) != 1 || held.Version("a") != held.Secrets["a"].Given.Format(time.RFC3339Nano) || held.Version("b") != "none" {
 		t.Errorf("%+v", held)
 	}
@@ -287,8 +286,8 @@ func TestGiveSecrets(t *testing.T) {
 
 // What the client sends has a size, and nothing of it is in an error.
 func TestReadGiving(t *testing.T) {
-	content := must[[]byte](t)(json.Marshal(Giving{Key: testKey, Give: map[string]string{"a": "x"}, Rest: []string{"a"}}))
-	found := must[Giving](t)(ReadGiving(int64(len(content)), io.MultiReader(bytes.NewReader(content), strings.NewReader("more"))))
+	content := must.Get[[]byte](t)(json.Marshal(Giving{Key: testKey, Give: map[string]string{"a": "x"}, Rest: []string{"a"}}))
+	found := must.Get[Giving](t)(ReadGiving(int64(len(content)), io.MultiReader(bytes.NewReader(content), strings.NewReader("more"))))
 	if found.Give["a"] != "x" || len(found.Rest) != 1 {
 		t.Errorf("%+v", found)
 	}

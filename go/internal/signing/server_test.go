@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/users"
 )
 
@@ -38,7 +39,7 @@ func newSigner(t *testing.T) *signer {
 	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"), Kept{})
 	found.server.now = func() time.Time { return testTime.Add(time.Duration(found.offset.Load())) }
 	found.follow()
-	listener := must[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "s")))
+	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "s")))
 	serving := found.overHTTP()
 	done := make(chan error)
 	go func() { done <- serving.Serve(listener) }()
@@ -61,14 +62,12 @@ func newSigner(t *testing.T) *signer {
 func (s *signer) put(t *testing.T, name string, content []byte) {
 	t.Helper()
 	hotfiletest.Write(t, filepath.Join(s.folder, "fresh"), string(content))
-	if err := os.Rename(filepath.Join(s.folder, "fresh"), filepath.Join(s.folder, name)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Rename(filepath.Join(s.folder, "fresh"), filepath.Join(s.folder, name)))
 }
 
 func (s *signer) inspect(t *testing.T, subtrees ...string) {
 	t.Helper()
-	s.put(t, "names", must[[]byte](t)(json.Marshal(map[string][]string{"subtrees": subtrees})))
+	s.put(t, "names", must.Get[[]byte](t)(json.Marshal(map[string][]string{"subtrees": subtrees})))
 }
 
 func (s *signer) sign(t *testing.T, names ...string) {
@@ -86,9 +85,9 @@ type caller struct {
 func (s *signer) call(t *testing.T, path, kind string) *caller {
 	t.Helper()
 	read, write := io.Pipe()
-	asked := must[*http.Request](t)(http.NewRequest(http.MethodPost, "http://signer"+path, read))
+	asked := must.Get[*http.Request](t)(http.NewRequest(http.MethodPost, "http://signer"+path, read))
 	asked.Header.Set("Content-Type", kind)
-	response := must[*http.Response](t)(s.client.Do(asked))
+	response := must.Get[*http.Response](t)(s.client.Do(asked))
 	found := &caller{t, write, response}
 	t.Cleanup(found.hangUp)
 	return found
@@ -107,12 +106,12 @@ func (c *caller) hangUp() {
 func (c *caller) say(said request) {
 	c.t.Helper()
 	said.kind = secretType
-	must[int](c.t)(c.body.Write(framed(encoded(said))))
+	must.Get[int](c.t)(c.body.Write(framed(encoded(said))))
 }
 
 func (c *caller) next() answer {
 	c.t.Helper()
-	message := must[[]byte](c.t)(readFrame(c.response.Body))
+	message := must.Get[[]byte](c.t)(readFrame(c.response.Body))
 	return parseAnswer(c.t, message)
 }
 
@@ -156,7 +155,7 @@ func TestStream(t *testing.T) {
 	if status := stream.status(); status != "0" {
 		t.Errorf("the stream ended with %s", status)
 	}
-	hotfiletest.Until(t, "the stream is forgotten", func() bool { return s.status().Streams == 0 && s.status().Held == 0 })
+	must.Happen(t, "the stream is forgotten", func() bool { return s.status().Streams == 0 && s.status().Held == 0 })
 }
 
 // No name is signed that the policy or the intermediate does not cover, whatever the other says.
@@ -165,8 +164,8 @@ func TestBothMustCover(t *testing.T) {
 	s.inspect(t, "w.test", "one.test")
 	s.sign(t, "w.test", "two.test")
 	stream := s.stream(t)
-	hotfiletest.Until(t, "the files are read", func() bool {
-		return s.names.Value().has("one.test") && s.intermediates.Value().covering("two.test") != nil
+	must.Happen(t, "the files are read", func() bool {
+		return s.names.Value().rule("one.test") != "" && s.intermediates.Value().covering("two.test") != nil
 	})
 	for _, asked := range []string{"a.one.test", "a.two.test"} {
 		if !stream.ask(asked).isRemoval() {
@@ -185,8 +184,8 @@ func TestFilesChange(t *testing.T) {
 	s.inspect(t, "w.test", "one.test")
 	s.sign(t, "w.test", "one.test")
 	stream := s.stream(t)
-	hotfiletest.Until(t, "the files are read", func() bool {
-		return s.names.Value().has("one.test") && s.intermediates.Value().covering("one.test") != nil
+	must.Happen(t, "the files are read", func() bool {
+		return s.names.Value().rule("one.test") != "" && s.intermediates.Value().covering("one.test") != nil
 	})
 	first := map[string]answer{"a.w.test": stream.ask("a.w.test"), "one.test": stream.ask("one.test")}
 	s.sign(t, "w.test", "one.test")
@@ -198,7 +197,7 @@ func TestFilesChange(t *testing.T) {
 		}
 	}
 	s.put(t, "intermediates", []byte("{"))
-	hotfiletest.Until(t, "it is refused", func() bool { return s.status().Intermediates.Refused == 1 })
+	must.Happen(t, "it is refused", func() bool { return s.status().Intermediates.Refused == 1 })
 	s.inspect(t, "w.test")
 	if found := stream.next(); !found.isRemoval() || found.name != "one.test" {
 		t.Errorf("%q was answered", found.name)
@@ -234,7 +233,7 @@ func TestStreamsAreBounded(t *testing.T) {
 		t.Errorf("one more ended with %q", status)
 	}
 	s.inspect(t)
-	hotfiletest.Until(t, "all are taken back", func() bool { return s.status().Held == 0 })
+	must.Happen(t, "all are taken back", func() bool { return s.status().Held == 0 })
 }
 
 // What is not understood ends its stream, with a reason that the status tells.
@@ -275,32 +274,30 @@ func TestListen(t *testing.T) {
 	folder := filepath.Join(filepath.Dir(hotfiletest.SocketPath(t)), "signer")
 	disk := Resting(filepath.Dir(folder))
 	for range 2 { // the second replaces the first
-		sockets := must[[]*os.File](t)(Listen(folder, disk))
+		sockets := must.Get[[]*os.File](t)(Listen(folder, disk))
 		for path, wanted := range map[string]struct {
 			mode  os.FileMode
 			group uint32
 			user  uint32
 		}{folder: {os.ModeDir | 0o710, users.Readers, 0}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers, 0}, folder + "/status": {os.ModeSocket | 0o600, 0, 0}, folder + "/secrets": {os.ModeSocket | 0o600, 0, 0}, disk: {0o600, users.Signers, users.Signers}} {
-			info := must[os.FileInfo](t)(os.Stat(path))
+			info := must.Get[os.FileInfo](t)(os.Stat(path))
 			owner := info.Sys().(*syscall.Stat_t)
 			if info.Mode() != wanted.mode || owner.Uid != wanted.user || owner.Gid != wanted.group {
 				t.Errorf("%s: %s %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
 			}
 		}
-		if found := must[string](t)(os.Readlink(fmt.Sprintf("/proc/self/fd/%d", sockets[4].Fd()))); found != disk {
+		if found := must.Get[string](t)(os.Readlink(fmt.Sprintf("/proc/self/fd/%d", sockets[4].Fd()))); found != disk {
 			t.Errorf("the last file is %s", found)
 		}
-		must[int](t)(sockets[4].WriteString("x"))
+		must.Get[int](t)(sockets[4].WriteString("x"))
 		for _, each := range sockets {
 			each.Close()
 		}
 	}
-	if content := must[[]byte](t)(os.ReadFile(disk)); string(content) != "x" {
+	if content := must.Get[[]byte](t)(os.ReadFile(disk)); string(content) != "x" {
 		t.Errorf("on the disk: %q", content)
 	}
-	if err := errors.Join(os.Remove(disk), os.Symlink("elsewhere", disk)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, errors.Join(os.Remove(disk), os.Symlink("elsewhere", disk)))
 	if _, err := Listen(folder, disk); err == nil {
 		t.Error("a link is followed")
 	}
@@ -313,7 +310,7 @@ func TestSign(t *testing.T) {
 	}
 	s := newSigner(t)
 	folder := filepath.Join(s.folder, "signer")
-	given := must[[]*os.File](t)(Listen(folder, Resting(filepath.Dir(folder))))
+	given := must.Get[[]*os.File](t)(Listen(folder, Resting(filepath.Dir(folder))))
 	for _, each := range []struct {
 		arguments []string
 		given     []*os.File
@@ -329,7 +326,7 @@ func TestSign(t *testing.T) {
 	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
 		t.Errorf("%+v", status)
 	}
-	if held := must[Held](t)(GiveSecrets(folder, Giving{Key: testKey, Give: map[string]string{"a": "x"}})); len(held.Secrets) != 1 {
+	if held := must.Get[Held](t)(GiveSecrets(folder, Giving{Key: testKey, Give: map[string]string{"a": "x"}})); len(held.Secrets) != 1 {
 		t.Errorf("%+v", held)
 	}
 	if found := s.status(); found.Ends == nil || !found.Ends.Equal(testTime.Add(testLife)) {

@@ -7,7 +7,6 @@
 package signing
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -60,16 +59,7 @@ const answersWithin = time.Second
 // Ask returns the status of the signer whose sockets are in a folder.
 func Ask(folder string) (Status, error) {
 	var status Status
-	until := time.Now().Add(answersWithin)
-	connection, err := net.DialTimeout("unix", filepath.Join(folder, statusSocket), answersWithin)
-	if err != nil {
-		return status, err
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(until); err != nil {
-		return status, err
-	}
-	err = json.NewDecoder(connection).Decode(&status)
+	err := statussocket.Ask(filepath.Join(folder, statusSocket), answersWithin, nil, &status)
 	return status, err
 }
 
@@ -135,15 +125,15 @@ func Listen(folder, disk string) ([]*os.File, error) {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return nil, err
 	}
-	ads, err := listen(filepath.Join(folder, adsSocket))
+	ads, err := statussocket.Prepare(filepath.Join(folder, adsSocket), 0o600)
 	if err != nil {
 		return nil, err
 	}
-	status, err := listen(filepath.Join(folder, statusSocket))
+	status, err := statussocket.Prepare(filepath.Join(folder, statusSocket), 0o600)
 	if err != nil {
 		return nil, err
 	}
-	giving, err := listen(secretsSocketIn(folder))
+	giving, err := statussocket.Prepare(secretsSocketIn(folder), 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -157,8 +147,6 @@ func Listen(folder, disk string) ([]*os.File, error) {
 	}
 	return []*os.File{ads, status, giving, os.NewFile(uintptr(memory), "secrets"), resting}, errors.Join(
 		unix.Fchmod(memory, 0o600),
-		os.Chmod(filepath.Join(folder, statusSocket), 0o600),
-		os.Chmod(secretsSocketIn(folder), 0o600),
 		admit(filepath.Join(folder, adsSocket), 0o660),
 		admit(folder, 0o710),
 	)
@@ -179,15 +167,4 @@ func openResting(path string) (*os.File, error) {
 // admit lets the program's group use a file in the way that a mode says.
 func admit(path string, mode os.FileMode) error {
 	return errors.Join(os.Chown(path, -1, users.Readers), os.Chmod(path, mode))
-}
-
-// listen opens a socket that stays where it is when the process ends.
-func listen(path string) (*os.File, error) {
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer listener.Close()
-	listener.SetUnlinkOnClose(false)
-	return listener.File()
 }

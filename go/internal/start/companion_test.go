@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/users"
 )
@@ -24,22 +25,16 @@ func TestCompanionsFindTheirSockets(t *testing.T) {
 	}
 	script := filepath.Join(t.TempDir(), "fwctl")
 	text := fmt.Sprintf("#!/bin/sh\n%s='%s' exec %s\n", sceneVariable, givenScene, os.Args[0])
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(script, []byte(text), 0o755))
 	for count := range 3 {
 		read, write, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		var sockets []*os.File
 		for range count {
 			sockets = append(sockets, write)
 		}
 		process, err := companion{0, []string{script}}.start(sockets...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 		write.Close()
 		found, err := io.ReadAll(read)
 		if err != nil || string(found) != strings.Repeat("x", count) {
@@ -59,9 +54,7 @@ func TestSignerIsKept(t *testing.T) {
 		t.Fatal("this needs root, to give a socket to a group")
 	}
 	folder, err := os.MkdirTemp("", "signer")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	root := t.TempDir()
 	if kept, err := keptBy(root, boot.Sibling{}); err != nil || len(kept) != 0 {

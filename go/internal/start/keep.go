@@ -155,7 +155,7 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 		kept := &helper{companion: each}
 		switch each.verb() {
 		case RecordVerb:
-			told, err := statussocket.Prepare(refusals.Socket)
+			told, err := statussocket.Prepare(refusals.Socket, 0o600)
 			if err != nil {
 				return nil, err
 			}

@@ -9,26 +9,22 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/must"
 )
 
 // stalled returns a pipe that is full, and its reader.
 func stalled(t *testing.T) (reader, full *os.File) {
 	t.Helper()
 	var ends [2]int
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetNonblock(ends[1], true); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Pipe2(ends[:], unix.O_CLOEXEC))
+	must.Succeed(t, unix.SetNonblock(ends[1], true))
 	for size := 1 << 12; size > 0; {
 		if _, err := unix.Write(ends[1], bytes.Repeat([]byte{'.'}, size)); err != nil {
 			size /= 2
 		}
 	}
-	if err := unix.SetNonblock(ends[1], false); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.SetNonblock(ends[1], false))
 	return os.NewFile(uintptr(ends[0]), "reader"), os.NewFile(uintptr(ends[1]), "full")
 }
 
@@ -36,9 +32,7 @@ func stalled(t *testing.T) (reader, full *os.File) {
 func TestALogThatIsNotRead(t *testing.T) {
 	reader, full := stalled(t)
 	log, err := neverWaits(full)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	written := make(chan error)
 	go func() {
 		_, err := io.Copy(log, strings.NewReader("first\n"+strings.Repeat("more\n", 1<<18)))
@@ -46,15 +40,11 @@ func TestALogThatIsNotRead(t *testing.T) {
 	}()
 	select {
 	case err := <-written:
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, err)
 	case <-time.After(10 * time.Second):
 		t.Fatal("it waits for the reader")
 	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, log.Close())
 	for found := []byte{}; !bytes.Contains(found, []byte("first\nmore\n")); {
 		buffer := make([]byte, 1<<12)
 		size, err := reader.Read(buffer)

@@ -14,6 +14,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/users"
 )
 
@@ -23,9 +24,7 @@ const mounted = "/fw"
 // Any process except the program and this helper is reported, with its id and command line.
 func TestUnknownProcesses(t *testing.T) {
 	other := exec.Command("/bin/sleep", "60")
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, other.Start())
 	defer func() {
 		if err := other.Process.Kill(); err != nil {
 			t.Error(err)
@@ -34,9 +33,7 @@ func TestUnknownProcesses(t *testing.T) {
 	}()
 
 	found, err := unknownProcesses(users.Processes, mounted, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
 		t.Errorf("%q is not among %q", wanted, found)
 	}
@@ -137,14 +134,10 @@ func TestRecorderIsKnown(t *testing.T) {
 		t.Fatal("this needs root, to have a process of another user")
 	}
 	for _, another := range []struct{ user, group int }{{users.FewestUsers, users.Readers}, {0, recording}} {
-		if err := os.Chown(filepath.Join(proc, "9"), another.user, another.group); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.Chown(filepath.Join(proc, "9"), another.user, another.group))
 		expect("with another's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	}
-	if err := os.Chown(filepath.Join(proc, "9"), users.FewestUsers, recording); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.Chown(filepath.Join(proc, "9"), users.FewestUsers, recording))
 	expect("with one", limited, noKeeper)
 	filetest.Write(t, proc, filetest.Tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
 	expect("with both", limited)
@@ -172,15 +165,11 @@ func TestHelpersThatEnd(t *testing.T) {
 	}
 	name := strings.Join(recorderOf(volume).command, " ")
 	record, err := newRestarts(volume)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	now := time.Now()
 	ends := func(ago time.Duration) {
 		t.Helper()
-		if err := record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago), sinceStart()-ago); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago), sinceStart()-ago))
 	}
 	expect("the keeper has not noticed it yet")
 	ends(0)
@@ -194,9 +183,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	}
 	filetest.Write(t, proc, filetest.Tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
 	expect("its keeper was stopped", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
-	if err := os.RemoveAll(filepath.Join(proc, "8")); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.RemoveAll(filepath.Join(proc, "8")))
 	if record, err = newRestarts(volume); err != nil {
 		t.Fatal(err)
 	}

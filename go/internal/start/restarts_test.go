@@ -4,24 +4,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/must"
 )
 
 // Each end is counted, the last ones with their times; a shorter record replaces a longer one.
 func TestRestarts(t *testing.T) {
 	volume, now := t.TempDir(), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	record, err := newRestarts(volume)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if found, err := ReadRestarts(volume); err != nil || len(found) != 0 {
 		t.Errorf("%v, %v", found, err)
 	}
 	add := func(helper, reason string, seconds int) {
 		t.Helper()
 		passed := time.Duration(seconds)*time.Second + time.Millisecond
-		if err := record.add(helper, reason, now.Add(passed), passed); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, record.add(helper, reason, now.Add(passed), passed))
 	}
 	add("recorder", strings.Repeat("long ", 100), 0)
 	for number := range 2 * restartsTolerated {
@@ -63,9 +61,7 @@ func TestRestartsWhileTheClockIsSet(t *testing.T) {
 	} {
 		record := restarts{path: restartsRecord(t.TempDir())}
 		for number := range time.Duration(restartsTolerated) {
-			if err := record.add("recorder", "killed", began.Add(number*each.clock), number*each.apart); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, record.add("recorder", "killed", began.Add(number*each.clock), number*each.apart))
 		}
 		if often := record.each[0].keepsEnding(restartsTolerated * each.apart); often != each.often {
 			t.Errorf("%s: %t", what, often)

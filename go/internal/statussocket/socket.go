@@ -1,9 +1,10 @@
-// Package statussocket answers fwctl on a socket: what a plugin of CoreDNS has loaded, for one.
+// Package statussocket is how fwctl and the processes beside it talk: over sockets in their container, in JSON.
 package statussocket
 
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"time"
@@ -25,9 +26,9 @@ func Listen(path string) (net.Listener, error) {
 	return listener, os.Chmod(path, 0o666)
 }
 
-// Prepare creates the socket as Listen does, for a process that may not: the file is handed down, and outlives it. Only root
-// may open the socket.
-func Prepare(path string) (*os.File, error) {
+// Prepare creates the socket as Listen does, for a process that may not: the file is handed down, and outlives it. Its mode
+// says who may open the socket.
+func Prepare(path string, mode os.FileMode) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
@@ -37,10 +38,31 @@ func Prepare(path string) (*os.File, error) {
 	}
 	defer listener.Close()
 	listener.SetUnlinkOnClose(false)
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, err
 	}
 	return listener.File()
+}
+
+// Ask connects to a socket, says something unless it is nil, and reads the answer: one JSON object each way, within a time.
+func Ask(path string, within time.Duration, question, answer any) error {
+	connection, err := net.DialTimeout("unix", path, within)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	if question != nil {
+		if err := json.NewEncoder(connection).Encode(question); err != nil {
+			return fmt.Errorf("asking at %s: %w", path, err)
+		}
+	}
+	if err := json.NewDecoder(connection).Decode(answer); err != nil {
+		return fmt.Errorf("the answer at %s: %w", path, err)
+	}
+	return nil
 }
 
 // Tell answers each connection with the status, as one JSON object, until the listener is closed.

@@ -10,15 +10,14 @@ import (
 
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/must"
 )
 
 // Each client of the socket receives the current status once.
 func TestTell(t *testing.T) {
 	path := hotfiletest.SocketPath(t)
 	listener, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	told := atomic.Int64{}
 	ended := make(chan struct{})
 	go func() {
@@ -26,9 +25,7 @@ func TestTell(t *testing.T) {
 		close(ended)
 	}()
 	gone, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	gone.Close() // a client that goes away does not block others
 	for count := range 3 {
 		if status := hotfiletest.StatusFrom[hotfile.Status](t, path); status.Refused != count+2 {
@@ -61,9 +58,7 @@ func (f *failing) Accept() (net.Conn, error) {
 func TestTellGoesOn(t *testing.T) {
 	path := hotfiletest.SocketPath(t)
 	listener, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	ended := make(chan struct{})
 	go func() {
 		Tell(&failing{listener, 2}, func() any { return hotfile.Status{Refused: 1} })
@@ -82,9 +77,7 @@ func TestListen(t *testing.T) {
 	path := hotfiletest.SocketPath(t)
 	hotfiletest.Write(t, path, "left behind")
 	listener, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	defer listener.Close()
 	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o666 {
 		t.Errorf("got %v, %v", info.Mode(), err)

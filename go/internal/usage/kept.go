@@ -141,6 +141,6 @@ func (t *Table) changed(written uint64) (*History, uint64) {
 	if t.changes == written {
 		return nil, written
 	}
-	found := t.history(t.since)
+	found := t.history(0)
 	return &found, t.changes
 }

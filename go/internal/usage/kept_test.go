@@ -11,14 +11,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clawker-fw/internal/must"
 )
 
 func opened(t *testing.T, root string) *kept {
 	t.Helper()
 	files, err := Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() {
 		for _, each := range files {
 			each.Close()
@@ -29,9 +29,7 @@ func opened(t *testing.T, root string) *kept {
 
 func written(t *testing.T, files *kept, table *Table) {
 	t.Helper()
-	if err := files.write(table); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, files.write(table))
 }
 
 // What was written is there for the next recorder, which goes on with it. Nothing that has not changed is written again.
@@ -73,13 +71,9 @@ func TestACutFile(t *testing.T) {
 	}
 	latest := paths(root)[(files.turn+1)%slots]
 	content, err := os.ReadFile(latest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	for size := range len(content) {
-		if err := os.WriteFile(latest, content[:size], 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.WriteFile(latest, content[:size], 0o600))
 		left, there := opened(t, root).left()
 		if found := names(left); !there || !slices.Equal(found, []string{"a.test", "b.test"}) {
 			t.Fatalf("cut at %d: %v %v", size, there, found)
@@ -95,9 +89,7 @@ func TestALongerContentBefore(t *testing.T) {
 	take(table, ending("https a.test 443", "tls", 1, 2))
 	written(t, files, table)
 	file, err := os.OpenFile(paths(root)[0], os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	if _, err := file.Write(bytes.Repeat([]byte{0xff}, 100)); err != nil {
 		t.Fatal(err)
 	}
@@ -114,13 +106,11 @@ func TestTheFilesAreBounded(t *testing.T) {
 	files := opened(t, root)
 	for number := range mostUses + 1000 {
 		name := strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + "." + strings.Repeat("c", 60) + "." + time.Duration(number).String()
-		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls .test", 1, 2))
+		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls", 1, 2))
 	}
 	written(t, files, table)
 	info, err := os.Stat(paths(root)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	known, _ := json.Marshal(table.History())
 	if info.Size() > 2<<20 || len(known) > mostWritten/2 {
 		t.Errorf("%d octets on the disk, %d when told", info.Size(), len(known))
@@ -132,13 +122,9 @@ func TestTheRecorderAnswers(t *testing.T) {
 	root := t.TempDir()
 	socket := filepath.Join(root, "socket")
 	given, err := Prepare(root, socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	keeper, err := Keep(given, []netip.Addr{ours})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	take(keeper.Table, ending("https a.test 443", "tls a.test", 1, 2))
 	known, err := Ask(socket)
 	if err != nil || !slices.Equal(names(known), []string{"a.test"}) {
@@ -147,9 +133,7 @@ func TestTheRecorderAnswers(t *testing.T) {
 	before, _ := newTable()
 	take(before, ending("https b.test 443", "tls b.test", 1, 2))
 	told, err := json.Marshal(before.History())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	for _, wanted := range []bool{true, false} {
 		added, err := Give(socket, int64(len(told)), bytes.NewReader(told))
 		if err != nil || added.Added != wanted {

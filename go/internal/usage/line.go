@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"clawker-fw/internal/hostname"
 )
@@ -20,13 +21,12 @@ var (
 
 // observed is what a line says: `used PROTOCOL NAME PORT SOURCE RECEIVED SENT MOMENT FROM CHAIN`.
 type observed struct {
-	key      []byte // the words of its protocol, its name and its port
+	key      []byte // the words of its protocol, its name or its rule's subtree, and its port
 	source   netip.Addr
 	received uint64 // octets from the agent
 	sent     uint64 // octets to the agent
 	over     bool   // whether the connection has ended
 	led      bool   // whether it led anywhere
-	chain    []byte // of the rule that has allowed it
 }
 
 // read reads a line that begins with Mark. No word but the last has a space: a name is one that a rule has allowed.
@@ -37,7 +37,10 @@ func read(line []byte) (observed, bool) {
 	if len(word) != words {
 		return observed{}, false
 	}
-	found := observed{key: rest[:len(word[0])+len(word[1])+len(word[2])+2], led: !bytes.Equal(word[7], unplaced), chain: word[8]}
+	found := observed{key: rest[:len(word[0])+len(word[1])+len(word[2])+2], led: !bytes.Equal(word[7], unplaced)}
+	if subtree := subtreeOf(word[8]); subtree != nil {
+		found.key = bytes.Join([][]byte{word[0], subtree, word[2]}, []byte(" "))
+	}
 	source, err := netip.ParseAddrPort(string(word[3]))
 	if err != nil {
 		return observed{}, false
@@ -50,21 +53,25 @@ func read(line []byte) (observed, bool) {
 	return found, failed[0] == nil && failed[1] == nil
 }
 
-// place is what connections are told apart by: what an agent has asked for.
-type place struct {
-	protocol string
-	name     string
-	port     uint16
+// subtreeOf returns what the rule of a filter chain is for, with the dot before it, if that is a subtree: `tls .NAME …`,
+// `http PORT .NAME …` or `https PORT .NAME …` (clawker_fw/stack/envoy/chains.py).
+func subtreeOf(chain []byte) []byte {
+	const before = 2
+	words := bytes.SplitN(chain, []byte(" "), before+2)
+	for _, word := range words[:min(len(words), before+1)] {
+		if bytes.HasPrefix(word, []byte(".")) {
+			return word
+		}
+	}
+	return nil
 }
 
 // parse reads a key. A line with another one is of no connection that a rule can have allowed.
-func parse(key []byte) (place, bool) {
+func parse(key []byte) (Use, bool) {
 	words := bytes.Split(key, []byte(" "))
-	if len(words) != 3 || !protocols[string(words[0])] || !hostname.Is(string(words[1])) {
-		return place{}, false
+	if len(words) != 3 || !protocols[string(words[0])] || !hostname.Is(strings.TrimPrefix(string(words[1]), ".")) {
+		return Use{}, false
 	}
 	port, err := strconv.ParseUint(string(words[2]), 10, 16)
-	return place{string(words[0]), string(words[1]), uint16(port)}, err == nil && port > 0
+	return Use{Protocol: string(words[0]), Name: string(words[1]), Port: uint16(port)}, err == nil && port > 0
 }
-
-func (p place) key() string { return p.protocol + " " + p.name + " " + strconv.Itoa(int(p.port)) }

@@ -24,7 +24,7 @@ const Given = 1 + slots
 
 // Prepare opens what a recorder is given that keeps a history, to be handed down. It outlives the recorder.
 func Prepare(root, socket string) ([]*os.File, error) {
-	file, err := statussocket.Prepare(socket)
+	file, err := statussocket.Prepare(socket, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -144,19 +144,8 @@ func Give(socket string, size int64, from io.Reader) (Inherited, error) {
 
 func converse(socket string, said Said) (reply, error) {
 	var answer reply
-	connection, err := net.DialTimeout("unix", socket, answersWithin)
-	if err != nil {
+	if err := statussocket.Ask(socket, answersWithin, said, &answer); err != nil {
 		return answer, fmt.Errorf("the recorder does not answer: %w", err)
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(answersWithin)); err != nil {
-		return answer, err
-	}
-	if err := json.NewEncoder(connection).Encode(said); err != nil {
-		return answer, fmt.Errorf("asking the recorder: %w", err)
-	}
-	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
-		return answer, fmt.Errorf("the recorder's answer can't be read: %w", err)
 	}
 	if answer.Error != "" {
 		return answer, errors.New(answer.Error)

@@ -54,14 +54,14 @@ func TestUsesAreCounted(t *testing.T) {
 	known := table.History()
 	later := began.Add(time.Hour).Unix()
 	wanted := []Use{
-		{"http", "a.test", 80, groupOf([]byte("http 80 a.test")), later, later, 1, 3, 4},
-		{"https", "a.test", 443, groupOf([]byte("tls a.test guarded")), began.Unix(), later, 2, 11, 202},
-		{"https", "a.test", 8443, groupOf([]byte("tls")), later, later, 1, 5, 6},
+		{"http", "a.test", 80, later, later, 1, 3, 4},
+		{"https", "a.test", 443, began.Unix(), later, 2, 11, 202},
+		{"https", "a.test", 8443, later, later, 1, 5, 6},
 	}
 	if !slices.Equal(known.Uses, wanted) {
 		t.Errorf("%+v", known.Uses)
 	}
-	if known.Since != began.Unix() || known.Now != later || known.Lost != 0 || len(known.Rest) != 0 {
+	if known.Since != began.Unix() || known.Now != later || known.Lost != 0 {
 		t.Errorf("%+v", known)
 	}
 }
@@ -114,41 +114,22 @@ func TestUnreadableLines(t *testing.T) {
 	}
 }
 
-// A million names that an agent makes up below one rule take nothing from other rules, and the table stays bounded. What is
-// forgotten is counted as the rest of that rule; the names that were used last are still told apart.
-func TestInventedNamesTakeNoRoomOfOthers(t *testing.T) {
-	table, now := newTable()
-	table.most = 1000
-	for number := range 300 {
-		take(table, ending(fmt.Sprintf("https n%d.test 443", number), fmt.Sprintf("tls n%d.test", number), 1, 1))
-	}
-	for number := range 100 {
-		take(table, ending(fmt.Sprintf("https n%d.other.test 443", number), "tls .other.test", 1, 1))
-	}
-	const invented = 1_000_000
-	for number := range invented {
-		if number%1000 == 0 {
-			now.advance(time.Second)
+// The names that an agent makes up below a subtree rule are one use, by the rule, and take no room from others.
+func TestNamesBelowASubtreeAreOneUse(t *testing.T) {
+	table, _ := newTable()
+	for _, chain := range []string{"tls .cdn.test guarded", "tls 17 below guarded 0123456789abcdef", "https 443 .api.test guarded: /v1", "http 80 .cdn.test"} {
+		protocol, _, _ := strings.Cut(strings.Replace(chain, "tls", "https", 1), " ")
+		for number := range 3 {
+			take(table, ending(fmt.Sprintf("%s x%d.cdn.test 443", protocol, number), chain, 1, 2))
 		}
-		take(table, ending(fmt.Sprintf("https x%d.cdn.test 443", number), "tls .cdn.test", 1, 2))
 	}
 	known := table.History()
-	counted := map[string]int{}
-	for _, each := range names(known) {
-		_, above, _ := strings.Cut(each, ".")
-		counted[above]++
+	wanted := []string{".api.test", ".cdn.test", ".cdn.test", "x0.cdn.test", "x1.cdn.test", "x2.cdn.test"}
+	if !slices.Equal(names(known), wanted) {
+		t.Error(names(known))
 	}
-	if counted["test"] != 300 || counted["other.test"] != 100 || counted["cdn.test"] != 600 || len(table.uses) != 1000 {
-		t.Errorf("%v, %d", counted, len(table.uses))
-	}
-	if !slices.Contains(names(known), fmt.Sprintf("x%d.cdn.test", invented-1)) {
-		t.Error("the latest name is gone")
-	}
-	if len(known.Rest) != 1 || known.Rest[0].Names != invented-600 || known.Rest[0].Sent != 2*(invented-600) || known.Rest[0].First != began.Add(time.Second).Unix() {
-		t.Errorf("%+v", known.Rest)
-	}
-	if known.Since != began.Unix() {
-		t.Errorf("known since %d", known.Since)
+	if used := known.Uses[1]; used.Protocol != "http" || used.Connections != 3 || used.Sent != 6 {
+		t.Errorf("%+v", used)
 	}
 }
 
@@ -157,19 +138,25 @@ func TestInventedNamesTakeNoRoomOfOthers(t *testing.T) {
 func TestManyRulesForgetTheOldest(t *testing.T) {
 	table, now := newTable()
 	table.most = 10
-	for number := range mostRests + 30 {
+	for number := range 30 {
 		now.advance(time.Second)
 		take(table, ending(fmt.Sprintf("https n%d.test 443", number), fmt.Sprintf("tls n%d.test", number), 1, 1))
 	}
 	known := table.History()
-	if len(known.Uses) != 10 || len(known.Rest) != mostRests {
-		t.Fatalf("%d and %d", len(known.Uses), len(known.Rest))
+	if len(known.Uses) != 10 || known.Since != began.Add(20*time.Second).Unix()+1 {
+		t.Fatalf("%d, known since %d", len(known.Uses), known.Since)
 	}
-	if first := known.Rest[0].First; known.Since <= began.Unix() || slices.ContainsFunc(known.Rest, func(each Rest) bool { return each.Last < known.Since }) {
-		t.Errorf("known since %d, first %d", known.Since, first)
-	}
-	if len(table.groups) > mostRests+10 {
-		t.Errorf("%d groups", len(table.groups))
+}
+
+// What an earlier release has counted together, or by names below a subtree, is not lost.
+func TestWhatAnEarlierReleaseKnew(t *testing.T) {
+	table, now := newTable()
+	at := now.at.Unix()
+	old := Use{"https", "x.cdn.test", 443, at, at, 5, 6, 7}
+	table.Restore(History{ID: "old", Since: at, Now: at, Uses: []Use{old}, Rest: []Use{old, {"https", "y.cdn.test", 443, at, at, 1, 1, 1}}})
+	known := table.History()
+	if !slices.Equal(names(known), []string{"x.cdn.test", "y.cdn.test"}) || known.Uses[0].Connections != 10 || known.Rest != nil {
+		t.Errorf("%+v", known)
 	}
 }
 
@@ -178,9 +165,9 @@ func TestWhatIsUsedAgainStays(t *testing.T) {
 	table, _ := newTable()
 	table.most = 3
 	for _, name := range []string{"a", "b", "c", "a", "d"} {
-		take(table, ending("https "+name+".cdn.test 443", "tls .cdn.test", 1, 1))
+		take(table, ending("https "+name+".test 443", "tls "+name+".test", 1, 1))
 	}
-	if found := names(table.History()); !slices.Equal(found, []string{"a.cdn.test", "c.cdn.test", "d.cdn.test"}) {
+	if found := names(table.History()); !slices.Equal(found, []string{"a.test", "c.test", "d.test"}) {
 		t.Error(found)
 	}
 }
@@ -235,7 +222,7 @@ func FuzzTake(f *testing.F) {
 			t.Errorf("%+v", known)
 		}
 		for _, each := range known.Uses {
-			if _, is := parse([]byte(each.place().key())); !is {
+			if _, is := parse([]byte(each.key())); !is {
 				t.Errorf("%+v", each)
 			}
 		}
@@ -245,14 +232,15 @@ func FuzzTake(f *testing.F) {
 // A clock that is set back, at any time and for as long as it likes, neither ends the recorder nor has it forget: what was
 // used last stays, in the table, in its answers and in its files.
 func TestTheClockIsSetBack(t *testing.T) {
+	const many = 1000
 	table, now := newTable()
 	table.most = 10
-	for number := range mostRests + 30 {
+	for number := range many {
 		take(table, ending(fmt.Sprintf("https n%d.test 443", number), fmt.Sprintf("tls n%d.test", number), 1, 1))
 		now.advance(-24 * time.Hour)
 	}
 	known := table.History()
-	for number := mostRests + 20; number < mostRests+30; number++ {
+	for number := many - 10; number < many; number++ {
 		if name := fmt.Sprintf("n%d.test", number); !slices.Contains(names(known), name) {
 			t.Errorf("%s is gone: %v", name, names(known))
 		}

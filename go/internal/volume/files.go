@@ -74,45 +74,20 @@ func ReadJSON(path string, value any) error {
 	return nil
 }
 
-// WriteFile replaces the file in one step, so that a reader sees the old content or the new.
+// WriteFile replaces the file in one step, so that a reader sees the old content or the new. It has a reserve.
 func WriteFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	if err := writeNew(path+".new", content, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
-
-// writeNew writes a file that nobody reads yet, with a reserve. One that could not be written is removed.
-func writeNew(path string, content []byte, mode fs.FileMode) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	fresh := path + ".new"
+	file, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(content)
 	Reserve(file, int64(len(content)))
 	if err = errors.Join(err, file.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
-}
-
-// WriteLike replaces the file in one step, with the mode and owner in info. Before that, nobody else can read it.
-func WriteLike(path string, content []byte, info fs.FileInfo) error {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := writeNew(fresh, content, 0o600); err != nil {
-		return err
-	}
-	if err := os.Chmod(fresh, info.Mode().Perm()); err != nil {
-		return err
-	}
-	if err := os.Lchown(fresh, UserOf(info), GroupOf(info)); err != nil {
-		return err
+		return errors.Join(err, os.Remove(fresh))
 	}
 	return os.Rename(fresh, path)
 }

@@ -1,0 +1,344 @@
+"""The shape of a container in the terms of the engine's API, for reading and for creating one.
+
+Most fields of a shape are one option of the API: the tables say which, and a new field is one more line there and
+in `Shape`. An option without a value is left out, so that a shape has its default. `devkit/ignored.py` lists what
+is not read of a container.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address
+from typing import Any, NamedTuple
+
+from clawker_fw.model import ContainerSpec, Healthcheck, Mount, Shape
+from clawker_fw.stack import labels
+from clawker_fw.stack.ulimits import LIMITED
+
+_NANOSECONDS = 1_000_000_000
+
+GENERATED_NAME = re.compile("[0-9a-f]{64}")
+"""The form of a generated volume name."""
+
+_LOG_BOUNDS = {"max-file", "max-size"}
+"""The options of a log that decide something. The engine adds those of its daemon.json, such as `tag`."""
+
+_MASKED = {
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
+    *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+}
+_READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+"""What every supported engine masks, and makes read-only, in a container by default. Later ones add to it."""
+
+_BLOCK_DEVICES = (
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeight",
+    "BlkioWeightDevice",
+)
+
+_FURTHER = (
+    "Annotations",
+    "AutoRemove",
+    "Cgroup",
+    "KernelMemory",
+    "KernelMemoryTCP",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "OomScoreAdj",
+    "StorageOpt",
+    "VolumeDriver",
+)
+"""Options that no sibling has, and for which no engine has a default of its own."""
+
+_PROCESSOR_LIMITS = (
+    "CpuPeriod",
+    "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "CpusetCpus",
+    "CpusetMems",
+    "NanoCpus",
+)
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any field of a shape
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+
+
+def runtime(name: str | None) -> str:
+    """Return the name of a runtime, or an empty string for the names that engines give runc."""
+    return "" if name in {None, "", "runc", "io.containerd.runc.v2"} else str(name)
+
+
+def _capabilities(names: list[str]) -> tuple[str, ...]:
+    """Return capabilities in capitals without the prefix `CAP_`, which some engines keep and others drop."""
+    return tuple(sorted(name.upper().removeprefix("CAP_") for name in names))
+
+
+def read_ports(found: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[str, ...]:
+    """Return ports that are published, as a shape has them, in order. Without an address, it is every one."""
+    return tuple(
+        sorted(
+            f"{each.get('HostIp') or ''}:{each.get('HostPort') or ''}:{port}"
+            for port, bindings in (found or {}).items()
+            for each in bindings or ()
+        )
+    )
+
+
+def _write_ports(ports: Iterable[str]) -> dict[str, list[dict[str, str]]]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for each in ports:
+        host, at, port = each.split(":")
+        bindings.setdefault(port, []).append({"HostIp": host, "HostPort": at})
+    return bindings
+
+
+def _read_ulimits(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {
+        each["Name"]: str(soft) if (soft := each["Soft"]) == (hard := each["Hard"]) else f"{soft}:{hard}"
+        for each in found
+        if each["Name"] in LIMITED
+    }
+
+
+def _write_ulimits(limits: Mapping[str, str]) -> list[dict[str, object]]:
+    both = {name: limit.partition(":")[::2] for name, limit in limits.items()}
+    return [{"Name": name, "Soft": int(soft), "Hard": int(hard or soft)} for name, (soft, hard) in both.items()]
+
+
+def _read_log(found: Mapping[str, Any]) -> dict[str, str]:
+    bounds = {name: text for name, text in (found.get("Config") or {}).items() if name in _LOG_BOUNDS}
+    return {"driver": found.get("Type", ""), **bounds}
+
+
+def _write_log(log: Mapping[str, str]) -> dict[str, object]:
+    return {"Type": log["driver"], "Config": {name: text for name, text in log.items() if name != "driver"}}
+
+
+def _read_healthcheck(found: Mapping[str, Any]) -> Healthcheck:
+    """Read a HEALTHCHECK. The API's times are in nanoseconds."""
+    return Healthcheck(
+        test=tuple(found.get("Test") or ())[1:],
+        interval=found.get("Interval", 0) / _NANOSECONDS,
+        timeout=found.get("Timeout", 0) / _NANOSECONDS,
+        retries=found.get("Retries", 0),
+        start_period=found.get("StartPeriod", 0) / _NANOSECONDS,
+    )
+
+
+def _write_healthcheck(check: Healthcheck) -> dict[str, object]:
+    return {
+        "Test": ["CMD", *check.test],
+        "Interval": int(check.interval * _NANOSECONDS),
+        "Timeout": int(check.timeout * _NANOSECONDS),
+        "Retries": check.retries,
+        "StartPeriod": int(check.start_period * _NANOSECONDS),
+    }
+
+
+class _Option(NamedTuple):
+    """A field of a shape, and the option of the API that it is: how it is read, and how it is written."""
+
+    field: str
+    name: str
+    read: Callable[[Any], Any] = _frozen
+    write: Callable[[Any], Any] = _plain
+
+
+_CONFIG = (
+    _Option("entrypoint", "Entrypoint"),
+    _Option("command", "Cmd"),
+    _Option("environment", "Env"),
+    _Option("user", "User"),
+    _Option("working_directory", "WorkingDir"),
+    _Option("domain_name", "Domainname"),
+    _Option("healthcheck", "Healthcheck", _read_healthcheck, _write_healthcheck),
+)
+_HOST_CONFIG = (
+    _Option("init", "Init"),
+    _Option("tmpfs", "Tmpfs"),
+    _Option("read_only", "ReadonlyRootfs"),
+    _Option("privileged", "Privileged"),
+    _Option("capabilities_added", "CapAdd", _capabilities),
+    _Option("capabilities_dropped", "CapDrop", _capabilities),
+    _Option("security_options", "SecurityOpt"),
+    _Option("sysctls", "Sysctls"),
+    _Option("devices", "Devices", lambda found: tuple(each["PathOnHost"] for each in found)),
+    _Option("device_rules", "DeviceCgroupRules"),
+    _Option(
+        "device_requests",
+        "DeviceRequests",
+        lambda found: tuple(json.dumps(each, sort_keys=True) for each in found),
+    ),
+    _Option("dns", "Dns"),
+    _Option("dns_search", "DnsSearch"),
+    _Option("dns_options", "DnsOptions"),
+    _Option("extra_hosts", "ExtraHosts"),
+    _Option("links", "Links"),
+    _Option("groups", "GroupAdd"),
+    _Option("ports", "PortBindings", read_ports, _write_ports),
+    _Option("publish_all", "PublishAllPorts"),
+    _Option("volumes_from", "VolumesFrom"),
+    _Option("runtime", "Runtime", runtime),
+    _Option("pid_mode", "PidMode"),
+    _Option("ipc_mode", "IpcMode"),
+    _Option("cgroup_mode", "CgroupnsMode"),
+    _Option("uts_mode", "UTSMode"),
+    _Option("userns_mode", "UsernsMode"),
+    _Option("cgroup_parent", "CgroupParent"),
+    _Option("cpu_shares", "CpuShares"),
+    _Option("memory", "Memory"),
+    _Option("memory_swap", "MemorySwap"),
+    _Option("memory_reservation", "MemoryReservation"),
+    _Option("shared_memory", "ShmSize"),
+    _Option("pids", "PidsLimit"),
+    _Option("ulimits", "Ulimits", _read_ulimits, _write_ulimits),
+    _Option("restart", "RestartPolicy", lambda found: found.get("Name") or "", lambda name: {"Name": name}),
+    _Option("log", "LogConfig", _read_log, _write_log),
+)
+
+_UNSET = Shape((), (), {})
+
+_SEVERAL_NETWORKS = (1, 44)
+"""The API from which a container can be created on several networks, with hardware addresses."""
+
+
+def _read(options: Iterable[_Option], raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = {each: raw.get(each.name) for each in options}
+    return {each.field: each.read(value) for each, value in found.items() if value or value is False}
+
+
+def _written(options: Iterable[_Option], shape: Shape) -> dict[str, Any]:
+    found = {each: getattr(shape, each.field) for each in options}
+    return {each.name: each.write(value) for each, value in found.items() if value != getattr(_UNSET, each.field)}
+
+
+def read_shape(raw: Mapping[str, Any]) -> Shape:
+    """Return the shape of a container, as the engine describes the container."""
+    config, host, identity = raw["Config"], raw["HostConfig"], raw["Id"]
+    networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
+    hostname = config.get("Hostname") or ""
+    options: dict[str, Any] = {
+        "entrypoint": (),
+        "command": (),
+        **_read(_CONFIG, config),
+        **_read(_HOST_CONFIG, host),
+    }
+    return Shape(
+        **options,
+        networks={name: _fixed_address(endpoint) for name, endpoint in networks.items()},
+        hostname="" if hostname == identity[:12] else hostname,
+        terminal=any(config.get(name) for name in ("OpenStdin", "StdinOnce", "Tty")),
+        stop_signal=_stop_signal(config),
+        mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or ()),
+        aliases=_aliases(networks, identity, hostname),
+        system_paths=_system_paths(host.get("MaskedPaths"), host.get("ReadonlyPaths")),
+        processors=_given(host, _PROCESSOR_LIMITS),
+        block_devices=_given(host, _BLOCK_DEVICES),
+        further=_given(host, _FURTHER),
+    )
+
+
+def creation(spec: ContainerSpec, version: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the request for a container, and the networks that it has to be connected to afterwards.
+
+    An address always has the same hardware address, as with engines before release 28, which derive it alike
+    (libnetwork, `netutils.GenerateMACFromIP`). Later ones choose another one at each start, and neighbours would
+    send to the former one for up to a minute. Only they let it be chosen (API 1.44), and take several networks.
+    """
+    shape, networks = spec.shape, sorted(spec.shape.networks.items())
+    chosen = tuple(map(int, version.split("."))) >= _SEVERAL_NETWORKS
+    at_once = networks if chosen else networks[:1]
+    request = {
+        **_written(_CONFIG, shape),
+        "Image": spec.image,
+        "Entrypoint": list(shape.entrypoint),  # also without any: otherwise it is the image's
+        "Labels": dict(spec.labels),
+        "StopSignal": shape.stop_signal or None,
+        "ExposedPorts": {port: {} for port in _write_ports(shape.ports)},
+        "HostConfig": {
+            **_written(_HOST_CONFIG, shape),
+            "NetworkMode": networks[0][0] if networks else "none",
+            "Mounts": [_requested(spec, mount) for mount in shape.mounts],
+        },
+        "NetworkingConfig": {
+            "EndpointsConfig": {
+                name: {
+                    "IPAMConfig": {"IPv4Address": address},
+                    **({"MacAddress": hardware_address(address)} if chosen else {}),
+                }
+                for name, address in at_once
+            }
+        },
+    }
+    return request, dict(networks[len(at_once) :])
+
+
+def hardware_address(address: str) -> str:
+    """Return the hardware address that belongs to an address."""
+    return ":".join(f"{each:02x}" for each in (0x02, 0x42, *IPv4Address(address).packed))
+
+
+def _requested(spec: ContainerSpec, mount: Mount) -> dict[str, Any]:
+    """Return the request for a volume. One with a name gets nothing of what the image has at its place."""
+    of = labels.named_volume_labels if mount.source else labels.volume_labels
+    return {
+        "Type": "volume",
+        "Target": mount.target,
+        "Source": mount.source,
+        "ReadOnly": mount.read_only,
+        "VolumeOptions": {"Labels": of(spec.labels), "NoCopy": bool(mount.source)},
+    }
+
+
+def _mount(raw: Mapping[str, Any]) -> Mount:
+    """Read a mount. The generated name of an anonymous volume is left out."""
+    anonymous = raw["Type"] == "volume" and GENERATED_NAME.fullmatch(raw.get("Name", ""))
+    source = "" if anonymous else raw.get("Name") or raw.get("Source") or ""
+    return Mount(raw["Type"], raw["Destination"], source, read_only=not raw.get("RW", True))
+
+
+def _given(host: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the options among these that have a value."""
+    values = {name: host[name] for name in names if host.get(name)}
+    return tuple(
+        f"{name}={value if isinstance(value, str | int) else json.dumps(value, sort_keys=True)}"
+        for name, value in values.items()
+    )
+
+
+def _stop_signal(config: Mapping[str, Any]) -> str:
+    """Return what ends a container, with its seconds if it has other than the engine's."""
+    seconds = config.get("StopTimeout")
+    return (config.get("StopSignal") or "") + (f" {seconds} s" if seconds is not None else "")
+
+
+def _system_paths(masked: list[str] | None, read_only: list[str] | None) -> str:
+    """Return which paths are not protected as by default. An engine lists none for a privileged container."""
+    if [] in (masked, read_only):
+        return "unconfined"
+    missing = {*(_MASKED - set(masked or _MASKED)), *(_READ_ONLY - set(read_only or _READ_ONLY))}
+    return ", ".join(sorted(missing))
+
+
+def _fixed_address(endpoint: Mapping[str, Any]) -> str:
+    """Return the requested address, which a container keeps while it is stopped."""
+    return str((endpoint.get("IPAMConfig") or {}).get("IPv4Address") or "")
+
+
+def _aliases(networks: Mapping[str, Mapping[str, Any]], identity: str, hostname: str) -> tuple[str, ...]:
+    """Return a container's aliases on its networks, without the short id and host name that some engines add."""
+    return tuple(
+        f"{network}:{alias}"
+        for network in sorted(networks)
+        for alias in sorted(networks[network].get("Aliases") or ())
+        if not identity.startswith(alias) and alias != hostname
+    )

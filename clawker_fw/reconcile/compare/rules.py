@@ -1,0 +1,96 @@
+"""diff: which rules a change adds and removes, and which of them because another release has other presets. Pure.
+
+What a release has in the presets that the settings name is recorded with the origin of the settings. It is no part
+of the firewall that the release makes: a preset that changes replaces nothing.
+"""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from clawker_fw.model import Desired, Observed, ShippedPreset, Sibling
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.stack.container import recorded_origin
+from clawker_fw.stack.rule_record import recorded
+
+
+@dataclass(frozen=True, slots=True)
+class PresetChange:
+    """A preset that the settings named before and name now, and that this release has otherwise."""
+
+    preset: str
+    before: int
+    """The version that the stack was made with."""
+    after: int
+    """The version of this release."""
+    rules: tuple[str, ...]
+    """The rules that are added and removed by that, each as one line of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChanges:
+    """The rules that are added and removed, each as one line of text, in canonical order."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    presets: tuple[PresetChange, ...] = ()
+    """The presets that this release has otherwise, with what of these rules changes by that."""
+
+    def __bool__(self) -> bool:
+        """Whether any rule changes."""
+        return bool(self.added or self.removed)
+
+
+def rule_changes(observed: Observed, rules: RuleSet, desired: Desired | None = None) -> RuleChanges | None:
+    """Return the changes from the rules that were committed last, or None if these are unknown.
+
+    A changed rule is one that is removed and one that is added. Only the `desired` stack tells which presets are
+    others than before.
+    """
+    seen = observed.siblings.get(Sibling.COREDNS)
+    before = recorded(seen.files) if seen else None
+    if before is None:
+        return None
+    known, wanted = set(before), set(rules.lines)
+    added = tuple(each for each in rules.lines if each not in known)
+    removed = tuple(each for each in before if each not in wanted)
+    presets = preset_changes(observed, desired, {*added, *removed}) if desired and (added or removed) else ()
+    return RuleChanges(added, removed, presets)
+
+
+def preset_changes(observed: Observed, desired: Desired, changed: AbstractSet[str]) -> tuple[PresetChange, ...]:
+    """Return the presets from which some rules have changed. `changed` are the rules that are added or removed."""
+    before = {each.name: each for each in _presets_of_stack(observed)}
+    found = (
+        PresetChange(
+            each.name, known.version, each.version, tuple(sorted(({*each.rules} ^ {*known.rules}) & changed))
+        )
+        for each in _desired_presets(desired)
+        if (known := before.get(each.name))
+    )
+    return tuple(each for each in found if each.rules)
+
+
+def rules_only_by_upgrade(observed: Observed, desired: Desired) -> bool:
+    """Whether rules are added or removed, and all of them because this release has other presets."""
+    if not set(_desired_presets(desired)) - set(_presets_of_stack(observed)):
+        return False  # the usual case, without reading all rules
+    seen = observed.siblings.get(Sibling.COREDNS)
+    running = recorded(seen.files) if seen else None
+    wanted = recorded(desired.siblings[Sibling.COREDNS].hot)
+    if running is None or wanted is None:
+        return False
+    changed = {*running} ^ {*wanted}
+    explained = {rule for each in preset_changes(observed, desired, changed) for rule in each.rules}
+    return bool(changed) and changed == explained
+
+
+def _presets_of_stack(observed: Observed) -> tuple[ShippedPreset, ...]:
+    """Return the presets that the stack was made with; none if its siblings disagree after an interrupted run."""
+    origins = {recorded_origin(seen.files) for seen in observed.siblings.values()}
+    (one,) = origins if len(origins) == 1 else (None,)
+    return one.presets if one else ()
+
+
+def _desired_presets(desired: Desired) -> tuple[ShippedPreset, ...]:
+    origin = recorded_origin(desired.siblings[Sibling.COREDNS].kept)
+    return origin.presets if origin else ()

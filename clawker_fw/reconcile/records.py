@@ -1,0 +1,123 @@
+"""Records on the engine, which show from any machine how a stack came about. A changed record replaces no sibling.
+
+They are files in the volume of each sibling, next to the state of `fwctl`.
+
+The **origin** says which settings a stack was made from, so that others are not applied by accident. Settings
+are the same if they have the same content, wherever they are, or if they are the same file, whatever is in it by
+now. In a container of the engine, the file is the one on the engine's machine that is mounted there, and the
+machine is the engine's: each new container has another name. A file that is not mounted, such as a config of
+Swarm, counts by its path in the container. A new sibling is created with the record. A stack without one, made
+by an older release, accepts any file.
+
+The **attempt** is the last one that failed. It disappears with a replaced sibling, and with the next attempt
+that succeeds.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError, FirewallError, RefusedError
+from clawker_fw.model import Attempt, File, Inside, Observed, ObservedSibling, Origin, ShippedPreset
+from clawker_fw.stack.container import (
+    ATTEMPT,
+    NO_ATTEMPT,
+    ORIGIN,
+    attempt_record,
+    origin_record,
+    read_attempt,
+    recorded_origin,
+)
+
+
+def origin(
+    source: Path | None,
+    project: str | None,
+    digest: str,
+    presets: Iterable[ShippedPreset] = (),
+    inside: Inside | None = None,
+) -> Origin:
+    """Return the origin of settings that were read on this machine, or `inside` a container of the engine."""
+    path = os.path.realpath(source) if source else ""
+    if inside and path:
+        path = inside.on_host(path) or path
+    return Origin(path, this_host(inside), project, digest, tuple(presets))
+
+
+def this_host(inside: Inside | None) -> str:
+    """Return the name of this machine, or that of the engine's machine from `inside` a container of it."""
+    return (inside.host if inside else "") or os.uname().nodename
+
+
+def recorded_origins(observed: Observed) -> tuple[Origin, ...]:
+    """Return the origins recorded in a stack: none without a record, two if the siblings disagree."""
+    found = (recorded_origin(seen.files) for seen in observed.siblings.values())
+    return tuple(dict.fromkeys(each for each in found if each))
+
+
+def other_origins(observed: Observed, now: Origin | None) -> tuple[Origin, ...]:
+    """Return the recorded origins with other content than `now`, in another file or on another machine."""
+    return tuple(each for each in recorded_origins(observed) if now is not None and not _are_same(each, now))
+
+
+def _are_same(one: Origin, other: Origin) -> bool:
+    return one.digest == other.digest or (one.path, one.host) == (other.path, other.host)
+
+
+def require_same_origin(observed: Observed, now: Origin | None) -> None:
+    """Require that a stack was made from these settings, or from this file, or has no record.
+
+    Raises:
+        RefusedError: when it was made from others.
+    """
+    if made_from := other_origins(observed, now):
+        raise RefusedError(
+            "settings-other",
+            "This stack was made from another settings file.",
+            context=[*(f"made from {each}" for each in made_from), f"now given {now}"],
+            hint="Use that file with --config, choose another stack with --project, "
+            "or make this file the stack's own with --adopt.",
+        )
+
+
+def keep_origin(engine: EngineWriter, observed: Observed, now: Origin | None) -> None:
+    """Record the origin of a stack's settings."""
+    if now is not None:
+        _keep(engine, observed.siblings.values(), ORIGIN, origin_record(now))
+
+
+def failed(error: FirewallError) -> Attempt:
+    """Return the record of an attempt that has just failed."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Attempt(at, error.code, error.message, tuple(error.context))
+
+
+def last_attempt(observed: Observed) -> Attempt | None:
+    """Return the last attempt if it failed, or None if it succeeded or there is no record."""
+    found: list[Attempt] = []
+    for seen in observed.siblings.values():
+        with suppress(ValueError):
+            attempt = read_attempt(seen.files.get(ATTEMPT, NO_ATTEMPT).content)
+            found += [attempt] if attempt else []
+    return max(found, key=lambda attempt: attempt.at, default=None)
+
+
+def keep_attempt(engine: EngineWriter, observed: Observed, attempt: Attempt) -> None:
+    """Record a failed attempt."""
+    _keep(engine, observed.siblings.values(), ATTEMPT, attempt_record(attempt))
+
+
+def forget_attempts(engine: EngineWriter, observed: Observed) -> None:
+    """Record that the last attempt has succeeded, where one that failed is on record."""
+    _keep(engine, [each for each in observed.siblings.values() if ATTEMPT in each.files], ATTEMPT, NO_ATTEMPT)
+
+
+def _keep(engine: EngineWriter, siblings: Iterable[ObservedSibling], path: str, record: File) -> None:
+    """Write a record where it differs. Engine errors are ignored: the next run writes it again."""
+    for seen in siblings:
+        if seen.files.get(path) != record:
+            with suppress(EngineError):
+                engine.put_files(seen.container.id, {path: record})

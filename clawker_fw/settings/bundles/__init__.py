@@ -1,1 +1,0 @@
-"""Rules from a registry: bundles are pulled, verified, kept, pushed and promoted."""

@@ -1,0 +1,130 @@
+"""The image of `examples/image`, built without a registry: on this machine's Python, with this checkout's wheel.
+
+What the wheel requires is in the base image already, in the versions that are installed here. So the build needs
+no network, and a container of it makes the same images of siblings as this machine.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from docker import APIClient
+
+from devkit.stacks import CHECKOUT
+from devkit.wheel import wheel
+
+NAME, LATER = "clawker-fw:dev", "clawker-fw:later"
+
+BASE = "clawker-fw-base:dev"
+_EXAMPLE = CHECKOUT / "examples" / "image"
+_PACKAGES, _ABOVE = "/packages", "/later"
+_LIBRARIES = (
+    *("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1"),  # in Envoy's image
+    *("libgcc_s.so.1", "libnss_dns.so.2", "libresolv.so.2", "libstdc++.so.6"),
+)
+"""What programs, packages and the C library load, as far as this machine has it."""
+
+_NOT_COPIED = {"site-packages", "dist-packages", "test", "EXTERNALLY-MANAGED"}
+
+
+def build(docker: APIClient) -> str:
+    """Build the image on an engine, as a user does, and return its name."""
+    program = wheel()
+    with tempfile.TemporaryDirectory() as folder:
+        _make_base(docker, program, Path(folder))
+        context = shutil.copytree(_EXAMPLE, Path(folder, "context"))
+        shutil.copy(program, context)
+        _build(docker, context, NAME, {"BASE": BASE})
+    return NAME
+
+
+def build_later(docker: APIClient, release: Path) -> str:
+    """Build an image with another release, which is in a folder, on that of `build`, and return its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(release / "clawker_fw", Path(folder, "clawker_fw"))
+        lines = (
+            f"FROM {NAME}",
+            f"COPY clawker_fw {_ABOVE}/clawker_fw",
+            f"RUN python -m compileall -q {_ABOVE}",
+            f"ENV PYTHONPATH={_ABOVE}:{_PACKAGES}",
+        )
+        Path(folder, "Dockerfile").write_text("\n".join(lines))
+        _build(docker, Path(folder), LATER, {})
+    return LATER
+
+
+def _build(docker: APIClient, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+    told = list(
+        docker.build(
+            path=str(context), tag=tag, buildargs=dict(arguments), network_mode="none", rm=True, decode=True
+        )
+    )
+    if failed := [line["error"] for line in told if "error" in line]:
+        raise AssertionError("".join(line.get("stream", "") for line in told) + failed[0])
+
+
+def _make_base(docker: APIClient, program: Path, folder: Path) -> None:
+    """Make the base image: this machine's Python, and what the wheel requires."""
+    constraints = folder / "constraints"
+    constraints.write_text("".join(f"{each.name}=={each.version}\n" for each in metadata.distributions()))
+    packages = folder / "packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
+    subprocess.run([*pip, "--target", str(packages), str(program), "pip"], check=True)
+    shutil.rmtree(packages / "clawker_fw")
+    shutil.rmtree(next(packages.glob("clawker_fw-*.dist-info")))
+    with tarfile.open(folder / "base.tar", "w", dereference=True) as tar:
+        for path in sorted(set(_files())):
+            tar.add(path)
+        tar.add(packages, _PACKAGES)
+        for name, mode in (("tmp", 0o1777), ("var/lib", 0o755), ("var/cache", 0o755)):
+            made = tarfile.TarInfo(name)
+            made.type, made.mode = tarfile.DIRTYPE, mode
+            tar.addfile(made)
+        for name, path in _programs().items():
+            link = tarfile.TarInfo(f"usr/local/bin/{name}" if name == "python" else f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, str(path)
+            if path != Path("/", link.name):
+                tar.addfile(link)
+    changes = [
+        f"ENV PATH=/usr/local/bin:{_programs()['python'].parent}:/usr/bin:/bin",
+        f"ENV PYTHONPATH={_PACKAGES}",
+        "ENV PIP_NO_INDEX=1",
+    ]
+    docker.import_image_from_file(
+        str(folder / "base.tar"), repository=BASE.partition(":")[0], tag="dev", changes=changes
+    )
+
+
+def _programs() -> dict[str, Path]:
+    found = {name: shutil.which(name) or name for name in ("sh", "mkdir")}
+    return {name: Path(path).resolve() for name, path in {**found, "python": sys.executable}.items()}
+
+
+def _files() -> Iterator[Path]:
+    """Yield the files of Python and of a few programs, with the libraries of all."""
+    library = Path(sysconfig.get_path("stdlib"))
+    modules = [
+        path
+        for path in library.rglob("*")
+        if path.is_file() and path.suffix != ".a" and _NOT_COPIED.isdisjoint(path.relative_to(library).parts)
+    ]
+    programs = list(_programs().values())
+    yield from modules
+    yield from programs
+    libraries = set(_libraries([*programs, *(each for each in modules if each.suffix == ".so")]))
+    yield from libraries
+    c_library = next(each.parent for each in libraries if each.name == "libc.so.6")
+    yield from (found for name in _LIBRARIES if (found := c_library / name).is_file())
+
+
+def _libraries(files: Sequence[Path]) -> Iterator[Path]:
+    for each in files:
+        listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=False).stdout
+        yield from map(Path, re.findall(r"(/\S+) \(0x", listed))

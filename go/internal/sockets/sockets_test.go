@@ -1,0 +1,62 @@
+package sockets
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/must"
+)
+
+// Sockets that listen are read, on an address or on all of them, and other ones are not.
+func TestListening(t *testing.T) {
+	folder := t.TempDir()
+	filetest.Write(t, folder, filetest.Tree{
+		"tcp": "  sl  local_address rem_address   st tx_queue\n" +
+			"   0: 0A08D50A:01BB 00000000:0000 0A 00000000:00000000\n" +
+			"   1: 0B08D50A:0050 0708D50A:8000 01 00000000:00000000\n",
+		"tcp6": "header\n" +
+			"   0: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 0A 0\n" +
+			"   1: 000080FE000000000000000000000001:0036 00000000000000000000000000000000:0000 0A 0\n",
+		"udp": "header\n" +
+			"   0: 0B08D50A:0050 0708D50A:8000 01 0\n" +
+			"   1: 0B00007F:9DBD 00000000:0000 07 0\n",
+	})
+	for transport, wanted := range map[string][]string{"tcp": {"10.213.8.10:443", "0.0.0.0:53"}, "udp": {"127.0.0.11:40381"}} {
+		found, err := Listening(folder, transport)
+		var texts []string
+		for _, place := range found {
+			texts = append(texts, place.String())
+		}
+		if err != nil || !slices.Equal(texts, wanted) {
+			t.Errorf("%s: %q, %v", transport, texts, err)
+		}
+	}
+}
+
+// A list of sockets that can't be read is an error, never an empty one.
+func TestUnreadable(t *testing.T) {
+	folder := t.TempDir()
+	if found, err := Listening(folder, "tcp"); err == nil {
+		t.Errorf("without a list: %v", found)
+	}
+	must.Succeed(t, os.Mkdir(filepath.Join(folder, "tcp"), 0o755))
+	if found, err := Listening(folder, "tcp"); err == nil {
+		t.Errorf("a folder: %v", found)
+	}
+}
+
+// What is no place of IPv4 is none.
+func TestReadPlace(t *testing.T) {
+	for _, text := range []string{"", "0A08D50A", "0A08D5:01BB", "x:y", "000080FE000000000000000000000001:0036"} {
+		if found, ok := readPlace(text); ok {
+			t.Errorf("%q: %v", text, found)
+		}
+	}
+	if found, ok := readPlace("0A08D50A:01BB"); !ok || found != netip.MustParseAddrPort("10.213.8.10:443") {
+		t.Errorf("got %v", found)
+	}
+}

@@ -1,0 +1,220 @@
+"""`clawker-fw certs` about what agents have to trust, from the state folder and from a stack."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawker_fw.agents.trust import TARGET, Known, trust_for
+from clawker_fw.certificates.credentials import Pair, Provided
+from clawker_fw.certificates.store import BUNDLE, InspectionStore
+from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.model import ContainerSpec, Mount, Shape, VolumeView
+from clawker_fw.stack import labels
+from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.files import public, signers
+from devkit.memory.engine import MemoryEngine
+from tests.cli.conftest import Command, Outcome
+
+DAY = 86400.0
+EXPORT, ROTATE = ("export", "roots"), ("rotate", "--roots")
+NAMES = ("root", "intermediate")
+
+
+@dataclass
+class Stack:
+    """A stack, and the state folder of this machine."""
+
+    command: Command
+    memory: MemoryEngine
+    folder: Path
+
+    def __call__(self, *arguments: str) -> Outcome:
+        """Run a command of `certs`."""
+        return self.command("certs", *arguments)
+
+    def found(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer of a command, and in it apart the certificates of each name."""
+        answer = self(*arguments, "--format", "json").valid("certs")
+        apart = {name: [each for each in answer["certificates"] if each["name"] == name] for name in NAMES}
+        return {**answer, **apart}
+
+    def inspects(self, *names: str) -> Provided:
+        """Have the stack inspect connections to these names since yesterday, with what this machine has."""
+        since = time.time() - DAY
+        provided = InspectionStore(self.folder, "clawker", keeps=True, clock=lambda: since).provide(names)
+        self.give(provided.trust, *provided.intermediates)
+        return provided
+
+    def give(self, trust: bytes, *intermediates: Pair) -> None:
+        """Have the stack's Envoy have these."""
+        files = inspection.files((), (), intermediates)
+        there = self.memory.inside("clawker-envoy").files
+        there[inspection.TRUST] = public(trust)
+        there[inspection.INTERMEDIATES] = signers(files[inspection.INTERMEDIATES].content)
+
+    def agent(self, name: str, trust: bytes = b"") -> None:
+        """Start an agent that was given these roots."""
+        mounts: tuple[Mount, ...] = ()
+        if trust:
+            given = trust_for("clawker", trust, Known(b""))
+            made = {**labels.ownership_labels("clawker"), labels.TRUST: given.roots}
+            self.memory.drivers[given.volume] = VolumeView(given.volume, "local", {}, made)
+            mounts = (Mount("volume", TARGET, given.volume, read_only=True),)
+        shape = Shape(("x",), (), {"clawker-net": ""}, mounts=mounts)
+        image = self.memory.inside("clawker-envoy").image
+        self.memory.start(self.memory.create_container(ContainerSpec(name, image, {}, shape)))
+
+
+@pytest.fixture
+def stack(command: Command, memory: MemoryEngine, settings_file: Path) -> Stack:
+    """A stack that runs and inspects nothing."""
+    command("run")
+    return Stack(command, memory, settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker")
+
+
+def test_without_an_authority(stack: Stack) -> None:
+    """`show` has none; there is nothing to export or to rotate, and nothing is made."""
+    found = stack("show")
+    assert (found.code, found.err) == (0, "")
+    assert found.out == "No telemetry: `otel.endpoint` is not set.\n"
+    answer = stack.found("show")
+    assert (answer["inspects"], answer["root"], answer["agents_without_newest_root"]) == (False, [], [])
+    for words in (EXPORT, ROTATE):
+        refused = stack(*words)
+        assert (refused.code, refused.out) == (6, "")
+        assert "error[roots-missing]" in refused.err
+    assert not list(stack.folder.glob("inspection-*"))
+
+
+def test_show_says_what_signs_and_who_lacks_it(stack: Stack) -> None:
+    """The root that signs, the intermediates of the stack, and agents that were not given it."""
+    provided = stack.inspects("a.test", "b.test")
+    stack.agent("new", provided.trust)
+    stack.agent("old")
+    answer = stack.found("show")
+    (root,) = answer["root"]
+    assert (root["sha256"],) == fingerprints(provided.trust)
+    assert (root["key"], root["live"], root["state"], root["signs_at"]) == (True, ["envoy"], "signs", None)
+    (between,) = answer["intermediate"]
+    assert (between["names"], between["root"]) == (["a.test", "b.test"], root["sha256"])
+    assert {each["purpose"] for each in answer["certificates"]} == {"inspection"}
+    assert (answer["inspects"], answer["agents_without_newest_root"]) == (True, ["old"])
+    found = stack("show").out
+    assert root["sha256"][:16] in found
+    assert "a.test and 1 more" in found
+    assert "Without the newest root: old. Create them again, by `clawker-fw agent run`" in found
+    assert "PRIVATE" not in found
+
+
+def test_rotation_is_announced(stack: Stack) -> None:
+    """The former root signs for a week. The new one is in the bundle: the stack gets it first, then agents."""
+    provided = stack.inspects("a.test")
+    stack.agent("agent", provided.trust)
+    before = stack.memory.inside("clawker-envoy").id
+    rotated = stack.found(*ROTATE)
+    new, former = rotated["root"]
+    assert [(each["state"], bool(each["live"])) for each in (new, former)] == [
+        ("announced", False),
+        ("signs", True),
+    ]
+    assert new["signs_at"] > new["begins"]
+    assert rotated["agents_without_newest_root"] == ["agent"]
+    assert "run `clawker-fw run`, then start agents again" in stack("show").out
+    bundle = (stack.folder / BUNDLE).read_bytes()
+    assert fingerprints(bundle) == (new["sha256"], former["sha256"])
+    stack.give(bundle, *provided.intermediates)
+    assert f"agent. Create them again before {new['signs_at']}" in stack("show").out
+    stack.agent("again", bundle)
+    assert stack.found("show")["agents_without_newest_root"] == ["agent"]
+    assert stack.memory.inside("clawker-envoy").id == before
+
+
+def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
+    """Whose key has become known is in no bundle any more."""
+    stack.inspects("a.test")
+    (root, gone) = stack.found(*ROTATE, "--at-once")["root"]
+    assert (root["state"], root["live"], root["key"]) == ("signs", [], True)
+    assert (gone["state"], gone["live"], gone["key"]) == ("former", ["envoy"], False)
+    assert fingerprints((stack.folder / BUNDLE).read_bytes()) == (root["sha256"],)
+
+
+def test_export_is_the_bundle(stack: Stack, tmp_path: Path) -> None:
+    """It is what agents have to trust, without a key: on standard output, or in a file."""
+    provided = stack.inspects("a.test")
+    assert stack(*EXPORT).out.encode() == provided.trust
+    file = tmp_path / "roots.pem"
+    assert stack(*EXPORT, "--output", str(file)).out == ""
+    assert file.read_bytes() == provided.trust
+    assert stack(*EXPORT, "--output", str(tmp_path)).code != 0
+
+
+def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
+    """Without the folder, the stack says what it has. It can't be rotated there, where nobody could sign on."""
+    provided = stack.inspects("a.test")
+    for path in stack.folder.iterdir():
+        path.unlink()
+    (root,) = stack.found("show")["root"]
+    assert (root["key"], root["live"], root["state"], root["path"]) == (False, ["envoy"], "signs", None)
+    assert stack(*EXPORT).out.encode() == provided.trust
+    assert "error[roots-missing]" in stack(*ROTATE).err
+
+
+def test_what_can_t_be_read_is_an_error(stack: Stack) -> None:
+    """A root that is none is told, and no command ends with a traceback."""
+    stack.inspects("a.test")
+    (root,) = stack.folder.glob("inspection-*.crt")
+    root.write_text("nothing")
+    for words in (("show",), EXPORT):
+        assert "error[certs-unusable]" in stack(*words).err
+
+
+@pytest.mark.parametrize("kind", ["crt", "key"])
+def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
+    """`show` and `export` name the file and the command; `rotate` repairs it, says so, and both work again."""
+    trust = stack.inspects("a.test").trust
+    (file,) = stack.folder.glob(f"inspection-*.{kind}")
+    file.write_bytes(b"")
+    for words in (("show",), EXPORT):
+        refused = stack(*words)
+        assert refused.code == 6
+        assert f"{file} is damaged; `clawker-fw certs rotate --roots`" in " ".join(refused.err.split())
+    rotated = stack(*ROTATE)
+    assert rotated.code == 0
+    assert f"{file} was damaged" in " ".join(rotated.err.split())
+    assert file.exists() == (kind == "crt")
+    assert trust.decode().strip() in stack(*EXPORT).out
+    assert stack("show").code == 0
+
+
+def test_the_words_of_the_release_before(stack: Stack, tmp_path: Path) -> None:
+    """`ca` still works, and names the command that does the same now."""
+    trust = stack.inspects("a.test").trust
+    file = tmp_path / "roots.pem"
+    for words, current in (
+        (("show",), "certs show"),
+        (("export", "--output", str(file)), "certs export roots"),
+        (("rotate", "--at-once"), "certs rotate --roots"),
+    ):
+        outcome = stack.command("ca", *words)
+        assert outcome.code == 0
+        assert f"`ca {words[0]}` is now `clawker-fw {current}`" in " ".join(outcome.err.split())
+    assert file.read_bytes() == trust
+    assert (stack.folder / BUNDLE).read_bytes() != trust
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rotate --at-once",
+        "rotate --roots --authority",
+        "export collector",
+        "export roots DIR",
+        "export collector DIR --output FILE",
+    ],
+)
+def test_words_that_do_not_go_together(stack: Stack, line: str) -> None:
+    """Telemetry and inspection are rotated and exported apart."""
+    assert stack(*line.split()).code == 2

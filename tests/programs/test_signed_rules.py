@@ -1,0 +1,187 @@
+"""`examples/signed-rules`: its script with the real `oras`, `cosign` and registry, and its units in systemd."""
+
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from clawker_fw.settings.load import load_settings
+from devkit.engines import EngineError
+from devkit.registry import own_registry
+from devkit.signing_programs import signing_programs
+from devkit.stacks import CHECKOUT, environment
+from devkit.units import install_systemd, verify
+
+EXAMPLE = CHECKOUT / "examples" / "signed-rules"
+PUBLISHING = (CHECKOUT / "docs/signed-rules.md").read_text("utf-8").partition("```sh\n")[2].partition("```")[0]
+"""What the documentation says for CI."""
+
+RULES = "rules: [{dst: %s.test}]\n"
+
+
+@dataclass
+class Place:
+    """A repository in a registry with its storage, the keys of publishers, and the folder of a host."""
+
+    repository: str
+    storage: Path
+    keys: Path
+    folder: Path
+    variables: Mapping[str, str]
+    published: list[str] = field(default_factory=list)
+
+    @property
+    def rules(self) -> Path:
+        """The rules on the host."""
+        return self.folder / "host" / "rules.yaml"
+
+    def call(self, *argv: str | Path, folder: Path | None = None) -> str:
+        """Run a program that must succeed, and return its answer."""
+        done = subprocess.run(
+            argv, cwd=folder, env=dict(self.variables), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def publish(self, version: int | str, rules: str, *, key: str = "rules", without: str = "nothing") -> str:
+        """Publish as the documentation says, without the lines that begin with a word. Return the digest."""
+        folder = self.folder / f"ci-{len(self.published)}"
+        folder.mkdir()
+        (folder / "rules.yaml").write_text(rules)
+        shutil.copy(self.keys / f"{key}.key", folder / "cosign.key")
+        script = PUBLISHING.replace("$(git rev-list --count HEAD)", str(version))
+        script = script.replace("registry.example.com/team/rules", self.repository)
+        lines = [line for line in script.splitlines() if not line.startswith(without)]
+        said = self.call("sh", "-ec", "\n".join([*lines, "echo $digest"]), folder=folder)
+        self.published.append(said.split()[-1])
+        return self.published[-1]
+
+    def take(self, key: str = "rules") -> subprocess.CompletedProcess[str]:
+        """Run the script on the host."""
+        self.rules.parent.mkdir(exist_ok=True)
+        argv: list[str | Path] = [
+            EXAMPLE / "take-rules",
+            f"{self.repository}:production",
+            self.keys / f"{key}.pub",
+            self.rules,
+        ]
+        return subprocess.run(argv, env=dict(self.variables), capture_output=True, text=True, check=False)
+
+    def publish_damaged(self, damage: Callable[[Path], object]) -> None:
+        """Publish signed rules, and damage the file in which the registry has them."""
+        rules = RULES % secrets.token_hex(8)
+        self.publish(3, rules)
+        blobs = self.storage.rglob("blobs/sha256/*/*/data")
+        (blob,) = (path for path in blobs if rules.encode() in path.read_bytes())
+        damage(blob)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A real registry: its address, and its folder."""
+    folder = tmp_path_factory.mktemp("registry")
+    with own_registry(folder) as address:
+        yield address.replace("127.0.0.1", "localhost"), folder  # for which `oras` uses plain HTTP
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The environment of all programs, in which they are found, and nobody has a login."""
+    home = str(tmp_path_factory.mktemp("home"))
+    path = f"{signing_programs()}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    return environment(PATH=path, HOME=home, DOCKER_CONFIG=home, COSIGN_PASSWORD="")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory, variables: Mapping[str, str]) -> Path:
+    """A folder with two pairs of keys: `rules`, which hosts trust, and `other`."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("rules", "other"):
+        argv = ["cosign", "generate-key-pair", "--output-key-prefix", name]
+        subprocess.run(argv, cwd=folder, env=dict(variables), check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def place(registry: tuple[str, Path], keys: Path, variables: Mapping[str, str], tmp_path: Path) -> Place:
+    """A repository in which nothing is published yet."""
+    address, storage = registry
+    return Place(f"{address}/{secrets.token_hex(4)}/rules", storage, keys, tmp_path, variables)
+
+
+def test_signed_rules_are_taken(place: Place) -> None:
+    """The settings that include them have each change, and what is in place is not written again."""
+    for version, name in ((9, "first"), (10, "second")):
+        place.publish(version, RULES % name)
+        done = place.take()
+        assert done.returncode == 0, done.stderr
+        settings = place.rules.with_name("clawker-fw.yaml")
+        settings.write_text("include: [rules.yaml]\nnever: [.corp.test]\n")
+        assert [str(rule.destination) for rule in load_settings(settings, {}).rules.rules] == [f"{name}.test"]
+    before = place.rules.stat()
+    assert place.take().returncode == 0
+    assert place.rules.stat() == before
+
+
+def changed(path: Path) -> None:
+    """Change a file to rules for a host of an attacker."""
+    path.write_bytes(path.read_bytes().replace(b".test", b".evil"))
+
+
+REFUSED: Mapping[str, Callable[[Place], object]] = {
+    "not signed": lambda place: place.publish(3, RULES % "evil", without="cosign sign"),
+    "signed with another key": lambda place: place.publish(3, RULES % "evil", key="other"),
+    "tampered with in the registry": lambda place: place.publish_damaged(changed),
+    "gone from the registry, but for the signature": lambda place: place.publish_damaged(Path.unlink),
+    "older": lambda place: place.call("oras", "tag", f"{place.repository}@{place.published[0]}", "production"),
+    "other rules of the same version": lambda place: place.publish(2, RULES % "other"),
+    "without a version": lambda place: place.publish("new", RULES % "other"),
+    "not valid": lambda place: place.publish(3, "rules: [{dst: a b}]\n", without="clawker-fw"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_leaves_the_file(case: str, place: Place) -> None:
+    """The script fails and says why. The rules stay as they are, and nothing else is left beside them."""
+    for version in (1, 2):
+        place.publish(version, RULES % f"good{version}")
+        assert place.take().returncode == 0
+    before = place.rules.read_bytes()
+    REFUSED[case](place)
+    done = place.take()
+    assert done.returncode != 0
+    assert done.stderr
+    assert place.rules.read_bytes() == before
+    assert [path.name for path in place.rules.parent.iterdir()] == ["rules.yaml"]
+
+
+def test_two_signatures_are_for_hosts_with_either_key(place: Place) -> None:
+    """While a key is replaced, rules have both."""
+    digest = place.publish(1, RULES % "a")
+    signing = next(line for line in PUBLISHING.splitlines() if line.startswith("cosign sign")).split()
+    words = [word for word in signing if "cosign.key" not in word and "$digest" not in word and word != "--key"]
+    place.call(*words, "--key", place.keys / "other.key", f"{place.repository}@{digest}")
+    for key in ("rules", "other"):
+        place.rules.unlink(missing_ok=True)
+        done = place.take(key)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_units_are_ones_that_systemd_reads(require_engine: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """They have no unknown or malformed line, and the timer finds the service."""
+    try:
+        install_systemd()
+    except EngineError as error:
+        if require_engine:
+            raise
+        pytest.skip(f"NO UNIT IS TESTED: {error}")
+    for unit in EXAMPLE.glob("take-rules.*"):
+        text = unit.read_text().replace("/usr/local/bin", str(EXAMPLE))
+        (tmp_path / unit.name).write_text(text)
+    for name in ("take-rules.service", "take-rules.timer"):
+        assert verify(tmp_path / name, "system") == (0, "")
