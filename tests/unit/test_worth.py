@@ -1,6 +1,5 @@
 """What rules are worth: which uses belong to which rule, by the rules of now."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +9,6 @@ from hypothesis import strategies as st
 
 from clawker_fw.denials.usage.reading import together
 from clawker_fw.denials.usage.worth import Editing, Period, removing, unused, worths
-from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import read_inherited, read_usage
 from clawker_fw.inspect.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
@@ -185,36 +182,3 @@ def test_both_envoys_while_one_is_replaced() -> None:
     assert (both.since, both.lost, both.open) == (NOW - 1000, 1, {"443": 3})
     heir = replace(new, inherited=frozenset({"old"}))
     assert together([old, heir]) == heir
-
-
-GOOD = {"id": "a", "inherited": [], "since": 1, "now": 2, "lost": 0, "uses": []}
-USED = {"protocol": "https", "name": "a.test", "port": 443, "first": 1, "last": 2}
-WHOLE = {**USED, "connections": 1, "received": 2, "sent": 3}
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        {**GOOD, "uses": None},
-        {**GOOD, "uses": [USED]},
-        {**GOOD, "uses": [{**WHOLE, "protocol": "gopher"}]},
-        {**GOOD, "uses": [{**WHOLE, "port": "x"}]},
-        {**GOOD, "since": None},
-        {**GOOD, "open": [1]},
-        {**GOOD, "rest": 7},
-    ],
-)
-def test_what_can_not_be_read_is_never_nothing(answer: Any) -> None:  # noqa: ANN401 - JSON
-    """It is an error."""
-    with pytest.raises(EngineError):
-        read_usage(answer)
-
-
-def test_what_is_read() -> None:
-    """A helper may say more than is known here."""
-    told = {**GOOD, "uses": [{**WHOLE, "more": 1}], "rest": [{**WHOLE, "names": 7}], "further": 1}
-    assert read_usage(told).uses == (Use("https", "a.test", 443, 1, 2, 1, 2, 3),) * 2
-    assert json.loads(read_usage(GOOD).told) == GOOD
-    with pytest.raises(EngineError):
-        read_inherited({"added": "yes"})
