@@ -15,7 +15,7 @@ from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import trust_name
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public
 
 TARGET = "/etc/clawker-fw/trust"
@@ -106,7 +106,7 @@ def files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tup
 def roots_of(observed: Observed) -> bytes:
     """Return the roots (PEM, the newest first) under which a stack inspects connections, if it does."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    has = inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+    has = signing.running(envoy.files) if envoy else NO_AUTHORITIES
     return has.trust if has.intermediates else b""
 
 

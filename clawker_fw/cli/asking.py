@@ -35,7 +35,7 @@ _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """How many times longer the program rests than it has looked at something that it does not ask about."""
 
-_NEEDED_BY_ANSWERS = ("clawker_fw.reconcile.converge", "clawker_fw.inspect.way_out")
+_NEEDED_BY_ANSWERS = ("clawker_fw.reconcile.converge", "clawker_fw.diagnose.way_out")
 
 Told = tuple[Counted | Missed, str]
 """A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""

@@ -148,10 +148,10 @@ def _running(observed: "Observed") -> "Authorities":
     """Return the roots and intermediates that the stack's Envoy has."""
     from clawker_fw.certificates.credentials import NO_AUTHORITIES
     from clawker_fw.model import Sibling
-    from clawker_fw.stack.envoy import inspection
+    from clawker_fw.stack.envoy import signing
 
     envoy = observed.siblings.get(Sibling.ENVOY)
-    return inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+    return signing.running(envoy.files) if envoy else NO_AUTHORITIES
 
 
 def _bundle(chosen: Options) -> bytes:

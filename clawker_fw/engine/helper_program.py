@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from clawker_fw.engine import bounds
 from clawker_fw.engine.asking import Asks
+from clawker_fw.engine.failures import require_room, translated
 from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
-from clawker_fw.engine.translation import require_room, translated
 from clawker_fw.errors import EngineError
 from clawker_fw.stack.container import HELPER_PATH
 

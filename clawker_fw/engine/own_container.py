@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.engine.asking import Asks
-from clawker_fw.engine.translation import translated
+from clawker_fw.engine.failures import translated
 from clawker_fw.errors import NotFoundError
 from clawker_fw.model import Inside
 

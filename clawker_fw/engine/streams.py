@@ -12,7 +12,7 @@ import requests
 from docker import errors
 
 from clawker_fw.engine import bounds
-from clawker_fw.engine.inspection import event_view
+from clawker_fw.engine.translate import event_view
 from clawker_fw.model import Event
 
 STALLED_SECONDS = 120

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.engine import host_network
 from clawker_fw.engine.host_network import Tracking
 from clawker_fw.errors import EngineError
-from clawker_fw.inspect.diagnosis import Check, CheckHealth
 from clawker_fw.model import Records, Trial, TrialStep
 from clawker_fw.report.checks import DoctorReport
 from devkit.memory.engine import MemoryEngine

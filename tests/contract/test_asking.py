@@ -7,11 +7,11 @@ import pytest
 
 from clawker_fw.engine.archive import unpack
 from clawker_fw.engine.asking import Asks
+from clawker_fw.engine.failures import translated
 from clawker_fw.engine.local import Answer, LocalClient
 from clawker_fw.engine.locate import locate
 from clawker_fw.engine.outputs import exit_code, outputs
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.engine.translation import translated
 from clawker_fw.engine.transport import open_client
 from clawker_fw.errors import EngineError, NotFoundError
 from clawker_fw.model import Sibling

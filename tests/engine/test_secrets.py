@@ -12,7 +12,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.stack.container import HELPER_PATH, SECRETS_AT_REST, VOLUME
-from clawker_fw.stack.envoy.inspection import FOLDER, INTERMEDIATES, SOCKET, TRUST
+from clawker_fw.stack.envoy.signing import FOLDER, INTERMEDIATES, SOCKET, TRUST
 from clawker_fw.watch.schedule import SPACING
 from devkit.firewall import RULES, SIBLINGS, Firewall, Outcome, brought_up
 from devkit.hand import SIGNER, Hand

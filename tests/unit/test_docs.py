@@ -19,7 +19,7 @@ from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.settings.preset import FOLDER
 from clawker_fw.stack import labels
-from clawker_fw.stack.envoy.inspected import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
+from clawker_fw.stack.envoy.tls_interception import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.watch.decision import Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.reactions import Heal

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from clawker_fw.engine.translation import translated
+from clawker_fw.engine.failures import translated
 from clawker_fw.errors import EngineError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clawker_fw.inspect.conformance.run import CaseResult
-from clawker_fw.inspect.diagnosis import Check, CheckHealth
+from clawker_fw.diagnose.conformance.run import CaseResult
+from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.checks import held
 from clawker_fw.report.documents import Document
 

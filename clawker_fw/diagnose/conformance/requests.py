@@ -8,7 +8,7 @@ the control is the certificate: Envoy makes one for each name whose TLS it looks
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clawker_fw.inspect.conformance.case import DENIED, Case
+from clawker_fw.diagnose.conformance.case import DENIED, Case
 from clawker_fw.rules.paths import TRACE, Access, Paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
