@@ -16,8 +16,8 @@ from clawker_fw.denials.question import Question, host_of, question
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Ruling, require_kept, typed
 from clawker_fw.denials.waiting import Waiting
+from clawker_fw.diagnose.explanation import Difference, Explainer
 from clawker_fw.errors import RefusedError
-from clawker_fw.inspect.explanation import Difference, Explainer
 from clawker_fw.model import Sibling
 from clawker_fw.report.questions import meaning, more_text
 from clawker_fw.rules.ruleset import RuleSet
