@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from clawker_fw.report.certs import CertificatesAnswer
     from clawker_fw.settings.loaded import Loaded
 
-certs_app = group("certs", "Show, renew and export certificates for telemetry and inspected TLS.", Panel.AGENTS)
+certs_app = group(
+    "certs", "Show, renew and export certificates. They are for telemetry and inspected TLS.", Panel.AGENTS
+)
 
 
 class Exported(StrEnum):
