@@ -131,7 +131,7 @@ func attemptConnect(Attempt, net.Conn) string { return "connected" }
 
 // attemptTLS begins TLS.
 func attemptTLS(attempt Attempt, connection net.Conn) string {
-	if _, answered, err := shakeHands(connection, anybody(attempt.Name)); !answered {
+	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
 		return ended(err)
 	}
 	return "a host answered"
@@ -155,7 +155,7 @@ func attemptCertificate(attempt Attempt, connection net.Conn) string {
 // attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
 // as well. Whatever Envoy answers by itself begins with our name.
 func attemptRequest(attempt Attempt, connection net.Conn) string {
-	agent, _, err := shakeHands(connection, anybody(attempt.Name))
+	agent, _, err := shakeHands(connection, unverified(attempt.Name))
 	if err != nil {
 		return ended(err)
 	}

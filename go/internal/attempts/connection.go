@@ -37,8 +37,8 @@ func (h *heard) Read(buffer []byte) (int, error) {
 	return size, err
 }
 
-// anybody's certificate is as good as another in TLS that begins so: nothing secret is sent.
-func anybody(name string) *tls.Config {
+// unverified returns the settings of TLS in which any certificate will do: nothing secret is sent.
+func unverified(name string) *tls.Config {
 	return &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
 }
 
@@ -91,7 +91,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// ended says why a connection was ended without an answer. However that was done, it is the same.
+// ended describes the end of a connection without an answer. A reset and an ordinary end are the same.
 func ended(err error) string {
 	switch {
 	case deniedAccess(err):

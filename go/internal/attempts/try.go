@@ -157,7 +157,7 @@ func reach(network string, place netip.AddrPort) (net.Conn, Step) {
 
 // beginTLS begins TLS with the server name, and sends nothing afterwards.
 func beginTLS(connection net.Conn, name string, _ uint16) Step {
-	_, answered, err := shakeHands(connection, anybody(name))
+	_, answered, err := shakeHands(connection, unverified(name))
 	step := Step{Name: "handshake", OK: answered}
 	switch {
 	case err == nil:
@@ -179,7 +179,7 @@ func requestHead(connection net.Conn, name string, port uint16) Step {
 // with a certificate of its own, and whose it is does not matter here.
 func requesting(method, target string) speaker {
 	return func(connection net.Conn, name string, port uint16) Step {
-		secure, _, err := shakeHands(connection, anybody(name))
+		secure, _, err := shakeHands(connection, unverified(name))
 		if err != nil {
 			return Step{Name: "handshake", Outcome: ended(err)}
 		}

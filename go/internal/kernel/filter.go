@@ -20,9 +20,9 @@ import (
 // resolver to the two random ports at which it listens in this namespace. Depending on its firewall backend, these are
 // in nftables (nftables.go) or in the older iptables (iptables_legacy.go).
 //
-// When `fwctl serve` has installed our tables, nobody but the engine has been here. So the filter is read then, and whatever
-// differs later is a difference. The kernel keeps the digests of all parts, in a set of our table: they end with the
-// namespace, and only somebody who can change the filter can change them.
+// When `fwctl serve` has installed our tables, only the engine has changed the filter before. So it is read then, and compared
+// with that later. The kernel keeps the digests of all parts in a set of our table: they end with the namespace, and
+// only a process that can change the filter can change them.
 
 // installedSet is the set with the digests. The name of each part is its comment.
 const installedSet = "installed"
@@ -33,7 +33,7 @@ const digestSize = 16
 // longestComment is how much of a part's name is kept. The names of our own tables and of the engine's are shorter.
 const longestComment = 120
 
-// filterPart is a part of the packet filter, and all of it that decides about packets.
+// filterPart is a part of the packet filter: its name, and the content that decides about packets.
 type filterPart struct {
 	name    string
 	content []byte
