@@ -40,7 +40,7 @@ def expressions(source: str) -> Iterator[str]:
 
 def test_alerts_fire_as_they_should() -> None:
     """The rules raise alerts where the tests beside them say so."""
-    command = [promtool(), "test", "rules", EXAMPLE / "rules.test.yaml"]
+    command = [str(promtool()), "test", "rules", str(EXAMPLE / "rules.test.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
