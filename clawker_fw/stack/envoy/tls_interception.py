@@ -11,7 +11,7 @@ of what is refused of that part. The TLS connection to the host is made through 
 Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
 that TLS has named, or a connection for one rule would reach another one's host.
 
-Nothing here knows where certificates come from: what ends TLS is given (`inspection.chain`).
+Nothing here knows where certificates come from: what ends TLS is given (`signing.chain`).
 """
 
 import json
