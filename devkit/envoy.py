@@ -21,7 +21,7 @@ from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, chains, inspected, lookups, refusals, sampling
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling, tls_interception
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
@@ -180,7 +180,7 @@ class Proxy:
 
         What no rule allows gets no response. What only holds the table of paths stays as it is.
         """
-        if resource.get("name") == inspected.NAME:
+        if resource.get("name") == tls_interception.NAME:
             return
         self._free_port(resource)
         if "load_assignment" in resource:

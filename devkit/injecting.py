@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import inspected
+from clawker_fw.stack.envoy import tls_interception
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.release import Release
 from devkit.envoy import program
@@ -45,7 +45,7 @@ class Injecting(Inspecting):
 
     def table(self, policy: Policy) -> Json:
         """Return the table, with headers of secrets."""
-        return inspected.table(policy, self._headers)
+        return tls_interception.table(policy, self._headers)
 
     def give(self, given: Mapping[str, str]) -> None:
         """Give all secrets."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import inspected, inspection, lookups, routes, sampling
+from clawker_fw.stack.envoy import lookups, routes, sampling, signing, tls_interception
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
@@ -192,13 +192,13 @@ class Inspecting(Recording):
         """Return what it is started with."""
         made = super().bootstrap()
         if self.signer:
-            made["dynamic_resources"]["ads_config"] = inspection.ads_config()
-            made["static_resources"]["clusters"].append(inspection.cluster(str(self.signer.at)))
-            made["stats_config"] = inspection.stats_config()
+            made["dynamic_resources"]["ads_config"] = signing.ads_config()
+            made["static_resources"]["clusters"].append(signing.cluster(str(self.signer.at)))
+            made["stats_config"] = signing.stats_config()
         return made
 
     def _bootstrap_clusters(self) -> list[Json]:
-        return list(inspected.clusters(str(self._trusted)))
+        return list(tls_interception.clusters(str(self._trusted)))
 
     def terminated(self) -> Json:
         """Return what ends TLS."""
@@ -209,14 +209,14 @@ class Inspecting(Recording):
             common_tls_context={
                 "alpn_protocols": ["h2", "http/1.1"],
                 "tls_certificates": [{"certificate_chain": chain, "private_key": key}],
-                "tls_params": {"ecdh_curves": list(inspection.GROUPS)},
+                "tls_params": {"ecdh_curves": list(signing.GROUPS)},
             },
         )
         return {"transport_socket": socket_}
 
     def table(self, policy: Policy) -> Json:
         """Return the table of routes."""
-        return inspected.table(policy)
+        return tls_interception.table(policy)
 
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files."""
@@ -225,7 +225,7 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        way = inspected.Inspection(TABLE, self.terminated())
+        way = tls_interception.Inspection(TABLE, self.terminated())
         served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way)
         written: list[tuple[Path, Path]] = []
         for path, resources in (
@@ -349,7 +349,7 @@ class Signing(Inspecting):
 
     def terminated(self) -> Json:
         """Return what ends TLS."""
-        return inspection.chain()
+        return signing.chain()
 
 
 def own_address() -> str:

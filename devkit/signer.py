@@ -17,7 +17,7 @@ from typing import Any
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.certificates.x509 import mint_server
 from clawker_fw.model import Files
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.messages import extension
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
@@ -44,7 +44,7 @@ class Signer:
         self.at = self.folder / "signer"
         if self.kept:
             self.at.mkdir()
-            for name in (inspection.SOCKET, "status", "secrets"):
+            for name in (signing.SOCKET, "status", "secrets"):
                 one = socket.socket(socket.AF_UNIX)
                 one.bind(str(self.at / name))
                 one.listen()
@@ -58,7 +58,7 @@ class Signer:
             raise AssertionError(provided.reason)
         self.trust = provided.trust
         self.intermediates = provided.intermediates
-        self.put(inspection.files(names, subtrees, provided.intermediates))
+        self.put(signing.files(names, subtrees, provided.intermediates))
 
     def signed(self, folder: Path, name: str) -> tuple[Path, Path]:
         """Make a certificate like its own for an Envoy that has one. Return its file and that of its key."""
@@ -70,7 +70,7 @@ class Signer:
 
     def inspect(self, names: Iterable[str], subtrees: Iterable[str]) -> None:
         """Replace what is inspected."""
-        self.put({inspection.NAMES: inspection.files(names, subtrees, ())[inspection.NAMES]})
+        self.put({signing.NAMES: signing.files(names, subtrees, ())[signing.NAMES]})
 
     def put(self, files: Files) -> None:
         """Replace files like a commit."""
@@ -86,7 +86,7 @@ class Signer:
         program = str(installed_release().binary("fwctl", machine()))
         arguments = [
             str(self.at),
-            *(str(self.folder / path) for path in (inspection.NAMES, inspection.INTERMEDIATES)),
+            *(str(self.folder / path) for path in (signing.NAMES, signing.INTERMEDIATES)),
         ]
         command = [program, "sign", *arguments]
         environment = {**os.environ, "GOMAXPROCS": "1"}
@@ -141,14 +141,14 @@ class Inspecting:
             "name": "inspected",
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
             "listener_filters": [inspector],
-            "filter_chains": [{"name": "inspected", "filters": [echo], **inspection.chain()}],
+            "filter_chains": [{"name": "inspected", "filters": [echo], **signing.chain()}],
         }
         bootstrap = {
             "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
-            "dynamic_resources": {"ads_config": inspection.ads_config()},
-            "static_resources": {"listeners": [listener], "clusters": [inspection.cluster(str(signer.at))]},
-            "stats_config": inspection.stats_config(),
+            "dynamic_resources": {"ads_config": signing.ads_config()},
+            "static_resources": {"listeners": [listener], "clusters": [signing.cluster(str(signer.at))]},
+            "stats_config": signing.stats_config(),
         }
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
         self.log = folder / "log"

@@ -15,7 +15,7 @@ from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import trust_name
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public
 
 TARGET = "/etc/clawker-fw/trust"
@@ -106,7 +106,7 @@ def files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tup
 def authorities_of(observed: Observed) -> Authorities:
     """Return the roots and intermediates that a stack's Envoy has."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    return inspection.running(envoy.files) if envoy else NO_AUTHORITIES
+    return signing.running(envoy.files) if envoy else NO_AUTHORITIES
 
 
 def roots_of(observed: Observed) -> bytes:

@@ -47,7 +47,7 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     """
     chosen: Options = context.obj
     with reading(chosen) as (_, seen):
-        from clawker_fw.inspect.diagnosis import telemetry_obstacle
+        from clawker_fw.diagnose.diagnosis import telemetry_obstacle
         from clawker_fw.report import certs as report
 
         loaded = session.load(chosen)

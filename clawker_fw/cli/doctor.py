@@ -13,7 +13,7 @@ from clawker_fw.cli.session import print_json, print_report, reading
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
-    from clawker_fw.inspect.diagnosis import Check
+    from clawker_fw.diagnose.diagnosis import Check
 
 
 @app.command(rich_help_panel=Panel.ANSWERS)
@@ -27,7 +27,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw doctor
     """
-    from clawker_fw.inspect.diagnosis import CheckHealth
+    from clawker_fw.diagnose.diagnosis import CheckHealth
 
     named = context.obj.named
     checks = [
@@ -47,9 +47,9 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 def _checks(chosen: Options) -> "Iterator[Check]":
     """Yield all checks, in the order in which one depends on another."""
+    from clawker_fw.diagnose import diagnosis
+    from clawker_fw.diagnose.diagnosis import Check, CheckHealth
     from clawker_fw.engine import host_network
-    from clawker_fw.inspect import diagnosis
-    from clawker_fw.inspect.diagnosis import Check, CheckHealth
     from clawker_fw.private_files import state_folder
     from clawker_fw.report.rules import counted_rules
 

@@ -12,8 +12,8 @@ from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import EngineError, ExitCode, RefusedError
 
 if TYPE_CHECKING:
-    from clawker_fw.inspect.explaining import ConnectionAnswer
-    from clawker_fw.inspect.explanation import Explanation
+    from clawker_fw.diagnose.explaining import ConnectionAnswer
+    from clawker_fw.diagnose.explanation import Explanation
     from clawker_fw.model import Rules
 
 
@@ -82,7 +82,7 @@ def explain(
 
 def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
     """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
-    from clawker_fw.inspect import explaining
+    from clawker_fw.diagnose import explaining
 
     if explained.target.mistake:
         return explaining.ConnectionAnswer(explained, rules)

@@ -18,10 +18,10 @@ from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
+    from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.patience import Patience
     from clawker_fw.engine.port import EngineReader, EngineWriter
-    from clawker_fw.inspect.explanation import Explainer
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
@@ -164,7 +164,7 @@ def read(chosen: Options) -> "Loaded":
 
 def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     """Return what explains the rules, and advises commands for the same stack. `now` is in seconds since 1970."""
-    from clawker_fw.inspect.explanation import Explainer
+    from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
     variable, editable = loaded.rules_variable or loaded.variable, None

@@ -400,7 +400,7 @@ def _converge(
 
 def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
     """Return what is wrong with the way out, if a new Envoy was made."""
-    from clawker_fw.inspect import way_out
+    from clawker_fw.diagnose import way_out
     from clawker_fw.model import Sibling
     from clawker_fw.reconcile.steps import Create
 

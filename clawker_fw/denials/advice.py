@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
-from clawker_fw.inspect.explanation import Explainer, Explanation, Remedy
-from clawker_fw.inspect.remedies import allows_only, also
+from clawker_fw.diagnose.explanation import Explainer, Explanation, Remedy
+from clawker_fw.diagnose.remedies import allows_only, also
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason

@@ -15,8 +15,8 @@ import idna
 
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.inspect.explanation import Difference, Explainer, Explanation, Near
-from clawker_fw.inspect.simulation import Opened
+from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation, Near
+from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.path_words import parse_method, parse_path
 from clawker_fw.rules.reasons import Reason

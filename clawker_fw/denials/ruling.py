@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from clawker_fw.denials.question import Question
+from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import RefusedError
-from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule

@@ -20,7 +20,13 @@ from clawker_fw.background import in_background
 from clawker_fw.engine import archive, bounds, host_network, pulling, requirements, streams, swarm
 from clawker_fw.engine.failures import FAILURES, translated
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
-from clawker_fw.engine.inspection import (
+from clawker_fw.engine.locate import EngineLocation, locate
+from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.own_container import own_container
+from clawker_fw.engine.patience import Patience, unreachable, usual
+from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
+from clawker_fw.engine.shapes import creation, hardware_address
+from clawker_fw.engine.translate import (
     bridge_of,
     container_view,
     image_form,
@@ -29,12 +35,6 @@ from clawker_fw.engine.inspection import (
     network_view,
     volume_view,
 )
-from clawker_fw.engine.locate import EngineLocation, locate
-from clawker_fw.engine.log_stream import log_lines
-from clawker_fw.engine.own_container import own_container
-from clawker_fw.engine.patience import Patience, unreachable, usual
-from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.shapes import creation, hardware_address
 from clawker_fw.engine.transport import Client, open_client
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model import (

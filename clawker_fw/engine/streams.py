@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from clawker_fw.engine import bounds
 from clawker_fw.engine.failures import FAILURES
-from clawker_fw.engine.inspection import event_view
+from clawker_fw.engine.translate import event_view
 from clawker_fw.model import Event
 
 STALLED_SECONDS = 120

@@ -39,8 +39,8 @@ from clawker_fw.settings.values import StackSettings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
-from clawker_fw.stack.envoy import inspection
 from clawker_fw.stack.envoy import sibling as envoy
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.telemetry import TelemetryTarget
@@ -123,7 +123,7 @@ class Blueprint:
 
     def authorities_for(self, live: Authorities) -> Provided:
         """Return the authorities that a stack should have which has these."""
-        names = inspection.covered(self.policy)
+        names = signing.covered(self.policy)
         return self.provider.provide(names, live) if names and self.provider else Provided()
 
     @property

@@ -43,7 +43,7 @@ from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.reconcile.summary import Summary, summary
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
 def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
     """Return the authorities for inspected connections: those that are live, as far as they are still right."""
     envoy = observed.siblings.get(Sibling.ENVOY)
-    return blueprint.authorities_for(inspection.running(envoy.files) if envoy else NO_AUTHORITIES)
+    return blueprint.authorities_for(signing.running(envoy.files) if envoy else NO_AUTHORITIES)
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:

@@ -7,7 +7,7 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.model import Desired, Observed, OwnImage, Sibling
 from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveImage, RemoveNetwork, RemoveVolume, Step
 from clawker_fw.stack import labels
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.ownership import is_filler
 
 
@@ -67,7 +67,7 @@ def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
 
     Those with the current ones are left: somebody may be about to start an agent with one.
     """
-    roots = desired.siblings[Sibling.ENVOY].hot.get(inspection.TRUST)
+    roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
     wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
     return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
 

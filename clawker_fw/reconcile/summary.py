@@ -32,7 +32,7 @@ from clawker_fw.reconcile.steps import (
     Unpause,
 )
 from clawker_fw.stack import labels, versions
-from clawker_fw.stack.envoy import chains, inspected
+from clawker_fw.stack.envoy import chains, tls_interception
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
 from clawker_fw.stack.release import build_name
 
@@ -251,7 +251,7 @@ def _parts(
 ) -> Iterator[tuple[tuple[str, str], object]]:
     """Yield what has connections: chains, listeners without what Envoy changes in place, and clusters for UDP."""
     for name, listener in listeners.items():
-        if name == inspected.NAME:  # nothing leads to it
+        if name == tls_interception.NAME:  # nothing leads to it
             continue
         yield (name, ""), {field: listener[field] for field in listener.keys() - _SELECTING}
         for chain in listener.get("filter_chains", ()):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.inspect.conformance.run import CaseResult
-from clawker_fw.inspect.diagnosis import Check, CheckHealth
+from clawker_fw.diagnose.conformance.run import CaseResult
+from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import Document
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import Difference, Explanation, Near
-from clawker_fw.inspect.trial import UNCLEAR, Attempted
+from clawker_fw.diagnose.explaining import ConnectionAnswer
+from clawker_fw.diagnose.explanation import Difference, Explanation, Near
+from clawker_fw.diagnose.trial import UNCLEAR, Attempted
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible

@@ -22,8 +22,8 @@ from typing import Any
 
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, swarm
-from clawker_fw.engine.inspection import image_form
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
+from clawker_fw.engine.translate import image_form
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.model import (
     ATTACHED,

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.envoy.inspection import INTERMEDIATES, NAMES
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, PATHS, ROUTES
+from clawker_fw.stack.envoy.signing import INTERMEDIATES, NAMES
 from devkit.hand import KEEPER, RECORDER, SIGNER, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+from clawker_fw.diagnose.diagnosis import untracked
 
-from clawker_fw.inspect.diagnosis import untracked
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import RULES, Firewall
 from devkit.host import client

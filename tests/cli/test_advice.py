@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clawker_fw.diagnose.explanation import Explanation
+from clawker_fw.diagnose.simulation import Opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -20,8 +22,6 @@ from clawker_fw.cli import session as chosen_settings
 from clawker_fw.cli.main import app
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError
-from clawker_fw.inspect.explanation import Explanation
-from clawker_fw.inspect.simulation import Opened
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason

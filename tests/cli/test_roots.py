@@ -13,7 +13,7 @@ from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import ContainerSpec, Mount, Shape, VolumeView
 from clawker_fw.stack import labels
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public, signers
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
@@ -50,10 +50,10 @@ class Stack:
 
     def give(self, trust: bytes, *intermediates: Pair) -> None:
         """Have the stack's Envoy have these."""
-        files = inspection.files((), (), intermediates)
+        files = signing.files((), (), intermediates)
         there = self.memory.inside("clawker-envoy").files
-        there[inspection.TRUST] = public(trust)
-        there[inspection.INTERMEDIATES] = signers(files[inspection.INTERMEDIATES].content)
+        there[signing.TRUST] = public(trust)
+        there[signing.INTERMEDIATES] = signers(files[signing.INTERMEDIATES].content)
 
     def agent(self, name: str, trust: bytes = b"") -> None:
         """Start an agent that was given these roots."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.inspect import way_out
+from clawker_fw.diagnose import way_out
 from clawker_fw.model import Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome

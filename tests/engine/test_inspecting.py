@@ -12,7 +12,7 @@ from docker import APIClient
 from clawker_fw.certificates.authority import INTERMEDIATE_LIFE
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.engine.docker import connect
-from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
+from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
 from devkit import stacks
 from devkit.firewall import RULES, Firewall
 from devkit.hand import SIGNER, Hand

@@ -11,7 +11,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.stack.container import HELPER_PATH, SECRETS_AT_REST, VOLUME
-from clawker_fw.stack.envoy.inspection import INTERMEDIATES, TRUST
+from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
 from clawker_fw.watch.schedule import SPACING
 from devkit.firewall import RULES, SIBLINGS, Firewall, brought_up
 from devkit.hand import SIGNER, Hand

@@ -6,7 +6,7 @@ from typing import Any
 
 from docker import APIClient
 
-from clawker_fw.stack.envoy.inspection import TRUST
+from clawker_fw.stack.envoy.signing import TRUST
 from devkit.firewall import RULES, Firewall
 from devkit.hand import Hand
 from devkit.peers import Peers

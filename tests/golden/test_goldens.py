@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clawker_fw.diagnose.explaining import ConnectionAnswer
+from clawker_fw.diagnose.explanation import Explainer
+from clawker_fw.diagnose.trial import Attempted
 from rich.console import Console, RenderableType
 
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.errors import RefusedError
 from clawker_fw.fleet.hosts import LeftOut
 from clawker_fw.fleet.row import HostVerdict, NodeState, Proof, Row, StackRelease, Trouble
-from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import Explainer
-from clawker_fw.inspect.trial import Attempted
 from clawker_fw.model import (
     Action,
     Cause,
@@ -52,9 +52,9 @@ from clawker_fw.rules.target import parse_target
 from clawker_fw.settings.values import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
-from clawker_fw.stack.envoy.inspected import Inspection, clusters, table
-from clawker_fw.stack.envoy.inspection import chain as ending_tls
 from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy.signing import chain as ending_tls
+from clawker_fw.stack.envoy.tls_interception import Inspection, clusters, table
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing

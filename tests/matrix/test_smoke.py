@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from docker import APIClient, errors
 
-from clawker_fw.engine.inspection import container_view
 from clawker_fw.engine.shapes import hardware_address
+from clawker_fw.engine.translate import container_view
 from clawker_fw.rules.own_page import PAGE
 from devkit import ignored
 from devkit.attacks.attack import ENDED

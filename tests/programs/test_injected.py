@@ -12,7 +12,7 @@ import pytest
 
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.stack.envoy import injected, inspected
+from clawker_fw.stack.envoy import injected, tls_interception
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.injecting import Injecting
@@ -227,7 +227,7 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
     """Envoy leaves out a secret without a word where the cluster has no filter for it."""
     able = {
         each["name"]
-        for each in inspected.clusters("trusted")
+        for each in tls_interception.clusters("trusted")
         for options in each["typed_extension_protocol_options"].values()
         if [filter_["name"] for filter_ in options.get("http_filters", ())][:1] == [injected.FILTER]
     }

@@ -21,8 +21,8 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.stack.envoy.inspected import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
+from clawker_fw.stack.envoy.tls_interception import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.stack.release import Release
 from devkit import judging, requests
 from devkit.dns import NameServer

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from clawker_fw.certificates.authority import mint_intermediate
 from clawker_fw.certificates.credentials import Pair
 from clawker_fw.certificates.x509 import mint_server
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.release import Release
 from devkit.envoy import program
 from devkit.signer import Inspecting, Signer, answers, trusting
@@ -61,7 +61,7 @@ def at_work(signer: Signer, envoy: Inspecting) -> None:
 def test_what_envoy_loads_is_what_we_write(envoy: Inspecting) -> None:
     """The chain is in canonical form, so that its digest can be compared."""
     loaded = envoy.loaded()
-    assert {key: loaded[key] for key in inspection.chain()} == inspection.chain()
+    assert {key: loaded[key] for key in signing.chain()} == signing.chain()
 
 
 def test_the_first_handshake_gets_a_certificate(envoy: Inspecting) -> None:
@@ -246,11 +246,11 @@ def test_a_certificate_that_envoy_rejects_is_no_end(envoy: Inspecting, signer: S
     broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     bad = [replace(each, certificate=each.certificate + broken) for each in good]
     name, before = fresh(), signer.status()["intermediates"]["digest"]
-    signer.put(inspection.files(NAMES, SUBTREES, bad))
+    signer.put(signing.files(NAMES, SUBTREES, bad))
     until(lambda: signer.status()["intermediates"]["digest"] != before)
     began = time.monotonic()
     assert not envoy.serves(name)
     assert time.monotonic() - began < AT_ONCE
     assert signer.status()["rejected"]
-    signer.put(inspection.files(NAMES, SUBTREES, good))
+    signer.put(signing.files(NAMES, SUBTREES, good))
     until(lambda: envoy.serves(name))

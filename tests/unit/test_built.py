@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from clawker_fw.engine.inspection import is_own_volume
+from clawker_fw.engine.translate import is_own_volume
 from clawker_fw.model import EngineFacts
 from clawker_fw.stack import built, images, labels
 

@@ -2,10 +2,10 @@
 
 import random
 
+from clawker_fw.diagnose.conformance.requests import MOST_HOSTS, attempts_in_tls, inspected_hosts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.inspect.conformance.requests import MOST_HOSTS, attempts_in_tls, inspected_hosts
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.container import REFUSED_NAME

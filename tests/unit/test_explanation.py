@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation, Remedy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.cli import rule_words
-from clawker_fw.inspect.explanation import Difference, Explainer, Explanation, Remedy
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason

@@ -17,9 +17,9 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, describe
 from clawker_fw.report.summary import lines
 from clawker_fw.stack.container import BOOT
-from clawker_fw.stack.envoy.inspection import INTERMEDIATES, NAMES, TRUST
 from clawker_fw.stack.envoy.messages import THROUGH_PATHS, THROUGH_RULES
 from clawker_fw.stack.envoy.sibling import LISTENERS, PATHS, ROUTES
+from clawker_fw.stack.envoy.signing import INTERMEDIATES, NAMES, TRUST
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

@@ -18,7 +18,7 @@ from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST
 from clawker_fw.certificates.credentials import Authorities, Pair, Provided
 from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.x509 import mint_authority
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -172,14 +172,14 @@ def test_a_former_root_is_trusted_while_it_can_be_in_use() -> None:
 def test_the_signers_file_is_read_again() -> None:
     """What is written for the signer is read as it was, and anything else as nothing."""
     pairs = [authority.mint_intermediate(root_of().pair, "demo", NAMES, NOW)]
-    files = inspection.files(["b.test", "a.test"], ["w.test"], pairs)
-    assert files[inspection.NAMES].content == b'{"names":["a.test","b.test"],"subtrees":["w.test"]}'
-    assert files[inspection.NAMES].mode == 0o644
-    keys = files[inspection.INTERMEDIATES]
+    files = signing.files(["b.test", "a.test"], ["w.test"], pairs)
+    assert files[signing.NAMES].content == b'{"names":["a.test","b.test"],"subtrees":["w.test"]}'
+    assert files[signing.NAMES].mode == 0o644
+    keys = files[signing.INTERMEDIATES]
     assert (keys.mode, keys.owner, keys.secret) == (0o440, (65531, 65531), True)
-    assert inspection.read_intermediates(keys.content) == pairs
+    assert signing.read_intermediates(keys.content) == pairs
     for content in (b"", b"[]", b'{"intermediates": [{}]}', b'{"intermediates": [{"certificate": 1, "key": 2}]}'):
-        assert inspection.read_intermediates(content) == []
+        assert signing.read_intermediates(content) == []
 
 
 # --- what a stack gets ----------------------------------------------------------------------------------------

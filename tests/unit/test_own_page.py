@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clawker_fw.diagnose.conformance.table import AgentView, attempts
+from clawker_fw.diagnose.explanation import Explainer
 from pydantic import ValidationError
 
-from clawker_fw.inspect.conformance.table import AgentView, attempts
-from clawker_fw.inspect.explanation import Explainer
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason

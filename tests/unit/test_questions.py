@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from clawker_fw.diagnose.explanation import Difference, Explainer
 
 from clawker_fw.cli import rule_words
 from clawker_fw.denials import waiting
@@ -17,7 +18,6 @@ from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Ruling, require_kept, typed
 from clawker_fw.denials.waiting import Waiting
 from clawker_fw.errors import RefusedError
-from clawker_fw.inspect.explanation import Difference, Explainer
 from clawker_fw.model import Sibling
 from clawker_fw.report.questions import meaning, more_text
 from clawker_fw.rules.ruleset import RuleSet

@@ -25,7 +25,7 @@ from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.ends import ENDS
-from clawker_fw.stack.envoy.inspection import INTERMEDIATES
+from clawker_fw.stack.envoy.signing import INTERMEDIATES
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release

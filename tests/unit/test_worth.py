@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from clawker_fw.diagnose.simulation import Simulator
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.denials.usage.reading import together
 from clawker_fw.denials.usage.worth import Editing, Period, removing, unused, worths
-from clawker_fw.inspect.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promise_words import AlwaysEntry

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from clawker_fw.inspect.simulation import Removed, Simulator
+from clawker_fw.diagnose.simulation import Removed, Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule

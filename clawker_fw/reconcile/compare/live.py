@@ -6,7 +6,7 @@ from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
 from clawker_fw.reconcile.compare.files import last_commit
 from clawker_fw.reconcile.compare.sibling import SiblingComparison
 from clawker_fw.stack.container import EYE, program_of
-from clawker_fw.stack.envoy import inspection
+from clawker_fw.stack.envoy import signing
 
 ANSWER = "answer"
 """The field of the live layer that reports a running program which does not answer: what is live is unknown."""
@@ -81,7 +81,7 @@ class LiveComparison(SiblingComparison):
                 action=Action.GIVE if each.loaded else Action.REPLACE,
             )
         committed = last_commit(self._seen.files).live
-        unknown = inspection.SIGNED if probe.signer else ()
+        unknown = signing.SIGNED if probe.signer else ()
         for resource, wanted_digest in self._wanted.live.items():
             digest = probe.live.get(resource)
             if digest != wanted_digest and resource not in unknown:

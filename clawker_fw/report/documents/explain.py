@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, WithJsonSchema
 
-from clawker_fw.inspect.explaining import ConnectionAnswer
-from clawker_fw.inspect.explanation import Difference
-from clawker_fw.inspect.trial import Attempted
+from clawker_fw.diagnose.explaining import ConnectionAnswer
+from clawker_fw.diagnose.explanation import Difference
+from clawker_fw.diagnose.trial import Attempted
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.explaining import other_rules
 from clawker_fw.rules import until

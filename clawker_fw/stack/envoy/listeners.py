@@ -10,10 +10,10 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import bounds, chains, http, inspected, lookups, refusals
-from clawker_fw.stack.envoy.inspected import SERVER_NAME, Inspection
+from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals, tls_interception
 from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on
 from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
+from clawker_fw.stack.envoy.tls_interception import SERVER_NAME, Inspection
 
 
 def listeners(
@@ -47,7 +47,7 @@ def listeners(
     return [
         *ports,
         *http.listener(policy, idle, reporting),
-        *(inspected.listener(policy, idle, reporting) if inspection else []),
+        *(tls_interception.listener(policy, idle, reporting) if inspection else []),
         *([reporting.listener()] if reporting else []),
     ]
 
@@ -72,7 +72,9 @@ def at(
     inspection: Inspection | None = None,
 ) -> Json:
     """Return the listener at an address and port for hosts that are named."""
-    reading = inspected.chain(idle, inspection, reporting) if inspection else chains.ending(chains.INSPECTED)
+    reading = (
+        tls_interception.chain(idle, inspection, reporting) if inspection else chains.ending(chains.INSPECTED)
+    )
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": place.name,

@@ -15,13 +15,13 @@ from clawker_fw.stack.envoy import (
     bounds,
     datagrams,
     http,
-    inspected,
-    inspection,
     lookups,
     page,
     refusals,
     routes,
     sampling,
+    signing,
+    tls_interception,
     virtual_listeners,
 )
 from clawker_fw.stack.envoy.bounds import overload_manager
@@ -64,8 +64,8 @@ _PATHS = Resource(
     envoy=EnvoyProof(
         "dynamic_route_configs",
         ("route_config",),
-        f"http.{inspected.NAME}.rds.{inspected.NAME}",
-        named=inspected.NAME,
+        f"http.{tls_interception.NAME}.rds.{tls_interception.NAME}",
+        named=tls_interception.NAME,
     ),
     watched=watched_folder("rds-inspected/routes.json"),
 )
@@ -80,7 +80,7 @@ RESOURCES = (
     ends.RESOURCE,
     virtual.RESOURCE,
     lookups.RESOURCE,
-    *inspection.RESOURCES,
+    *signing.RESOURCES,
     _CLUSTERS,
     sampling.RESOURCE,
     _PATHS,
@@ -95,7 +95,7 @@ CLUSTERS, PATHS, ROUTES, LISTENERS = (
     container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
 
-INSPECTION = inspected.Inspection(_PATHS.path, inspection.chain())
+INSPECTION = tls_interception.Inspection(_PATHS.path, signing.chain())
 """How TLS is looked into in a stack."""
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
@@ -193,16 +193,16 @@ def boot(
             {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
             for each in lookups.clusters()
         ],
-        "tls_clusters": list(inspected.clusters(JOINED if authorities else TRUSTED)),
-        "signer": inspection.cluster(),
+        "tls_clusters": list(tls_interception.clusters(JOINED if authorities else TRUSTED)),
+        "signer": signing.cluster(),
         "page": page.cluster(),
-        "ads_config": inspection.ads_config(),
-        "stats_config": inspection.stats_config(),
+        "ads_config": signing.ads_config(),
+        "stats_config": signing.stats_config(),
     }
     sibling = {
         **_network(addressing, slot, limits, capacity),
         "signer": {
-            **inspection.boot_settings(),
+            **signing.boot_settings(),
             "trusted": TRUSTED,
             **further,
             **({"secrets": [*secrets]} if secrets else {}),
@@ -244,7 +244,7 @@ def hot(
     return {
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
-        **inspection.hot(policy, authorities),
+        **signing.hot(policy, authorities),
         **configuration(policy, addressing.envoy_addresses(slot), idle, reporting, headers),
     }
 
@@ -262,12 +262,12 @@ def configuration(
     return {
         CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
         sampling.FILE: public(sampling.content(reporting.telemetry.sample if reporting else sampling.ALL)),
-        PATHS: public(discovery_response([inspected.table(policy, headers)])),
+        PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(
                 [
-                    inspected.holder(idle, INSPECTION, reporting),
+                    tls_interception.holder(idle, INSPECTION, reporting),
                     *listeners(
                         policy,
                         addresses.shared,

@@ -13,10 +13,10 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.policy import Allowed, Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
-from clawker_fw.stack.envoy.inspected import Inspection
 from clawker_fw.stack.envoy.listeners import ListenerPlace, at
 from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
+from clawker_fw.stack.envoy.tls_interception import Inspection
 from clawker_fw.stack.resources import Encoded
 from clawker_fw.stack.topology import EnvoyAddresses
 

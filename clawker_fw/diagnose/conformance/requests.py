@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from clawker_fw.inspect.conformance.case import DENIED, Case
+from clawker_fw.diagnose.conformance.case import DENIED, Case
 from clawker_fw.rules.paths import TRACE, Access, Paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason

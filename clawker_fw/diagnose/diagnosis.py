@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from clawker_fw.diagnose import way_out
+from clawker_fw.diagnose.trial import UNCLEAR, attempt
 from clawker_fw.engine.host_network import Tracking
-from clawker_fw.engine.inspection import bridge_of
 from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
 from clawker_fw.fwctl.client import HelperReader
-from clawker_fw.inspect import way_out
-from clawker_fw.inspect.trial import UNCLEAR, attempt
 from clawker_fw.model import Desired, EngineFacts, Observed, ObservedSibling, Role, Sibling, Verdict
 from clawker_fw.reconcile.machine import lacking
 from clawker_fw.reconcile.pipeline import Comparison

@@ -10,9 +10,9 @@ from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
 
 from clawker_fw.background import in_background
+from clawker_fw.diagnose.trial import Attempted, attempt
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError
-from clawker_fw.inspect.trial import Attempted, attempt
 from clawker_fw.model import Observed, Role
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.pipeline import Comparison

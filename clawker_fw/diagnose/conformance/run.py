@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from clawker_fw.agents.attachment import attachment
 from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.trust import roots_of
+from clawker_fw.diagnose.conformance.case import Case
+from clawker_fw.diagnose.conformance.requests import inspected_hosts
+from clawker_fw.diagnose.conformance.table import PUBLIC_NAME, AgentView, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import read_outcome
-from clawker_fw.inspect.conformance.case import Case
-from clawker_fw.inspect.conformance.requests import inspected_hosts
-from clawker_fw.inspect.conformance.table import PUBLIC_NAME, AgentView, attempts
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand

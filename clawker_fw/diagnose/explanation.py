@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
-from clawker_fw.inspect.remedies import Remedy, remedy
-from clawker_fw.inspect.simulation import Simulator
+from clawker_fw.diagnose.remedies import Remedy, remedy
+from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Lookup
 from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination

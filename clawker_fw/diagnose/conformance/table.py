@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from clawker_fw.inspect.conformance.case import CLOSED, DENIED, Case
-from clawker_fw.inspect.conformance.requests import InspectedHost, attempts_in_tls
+from clawker_fw.diagnose.conformance.case import CLOSED, DENIED, Case
+from clawker_fw.diagnose.conformance.requests import InspectedHost, attempts_in_tls
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack.container import PAGE_PORT as PAGE_HELPER
 from clawker_fw.stack.container import REFUSED_NAME

@@ -6,11 +6,11 @@ moment, and, if asked to, an attempt from the agents' network. Nothing here chan
 
 from dataclasses import dataclass
 
+from clawker_fw.diagnose.explanation import Explanation
+from clawker_fw.diagnose.trial import Attempted, attempt
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl.client import HelperReader
-from clawker_fw.inspect.explanation import Explanation
-from clawker_fw.inspect.trial import Attempted, attempt
 from clawker_fw.model import Observed, Role, Rules, Sibling
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.topology import gateway

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from clawker_fw.inspect.simulation import Opened, Outcome, Wanted
+from clawker_fw.diagnose.simulation import Opened, Outcome, Wanted
 from clawker_fw.rules import paths
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.naming import parse_name
@@ -24,7 +24,7 @@ from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.edit.words import AllowCommand
 
 if TYPE_CHECKING:
-    from clawker_fw.inspect.explanation import Explanation
+    from clawker_fw.diagnose.explanation import Explanation
 
 AGAIN = "8h"
 """For how long a rule is proposed to last that has ended."""
