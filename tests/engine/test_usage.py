@@ -69,11 +69,6 @@ def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tm
     found = used(up)
     assert 3 * SIZE < found["a.test"]["sent"] < 3.1 * SIZE
     assert 0 < found["a.test"]["received"] < SIZE
-    assert {dst: each["names"] for dst, each in found.items()} == {
-        **dict.fromkeys(found, 1),
-        ".cdn.test": 2,
-        "never.test": 0,
-    }
     answer = up.call("rules", "unused", "--format", "json").expect().json
     assert [each["rule"] for each in answer["unused"]] == ["https never.test:443 private"]
     assert answer["period"]["whole"] is False

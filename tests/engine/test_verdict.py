@@ -24,13 +24,16 @@ def up(kept: Firewall) -> Firewall:
 
 
 SUSPENDED = """
-import os, signal
-from clawker_fw.reconcile import apply
-verify = apply._Performer._verify
-def suspended(self, step):
-    os.kill(os.getpid(), signal.SIGSTOP)
-    verify(self, step)
-apply._Performer._verify = suspended
+import dataclasses, os, signal
+from clawker_fw.reconcile import apply, pipeline
+perform = pipeline.apply
+def suspending(engine, plan, built, context):
+    def reported(progress, on_progress=context.on_progress):
+        if isinstance(progress.step, apply.Verify) and not progress.share:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        on_progress(progress)
+    perform(engine, plan, built, dataclasses.replace(context, on_progress=reported))
+pipeline.apply = suspending
 from clawker_fw.__main__ import main
 main()
 """
