@@ -49,6 +49,8 @@ def diff(observed: Observed, desired: Desired) -> Diff:
 
 
 def _verdict(findings: list[Finding]) -> Verdict:
+    """Return the verdict on a sibling. A relay without its agent reaches nobody, so it does not count as drift."""
+    findings = [finding for finding in findings if finding.action is not Action.UNPUBLISH]
     if not findings:
         return Verdict.CURRENT
     unread = all(finding.layer is Layer.LIVE and finding.field == ANSWER for finding in findings)

@@ -23,7 +23,6 @@ from clawker_fw.reconcile.steps import (
     Publish,
     Reattach,
     ReleaseAddress,
-    Remove,
     RemoveNetwork,
     Rename,
     SiblingStep,
@@ -129,7 +128,7 @@ class Summary:
     asked: bool = False
     housekeeping: bool = False
     relays: tuple[str, ...] = ()
-    """The relays of published ports that are made, replaced or removed."""
+    """The relays of published ports that are made or replaced."""
     relays_cut: bool = False
     """Whether one of these runs now, so that open connections to published ports are cut."""
     refused: FirewallError | None = None
@@ -150,7 +149,7 @@ def summary(
     """
     plan = steps if isinstance(steps, Plan) else Plan((), (), 0)
     effects = _effects(observed, plan)
-    relays = _relays(observed, plan)
+    relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, Publish)))
     return Summary(
         project=desired.project,
         absent=observed.absent,
@@ -166,14 +165,6 @@ def summary(
         relays_cut=any(each.container.name in relays and each.container.running for each in observed.relays),
         refused=steps if isinstance(steps, FirewallError) else None,
     )
-
-
-def _relays(observed: Observed, plan: Plan) -> tuple[str, ...]:
-    """Return the names of the relays that a plan makes, replaces or removes."""
-    there = {each.container.id for each in observed.relays}
-    gone = {step.name for step in plan.steps if isinstance(step, Remove) and step.container in there}
-    made = {step.spec.name for step in plan.steps if isinstance(step, Publish)}
-    return tuple(sorted(gone | made))
 
 
 def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:

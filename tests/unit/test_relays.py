@@ -105,7 +105,9 @@ def test_a_relay_comes_and_goes_with_its_agent(engine: MemoryEngine, release: Re
     assert found(compared(engine, release)) == []
     engine.start(agent)
     engine.remove(agent)
-    assert found(compared(engine, release)) == [(f"relays.{RELAY}", Cause.AGENT, Action.UNPUBLISH)]
+    seen = compared(engine, release)
+    assert found(seen) == [(f"relays.{RELAY}", Cause.AGENT, Action.UNPUBLISH)]
+    assert seen.diff.verdict is Verdict.CURRENT
     run(engine, release)
     assert engine.container(RELAY) is None
 
@@ -295,7 +297,10 @@ def test_it_is_told_in_words(engine: MemoryEngine, release: Release) -> None:
         f"  {RELAY} differs from what published ports need",
     ]
     engine.remove(agent)
-    assert summary.lines(pipeline.summary_of(compared(engine, release)))[1:] == [f"  no more agent for {RELAY}"]
+    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
+        "What is no longer used will be removed, no request is cut:",
+        f"  no more agent for {RELAY}",
+    ]
 
 
 def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, release: Release) -> None:
