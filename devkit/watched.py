@@ -107,6 +107,8 @@ class Watched:
         self.opened: list[tuple[float, OpenAgent]] = []
         self.present: list[tuple[float, Presence]] = []
         self.admitted: list[tuple[float, Admitted]] = []
+        self.absences: list[float] = []
+        """When the watcher said that it creates the stack."""
         self.signs: list[float] = []
         """When a service manager got a sign of life for an attempt that is not reported."""
         self.on_open = OnOpen.WARN
@@ -129,6 +131,7 @@ class Watched:
             connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
             blueprint=lambda _: self.blueprint(),
             report=lambda decision: self.decisions.append((self.script.now, decision)),
+            report_absent=lambda: self.absences.append(self.script.now),
             report_open=lambda found: self.opened.append((self.script.now, found)),
             report_presence=lambda seen: self.present.append((self.script.now, seen)),
             report_admitted=lambda found: self.admitted.append((self.script.now, found)),
@@ -146,6 +149,7 @@ class Watched:
         """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
         self.decisions, self.opened, self.present, self.admitted, self.signs = [], [], [], [], []
+        self.absences = []
         for moment, action in actions:
             self.script.at(moment, action)
         Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open, admits=self.attach), self.place()).watch()

@@ -53,7 +53,8 @@ def watch(
     """Keep the stack current until stopped.
 
     Compares the stack at every interval, and at once when the engine reports an event about it. Differences are
-    closed as `run` would close them. Each decision is logged as one record.
+    closed as `run` would close them, and a stack that is down at the start is created. Each decision is logged as
+    one record.
 
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
@@ -90,6 +91,7 @@ def watch(
             connect=lambda: _connected(chosen),
             blueprint=settings.blueprint,
             report=report,
+            report_absent=lambda: log.notice("stack_absent", f"{chosen.project} is not up: it is being created."),
             report_open=record.write_open,
             report_presence=record.write_presence,
             report_admitted=record.write_admitted,

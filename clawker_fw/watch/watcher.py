@@ -91,9 +91,10 @@ class WatcherContext:
     """A watcher's dependencies: engine, settings, reporting, and clock.
 
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
-    `report_open` is called for each open agent, `report_presence` for each that comes or leaves, `report_admitted`
-    for each that the watcher attaches, `progress` during a heal, and `alive` when an attempt has ended of which
-    nothing is reported. `memory` keeps the last good settings for the next watcher.
+    `report_absent` is called before a stack that is down is created, `report_open` for each open agent,
+    `report_presence` for each that comes or leaves, `report_admitted` for each that the watcher attaches,
+    `progress` during a heal, and `alive` when an attempt has ended of which nothing is reported. `memory` keeps
+    the last good settings for the next watcher.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -101,6 +102,7 @@ class WatcherContext:
     report: Callable[[Decision], None]
     inbox: Inbox
     require_release: Callable[[], None] = lambda: None
+    report_absent: Callable[[], None] = lambda: None
     report_open: Callable[[OpenAgent], None] = lambda _: None
     report_presence: Callable[[Presence], None] = lambda _: None
     report_admitted: Callable[[Admitted], None] = lambda _: None
@@ -138,6 +140,8 @@ class Watcher:
         self._admission = Admission(orders.admits)
         self._present = Register()
         self._programs = Programs()
+        self._starting = True
+        """Whether the stack has been down since the watcher started. One that is taken down later stays down."""
 
     def watch(self) -> None:
         """Keep the stack current until asked to stop.
@@ -394,7 +398,7 @@ class Watcher:
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds
         seconds = work.seen.blueprint.settings.drain_timeout if drain is None else drain
-        options = ConvergeOptions(seconds, causes=self._causes(work.seen), actions=work.actions)
+        options = ConvergeOptions(seconds, causes=self._causes(work), actions=work.actions)
         decision = self._decide(engine, work, options)
         if not work.unread:
             self._comparing.succeeded()
@@ -405,13 +409,17 @@ class Watcher:
             return dataclasses.replace(decision, verdicts=None, unused=work.unused)
         return self._retry(work.unread)
 
-    def _causes(self, seen: pipeline.Comparison) -> frozenset[Cause]:
+    def _causes(self, work: "_Work") -> frozenset[Cause]:
         """Return the causes of the differences to close.
 
         What differs although these very settings have been applied are rules that have ended since. Nobody need
-        apply that.
+        apply that. A stack that is down when the watcher starts is created, but not by earlier settings.
         """
+        seen = work.seen
         causes, now = CLOSED[self._orders.heal], seen.blueprint.origin
+        self._starting = self._starting and seen.observed.absent
+        if causes and self._starting and not work.unused:
+            return frozenset(Cause)
         applied = {each.digest for each in records.recorded_origins(seen.observed)}
         return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 
@@ -492,6 +500,8 @@ class Watcher:
         failure: FirewallError | None = None
         wait: float | None = None
         before = None if work.unused else seen
+        if seen.observed.absent:
+            self._place.report_absent()
         try:
             seen_after = converge.converge(engine, read, options, run_context, before)
         except StoppedError as error:

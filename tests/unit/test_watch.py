@@ -16,7 +16,7 @@ from clawker_fw.certificates.store import InspectionStore, TelemetryStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl.client import Helper
 from clawker_fw.model import ContainerSpec, ContainerSummary, Event, NetworkSpec, Shape, Verdict
-from clawker_fw.reconcile import lock, pipeline
+from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.paths import Form
@@ -363,16 +363,38 @@ def test_what_the_machine_drops_is_left_alone(watched: Watched, heal: Heal) -> N
     assert watched.engine.inside(ENVOY).id == before
 
 
-@pytest.mark.parametrize(("heal", "there"), [(Heal.TAMPER, False), (Heal.ALL, True)])
-def test_a_stack_that_is_not_there(heal: Heal, release: Release, *, there: bool) -> None:
-    """Only `--heal all` brings up a stack that was taken down."""
+@pytest.mark.parametrize(
+    ("heal", "created", "kept_up"),
+    [(Heal.NONE, False, False), (Heal.TAMPER, True, False), (Heal.ALL, True, True)],
+)
+def test_a_stack_that_is_down(heal: Heal, release: Release, *, created: bool, kept_up: bool) -> None:
+    """One that is down when the watcher starts is created. One that is taken down later is not, but for `all`."""
     watched = Watched(release)
-    for name in (ENVOY, COREDNS):
-        watched.engine.remove(name)
-    for network in watched.engine.networks():
-        watched.engine.remove_network(network.id)
-    watched.until(5, heal=heal)
-    assert (watched.engine.container(ENVOY) is not None) is there
+
+    def take_down() -> None:
+        converge.take_down(watched.engine, "clawker", converge.RunContext(lambda _: None), detach=False)
+
+    take_down()
+    watched.until(100, heal=heal)
+    assert (watched.engine.container(ENVOY) is not None, watched.absences) == (created, [0] if created else [])
+    watched.until(100, (10, take_down), heal=heal)
+    assert (watched.engine.container(ENVOY) is not None) is kept_up
+
+
+def test_a_stack_that_can_t_be_created_at_first(watched: Watched) -> None:
+    """The watcher tries again, also after settings that could not be read yet."""
+    converge.take_down(watched.engine, "clawker", converge.RunContext(lambda _: None), detach=False)
+    usual, failures = watched.blueprint, iter([SettingsError("settings-changing", "Just changed.")])
+
+    def blueprint() -> Blueprint:
+        for error in failures:
+            raise error
+        return usual()
+
+    watched.blueprint = blueprint
+    decisions = watched.until(20)
+    assert decisions[0] == "0 start retry"
+    assert watched.is_current()
 
 
 # --- what fails -----------------------------------------------------------------------------------------------
