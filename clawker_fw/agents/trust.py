@@ -5,7 +5,7 @@ trusts is in the engine's record of its container.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -48,6 +48,8 @@ PLACES = (
     "/etc/ssl/cert.pem",  # Alpine without `ca-certificates`
 )
 """Where systems have their list of authorities (Go has them in `crypto/x509/root_linux.go`)."""
+
+_MOST_NAMED = 5
 
 _SHOWN = 16
 """How many digits of a fingerprint or digest are in a label or a name."""
@@ -129,6 +131,12 @@ def without(root: str, observed: Observed) -> tuple[str, ...]:
     given = {name for name, each in observed.volumes.items() if is_trust(each) and _has(each, root)}
     agents = (each for each in observed.agents if not each.project)
     return tuple(sorted(each.name for each in agents if given.isdisjoint(each.volumes.values())))
+
+
+def named(agents: Sequence[str]) -> str:
+    """Return the first names as a person reads them, and how many there are besides."""
+    more = len(agents) - _MOST_NAMED
+    return ", ".join(agents[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _has(volume: VolumeView, root: str) -> bool:

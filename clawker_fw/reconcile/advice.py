@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from clawker_fw.agents import trust
 from clawker_fw.certificates.credentials import Provided, Provision
+from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Desired, Observed, Role, Sibling
 from clawker_fw.rules.until import rfc3339
@@ -43,6 +45,7 @@ def advice(
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
         *_of_authorities(provided),
+        *_without_root(observed, provided),
         *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
         *_of_engine(observed),
         *_unknown_ends(desired),
@@ -133,6 +136,18 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
             "inspection-root",
             f"The root that agents trust expires at {rfc3339(provided.root_ends)}. "
             "`clawker-fw certs rotate --roots` makes another one, which agents have to be given within a week.",
+        )
+
+
+def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
+    """Warn of agents in which inspected connections fail, or will, with the settings that are to be applied."""
+    newest = next(iter(fingerprints(provided.trust)), "") if provided.intermediates else ""
+    if newest and (names := trust.without(newest, observed)):
+        do, them = ("does", "it") if len(names) == 1 else ("do", "them")
+        yield Advice(
+            "agents-without-root",
+            f"{trust.named(names)} {do} not trust the inspection root: recreate {them} with "
+            "`clawker-fw agent run`, `agent flags` or `agent compose`. Inspected connections fail otherwise.",
         )
 
 

@@ -21,7 +21,6 @@ ROOT, INTERMEDIATE = "root", "intermediate"
 """The names of the certificates with which connections are inspected."""
 
 _SHOWN = 16
-_MOST_AGENTS = 5
 
 
 class Purpose(StrEnum):
@@ -214,11 +213,9 @@ def inspection_verdict(answer: CertificatesAnswer) -> str:
         return "The stack inspects no connection, so its agents need no root."
     if not answer.without:
         return "Every agent has been given the newest root."
-    shown = ", ".join(answer.without[:_MOST_AGENTS])
-    more = f" and {len(answer.without) - _MOST_AGENTS} more" if len(answer.without) > _MOST_AGENTS else ""
     when = next((each.signs_at for each in roots if each.signs_at is not None), None)
     by = f" before {rfc3339(when)}" if when is not None else ""
     return (
-        f"Without the newest root: {shown}{more}. Create them again{by}, by `clawker-fw agent run`, `agent flags` "
-        "or `agent compose`: what is inspected fails in them otherwise."
+        f"Without the newest root: {trust.named(answer.without)}. Create them again{by}, by "
+        "`clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
     )

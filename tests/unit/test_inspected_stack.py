@@ -11,7 +11,7 @@ import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.model import Probe, Sibling
+from clawker_fw.model import ContainerSpec, Probe, Shape, Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, describe
@@ -120,6 +120,21 @@ def test_without_the_root_what_is_live_is_used(memory: MemoryEngine, wanted: Wan
     assert [each.code for each in seen.advice] == ["inspection-certificates"]
     assert "on another machine" in seen.advice[0].message
     assert not list(tmp_path.glob("elsewhere/*.key"))
+
+
+def test_agents_that_lack_the_root(memory: MemoryEngine, wanted: Wanted) -> None:
+    """Running agents break when inspection is turned on: the warning comes before that, and stays afterwards."""
+    stacks.converged(memory, wanted())
+    for name in ("web", "db"):
+        shape = Shape(("x",), (), {"clawker-net": ""})
+        memory.start(memory.create_container(ContainerSpec(name, memory.inside("clawker-envoy").image, {}, shape)))
+    assert pipeline.compare(memory, wanted()).advice == ()
+    for _ in range(2):
+        (told,) = pipeline.compare(memory, wanted(*INSPECTED)).advice
+        assert told.code == "agents-without-root"
+        assert told.message.startswith("db, web do not trust the inspection root: recreate them with ")
+        stacks.converged(memory, wanted(*INSPECTED))
+    assert pipeline.compare(memory, wanted()).advice == ()
 
 
 def test_a_root_that_expires_is_told(memory: MemoryEngine, wanted: Wanted) -> None:
