@@ -30,7 +30,8 @@ from clawker_fw.reconcile.steps import (
     Step,
     Unpause,
 )
-from clawker_fw.stack import labels, versions
+from clawker_fw.stack import labels
+from clawker_fw.stack.built import version_in
 from clawker_fw.stack.envoy import chains, tls_interception
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
 from clawker_fw.stack.release import build_name
@@ -275,7 +276,7 @@ def release_version(observed: Observed) -> str | None:
     """Return the release that made the running stack: the tag of a CoreDNS that we have built."""
     seen = observed.siblings.get(Sibling.COREDNS)
     applied = labels.read_applied(seen.container.labels) if seen else None
-    return versions.of_reference(applied.image) if applied and applied.image_ids else None
+    return version_in(applied.image) if applied and applied.image_ids else None
 
 
 def is_follow_up(finding: Finding) -> bool:

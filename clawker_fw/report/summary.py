@@ -3,7 +3,6 @@
 Each line fits 80 columns unless a name does not. Without `rich`: answers for programs have these lines as well.
 """
 
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,7 +16,6 @@ from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.terminal import visible
-from clawker_fw.rules.rule import RuleAction
 from clawker_fw.stack import capacity, labels, versions
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 
@@ -114,21 +112,12 @@ def _interruption(said: Summary) -> Iterator[str]:
     elif noticed.drained and not (noticed.unserved or noticed.lookups):
         yield f"no request that ends within {noticed.drained:g} s is cut"
     if noticed.cut:
-        of_removed = said.changes and said.changes.removed and not _denies(said.changes)
-        yield (
-            f"connections of removed rules are cut within {DRAIN_SECONDS} s"
-            if of_removed
-            else "connections may be cut"
-        )
+        of_rules = f"connections of affected rules are cut within {DRAIN_SECONDS} s"
+        yield of_rules if said.changes else "connections may be cut"
     if said.relays_cut:
         yield "connections to some published ports are cut"
     elif not noticed:
         yield "no request is cut"
-
-
-def _denies(changes: RuleChanges) -> bool:
-    """Whether a rule that denies comes or goes: it concerns the connections of wider rules."""
-    return any(rule.startswith(f"{RuleAction.DENY} ") for rule in (*changes.added, *changes.removed))
 
 
 def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
@@ -149,7 +138,8 @@ def _reasons(said: Summary) -> Iterator[str]:
         if findings := said.reasons[cause]:
             yield from (f"  {line}" for line in words(said, findings))
     for each in said.changes.presets if said.changes else ():
-        yield f"  upgrade of the preset {each.preset}, version {each.before} → {each.after}"
+        what = versions.change(str(each.before), str(each.after))
+        yield f"  {what} of the preset {each.preset}, version {each.before} → {each.after}"
     if said.asked:
         yield "  as asked with --force-recreate"
 
@@ -235,7 +225,8 @@ def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
         builds = list(dict.fromkeys(said.builds.values()))
         yield ", ".join([*(_release(*each) for each in builds), *programs])
     elif programs:
-        yield f"upgrade: {', '.join(programs)}"
+        kinds = {versions.change(*each.versions) for each in findings if each.versions}
+        yield f"{kinds.pop() if len(kinds) == 1 else 'change'}: {', '.join(programs)}"
     if values := dict.fromkeys(
         _change(each) for each in findings if each.layer is Layer.LABELS and each.field in _SET
     ):
@@ -248,9 +239,7 @@ def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _release(running: Build, desired: Build) -> str:
-    numbers = [each.version or "" for each in (desired, running)]
-    older = all(re.fullmatch(r"\d+(\.\d+)*", each) for each in numbers) and versions.is_older(*numbers)
-    return f"{'downgrade' if older else 'upgrade'} from {running} to {desired}"
+    return f"{versions.change(running.version, desired.version)} from {running} to {desired}"
 
 
 def _version_change(finding: Finding) -> str:

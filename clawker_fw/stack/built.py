@@ -55,6 +55,12 @@ def reference(name: str, version: str, config_digest: str) -> str:
     return f"{name}:{version}-{config_digest.removeprefix('sha256:')[:_DIGEST_SHOWN]}"
 
 
+def version_in(reference_: str) -> str | None:
+    """Return the version in a tag of an image of ours: for CoreDNS, the release; None for another tag."""
+    parts = _NAME.fullmatch(reference_)
+    return parts["version"] if parts else None
+
+
 def our_references(form: Form) -> tuple[str, ...]:
     """Return the tags that we gave an image, or nothing if it is not ours.
 

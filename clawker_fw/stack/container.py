@@ -36,6 +36,9 @@ STAGE = "stage/"
 ATTEMPTS = BOOT + "attempts.json"
 """What `fwctl attempts` is to try in an agent's container."""
 
+RECORDS = "state/"
+"""The folder of the records that `fwctl` and a run keep in a volume."""
+
 COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from clawker_fw.model import File, Files, Image, Shape, Sibling
-from clawker_fw.stack.container import SECRETS_AT_REST
+from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, public
 
 PREFIX = "dev.clawker."
@@ -142,7 +142,7 @@ class Applied:
         return self.attributes.get(path, self.attributes.get(kind))
 
 
-KINDS = {"/": FOLDER, "state/": RECORD, "hot/": public(b""), SECRETS_AT_REST: AT_REST}
+KINDS = {"/": FOLDER, RECORDS: RECORD, "hot/": public(b""), SECRETS_AT_REST: AT_REST}
 """Files of one mode and owner, by path, or by the beginning of their paths: folders, records, and hot files but
 secrets."""
 

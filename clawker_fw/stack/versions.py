@@ -7,6 +7,8 @@ _OF_BUILD = re.compile(r"(?<![\w.])(\d+\.\d+\.\d+)(?![\w.])")
 
 _OF_TAG = re.compile(r":v?(\d+\.\d+\.\d+)(?![\w.])[^/:]*$")
 
+_NUMBERS = re.compile(r"\d+(\.\d+)*", re.ASCII)
+
 
 def of_build(build: str) -> str | None:
     """Return the version in what a program reports, or None."""
@@ -21,9 +23,20 @@ def of_reference(reference: str) -> str | None:
 
 
 def is_older(version: str, other: str) -> bool:
-    """Whether a version is older than another one."""
+    """Whether a version is older than another one. What follows its numbers, such as `rc1`, is not compared."""
     return _numbers(version) < _numbers(other)
 
 
+def change(before: str | None, after: str | None) -> str:
+    """Return what a change of version is called: an upgrade, a downgrade, or a change if nobody can tell."""
+    if before is not None and after is not None:
+        if is_older(before, after):
+            return "upgrade"
+        if is_older(after, before):
+            return "downgrade"
+    return "change"
+
+
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    found = _NUMBERS.match(version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()

@@ -125,7 +125,7 @@ def test_the_rules_that_change_come_first(command: Command, settings_file: Path)
     """In what each command shows before a change, and in its answer; afterwards there is nothing to show."""
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
-    plan = "The rules will change, connections of removed rules are cut within 5 s:\n"
+    plan = "The rules will change, connections of affected rules are cut within 5 s:\n"
     for words in (("drift",), ("run", "--dry-run")):
         assert command(*words).out.startswith(f"{plan}  + https b.test:443\n  - https a.test:443\n")
     changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}

@@ -18,7 +18,7 @@ from tests.cli.conftest import SETTINGS, Command
 
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
-UPGRADE = r"  upgrade from 0\.1\.0 \([0-9a-f]{7}\) to 0\.1\.0 \([0-9a-f]{7}\)"
+UPGRADE = r"  change from 0\.1\.0 \([0-9a-f]{7}\) to 0\.1\.0 \([0-9a-f]{7}\)"
 TAMPERED = "  changed by hand: Envoy's boot/bootstrap.yaml"
 SHOWN = (("drift",), ("run", "--dry-run"))
 """The commands that only tell."""
@@ -78,10 +78,11 @@ def test_an_upgrade(command: Command) -> None:
     [
         ("0.2.0", "0.1.0", "downgrade"),
         ("0.1.10", "0.1.9", "downgrade"),
-        ("0.1.0", "0.1.0", "upgrade"),
+        ("0.2.0rc1", "0.1.0", "downgrade"),
         ("0.1.9", "0.1.10", "upgrade"),
-        ("0.2.0.dev1", "0.1.0", "upgrade"),  # what is no plain number is not compared
-        (None, "0.1.0", "upgrade"),
+        ("0.1.0", "0.1.0", "change"),
+        ("0.2.0.dev1", "0.2.0", "change"),  # what follows the numbers is not compared
+        (None, "0.1.0", "change"),
     ],
 )
 def test_the_way_back_is_called_a_downgrade(running: str | None, desired: str, word: str) -> None:
@@ -124,7 +125,7 @@ def test_all_fields_of_an_upgrade(command: Command) -> None:
         (("allow", "new.test"), (UPDATED, "  + https new.test:443")),
         (
             ("remove", "a.test"),
-            ("The rules will change, connections of removed rules are cut within 5 s:", "  - https a.test:443"),
+            ("The rules will change, connections of affected rules are cut within 5 s:", "  - https a.test:443"),
         ),
         (("deny", "x.a.test"), (UPDATED, "  + deny any x.a.test")),
     ],
@@ -140,12 +141,14 @@ def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], co
     assert len(edited.out.splitlines()) + len(said) <= 8
 
 
-def test_a_subtree_with_an_exception_may_cut_more(command: Command, settings_file: Path) -> None:
+def test_a_subtree_with_an_exception_cuts_it(command: Command, settings_file: Path) -> None:
     """A rule that denies concerns connections of a wider rule."""
     settings_file.write_text("rules:\n  - dst: .sub.test\n")
     command("run")
     said = command("rules", "deny", "x.sub.test").err
-    assert said.startswith("The rules will change, connections may be cut:\n  + deny any x.sub.test\n")
+    assert said.startswith(
+        "The rules will change, connections of affected rules are cut within 5 s:\n  + deny any x.sub.test\n"
+    )
 
 
 def test_tampering(command: Command, memory: MemoryEngine) -> None:

@@ -22,6 +22,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile.compare.sibling import SiblingComparison
 from clawker_fw.stack import labels, versions
+from clawker_fw.stack.built import version_in
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.resources import SIBLING
 
@@ -219,7 +220,8 @@ class ContainerComparison(SiblingComparison):
         wanted, applied, probe = self._wanted.image, self._applied, self._seen.probe
         ours = applied is not None and self._container.image in applied.image_ids
         reported = versions.of_build(probe.build) if probe else None
-        recorded = versions.of_reference(applied.image) if applied and (ours or not applied.image_ids) else None
+        name = applied.image if applied and (ours or not applied.image_ids) else ""
+        recorded = version_in(name) or versions.of_reference(name)
         if wanted.sibling is Sibling.COREDNS and wanted.bundled:
             return (recorded, wanted.version) if ours else (reported, None)
         return reported or recorded, wanted.version

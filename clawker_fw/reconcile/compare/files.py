@@ -15,6 +15,7 @@ from clawker_fw.stack.container import (
     HOT,
     KEPT,
     NO_ATTEMPT,
+    RECORDS,
     SECRETS_AT_REST,
     STAGE,
     read_attempt,
@@ -49,7 +50,7 @@ class FileComparison(SiblingComparison):
         try:
             read_attempt(self._seen.files.get(ATTEMPT, NO_ATTEMPT).content)
         except ValueError:
-            yield self._unreadable(Layer.BOOT, ATTEMPT, Action.REPLACE)
+            yield self._unreadable(Layer.BOOT, ATTEMPT, Action.REPLACE, made=self._by_another_release)
 
     def _hot(self) -> Iterator[Finding]:
         """Compare the hot files (without the version of their commit), their record and their copies."""
@@ -121,6 +122,8 @@ class FileComparison(SiblingComparison):
             return False
         if wanted is not None and running.content == wanted.content:
             return True
+        if wanted is None and recorded is None and path.startswith(RECORDS):
+            return self._by_another_release  # its `fwctl` keeps a record that this release does not know
         return (
             self._by_another_release if recorded == labels.SECRET else labels.digest(running.content) == recorded
         )

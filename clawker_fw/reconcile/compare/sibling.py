@@ -67,9 +67,9 @@ class SiblingComparison:
         """
         return self._by_another_release if recorded is None else running == recorded
 
-    def _unreadable(self, layer: Layer, field: str, action: Action) -> Finding:
+    def _unreadable(self, layer: Layer, field: str, action: Action, *, made: bool = False) -> Finding:
         """Return the finding for an unreadable record of ours."""
-        return self._finding(layer, field, "unreadable", "a record", made=False, action=action)
+        return self._finding(layer, field, "unreadable", "a record", made=made, action=action)
 
     @property
     def _answers(self) -> bool:
