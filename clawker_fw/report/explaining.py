@@ -28,7 +28,6 @@ _STEPS = {
     "resolve": "resolved",
     "connect": "connected",
     "handshake": "TLS",
-    "request": "HEAD /",
     "datagram": "empty datagram",
 }
 _WIDTH = 9
@@ -81,9 +80,10 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
 
 
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
-    for each in attempted.trial.steps:
-        yield "live", f"{each.seconds:6.3f} s  {_STEPS.get(each.name, each.name)}: {each.outcome}"
     asked, sent = answer.explanation.request, " ".join(answer.sent)
+    steps = {**_STEPS, "request": sent or "HEAD /"}
+    for each in attempted.trial.steps:
+        yield "live", f"{each.seconds:6.3f} s  {steps.get(each.name, each.name)}: {each.outcome}"
     if answer.unsent and asked:
         yield "live", f"{sent or 'Only the connection'} was tried: {asked.method} was not sent."
     elif sent and not asked:
