@@ -81,7 +81,7 @@ _SENTENCES = {
     Reason.EXPIRED: "the rule for this host has ended",
     Reason.NO_SERVER_NAME: "there is no server name",
     Reason.BAD_NAME: "this is not a host name",
-    Reason.BAD_REQUEST: "this is neither TLS nor an HTTP request that can be forwarded",
+    Reason.BAD_REQUEST: "this is not TLS, nor a request that can be forwarded",
     Reason.TIMEOUT: "no TLS hello or complete request headers arrived in time",
     Reason.LIMIT: "this is over the limit of this agent, or of all agents",
     Reason.PRIVATE_ADDRESS: "a rule allows this host, but none of its addresses",

@@ -644,7 +644,8 @@ def test_a_websocket_is_refused_for_what_is_wrong_with_it(
     assert host.reached == []
     other = [each.replace("websocket", "spdy") for each in LOWER]
     status, body = proxy.ask("GET", "/v1/last", "a.test", PORT, *other)
-    assert (status, body) == (403, b"clawker-fw: a request can become a WebSocket, and nothing else\n")
+    assert status == 403
+    assert body.startswith(f"clawker-fw: {Reason.BAD_REQUEST.sentence}".encode())
     found = _recorded(proxy, "/v1/last")
     told = [(each["method"], each["path"], each["reason"]) for each in found]
     wanted = [(method, path, reason) for method, path, *_, reason in asked]

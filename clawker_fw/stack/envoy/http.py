@@ -65,9 +65,11 @@ _DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\n{MORE}"
 
 _BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
 
+_NOT_FORWARDED = f"clawker-fw: {Reason.BAD_REQUEST.sentence}\n"
+
 _NO_ANSWER = (
     "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
-    "or one that the rule may not reach, or the host refused or ended the connection\n"
+    f"or one that the rule may not reach, or the host refused or ended the connection\n{MORE}"
 )
 
 _NO_PAGE = "clawker-fw: this page can't be read just now: try again\n"
@@ -227,7 +229,8 @@ def connection_manager(
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
     denied = refusals.of_denied_route()
-    refused = refusals.of_status(403)
+    no_rule = refusals.of_details(refusals.BY_ROUTE)
+    not_forwarded = refusals.of_status(403)
     no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
     return extension(
         "envoy.filters.network.http_connection_manager",
@@ -247,7 +250,8 @@ def connection_manager(
                     (refusals.of_page(), _NO_PAGE),
                     (denied, _DENIED),
                     (refusals.of_bad_name(), _BAD_NAME),
-                    (refused, _REFUSED),
+                    (no_rule, _REFUSED),
+                    (not_forwarded, _NOT_FORWARDED),
                     (no_answer, _NO_ANSWER),
                 )
             ],

@@ -83,6 +83,12 @@ _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 _VIOLATION = "!has(response.code) || response.code == 0"
 """Of a request that violates HTTP/2: Envoy ends its connection without a response."""
 
+BY_ROUTE = "direct_response"
+"""What Envoy says of what a route refuses."""
+
+NO_RULE = "refused"
+"""The route of requests in TLS that is looked into, for which there is no rule on this port."""
+
 NO_WAY = "cluster_not_found"
 """What Envoy says of a request for a WebSocket that is allowed, but not as one (`inspected`)."""
 
@@ -228,7 +234,7 @@ def of_details(details: str) -> Json:
 
 def of_route(beginning: str) -> Json:
     """Return the filter that passes what a route with a name that begins so has answered itself."""
-    by_route = f"has({_DETAILS}) && {_DETAILS} == 'direct_response'"
+    by_route = f"has({_DETAILS}) && {_DETAILS} == '{BY_ROUTE}'"
     return _cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
@@ -298,7 +304,7 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
     not_ours = f"!(has(request.host) && {_is_own_check('request.host', checkers)})"
     reason = _first(
         (_DENIED_ROUTE, Reason.DENIED),
-        (f"{_DETAILS} == 'direct_response'", Reason.NO_RULE),
+        (f"{_DETAILS} == '{BY_ROUTE}'", Reason.NO_RULE),
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
@@ -327,9 +333,9 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
     by_host = f"response.code == {_UNAUTHORIZED} && '{injected.METADATA}' in xds.route_metadata.filter_metadata"
     bad = "response.code == 400 || response.code == 421"
     reason = _first(
-        (f"{_DETAILS} == 'direct_response' && response.code != 403", Reason.BAD_REQUEST),
-        (f"{_DETAILS} == 'direct_response' && xds.route_name == 'refused'", Reason.NO_RULE),
-        (f"{_DETAILS} == 'direct_response'", Reason.PATH),
+        (f"{_DETAILS} == '{BY_ROUTE}' && response.code != 403", Reason.BAD_REQUEST),
+        (f"{_DETAILS} == '{BY_ROUTE}' && xds.route_name == '{NO_RULE}'", Reason.NO_RULE),
+        (f"{_DETAILS} == '{BY_ROUTE}'", Reason.PATH),
         (f"{_DETAILS} == '{NO_WAY}'", Reason.NO_WEBSOCKET),
         (f"{_DETAILS} == '{injected.MISSING}'", Reason.NO_SECRET),
         (f"{_DETAILS} == '{injected.NOT_ACCEPTED}' || {_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),

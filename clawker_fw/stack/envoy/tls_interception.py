@@ -149,11 +149,14 @@ _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
 _REFUSED = f"clawker-fw: {Reason.PATH.sentence}\n{http.MORE}"
-_ODD_PATH = "clawker-fw: hosts disagree about what such a path means, so no rule can allow it\n"
-_OTHER_HOST = "clawker-fw: the request names another host than the TLS connection that it came in\n"
+_NO_RULE = f"clawker-fw: {Reason.NO_RULE.sentence} over https on port %DOWNSTREAM_LOCAL_PORT%\n{http.MORE}"
+_BAD = f"clawker-fw: {Reason.BAD_REQUEST.sentence}"
+_ODD_PATH = f"{_BAD}: hosts disagree about what such a path means, so no rule can allow it\n"
+_OTHER_HOST = f"{_BAD}: it names another host than the TLS connection that it came in\n"
 _NO_ANSWER = (
     "clawker-fw: no answer from this host over https on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, or "
     "one that the rule may not reach, or the host refused or ended the connection, or does not speak TLS\n"
+    f"{http.MORE}"
 )
 
 _NO_WEBSOCKET = "no WebSockets"
@@ -163,7 +166,7 @@ _NOT_AS_WEBSOCKET = f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"
 
 _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
-_NOTHING_ELSE = "clawker-fw: a request can become a WebSocket, and nothing else\n"
+_NOTHING_ELSE = f"{_BAD}: it can become a WebSocket, and nothing else\n"
 
 _HOST_NOT_TRUSTED = f"clawker-fw: {Reason.HOST_NOT_TRUSTED.sentence}\n"
 
@@ -397,6 +400,7 @@ def _answers() -> Iterator[Json]:
         ),
         (refusals.of_details(_NO_UPGRADE), 403, _NOTHING_ELSE),
         (refusals.of_details(refusals.NO_WAY), 403, _NOT_AS_WEBSOCKET),
+        (refusals.of_route(refusals.NO_RULE), 403, _NO_RULE),
         (refusals.of_status(403), 403, _REFUSED),
         (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
         (refusals.of_host_not_trusted(), 503, _HOST_NOT_TRUSTED),
@@ -421,7 +425,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
         {
             "name": pattern,
             "domains": [pattern],
-            "routes": [*_routes(scope, headers), _refuse("refused", {"prefix": "/"})],
+            "routes": [*_routes(scope, headers), _refuse(refusals.NO_RULE, {"prefix": "/"})],
             **({"request_headers_to_remove": list(SECOND_PATHS)} if _limited(scope) else {}),
             **({"typed_per_filter_config": _judging(strictly=True)} if _strict(scope) else {}),
         }
@@ -433,7 +437,7 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
         "name": NAME,
         "virtual_hosts": [
             *hosts,
-            {"name": "refused", "domains": ["*"], "routes": [_refuse("refused", {"prefix": "/"})]},
+            {"name": refusals.NO_RULE, "domains": ["*"], "routes": [_refuse(refusals.NO_RULE, {"prefix": "/"})]},
         ],
         "request_headers_to_remove": list(HEADERS_REMOVED),
         "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],

@@ -92,6 +92,13 @@ func newDocument(source netip.Addr, halves ...half) document {
 func show(by string, known refused) shown {
 	known.First, known.Last = known.First.UTC(), known.Last.UTC()
 	made := shown{By: by, refused: known, Sentence: reason.Sentences[known.Reason]}
+	if by == byProxy && known.Reason == reason.NoRule { // Envoy knows of no rules for other ports, so it says no more than this
+		protocol := known.Protocol
+		if protocol == "tls" {
+			protocol = "https"
+		}
+		made.Sentence += fmt.Sprintf(" over %s on port %d", printable(protocol), known.Port)
+	}
 	if host, url := urlOf(known); url != "" {
 		made.Command = reason.Command(known.Reason, host, url)
 	}

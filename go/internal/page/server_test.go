@@ -66,7 +66,7 @@ func TestPage(t *testing.T) {
   no rule allows this host (no-rule)
   clawker-fw explain https://a.test
 12:00:01Z tls b.test:8443
-  no rule allows this host (no-rule)
+  no rule allows this host over https on port 8443 (no-rule)
   clawker-fw explain https://b.test:8443
 
 What the resolver has refused is known since 12:00:00Z.

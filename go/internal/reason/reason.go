@@ -25,7 +25,7 @@ var Sentences = map[string]string{
 	Expired:            "the rule for this host has ended",
 	"no-server-name":   "there is no server name",
 	BadName:            "this is not a host name",
-	BadRequest:         "this is neither TLS nor an HTTP request that can be forwarded",
+	BadRequest:         "this is not TLS, nor a request that can be forwarded",
 	"timeout":          "no TLS hello or complete request headers arrived in time",
 	Limit:              "this is over the limit of this agent, or of all agents",
 	"private-address":  "a rule allows this host, but none of its addresses",
