@@ -176,6 +176,17 @@ def test_the_refusal_names_the_port(proxy: Proxy) -> None:
         connection.close()
 
 
+def test_what_is_not_forwarded_is_not_refused_by_a_rule(proxy: Proxy) -> None:
+    """An upgrade to something else than a WebSocket is answered with the reason in its record: no missing rule."""
+    proxy.serve(rule_set({"dst": "a.test", "proto": "http"})[1])
+    until(proxy.serves)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[80], timeout=5)
+    connection.request("GET", "/", headers={"Host": "a.test", "Connection": "Upgrade", "Upgrade": "spdy"})
+    response = connection.getresponse()
+    assert (response.status, response.read().decode()) == (403, f"clawker-fw: {Reason.BAD_REQUEST.sentence}\n")
+    connection.close()
+
+
 def test_a_refusal_by_a_rule_says_so(proxy: Proxy) -> None:
     """What a rule denies within what another one allows is told apart, in TLS by the chain that ends it."""
     allowed = (".w.test", {"dst": ".w.test", "proto": "http"})

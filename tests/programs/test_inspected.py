@@ -638,9 +638,11 @@ def test_a_websocket_is_refused_for_what_is_wrong_with_it(
         ("POST", "/o/r/git-receive-pack", "b.test", "b.test", 403, Reason.PATH),
         *([] if words else [("GET", "/v1/z", "a.test", "a.test", 403, Reason.NO_WEBSOCKET)]),
     ]
-    for method, path, name, named, status, _ in asked:
+    for method, path, name, named, status, reason in asked:
         head = "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: {named}", *LOWER, "", ""))
-        assert proxy.raw(head.encode(), name)[0] == status, (method, path)
+        answered, text = proxy.raw(head.encode(), name)
+        assert answered == status, (method, path)
+        assert name == "b.test" or f"clawker-fw: {reason.sentence}".encode() in text, (method, path)
     assert host.reached == []
     other = [each.replace("websocket", "spdy") for each in LOWER]
     status, body = proxy.ask("GET", "/v1/last", "a.test", PORT, *other)
