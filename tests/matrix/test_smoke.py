@@ -50,9 +50,9 @@ HOST_PORT = 5300
 BACK_SECONDS = 25
 """The time in which agents must be served after a restart. A wrong neighbour entry would take half a minute."""
 
-LONGEST_MILLISECONDS = 1000
-"""Nothing may have been asked twice: TCP waits for a second before it begins a connection again (RFC 6298,
-section 2), and a lost DNS query takes 4 s. `bench replace` measures how long a request really takes."""
+SENT_AGAIN_MILLISECONDS = 1000
+"""TCP waits for a second before it begins a connection again (RFC 6298, section 2), and a lost DNS query takes 4 s.
+`bench replace` measures how long requests take."""
 
 
 @dataclass(frozen=True)
@@ -336,12 +336,12 @@ def test_rules_change_live(site: Site) -> None:
 
 @pytest.mark.alone
 def test_replacement_is_not_noticed(site: Site) -> None:
-    """Both siblings are replaced under 200 requests per second: none fails or takes long, and nothing is left.
+    """Both siblings are replaced under 100 requests per second: none fails, no packet is lost, and nothing is left.
 
     It is done twice, because the second replacement gets the first one's addresses, which neighbours still cache.
     """
     before = site.made()
-    load = site.firewall.agent(site.peers, "load", "--rate", "200", "--seconds", "0", *ALLOWED)
+    load = site.firewall.agent(site.peers, "load", "--rate", "100", "--seconds", "0", *ALLOWED)
     try:
         until(lambda: any(line["done"] for line in load.said()))
         for _ in range(2):
@@ -350,7 +350,8 @@ def test_replacement_is_not_noticed(site: Site) -> None:
     finally:
         load.remove()
     assert summary["failed"] == 0, json.dumps(summary)
-    assert summary["longest_ms"] < LONGEST_MILLISECONDS, json.dumps(summary)
+    waits = [one[step] for one in summary["slowest"] for step in ("dns_ms", "connect_ms")]
+    assert max(waits) < SENT_AGAIN_MILLISECONDS, json.dumps(summary)
     site.firewall.drift().expect()
     after = site.made()
     assert len(before["containers"] - after["containers"]) == 2
