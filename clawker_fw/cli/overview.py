@@ -1,15 +1,12 @@
-"""The command that lists all stacks of an engine."""
+"""All stacks of an engine, for `status --all`."""
 
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.parameters import Format, FormatOption, Options
+from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import FirewallError, SettingsError
 from clawker_fw.report import terminal
@@ -20,21 +17,12 @@ if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
 
 
-@app.command("ps", rich_help_panel=Panel.ANSWERS)
-def list_stacks(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """List all stacks of the engine, with their verdicts.
-
-    Each stack is compared with the settings file that it was made from, if that is on this machine and can be
-    read; else its verdict is `unknown`. Settings in the environment are those of this shell.
-
-    Example: clawker-fw ps --format json | jq -r '.stacks[] | select(.verdict != "current") | .project'
-    """
-    from clawker_fw.cli import session
+def list_stacks(chosen: Options, format_: Format) -> None:
+    """Print all stacks of the engine, each compared with the settings file that it was made from."""
     from clawker_fw.reconcile.observe import projects
     from clawker_fw.report import overview
     from clawker_fw.stack.release import Release
 
-    chosen: Options = context.obj
     engine = session.connect_reader(chosen)
     release = Release.installed()
     found = [_stack(engine, chosen, release, project) for project in projects(engine)]

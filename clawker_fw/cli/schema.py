@@ -8,7 +8,7 @@ from clawker_fw.cli.app import Panel, app
 from clawker_fw.report import terminal
 
 
-@app.command(rich_help_panel=Panel.ANSWERS)
+@app.command(rich_help_panel=Panel.ANSWERS, context_settings={"ignore_unknown_options": True})
 def schema(
     command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", hidden=True)] = None,
 ) -> None:

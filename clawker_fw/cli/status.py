@@ -1,4 +1,4 @@
-"""The command that shows the state of a stack."""
+"""The command that shows the state of a stack, or of all stacks."""
 
 import sys
 import time
@@ -31,6 +31,9 @@ _RECENT_SECONDS = 3600.0
 def status(
     context: typer.Context,
     *,
+    every: Annotated[
+        bool, typer.Option("--all", help="List all stacks on the Docker host instead, each with its verdict.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it again every 2 s, on a terminal, until Ctrl-C.")
     ] = False,
@@ -46,9 +49,19 @@ def status(
     Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If settings or secrets can't
     be used, the answer is what can be known without them, and the exit code tells.
 
+    With `--all`, each stack is compared with the settings file that it was made from. If that file is on another
+    machine or can't be read, the verdict is `unknown`. Settings in the environment are those of this shell.
+
     Example: clawker-fw status --format json | jq -r .agent.dns
     """
     chosen: Options = context.obj
+    if every and (watch or compose):
+        raise typer.BadParameter("--all lists stacks: without --watch and --compose")
+    if every:
+        from clawker_fw.cli.overview import list_stacks
+
+        list_stacks(chosen, format_)
+        return
     if watch:
         _redraw(chosen, format_, compose=compose)
         return

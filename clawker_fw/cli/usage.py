@@ -35,10 +35,14 @@ _REMOVED = {
 }
 """Commands of earlier releases, and what to use instead."""
 
+_CHECK = ("watch", "--check")
 _RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("ca", "show"): ("certs", "show"),
     ("ca", "rotate"): ("certs", "rotate", "--roots"),
     ("ca", "export"): ("certs", "export", "roots"),
+    ("healthy",): _CHECK,
+    ("ps",): ("status", "--all"),
+    ("schema", "ps"): ("schema", "status", "--all"),
 }
 """Commands that have other words in this release, and still work. The next release does not know them."""
 
@@ -47,12 +51,16 @@ _NO_COMMAND = re.compile(r"No such command '([^']*)'")
 
 def renamed(words: list[str]) -> list[str]:
     """Return the words of a command and what follows them, with a notice if the command has other words now."""
-    now = _RENAMED.get(tuple(words[:_WORDS_OF_A_COMMAND]))
-    if now is None:
-        return words
-    former, current = " ".join(words[:_WORDS_OF_A_COMMAND]), " ".join(now)
-    log.notice("command_renamed", f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`.")
-    return [*now, *words[_WORDS_OF_A_COMMAND:]]
+    for length in range(1, _WORDS_OF_A_COMMAND + 1):
+        if (now := _RENAMED.get(tuple(words[:length]))) is None:
+            continue
+        former, current, rest = " ".join(words[:length]), " ".join(now), words[length:]
+        if now == _CHECK:  # the address comes next, where `healthy` accepted options before it
+            rest.sort(key=lambda word: ":" not in word)
+        notice = f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`."
+        log.notice("command_renamed", notice)
+        return [*now, *rest]
+    return words
 
 
 def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:

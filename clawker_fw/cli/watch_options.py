@@ -21,7 +21,7 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def checked_address(text: str | None) -> str | None:
+def _checked_address(text: str | None) -> str | None:
     """Return an address of this machine in its usual form; anything else is a usage error."""
     if text is None:
         return None
@@ -62,8 +62,17 @@ ListenOption = Annotated[
     typer.Option(
         "--listen",
         metavar="ADDRESS",
-        callback=checked_address,
+        callback=_checked_address,
         help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
+    ),
+]
+CheckOption = Annotated[
+    str | None,
+    typer.Option(
+        "--check",
+        metavar="ADDRESS",
+        callback=_checked_address,
+        help="Watch nothing: ask the watcher that listens at ADDRESS whether its stack is current, and exit.",
     ),
 ]
 OtelOption = Annotated[

@@ -14,9 +14,10 @@ import typer
 from clawker_fw import interrupts
 from clawker_fw.cli import session
 from clawker_fw.cli.app import Panel, app
-from clawker_fw.cli.parameters import DrainOption, Options, unparsed
+from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, unparsed
 from clawker_fw.cli.watch_options import (
     AttachOption,
+    CheckOption,
     HealOption,
     IntervalOption,
     ListenOption,
@@ -25,7 +26,7 @@ from clawker_fw.cli.watch_options import (
     require_otlp,
 )
 from clawker_fw.errors import EngineError, ExitCode, SettingsError
-from clawker_fw.report import log
+from clawker_fw.report import log, terminal
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def watch(
     on_open: OnOpenOption = OnOpen.WARN,
     attach: AttachOption = None,
     drain_timeout: DrainOption = None,
+    check: CheckOption = None,
+    agents: AgentsOption = Agents.JUDGE,
 ) -> None:
     """Keep the stack current until stopped.
 
@@ -56,8 +59,16 @@ def watch(
     closed as `run` would close them, and a stack that is down at the start is created. Each decision is logged as
     one record.
 
+    `--check` is for scripts and a container's health check. It asks a running watcher and exits 0 if the last
+    comparison found the stack current, else 1. It needs no settings and no engine.
+
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
+    if check:
+        _check(check, agents)
+        return
+    if agents is not Agents.JUDGE:
+        raise typer.BadParameter("--agents is for --check; `--on-open` says what a watcher does about agents")
     from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
@@ -105,6 +116,17 @@ def watch(
         )
         Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open, attach or ""), place).watch()
     manager.stopping()
+
+
+def _check(address: str, agents: Agents) -> None:
+    """Print the health that a watcher reports. Exit 1 unless its stack is current."""
+    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
+    from clawker_fw.watch.health import ask
+
+    found = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
+    terminal.answer(found.text)
+    if not found.healthy:
+        raise typer.Exit(ExitCode.DRIFT)
 
 
 @contextmanager

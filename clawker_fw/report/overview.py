@@ -1,4 +1,4 @@
-"""The answer of `ps`, and how people see it: all stacks of an engine."""
+"""The answer of `status --all`, and how people see it: all stacks of an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class EngineOfStacks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StacksAnswer(Document):
-    """The answer of `ps`."""
+    """The answer of `status --all`."""
 
     engine: EngineOfStacks
     stacks: list[Stack]

@@ -1,6 +1,7 @@
 """The command line with an in-memory engine."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -37,7 +38,7 @@ class Outcome:
 
     def valid(self, schema: str) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON output after checking it against a command's schema: its name, or how it begins."""
-        _validator(schema.replace("-", " ")).validate(self.json)
+        _validator(re.sub(r"(?<=[a-z])-(?=[a-z])", " ", schema)).validate(self.json)
         return self.json
 
 

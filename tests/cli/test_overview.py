@@ -1,4 +1,4 @@
-"""`ps` and `config`: what there is on the engine, and what the settings mean."""
+"""`status --all` and `config`: what there is on the engine, and what the settings mean."""
 
 from pathlib import Path
 
@@ -7,28 +7,36 @@ from tests.cli.conftest import Command
 from tests.cli.test_status import join
 
 
-def test_ps_lists_every_stack_with_its_own_settings(
+def test_all_lists_every_stack_with_its_own_settings(
     command: Command, memory: MemoryEngine, settings_file: Path, tmp_path: Path
 ) -> None:
     """Each stack is compared with the file that it was made from, wherever the command runs."""
-    assert command("ps").out == "There is no stack on this engine. Start one with `clawker-fw run`.\n"
+    assert command("status", "--all").out == "There is no stack on this engine. Start one with `clawker-fw run`.\n"
     command("run")
     other = tmp_path / "other.yaml"
     other.write_text("project: other\nrules:\n  - dst: b.test\n")
     assert command("--config", str(other), "run").code == 0
     join(memory, "loose", privileged=True)
     other.write_text("project: other\nrules: []\n")
-    found = {each["project"]: each for each in command("ps", "--format", "json").valid("ps")["stacks"]}
+    found = {
+        each["project"]: each
+        for each in command("status", "--all", "--format", "json").valid("status --all")["stacks"]
+    }
     assert (found["clawker"]["verdict"], found["clawker"]["open_agents"]) == ("open", ["loose"])
     assert (found["other"]["verdict"], found["other"]["live_rules"]) == ("drifted", 1)
     assert found["clawker"]["settings"] == str(settings_file)
     assert found["other"]["running"] == ["envoy", "coredns"]
     other.unlink()
-    gone = command("ps", "--format", "json").valid("ps")["stacks"][1]
+    gone = command("status", "--all", "--format", "json").valid("status --all")["stacks"][1]
     assert (gone["verdict"], gone["live_rules"]) == ("unknown", 1)
     assert "does not exist" in gone["reason"]
-    out = command("ps").out
+    out = command("status", "--all").out
     assert out.splitlines()[1].split()[:3] == ["clawker", "open", "2"]
+    former = command("ps")
+    assert (former.code, former.out) == (0, out)
+    assert "`ps` is now `clawker-fw status --all`" in " ".join(former.err.split())
+    assert command("schema", "ps").out == command("schema", "status", "--all").out
+    assert command("status", "--all", "--watch").code == 2
 
 
 def test_config_says_where_each_value_comes_from(command: Command, settings_file: Path) -> None:

@@ -459,7 +459,7 @@ def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("trouble", ["undeclared", "elsewhere", "open to others"])
 def test_secrets_that_can_not_be_used_cost_their_own_line(user: User, trouble: str) -> None:
-    """`ps` lists the other stacks as they are, and `status` has what can be known without secrets."""
+    """`status --all` lists the other stacks as they are, and `status` has what can be known without secrets."""
     (user.folder / "other.yaml").write_text("project: other\nrules: [{dst: b.test}]\n")
     for arguments in ((), ("--config", "other.yaml")):
         assert user(*arguments, "run").code == 0
@@ -471,8 +471,8 @@ def test_secrets_that_can_not_be_used_cost_their_own_line(user: User, trouble: s
             user.declare(DECLARED.replace("[api.test]", "[other.test]"))
         case _:
             path.chmod(0o666)
-    listed = user("ps", "--format", "json")
-    first, other = listed.valid("ps")["stacks"]
+    listed = user("status", "--all", "--format", "json")
+    first, other = listed.valid("status --all")["stacks"]
     assert (listed.code, other["project"], other["verdict"]) == (0, "other", "current")
     assert (first["project"], first["verdict"], first["live_rules"]) == ("clawker", "unknown", 2)
     assert first["reason"]

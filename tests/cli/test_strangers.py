@@ -42,12 +42,14 @@ def test_an_image_with_our_labels_is_in_nobody_s_way(
     assert command("denials", "--format", "json").json["denials"] == []
     agents = command("status", "--format", "json").json["agents"]
     assert [each["name"] for each in agents] == (["theirs"] if attached else [])
-    assert [each["project"] for each in command("ps", "--format", "json").json["stacks"]] == ["clawker"]
+    assert [each["project"] for each in command("status", "--all", "--format", "json").json["stacks"]] == [
+        "clawker"
+    ]
     assert {each: memory.inside(f"clawker-{each}").id for each in Sibling} == before
     assert command("down", *(["--force"] if attached else [])).code == 0
     assert memory.container(theirs), "it is somebody else's"
     assert [each.name for each in memory.listing()] == ["theirs"]
-    assert command("ps", "--format", "json").json["stacks"] == []
+    assert command("status", "--all", "--format", "json").json["stacks"] == []
 
 
 def test_a_mount_forges_no_line(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
@@ -62,8 +64,8 @@ def test_a_mount_forges_no_line(command: Command, memory: MemoryEngine, settings
     )
     shape = Shape((), (), {attachment["network"]: ""}, dns=tuple(attachment["dns"]), mounts=mounts)
     memory.start(memory.create_container(ContainerSpec("agent", memory.inside("clawker-envoy").image, {}, shape)))
-    for verb in ("drift", "status", "doctor", "run", "ps"):
-        outcome = command(verb)
+    for verb in ("drift", "status", "doctor", "run", "status --all"):
+        outcome = command(*verb.split())
         lines = f"{outcome.out}{outcome.err}".splitlines()
         assert not [line for line in lines if line.strip().startswith("forged")], (verb, lines)
     assert "\\nforged" in command("drift").out

@@ -61,7 +61,7 @@ def test_every_node_becomes_current(fleet: Fleet) -> None:
     for node in fleet.swarm.nodes:
         assert fleet.on(node).current(), node.name
         assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
-        assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"]
+        assert json.loads(fleet.inside(node, "watch", "--check", PAGE))["healthy"]
     assert created.nodes == {each.id for each in fleet.swarm.nodes}
 
 
@@ -182,7 +182,7 @@ def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
     # a rollout that begins before the swarm has noticed waits for the node
     until(lambda: "Down" in others[0].call("node", "ls", "--format", "{{.Status}}"), 60, every=0.5)
     for node in others:
-        assert json.loads(fleet.inside(node, "healthy", PAGE))["healthy"], node.name
+        assert json.loads(fleet.inside(node, "watch", "--check", PAGE))["healthy"], node.name
     fleet.on(others[0]).write(*RULES, ADDED, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))

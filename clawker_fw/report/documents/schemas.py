@@ -45,7 +45,6 @@ ANSWERS: Mapping[str, type[Document]] = {
     "explain": ExplainDocument,
     "fleet denials": FleetDenialsDocument,
     "fleet status": FleetStatusDocument,
-    "ps": StacksAnswer,
     **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
     "rules check": RulesCheckDocument,
     "rules list": RulesListDocument,
@@ -54,6 +53,7 @@ ANSWERS: Mapping[str, type[Document]] = {
     **dict.fromkeys(("run", "reload"), RunDocument),
     **dict.fromkeys(("secrets list", "secrets check"), SecretsAnswer),
     "status": StatusDocument,
+    "status --all": StacksAnswer,
 }
 """The answers by the commands that give them."""
 

@@ -25,10 +25,14 @@ def test_a_watcher_is_asked(kind: str, command: Command, tmp_path: Path) -> None
     """The exit code is the page's, and what it says is the answer; agents can be left out."""
     address = ListenAddress(path=tmp_path / "watch.sock") if kind == "unix" else ListenAddress(kind, 0)
     with served(address, PAGES) as where:
-        judged = command("healthy", str(where))
+        judged = command("watch", "--check", str(where))
         assert (judged.code, judged.json) == (1, {"healthy": False})
-        ignored = command("healthy", str(where), "--agents", "ignore")
+        ignored = command("watch", "--check", str(where), "--agents", "ignore")
         assert (ignored.code, ignored.json) == (0, {"healthy": True})
+        for former in (("healthy", str(where)), ("healthy", "--agents", "judge", str(where))):
+            outcome = command(*former)
+            assert (outcome.code, outcome.json) == (1, {"healthy": False})
+            assert "`healthy` is now `clawker-fw watch --check`" in " ".join(outcome.err.split())
 
 
 def hang_up(listening: socket.socket) -> None:
@@ -39,23 +43,24 @@ def hang_up(listening: socket.socket) -> None:
 def test_nobody_answers(command: Command, tmp_path: Path) -> None:
     """Nobody there, or nobody who speaks HTTP, is not healthy, and no error of the command."""
     path = tmp_path / "watch.sock"
-    outcome = command("healthy", f"unix:{path}")
+    outcome = command("watch", "--check", f"unix:{path}")
     assert (outcome.code, "No watcher answers" in outcome.out) == (1, True)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
         answering = threading.Thread(target=hang_up, args=[listening])
         answering.start()
-        outcome = command("healthy", f"unix:{path}")
+        outcome = command("watch", "--check", f"unix:{path}")
         answering.join()
     assert outcome.code == 1
-    assert command("healthy", "192.0.2.1:80").code == 2
+    assert command("watch", "--check", "192.0.2.1:80").code == 2
+    assert command("watch", "--agents", "ignore").code == 2, "it is about --check"
 
 
 def test_little_is_imported() -> None:
     """An engine asks every few seconds: neither YAML, HTTP, the Docker SDK nor rich are imported."""
     script = (
-        "import sys; sys.argv[1:] = ['healthy', 'unix:/nowhere']\n"
+        "import sys; sys.argv[1:] = ['watch', '--check', 'unix:/nowhere']\n"
         "from clawker_fw.cli.main import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
