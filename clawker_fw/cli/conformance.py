@@ -10,11 +10,12 @@ from clawker_fw.errors import ExitCode
 
 @app.command(rich_help_panel=Panel.ANSWERS)
 def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
-    """Try the usual ways around the firewall, and show what held.
+    """Attack your own firewall, and show what held.
 
-    Starts a container of ours as an agent, which asks for names, connects to addresses and sends requests that no
-    rule allows, and removes it. It takes some seconds and disturbs nobody: other agents, rules and siblings stay
-    as they are. Nothing is sent to anybody outside. Exit 0 when everything held, else 1.
+    Each line is an attack, which must be stopped, or a control: an allowed request, which must get through. A
+    test container looks up names, connects to addresses and sends requests that no rule allows. It is removed
+    after some seconds. Other agents, rules, Envoy and CoreDNS stay as they are. Nothing is sent to third parties.
+    Exit 0 if everything held, else 1.
 
     Example: clawker-fw conformance --format json | jq '.attempts[] | select(.held | not)'
     """

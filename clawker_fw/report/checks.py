@@ -19,7 +19,7 @@ _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """Something that was tried."""
+    """An attack, which must be stopped, or a control, which must get through."""
 
     id: str
     what: str
@@ -70,16 +70,19 @@ class DoctorAnswer(Document):
 def conformance_report(answer: ConformanceAnswer) -> RenderableType:
     """Return the answer for people: what did not hold comes last, where a person looks first."""
     rows: list[list[Text | str]] = [
-        [_HELD if each.held else _BROKEN, each.what, each.outcome]
+        [_HELD if each.held else _BROKEN, "control" if each.control else "attack", each.what, each.outcome]
         for each in sorted(answer.attempts, key=lambda each: not each.held)
     ]
-    broken = sum(not each.held for each in answer.attempts)
-    number = len(answer.attempts)
-    words = f"{answer.project}: {number - broken} of {number} held"
-    lines = [Text(""), Text(visible(words), "bold red" if broken else "bold green")]
-    if broken:
+    attacks = [each.held for each in answer.attempts if not each.control]
+    controls = [each.held for each in answer.attempts if each.control]
+    words = (
+        f"{answer.project}: {sum(attacks)} of {len(attacks)} attacks were stopped, "
+        f"{sum(controls)} of {len(controls)} controls got through"
+    )
+    lines = [Text(""), Text(visible(words), "bold green" if answer.held else "bold red")]
+    if not answer.held:
         lines.append(Text("`clawker-fw drift` and `clawker-fw doctor` say what may be wrong. If not, report it."))
-    return Group(Rows(("result", "what was tried", "what came of it"), rows), *lines)
+    return Group(Rows(("result", "kind", "what was tried", "what happened"), rows), *lines)
 
 
 _STYLES = {

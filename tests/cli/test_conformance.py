@@ -1,6 +1,7 @@
 """`conformance`: what is tried, what counts as held, and that nothing is left behind."""
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -46,11 +47,12 @@ def test_everything_holds(command: Command, memory: MemoryEngine) -> None:
     document = outcome.valid("conformance")
     assert [each["id"] for each in document["attempts"] if not each["held"]] == []
     assert (outcome.code, document["held"]) == (0, True)
-    assert [each["id"] for each in document["attempts"] if each["control"]] == ["allowed"]
+    assert [each["id"] for each in document["attempts"] if each["control"]] == ["allowed", "page-name", "page"]
     assert [each.name for each in memory.listing()] == before
-    assert command("conformance").out.endswith(
-        f"clawker: {len(document['attempts'])} of {len(document['attempts'])} held\n"
-    )
+    shown, attacks = command("conformance").out, len(document["attempts"]) - 3
+    assert re.search(r"^  held +control  An allowed name resolves +an answer$", shown, re.MULTILINE)
+    assert re.search(r"^  held +attack   TLS without a server name", shown, re.MULTILINE)
+    assert shown.endswith(f"clawker: {attacks} of {attacks} attacks were stopped, 3 of 3 controls got through\n")
 
 
 INSPECTED = """rules:
@@ -79,7 +81,7 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
     assert {"inspected-path", "inspected-method", "inspected-trace", "inspected-push", "inspected-dots"} < {*tried}
     assert {"inspected-1", "inspected-path-1"} < {*tried}
     controls = [each["id"] for each in tried.values() if each["control"]]
-    assert controls == ["allowed", "inspected", "inspected-1", "inspected-allowed"]
+    assert controls == ["allowed", "page-name", "page", "inspected", "inspected-1", "inspected-allowed"]
     memory.attempted |= {"inspected-path": "HTTP 403 of a host", "inspected-1": "another certificate"}
     outcome = command("conformance", "--format", "json")
     broken = [each["id"] for each in outcome.valid("conformance")["attempts"] if not each["held"]]
@@ -246,13 +248,13 @@ def test_the_first_error_is_told_when_its_container_can_not_be_removed_either(
     assert "the container clawker-conformance was not removed either: The engine could not do this" in outcome.err
 
 
-def test_settings_without_a_single_name_have_no_control(
+def test_settings_without_a_single_name_have_no_control_for_one(
     command: Command, memory: MemoryEngine, settings_file: Path
 ) -> None:
-    """Then everything else is tried all the same."""
+    """Then everything else is tried all the same, and the page about refusals is a control."""
     settings_file.write_text("rules:\n  - dst: .a.test\n")
     command("run")
     memory.attempted = HOLDING
     document = command("conformance", "--format", "json").valid("conformance")
     assert document["held"]
-    assert not any(each["control"] for each in document["attempts"])
+    assert [each["id"] for each in document["attempts"] if each["control"]] == ["page-name", "page"]

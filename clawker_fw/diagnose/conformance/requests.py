@@ -98,7 +98,7 @@ def _everything(host: InspectedHost) -> Iterator[Case]:
 
 
 def _certificate(host: InspectedHost) -> Iterator[Case]:
-    words = f"A certificate for {host.name}, whose TLS is looked into"
+    words = f"TLS to {host.name} gets a certificate of the stack"
     yield Case("inspected", words, _OURS, "certificate", name=host.name, control=True)
 
 
@@ -108,7 +108,7 @@ def _allowed(host: InspectedHost) -> Iterator[Case]:
     if request:
         method, target = request
         text = f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"
-        words = f"An allowed request to {host.name}"
+        words = f"An allowed request to {host.name} gets through"
         yield Case("inspected-allowed", words, _OF_THE_HOST, "request", name=host.name, text=text, control=True)
 
 

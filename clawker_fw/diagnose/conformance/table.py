@@ -77,12 +77,12 @@ def _questions(place: AgentView) -> Iterator[Case]:
     for network in ("udp", "tcp"):
         words = f"A name that no rule allows, over {network.upper()}"
         yield Case(f"name-{network}", words, _NO_NAME, "ask", network, ask, f"{REFUSED_NAME}.", _A)
-    yield Case("tunnel-txt", "Data in a name, asked for as TXT", _NO_NAME, "ask", "udp", ask, secret, _TXT)
-    yield Case("tunnel-null", "Data in a name, asked for as NULL", _NO_NAME, "ask", "udp", ask, secret, _NULL)
+    yield Case("tunnel-txt", "Data in a name, queried as TXT", _NO_NAME, "ask", "udp", ask, secret, _TXT)
+    yield Case("tunnel-null", "Data in a name, queried as NULL", _NO_NAME, "ask", "udp", ask, secret, _NULL)
     yield Case("transfer", "A transfer of all names", _NOT_ASKED | _NO_NAME, "ask", "tcp", ask, ".", _AXFR)
     yield Case("chaos", "The resolver's version", _NOT_ASKED, "ask", "udp", ask, "version.bind.", _TXT, _CHAOS)
     if place.forbids_public_name:
-        words = "A public name, at the engine's own resolver"
+        words = "A public name, at Docker's own resolver"
         held = _NO_NAME | _SHUT | {"refused", "RCodeServerFailure", "RCodeRefused"}
         yield Case("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
     yield Case("other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A)
@@ -91,20 +91,32 @@ def _questions(place: AgentView) -> Iterator[Case]:
         yield Case("tunnel-allowed", "TXT of an allowed name", _NO_DATA, "ask", "udp", ask, name, _TXT)
         yield Case("ipv6-allowed", "An IPv6 address of an allowed name", _NO_DATA, "ask", "udp", ask, name, _AAAA)
         answer = frozenset({"an answer"})
-        yield Case("allowed", "An allowed name", answer, "ask", "udp", ask, name, _A, control=True)
+        yield Case("allowed", "An allowed name resolves", answer, "ask", "udp", ask, name, _A, control=True)
 
 
 def _addresses(place: AgentView) -> Iterator[Case]:
     yield Case("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
     yield Case("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
-    yield Case("internet-udp", "The same over UDP", _SILENT, "datagram", "udp", f"{_WORLD}:443", text="x")
-    yield Case("internet-ipv6", "The same over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443")
+    yield Case(
+        "internet-udp",
+        "An address on the internet, over UDP",
+        _SILENT,
+        "datagram",
+        "udp",
+        f"{_WORLD}:443",
+        text="x",
+    )
+    yield Case(
+        "internet-ipv6", "An address on the internet, over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443"
+    )
     yield Case("metadata", "A cloud's metadata service", _ABSENT, "connect", address=f"{_METADATA}:80")
-    yield Case("host", "The host, on the way out", _ABSENT, "connect", address=f"{place.egress_host}:22")
-    yield Case("bridge", "The host, on the agents' network", _SILENT, "connect", address=f"{place.bridge}:22")
-    yield Case("engine", "The engine's API there", _SILENT, "connect", address=f"{place.bridge}:2375")
+    yield Case(
+        "host", "The Docker host, on the egress network", _ABSENT, "connect", address=f"{place.egress_host}:22"
+    )
+    yield Case("bridge", "The Docker host, on the agent network", _SILENT, "connect", address=f"{place.bridge}:22")
+    yield Case("engine", "Docker's API, on the agent network", _SILENT, "connect", address=f"{place.bridge}:2375")
     for number, address in enumerate(place.egress):
-        words = f"Envoy's address {address} on the way out"
+        words = f"Envoy's address {address} on the egress network"
         yield Case(f"egress-{number}", words, _ABSENT, "connect", address=f"{address}:443")
 
 
@@ -138,7 +150,11 @@ def _connections(place: AgentView) -> Iterator[Case]:
         ("host", "HTTP for a host that no rule allows", f"GET / HTTP/1.1\r\n{host}"),
         ("connect", "A tunnel by CONNECT", f"CONNECT {REFUSED_NAME}:443 HTTP/1.1\r\n{host}"),
         ("absolute", "A proxy request", f"GET http://{REFUSED_NAME}/ HTTP/1.1\r\n{host}"),
-        ("two-hosts", "Two hosts", f"GET / HTTP/1.1\r\nHost: {place.allowed or 'a.invalid'}\r\n{host}"),
+        (
+            "two-hosts",
+            "Two hosts in a request",
+            f"GET / HTTP/1.1\r\nHost: {place.allowed or 'a.invalid'}\r\n{host}",
+        ),
         (
             "address-host",
             "An address as the host",
@@ -152,18 +168,20 @@ def _page(place: AgentView) -> Iterator[Case]:
     """Yield what is tried at the page on which agents read what was refused to them."""
     ask, http, tls = f"{place.service}:53", f"{place.envoy}:80", f"{place.envoy}:443"
     answer, page = frozenset({"an answer"}), frozenset({"HTTP 200"})
-    yield Case("page-name", "The name of the page", answer, "ask", "udp", ask, f"{PAGE}.", _A)
+    yield Case(
+        "page-name", "The name of the page resolves", answer, "ask", "udp", ask, f"{PAGE}.", _A, control=True
+    )
     for name, words, text, holds in (
-        ("", "The page", "GET /", page),
-        ("-method", "Another method", "POST /", frozenset({"HTTP 405"})),
-        ("-path", "Another path", "GET /other", frozenset({"HTTP 404"})),
-        ("-query", "The page of another", "GET /?agent=192.0.2.1", frozenset({"HTTP 404"})),
+        ("", "The page about the agent's own refusals opens", "GET /", page),
+        ("-method", "Another method for this page", "POST /", frozenset({"HTTP 405"})),
+        ("-path", "Another path of this page", "GET /other", frozenset({"HTTP 404"})),
+        ("-query", "Another agent's page", "GET /?agent=192.0.2.1", frozenset({"HTTP 404"})),
     ):
         request = f"{text} HTTP/1.1\r\nHost: {PAGE}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        yield Case(f"page{name}", words, holds, "send", address=http, text=request)
-    yield Case("page-tls", "Its name in TLS", DENIED, "tls", address=tls, name=PAGE)
+        yield Case(f"page{name}", words, holds, "send", address=http, text=request, control=holds is page)
+    yield Case("page-tls", "The name of this page in TLS", DENIED, "tls", address=tls, name=PAGE)
     helper = f"{place.coredns}:{PAGE_HELPER}"
-    yield Case("page-helper", "CoreDNS's half of the page", _SHUT, "connect", address=helper)
+    yield Case("page-helper", "CoreDNS's part of this page", _SHUT, "connect", address=helper)
 
 
 def _sockets() -> Iterator[Case]:
