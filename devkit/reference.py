@@ -10,6 +10,7 @@ settings' descriptions is repeated by hand.
 import argparse
 import ast
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,10 @@ from typing import Any, cast
 import typer.main
 from pydantic import BaseModel, BeforeValidator, create_model
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw import errors
+from clawker_fw.cli.app import PANELS
 from clawker_fw.cli.main import app
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.path_words import PathEntry
@@ -75,13 +77,19 @@ def program() -> TyperGroup:
 
 def options_of(command: TyperCommand | TyperGroup) -> list[TyperOption]:
     """Return a command's own options, in the order of its help."""
-    return [each for each in command.params if isinstance(each, TyperOption) and not each.hidden]
+    return [each for each in command.params if isinstance(each, TyperOption)]
+
+
+def arguments_of(command: TyperCommand | TyperGroup) -> list[TyperArgument]:
+    """Return what stands in a command's line without the name of an option."""
+    return [each for each in command.params if isinstance(each, TyperArgument)]
 
 
 def commands() -> dict[str, TyperCommand]:
     """Return the commands by name, in the order of the help. Names of subcommands include their group's."""
     found: dict[str, TyperCommand] = {}
-    for name, each in program().commands.items():
+    for name in itertools.chain.from_iterable(PANELS.values()):
+        each = program().commands[name]
         if isinstance(each, TyperCommand):
             found[name] = each
         elif isinstance(each, TyperGroup):
@@ -108,6 +116,9 @@ def commands_page() -> str:
     for name, command in commands().items():
         text, _, example = (command.help or "").partition("Example: ")
         parts.append(f"## `{name}`\n\n{text.strip()}\n")
+        arguments = [[_code(str(each.metavar)), each.help or ""] for each in arguments_of(command)]
+        if arguments:
+            parts.append(_table(["argument", "means"], arguments))
         if options_of(command):
             parts.append(_options(command))
         parts.append(f"```console\n$ {example.strip()}\n```\n")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import attaching, print_json
 from clawker_fw.errors import EngineError, UsageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_SERVICE = "agent"
 
-agent_app = group("agent", "Start an agent, or print what docker or compose need for it.", Panel.AGENTS)
+agent_app = group("agent", "Start an agent, or print what docker or compose need for it.")
 
 
 @agent_app.command("flags")
@@ -54,7 +54,11 @@ def agent_compose(
     context: typer.Context,
     services: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SERVICE", callback=_checked_services, hidden=True),
+        typer.Argument(
+            metavar="SERVICE",
+            callback=_checked_services,
+            help="A service of your compose file; several are possible. Default: agent.",
+        ),
     ] = None,
     *,
     publish: Annotated[
@@ -69,7 +73,7 @@ def agent_compose(
 ) -> None:
     """Print an override file for docker compose.
 
-    It puts the given services, or the one called agent, inside the firewall: it replaces their networks and DNS
+    It puts each SERVICE inside the firewall: it replaces their networks and DNS
     servers, and takes back `privileged`, added capabilities and proxies that docker is configured to give to each
     container. It needs Docker Compose 2.24 or later.
 
@@ -97,7 +101,10 @@ def agent_compose(
 )
 def agent_run(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="IMAGE", hidden=True)],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="The image and its command, after the options of `docker run`."),
+    ],
 ) -> None:
     """Start an agent inside the firewall.
 

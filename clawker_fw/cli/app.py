@@ -5,16 +5,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer._completion_classes import completion_init
 from typer._completion_shared import get_completion_script, install
-from typer.core import TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.models import CommandFunctionType
 
 from clawker_fw import interrupts
 from clawker_fw.cli import completion, usage
@@ -32,39 +32,63 @@ _SHELLS = ("bash", "zsh", "fish")
 _COMPLETION_OPTIONS = ("--show-completion", "--install-completion")
 
 
-class Panel(StrEnum):
-    """What the commands are for: the groups of the help, in its order."""
+PANELS: Mapping[str, Sequence[str]] = {
+    "Every day": ("init", "run", "drift", "reload", "status", "watch", "down"),
+    "Rules": ("rules", "config"),
+    "Agents": ("agent", "secrets", "certs"),
+    "Answers": ("explain", "denials", "doctor", "conformance"),
+    "Automation": ("service", "schema"),
+    "Many hosts": ("fleet",),
+}
+"""All commands by what they are for, in the order of the help."""
 
-    KEEPING = "Keeping it current"
-    RULES = "Rules"
-    AGENTS = "Agents"
-    ANSWERS = "Answers"
-    HOSTS = "Many hosts"
+
+class Command(TyperCommand):
+    """A command. Its help lists arguments without the Python types that typer would add."""
+
+    def format_options(  # type: ignore[override]  # typer's own
+        self, ctx: typer.Context, formatter: "HelpFormatter"
+    ) -> None:
+        """Write the arguments and the options."""
+        arguments = [each for each in self.params if isinstance(each, TyperArgument)]
+        options = [each.get_help_record(ctx) for each in self.get_params(ctx) if isinstance(each, TyperOption)]
+        if arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl([(str(each.metavar), each.help or "") for each in arguments])
+        with formatter.section("Options"):
+            formatter.write_dl(list(filter(None, options)))
 
 
-_NO_PANEL = "Commands"
+class CommandLine(typer.Typer):
+    """The program, or a group of its commands."""
+
+    def command(  # type: ignore[override]  # only what is used here
+        self, name: str | None = None, *, context_settings: dict[str, Any] | None = None
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Add a command."""
+        return super().command(name, cls=Command, context_settings=context_settings)
 
 
 class Commands(TyperGroup):
     """A group of commands. Without a command, it prints its help."""
 
+    @property
+    def panels(self) -> Mapping[str, Iterable[str]]:
+        """The commands by what they are for, in the order of the help."""
+        return {"Commands": self.commands}
+
     def format_commands(  # type: ignore[override]  # typer's own
-        self, ctx: typer.Context, formatter: "HelpFormatter"
+        self,
+        ctx: typer.Context,  # noqa: ARG002
+        formatter: "HelpFormatter",
     ) -> None:
         """Write the commands by panel, each with the whole first sentence of its help."""
-        commands = {
-            name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden
-        }
-        width = max(map(len, commands))
-        panels: dict[str, list[tuple[str, str]]] = {panel: [] for panel in (*Panel, _NO_PANEL)}
-        for name, each in commands.items():
-            panel = getattr(each, "rich_help_panel", None)
-            rows = panels[panel if panel in set(Panel) else _NO_PANEL]
-            rows.append((name.ljust(width), _first_sentence(each.help or "")))
-        for panel, rows in panels.items():
-            if rows:
-                with formatter.section(panel):
-                    formatter.write_dl(rows)
+        width = max(map(len, self.commands))
+        for panel, names in self.panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [(name.ljust(width), _first_sentence(self.commands[name].help or "")) for name in names]
+                )
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
@@ -84,6 +108,11 @@ class Program(Commands):
 
     chosen = Options()
     """The options before the command, as far as they could be read."""
+
+    @property
+    def panels(self) -> Mapping[str, Iterable[str]]:
+        """The commands by what they are for, in the order of the help."""
+        return PANELS
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
@@ -193,7 +222,7 @@ def _bug(error: Exception) -> FirewallError:
     return failure
 
 
-app = typer.Typer(
+app = CommandLine(
     cls=Program,
     name=PROGRAM,
     help="An egress firewall for containers on a Docker host, kept provably current.",
@@ -207,10 +236,10 @@ app = typer.Typer(
 )
 
 
-def group(name: str, help_: str, panel: Panel) -> typer.Typer:
+def group(name: str, help_: str) -> CommandLine:
     """Return a new group of commands."""
-    commands = typer.Typer(cls=Commands, name=name, help=help_, rich_markup_mode=None)
-    app.add_typer(commands, rich_help_panel=panel)
+    commands = CommandLine(cls=Commands, name=name, help=help_, rich_markup_mode=None)
+    app.add_typer(commands)
     return commands
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.app import group
 from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_table, reading
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from clawker_fw.report.certs import CertificatesAnswer
     from clawker_fw.settings.loaded import Loaded
 
-certs_app = group(
-    "certs", "Show, renew and export certificates. They are for telemetry and inspected TLS.", Panel.AGENTS
-)
+certs_app = group("certs", "Show, renew and export certificates. They are for telemetry and inspected TLS.")
 
 
 class Exported(StrEnum):
@@ -159,8 +157,13 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
 @certs_app.command("export")
 def export(
     context: typer.Context,
-    what: Annotated[Exported, typer.Argument(metavar="collector|roots", hidden=True)],
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", hidden=True)] = None,
+    what: Annotated[
+        Exported,
+        typer.Argument(
+            metavar="collector|roots", help="The collector's certificates, or the roots that agents trust."
+        ),
+    ],
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write the collector's.")] = None,
     *,
     output: Annotated[
         Path | None,

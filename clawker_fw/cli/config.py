@@ -5,12 +5,12 @@ from typing import Any
 import typer
 
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report
 
 
-@app.command(rich_help_panel=Panel.RULES)
+@app.command()
 def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show every setting, and where its value comes from.
 

@@ -2,13 +2,13 @@
 
 import typer
 
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, writing
 from clawker_fw.errors import ExitCode
 
 
-@app.command(rich_help_panel=Panel.ANSWERS)
+@app.command()
 def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Attack your own firewall, and show what held.
 

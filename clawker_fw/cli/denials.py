@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
 from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.rules.reasons import Reason
@@ -28,7 +28,7 @@ _NAMES_SECONDS = 2.0
 """How long names are used before the agents are looked at again: an address may be another agent's by then."""
 
 
-@app.command(rich_help_panel=Panel.ANSWERS)
+@app.command()
 def denials(
     context: typer.Context,
     *,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, reading
 from clawker_fw.errors import ExitCode, FirewallError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clawker_fw.diagnose.diagnosis import Check
 
 
-@app.command(rich_help_panel=Panel.ANSWERS)
+@app.command()
 def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Check what the firewall depends on, and say what to do. Changes nothing.
 

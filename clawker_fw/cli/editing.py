@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from clawker_fw.settings.edit.edits import Addition
     from clawker_fw.settings.edit.rules_file import Decide, Edited
 
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=completion.rules, hidden=True)]
+NamesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME",
+        autocompletion=completion.rules,
+        help="`a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`. "
+        "Several are possible.",
+    ),
+]
 ProtocolOption = Annotated[
     str | None,
     typer.Option(
@@ -98,8 +106,6 @@ def allow(
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Allow destinations.
-
-    A NAME is `a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`.
 
     The settings file is edited in place and then applied, and its comments and order are kept. Each rule is
     `added`, or, if there is one for the same destination, protocol and port, `changed` or `unchanged`. Only what
@@ -179,7 +185,9 @@ def remove_rules(
 @rules_app.command("import")
 def import_file(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", allow_dash=True, hidden=True)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", allow_dash=True, help="The file; `-` is standard input.")
+    ],
     *,
     partial: Annotated[
         bool, typer.Option("--partial", help="Import what can be imported, although something is left out.")
@@ -194,7 +202,7 @@ def import_file(
     The file has `rules` with `dst`, `proto`, `port` and `action`. Each is `taken`, or `differs` as is said, or
     is `left out` with the reason: a restriction that can't be kept, like `path_rules`, is never dropped. If
     anything is left out, nothing is imported, and the exit code is 3, unless `--partial` is given. Rules that are
-    there already are not changed. The FILE `-` is standard input.
+    there already are not changed.
 
     Example: clawker-fw rules import --partial egress-rules.yaml
     """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import EngineError, ExitCode, RefusedError
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from clawker_fw.model import Rules
 
 
-@app.command(rich_help_panel=Panel.ANSWERS)
+@app.command()
 def explain(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="TARGET", autocompletion=completion.hosts, hidden=True)],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", autocompletion=completion.hosts, help="A URL, or HOST, or HOST:PORT."),
+    ],
     *,
     proto: Annotated[
         str | None,
@@ -48,8 +51,8 @@ def explain(
 
     The answer says which rule decides, and what to do.
 
-    TARGET is a URL, or HOST or HOST:PORT. If the stack is up, the name is resolved as Envoy does it, and the
-    answer says which addresses the rule may reach. Exit 0 when allowed (`--live`: and got through), else 1.
+    If the stack is up, the name is resolved as Envoy does it, and the answer says which addresses the rule may
+    reach. Exit 0 when allowed (`--live`: and got through), else 1.
 
     Example: clawker-fw explain https://api.example.com
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from clawker_fw.cli import completion, session
-from clawker_fw.cli.app import Commands, Panel, app
+from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import (
     Format,
     FormatOption,
@@ -37,13 +37,7 @@ if TYPE_CHECKING:
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
 
-fleet_app = typer.Typer(
-    cls=Commands,
-    name="fleet",
-    help="See whether many hosts are current.",
-    rich_markup_mode=None,
-)
-app.add_typer(fleet_app, rich_help_panel=Panel.HOSTS)
+fleet_app = group("fleet", "See whether many hosts are current.")
 
 _Answer = TypeVar("_Answer")
 

@@ -1,7 +1,5 @@
 """The program with all its commands: each module registers its own with `app` when it is imported."""
 
-# Within a panel, the help lists commands in this order.
-# isort: off
 from clawker_fw.cli import (
     agent,
     certs,
@@ -9,10 +7,10 @@ from clawker_fw.cli import (
     conformance,
     denials,
     doctor,
+    editing,
     explain,
     fleet,
     rules,
-    editing,
     schema,
     secrets,
     service,
@@ -20,8 +18,6 @@ from clawker_fw.cli import (
     status,
     watching,
 )
-
-# isort: on
 from clawker_fw.cli.app import app
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, session
-from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
 from clawker_fw.cli.session import print_json, print_table
 from clawker_fw.errors import MistakesError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clawker_fw.model import Usage
     from clawker_fw.settings.loaded import Loaded
 
-rules_app = group("rules", "List, check and edit the rules.", Panel.RULES)
+rules_app = group("rules", "List, check and edit the rules.")
 
 SinceOption = Annotated[
     float,
@@ -129,7 +129,10 @@ def unused_rules(
 @rules_app.command("presets")
 def list_presets(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", autocompletion=completion.presets, hidden=True)
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=completion.presets, help="Show all of this preset. Default: list them."
+        ),
     ] = None,
     *,
     format_: FormatOption = Format.TEXT,

@@ -4,17 +4,17 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.report import terminal
 
 
-@app.command(rich_help_panel=Panel.ANSWERS, context_settings={"ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True})
 def schema(
-    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", hidden=True)] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="Default: list the commands that have a schema.")
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of a command's answer in JSON.
-
-    Without COMMAND, it lists the commands that have such an answer. It needs no settings and no engine.
+    """Print the JSON Schema of a command's answer in JSON. It needs no settings and no engine.
 
     Example: clawker-fw schema rules list
     """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, group
+from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_table, reading, writing
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.ruleset import RuleSet
     from clawker_fw.settings.secrets.vault import Vault
 
-secrets_app = group("secrets", "List, check and give the secrets that Envoy puts into requests.", Panel.AGENTS)
+secrets_app = group("secrets", "List, check and give the secrets that Envoy puts into requests.")
 
 
 @secrets_app.command("list")
@@ -89,7 +89,7 @@ def refresh(context: typer.Context) -> None:
 def forget(
     context: typer.Context,
     *,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", hidden=True)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Default: all secrets.")] = None,
 ) -> None:
     """Take a secret away from Envoy at once: NAME, or without it all.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
 from clawker_fw.cli.watch_options import (
     AttachOption,
@@ -22,7 +22,7 @@ from clawker_fw.report import terminal
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def service(
     context: typer.Context,
     *,

@@ -13,7 +13,7 @@ import typer
 
 from clawker_fw import interrupts
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import (
     AdoptOption,
     Agents,
@@ -55,7 +55,7 @@ _STOPPING = (
 )
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def init(
     context: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,  # noqa: FBT002
@@ -71,7 +71,7 @@ def init(
     terminal.answer(f"Wrote {path}. Add rules for what agents may reach, then: clawker-fw run")
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def run(
     context: typer.Context,
     *,
@@ -111,7 +111,7 @@ def run(
         _converge(engine, read, seen, options(seen), chosen, lock_wait=lock_wait, format_=format_, files=diff)
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def drift(
     context: typer.Context,
     *,
@@ -150,7 +150,7 @@ def drift(
             raise typer.Exit(ExitCode.DRIFT)
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def reload(
     context: typer.Context,
     *,
@@ -214,7 +214,7 @@ def apply_settings(
         )
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def down(
     context: typer.Context,
     *,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, reading
 from clawker_fw.cli.stack import print_notices
@@ -27,7 +27,7 @@ _REDRAW_SECONDS = 2.0
 _RECENT_SECONDS = 3600.0
 
 
-@app.command(rich_help_panel=Panel.ANSWERS)
+@app.command()
 def status(
     context: typer.Context,
     *,

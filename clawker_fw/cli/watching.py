@@ -13,7 +13,7 @@ import typer
 
 from clawker_fw import interrupts
 from clawker_fw.cli import session
-from clawker_fw.cli.app import Panel, app
+from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, unparsed
 from clawker_fw.cli.watch_options import (
     AttachOption,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from clawker_fw.watch.page import Pages, WatcherHealth
 
 
-@app.command(rich_help_panel=Panel.KEEPING)
+@app.command()
 def watch(
     context: typer.Context,
     *,

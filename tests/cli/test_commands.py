@@ -425,6 +425,8 @@ def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
     said = "".join(out.split())
     for words in (named.help, *(each.help for each in reference.options_of(named))):
         assert "".join((words or "").split()) in said
+    for argument in reference.arguments_of(named):
+        assert "".join(f"{argument.metavar}{argument.help}".split()) in said
     for verb, each in getattr(named, "commands", {}).items():
         sentence = " ".join((each.help or "").split()).partition(". ")[0].removesuffix(".")
         assert any(line.split() == [verb, *f"{sentence}.".split()] for line in out.splitlines()), sentence

@@ -65,9 +65,11 @@ def test_attacks_are_told_apart() -> None:
 
 @pytest.mark.parametrize("name", reference.commands())
 def test_every_command_and_option_is_documented(name: str) -> None:
-    """Each command has a section with all of its options and an example."""
+    """Each command has a section with all of its arguments and options, and an example."""
     text = section(page("docs/reference/commands.md"), f"## `{name}`")
     options = reference.options_of(reference.commands()[name])
+    arguments = reference.arguments_of(reference.commands()[name])
+    assert {str(each.metavar).replace("|", r"\|") for each in arguments} <= codes(text)
     assert {each for option in options for each in (*option.opts, *option.secondary_opts)} <= codes(text)
     assert f"$ clawker-fw {name}" in text
 
