@@ -182,7 +182,7 @@ def _live(firewall: Firewall, waiting: Peer) -> tuple[float, float, dict[str, fl
     assert waiting.finish().ok
     line = waiting.client.logs(waiting.container, timestamps=True).decode().split()[0]
     served = datetime.fromisoformat(line[:26] + "+00:00").timestamp()
-    steps = re.findall(r"done +([\d.]+) s +commit hot files to (\w+)", reload.err)
+    steps = re.findall(r"done +([\d.]+) s +load changed files into (\w+)", reload.err)
     waiting.remove()
     return served - began, reload.seconds, {sibling: float(seconds) for seconds, sibling in steps}
 

@@ -251,9 +251,9 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
         if name not in place.others or not place.others[name].internal:
             yield Opening("network", f"the network {name} has a way out")
     if not view.shape.dns:
-        yield Opening("dns", "without a DNS server of its own, the engine asks the host's")
+        yield Opening("dns", "without a DNS server of its own, Docker queries the host's")
     elif servers := sorted(set(view.shape.dns) - {place.resolver}):
-        yield Opening("dns", f"it asks another DNS server, {', '.join(servers)}")
+        yield Opening("dns", f"it uses another DNS server, {', '.join(servers)}")
     if any(_is_about_ipv6(name) and value.strip() == "0" for name, value in view.shape.sysctls.items()):
         yield Opening("ipv6", "IPv6 is switched on")
 

@@ -340,7 +340,7 @@ def _due(now: float, known: Situation) -> Iterator[str]:
     seen = known.shown or known.exported
     if seen and is_due(now, seen.begins, seen.ends):
         verb = "has expired" if now >= seen.ends else "expires"
-        how = f"repeat {_EXPORT}, and {_READ}" if known.signs else "give it another one"
+        how = f"repeat {_EXPORT}, and {_READ}" if known.signs else "use another one"
         yield f"The collector's certificate {verb} at {rfc3339(seen.ends)}: {how}."
 
 

@@ -388,6 +388,6 @@ def options(
 ) -> None:
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
     if host and context:
-        raise typer.BadParameter("--host and --context both choose the engine; give only one of them")
+        raise typer.BadParameter("--host and --context both choose the engine; use only one of them")
     context_.obj = Options(config, project, host, context, log_format, secrets, _given(context_))
     log.configure(log_format, debug=debug, options=context_.obj.words)

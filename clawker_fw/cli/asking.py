@@ -186,7 +186,7 @@ class _Answers:
         """Say once that nothing can be asked for the moment."""
         if error.message != self._complained:
             self._complained = error.message
-            terminal.answer(f"Nothing is asked until the settings can be read: {error.in_one_line}")
+            terminal.answer(f"No questions until the settings can be read: {error.in_one_line}")
 
     def _edit(self, asked: Question, reply: Allow | Deny, *, write: bool) -> Edited:
         """Edit the settings file by an answer, or see what that would do.

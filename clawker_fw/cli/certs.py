@@ -36,11 +36,11 @@ class Exported(StrEnum):
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show each certificate: its purpose, its expiry, and where it is live.
 
-    Those for telemetry are how the siblings and the collector recognise each other. It is ready when both siblings
-    have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
+    With those for telemetry, Envoy, CoreDNS and the collector recognise each other. It is ready when Envoy and
+    CoreDNS have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
 
     Those for inspection are the roots that agents trust, and the intermediates that sign beside Envoy for the
-    hosts of your rules. Agents that have not been given the newest root are listed. A root's key is only on the
+    hosts of your rules. Agents that were created without the newest root are listed. A root's key is only on the
     machine where it was made, in your state folder.
 
     Example: clawker-fw certs show
@@ -107,7 +107,7 @@ def rotate(
     Example: clawker-fw certs rotate && clawker-fw run
     """
     if authority and roots:
-        raise typer.BadParameter("--authority is for telemetry, and --roots for inspection: give one of them")
+        raise typer.BadParameter("--authority is for telemetry, and --roots for inspection: use one of them")
     if at_once and not roots:
         raise typer.BadParameter("--at-once needs --roots")
     if roots:
@@ -129,7 +129,7 @@ def _rotate_telemetry(chosen: Options, format_: Format, *, authority: bool) -> N
     if loaded.settings.otel.endpoint is None:
         then = "Nothing uses them until `otel.endpoint` is set."
     elif authority:
-        then = f"Give the collector its new certificate first: `clawker-fw certs export collector DIR`. {then}"
+        then = f"Install the collector's new certificate first: `clawker-fw certs export collector DIR`. {then}"
     _answer_kept(chosen, store, loaded, format_, f"The certificates have been renewed. {then}")
 
 

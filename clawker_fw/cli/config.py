@@ -14,7 +14,7 @@ from clawker_fw.cli.session import print_json, print_report
 def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show every setting, and where its value comes from.
 
-    That is the default, a line of a file, an environment variable, or an option. No engine is asked.
+    That is the default, a line of a file, an environment variable, or an option. It needs no Docker engine.
 
     Example: clawker-fw config --format json | jq '.settings[] | select(.origin != "default")'
     """

@@ -47,9 +47,7 @@ def denials(
     ] = "",
     reason: Annotated[
         list[Reason] | None,
-        typer.Option(
-            "--reason", metavar="REASON", help="Only for this reason, such as no-rule. May be given several times."
-        ),
+        typer.Option("--reason", metavar="REASON", help="Only for this reason, such as no-rule. Can be repeated."),
     ] = None,
     top: TopOption = None,
     ask: Annotated[
@@ -66,8 +64,8 @@ def denials(
 ) -> None:
     """Show what agents were refused, why, and what would allow it.
 
-    Equal refusals are shown once, the latest last. They are read from the logs of both siblings, and from what
-    replaced ones have left in them. Nothing changes without `--ask`.
+    Equal refusals are shown once, the latest last. They are read from the logs of Envoy and CoreDNS, with those of
+    replaced containers. Nothing changes without `--ask`.
 
     With `--ask`, each host is a question with the answers 30 minutes (or another time), always, never, and no more
     questions of this agent. An answer edits the settings file and is live within 2 s. Agents never wait for it.

@@ -22,8 +22,8 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Looks at the settings and who can write them, the engine and its kernel, the clocks, the stack, the agents,
     the name servers that Envoy uses, and an agent's way from inside: one allowed name of your rules is used, and
-    one that no rule allows. Where the stack is not up, the engine's kernel is asked in a container that is removed
-    at once. With telemetry, looks at what has arrived. Exit 0 when nothing has failed, else 1.
+    one that no rule allows. If the stack is not up, a container that is removed at once checks the engine's
+    kernel. With telemetry, looks at what has arrived. Exit 0 when nothing has failed, else 1.
 
     Example: clawker-fw doctor
     """

@@ -47,7 +47,7 @@ ContextsOption = Annotated[
         "--context",
         metavar="NAME",
         autocompletion=completion.contexts,
-        help="A docker context. May be given several times. Without contexts, hosts and --swarm: all contexts.",
+        help="A docker context. Can be repeated. Without contexts, hosts and --swarm: all contexts.",
     ),
 ]
 HostsOption = Annotated[
@@ -55,7 +55,7 @@ HostsOption = Annotated[
     typer.Option(
         "--host",
         metavar="ADDRESS",
-        help="An engine's address, e.g. ssh://user@build-1. May be given several times.",
+        help="An engine's address, e.g. ssh://user@build-1. Can be repeated.",
     ),
 ]
 SwarmOption = Annotated[
@@ -112,9 +112,9 @@ def status(
 ) -> None:
     """Show all hosts side by side, and whether each is current.
 
-    Each row also has the release, the rules and the agents. Each host is compared with the settings that are given
+    Each row also has the release, the rules and the agents. Each host is compared with the settings that are used
     here, as `drift` does. One that is slow, dead or silent has a row as well, and costs the others nothing. Exit 0
-    when all are current, else 1; 4 if none could be asked.
+    when all are current, else 1; 4 if none could be reached.
 
     Example: clawker-fw fleet status --context build-1 --context build-2
     """
@@ -153,8 +153,8 @@ def denials(
 ) -> None:
     """Show what agents of all hosts were refused, and where.
 
-    Equal refusals are shown once, the latest last, with their hosts. Exit 0 when all hosts could be asked, else 1;
-    4 if none could.
+    Equal refusals are shown once, the latest last, with their hosts. Exit 0 when all hosts could be reached,
+    else 1; 4 if none could.
 
     Example: clawker-fw fleet denials --since 1h --top 10
     """
@@ -215,7 +215,7 @@ def _hosts(chosen: Options, asked: Asked) -> "Hosts":
         if asked.contexts or asked.addresses:
             raise UsageError(
                 "swarm-and-hosts",
-                "--swarm asks the nodes of a swarm, and --context and --host after the command name other hosts.",
+                "--swarm is for the nodes of a swarm, and --context and --host name other hosts.",
                 hint="Name its manager before the command: `clawker-fw --context NAME fleet status --swarm`.",
             )
         return _nodes(chosen, asked)

@@ -35,7 +35,8 @@ def list_rules(
     context: typer.Context,
     *,
     used: Annotated[
-        bool, typer.Option("--used", help="Also when each was used last, and how much. Asks the engine.")
+        bool,
+        typer.Option("--used", help="Also show when each rule was last used, and how much. Needs the engine."),
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:

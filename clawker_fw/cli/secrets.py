@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.ruleset import RuleSet
     from clawker_fw.settings.secrets.vault import Vault
 
-secrets_app = group("secrets", "List, check and give the secrets that Envoy puts into requests.")
+secrets_app = group("secrets", "List, check and refresh the secrets that Envoy adds to requests.")
 
 
 @secrets_app.command("list")
@@ -42,8 +42,8 @@ def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Obtain every secret once, and say which can't be.
 
-    Exit 3 if one can't. It also requires that each may go where a rule would send it. No engine is asked, and
-    nothing is given.
+    Exit 3 if one can't. It also requires that each may go where a rule would send it. It needs no Docker
+    engine, and Envoy gets nothing.
 
     Example: clawker-fw secrets check
     """
@@ -65,7 +65,7 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
 @secrets_app.command("refresh")
 def refresh(context: typer.Context) -> None:
-    """Obtain the secrets that rules need, and give them to Envoy.
+    """Obtain the secrets that rules need, and send them to Envoy.
 
     No rule changes, and no connection ends.
     `run`, `reload` and `watch` do so as well, with everything else that differs.
@@ -91,10 +91,11 @@ def forget(
     *,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Default: all secrets.")] = None,
 ) -> None:
-    """Take a secret away from Envoy at once: NAME, or without it all.
+    """Remove a secret from Envoy at once.
 
-    Requests that need it are refused from then on. For when it has become known. `run`, `reload` and `watch` give
-    it again: take it out of your file, too. It needs only Envoy's container, no settings and no file of secrets.
+    For a secret that has leaked: requests that need it are refused from then on. Remove it from your file, too,
+    or `run`, `reload` and `watch` send it again. It needs only Envoy's container, no settings and no file of
+    secrets.
 
     Example: clawker-fw secrets forget github
     """

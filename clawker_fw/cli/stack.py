@@ -79,7 +79,7 @@ def run(
         bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
     ] = False,
     force_recreate: Annotated[
-        bool, typer.Option("--force-recreate", help="Replace both siblings even if they are current.")
+        bool, typer.Option("--force-recreate", help="Replace Envoy and CoreDNS even if they are current.")
     ] = False,
     adopt: AdoptOption = False,
     without_secrets: WithoutSecretsOption = False,
@@ -123,7 +123,7 @@ def drift(
 
     First comes what `run` would do and whether it cuts connections, then why, with the rules that would be added
     and removed. Fields follow by layer where they tell more and are few, all of them with `--diff`. An agent that
-    has a way around the firewall makes the verdict `open`, whatever the siblings are like.
+    bypasses the firewall makes the verdict `open`, even if Envoy and CoreDNS are current.
 
     Example: clawker-fw drift --format json | jq -r .verdict
     """
@@ -163,8 +163,8 @@ def reload(
 ) -> None:
     """Apply changed rules and settings to the running stack.
 
-    Commits changed rules to the running siblings and proves them live. A sibling that has drifted otherwise is
-    replaced, as `run` would do. The stack must be up.
+    Loads changed rules into the running Envoy and CoreDNS, and verifies them. A firewall container that differs
+    otherwise is replaced, as by `run`. The stack must be up.
 
     Example: clawker-fw reload
     """
@@ -226,7 +226,7 @@ def down(
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Remove the stack: both siblings and both networks. Agents lose all egress.
+    """Remove the stack: Envoy, CoreDNS and both networks. Agents lose all egress.
 
     Images are kept for the next `run`, and listed; `--all` removes them.
 

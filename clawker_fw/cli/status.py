@@ -47,7 +47,7 @@ def status(
     The last line attaches an agent.
 
     Each agent is `fenced`, `weak`, or `open` if it has a way around the firewall. If settings or secrets can't
-    be used, the answer is what can be known without them, and the exit code tells.
+    be used, the answer is what can be known without them, and the exit code is 3 or 6.
 
     With `--all`, each stack is compared with the settings file that it was made from. If that file is on another
     machine or can't be read, the verdict is `unknown`. Settings in the environment are those of this shell.

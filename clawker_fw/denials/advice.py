@@ -43,13 +43,13 @@ _NO_RULE_WOULD = {
     Reason.BAD_REQUEST: "No https or http rule can. A tcp rule for the name and port {port} forwards everything.",
     Reason.TIMEOUT: "No rule would: the agent has to say sooner what it wants.",
     Reason.LIMIT: "No rule would: see `limits` and `resources` in the settings.",
-    Reason.NOT_TRUSTED: "Create the agent again with what `clawker-fw agent run` or `agent flags` gives it, so "
+    Reason.NOT_TRUSTED: "Create the agent again with `clawker-fw agent run`, or the flags of `agent flags`, so "
     "that it trusts the root. A client that expects a key of the host's own needs a rule with `inspect: false`.",
     Reason.HOST_NOT_TRUSTED: "No rule would: the host's certificate is for another name, has ended, or comes from "
     "an authority that Envoy does not know. Name one of your own in `inspection.ca_file`.",
     Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
-    "`clawker-fw secrets refresh` gives it to Envoy.",
+    "`clawker-fw secrets refresh` sends it to Envoy.",
     Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then give it with "
     "`clawker-fw secrets refresh`.",
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",

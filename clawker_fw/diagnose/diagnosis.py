@@ -153,17 +153,17 @@ def stack(seen: Comparison) -> Iterator[Check]:
 def kernel(writer: EngineWriter, seen: Comparison) -> Check:
     """Whether the kernel of the engine's machine has what the siblings need: they run, or it is asked."""
     if not seen.observed.absent:
-        return Check("kernel", CheckHealth.OK, "Siblings run on the kernel of the engine's machine.")
+        return Check("kernel", CheckHealth.OK, "Envoy and CoreDNS run on the Docker host's kernel.")
     asked = examiner(seen.desired)
     if writer.image(asked.image) is None:
-        why = "The first `clawker-fw run` asks the kernel, before it makes anything."
+        why = "The first `clawker-fw run` checks the kernel, before it creates anything."
         return Check("kernel", CheckHealth.SKIPPED, why)
     if missing := lacking(writer, seen.desired.project, asked):
         advice = "Each sentence says what is needed on the engine's machine."
         return Check(
-            "kernel", CheckHealth.FAILED, f"It lacks what the siblings need: {'; '.join(missing)}.", advice
+            "kernel", CheckHealth.FAILED, f"It lacks what the firewall needs: {'; '.join(missing)}.", advice
         )
-    return Check("kernel", CheckHealth.OK, "The kernel of the engine's machine has what the siblings need.")
+    return Check("kernel", CheckHealth.OK, "The Docker host's kernel has what the firewall needs.")
 
 
 def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
@@ -284,13 +284,13 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
         yield Check(
             "telemetry",
             CheckHealth.WARNING,
-            f"{number:,} records have not arrived at {endpoint} since the siblings started.",
+            f"{number:,} records have not arrived at {endpoint} since Envoy and CoreDNS started.",
             "The collector was away, or could not keep up.",
         )
     elif sent := sum(probe.records.sent for probe in probes.values()):
         yield Check("telemetry", CheckHealth.OK, f"{sent:,} records have arrived at {endpoint}.")
     else:
-        yield Check("telemetry", CheckHealth.OK, f"There was nothing to tell {endpoint} so far.")
+        yield Check("telemetry", CheckHealth.OK, f"There was nothing to send to {endpoint} so far.")
 
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
@@ -354,7 +354,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     elif tried.passed:
         yield Check("way-out", CheckHealth.OK, f"An agent reaches {place} ({last.outcome}).")
     elif tried.unclear:
-        yield Check("way-out", CheckHealth.WARNING, f"{place} gave an answer ({last.outcome}). {UNCLEAR}")
+        yield Check("way-out", CheckHealth.WARNING, f"{place} answered ({last.outcome}). {UNCLEAR}")
     else:
         yield Check(
             "way-out",
@@ -395,7 +395,7 @@ def telemetry_obstacle(observed: Observed, desired: Desired, live: str) -> str:
     wanted = destination({sibling: each.hot for sibling, each in desired.siblings.items()})
     if wanted is None or wanted == there:
         return ""
-    return f"the siblings send to {endpoint}{f' only if it is {name}' if wanted[0] == endpoint else ''}"
+    return f"Envoy and CoreDNS send to {endpoint}{f' only if it is {name}' if wanted[0] == endpoint else ''}"
 
 
 def _has_loaded(seen: ObservedSibling | None) -> bool:

@@ -24,7 +24,9 @@ _FIRST_ERROR = 400
 """The lowest status of a response that may be a refusal of Envoy."""
 
 
-UNCLEAR = "It can't be told who gave it: refusals are so many at the moment that Envoy only counts some of them."
+UNCLEAR = (
+    "Envoy or the host may have answered: there are so many refusals now that Envoy only counts some of them."
+)
 """What an unclear attempt means."""
 
 

@@ -99,7 +99,7 @@ def _readable() -> Iterator[None]:
         raise EngineError(
             "archive-unreadable",
             f"The files of a container can't be read: {error}.",
-            hint="Try again. If it persists, recreate the siblings with `clawker-fw run --force-recreate`.",
+            hint="Try again. If it persists, recreate Envoy and CoreDNS with `clawker-fw run --force-recreate`.",
         ) from error
 
 

@@ -35,7 +35,7 @@ def translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[
         require_room(what, str(error), error)
         raise EngineError(
             "engine-unreachable",
-            f"The engine did not answer when asked to {what}.",
+            f"The engine did not answer the request to {what}.",
             context=[str(innermost(error))],
         ) from error
 

@@ -92,7 +92,7 @@ def require_abilities(place: str, info: Mapping[str, Any]) -> None:
     if lacking := list(_lacking(info)):
         raise EngineError(
             "engine-lacks",
-            f"The engine at {place} lacks what the siblings need.",
+            f"The engine at {place} lacks what the firewall needs.",
             context=lacking,
             hint="`docker info` shows it too: see its warnings, plugins and kernel version.",
         )

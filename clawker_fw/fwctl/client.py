@@ -112,7 +112,7 @@ class HelperReader:
             answer = self._reader.ask_helper(self._container, [verb, *arguments], seconds, sent=sent)
         if not isinstance(answer, Mapping):
             raise EngineError(
-                "probe-unreadable", f"fwctl {verb} in container {self._container} gave no readable answer."
+                "probe-unreadable", f"fwctl {verb} in container {self._container} sent no readable answer."
             )
         return answer
 

@@ -70,8 +70,9 @@ def _unknown_ends(desired: Desired) -> Iterator[Advice]:
         known = len(desired.siblings[Sibling.ENVOY].later)
         yield Advice(
             "rules-end-later",
-            f"Rules end at {known + desired.unknown_ends:,} times. The siblings know the next {known:,} and end "
-            "those rules by themselves. Without a watcher, run `clawker-fw reload` before the last of these.",
+            f"Rules end at {known + desired.unknown_ends:,} times. Envoy and CoreDNS know the next {known:,} "
+            "and end those rules by themselves. Without a watcher, run `clawker-fw reload` before the last of "
+            "these.",
         )
 
 
@@ -135,7 +136,8 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
         yield Advice(
             "inspection-root",
             f"The root that agents trust expires at {rfc3339(provided.root_ends)}. "
-            "`clawker-fw certs rotate --roots` makes another one, which agents have to be given within a week.",
+            "`clawker-fw certs rotate --roots` makes another one. Create agents again within a week, so that "
+            "they trust it.",
         )
 
 
@@ -156,8 +158,8 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
     if not observed.machine.weights and observed.siblings:
         yield Advice(
             "processors-unweighted",
-            "The engine's kernel has no weights on processors (no `cpu` control group), so busy agents slow the "
-            "siblings down more than usual.",
+            "The engine's kernel has no weights on processors (no `cpu` control group), so busy agents slow "
+            "Envoy and CoreDNS down more than usual.",
         )
     for sibling, seen in observed.siblings.items():
         if seen.container.may_lose_lines:

@@ -428,7 +428,7 @@ class _Performer:
         if result is None:
             raise NotProvenError(
                 "commit-unanswered",
-                f"{step.sibling} did not say whether it has taken the new files.",
+                f"{step.sibling} did not confirm that it loaded the new files.",
                 context=self._last_words(step.container),
                 hint="`clawker-fw drift` shows what it serves.",
             )
@@ -438,8 +438,8 @@ class _Performer:
         rejection = NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
-            context=[result.reason or "no reason given", *self._last_words(step.container)],
-            hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows both siblings.",
+            context=[result.reason or "no reason", *self._last_words(step.container)],
+            hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows the state.",
         )
         if result.hung:
             self._restart(step, rejection)
@@ -489,7 +489,7 @@ class _Performer:
             "commit-ended-program",
             f"The new files made {step.sibling} exit; it has restarted with the old ones.",
             context=words,
-            hint=f"{step.sibling} serves with its previous files again. `clawker-fw drift` shows both siblings.",
+            hint=f"{step.sibling} serves with its previous files again. `clawker-fw drift` shows the state.",
         ) from error
 
     def _has_ended(self, before: ContainerView | None) -> bool:
@@ -535,7 +535,7 @@ class _Performer:
             time.sleep(_ASK_EVERY)
         raise NotProvenError(
             "not-answering",
-            "A sibling was started but does not answer.",
+            f"The firewall container {container} was started but does not answer.",
             context=self._last_words(container),
             hint="Replace it with `clawker-fw run --force-recreate`.",
         )

@@ -36,7 +36,7 @@ def lacking(
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
                 "machine-silent",
-                "The kernel of the engine's machine could not be asked for what the siblings need.",
+                "The Docker host's kernel could not be checked for what the firewall needs.",
                 context=list((lines or (f"no answer within {_WITHIN:g} s",))[-3:]),
                 hint="`clawker-fw doctor` looks for the cause.",
             ) from error
@@ -51,7 +51,7 @@ def require_kernel(engine: EngineWriter, project: str, spec: ContainerSpec, imag
     if missing := lacking(engine, project, spec, image):
         raise EngineError(
             "machine-lacks",
-            "The kernel of the engine's machine lacks what the siblings need. Nothing has been changed.",
+            "The Docker host's kernel lacks what the firewall needs. Nothing has been changed.",
             context=list(missing),
-            hint="Each line says what is needed there. `clawker-fw doctor` asks again.",
+            hint="Each line says what is needed there. `clawker-fw doctor` checks again.",
         )

@@ -74,7 +74,9 @@ class Examine(Step):
     @property
     def description(self) -> Description:
         return Description(
-            "examine", "ask the engine's kernel for what the siblings need", {"container": self.spec.name}
+            "examine",
+            "check that the Docker host's kernel has what the firewall needs",
+            {"container": self.spec.name},
         )
 
 
@@ -196,7 +198,7 @@ class Commit(SiblingStep):
 
     @property
     def description(self) -> Description:
-        return Description("commit", f"commit hot files to {self.sibling}", {"sibling": self.sibling})
+        return Description("commit", f"load changed files into {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)

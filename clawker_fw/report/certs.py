@@ -199,7 +199,7 @@ def telemetry_verdict(answer: CertificatesAnswer) -> str:
     if not answer.ready:
         return f"Not ready, so nothing is sent to {answer.endpoint}: {answer.reason}."
     note = f" But {answer.reason}." if answer.reason else ""
-    return " ".join((f"Ready: the siblings send to {answer.endpoint}.{note}", *answer.due))
+    return " ".join((f"Ready: Envoy and CoreDNS send to {answer.endpoint}.{note}", *answer.due))
 
 
 def inspection_verdict(answer: CertificatesAnswer) -> str:
@@ -212,7 +212,7 @@ def inspection_verdict(answer: CertificatesAnswer) -> str:
     if not answer.inspects:
         return "The stack inspects no connection, so its agents need no root."
     if not answer.without:
-        return "Every agent has been given the newest root."
+        return "Every agent has the newest root."
     when = next((each.signs_at for each in roots if each.signs_at is not None), None)
     by = f" before {rfc3339(when)}" if when is not None else ""
     return (

@@ -35,7 +35,7 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
     if answer.left_out:
         yield f"{answer.left_out:,} more different refusals; leave out --top for all."
     if answer.more:
-        yield f"{answer.more:,} more refusals: too many different ones to tell them apart."
+        yield f"{answer.more:,} more refusals: too many different ones to show."
     by_name: Counter[str] = Counter()
     for each in answer.suppressed:
         by_name[each.agent or each.address] += each.times

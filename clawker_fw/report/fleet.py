@@ -132,7 +132,7 @@ def late(host: Host, seconds: float) -> Row:
         "host-late",
         f"This host has not answered everything within {seconds:g} s.",
         (),
-        "Give it more time with --timeout, or see what keeps its engine busy.",
+        "Allow it more time with --timeout, or see what keeps its engine busy.",
     )
     return _without_answer(host, trouble, HostVerdict.UNREACHABLE, seconds)
 

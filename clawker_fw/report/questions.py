@@ -78,9 +78,7 @@ def _facts(question: Question) -> Iterator[tuple[str, str]]:
 
 def _asked_by(question: Question) -> str:
     times = f", {question.times:,} times" if question.times > 1 else ""
-    unsaid = (
-        "; the resolver is not told what for, so https on its usual port is assumed" if question.guessed else ""
-    )
+    unsaid = "; a DNS query names no port, so https on its usual port is assumed" if question.guessed else ""
     return f"{_named(question.agents)}{times}{unsaid}"
 
 

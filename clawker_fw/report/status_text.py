@@ -131,7 +131,7 @@ def _siblings(status: Status, now: float) -> RenderableType:
         ]
         for each in status.siblings
     ]
-    table = Rows(("sibling", "verdict", "version", "state", "up", "live version"), rows)
+    table = Rows(("container", "verdict", "version", "state", "up", "live version"), rows)
     details = [
         Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
     ]

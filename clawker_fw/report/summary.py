@@ -41,10 +41,10 @@ _EFFECTS = {
     Effect.STARTED: "started",
     Effect.UNPAUSED: "unpaused",
     Effect.UPDATED: "updated",
-    Effect.ADDRESSED: "given its address again",
-    Effect.ENTRUSTED: "given its secrets",
+    Effect.ADDRESSED: "moved back to its address",
+    Effect.ENTRUSTED: "sent its secrets",
     Effect.RENAMED: "renamed",
-    Effect.PROVIDED: "given the image again",
+    Effect.PROVIDED: "provided with the image again",
 }
 
 _STATES = {"exited": "stopped", "created": "not started"}
@@ -141,7 +141,7 @@ def _reasons(said: Summary) -> Iterator[str]:
         what = versions.change(str(each.before), str(each.after))
         yield f"  {what} of the preset {each.preset}, version {each.before} → {each.after}"
     if said.asked:
-        yield "  as asked with --force-recreate"
+        yield "  requested with --force-recreate"
 
 
 def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
@@ -162,7 +162,7 @@ def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
         ("secrets that Envoy has not got", [each for each in told if each.running is None]),
         ("secrets that have changed", [each for each in told if each.running == ANOTHER]),
         (
-            "secrets that Envoy was given and does not use",
+            "secrets that Envoy has and does not use",
             [each for each in told if each.running == UNLOADED and each.desired],
         ),
         (

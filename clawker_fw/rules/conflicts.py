@@ -71,7 +71,7 @@ def _claims(name: str, rules: Sequence[Rule], told: set[tuple[Rule, Rule]]) -> I
             other = claimed.setdefault(port, rule)
             if other is not rule and other.opaque and (other, rule) not in told:
                 told.add((other, rule))
-                yield Conflict(other, rule, f"two rules claim port {port} of {name}: {other} and {rule}")
+                yield Conflict(other, rule, f"two rules use port {port} of {name}: {other} and {rule}")
 
 
 def _in_datagrams(rule: Rule) -> bool:

@@ -91,10 +91,10 @@ def _complaint(text: str, name: str) -> str:
     mistakes = {
         "is empty": not name,
         "has a space in it": any(character.isspace() for character in text),
-        "has a scheme; write only the host's name and give `proto`": "://" in text,
+        "has a scheme; write only the host's name and add `proto`": "://" in text,
         "is an address; rules name hosts": _is_address(name),
         "has a path; write only the host's name": "/" in text,
-        "has a port; give it as `port`": ":" in text,
+        "has a port; write it as `port`": ":" in text,
         f"has a `*`; write `.{name.removeprefix('*.')}` for a name and everything below it": "*" in text,
         "has an empty label": "" in labels,
         f"has a label of {len(longest)} characters; {LONGEST_LABEL} is the most": len(longest) > LONGEST_LABEL,

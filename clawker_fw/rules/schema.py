@@ -263,7 +263,7 @@ class RuleEntry(BaseModel):
             self._require_few_ports(protocol, first, last)
         if protocol.opaque and self.destination.subtree:
             raise ValueError(
-                f"`proto: {protocol}` needs an exact name: nothing that is sent tells which name below "
+                f"`proto: {protocol}` needs an exact name: nothing that is sent shows which name below "
                 f"{self.destination.name} is meant"
             )
 
@@ -285,8 +285,7 @@ class RuleEntry(BaseModel):
         """Require of a rule for the engine's machine that it names one service: none is allowed by default."""
         if self.proto is None or self.port is None:
             raise ValueError(
-                f"`dst: {HOST}` is the engine's own machine, whose services are allowed one by one: give `proto` "
-                "and `port`"
+                f"`dst: {HOST}` is the Docker host, whose services are allowed one by one: add `proto` and `port`"
             )
         if not self.force and self.rule().reaches_engine:
             raise ValueError(

@@ -118,7 +118,7 @@ def _protocol(scheme: str, named: str | None) -> Protocol | None:
             raise ValueError(f"{form} is not supported; {', '.join(_PROTOCOLS)} are")
     by_scheme, by_option = (_PROTOCOLS[said] if said else None for said in (scheme, named))
     if by_scheme and by_option and by_scheme is not by_option:
-        raise ValueError(f"the URL is for {by_scheme} and the option for {by_option}; give one of them")
+        raise ValueError(f"the URL is for {by_scheme} and the option for {by_option}; use one of them")
     return by_option or by_scheme
 
 

@@ -173,7 +173,7 @@ class _Reader:
             key = str(key_node.value)
             at, place = (*location, key), self._place(key_node)
             if at in self._places:
-                raise SettingsError("settings-invalid", f"{place}: `{key}` is given twice.")
+                raise SettingsError("settings-invalid", f"{place}: `{key}` appears twice.")
             self._places[at] = place
             value = self._value(value_node, at)
             if value is not None:

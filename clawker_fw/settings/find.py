@@ -35,7 +35,7 @@ def given_text(named: Path | None, environment: Mapping[str, str]) -> str | None
     if text is not None and named:
         raise SettingsError(
             "settings-given-twice",
-            f"Both the file {named} and the variable {SETTINGS_VARIABLE} give the settings.",
+            f"Both the file {named} and the variable {SETTINGS_VARIABLE} hold the settings.",
             hint=f"Unset {SETTINGS_VARIABLE}, or name no file.",
         )
     return text

@@ -148,7 +148,7 @@ class OtelSettings(_Section):
         default=None,
         metadata=_means(
             "The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for "
-            "the first time, or removing it, replaces both siblings."
+            "the first time, or removing it, replaces Envoy and CoreDNS."
         ),
     )
     server_name: Host | None = field(
@@ -171,7 +171,9 @@ class OtelSettings(_Section):
     )
     infra_port: Port = field(
         default=4319,
-        metadata=_means("The port at which Envoy passes on what CoreDNS sends. A change replaces both siblings."),
+        metadata=_means(
+            "The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."
+        ),
     )
 
 
@@ -196,7 +198,8 @@ class LimitSettings(_Section):
         default=1024, metadata=_means("Connections and UDP sessions of one agent to Envoy at the same time.")
     )
     connections_per_second: Limit = field(
-        default=500, metadata=_means("New connections and UDP sessions of one agent per second, to each sibling.")
+        default=500,
+        metadata=_means("New connections and UDP sessions of one agent per second, to Envoy and to CoreDNS."),
     )
     datagrams_per_second: Limit = field(
         default=10_000,

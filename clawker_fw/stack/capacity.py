@@ -86,7 +86,7 @@ def allot(sibling: Sibling, chosen: Chosen, machine: Machine, usual: int, room: 
             "resources-not-there",
             f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
             f"{written(machine.memory)}.",
-            hint="The kernel would kill a sibling that uses more memory than there is. Set it lower.",
+            hint="The kernel would kill a container that uses more memory than there is. Set it lower.",
         )
     most = room(memory, processors)
     if most < max(1, chosen.connections or 1):

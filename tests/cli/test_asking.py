@@ -62,7 +62,7 @@ def test_the_answers(folder: Path) -> None:
         shown.type("a\n")
         shown.shows("allowed, and live after ")
         shown.refuse("tests", "never.test", "coredns", protocol="dns", port=53, type="A")
-        shown.shows("the resolver is not told what for")
+        shown.shows("a DNS query names no port")
         shown.type("n\n")
         shown.shows("denied, and live after ")
         shown.refuse("builder", "p.test", protocol="https", reason="path", method="POST", path="/v1/x")
@@ -138,7 +138,7 @@ def test_settings_that_are_being_edited(folder: Path) -> None:
         shown.type("s\n")
         for name in ("one.test", "two.test"):
             shown.refuse("tests", name)
-        shown.shows("Nothing is asked until the settings can be read: ")
+        shown.shows("No questions until the settings can be read: ")
         settings.write_text("rules: [{dst: three.test}]")
         shown.refuse("tests", "three.test")
         shown.refuse("tests", "four.test")

@@ -249,7 +249,7 @@ def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
         found = answer.valid("certs")
         assert found["ready"] is not bool(reason)
         assert (found["reason"] or "") == (f"{reason}; `clawker-fw run` changes that" if reason else "")
-        begin = "Not ready, so nothing is sent to " if reason else "Ready: the siblings send to "
+        begin = "Not ready, so nothing is sent to " if reason else "Ready: Envoy and CoreDNS send to "
         assert f"{begin}{found['endpoint']}" in shown.out
         assert reason in " ".join(shown.out.split())
 
@@ -261,9 +261,9 @@ def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
     assert stack("run").code == 0
     expect("")
     stack.otel(endpoint="other.test:4317")
-    expect("the siblings send to collector.test:4317")
+    expect("Envoy and CoreDNS send to collector.test:4317")
     stack.otel(endpoint="collector.test:4317", server_name="other.test")
-    expect("the siblings send to collector.test:4317 only if it is collector.test")
+    expect("Envoy and CoreDNS send to collector.test:4317 only if it is collector.test")
     stack.otel(endpoint="collector.test:4317", sample=0.5)
     expect("")
     stack.memory.inside("clawker-envoy").live = {}

@@ -190,7 +190,7 @@ def test_reload_commits_rules_live(command: Command, settings_file: Path, memory
     reload = command("reload", "--format", "json")
     assert reload.code == 0
     assert reload.valid("run")["steps"] == [
-        {"kind": "commit", "sibling": sibling, "text": f"commit hot files to {sibling}"}
+        {"kind": "commit", "sibling": sibling, "text": f"load changed files into {sibling}"}
         for sibling in ("envoy", "coredns")
     ]
     assert memory.inside("clawker-envoy").id == before

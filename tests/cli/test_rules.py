@@ -458,7 +458,7 @@ def test_a_rule_that_contradicts_another_is_named_with_its_origin(
     no_engine: Command, settings_file: Path, tmp_path: Path
 ) -> None:
     """It is the command line, standard input or an imported file; the settings file has no such line."""
-    claims = "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443"
+    claims = "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443"
     line = f"error[rules-contradict]: clawker-fw.yaml, line 2: {claims}.\n  "
     entry = "rules:\n  - {dst: a.test, proto: tcp, port: 443}\n"
     (tmp_path / "old.yaml").write_text(f"\n{entry}")

@@ -126,7 +126,7 @@ def test_drift_in_words(user: User) -> None:
     user("run")
     user.memory.inside("clawker-envoy").secrets.clear()
     said = user("drift").out
-    assert "Envoy will be given its secrets, no request is cut:\n  secrets that Envoy has not got: api\n" in said
+    assert "Envoy will be sent its secrets, no request is cut:\n  secrets that Envoy has not got: api\n" in said
     user("run")
     (user.folder / "token").write_text(f"{HIDDEN}-2")
     assert "  secrets that have changed: api\n" in user("drift").out
@@ -281,7 +281,7 @@ def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
     """Nobody is told that a secret is gone, or changed, which Envoy goes on using."""
     user("run")
     user.memory.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
-    assert "  secrets that Envoy was given and does not use: api\n" in user("drift").out
+    assert "  secrets that Envoy has and does not use: api\n" in user("drift").out
     for verb in ("refresh", "forget", "forget"):
         failed = user("secrets", verb)
         assert (failed.code, "error[secret-not-loaded]" in failed.err) == (4, True)

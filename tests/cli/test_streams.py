@@ -109,7 +109,7 @@ def test_status_fits_eighty_columns() -> None:
     _, written = on_terminal(80, UP, "status")
     lines = plain(written)
     assert [line for line in lines if len(line) > 80 and not line.startswith("Settings")] == []
-    assert any(line.startswith("  sibling") for line in lines)  # a table, not paragraphs
+    assert any(line.startswith("  container") for line in lines)  # a table, not paragraphs
 
 
 LOGFMT = r"""time=\S+ level=warning event=firewall_container_spec_drift( \w+=(\S+|"[^"]+"))+"""

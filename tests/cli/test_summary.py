@@ -231,7 +231,7 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
     """`--force-recreate` is the reason, and with `--drain-timeout 0s` connections are cut."""
     command("run")
     dry = command("run", "--force-recreate", "--dry-run").out
-    assert dry.startswith(f"{REPLACED}\n  as asked with --force-recreate\n")
+    assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
     run = command("run", "--force-recreate", "--drain-timeout", "0s").err
     assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
 

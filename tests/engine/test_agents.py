@@ -149,7 +149,7 @@ def test_signals_reach_the_agent(terminal: bool, site: Site) -> None:  # noqa: F
 
 UNCONFINED = {
     "--network elsewhere": "the network elsewhere has a way out",
-    "--dns 192.0.2.1": "it asks another DNS server, 192.0.2.1",
+    "--dns 192.0.2.1": "it uses another DNS server, 192.0.2.1",
     "--ip {service}": "it has the address {service}, which is for parts of the firewall",
     "--ip6 fd00::9": "the engine did not choose its address, fd00::9",
     "--link-local-ip 169.254.1.9": "the engine did not choose its address, 169.254.1.9",

@@ -133,7 +133,7 @@ def test_two_runs_at_once(firewall: Firewall) -> None:
 KILL_WHEN = [
     "create and start",
     "verify",
-    "commit hot files",
+    "load changed files",
     "take the service address",
     "wait 1.25 s",
     "drain",

@@ -170,7 +170,7 @@ def test_many_rules_are_proven_as_well(hand: Hand) -> None:
     hand.write(ENVOY, file, right)  # without a word to Envoy
     assert firewall.drift().findings == {(ENVOY, "live", "listeners", "tamper", "commit")}
     done = firewall.run()
-    assert "commit hot files to envoy" in done.err
+    assert "load changed files into envoy" in done.err
     assert firewall.drift().expect().findings == set()
     firewall.settings.write_text(before)
     firewall.call("reload").expect()

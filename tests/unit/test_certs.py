@@ -160,7 +160,7 @@ def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
     at(tmp_path / "other", LATER).provide()
     for name in ("ca.crt", "envoy.crt", "envoy.key", "coredns.crt", "coredns.key"):
         (tmp_path / name).write_bytes((tmp_path / "other" / name).read_bytes())
-    assert "give it another one" in own.provide(shown(first)).due[0]
+    assert "use another one" in own.provide(shown(first)).due[0]
 
 
 def test_another_authority_is_exported_before_it_is_forgotten(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_machine_asks_only_for_what_it_can_export(tmp_path: Path) -> None:
     assert at(tmp_path / "former", NOW + DAY).provide(running).due == ()
     at(tmp_path / "new", LATER).provide()
     running = replace(shown(pair), credentials=credentials(at(tmp_path / "new", LATER)), any=True)
-    for name, advice in (("former", "give it another one"), ("new", "certs export collector DIR")):
+    for name, advice in (("former", "use another one"), ("new", "certs export collector DIR")):
         (sentence,) = at(tmp_path / name, LATER + DAY, keeps=False).provide(running).due
         assert advice in sentence
 

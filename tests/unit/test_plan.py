@@ -24,7 +24,7 @@ from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
-ASKED = "ask the engine's kernel for what the siblings need"
+ASKED = "check that the Docker host's kernel has what the firewall needs"
 ANNOUNCE = "announce the service address for 1.25 s"
 COREDNS_RELIEVED = f"release the service address, then {ANNOUNCE}, then stop and remove coredns"
 ENVOY_RELIEVED = (

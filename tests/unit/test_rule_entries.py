@@ -106,7 +106,7 @@ def test_the_first_and_the_last_end_are_ends(text: str) -> None:
         ("{dst: 192.0.2.1, as: b.test, action: deny}", "a rule that denies has a name"),
         ("{dst: 192.0.2.1, as: com}", "is a public suffix"),
         ("{dst: a.test, action: deny, allow_private: true}", "a rule that denies has a name"),
-        ("{dst: host, port: 5432}", "services are allowed one by one: give `proto` and `port`"),
+        ("{dst: host, port: 5432}", "services are allowed one by one: add `proto` and `port`"),
         ("{dst: host, proto: ssh}", "services are allowed one by one"),
         ("{dst: host, proto: tcp, port: 1-1001}", "too many ports"),
         ("{dst: host, proto: tcp, port: 2375}", "who reaches it is root on the machine; .* add `force: true`"),

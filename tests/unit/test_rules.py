@@ -46,40 +46,40 @@ PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
         (
             {"proto": "tcp", "port": 443},
             {},
-            "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443",
+            "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443",
         ),
         (
             {},
             {"proto": "tcp", "port": 443},
-            "two rules claim port 443 of a.test: tcp a.test:443 and https a.test:443",
+            "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443",
         ),
         (
             {"proto": "ssh"},
             {"proto": "tcp", "port": 22},
-            "claim port 22 of a.test: ssh a.test:22 and tcp a.test:22",
+            "use port 22 of a.test: ssh a.test:22 and tcp a.test:22",
         ),
-        ({"proto": "tcp", "port": "1-9"}, {"proto": "tcp", "port": "9-10"}, "claim port 9 of a.test"),
+        ({"proto": "tcp", "port": "1-9"}, {"proto": "tcp", "port": "9-10"}, "use port 9 of a.test"),
         ({"proto": "tcp", "port": 80}, {"dst": ".a.test", "proto": "http"}, "tcp a.test:80 and http .a.test:80"),
         ({"proto": "ssh"}, PRIVATE, "two rules for a.test (ssh 22) contradict each other"),
         ({"dst": "192.0.2.1", "as": "a.test"}, {}, "lead to different hosts"),
         ({"dst": "192.0.2.1", "as": "a.test"}, {"dst": "192.0.2.2", "as": "a.test"}, "lead to different hosts"),
-        ({"proto": "udp", "port": "1-9"}, {"proto": "udp", "port": "9-10"}, "claim port 9 of a.test"),
+        ({"proto": "udp", "port": "1-9"}, {"proto": "udp", "port": "9-10"}, "use port 9 of a.test"),
         ({"proto": "udp", "port": 443}, {}, ""),
         ({"proto": "udp", "port": 53}, {"proto": "tcp", "port": 53}, ""),
         (
             {"dst": "192.0.2.0/28", "as": "a.test", "proto": "ssh"},
             {"dst": "192.0.2.8/29", "as": "a.test", "proto": "ssh"},
-            "claim port 22 of 192-0-2-8.a.test: ssh a.test:22 at 192.0.2.0/28 and ssh a.test:22 at 192.0.2.8/29",
+            "use port 22 of 192-0-2-8.a.test: ssh a.test:22 at 192.0.2.0/28 and ssh a.test:22 at 192.0.2.8/29",
         ),
         (
             {"dst": "192.0.2.0/24", "as": "a.test"},
             {"dst": ".a.test"},
-            "two rules claim port 443 of 192-0-2-0.a.test",
+            "two rules use port 443 of 192-0-2-0.a.test",
         ),
         (
             {"dst": "192.0.2.0/24", "as": "a.test", "port": 22},
             {"dst": "192-0-2-77.a.test", "proto": "ssh"},
-            "two rules claim port 22 of 192-0-2-77.a.test",
+            "two rules use port 22 of 192-0-2-77.a.test",
         ),
         (
             {"dst": "192.0.2.0/28", "as": "a.test"},
@@ -121,7 +121,7 @@ def test_contradictions_of_both_kinds_are_told_at_once() -> None:
         )
     assert [each.sentence.partition(":")[0] for each in caught.value.conflicts] == [
         "two rules for a.test (https 443) contradict each other",
-        "two rules claim port 443 of b.test",
+        "two rules use port 443 of b.test",
     ]
 
 

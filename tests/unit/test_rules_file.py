@@ -257,7 +257,7 @@ def test_a_contradiction_that_an_edit_would_make_names_where_the_rules_come_from
 
     with pytest.raises(SettingsError) as raised:
         edit(path, {}, decide, write=True)
-    claim = "two rules claim port"
+    claim = "two rules use port"
     assert raised.value.context == (
         f"{path}, line 4: {claim} 22 of a.test: tcp a.test:22 and https a.test:22, old.yaml, line 22",
         f"{path}, line 5: {claim} 443 of b.test: tcp b.test:443 and https b.test:443, old.yaml, line 443",

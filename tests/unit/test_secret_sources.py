@@ -59,7 +59,7 @@ def test_each_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("", "gives nothing"),
+        ("", "is empty"),
         (f"{HIDDEN}\n{HIDDEN}", "several lines"),
         (f"{HIDDEN}\n\n", "several lines"),
         (f" {HIDDEN}", "a space"),
@@ -142,9 +142,9 @@ def test_a_pipe_to_which_nobody_writes_gives_nothing(tmp_path: Path) -> None:
     """Nobody waits for it, whether somebody has it open or not."""
     pipe = tmp_path / "token"
     os.mkfifo(pipe)
-    assert "gives nothing" in failure(entry(file="token"), tmp_path).message
+    assert "is empty" in failure(entry(file="token"), tmp_path).message
     held = os.open(pipe, os.O_RDWR)
     try:
-        assert "gives nothing" in failure(entry(file="token"), tmp_path).message
+        assert "is empty" in failure(entry(file="token"), tmp_path).message
     finally:
         os.close(held)

@@ -71,7 +71,7 @@ def test_what_is_no_host_name(text: str, name: str, mistake: str) -> None:
         ("ftp://a.test/secret", None, "ftp:// is not supported; https, http, tcp, ssh, udp, tls, wss, ws are"),
         ("a.test", "ftp", "the protocol 'ftp' is not supported; https, http, tcp, ssh, udp, tls, wss, ws are"),
         ("tcp://a.test", None, "tcp has no usual port; add one, as in tcp://a.test:5432"),
-        ("http://a.test", "https", "the URL is for http and the option for https; give one of them"),
+        ("http://a.test", "https", "the URL is for http and the option for https; use one of them"),
         ("https:///secret", None, "it names no host"),
         ("", None, "it names no host"),
         ("https://secret@", None, "it names no host"),

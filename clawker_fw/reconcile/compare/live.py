@@ -63,7 +63,7 @@ class LiveComparison(SiblingComparison):
         if probe is None and not self._container.running:
             return
         if probe is None or probe.error:
-            silence = probe.error if probe else "it was not asked"
+            silence = probe.error if probe else "it was not checked"
             yield self._finding(Layer.LIVE, ANSWER, silence, "an answer", made=False, action=Action.REPLACE)
             if probe and probe.network:  # this may be why the program can't be reached
                 yield self._surroundings("network", probe.network, ())

@@ -22,7 +22,7 @@ from clawker_fw.settings.loaded import Loaded
 StackVerdict = Annotated[
     Verdict,
     Field(
-        description="The verdict on the stack: that on its siblings, or `open` if an agent has a way around the "
+        description="The verdict on the stack: on Envoy and CoreDNS, or `open` if an agent has a way around the "
         "firewall."
     ),
 ]

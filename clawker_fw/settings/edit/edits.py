@@ -286,7 +286,7 @@ def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None
         raise RefusedError(
             "rule-has-ended",
             f"`{old}` has ended{old.located}, so the change would have no effect.",
-            hint="Give it a new end, for example `--until 8h`, or `--until never`.",
+            hint="Set a new end, for example `--until 8h`, or `--until never`.",
         )
     if not shorten and new.until is not None and (old.until is None or new.until < old.until):
         until = rfc3339(new.until)

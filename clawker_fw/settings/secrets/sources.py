@@ -103,7 +103,7 @@ def _obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[st
 
 def _problem(text: str, source: SourceEntry) -> str:
     if not text:
-        return f"the {_NOUNS[source.kind]} gives nothing"
+        return f"the {_NOUNS[source.kind]} is empty"
     if len(text) > LONGEST_SECRET:
         return f"it is longer than {LONGEST_SECRET:,} octets"
     if "\n" in text or "\r" in text:
