@@ -170,8 +170,7 @@ def remove_rules(
 
     All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
     NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
-    which is no failure: afterwards there is none, as was asked for. If another rule still allows the same, or some
-    of it, it is shown.
+    which is no failure. If another rule still allows the same, or some of it, it is shown.
 
     Example: clawker-fw rules remove api.example.com
     """

@@ -1,4 +1,4 @@
-"""The commands that compare or change one stack: init, run, drift, reload and down."""
+"""The commands that compare or change one stack: run, drift, reload and down."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +29,6 @@ from clawker_fw.cli.parameters import (
 from clawker_fw.cli.session import print_json, print_report, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
-from clawker_fw.settings.find import FILE_NAME
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
@@ -53,22 +51,6 @@ _STOPPING = (
     "Finishing the current step, then stopping. Press Ctrl-C again to stop immediately; "
     "the next run completes the rest."
 )
-
-
-@app.command()
-def init(
-    context: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,  # noqa: FBT002
-) -> None:
-    """Write a commented settings file.
-
-    Example: clawker-fw init && clawker-fw run
-    """
-    from clawker_fw.settings.example import write_example
-
-    chosen: Options = context.obj
-    path = write_example(chosen.config or Path(FILE_NAME), overwrite=force)
-    terminal.answer(f"Wrote {path}. Add rules for what agents may reach, then: clawker-fw run")
 
 
 @app.command()

@@ -50,7 +50,7 @@ _NO_RULE_WOULD = {
     Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
     "`clawker-fw secrets refresh` sends it to Envoy.",
-    Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then give it with "
+    Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then send it with "
     "`clawker-fw secrets refresh`.",
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",
 }

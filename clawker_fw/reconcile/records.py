@@ -77,7 +77,7 @@ def require_same_origin(observed: Observed, now: Origin | None) -> None:
         raise RefusedError(
             "settings-other",
             "This stack was made from another settings file.",
-            context=[*(f"made from {each}" for each in made_from), f"now given {now}"],
+            context=[*(f"made from {each}" for each in made_from), f"this is {now}"],
             hint="Use that file with --config, choose another stack with --project, "
             "or make this file the stack's own with --adopt.",
         )

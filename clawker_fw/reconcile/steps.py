@@ -212,10 +212,9 @@ class GiveSecrets(SiblingStep):
 
     @property
     def description(self) -> Description:
-        what = f"{', '.join(self.secrets)}" if self.secrets else "no secrets any more"
-        return Description(
-            "give", f"give {self.sibling} {what}", {"sibling": self.sibling, "secrets": [*self.secrets]}
-        )
+        some = f"send secrets to {self.sibling}: {', '.join(self.secrets)}"
+        what = some if self.secrets else f"remove all secrets from {self.sibling}"
+        return Description("give", what, {"sibling": self.sibling, "secrets": [*self.secrets]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ class State(StrEnum):
 
 
 _WORDS = {
-    State.GIVEN: "given",
-    State.ABSENT: "not given yet",
+    State.GIVEN: "in Envoy",
+    State.ABSENT: "not in Envoy yet",
     State.ANOTHER: "another one is in use",
     State.UNUSED: "no rule needs it",
     State.OBTAINED: "can be obtained",

@@ -59,7 +59,7 @@ def _limits(period: Period, usage: Usage) -> Iterator[str]:
 def _known_since(period: Period) -> str:
     return (
         f"Known only since {_time(period.known)}, {_span(period.now - period.known)} ago, "
-        f"and not for all of the {_span(period.now - period.asked)} asked for."
+        f"and not for the whole {_span(period.now - period.asked)}."
     )
 
 

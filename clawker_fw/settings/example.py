@@ -1,5 +1,6 @@
 """The commented settings file that `init` writes."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError, unwritable_settings
@@ -12,8 +13,10 @@ def example() -> str:
     return Path(__file__).with_name("example.yaml").read_text(encoding="utf-8")
 
 
-def write_example(path: Path, *, overwrite: bool) -> Path:
-    """Write the commented settings file atomically, to where a link leads.
+def write_example(path: Path, choose: Callable[[], Sequence[str]] = tuple, *, overwrite: bool) -> Sequence[str]:
+    """Write the commented settings file atomically, to where a link leads. Return the presets that it names.
+
+    `choose` returns them, once it is known that the file may be written.
 
     Raises:
         RefusedError: when the file exists and `overwrite` is false, or is a device or a pipe.
@@ -24,8 +27,10 @@ def write_example(path: Path, *, overwrite: bool) -> Path:
         if target.exists() and not (overwrite and target.is_file()):
             hint = "Use --force to overwrite it." if target.is_file() else "It is not a file: name another path."
             raise RefusedError("settings-exist", f"{path} already exists.", hint=hint)
+        presets = list(dict.fromkeys(choose()))
+        text = example().replace("\npresets: []\n", f"\npresets: [{', '.join(presets)}]\n")
         target.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(target, example().encode())
+        replace_durably(target, text.encode())
     except OSError as error:
         raise unwritable_settings(path, error) from error
-    return path
+    return presets

@@ -49,7 +49,7 @@ ATTRIBUTES = (
     Attribute("event.name", "the kind of record; CoreDNS's records have it as their `EventName`", _ALL),
     Attribute("client.address", "the agent's address", _ALL),
     Attribute("client.port", "the agent's port", (CONNECTION,)),
-    Attribute("server.address", "the name that the agent asked for, as it was sent", _BY_ENVOY),
+    Attribute("server.address", "the name that the agent requested, as it was sent", _BY_ENVOY),
     Attribute("server.port", "the port to which the agent connected", _BY_ENVOY),
     Attribute("network.transport", "`tcp` or `udp`", _BY_ENVOY),
     Attribute("network.protocol.name", "`tls`, `http`, `tcp` or `udp`", _BY_ENVOY),
@@ -58,8 +58,8 @@ ATTRIBUTES = (
     Attribute("url.path", "the path without the query, which may hold secrets", (REQUEST,)),
     Attribute("http.response.status_code", "the status that the agent got", (REQUEST,)),
     Attribute("error.message", "why Envoy could not connect", _BY_ENVOY),
-    Attribute("dns.question.name", "the name that the agent asked for", (QUERY,)),
-    Attribute("dns.question.type", "the type of record that it asked for", (QUERY,)),
+    Attribute("dns.question.name", "the name that the agent queried", (QUERY,)),
+    Attribute("dns.question.type", "the type of record that it queried", (QUERY,)),
     Attribute("dns.response.code", "the code of the answer", (QUERY,)),
     Attribute("dns.answer.count", "how many records the answer had", (QUERY,)),
     Attribute("clawker_fw.action", "`allowed` or `refused`: the decision, not a guess from a code", _ALL),
@@ -79,8 +79,8 @@ RESOURCE_ATTRIBUTES = (
     Attribute("service.name", "`clawker-fw-envoy` or `clawker-fw-coredns`", _ALL),
     Attribute("service.version", "the release of clawker-fw", _ALL),
     Attribute("clawker_fw.project", "the project of the stack", _ALL),
-    Attribute("clawker_fw.stack_build_sha", "what the sibling is made from, as in its label", _ALL),
-    Attribute("clawker_fw.slot", "the sibling's slot, 0 or 1", _ALL),
+    Attribute("clawker_fw.stack_build_sha", "what the container is made from, as in its label", _ALL),
+    Attribute("clawker_fw.slot", "the container's slot, 0 or 1", _ALL),
 )
 """Attributes of the resource, which all records of a sibling share."""
 

@@ -37,7 +37,9 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         build = Info("clawker_fw_build", "The running release", registry=self._registry)
         build.info({"version": version, "stack_build_sha": build_sha})
-        self._verdict = self._gauge("verdict", "1 for a sibling's last verdict, else 0", "sibling", "verdict")
+        self._verdict = self._gauge(
+            "verdict", "1 for the last verdict on Envoy or CoreDNS, else 0", "sibling", "verdict"
+        )
         self._findings = self._gauge("findings", "Differences that remain", "sibling", "layer", "cause")
         self._addresses = self._gauge("agent_info", "1 for each attached agent", "agent", "client_address")
         self._last_comparison = self._gauge(
@@ -61,7 +63,7 @@ class Metrics:
         )
         self._refusals = Counter(
             "clawker_fw_refusals",
-            "Refusals since the watcher started, by sibling and reason",
+            "Refusals since the watcher started, by container and reason",
             ("sibling", "reason"),
             registry=self._registry,
         )

@@ -41,7 +41,7 @@ class ChangeAttribute(NamedTuple):
 
 
 ATTRIBUTES = (
-    ChangeAttribute("client.address", "address", "the agent's address, as in the siblings' records"),
+    ChangeAttribute("client.address", "address", "the agent's address, as in the records of Envoy and CoreDNS"),
     ChangeAttribute("container.name", "agent", "the name of its container"),
     ChangeAttribute("container.id", "id", "the container's id"),
     ChangeAttribute("container.image.name", "image", "the image that it is made from"),

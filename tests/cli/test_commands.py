@@ -363,13 +363,19 @@ def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> No
 
 
 def test_init_writes_settings_that_can_be_used(command: Command, settings_file: Path) -> None:
-    """The written settings file denies everything, and is not overwritten."""
+    """The written settings file denies everything but presets, is not overwritten, and rules can be pasted."""
     settings_file.unlink()
     assert command("init").code == 0
     assert command("init").code == 6
     assert command("init", "--force").code == 0
     assert command("run").code == 0
     assert command("status", "--format", "json").json["rules"] == 0
+    assert "did you mean `pip`?" in " ".join(command("init", "--force", "--preset", "pipp").err.split())
+    assert "with claude-code, pip." in command("init", "--force", "--preset", "claude-code", "--preset", "pip").out
+    pasted = "rules:\n  - dst: api.example.com        # exactly this host\n  - dst: .example.org\n"
+    settings_file.write_text(settings_file.read_text().replace("rules:\n", pasted))
+    listed = command("rules", "list", "--format", "json").json["rules"]
+    assert {".example.org", "api.anthropic.com", "pypi.org"} < {each["dst"] for each in listed}
 
 
 def test_version(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_a_run_gives_and_a_list_tells(user: User) -> None:
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
     listed = user("secrets", "list")
     assert listed.code == 0
-    assert "given" in listed.out
+    assert "in Envoy" in listed.out
     assert "no rule needs it" in listed.out
     first, second = user("secrets", "list", "--format", "json").valid("secrets")["secrets"]
     assert (first["state"], first["source"], first["hosts"], first["refresh"]) == (

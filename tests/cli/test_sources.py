@@ -121,7 +121,7 @@ def test_another_settings_file_has_to_adopt_a_stack(
         assert "error[settings-other]" in refused.err
         text = refused.err.replace("\n", "")
         assert f"made from {settings_file} on {os.uname().nodename}, for project clawker" in text
-        assert f"now given {other} on {os.uname().nodename}" in text
+        assert f"this is {other} on {os.uname().nodename}" in text
         assert "--adopt" in text
     assert dict(memory.inside("clawker-coredns").files) == before
     answer = command("--config", str(other), "drift", "--format", "json").valid("drift")

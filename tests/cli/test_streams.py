@@ -49,8 +49,10 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(CHECKOUT), "TERM": "xterm", **variables}
 
 
-def on_terminal(columns: int, up: Sequence[str], *arguments: str, **variables: str) -> tuple[int, str]:
-    """Run the program on a terminal, and return its exit code and output."""
+def on_terminal(
+    columns: int, up: Sequence[str], *arguments: str, typed: bytes = b"", **variables: str
+) -> tuple[int, str]:
+    """Run the program on a terminal where something has been typed, and return its exit code and output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
@@ -61,6 +63,7 @@ def on_terminal(columns: int, up: Sequence[str], *arguments: str, **variables: s
         env=environment(**{"COLUMNS": str(columns), **variables}),
     )
     os.close(theirs)
+    os.write(ours, typed)
     written = b""
     with suppress(OSError):  # how a terminal ends
         while part := os.read(ours, 65536):
@@ -138,6 +141,17 @@ def test_a_dumb_terminal_gets_no_escape_sequence(verb: str) -> None:
     if verb != "--help":
         _, written = on_terminal(100, UP, verb, CLAWKER_FW_OTEL__INFRA_PORT="4320")
         assert "\x1b" in written
+
+
+def test_init_asks_which_presets(folder: Path) -> None:
+    """It shows them, asks again after a wrong name, and asks nothing where nothing is to be written."""
+    code, written = on_terminal(100, UP, "init", "--force", typed=b"pip, clade-code\npip claude-code\n")
+    assert code == 0
+    assert "Python packages from PyPI" in written
+    assert "Not possible: there is no preset 'clade-code'; did you mean `claude-code`?" in written
+    assert "\npresets: [pip, claude-code]\n" in (folder / "clawker-fw.yaml").read_text()
+    code, written = on_terminal(100, UP, "init")
+    assert (code, "PyPI" in written) == (6, False)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_no_more_is_claimed_than_is_known(command: Command) -> None:
     """Of a longer time than is known, the answer says since when it is."""
     outcome = command("rules", "unused", "--since", "4w")
     assert "unused in the last 20 d." in outcome.out
-    assert "20 d ago, and not for all of the 28 d asked for." in outcome.out
+    assert "20 d ago, and not for the whole 28 d." in outcome.out
     answer = command("rules", "unused", "--since", "4w", "--format", "json").valid("rules-unused")
     assert answer["period"]["whole"] is False
     assert answer["period"]["known"] > answer["period"]["asked"]

@@ -156,10 +156,12 @@ def test_a_field_of_a_rule_is_removed(before: str, after: str) -> None:
 def test_the_example_is_the_same_after_adding_and_removing() -> None:
     """What `init` writes is edited between its comments, and back."""
     edited = spliced(example(), Edit(added=[NEW]), "f")
-    line = "  {dst: new.test, proto: http},\n"
-    assert edited.replace(line, "") == example()
+    line = "\nrules:\n  - dst: new.test\n    proto: http\n"
     assert edited.count(line) == 1
-    assert spliced(edited, Edit(removed=frozenset({0})), "f") == example()
+    assert edited.replace(line, "\nrules:\n") == example()
+    none = spliced(edited, Edit(removed=frozenset({0})), "f")
+    assert none == example().replace("\nrules:\n", "\nrules: []\n")
+    assert spliced(none, Edit(added=[NEW]), "f") == edited
 
 
 ODD = {

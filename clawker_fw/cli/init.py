@@ -1,0 +1,83 @@
+"""The command that writes a settings file."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clawker_fw.cli import completion
+from clawker_fw.cli.app import app
+from clawker_fw.cli.parameters import Options
+from clawker_fw.report import log, terminal
+from clawker_fw.settings.find import FILE_NAME
+
+
+def _checked(names: list[str] | None) -> list[str]:
+    try:
+        _require(names or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return names or []
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    *,
+    presets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            autocompletion=completion.presets,
+            callback=_checked,
+            help="Allow what this tool or service needs, such as pip. Can be repeated. "
+            "On a terminal, `init` asks if there is none.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented settings file.
+
+    Example: clawker-fw init --preset claude-code --preset pip
+    """
+    from clawker_fw.settings.example import write_example
+
+    chosen: Options = context.obj
+    path = chosen.config or Path(FILE_NAME)
+    asks = not presets and sys.stdin.isatty() and terminal.understands_escapes(sys.stderr) and not log.as_json()
+    named = write_example(path, _asked if asks else lambda: presets or (), overwrite=force)
+    what = f"{path} with {', '.join(named)}" if named else str(path)
+    terminal.answer(f"Wrote {what}. Add rules for what agents may reach, then: clawker-fw run")
+
+
+def _require(names: Sequence[str]) -> None:
+    """Require that there are presets with these names.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    from clawker_fw.settings.preset import preset
+
+    for name in names:
+        preset(name)
+
+
+def _asked() -> list[str]:
+    """Show the presets, and return those that the user names."""
+    from clawker_fw.settings.preset import names, preset
+
+    width = max(map(len, names()))
+    for name in names():
+        typer.echo(f"  {name.ljust(width)}  {preset(name).purpose}", err=True)
+    while True:
+        question = "What do your agents use? Names, or Enter for none"
+        named = str(typer.prompt(question, default="", show_default=False, err=True)).replace(",", " ").split()
+        try:
+            _require(named)
+        except ValueError as error:
+            typer.echo(f"Not possible: {error}", err=True)
+        else:
+            return named
