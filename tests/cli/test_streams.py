@@ -50,7 +50,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def on_terminal(
-    columns: int, up: Sequence[str], *arguments: str, typed: bytes = b"", **variables: str
+    columns: int, up: Sequence[str], *arguments: str, typed: str = "", **variables: str
 ) -> tuple[int, str]:
     """Run the program on a terminal where something has been typed, and return its exit code and output."""
     ours, theirs = pty.openpty()
@@ -63,7 +63,7 @@ def on_terminal(
         env=environment(**{"COLUMNS": str(columns), **variables}),
     )
     os.close(theirs)
-    os.write(ours, typed)
+    os.write(ours, typed.encode())
     written = b""
     with suppress(OSError):  # how a terminal ends
         while part := os.read(ours, 65536):
@@ -145,7 +145,7 @@ def test_a_dumb_terminal_gets_no_escape_sequence(verb: str) -> None:
 
 def test_init_asks_which_presets(folder: Path) -> None:
     """It shows them, asks again after a wrong name, and asks nothing where nothing is to be written."""
-    code, written = on_terminal(100, UP, "init", "--force", typed=b"pip, clade-code\npip claude-code\n")
+    code, written = on_terminal(100, UP, "init", "--force", typed="pip, clade-code\npip claude-code\n")
     assert code == 0
     assert "Python packages from PyPI" in written
     assert "Not possible: there is no preset 'clade-code'; did you mean `claude-code`?" in written

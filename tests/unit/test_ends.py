@@ -102,7 +102,7 @@ def test_the_next_ends_are_known() -> None:
     seen = compare(memory, now)
     assert seen.desired.unknown_ends == 8
     told = [each.message for each in advice(seen.observed, seen.desired) if each.code == "rules-end-later"]
-    assert [each.partition(" and ")[0] for each in told] == [
+    assert [each.partition(" and end ")[0] for each in told] == [
         "Rules end at 40 times. Envoy and CoreDNS know the next 32"
     ]
     assert [known_ends(rules) for rules in (0, 10, 1000, 10_000, 100_000)] == [32, 32, 20, 2, 1]

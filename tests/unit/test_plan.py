@@ -49,7 +49,7 @@ def text(steps: Plan) -> list[str]:
     words = {
         " clawker-": " ",
         "image fw": "image clawker-fw",
-        "hot files ": "",
+        "load changed files into": "commit to",
         "create and start": "create",
         " serves version": "@",
     }

@@ -276,7 +276,7 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: true\n", 1, "not a duration"),
         ("a: [\n", 2, "is not YAML"),
         pytest.param("rules:\n- dst: a.test\n- dst: 'b\0'\n", 3, "is not YAML: it has U+0000,", id="null"),
-        ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "given twice"),
+        ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "appears twice"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
         ('rules:\n- {dst: a.test, port: !!int ""}\n', 2, "not a value that YAML settings can have"),
