@@ -146,7 +146,7 @@ def test_settings_that_are_being_edited(folder: Path) -> None:
             shown.type("s\n")
         screen = shown.shows("four.test  https")
     assert "three.test  https" not in screen
-    assert screen.count("Nothing is asked") == 1
+    assert screen.count("No questions until") == 1
 
 
 def test_whatever_agents_name(folder: Path) -> None:
