@@ -7,14 +7,10 @@ import pytest
 
 from bench.__main__ import BENCHMARKS
 from clawker_fw.errors import ExitCode
-from clawker_fw.rules.schema import FIELDS
-from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
-from clawker_fw.settings.model import setting_keys
 from devkit import reference
-from devkit.attacks import ATTACKS, GROUPS, Group
+from devkit.attacks import GROUPS, Group
 from devkit.stacks import CHECKOUT
 
-DOCS = CHECKOUT / "docs"
 OUTSIDE = tuple(CHECKOUT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
 """The pages that Sphinx does not build."""
 
@@ -35,11 +31,6 @@ def codes(text: str) -> set[str]:
     return {part for code in re.findall(r"`([^`\n]+)`", text) for part in (code, *code.split())}
 
 
-def test_generated_pages_are_current() -> None:
-    """The generated reference pages are current."""
-    assert reference.stale() == [], "run `python -m devkit.reference`"
-
-
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
 def test_further_tests_of_attacks_exist(group: Group) -> None:
     """Each test that the pages about attacks name is there, and each group has attacks or tests."""
@@ -50,44 +41,6 @@ def test_further_tests_of_attacks_exist(group: Group) -> None:
             assert re.search(rf"^(def|func) {function}\(", page(path), re.MULTILINE), name
         else:
             assert name.removeprefix("python -m bench ") in BENCHMARKS, name
-
-
-def test_attacks_are_told_apart() -> None:
-    """Each attack is described once, and what gets through has a reason."""
-    told = [attack.what for attack in ATTACKS]
-    assert sorted(told) == sorted(set(told))
-    assert [
-        each.what
-        for each in ATTACKS
-        if each.because and not (each.arrives or each.heard or each.result == "an address")
-    ] == []
-
-
-@pytest.mark.parametrize("name", reference.commands())
-def test_every_command_and_option_is_documented(name: str) -> None:
-    """Each command has a section with all of its arguments and options, and an example."""
-    text = section(page("docs/reference/commands.md"), f"## `{name}`")
-    options = reference.options_of(reference.commands()[name])
-    arguments = reference.arguments_of(reference.commands()[name])
-    assert {str(each.metavar).replace("|", r"\|") for each in arguments} <= codes(text)
-    assert {each for option in options for each in (*option.opts, *option.secondary_opts)} <= codes(text)
-    assert f"$ clawker-fw {name}" in text
-
-
-def test_no_command_is_left_out() -> None:
-    """The sections are the commands, and the global options have a section of their own."""
-    text = page("docs/reference/commands.md")
-    assert re.findall(r"^## `([\w ]+)`$", text, re.MULTILINE) == list(reference.commands())
-    before = {each for option in reference.options_of(reference.program()) for each in option.opts}
-    assert before <= codes(section(text, "## Before the command"))
-
-
-def test_every_setting_is_documented() -> None:
-    """The page has each key, its variable, and each field of a rule."""
-    named = codes(page("docs/reference/settings.md"))
-    keys = set(setting_keys())
-    variables = {ENVIRONMENT_PREFIX + key.upper().replace(".", "__") for key in keys - {"include"}}
-    assert keys | variables | set(FIELDS) <= named
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -1,6 +1,5 @@
 """The JSON documents as values: the form of a step."""
 
-import ast
 import json
 import re
 from collections.abc import Iterator
@@ -44,7 +43,6 @@ from clawker_fw.report import documents
 from clawker_fw.report.documents import schemas
 from clawker_fw.report.documents.run import DownDocument
 from clawker_fw.report.facts import Left
-from clawker_fw.rules.review import RemarkCode
 from devkit.stacks import CHECKOUT
 
 ENVOY = Sibling.ENVOY
@@ -119,28 +117,6 @@ def objects() -> Iterator[dict[str, Any]]:
             left += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
             if isinstance(found, dict) and isinstance(found.get("properties"), dict):
                 yield found["properties"]
-
-
-def test_every_code_is_in_the_schema_that_declares_codes() -> None:
-    """A schema refers to the one type that has all codes: a code that it lacked would make answers invalid."""
-    codes = [properties.get("code", {}) for properties in objects()]
-    declared = {tuple(code["enum"]) for code in codes if "enum" in code}
-    referred = {code["$ref"] for code in codes if "$ref" in code}
-    assert (declared, referred) == (set(), {"#/$defs/RemarkCode"})
-    assert schemas.schema("rules check")["$defs"]["RemarkCode"]["enum"] == [each.value for each in RemarkCode]
-
-
-@pytest.mark.parametrize("kind", RemarkCode)
-def test_every_code_of_a_remark_is_emitted(kind: RemarkCode) -> None:
-    """None is declared that no command can say, and none is said but as a member of its type."""
-    said = [
-        ast.unparse(call.args[0])
-        for path in (CHECKOUT / "clawker_fw").rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text()))
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Remark"
-    ]
-    assert f"RemarkCode.{kind.name}" in said
-    assert all(each.startswith("RemarkCode.") for each in said)
 
 
 def test_every_step_of_a_trial_is_in_the_schema() -> None:

@@ -18,13 +18,3 @@ def test_a_probe_is_told_what_the_last_answer_of_its_container_has_shown() -> No
         name, _, text = argument.partition("=")
         assert (name, json.loads(text)) == ("known", evidence)
     assert store.arguments("other") == []
-
-
-def test_an_answer_without_evidence_changes_nothing() -> None:
-    """So do the helper of an earlier release, other verbs, and what is no object."""
-    store = EvidenceStore()
-    store.keep("one", {"evidence": EVIDENCE})
-    before = store.arguments("one")
-    for answer in ({"taken": True}, {"evidence": None}, {}, [EVIDENCE], "evidence", None):
-        store.keep("one", answer)
-        assert store.arguments("one") == before

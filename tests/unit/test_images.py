@@ -70,29 +70,6 @@ def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -
     assert changed.reference != image.reference
 
 
-def test_the_empty_image_of_the_lock_is_valid() -> None:
-    """The single layer is an empty tar."""
-    engine = EngineFacts("", "", "arm64")
-    files = members(b"".join(images.lock_image(engine).archive()))
-    assert json.loads(files["manifest.json"])[0]["RepoTags"][0].startswith("clawker-fw/lock:1-")
-
-
-def test_both_siblings_have_known_ids(release: Release) -> None:
-    """The ids of bundled images are known without an engine."""
-    engine = EngineFacts("", "", "amd64")
-    for sibling in Sibling:
-        image = images.image_of(sibling, "bundled", release, engine)
-        assert image.bundled
-        assert all(each.startswith("sha256:") for each in image.ids)
-
-
-def test_a_reference_has_no_id_before_it_is_pulled(release: Release) -> None:
-    """Only an engine knows the id of a registry image."""
-    reference = "example/envoy:v1@sha256:" + "a" * 64
-    image = images.image_of(Sibling.ENVOY, reference, release, EngineFacts("", "", "amd64"))
-    assert (image.reference, image.ids, image.bundled) == (reference, (), False)
-
-
 @pytest.mark.parametrize(
     ("platform", "machine", "complaint"),
     [

@@ -60,13 +60,3 @@ def test_a_changed_file_is_hashed_again(change: Callable[[Path], None], tmp_path
     assert before == "559aead08264d5795d3909718cdd05abd49572e84fe55590eef31a88a08fdffd"
     change(path)
     assert digest_of(path) != before
-
-
-def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also by another path to it."""
-    path = tmp_path / "file"
-    path.write_bytes(b"A")
-    before = digest_of(path)
-    (tmp_path / "link").symlink_to(path)
-    monkeypatch.setattr("clawker_fw.digests.hashlib", None)
-    assert digest_of(tmp_path / "link") == before
