@@ -39,18 +39,6 @@ def test_one_rule_more_moves_at_most_one_other(dst: str) -> None:
         assert sum(chain in gone for chain in before.values()) <= count / chains.SHARED * 10
 
 
-def test_a_chain_is_renamed_when_another_part_of_it_is_denied() -> None:
-    """Its open connections may be with what is denied now. Those of other rules go on."""
-    before = set(made("n{}.test", 2, {"dst": ".w.test"}).names.values())
-    denied = {"dst": "no.w.test", "action": "deny"}
-    after = set(made("n{}.test", 2, {"dst": ".w.test"}, denied).names.values())
-    assert before - after == {"tls .w.test guarded"}
-    assert len(after) == 3
-    assert after == set(
-        made("n{}.test", 2, {"dst": ".w.test"}, denied, {"dst": "x.other.test", "action": "deny"}).names.values()
-    )
-
-
 INSPECTED = {"dst": "p.test", "path_rules": [{"path": "/x"}]}
 
 
@@ -61,16 +49,3 @@ def test_what_can_not_be_looked_into_is_ended() -> None:
     (found,) = (each["filter_chains"] for each in made if each["name"] == "port-443")
     assert [each["name"] for each in found] == ["http", "tls a.test guarded", chains.INSPECTED, chains.REFUSED]
     assert found[2] == chains.ending(chains.INSPECTED)
-
-
-def test_all_rules_that_look_into_tls_have_one_chain() -> None:
-    """It costs the same for however many: what is read of a request decides about it."""
-    made = rule_set(
-        *(f"n{number}.test" for number in range(9)), *({**INSPECTED, "dst": f"p{n}.test"} for n in range(9))
-    )
-    chosen = chains.chains("tls", Policy(made[1]), Protocol.HTTPS, 443)
-    assert chosen.inspecting
-    assert len(chosen.rules) == 9
-    assert {each.name for each, chain in chosen.names.items() if chain == chains.INSPECTED} == {
-        f"p{number}.test" for number in range(9)
-    }

@@ -1,15 +1,10 @@
 """What is allowed of a host by path, method and repository: how it is written, and what it decides."""
 
-import itertools
 import random
-import re
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
-import re2
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -20,9 +15,8 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
-from clawker_fw.rules.spellings import RAW_OR_ESCAPED
 from clawker_fw.stack.envoy.messages import RUNTIME
-from devkit.requests import random_paths, random_request
+from devkit.requests import random_paths
 
 
 def rule(**words: Any) -> Rule:  # noqa: ANN401 - as in the settings
@@ -493,137 +487,6 @@ def test_nothing_but_slashes_is_one(target: str) -> None:
     found = paths(path_rules=[allow("~/")])
     assert found.decide("GET", target).reason is None
     assert seen(target) in {"/", "/?"}
-
-
-@settings(max_examples=300)
-@given(st.randoms(use_true_random=False))
-def test_paths_decide_as_they_are_described(chosen: random.Random) -> None:
-    """For random words and requests, what decides is what a plain reading of them says."""
-    words, found = random_paths(chosen)
-    for _ in range(20):
-        method, target = random_request(chosen, words)
-        decided = found.decide(method, target)
-        plainly = _plainly(words, method, target, strict=found.strict)
-        if plainly or "%" not in target:
-            assert decided.reason == plainly, (words, method, target)
-
-
-def _plainly(words: Mapping[str, Any], method: str, target: str, *, strict: bool) -> Reason | None:
-    """Decide by the words as they are written, by comparing segments. `strict` is what `Paths.strict` says."""
-    entries, git = words["path_rules"], words["git"]
-    normal = seen(target)
-    if normal is None:
-        return Reason.BAD_REQUEST
-    path = normal.split("?")[0]
-    if _odd(path) or (strict and _odd_below_a_deny(path)):
-        return Reason.BAD_REQUEST
-    for name, access in git.items():
-        if (answer := _git(name, access, method, normal, lfs=words["lfs"])) is not None:
-            return None if answer else Reason.PATH
-    segments = path.split("/")[1:]
-    literal = [each for each in entries if each["path"][0] == "/" and _begins(segments, each, method)]
-    for longest in sorted({len(each["path"]) for each in literal}, reverse=True):
-        of_it = [each for each in literal if len(each["path"]) == longest]
-        named = {each["action"] for each in of_it if _named(each, method)}
-        if named or any(each["action"] == "allow" for each in of_it):
-            return None if named == {"allow"} else Reason.PATH
-    expressions = [each for each in entries if each["path"][0] == "~" and _expressed(each, path)]
-    if deciding := next((each for each in expressions if _named(each, method)), None):
-        return Reason.PATH if deciding["action"] == "deny" else None
-    default = words["path_default"] or ("deny" if _allows(words) else "allow")
-    return Reason.PATH if default == "deny" else None
-
-
-def _named(entry: Mapping[str, Any], method: str) -> bool:
-    named = method.upper() if entry["action"] == "deny" else method
-    return not entry["methods"] or named in entry["methods"]
-
-
-def _allows(words: Mapping[str, Any]) -> bool:
-    return bool(words["git"]) or any(each["action"] == "allow" for each in words["path_rules"])
-
-
-def _expressed(entry: Mapping[str, Any], path: str) -> bool:
-    """Whether an expression is for a path: to deny it, also for some of what its escapes stand for.
-
-    To allow it, also for all that its escapes stand for which need not be escaped.
-    """
-    expression = entry["path"][1:]
-    if entry["action"] == "allow":
-        plain = "".join(_stands_for(each, RAW_OR_ESCAPED)[-1] for each in _PARTS.findall(path))
-        return all(re2.fullmatch(expression, each) for each in (path, plain))
-    readings = map("".join, itertools.product(*(_stands_for(each, PRINTABLE) for each in _PARTS.findall(path))))
-    written = {expression, re.sub(_ESCAPES, lambda found: re.escape(_decoded(found[0])), expression)}
-    return any(re2.fullmatch(one, other) for other in readings for one in written)
-
-
-_ESCAPES = "(?:%[89a-fA-F][0-9a-fA-F])+|%[0-7][0-9a-fA-F]"
-_PARTS = re.compile(f"{_ESCAPES}|.")
-PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
-
-
-def _decoded(part: str) -> str:
-    return unquote(part) if len(part) > 1 else part
-
-
-def _stands_for(part: str, among: str) -> tuple[str, ...]:
-    """Return a part of a path, and what it stands for if that is one of these, or, for all of them, no ASCII."""
-    decoded = _decoded(part)
-    other = decoded in among or (among == PRINTABLE and not decoded.isascii())
-    return (part, decoded) if other and part != decoded else (part,)
-
-
-def _begins(segments: list[str], entry: Mapping[str, Any], method: str) -> bool:
-    """Whether a path is below that of an entry; for methods that it does not name, in any spelling."""
-    wanted = [each for each in entry["path"].split("/") if each]
-    if entry["action"] == "allow" and not _named(entry, method):
-        return [*map(unquote, segments[: len(wanted)])] == [*map(unquote, wanted)]
-    return segments[: len(wanted)] == wanted
-
-
-def _odd(path: str) -> bool:
-    octets = [int(each, 16) for each in re.findall("%([0-9a-fA-F]{2})", path)]
-    lower = path.lower()
-    behind = re.split("/|%2f|%2F", path)[1:]
-    return (
-        any(each < 0x20 or each in {0x5C, 0x7F, 0xC0, 0xC1} or each >= 0xF5 for each in octets)
-        or re.search("%25[0-9a-fA-F]{2}", path) is not None
-        or any(re.split(";|%3b|%3B", each)[0].replace("%20", "") in {".", ".."} for each in behind)
-        or re.search("%(?![0-9a-f]{2})|%e0%[89]|%f0%8", lower) is not None
-    )
-
-
-def _odd_below_a_deny(path: str) -> bool:
-    lower = path.lower()
-    return any(each in lower for each in ("%2f", ";", "%3b", "%23", "%3f", "::$")) or any(
-        each.endswith((".", "%20")) for each in path.split("/")
-    )
-
-
-def _git(name: str, access: str, method: str, target: str, *, lfs: bool) -> bool | None:
-    """Return whether git may do this, or None if it is nothing of git's."""
-    for place in (f"/{name}.git/", f"/{name}/"):
-        if target.startswith(place):
-            rest = target.removeprefix(place)
-            read = (("GET", "info/refs?service=git-upload-pack"), ("POST", "git-upload-pack"))
-            write = (("GET", "info/refs?service=git-receive-pack"), ("POST", "git-receive-pack"))
-            large = (("POST", "info/lfs/verify"),)
-            locks = (("POST", "info/lfs/locks/verify"),)
-            may = [*read, *(write if access == "write" else ()), *(large if lfs else ())]
-            may += locks if lfs and access == "write" else ()
-            if (method, rest) in may:
-                return True
-            if lfs and method in {"GET", "PUT", "POST"} and rest.split("?")[0].split("/")[:3] == _LARGE:
-                return True
-            if any(
-                rest.split("?")[0] == each or rest.split("?")[0].startswith(f"{each}/")
-                for each in ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
-            ):
-                return False
-    return None
-
-
-_LARGE = ["info", "lfs", "objects"]
 
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 
 from clawker_fw.rules.policy import Policy, PolicyDecision, RuleScope
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from devkit.stacks import rule_set
-from devkit.strategies import CONNECTIONS, NAMED, names_near, rule_sets
+from devkit.strategies import CONNECTIONS, names_near, rule_sets
 
 ALLOWING = ("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
 
@@ -156,78 +156,7 @@ def _scope_of(policy: Policy, name: str) -> RuleScope | None:
     return None
 
 
-@settings(deadline=None)
-@given(rule_sets())
-def test_the_longest_pattern_decides(rules: RuleSet) -> None:
-    """What Envoy selects by is the same as `decide`: the name's own pattern, then the nearest one above it."""
-    policy = Policy(rules)
-    for name in names_near(rules):
-        for protocol, port in CONNECTIONS:
-            opaque = _longest(policy, Protocol.TCP, port, name) if protocol is not Protocol.UDP else None
-            found = opaque if opaque and not opaque.denies else _longest(policy, protocol.transport, port, name)
-            decision = policy.decide(name, protocol, port)
-            assert (found if found and not found.denies else None) == (decision.rule if decision.allowed else None)
-
-
-def _longest(policy: Policy, protocol: Protocol, port: int, name: str) -> Rule | None:
-    patterns = policy.patterns(protocol, port)
-    labels = name.split(".")
-    above = (f"*.{'.'.join(labels[start:])}" for start in range(1, len(labels)))
-    return next((patterns[each] for each in (name, *above) if each in patterns), None)
-
-
-@settings(deadline=None)
-@given(rule_sets())
-def test_what_is_denied_is_an_exception_of_what_allows_it_otherwise(rules: RuleSet) -> None:
-    """So the connections of this rule are ended. At its own name, there may just be no pattern."""
-    policy = Policy(rules)
-    for protocol in NAMED:
-        for port in rules.ports:
-            exceptions = policy.exceptions(protocol, port)
-            patterns = policy.patterns(protocol, port)
-            found = [(pattern, rule) for rule, several in exceptions.items() for pattern in several]
-            denied = {pattern for pattern, rule in patterns.items() if rule.denies}
-            assert denied <= {pattern for pattern, _ in found}
-            for pattern, rule in found:
-                assert pattern not in patterns or pattern in denied
-                assert rule.destination.subtree
-                name = pattern.removeprefix("*.")
-                assert f".{name}".endswith(f".{rule.destination.name}")
-                if name != rule.destination.name:
-                    assert pattern in denied
-
-
 FIRST, SECOND = "2027-01-01T00:00:00Z", "2027-01-02T00:00:00Z"
-
-
-def test_a_name_resolves_until_its_last_rule_ends() -> None:
-    """A rule that ends gives way to one above it; a name with a rule without an end never ends."""
-    policy = Policy(
-        rule_set(
-            {"dst": ".w.test", "until": "2027-01-02T00:00:00Z"},
-            {"dst": "early.w.test", "until": "2027-01-01T00:00:00Z"},
-            {"dst": "late.w.test", "proto": "http", "until": "2027-01-03T00:00:00Z"},
-            {"dst": "ever.w.test"},
-            {"dst": "alone.w.test", "action": "deny", "proto": "https"},
-            {"dst": "alone.w.test", "proto": "http", "until": "2027-01-01T00:00:00Z"},
-        )[1]
-    )
-    days = {point.name: point.at.until and (point.at.until - 1_798_761_600) // 86400 for point in policy.points()}
-    assert days == {"w.test": 1, "early.w.test": 1, "late.w.test": 2, "ever.w.test": None, "alone.w.test": 0}
-
-
-@pytest.mark.parametrize(("rules", "days"), [
-    ((".a.test", {"dst": "a.test", "until": FIRST}), None),
-    ((".a.test", {"dst": ".c.a.test", "action": "deny"}, {"dst": "c.a.test", "until": FIRST}), 0),
-    ((".a.test", {"dst": ".b.a.test", "until": FIRST}, {"dst": "c.b.a.test", "port": 8, "until": SECOND}), None),
-    (({"dst": ".a.test", "until": SECOND}, {"dst": "a.test", "action": "deny", "port": 80}), 1),
-])  # fmt: skip
-def test_a_rule_that_ends_gives_way_to_the_next_one(
-    rules: tuple[str | dict[str, object], ...], days: int | None
-) -> None:
-    """It may be one of the same name, or a name far above, as long as none between them denies."""
-    until = list(Policy(rule_set(*rules)[1]).points())[-1].at.until
-    assert until == (None if days is None else 1_798_761_600 + days * 86400)
 
 
 @settings(deadline=None)

@@ -81,14 +81,6 @@ def test_a_rule_of_a_preset(of: Preset, rule: Rule) -> None:
     assert of.proof is Proof.CITED or rule.destination.name in REGISTRIES
 
 
-def test_the_list_of_domains_of_anybody_finds_them() -> None:
-    """Names that people would put into presets."""
-    bad = ("storage.googleapis.com", "raw.githubusercontent.com", "mybucket.s3.amazonaws.com", "d1.cloudfront.net")
-    assert all(set(above(each)) & {*ANYBODYS} for each in bad)
-    assert suffixes.is_shared("github.io")
-    assert suffixes.is_shared("co.uk")
-
-
 @pytest.mark.parametrize("each", PRESETS, ids=lambda each: each.name)
 def test_a_preset(each: Preset) -> None:
     """It says what it is for, and what its rules rest on. Other rules have another version."""
@@ -174,14 +166,6 @@ def test_a_rule_that_contradicts_a_preset(tmp_path: Path) -> None:
     assert [preset for _, _, preset in listed(path)] == ["github", "github", ""]
 
 
-def test_included_files_have_no_presets(tmp_path: Path) -> None:
-    """Only the settings file says what is added."""
-    (tmp_path / "team.yaml").write_text("presets: [pip]\nrules: []\n")
-    path = write(tmp_path, "include: [team.yaml]\n")
-    with pytest.raises(SettingsError, match="`presets` can't be set in an included file"):
-        load_settings(path, {})
-
-
 def rule(dst: str, **fields: object) -> Addition:
     """Return a rule to add."""
     made = RuleEntry.model_validate({"dst": dst, **fields}).rule("the command line")
@@ -220,10 +204,3 @@ def test_a_removed_rule_that_a_preset_still_allows(tmp_path: Path) -> None:
     assert [(each.outcome, each.allowed_by, each.partly) for each in done.results] == [
         (EditOutcome.REMOVED, "https pypi.org:443", True)
     ]
-
-
-def test_no_preset_by_another_name() -> None:
-    """A name is a file of the folder, and nothing else."""
-    for name in ("", "pip.yaml", "/etc/passwd", "PIP"):
-        with pytest.raises(ValueError, match="there is no preset"):
-            preset(name)

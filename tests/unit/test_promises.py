@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.errors import ExitCode, SettingsError
+from clawker_fw.errors import SettingsError
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import Promise, broken
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.settings.edit import edits, rules_file
-from clawker_fw.settings.edit.edits import Addition
 from clawker_fw.settings.load import load_settings
 from devkit.strategies import CONNECTIONS, LABELS, PORTS, names, rule_sets
 
@@ -228,53 +226,3 @@ def test_promises_that_are_none(tmp_path: Path, text: str, said: str) -> None:
         load_settings(path, {})
     assert said in raised.value.message
     assert "line 2" in raised.value.message
-
-
-PROMISED = "never: [.corp.test, {port: 25}]\nalways:\n  - {dst: api.test}\nrules:\n  - dst: api.test\n"
-
-
-def test_both_places_are_told(tmp_path: Path) -> None:
-    """Of the promise and of the rule, wherever that is: in an included file or a preset."""
-    path = tmp_path / "clawker-fw.yaml"
-    (tmp_path / "team.yaml").write_text("rules:\n\n- dst: git.corp.test\n")
-    path.write_text(f"{PROMISED}include: [team.yaml]\n")
-    with pytest.raises(SettingsError) as raised:
-        load_settings(path, {})
-    assert (raised.value.code, raised.value.exit_code) == ("promise-broken", ExitCode.SETTINGS)
-    assert raised.value.context == (f"{path}, line 1", f"{tmp_path / 'team.yaml'}, line 3")
-    path.write_text(f"{PROMISED}presets:\n  - pip\n".replace(".corp.test", ".pythonhosted.org"))
-    with pytest.raises(SettingsError) as raised:
-        load_settings(path, {})
-    assert raised.value.context == (f"{path}, line 1", f"{path}, line 7, preset pip")
-    assert "`without`" in raised.value.hint
-    path.write_text("rules: [{dst: api.test}]\n")
-    with pytest.raises(SettingsError) as raised:
-        load_settings(path, {"CLAWKER_FW_NEVER": "[api.test]"})
-    assert raised.value.context == ("CLAWKER_FW_NEVER", f"{path}, line 1")
-
-
-def test_edits_that_break_a_promise_change_nothing(tmp_path: Path) -> None:
-    """To add, and to take away."""
-    path = tmp_path / "clawker-fw.yaml"
-    path.write_text(PROMISED)
-    added = Addition(RuleEntry.model_validate({"dst": "a.corp.test", "until": SOON}).rule("the command line"))
-    with pytest.raises(SettingsError) as raised:
-        rules_file.edit(path, {}, lambda there: edits.add(there, [added], 0.0), write=True)
-    assert raised.value.context == (f"{path}, line 1", "the command line")
-    removal = edits.Removal(added.rule.destination._replace(name="api.test"))
-    with pytest.raises(SettingsError) as raised:
-        rules_file.edit(path, {}, lambda there: edits.remove(there, [removal], 0.0), write=True)
-    assert raised.value.context == (f"{path}, line 3",)
-    assert path.read_text() == PROMISED
-
-
-def test_many_promises_and_many_rules(tmp_path: Path) -> None:
-    """What is promised of many names is checked for each."""
-    path = tmp_path / "clawker-fw.yaml"
-    entries = "".join(f"- dst: h{number}.test\n" for number in range(300))
-    promises = ", ".join(f".n{number}.corp.test" for number in range(100))
-    path.write_text(f"never: [{promises}]\nalways: [h0.test, h299.test]\nrules:\n{entries}")
-    assert len(load_settings(path, {}).rules.rules) == 300
-    path.write_text(f"{path.read_text()}- dst: .corp.test\n- dst: x.n99.corp.test\n")
-    with pytest.raises(SettingsError, match="break what is promised of them, 101 times"):
-        load_settings(path, {})

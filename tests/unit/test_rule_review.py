@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.rules.naming import Named, parse_name
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.review import review
 from clawker_fw.rules.rule import Protocol
@@ -34,26 +33,6 @@ def test_a_rule_that_has_ended_is_named() -> None:
     assert remarks({"dst": "a.test", "until": BEFORE}, {"dst": "b.test", "until": AFTER}) == [
         ("rule-ended", "f, line 1")
     ]
-
-
-@pytest.mark.parametrize(
-    "deny",
-    [
-        {},
-        {"proto": "https"},
-        {"port": 443},
-        {"proto": "https", "port": 443},
-    ],
-)
-def test_a_rule_that_another_one_always_denies_is_named(deny: dict[str, object]) -> None:
-    """The sentence names both, and the policy agrees that it is denied."""
-    entries: list[dict[str, object]] = [{"dst": "a.test"}, {"dst": "a.test", "action": "deny", **deny}]
-    assert remarks(*entries) == [("rule-overridden", "f, line 1")]
-    (found,) = review(rules(*entries), NOW)
-    assert str(found).startswith("f, line 1: https a.test:443 never applies: `deny ")
-    assert str(found).endswith("(f, line 2)")
-    (key,) = found.rule.keys
-    assert not Policy(rules(*entries)).decide("a.test", *key).allowed
 
 
 @pytest.mark.parametrize(
@@ -116,36 +95,6 @@ def test_a_port_that_is_denied_for_less_time_counts_as_allowed() -> None:
     ]
 
 
-@pytest.mark.parametrize(("deny", "named"), [
-    ({"proto": "https", "port": 443}, True),
-    ({"proto": "http", "port": 443}, True),
-    ({"proto": "https"}, False),
-    ({"proto": "tcp", "port": 443}, False),
-    ({"proto": "https", "port": 8443}, False),
-    ({"port": 443}, False),
-])  # fmt: skip
-def test_a_protocol_that_is_denied_where_everything_is_forwarded_is_named(
-    deny: dict[str, object], *, named: bool
-) -> None:
-    """Envoy does not look at what a tcp rule forwards, so nothing is denied there but tcp."""
-    found = remarks({"dst": "a.test", "proto": "tcp", "port": 443}, {"dst": "a.test", "action": "deny", **deny})
-    assert (("rule-overridden", "f, line 2") in found) is named
-
-
-def test_what_leads_to_an_address_is_denied_by_its_protocol() -> None:
-    """So the rule for it is named, and the one that denies it is not."""
-    found = remarks({"dst": "192.0.2.4", "as": "a.test"}, {"dst": "a.test", "action": "deny", "proto": "https"})
-    assert found == [("rule-overridden", "f, line 1")]
-
-
-def test_a_network_of_which_each_name_is_denied_is_named() -> None:
-    """One name that is left is enough for it to apply."""
-    network: dict[str, object] = {"dst": "192.0.2.4/31", "as": "a.test", "proto": "ssh"}
-    first, second = (denied(dst=f"192-0-2-{last}.a.test") for last in (4, 5))
-    assert remarks(network, first, denied()) == []
-    assert remarks(network, first, second) == [("rule-overridden", "f, line 1")]
-
-
 ALLOWING: list[dict[str, object]] = [
     {"dst": "a.test"},
     {"dst": ".a.test"},
@@ -172,26 +121,6 @@ def test_a_rule_is_named_if_the_policy_never_follows_it(denying: list[dict[str, 
         names = [f"other.{name}" if rule.destination.subtree else name for name in rule.names]
         followed = any(policy.decide(name, *key).rule == rule for name in names for key in rule.keys)
         assert followed == (rule not in named)
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("a.test", Named("a.test")),
-        (".A.test", Named(".A.test")),
-        ("a.test:8443", Named("a.test", None, 8443)),
-        ("HTTP://a.test", Named("a.test", "HTTP")),
-        ("wss://.a.test:1/", Named(".a.test", "wss", 1)),
-        ("https://a.test/path", Named("a.test/path", "https")),
-        ("https://a.test:x", Named("a.test:x", "https")),
-        ("[::1]:443", Named("[::1]:443")),
-        ("a.test:", Named("a.test:")),
-        ("", Named("")),
-    ],
-)
-def test_a_destination_is_split(text: str, named: Named) -> None:
-    """What has another form stays whole but for the protocol, so that its error is about the rest."""
-    assert parse_name(text) == named
 
 
 def test_an_expression_that_denies_a_path_without_its_slash_is_named() -> None:

@@ -1,14 +1,10 @@
 """Rules for public suffixes and special names are refused with the reason, unless they are forced."""
 
-from pathlib import Path
-
 import pytest
 from publicsuffixlist import PublicSuffixList
 
-from clawker_fw.errors import SettingsError
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.suffixes import is_registry, is_shared
-from clawker_fw.settings.load import load_settings
 
 NO_HOST = "is a public suffix under which others register names, not a host"
 
@@ -63,14 +59,3 @@ def test_the_list_is_read_as_its_package_reads_it() -> None:
         for each in (name, f"x.{name}"):
             assert is_shared(each) == everything.is_public(each), each
             assert is_registry(each) == registries.is_public(each), each
-
-
-def test_the_error_names_the_line(tmp_path: Path) -> None:
-    """The error is reported like every mistake in a settings file."""
-    path = tmp_path / "clawker-fw.yaml"
-    path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n")
-    with pytest.raises(SettingsError) as caught:
-        load_settings(path, {})
-    assert "line 3: '.github.io' would allow every site" in caught.value.message
-    path.write_text("rules:\n  - dst: a.test\n  - dst: .github.io\n    force: true\n")
-    assert len(load_settings(path, {}).rules.rules) == 2

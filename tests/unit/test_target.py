@@ -85,9 +85,3 @@ def test_what_cannot_be_asked_about(text: str, protocol: str | None, sentence: s
     """The message says what is supported, and repeats nothing of a URL but its scheme."""
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         parse_target(text, protocol)
-
-
-def test_what_is_shown() -> None:
-    """The form of a rule, and the shortest URL."""
-    assert str(Target("a.test", HTTP, 80)) == "http a.test:80"
-    assert [Target("a.test", HTTP, port).url for port in (80, 443)] == ["http://a.test", "http://a.test:443"]
