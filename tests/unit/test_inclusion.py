@@ -46,12 +46,6 @@ def test_the_rules_of_all_files_count(files: Written) -> None:
     ]
 
 
-def test_a_file_may_have_includes_alone(files: Written) -> None:
-    """Then the rules are those of the files that it includes."""
-    path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")
-    assert len(load_settings(path, {}).rules.rules) == 1
-
-
 def test_an_included_file_that_has_changed_is_read_again(files: Written) -> None:
     """The settings are kept in memory only while all files are the same."""
     path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")

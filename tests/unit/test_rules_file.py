@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.rule import Protocol, RuleAction
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
-from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal, Written
+from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal
 from clawker_fw.settings.edit.rules_file import Edited, edit
 from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit.requests import random_paths
@@ -166,36 +166,6 @@ def test_an_imported_rule_changes_none(path: Path) -> None:
     assert path.read_text() == before
 
 
-def test_rules_are_removed_by_what_is_given(path: Path) -> None:
-    """All for a name are removed, or those with the protocol and port; `.b.test` is another name than `b.test`."""
-    path.write_text(
-        "rules:\n- dst: a.test\n- dst: a.test\n  port: 8443\n- dst: a.test\n  proto: http\n- dst: b.test\n"
-    )
-    done = remove(
-        path, removal("a.test", Protocol.HTTPS, 8443), removal("a.test", Protocol.HTTP), removal(".b.test")
-    )
-    assert said(done.results) == [
-        ("removed", "https a.test:8443", "line 3"),
-        ("removed", "http a.test:80", "line 5"),
-        ("not found", ".b.test", ""),
-    ]
-    assert path.read_text() == "rules:\n- dst: a.test\n- dst: b.test\n"
-    only_denying = Removal(parse_destination("a.test"), action=RuleAction.DENY)
-    assert said(remove(path, only_denying, removal("b.test"), removal("b.test")).results) == [
-        ("not found", "deny a.test", ""),
-        ("removed", "https b.test:443", "line 3"),
-    ]
-
-
-def test_a_removed_rule_can_be_added_again(path: Path) -> None:
-    """Removing what was added restores the file, also when it was the first rule."""
-    path.write_text("rules: []\n# end\n")
-    add(path, addition("a.test", port=1), addition("co.uk", force=True))
-    assert path.read_text() == ("rules:\n  - dst: a.test\n    port: 1\n  - dst: co.uk\n    force: true\n# end\n")
-    remove(path, removal("a.test"), removal("co.uk"))
-    assert path.read_text() == "rules: []\n# end\n"
-
-
 @pytest.fixture
 def team(path: Path) -> Path:
     """An included file with one rule of its own."""
@@ -239,62 +209,6 @@ def test_an_edit_that_makes_the_settings_invalid_changes_nothing(path: Path) -> 
     assert raised.value.code == "rules-contradict"
     assert path.read_bytes() == before
     assert sorted(each.name for each in path.parent.iterdir()) == ["clawker-fw.yaml", "team.yaml"]
-
-
-def test_a_contradiction_that_an_edit_would_make_names_where_the_rules_come_from(path: Path) -> None:
-    """The lines of a text that is not written don't exist: a rule is where it is, or where it was to come from."""
-    path.write_text("rules:\n  - dst: gone.test\n    note: x\n  - {dst: a.test, port: 22}\n  - dst: b.test\n")
-    clashing = [
-        Addition(
-            RuleEntry.model_validate({"dst": dst, "proto": "tcp", "port": port}).rule(f"old.yaml, line {port}")
-        )
-        for dst, port in (("a.test", 22), ("b.test", 443))
-    ]
-
-    def decide(there: Sequence[Written]) -> tuple[Edit, list[EditResult]]:
-        change, results = edits.add(there, clashing, NOW)
-        return replace(change, removed=frozenset({0})), results
-
-    with pytest.raises(SettingsError) as raised:
-        edit(path, {}, decide, write=True)
-    claim = "two rules use port"
-    assert raised.value.context == (
-        f"{path}, line 4: {claim} 22 of a.test: tcp a.test:22 and https a.test:22, old.yaml, line 22",
-        f"{path}, line 5: {claim} 443 of b.test: tcp b.test:443 and https b.test:443, old.yaml, line 443",
-    )
-
-
-def test_invalid_settings_are_not_edited(path: Path) -> None:
-    """They are an error before the edit."""
-    path.write_text("rules: [{dst: a.test}]\nsubnet: x\n")
-    with pytest.raises(SettingsError, match="`subnet` is not a setting"):
-        add(path, addition("b.test"))
-
-
-def test_without_a_file_there_is_nothing_to_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how to get one; rules in the environment are not in a file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
-    for named in (None, tmp_path / "missing.yaml"):
-        with pytest.raises(SettingsError) as raised:
-            edit(named, {}, lambda _: (Edit(), []), write=True)
-        assert (raised.value.code, raised.value.hint) == (
-            "settings-not-found",
-            "Write one with `clawker-fw init`.",
-        )
-    (tmp_path / "clawker-fw.yaml").write_text("rules: []")
-    with pytest.raises(SettingsError) as raised:
-        edit(None, {"CLAWKER_FW_RULES": "[]"}, lambda _: (Edit(), []), write=True)
-    assert raised.value.code == "rules-in-environment"
-
-
-def test_a_loop_of_links_is_not_edited(path: Path) -> None:
-    """It is the error that reading it is."""
-    path.unlink()
-    path.symlink_to(path)
-    with pytest.raises(SettingsError, match="can't be read: ") as raised:
-        add(path, addition("b.test"))
-    assert raised.value.code == "settings-unreadable"
 
 
 def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp_path: Path) -> None:

@@ -107,37 +107,6 @@ def test_the_whole_example_is_not_marked() -> None:
     assert marked(whole) == []
 
 
-FINE = (
-    "rules: []",
-    "rules: [{dst: .example.org}, {dst: bücher.example, proto: wss}, {dst: A_b-.example.}]",
-    "rules: [{dst: a.test, proto: tcp, port: 8000-8010}, {dst: b.test, proto: ssh, port: null}]",
-    "rules: [{dst: 192.168.0.1, as: a.test, allow_private: true, port: 1-3}]",
-    "rules: [{dst: 93.184.215.0/28, as: a.test, proto: udp, port: 53}]",
-    "rules: [{dst: a.test, action: deny, proto: tcp}, {dst: .localhost, action: deny, allow_private: false}]",
-    "rules: [{dst: a.test, path_rules: [{path: /v1, methods: [GET], action: deny}, {path: ~/a}]}]",
-    "rules: [{dst: a.test, path_default: deny, git: {a/b: read, c: write}, lfs: true}]",
-    "rules: [{dst: .com, force: true}, {dst: localhost, force: true}]",
-    "rules: [{dst: a.test, until: 2099-01-31T18:00:00Z}, {dst: b.test, until: '2099-01-31 18:00+01:00'}]",
-    "rules: [{dst: a.test, note: 'what it is for'}]\nnetwork:\notel:\n  endpoint:\nproject:",
-    "{rules: [], drain_timeout: 1.5, limits: {idle: 2 h}}",
-    "{rules: [], drain_timeout: '0', limits: {idle: 10}}",
-    "{rules: [], resources: {envoy: {memory: 1.5 GiB, processors: 2}, coredns: {memory: 134217728}}}",
-    f"{{rules: [], images: {{envoy: 'registry.test:5000/a/b:c@{DIGEST}'}}, network: {{subnet: 10.0.0.0/8}}}}",
-    "{rules: [], network: {subnet: 10.0.0.0/255.255.240.0}}",
-    "{rules: [], otel: {endpoint: 'collector.test:4317', server_name: c_.test, sample: 0, certs_dir: x}}",
-    "presets: [pip, {preset: github, without: [api.github.com]}, {preset: npm}]",
-    "{rules: [], never: [.corp.test, a.test, {port: 25}, {dst: .b.test, proto: udp, port: 1-1023, note: why}]}",
-    "{rules: [{dst: a.test, proto: tcp, port: 5432}], always: [{dst: a.test, proto: tcp, port: 5432}]}",
-)
-
-
-@pytest.mark.parametrize("text", FINE)
-def test_what_is_understood_is_not_marked(text: str) -> None:
-    """However it is written."""
-    assert refused(text) == ""
-    assert marked(text) == []
-
-
 WRONG = (
     "{}",
     "rules:",
@@ -153,22 +122,12 @@ WRONG = (
     "rules: [{dst: '*.a.test'}]",
     "rules: [{dst: a..test}]",
     "rules: [{dst: 'a test'}]",
-    "rules: [{dst: .com}]",
-    "rules: [{dst: a.localhost}]",
-    "rules: [{dst: 192.0.2.1}]",
-    "rules: [{dst: a.test, as: b.test}]",
     "rules: [{dst: 192.0.2.1, as: .b.test, port: 1}]",
     "rules: [{dst: a.test, port: '443'}]",
     "rules: [{dst: a.test, port: 0}]",
     "rules: [{dst: a.test, port: 65536}]",
-    "rules: [{dst: a.test, port: 1-3}]",
-    "rules: [{dst: a.test, proto: tcp}]",
-    "rules: [{dst: a.test, proto: udp}]",
-    "rules: [{dst: .a.test, proto: ssh}]",
     "rules: [{dst: a.test, proto: HTTPS}]",
     "rules: [{dst: a.test, action: refuse}]",
-    "rules: [{dst: a.test, action: deny, allow_private: true}]",
-    "rules: [{dst: 192.0.2.1, as: a.test, action: deny}]",
     "rules: [{dst: a.test, allow_private: 'true'}]",
     "rules: [{dst: a.test, until: 8h}]",
     "rules: [{dst: a.test, until: 2099-01-31}]",

@@ -13,7 +13,6 @@ from clawker_fw.errors import SettingsError
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import splice
 from clawker_fw.settings.edit.splice import Edit, spliced
-from clawker_fw.settings.example import example
 
 NEW = {"dst": "new.test", "proto": "http"}
 TIME = datetime(2027, 1, 1, tzinfo=UTC)
@@ -132,36 +131,6 @@ CHANGED = {
 def test_fields_of_a_rule_are_changed(before: str, after: str) -> None:
     """Values are replaced where they are, and new fields come last."""
     assert spliced(before, Edit(changed={0: {"until": TIME, "note": "n o"}}), "f") == after
-
-
-@pytest.mark.usefixtures("loader")
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("rules:\n- dst: a.test\n  until: 2026-01-01T00:00:00Z # u\n", "rules:\n- dst: a.test\n"),
-        ("rules:\n- until: 2026-01-01T00:00:00Z\n  dst: a.test\n", "rules:\n- dst: a.test\n"),
-        (
-            "rules:\n- until: 2026-01-01T00:00:00Z # u\n\n  # c\n  dst: a.test # a\n",
-            "rules:\n\n  # c\n- dst: a.test # a\n",
-        ),
-        ("rules: [{dst: a.test, until: 2026-01-01T00:00:00Z}]", "rules: [{dst: a.test}]"),
-        ("rules: [{until: 2026-01-01T00:00:00Z, dst: a.test}]", "rules: [{dst: a.test}]"),
-    ],
-)
-def test_a_field_of_a_rule_is_removed(before: str, after: str) -> None:
-    """It goes with what separates it from the others."""
-    assert spliced(before, Edit(changed={0: {"until": None}}), "f") == after
-
-
-def test_the_example_is_the_same_after_adding_and_removing() -> None:
-    """What `init` writes is edited between its comments, and back."""
-    edited = spliced(example(), Edit(added=[NEW]), "f")
-    line = "\nrules:\n  - dst: new.test\n    proto: http\n"
-    assert edited.count(line) == 1
-    assert edited.replace(line, "\nrules:\n") == example()
-    none = spliced(edited, Edit(removed=frozenset({0})), "f")
-    assert none == example().replace("\nrules:\n", "\nrules: []\n")
-    assert spliced(none, Edit(added=[NEW]), "f") == edited
 
 
 ODD = {
