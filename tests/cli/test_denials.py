@@ -234,19 +234,6 @@ def test_a_name_that_yaml_takes_for_something_else(
     assert [each["dst"] for each in command("rules", "list", "--format", "json").json["rules"]] == [name]
 
 
-@pytest.mark.parametrize("port", [22, 80, 443, 5432, 8080, 8443, 9443])
-def test_a_port_means_the_same_to_denials_and_explain(
-    command: Command, up: MemoryEngine, settings_file: Path, port: int
-) -> None:
-    """Whatever is asked for first, the command to paste is the same, for usual ports and for others."""
-    settings_file.write_text("rules: [{dst: a.test, proto: tcp, port: 7}]")
-    up.inside("clawker-coredns").log.clear()
-    up.inside("clawker-envoy").log[:] = [record(protocol="tcp", name="a.test", port=port, reason="wrong-port")]
-    (told,) = command("denials", "--format", "json").valid("denials")["denials"]
-    explained = command("explain", f"a.test:{port}", "--format", "json").json
-    assert told["remedy"]["command"] == explained["remedy"]["command"] is not None
-
-
 def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
     """What is told of a refusal is why it happened; what the rules say by now is told apart."""
     settings_file.write_text("rules: [{dst: b.test}]")
@@ -333,37 +320,6 @@ def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.Monke
             up.inside("clawker-envoy").log.append(record(name=name, reason="no-rule"))
 
     assert [each["name"] for each in follow(command, up, later)] == ["new.test", "newer.test"]
-
-
-def test_following_an_engine_that_goes_away(
-    command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was refused before is shown, and then the error."""
-    begun, reading = following(up, monkeypatch), up.log
-
-    @contextmanager
-    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
-        with reading(container, lines, **how) as arriving:
-            yield ending(arriving) if how.get("follow") else arriving
-
-    def ending(arriving: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
-        yield next(arriving)
-        raise EngineError("engine-unreachable", "The engine does not answer.")
-
-    monkeypatch.setattr(up, "log", log)
-
-    def later() -> None:
-        for _ in range(2):
-            assert begun.acquire(timeout=20)
-        up.inside("clawker-envoy").log.append(record(name="new.test", reason="no-rule"))
-
-    thread = threading.Thread(target=later)
-    thread.start()
-    outcome = command("denials", "--follow", "--format", "json")
-    thread.join()
-    assert [json.loads(line)["name"] for line in outcome.out.splitlines()] == ["new.test"]
-    assert outcome.code == 4
-    assert "error[engine-unreachable]" in outcome.err
 
 
 def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,14 +125,6 @@ def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None
     assert "names only" in answer["message"]
 
 
-def test_a_scheme_that_is_not_supported(command: Command) -> None:
-    """It is a mistake on the command line; the message repeats nothing of the URL but the scheme."""
-    outcome = command("explain", "ftp://user:word@a.test")
-    assert outcome.code == 2
-    assert "ftp:// is not supported; https, http, tcp, ssh, udp, tls, wss, ws are" in outcome.err
-    assert "word" not in outcome.err
-
-
 def test_what_gets_through(command: Command, up: MemoryEngine) -> None:
     """An attempt is shown step by step."""
     del up

@@ -4,16 +4,12 @@ import gzip
 import json
 
 import pytest
-import yaml
 
 from clawker_fw.denials import tally
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.tally import Tally
 from clawker_fw.model import ContainerSpec, Shape, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried, hand_over
-from clawker_fw.report.denials import rules_text
-from clawker_fw.rules.rule import Protocol
-from clawker_fw.rules.target import parse_target
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 from devkit.memory.engine import MemoryEngine
@@ -153,10 +149,3 @@ def test_what_was_only_counted_is_handed_over() -> None:
     counted.add(carried(engine, new))
     found = read_tallies([(Sibling.ENVOY, counted)])
     assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7, "10.213.0.2": 9})
-
-
-@pytest.mark.parametrize("name", ["null", "1.5_", "2026-01-01", "yes", "on", "1_000", "0b1", "-a", "_", "a.-b"])
-def test_rules_to_paste_are_read_as_they_are_meant(name: str) -> None:
-    """A name that YAML would take for something else is quoted."""
-    read = yaml.safe_load(rules_text([parse_target(f"{name}:8443", Protocol.HTTPS)], []))
-    assert read == {"rules": [{"dst": name, "port": 8443}]}

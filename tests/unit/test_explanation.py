@@ -1,19 +1,15 @@
 """Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
 
-import itertools
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.cli import rule_words
-from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation, Remedy
+from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
@@ -21,9 +17,6 @@ from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import Request, Target, parse_target
-from clawker_fw.settings.edit import edits
-from clawker_fw.settings.edit.edits import Addition, Written
-from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -125,52 +118,6 @@ def test_explanations(
     assert (found.remedy.command if found.remedy else "") == (
         f"clawker-fw rules allow {command}" if command else ""
     )
-
-
-LONGEST = ".".join(["a" * 62] * 3 + ["a" * 59])
-"""248 characters."""
-
-
-@pytest.mark.parametrize("rule", [{}, {"proto": "http"}, {"allow_private": True}])
-@pytest.mark.parametrize("more", [2, 3, 5])
-def test_a_name_below_a_subtree_may_have_250_characters(rule: Mapping[str, Any], more: int) -> None:
-    """Envoy can't look a longer one up, so it is refused; a rule for exactly this name allows it."""
-    name = "b" * (more - 1) + "." + LONGEST
-    every = rule_set({**rule, "dst": f".{LONGEST.partition('.')[2]}"})
-    asked = Target(name, every.rules[0].protocol or Protocol.HTTPS, every.rules[0].port or 0)
-    found = explain(every, NOW, asked)
-    assert found.rule == every.rules[0]
-    if len(name) <= 250:
-        assert (found.reason, found.sentence) == (None, "")
-        return
-    assert found.reason is Reason.NO_ADDRESS
-    assert found.sentence == (
-        "a rule allows this host, but Envoy looks up names of at most 250 characters below a subtree, "
-        f"and this one has {len(name)}"
-    )
-    for lookup in (Lookup((WORLD,), ""), Lookup((), "none")):
-        assert found.with_addresses(lookup).sentence == found.sentence
-    private = " --private" if rule.get("allow_private") else ""
-    assert remedy(found) == f"Allow it with `clawker-fw rules allow {asked.url}{private}`."
-    assert explain(rule_set({**rule, "dst": name}), NOW, asked).allowed
-
-
-def test_what_to_do_about_a_denial() -> None:
-    """A rule that denies exactly this name has to change; to one for names above it there can be exceptions."""
-    exact, above = (explain(RULES, NOW, parse_target(name)) for name in ("x.example.org", "a.y.example.org"))
-    assert remedy(exact) == "Change or remove the rule that denies it (line 3)."
-    assert remedy(above) == (
-        "Make an exception with `clawker-fw rules allow https://a.y.example.org`, "
-        "or change the rule that denies it (line 4)."
-    )
-
-
-def test_the_nearest_are_few() -> None:
-    """Of many rules that have something to do with a name, the nearest five are shown."""
-    found = explain(rule_set(*(f"n{number}.a.test" for number in range(9)), {"dst": "a.test", "port": 1}), NOW, A)
-    assert [each.difference for each in found.near] == [Difference.OTHER_PORT]
-    below = explain(rule_set(*(f"n{number}.a.test" for number in range(9))), NOW, A)
-    assert [each.difference for each in below.near] == [Difference.BELOW] * 5
 
 
 A = Target("a.test", Protocol.HTTPS, 443)
@@ -299,82 +246,4 @@ def test_a_name_that_is_no_address_of_the_network(name: str) -> None:
     assert ("line 1", E.OTHER_ADDRESS) in near(found)
     assert remedy(found) == (
         "Use the name of one of its addresses, as 192-0-2-0.lab.test, or change the network (line 1)."
-    )
-
-
-@pytest.mark.parametrize(
-    ("rule", "asked", "text"),
-    [
-        (
-            "a.test",
-            "tcp://a.test:443",
-            "First change or remove `https a.test:443` (line 1): the two can't share a port.",
-        ),
-        (".test.test", "tcp://a.test.test:443", "First change or remove `https .test.test:443` (line 1): the two"),
-        (
-            {"dst": "a.test", "proto": "http"},
-            "tcp://a.test:80",
-            "First change or remove `http a.test:80` (line 1)",
-        ),
-        ({"dst": "a.test", "proto": "http"}, "tcp://a.test:81", "Allow it with"),
-        ({"dst": "a.test", "proto": "http"}, "https://a.test:80", "Allow it with"),
-        (
-            {"dst": "a.test", "proto": "ssh", "until": PAST},
-            "https://a.test:22",
-            "First change or remove `ssh a.test:22 until 2026-05-01T00:00:00Z` (line 1)",
-        ),
-    ],
-)
-def test_a_port_that_another_rule_has(rule: str | Mapping[str, Any], asked: str, text: str) -> None:
-    """No command is proposed that would fail because the two rules can't share the port."""
-    found = explain(rule_set(rule), NOW, parse_target(asked))
-    assert remedy(found).startswith(text)
-
-
-def after(command: str, there: RuleSet, now: float) -> RuleSet:
-    """Return the rules after a command for a settings file that has these."""
-    _, _, verb, name, *options = shlex.split(command)
-    assert verb == "allow"
-    given_options = dict(itertools.pairwise([*options, ""]))
-    fields = {
-        "action": verb,
-        "as": given_options.get("--as"),
-        "allow_private": True if "--private" in options else None,
-        "force": "--force" in options,
-        "until": given_options.get("--until"),
-        "note": None,
-        "path_rules": rule_words.path_rules(
-            [given_options["--path"]] if "--path" in options else None, given_options.get("--methods")
-        ),
-    }
-    text = spliced("", Edit(added=[Addition(rule).fields for rule in there.rules]), "before")
-    rules = [Written(rule, position) for position, rule in enumerate(there.rules)]
-    edit, _ = edits.add(rules, rule_words.additions([name], None, None, fields), now)
-    entries = yaml.safe_load(spliced(text, edit, "after"))["rules"]
-    return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
-
-
-@pytest.mark.parametrize("until", [None, FUTURE])
-@pytest.mark.parametrize("rule", ["a.test", ".test"])
-def test_what_is_advised_about_a_private_address_ends_no_later(rule: str, until: str | None) -> None:
-    """The rule of the command ends when the one does that allows the name without it."""
-    every = rule_set({"dst": rule, "force": True, **({"until": until} if until else {})})
-    found = explain(every, NOW, A).with_addresses(Lookup((OFFICE,), ""))
-    assert found.remedy is not None
-    changed = after(found.remedy.command, every, NOW)
-    decided = Policy(changed).decide("a.test", Protocol.HTTPS, 443).rule
-    assert decided is not None
-    assert (decided.allow_private, decided.until) == (True, every.rules[0].until)
-
-
-def test_rules_that_no_command_can_edit() -> None:
-    """The rule to add to the variable is told, as it is written there, with the options that it needs."""
-    found = explain(RULES, NOW, parse_target("ssh://no:23"), "VARIABLE")
-    assert found.remedy == Remedy(
-        'Allow it with `{dst: "no", proto: ssh, port: 23, force: true}` in VARIABLE. '
-        "This also allows whatever else is sent over TCP on this port.",
-    )
-    found = explain(RULES, NOW, parse_target("x.y.example.org"), "VARIABLE")
-    assert remedy(found) == (
-        "Make an exception with `{dst: x.y.example.org}` in VARIABLE, or change the rule that denies it (line 4)."
     )

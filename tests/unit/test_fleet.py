@@ -15,9 +15,8 @@ from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fleet import hosts, swarm
 from clawker_fw.fleet.asking import ask_all
-from clawker_fw.fleet.row import HostVerdict, NodeState, Row, majority, natural
+from clawker_fw.fleet.row import HostVerdict, NodeState, Row
 from clawker_fw.model import EngineFacts, Rules, Swarm, SwarmNode, SwarmTask
-from clawker_fw.report.fleet import Fleet
 
 
 def context(folder: Path, name: str, host: str) -> None:
@@ -63,12 +62,6 @@ def test_named_hosts(contexts: Mapping[str, str]) -> None:
         hosts.named(["nobody"], [], contexts)
     with pytest.raises(EngineError, match="not the address"):
         hosts.named([], ["https://nobody"], contexts)
-
-
-def test_names_are_sorted_as_people_do() -> None:
-    """Numbers in names count as numbers."""
-    names = ["n10", "n9", "b", "10.0.0.2", "9.0.0.1", "n9a"]
-    assert sorted(names, key=natural) == ["9.0.0.1", "10.0.0.2", "b", "n9", "n9a", "n10"]
 
 
 def node(name: str, address: str, state: str = "ready", *, itself: bool = False) -> SwarmNode:
@@ -164,35 +157,6 @@ def row(name: str, verdict: HostVerdict, digest: str = "") -> Row:
     return Row(name, verdict, rules=Rules(1, digest) if digest else None)
 
 
-def test_rules_that_most_hosts_have() -> None:
-    """A host with other rules is marked; without a majority, none is."""
-    serving = [row(name, HostVerdict.CURRENT, name[0]) for name in ("a1", "a2", "b1")]
-    rows = (*serving, row("c", HostVerdict.UNREACHABLE))
-    fleet = Fleet(rows)
-    assert [each.name for each in rows if fleet.other_rules(each)] == ["b1"]
-    assert majority(rows[1:3]) is None
-    assert not any(map(Fleet(rows[1:3]).other_rules, rows))
-
-
-def test_the_sentence_about_all_hosts() -> None:
-    """It says how many are current, and what the others are."""
-    good, bad, away = (
-        row("a", HostVerdict.CURRENT),
-        row("b", HostVerdict.NO_STACK),
-        row("c", HostVerdict.UNREACHABLE),
-    )
-    assert Fleet((good,) * 197 + (bad,) + (away,) * 2).summary == (
-        "197 of 200 hosts are current; 1 no stack, 2 unreachable."
-    )
-    assert Fleet((good, good)).summary == "All 2 hosts are current."
-    assert (Fleet((good,)).summary, Fleet((bad,)).summary) == (
-        "The host is current.",
-        "0 of 1 host is current; 1 no stack.",
-    )
-    assert Fleet((good, away)).asked
-    assert not Fleet((away,)).asked
-
-
 def test_each_host_has_its_own_answer_in_order() -> None:
     """Hosts that hang cost their own answers alone: others wait neither for them nor for their turns."""
     hanging, many = {1, 20}, 40
@@ -206,9 +170,3 @@ def test_each_host_has_its_own_answer_in_order() -> None:
     found = ask_all(range(many), ask, lambda host: f"late {host}", 0.5)
     assert time.monotonic() - began < 10
     assert found == [f"late {host}" if host in hanging else f"answer {host}" for host in range(many)]
-
-
-def test_an_error_in_the_program_is_raised() -> None:
-    """What asks a host reports the host's errors itself, so this is a bug."""
-    with pytest.raises(ZeroDivisionError):
-        ask_all([0], lambda host: 1 // host, abs, 10.0)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from clawker_fw.diagnose.conformance.table import AgentView, attempts
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
@@ -94,16 +93,6 @@ def test_explain_knows_it(rules: tuple[Mapping[str, Any], ...], asked: str, *, a
     assert (explained.allowed, explained.rule, explained.is_own_page) == (allowed, None, allowed)
     assert (remedy and remedy.text) == (None if allowed else "No rule can be for this name.")
     assert allowed or explained.sentence.startswith("this name is kept for http://clawker.internal/")
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_conformance_tries_it_where_it_is(*, there: bool) -> None:
-    """The page is tried in a stack that has it, and not in one of an earlier release."""
-    addresses = ("192.0.2.10", "192.0.2.20", "192.0.2.53", "192.0.2.1", (), "192.0.2.1")
-    place = AgentView(*addresses, allowed="", forbids_public_name=False, page=there)
-    tried = {each.id: each for each in attempts(place) if each.id.startswith("page")}
-    assert bool(tried) is there
-    assert not there or tried["page"].holds == {"HTTP 200"}
 
 
 def test_the_helper_uses_the_same_words() -> None:
