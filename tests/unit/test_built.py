@@ -20,12 +20,6 @@ def form() -> built.Form:
     )
 
 
-def test_an_image_of_ours_is_known_by_its_form(form: built.Form) -> None:
-    """The tag identifies the config, so the image is ours in both image stores, whatever its id."""
-    assert built.our_references(form) == form.references
-    assert built.our_references(replace(form, id="sha256:" + "0" * 64)) == form.references
-
-
 @pytest.mark.parametrize(
     "change",
     [

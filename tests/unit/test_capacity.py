@@ -77,12 +77,6 @@ def test_all_bounds_follow_from_the_memory() -> None:
     assert of_coredns(LARGE, memory=64 * MIB).connections == 256
 
 
-def test_a_large_machine_is_not_promised_more_files_than_a_kernel_allows() -> None:
-    """Beyond some memory, open files are what is short."""
-    given = of_envoy(Machine(64, 1024 * GIB), memory=1024 * GIB, processors=64)
-    assert bounds.bounds(given).open_files <= 1 << 20
-
-
 def test_a_small_memory_has_few_processors_by_default() -> None:
     """A setting for the memory alone is never refused because of a default."""
     given = of_envoy(LARGE, memory=400 * MIB)
@@ -160,12 +154,6 @@ def test_a_resized_machine(memory: MemoryEngine, release: Release) -> None:
     resolver = memory.inside("clawker-coredns")
     assert "GOMAXPROCS=4" in resolver.spec.shape.environment
     assert not drift(memory, plain)
-
-
-def test_the_resolver_knows_how_much_memory_it_has(memory: MemoryEngine, release: Release) -> None:
-    """Its garbage is collected before the container is full, however large the list of names is."""
-    stacks.converged(memory, wanted(memory, release, resources={"coredns": {"memory": "64MiB"}}))
-    assert f"GOMEMLIMIT={48 << 20}" in memory.inside("clawker-coredns").spec.shape.environment
 
 
 def test_a_machine_that_reports_a_little_less_is_the_same(memory: MemoryEngine, release: Release) -> None:
@@ -260,12 +248,3 @@ def test_tampering_stays_tampering(memory: MemoryEngine, release: Release) -> No
     causes = {each.field: each.cause for each in drift(memory, plain) if each.sibling is Sibling.ENVOY}
     assert causes["memory"] is Cause.TAMPER
     assert causes["command"] is Cause.MACHINE
-
-
-def test_settings_that_do_not_fit_change_nothing(memory: MemoryEngine, release: Release) -> None:
-    """The comparison fails, and what serves goes on."""
-    stacks.converged(memory, wanted(memory, release))
-    before = memory.listing()
-    with pytest.raises(SettingsError):
-        pipeline.compare(memory, wanted(memory, release, resources={"envoy": {"memory": "64MiB"}}))
-    assert memory.listing() == before

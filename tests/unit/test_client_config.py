@@ -34,11 +34,6 @@ def test_the_variables_of_proxies(config: Any, expected: tuple[str, ...], tmp_pa
     assert proxy_variables({"DOCKER_CONFIG": str(tmp_path)}) == expected
 
 
-def test_a_machine_without_a_configuration_has_no_proxies(tmp_path: Path) -> None:
-    """Most have none."""
-    assert proxy_variables({"DOCKER_CONFIG": str(tmp_path)}) == ()
-
-
 def test_an_unreadable_configuration_is_not_taken_for_none(tmp_path: Path) -> None:
     """An agent would otherwise get a proxy that it can't reach."""
     (tmp_path / "config.json").write_text("{")

@@ -381,15 +381,6 @@ def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) 
         assert connected.facts().version == "28.5.2"
 
 
-def test_another_error_is_not_the_reason(tmp_path: Path) -> None:
-    """The error says why an engine is not reached, and not what was being handled when it was asked."""
-    try:
-        locate("ftp://nowhere", None, {})
-    except EngineError:
-        error = refused(f"unix://{tmp_path}/nothing")
-    assert "No such file" in error.context[0]
-
-
 def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No engine, a socket without a listener, and a hanging engine have hints of their own."""
     monkeypatch.setattr(patience, "CALL_SECONDS", 0.3)

@@ -34,11 +34,6 @@ def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
     return blueprint
 
 
-def test_drift_straight_after_run_is_clean(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Equal inputs give equal bytes."""
-    assert stacks.found(memory, wanted) == set()
-
-
 Tamper = Callable[[MemoryEngine], None]
 
 
@@ -323,15 +318,6 @@ def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint
     assert pipeline.plan_for(seen, ConvergeOptions(0)).empty
 
 
-def test_a_sibling_under_another_name_still_serves(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A renamed container is identified by its labels, and is only renamed back."""
-    before = memory.inside("clawker-envoy").id
-    memory.rename("clawker-envoy", "other")
-    assert stacks.found(memory, wanted) == {("envoy", "state", "name", "tamper", "rename")}
-    stacks.converged(memory, wanted)
-    assert memory.inside("clawker-envoy").id == before
-
-
 def test_a_leftover_is_drift(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A container that an unfinished run left behind is reported and removed."""
     spec = memory.inside("clawker-envoy").spec
@@ -353,15 +339,6 @@ def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine
         (E, "live", "network", "tamper", "replace"),
     }
     assert pipeline.compare(memory, wanted).diff.verdict is Verdict.DRIFTED
-
-
-def test_a_program_that_does_not_answer_is_unknown(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A container that could not be read is never called current, and `run` replaces it."""
-    memory.inside("clawker-envoy").silent = "connection refused"
-    seen = pipeline.compare(memory, wanted)
-    assert seen.diff.verdicts == {Sibling.ENVOY: Verdict.UNKNOWN, Sibling.COREDNS: Verdict.CURRENT}
-    assert seen.diff.verdict is Verdict.UNKNOWN
-    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
 @pytest.mark.parametrize(

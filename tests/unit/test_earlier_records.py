@@ -3,16 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clawker_fw.agents.serving import require_serving
-from clawker_fw.model import Cause, Mount, Shape, Sibling, Verdict
+from clawker_fw.model import Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.report.summary import lines
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, program_of
 from clawker_fw.stack.envoy.sibling import LISTENERS
@@ -195,16 +193,6 @@ def test_an_unknown_record_in_a_stack_of_this_release(memory: MemoryEngine, want
     stacks.converged(memory, wanted)
     memory.inside(COREDNS).files["state/unknown.json"] = public(b"{}")
     assert ("coredns", "boot", "state/unknown.json", "tamper", "replace") in stacks.found(memory, wanted)
-
-
-def test_the_way_back_to_an_earlier_version(memory: MemoryEngine, wanted: Blueprint, tmp_path: Path) -> None:
-    """A later version of the same programs is a downgrade too, and nothing of it was changed by hand."""
-    later = stacks.copied_release(tmp_path)
-    later.__dict__["version"] = "99.0rc1"
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=later))
-    seen = pipeline.compare(memory, wanted)
-    assert [each.cause for each in seen.diff.findings] == [Cause.UPGRADE]
-    assert lines(pipeline.summary_of(seen))[1] == f"  downgrade: CoreDNS 99.0rc1 → {wanted.release.version}"
 
 
 def test_a_commit_of_other_files_is_tampering(memory: MemoryEngine, newer: Blueprint) -> None:

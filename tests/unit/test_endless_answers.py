@@ -16,7 +16,7 @@ import pytest
 
 from clawker_fw.engine import archive, bounds, streams
 from clawker_fw.engine.docker import DockerEngine, connect
-from clawker_fw.engine.streams import json_lines, lines_or_silence
+from clawker_fw.engine.streams import lines_or_silence
 from clawker_fw.errors import EngineError
 from devkit.waiting import until
 from tests.unit.test_connect import INFO, VERSION, serving
@@ -183,16 +183,6 @@ def test_a_volume_of_endless_entries_is_an_error(monkeypatch: pytest.MonkeyPatch
     header[148:156] = b"%06o\0 " % (sum(header) + 8 * 32)
     with pytest.raises(EngineError, match="more than 50"):
         archive.unpack(itertools.repeat(bytes(header)))
-
-
-def test_lines_of_json() -> None:
-    """They come apart wherever pieces end, and anything else breaks the stream."""
-    assert list(json_lines([b'{"a"', b': 1}\r\n\n{"b"', '": 2}'.replace('""', '"')[1:].encode()])) == [
-        {"a": 1},
-        {"b": 2},
-    ]
-    with pytest.raises(ConnectionError, match="not JSON"):
-        list(json_lines([b"<html>\n"]))
 
 
 def _repeated(closed: threading.Event) -> Generator[dict[str, str], None, None]:

@@ -43,13 +43,6 @@ def test_the_parts_make_one_text_of_another(before: str, after: str) -> None:
     assert applied(before.encode(), parts(before.encode(), after.encode())) == after.encode()
 
 
-def test_what_is_left_out_is_all_that_is_written_down() -> None:
-    """A rule less is one part without a text, however long the file is."""
-    whole = [f'{{"name":"{number}"}},' for number in range(10_000)]
-    [part] = parts("".join(whole).encode(), "".join(whole[:5000] + whole[5001:]).encode())
-    assert (part["to"] - part["from"], part["text"]) == (len(whole[5000]), "")
-
-
 ENTRIES: list[dict[str, Any]] = [
     {"dst": "a.test"},
     {"dst": "b.test", "until": rfc3339(SOON)},

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from clawker_fw.model import Action, Cause, Diff, File, Finding, Layer, Sibling, Verdict
+from clawker_fw.model import File
 from clawker_fw.reconcile.compare.files import contents, value_pair
-from clawker_fw.report import text
 from clawker_fw.stack.files import FOLDER, public, secret
 from clawker_fw.stack.labels import digest
 
@@ -45,12 +44,3 @@ def test_shown_values(
     """Values show only the differing properties, a digest unless it is a secret, and a diff if there is one."""
     assert value_pair(running, desired) == values
     assert contents(running, desired) == shown
-
-
-def test_a_mode_beside_a_digest_is_seen_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """A digest is shortened, and what follows it is not."""
-    values = value_pair(replace(A, mode=0o666), B)
-    finding = Finding(Sibling.ENVOY, Layer.BOOT, "boot/x", *values, Cause.TAMPER, Action.REPLACE)
-    verdicts = {Sibling.ENVOY: Verdict.DRIFTED, Sibling.COREDNS: Verdict.CURRENT}
-    text.console().print(text.fields_report(Diff((finding,), verdicts), (finding,)), width=200)
-    assert f"{DIGESTS[0].removeprefix('sha256:')[:7]}…, mode 0666" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from clawker_fw.fwctl.answers import (
     read_trial,
     read_usage,
 )
-from clawker_fw.model import NO_RECORDS, Records, Restart, ServerCertificate, Trial, TrialStep, Use
+from clawker_fw.model import NO_RECORDS, Use
 
 OLDEST = {
     "build": "b",
@@ -40,27 +40,6 @@ def test_fewer_fields_are_enough() -> None:
     assert (probe.build, probe.addresses) == ("b", ("10.0.0.1",))
     assert (probe.records, probe.collector, probe.restarts) == (NO_RECORDS, None, ())
     assert probe.unhealthy == "it can't tell"
-
-
-def test_what_beside_the_program_has_happened() -> None:
-    """The collector's certificate and the helpers that have ended are read as they are printed."""
-    restart = {"helper": "h", "count": 2, "last": "2026-01-01T00:00:00Z", "reason": "r", "recent": []}
-    probe = read_probe({**OLDEST, "telemetry": {"sent": 7, "lost": 1, "collector": SHOWN}, "restarts": [restart]})
-    assert probe.records == Records(7, 1)
-    assert probe.collector == ServerCertificate("CN=c", ("c",), 1, 2, "c0ffee")
-    assert probe.collector.document() == SHOWN
-    assert probe.restarts == (Restart("h", 2, "2026-01-01T00:00:00Z", "r"),)
-
-
-def test_an_attempt_has_its_steps_in_order() -> None:
-    """The last one is how far it came."""
-    last = {**STEP, "step": "request", "ok": False, "status": 403}
-    assert read_trial({"steps": [STEP, last]}) == Trial(
-        (
-            TrialStep("connect", "10.1.0.2:40000", 0.5, ok=True, status=0, outcome="x"),
-            TrialStep("request", "10.1.0.2:40000", 0.5, ok=False, status=403, outcome="x"),
-        )
-    )
 
 
 def test_more_fields_are_ignored() -> None:

@@ -144,34 +144,16 @@ def test_a_host_that_hears_agents(release: Release) -> None:
         assert all("sysctl -w net.ipv4.conf.all.rp_filter=2" in each.message for each in seen.advice)
 
 
+TABLE = {"nf_conntrack_max": "1", "nf_conntrack_tcp_timeout_time_wait": "30"}
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"nf_conntrack_max": "65536", "nf_conntrack_tcp_timeout_time_wait": "120"}, (False, 65_536, 120)),
-        (
-            {
-                "nf_conntrack_max": "1",
-                "nf_conntrack_tcp_timeout_time_wait": "30",
-                "bridge-nf-call-iptables": "1",
-            },
-            (True, 1, 30),
-        ),
-        (
-            {
-                "nf_conntrack_max": "1",
-                "nf_conntrack_tcp_timeout_time_wait": "30",
-                "bridge-nf-call-iptables": "0",
-            },
-            (False, 1, 30),
-        ),
-        (
-            {
-                "nf_conntrack_max": "1",
-                "nf_conntrack_tcp_timeout_time_wait": "30",
-                "bridge-nf-call-iptables": "x",
-            },
-            None,
-        ),
+        (TABLE, (False, 1, 30)),
+        ({**TABLE, "bridge-nf-call-iptables": "1"}, (True, 1, 30)),
+        ({**TABLE, "bridge-nf-call-iptables": "0"}, (False, 1, 30)),
+        ({**TABLE, "bridge-nf-call-iptables": "x"}, None),
         ({"nf_conntrack_max": "1"}, None),
         ({}, None),
     ],

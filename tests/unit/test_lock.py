@@ -268,24 +268,6 @@ def test_a_wait_ends_when_the_lock_is_free(
         pass
 
 
-def test_a_run_that_has_lost_its_turn_takes_nothing_of_another_s_away(release: Release) -> None:
-    """A run that has lost its lock removes nothing that another run has created."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-
-    def on_progress(progress: Progress) -> None:
-        if progress.share >= 1 and isinstance(progress.step, Verify) and "lock" not in lost:
-            lost["lock"] = True
-            for name in ("clawker-lock", "clawker-envoy", "clawker-coredns"):
-                engine.remove(name)
-            stacks.converged(engine, wanted)
-
-    lost: dict[str, bool] = {}
-    with pytest.raises(FirewallError):
-        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
-    assert stacks.found(engine, wanted) == set()
-
-
 def test_a_run_that_has_lost_the_lock_undoes_nothing(release: Release) -> None:
     """A run that has lost its lock undoes nothing, because another run may have adopted what it created."""
     engine = MemoryEngine()

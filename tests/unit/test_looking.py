@@ -22,7 +22,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile import converge, observe, pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
@@ -172,14 +171,6 @@ def test_who_has_asked_too_early_is_asked_again(
     stacks.converged(engine, wanted)
     engine.questions, engine.early, engine.starts_for = 0, early, starts_for
     assert pipeline.compare(engine, wanted).diff.verdict is verdict
-
-
-def test_running_without_an_answer_is_unknown(engine: Flapping, wanted: Blueprint) -> None:
-    """A container without a probe is never taken for current."""
-    seen = pipeline.compare(engine, wanted)
-    unasked = {kind: replace(each, probe=None) for kind, each in seen.observed.siblings.items()}
-    assert diff(seen.observed, seen.desired).verdict is Verdict.CURRENT
-    assert diff(replace(seen.observed, siblings=unasked), seen.desired).verdict is Verdict.UNKNOWN
 
 
 def _running(seen: pipeline.Comparison, field: str) -> object:
@@ -418,15 +409,6 @@ def test_a_record_that_says_nothing_is_a_finding(
     engine.inside(ENVOY).files[path] = public(content)
     layer, action = {COMMITTED: ("hot", "commit"), ATTEMPT: ("boot", "replace")}[path]
     assert stacks.found(engine, wanted) == {("envoy", layer, path, "tamper", action)}
-    assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
-
-
-def test_a_record_of_nothing_in_the_label_is_closed(engine: Flapping, wanted: Blueprint) -> None:
-    """Without a record of its creation, tampering and an upgrade look alike, so the container is replaced."""
-    for sibling in (ENVOY, COREDNS):
-        inside = engine.inside(sibling)
-        inside.spec = replace(inside.spec, labels={**inside.spec.labels, labels.APPLIED: "[]"})
-    assert {field for _, _, field, *_ in stacks.found(engine, wanted)} == {labels.APPLIED}
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
 
 

@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.errors import RefusedError
 from clawker_fw.model import Cause, NetworkSpec, Sibling, version_of
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
@@ -74,11 +71,6 @@ def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str
     for version in versions:
         lines = [line.replace(f" {version}", "") for line in lines]
     return [line.partition("@")[0] if "|" not in line and "@" in line else line for line in lines]
-
-
-def test_nothing_stale_is_nothing_to_do(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A current stack has an empty plan."""
-    assert planned(memory, wanted) == ["---"]
 
 
 def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
@@ -317,24 +309,7 @@ def test_a_commit_that_was_not_taken_becomes_a_replacement(memory: MemoryEngine,
     assert planned(memory, wanted, replace_uncommitted=True)[0] == "create envoy-next"
 
 
-def test_causes_travel_with_the_steps(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Each step lists the findings that it closes."""
-    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
-    seen = pipeline.compare(memory, changed)
-    steps = pipeline.plan_for(seen, ConvergeOptions(0))
-    commits = [step for step in steps.steps if isinstance(step, Commit)]
-    assert {finding for commit in commits for finding in commit.causes} == set(seen.diff.findings)
-
-
 TAMPER = frozenset({Cause.TAMPER})
-
-
-def test_what_is_not_wished_for_is_left(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """If only tampering is to be healed, a changed rule is not committed."""
-    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
-    assert planned(memory, changed, causes=TAMPER) == ["---"]
-    memory.stop("clawker-envoy")
-    assert planned(memory, changed, causes=TAMPER) == ["start envoy", "---"]
 
 
 def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
@@ -361,30 +336,6 @@ def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryE
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = public(b"{}")
     assert planned(memory, changed, causes=TAMPER) == ["---", "commit to envoy"]
-
-
-def test_rollback_removes_only_what_was_made(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Undoing removes the replacements and nothing else."""
-    steps = pipeline.plan_for(pipeline.compare(memory, wanted), ConvergeOptions(0, replace_all=True))
-    assert [describe(step) for step in steps.rollback] == [
-        "stop and remove clawker-envoy-next",
-        "stop and remove clawker-coredns-next",
-    ]
-
-
-def test_teardown_refuses_while_agents_are_attached(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """`down` does not disconnect agents without `--force`."""
-    agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
-    memory.start(agent)
-    observed = observe(memory, "clawker", ())
-    with pytest.raises(RefusedError):
-        teardown(observed, "clawker", detach=False)
-    assert text(teardown(observed, "clawker", detach=True)) == [
-        "---",
-        "take agent off net",
-        "stop and remove envoy | stop and remove coredns",
-        "remove network net | remove network egress",
-    ]
 
 
 def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, wanted: Blueprint) -> None:

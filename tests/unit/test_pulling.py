@@ -111,15 +111,6 @@ def test_the_share_is_of_all_layers_by_their_bytes() -> None:
     assert shares == [0, 0.1, 0.1, 0.4, 0.775, 0.775, 0.775, 1, 1]
 
 
-def test_a_share_never_shrinks() -> None:
-    """A late layer makes the total larger, but the share never shrinks."""
-    transfer = Transfer()
-    for line in (downloading("a", 90, 100), downloading("b", 0, 900), downloading("b", 900, 900)):
-        transfer.take(line)
-        assert transfer.share >= 0.9
-    assert transfer.share == 0.99
-
-
 def test_what_says_nothing_new() -> None:
     """A repeated or empty line is not progress; equal counts for another layer are."""
     transfer = Transfer()

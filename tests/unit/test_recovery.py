@@ -1,7 +1,5 @@
 """After a failed or killed run, the old siblings keep serving, and the next run completes the work."""
 
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +17,7 @@ from clawker_fw.errors import (
     RefusedError,
     StoppedError,
 )
-from clawker_fw.model import ContainerSpec, Files, Sibling
+from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.carried import carried
@@ -30,10 +28,16 @@ from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, ReleaseAddress
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
+
+
+def up(engine: MemoryEngine, release: Release) -> Blueprint:
+    """Bring a stack up, and return what it was made from."""
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    stacks.converged(engine, wanted)
+    return wanted
 
 
 def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
@@ -64,8 +68,7 @@ class NeverReady(MemoryEngine):
 def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> None:
     """The old siblings are untouched, and the error contains the program's last output."""
     engine = NeverReady()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
+    first = up(engine, release)
     before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
@@ -89,8 +92,7 @@ class RefusingToTheEnd(MemoryEngine):
 def test_the_last_refusals_are_handed_over(release: Release) -> None:
     """What a sibling refuses until it stops is kept by the one that replaces it."""
     engine = RefusingToTheEnd()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     stacks.converged(engine, wanted, ConvergeOptions(0, replace_all=True))
     for name in ("clawker-envoy", "clawker-coredns"):
         assert [line for line in carried(engine, name) if b"last.test" in line]
@@ -101,8 +103,7 @@ def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
     engine = MemoryEngine()
     stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", "b.test", release=release))
     engine.disk_full = True
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     assert stacks.found(engine, wanted) == set()
     assert engine.container("clawker-lock") is None
 
@@ -110,8 +111,7 @@ def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
 def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
     """The lock of a run on another machine is there: it may be at work."""
     engine = MemoryEngine()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
+    up(engine, release)
     image = images.lock_image(engine.facts())
     with Lock(engine, "clawker", image):
         engine.disk_full = True
@@ -124,8 +124,7 @@ def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
 def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
     """On a full disk, neither files that are much larger nor a replacement: nothing has changed afterwards."""
     engine = MemoryEngine()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
+    first = up(engine, release)
     engine.disk_full = True
     larger = stacks.blueprint(engine.facts(), *(f"{more}.{number}.test" for number in range(200)), release=release)
     for wanted, options in ((larger, ConvergeOptions(0)), (first, ConvergeOptions(0, replace_all=True))):
@@ -138,8 +137,7 @@ def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
 def test_down_on_a_full_disk_removes_everything(release: Release) -> None:
     """An engine that can't write down that an agent is off its network has taken it off: the rest goes on."""
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     for name in ("one", "two"):
         engine.start(engine.create_container(stacks.bare_container(name, wanted, "clawker-net")))
     engine.disk_full = True
@@ -166,8 +164,7 @@ def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> No
 def test_a_log_that_can_not_be_read_hides_no_failure(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     """The replacement is what has failed; that its last words are missing is a line of the context."""
     engine = NeverReady()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
+    first = up(engine, release)
 
     def unread(*_: object) -> tuple[str, ...]:
         raise EngineError("engine-error", "The engine could not read the log.", context=["no driver"])
@@ -184,7 +181,7 @@ def test_a_log_that_can_not_be_read_hides_no_failure(release: Release, monkeypat
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
     """The next comparison shows the failed attempt and its reason, until the stack is current."""
     engine = NeverReady()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    up(engine, release)
     wanted = _upgraded(engine, release)
     assert pipeline.compare(engine, wanted).failed_attempt is None
     with pytest.raises(NotProvenError):
@@ -266,8 +263,7 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
 def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback that fails does not claim to have removed anything."""
     engine = NeverReady()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     remove = engine.remove
 
     def fail(container: str) -> None:
@@ -286,8 +282,7 @@ def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest
 def test_a_subnet_on_which_nothing_works_is_taken_back(subnet: str, release: Release) -> None:
     """The old networks are made again as they were, and the very siblings that were there serve on them."""
     engine = Silencing()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
+    first = up(engine, release)
     before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     engine.broken = True
     moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": subnet}, release=release)
@@ -307,8 +302,7 @@ def test_an_engine_that_fails_while_networks_are_changed(
 ) -> None:
     """Whatever call fails first, the old stack is back, and the error is the engine's."""
     engine = MemoryEngine()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
+    first = up(engine, release)
     moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
     call, times = getattr(engine, failing), iter(range(100))
 
@@ -326,130 +320,18 @@ def test_an_engine_that_fails_while_networks_are_changed(
     assert stacks.found(engine, first) == set()
 
 
-class Refusing(MemoryEngine):
-    """An engine whose Envoy rejects every commit."""
-
-    def put_files(self, container: str, files: Files) -> None:
-        """Write Envoy's listeners without a version, like an unreadable file."""
-        super().put_files(container, files)
-        staged = self.inside(container).files
-        if "stage/hot/lds/listeners.json" in staged:
-            staged["stage/hot/lds/listeners.json"] = public(b"{}")
-            record = staged["stage/commit.json"].content.decode()
-            parsed = json.loads(record)
-            for file in parsed["files"]:
-                if file["path"] == "lds/listeners.json":
-                    file["sha256"] = hashlib.sha256(b"{}").hexdigest()
-            staged["stage/commit.json"] = public(json.dumps(parsed).encode())
-
-
 def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither that the new files are live, nor that the old ones were restored."""
     engine = MemoryEngine()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    up(engine, release)
     monkeypatch.setattr(engine, "run_helper", lambda *_: None)
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
     assert caught.value.code == "commit-unanswered"
 
 
-class Hanging(MemoryEngine):
-    """An engine whose Envoy hangs after it has read a commit, until it is restarted."""
-
-    def run_helper(
-        self,
-        container: str,
-        arguments: Sequence[str],
-        on_line: Callable[[Any], None],
-        silence: float,
-        *,
-        sent: bytes = b"",
-    ) -> None:
-        """Restore the old files, and report that the program is silent."""
-        if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line, silence, sent=sent)
-            return
-        self.inside(container).silent = "no answer"
-        answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "silent"}
-        on_line({**answer, "hung": True})
-
-    def start(self, container: str) -> None:
-        """Let it answer again."""
-        super().start(container)
-        self.inside(container).silent = ""
-
-
-class Ending(Hanging):
-    """An engine in which a commit ends Envoy and the helper, and both restart."""
-
-    def run_helper(
-        self,
-        container: str,
-        arguments: Sequence[str],
-        on_line: Callable[[Any], None],
-        silence: float,
-        *,
-        sent: bytes = b"",
-    ) -> None:
-        """End the program, and restart it."""
-        if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line, silence, sent=sent)
-            return
-        self.stop(container)
-        self.start(container)
-        raise EngineError("helper-failed", "fwctl commit failed: it ended with 137.")
-
-
-def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That its files were rejected is told first, with exit code 5, and that it does not serve."""
-    engine = Hanging()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
-
-    def fail(container: str) -> None:
-        raise EngineError("engine-error", f"The engine could not start {container}.")
-
-    wanted = stacks.blueprint(engine.facts(), "b.test", release=release)
-    monkeypatch.setattr(engine, "start", fail)
-    with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, wanted)
-    assert (caught.value.code, caught.value.exit_code) == ("commit-rejected", 5)
-    assert "its restart failed as well: The engine could not start" in caught.value.context[-1]
-    assert caught.value.hint.startswith("envoy does not serve")
-
-
-@pytest.mark.parametrize(("kind", "code"), [(Hanging, "commit-rejected"), (Ending, "commit-ended-program")])
-def test_a_file_that_stops_a_program_is_no_outage(kind: type[Hanging], code: str, release: Release) -> None:
-    """A hanging program is restarted, an ended one restarts by itself, and both then serve the last proven set."""
-    engine = kind()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
-    before = engine.inside("clawker-envoy")
-    identity, started = before.id, before.started
-    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
-    with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, changed)
-    assert caught.value.code == code
-    after = engine.inside("clawker-envoy")
-    assert (after.id, after.status, after.silent) == (identity, "running", "")
-    assert after.started != started
-    assert {layer for _, layer, *_ in stacks.found(engine, first)} <= {"hot"}
-
-
-def test_a_refused_file_keeps_the_old_rules(release: Release) -> None:
-    """Envoy and CoreDNS keep what was live, and the error names the sibling and what it rejected."""
-    engine = Refusing()
-    first = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, first)
-    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
-    with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, changed)
-    assert caught.value.code == "commit-rejected"
-    assert "listeners" in caught.value.message
-    assert stacks.found(engine, first) == set()
-
-
-class Disproving(MemoryEngine):
-    """An engine whose Envoy takes every commit, and is found to serve something else once CoreDNS has its own."""
+class Committing(MemoryEngine):
+    """An engine in which a commit to Envoy goes another way."""
 
     def __init__(self) -> None:
         """Take the first stack."""
@@ -465,12 +347,77 @@ class Disproving(MemoryEngine):
         *,
         sent: bytes = b"",
     ) -> None:
-        """Say that the files are taken, and that the old ones are restored."""
-        if arguments != ["commit"] or self.inside(container).spec.name != "clawker-envoy":
-            super().run_helper(container, arguments, on_line, silence, sent=sent)
-            if arguments == ["commit"]:
-                self.names_committed.set()
+        """Run everything else as usual."""
+        if arguments == ["commit"] and self.inside(container).spec.name == "clawker-envoy":
+            self.commit_to_envoy(container, on_line)
             return
+        super().run_helper(container, arguments, on_line, silence, sent=sent)
+        if arguments == ["commit"]:
+            self.names_committed.set()
+
+    def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
+        """Hang after the files were read, until a restart, and restore the old ones."""
+        self.inside(container).silent = "no answer"
+        answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "silent"}
+        on_line({**answer, "hung": True})
+
+    def start(self, container: str) -> None:
+        """Let it answer again."""
+        super().start(container)
+        self.inside(container).silent = ""
+
+
+class Ending(Committing):
+    """An engine in which a commit ends Envoy and the helper, and both restart."""
+
+    def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
+        """End the program, and restart it."""
+        del on_line
+        self.stop(container)
+        self.start(container)
+        raise EngineError("helper-failed", "fwctl commit failed: it ended with 137.")
+
+
+def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That its files were rejected is told first, with exit code 5, and that it does not serve."""
+    engine = Committing()
+    up(engine, release)
+
+    def fail(container: str) -> None:
+        raise EngineError("engine-error", f"The engine could not start {container}.")
+
+    wanted = stacks.blueprint(engine.facts(), "b.test", release=release)
+    monkeypatch.setattr(engine, "start", fail)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, wanted)
+    assert (caught.value.code, caught.value.exit_code) == ("commit-rejected", 5)
+    assert "its restart failed as well: The engine could not start" in caught.value.context[-1]
+    assert caught.value.hint.startswith("envoy does not serve")
+
+
+@pytest.mark.parametrize(("kind", "code"), [(Committing, "commit-rejected"), (Ending, "commit-ended-program")])
+def test_a_file_that_stops_a_program_is_no_outage(kind: type[Committing], code: str, release: Release) -> None:
+    """A hanging program is restarted, an ended one restarts by itself, and both then serve the last proven set."""
+    engine = kind()
+    first = up(engine, release)
+    before = engine.inside("clawker-envoy")
+    identity, started = before.id, before.started
+    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
+    with pytest.raises(NotProvenError) as caught:
+        stacks.converged(engine, changed)
+    assert caught.value.code == code
+    after = engine.inside("clawker-envoy")
+    assert (after.id, after.status, after.silent) == (identity, "running", "")
+    assert after.started != started
+    assert {layer for _, layer, *_ in stacks.found(engine, first)} <= {"hot"}
+
+
+class Disproving(Committing):
+    """An engine whose Envoy takes every commit, and is found to serve something else once CoreDNS has its own."""
+
+    def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
+        """Say that the files are taken, and that the old ones are restored."""
+        del container
         on_line({"taken": True})
         assert self.names_committed.wait(10)
         answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "", "hung": False}
@@ -480,7 +427,7 @@ class Disproving(MemoryEngine):
 def test_what_is_taken_and_not_proven_is_an_error(release: Release) -> None:
     """Names resolve once Envoy serves with the new rules. If the proof fails afterwards, that is reported."""
     engine = Disproving()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    up(engine, release)
     changed = stacks.blueprint(engine.facts(), "b.test", release=release)
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, changed)
@@ -491,8 +438,7 @@ def test_what_is_taken_and_not_proven_is_an_error(release: Release) -> None:
 def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Release) -> None:
     """A container that appears after the comparison makes the run fail, which removes only what it has created."""
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     progress_seen: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
@@ -510,8 +456,7 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
 def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None:
     """Both siblings are retired in parallel, and what is not completed remains for the next run."""
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     started: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
@@ -543,8 +488,7 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
     """Before agents notice anything, created containers are removed again; later, what remains is named."""
     for point in range(1, 8):
         engine = MemoryEngine()
-        first = stacks.blueprint(engine.facts(), "a.test", release=release)
-        stacks.converged(engine, first)
+        first = up(engine, release)
         progress_seen: list[Progress] = []
         run_context = converge.RunContext(progress_seen.append, partial(_after, progress_seen, point))
         with pytest.raises(StoppedError) as caught:
@@ -571,17 +515,6 @@ def test_nobody_is_said_to_be_served_before_the_stack_is_up(release: Release) ->
         stacks.converged(engine, wanted)
 
 
-def test_nobody_is_said_to_be_served_while_the_stack_is_removed(release: Release) -> None:
-    """A `down` that was stopped is completed by the next one."""
-    engine = MemoryEngine()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
-    seen: list[Progress] = []
-    run_context = converge.RunContext(seen.append, partial(_after, seen, 1))
-    with pytest.raises(StoppedError) as caught:
-        converge.take_down(engine, "clawker", run_context, detach=False)
-    assert caught.value.hint == "Run the command again: it completes the remaining steps."
-
-
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
 def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
     """After a run that ended in a takeover, the old CoreDNS is removed when all agents know the new one.
@@ -590,8 +523,7 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
     agent's queries are lost.
     """
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    stacks.converged(engine, wanted)
+    wanted = up(engine, release)
     ended: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
