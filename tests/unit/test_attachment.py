@@ -8,9 +8,6 @@ import pytest
 import yaml
 
 from clawker_fw.agents.attachment import REFUSAL, Attachment
-from clawker_fw.agents.ports import parse_ports
-from clawker_fw.stack import labels
-from clawker_fw.stack.relay import Publication
 
 ATTACHMENT = Attachment("my_project-1.x-net", "10.213.1.53")
 
@@ -38,14 +35,6 @@ def test_no_word_needs_quoting() -> None:
     assert all(shlex.quote(word) == word for word in (*PROXIED.flags, REFUSAL))
 
 
-def test_proxies_are_taken_off() -> None:
-    """A variable that docker or compose would set is empty; without any, nothing is said about variables."""
-    assert PROXIED.flags == (*ATTACHMENT.flags, "--env", "HTTP_PROXY=", "--env", "http_proxy=")
-    document = yaml.load(PROXIED.compose(["web"]), Compose)  # noqa: S506 - a safe loader
-    assert document["services"]["web"]["environment"] == {"HTTP_PROXY": "", "http_proxy": ""}
-    assert "environment" not in ATTACHMENT.compose(["web"])
-
-
 def test_an_override_has_all_that_the_flags_have() -> None:
     """Each service gets the only network, the only resolver, no search domain and no raw sockets."""
     document = yaml.load(ATTACHMENT.compose(["web", "1.0"]), Compose)  # noqa: S506 - a safe loader
@@ -61,16 +50,6 @@ def test_an_override_has_all_that_the_flags_have() -> None:
     }
     assert document["services"] == {"web": attached, "1.0": attached}
     assert document["networks"] == {flags["--network"]: {"external": True}}
-
-
-def test_an_override_that_publishes() -> None:
-    """The service gets the address and the label by which its relay is made."""
-    publishes = Publication(2, parse_ports(["8080:80"]))
-    text = replace(ATTACHMENT, publishes=publishes, address="10.213.1.133").compose(["web"])
-    service = yaml.load(text, Compose)["services"]["web"]  # noqa: S506 - a safe loader
-    assert service["networks"] == {"!override": {ATTACHMENT.network: {"ipv4_address": "10.213.1.133"}}}
-    assert service["labels"] == {labels.PUBLISHES: "2 127.0.0.1:8080:80"}
-    assert service["ports"] == {"!reset": []}
 
 
 def test_an_old_compose_refuses_the_override() -> None:

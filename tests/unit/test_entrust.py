@@ -70,16 +70,6 @@ def filling(engine: MemoryEngine, trust: Trust, **changed: str) -> str:
     return container(engine, trust.volume, made, Mount("volume", VOLUME))
 
 
-def test_it_is_filled_and_labelled(engine: MemoryEngine) -> None:
-    """There is a volume with the files and our labels, and no container; a second time changes nothing."""
-    for _ in range(2):
-        trust = provided(engine)
-        assert engine.named_files == {trust.volume: trust.files}
-        (found,) = engine.unused_volumes("clawker")
-        assert found.labels == {**labels.ownership_labels("clawker"), labels.TRUST: trust.roots}
-        assert engine.container(trust.volume) is None
-
-
 def test_what_somebody_has_changed_is_put_back(engine: MemoryEngine) -> None:
     """Its content is looked at before each agent gets it."""
     trust = provided(engine)

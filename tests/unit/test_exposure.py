@@ -126,24 +126,6 @@ def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Comparis
     assert exposures(look(bind(file.parent), network=None), (file,)) == ()
 
 
-@pytest.mark.parametrize("chain", [("joined",), ("between", "joined")])
-def test_whoever_uses_the_network_of_an_agent_counts(chain: tuple[str, ...], file: Path) -> None:
-    """Who joins an agent's network, directly or through others, is found as the agent itself would be."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test")
-    stacks.converged(engine, wanted)
-    last = "agent"
-    for name in ("agent", *chain):
-        bare = stacks.bare_container(name, wanted, "clawker-net" if name == "agent" else None)
-        mounts = (bind(file.parent),) if name == "joined" else ()
-        engine.start(engine.create_container(replace(bare, shape=replace(bare.shape, mounts=mounts))))
-        if name != "agent":
-            engine.join(name, last)
-        last = name
-    (found,) = exposures(observe(engine, "clawker", ()), (file,))
-    assert (found.container, found.source) == ("joined", str(file.parent))
-
-
 def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparison) -> None:
     """Symbolic links count: their targets, their own folders, and links in a mount's path."""
     links = tmp_path / "links"
@@ -156,15 +138,6 @@ def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparis
     observed = look(bind(file.parent), bind(links), bind(named), bind(tmp_path / "alias"), bind(tmp_path / "none"))
     found = {each.source for each in exposures(observed, (named / "clawker-fw.yaml",))}
     assert found == {str(path) for path in (file.parent, links, named, tmp_path / "alias")}
-
-
-def test_each_file_counts(file: Path, tmp_path: Path, look: Comparison) -> None:
-    """All files of the settings are checked."""
-    other = tmp_path / "shared" / "rules.yaml"
-    other.parent.mkdir()
-    other.touch()
-    (found,) = exposures(look(bind(other.parent)), (file, other))
-    assert found.file == str(other)
 
 
 def test_an_engine_elsewhere_says_nothing(file: Path, look: Comparison) -> None:

@@ -12,7 +12,7 @@ import pytest
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.agents.ports import free_number, parse_ports
 from clawker_fw.agents.serving import require_serving
-from clawker_fw.errors import EngineError, NotProvenError, RefusedError
+from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.pipeline import Comparison
@@ -20,7 +20,7 @@ from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
 from clawker_fw.report import summary
 from clawker_fw.stack import labels
-from clawker_fw.stack.relay import Publication, PublishedPort
+from clawker_fw.stack.relay import PublishedPort
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
@@ -252,19 +252,6 @@ def test_a_relay_that_does_not_listen_is_removed(engine: MemoryEngine, release: 
     assert engine.container(RELAY) is None
 
 
-def test_a_port_that_is_taken(engine: MemoryEngine, release: Release) -> None:
-    """A run fails with what the engine says, leaves no relay, and the siblings serve."""
-    image = engine.inside("clawker-coredns").spec.image
-    other = ContainerSpec("other", image, {}, Shape((), (), {}, ports=("127.0.0.1:8080:1/tcp",)))
-    engine.start(engine.create_container(other))
-    published(engine)
-    with pytest.raises(EngineError) as failed:
-        run(engine, release)
-    assert "port is already allocated" in failed.value.in_one_line
-    assert engine.container(RELAY) is None
-    assert [each for each in found(compared(engine, release)) if not each[0].startswith("relays.")] == []
-
-
 def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Release) -> None:
     """The relay goes before the networks, and nothing of it is left."""
     agent = published(engine)
@@ -323,14 +310,6 @@ def test_ports_as_docker_writes_them() -> None:
         PublishedPort(loopback, 8080, 80),
         PublishedPort(IPv4Address("192.0.2.1"), 0, 81),
     )
-
-
-def test_the_label_is_read_as_it_is_written() -> None:
-    """What an agent publishes, and whether its answers may leave the publishing network."""
-    for words, outside in ((["8080:80", "127.9.9.9::1"], False), (["0.0.0.0:8080:80", "81"], True)):
-        made = Publication(29, parse_ports(words))
-        assert Publication.read(str(made)) == made
-        assert made.outside is outside
 
 
 def test_numbers_of_agents() -> None:

@@ -50,15 +50,6 @@ def test_java_gets_the_same_authorities() -> None:
     assert all(content.count(each) == 1 for each in certificates_in(every))
 
 
-def test_what_an_image_trusts_is_kept() -> None:
-    """Authorities of a company that are in an image stay trusted, also by what only knows added ones."""
-    given = entrusted(Known(PUBLIC.authorities + OWN, OWN, "-Xmx1g"))
-    (own,) = fingerprints(OWN)
-    assert own in fingerprints(given.files["authorities.pem"].content)
-    assert own in fingerprints(given.files["roots.pem"].content)
-    assert given.environment["JAVA_TOOL_OPTIONS"] == f"-Xmx1g -Djavax.net.ssl.trustStore={TARGET}/authorities.p12"
-
-
 @pytest.mark.parametrize(
     "junk",
     [

@@ -96,14 +96,6 @@ def test_the_record_is_read_back() -> None:
     assert virtual.recorded({}) == virtual.recorded() == Numbers()
 
 
-def test_the_first_record_that_can_be_used_counts() -> None:
-    """A volume without one, or with a broken one, is left out."""
-    one, other = (assigned([name], Numbers(), 9) for name in ("a.test", "b.test"))
-    first, second = ({virtual.NUMBERS: public(virtual.content(numbers))} for numbers in (one, other))
-    assert virtual.recorded(first, second) == one
-    assert virtual.recorded({}, second) == virtual.recorded({virtual.NUMBERS: public(b"{")}, second) == other
-
-
 LOSSES: dict[str, Callable[[MemoryEngine], None]] = {
     "CoreDNS is removed": lambda memory: memory.remove("clawker-coredns"),
     "Envoy is removed": lambda memory: memory.remove("clawker-envoy"),
