@@ -69,21 +69,6 @@ def test_watch_heals_until_it_is_stopped(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_settings_file_that_cannot_be_read_ends_nothing(
-    command: Command, settings_file: Path, decisions_of: Callable[[int], list[Decision]]
-) -> None:
-    """The error names the line, and the watcher retries."""
-    command("run")
-    settings_file.write_text("rules:\n  - dst: https://half")
-    decisions_of(2)
-    outcome = command("--log-format", "json", "watch")
-    assert outcome.code == 0
-    assert [(each["decision"], each["code"]) for each in records(outcome.err)] == [
-        ("retry", "settings-invalid")
-    ] * 2
-    assert "line 2" in str(records(outcome.err)[0]["message"])
-
-
 def test_settings_that_have_just_been_changed_are_not_applied_yet(
     command: Command,
     settings_file: Path,

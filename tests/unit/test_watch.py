@@ -15,7 +15,7 @@ import pytest
 from clawker_fw.certificates.store import InspectionStore, TelemetryStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl.client import Helper
-from clawker_fw.model import ContainerSpec, ContainerSummary, Event, NetworkSpec, Shape, Verdict
+from clawker_fw.model import ContainerSpec, Event, NetworkSpec, Shape, Verdict
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.records import origin
@@ -32,7 +32,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.telemetry import FILE as TELEMETRY
 from clawker_fw.watch.decision import Reaction, RunOutcome, matters, ours
 from clawker_fw.watch.reactions import Heal
-from clawker_fw.watch.schedule import SPACING, Backoff, Schedule
+from clawker_fw.watch.schedule import SPACING, Schedule
 from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watcher
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -165,31 +165,6 @@ def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None
     assert watched.is_current()
 
 
-def test_an_agent_is_looked_for_when_it_runs_whatever_happens_before(watched: Watched) -> None:
-    """The engine reports a connection before the start; a comparison in between is too early to see it."""
-    engine = watched.engine
-    spec = ContainerSpec(
-        "agent", engine.inside(COREDNS).spec.image, {}, Shape((), (), {"clawker-net": "10.213.1.53"})
-    )
-    agent = engine.create_container(spec)
-    announced = Event("network", "connect", ("clawker-net",), agent)
-    watched.until(
-        20,
-        (5, partial(engine._emit, announced)),  # noqa: SLF001 - as an engine does
-        (5.2, partial(engine.stop, ENVOY)),
-        (5.4, partial(_set_running, engine, agent)),
-    )
-    assert watched.is_current()
-    assert engine.inside(agent).networks == {}
-    assert max(watched.heals()) <= 5.2 + 2 * SPACING
-
-
-def _set_running(engine: MemoryEngine, container: str) -> None:
-    """Let a container run without a further event."""
-    inside = engine.inside(container)
-    inside.status, inside.addresses = "running", set(inside.networks.values())
-
-
 EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "die", (ENVOY,)), True),
     (Event("container", "die", ("other-envoy",)), False),
@@ -198,10 +173,6 @@ EVENTS: list[tuple[Event, bool]] = [
     (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe known={"a":{}}'), False),
     (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe without-envoy known={"a":{}}'), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl health"), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl lookup a.test"), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl try a.test https 443"), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl secrets 70"), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl suppressed"), False),
     (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl release"), True),
     (Event("container", "health_status", (ENVOY,), "1", "healthy"), False),
     (Event("container", "health_status", (ENVOY,), "1", "unhealthy"), True),
@@ -614,30 +585,6 @@ def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watch
     assert watched.is_current()
 
 
-def test_an_engine_that_fails_is_connected_to_anew(watched: Watched) -> None:
-    """A failed comparison closes the connection."""
-    connections = count()
-    connect = watched.connect
-
-    @contextmanager
-    def counted() -> Iterator[CountingEngine]:
-        next(connections)
-        with connect() as engine:
-            yield engine
-
-    def fail() -> tuple[ContainerSummary, ...]:
-        raise EngineError("engine-unreachable", "The engine did not answer.")
-
-    watched.connect = counted
-    watched.until(
-        50,
-        (10, partial(setattr, watched.engine, "listing", fail)),
-        (35, partial(delattr, watched.engine, "listing")),
-    )
-    assert next(connections) > 1
-    assert watched.decisions[-1][1].answer is Reaction.NOTHING
-
-
 def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
     """After an upgrade of its own code, the watcher stops and leaves the stack alone."""
 
@@ -683,18 +630,3 @@ def test_intervals_have_jitter() -> None:
         pace.compared(0)
         dues.append(pace.due)
     assert dues == pytest.approx([90, 100, 110])
-
-
-def test_waits_have_jitter_and_an_end() -> None:
-    """A wait is 50 to 100 % of the current maximum, and failures during a wait don't extend it."""
-    for share, factor in ((0.0, 1.0), (1.0, 0.5)):
-        backoff = Backoff(1, 8, lambda share=share: share)  # type: ignore[misc]
-        now, waits = 0.0, []
-        for _ in range(6):
-            waits.append(backoff.failed(now))
-            assert backoff.failed(now) == waits[-1]
-            now += waits[-1]
-        assert waits == pytest.approx([factor * longest for longest in (1, 2, 4, 8, 8, 8)])
-        backoff.succeeded()
-        assert not backoff.waits(now)
-        assert backoff.failed(now) == pytest.approx(factor)

@@ -16,7 +16,7 @@ from clawker_fw.watch import record
 from clawker_fw.watch.guard import OpenAgent
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.page import WatcherHealth
-from clawker_fw.watch.presence import Change, Presence, Register
+from clawker_fw.watch.presence import Change, Presence
 from clawker_fw.watch.reactions import OnOpen
 from clawker_fw.watch.schedule import SPACING
 from devkit import stacks
@@ -119,20 +119,6 @@ def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen,
     assert joined.status == ("exited" if order is OnOpen.STOP else "running")
 
 
-def test_the_end_of_a_chain_is_found_and_stopped(watched: Watched) -> None:
-    """Who joined a container that had joined an agent, and is gone, is acted on like any other open agent."""
-    watched.on_open = OnOpen.STOP
-    for name, joined in (("agent", ""), ("between", "agent"), ("last", "between")):
-        join(watched, name, privileged=name == "last")
-        if joined:
-            watched.engine.join(name, joined)
-    watched.engine.remove("between")
-    watched.until(5)
-    assert actions(watched) == ["0 last stop"]
-    assert presences(watched)[:2] == ["0 agent came", "0 last came"]
-    assert watched.engine.inside("agent").status == "running"
-
-
 def presences(watched: Watched) -> list[str]:
     """Return which agents came and left, in words."""
     return [f"{moment:g} {each.agent.name} {each.change}" for moment, each in watched.present]
@@ -175,17 +161,6 @@ def test_an_engine_that_goes_away_takes_no_agent_with_it(watched: Watched) -> No
 
     watched.until(100, (10, go), (20, come))
     assert presences(watched) == ["0 agent came"]
-
-
-def test_many_changes_are_reported_little_by_little() -> None:
-    """Each look reports a bounded number, and none is forgotten."""
-    agents = [Agent(f"id{number}", f"name{number}", "image", f"10.213.0.{number}", "") for number in range(450)]
-    register = Register()
-    assert [len(list(register.changes(agents))) for _ in range(4)] == [200, 200, 50, 0]
-    assert [len(list(register.changes(agents[:10]))) for _ in range(4)] == [200, 200, 40, 0]
-    again = replace(agents[0], since="2026-01-02T03:04:05Z")
-    (restarted,) = register.changes([again, *agents[1:10]])
-    assert (restarted.change, restarted.agent) == (Change.CAME, again)
 
 
 def test_the_record_of_an_agent(caplog: pytest.LogCaptureFixture) -> None:

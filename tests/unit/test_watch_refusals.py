@@ -1,24 +1,21 @@
 """A watcher's count of refusals."""
 
-import logging
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from clawker_fw.agents import names
-from clawker_fw.errors import EngineError, FirewallError, RefusedError
+from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
-from clawker_fw.watch import record
 from clawker_fw.watch.metrics import Metrics
-from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
+from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -150,33 +147,3 @@ def test_a_look_that_fails_loses_nothing(engine: MemoryEngine, monkeypatch: pyte
     monkeypatch.setattr(engine, "log", reading)
     counter.look(engine)
     assert counted == {"no-rule": 1, NOT_RECORDED: 7}
-
-
-def test_what_prevents_counting_is_reported_once(
-    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A log that can't be read is no log without refusals. A stack that is not up is the watcher's to report."""
-    counter = RefusalCounter("p", lambda *_: None)
-    failing: list[FirewallError | None] = [
-        RefusedError("not-up", "It is not up."),
-        EngineError("engine-error", "The engine could not read the log."),
-        EngineError("engine-error", "The engine could not read the log."),
-        None,
-        EngineError("engine-error", "The engine could not read the log."),
-    ]
-    ended = threading.Event()
-
-    def look(_: object) -> None:
-        if error := failing.pop(0):
-            raise error
-
-    monkeypatch.setattr(counter, "look", look)
-    monkeypatch.setattr(ended, "wait", lambda _: not failing)
-    with caplog.at_level(logging.INFO, "clawker_fw"):
-        keep_counting(counter, lambda: nullcontext(engine), record.write_uncounted, ended)
-    assert [each.message for each in caplog.records] == ["refusals_uncounted"] * 2
-    assert vars(caplog.records[0])["fields"] == {
-        "code": "engine-error",
-        "message": "The engine could not read the log.",
-        "context": [],
-    }

@@ -26,7 +26,6 @@ from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import wanted as wanted_secrets
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
-from clawker_fw.watch.decision import Reaction
 from clawker_fw.watch.reactions import Heal, OnOpen
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -98,18 +97,6 @@ def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> N
     assert decisions[1:4] == ["10 event retry", "11 again retry", "12.5 again retry"]
     assert watched.decisions[1][1].error is BROKEN
     assert watched.decisions[1][1].verdict is None
-    assert watched.is_current()
-
-
-def test_settings_that_could_never_be_read_heal_nothing(watched: Watched) -> None:
-    """A watcher that starts with unreadable settings does not know the desired stack, so it does nothing."""
-    unreadable = Unreadable(watched, BROKEN)
-    unreadable.begin(partial(watched.engine.stop, ENVOY))
-    watched.until(9)
-    assert {decision.answer for _, decision in watched.decisions} == {Reaction.RETRY}
-    assert watched.engine.inside(ENVOY).status == "exited"
-    unreadable.end()
-    watched.until(9)
     assert watched.is_current()
 
 
@@ -237,28 +224,6 @@ def test_whatever_goes_wrong_with_what_is_desired_everything_is_healed(
     unused = watched.decisions[-1][1].unused
     assert unused is not None
     assert unused is error or unused.code == "settings-unusable"
-
-
-@pytest.mark.parametrize("good", [True, False])
-@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
-def test_whatever_goes_wrong_open_agents_are_acted_on(error: Exception, watched: Watched, *, good: bool) -> None:
-    """Who is open follows from the containers. Without good settings, nothing else is done."""
-    broken = Unreadable(watched, error)
-    watched.on_open = OnOpen.STOP
-    loose = stacks.bare_container("loose", watched.wanted, "clawker-net")
-
-    def tamper() -> None:
-        watched.engine.start(
-            watched.engine.create_container(replace(loose, shape=replace(loose.shape, privileged=True)))
-        )
-        watched.engine.stop(ENVOY)
-
-    if not good:
-        broken.begin()
-    watched.until(20, (5, partial(broken.begin, tamper)))
-    assert watched.engine.inside("loose").status == "exited"
-    assert watched.engine.inside(ENVOY).status == ("running" if good else "exited")
-    assert [found.agent.name for _, found in watched.opened] == ["loose"]
 
 
 def test_settings_that_break_between_a_look_and_its_heal_stop_no_healing(shared: MakeShared) -> None:

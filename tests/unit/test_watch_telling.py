@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import stat
-import struct
 import sys
 import threading
 import urllib.error
@@ -56,12 +55,18 @@ BLIND = Decision(
 
 
 @pytest.mark.parametrize(
-    ("decision", "level", "expected"),
+    ("decision", "level", "line", "expected"),
     [
-        (QUIET, "info", {"trigger": "interval", "decision": "nothing", "verdict": "current", "found": []}),
+        (
+            QUIET,
+            "info",
+            "current",
+            {"trigger": "interval", "decision": "nothing", "verdict": "current", "found": []},
+        ),
         (
             LEFT,
             "warning",
+            "drifted  left for `run`: coredns hot/policy/names.json (commit)",
             {
                 "decision": "leave",
                 "verdict": "drifted",
@@ -79,58 +84,37 @@ BLIND = Decision(
         (
             HEALED,
             "warning",
-            {
-                "healed": [
-                    {
-                        "sibling": "envoy",
-                        "layer": "state",
-                        "field": "status",
-                        "cause": "tamper",
-                        "action": "start",
-                    }
-                ],
-                "actions": ["start"],
-                "outcome": "done",
-                "seconds": 1.5,
-            },
+            "drifted  heal done after 1.5 s: envoy status (start)",
+            {"actions": ["start"], "outcome": "done", "seconds": 1.5},
         ),
-        (BLIND, "error", {"verdict": None, "code": "engine-error", "context": ["boom"], "wait": 2.0}),
+        (
+            BLIND,
+            "error",
+            "unknown  No.  again in 2.0 s",
+            {"verdict": None, "code": "engine-error", "context": ["boom"], "wait": 2.0},
+        ),
     ],
     ids=lambda value: value.answer if isinstance(value, Decision) else "",
 )
-def test_a_decision_is_one_record(
-    decision: Decision, level: str, expected: dict[str, object], caplog: pytest.LogCaptureFixture
+def test_a_decision_is_one_record(  # noqa: PLR0917 - a table
+    decision: Decision,
+    level: str,
+    line: str,
+    expected: dict[str, object],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A record has the trigger, the findings, the action and its outcome."""
+    """With the trigger, the findings, the action and its outcome; on a terminal, it is a line for a person."""
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
     fields = json.loads(log._Formatter(log.LogFormat.JSON).format(written))  # noqa: SLF001 - as it is written
     assert (fields["event"], fields["level"]) == ("watch_decision", level)
     assert expected.items() <= fields.items()
-
-
-@pytest.mark.parametrize(
-    ("decision", "expected"),
-    [
-        (QUIET, "current"),
-        (LEFT, "drifted  left for `run`: coredns hot/policy/names.json (commit)"),
-        (HEALED, "drifted  heal done after 1.5 s: envoy status (start)"),
-        (BLIND, "unknown  No.  again in 2.0 s"),
-    ],
-    ids=lambda value: value.answer if isinstance(value, Decision) else "",
-)
-def test_on_a_terminal_a_decision_is_a_line_for_a_person(
-    decision: Decision, expected: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever watches a watcher reads a time, the verdict and what was done; in a file it is a record."""
-    with caplog.at_level(logging.INFO, "clawker_fw"):
-        record.write(decision)
-    (written,) = caplog.records
     formatter = log._Formatter(log.LogFormat.TEXT)  # noqa: SLF001 - as it is written
     assert "event=watch_decision" in formatter.format(written)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == expected  # type: ignore[index]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == line  # type: ignore[index]
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
@@ -432,25 +416,3 @@ def test_slow_visitors_of_the_page_are_in_nobody_s_way(monkeypatch: pytest.Monke
         until(lambda: threading.active_count() - before <= page.MOST_CONNECTIONS + 2)
         monkeypatch.setattr(page, "CONNECTION_SECONDS", 0.1)
         until(lambda: threading.active_count() - before <= 1)  # the server's own thread
-
-
-def test_whoever_goes_before_the_answer_is_there(capfd: pytest.CaptureFixture[str]) -> None:
-    """A request that is broken off writes nothing to the log, and further ones are served."""
-    asked, gone = threading.Event(), threading.Event()
-
-    def slow() -> Reply:
-        asked.set()
-        gone.wait(10)
-        return Reply(b"x" * 10_000_000, "text/plain")
-
-    with served(
-        parse_address("127.0.0.1:0"), {"/slow": slow, "/": lambda: Reply(b"here", "text/plain")}
-    ) as address:
-        with socket.create_connection((address.host, address.port)) as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
-            assert asked.wait(10)
-        gone.set()
-        assert urllib.request.urlopen(f"http://{address}/", timeout=10).read() == b"here"
-        until(lambda: not any("process_request_thread" in each.name for each in threading.enumerate()))
-    assert capfd.readouterr().err == ""
