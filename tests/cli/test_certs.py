@@ -13,7 +13,6 @@ from clawker_fw.model import ServerCertificate, Sibling
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from clawker_fw.stack.telemetry import CLUSTERS, FILE
 from devkit.memory.engine import MemoryEngine
-from devkit.stacks import CHECKOUT
 from tests.cli.conftest import Command, Outcome
 
 DAY = 86400
@@ -212,20 +211,6 @@ def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
     assert "nowhere" in shown.json["reason"]
 
 
-def test_another_machine_adopts_what_is_live(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A user without the authority's key changes nothing, and is told."""
-    assert stack("run").code == 0
-    before = stack.made
-    stack.state = tmp_path_factory.mktemp("other")
-    for _ in range(2):
-        outcome = stack("run")
-        assert outcome.code == 0
-        assert "belongs to another user" in " ".join(outcome.out.split())
-        assert stack.made == before
-    assert stack("certs", "show").code == 0
-    assert "not here" in stack("certs", "show").out
-
-
 def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
     """What a sibling itself says that it has loaded counts, not what is in its files."""
     assert stack("run").code == 0
@@ -315,16 +300,6 @@ def test_certs_rotate_without_an_endpoint(stack: Stack) -> None:
         said = " ".join(outcome.out.split())
         assert "renewed. Nothing uses them until `otel.endpoint` is set." in said
         assert "export" not in said
-
-
-def test_the_instructions_to_uninstall_name_the_keys_that_are_left(stack: Stack) -> None:
-    """`down --all` leaves the private keys where the page says."""
-    assert stack("run").code == 0
-    assert stack("down", "--all").code == 0
-    left = {path.relative_to(stack.state).parent for path in stack.state.rglob("*.key")}
-    assert left == {Path("clawker-fw/certs/clawker")}
-    _, _, page = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("## Uninstall")
-    assert "`~/.local/state/clawker-fw/certs/PROJECT`" in page
 
 
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:

@@ -162,15 +162,6 @@ def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
     assert "error[roots-missing]" in stack(*ROTATE).err
 
 
-def test_what_can_t_be_read_is_an_error(stack: Stack) -> None:
-    """A root that is none is told, and no command ends with a traceback."""
-    stack.inspects("a.test")
-    (root,) = stack.folder.glob("inspection-*.crt")
-    root.write_text("nothing")
-    for words in (("show",), EXPORT):
-        assert "error[certs-unusable]" in stack(*words).err
-
-
 @pytest.mark.parametrize("kind", ["crt", "key"])
 def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
     """`show` and `export` name the file and the command; `rotate` repairs it, says so, and both work again."""

@@ -77,12 +77,6 @@ def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Pa
     assert stat.S_IMODE(existing.stat().st_mode) == 0o600
 
 
-def test_one_that_only_reads_writes_nothing(tmp_path: Path) -> None:
-    """A store for `drift` mints in memory what a run would mint, and leaves no file."""
-    assert at(tmp_path / "none", NOW, keeps=False).provide().credentials is not None
-    assert not list(tmp_path.iterdir())
-
-
 def test_certificates_are_renewed_at_two_thirds_of_their_life(tmp_path: Path) -> None:
     """Until then they stay the same; from then on there are others of the same authority."""
     first = at(tmp_path, NOW).provide()
@@ -128,25 +122,6 @@ def test_an_exported_certificate_is_renewed_and_asked_for(tmp_path: Path) -> Non
     assert at(tmp_path, LATER).provide().due == ()
 
 
-def test_what_could_not_be_written_is_not_exported(tmp_path: Path) -> None:
-    """A collector that got no files is still asked for, as it has those before."""
-    here, occupied = tmp_path / "here", tmp_path / "file"
-    occupied.write_text("")
-    at(here, NOW).provide()
-    at(here, NOW).export("collector.test", tmp_path / "tls")
-    due = at(here, LATER).provide().due
-    with pytest.raises(OSError, match="file"):
-        at(here, LATER).export("collector.test", occupied)
-    assert due == at(here, LATER).provide().due != ()
-
-
-def test_one_that_was_never_exported_is_not_asked_for(store: TelemetryStore, tmp_path: Path) -> None:
-    """The collector's certificate is the user's concern only where it has been given away."""
-    store.provide()
-    store.collector("collector.test")
-    assert at(tmp_path / "here", LATER).provide().due == ()
-
-
 def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
     """A certificate that the collector has not read yet is no renewal, and neither need it be one of ours."""
     at(tmp_path, NOW).provide()
@@ -174,18 +149,6 @@ def test_another_authority_is_exported_before_it_is_forgotten(tmp_path: Path) ->
     assert x509.is_issued_by(second.certificate, trust)
     assert not x509.is_issued_by(first.certificate, trust)
     assert at(tmp_path, NOW + DAY).provide().due == ()
-
-
-def test_a_collectors_certificate_is_of_the_authority(tmp_path: Path) -> None:
-    """If the user replaces the authority in the folder, the next export has a certificate of the new one."""
-    own, folder = tmp_path / "own", tmp_path / "state"
-    for begins in (NOW, NOW + DAY):
-        found = x509.mint_authority("mine", begins)
-        own.mkdir(exist_ok=True)
-        (own / "ca.crt").write_bytes(found.certificate)
-        (own / "ca.key").write_bytes(found.key)
-        trust, pair = at(folder, begins, own=own).export("collector.test", tmp_path / "tls")
-        assert x509.is_issued_by(pair.certificate, trust)
 
 
 def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
@@ -333,16 +296,6 @@ def test_the_newest_certificates_win(tmp_path: Path) -> None:
     assert found not in (older, newer)
     assert older.trust in found.trust  # so that a collector with the former certificate is still recognised
     assert judge(replace(found, trust=older.trust)).problem
-
-
-def test_a_rotation_without_a_new_authority(store: TelemetryStore) -> None:
-    """Only the siblings' certificates are new."""
-    before = credentials(store)
-    replace_ = at(store.folder, NOW + DAY)
-    replace_.rotate(authority=False)
-    after = credentials(replace_, live(before))
-    assert after.trust == before.trust
-    assert after.coredns != before.coredns
 
 
 def test_an_authority_that_can_not_be_read_is_not_replaced(store: TelemetryStore, tmp_path: Path) -> None:

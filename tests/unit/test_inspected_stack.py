@@ -71,17 +71,6 @@ def test_the_first_rule_is_a_commit_and_so_is_the_last(memory: MemoryEngine, wan
     }
 
 
-def test_what_each_program_is_given(memory: MemoryEngine, wanted: Wanted) -> None:
-    """The signer has names and intermediates for them, Envoy the paths, and agents the root to trust."""
-    stacks.converged(memory, wanted(*INSPECTED))
-    found = files(memory)
-    assert json.loads(found[NAMES]) == {"names": ["api.test"], "subtrees": ["w.test"]}
-    assert len(json.loads(found[INTERMEDIATES])["intermediates"]) == 1
-    assert found[TRUST].count(b"BEGIN CERTIFICATE") == 1
-    (table,) = json.loads(found[PATHS])["resources"]
-    assert {each["name"] for each in table["virtual_hosts"]} == {"api.test", "w.test", "*.w.test", "refused"}
-
-
 def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wanted: Wanted) -> None:
     """After two thirds of thirty days: before, nothing differs, and the next renewal is known."""
     stacks.converged(memory, wanted(*INSPECTED))
@@ -109,17 +98,6 @@ def test_the_end_of_a_rule_changes_nothing_of_what_signs(memory: MemoryEngine, w
             assert (
                 after.desired.siblings[Sibling.ENVOY].hot[path] == before.desired.siblings[Sibling.ENVOY].hot[path]
             )
-
-
-def test_without_the_root_what_is_live_is_used(memory: MemoryEngine, wanted: Wanted, tmp_path: Path) -> None:
-    """On another machine nothing differs and nothing is made, and a warning says why; so with a rule less."""
-    stacks.converged(memory, wanted(*INSPECTED))
-    other = wanted(*INSPECTED, folder="elsewhere")
-    seen = pipeline.compare(memory, other)
-    assert seen.diff.findings == ()
-    assert [each.code for each in seen.advice] == ["inspection-certificates"]
-    assert "on another machine" in seen.advice[0].message
-    assert not list(tmp_path.glob("elsewhere/*.key"))
 
 
 def test_agents_that_lack_the_root(memory: MemoryEngine, wanted: Wanted) -> None:

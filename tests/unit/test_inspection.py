@@ -67,12 +67,6 @@ def test_a_chain_fits_into_a_handshake() -> None:
         assert len(found.public_bytes(Encoding.DER)) < authority.MOST_OCTETS + 1024
 
 
-def test_names_below_others_need_no_room() -> None:
-    """A name below another one is left out."""
-    assert authority.shares(["a.w.test", "w.test", "b.a.w.test", "xw.test"]) == [("w.test", "xw.test")]
-    assert authority.shares([]) == []
-
-
 # --- what is signed -------------------------------------------------------------------------------------------
 
 
@@ -210,15 +204,6 @@ def test_a_run_asks_several_times(tmp_path: Path) -> None:
     assert not (tmp_path / "False").exists()
 
 
-def test_one_name_more_changes_one_intermediate(tmp_path: Path) -> None:
-    """The others remain, with their certificates."""
-    names = [f"n{number}.test" for number in range(2 * MOST_NAMES)]
-    first = at(tmp_path).provide(names)
-    later = at(tmp_path).provide([*names, "further.test"], live(first))
-    assert len(first.intermediates) > 2
-    assert len(set(first.intermediates) - set(later.intermediates)) == 1
-
-
 def test_a_machine_without_the_root_uses_what_is_live(tmp_path: Path) -> None:
     """It makes no other root, and says why names may have no intermediate."""
     first = at(tmp_path / "here").provide(NAMES)
@@ -350,16 +335,6 @@ def test_a_root_can_go_at_once(tmp_path: Path) -> None:
     assert after.intermediates
     assert set(after.intermediates).isdisjoint(first.intermediates)
     assert len(list(tmp_path.glob("inspection-*.key"))) == 1
-
-
-def test_a_root_is_due_after_two_thirds_of_its_life(tmp_path: Path) -> None:
-    """That is shown, and nothing is done about it."""
-    first = at(tmp_path).provide(NAMES)
-    assert not first.root_due
-    later = at(tmp_path, NOW + 2 / 3 * ROOT_LIFE.total_seconds()).provide(NAMES, live(first))
-    assert later.root_due
-    assert later.trust == first.trust
-    assert later.root_ends == first.root_ends == NOW + ROOT_LIFE.total_seconds()
 
 
 def test_no_key_is_shown() -> None:

@@ -1,6 +1,5 @@
 """Giving Envoy its secrets, and telling what differs: over the in-memory engine."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,14 +7,11 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.errors import SettingsError
-from clawker_fw.fwctl.answers import HeldSecret, HeldSecrets, digest_of_secret
-from clawker_fw.model import SecretDifference, Sibling, Verdict
+from clawker_fw.model import Verdict
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.reconcile.secrets_given import differences
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, GiveSecrets, Verify
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault
@@ -124,19 +120,6 @@ def test_other_secrets_take_another_envoy(scene: Scene) -> None:
     assert scene.held == {}
 
 
-def test_a_secret_that_can_not_be_obtained(scene: Scene) -> None:
-    """A run changes nothing; one that may go without gives the others, and warns."""
-    (scene.folder / "api").unlink()
-    with pytest.raises(SettingsError, match="api can't be obtained"):
-        scene.run(API, KEY)
-    assert scene.compare(KEY).observed.siblings == {}
-    seen = scene.run(API, KEY, needed=False)
-    assert set(scene.held) == {"key#raw"}
-    assert seen.diff.verdict is Verdict.CURRENT
-    (told,) = [each.message for each in seen.advice if each.code == "secret-unavailable"]
-    assert "Requests that need it are refused" in told
-
-
 def test_one_that_can_not_be_obtained_any_more_stays(scene: Scene) -> None:
     """Envoy goes on with what it has: no run takes it away because of a source that fails."""
     scene.run(API, KEY)
@@ -149,32 +132,3 @@ def test_one_that_can_not_be_obtained_any_more_stays(scene: Scene) -> None:
     assert scene.fields(API, KEY) == {"secrets.api#bearer": ("given", None)}
     scene.run(API, KEY, needed=False)
     assert set(scene.held) == {"key#raw"}
-
-
-def test_differences() -> None:
-    """By digest under the key of the question."""
-    key = os.urandom(32)
-    held = {name: HeldSecret(digest_of_secret(key, name, "1"), 0) for name in ("a", "b", "c", "d", "g")}
-    held["r"] = HeldSecret(digest_of_secret(key, "r", "1"), 0, at_rest=True)
-    wanted = {**dict.fromkeys(("a", "b", "c", "e", "f", "r"), False), "g": True}
-    unloaded = frozenset({"a", "b", "f"})
-    found = differences(HeldSecrets(held, unloaded), {"a": "1", "b": "2", "e": "1", "r": "1"}, wanted, key)
-    assert found == (
-        SecretDifference("a", "what Envoy had before", "given", loaded=False),
-        SecretDifference("b", "another secret", "this secret"),
-        SecretDifference("d", "given", None),
-        SecretDifference("e", None, "given"),
-        SecretDifference("f", "what Envoy had before", None, loaded=False),
-        SecretDifference("g", "in memory alone", "at rest, too", same_value=True),
-        SecretDifference("r", "at rest, too", "in memory alone", same_value=True),
-    )
-
-
-def test_nothing_of_it_is_shown(scene: Scene) -> None:
-    """No value is in a comparison, a plan or what was observed."""
-    scene.run(API)
-    scene.write(api=f"{HIDDEN}-new")
-    seen = scene.compare(API)
-    plan = pipeline.plan_for(seen, ConvergeOptions(0))
-    assert seen.observed.siblings[Sibling.ENVOY].secrets
-    assert HIDDEN not in repr((seen, plan, seen.blueprint, [each.description for each in plan.steps]))

@@ -158,23 +158,6 @@ def test_sources_are_asked_side_by_side(programs: Programs) -> None:
     assert vault.values(raw(*names)) == {f"{name}#raw": name for name in names}
 
 
-def test_one_that_hangs_holds_up_a_look_once(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are there, and it is left alone for ten times as long as it took."""
-    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
-    vault = programs.vault(hangs="sleep 60", hangs_too="sleep 60", works="echo fine")
-    began = time.monotonic()
-    for _ in range(5):
-        assert vault.values(raw("hangs", "hangs_too", "works")) == {"works#raw": "fine"}
-    assert time.monotonic() - began < 5
-    assert "has not ended after 0.5 s" in vault.problems["hangs"].message
-    assert (programs.runs("hangs"), programs.runs("works")) == (1, 1)
-    with pytest.raises(SettingsError, match="hangs"):
-        vault.require(raw("hangs"))
-    assert programs.runs("hangs") == 1
-    assert vault.due is not None
-    assert 5 <= vault.due <= 300
-
-
 def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> None:
     """Whoever asks for its secret each second: after five seconds at first, and after five minutes at last."""
     vault = programs.vault(fails="exit 1")
@@ -189,21 +172,6 @@ def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> 
     assert pauses[:4] == [5, 10, 20, 40]
     assert pauses == sorted(pauses)
     assert max(pauses) == 300
-
-
-def test_one_that_works_again_is_used_when_it_is_asked_next(programs: Programs) -> None:
-    """And the next failure begins anew."""
-    vault = programs.vault(may="cat value")
-    assert vault.values(raw("may")) == {}
-    (programs.folder / "value").write_text("one")
-    assert vault.values(raw("may")) == {}
-    programs.now = 5
-    assert vault.values(raw("may")) == {"may#raw": "one"}
-    assert vault.problems == {}
-    (programs.folder / "value").unlink()
-    programs.now = 1005
-    assert vault.values(raw("may")) == {"may#raw": "one"}
-    assert vault.due == 1105
 
 
 def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
