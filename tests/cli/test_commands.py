@@ -159,21 +159,6 @@ def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Pa
     assert document["rules"] == document["live_rules"] == 4
 
 
-def test_drift_shows_files_as_unified_diffs(command: Command, settings_file: Path) -> None:
-    """For a changed rule, the changes of its files are shown if they are wanted."""
-    command("run")
-    settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
-    drift = command("drift")
-    assert "5 fields differ; --diff shows all by layer.\n" in drift.out
-    assert '"a.test": {' not in drift.out
-    drift = command("drift", "--diff")
-    assert drift.code == 1
-    assert '-  "a.test": {' in drift.out
-    assert '+  "b.test": {' in drift.out
-    document = command("drift", "--format", "json").valid("drift")
-    assert any('+  "b.test"' in each.get("diff", "") for each in document["siblings"][1]["findings"])
-
-
 def test_unknown_is_not_current(command: Command, memory: MemoryEngine) -> None:
     """A silent sibling gives the verdict `unknown` and exit code 1."""
     command("run")
@@ -256,25 +241,6 @@ def test_a_record_is_for_what_a_sibling_is(
     drifted = spec_drifts(command("--log-format", "json", "run"))
     assert [each["reason"] for each in drifted] == ([reason] if reason else [])
     assert memory.inside("clawker-envoy").id != before
-
-
-def test_an_attempt_that_is_rolled_back_leaves_no_record(
-    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A failed replacement writes no record, and a successful one writes one for each sibling."""
-    command("run")
-    start = memory.start
-
-    def start_silent(container: str) -> None:
-        start(container)
-        memory.inside(container).silent = "connection refused"
-
-    with monkeypatch.context() as broken:
-        broken.setattr(memory, "start", start_silent)
-        failed = command("--log-format", "json", "run", CLAWKER_FW_OTEL__INFRA_PORT="4320")
-    assert failed.code == 5
-    assert spec_drifts(failed) == []
-    assert len(spec_drifts(command("--log-format", "json", "run", CLAWKER_FW_OTEL__INFRA_PORT="4320"))) == 2
 
 
 def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngine) -> None:
@@ -412,21 +378,13 @@ def test_every_answer_in_json_has_a_schema(command: Command) -> None:
     assert "rules has no answer in JSON" in command("schema", "rules").err
 
 
-def test_every_command_has_help_with_an_example(command: Command) -> None:
-    """`--help` of each command contains an example."""
-    for verb in reference.commands():
-        outcome = command(*verb.split(), "--help")
-        assert outcome.code == 0
-        assert f"clawker-fw {verb}" in outcome.out
-        assert "Example:" in outcome.out
-
-
 @pytest.mark.parametrize("name", [*reference.commands(), *reference.groups()])
 def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
-    """No line is wider, and every sentence is there to its end: of the command, its options and its commands."""
+    """No line is wider, every sentence is there to its end, and a command has an example."""
     commands = reference.commands()
     named = commands[name] if name in commands else reference.groups()[name]
     out = command(*name.split(), "--help", COLUMNS="80").out
+    assert "Example:" in out or name not in commands
     assert all(len(line) <= 80 for line in out.splitlines())
     said = "".join(out.split())
     for words in (named.help, *(each.help for each in reference.options_of(named))):

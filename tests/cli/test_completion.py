@@ -3,17 +3,12 @@
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
-from clawker_fw.cli import completion, session
 from clawker_fw.engine.locate import DEFAULT_ADDRESS
-from clawker_fw.errors import EngineError
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
@@ -83,28 +78,6 @@ def test_agents(command: Command, memory: MemoryEngine) -> None:
     assert candidates(command, "denials --agent ") == ["builder", "gone"]
     assert candidates(command, "denials --agent b") == ["builder"]
     assert candidates(command, "--project other denials --agent ") == ["elsewhere"]
-
-
-@pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An engine that does not answer."""
-    answered = threading.Event()
-
-    def wait(_: object) -> NoReturn:
-        answered.wait(60)
-        raise EngineError("engine-silent", "It does not answer.")
-
-    monkeypatch.setattr(session, "connect_engine", wait)
-    monkeypatch.setattr(completion, "_PATIENCE", 0.2)
-    yield
-    answered.set()
-
-
-@pytest.mark.usefixtures("hanging")
-def test_an_engine_that_hangs_is_not_waited_for(command: Command) -> None:
-    """What is remembered is there all the same."""
-    AgentNames(DEFAULT_ADDRESS, "clawker").look({"10.213.0.9": Attached("gone", 0.0)}, 1.0)
-    assert candidates(command, "denials --agent ") == ["gone"]
 
 
 def test_nothing_is_said_in_the_middle_of_a_line(tmp_path: Path) -> None:

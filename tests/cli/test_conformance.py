@@ -4,11 +4,9 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.lock import holder, start_time
 from clawker_fw.stack.container import VOLUME
@@ -96,19 +94,6 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
         each["id"] for each in command("conformance", "--format", "json").json["attempts"] if not each["held"]
     ]
     assert broken == ["inspected-allowed"]
-
-
-def test_a_way_around_is_shown(command: Command, memory: MemoryEngine) -> None:
-    """What did not hold is named, and the exit code is 1."""
-    command("run")
-    memory.attempted = {**HOLDING, "gateway": "a gateway answers: 10.213.0.1", "sni": "a host answered"}
-    outcome = command("conformance", "--format", "json")
-    assert outcome.code == 1
-    assert [each["id"] for each in outcome.valid("conformance")["attempts"] if not each["held"]] == [
-        "gateway",
-        "sni",
-    ]
-    assert "BROKEN" in command("conformance").out
 
 
 def test_without_a_stack_or_with_a_changed_one_nothing_is_tried(command: Command, memory: MemoryEngine) -> None:
@@ -229,23 +214,6 @@ def test_what_a_killed_one_leaves_goes_with_the_next_run(
     assert command("status", "--format", "json").json["leftovers"]["containers"] == []
     assert command("run").code == 0
     assert memory.container("clawker-conformance")
-
-
-def test_the_first_error_is_told_when_its_container_can_not_be_removed_either(
-    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its code stays, and the second one is a line of its context."""
-    command("run")
-
-    def fail(container: str) -> NoReturn:
-        raise EngineError("engine-error", f"The engine could not do this to {container}.")
-
-    monkeypatch.setattr(memory, "remove", fail)
-    monkeypatch.setattr(memory, "last_words", lambda *_: ())
-    outcome = command("conformance")
-    assert outcome.code == 4
-    assert "error[conformance-failed]" in outcome.err
-    assert "the container clawker-conformance was not removed either: The engine could not do this" in outcome.err
 
 
 def test_settings_without_a_single_name_have_no_control_for_one(

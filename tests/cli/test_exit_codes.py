@@ -1,12 +1,10 @@
 """What is refused or fails: its exit code, its error and its hint, and that nothing was changed."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from clawker_fw.cli import session
-from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
@@ -43,14 +41,6 @@ def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngi
         assert "error[foreign-container]" in outcome.err
 
 
-def test_errors_as_json(command: Command) -> None:
-    """With `--log-format json` an error is a record too."""
-    outcome = command("--log-format", "json", "reload")
-    record = json.loads(outcome.err.splitlines()[-1])
-    assert (record["event"], record["code"]) == ("error", "not-up")
-    assert record["hint"]
-
-
 def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is reported as a bug, and `--debug` shows the traceback."""
     monkeypatch.setattr(memory, "networks", lambda: 1 / 0)
@@ -58,37 +48,6 @@ def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypat
     assert outcome.code == 70
     assert "ZeroDivisionError" in outcome.err
     assert "Traceback" not in outcome.err
-
-
-def test_an_engine_that_fails_is_exit_code_4(
-    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The engine's own error text is shown."""
-
-    def fail() -> None:
-        raise EngineError("engine-error", "The engine could not list its networks.", context=["boom"])
-
-    monkeypatch.setattr(memory, "networks", fail)
-    outcome = command("drift")
-    assert outcome.code == 4
-    assert "boom" in outcome.err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--nope"],
-        ["nope"],
-        ["run", "--format", "xml"],
-        ["run", "--drain-timeout", "soon"],
-        ["--project", "Not Allowed", "run"],
-        ["run", "--project", "after"],
-        ["--host", "unix:///run/docker.sock", "--context", "far", "status"],
-    ],
-)
-def test_usage_is_exit_code_2(arguments: list[str], command: Command) -> None:
-    """A mistake on the command line is reported by the parser."""
-    assert command(*arguments).code == 2
 
 
 def test_an_engine_of_another_architecture(

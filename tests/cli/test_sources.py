@@ -198,15 +198,6 @@ def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory
     assert len(command("drift", "--format", "json").json["settings"]["made_from"]) == 1
 
 
-def test_the_same_file_by_another_name_is_the_same(command: Command, settings_file: Path, tmp_path: Path) -> None:
-    """A link, or another spelling of the path, is the same file."""
-    command("run")
-    link = tmp_path / "link.yaml"
-    link.symlink_to(settings_file)
-    for way in (str(link), f"{tmp_path}/../{tmp_path.name}/{settings_file.name}"):
-        assert command("--config", way, "run").code == 0
-
-
 # --- where an answer comes from -------------------------------------------------------------------------------
 
 

@@ -188,14 +188,6 @@ def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
     assert (closed.returncode, closed.stderr) == (code, "")
 
 
-def test_head() -> None:
-    """The first line of a long answer arrives, and nothing else."""
-    line = 'set -o pipefail; "$@" | head -1'
-    shell = ["bash", "-c", line, "bash", *command((), "run", "--dry-run", "--format", "json")]
-    done = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "{\n", "")
-
-
 @pytest.mark.parametrize("end", ["2>&-", "2>/dev/full"])
 def test_nobody_who_reads_what_is_told_beside(end: str) -> None:
     """A change continues, and its answer is complete."""

@@ -141,16 +141,6 @@ def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], co
     assert len(edited.out.splitlines()) + len(said) <= 8
 
 
-def test_a_subtree_with_an_exception_cuts_it(command: Command, settings_file: Path) -> None:
-    """A rule that denies concerns connections of a wider rule."""
-    settings_file.write_text("rules:\n  - dst: .sub.test\n")
-    command("run")
-    said = command("rules", "deny", "x.sub.test").err
-    assert said.startswith(
-        "The rules will change, connections of affected rules are cut within 5 s:\n  + deny any x.sub.test\n"
-    )
-
-
 def test_tampering(command: Command, memory: MemoryEngine) -> None:
     """It says what was changed by hand and what will be done, and shows the field, because there are few."""
     command("run")

@@ -8,7 +8,6 @@ import pytest
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, Records, Refused, Shape
-from clawker_fw.report import log
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
@@ -207,22 +206,6 @@ def test_status_tells_what_became_of_records(command: Command, memory: MemoryEng
     ]
 
 
-def test_status_after_down(command: Command) -> None:
-    """Without a stack, `status` succeeds, and prints no line for attaching an agent."""
-    command("run")
-    assert "Attach an agent" in command("status").out
-    command("down")
-    outcome = command("status")
-    assert outcome.code == 0
-    assert outcome.out.startswith("not up  clawker on engine ")
-    assert "Start it with `clawker-fw run`." in outcome.out
-    assert "Attach an agent" not in outcome.out
-    assert "docker run" not in outcome.out
-    answer = command("status", "--format", "json")
-    assert answer.code == 0
-    assert answer.valid("status")["agent"] is None
-
-
 def test_debug_shows_a_traceback_that_can_be_read(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,17 +224,6 @@ def test_debug_shows_a_traceback_that_can_be_read(
     output = command("--debug", "--log-format", "json", "drift").err.splitlines()
     records = [json.loads(line) for line in output]
     assert "\n    raise EngineError(" in records[-1]["traceback"]
-
-
-def test_records_of_libraries_are_records(command: Command) -> None:
-    """Warnings of libraries are shown, and with `--debug` everything that they log."""
-    command("--log-format", "json", "drift")
-    assert log.as_json()
-    assert not log.debugging()
-    command("--debug", "--log-format", "json", "drift")
-    assert log.debugging()
-    outcome = command("--debug", "--log-format", "json", "nope")
-    assert all(json.loads(line) for line in outcome.err.splitlines())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -309,11 +281,3 @@ def test_completion_where_nothing_can_be_written(
     assert "error[completion-unwritable]" in outcome.err
     assert str(home) in outcome.err
     assert f"clawker-fw --show-completion {shell}" in outcome.err
-
-
-@pytest.mark.parametrize("arguments", [[], ["rules"]])
-def test_no_command_is_a_request_for_help(arguments: list[str], command: Command) -> None:
-    """Without a command, the help is shown with exit code 2, so that scripts notice a lost argument."""
-    outcome = command(*arguments)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == command(*arguments, "--help").out

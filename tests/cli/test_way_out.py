@@ -103,12 +103,3 @@ def test_nothing_is_tried_that_would_prove_nothing(
         here.has = replace(here.has, forwards=False)
     assert codes(command("run", "--format", "json")) == ({"no-forwarding"} if "forwards" in case else set())
     assert tried == []
-
-
-def test_reaching_means_connecting(listening: int) -> None:
-    """A server that listens is reached; a closed port, and a name without an address, are not."""
-    assert way_out.reaches("localhost", listening)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = int(server.getsockname()[1])
-    assert not way_out.reaches("127.0.0.1", closed)
-    assert not way_out.reaches("a..invalid", 443)

@@ -3,7 +3,6 @@
 import functools
 import io
 import json
-import logging
 import re
 import sys
 from collections.abc import Callable
@@ -218,12 +217,3 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
         print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(OSError))), flush=True)
     print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
     print("x" * 100_000, file=terminal.Stream(io.BufferedWriter(Full(OSError))), flush=True)
-
-
-def test_configuring_twice_writes_once() -> None:
-    """Each record is one line, however often logging was set up."""
-    for style in (log.LogFormat.JSON, log.LogFormat.JSON, log.LogFormat.LOGFMT):
-        log.configure(style, debug=False)
-    out = printed(lambda: logging.getLogger("clawker_fw").warning("event"))
-    assert out.count("event=event") == 1
-    assert len(out.splitlines()) == 1
