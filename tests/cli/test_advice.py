@@ -295,16 +295,6 @@ A, X = Target("a.test", Protocol.HTTPS, 443), Target("x.a.test", Protocol.HTTPS,
             ),
         ),
         (
-            [{"dst": ".a.test", "path_rules": [V1]}, {"dst": "x.a.test", "action": "deny", "until": PAST}],
-            X,
-            Request("GET", "/v1"),
-            OFFICE,
-            (
-                "If this address is meant, allow it with `{} .a.test --private`. This also allows "
-                "everything else that this rule is for and the same for every other name in .a.test."
-            ),
-        ),
-        (
             [],
             Target("a.test", Protocol.TCP, 443),
             None,

@@ -77,15 +77,6 @@ def test_a_broken_promise_is_refused_by_every_command(command: Command, settings
     assert command("drift").code == 0
 
 
-def test_what_is_promised_never_to_be_allowed_is_not_suggested(command: Command, settings_file: Path) -> None:
-    """`explain` names the promise instead of a command that would be refused."""
-    settings_file.write_text("never:\n- {dst: .corp.test, proto: https}\nrules: []\n")
-    shown = command("explain", "https://www.corp.test")
-    assert "No rule may allow it: `never https .corp.test` is promised (clawker-fw.yaml, line 2)." in shown.out
-    assert "rules allow" not in shown.out
-    assert "rules allow http://www.corp.test" in command("explain", "http://www.corp.test").out
-
-
 @pytest.fixture
 def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which presets can be changed, as by an upgrade."""

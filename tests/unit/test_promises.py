@@ -40,28 +40,16 @@ def rules(*entries: Fields) -> RuleSet:
 
 
 NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
-    ({"dst": "a.test"}, ({"dst": "b.test"},), ""),
     ({"dst": "a.test"}, ({"dst": "a.test"},), "https a.test:443"),
     ({"dst": "a.test"}, ({"dst": ".test.test"}, {"dst": ".a.test"}), "https .a.test:443"),
-    ({"dst": "a.test"}, ({"dst": "www.a.test"},), ""),
-    ({"dst": ".a.test"}, ({"dst": "www.a.test", "port": 8443},), "https www.a.test:8443"),
-    ({"dst": ".a.test"}, ({"dst": ".x.test"}, {"dst": "x.a.test", "proto": "ssh"}), "ssh x.a.test:22"),
     ({"dst": "up.a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
-    ({"dst": ".up.a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), "https .a.test:443"),
     ({"dst": ".up.a.test"}, ({"dst": ".a.test"}, {"dst": ".up.a.test", "action": "deny"}), ""),
-    (
-        {"dst": ".up.a.test"},
-        ({"dst": ".a.test"}, {"dst": ".up.a.test", "action": "deny"}, {"dst": "x.up.a.test", "port": 8443}),
-        "https x.up.a.test:8443",
-    ),
     (
         {"dst": "up.a.test"},
         ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
         "https .a.test:443",
     ),
     ({"dst": "a.test"}, ({"dst": "a.test", "until": ENDED},), f"https a.test:443 until {ENDED}"),
-    ({"dst": "a.test", "proto": "http"}, ({"dst": "a.test"},), ""),
-    ({"dst": "a.test", "port": 8443}, ({"dst": "a.test"},), ""),
     (
         {"dst": ".a.test", "proto": "https"},
         ({"dst": "x.a.test", "proto": "tcp", "port": 443},),
@@ -113,9 +101,6 @@ ALWAYS: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
     ({"dst": "a.test"}, ({"dst": "a.test", "port": 8443},), "no rule allows all of it"),
     ({"dst": "a.test", "port": 8443}, ({"dst": "a.test", "port": 8443},), ""),
     ({"dst": "a.test"}, ({"dst": "a.test", "until": SOON},), f"`https a.test:443 until {SOON}` allows it only"),
-    ({"dst": "a.test"}, ({"dst": ".test.test"}, {"dst": "b.test"}), "no rule allows all of it"),
-    ({"dst": ".a.test"}, ({"dst": "a.test"}, {"dst": "www.a.test"}), "no rule allows all of it"),
-    ({"dst": ".a.test"}, ({"dst": ".a.test"},), ""),
     (
         {"dst": ".a.test"},
         ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),

@@ -214,16 +214,6 @@ def test_what_a_question_says() -> None:
     assert "may send anything" in meaning(made)
 
 
-def test_a_host_that_was_allowed_for_a_time() -> None:
-    """The question after its end shows the rule, and with it who has answered the one before."""
-    made = sure(
-        refusal("b.test", "expired"), {"dst": "b.test", "until": ENDED, "note": "asked by x; answered by y"}
-    )
-    assert made.near
-    assert (made.near.difference, made.near.rule.note) == (Difference.ENDED, "asked by x; answered by y")
-    assert made.allow_command() == "clawker-fw rules allow https://b.test --until never"
-
-
 def test_international_names_in_both_forms() -> None:
     """The name in ASCII is what counts; beside it are its letters, and their scripts, which may look alike."""
     made = sure(refusal("xn--80ak6aa92e.com"))

@@ -23,13 +23,6 @@ def judged(seen: Comparison) -> str:
     return ""
 
 
-def test_an_absent_stack_takes_nobody(memory: MemoryEngine, release: Release) -> None:
-    """Nothing is there, so nothing would confine an agent; a stack that is current takes it."""
-    wanted = blueprint(memory.facts(), "a.test", release=release)
-    assert judged(compare(memory, wanted)) == "not-up"
-    assert judged(converged(memory, wanted)) == ""
-
-
 @pytest.mark.parametrize(("tamper", "finding"), MATRIX, ids=[" ".join(finding[:3]) for _, finding in MATRIX])
 def test_a_stack_that_was_changed_by_hand_takes_nobody(
     tamper: Tamper, finding: tuple[str, ...], memory: MemoryEngine, release: Release
@@ -47,14 +40,6 @@ def test_a_silent_stack_takes_nobody(memory: MemoryEngine, release: Release) -> 
     converged(memory, wanted)
     memory.inside("clawker-envoy").silent = "connection refused"
     assert judged(compare(memory, wanted)) == "not-serving"
-
-
-def test_other_rules_are_not_in_the_way(memory: MemoryEngine, release: Release) -> None:
-    """What serves is what we made from the settings before, and it confines as well."""
-    converged(memory, blueprint(memory.facts(), "a.test", release=release))
-    seen = compare(memory, blueprint(memory.facts(), "b.test", otel={"infra_port": 4320}, release=release))
-    assert seen.diff.findings
-    assert judged(seen) == ""
 
 
 def test_other_addresses_are_in_the_way(memory: MemoryEngine, release: Release) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.denials.usage.reading import together
-from clawker_fw.denials.usage.worth import Editing, Period, removing, unused, worths
+from clawker_fw.denials.usage.worth import Editing, removing, worths
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
@@ -114,29 +114,6 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
         "https .cdn.test:443": ["https .cdn.test"],
         "http .cdn.test:80": ["http .cdn.test"],
         "https .wide.test:443": ["https .in.wide.test"],
-    }
-
-
-def test_a_rule_is_unused_as_far_back_as_is_known() -> None:
-    """Not further, and what was used before counts as unused."""
-    rules = rule_set("a.test", "b.test", "c.test")[1]
-    usage = replace(EMPTY, uses=(use("a.test"), use("b.test", last=NOW - 500)))
-    found = worths(rules, usage)
-    for seconds, names, whole in ((100, ["b", "c"], True), (600, ["c"], True), (5000, ["c"], False)):
-        period = Period.of(usage, seconds)
-        assert [each.rule.destination.name[0] for each in unused(found, period)] == names
-        assert period.whole is whole
-    assert Period.of(usage, 5000).begin == usage.since
-
-
-def test_open_connections_may_be_of_a_rule_that_counts_them_at_their_end() -> None:
-    """Of https and http by port; what is forwarded as it is is told of while it is open."""
-    usage = replace(EMPTY, open={"443": 2, "80": 3, "tcp": 4, "22": 9})
-    rules = rule_set("a.test", {"dst": "h.test", "proto": "http"}, {"dst": "s.test", "proto": "ssh"})[1]
-    assert {str(each.rule): each.open for each in worths(rules, usage)} == {
-        "https a.test:443": 2,
-        "http h.test:80": 3,
-        "ssh s.test:22": 0,
     }
 
 
