@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.agents.serving import require_serving
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Cause, ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile import pipeline
@@ -119,6 +120,16 @@ def other_image(memory: MemoryEngine) -> None:
     memory.inside("clawker-coredns").image = "sha256:" + "0" * 64
 
 
+def takes_agents(memory: MemoryEngine, wanted: Blueprint) -> bool:
+    """Whether the stack may be given an agent."""
+    seen = pipeline.compare(memory, wanted)
+    try:
+        require_serving("clawker", seen.observed, seen.diff)
+    except RefusedError as error:
+        return error.code != "not-serving"
+    return True
+
+
 E, C = "envoy", "coredns"
 
 MATRIX = [
@@ -181,9 +192,10 @@ MATRIX = [
 def test_each_tamper_is_seen_and_closed(
     tamper: Tamper, finding: tuple[str, str, str, str, str], memory: MemoryEngine, wanted: Blueprint
 ) -> None:
-    """`drift` reports the layer, field, cause and action, and nothing else, and `run` closes the finding."""
+    """`drift` reports just this finding, no agent may start if somebody has made it, and `run` closes it."""
     tamper(memory)
     assert stacks.found(memory, wanted) == {finding}
+    assert takes_agents(memory, wanted) is (finding[3] != "tamper")
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
     assert stacks.found(memory, wanted) == set()
 
@@ -339,6 +351,9 @@ def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine
         (E, "live", "network", "tamper", "replace"),
     }
     assert pipeline.compare(memory, wanted).diff.verdict is Verdict.DRIFTED
+    memory.inside("clawker-envoy").network_differences = ()
+    assert pipeline.compare(memory, wanted).diff.verdict is Verdict.UNKNOWN
+    assert not takes_agents(memory, wanted)
 
 
 @pytest.mark.parametrize(
