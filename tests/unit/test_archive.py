@@ -8,8 +8,7 @@ import pytest
 
 from clawker_fw.engine import archive
 from clawker_fw.errors import EngineError
-from clawker_fw.model import File
-from clawker_fw.stack.files import FOLDER, executable, public, secret
+from clawker_fw.stack.files import FOLDER, public
 
 
 def held_by(owner: tuple[int, int], mode: int = 0o644) -> bytes:
@@ -64,20 +63,6 @@ def test_what_not_everybody_may_read_is_taken_for_a_secret(mode: int) -> None:
     (found,) = archive.unpack(iter([held_by((0, 0), mode)])).values()
     (other,) = archive.unpack(iter([held_by((0, 0), mode | 0o004)])).values()
     assert (found.mode, found.secret, other.secret) == (mode, True, False)
-
-
-@pytest.mark.parametrize("file", [public(b"a"), executable(b"b"), secret(b"c")])
-def test_a_file_is_read_as_it_was_written(file: File) -> None:
-    """Content, mode, owner and secrecy survive writing and reading. For a known file, its object is returned."""
-    packed = archive.pack({"boot/deep/file": file})
-    (found,) = archive.unpack(iter([packed])).values()
-    assert (found, found.secret) == (file, file.secret)
-    (again,) = archive.unpack(iter([packed]), {"deep/file": file}).values()
-    assert again is file
-    other = replace(file, mode=0o600)
-    (unlike,) = archive.unpack(iter([packed]), {"deep/file": other}).values()
-    assert unlike == file
-    assert unlike.content is other.content
 
 
 @pytest.mark.parametrize("missing", [1024, 2048, 3000, 5000])

@@ -113,15 +113,6 @@ def test_the_resolver_has_an_error_of_its_own() -> None:
     assert "`resources.coredns.connections` to at most 2048" in caught.value.hint
 
 
-def test_more_memory_than_there_is() -> None:
-    """What the machine does not have can't be promised."""
-    with pytest.raises(SettingsError) as caught:
-        of_envoy(Machine(2, 4 * GIB), memory=5 * GIB)
-    assert caught.value.code == "resources-not-there"
-    assert "5GiB" in caught.value.message
-    assert "4GiB" in caught.value.message
-
-
 @pytest.fixture
 def memory() -> MemoryEngine:
     """An engine whose machine has two processors."""
@@ -236,15 +227,3 @@ def test_a_log_that_may_lose_lines_is_warned_of(memory: MemoryEngine, release: R
     (warning,) = seen.advice
     assert warning.code == "log-may-lose-lines"
     assert "envoy" in warning.message
-
-
-def test_tampering_stays_tampering(memory: MemoryEngine, release: Release) -> None:
-    """A memory limit that somebody raised is not taken for a resized machine, even on one."""
-    plain = wanted(memory, release)
-    stacks.converged(memory, plain)
-    memory.has = replace(memory.has, processors=4)
-    inside = memory.inside("clawker-envoy")
-    inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, memory=4 * GIB))
-    causes = {each.field: each.cause for each in drift(memory, plain) if each.sibling is Sibling.ENVOY}
-    assert causes["memory"] is Cause.TAMPER
-    assert causes["command"] is Cause.MACHINE

@@ -176,27 +176,12 @@ def test_idle_is_a_time_in_bounds(write: Write, text: str, seconds: float | None
         assert load_settings(path, {}).settings.limits.idle == seconds
 
 
-def test_files_are_looked_for_in_order(write: Write, tmp_path: Path) -> None:
-    """The current folder precedes the user's config folder."""
-    here = write("rules: []\ndrain_timeout: 1\n")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "clawker-fw.yaml").write_text("rules: []\ndrain_timeout: 2\n")
-    assert load_settings(None, {}).settings.drain_timeout == 1
-    here.unlink()
-    assert load_settings(None, {}).settings.drain_timeout == 2
-
-
 def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
     """Without settings there is an error, so that a `run` in the wrong folder does not remove all rules."""
     write("").unlink()
     error = refused(None)
     assert error.code == "settings-not-found"
     assert "init" in error.hint
-
-
-def test_a_named_file_must_exist(tmp_path: Path) -> None:
-    """A named file that does not exist is an error."""
-    assert refused(tmp_path / "nope.yaml").code == "settings-not-found"
 
 
 def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:

@@ -214,13 +214,6 @@ def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
     assert watched.decisions[1][1].verdict is Verdict.DRIFTED
 
 
-def test_all_takes_changed_rules_too(watched: Watched) -> None:
-    """With `--heal all`, a changed rule is live after an interval at the latest."""
-    decisions = watched.until(40, (10, partial(watched.change, "b.test")), heal=Heal.ALL)
-    assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
-    assert watched.is_current()
-
-
 def ending(watched: Watched, file: Path, seconds: int) -> None:
     """Apply settings with a rule that ends after so many seconds of the script."""
     until = datetime.fromtimestamp(seconds, UTC).isoformat()
@@ -251,37 +244,31 @@ def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) ->
     assert watched.until(20) == ["0 start nothing", "15 interval leave"]
 
 
-def test_certificates_are_renewed_at_their_moment(watched: Watched, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rule", "kind", "days", "container", "path"),
+    [
+        ({"dst": "a.test"}, "certificates", 60, COREDNS, TELEMETRY),
+        ({"dst": "a.test", "inspect": True}, "provider", 20, ENVOY, INTERMEDIATES),
+    ],
+)
+def test_certificates_are_renewed_at_their_moment(  # noqa: PLR0917 - a table
+    rule: dict[str, object], kind: str, days: int, container: str, path: str, watched: Watched, tmp_path: Path
+) -> None:
     """A watcher looks at two thirds of their life, and commits others, although nobody has changed a setting."""
-    made = 12 + 1200 - 60 * 86400  # they begin an hour before, and live for 90 days and that hour
+    made = 12 + 1200 - days * 86400  # they begin an hour before, and live for 90 days, or 30, and that hour
+    store_of = TelemetryStore if kind == "certificates" else InspectionStore
+    store = store_of(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    otel = {"endpoint": "collector.test:4317"} if kind == "certificates" else {}
+    told = stacks.blueprint(watched.engine.facts(), rule, release=watched.release, otel=otel)
     file = tmp_path / "clawker-fw.yaml"
-    store = TelemetryStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
-    told = stacks.blueprint(
-        watched.engine.facts(), "a.test", release=watched.release, otel={"endpoint": "collector.test:4317"}
-    )
-    watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), certificates=store)
+    watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), **{kind: store})
     stacks.converged(watched.engine, watched.wanted)
-    before, told_before = watched.engine.inside(COREDNS), watched.engine.inside(COREDNS).files[TELEMETRY]
-    watched.wanted = replace(watched.wanted, certificates=replace(store, clock=lambda: watched.script.now))
+    before = watched.engine.inside(container)
+    first = before.files[path]
+    watched.wanted = replace(watched.wanted, **{kind: replace(store, clock=lambda: watched.script.now)})
     assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
-    assert watched.engine.inside(COREDNS) is before
-    assert before.files[TELEMETRY] != told_before
-
-
-def test_intermediates_are_renewed_at_their_moment(watched: Watched, tmp_path: Path) -> None:
-    """So are those of inspected connections: they begin an hour before, and live for 30 days and that hour."""
-    made = 12 + 1200 - 20 * 86400
-    file = tmp_path / "clawker-fw.yaml"
-    told = stacks.blueprint(watched.engine.facts(), {"dst": "a.test", "inspect": True}, release=watched.release)
-    provider = InspectionStore(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
-    watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), provider=provider)
-    stacks.converged(watched.engine, watched.wanted)
-    before = watched.engine.inside(ENVOY)
-    first = before.files[INTERMEDIATES]
-    watched.wanted = replace(watched.wanted, provider=replace(provider, clock=lambda: watched.script.now))
-    assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
-    assert watched.engine.inside(ENVOY) is before
-    assert before.files[INTERMEDIATES] != first
+    assert watched.engine.inside(container) is before
+    assert before.files[path] != first
 
 
 @pytest.mark.parametrize("kept", ["provision", "provided"])
@@ -457,27 +444,25 @@ def test_what_worked_for_a_while_is_replaced_at_once_again(watched: Watched) -> 
     assert watched.heals() == moments
 
 
+def crash(engine: MemoryEngine) -> None:
+    """Let Envoy end, and be restarted by the engine."""
+    engine.stop(ENVOY)
+    engine.inside(ENVOY).status = "restarting"
+
+
 def test_a_sibling_that_the_engine_restarts_is_left_to_it(watched: Watched) -> None:
     """A program that recovers by itself is not replaced."""
     before = watched.engine.inside(ENVOY).id
-
-    def crash() -> None:
-        watched.engine.stop(ENVOY)
-        watched.engine.inside(ENVOY).status = "restarting"
-
-    decisions = watched.until(20, (10, crash), (11.5, partial(watched.engine.start, ENVOY)))
+    decisions = watched.until(
+        20, (10, partial(crash, watched.engine)), (11.5, partial(watched.engine.start, ENVOY))
+    )
     assert decisions == ["0 start nothing", "10 event settle", "11 again settle", "12 event nothing"]
     assert watched.engine.inside(ENVOY).id == before
 
 
 def test_a_sibling_that_does_not_come_back_is_replaced(watched: Watched) -> None:
     """After a while, a program that does not recover is replaced."""
-
-    def crash() -> None:
-        watched.engine.stop(ENVOY)
-        watched.engine.inside(ENVOY).status = "restarting"
-
-    watched.until(20, (10, crash))
+    watched.until(20, (10, partial(crash, watched.engine)))
     assert watched.heals() == [10 + SETTLE_SECONDS]
     assert watched.is_current()
 
