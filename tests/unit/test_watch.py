@@ -244,28 +244,41 @@ def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) ->
     assert watched.until(20) == ["0 start nothing", "15 interval leave"]
 
 
+def with_store(wanted: Blueprint, store: TelemetryStore | InspectionStore) -> Blueprint:
+    """Return a blueprint whose certificates are from a store."""
+    if isinstance(store, TelemetryStore):
+        return replace(wanted, certificates=store)
+    return replace(wanted, provider=store)
+
+
 @pytest.mark.parametrize(
-    ("rule", "kind", "days", "container", "path"),
+    ("kind", "rule", "days", "container", "path"),
     [
-        ({"dst": "a.test"}, "certificates", 60, COREDNS, TELEMETRY),
-        ({"dst": "a.test", "inspect": True}, "provider", 20, ENVOY, INTERMEDIATES),
+        (TelemetryStore, {"dst": "a.test"}, 60, COREDNS, TELEMETRY),
+        (InspectionStore, {"dst": "a.test", "inspect": True}, 20, ENVOY, INTERMEDIATES),
     ],
 )
 def test_certificates_are_renewed_at_their_moment(  # noqa: PLR0917 - a table
-    rule: dict[str, object], kind: str, days: int, container: str, path: str, watched: Watched, tmp_path: Path
+    kind: type[TelemetryStore | InspectionStore],
+    rule: dict[str, object],
+    days: int,
+    container: str,
+    path: str,
+    watched: Watched,
+    tmp_path: Path,
 ) -> None:
     """A watcher looks at two thirds of their life, and commits others, although nobody has changed a setting."""
     made = 12 + 1200 - days * 86400  # they begin an hour before, and live for 90 days, or 30, and that hour
-    store_of = TelemetryStore if kind == "certificates" else InspectionStore
-    store = store_of(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
-    otel = {"endpoint": "collector.test:4317"} if kind == "certificates" else {}
+    store = kind(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
+    otel = {"endpoint": "collector.test:4317"} if kind is TelemetryStore else {}
     told = stacks.blueprint(watched.engine.facts(), rule, release=watched.release, otel=otel)
     file = tmp_path / "clawker-fw.yaml"
-    watched.wanted = replace(told, origin=origin(file, None, "applied"), files=(file,), **{kind: store})
+    told = replace(told, origin=origin(file, None, "applied"), files=(file,))
+    watched.wanted = with_store(told, store)
     stacks.converged(watched.engine, watched.wanted)
     before = watched.engine.inside(container)
     first = before.files[path]
-    watched.wanted = replace(watched.wanted, **{kind: replace(store, clock=lambda: watched.script.now)})
+    watched.wanted = with_store(told, replace(store, clock=lambda: watched.script.now))
     assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
     assert watched.engine.inside(container) is before
     assert before.files[path] != first
