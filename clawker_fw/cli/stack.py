@@ -19,6 +19,7 @@ from clawker_fw.cli.parameters import (
     AgentsOption,
     DiffOption,
     DrainOption,
+    DryRunOption,
     Format,
     FormatOption,
     LockOption,
@@ -57,9 +58,7 @@ _STOPPING = (
 def run(
     context: typer.Context,
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
-    ] = False,
+    dry_run: DryRunOption = False,
     force_recreate: Annotated[
         bool, typer.Option("--force-recreate", help="Replace Envoy and CoreDNS even if they are current.")
     ] = False,
@@ -107,7 +106,7 @@ def drift(
     and removed. Fields follow by layer where they tell more and are few, all of them with `--diff`. An agent that
     bypasses the firewall makes the verdict `open`, even if Envoy and CoreDNS are current.
 
-    Example: clawker-fw drift --format json | jq -r .verdict
+    Example: clawker-fw drift --json | jq -r .verdict
     """
     chosen: Options = context.obj
     with reading(chosen) as (_, seen):
@@ -136,6 +135,7 @@ def drift(
 def reload(
     context: typer.Context,
     *,
+    dry_run: DryRunOption = False,
     adopt: AdoptOption = False,
     without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
@@ -148,8 +148,16 @@ def reload(
     Loads changed rules into the running Envoy and CoreDNS, and verifies them. A firewall container that differs
     otherwise is replaced, as by `run`. The stack must be up.
 
-    Example: clawker-fw reload
+    Example: clawker-fw reload --dry-run || clawker-fw reload
     """
+    if dry_run:
+        with reading(context.obj) as (_, seen):
+            from clawker_fw.reconcile import converge
+
+            converge.require_up(seen)
+            options = _converge_options(seen, drain_timeout, adopt=adopt, without_secrets=without_secrets)
+            _answer_plan(context.obj, seen, options, format_, files=diff)
+        return
     apply_settings(
         context.obj,
         adopt=adopt,

@@ -52,7 +52,7 @@ def status(
     With `--all`, each stack is compared with the settings file that it was made from. If that file is on another
     machine or can't be read, the verdict is `unknown`. Settings in the environment are those of this shell.
 
-    Example: clawker-fw status --format json | jq -r .agent.dns
+    Example: clawker-fw status --json | jq -r .agent.dns
     """
     chosen: Options = context.obj
     if every and (watch or compose):

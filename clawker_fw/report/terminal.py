@@ -39,6 +39,22 @@ def show_cursor() -> None:
         sys.stderr.flush()
 
 
+class _Answer:
+    """Whether the answer of this process has begun: there is never a second one behind it."""
+
+    begun = False
+
+
+def expect_answer() -> None:
+    """Note that a command begins, which has not answered yet."""
+    _Answer.begun = False
+
+
+def answered() -> bool:
+    """Whether anything has been printed as an answer, even if it could not be written."""
+    return _Answer.begun
+
+
 def answer(text: str) -> None:
     """Print an answer of one line or several."""
     answer_styled(visible(text, keep="\n"))
@@ -46,6 +62,7 @@ def answer(text: str) -> None:
 
 def answer_styled(text: str) -> None:
     """Print a text that is already safe and may contain our own styles."""
+    _Answer.begun = True
     if sys.stdout:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

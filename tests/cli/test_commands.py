@@ -93,6 +93,18 @@ def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
     assert command("run", "--dry-run").code == 0
 
 
+def test_a_dry_run_of_reload_only_shows(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
+    """It says what `reload` would do, and what `reload` refuses."""
+    assert "error[not-up]" in command("reload", "--dry-run").err
+    command("run")
+    assert command("reload", "--dry-run").code == 0
+    files = dict(memory.inside("clawker-envoy").files)
+    settings_file.write_text("rules:\n  - dst: b.test\n")
+    dry = command("reload", "--dry-run", "--json")
+    assert (dry.code, [each["kind"] for each in dry.valid("reload")["steps"]]) == (1, ["commit", "commit"])
+    assert dict(memory.inside("clawker-envoy").files) == files
+
+
 def test_force_recreate_replaces_both(command: Command, memory: MemoryEngine) -> None:
     """Both siblings get new containers, although they are current."""
     command("run")
@@ -404,8 +416,8 @@ def test_every_answer_in_json_has_a_schema(command: Command) -> None:
         if "--format" in option.opts
     }
     listed = command("schema").out.splitlines()
-    assert set(listed) == formats | {"status --all"}
-    for verb in listed:
+    assert {*listed} == {*formats, "status --all", "error"}
+    for verb in formats | {"status --all"}:
         shown = command("--config", "none.yaml", "schema", *verb.split()).json
         assert shown["title"] == f"The answer of `clawker-fw {verb}` with `--format json`"
         assert shown["properties"]["schema"]["const"] == 2
