@@ -12,7 +12,6 @@ import typer
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, reading
-from clawker_fw.cli.stack import print_notices
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -71,7 +70,6 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        print_notices(chosen, found.busy, found.warnings)
         print_report(_report(chosen, found, compose=compose))
         for line in found.source_lines:
             terminal.answer(line)

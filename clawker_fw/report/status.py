@@ -64,6 +64,12 @@ class Status:
     blueprint: Blueprint | None = None
 
     @property
+    def notices(self) -> Sequence[Advice]:
+        """The warnings that the settings do not acknowledge."""
+        known = self.blueprint.settings.acknowledged if self.blueprint else ()
+        return [each for each in self.warnings if each.code not in known]
+
+    @property
     def live(self) -> Rules | None:
         """The rules that the siblings serve, or None if that is unknown."""
         return facts.live_rules(self.observed)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.agents.trust import roots_of
-from clawker_fw.model import Role
+from clawker_fw.model import Role, Verdict
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.siblings import SiblingStatus
@@ -44,13 +44,17 @@ def status_report(
         for kind, names in asdict(status.leftovers).items()
         for name in names
     ]
+    notices = [Text(verdict.busy(status.busy))] if status.busy else []
+    notices += [Text.from_ansi(in_text(verdict.warning(each), options)) for each in status.notices]
     if observed.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *left)
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left)
     live = "live rules unknown" if status.live is None else f"{counted(status.live.count, 'rule')} live"
     attached = counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
+        *_todo(status, options),
+        *notices,
         *(Text(line) for line in status.said),
         *_rules(status, options),
         Text(""),
@@ -75,11 +79,9 @@ def status_report(
 
 
 def screen(report: RenderableType, status: Status) -> RenderableType:
-    """Return a picture of the whole status: notices, report, sources, and why the settings can't be read."""
-    notices = [Text(verdict.busy(status.busy))] if status.busy else []
-    notices += [Text.from_ansi(verdict.warning(each)) for each in status.warnings]
+    """Return a picture of the whole status: report, sources, and why the settings can't be read."""
     sources = [Text(visible(line)) for line in status.source_lines]
-    return Group(*notices, report, *sources, *([error_report(status.unread)] if status.unread else []))
+    return Group(report, *sources, *([error_report(status.unread)] if status.unread else []))
 
 
 def redraw(picture: Callable[[], RenderableType], seconds: float) -> None:
@@ -103,6 +105,14 @@ class _Attach:
         words = "Attach an agent:  "
         fits = len(words) + len(self._full) <= options.max_width or not self._short
         yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"))
+
+
+def _todo(status: Status, options: Sequence[str]) -> Iterator[Text]:
+    """Yield what to do about the verdict, if it is one on the settings."""
+    siblings = next((each for each in status.verdicts.values() if each is not Verdict.CURRENT), Verdict.CURRENT)
+    words = verdict.todo(status.verdict, siblings if status.blueprint else Verdict.CURRENT)
+    if words:
+        yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
 
 
 def _rules(status: Status, options: Sequence[str]) -> Iterator[Text]:

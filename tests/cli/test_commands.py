@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -138,8 +139,9 @@ def test_the_rules_that_change_come_first(command: Command, settings_file: Path)
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
     plan = "The rules will change, connections of affected rules are cut within 5 s:\n"
+    head = "drifted  clawker: close it with `clawker-fw run`\n"
     for words in (("drift",), ("run", "--dry-run")):
-        assert command(*words).out.startswith(f"{plan}  + https b.test:443\n  - https a.test:443\n")
+        assert command(*words).out.startswith(f"{head}{plan}  + https b.test:443\n  - https a.test:443\n")
     changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}
     assert command("drift", "--format", "json").valid("drift")["rules"] == changes
     assert command("run", "--dry-run", "--format", "json").valid("run")["rules"] == changes
@@ -241,8 +243,11 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
         assert (each["running_otel_infra_port"], each["desired_otel_infra_port"]) == ("4319", "4320")
         assert each["running_infra_certs_ready"] == each["desired_infra_certs_ready"] == "false"
         assert each["running_stack_build_sha"] == each["desired_stack_build_sha"]
-    text = command(verb, CLAWKER_FW_OTEL__INFRA_PORT="4321").err
+    text = command("--log-format", "logfmt", verb, CLAWKER_FW_OTEL__INFRA_PORT="4321").err
     assert "event=firewall_container_spec_drift container=clawker-envoy" in text
+    people = command(verb, CLAWKER_FW_OTEL__INFRA_PORT="4322").err
+    assert re.search(r"^\d\d:\d\d:\d\d  clawker-envoy has been replaced: ", people, re.MULTILINE)
+    assert "event=" not in people
 
 
 @pytest.mark.parametrize(
