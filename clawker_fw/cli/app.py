@@ -98,7 +98,7 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
-        if not args and not ctx.resilient_parsing and not log.as_json():
+        if not args and not ctx.resilient_parsing and not log.for_programs():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
@@ -177,7 +177,7 @@ class Program(Commands):
         named = self.chosen.named
         error.message, error.hint = named(error.message), named(error.hint)
         error.context = tuple(map(named, error.context))
-        if log.as_json():
+        if log.for_programs():
             log.error(error, debug=log.debugging())
         else:
             from clawker_fw.report import text
@@ -372,8 +372,8 @@ def options(
         typer.Option(
             envvar="CLAWKER_FW_LOG_FORMAT",
             metavar="text|logfmt|json",
-            help="The format of standard error. As text, records are lines for people on a terminal, and logfmt "
-            "elsewhere. With json, each line is one JSON object.",
+            help="The format of standard error: text for people; otherwise, each line is a record, as key=value "
+            "pairs (logfmt) or as a JSON object.",
         ),
     ] = log.LogFormat.TEXT,
     debug: Annotated[

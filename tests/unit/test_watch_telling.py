@@ -9,7 +9,6 @@ import re
 import socket
 import stat
 import struct
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -120,16 +119,14 @@ def test_a_decision_is_one_record(
     ],
     ids=lambda value: value.answer if isinstance(value, Decision) else "",
 )
-def test_on_a_terminal_a_decision_is_a_line_for_a_person(
-    decision: Decision, expected: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_as_text_a_decision_is_a_line_for_a_person(
+    decision: Decision, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever watches a watcher reads a time, the verdict and what was done; in a file it is a record."""
+    """A person who watches a watcher reads a time, the verdict and what was done, in a file as well."""
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
     formatter = log._Formatter(log.LogFormat.TEXT)  # noqa: SLF001 - as it is written
-    assert "event=watch_decision" in formatter.format(written)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == expected  # type: ignore[index]
 
 
