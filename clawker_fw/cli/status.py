@@ -39,6 +39,9 @@ def status(
     compose: Annotated[
         bool, typer.Option("--compose", help="Show an override file for docker compose instead of the command.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also show the labels by which a sibling is known to be current.")
+    ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what runs, which rules are live, and who the agents are.
@@ -62,7 +65,7 @@ def status(
         list_stacks(chosen, format_)
         return
     if watch:
-        _redraw(chosen, format_, compose=compose)
+        _redraw(chosen, format_, compose=compose, verbose=verbose)
         return
     found = _found(chosen)
     if format_ is Format.JSON:
@@ -70,7 +73,7 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        print_report(_report(chosen, found, compose=compose))
+        print_report(_report(chosen, found, compose=compose, verbose=verbose))
         for line in found.source_lines:
             terminal.answer(line)
     if found.unread:
@@ -130,10 +133,10 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted],
         return (), (Advice("refusals-unreadable", words),)
 
 
-def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":
+def _report(chosen: Options, found: "Status", *, compose: bool, verbose: bool) -> "Renderable":
     from clawker_fw.report.status_text import status_report
 
-    return status_report(found, time.time(), _short(chosen), chosen.words, compose=compose)
+    return status_report(found, time.time(), _short(chosen), chosen.words, compose=compose, verbose=verbose)
 
 
 def _short(chosen: Options) -> str:
@@ -141,16 +144,16 @@ def _short(chosen: Options) -> str:
     return chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
 
 
-def _redraw(chosen: Options, format_: Format, *, compose: bool) -> None:
+def _redraw(chosen: Options, format_: Format, *, compose: bool, verbose: bool) -> None:
     """Show the status again and again, on the whole terminal. An error is shown until it has passed."""
     if format_ is not Format.TEXT or not terminal.understands_escapes(sys.stdout):
         raise typer.BadParameter("--watch needs a terminal, and text. In a script, use `clawker-fw watch`.")
     from clawker_fw.report import status_text
 
-    status_text.redraw(lambda: _screen(chosen, compose=compose), _REDRAW_SECONDS)
+    status_text.redraw(lambda: _screen(chosen, compose=compose, verbose=verbose), _REDRAW_SECONDS)
 
 
-def _screen(chosen: Options, *, compose: bool) -> "Renderable":
+def _screen(chosen: Options, *, compose: bool, verbose: bool) -> "Renderable":
     """Return one picture. An error that may pass is a part of it."""
     from clawker_fw.report import status_text, text
 
@@ -158,4 +161,4 @@ def _screen(chosen: Options, *, compose: bool) -> "Renderable":
         found = _found(chosen)
     except FirewallError as error:
         return text.error_report(error)
-    return status_text.screen(_report(chosen, found, compose=compose), found)
+    return status_text.screen(_report(chosen, found, compose=compose, verbose=verbose), found)

@@ -19,8 +19,10 @@ from clawker_fw.report.commands import in_text
 from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.spans import remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
+from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, console, counted, error_report, styled_verdict
+from clawker_fw.stack import labels
 from clawker_fw.stack.capacity import written
 
 _MOST = 20
@@ -30,12 +32,19 @@ _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.
 
 
 def status_report(
-    status: Status, now: float, short: str = "", options: Sequence[str] = (), *, compose: bool = False
+    status: Status,
+    now: float,
+    short: str = "",
+    options: Sequence[str] = (),
+    *,
+    compose: bool = False,
+    verbose: bool = False,
 ) -> RenderableType:
     """Return the state of the stack. `now` is in seconds since 1970.
 
     `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags.
     Commands need `options` for the same stack. With `compose`, an override file for compose is shown instead.
+    With `verbose`, the drift labels follow the siblings.
     """
     observed = status.observed
     engine = visible(f"{status.project} on engine {observed.engine.version}")
@@ -59,6 +68,7 @@ def status_report(
         *_rules(status, options),
         Text(""),
         _siblings(status, now),
+        *(_labels(status) if verbose else ()),
         *_records(status),
         *_limited(status),
     ]
@@ -146,6 +156,16 @@ def _siblings(status: Status, now: float) -> RenderableType:
         Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
     ]
     return Group(table, *details)
+
+
+def _labels(status: Status) -> Iterator[Text]:
+    """Yield the drift labels of each sibling, with the value that it should have where that is another one."""
+    for each, seen in status.observed.siblings.items():
+        for name in labels.DRIFT_LABELS:
+            running = seen.container.labels.get(name, "nothing")
+            desired = status.labels.get(each, {}).get(name, running)
+            value = running if running == desired else f"{running} → {desired}"
+            yield Text(visible(f"  {each}: {name.removeprefix(PREFIX)}: {value}"), "dim")
 
 
 def _details(sibling: SiblingStatus) -> str:

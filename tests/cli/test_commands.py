@@ -173,19 +173,26 @@ def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Pa
     assert document["rules"] == document["live_rules"] == 4
 
 
-def test_drift_shows_files_as_unified_diffs(command: Command, settings_file: Path) -> None:
-    """For a changed rule, the changes of its files are shown if they are wanted."""
+def test_drift_shows_what_differs_in_files(command: Command, settings_file: Path) -> None:
+    """For a changed rule, the values that differ are shown if they are wanted; for programs, a unified diff."""
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
     drift = command("drift")
     assert "5 fields differ; --diff shows all by layer.\n" in drift.out
-    assert '"a.test": {' not in drift.out
+    assert "names.a.test" not in drift.out
     drift = command("drift", "--diff")
     assert drift.code == 1
-    assert '-  "a.test": {' in drift.out
-    assert '+  "b.test": {' in drift.out
+    assert '\n    - names.a.test: {"at": "envoy"}\n    + names.b.test: {"at": "envoy"}\n' in drift.out
     document = command("drift", "--format", "json").valid("drift")
     assert any('+  "b.test"' in each.get("diff", "") for each in document["siblings"][1]["findings"])
+
+
+def test_a_changed_setting_has_its_name(command: Command) -> None:
+    """Where it is a value in a file: in the reasons, and among what differs."""
+    command("run")
+    drift = command("drift", "--diff", CLAWKER_FW_LIMITS__RESOLVER_CONNECTIONS="64")
+    assert "  changed settings: limits.resolver_connections 32 → 64\n" in drift.out
+    assert "\n    limits.resolver_connections: 32 → 64\n" in drift.out
 
 
 def test_unknown_is_not_current(command: Command, memory: MemoryEngine) -> None:
