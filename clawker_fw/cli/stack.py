@@ -27,7 +27,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
-from clawker_fw.cli.session import print_json, print_report, reading, writing
+from clawker_fw.cli.session import print_json, print_report, print_styled, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
@@ -420,7 +420,7 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
     if said is None:
         from clawker_fw.report import verdict
 
-        terminal.answer_styled(verdict.by_sibling(seen.diff))
+        print_styled(verdict.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
@@ -442,9 +442,9 @@ def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[A
     from clawker_fw.report import verdict
 
     if busy:
-        terminal.answer(verdict.busy(busy))
+        print_styled(verdict.busy(busy))
     for advice in warnings:
-        terminal.answer_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
+        print_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
 
 
 def _print_open(agents: "Sequence[Agent]") -> None:
@@ -453,10 +453,10 @@ def _print_open(agents: "Sequence[Agent]") -> None:
 
     for each in agents:
         if each.openings:
-            terminal.answer_styled(verdict.open_agent(each))
+            print_styled(verdict.open_agent(each))
 
 
 def _print_verdict(found: "Verdict", words: str) -> None:
     from clawker_fw.report import verdict
 
-    terminal.answer_styled(verdict.line(found, words))
+    print_styled(verdict.line(found, words))

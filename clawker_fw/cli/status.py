@@ -11,7 +11,7 @@ import typer
 
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_report, reading
+from clawker_fw.cli.session import print_json, print_report, print_styled, reading
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -75,7 +75,7 @@ def status(
     else:
         print_report(_report(chosen, found, compose=compose, verbose=verbose))
         for line in found.source_lines:
-            terminal.answer(line)
+            print_styled(terminal.visible(line))
     if found.unread:
         raise found.unread
 

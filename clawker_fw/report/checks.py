@@ -1,7 +1,5 @@
 """The answers of `doctor` and `conformance`, and how people see them."""
 
-import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +9,7 @@ from rich.text import Text
 from clawker_fw.diagnose.conformance.run import CaseResult
 from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import Document
-from clawker_fw.report.terminal import visible
+from clawker_fw.report.terminal import folded, visible
 from clawker_fw.report.text import Rows, counted
 
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
@@ -92,8 +90,6 @@ _STYLES = {
     CheckHealth.SKIPPED: "dim",
 }
 _WIDEST = max(map(len, CheckHealth))
-_UNBROKEN = "\N{NO-BREAK SPACE}"
-"""Stands for the spaces of a command while lines are broken."""
 
 
 class DoctorReport:
@@ -108,12 +104,12 @@ class DoctorReport:
         yield self._verdict()
         for each in self._checks:
             state = each.health.value.ljust(_WIDEST)
-            first, *others = _wrapped(f"{state}  {each.name}: {each.seen}", _WIDEST + 2, options.max_width)
+            first, *others = folded(visible(f"{state}  {each.name}: {each.seen}"), options.max_width, _WIDEST + 2)
             yield _line(first, _STYLES[each.health], len(state))
             yield from map(_line, others)
             if each.advice:
                 advice = f"{' ' * _WIDEST}  → {each.advice}"
-                yield from map(_line, _wrapped(advice, _WIDEST + 4, options.max_width))
+                yield from map(_line, folded(visible(advice), options.max_width, _WIDEST + 4))
 
     def _verdict(self) -> Text:
         """Return the line that says whether all is well, and what to do."""
@@ -129,16 +125,3 @@ def _line(words: str, style: str = "", styled: int = 0) -> Text:
     line = Text(words, no_wrap=True, overflow="ignore")
     line.stylize(style, 0, styled)
     return line
-
-
-def _wrapped(words: str, indent: int, width: int) -> list[str]:
-    """Return the lines of a paragraph, of which all but the first are indented."""
-    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _UNBROKEN), visible(words))
-    lines = textwrap.wrap(
-        whole,
-        width,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace(_UNBROKEN, " ") for line in lines]

@@ -16,6 +16,7 @@ _BREAK_AFTER = ",{["
 _VERSION = '"version_info":'
 
 _LONGEST_VALUE = 60
+_LONGEST_PATH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class Change:
 
     def __str__(self) -> str:
         """Return it in one line: `limits.connections: 1024 → 500`, or as added or removed."""
-        where = f"{self.path}: " if self.path else ""
+        path = self.path
+        if len(path) > _LONGEST_PATH:
+            path = f"{path[: _LONGEST_PATH // 3]}…{path[-(_LONGEST_PATH - _LONGEST_PATH // 3) :]}"
+        where = f"{path}: " if path else ""
         if self.before is None:
             return f"+ {where}{self.after}"
         return f"- {where}{self.before}" if self.after is None else f"{where}{self.before} → {self.after}"

@@ -114,7 +114,7 @@ class _Attach:
     def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterator[Text]:
         words = "Attach an agent:  "
         fits = len(words) + len(self._full) <= options.max_width or not self._short
-        yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"))
+        yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"), no_wrap=True)
 
 
 def _todo(status: Status, options: Sequence[str]) -> Iterator[Text]:

@@ -6,7 +6,9 @@ type into the terminal, so `visible` escapes such characters. This module does n
 
 import io
 import os
+import re
 import sys
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -25,6 +27,27 @@ def visible(text: str, *, keep: str = "") -> str:
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode("ascii")
         for each in text
     )
+
+
+_UNBROKEN = "\ue000"
+"""Stands for the spaces of a command while lines are broken. It is not printable, so no safe text has it."""
+
+
+def unbroken(words: str) -> str:
+    """Return a text whose commands, in backquotes, have no spaces at which a line could be broken."""
+    return re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _UNBROKEN), words)
+
+
+def folded(words: str, width: int, indent: int) -> list[str]:
+    """Return the lines of a paragraph, broken between words, of which all but the first are indented."""
+    lines = textwrap.wrap(
+        unbroken(words),
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_UNBROKEN, " ") for line in lines]
 
 
 def understands_escapes(stream: TextIO | None) -> bool:
