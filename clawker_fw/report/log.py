@@ -6,7 +6,6 @@ For programs, everything on standard error is a record: steps, findings, errors 
 
 import json
 import logging
-import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,9 @@ from typing import Any, TextIO
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.report.commands import in_text
-from clawker_fw.report.terminal import folded, visible
+from clawker_fw.report.terminal import visible
 
 LOG = logging.getLogger("clawker_fw")
-_INDENT = 2
 _WARNINGS = logging.getLogger("py.warnings")
 
 
@@ -43,7 +41,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         words = in_text(getattr(record, "words", ""), self._options)
         if self._as is LogFormat.TEXT:
-            return _folded(visible(words)) if words else self._for_people(record)
+            return visible(words) if words else self._for_people(record)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -79,14 +77,7 @@ class _Formatter(logging.Formatter):
             else:
                 words = ", ".join(f"{key} {value}" for key, value in fields.items())
                 line = f"{level}{event}{f': {words}' if words else ''}"
-        return _with_traceback(_folded(f"{time_}  {visible(line)}"), record)
-
-
-def _folded(line: str) -> str:
-    """Return a line as a terminal shows it, broken between words."""
-    if not sys.stderr.isatty():
-        return line
-    return "\n".join(folded(line, shutil.get_terminal_size().columns, _INDENT))
+        return _with_traceback(f"{time_}  {visible(line)}", record)
 
 
 def _with_traceback(line: str, record: logging.LogRecord) -> str:
