@@ -147,7 +147,7 @@ def test_notes_are_those_of_the_version() -> None:
     text = CHANGELOG.format(unreleased="")
     assert releases.notes(text, "1.2.0") == "### New\n\n- **A thing.**\n"
     assert releases.notes(text, "1.10") == "Old.\n"
-    with pytest.raises(ValueError, match=r"no section 1\.1$"):
+    with pytest.raises(ValueError, match=r"no section 1\.1\.$"):
         releases.notes(text, "1.1")
 
 
