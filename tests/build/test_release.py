@@ -37,13 +37,13 @@ def built(target: Path, **variables: str) -> Path:
     return target
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a release."""
     return built(tmp_path_factory.mktemp("release") / "dist")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def packages(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """The contents of each wheel, by platform."""
     folders = {platform: tmp_path_factory.mktemp("wheel") for platform in WHEELS}
