@@ -18,7 +18,7 @@ import tempfile
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,40 +82,23 @@ def _hatchling(kind: str, target: Path, source: Path, environment: Mapping[str, 
 
 
 def _bill_of_materials(target: Path, environment: Mapping[str, str]) -> str:
-    """Return what the program needs at run time, from this environment, and what the wheel's programs contain."""
-    command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable]
-    options = ["--pyproject", str(CHECKOUT / "pyproject.toml"), "--output-reproducible"]
-    made = subprocess.run([*command, *options], env=environment, check=True, capture_output=True).stdout
-    bill: dict[str, Any] = json.loads(made)
+    """Return what the program needs at run time, in the locked versions, and what the wheel's programs contain."""
     (wheel,) = target.glob(f"*-{_EVERY_PLATFORM}.whl")
+    with tempfile.TemporaryDirectory() as folder:
+        python = install(wheel, sys.executable, Path(folder), "--constraint", str(CHECKOUT / "requirements.lock"))
+        command = [sys.executable, "-m", "cyclonedx_py", "environment", python, "--output-reproducible"]
+        options = ["--pyproject", str(CHECKOUT / "pyproject.toml")]
+        made = subprocess.run([*command, *options], env=environment, check=True, capture_output=True).stdout
+    bill: dict[str, Any] = json.loads(made)
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if ".dist-info/sboms/" in name)
         inside: dict[str, Any] = json.loads(archive.read(name))
-    uses = {entry["ref"]: entry.get("dependsOn", []) for entry in bill["dependencies"]}
-    programs = {
-        entry["ref"]: entry["dependsOn"]
-        for entry in inside["dependencies"]
-        if not entry["ref"].startswith("pkg:pypi/")
-    }
-    uses |= programs
-    uses[_ROOT] = [*uses[_ROOT], *(ref for ref in programs if ref.startswith("file:"))]
-    needed = _reachable(uses)
-    components = [*bill["components"], *inside["components"]]
-    bill["components"] = [component for component in components if component["bom-ref"] in needed]
-    bill["dependencies"] = [{"ref": ref, "dependsOn": sorted(uses.get(ref, []))} for ref in sorted(needed)]
+    bill["components"] += [part for part in inside["components"] if not part["bom-ref"].startswith("pkg:pypi/")]
+    programs = [part for part in inside["dependencies"] if not part["ref"].startswith("pkg:pypi/")]
+    (root,) = (entry for entry in bill["dependencies"] if entry["ref"] == _ROOT)
+    root["dependsOn"] += [entry["ref"] for entry in programs if entry["ref"].startswith("file:")]
+    bill["dependencies"] += programs
     return json.dumps(bill, indent=1) + "\n"
-
-
-def _reachable(uses: Mapping[str, Sequence[str]]) -> set[str]:
-    """Return the project and everything that it uses. The rest of this environment is for development."""
-    found: set[str] = set()
-    rest = [_ROOT]
-    while rest:
-        ref = rest.pop()
-        if ref not in found:
-            found.add(ref)
-            rest.extend(uses.get(ref, []))
-    return found
 
 
 def section(changelog: str, heading: str) -> str:
@@ -169,13 +152,13 @@ def fitting(target: Path) -> list[Path]:
     return [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
 
 
-def install(wheel: Path, python: str, folder: Path) -> str:
+def install(wheel: Path, python: str, folder: Path, *options: str) -> str:
     """Install a wheel into a new environment without Go or a compiler, and return the environment's Python."""
     uv = [sys.executable, "-m", "uv", "--quiet"]
     subprocess.run([*uv, "venv", "--python", python, folder], check=True)
     installed = str(folder / "bin" / "python")
     began = time.monotonic()
-    command = [*uv, "pip", "install", "--only-binary", ":all:", "--python", installed, str(wheel)]
+    command = [*uv, "pip", "install", "--only-binary", ":all:", "--python", installed, *options, str(wheel)]
     subprocess.run(command, check=True, env={**os.environ, "PATH": "/nonexistent"})
     seconds = time.monotonic() - began
     print(f"release: installed {wheel.name} on {Path(python).name} in {seconds:.0f} s", file=sys.stderr)

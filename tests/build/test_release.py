@@ -110,7 +110,7 @@ def test_the_bill_of_materials_is_complete(release: Path) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill: dict[str, Any] = json.loads(text)
     components = {component["bom-ref"]: component for component in bill["components"]}
-    uses = {entry["ref"]: set(entry["dependsOn"]) for entry in bill["dependencies"]}
+    uses = {entry["ref"]: set(entry.get("dependsOn", [])) for entry in bill["dependencies"]}
     assert set(uses) == {"root-component", *components}
     assert set().union(*uses.values()) == set(components)
     names = {component["name"].lower().replace("_", "-") for component in components.values()}
