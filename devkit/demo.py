@@ -73,10 +73,11 @@ def _words(answer: Answer) -> Text:
     return Text(f"refused: {answer.last['error']['text']}", style="red")
 
 
-def demonstrate(host: str, folder: Path, show: Show) -> None:
-    """Show the main job on an engine."""
+def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executable) -> None:
+    """Show the main job on an engine, with the program that is installed for an interpreter."""
     sdk = client(host)
-    firewall = Firewall(host, PROJECT, folder, variables={"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)})
+    variables = {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
+    firewall = Firewall(host, PROJECT, folder, variables=variables, python=python)
     shutil.copy(EXAMPLE, firewall.settings)
     with ExitStack() as stack:
         stack.enter_context(closing(sdk))

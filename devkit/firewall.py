@@ -75,6 +75,8 @@ class Firewall:
     package: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     within: Sequence[str] = ()
+    python: str = sys.executable
+    """The interpreter of an environment that has the program."""
     patience: float = 120
     """The seconds that a command may take."""
     _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -96,7 +98,7 @@ class Firewall:
         """Return the program's command line."""
         place = ["--host", self.host] if self.host else []
         options = [*place, "--project", self.project, "--config", str(self.settings)]
-        return [*self.within, sys.executable, "-m", "clawker_fw", *options, *arguments]
+        return [*self.within, self.python, "-m", "clawker_fw", *options, *arguments]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command and return at once."""

@@ -30,7 +30,7 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     take an agent, or the command fails, docker refuses what is printed, so no agent starts without a firewall. If
     the docker CLI is configured to give a proxy to each container, agents do not get it: they can't reach it.
 
-    Example: clawker-fw agent flags --format json | jq -r .network
+    Example: clawker-fw agent flags --json | jq -r .network
     """
     with attaching(context.obj) as (engine, seen):
         attached = _attachment(context.obj, engine, seen)

@@ -1,12 +1,11 @@
 """The program: the options before a command, and the one place that catches and prints errors."""
 
-import itertools
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,7 +18,7 @@ from typer.models import CommandFunctionType
 from clawker_fw import interrupts
 from clawker_fw.cli import completion, usage
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import ExitCode, FirewallError, RefusedError, StoppedError
+from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
@@ -90,9 +89,16 @@ class Commands(TyperGroup):
                     [(name.ljust(width), _first_sentence(self.commands[name].help or "")) for name in names]
                 )
 
+    def resolve_command(  # type: ignore[override]  # typer's own
+        self, ctx: typer.Context, args: list[str]
+    ) -> tuple[str | None, Any, list[str]]:
+        """Find a command, and write out its short options."""
+        name, command, words = super().resolve_command(ctx, args)
+        return name, command, usage.in_full(command, words)
+
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
-        if not args and not ctx.resilient_parsing and not log.as_json():
+        if not args and not ctx.resilient_parsing and not log.for_programs():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
@@ -121,6 +127,7 @@ class Program(Commands):
 
     def _main(self, arguments: list[str]) -> NoReturn:
         code: int = ExitCode.BUG
+        terminal.expect_answer()
         try:
             log.configure(_log_format(arguments), debug=False)
             # What is printed after a request to terminate stops docker, too.
@@ -128,40 +135,61 @@ class Program(Commands):
             with interrupts.handled(signal.default_int_handler, *ends):
                 code = self._exit_code(arguments)
         finally:
-            if code != ExitCode.CURRENT and usage.answers_docker(self, arguments, invalid=code == ExitCode.USAGE):
-                from clawker_fw.agents.attachment import REFUSAL
-
-                terminal.answer(REFUSAL)
+            self._refuse_to_docker(arguments, code)
         sys.exit(code)
 
+    def _refuse_to_docker(self, arguments: list[str], code: int) -> None:
+        """After a failure, print what docker refuses if it gets the answer. It refuses any JSON as well."""
+        json = usage.wants_json(self, arguments) and terminal.answered()
+        invalid = code == ExitCode.USAGE
+        if code != ExitCode.CURRENT and not json and usage.answers_docker(self, arguments, invalid=invalid):
+            from clawker_fw.agents.attachment import REFUSAL
+
+            terminal.answer(REFUSAL)
+
     def _exit_code(self, arguments: list[str]) -> int:
+        """Run a command line, tell its error, and return its exit code."""
         try:
-            try:
-                interrupts.deliver()
-                return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
-            except FirewallError as error:
-                return self._failed(error)
-            except (typer.Abort, KeyboardInterrupt):
-                return self._failed(_interrupted())
-            except typer.TyperException as error:
-                return self._failed(usage.mistake(self, error))
-            except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
-                return self._failed(_bug(error))
+            failure = self._failure(arguments)
+            if isinstance(failure, int):
+                return failure
+            self._tell(failure, json=usage.wants_json(self, arguments))
         except KeyboardInterrupt:  # while an error was being printed
             return ExitCode.INTERRUPTED
+        return failure.exit_code
 
-    def _failed(self, error: FirewallError) -> int:
-        """Print an error, whose commands are for the same stack, and return its exit code."""
+    def _failure(self, arguments: list[str]) -> FirewallError | int:
+        """Run a command line, and return its error, or its exit code if it has none."""
+        try:
+            interrupts.deliver()
+            return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
+        except FirewallError as error:
+            return error
+        except (typer.Abort, KeyboardInterrupt):
+            return _interrupted()
+        except typer.TyperException as error:
+            return usage.mistake(self, error)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
+            return _bug(error)
+
+    def _tell(self, error: FirewallError, *, json: bool) -> None:
+        """Print an error with commands for the same stack; with `json`, as the answer if none has begun."""
         named = self.chosen.named
         error.message, error.hint = named(error.message), named(error.hint)
         error.context = tuple(map(named, error.context))
-        if log.as_json():
+        if log.for_programs():
             log.error(error, debug=log.debugging())
         else:
             from clawker_fw.report import text
 
             text.print_error(error, text.console(stderr=True), debug=log.debugging())
-        return error.exit_code
+        if json and not terminal.answered():
+            from clawker_fw.report import documents
+            from clawker_fw.report.documents.error import ErrorDocument
+
+            # In one line, for those who read lines as well.
+            with suppress(OutputError):  # the error itself has been told
+                terminal.answer(documents.writer(ErrorDocument)(ErrorDocument.of(error)))
 
     def resolve_command(  # type: ignore[override]  # typer's own
         self, ctx: typer.Context, args: list[str]
@@ -200,11 +228,7 @@ def _completed(arguments: Sequence[str]) -> list[str]:
 
 def _log_format(arguments: Sequence[str]) -> log.LogFormat:
     """Return the format that the user asked for. The command line is not parsed yet and may be invalid."""
-    said = os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
-    for option, value in itertools.pairwise([*arguments, ""]):
-        name, equals, rest = option.partition("=")
-        if name == "--log-format":
-            said = rest if equals else value
+    said = usage.last_value(arguments, "--log-format") or os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
     return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
 
 
@@ -348,8 +372,8 @@ def options(
         typer.Option(
             envvar="CLAWKER_FW_LOG_FORMAT",
             metavar="text|logfmt|json",
-            help="The format of standard error. As text, records are lines for people on a terminal, and logfmt "
-            "elsewhere. With json, each line is one JSON object.",
+            help="The format of standard error: text for people; otherwise, each line is a record, as key=value "
+            "pairs (logfmt) or as a JSON object.",
         ),
     ] = log.LogFormat.TEXT,
     debug: Annotated[

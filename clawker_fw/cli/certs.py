@@ -273,7 +273,7 @@ def _answer(answer: "CertificatesAnswer", format_: Format, *sentences: str) -> N
 
         print_json(CertsDocument.of(answer))
         return
-    if answer.rows:
-        print_table(*report.table(answer))
     for sentence in filter(None, sentences):
         terminal.answer(sentence)
+    if answer.rows:
+        print_table(*report.table(answer))

@@ -16,7 +16,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     That is the default, a line of a file, an environment variable, or an option. It needs no Docker engine.
 
-    Example: clawker-fw config --format json | jq '.settings[] | select(.origin != "default")'
+    Example: clawker-fw config --json | jq '.settings[] | select(.origin != "default")'
     """
     from clawker_fw.report import config as report
 

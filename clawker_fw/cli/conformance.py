@@ -17,7 +17,7 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     after some seconds. Other agents, rules, Envoy and CoreDNS stay as they are. Nothing is sent to third parties.
     Exit 0 if everything held, else 1.
 
-    Example: clawker-fw conformance --format json | jq '.attempts[] | select(.held | not)'
+    Example: clawker-fw conformance --json | jq '.attempts[] | select(.held | not)'
     """
     chosen: Options = context.obj
     with writing(chosen) as (engine, _, seen):

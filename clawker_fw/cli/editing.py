@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.cli import completion, rule_words, session, stack
-from clawker_fw.cli.parameters import Format, FormatOption, LockOption, Options, unparsed
+from clawker_fw.cli.parameters import DryRunOption, Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
 from clawker_fw.cli.session import print_json
 from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
@@ -78,9 +78,6 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Accept localhost, a public suffix, or everything below one.")
 ]
 NoReloadOption = Annotated[bool, typer.Option("--no-reload", help="Only edit the file; apply nothing.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
-]
 
 _LOCK_WAIT = "30s"
 

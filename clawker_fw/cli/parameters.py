@@ -64,7 +64,7 @@ FormatOption = Annotated[
         "--format",
         envvar="CLAWKER_FW_FORMAT",
         metavar="text|json",
-        help="The format of the answer on standard output.",
+        help="The format of the answer on standard output. `--json` is short for `--format json`.",
     ),
 ]
 
@@ -136,6 +136,9 @@ TopOption = Annotated[
     typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
 ]
 
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
+]
 DrainOption = Annotated[
     float | None,
     typer.Option(

@@ -42,7 +42,7 @@ def list_rules(
 ) -> None:
     """Show all rules in their canonical order, and where each is written. No engine is needed without `--used`.
 
-    Example: clawker-fw rules list --format json | jq -r '.rules[].dst'
+    Example: clawker-fw rules list --json | jq -r '.rules[].dst'
     """
     loaded, now = session.read(context.obj), time.time()
     from clawker_fw.report import rules

@@ -14,7 +14,10 @@ def schema(
         list[str] | None, typer.Argument(metavar="COMMAND", help="Default: list the commands that have a schema.")
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a command's answer in JSON. It needs no settings and no engine.
+    """Print the JSON Schema of a command's answer in JSON.
+
+    Without COMMAND, it lists the commands that have such an answer, and `error`: the answer of each of them when
+    it fails. It needs no settings and no engine.
 
     Example: clawker-fw schema rules list
     """

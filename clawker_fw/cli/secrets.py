@@ -203,9 +203,9 @@ def _answer(answer: "SecretsAnswer", format_: Format) -> None:
     if format_ is Format.JSON:
         print_json(answer)
         return
-    if answer.secrets:
-        print_table(*report.secret_table(answer))
+    terminal.answer(report.secrets_verdict(answer))
     for each in answer.secrets:
         if each.problem:
             terminal.answer(each.problem)
-    terminal.answer(report.secrets_verdict(answer))
+    if answer.secrets:
+        print_table(*report.secret_table(answer))

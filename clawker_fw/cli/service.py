@@ -19,6 +19,7 @@ from clawker_fw.cli.watch_options import (
 )
 from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
+from clawker_fw.report.log import LogFormat
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 
@@ -75,7 +76,8 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
             f"The settings come from the variable {loaded.variable}, and a service needs a file.",
             hint="Write them into a file, and name it with --config.",
         )
-    before = ["--project", chosen.project, "--log-format", chosen.log_format.value]
+    records = chosen.log_format if chosen.log_format is not LogFormat.TEXT else LogFormat.LOGFMT
+    before = ["--project", chosen.project, "--log-format", records.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
     known, _ = session.secrets(chosen, loaded)

@@ -19,6 +19,7 @@ from clawker_fw.cli.parameters import (
     AgentsOption,
     DiffOption,
     DrainOption,
+    DryRunOption,
     Format,
     FormatOption,
     LockOption,
@@ -26,7 +27,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
-from clawker_fw.cli.session import print_json, print_report, reading, writing
+from clawker_fw.cli.session import print_json, print_report, print_styled, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
@@ -57,9 +58,7 @@ _STOPPING = (
 def run(
     context: typer.Context,
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
-    ] = False,
+    dry_run: DryRunOption = False,
     force_recreate: Annotated[
         bool, typer.Option("--force-recreate", help="Replace Envoy and CoreDNS even if they are current.")
     ] = False,
@@ -87,10 +86,20 @@ def run(
 
     if dry_run:
         with reading(chosen) as (_, seen):
-            _answer_plan(chosen, seen, options(seen), format_, files=diff)
+            _answer_plan(chosen, seen, options(seen), format_, seen.advice, files=diff)
         return
     with writing(chosen) as (engine, read, seen):
-        _converge(engine, read, seen, options(seen), chosen, lock_wait=lock_wait, format_=format_, files=diff)
+        _converge(
+            engine,
+            read,
+            seen,
+            options(seen),
+            chosen,
+            lock_wait=lock_wait,
+            format_=format_,
+            files=diff,
+            acknowledged=True,
+        )
 
 
 @app.command()
@@ -107,7 +116,7 @@ def drift(
     and removed. Fields follow by layer where they tell more and are few, all of them with `--diff`. An agent that
     bypasses the firewall makes the verdict `open`, even if Envoy and CoreDNS are current.
 
-    Example: clawker-fw drift --format json | jq -r .verdict
+    Example: clawker-fw drift --json | jq -r .verdict
     """
     chosen: Options = context.obj
     with reading(chosen) as (_, seen):
@@ -122,12 +131,10 @@ def drift(
 
             print_json(DriftDocument.of(seen, said, found, judged))
         else:
-            print_notices(chosen, seen.busy, seen.advice)
-            _print_difference(seen, said, files=diff)
+            _print_verdict(found, f"{seen.desired.project}{_todo(chosen, found, seen.diff.verdict)}")
+            _print_notices(chosen, seen.busy, seen.notices)
             _print_open(judged or ())
-            close = chosen.named(": close it with `clawker-fw run`")
-            todo = close if found in {Verdict.DRIFTED, Verdict.UNKNOWN} else ""
-            _print_verdict(found, f"{seen.desired.project}{todo}")
+            _print_difference(seen, said, files=diff)
         if found is not Verdict.CURRENT:
             raise typer.Exit(ExitCode.DRIFT)
 
@@ -136,6 +143,7 @@ def drift(
 def reload(
     context: typer.Context,
     *,
+    dry_run: DryRunOption = False,
     adopt: AdoptOption = False,
     without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
@@ -148,8 +156,16 @@ def reload(
     Loads changed rules into the running Envoy and CoreDNS, and verifies them. A firewall container that differs
     otherwise is replaced, as by `run`. The stack must be up.
 
-    Example: clawker-fw reload
+    Example: clawker-fw reload --dry-run || clawker-fw reload
     """
+    if dry_run:
+        with reading(context.obj) as (_, seen):
+            from clawker_fw.reconcile import converge
+
+            converge.require_up(seen)
+            options = _converge_options(seen, drain_timeout, adopt=adopt, without_secrets=without_secrets)
+            _answer_plan(context.obj, seen, options, format_, seen.notices, files=diff)
+        return
     apply_settings(
         context.obj,
         adopt=adopt,
@@ -257,7 +273,7 @@ def _step_output(
 
     if silent:
         return step_records.NoSteps()
-    if chosen.log_format is log.LogFormat.JSON:
+    if chosen.log_format is not log.LogFormat.TEXT:
         return step_records.StepRecords()
     return text.StepDisplay(text.console(stderr=True), files=files)
 
@@ -305,9 +321,15 @@ def _converge_options(
 
 
 def _answer_plan(
-    chosen: Options, seen: "Comparison", options: "ConvergeOptions", format_: Format, *, files: bool
+    chosen: Options,
+    seen: "Comparison",
+    options: "ConvergeOptions",
+    format_: Format,
+    notices: "Sequence[Advice]",
+    *,
+    files: bool,
 ) -> None:
-    """Print the answer of a dry run."""
+    """Print the answer of a dry run, for people with these notices."""
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
@@ -319,13 +341,14 @@ def _answer_plan(
 
         print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
     else:
-        print_notices(chosen, seen.busy, seen.advice)
+        found = seen.diff.verdict
+        _print_verdict(found, f"{seen.desired.project}{_todo(chosen, found, found)}")
+        _print_notices(chosen, seen.busy, notices)
         _print_difference(seen, said, files=files)
         if not steps.empty:
             from clawker_fw.report import text
 
             print_report(text.plan_report(steps))
-        _print_verdict(seen.diff.verdict, seen.desired.project)
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -340,12 +363,14 @@ def _converge(
     lock_wait: float,
     format_: Format,
     files: bool,
+    acknowledged: bool = False,
     silent: bool = False,
     answer: "Callable[[RunDocument], None] | None" = print_json,
 ) -> None:
     """Report the differences, close them, and print the proof. `answer` prints the answer in JSON.
 
-    Without `answer` none is made: what differs in files takes long to find.
+    People get `acknowledged` notices as well, if wanted. Without `answer` none is made: what differs in files
+    takes long to find.
     """
     from clawker_fw.reconcile import converge, pipeline
 
@@ -374,10 +399,10 @@ def _converge(
 
         answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
     else:
-        print_notices(chosen, None, (*seen.advice, *further))
         words = "applied and proven" if performed else "nothing to do"
-        _print_open(seen.agents)
         _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
+        _print_notices(chosen, None, (*(seen.advice if acknowledged else seen.notices), *further))
+        _print_open(seen.agents)
 
 
 def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
@@ -395,7 +420,7 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
     if said is None:
         from clawker_fw.report import verdict
 
-        terminal.answer_styled(verdict.by_sibling(seen.diff))
+        print_styled(verdict.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
@@ -404,14 +429,22 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
         print_report(text.attempt_report(seen.failed_attempt))
 
 
-def print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
+def _todo(chosen: Options, found: "Verdict", siblings: "Verdict") -> str:
+    """Return what to do about a verdict, of which `siblings` is the part without agents, to follow the project."""
+    from clawker_fw.report import verdict
+
+    todo = chosen.named(verdict.todo(found, siblings))
+    return f": {todo}" if todo else ""
+
+
+def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
     """Print who is changing the stack at the moment, and the warnings."""
     from clawker_fw.report import verdict
 
     if busy:
-        terminal.answer(verdict.busy(busy))
+        print_styled(verdict.busy(busy))
     for advice in warnings:
-        terminal.answer_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
+        print_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
 
 
 def _print_open(agents: "Sequence[Agent]") -> None:
@@ -420,10 +453,10 @@ def _print_open(agents: "Sequence[Agent]") -> None:
 
     for each in agents:
         if each.openings:
-            terminal.answer_styled(verdict.open_agent(each))
+            print_styled(verdict.open_agent(each))
 
 
 def _print_verdict(found: "Verdict", words: str) -> None:
     from clawker_fw.report import verdict
 
-    terminal.answer_styled(verdict.line(found, words))
+    print_styled(verdict.line(found, words))

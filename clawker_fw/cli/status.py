@@ -11,8 +11,7 @@ import typer
 
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_report, reading
-from clawker_fw.cli.stack import print_notices
+from clawker_fw.cli.session import print_json, print_report, print_styled, reading
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -40,6 +39,9 @@ def status(
     compose: Annotated[
         bool, typer.Option("--compose", help="Show an override file for docker compose instead of the command.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also show the labels by which a sibling is known to be current.")
+    ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what runs, which rules are live, and who the agents are.
@@ -52,7 +54,7 @@ def status(
     With `--all`, each stack is compared with the settings file that it was made from. If that file is on another
     machine or can't be read, the verdict is `unknown`. Settings in the environment are those of this shell.
 
-    Example: clawker-fw status --format json | jq -r .agent.dns
+    Example: clawker-fw status --json | jq -r .agent.dns
     """
     chosen: Options = context.obj
     if every and (watch or compose):
@@ -63,7 +65,7 @@ def status(
         list_stacks(chosen, format_)
         return
     if watch:
-        _redraw(chosen, format_, compose=compose)
+        _redraw(chosen, format_, compose=compose, verbose=verbose)
         return
     found = _found(chosen)
     if format_ is Format.JSON:
@@ -71,10 +73,9 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        print_notices(chosen, found.busy, found.warnings)
-        print_report(_report(chosen, found, compose=compose))
+        print_report(_report(chosen, found, compose=compose, verbose=verbose))
         for line in found.source_lines:
-            terminal.answer(line)
+            print_styled(terminal.visible(line))
     if found.unread:
         raise found.unread
 
@@ -132,10 +133,10 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted],
         return (), (Advice("refusals-unreadable", words),)
 
 
-def _report(chosen: Options, found: "Status", *, compose: bool) -> "Renderable":
+def _report(chosen: Options, found: "Status", *, compose: bool, verbose: bool) -> "Renderable":
     from clawker_fw.report.status_text import status_report
 
-    return status_report(found, time.time(), _short(chosen), chosen.words, compose=compose)
+    return status_report(found, time.time(), _short(chosen), chosen.words, compose=compose, verbose=verbose)
 
 
 def _short(chosen: Options) -> str:
@@ -143,16 +144,16 @@ def _short(chosen: Options) -> str:
     return chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
 
 
-def _redraw(chosen: Options, format_: Format, *, compose: bool) -> None:
+def _redraw(chosen: Options, format_: Format, *, compose: bool, verbose: bool) -> None:
     """Show the status again and again, on the whole terminal. An error is shown until it has passed."""
     if format_ is not Format.TEXT or not terminal.understands_escapes(sys.stdout):
         raise typer.BadParameter("--watch needs a terminal, and text. In a script, use `clawker-fw watch`.")
     from clawker_fw.report import status_text
 
-    status_text.redraw(lambda: _screen(chosen, compose=compose), _REDRAW_SECONDS)
+    status_text.redraw(lambda: _screen(chosen, compose=compose, verbose=verbose), _REDRAW_SECONDS)
 
 
-def _screen(chosen: Options, *, compose: bool) -> "Renderable":
+def _screen(chosen: Options, *, compose: bool, verbose: bool) -> "Renderable":
     """Return one picture. An error that may pass is a part of it."""
     from clawker_fw.report import status_text, text
 
@@ -160,4 +161,4 @@ def _screen(chosen: Options, *, compose: bool) -> "Renderable":
         found = _found(chosen)
     except FirewallError as error:
         return text.error_report(error)
-    return status_text.screen(_report(chosen, found, compose=compose), found)
+    return status_text.screen(_report(chosen, found, compose=compose, verbose=verbose), found)

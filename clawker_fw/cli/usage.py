@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,7 @@ from clawker_fw.errors import UsageError
 from clawker_fw.report import log
 
 _WORDS_OF_A_COMMAND = 2
+_FORMAT = "--format"
 _FOR_DOCKER = frozenset({("agent", "flags"), ("agent", "compose")})
 _INSTEAD = {
     "clawker-fw service": "The command prints the unit: `clawker-fw service | sudo tee "
@@ -61,6 +63,37 @@ def renamed(words: list[str]) -> list[str]:
         log.notice("command_renamed", notice)
         return [*now, *rest]
     return words
+
+
+def in_full(command: object, words: list[str]) -> list[str]:
+    """Return the words after a command with `--json` as `--format=json`, if the command has formats."""
+    return _written_out(words) if _FORMAT in _options(command) else words
+
+
+def _written_out(words: Sequence[str]) -> list[str]:
+    end = words.index("--") if "--" in words else len(words)
+    return [*(f"{_FORMAT}=json" if each == "--json" else each for each in words[:end]), *words[end:]]
+
+
+def wants_json(program: TyperGroup, arguments: Sequence[str]) -> bool:
+    """Return whether a line, which may be invalid, asks for an answer in JSON."""
+    command: object = program
+    for word in named(program, arguments):
+        command = command.commands.get(word) if isinstance(command, TyperGroup) else command
+    if isinstance(command, TyperCommand) and _FORMAT not in _options(command):
+        return False
+    said = last_value(_written_out(arguments), _FORMAT) or os.environ.get("CLAWKER_FW_FORMAT", "")
+    return said == "json"
+
+
+def last_value(arguments: Sequence[str], option: str) -> str:
+    """Return the last value of an option in a line that is not parsed yet, or ""."""
+    said = ""
+    for word, value in itertools.pairwise([*arguments, ""]):
+        name, equals, rest = word.partition("=")
+        if name == option:
+            said = rest if equals else value
+    return said
 
 
 def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:

@@ -99,6 +99,11 @@ class Comparison:
         known = advice(self.observed, self.desired, self.provision, self.provided, problems)
         return (*known, *possible_exposures(self.observed, vault))
 
+    @property
+    def notices(self) -> tuple[Advice, ...]:
+        """The warnings that the settings do not acknowledge."""
+        return tuple(each for each in self.advice if each.code not in self.blueprint.settings.acknowledged)
+
 
 def agents_of(
     observed: Observed,

@@ -1,7 +1,5 @@
 """The answers of `doctor` and `conformance`, and how people see them."""
 
-import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +9,8 @@ from rich.text import Text
 from clawker_fw.diagnose.conformance.run import CaseResult
 from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import Document
-from clawker_fw.report.terminal import visible
-from clawker_fw.report.text import Rows
+from clawker_fw.report.terminal import folded, visible
+from clawker_fw.report.text import Rows, counted
 
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 
@@ -68,10 +66,10 @@ class DoctorAnswer(Document):
 
 
 def conformance_report(answer: ConformanceAnswer) -> RenderableType:
-    """Return the answer for people: what did not hold comes last, where a person looks first."""
+    """Return the answer for people: how much held, then each attempt, with those that did not hold first."""
     rows: list[list[Text | str]] = [
         [_HELD if each.held else _BROKEN, "control" if each.control else "attack", each.what, each.outcome]
-        for each in sorted(answer.attempts, key=lambda each: not each.held)
+        for each in sorted(answer.attempts, key=lambda each: each.held)
     ]
     attacks = [each.held for each in answer.attempts if not each.control]
     controls = [each.held for each in answer.attempts if each.control]
@@ -79,10 +77,10 @@ def conformance_report(answer: ConformanceAnswer) -> RenderableType:
         f"{answer.project}: {sum(attacks)} of {len(attacks)} attacks were stopped, "
         f"{sum(controls)} of {len(controls)} controls got through"
     )
-    lines = [Text(""), Text(visible(words), "bold green" if answer.held else "bold red")]
+    lines = [Text(visible(words), "bold green" if answer.held else "bold red")]
     if not answer.held:
         lines.append(Text("`clawker-fw drift` and `clawker-fw doctor` say what may be wrong. If not, report it."))
-    return Group(Rows(("result", "kind", "what was tried", "what happened"), rows), *lines)
+    return Group(*lines, Text(""), Rows(("result", "kind", "what was tried", "what happened"), rows))
 
 
 _STYLES = {
@@ -92,8 +90,6 @@ _STYLES = {
     CheckHealth.SKIPPED: "dim",
 }
 _WIDEST = max(map(len, CheckHealth))
-_UNBROKEN = "\N{NO-BREAK SPACE}"
-"""Stands for the spaces of a command while lines are broken."""
 
 
 class DoctorReport:
@@ -104,31 +100,28 @@ class DoctorReport:
         self._checks = checks
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """Yield lines that fit the terminal."""
+        """Yield lines that fit the terminal: what came of it all, then each check."""
+        yield self._verdict()
         for each in self._checks:
             state = each.health.value.ljust(_WIDEST)
-            first, *others = _wrapped(f"{state}  {each.name}: {each.seen}", _WIDEST + 2, options.max_width)
+            first, *others = folded(visible(f"{state}  {each.name}: {each.seen}"), options.max_width, _WIDEST + 2)
             yield _line(first, _STYLES[each.health], len(state))
             yield from map(_line, others)
             if each.advice:
                 advice = f"{' ' * _WIDEST}  → {each.advice}"
-                yield from map(_line, _wrapped(advice, _WIDEST + 4, options.max_width))
+                yield from map(_line, folded(visible(advice), options.max_width, _WIDEST + 4))
+
+    def _verdict(self) -> Text:
+        """Return the line that says whether all is well, and what to do."""
+        found = [each.health for each in self._checks]
+        failed, warned = found.count(CheckHealth.FAILED), found.count(CheckHealth.WARNING)
+        words = f"{len(found)} checks, {counted(warned, 'warning')}"
+        if not failed:
+            return Text.assemble(("healthy", "bold green"), f"  {words}")
+        return Text.assemble(("unhealthy", "bold red"), f"  {words}, {failed} failed: follow the arrows (→)")
 
 
 def _line(words: str, style: str = "", styled: int = 0) -> Text:
     line = Text(words, no_wrap=True, overflow="ignore")
     line.stylize(style, 0, styled)
     return line
-
-
-def _wrapped(words: str, indent: int, width: int) -> list[str]:
-    """Return the lines of a paragraph, of which all but the first are indented."""
-    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _UNBROKEN), visible(words))
-    lines = textwrap.wrap(
-        whole,
-        width,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace(_UNBROKEN, " ") for line in lines]

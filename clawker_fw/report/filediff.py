@@ -1,9 +1,12 @@
-"""Unified diffs of two versions of a file, readable, and fast even with many rules."""
+"""Two versions of a file: the values that differ in JSON, and unified diffs, fast even with many rules."""
 
 import contextlib
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 _CONTEXT = 2
 _LARGE = 100_000
@@ -12,8 +15,110 @@ _LARGE = 100_000
 _BREAK_AFTER = ",{["
 _VERSION = '"version_info":'
 
+_LONGEST_VALUE = 60
+_LONGEST_PATH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A value that differs, with its path. None stands for no value."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        """Return it in one line: `limits.connections: 1024 → 500`, or as added or removed."""
+        path = self.path
+        if len(path) > _LONGEST_PATH:
+            path = f"{path[: _LONGEST_PATH // 3]}…{path[-(_LONGEST_PATH - _LONGEST_PATH // 3) :]}"
+        where = f"{path}: " if path else ""
+        if self.before is None:
+            return f"+ {where}{self.after}"
+        return f"- {where}{self.before}" if self.after is None else f"{where}{self.before} → {self.after}"
+
+
 Opcode = tuple[str, int, int, int, int]
 """An opcode of `difflib.SequenceMatcher.get_opcodes`: tag, range in the first file, range in the second."""
+
+
+def changes(before: bytes, after: bytes) -> list[Change]:
+    """Return the values that differ between two files of JSON, or of lines that end in JSON; else nothing.
+
+    Parsing needs no YAML: in a file that somebody has written, aliases could stand for millions of values.
+    """
+    for reading in (_of_json, _of_lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            return list(reading(before.decode(), after.decode()))
+    return []
+
+
+def _of_json(before: str, after: str) -> Iterator[Change]:
+    one, other = json.loads(before), json.loads(after)
+    for each in (one, other):
+        if isinstance(each, dict):
+            each.pop("version_info", None)
+    yield from _changed("", one, other)
+
+
+def _of_lines(before: str, after: str) -> Iterator[Change]:
+    for one, other in zip(before.splitlines(), after.splitlines(), strict=True):
+        if one != other:
+            (key, value), (same, now) = _pair(one), _pair(other)
+            if key != same:
+                raise ValueError(key)
+            yield from _changed(key, value, now)
+
+
+def _pair(line: str) -> tuple[str, Any]:
+    """Return the key of a line and its value, as in `key: {"a": 1}`."""
+    key, _, value = line.strip().removeprefix("- ").partition(": ")
+    if not key.isidentifier():
+        return "", json.loads(line.strip(" -"))
+    with contextlib.suppress(ValueError):
+        return key, json.loads(value)
+    return key, value
+
+
+def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: ANN401 - JSON
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            below = f"{path}.{key}" if path else key
+            if key in before and key in after:
+                yield from _changed(below, before[key], after[key])
+            else:
+                yield Change(below, *(_written(each[key]) if key in each else None for each in (before, after)))
+    elif isinstance(before, list) and isinstance(after, list):
+        yield from _changed_list(path, before, after)
+    elif before != after or type(before) is not type(after):  # 1 equals True
+        yield Change(path, _written(before), _written(after))
+
+
+def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
+    """Yield what differs in a list: by the names of its values, by their places, or as added and removed."""
+    one, other = _by_name(before), _by_name(after)
+    if one is not None and other is not None:
+        yield from _changed(path, one, other)
+    elif len(before) == len(after):
+        for place, pair in enumerate(zip(before, after, strict=True)):
+            yield from _changed(f"{path}[{place}]", *pair)
+    else:
+        gone = Counter(map(json.dumps, before))
+        gone.subtract(map(json.dumps, after))
+        for text, number in gone.items():
+            value = _written(json.loads(text))
+            yield from [Change(path, value, None) if number > 0 else Change(path, None, value)] * abs(number)
+
+
+def _by_name(values: list[Any]) -> dict[str, Any] | None:
+    """Return the values by their names, if each has one of its own."""
+    named = {each["name"]: each for each in values if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    return named if len(named) == len(values) else None
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - JSON
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
 def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:

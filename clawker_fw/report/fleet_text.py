@@ -26,7 +26,7 @@ _BAD = "bold red"
 
 
 def status_report(fleet: Fleet) -> RenderableType:
-    """Return a table with a row for each host, then a line for each that is not current, then how many are."""
+    """Return how many hosts are current, a table with a row for each, then a line for each that is not current."""
     rows: list[list[Text | str]] = [
         [
             each.name,
@@ -38,26 +38,30 @@ def status_report(fleet: Fleet) -> RenderableType:
         ]
         for each in fleet.rows
     ]
-    parts: list[RenderableType] = [text.Rows(("host", "verdict", "release", "rules", "agents", "proven"), rows)]
+    parts: list[RenderableType] = [
+        Text(fleet.summary),
+        *_left_out(fleet),
+        Text(""),
+        text.Rows(("host", "verdict", "release", "rules", "agents", "proven"), rows),
+    ]
     if legend := list(_legend(fleet)):
         parts += [Text(each, "dim") for each in legend]
     if told := [line for each in fleet.rows if each.verdict is not HostVerdict.CURRENT for line in _why(each)]:
         parts += [Text(""), *told]
-    return Group(*parts, Text(""), *_left_out(fleet), Text(fleet.summary))
+    return Group(*parts)
 
 
 def diff_report(fleet: Fleet) -> RenderableType:
-    """Return, for each host that is not current, what closing the differences means, and their fields."""
-    parts: list[RenderableType] = []
+    """Return how many hosts are current, then for each other one what a run would mean, and its fields."""
+    parts: list[RenderableType] = [Text(fleet.summary), *_left_out(fleet)]
     for each in fleet.rows:
         if each.verdict is HostVerdict.CURRENT:
             continue
-        parts.append(Text.assemble((visible(each.name), "bold"), "  ", _verdict(each)))
+        parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
         parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
         if each.findings and each.verdict is not HostVerdict.NO_STACK:
             parts += _fields(each)
-        parts.append(Text(""))
-    return Group(*parts, *_left_out(fleet), Text(fleet.summary))
+    return Group(*parts)
 
 
 def _fields(row: Row) -> Iterator[RenderableType]:

@@ -1,7 +1,7 @@
-"""Log records on standard error: lines for people on a terminal, and for programs elsewhere.
+"""Log records on standard error: lines for people, or for programs with `--log-format`.
 
-For programs, a record is `event=… key=value` (logfmt), or with `--log-format json` one JSON object. With JSON,
-everything on standard error is a record: steps, findings, errors and notices.
+For programs, everything on standard error is a record: steps, findings, errors and notices. It is
+`event=… key=value` (logfmt), or one JSON object.
 """
 
 import json
@@ -23,7 +23,7 @@ _WARNINGS = logging.getLogger("py.warnings")
 
 
 class LogFormat(StrEnum):
-    """The format of records. As text, they are lines for people on a terminal, and else logfmt."""
+    """The format of records. As text, they are lines for people, among what else people read."""
 
     TEXT = "text"
     LOGFMT = "logfmt"
@@ -41,10 +41,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         words = in_text(getattr(record, "words", ""), self._options)
         if self._as is LogFormat.TEXT:
-            if words:
-                return visible(words)
-            if sys.stderr.isatty():
-                return self._for_people(record)
+            return visible(words) if words else self._for_people(record)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -68,15 +65,18 @@ class _Formatter(logging.Formatter):
         return fields
 
     def _for_people(self, record: logging.LogRecord) -> str:
-        """Return the local time, and an event's line for people, or its fields in words if it has none."""
+        """Return the local time, and an event's line for people, or its sentence, or its fields in words."""
         time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
         line = getattr(record, "line", "")
         if not line:
-            event = record.getMessage()
+            event, fields = record.getMessage(), self._fields(record)
             event = event.replace("_", " ") if record.name == LOG.name else event
             level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            fields = ", ".join(f"{key} {value}" for key, value in self._fields(record).items())
-            line = f"{level}{event}{f': {fields}' if fields else ''}"
+            if "message" in fields:
+                line = f"{level}{fields['message']} {fields.get('hint', '')}".rstrip()
+            else:
+                words = ", ".join(f"{key} {value}" for key, value in fields.items())
+                line = f"{level}{event}{f': {words}' if words else ''}"
         return _with_traceback(f"{time_}  {visible(line)}", record)
 
 
@@ -89,7 +89,7 @@ class _LineHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, style: LogFormat, options: Sequence[str]) -> None:
         logging.Handler.__init__(self)
-        self.as_json = style is LogFormat.JSON
+        self.for_programs = style is not LogFormat.TEXT
         self.setFormatter(_Formatter(style, options))
 
     @property
@@ -124,9 +124,9 @@ def configure(style: LogFormat, *, debug: bool, options: Sequence[str] = ()) -> 
     everything.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
-def as_json() -> bool:
-    """Whether everything on standard error is written as JSON records."""
-    return any(handler.as_json for handler in _handlers())
+def for_programs() -> bool:
+    """Whether everything on standard error is written as records."""
+    return any(handler.for_programs for handler in _handlers())
 
 
 def debugging() -> bool:

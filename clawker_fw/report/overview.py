@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import NonNegativeInt
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts, Sibling, Verdict
 from clawker_fw.report.documents import Document
 from clawker_fw.report.status import Status
-from clawker_fw.report.text import Rows, styled_verdict
+from clawker_fw.report.text import Rows, counted, styled_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +89,6 @@ def report(stacks: Sequence[Stack]) -> RenderableType:
         ]
         for each in stacks
     ]
-    return Rows(("project", "verdict", "rules", "agents", "running", "settings"), rows)
+    current = sum(each.verdict is Verdict.CURRENT for each in stacks)
+    head = Text(f"{current} of {counted(len(stacks), 'stack')} current")
+    return Group(head, Rows(("project", "verdict", "rules", "agents", "running", "settings"), rows))

@@ -8,7 +8,7 @@ import functools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from clawker_fw.agents import judge
@@ -42,8 +42,8 @@ class Status:
     `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
     the seconds left of each. `unread` is why settings or secrets can't be used: then there is no comparison.
     `said` is what the next run would mean, if anything but the rules differs; `summary` is all of it, for
-    programs. `refusals` are those of the last hour, the latest last. `blueprint` are the settings and the engine
-    that this is about, if there is a comparison.
+    programs. `labels` are those that each sibling should have. `refusals` are those of the last hour, the latest
+    last. `blueprint` are the settings and the engine that this is about, if there is a comparison.
     """
 
     project: str
@@ -62,6 +62,13 @@ class Status:
     summary: Sequence[str] = ()
     refusals: Sequence[Counted] = ()
     blueprint: Blueprint | None = None
+    labels: Mapping[Sibling, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def notices(self) -> Sequence[Advice]:
+        """The warnings that the settings do not acknowledge."""
+        known = self.blueprint.settings.acknowledged if self.blueprint else ()
+        return [each for each in self.warnings if each.code not in known]
 
     @property
     def live(self) -> Rules | None:
@@ -158,6 +165,7 @@ def of_comparison(seen: Comparison, now: float) -> Status:
         said=_said(said),
         summary=summary.lines(said) if said else (),
         blueprint=seen.blueprint,
+        labels={each: wanted.labels for each, wanted in seen.desired.siblings.items()},
     )
 
 

@@ -13,14 +13,16 @@ from rich.text import Text
 
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.agents.trust import roots_of
-from clawker_fw.model import Role
+from clawker_fw.model import Role, Verdict
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.spans import remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
+from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, console, counted, error_report, styled_verdict
+from clawker_fw.stack import labels
 from clawker_fw.stack.capacity import written
 
 _MOST = 20
@@ -30,12 +32,19 @@ _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.
 
 
 def status_report(
-    status: Status, now: float, short: str = "", options: Sequence[str] = (), *, compose: bool = False
+    status: Status,
+    now: float,
+    short: str = "",
+    options: Sequence[str] = (),
+    *,
+    compose: bool = False,
+    verbose: bool = False,
 ) -> RenderableType:
     """Return the state of the stack. `now` is in seconds since 1970.
 
     `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags.
     Commands need `options` for the same stack. With `compose`, an override file for compose is shown instead.
+    With `verbose`, the drift labels follow the siblings.
     """
     observed = status.observed
     engine = visible(f"{status.project} on engine {observed.engine.version}")
@@ -44,17 +53,22 @@ def status_report(
         for kind, names in asdict(status.leftovers).items()
         for name in names
     ]
+    notices = [Text(verdict.busy(status.busy))] if status.busy else []
+    notices += [Text.from_ansi(in_text(verdict.warning(each), options)) for each in status.notices]
     if observed.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *left)
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left)
     live = "live rules unknown" if status.live is None else f"{counted(status.live.count, 'rule')} live"
     attached = counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
+        *_todo(status, options),
+        *notices,
         *(Text(line) for line in status.said),
         *_rules(status, options),
         Text(""),
         _siblings(status, now),
+        *(_labels(status) if verbose else ()),
         *_records(status),
         *_limited(status),
     ]
@@ -75,11 +89,9 @@ def status_report(
 
 
 def screen(report: RenderableType, status: Status) -> RenderableType:
-    """Return a picture of the whole status: notices, report, sources, and why the settings can't be read."""
-    notices = [Text(verdict.busy(status.busy))] if status.busy else []
-    notices += [Text.from_ansi(verdict.warning(each)) for each in status.warnings]
+    """Return a picture of the whole status: report, sources, and why the settings can't be read."""
     sources = [Text(visible(line)) for line in status.source_lines]
-    return Group(*notices, report, *sources, *([error_report(status.unread)] if status.unread else []))
+    return Group(report, *sources, *([error_report(status.unread)] if status.unread else []))
 
 
 def redraw(picture: Callable[[], RenderableType], seconds: float) -> None:
@@ -102,7 +114,15 @@ class _Attach:
     def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterator[Text]:
         words = "Attach an agent:  "
         fits = len(words) + len(self._full) <= options.max_width or not self._short
-        yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"))
+        yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"), no_wrap=True)
+
+
+def _todo(status: Status, options: Sequence[str]) -> Iterator[Text]:
+    """Yield what to do about the verdict, if it is one on the settings."""
+    siblings = next((each for each in status.verdicts.values() if each is not Verdict.CURRENT), Verdict.CURRENT)
+    words = verdict.todo(status.verdict, siblings if status.blueprint else Verdict.CURRENT)
+    if words:
+        yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
 
 
 def _rules(status: Status, options: Sequence[str]) -> Iterator[Text]:
@@ -136,6 +156,16 @@ def _siblings(status: Status, now: float) -> RenderableType:
         Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
     ]
     return Group(table, *details)
+
+
+def _labels(status: Status) -> Iterator[Text]:
+    """Yield the drift labels of each sibling, with the value that it should have where that is another one."""
+    for each, seen in status.observed.siblings.items():
+        for name in labels.DRIFT_LABELS:
+            running = seen.container.labels.get(name, "nothing")
+            desired = status.labels.get(each, {}).get(name, running)
+            value = running if running == desired else f"{running} → {desired}"
+            yield Text(visible(f"  {each}: {name.removeprefix(PREFIX)}: {value}"), "dim")
 
 
 def _details(sibling: SiblingStatus) -> str:

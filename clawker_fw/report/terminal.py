@@ -6,7 +6,9 @@ type into the terminal, so `visible` escapes such characters. This module does n
 
 import io
 import os
+import re
 import sys
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +29,27 @@ def visible(text: str, *, keep: str = "") -> str:
     )
 
 
+_UNBROKEN = "\ue000"
+"""Stands for the spaces of a command while lines are broken. It is not printable, so no safe text has it."""
+
+
+def unbroken(words: str) -> str:
+    """Return a text whose commands, in backquotes, have no spaces at which a line could be broken."""
+    return re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _UNBROKEN), words)
+
+
+def folded(words: str, width: int, indent: int) -> list[str]:
+    """Return the lines of a paragraph, broken between words, of which all but the first are indented."""
+    lines = textwrap.wrap(
+        unbroken(words),
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_UNBROKEN, " ") for line in lines]
+
+
 def understands_escapes(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal that interprets escape sequences."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
@@ -39,6 +62,22 @@ def show_cursor() -> None:
         sys.stderr.flush()
 
 
+class _Answer:
+    """Whether the answer of this process has begun: there is never a second one behind it."""
+
+    begun = False
+
+
+def expect_answer() -> None:
+    """Note that a command begins, which has not answered yet."""
+    _Answer.begun = False
+
+
+def answered() -> bool:
+    """Whether anything has been printed as an answer, even if it could not be written."""
+    return _Answer.begun
+
+
 def answer(text: str) -> None:
     """Print an answer of one line or several."""
     answer_styled(visible(text, keep="\n"))
@@ -46,6 +85,7 @@ def answer(text: str) -> None:
 
 def answer_styled(text: str) -> None:
     """Print a text that is already safe and may contain our own styles."""
+    _Answer.begun = True
     if sys.stdout:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

@@ -21,9 +21,9 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
-from clawker_fw.report.facts import unified_diff
+from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
-from clawker_fw.report.terminal import visible
+from clawker_fw.report.terminal import unbroken, visible
 
 Renderable = RenderableType
 """What a console prints, for those who must not know `rich`."""
@@ -37,6 +37,7 @@ _STYLES = {
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 _RULE_STYLES = {summary.ADDED: "green", summary.REMOVED: "red"}
 _LONGEST_DIFF = 40
+_LONGEST_LINE = 200
 _DIGEST_SHOWN = 7
 _MOST_FIELDS = 12
 _LONGEST_VALUE = 60
@@ -49,19 +50,41 @@ _ANY_WIDTH = 1_000_000
 
 
 class _Console(Console):
-    """Prints every line whole, at any width, with unprintable characters escaped.
+    """Breaks lines between words and nowhere else, with unprintable characters escaped.
 
-    A terminal wraps a long line by itself and joins it again when it is copied. A line break of ours would become
-    part of the copied value.
+    The terminal breaks words that are longer than a line, commands, and what is marked `no_wrap`: it joins them
+    again when they are copied. A line break of ours would become part of the copied value.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments to print, made safe: all output passes through here."""
+        if isinstance(renderable, Text) and not renderable.no_wrap:
+            renderable = self._folded(renderable, (options or self.options).max_width)
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
+
+    @staticmethod
+    def _folded(words: Text, width: int) -> Text:
+        """Return a text whose long lines go on below, indented."""
+        lines: list[Text] = []
+        for line in words.split("\n", allow_blank=True):
+            if line.cell_len <= width:
+                lines.append(line)
+                continue
+            indent = len(line.plain) - len(line.plain.lstrip()) + _INDENT
+            begins = [0]
+            for word in re.finditer(r"\S+", unbroken(line.plain)):
+                room = width - (indent if begins[1:] else 0)
+                if word.end() - begins[-1] > room and line.plain[begins[-1] : word.start()].strip():
+                    begins.append(word.start())
+            pieces = line.divide(begins[1:])
+            for each in pieces:
+                each.rstrip()
+            lines.append(Text("\n" + " " * indent).join(pieces))
+        return Text("\n", end=words.end, style=words.style).join(lines)
 
     def on_broken_pipe(self) -> None:
         """Stop printing: a change continues when the reader has gone."""
@@ -84,10 +107,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class Rows:
-    """A table. Where it is too wide, a row that does not fit has its last value on a line of its own.
-
-    Where not even the other columns fit, each row becomes a paragraph with one line for each value.
-    """
+    """A table. Where it is too wide, each row becomes a block of `key: value`."""
 
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
         """Store headings and rows. Plain strings are made safe to print."""
@@ -101,19 +121,9 @@ class Rows:
         if _INDENT + sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
             yield from (_joined(line, widths) for line in lines)
             return
-        if _INDENT + sum(widths[:-1]) + _GAP * (len(widths) - 1) <= options.max_width:
-            for line in lines:
-                whole = _joined(line, widths)
-                if whole.cell_len <= options.max_width:
-                    yield whole
-                else:
-                    yield _joined(line[:-1], widths[:-1])
-                    yield _joined(line[-1:], widths[-1:], 2 * _INDENT)
-            return
-        widest = max(map(len, self._headings))
         for row in self._rows:
             for position, (heading, value) in enumerate(zip(self._headings, row, strict=True)):
-                yield _joined([Text(heading, "dim"), value], [widest, 0], _INDENT * (2 if position else 1))
+                yield Text.assemble(" " * _INDENT * (2 if position else 1), (f"{heading}: ", "dim"), value)
 
 
 def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
@@ -129,6 +139,11 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
     """Return a table of plain text."""
     return Rows(headings, rows)
+
+
+def styled(line: str) -> RenderableType:
+    """Return a text that is already safe and has our own styles."""
+    return Text.from_ansi(line)
 
 
 def summary_report(said: Summary) -> RenderableType:
@@ -227,12 +242,16 @@ def _shown(value: object) -> str:
 
 
 def _file_diff(finding: Finding) -> RenderableType:
-    lines = list(unified_diff(finding))
+    """Return what differs in a file: its values, one a line, or its lines in hunks."""
+    lines = [finding.field, *(f"  {each}" for each in changed_values(finding))]
+    if not lines[1:]:
+        lines = list(unified_diff(finding))
     more = len(lines) - _LONGEST_DIFF
-    body = Text(no_wrap=True, overflow="ignore")
+    body = Text()
     for line in lines[:_LONGEST_DIFF]:
-        style = next((style for start, style in _DIFF_STYLES.items() if line.startswith(start)), "")
+        style = next((style for start, style in _DIFF_STYLES.items() if line.lstrip().startswith(start)), "")
         shown = visible(line.removesuffix("\n"))
+        shown = shown if len(shown) <= _LONGEST_LINE else f"{shown[: _LONGEST_LINE - 1]}…"
         body.append(f"  {shown}\n", style)
     if more > 0:
         body.append(f"  … and {more} more lines", "dim")
@@ -271,7 +290,7 @@ def attempt_report(attempt: Attempt) -> RenderableType:
 def print_error(error: FirewallError, target: Console, *, debug: bool = False) -> None:
     """Print an error: code, message, context and hint; with `debug`, its traceback first."""
     if debug:
-        target.print(Text(traceback(error)))
+        target.print(Text(traceback(error), no_wrap=True))
     target.print(error_report(error))
 
 

@@ -26,6 +26,12 @@ def line(verdict: Verdict, words: str) -> str:
     return f"{_styled(verdict.value, _BOLD[verdict])}  {visible(words)}"
 
 
+def todo(whole: Verdict, siblings: Verdict) -> str:
+    """Return what to do about the verdict on a stack, of which `siblings` is the part without agents, or ""."""
+    close = ["close it with `clawker-fw run`"] if siblings is not Verdict.CURRENT else []
+    return ", and ".join([*close, *(["stop the agents that bypass it"] if whole is Verdict.OPEN else [])])
+
+
 def busy(holder: Holder) -> str:
     """Return who is changing the stack at the moment, so that the answer may show a half-finished change."""
     who = f"{holder.user} on {holder.host}, process {holder.process}"

@@ -18,6 +18,7 @@ from clawker_fw.settings.values import (
     InspectionSettings,
     LimitSettings,
     NetworkSettings,
+    NoticeCode,
     OtelSettings,
     Project,
     ResourceSettings,
@@ -73,6 +74,11 @@ class Settings(BaseModel):
     drain_timeout: Duration = Field(
         default=30.0,
         description="How long open connections may continue after Envoy has been replaced, e.g. `30s`.",
+    )
+    acknowledged: tuple[NoticeCode, ...] = Field(
+        default=(),
+        description="Codes of notices that you know of, as `[host-hears-agents]`. Only `run` and `doctor` "
+        "show them to people; answers in JSON have them all.",
     )
 
     @property

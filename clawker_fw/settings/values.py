@@ -104,6 +104,7 @@ Processors = Annotated[int, Field(strict=True, ge=1, le=MOST_PROCESSORS)]
 Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=MOST_MEMORY), BeforeValidator(parse_memory)]
 Connections = Annotated[int, Field(strict=True, ge=1, le=MOST_CONNECTIONS)]
 Limit = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_LIMIT)]
+NoticeCode = Annotated[str, Field(strict=True, pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
 Subnet = Annotated[IPv4Network, BeforeValidator(_subnet)]
 
 
@@ -290,3 +291,4 @@ class StackSettings:
     limits: LimitSettings
     resources: ResourceSettings
     drain_timeout: float
+    acknowledged: tuple[NoticeCode, ...]

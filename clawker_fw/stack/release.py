@@ -8,11 +8,14 @@ from importlib import metadata
 from pathlib import Path
 
 from clawker_fw.digests import digest_of
-from clawker_fw.errors import FirewallError
+from clawker_fw.errors import SettingsError
 from clawker_fw.model import File
 from clawker_fw.stack.files import executable
 
 _PACKAGE = Path(__file__).parent.parent
+
+_DIGEST = ".sha256"
+"""The suffix of a file that a wheel for one architecture has in place of a program for another: its digest."""
 
 _SHORT = 7
 """How many digits of a build tell it apart for people."""
@@ -50,15 +53,15 @@ class Release:
         """Return a built program.
 
         Raises:
-            FirewallError: when the package was not built for that architecture.
+            SettingsError: when the package has no programs for that architecture.
         """
         path = self.package / "bin" / f"{name}-linux-{architecture}"
         if not path.is_file():
-            raise FirewallError(
+            raise SettingsError(
                 "binary-missing",
                 f"The package has no {name} for linux/{architecture}.",
                 context=[str(path)],
-                hint="Install the package again; its build compiles this program.",
+                hint="Install this release's wheel for any platform (`py3-none-any.whl`), which has all programs.",
             )
         return path
 
@@ -66,7 +69,7 @@ class Release:
         """Return the program fwctl, the largest file in a container. Copies of a release may share it.
 
         Raises:
-            FirewallError: when the package was not built for that architecture.
+            SettingsError: when the package has no programs for that architecture.
         """
         path = self.binary("fwctl", architecture).resolve()
         state = path.stat()
@@ -76,16 +79,18 @@ class Release:
     def build_sha(self) -> str:
         """SHA-256 of the firewall subset: over all paths in order, each with the digest of its content."""
         sum_ = hashlib.sha256()
-        for path, file in sorted(self._subset()):
-            sum_.update(f"{path} {digest_of(file)}\n".encode())
+        for path, digest in sorted(self._subset()):
+            sum_.update(f"{path} {digest}\n".encode())
         return sum_.hexdigest()
 
-    def _subset(self) -> Iterator[tuple[str, Path]]:
+    def _subset(self) -> Iterator[tuple[str, str]]:
         folders = {"stack": self.package / "stack", "templates": self.templates, "bin": self.package / "bin"}
         for name, folder in folders.items():
             for file in folder.rglob("*"):
                 if file.is_file() and "__pycache__" not in file.parts:
-                    yield f"{name}/{file.relative_to(folder).as_posix()}", file
+                    path = f"{name}/{file.relative_to(folder).as_posix()}"
+                    left_out = file.suffix == _DIGEST
+                    yield path.removesuffix(_DIGEST), file.read_text().strip() if left_out else digest_of(file)
 
 
 @lru_cache(maxsize=1)

@@ -271,7 +271,7 @@ class Watcher:
         self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
         self._see_to_agents(engine, work.seen.observed, work.seen.agents)
-        warnings = tuple(each.message for each in work.seen.advice)
+        warnings = tuple(each.message for each in work.seen.notices)
         seconds = self._place.clock() - began
         return dataclasses.replace(
             decision, trigger=trigger, seconds=seconds, warnings=warnings, agents=work.seen.agents

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -93,6 +94,18 @@ def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
     assert command("run", "--dry-run").code == 0
 
 
+def test_a_dry_run_of_reload_only_shows(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
+    """It says what `reload` would do, and what `reload` refuses."""
+    assert "error[not-up]" in command("reload", "--dry-run").err
+    command("run")
+    assert command("reload", "--dry-run").code == 0
+    files = dict(memory.inside("clawker-envoy").files)
+    settings_file.write_text("rules:\n  - dst: b.test\n")
+    dry = command("reload", "--dry-run", "--json")
+    assert (dry.code, [each["kind"] for each in dry.valid("reload")["steps"]]) == (1, ["commit", "commit"])
+    assert dict(memory.inside("clawker-envoy").files) == files
+
+
 def test_force_recreate_replaces_both(command: Command, memory: MemoryEngine) -> None:
     """Both siblings get new containers, although they are current."""
     command("run")
@@ -126,8 +139,9 @@ def test_the_rules_that_change_come_first(command: Command, settings_file: Path)
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
     plan = "The rules will change, connections of affected rules are cut within 5 s:\n"
+    head = "drifted  clawker: close it with `clawker-fw run`\n"
     for words in (("drift",), ("run", "--dry-run")):
-        assert command(*words).out.startswith(f"{plan}  + https b.test:443\n  - https a.test:443\n")
+        assert command(*words).out.startswith(f"{head}{plan}  + https b.test:443\n  - https a.test:443\n")
     changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}
     assert command("drift", "--format", "json").valid("drift")["rules"] == changes
     assert command("run", "--dry-run", "--format", "json").valid("run")["rules"] == changes
@@ -157,6 +171,28 @@ def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Pa
     document = command("status", "--format", "json").valid("status")
     assert [each["rule"] for each in document["ending"]] == ["https y.test:443", "https x.test:443"]
     assert document["rules"] == document["live_rules"] == 4
+
+
+def test_drift_shows_what_differs_in_files(command: Command, settings_file: Path) -> None:
+    """For a changed rule, the values that differ are shown if they are wanted; for programs, a unified diff."""
+    command("run")
+    settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
+    drift = command("drift")
+    assert "5 fields differ; --diff shows all by layer.\n" in drift.out
+    assert "names.a.test" not in drift.out
+    drift = command("drift", "--diff")
+    assert drift.code == 1
+    assert '\n    - names.a.test: {"at": "envoy"}\n    + names.b.test: {"at": "envoy"}\n' in drift.out
+    document = command("drift", "--format", "json").valid("drift")
+    assert any('+  "b.test"' in each.get("diff", "") for each in document["siblings"][1]["findings"])
+
+
+def test_a_changed_setting_has_its_name(command: Command) -> None:
+    """Where it is a value in a file: in the reasons, and among what differs."""
+    command("run")
+    drift = command("drift", "--diff", CLAWKER_FW_LIMITS__RESOLVER_CONNECTIONS="64")
+    assert "  changed settings: limits.resolver_connections 32 → 64\n" in drift.out
+    assert "\n    limits.resolver_connections: 32 → 64\n" in drift.out
 
 
 def test_unknown_is_not_current(command: Command, memory: MemoryEngine) -> None:
@@ -214,8 +250,11 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
         assert (each["running_otel_infra_port"], each["desired_otel_infra_port"]) == ("4319", "4320")
         assert each["running_infra_certs_ready"] == each["desired_infra_certs_ready"] == "false"
         assert each["running_stack_build_sha"] == each["desired_stack_build_sha"]
-    text = command(verb, CLAWKER_FW_OTEL__INFRA_PORT="4321").err
+    text = command("--log-format", "logfmt", verb, CLAWKER_FW_OTEL__INFRA_PORT="4321").err
     assert "event=firewall_container_spec_drift container=clawker-envoy" in text
+    people = command(verb, CLAWKER_FW_OTEL__INFRA_PORT="4322").err
+    assert re.search(r"^\d\d:\d\d:\d\d  clawker-envoy has been replaced: ", people, re.MULTILINE)
+    assert "event=" not in people
 
 
 @pytest.mark.parametrize(
@@ -370,8 +409,8 @@ def test_every_answer_in_json_has_a_schema(command: Command) -> None:
         if "--format" in option.opts
     }
     listed = command("schema").out.splitlines()
-    assert set(listed) == formats | {"status --all"}
-    for verb in listed:
+    assert {*listed} == {*formats, "status --all", "error"}
+    for verb in formats | {"status --all"}:
         shown = command("--config", "none.yaml", "schema", *verb.split()).json
         assert shown["title"] == f"The answer of `clawker-fw {verb}` with `--format json`"
         assert shown["properties"]["schema"]["const"] == 2

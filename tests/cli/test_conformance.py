@@ -50,7 +50,7 @@ def test_everything_holds(command: Command, memory: MemoryEngine) -> None:
     shown, attacks = command("conformance").out, len(document["attempts"]) - 3
     assert re.search(r"^  held +control  An allowed name resolves +an answer$", shown, re.MULTILINE)
     assert re.search(r"^  held +attack   TLS without a server name", shown, re.MULTILINE)
-    assert shown.endswith(f"clawker: {attacks} of {attacks} attacks were stopped, 3 of 3 controls got through\n")
+    assert shown.startswith(f"clawker: {attacks} of {attacks} attacks were stopped, 3 of 3 controls got through\n")
 
 
 INSPECTED = """rules:

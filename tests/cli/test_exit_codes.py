@@ -6,6 +6,7 @@ import pytest
 
 from clawker_fw.cli import session
 from clawker_fw.model import Sibling
+from clawker_fw.report.documents import schemas
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -39,6 +40,51 @@ def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngi
         outcome = command(verb)
         assert outcome.code == 6, verb
         assert "error[foreign-container]" in outcome.err
+
+
+@pytest.mark.parametrize("verb", [each for each in schemas.ANSWERS if each != "error"])
+def test_a_failure_is_a_document_of_every_command(verb: str, command: Command) -> None:
+    """Whatever asks for JSON gets one document on standard output, before the line can even be parsed."""
+    for words in (["--json"], ["--format", "json"], ["--format=json"]):
+        outcome = command(*verb.split(), *words, "--nope")
+        answer = outcome.valid("error")["error"]
+        assert (answer["code"], answer["exit_code"], outcome.code) == ("usage", 2, 2)
+        assert "No such option: --nope" in answer["message"]
+        assert "error[usage]" in outcome.err
+    assert command(*verb.split(), "--nope", CLAWKER_FW_FORMAT="json").valid("error")["error"]["hint"]
+    assert not command(*verb.split(), "--format", "text", "--nope", CLAWKER_FW_FORMAT="json").out.startswith("{")
+
+
+def test_a_failure_in_json_is_the_one_that_people_read(
+    command: Command, settings_file: Path, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stack's commands, facts and exit code are in it, in one line, which suits `denials --follow`."""
+    outcome = command("--project", "other", "denials", "--follow", "--json")
+    assert outcome.out.count("\n") == 1
+    assert outcome.valid("error")["error"] == {
+        "code": "not-up",
+        "message": "other is not up, so nothing is on record.",
+        "context": [],
+        "hint": "Start it with `clawker-fw --project other run`.",
+        "exit_code": 6,
+    }
+    assert command("drfit", "--json").valid("error")["error"]["code"] == "usage"
+    assert command("agent", "flags", "--json").valid("error")["error"]["exit_code"] == 6  # docker refuses any JSON
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "networks", lambda: 1 / 0)
+        assert command("drift", "--json").valid("error")["error"]["code"] == "bug"
+    settings_file.write_text("rules:\n  - dst: https://bad.test\n")
+    assert "line 2" in command("drift", "--json").valid("error")["error"]["message"]
+
+
+def test_a_failure_is_no_second_document(command: Command, settings_file: Path) -> None:
+    """An answer stays the only one when the command fails after it, and a command without JSON has none."""
+    command("run")
+    settings_file.write_text("rules:\n  - dst: https://bad.test\n")
+    assert (found := command("status", "--json")).code == 3
+    assert found.valid("status")["verdict"] == "unknown"
+    failed = command("init", CLAWKER_FW_FORMAT="json")
+    assert (failed.code, failed.out) == (6, "")
 
 
 def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_every_host_has_a_row(
     assert (answer["current"], answer["total"]) == (1, 7)
     shown = command("fleet", "status", *asked, "--timeout", "1s")
     assert shown.code == 1
-    assert shown.out.splitlines()[-1] == (
+    assert shown.out.splitlines()[0] == (
         "1 of 7 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no stack, 2 unreachable."
     )
     assert "unix:///loose: Agent agent has a way around the firewall." in shown.out
@@ -144,9 +144,9 @@ def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_
     up("one")
     up("two")
     outcome = command("fleet", "status", *addresses("two", "one"))
-    assert (outcome.code, outcome.out.splitlines()[-1]) == (0, "All 2 hosts are current.")
+    assert (outcome.code, outcome.out.splitlines()[0]) == (0, "All 2 hosts are current.")
     nobody = command("fleet", "status", *addresses("dead", "gone"))
-    assert (nobody.code, nobody.out.splitlines()[-1]) == (4, "0 of 2 hosts are current; 2 unreachable.")
+    assert (nobody.code, nobody.out.splitlines()[0]) == (4, "0 of 2 hosts are current; 2 unreachable.")
     assert command("--host", "unix:///one", "fleet", "status").code == 2
     assert command("fleet", "status", "--swarm", *addresses("one")).code == 2
     unknown = command("fleet", "status", "--context", "nobody")

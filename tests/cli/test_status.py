@@ -31,7 +31,9 @@ def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -
     join(memory, "loose", privileged=True)
     outcome = command("drift")
     assert outcome.code == 1
-    assert "open[agent]: loose: it is privileged\nopen  clawker\n" in outcome.out
+    assert outcome.out.startswith(
+        "open  clawker: stop the agents that bypass it\nopen[agent]: loose: it is privileged\n"
+    )
     document = command("drift", "--format", "json").valid("drift")
     assert document["verdict"] == "open"
     assert {each["name"]: each["state"] for each in document["agents"]} == {"fine": "fenced", "loose": "open"}
@@ -178,3 +180,39 @@ def test_programs_get_the_summary_of_drift(command: Command, memory: MemoryEngin
     assert lines("status") == lines("drift")
     settings_file.write_text("rules: [")
     assert lines("status") == []
+
+
+def test_the_labels_are_shown_although_they_agree(command: Command) -> None:
+    """With `--verbose`: the values of both siblings, and the value that one should have where it differs."""
+    command("run")
+    assert "stack_build_sha" not in command("status").out
+    shown = command("status", "--verbose").out
+    for sibling in ("envoy", "coredns"):
+        assert f"  {sibling}: infra_certs_ready: false\n  {sibling}: otel_infra_port: 4319\n" in shown
+        assert f"  {sibling}: stack_build_sha: " in shown
+    assert (
+        "otel_infra_port: 4319 → 4320\n" in command("status", "--verbose", CLAWKER_FW_OTEL__INFRA_PORT="4320").out
+    )
+
+
+def test_a_notice_that_the_settings_acknowledge(
+    command: Command, settings_file: Path, memory: MemoryEngine
+) -> None:
+    """It follows the first line until it is acknowledged; then `run` and `doctor` alone show it to people."""
+    memory.sources_checked = False
+    command("run")
+    notice = "warning[host-hears-agents]: "
+    for verb in ("drift", "status", "reload", "run"):
+        first, second, *_ = command(verb).out.splitlines()
+        assert first.startswith("current  clawker")
+        assert second.startswith(notice)
+    settings_file.write_text(settings_file.read_text() + "acknowledged: [host-hears-agents]\n")
+    told = {verb: "host-hears-agents" in command(*verb.split()).out for verb in NOTICED}
+    assert told == NOTICED
+    assert [each["code"] for each in command("status", "--json").json["warnings"]] == ["host-hears-agents"]
+
+
+NOTICED = {"drift": False, "status": False, "reload": False, "reload --dry-run": False} | dict.fromkeys(
+    ("run", "run --dry-run", "doctor"), True
+)
+"""Whether a command shows a notice that the settings acknowledge."""

@@ -1,6 +1,7 @@
 """Texts of the command line: hints, records, completion, help, and the number of rules."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_every_line_beside_the_answer_is_a_record(
     by_variable: bool,  # noqa: FBT001 - a value of the table
     command: Command,
 ) -> None:
-    """With `--log-format json`, from any source, every line is an object; otherwise the lines are text."""
+    """With a format for programs, from any source, every line is a record; otherwise the lines are for people."""
     changed = {"CLAWKER_FW_OTEL__INFRA_PORT": "4320"}
     command("run")
     if by_variable:
@@ -106,7 +107,11 @@ def test_every_line_beside_the_answer_is_a_record(
     assert all({"time", "level", "event"} <= set(each) for each in records)
 
     command("run")
-    assert not command(*arguments, **changed).err.startswith("{")
+    lines = command("--log-format", "logfmt", *arguments, **changed).err.splitlines()
+    assert all(re.match(r"time=\S+ level=\w+ event=\S+", line) for line in lines), lines
+
+    command("run")
+    assert not re.search(r"^{|event=", command(*arguments, **changed).err, re.MULTILINE)
 
 
 def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEngine) -> None:

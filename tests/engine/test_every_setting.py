@@ -88,6 +88,7 @@ LOCAL: dict[str, Any] = {
         "coredns": {"processors": 1, "memory": "256MiB", "connections": 1000},
     },
     "drain_timeout": "1s",
+    "acknowledged": ["host-hears-agents"],
 }
 """A value for each key of a settings file. Its `project` is the test's."""
 

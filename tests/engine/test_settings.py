@@ -47,7 +47,7 @@ def test_status_says_that_the_settings_are_open(
             harmless.enter_context(attached(docker, peers, network, f"{form}:/work:ro"))
             harmless.enter_context(attached(docker, peers, f"{up.project}-egress", f"{form}:/work"))
         assert up.status()["settings"]["open"] == []
-        assert "settings_open" not in up.call("run").expect().err
+        assert "can write" not in up.call("run").expect().err
     with ExitStack() as harmful:
         agents = [harmful.enter_context(attached(docker, peers, network, f"{form}:/work")) for form in forms]
         found = up.status()["settings"]["open"]
@@ -56,7 +56,7 @@ def test_status_says_that_the_settings_are_open(
         text = up.call("status").expect().out
         assert [agent for agent in agents if f"{agent} can write {up.settings}" not in text] == []
         for verb in ("run", "reload"):
-            warned = [line for line in up.call(verb).expect().err.splitlines() if "event=settings_open" in line]
+            warned = [line for line in up.call(verb).expect().err.splitlines() if "can write" in line]
             assert [agent for agent in agents if not any(agent in line for line in warned)] == []
 
 

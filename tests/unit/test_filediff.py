@@ -2,10 +2,11 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.report.filediff import unified
+from clawker_fw.report.filediff import changes, unified
 
 LINES = st.lists(st.text("abc", min_size=1, max_size=2), max_size=30)
 
@@ -54,3 +55,35 @@ def test_large_json_is_spread_over_lines_without_its_version() -> None:
     assert '+"new.example.com"]}\n' in diff
     assert not any("version_info" in line for line in diff)
     assert len(diff) < 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (
+            {"limits": {"connections": 5279}},
+            {"limits": {"connections": 3654}},
+            ["limits.connections: 5279 → 3654"],
+        ),
+        ({"version_info": "1", "a": 1}, {"version_info": "2", "a": True}, ["a: 1 → true"]),
+        ({"a": None}, {"b": "x"}, ["- a: null", "+ b: x"]),
+        (["x", "y", "y"], ["y"], ["- x", "- y"]),
+        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, ["a[1].b: 2 → 3"]),
+        ([{"name": "p", "v": 1}, {"name": "q"}], [{"name": "p", "v": 2}], ["p.v: 1 → 2", '- q: {"name": "q"}']),
+        ({"a": "x" * 100}, {"a": "y"}, [f"a: {'x' * 59}… → y"]),
+    ],
+)
+def test_a_change_of_json_is_a_line_for_each_value(before: object, after: object, expected: list[str]) -> None:
+    """With the value's path, without what is equal."""
+    assert [str(each) for each in changes(*(json.dumps(each).encode() for each in (before, after)))] == expected
+
+
+def test_lines_that_end_in_json_are_compared_by_value() -> None:
+    """As in Envoy's bootstrap file. What is no JSON, has other lines or is too deep has hunks instead."""
+    before = b'# c\nadmin:\n  port: 1\n  heap: {"a": {"most": 5279}, "b": 1}\n- {"name": "x", "v": [1]}\n'
+    after = before.replace(b"5279", b"3654").replace(b"[1]", b"[2]").replace(b"port: 1", b"port: 2")
+    assert list(map(str, changes(before, after))) == ["port: 1 → 2", "heap.a.most: 5279 → 3654", "v[0]: 1 → 2"]
+    assert changes(before, before + b"more\n") == []
+    assert changes(b"", b"{}") == []
+    assert changes(b"\xff", b"{}") == []
+    assert changes(b"[" * 100_000, b"{}") == []

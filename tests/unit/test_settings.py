@@ -128,6 +128,7 @@ def test_every_setting_has_a_variable(key: str, write: Write) -> None:
         **{f"resources.{each}.memory": "1GiB" for each in ("envoy", "coredns")},
         **{f"resources.{each}.connections": "500" for each in ("envoy", "coredns")},
         "drain_timeout": "5s",
+        "acknowledged": "[host-hears-agents]",
         "presets": "[pip]",
         "never": "[.corp.test]",
         "always": "[]",

@@ -18,6 +18,7 @@ from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
+from clawker_fw.report.documents.error import ErrorDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
 from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetStatusDocument
@@ -54,8 +55,9 @@ ANSWERS: Mapping[str, type[Document]] = {
     **dict.fromkeys(("secrets list", "secrets check"), SecretsAnswer),
     "status": StatusDocument,
     "status --all": StacksAnswer,
+    "error": ErrorDocument,
 }
-"""The answers by the commands that give them."""
+"""The answers by the commands that give them. `error` is the answer of any command that fails."""
 
 
 class _Generator(GenerateJsonSchema):
@@ -87,7 +89,8 @@ def _meanings(kind: type) -> Iterator[tuple[str, str]]:
 def schema(command: str) -> dict[str, Any]:
     """Return the schema of a command's answer."""
     made = TypeAdapter(ANSWERS[command]).json_schema(mode="serialization", schema_generator=_Generator)
-    title = f"The answer of `clawker-fw {command}` with `--format json`"
+    who = "a command that fails before it has answered" if command == "error" else f"`clawker-fw {command}`"
+    title = f"The answer of {who} with `--format json`"
     return {"$schema": _Generator.schema_dialect, **made, "title": title}
 
 
