@@ -247,3 +247,32 @@ def test_a_name_that_is_no_address_of_the_network(name: str) -> None:
     assert remedy(found) == (
         "Use the name of one of its addresses, as 192-0-2-0.lab.test, or change the network (line 1)."
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "text"),
+    [
+        (
+            "a.test",
+            "tcp://a.test:443",
+            "First change or remove `https a.test:443` (line 1): the two can't share a port.",
+        ),
+        (".test.test", "tcp://a.test.test:443", "First change or remove `https .test.test:443` (line 1): the two"),
+        (
+            {"dst": "a.test", "proto": "http"},
+            "tcp://a.test:80",
+            "First change or remove `http a.test:80` (line 1)",
+        ),
+        ({"dst": "a.test", "proto": "http"}, "tcp://a.test:81", "Allow it with"),
+        ({"dst": "a.test", "proto": "http"}, "https://a.test:80", "Allow it with"),
+        (
+            {"dst": "a.test", "proto": "ssh", "until": PAST},
+            "https://a.test:22",
+            "First change or remove `ssh a.test:22 until 2026-05-01T00:00:00Z` (line 1)",
+        ),
+    ],
+)
+def test_a_port_that_another_rule_has(rule: str | Mapping[str, Any], asked: str, text: str) -> None:
+    """No command is proposed that would fail because the two rules can't share the port."""
+    found = explain(rule_set(rule), NOW, parse_target(asked))
+    assert remedy(found).startswith(text)

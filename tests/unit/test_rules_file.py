@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.rule import Protocol, RuleAction
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal
@@ -164,6 +164,27 @@ def test_an_imported_rule_changes_none(path: Path) -> None:
     done = add(path, addition("a.test", allow_private=True, stays=True))
     assert [each.outcome for each in done.results] == [EditOutcome.UNCHANGED]
     assert path.read_text() == before
+
+
+def test_rules_are_removed_by_what_is_given(path: Path) -> None:
+    """All for a name are removed, or those with the protocol and port; `.b.test` is another name than `b.test`."""
+    path.write_text(
+        "rules:\n- dst: a.test\n- dst: a.test\n  port: 8443\n- dst: a.test\n  proto: http\n- dst: b.test\n"
+    )
+    done = remove(
+        path, removal("a.test", Protocol.HTTPS, 8443), removal("a.test", Protocol.HTTP), removal(".b.test")
+    )
+    assert said(done.results) == [
+        ("removed", "https a.test:8443", "line 3"),
+        ("removed", "http a.test:80", "line 5"),
+        ("not found", ".b.test", ""),
+    ]
+    assert path.read_text() == "rules:\n- dst: a.test\n- dst: b.test\n"
+    only_denying = Removal(parse_destination("a.test"), action=RuleAction.DENY)
+    assert said(remove(path, only_denying, removal("b.test"), removal("b.test")).results) == [
+        ("not found", "deny a.test", ""),
+        ("removed", "https b.test:443", "line 3"),
+    ]
 
 
 @pytest.fixture
