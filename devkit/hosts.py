@@ -74,7 +74,8 @@ _OPPOSITE = _both(
         "accept_local": 1,
         "accept_redirects": 1,
         "accept_source_route": 1,
-        "arp_accept": 1,
+        # since release 28 a container with the address of a former one has another hardware address
+        "drop_gratuitous_arp": 1,
         "proxy_arp": 1,
         "route_localnet": 1,
         "rp_filter": 0,
@@ -134,13 +135,12 @@ HOSTS = (
     ),
     Host(
         "hostile-on-29",
-        "The same `daemon.json` on Docker 29 with nftables, and sysctls that accept whatever can be accepted.",
+        "The same `daemon.json` on Docker 29 with nftables. Sysctls that accept whatever can be accepted, except "
+        "for `drop_gratuitous_arp=1`.",
         "29-nftables",
         settings=HOSTILE,
         sysctls=_OPPOSITE,
     ),
-    # since release 28 a container with the address of a former one has another hardware address
-    Host("arp-quiet", "`drop_gratuitous_arp=1`.", "28.5.2", sysctls=_both({"drop_gratuitous_arp": 1})),
     Host(
         "log-syslog",
         "The log driver `syslog`, without a cache from which the engine could read.",

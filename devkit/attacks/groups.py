@@ -168,7 +168,7 @@ GROUPS = (
             "tests/cli/test_strangers.py::test_an_image_with_our_labels_is_in_nobody_s_way",
             "tests/engine/test_open_agents.py::test_whoever_shares_something_of_a_sibling_is_open",
             "tests/matrix/test_smoke.py::test_no_other_way_out",
-            "tests/matrix/test_smoke.py::test_what_agents_broadcast",
+            f"{_ENFORCEMENT}test_what_agents_broadcast",
         ),
     ),
     Group(

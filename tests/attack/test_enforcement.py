@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ from devkit.waiting import until
 from devkit.witness import Seen
 from devkit.world import NAMESERVER, WORLD, world_around
 
-SHARERS = 280
-"""Tests of one simulated internet, which takes as long as fifty of them."""
+SHARERS = 1000
+"""All tests are in one simulated internet, which takes as long as a hundred of them."""
 
 IN_THE_OTHER_SLOT = {
     "A name without a rule",
@@ -346,6 +347,35 @@ def test_a_host_that_does_not_check_sources_hears_more(site: Site) -> None:
     site.world.engine.run_in_network(["sysctl", "-w", f"{setting}=0"])
     until(heard)
     site.world.engine.run_in_network(["sysctl", "-w", f"{setting}=2"])
+
+
+def test_what_agents_broadcast(site: Site) -> None:
+    """The host receives it unless the host checks the source of packets, and `status` says which it is."""
+    setting = f"net.ipv4.conf.{site.places['bridge_name']}.rp_filter"
+    (pool,) = site.peers.client.inspect_network("clawker-net")["IPAM"]["Config"]
+    targets = ("255.255.255.255", "224.0.0.1", str(ip_network(pool["Subnet"])[-1]))
+    port = HOST_PORT + 1  # a socket for IPv6 as well hears no broadcast
+    listener = site.world.serve("dns", "--listen", f"0.0.0.0:{port}", "--verbose", "--zone", "x=192.0.2.1")
+    mine = ("--from", site.places[Who.AGENT], "--timeout", "300ms")
+
+    def heard(checked: int) -> set[str]:
+        """Send to each address under a name of its own, and return the addresses that the host has heard."""
+        site.world.engine.run_in_network(["sysctl", "-w", f"{setting}={checked}"])
+        for each in targets:
+            site.agent.ask("resolve", f"{checked}.{each}", "--server", f"{each}:{port}", *mine)
+        names = {line["name"] for line in listener.said() if line["event"] == "query"}
+        return {each for each in targets if f"{checked}.{each}." in names}
+
+    def warned() -> bool:
+        status = site.world.engine.network_argv(*site.firewall.command("status", "--format", "json"))
+        warnings = site.firewall.call_raw(status).expect().json["warnings"]
+        return "host-hears-agents" in {each["code"] for each in warnings}
+
+    until(lambda: heard(0) == {"255.255.255.255", "224.0.0.1"})
+    assert warned()
+    assert heard(1) == set()
+    assert heard(2) == set()
+    assert not warned()
 
 
 def test_a_false_source_is_ignored(site: Site) -> None:

@@ -1,7 +1,8 @@
 """What a flood of refusals leaves on record, and what many requests at once cost a neighbour, on a real engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from docker import APIClient
@@ -64,32 +65,38 @@ def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agen
 _OF_THE_PAGE = f"Host: {PAGE}"
 
 
-@pytest.mark.parametrize(
-    ("sent", "options"),
-    [
-        (head("POST / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100"), ()),
-        (head("GET / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100") + b"x", ("--drip", "100ms")),
-        (head("GET / HTTP/1.1", _OF_THE_PAGE, "Transfer-Encoding: chunked") + b"5\r\n", ()),
-        (at_once([pseudo(PAGE, method="POST")], complete=False), ()),
-        (head("GET / HTTP/1.1", _OF_THE_PAGE), ("--drip", "100ms")),
-        (head("GET / HTTP/1.1", _OF_THE_PAGE) * 200, ("--unread",)),
-    ],
-    ids=["no body", "a slow body", "half a chunk", "an open stream", "a slow second request", "unread answers"],
-)
-def test_stalled_requests_for_the_page(
-    firewall: Firewall, peers: Peers, agent: Peer, sent: bytes, options: tuple[str, ...]
-) -> None:
-    """As many as an agent may have, for its page, take the page from no neighbour."""
-    neighbour = firewall.agent(peers)
+_STALLED: Mapping[str, tuple[bytes, tuple[str, ...]]] = {
+    "no body": (head("POST / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100"), ()),
+    "a slow body": (head("GET / HTTP/1.1", _OF_THE_PAGE, "Content-Length: 100") + b"x", ("--drip", "100ms")),
+    "half a chunk": (head("GET / HTTP/1.1", _OF_THE_PAGE, "Transfer-Encoding: chunked") + b"5\r\n", ()),
+    "an open stream": (at_once([pseudo(PAGE, method="POST")], complete=False), ()),
+    "a slow second request": (head("GET / HTTP/1.1", _OF_THE_PAGE), ("--drip", "100ms")),
+    "unread answers": (head("GET / HTTP/1.1", _OF_THE_PAGE) * 200, ("--unread",)),
+}
+
+
+def test_stalled_requests_for_the_page(firewall: Firewall, peers: Peers) -> None:
+    """As many as agents may have, for their page, each agent in another way, take the page from no neighbour."""
+    neighbour, *agents = (firewall.agent(peers) for _ in range(1 + len(_STALLED)))
     envoy = firewall.status()["siblings"][0]["address"]
-    siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "8", "--hex", sent.hex(), *options)
-    with ThreadPoolExecutor() as pool:
-        attacking = pool.submit(agent.ask, *siege)
-        until(lambda: agent.get("https://a.test/").ok)
+    siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "8", "--hex")
+    with ThreadPoolExecutor(len(agents)) as pool:
+        attacking = {
+            way: pool.submit(agent.ask, *siege, sent.hex(), *options)
+            for agent, (way, (sent, options)) in zip(agents, _STALLED.items(), strict=True)
+        }
+        for agent in agents:
+            until(partial(_served, agent))
         for _ in range(10):
             assert neighbour.get(f"http://{PAGE}/").ok
-        assert attacking.result().last["opened"] >= 19
-    neighbour.remove()
+        for way, attack in attacking.items():
+            assert attack.result().last["opened"] >= 19, way
+    for each in (neighbour, *agents):
+        each.remove()
+
+
+def _served(agent: Peer) -> bool:
+    return agent.get("https://a.test/").ok
 
 
 def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:

@@ -57,6 +57,8 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
         *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
         images.lock_image(wanted.engine),
     ):
+        if engine.image(image.reference):
+            continue
         shares: list[float] = []
         engine.load_image(image.archive(), image.archive_size, shares.append)
         assert shares[-1] == 1.0

@@ -36,7 +36,7 @@ def restarted(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) 
     return firewall
 
 
-@pytest.mark.parametrize("moment", ["create and start", "take the service address", "wait 1.25 s"])
+@pytest.mark.parametrize("moment", ["create and start", "take the service address"])
 def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngine, restarted: Firewall) -> None:
     """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
     firewall = restarted

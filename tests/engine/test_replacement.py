@@ -2,18 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 
 import pytest
 from docker import APIClient
 
-from devkit.engines import PrivateEngine
 from devkit.firewall import Firewall
-from devkit.host import client
 from devkit.peers import Peer, Peers
-from devkit.peers import peers as peers_of
 from devkit.waiting import until
 
 
@@ -84,24 +78,3 @@ def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClie
     assert [each["note"] for each in outcome.json["notes"]] == ["1 connection cut"]
     assert not download.finish().last["ok"]
     assert old not in {each["Id"] for each in docker.containers(all=True)}
-
-
-@dataclass(frozen=True)
-class Engine:
-    """An engine that may be restarted and killed, a stack on it, an origin and an agent."""
-
-    private: PrivateEngine
-    sdk: APIClient
-    firewall: Firewall
-    origin: Peer
-    agent: Peer
-
-
-@pytest.fixture(scope="module")
-def engine(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The engine with a stack. Each test leaves all of it up."""
-    firewall = Firewall(private.host, "clawker", tmp_path_factory.mktemp("engine"))
-    firewall.write({"dst": "a.test", "allow_private": True}, {"dst": "h.test", "proto": "http"})
-    firewall.run()
-    with closing(client(private.host)) as sdk, peers_of(sdk) as around:
-        yield Engine(private, sdk, firewall, firewall.origin(around, ["a.test"]), firewall.agent(around))

@@ -1,4 +1,7 @@
-"""Three engines in one swarm, each kept current by a watcher of the service in `examples/swarm`."""
+"""Engines in one swarm, each kept current by a watcher of the service in `examples/swarm`.
+
+There are two, and a third one where `--thorough` has one fail.
+"""
 
 import json
 import os
@@ -29,10 +32,12 @@ SMALL = 2
 
 
 @pytest.fixture(scope="module")
-def fleet(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A swarm of three, without a service yet."""
+def fleet(
+    needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Fleet]:
+    """A swarm, without a service yet."""
     needs_engine()
-    with swarm(3, disks={SMALL: "1500m"}) as made:
+    with swarm(2 if pytestconfig.getoption("--thorough") == 1 else 3, disks={SMALL: "1500m"}) as made:
         found = Fleet(made, tmp_path_factory.mktemp("fleet"), attached=ATTACHED)
         found.on(made.manager).write(*RULES, **SUBNET, **DRAIN)
         yield found
@@ -57,7 +62,7 @@ def test_every_node_becomes_current(fleet: Fleet) -> None:
     """A service that was deployed runs on each node, and is healthy where the stack is proven to be current."""
     fleet.load()
     created = fleet.deploy()
-    told(f"all three are current {created.seconds:.1f} s after the service was created")
+    told(f"all are current {created.seconds:.1f} s after the service was created")
     for node in fleet.swarm.nodes:
         assert fleet.on(node).current(), node.name
         assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
@@ -69,7 +74,7 @@ def test_what_the_manager_knows_of_its_nodes(fleet: Fleet) -> None:
     """A node that can't be asked is not called current, but its watcher's word is there."""
     here, *others = fleet.seen_from(fleet.swarm.manager)
     assert (here["name"], here["verdict"], here["proven"]["by"]) == ("node1", "current", "comparison")
-    assert [each["name"] for each in others] == ["node2", "node3"]
+    assert [each["name"] for each in others] == [each.name for each in fleet.swarm.nodes[1:]]
     for each in others:
         assert (each["verdict"], each["proven"]["by"]) == ("unreachable", "watcher"), each
 
@@ -141,7 +146,7 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
     fleet.on(fleet.swarm.manager).write(*RULES, ADDED, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
-    told(f"all three have another release and other rules after {rolled.seconds:.1f} s")
+    told(f"all have another release and other rules after {rolled.seconds:.1f} s")
     assert rolled.was_ring_by_ring, rolled.tasks
     assert len(configs_of(fleet) - before) == 1
     for node in fleet.swarm.nodes:
@@ -160,7 +165,7 @@ def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
     siblings = [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes]
     fleet.on(fleet.swarm.manager).write(*RULES, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
-    told(f"all three have another rule after {rolled.seconds:.1f} s")
+    told(f"all have another rule after {rolled.seconds:.1f} s")
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
     assert [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes] == siblings
     assert all(fleet.on(node, later).current() for node in fleet.swarm.nodes)

@@ -43,28 +43,15 @@ def hand(docker: APIClient, shared: Firewall, peers: Peers, watched: Watching) -
     return Hand(docker, shared, peers)
 
 
-def kill(hand: Hand, sibling: str) -> None:
-    """Kill a sibling, as `docker kill` does."""
-    hand.docker.kill(hand.name(sibling))
-
-
-def leave(hand: Hand, sibling: str, network: str) -> None:
-    """Disconnect a sibling from a network."""
-    hand.docker.disconnect_container_from_network(hand.name(sibling), f"{hand.firewall.project}-{network}")
-
-
 TAMPERS: dict[str, Callable[[Hand], object]] = {
-    "killed envoy": lambda hand: kill(hand, ENVOY),
-    "killed coredns": lambda hand: kill(hand, COREDNS),
-    "stopped envoy": lambda hand: hand.docker.stop(hand.name(ENVOY)),
+    # one for each kind of event: what is done to the other sibling is in `devkit.tampering`
+    "killed envoy": lambda hand: hand.docker.kill(hand.name(ENVOY)),
     "stopped coredns": lambda hand: hand.docker.stop(hand.name(COREDNS)),
     "paused envoy": lambda hand: hand.docker.pause(hand.name(ENVOY)),
-    "paused coredns": lambda hand: hand.docker.pause(hand.name(COREDNS)),
-    "removed envoy": lambda hand: hand.take_away(ENVOY),
     "removed coredns": lambda hand: hand.take_away(COREDNS),
-    "envoy without egress": lambda hand: leave(hand, ENVOY, "egress"),
-    "envoy without agents": lambda hand: leave(hand, ENVOY, "net"),
-    "coredns without agents": lambda hand: leave(hand, COREDNS, "net"),
+    "envoy without egress": lambda hand: hand.docker.disconnect_container_from_network(
+        hand.name(ENVOY), f"{hand.firewall.project}-egress"
+    ),
     "coredns with a way out": lambda hand: hand.docker.connect_container_to_network(
         hand.name(COREDNS), f"{hand.firewall.project}-egress"
     ),

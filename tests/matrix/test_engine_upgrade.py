@@ -15,8 +15,8 @@ from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
-KINDS = ("20.10.24", "28.5.2", "29-nftables")
-"""Engines that follow each other. The last one keeps the image store, and has another firewall backend."""
+KINDS = ("20.10.24", "29-nftables")
+"""Engines that follow each other. The newer one keeps the image store, and has another firewall backend."""
 
 STRICT = {"29": {"min-api-version": "1.44"}}
 """The oldest clients that the first releases of a series took, by the first part of the kind."""

@@ -19,7 +19,7 @@ from clawker_fw.stack import images
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release
 from devkit.engines import PrivateEngine, install_client, private_engine
-from devkit.firewall import Firewall
+from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
 from devkit.registry import PASSWORD, USER, Registry, faulty, registry
 
@@ -98,7 +98,6 @@ def _pushed(
     for name, image, target in (
         ("envoy", envoy, open_),
         ("newer", newer, open_),
-        ("secret", coredns, closed),
         ("coredns", coredns, open_),
         ("foreign", foreign, open_),
         ("plain", plain, open_),
@@ -180,34 +179,13 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
     assert firewall.current()
     firewall.write("a.test")
     assert ("envoy", "image", "id", "settings", "replace") in firewall.drift().findings
-    firewall.run("--drain-timeout", "1")
-    assert firewall.current()
-
-
-def test_an_image_that_cannot_be_pulled_touches_nothing(firewall: Firewall, site: Site) -> None:
-    """The pull precedes every replacement, so the old siblings keep serving if it fails."""
-    firewall.write("a.test")
-    firewall.run()
-    before = site.docker.inspect_container("clawker-envoy")["Id"]
-    absent = site.references["envoy"].partition("@")[0] + f"@{NOWHERE}"
-    firewall.write("a.test", images={"envoy": absent})
-    outcome = firewall.call("run").expect(4)
-    assert "error[image-not-found]" in outcome.err
-    assert absent in outcome.err.replace("\n", "")
-    assert site.docker.inspect_container("clawker-envoy")["Id"] == before
-    firewall.write("a.test")
-    assert firewall.current()
 
 
 def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
     """An index stands for the engine's platform, and the running container is compared with the index."""
     firewall.write("a.test", images={"coredns": site.references["index"]})
-    pulled = [step["image"] for step in firewall.run().json["steps"] if step["kind"] == "pull-image"]
-    assert pulled == [site.references["index"]]
-    assert firewall.current()
-    assert firewall.run().json["changed"] is False
-    firewall.write("a.test", images={"coredns": site.references["coredns"]})
-    firewall.run("--drain-timeout", "1")
+    steps = firewall.run("--drain-timeout", "1").json["steps"]
+    assert [step["image"] for step in steps if step["kind"] == "pull-image"] == [site.references["index"]]
     assert firewall.current()
 
 
@@ -218,31 +196,33 @@ def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site)
     assert f"linux/{engine.facts().architecture}" in error.message
 
 
-def test_an_image_for_another_platform_is_taken_back(firewall: Firewall, site: Site) -> None:
-    """Engines pull it by digest. It does not start, and the old siblings keep serving."""
-    firewall.write("a.test")
-    firewall.run()
-    before = site.docker.inspect_container("clawker-coredns")["Id"]
-    firewall.write("a.test", images={"coredns": site.references["foreign"]})
-    outcome = firewall.call("run").expect(5)
-    assert "exec format error" in outcome.err
-    assert site.docker.inspect_container("clawker-coredns")["Id"] == before
-    firewall.write("a.test")
-    assert firewall.current()
-
-
 def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
     """Once the engine has an image, the registry is not needed."""
     with faulty(site.open, "slow", tmp_path) as address:
         there = site.references["coredns"].replace(site.open.address, address)
         firewall.write("a.test", images={"coredns": there})
-        firewall.run()
-    assert firewall.current()
+        firewall.run("--drain-timeout", "1")
     again = firewall.run("--force-recreate", "--drain-timeout", "1").json["steps"]
     assert [step["kind"] for step in again].count("create") == 2
     assert not [step for step in again if "image" in step]
-    firewall.call("down").expect()
-    firewall.run()
+
+
+def test_an_image_that_does_not_work_changes_nothing(firewall: Firewall, site: Site) -> None:
+    """The old siblings keep serving: the pull precedes every replacement, and what does not start is taken back.
+
+    Engines pull an image for another platform by its digest.
+    """
+    before = [site.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS]
+    absent = site.references["envoy"].partition("@")[0] + f"@{NOWHERE}"
+    settings = firewall.settings.read_text()
+    firewall.write("a.test", images={"envoy": absent})
+    outcome = firewall.call("run").expect(4)
+    assert "error[image-not-found]" in outcome.err
+    assert absent in outcome.err.replace("\n", "")
+    firewall.write("a.test", images={"coredns": site.references["foreign"]})
+    assert "exec format error" in firewall.call("run").expect(5).err
+    assert [site.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS] == before
+    firewall.settings.write_text(settings)
     assert firewall.current()
 
 
@@ -275,7 +255,7 @@ def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("section", ["credHelpers", "credsStore"])
 def test_credentials_from_a_helper(
-    section: str, site: Site, tmp_path: Path, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+    section: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A credential helper is asked like by the docker CLI."""
     said = json.dumps({"ServerURL": site.closed.address, "Username": USER, "Secret": PASSWORD})
@@ -285,12 +265,11 @@ def test_credentials_from_a_helper(
     chosen = {site.closed.address: "test"} if section == "credHelpers" else "test"
     (tmp_path / "config.json").write_text(json.dumps({section: chosen}))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    firewall.write("a.test", images={"coredns": site.references["secret"]})
-    firewall.run()
-    assert firewall.current()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with closing(connect(site.engine.host, None, {})) as engine:
+        pulled(engine, site.references["vault"])
     assert (tmp_path / "asked").read_text() == site.closed.address
-    firewall.call("down").expect()
-    site.forget(site.references["secret"])
+    site.forget(site.references["vault"])
 
 
 def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from devkit.strategies import names_near, random_rules
 from devkit.waiting import until
 
 ENVOY = ADDRESSING.envoy(0)
-QUESTIONS = 200_000
+QUESTIONS = 80_000
 
 MOST_LONGER = 256
 """Octets by which an answer may be longer than its question."""
