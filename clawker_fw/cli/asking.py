@@ -43,7 +43,6 @@ class Arriving:
     """What waits, filled in the background with what is refused meanwhile."""
 
     def __init__(self, told: Iterator[Told]) -> None:
-        """Begin to take in refusals."""
         self._changed = threading.Condition()
         self._waiting = Waiting()
         self._taken_in = in_background(self._take_in, told)

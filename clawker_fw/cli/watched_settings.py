@@ -28,7 +28,6 @@ class WatchedSettings:
     """The settings of the chosen project. It is a `Memory` of the last good ones."""
 
     def __init__(self, chosen: Options, release: "Release") -> None:
-        """Read nothing yet."""
         self._chosen = chosen
         self._release = release
         self._steady = Steady(time.monotonic)

@@ -74,7 +74,6 @@ class Following:
     """The refusals of a stack from now on. Each log is followed in a thread of its own."""
 
     def __init__(self, reader: EngineReader, project: str, found: Sources) -> None:
-        """Begin to follow what was found."""
         self._reader = reader
         self._project = project
         self._arrived: queue.SimpleQueue[Counted | Missed | Exception | _Ended] = queue.SimpleQueue()

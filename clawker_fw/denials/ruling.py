@@ -125,7 +125,6 @@ class Ruling:
     """Decides how to edit the rules after an answer, for `rules_file.edit`."""
 
     def __init__(self, question: Question, reply: Allow | Deny, who: str, now: datetime) -> None:
-        """Keep who answered what, and when."""
         self._addition = addition(question, reply, note(question, who, now), now)
         self._now = now.timestamp()
 

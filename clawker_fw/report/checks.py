@@ -41,7 +41,6 @@ class ConformanceAnswer(Document):
 
     @classmethod
     def of(cls, project: str, results: Sequence[CaseResult]) -> "ConformanceAnswer":
-        """Return the answer."""
         attempts = [
             Attempted(
                 each.attempt.id,
@@ -96,7 +95,6 @@ class DoctorReport:
     """The answer for people: a paragraph for each check, and one for what to do. Commands stay in one line."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
-        """Store the checks."""
         self._checks = checks
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:

@@ -71,7 +71,6 @@ class StacksAnswer(Document):
 
     @classmethod
     def of(cls, stacks: list[Stack], facts: EngineFacts) -> "StacksAnswer":
-        """Return the answer."""
         engine = EngineOfStacks(endpoint=facts.endpoint, source=facts.named_by, version=facts.version)
         return cls(engine=engine, stacks=stacks)
 

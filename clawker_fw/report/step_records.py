@@ -35,7 +35,6 @@ class StepRecords(NoSteps):
     """Writes one record for each finding, and one for each completed step."""
 
     def __init__(self) -> None:
-        """Start without any step."""
         self._began: dict[int, float] = {}
 
     def difference(self, found: Diff, said: Summary) -> None:

@@ -307,7 +307,6 @@ class StepDisplay:
     """Shows a plan being performed: one line for each completed step, a spinner for the current ones."""
 
     def __init__(self, target: Console, *, files: bool = False) -> None:
-        """Show steps on a console, after the differences, with the diffs of files if wanted."""
         self._console = target
         self._files = files
         self._status = Status("", console=target) if target.is_interactive else None

@@ -129,7 +129,6 @@ class Steady:
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
-        """Start without having seen any file."""
         self._clock = clock
         self._wall = wall
         self._seen: dict[Path, tuple[_State, float]] = {}

@@ -119,7 +119,6 @@ class Watcher:
     """Keeps one stack current."""
 
     def __init__(self, orders: Orders, place: WatcherContext) -> None:
-        """Store the options. The engine is not contacted yet."""
         self._orders = orders
         self._place = place
         self._own = ours(orders.project, admits=orders.admits)

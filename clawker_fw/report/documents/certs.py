@@ -52,7 +52,6 @@ class CertificateDocument:
 
     @classmethod
     def of(cls, row: Row) -> "CertificateDocument":
-        """Return a certificate."""
         said = row.said
         return cls(
             name=row.name,
@@ -97,7 +96,6 @@ class CertsDocument(Document):
 
     @classmethod
     def of(cls, answer: CertificatesAnswer) -> "CertsDocument":
-        """Return the answer."""
         return cls(
             project=answer.project,
             endpoint=answer.endpoint,

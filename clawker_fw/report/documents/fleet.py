@@ -97,7 +97,6 @@ class HostDocument:
 
     @classmethod
     def of(cls, fleet: Fleet, row: Row, *, findings: bool) -> "HostDocument":
-        """Return it."""
         rules = row.rules
         return cls(
             name=row.name,
@@ -182,7 +181,6 @@ class FleetDenial:
 
     @classmethod
     def of(cls, each: Merged) -> "FleetDenial":
-        """Return it."""
         refused, wanted = each.refused, each.refused.wanted
         return cls(
             last=each.last,
@@ -226,7 +224,6 @@ class FleetDenialsDocument(Document):
 
     @classmethod
     def of(cls, found: FleetDenials) -> "FleetDenialsDocument":
-        """Return the answer."""
         return cls(
             denials=[FleetDenial.of(each) for each in found.merged],
             left_out=found.left_out,

@@ -126,7 +126,6 @@ class EngineUsed:
 
     @classmethod
     def of(cls, engine: EngineFacts) -> "EngineUsed":
-        """Return the engine."""
         return cls(engine.endpoint, engine.named_by)
 
 
@@ -160,7 +159,6 @@ class AgentDocument:
 
     @classmethod
     def of(cls, agent: Agent, *further: int) -> Self:
-        """Return an agent: who it is, how well it is confined, and why not better."""
         found = [(each, True) for each in agent.openings] + [(each, False) for each in agent.weaknesses]
         reasons = [AgentReason(each.code, each.phrase, opens) for each, opens in found]
         address, since = agent.address or None, agent.since or None

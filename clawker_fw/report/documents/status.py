@@ -28,7 +28,6 @@ class StatusEngine:
 
     @classmethod
     def of(cls, engine: EngineFacts) -> "StatusEngine":
-        """Return the engine."""
         return cls(engine.version, engine.architecture, engine.endpoint, engine.named_by)
 
 
@@ -110,7 +109,6 @@ class Unread:
 
     @classmethod
     def of(cls, error: FirewallError) -> "Unread":
-        """Return why."""
         return cls(error.code, error.message)
 
 
@@ -152,7 +150,6 @@ class StatusDocument(Document):
 
     @classmethod
     def of(cls, status: Status) -> "StatusDocument":
-        """Return the answer."""
         observed, live, wanted = status.observed, status.live, status.wanted
         return cls(
             verdict=status.verdict,
