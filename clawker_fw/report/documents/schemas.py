@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from clawker_fw.report.certs import CertsDocument
 from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
 from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.error import ErrorDocument
