@@ -22,7 +22,7 @@ from clawker_fw.cli.parameters import (
     duration,
     unparsed,
 )
-from clawker_fw.cli.session import print_json
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def status(
     if format_ is Format.JSON:
         _print_document(chosen, loaded, release, found, findings=diff)
     else:
-        from clawker_fw.report import fleet_text, text
+        from clawker_fw.report import fleet_text
 
-        text.console().print(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
+        print_report(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
     _exit(good=found.current == len(found.rows), asked=found.asked)
 
 
@@ -164,17 +164,12 @@ def denials(
     asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
     known = _hosts(chosen, asked)
     read = _reader_of_denials(chosen, since)
-    found = fleet_denials.merged(_ask(known, asked, read, fleet_denials.HostDenials), top)
+    found = fleet_denials.FleetDenialsDocument.of(_ask(known, asked, read, lambda row: (row, None)), top)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.fleet import FleetDenialsDocument
-
-        print_json(FleetDenialsDocument.of(found))
+        print_json(found)
     else:
-        from clawker_fw.report import text
-
-        text.console().print(fleet_denials.report(found))
-    answered = [each.trouble is None for each in found.rows]
-    _exit(good=all(answered), asked=any(answered))
+        print_report(fleet_denials.report(found))
+    _exit(good=not found.not_asked, asked=found.hosts > len(found.not_asked))
 
 
 def _print_document(
@@ -183,8 +178,7 @@ def _print_document(
     from clawker_fw.report.documents.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.report.documents.parts import SettingsNamed
 
-    source = str(loaded.source.absolute()) if loaded.source else None
-    settings = SettingsNamed(source, session.named_by(chosen, loaded))
+    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
     used = ReleaseUsed(release.version, release.build_sha)
     print_json(FleetStatusDocument.of(found, settings, used, findings=findings))
 
@@ -327,7 +321,6 @@ def _reader_of_denials(
     from clawker_fw.denials.reading import Reading, sources, with_counted
     from clawker_fw.engine.log_stream import stamp
     from clawker_fw.fleet.row import HostVerdict, Row
-    from clawker_fw.report import fleet_denials
 
     advising = adviser(chosen)
 
@@ -337,12 +330,11 @@ def _reader_of_denials(
         try:
             found = sources(engine, chosen.project)
         except RefusedError:  # nothing is up, so nothing is refused
-            return fleet_denials.HostDenials(row)
+            return row, None
         reading = Reading(engine, found, None if since is None else now - since)
         names = AgentNames(facts.endpoint, chosen.project, found.own, keeps=False)
         names.look(found.agents, now)
         refusals = with_counted(engine, found, reading.refusals())
-        answered = answer(refusals, names, Selection(), advising, stamp(now).decode())
-        return fleet_denials.of_host(row, answered)
+        return row, answer(refusals, names, Selection(), advising, stamp(now).decode())
 
     return read

@@ -1,9 +1,9 @@
-"""The answers of `fleet status` and `fleet denials`."""
+"""The answer of `fleet status`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, WithJsonSchema
+from pydantic import NonNegativeInt, WithJsonSchema
 
 from clawker_fw.fleet.hosts import LeftOut
 from clawker_fw.fleet.row import HostVerdict, NodeState, Row, StackRelease, Trouble
@@ -11,7 +11,6 @@ from clawker_fw.model import Sibling
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
 from clawker_fw.report.fleet import Fleet
-from clawker_fw.report.fleet_denials import FleetDenials, Merged, RefusingHost
 
 Verdict = Annotated[
     HostVerdict,
@@ -150,84 +149,4 @@ class FleetStatusDocument(Document):
             release=release,
             left_out=fleet.left_out,
             hosts=[HostDocument.of(fleet, each, findings=findings) for each in fleet.rows],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FleetDenial:
-    """One thing that agents were refused, on one host or several."""
-
-    last: Moment
-    """When it was refused last, by the clock of that engine."""
-    times: PositiveInt
-    """How often, on all hosts together."""
-    sibling: Sibling
-    protocol: str
-    """`dns`, `tls`, `http`, `tcp` or `udp`."""
-    name: str | None
-    port: NonNegativeInt
-    tried: str | None
-    """The address that the agent has connected to, where no host was named."""
-    reason: str
-    failed: bool
-    """Whether a rule allows it and it failed elsewhere: this is no denial."""
-    message: str
-    allowed: bool
-    """Whether the rules in the settings allow it by now."""
-    remedy: str | None
-    command: str | None
-    """The command that would allow it, if one is enough."""
-    hosts: tuple[RefusingHost, ...]
-
-    @classmethod
-    def of(cls, each: Merged) -> "FleetDenial":
-        refused, wanted = each.refused, each.refused.wanted
-        return cls(
-            last=each.last,
-            times=each.times,
-            sibling=wanted.sibling,
-            protocol=wanted.protocol,
-            name=wanted.name or None,
-            port=wanted.port,
-            tried=wanted.tried or None,
-            reason=wanted.reason,
-            failed=refused.failed,
-            message=refused.message,
-            allowed=refused.allowed,
-            remedy=refused.remedy or None,
-            command=refused.command or None,
-            hosts=each.hosts,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class HostNotAsked:
-    """A host whose refusals are not in the answer."""
-
-    name: str
-    error: Trouble
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetDenialsDocument(Document):
-    """The answer of `fleet denials`."""
-
-    denials: list[FleetDenial]
-    """The latest last; with `--top`, the most frequent first."""
-    left_out: NonNegativeInt
-    """Different refusals that `--top` has left out."""
-    uncounted: NonNegativeInt
-    """Refusals that were too many, or too fast, to be told apart."""
-    hosts: NonNegativeInt
-    """How many hosts there are."""
-    not_asked: list[HostNotAsked]
-
-    @classmethod
-    def of(cls, found: FleetDenials) -> "FleetDenialsDocument":
-        return cls(
-            denials=[FleetDenial.of(each) for each in found.merged],
-            left_out=found.left_out,
-            uncounted=found.uncounted,
-            hosts=len(found.rows),
-            not_asked=[HostNotAsked(each.name, each.trouble) for each in found.rows if each.trouble],
         )
