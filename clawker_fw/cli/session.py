@@ -121,18 +121,11 @@ def print_report(report: "Renderable") -> None:
     text.console().print(report)
 
 
-def print_styled(line: str) -> None:
-    """Print an answer for people that is already safe and has our own styles."""
-    from clawker_fw.report import text
-
-    print_report(text.styled(line))
-
-
 def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> None:
     """Print a table for people."""
     from clawker_fw.report import text
 
-    print_report(text.table(headings, rows))
+    print_report(text.Rows(headings, rows))
 
 
 def print_json(document: object) -> None:

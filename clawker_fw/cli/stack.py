@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +26,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
-from clawker_fw.cli.session import print_json, print_report, print_styled, reading, writing
+from clawker_fw.cli.session import print_json, print_report, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.facts import Left
-    from clawker_fw.report.step_records import NoSteps, StepRecords
+    from clawker_fw.report.step_records import StepRecords
     from clawker_fw.report.text import StepDisplay
 
 _STOPPING = (
@@ -265,22 +264,23 @@ def _print_left(chosen: Options, left: "Left") -> None:
         terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
+@contextmanager
 def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
-) -> "StepDisplay | StepRecords | NoSteps":
-    """Return what reports differences and steps on standard error."""
+) -> "Iterator[StepDisplay | StepRecords]":
+    """Yield what reports differences and steps on standard error."""
     from clawker_fw.report import step_records, text
 
-    if silent:
-        return step_records.NoSteps()
-    if chosen.log_format is not log.LogFormat.TEXT:
-        return step_records.StepRecords()
-    return text.StepDisplay(text.console(stderr=True), files=files)
+    if chosen.log_format is not log.LogFormat.TEXT and not silent:
+        yield step_records.StepRecords()
+        return
+    with text.StepDisplay(text.console(stderr=True, quiet=silent), files=files) as display:
+        yield display
 
 
 @contextmanager
 def _run_context(
-    output: "StepDisplay | StepRecords | NoSteps", lock_wait: float, performed: "list[Progress]"
+    output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
     """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
 
@@ -420,7 +420,7 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
     if said is None:
         from clawker_fw.report import verdict
 
-        print_styled(verdict.by_sibling(seen.diff))
+        print_report(verdict.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
@@ -442,9 +442,9 @@ def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[A
     from clawker_fw.report import verdict
 
     if busy:
-        print_styled(verdict.busy(busy))
+        print_report(verdict.busy(busy))
     for advice in warnings:
-        print_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
+        print_report(verdict.warning(advice, chosen.named(advice.message)))
 
 
 def _print_open(agents: "Sequence[Agent]") -> None:
@@ -453,10 +453,10 @@ def _print_open(agents: "Sequence[Agent]") -> None:
 
     for each in agents:
         if each.openings:
-            print_styled(verdict.open_agent(each))
+            print_report(verdict.open_agent(each))
 
 
 def _print_verdict(found: "Verdict", words: str) -> None:
     from clawker_fw.report import verdict
 
-    print_styled(verdict.line(found, words))
+    print_report(verdict.line(found, words))

@@ -82,7 +82,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         agents=len(seen.agents),
         open_agents=tuple(each.name for each in seen.agents if each.openings),
         proof=Proof(now, "comparison") if found is HostVerdict.CURRENT else None,
-        busy=verdict.busy(seen.busy) if seen.busy else "",
+        busy=verdict.busy(seen.busy).plain if seen.busy else "",
         said=tuple(summary.lines(said)) if said else (),
         findings=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),

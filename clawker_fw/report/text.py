@@ -91,13 +91,15 @@ class _Console(Console):
         self.quiet = True
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that honours NO_COLOR, terminals and CI."""
-    interactive = terminal.understands_escapes(sys.stderr if stderr else sys.stdout) and not os.environ.get("CI")
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return a console that honours NO_COLOR, terminals and CI. A `quiet` one prints nothing."""
+    stream = sys.stderr if stderr else sys.stdout
+    interactive = terminal.understands_escapes(stream) and not (quiet or os.environ.get("CI"))
     # `rich` prints nothing at a width of 0.
     width = _USUAL_WIDTH if re.fullmatch("0+", os.environ.get("COLUMNS", "")) else None
     return _Console(
         stderr=stderr,
+        quiet=quiet,
         highlight=False,
         soft_wrap=True,
         width=width if interactive else _ANY_WIDTH,
@@ -134,16 +136,6 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
         line.append(" " * (width - cell.cell_len + _GAP))
     line.rstrip()
     return line
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """Return a table of plain text."""
-    return Rows(headings, rows)
-
-
-def styled(line: str) -> RenderableType:
-    """Return a text that is already safe and has our own styles."""
-    return Text.from_ansi(line)
 
 
 def summary_report(said: Summary) -> RenderableType:
