@@ -47,7 +47,9 @@ def init(
 
     chosen: Options = context.obj
     path = chosen.config or Path(FILE_NAME)
-    asks = not presets and sys.stdin.isatty() and terminal.understands_escapes(sys.stderr) and not log.for_programs()
+    asks = (
+        not presets and sys.stdin.isatty() and terminal.understands_escapes(sys.stderr) and not log.for_programs()
+    )
     named = write_example(path, _asked if asks else lambda: presets or (), overwrite=force)
     what = f"{path} with {', '.join(named)}" if named else str(path)
     terminal.answer(f"Wrote {what}. Add rules for what agents may reach, then: clawker-fw run")
