@@ -9,8 +9,6 @@ import pytest
 from clawker_fw.model import Verdict
 from clawker_fw.report import text, verdict
 
-GREEN = "\x1b[1;32mcurrent\x1b[0m  clawker"
-
 
 class Terminal(StringIO):
     """A stream that claims to be a terminal."""
@@ -46,7 +44,7 @@ def test_colours(
     stream = Terminal() if terminal else StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     text.console().print(verdict.line(Verdict.CURRENT, "clawker"))
-    assert stream.getvalue() == (GREEN if coloured else "current  clawker") + "\n"
+    assert ("32m" in stream.getvalue()) == coloured
 
 
 def test_a_question_without_an_answer_does_not_keep_the_program() -> None:
