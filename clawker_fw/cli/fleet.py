@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from clawker_fw.engine.patience import Patience
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
-    from clawker_fw.fleet.row import Row
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.report.fleet import Fleet
+    from clawker_fw.report.fleet import Fleet, Row
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
@@ -128,7 +127,7 @@ def status(
     asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
     known = _hosts(chosen, asked)
     release = Release.installed()
-    found = Fleet(tuple(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)), known.left_out)
+    found = Fleet.of(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row), known.left_out)
     if format_ is Format.JSON:
         _print_document(chosen, loaded, release, found, findings=diff)
     else:
@@ -175,8 +174,8 @@ def denials(
 def _print_document(
     chosen: Options, loaded: "Loaded", release: "Release", found: "Fleet", *, findings: bool
 ) -> None:
-    from clawker_fw.report.documents.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.report.documents.parts import SettingsNamed
+    from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
 
     settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
     used = ReleaseUsed(release.version, release.build_sha)
@@ -320,7 +319,8 @@ def _reader_of_denials(
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.denials.reading import Reading, sources, with_counted
     from clawker_fw.engine.log_stream import stamp
-    from clawker_fw.fleet.row import HostVerdict, Row
+    from clawker_fw.fleet.row import HostVerdict
+    from clawker_fw.report.fleet import Row
 
     advising = adviser(chosen)
 

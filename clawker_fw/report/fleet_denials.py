@@ -10,10 +10,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
-from clawker_fw.fleet.row import Row, Trouble
+from clawker_fw.fleet.row import Trouble
 from clawker_fw.model import Sibling
 from clawker_fw.report.denials import is_failure
 from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.fleet import Row
 from clawker_fw.report.terminal import visible
 
 _MOST_NAMED = 5
@@ -135,7 +136,7 @@ class FleetDenialsDocument(Document):
             left_out=len(found) - len(chosen),
             uncounted=uncounted,
             hosts=len(hosts),
-            not_asked=[HostNotAsked(row.name, row.trouble) for row, _ in hosts if row.trouble],
+            not_asked=[HostNotAsked(row.name, row.error) for row, _ in hosts if row.error],
         )
 
 

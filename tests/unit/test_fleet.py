@@ -15,9 +15,9 @@ from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fleet import hosts, swarm
 from clawker_fw.fleet.asking import ask_all
-from clawker_fw.fleet.row import HostVerdict, NodeState, Row, majority, natural
-from clawker_fw.model import EngineFacts, Rules, Swarm, SwarmNode, SwarmTask
-from clawker_fw.report.fleet import Fleet
+from clawker_fw.fleet.row import HostVerdict, NodeState, natural
+from clawker_fw.model import EngineFacts, Swarm, SwarmNode, SwarmTask
+from clawker_fw.report.fleet import Fleet, LiveRules, Row, majority
 
 
 def context(folder: Path, name: str, host: str) -> None:
@@ -161,17 +161,17 @@ def test_a_managers_answers() -> None:
 
 def row(name: str, verdict: HostVerdict, digest: str = "") -> Row:
     """Return a row."""
-    return Row(name, verdict, rules=Rules(1, digest) if digest else None)
+    return Row(name, verdict, rules=LiveRules(1, digest) if digest else None)
 
 
 def test_rules_that_most_hosts_have() -> None:
     """A host with other rules is marked; without a majority, none is."""
     serving = [row(name, HostVerdict.CURRENT, name[0]) for name in ("a1", "a2", "b1")]
     rows = (*serving, row("c", HostVerdict.UNREACHABLE))
-    fleet = Fleet(rows)
-    assert [each.name for each in rows if fleet.other_rules(each)] == ["b1"]
+    marked = [each.name for each in Fleet.of(rows).rows if each.rules and each.rules.others_than_most]
+    assert marked == ["b1"]
     assert majority(rows[1:3]) is None
-    assert not any(map(Fleet(rows[1:3]).other_rules, rows))
+    assert Fleet.of(rows[1:3]).rows == rows[1:3]
 
 
 def test_the_sentence_about_all_hosts() -> None:

@@ -21,7 +21,6 @@ from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.error import ErrorDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
-from clawker_fw.report.documents.fleet import FleetStatusDocument
 from clawker_fw.report.documents.rules import (
     RulesCheckDocument,
     RulesEditDocument,
@@ -30,6 +29,7 @@ from clawker_fw.report.documents.rules import (
 )
 from clawker_fw.report.documents.run import DownDocument, RunDocument
 from clawker_fw.report.documents.status import StatusDocument
+from clawker_fw.report.fleet import FleetStatusDocument
 from clawker_fw.report.fleet_denials import FleetDenialsDocument
 from clawker_fw.report.overview import StacksAnswer
 from clawker_fw.report.presets import PresetsAnswer
