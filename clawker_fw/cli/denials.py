@@ -228,7 +228,6 @@ def _told(
 
 
 def _follow(told: "Iterator[tuple[Counted, str] | tuple[Missed, str]]", telling: Telling) -> None:
-    """Print each refusal when it happens."""
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Missed
 

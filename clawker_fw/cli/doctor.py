@@ -46,7 +46,6 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 
 def _checks(chosen: Options) -> "Iterator[Check]":
-    """Yield all checks, in the order in which one depends on another."""
     from clawker_fw.diagnose import diagnosis
     from clawker_fw.diagnose.diagnosis import Check, CheckHealth
     from clawker_fw.engine import host_network

@@ -224,7 +224,6 @@ def _hosts(chosen: Options, asked: Asked) -> "Hosts":
 
 
 def _nodes(chosen: Options, asked: Asked) -> "Hosts":
-    """Return the nodes of the swarm whose manager is the chosen engine."""
     from clawker_fw.engine.locate import locate
     from clawker_fw.fleet import hosts, swarm
 
@@ -313,7 +312,6 @@ def _alike(facts: "EngineFacts") -> "EngineFacts":
 def _reader_of_denials(
     chosen: Options, since: float | None
 ) -> "Callable[[Host, EngineReader, float], HostDenials]":
-    """Return what reads what agents of a host were refused."""
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.cli.denials import adviser
     from clawker_fw.denials.answer import Selection, answer

@@ -363,7 +363,6 @@ def inspection_store(chosen: Options, *, keeps: bool) -> "InspectionStore":
 
 
 def _folder(chosen: Options) -> Path:
-    """Return the chosen project's folder in the user's state folder."""
     from clawker_fw.private_files import state_folder
 
     return state_folder() / chosen.project

@@ -257,7 +257,6 @@ def down(
 
 
 def _print_left(chosen: Options, left: "Left") -> None:
-    """Print what `down` has kept, and how to remove it."""
     for name in left.images:
         terminal.answer(f"Kept for the next run: image {name}")
     if left.images:
@@ -329,7 +328,6 @@ def _answer_plan(
     *,
     files: bool,
 ) -> None:
-    """Print the answer of a dry run, for people with these notices."""
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
@@ -438,7 +436,6 @@ def _todo(chosen: Options, found: "Verdict", siblings: "Verdict") -> str:
 
 
 def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
-    """Print who is changing the stack at the moment, and the warnings."""
     from clawker_fw.report import verdict
 
     if busy:
@@ -448,7 +445,6 @@ def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[A
 
 
 def _print_open(agents: "Sequence[Agent]") -> None:
-    """Print each agent that has a way around the firewall."""
     from clawker_fw.report import verdict
 
     for each in agents:

@@ -81,7 +81,6 @@ class WatchedSettings:
         return made, texts.applied
 
     def _warn(self, message: str) -> None:
-        """Log a warning, unless it was the last one."""
         if message != self._unkept:
             self._unkept = message
             fields = {"message": message, "file": str(self.path)}

@@ -15,21 +15,6 @@ from clawker_fw.report.text import Rows, counted
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
-    """An attack, which must be stopped, or a control, which must get through."""
-
-    id: str
-    what: str
-    """What was tried, in words."""
-    control: bool
-    """Whether it is allowed, and must succeed."""
-    outcome: str
-    expected: list[str]
-    """The outcomes with which it counts as held."""
-    held: bool
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConformanceAnswer(Document):
     """The answer of `conformance`."""
@@ -37,22 +22,7 @@ class ConformanceAnswer(Document):
     project: str
     held: bool
     """Whether everything ended as it must."""
-    attempts: list[Attempted]
-
-    @classmethod
-    def of(cls, project: str, results: Sequence[CaseResult]) -> "ConformanceAnswer":
-        attempts = [
-            Attempted(
-                each.attempt.id,
-                each.attempt.what,
-                each.attempt.control,
-                each.outcome,
-                sorted(each.attempt.holds),
-                each.held,
-            )
-            for each in results
-        ]
-        return cls(project=project, held=all(each.held for each in results), attempts=attempts)
+    attempts: list[CaseResult]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

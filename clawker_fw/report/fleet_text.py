@@ -99,7 +99,6 @@ def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
 
 
 def _node(node: NodeState) -> Iterator[str]:
-    """Yield what the manager of the swarm knows of a node."""
     yield f"In the swarm: {node.state}, {node.availability}, {node.role}."
     if node.proven:
         yield f"Its watcher says that the stack is current, since {node.watcher_since or 'an unknown time'}."
@@ -145,6 +144,5 @@ def _legend(fleet: Fleet) -> Iterator[str]:
 
 
 def _left_out(fleet: Fleet) -> Iterator[Text]:
-    """Yield which contexts are left out."""
     for each in fleet.left_out:
         yield Text(visible(f"Left out: the context {each.name} is of the same engine as {each.same_as}."), "dim")

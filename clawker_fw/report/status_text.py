@@ -110,7 +110,6 @@ class _Attach:
 
 
 def _todo(status: Status, options: Sequence[str]) -> Iterator[Text]:
-    """Yield what to do about the verdict, if it is one on the settings."""
     siblings = next((each for each in status.verdicts.values() if each is not Verdict.CURRENT), Verdict.CURRENT)
     words = verdict.todo(status.verdict, siblings if status.blueprint else Verdict.CURRENT)
     if words:
@@ -161,7 +160,6 @@ def _labels(status: Status) -> Iterator[Text]:
 
 
 def _details(sibling: SiblingStatus) -> str:
-    """Return a sibling's address and what it may use of the engine's machine."""
     parts = [sibling.address or "no address"]
     if has := sibling.resources:
         parts += [
@@ -222,7 +220,6 @@ def _records(status: Status) -> list[RenderableType]:
 
 
 def _limited(status: Status) -> list[RenderableType]:
-    """Return a line for each agent that has reached a limit."""
     return [
         Text(
             visible(

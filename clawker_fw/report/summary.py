@@ -76,7 +76,6 @@ def is_about_rules(said: Summary) -> bool:
 
 
 def _refused(error: FirewallError) -> Iterator[str]:
-    """Yield why nothing can be done now."""
     yield f"Refused for now: {error.message}"
     yield from (f"  {line}" for line in error.context)
     if error.hint:
@@ -134,7 +133,6 @@ def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
 
 
 def _reasons(said: Summary) -> Iterator[str]:
-    """Yield why, a cause at a time."""
     for cause, words in _BY_CAUSE.items():
         if findings := said.reasons[cause]:
             yield from (f"  {line}" for line in words(said, findings))
@@ -263,7 +261,6 @@ def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield what is wrong with the siblings, and what was changed by hand."""
     yield from dict.fromkeys(words for each in findings if (words := _trouble(each)))
     if changed := [each for each in findings if not _trouble(each)]:
         yield f"changed by hand: {_fields(changed)}"

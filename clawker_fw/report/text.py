@@ -217,7 +217,6 @@ def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
 
 
 def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return how many words both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 

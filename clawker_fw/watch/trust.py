@@ -111,7 +111,6 @@ class Trust:
 
 
 def _applied(observed: Observed) -> frozenset[str]:
-    """Return the digests of the settings that the stack's record names."""
     return frozenset(each.digest for each in records.recorded_origins(observed))
 
 

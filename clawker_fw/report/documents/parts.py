@@ -130,6 +130,13 @@ class EngineUsed:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineVersion(EngineUsed):
+    """The engine that an answer is about, and its version."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentReason:
     """Why an agent is not fenced."""
 

@@ -71,7 +71,6 @@ Steps = Annotated[
 
 
 def _step(step: Step) -> StepDocument:
-    """Return a step as JSON has it."""
     kind, sentence, fields = step.description
     return _FORMS[kind](kind=kind, **fields, text=sentence)
 
