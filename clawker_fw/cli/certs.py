@@ -148,7 +148,9 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
             )
         store.rotate(at_once=at_once, live=authorities_of(seen.observed).trust)
         for path in damaged:
-            session.warn_of_repair(path)
+            done = "written it again from a bundle" if path.exists() else "removed it"
+            message = f"{path} was damaged: clawker-fw has {done}."
+            session.warn("root_repaired", message=message, file=str(path))
         endpoint = seen.blueprint.settings.otel.endpoint
         answer = report.CertsDocument(project=chosen.project, endpoint=endpoint)
         answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())

@@ -71,30 +71,22 @@ DiffOption = Annotated[
 TimeoutOption = Annotated[
     float,
     typer.Option(
-        "--timeout", metavar="DURATION", parser=duration, help="How long a host may take in all. E.g. 30s."
-    ),
-]
-SilenceOption = Annotated[
-    float,
-    typer.Option(
-        "--silence",
+        "--timeout",
         metavar="DURATION",
         parser=duration,
-        help="How long a host may leave a request unanswered, a login over ssh included, until it counts as "
-        "unreachable.",
+        help="The time for a host in all. One answer, a login over ssh included, may take a third. E.g. 30s.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Which hosts are asked, and how long each may take, in seconds."""
+    """Which hosts are asked, and how long each may take in all, in seconds."""
 
     contexts: Sequence[str]
     addresses: Sequence[str]
     swarm: bool
     timeout: float
-    silence: float
 
 
 @fleet_app.command("status")
@@ -106,7 +98,6 @@ def status(
     swarm: SwarmOption = False,
     diff: DiffOption = False,
     timeout: TimeoutOption = unparsed("10s"),
-    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show all hosts side by side, and whether each is current.
@@ -124,7 +115,7 @@ def status(
     from clawker_fw.stack.release import Release
 
     session.warn_of_rules(review(loaded.rules, time.time()))
-    asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
+    asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     release = Release.installed()
     found = Fleet.of(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row), known.left_out)
@@ -147,7 +138,6 @@ def denials(
     since: RefusedSinceOption = None,
     top: TopOption = None,
     timeout: TimeoutOption = unparsed("10s"),
-    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what agents of all hosts were refused, and where.
@@ -160,7 +150,7 @@ def denials(
     from clawker_fw.report import fleet_denials
 
     chosen: Options = context.obj
-    asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
+    asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     read = _reader_of_denials(chosen, since)
     found = fleet_denials.FleetDenialsDocument.of(_ask(known, asked, read, lambda row: (row, None)), top)
@@ -235,9 +225,10 @@ def _nodes(chosen: Options, asked: Asked) -> "Hosts":
 
 
 def _patience(asked: Asked) -> "Patience":
+    """Return how long a host may leave one request unanswered, a login over ssh included: a third of its time."""
     from clawker_fw.engine.patience import Patience
 
-    return Patience(min(asked.silence, asked.timeout), warned_after=None)
+    return Patience(asked.timeout / 3, warned_after=None)
 
 
 # --- asking ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The command that shows the state of a stack, or of all stacks."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -102,10 +103,10 @@ def _found(chosen: Options) -> "Status":
 
 def _proxy_variables() -> tuple[str, ...]:
     """Return the variables of the docker CLI's proxies. From an unreadable configuration, it has none itself."""
-    from clawker_fw.cli.session import proxy_variables
+    from clawker_fw.engine.client_config import proxy_variables
 
     with suppress(EngineError):
-        return proxy_variables()
+        return proxy_variables(os.environ)
     return ()
 
 

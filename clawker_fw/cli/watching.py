@@ -123,9 +123,9 @@ def _check(address: str, agents: Agents) -> None:
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.health import ask
 
-    found = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
-    terminal.answer(found.text)
-    if not found.healthy:
+    healthy, text = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
+    terminal.answer(text)
+    if not healthy:
         raise typer.Exit(ExitCode.DRIFT)
 
 
