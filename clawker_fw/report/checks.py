@@ -9,8 +9,9 @@ from rich.text import Text
 from clawker_fw.diagnose.conformance.run import CaseResult
 from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import Document
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import folded, visible
-from clawker_fw.report.text import Rows, counted
+from clawker_fw.report.text import Rows
 
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
 

@@ -226,7 +226,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         open_agents=tuple(each.name for each in seen.agents if each.openings),
         proven=Proof(now, "comparison") if found is HostVerdict.CURRENT else None,
         busy=verdict.busy(seen.busy).plain if seen.busy else None,
-        summary=tuple(summary.lines(said)) if said else (),
+        summary=tuple(summary.lines(said)),
         differences=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
         made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),

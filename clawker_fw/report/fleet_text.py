@@ -9,6 +9,7 @@ from clawker_fw.fleet.row import HostVerdict, NodeState
 from clawker_fw.model import Diff
 from clawker_fw.report import text
 from clawker_fw.report.fleet import WORDS, Fleet, Row
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack.release import build_name
 
@@ -70,7 +71,7 @@ def _fields(row: Row) -> Iterator[RenderableType]:
     yield text.fields_report(Diff(row.differences, row.siblings), shown)
     if more := len(row.differences) - len(shown):
         differ = "differs" if more == 1 else "differ"
-        yield Text(f"{text.counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
+        yield Text(f"{counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
 
 
 def _why(row: Row) -> Iterator[Text]:

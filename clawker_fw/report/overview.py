@@ -11,8 +11,9 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts, Sibling, Verdict
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import EngineVersion
+from clawker_fw.report.spans import counted
 from clawker_fw.report.status import Status
-from clawker_fw.report.text import Rows, counted, styled_verdict
+from clawker_fw.report.text import Rows, styled_verdict
 
 
 @dataclass(frozen=True, slots=True)

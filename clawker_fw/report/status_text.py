@@ -16,11 +16,11 @@ from clawker_fw.model import Role, Verdict
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.siblings import SiblingStatus
-from clawker_fw.report.spans import remaining
+from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
-from clawker_fw.report.text import Rows, console, counted, styled_verdict
+from clawker_fw.report.text import Rows, console, styled_verdict
 from clawker_fw.stack import labels
 from clawker_fw.stack.capacity import written
 

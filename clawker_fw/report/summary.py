@@ -16,6 +16,7 @@ from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import capacity, labels, versions
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
@@ -51,12 +52,14 @@ _EFFECTS = {
 _STATES = {"exited": "stopped", "created": "not started"}
 
 
-def lines(said: Summary, *, rules: bool = True) -> list[str]:
-    """Return the lines. The first says what happens; without `rules`, rules are only counted."""
+def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
+    """Return the lines. The first says what happens; without `rules`, rules are only counted. None for no plan."""
+    if said is None:
+        return []
     if said.refused:
         return [visible(line) for line in _refused(said.refused)]
     if said.absent:
-        return [visible(f"{said.project} is not up yet: it will be created, with {_counted(said.count, 'rule')}.")]
+        return [visible(f"{said.project} is not up yet: it will be created, with {counted(said.count, 'rule')}.")]
     why = list(_reasons(said))
     details = [*why, *_rules(said.changes, named=rules)]
     effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
@@ -328,7 +331,3 @@ def _joined(names: Iterable[str]) -> str:
     """Return names as a person lists them: `a, b and c`."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -23,6 +23,7 @@ from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
 from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import unbroken, visible
 
 Renderable = RenderableType
@@ -263,11 +264,6 @@ def plan_report(steps: Plan) -> RenderableType:
         for place, text in enumerate(texts):
             lines.append(_joined([Text("" if place else f"{number}", "dim"), Text(visible(text))], [width, 0]))
     return Group(Text("\nrun would", style="bold"), *lines)
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def attempt_report(attempt: Attempt) -> RenderableType:

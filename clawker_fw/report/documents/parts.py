@@ -13,8 +13,6 @@ from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.summary import Summary
-from clawker_fw.report import summary
 from clawker_fw.report.documents import Moment, SiblingVerdict
 from clawker_fw.report.facts import unified_diff
 from clawker_fw.settings.loaded import Loaded
@@ -244,8 +242,3 @@ class SiblingFindings:
 
 
 BothSiblings = Annotated[list[SiblingFindings], Field(min_length=2, max_length=2)]
-
-
-def lines(said: Summary | None) -> list[str]:
-    """Return what closing the differences means, as lines for people; none for a stack that is current."""
-    return summary.lines(said) if said else []
