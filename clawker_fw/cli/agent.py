@@ -1,5 +1,6 @@
 """The commands that attach agents: `agent flags`, `agent compose` and `agent run`."""
 
+import os
 import re
 import shutil
 from typing import TYPE_CHECKING, Annotated
@@ -147,7 +148,7 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
     from clawker_fw.agents.attachment import attachment
     from clawker_fw.agents.serving import require_serving
-    from clawker_fw.cli.session import proxy_variables
+    from clawker_fw.engine.client_config import proxy_variables
     from clawker_fw.model import Verdict
     from clawker_fw.settings.secrets.wanted import placeholders
 
@@ -162,4 +163,4 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
         )
     vault = seen.blueprint.vault
     instead = placeholders(seen.blueprint.wanted, vault.declared) if vault else {}
-    return attachment(seen.desired, proxy_variables(), instead)
+    return attachment(seen.desired, proxy_variables(os.environ), instead)

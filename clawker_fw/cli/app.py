@@ -105,7 +105,6 @@ class Commands(TyperGroup):
 
 
 def _first_sentence(text: str) -> str:
-    """Return the first sentence of a help text."""
     return re.split(r"(?<=\.)\s", text.strip(), maxsplit=1)[0].replace("\n", " ")
 
 
@@ -148,7 +147,6 @@ class Program(Commands):
             terminal.answer(REFUSAL)
 
     def _exit_code(self, arguments: list[str]) -> int:
-        """Run a command line, tell its error, and return its exit code."""
         try:
             failure = self._failure(arguments)
             if isinstance(failure, int):
@@ -159,7 +157,6 @@ class Program(Commands):
         return failure.exit_code
 
     def _failure(self, arguments: list[str]) -> FirewallError | int:
-        """Run a command line, and return its error, or its exit code if it has none."""
         try:
             interrupts.deliver()
             return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)

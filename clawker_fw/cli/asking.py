@@ -19,7 +19,7 @@ from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, Ruling, require_kept, typed
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
 from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
 from clawker_fw.report import questions, terminal
@@ -43,7 +43,6 @@ class Arriving:
     """What waits, filled in the background with what is refused meanwhile."""
 
     def __init__(self, told: Iterator[Told]) -> None:
-        """Begin to take in refusals."""
         self._changed = threading.Condition()
         self._waiting = Waiting()
         self._taken_in = in_background(self._take_in, told)
@@ -195,7 +194,7 @@ class _Answers:
             FirewallError: when the settings don't allow it, or it would not do what was answered.
         """
         now = datetime.now(UTC)
-        decide = Ruling(asked, reply, _user(), now)
+        decide = ruling(asked, reply, _user(), now)
         done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
         if not write:

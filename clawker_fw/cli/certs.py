@@ -19,7 +19,7 @@ from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
-    from clawker_fw.report.certs import CertificatesAnswer
+    from clawker_fw.report.certs import CertsDocument
     from clawker_fw.settings.loaded import Loaded
 
 certs_app = group("certs", "Show, renew and export certificates. They are for telemetry and inspected TLS.")
@@ -56,13 +56,13 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         usable = provision.credentials is not None
         unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
         reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
-        answer = report.CertificatesAnswer(
-            chosen.project,
-            loaded.settings.otel.endpoint,
-            report.telemetry_rows(kept, seen.observed),
-            usable and not unsent,
-            "; ".join(filter(None, reasons)),
-            provision.due,
+        answer = report.CertsDocument(
+            project=chosen.project,
+            endpoint=loaded.settings.otel.endpoint,
+            ready=usable and not unsent,
+            reason="; ".join(filter(None, reasons)) or None,
+            due=provision.due,
+            certificates=report.telemetry_rows(kept, seen.observed),
         )
         with _roots(chosen, keeps=False) as store:
             answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
@@ -148,8 +148,11 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
             )
         store.rotate(at_once=at_once, live=authorities_of(seen.observed).trust)
         for path in damaged:
-            session.warn_of_repair(path)
-        answer = report.CertificatesAnswer(chosen.project, seen.blueprint.settings.otel.endpoint)
+            done = "written it again from a bundle" if path.exists() else "removed it"
+            message = f"{path} was damaged: clawker-fw has {done}."
+            session.warn("root_repaired", message=message, file=str(path))
+        endpoint = seen.blueprint.settings.otel.endpoint
+        answer = report.CertsDocument(project=chosen.project, endpoint=endpoint)
         answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
     _answer(answer, format_, report.inspection_verdict(answer))
 
@@ -261,19 +264,18 @@ def _answer_kept(
 ) -> None:
     from clawker_fw.report import certs as report
 
-    rows = report.telemetry_rows(store.kept())
-    _answer(report.CertificatesAnswer(chosen.project, loaded.settings.otel.endpoint, rows), format_, sentence)
+    rows, endpoint = report.telemetry_rows(store.kept()), loaded.settings.otel.endpoint
+    answer = report.CertsDocument(project=chosen.project, endpoint=endpoint, certificates=rows)
+    _answer(answer, format_, sentence)
 
 
-def _answer(answer: "CertificatesAnswer", format_: Format, *sentences: str) -> None:
+def _answer(answer: "CertsDocument", format_: Format, *sentences: str) -> None:
     from clawker_fw.report import certs as report
 
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.certs import CertsDocument
-
-        print_json(CertsDocument.of(answer))
+        print_json(answer)
         return
     for sentence in filter(None, sentences):
         terminal.answer(sentence)
-    if answer.rows:
+    if answer.certificates:
         print_table(*report.table(answer))

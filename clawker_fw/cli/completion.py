@@ -35,12 +35,7 @@ def presets() -> list[str]:
 def rules(ctx: typer.Context) -> list[str]:
     """Return the destinations of the rules in the settings."""
     chosen = _chosen(ctx)
-
-    def read() -> list[str]:
-
-        return [str(each.destination) for each in session.load(chosen).rules.rules]
-
-    return _found(read)
+    return _found(lambda: [str(each.destination) for each in session.load(chosen).rules.rules])
 
 
 def hosts(ctx: typer.Context) -> list[str]:

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,7 +114,7 @@ def denials(
         return
     advising = adviser(chosen)
     if begun is None:
-        _follow(_told(engine, chosen, found, wanted, names), Telling(names, advising, format_))
+        _follow(_told(engine, chosen, found, wanted, names), names, advising, format_)
         return
     refusals = with_counted(engine, found, begun.refusals())
     answered = answer(refusals, names, wanted, advising, stamp(now).decode())
@@ -146,7 +145,8 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
         return
     known = ", ".join(sorted(names.known))
     if follow:
-        session.warn_of_agent(agent, known)
+        message = f"No agent called {agent} is known yet. Known are: {known}."
+        session.warn("agent_unknown", message=message, agent=agent)
         return
     raise RefusedError(
         "agent-unknown",
@@ -164,18 +164,9 @@ def adviser(chosen: Options) -> "Adviser":
     try:
         loaded = session.read(chosen)
     except SettingsError as error:
-        session.warn_of_unread(error)
+        session.warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
         return Adviser(None)
     return Adviser(session.explainer(chosen, loaded, time.time()))
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """What it takes to tell of a refusal."""
-
-    names: "AgentNames"
-    adviser: "Adviser"
-    format_: Format
 
 
 def _require_answers(chosen: Options) -> None:
@@ -227,18 +218,22 @@ def _told(
             yield counted, name
 
 
-def _follow(told: "Iterator[tuple[Counted, str] | tuple[Missed, str]]", telling: Telling) -> None:
-    """Print each refusal when it happens."""
+def _follow(
+    told: "Iterator[tuple[Counted, str] | tuple[Missed, str]]",
+    names: "AgentNames",
+    advising: "Adviser",
+    format_: Format,
+) -> None:
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Missed
 
-    show = _show_in_json() if telling.format_ is Format.JSON else _show_in_text()
+    show = _show_in_json() if format_ is Format.JSON else _show_in_text()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in told:
             if isinstance(counted, Missed):
                 show(counted)
             else:
-                show(denial(counted, name, telling.names, telling.adviser))
+                show(denial(counted, name, names, advising))
 
 
 def _show_in_json() -> "Callable[[Denial | Missed], None]":

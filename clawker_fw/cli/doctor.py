@@ -46,12 +46,11 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
 
 def _checks(chosen: Options) -> "Iterator[Check]":
-    """Yield all checks, in the order in which one depends on another."""
     from clawker_fw.diagnose import diagnosis
     from clawker_fw.diagnose.diagnosis import Check, CheckHealth
     from clawker_fw.engine import host_network
     from clawker_fw.private_files import state_folder
-    from clawker_fw.report.rules import counted_rules
+    from clawker_fw.report.spans import counted
 
     usable, source = True, None
     try:
@@ -60,8 +59,8 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         usable = False
         yield diagnosis.failed("settings", error)
     else:
-        source, counted = loaded.source, counted_rules(len(loaded.rules.rules))
-        yield Check("settings", CheckHealth.OK, f"{source or loaded.variable or 'The environment'} has {counted}.")
+        source, rules = loaded.source, counted(len(loaded.rules.rules), "rule")
+        yield Check("settings", CheckHealth.OK, f"{source or loaded.variable or 'The environment'} has {rules}.")
         yield diagnosis.permissions(loaded.files)
     try:
         engine = session.connect_engine(chosen)

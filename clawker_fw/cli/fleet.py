@@ -22,17 +22,16 @@ from clawker_fw.cli.parameters import (
     duration,
     unparsed,
 )
-from clawker_fw.cli.session import print_json
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from clawker_fw.engine.patience import Patience
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
-    from clawker_fw.fleet.row import Row
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.report.fleet import Fleet
+    from clawker_fw.report.fleet import Fleet, Row
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
@@ -72,30 +71,22 @@ DiffOption = Annotated[
 TimeoutOption = Annotated[
     float,
     typer.Option(
-        "--timeout", metavar="DURATION", parser=duration, help="How long a host may take in all. E.g. 30s."
-    ),
-]
-SilenceOption = Annotated[
-    float,
-    typer.Option(
-        "--silence",
+        "--timeout",
         metavar="DURATION",
         parser=duration,
-        help="How long a host may leave a request unanswered, a login over ssh included, until it counts as "
-        "unreachable.",
+        help="The time for a host in all. One answer, a login over ssh included, may take a third. E.g. 30s.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Which hosts are asked, and how long each may take, in seconds."""
+    """Which hosts are asked, and how long each may take in all, in seconds."""
 
     contexts: Sequence[str]
     addresses: Sequence[str]
     swarm: bool
     timeout: float
-    silence: float
 
 
 @fleet_app.command("status")
@@ -107,7 +98,6 @@ def status(
     swarm: SwarmOption = False,
     diff: DiffOption = False,
     timeout: TimeoutOption = unparsed("10s"),
-    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show all hosts side by side, and whether each is current.
@@ -125,16 +115,16 @@ def status(
     from clawker_fw.stack.release import Release
 
     session.warn_of_rules(review(loaded.rules, time.time()))
-    asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
+    asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     release = Release.installed()
-    found = Fleet(tuple(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)), known.left_out)
+    found = Fleet.of(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row), known.left_out)
     if format_ is Format.JSON:
         _print_document(chosen, loaded, release, found, findings=diff)
     else:
-        from clawker_fw.report import fleet_text, text
+        from clawker_fw.report import fleet_text
 
-        text.console().print(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
+        print_report(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
     _exit(good=found.current == len(found.rows), asked=found.asked)
 
 
@@ -148,7 +138,6 @@ def denials(
     since: RefusedSinceOption = None,
     top: TopOption = None,
     timeout: TimeoutOption = unparsed("10s"),
-    silence: SilenceOption = unparsed("3s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what agents of all hosts were refused, and where.
@@ -161,30 +150,24 @@ def denials(
     from clawker_fw.report import fleet_denials
 
     chosen: Options = context.obj
-    asked = Asked(contexts or (), hosts or (), swarm, timeout, silence)
+    asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     read = _reader_of_denials(chosen, since)
-    found = fleet_denials.merged(_ask(known, asked, read, fleet_denials.HostDenials), top)
+    found = fleet_denials.FleetDenialsDocument.of(_ask(known, asked, read, lambda row: (row, None)), top)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.fleet import FleetDenialsDocument
-
-        print_json(FleetDenialsDocument.of(found))
+        print_json(found)
     else:
-        from clawker_fw.report import text
-
-        text.console().print(fleet_denials.report(found))
-    answered = [each.trouble is None for each in found.rows]
-    _exit(good=all(answered), asked=any(answered))
+        print_report(fleet_denials.report(found))
+    _exit(good=not found.not_asked, asked=found.hosts > len(found.not_asked))
 
 
 def _print_document(
     chosen: Options, loaded: "Loaded", release: "Release", found: "Fleet", *, findings: bool
 ) -> None:
-    from clawker_fw.report.documents.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.report.documents.parts import SettingsNamed
+    from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
 
-    source = str(loaded.source.absolute()) if loaded.source else None
-    settings = SettingsNamed(source, session.named_by(chosen, loaded))
+    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
     used = ReleaseUsed(release.version, release.build_sha)
     print_json(FleetStatusDocument.of(found, settings, used, findings=findings))
 
@@ -231,7 +214,6 @@ def _hosts(chosen: Options, asked: Asked) -> "Hosts":
 
 
 def _nodes(chosen: Options, asked: Asked) -> "Hosts":
-    """Return the nodes of the swarm whose manager is the chosen engine."""
     from clawker_fw.engine.locate import locate
     from clawker_fw.fleet import hosts, swarm
 
@@ -243,9 +225,10 @@ def _nodes(chosen: Options, asked: Asked) -> "Hosts":
 
 
 def _patience(asked: Asked) -> "Patience":
+    """Return how long a host may leave one request unanswered, a login over ssh included: a third of its time."""
     from clawker_fw.engine.patience import Patience
 
-    return Patience(min(asked.silence, asked.timeout), warned_after=None)
+    return Patience(asked.timeout / 3, warned_after=None)
 
 
 # --- asking ---------------------------------------------------------------------------------------------------
@@ -320,14 +303,13 @@ def _alike(facts: "EngineFacts") -> "EngineFacts":
 def _reader_of_denials(
     chosen: Options, since: float | None
 ) -> "Callable[[Host, EngineReader, float], HostDenials]":
-    """Return what reads what agents of a host were refused."""
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.cli.denials import adviser
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.denials.reading import Reading, sources, with_counted
     from clawker_fw.engine.log_stream import stamp
-    from clawker_fw.fleet.row import HostVerdict, Row
-    from clawker_fw.report import fleet_denials
+    from clawker_fw.fleet.row import HostVerdict
+    from clawker_fw.report.fleet import Row
 
     advising = adviser(chosen)
 
@@ -337,12 +319,11 @@ def _reader_of_denials(
         try:
             found = sources(engine, chosen.project)
         except RefusedError:  # nothing is up, so nothing is refused
-            return fleet_denials.HostDenials(row)
+            return row, None
         reading = Reading(engine, found, None if since is None else now - since)
         names = AgentNames(facts.endpoint, chosen.project, found.own, keeps=False)
         names.look(found.agents, now)
         refusals = with_counted(engine, found, reading.refusals())
-        answered = answer(refusals, names, Selection(), advising, stamp(now).decode())
-        return fleet_denials.of_host(row, answered)
+        return row, answer(refusals, names, Selection(), advising, stamp(now).decode())
 
     return read

@@ -1,6 +1,6 @@
 """The program with all its commands: each module registers its own with `app` when it is imported."""
 
-from clawker_fw.cli import (
+from clawker_fw.cli import (  # noqa: F401 - each adds its commands
     agent,
     certs,
     config,
@@ -19,25 +19,4 @@ from clawker_fw.cli import (
     status,
     watching,
 )
-from clawker_fw.cli.app import app
-
-__all__ = [
-    "agent",
-    "app",
-    "certs",
-    "config",
-    "conformance",
-    "denials",
-    "doctor",
-    "editing",
-    "explain",
-    "fleet",
-    "init",
-    "rules",
-    "schema",
-    "secrets",
-    "service",
-    "stack",
-    "status",
-    "watching",
-]
+from clawker_fw.cli.app import app as app  # noqa: PLC0414 - for those who run it

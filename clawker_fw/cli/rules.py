@@ -165,7 +165,6 @@ def list_presets(
 
 
 def _usage(chosen: Options) -> "Usage":
-    """Read from the stack what agents have used."""
     from clawker_fw.cli import session
     from clawker_fw.denials.usage.reading import read
 

@@ -150,7 +150,6 @@ def _needed(seen: "Comparison") -> "tuple[Vault, str]":
 
 
 def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
-    """Return the state of each secret in a stack, by name."""
     from clawker_fw.model import Sibling
     from clawker_fw.report.secrets import State
 

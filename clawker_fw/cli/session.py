@@ -103,17 +103,6 @@ def connect_place(place: "EngineLocation", patience: "Patience") -> "EngineReade
     return connect_to(place, patience)
 
 
-def proxy_variables() -> tuple[str, ...]:
-    """Return the variables by which the docker CLI gives a proxy to each container.
-
-    Raises:
-        EngineError: when its configuration is unreadable.
-    """
-    from clawker_fw.engine import client_config
-
-    return client_config.proxy_variables(os.environ)
-
-
 def print_report(report: "Renderable") -> None:
     """Print an answer for people."""
     from clawker_fw.report import text
@@ -121,18 +110,11 @@ def print_report(report: "Renderable") -> None:
     text.console().print(report)
 
 
-def print_styled(line: str) -> None:
-    """Print an answer for people that is already safe and has our own styles."""
-    from clawker_fw.report import text
-
-    print_report(text.styled(line))
-
-
 def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> None:
     """Print a table for people."""
     from clawker_fw.report import text
 
-    print_report(text.table(headings, rows))
+    print_report(text.Rows(headings, rows))
 
 
 def print_json(document: object) -> None:
@@ -204,7 +186,7 @@ def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
     """Warn when the chosen project is not the one in the settings file."""
     meant = loaded.settings.project
     if chosen.named_project and meant and meant != chosen.named_project:
-        _warn(
+        warn(
             "project_overridden",
             message=f"{loaded.source} is for project {meant}, but {chosen.given.get('project', '--project')} "
             f"overrides it with {chosen.project}.",
@@ -213,22 +195,12 @@ def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
         )
 
 
-def warn_of_unread(error: SettingsError) -> None:
-    """Warn that there is no advice by rules."""
-    _warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
-
-
-def warn_of_agent(agent: str, known: str) -> None:
-    """Warn that an agent is waited for that nobody has seen."""
-    _warn("agent_unknown", message=f"No agent called {agent} is known yet. Known are: {known}.", agent=agent)
-
-
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
     """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
     for each in remarks[:_MOST_WARNINGS]:
-        _warn(each.code.replace("-", "_"), message=f"{each}.")
+        warn(each.code.replace("-", "_"), message=f"{each}.")
     if (more := len(remarks) - _MOST_WARNINGS) > 0:
-        _warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
+        warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
 
 
 def named_by(chosen: Options, loaded: "Loaded") -> str:
@@ -370,7 +342,6 @@ def inspection_store(chosen: Options, *, keeps: bool) -> "InspectionStore":
 
 
 def _folder(chosen: Options) -> Path:
-    """Return the chosen project's folder in the user's state folder."""
     from clawker_fw.private_files import state_folder
 
     return state_folder() / chosen.project
@@ -405,7 +376,7 @@ def warn_of_exposure(seen: "Comparison") -> None:
     from clawker_fw.agents.exposure import HINT, exposures
 
     for each in exposures(seen.observed, seen.blueprint.files):
-        _warn(
+        warn(
             "settings_open",
             message=f"{each}.",
             container=each.container,
@@ -416,12 +387,6 @@ def warn_of_exposure(seen: "Comparison") -> None:
         )
 
 
-def warn_of_repair(path: Path) -> None:
-    """Warn that a damaged file of a root has been written again, or removed because there is no copy of it."""
-    done = "written it again from a bundle" if path.exists() else "removed it"
-    _warn("root_repaired", message=f"{path} was damaged: clawker-fw has {done}.", file=str(path))
-
-
-def _warn(event: str, **fields: str) -> None:
-
+def warn(event: str, **fields: str) -> None:
+    """Warn: the fields have a `message` for people."""
     logging.getLogger("clawker_fw").warning(event, extra={"fields": fields})

@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +26,7 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
-from clawker_fw.cli.session import print_json, print_report, print_styled, reading, writing
+from clawker_fw.cli.session import print_json, print_report, reading, writing
 from clawker_fw.errors import ExitCode
 from clawker_fw.report import log, terminal
 
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.facts import Left
-    from clawker_fw.report.step_records import NoSteps, StepRecords
+    from clawker_fw.report.step_records import StepRecords
     from clawker_fw.report.text import StepDisplay
 
 _STOPPING = (
@@ -258,29 +257,29 @@ def down(
 
 
 def _print_left(chosen: Options, left: "Left") -> None:
-    """Print what `down` has kept, and how to remove it."""
     for name in left.images:
         terminal.answer(f"Kept for the next run: image {name}")
     if left.images:
         terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
+@contextmanager
 def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
-) -> "StepDisplay | StepRecords | NoSteps":
-    """Return what reports differences and steps on standard error."""
+) -> "Iterator[StepDisplay | StepRecords]":
+    """Yield what reports differences and steps on standard error."""
     from clawker_fw.report import step_records, text
 
-    if silent:
-        return step_records.NoSteps()
-    if chosen.log_format is not log.LogFormat.TEXT:
-        return step_records.StepRecords()
-    return text.StepDisplay(text.console(stderr=True), files=files)
+    if chosen.log_format is not log.LogFormat.TEXT and not silent:
+        yield step_records.StepRecords()
+        return
+    with text.StepDisplay(text.console(stderr=True, quiet=silent), files=files) as display:
+        yield display
 
 
 @contextmanager
 def _run_context(
-    output: "StepDisplay | StepRecords | NoSteps", lock_wait: float, performed: "list[Progress]"
+    output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
     """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
 
@@ -329,7 +328,6 @@ def _answer_plan(
     *,
     files: bool,
 ) -> None:
-    """Print the answer of a dry run, for people with these notices."""
     from clawker_fw.reconcile import converge, pipeline
 
     converge.require_settings(seen, options)
@@ -420,7 +418,7 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
     if said is None:
         from clawker_fw.report import verdict
 
-        print_styled(verdict.by_sibling(seen.diff))
+        print_report(verdict.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
@@ -438,25 +436,23 @@ def _todo(chosen: Options, found: "Verdict", siblings: "Verdict") -> str:
 
 
 def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
-    """Print who is changing the stack at the moment, and the warnings."""
     from clawker_fw.report import verdict
 
     if busy:
-        print_styled(verdict.busy(busy))
+        print_report(verdict.busy(busy))
     for advice in warnings:
-        print_styled(verdict.warning(replace(advice, message=chosen.named(advice.message))))
+        print_report(verdict.warning(advice, chosen.named(advice.message)))
 
 
 def _print_open(agents: "Sequence[Agent]") -> None:
-    """Print each agent that has a way around the firewall."""
     from clawker_fw.report import verdict
 
     for each in agents:
         if each.openings:
-            print_styled(verdict.open_agent(each))
+            print_report(verdict.open_agent(each))
 
 
 def _print_verdict(found: "Verdict", words: str) -> None:
     from clawker_fw.report import verdict
 
-    print_styled(verdict.line(found, words))
+    print_report(verdict.line(found, words))

@@ -1,8 +1,9 @@
 """The command that shows the state of a stack, or of all stacks."""
 
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_report, print_styled, reading
+from clawker_fw.cli.session import print_json, print_report, reading
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -36,9 +37,6 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it again every 2 s, on a terminal, until Ctrl-C.")
     ] = False,
-    compose: Annotated[
-        bool, typer.Option("--compose", help="Show an override file for docker compose instead of the command.")
-    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also show the labels by which a sibling is known to be current.")
     ] = False,
@@ -57,15 +55,15 @@ def status(
     Example: clawker-fw status --json | jq -r .agent.dns
     """
     chosen: Options = context.obj
-    if every and (watch or compose):
-        raise typer.BadParameter("--all lists stacks: without --watch and --compose")
+    if every and watch:
+        raise typer.BadParameter("--all lists stacks: without --watch")
     if every:
         from clawker_fw.cli.overview import list_stacks
 
         list_stacks(chosen, format_)
         return
     if watch:
-        _redraw(chosen, format_, compose=compose, verbose=verbose)
+        _redraw(chosen, format_, verbose=verbose)
         return
     found = _found(chosen)
     if format_ is Format.JSON:
@@ -73,9 +71,7 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        print_report(_report(chosen, found, compose=compose, verbose=verbose))
-        for line in found.source_lines:
-            print_styled(terminal.visible(line))
+        print_report(_report(chosen, found, verbose=verbose))
     if found.unread:
         raise found.unread
 
@@ -107,10 +103,10 @@ def _found(chosen: Options) -> "Status":
 
 def _proxy_variables() -> tuple[str, ...]:
     """Return the variables of the docker CLI's proxies. From an unreadable configuration, it has none itself."""
-    from clawker_fw.cli.session import proxy_variables
+    from clawker_fw.engine.client_config import proxy_variables
 
     with suppress(EngineError):
-        return proxy_variables()
+        return proxy_variables(os.environ)
     return ()
 
 
@@ -133,32 +129,28 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted],
         return (), (Advice("refusals-unreadable", words),)
 
 
-def _report(chosen: Options, found: "Status", *, compose: bool, verbose: bool) -> "Renderable":
-    from clawker_fw.report.status_text import status_report
+def _report(chosen: Options, found: "Status", *, verbose: bool) -> "Renderable":
+    from clawker_fw.report import status_text
 
-    return status_report(found, time.time(), _short(chosen), chosen.words, compose=compose, verbose=verbose)
-
-
-def _short(chosen: Options) -> str:
-    """Return a short form of the command that attaches an agent, with the options that were given here."""
-    return chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
+    # A short form of the command that attaches an agent, with the options that were given here.
+    short = chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
+    report = status_text.status_report(found, time.time(), short, chosen.words, verbose=verbose)
+    return status_text.with_sources(report, found)
 
 
-def _redraw(chosen: Options, format_: Format, *, compose: bool, verbose: bool) -> None:
+def _redraw(chosen: Options, format_: Format, *, verbose: bool) -> None:
     """Show the status again and again, on the whole terminal. An error is shown until it has passed."""
     if format_ is not Format.TEXT or not terminal.understands_escapes(sys.stdout):
         raise typer.BadParameter("--watch needs a terminal, and text. In a script, use `clawker-fw watch`.")
-    from clawker_fw.report import status_text
-
-    status_text.redraw(lambda: _screen(chosen, compose=compose, verbose=verbose), _REDRAW_SECONDS)
-
-
-def _screen(chosen: Options, *, compose: bool, verbose: bool) -> "Renderable":
-    """Return one picture. An error that may pass is a part of it."""
     from clawker_fw.report import status_text, text
 
-    try:
-        found = _found(chosen)
-    except FirewallError as error:
-        return text.error_report(error)
-    return status_text.screen(_report(chosen, found, compose=compose, verbose=verbose), found)
+    def screen() -> "Iterator[Renderable]":
+        try:
+            found = _found(chosen)
+            yield _report(chosen, found, verbose=verbose)
+            if found.unread:
+                yield text.error_report(found.unread)
+        except FirewallError as error:
+            yield text.error_report(error)
+
+    status_text.redraw(screen, _REDRAW_SECONDS)

@@ -157,7 +157,6 @@ def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _options(command: object) -> Mapping[str, TyperOption]:
-    """Return a command's own options, by every name that they have."""
     found = command.params if isinstance(command, TyperCommand | TyperGroup) else []
     return {
         name: each
@@ -168,7 +167,6 @@ def _options(command: object) -> Mapping[str, TyperOption]:
 
 
 def _anywhere(command: TyperGroup) -> dict[str, TyperOption]:
-    """Return the options of a group and of all its commands."""
     found: dict[str, TyperOption] = {}
     for each in command.commands.values():
         found |= _anywhere(each) if isinstance(each, TyperGroup) else _options(each)

@@ -28,7 +28,6 @@ class WatchedSettings:
     """The settings of the chosen project. It is a `Memory` of the last good ones."""
 
     def __init__(self, chosen: Options, release: "Release") -> None:
-        """Read nothing yet."""
         self._chosen = chosen
         self._release = release
         self._steady = Steady(time.monotonic)
@@ -82,7 +81,6 @@ class WatchedSettings:
         return made, texts.applied
 
     def _warn(self, message: str) -> None:
-        """Log a warning, unless it was the last one."""
         if message != self._unkept:
             self._unkept = message
             fields = {"message": message, "file": str(self.path)}

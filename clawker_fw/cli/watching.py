@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,7 +30,6 @@ from clawker_fw.report import log, terminal
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
-    from clawker_fw.engine.port import EngineWriter
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.follow import Inbox
@@ -82,12 +81,13 @@ def watch(
     release = Release.installed()
     installed = Installed(release)
     metrics = _metrics(release) if listen or otel else None
-    with (
-        _sending(chosen, release, metrics if otel else None),
-        _serving(listen, interval, metrics) as pages,
-        _counting(chosen, metrics),
-        _stoppable(inbox) as stopping,
-    ):
+    with ExitStack() as stack:
+        if metrics and otel:
+            stack.enter_context(_sending(chosen, release, metrics))
+        pages = stack.enter_context(_serving(listen, interval, metrics)) if metrics and listen else None
+        if metrics:
+            stack.enter_context(_counting(chosen, metrics))
+        stopping = stack.enter_context(_stoppable(inbox))
 
         def report(decision: "Decision") -> None:
             record.write(decision)
@@ -99,7 +99,7 @@ def watch(
 
         settings = WatchedSettings(chosen, release)
         place = WatcherContext(
-            connect=lambda: _connected(chosen),
+            connect=lambda: closing(session.connect_engine(chosen)),
             blueprint=settings.blueprint,
             report=report,
             report_absent=lambda: log.notice("stack_absent", f"{chosen.project} is not up: it is being created."),
@@ -123,22 +123,10 @@ def _check(address: str, agents: Agents) -> None:
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.health import ask
 
-    found = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
-    terminal.answer(found.text)
-    if not found.healthy:
+    healthy, text = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
+    terminal.answer(text)
+    if not healthy:
         raise typer.Exit(ExitCode.DRIFT)
-
-
-@contextmanager
-def _connected(chosen: Options) -> "Iterator[EngineWriter]":
-    """Connect to the engine that the options choose, and close the connections afterwards."""
-    from clawker_fw.cli import session
-
-    engine = session.connect_engine(chosen)
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 def _metrics(release: "Release") -> "Metrics":
@@ -148,11 +136,8 @@ def _metrics(release: "Release") -> "Metrics":
 
 
 @contextmanager
-def _serving(listen: str | None, interval: float, metrics: "Metrics | None") -> "Iterator[WatcherHealth | None]":
-    """Serve metrics and health at `listen`, if given, and yield the latter."""
-    if listen is None or metrics is None:
-        yield None
-        return
+def _serving(listen: str, interval: float, metrics: "Metrics") -> "Iterator[WatcherHealth]":
+    """Serve metrics and health at `listen`, and yield the latter."""
     from http import HTTPStatus
 
     from clawker_fw.watch import page
@@ -177,11 +162,8 @@ def _serving(listen: str | None, interval: float, metrics: "Metrics | None") -> 
 
 
 @contextmanager
-def _sending(chosen: Options, release: "Release", metrics: "Metrics | None") -> "Iterator[None]":
-    """Send records and metrics to the collector in the settings, if there are metrics to send."""
-    if metrics is None:
-        yield
-        return
+def _sending(chosen: Options, release: "Release", metrics: "Metrics") -> "Iterator[None]":
+    """Send records and metrics to the collector in the settings."""
     try:
         require_otlp(chosen)
     except SettingsError:
@@ -242,17 +224,14 @@ def _destination(chosen: Options) -> "CollectorEndpoint":
 
 
 @contextmanager
-def _counting(chosen: Options, metrics: "Metrics | None") -> "Iterator[None]":
-    """Count refusals in the background, if there are metrics."""
-    if metrics is None:
-        yield
-        return
+def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
+    """Count refusals in the background."""
     from clawker_fw.watch import record
     from clawker_fw.watch.refusals import RefusalCounter, keep_counting
 
     ended = threading.Event()
     counter = RefusalCounter(chosen.project, metrics.refused)
-    work = (counter, lambda: _connected(chosen), record.write_uncounted, ended)
+    work = (counter, lambda: closing(session.connect_engine(chosen)), record.write_uncounted, ended)
     threading.Thread(target=keep_counting, args=work, daemon=True).start()
     try:
         yield

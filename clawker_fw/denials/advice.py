@@ -80,7 +80,6 @@ class Adviser:
     """Gives advice by the rules in the settings. Without rules, it can only tell why."""
 
     def __init__(self, explainer: Explainer | None) -> None:
-        """Use rules that are compiled once."""
         self._explainer = explainer
 
     def advise(self, counted: Counted) -> RuleAdvice:

@@ -21,6 +21,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry, mistake
 from clawker_fw.rules.until import parse_until_from, rfc3339
 from clawker_fw.settings.edit.edits import Addition, EditResult, Written, add
+from clawker_fw.settings.edit.rules_file import Decide
 from clawker_fw.settings.edit.splice import Edit
 
 USUAL = "30m"
@@ -121,24 +122,20 @@ def _until(time: str, now: datetime) -> datetime | None:
         raise RefusedError("until-too-far", f"{time} from now can't be written as a time.") from error
 
 
-class Ruling:
-    """Decides how to edit the rules after an answer, for `rules_file.edit`."""
+def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> Decide:
+    """Return what edits the rules after an answer: it adds the rule, and keeps a person's note of another one.
 
-    def __init__(self, question: Question, reply: Allow | Deny, who: str, now: datetime) -> None:
-        """Keep who answered what, and when."""
-        self._addition = addition(question, reply, note(question, who, now), now)
-        self._now = now.timestamp()
+    Raises:
+        RefusedError: as of `addition`, and when the rules are edited as of `edits.add`.
+    """
+    wanted = addition(question, reply, note(question, who, now), now)
 
-    def __call__(self, there: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
-        """Add the rule. What a person has written in the note of one that is changed is kept.
-
-        Raises:
-            RefusedError: as of `edits.add`.
-        """
-        wanted = self._addition
+    def decide(there: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
         same = (each.rule for each in there if _same(each.rule, wanted.rule))
         old = next((each.note.partition(_ASKED_BY)[0] for each in same), "")
-        return add(there, [replace(wanted, note=f"{old}{wanted.note}"[:_LONGEST_NOTE])], self._now)
+        return add(there, [replace(wanted, note=f"{old}{wanted.note}"[:_LONGEST_NOTE])], now.timestamp())
+
+    return decide
 
 
 def _same(one: Rule, other: Rule) -> bool:

@@ -44,7 +44,6 @@ class Numbering:
     """
 
     def __init__(self) -> None:
-        """Begin before the first line."""
         self.last = 0
         """The number of the last line, or 0 if none had one."""
         self._stamp = ""
@@ -78,7 +77,6 @@ class Tally:
     """How often each line was written, and when last, of one sibling."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._times: Counter[bytes] = Counter()
         self._last: dict[bytes, bytes] = {}
         self.more = 0

@@ -48,7 +48,6 @@ class Waiting:
     """The refusals that wait, by agent."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._queues: OrderedDict[str, deque[Candidate]] = OrderedDict()
         """By the agent, the one whose turn it is first."""
         self._known: dict[str, Candidate] = {}

@@ -59,6 +59,22 @@ class Check:
     """What to do about it."""
 
 
+def _ok(name: str, seen: str) -> Check:
+    return Check(name, CheckHealth.OK, seen)
+
+
+def _warning(name: str, seen: str, advice: str | None = None) -> Check:
+    return Check(name, CheckHealth.WARNING, seen, advice)
+
+
+def _failure(name: str, seen: str, advice: str | None) -> Check:
+    return Check(name, CheckHealth.FAILED, seen, advice)
+
+
+def _skipped(name: str, why: str) -> Check:
+    return Check(name, CheckHealth.SKIPPED, why)
+
+
 def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterator[Check]:
     """Yield what is known of the container that this program runs in, if it runs in one of the engine."""
     inside = facts.inside
@@ -71,19 +87,18 @@ def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterato
     network = "the machine's" if inside.host_network else "its own"
     seen = f"Container {inside.container[:12]} of the engine on {inside.host}: settings {of_settings}"
     if inside.on_host(str(state)) is None:
-        yield Check(
+        yield _warning(
             "container",
-            CheckHealth.WARNING,
             f"{seen}, its network is {network}, and state is kept in here alone.",
             f"Certificates and authorities are lost with the container, unless a volume is mounted at {state}.",
         )
     else:
-        yield Check("container", CheckHealth.OK, f"{seen}, its network is {network}, and its state is kept.")
+        yield _ok("container", f"{seen}, its network is {network}, and its state is kept.")
 
 
 def failed(name: str, error: FirewallError) -> Check:
     """Return the check that ended with an error."""
-    return Check(name, CheckHealth.FAILED, error.in_one_line, error.hint or None)
+    return _failure(name, error.in_one_line, error.hint or None)
 
 
 def permissions(files: Sequence[Path]) -> Check:
@@ -92,26 +107,21 @@ def permissions(files: Sequence[Path]) -> Check:
         try:
             mode = file.stat().st_mode
         except OSError as error:
-            return Check(
-                "permissions", CheckHealth.FAILED, f"{file} can't be examined: {error}.", "Make it readable."
-            )
+            return _failure("permissions", f"{file} can't be examined: {error}.", "Make it readable.")
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return Check(
+            return _warning(
                 "permissions",
-                CheckHealth.WARNING,
                 f"{file} can be written by others (mode {stat.S_IMODE(mode):04o}).",
                 f"Others can change the rules. Run `chmod go-w {file}`, unless they should.",
             )
-    return Check("permissions", CheckHealth.OK, "Only their owner can write the settings.")
+    return _ok("permissions", "Only their owner can write the settings.")
 
 
 def engine(reader: EngineReader) -> Check:
     """Return which engine answers. Whether it can be used has been checked on connecting, its kernel included."""
     facts = reader.facts()
     kernel = f", Linux {facts.kernel}" if facts.kernel else ""
-    return Check(
-        "engine", CheckHealth.OK, f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}."
-    )
+    return _ok("engine", f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}.")
 
 
 def clocks(reader: EngineReader) -> Check:
@@ -120,29 +130,25 @@ def clocks(reader: EngineReader) -> Check:
     apart = reader.clock() - (began + time.time()) / 2
     took = time.time() - began
     if abs(apart) > _CLOCKS_APART + took:
-        return Check(
+        return _warning(
             "clocks",
-            CheckHealth.WARNING,
             f"The engine's clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's.",
             "Synchronise both, for example with systemd-timesyncd: rules with `until` end by them.",
         )
-    return Check("clocks", CheckHealth.OK, f"The engine's clock and ours agree within {abs(apart) + took:.1f} s.")
+    return _ok("clocks", f"The engine's clock and ours agree within {abs(apart) + took:.1f} s.")
 
 
 def stack(seen: Comparison) -> Iterator[Check]:
     """Yield whether the stack is up and current, and what is worth a warning."""
     if seen.observed.absent:
-        yield Check(
-            "stack", CheckHealth.FAILED, f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`."
-        )
+        yield _failure("stack", f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`.")
         return
     if seen.diff.verdict is Verdict.CURRENT:
-        yield Check("stack", CheckHealth.OK, f"{seen.desired.project} is current.")
+        yield _ok("stack", f"{seen.desired.project} is current.")
     else:
         number = len(seen.diff.findings)
-        yield Check(
+        yield _failure(
             "stack",
-            CheckHealth.FAILED,
             f"{seen.desired.project} is {seen.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
             "`clawker-fw drift` shows the differences, and `clawker-fw run` closes them.",
         )
@@ -153,17 +159,15 @@ def stack(seen: Comparison) -> Iterator[Check]:
 def kernel(writer: EngineWriter, seen: Comparison) -> Check:
     """Whether the kernel of the engine's machine has what the siblings need: they run, or it is asked."""
     if not seen.observed.absent:
-        return Check("kernel", CheckHealth.OK, "Envoy and CoreDNS run on the Docker host's kernel.")
+        return _ok("kernel", "Envoy and CoreDNS run on the Docker host's kernel.")
     asked = examiner(seen.desired)
     if writer.image(asked.image) is None:
         why = "The first `clawker-fw run` checks the kernel, before it creates anything."
-        return Check("kernel", CheckHealth.SKIPPED, why)
+        return _skipped("kernel", why)
     if missing := lacking(writer, seen.desired.project, asked):
         advice = "Each sentence says what is needed on the engine's machine."
-        return Check(
-            "kernel", CheckHealth.FAILED, f"It lacks what the firewall needs: {'; '.join(missing)}.", advice
-        )
-    return Check("kernel", CheckHealth.OK, "The Docker host's kernel has what the firewall needs.")
+        return _failure("kernel", f"It lacks what the firewall needs: {'; '.join(missing)}.", advice)
+    return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
 
 def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
@@ -175,15 +179,14 @@ def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Chec
         return _unknown(_NEIGHBOURS, reader)
     network = seen.desired.networks[Role.AGENTS].subnet
     if network.num_addresses > most // 2:
-        return Check(
+        return _warning(
             _NEIGHBOURS,
-            CheckHealth.WARNING,
             f"One agent can fill the kernel's table of {most:,} neighbours with the {network.num_addresses:,} "
             f"addresses of {network}.",
             "Nobody else finds a neighbour then. Run `sysctl -w net.ipv4.neigh.default.gc_thresh3="
             f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
         )
-    return Check(_NEIGHBOURS, CheckHealth.OK, f"No agent can fill the kernel's table of {most:,} neighbours.")
+    return _ok(_NEIGHBOURS, f"No agent can fill the kernel's table of {most:,} neighbours.")
 
 
 def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -> Iterator[Check]:
@@ -197,9 +200,8 @@ def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -
         return
     network = seen.observed.networks.get(Role.AGENTS)
     if tracked.bridged:
-        yield Check(
+        yield _warning(
             _BRIDGED,
-            CheckHealth.WARNING,
             f"The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
             f"{tracked.most:,} connections within seconds, and then new ones fail on the whole machine.",
             "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
@@ -207,23 +209,20 @@ def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -
             + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
         )
     else:
-        yield Check(_BRIDGED, CheckHealth.OK, "The kernel does not track what passes between containers.")
+        yield _ok(_BRIDGED, "The kernel does not track what passes between containers.")
     rate = seen.blueprint.settings.limits.connections_per_second
     if _AGENTS_THAT_FILL * rate * tracked.ended_seconds > tracked.most:
         most = tracked.most // (2 * _AGENTS_THAT_FILL * max(1, tracked.ended_seconds))
-        yield Check(
+        yield _warning(
             _TRACKED,
-            CheckHealth.WARNING,
             f"{_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections: each may "
             f"begin {rate} a second, and one that has ended is remembered for {tracked.ended_seconds} s.",
             f"Run `sysctl -w net.netfilter.nf_conntrack_max={_ROOMY}`, or set `limits.connections_per_second` "
             f"to at most {max(1, most)}.",
         )
     else:
-        yield Check(
-            _TRACKED,
-            CheckHealth.OK,
-            f"No {_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections.",
+        yield _ok(
+            _TRACKED, f"No {_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections."
         )
 
 
@@ -238,7 +237,7 @@ def _unknown(name: str, reader: EngineReader) -> Check:
     known = "Only known of the machine that this command runs on."
     if inside and not inside.host_network:
         known = "Only known in a container with the network of the engine's machine (`--network host`)."
-    return Check(name, CheckHealth.SKIPPED, known)
+    return _skipped(name, known)
 
 
 def agents(seen: Comparison) -> Check:
@@ -249,18 +248,14 @@ def agents(seen: Comparison) -> Check:
         advice = "Start it again with the flags of `clawker-fw agent flags`, and without these options."
         if len(opened) > 1:
             advice = advice.replace("it", "them", 1)
-        return Check(
-            "agents", CheckHealth.FAILED, f"{', '.join(ways_around)} {have} a way around the firewall.", advice
-        )
+        return _failure("agents", f"{', '.join(ways_around)} {have} a way around the firewall.", advice)
     if weak := [each.name for each in seen.agents if each.weaknesses]:
         advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
-        return Check("agents", CheckHealth.WARNING, f"Weakly confined: {', '.join(weak)}.", advice)
+        return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
-        return Check("agents", CheckHealth.OK, "No agent is attached.")
+        return _ok("agents", "No agent is attached.")
     number = len(seen.agents)
-    return Check(
-        "agents", CheckHealth.OK, f"All {number} agents are fenced." if number > 1 else "The agent is fenced."
-    )
+    return _ok("agents", f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
 
 
 def arrivals(seen: Comparison) -> Iterator[Check]:
@@ -272,25 +267,23 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
     lost = {each: probe.records for each, probe in probes.items() if probe.records.lost}
     if silent := [each.value for each, records in lost.items() if not records.sent]:
         number = sum(records.lost for records in lost.values() if not records.sent)
-        yield Check(
+        yield _failure(
             "telemetry",
-            CheckHealth.FAILED,
             f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
             "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
             "certificates: `clawker-fw certs show`, `docker logs`.",
         )
     elif lost:
         number = sum(records.lost for records in lost.values())
-        yield Check(
+        yield _warning(
             "telemetry",
-            CheckHealth.WARNING,
             f"{number:,} records have not arrived at {endpoint} since Envoy and CoreDNS started.",
             "The collector was away, or could not keep up.",
         )
     elif sent := sum(probe.records.sent for probe in probes.values()):
-        yield Check("telemetry", CheckHealth.OK, f"{sent:,} records have arrived at {endpoint}.")
+        yield _ok("telemetry", f"{sent:,} records have arrived at {endpoint}.")
     else:
-        yield Check("telemetry", CheckHealth.OK, f"There was nothing to send to {endpoint} so far.")
+        yield _ok("telemetry", f"There was nothing to send to {endpoint} so far.")
 
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
@@ -299,15 +292,14 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
-        return Check("upstream-dns", CheckHealth.SKIPPED, why)
+        return _skipped("upstream-dns", why)
     asked = names[:_LOOKED_UP]
     answers = {name: HelperReader(reader, envoy).lookup(name) for name in asked}
     unknown = {name: answer.error or "no address" for name, answer in answers.items() if not answer.addresses}
     if len(unknown) == len(asked):
         name, error = next(iter(unknown.items()))
-        return Check(
+        return _failure(
             "upstream-dns",
-            CheckHealth.FAILED,
             f"Envoy can resolve none of {', '.join(asked)} ({name}: {error}).",
             "Check the name servers of the engine's machine (/etc/resolv.conf), and its way to them.",
         )
@@ -315,29 +307,28 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
         advice = (
             "Check how these names are written; if they are right, the hosts are gone or their zone is broken."
         )
-        return Check("upstream-dns", CheckHealth.WARNING, f"Envoy can't resolve {', '.join(unknown)}.", advice)
-    return Check("upstream-dns", CheckHealth.OK, f"Envoy resolves {', '.join(asked)}.")
+        return _warning("upstream-dns", f"Envoy can't resolve {', '.join(unknown)}.", advice)
+    return _ok("upstream-dns", f"Envoy resolves {', '.join(asked)}.")
 
 
 def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     """Yield whether an agent gets where it may, and nowhere else, from inside of the agents' network."""
     resolver = _running(seen, Sibling.COREDNS)
     if not resolver:
-        yield Check("way-out", CheckHealth.SKIPPED, "CoreDNS does not run.")
+        yield _skipped("way-out", "CoreDNS does not run.")
         return
     refused = HelperReader(reader, resolver).trial(REFUSED_NAME, "https", 443).steps[-1]
     if refused.name == "resolve" and not refused.ok:
-        yield Check("refusal", CheckHealth.OK, "A name without a rule does not resolve.")
+        yield _ok("refusal", "A name without a rule does not resolve.")
     else:
-        yield Check(
+        yield _failure(
             "refusal",
-            CheckHealth.FAILED,
             f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
     chosen = way_out.tried_rule(seen.blueprint.rules)
     if chosen is None:
-        yield Check("way-out", CheckHealth.SKIPPED, "No rule is for a single name, so there is none to try.")
+        yield _skipped("way-out", "No rule is for a single name, so there is none to try.")
         return
     rule, target = chosen
     place = f"{target.name}:{target.port}"
@@ -345,20 +336,18 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     tried = attempt(reader, seen.observed, target, *(request or ()))
     last = tried.trial.steps[-1]
     if tried.passed and request is None:
-        yield Check(
+        yield _warning(
             "way-out",
-            CheckHealth.WARNING,
             f"Not proven that an agent reaches {place}: no request is known that its rule allows.",
             "`clawker-fw explain URL --live` tries one that you know.",
         )
     elif tried.passed:
-        yield Check("way-out", CheckHealth.OK, f"An agent reaches {place} ({last.outcome}).")
+        yield _ok("way-out", f"An agent reaches {place} ({last.outcome}).")
     elif tried.unclear:
-        yield Check("way-out", CheckHealth.WARNING, f"{place} answered ({last.outcome}). {UNCLEAR}")
+        yield _warning("way-out", f"{place} answered ({last.outcome}). {UNCLEAR}")
     else:
-        yield Check(
+        yield _failure(
             "way-out",
-            CheckHealth.FAILED,
             f"An agent does not reach {place}: {last.name}, {way_out.why_not(tried)}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
             + way_out.may_keep_in(seen.observed),

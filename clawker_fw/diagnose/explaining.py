@@ -135,7 +135,6 @@ def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:
 
 
 def _machine(observed: Observed) -> str:
-    """Return the address of the engine's machine for Envoy."""
     egress = observed.networks.get(Role.EGRESS)
     return str(gateway(egress.subnets[0])) if egress and egress.subnets else ""
 

@@ -201,7 +201,6 @@ class Explainer:
 
     @cached_property
     def _everything(self) -> Policy:
-        """All rules, by name."""
         return Policy(self._rules) if self._ended else self._policy
 
     @cached_property

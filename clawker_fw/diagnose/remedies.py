@@ -160,7 +160,6 @@ def also(made: Remedy, subject: str = "This") -> str:
 
 
 def _line(explained: "Explanation", found: Outcome) -> str:
-    """Return a command for a shell, with the options that name the stack."""
     return shlex.join(("clawker-fw", *explained.options, *found.command.words))
 
 
@@ -319,5 +318,4 @@ def _guarded_fails(explained: "Explanation") -> bool:
 
 
 def _is_own(rule: Rule, target: Target) -> bool:
-    """Whether a rule is for exactly this name."""
     return not rule.destination.subtree and rule.covers(target.name)

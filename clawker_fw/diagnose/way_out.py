@@ -118,6 +118,5 @@ def _connects(place: Sequence[object]) -> bool:
 
 
 def _is_here(observed: Observed) -> bool:
-    """Whether the bridges of the stack are interfaces of this machine."""
     network = observed.networks.get(Role.EGRESS)
     return network is not None and network.sources_checked is not None

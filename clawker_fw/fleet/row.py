@@ -1,14 +1,10 @@
 """What is known of one host, as plain values."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Finding, Rules, Sibling, Verdict
 
 
 class HostVerdict(StrEnum):
@@ -67,53 +63,7 @@ class NodeState:
         return self.state == "ready" and self.watcher == "running"
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """When a stack was known to be current the last time, and by whom."""
-
-    at: str
-    """RFC 3339, in UTC."""
-    by: Literal["comparison", "watcher"]
-    """`comparison`: this command; `watcher`: as the manager of the swarm knows from its watcher."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One host: its verdict, and what led to it. What is unknown is None or empty."""
-
-    name: str
-    verdict: HostVerdict
-    endpoint: str = ""
-    source: str = ""
-    """What named it: a docker context, an option, or the swarm."""
-    trouble: Trouble | None = None
-    engine: str | None = None
-    release: StackRelease | None = None
-    rules: Rules | None = None
-    """What the siblings serve."""
-    agents: int | None = None
-    open_agents: tuple[str, ...] = ()
-    proof: Proof | None = None
-    busy: str = ""
-    said: tuple[str, ...] = ()
-    """What closing the differences means, in lines for people."""
-    findings: tuple[Finding, ...] = ()
-    """Without the contents of files."""
-    siblings: Mapping[Sibling, Verdict] = field(default_factory=dict)
-    made_from: tuple[str, ...] = ()
-    """The other settings files that the stack was made from."""
-    node: NodeState | None = None
-    seconds: float = 0.0
-
-
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Return the key by which names are sorted as people do: `node-9` before `node-10`."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
-
-
-def majority(rows: Sequence[Row]) -> str | None:
-    """Return the digest of the rules that most hosts serve; None if none does, or no digest is ahead."""
-    ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
-    ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
-    return ranked[0][0] if ahead else None

@@ -1,10 +1,13 @@
-"""The answers of `clawker-fw certs`, for people. No key is ever in them."""
+"""The answers of `clawker-fw certs`, and how people see them. No key is ever in them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import WithJsonSchema
 
 from clawker_fw.agents import trust
 from clawker_fw.certificates import authority
@@ -14,11 +17,9 @@ from clawker_fw.certificates.store import COLLECTOR, roots_in
 from clawker_fw.certificates.validity import Certificate, Use
 from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model import Observed, Sibling
+from clawker_fw.report.documents import Document, Moment
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.telemetry import certificates, is_live
-
-ROOT, INTERMEDIATE = "root", "intermediate"
-"""The names of the certificates with which connections are inspected."""
 
 _SHOWN = 16
 
@@ -38,46 +39,70 @@ class RootState(StrEnum):
     FORMER = "former"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A certificate: its name here, the file with it, and where it is live: in siblings, or in the collector.
-
-    Without a file, it is one that is live and that this machine has not. `said` is None if it is unreadable.
-    Only a root has a `state`, and a `key` if that is on this machine; an announced one signs from `signs_at` on.
-    Only an intermediate has a `root`: the fingerprint of the one that has signed it.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateDocument:
+    """A certificate. All but its name and places is null if the file is unreadable."""
 
     name: str
+    """For telemetry `ca`, a sibling, or `collector`; for inspection `root` or `intermediate`."""
     purpose: Purpose
+    """`telemetry`: the siblings and the collector recognise each other by it. `inspection`: of inspected TLS."""
     path: str | None
-    said: Certificate | None
-    live: tuple[str, ...] = ()
+    """The file; null if only a sibling or the collector has this certificate."""
+    subject: str | None
+    """The subject (RFC 4514); null if the file is unreadable."""
+    use: Use | None
+    """What the certificate is for."""
+    names: tuple[str, ...]
+    """Its alternative names. An intermediate can sign for these names, and for those below them."""
+    begins: Moment | None
+    """When it begins to be valid."""
+    expires: Moment | None
+    """When it expires."""
+    renewed: Moment | None
+    """When `run` or a watcher renews it."""
+    sha256: str | None
+    """Its fingerprint, in hexadecimal."""
+    live: tuple[Annotated[str, WithJsonSchema({"enum": [*(each.value for each in Sibling), COLLECTOR]})], ...]
+    """The siblings that say that they have loaded it, and `collector` if it was shown to CoreDNS last. A root is
+    live in `envoy` if the stack's bundle has it, which new agents are given."""
     state: RootState | None = None
+    """What a root does. `signs`: intermediates are signed with it now. `announced`: later. `former`: no longer,
+    and agents trust it for as long as something that it has signed can be in use. Null for all others."""
     key: bool | None = None
-    signs_at: float | None = None
+    """Whether a root's key is on this machine; null for all others."""
+    signs_at: Moment | None = None
+    """From when on an announced root signs; null for all others."""
     root: str | None = None
+    """The fingerprint of the root that has signed an intermediate; null for all others."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificatesAnswer:
-    """What is known of a project's certificates.
-
-    `ready` is whether the siblings send, or None where no stack was asked. `due` says what the user should renew.
-    `inspects` is whether the stack inspects connections now, and `without` are the agents that have not been given
-    the newest root.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertsDocument(Document):
+    """The answer of `certs show`, `rotate` and `export`."""
 
     project: str
-    endpoint: str | None
-    rows: Sequence[Row] = ()
+    """The project of the stack."""
+    endpoint: str | None = None
+    """Where telemetry goes; null if it is not set up."""
     ready: bool | None = None
-    reason: str = ""
+    """Whether both siblings have loaded usable certificates and send to `endpoint`; null for `rotate` and
+    `export`, which ask no stack."""
+    reason: str | None = None
+    """Why telemetry is not ready, or what is wrong with the certificates here."""
     due: tuple[str, ...] = ()
+    """What the user should renew: sentences. Empty for `rotate` and `export`."""
     inspects: bool | None = None
-    without: tuple[str, ...] = ()
+    """Whether the stack inspects connections now; null where no stack was asked."""
+    agents_without_newest_root: tuple[str, ...] = ()
+    """The agents that have not been given the first of the roots. Empty if the stack inspects no connection."""
+    certificates: Sequence[CertificateDocument] = ()
+    """Of roots and of intermediates, the newest come first."""
 
 
-def telemetry_rows(kept: Mapping[str, tuple[object, bytes]], observed: Observed | None = None) -> list[Row]:
+def telemetry_rows(
+    kept: Mapping[str, tuple[object, bytes]], observed: Observed | None = None
+) -> list[CertificateDocument]:
     """Return telemetry's certificates that are kept here, and those that are only live."""
     given = _given(observed) if observed else {}
     found = []
@@ -86,14 +111,14 @@ def telemetry_rows(kept: Mapping[str, tuple[object, bytes]], observed: Observed 
         said = _read(pem)
         live = tuple(place for place, said_there in given.items() if said and said.fingerprint in said_there)
         known.add(said.fingerprint if said else "")
-        found.append(Row(name, Purpose.TELEMETRY, str(path), said, live))
+        found.append(_row(name, Purpose.TELEMETRY, str(path), said, live))
     for place, said_there in given.items():
         for fingerprint, each in said_there.items():
             if fingerprint not in known:
                 known.add(fingerprint)
                 live = tuple(other for other, those in given.items() if fingerprint in those)
                 name = "ca" if each.use is Use.AUTHORITY else place
-                found.append(Row(name, Purpose.TELEMETRY, None, each, live))
+                found.append(_row(name, Purpose.TELEMETRY, None, each, live))
     return found
 
 
@@ -123,23 +148,42 @@ def _read(pem: bytes) -> Certificate | None:
         return None
 
 
+def _row(
+    name: str, purpose: Purpose, path: str | None, said: Certificate | None, live: tuple[str, ...]
+) -> CertificateDocument:
+    return CertificateDocument(
+        name=name,
+        purpose=purpose,
+        path=path,
+        subject=said.subject if said else None,
+        use=said.use if said else None,
+        names=said.names if said else (),
+        begins=rfc3339(said.begins) if said else None,
+        expires=rfc3339(said.ends) if said else None,
+        renewed=rfc3339(said.renewed_at) if said else None,
+        sha256=said.fingerprint if said else None,
+        live=live,
+    )
+
+
 def with_inspection(
-    answer: CertificatesAnswer, kept: Mapping[Path, Root], observed: Observed, now: float
-) -> CertificatesAnswer:
+    answer: CertsDocument, kept: Mapping[Path, Root], observed: Observed, now: float
+) -> CertsDocument:
     """Return an answer with the roots that are kept here, and with what a stack inspects connections with."""
     rows, inspects = _inspection(kept, trust.authorities_of(observed), now), bool(trust.roots_of(observed))
-    newest = next((each.said for each in rows if each.state), None)
-    without = trust.without(newest.fingerprint, observed) if newest and inspects else ()
-    return replace(answer, rows=[*answer.rows, *rows], inspects=inspects, without=without)
+    newest = next((each.sha256 for each in rows if each.state), None)
+    without = trust.without(newest, observed) if newest and inspects else ()
+    every = [*answer.certificates, *rows]
+    return replace(answer, certificates=every, inspects=inspects, agents_without_newest_root=without)
 
 
-def _inspection(kept: Mapping[Path, Root], running: Authorities, now: float) -> list[Row]:
+def _inspection(kept: Mapping[Path, Root], running: Authorities, now: float) -> list[CertificateDocument]:
     """Return the roots that are kept here or in the stack, and the stack's intermediates, the newest first."""
     there = {each.identifier: each for each in roots_in(running.trust)}
     every = {**there, **{each.identifier: each for each in kept.values()}}
     roots = sorted(every.values(), key=lambda each: each.made, reverse=True)
     between = [row for pair in running.intermediates for row in _intermediate(pair, roots)]
-    between.sort(key=lambda each: each.said.begins if each.said else 0, reverse=True)
+    between.sort(key=lambda each: each.begins or "", reverse=True)
     signing = authority.signing([*kept.values()], now)
     if signing is None and between:  # no key is here
         signing = every.get(between[0].root or "")
@@ -148,51 +192,51 @@ def _inspection(kept: Mapping[Path, Root], running: Authorities, now: float) -> 
     return [*rows, *between]
 
 
-def _intermediate(pair: Pair, roots: Sequence[Root]) -> list[Row]:
+def _intermediate(pair: Pair, roots: Sequence[Root]) -> list[CertificateDocument]:
     """Return the row of an intermediate that is under one of these roots, and no other."""
     for root in roots:
         with suppress(ValueError):
             said = replace(certificate(pair.certificate), names=authority.judge(pair, [root]).names)
-            live = (Sibling.ENVOY.value,)
-            return [Row(INTERMEDIATE, Purpose.INSPECTION, None, said, live, root=root.identifier)]
+            row = _row("intermediate", Purpose.INSPECTION, None, said, (Sibling.ENVOY.value,))
+            return [replace(row, root=root.identifier)]
     return []
 
 
-def _root(root: Root, path: str | None, signing: Root | None, *, live: bool) -> Row:
-    state, signs_at = RootState.FORMER, None
+def _root(root: Root, path: str | None, signing: Root | None, *, live: bool) -> CertificateDocument:
+    state: RootState = RootState.FORMER
+    signs_at = None
     if signing and root.identifier == signing.identifier:
         state = RootState.SIGNS
     elif not signing or root.made > signing.made:
-        state, signs_at = RootState.ANNOUNCED, root.made + authority.ANNOUNCED.total_seconds()
+        state, signs_at = RootState.ANNOUNCED, rfc3339(root.made + authority.ANNOUNCED.total_seconds())
     where = (Sibling.ENVOY.value,) if live else ()
-    said = certificate(root.pair.certificate)
-    return Row(ROOT, Purpose.INSPECTION, path, said, where, state, root.signs, signs_at)
+    row = _row("root", Purpose.INSPECTION, path, certificate(root.pair.certificate), where)
+    return replace(row, state=state, key=root.signs, signs_at=signs_at)
 
 
-def table(answer: CertificatesAnswer) -> tuple[list[str], list[list[str]]]:
+def table(answer: CertsDocument) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows for people."""
     headings = ["certificate", "for", "subject", "use", "expires", "live in", "file"]
-    return headings, [[row.name, row.purpose.value, *_cells(row)] for row in answer.rows]
+    return headings, [[row.name, row.purpose.value, *_cells(row)] for row in answer.certificates]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CertificateDocument) -> list[str]:
     live, file = ", ".join(row.live) or "-", row.path or "not here"
-    if row.said is None:
+    if row.sha256 is None:
         return ["unreadable", "", "", live, file]
-    expires = rfc3339(row.said.ends)
     if row.state:
-        use = f"{row.state}, signs from {rfc3339(row.signs_at)}" if row.signs_at else row.state.value
+        use = f"{row.state}, signs from {row.signs_at}" if row.signs_at else row.state.value
         without_key = ", without its key" if row.path and not row.key else ""
-        return [row.said.fingerprint[:_SHOWN], use, expires, live, f"{file}{without_key}"]
-    subject = _names(row.said.names) if row.root else row.said.subject
-    return [subject, row.said.use.value, expires, live, file]
+        return [row.sha256[:_SHOWN], use, row.expires or "", live, f"{file}{without_key}"]
+    subject = _names(row.names) if row.root else row.subject
+    return [subject or "", str(row.use), row.expires or "", live, file]
 
 
 def _names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def telemetry_verdict(answer: CertificatesAnswer) -> str:
+def telemetry_verdict(answer: CertsDocument) -> str:
     """Return the sentence about whether telemetry is ready."""
     if answer.endpoint is None:
         return "No telemetry: `otel.endpoint` is not set."
@@ -202,20 +246,20 @@ def telemetry_verdict(answer: CertificatesAnswer) -> str:
     return " ".join((f"Ready: Envoy and CoreDNS send to {answer.endpoint}.{note}", *answer.due))
 
 
-def inspection_verdict(answer: CertificatesAnswer) -> str:
+def inspection_verdict(answer: CertsDocument) -> str:
     """Return the sentence about the agents that have to trust the newest root, or nothing without a root."""
-    roots = [each for each in answer.rows if each.state]
+    roots = [each for each in answer.certificates if each.state]
     if not roots:
         return ""
     if not roots[0].live:
         return "The stack does not have the newest root yet: run `clawker-fw run`, then start agents again."
     if not answer.inspects:
         return "The stack inspects no connection, so its agents need no root."
-    if not answer.without:
+    if not answer.agents_without_newest_root:
         return "Every agent has the newest root."
-    when = next((each.signs_at for each in roots if each.signs_at is not None), None)
-    by = f" before {rfc3339(when)}" if when is not None else ""
+    when = next((each.signs_at for each in roots if each.signs_at), None)
+    by = f" before {when}" if when else ""
     return (
-        f"Without the newest root: {trust.named(answer.without)}. Create them again{by}, by "
+        f"Without the newest root: {trust.named(answer.agents_without_newest_root)}. Create them again{by}, by "
         "`clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
     )

@@ -9,25 +9,11 @@ from rich.text import Text
 from clawker_fw.diagnose.conformance.run import CaseResult
 from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import Document
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import folded, visible
-from clawker_fw.report.text import Rows, counted
+from clawker_fw.report.text import Rows
 
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
-
-
-@dataclass(frozen=True, slots=True)
-class Attempted:
-    """An attack, which must be stopped, or a control, which must get through."""
-
-    id: str
-    what: str
-    """What was tried, in words."""
-    control: bool
-    """Whether it is allowed, and must succeed."""
-    outcome: str
-    expected: list[str]
-    """The outcomes with which it counts as held."""
-    held: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +23,7 @@ class ConformanceAnswer(Document):
     project: str
     held: bool
     """Whether everything ended as it must."""
-    attempts: list[Attempted]
-
-    @classmethod
-    def of(cls, project: str, results: Sequence[CaseResult]) -> "ConformanceAnswer":
-        """Return the answer."""
-        attempts = [
-            Attempted(
-                each.attempt.id,
-                each.attempt.what,
-                each.attempt.control,
-                each.outcome,
-                sorted(each.attempt.holds),
-                each.held,
-            )
-            for each in results
-        ]
-        return cls(project=project, held=all(each.held for each in results), attempts=attempts)
+    attempts: list[CaseResult]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +66,6 @@ class DoctorReport:
     """The answer for people: a paragraph for each check, and one for what to do. Commands stay in one line."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
-        """Store the checks."""
         self._checks = checks
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:

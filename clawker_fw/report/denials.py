@@ -127,7 +127,6 @@ def rules_text(targets: Iterable[Target], widened: Sequence[Rule]) -> str:
 
 
 def _fields(rule: Suggestion) -> list[str]:
-    """Return the fields of a rule as they are written."""
     protocol, port = rule.protocol, rule.port
     return [
         f"dst: {yaml_text(str(rule.destination))}",

@@ -104,7 +104,6 @@ def near_text(near: Near) -> str:
 
 
 def _written(rule: Rule) -> str:
-    """Return a rule with where it is written, and its note."""
     return f"{rule}{rule.located}, {rule.note}" if rule.note else f"{rule}{rule.located}"
 
 

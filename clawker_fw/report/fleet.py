@@ -1,23 +1,125 @@
-"""What `fleet status` knows: a row for each host, and what all of them mean together."""
+"""The answer of `fleet status`: a row for each host, and what all of them mean together."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, WithJsonSchema
 
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, LeftOut
-from clawker_fw.fleet.row import HostVerdict, Proof, Row, StackRelease, Trouble, majority
-from clawker_fw.model import Observed, Sibling
+from clawker_fw.fleet.row import HostVerdict, NodeState, StackRelease, Trouble
+from clawker_fw.model import Finding, Observed, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, verdict
+from clawker_fw.report.documents import Document, Moment, SiblingVerdict
+from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 
 AWAY = frozenset({"engine-unreachable", "engine-silent", "engine-denied", "host-late"})
 """The codes of errors that mean that the host itself was not reached. Others are about what it answered."""
+
+
+Verdict = Annotated[
+    HostVerdict,
+    WithJsonSchema(
+        {
+            "enum": [each.value for each in HostVerdict],
+            "description": "The verdict on the host's stack, as of `drift`; `no-stack` where nothing is up, and "
+            "`unreachable` where nobody could ask. Only `current` is current.",
+        }
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseUsed:
+    """The release of this command."""
+
+    version: str
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRules:
+    """The rules that a host serves."""
+
+    count: NonNegativeInt
+    digest: str
+    others_than_most: bool = False
+    """Whether most hosts serve rules with another digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """When the stack was known to be current the last time."""
+
+    at: Moment
+    by: Literal["comparison", "watcher"]
+    """`comparison`: by this command. `watcher`: the host was not asked, and the manager of its swarm says that the
+    watcher there is healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingFinding:
+    """A difference, and of which sibling."""
+
+    sibling: Sibling
+    finding: FindingDocument | ImageFinding | FileFinding
+
+    @classmethod
+    def of(cls, found: Finding) -> "SiblingFinding":
+        return cls(found.sibling, finding(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One host: its verdict, and what led to it. What is unknown is null."""
+
+    name: str
+    verdict: Verdict
+    endpoint: str | None = None
+    """The engine's address."""
+    source: str | None = None
+    """What named it: a docker context, an option, or the swarm."""
+    error: Trouble | None = None
+    """Why the host could not be asked, or its answers not be used."""
+    engine: str | None = None
+    """The engine's version."""
+    release: StackRelease | None = None
+    """The release that has made the stack."""
+    rules: LiveRules | None = None
+    agents: NonNegativeInt | None = None
+    open_agents: tuple[str, ...] = ()
+    """The agents that have a way around the firewall."""
+    proven: Proof | None = None
+    busy: str | None = None
+    """Who is changing the stack at the moment."""
+    summary: tuple[str, ...] = ()
+    """What closing the differences means, as lines for people."""
+    made_from: tuple[str, ...] = ()
+    """The other settings files that the stack was made from."""
+    node: NodeState | None = None
+    """What the manager of the swarm knows, with `--swarm`."""
+    seconds: float = 0.0
+    """How long it took to ask."""
+    findings: list[SiblingFinding] | None = None
+    """How it differs; null without `--diff`."""
+    differences: Annotated[tuple[Finding, ...], Field(exclude=True)] = ()
+    """The findings, without the contents of files."""
+    siblings: Annotated[Mapping[Sibling, SiblingVerdict], Field(exclude=True)] = field(default_factory=dict)
+
+
+def majority(rows: Sequence[Row]) -> str | None:
+    """Return the digest of the rules that most hosts serve; None if none does, or no digest is ahead."""
+    ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
+    ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
+    return ranked[0][0] if ahead else None
 
 
 @dataclass(frozen=True)
@@ -27,19 +129,22 @@ class Fleet:
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
 
+    @classmethod
+    def of(cls, rows: Sequence[Row], left_out: tuple[LeftOut, ...] = ()) -> "Fleet":
+        """Return all hosts, and mark those that serve other rules than most."""
+        usual = majority(rows)
+        others = [
+            replace(each, rules=replace(each.rules, others_than_most=True))
+            if usual and each.rules and each.rules.digest != usual
+            else each
+            for each in rows
+        ]
+        return cls(tuple(others), left_out)
+
     @property
     def current(self) -> int:
         """How many hosts are current."""
         return sum(each.verdict is HostVerdict.CURRENT for each in self.rows)
-
-    @cached_property
-    def usual_rules(self) -> str | None:
-        """The digest of the rules that most hosts serve; None if no digest is ahead."""
-        return majority(self.rows)
-
-    def other_rules(self, row: Row) -> bool:
-        """Whether a host serves other rules than most."""
-        return row.rules is not None and self.usual_rules not in {None, row.rules.digest}
 
     @property
     def asked(self) -> bool:
@@ -59,6 +164,43 @@ class Fleet:
         return f"{current:,} of {total:,} {of} current; {', '.join(others)}."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatusDocument(Document):
+    """The answer of `fleet status`."""
+
+    current: NonNegativeInt
+    """How many hosts are current."""
+    total: NonNegativeInt
+    """How many hosts there are."""
+    summary: str
+    """The same in a sentence."""
+    settings: SettingsNamed
+    """The settings with which each host was compared."""
+    release: ReleaseUsed
+    left_out: tuple[LeftOut, ...]
+    """Docker contexts that are of the same engine as another one."""
+    hosts: list[Row]
+    """Sorted by name."""
+
+    @classmethod
+    def of(
+        cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed, *, findings: bool = False
+    ) -> "FleetStatusDocument":
+        """Return the answer, with how each host differs if `findings` are wanted."""
+        hosts = list(fleet.rows)
+        if findings:
+            hosts = [replace(each, findings=list(map(SiblingFinding.of, each.differences))) for each in hosts]
+        return cls(
+            current=fleet.current,
+            total=len(fleet.rows),
+            summary=fleet.summary,
+            settings=settings,
+            release=release,
+            left_out=fleet.left_out,
+            hosts=hosts,
+        )
+
+
 WORDS = {each: each.value.replace("-", " ") for each in HostVerdict}
 """Verdicts for people."""
 
@@ -70,6 +212,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
     if observed.absent and found is HostVerdict.DRIFTED:
         found = HostVerdict.NO_STACK
     said = summary_of(seen) if seen.diff.findings else None
+    live = facts.live_rules(observed)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Row(
         name=host.name,
@@ -78,17 +221,17 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         source=engine.named_by,
         engine=engine.version,
         release=_release(observed, release),
-        rules=facts.live_rules(observed),
+        rules=LiveRules(live.count, live.digest) if live else None,
         agents=len(seen.agents),
         open_agents=tuple(each.name for each in seen.agents if each.openings),
-        proof=Proof(now, "comparison") if found is HostVerdict.CURRENT else None,
-        busy=verdict.busy(seen.busy) if seen.busy else "",
-        said=tuple(summary.lines(said)) if said else (),
-        findings=tuple(replace(each, contents=None) for each in seen.diff.findings),
+        proven=Proof(now, "comparison") if found is HostVerdict.CURRENT else None,
+        busy=verdict.busy(seen.busy).plain if seen.busy else None,
+        summary=tuple(summary.lines(said)),
+        differences=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
         made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),
         node=host.node,
-        seconds=seconds,
+        seconds=round(seconds, 3),
     )
 
 
@@ -143,10 +286,10 @@ def _without_answer(host: Host, trouble: Trouble | None, found: HostVerdict, sec
     return Row(
         name=host.name,
         verdict=found,
-        endpoint=host.place.address if host.place else "",
-        source=host.place.source if host.place else "",
-        trouble=trouble,
-        proof=Proof(now, "watcher") if host.node and host.node.proven else None,
+        endpoint=host.place.address if host.place else None,
+        source=host.place.source if host.place else None,
+        error=trouble,
+        proven=Proof(now, "watcher") if host.node and host.node.proven else None,
         node=host.node,
-        seconds=seconds,
+        seconds=round(seconds, 3),
     )

@@ -1,8 +1,8 @@
-"""What agents of many hosts were refused, merged by what they had asked for."""
+"""The answer of `fleet denials`, and how people see it: what agents of many hosts were refused, merged."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -10,49 +10,17 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
-from clawker_fw.fleet.row import Row
+from clawker_fw.fleet.row import Trouble
 from clawker_fw.model import Sibling
 from clawker_fw.report.denials import is_failure
+from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.fleet import Row
 from clawker_fw.report.terminal import visible
 
 _MOST_NAMED = 5
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What was asked for, and the reason why it was refused."""
-
-    sibling: Sibling
-    protocol: str
-    name: str
-    tried: str
-    port: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedHere:
-    """One thing that agents of a host were refused."""
-
-    wanted: Wanted
-    times: int
-    last: str
-    agents: tuple[str, ...]
-    message: str
-    remedy: str
-    command: str
-    allowed: bool
-    failed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HostDenials:
-    """What agents of one host were refused. The row says who it is, and why it was not asked, if so."""
-
-    row: Row
-    refused: tuple[RefusedHere, ...] = ()
-    uncounted: int = 0
-    """Refusals that were too many, or too fast, to be told apart."""
+HostDenials = tuple[Row, DenialsAnswer | None]
+"""A host, and what its agents were refused; None where nothing is up, or nobody could ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,93 +35,121 @@ class RefusingHost:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """One thing that agents were refused, and where: the hosts in the order of their names."""
+class FleetDenial:
+    """One thing that agents were refused, on one host or several."""
 
-    refused: RefusedHere
+    last: Moment
+    """When it was refused last, by the clock of that engine."""
+    times: PositiveInt
+    """How often, on all hosts together."""
+    sibling: Sibling
+    protocol: str
+    """`dns`, `tls`, `http`, `tcp` or `udp`."""
+    name: str | None
+    port: NonNegativeInt
+    tried: str | None
+    """The address that the agent has connected to, where no host was named."""
+    reason: str
+    failed: bool
+    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    message: str
+    allowed: bool
+    """Whether the rules in the settings allow it by now."""
+    remedy: str | None
+    command: str | None
+    """The command that would allow it, if one is enough."""
     hosts: tuple[RefusingHost, ...]
 
-    @property
-    def times(self) -> int:
-        """How often it was refused on all hosts."""
-        return sum(each.times for each in self.hosts)
+    @classmethod
+    def of(cls, by_host: dict[str, list[Denial]]) -> "FleetDenial":
+        hosts = tuple(_on_host(name, denials) for name, denials in by_host.items())
+        latest = list(by_host.values())[-1][-1]
+        refusal, advice = latest.counted.refusal, latest.advice
+        return cls(
+            last=max((each.last for each in hosts), key=datetime.fromisoformat),
+            times=sum(each.times for each in hosts),
+            sibling=refusal.sibling,
+            protocol=refusal.protocol,
+            name=refusal.name or None,
+            port=refusal.port,
+            tried=refusal.tried or None,
+            reason=refusal.reason,
+            failed=is_failure(refusal),
+            message=advice.message,
+            allowed=advice.allowed,
+            remedy=advice.remedy.text or None,
+            command=advice.remedy.command or None,
+            hosts=hosts,
+        )
 
-    @property
-    def last(self) -> str:
-        """When it was refused last, on any host (RFC 3339)."""
-        return max((each.last for each in self.hosts), key=datetime.fromisoformat)
+
+def _on_host(name: str, denials: Sequence[Denial]) -> RefusingHost:
+    agents = dict.fromkeys(each.agent or each.counted.refusal.agent for each in denials)
+    times = sum(each.counted.times for each in denials)
+    return RefusingHost(name, times, denials[-1].counted.last, tuple(agents))
 
 
 @dataclass(frozen=True, slots=True)
-class FleetDenials:
-    """What agents of all hosts were refused, the latest last, or with `--top` the most frequent first."""
+class HostNotAsked:
+    """A host whose refusals are not in the answer."""
 
-    merged: tuple[Merged, ...]
-    rows: tuple[Row, ...]
+    name: str
+    error: Trouble
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetDenialsDocument(Document):
+    """The answer of `fleet denials`."""
+
+    denials: list[FleetDenial]
+    """The latest last; with `--top`, the most frequent first."""
     left_out: NonNegativeInt
+    """Different refusals that `--top` has left out."""
     uncounted: NonNegativeInt
+    """Refusals that were too many, or too fast, to be told apart."""
+    hosts: NonNegativeInt
+    """How many hosts there are."""
+    not_asked: list[HostNotAsked]
 
-
-def of_host(row: Row, found: DenialsAnswer) -> HostDenials:
-    """Return what agents of a host were refused, whoever they are."""
-    by_wanted: defaultdict[Wanted, list[Denial]] = defaultdict(list)
-    for each in found.denials:
-        refusal = each.counted.refusal
-        wanted = (refusal.sibling, refusal.protocol, refusal.name, refusal.tried, refusal.port, refusal.reason)
-        by_wanted[Wanted(*wanted)].append(each)
-    uncounted = found.more + found.unattributed + sum(each.times for each in found.suppressed)
-    return HostDenials(row, tuple(_together(wanted, those) for wanted, those in by_wanted.items()), uncounted)
-
-
-def _together(wanted: Wanted, denials: Sequence[Denial]) -> RefusedHere:
-    latest = denials[-1]
-    return RefusedHere(
-        wanted=wanted,
-        times=sum(each.counted.times for each in denials),
-        last=latest.counted.last,
-        agents=tuple(dict.fromkeys(each.agent or each.counted.refusal.agent for each in denials)),
-        message=latest.advice.message,
-        remedy=latest.advice.remedy.text or "",
-        command=latest.advice.remedy.command or "",
-        allowed=latest.advice.allowed,
-        failed=is_failure(latest.counted.refusal),
-    )
-
-
-def merged(hosts: Sequence[HostDenials], top: int | None = None) -> FleetDenials:
-    """Return what was refused on any host, each thing once."""
-    found: defaultdict[Wanted, list[tuple[str, RefusedHere]]] = defaultdict(list)
-    for host in hosts:
-        for each in host.refused:
-            found[each.wanted].append((host.row.name, each))
-    all_ = [
-        Merged(
-            replace(those[-1][1]),
-            tuple(RefusingHost(name, each.times, each.last, each.agents) for name, each in those),
+    @classmethod
+    def of(cls, hosts: Sequence[HostDenials], top: int | None = None) -> "FleetDenialsDocument":
+        same: defaultdict[tuple[object, ...], dict[str, list[Denial]]] = defaultdict(dict)
+        uncounted = 0
+        for row, answer in hosts:
+            for each in answer.denials if answer else ():
+                refusal = each.counted.refusal
+                key = (
+                    refusal.sibling,
+                    refusal.protocol,
+                    refusal.name,
+                    refusal.tried,
+                    refusal.port,
+                    refusal.reason,
+                )
+                same[key].setdefault(row.name, []).append(each)
+            if answer:
+                uncounted += answer.more + answer.unattributed + sum(each.times for each in answer.suppressed)
+        found = sorted(map(FleetDenial.of, same.values()), key=lambda each: datetime.fromisoformat(each.last))
+        chosen = found if top is None else sorted(found, key=lambda each: -each.times)[:top]
+        return cls(
+            denials=chosen,
+            left_out=len(found) - len(chosen),
+            uncounted=uncounted,
+            hosts=len(hosts),
+            not_asked=[HostNotAsked(row.name, row.error) for row, _ in hosts if row.error],
         )
-        for those in found.values()
-    ]
-    all_.sort(key=lambda each: datetime.fromisoformat(each.last))
-    chosen = all_ if top is None else sorted(all_, key=lambda each: -each.times)[:top]
-    return FleetDenials(
-        tuple(chosen),
-        tuple(each.row for each in hosts),
-        len(all_) - len(chosen),
-        sum(each.uncounted for each in hosts),
-    )
 
 
-def report(found: FleetDenials) -> RenderableType:
+def report(found: FleetDenialsDocument) -> RenderableType:
     """Return the refusals for people, each with its hosts, then the hosts that could not be asked."""
-    lines = [line for each in found.merged for line in _lines(each)]
+    lines = [line for each in found.denials for line in _lines(each)]
     return Group(*lines, *(Text(visible(each), "dim") for each in _notes(found)))
 
 
-def _lines(each: Merged) -> Iterator[Text]:
-    wanted = each.refused.wanted
+def _lines(each: FleetDenial) -> Iterator[Text]:
     moment = datetime.fromisoformat(each.last).astimezone()
-    name = wanted.name or wanted.tried or "no name"
-    asked = f"dns {name}" if wanted.protocol == "dns" else f"{wanted.protocol} {name}:{wanted.port}"
+    name = each.name or each.tried or "no name"
+    asked = f"dns {name}" if each.protocol == "dns" else f"{each.protocol} {name}:{each.port}"
     yield Text.assemble(
         (f"{moment:%m-%d %H:%M:%S}  ", "dim"),
         (visible(asked), "bold"),
@@ -162,19 +158,17 @@ def _lines(each: Merged) -> Iterator[Text]:
     named = [f"{one.host} ({', '.join(one.agents[:_MOST_NAMED])})" for one in each.hosts[:_MOST_NAMED]]
     more = len(each.hosts) - len(named)
     yield Text(visible(f"  on {', '.join(named)}" + (f" and {more:,} more hosts" if more else "")))
-    why = f"  {wanted.sibling}: {each.refused.message} ({wanted.reason})"
-    yield Text(visible(why), "yellow" if each.refused.failed else "red")
-    if each.refused.remedy:
-        yield Text(visible(f"  {each.refused.remedy}"))
+    yield Text(visible(f"  {each.sibling}: {each.message} ({each.reason})"), "yellow" if each.failed else "red")
+    if each.remedy:
+        yield Text(visible(f"  {each.remedy}"))
 
 
-def _notes(found: FleetDenials) -> Iterator[str]:
+def _notes(found: FleetDenialsDocument) -> Iterator[str]:
     if found.left_out:
         yield f"{found.left_out:,} more different refusals; leave out --top for all."
     if found.uncounted:
         yield f"{found.uncounted:,} more refusals, too many or too fast to be told apart."
-    if not (found.merged or found.left_out or found.uncounted):
+    if not (found.denials or found.left_out or found.uncounted):
         yield "Nothing was refused."
-    for each in found.rows:
-        if each.trouble:
-            yield f"Not in this answer: {each.name}: {each.trouble.message}"
+    for each in found.not_asked:
+        yield f"Not in this answer: {each.name}: {each.error.message}"

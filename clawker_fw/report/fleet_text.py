@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.fleet.row import HostVerdict, NodeState, Row
+from clawker_fw.fleet.row import HostVerdict, NodeState
 from clawker_fw.model import Diff
 from clawker_fw.report import text
-from clawker_fw.report.fleet import WORDS, Fleet
+from clawker_fw.report.fleet import WORDS, Fleet, Row
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack.release import build_name
 
@@ -32,7 +33,7 @@ def status_report(fleet: Fleet) -> RenderableType:
             each.name,
             _verdict(each),
             _release(each),
-            _rules(fleet, each),
+            _rules(each),
             _agents(each),
             _proven(each),
         ]
@@ -59,18 +60,18 @@ def diff_report(fleet: Fleet) -> RenderableType:
             continue
         parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
         parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
-        if each.findings and each.verdict is not HostVerdict.NO_STACK:
+        if each.differences and each.verdict is not HostVerdict.NO_STACK:
             parts += _fields(each)
     return Group(*parts)
 
 
 def _fields(row: Row) -> Iterator[RenderableType]:
     """Yield the first differences of a host by layer, and how many more there are."""
-    shown = row.findings[:_MOST_FINDINGS]
-    yield text.fields_report(Diff(row.findings, row.siblings), shown)
-    if more := len(row.findings) - len(shown):
+    shown = row.differences[:_MOST_FINDINGS]
+    yield text.fields_report(Diff(row.differences, row.siblings), shown)
+    if more := len(row.differences) - len(shown):
         differ = "differs" if more == 1 else "differ"
-        yield Text(f"{text.counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
+        yield Text(f"{counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
 
 
 def _why(row: Row) -> Iterator[Text]:
@@ -83,23 +84,22 @@ def _why(row: Row) -> Iterator[Text]:
 
 def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
     """Yield why a host is not current, and what the manager of its swarm knows of it."""
-    if row.trouble:
-        yield row.trouble.message
-        context = [line for each in row.trouble.context for line in each.splitlines()]
+    if row.error:
+        yield row.error.message
+        context = [line for each in row.error.context for line in each.splitlines()]
         yield from (f"  {line}" for line in (context if hints else context[:1]))
-        if row.trouble.hint and hints:
-            yield f"  {row.trouble.hint}"
+        if row.error.hint and hints:
+            yield f"  {row.error.hint}"
     if row.busy:
         yield row.busy
     yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
-    yield from row.said
+    yield from row.summary
     yield from (f"Made from another settings file: {each}" for each in row.made_from)
     if row.node:
         yield from _node(row.node)
 
 
 def _node(node: NodeState) -> Iterator[str]:
-    """Yield what the manager of the swarm knows of a node."""
     yield f"In the swarm: {node.state}, {node.availability}, {node.role}."
     if node.proven:
         yield f"Its watcher says that the stack is current, since {node.watcher_since or 'an unknown time'}."
@@ -119,10 +119,10 @@ def _release(row: Row) -> str:
     return build_name(row.release.version, row.release.build) + _MARK
 
 
-def _rules(fleet: Fleet, row: Row) -> str:
+def _rules(row: Row) -> str:
     if row.rules is None:
         return "-"
-    return row.rules.digest[:_DIGEST_SHOWN] + (_MARK if fleet.other_rules(row) else "")
+    return row.rules.digest[:_DIGEST_SHOWN] + (_MARK if row.rules.others_than_most else "")
 
 
 def _agents(row: Row) -> str:
@@ -132,19 +132,18 @@ def _agents(row: Row) -> str:
 
 
 def _proven(row: Row) -> str:
-    if row.proof is None:
+    if row.proven is None:
         return "-"
-    return "now" if row.proof.by == "comparison" else "by its watcher"
+    return "now" if row.proven.by == "comparison" else "by its watcher"
 
 
 def _legend(fleet: Fleet) -> Iterator[str]:
     if any(each.release and not each.release.installed for each in fleet.rows):
         yield "  ! after a release: not the installed one"
-    if any(map(fleet.other_rules, fleet.rows)):
+    if any(each.rules and each.rules.others_than_most for each in fleet.rows):
         yield "  ! after rules: other ones than most hosts serve"
 
 
 def _left_out(fleet: Fleet) -> Iterator[Text]:
-    """Yield which contexts are left out."""
     for each in fleet.left_out:
         yield Text(visible(f"Left out: the context {each.name} is of the same engine as {each.same_as}."), "dim")

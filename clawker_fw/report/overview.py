@@ -10,8 +10,10 @@ from rich.text import Text
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts, Sibling, Verdict
 from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.parts import EngineVersion
+from clawker_fw.report.spans import counted
 from clawker_fw.report.status import Status
-from clawker_fw.report.text import Rows, counted, styled_verdict
+from clawker_fw.report.text import Rows, styled_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +54,15 @@ def unreadable(project: str, error: FirewallError) -> Stack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOfStacks:
-    """The engine of several stacks."""
-
-    endpoint: str
-    """The engine's address."""
-    source: str
-    """What chose it: an option, a variable, a docker context, or the default."""
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StacksAnswer(Document):
     """The answer of `status --all`."""
 
-    engine: EngineOfStacks
+    engine: EngineVersion
     stacks: list[Stack]
 
     @classmethod
     def of(cls, stacks: list[Stack], facts: EngineFacts) -> "StacksAnswer":
-        """Return the answer."""
-        engine = EngineOfStacks(endpoint=facts.endpoint, source=facts.named_by, version=facts.version)
-        return cls(engine=engine, stacks=stacks)
+        return cls(engine=EngineVersion(facts.endpoint, facts.named_by, facts.version), stacks=stacks)
 
 
 def report(stacks: Sequence[Stack]) -> RenderableType:

@@ -31,7 +31,6 @@ class PresetRule:
 
     @classmethod
     def of(cls, rule: Rule) -> "PresetRule":
-        """Return a rule."""
         return cls(str(rule), str(rule.destination), rule.protocol, rule.written_port, rule.note)
 
 
@@ -57,7 +56,6 @@ class ListedPreset:
 
     @classmethod
     def of(cls, preset: Preset) -> "ListedPreset":
-        """Return a preset."""
         return cls(
             preset.name,
             preset.version,
@@ -79,7 +77,6 @@ class PresetsAnswer(Document):
 
     @classmethod
     def of(cls, presets: Iterable[Preset]) -> "PresetsAnswer":
-        """Return the answer."""
         return cls(presets=[ListedPreset.of(each) for each in presets])
 
 

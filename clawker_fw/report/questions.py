@@ -100,7 +100,6 @@ def meaning(question: Question) -> str:
 
 
 def _answers(question: Question) -> Iterator[tuple[str, str]]:
-    """Yield what may be typed, and what it does."""
     if not question.lasting_only:
         yield "y", "allow it for 30 minutes; or type a time, such as 2h"
     yield "a", "allow it always"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 
-from clawker_fw.report.spans import remaining
+from clawker_fw.report.spans import counted, remaining
 from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.rule import Rule
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
@@ -57,7 +57,7 @@ def _end(rule: Rule, now: float) -> str:
 def summary(loaded: Loaded) -> str:
     """Return how many rules there are, and where they are written."""
     places = [f"{count:,} in {place}" for place, count in counts(loaded).items()]
-    return f"{counted_rules(len(loaded.rules.rules))}: {', '.join(places)}" if places else counted_rules(0)
+    return ": ".join(filter(None, (counted(len(loaded.rules.rules), "rule"), ", ".join(places))))
 
 
 def edit_lines(results: Iterable[EditResult]) -> Iterator[str]:
@@ -88,8 +88,3 @@ def import_result(imported: Imported) -> ImportResult:
     if imported.rule is None:
         return ImportResult.LEFT_OUT
     return ImportResult.DIFFERS if imported.remarks else ImportResult.TAKEN
-
-
-def counted_rules(number: int) -> str:
-    """Return a number of rules in words: `1 rule`, `2,000 rules`."""
-    return f"{number:,} rule{'' if number == 1 else 's'}"

@@ -1,4 +1,9 @@
-"""Time spans in words."""
+"""Numbers and time spans in words."""
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 rule`, `2,000 rules`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def remaining(seconds: float) -> str:

@@ -163,7 +163,7 @@ def of_comparison(seen: Comparison, now: float) -> Status:
         busy=seen.busy,
         warnings=seen.advice,
         said=_said(said),
-        summary=summary.lines(said) if said else (),
+        summary=summary.lines(said),
         blueprint=seen.blueprint,
         labels={each: wanted.labels for each, wanted in seen.desired.siblings.items()},
     )

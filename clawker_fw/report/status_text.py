@@ -1,8 +1,7 @@
 """The status of a stack for people: it fits 80 columns unless a name or a path does not."""
 
-import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -17,11 +16,11 @@ from clawker_fw.model import Role, Verdict
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.siblings import SiblingStatus
-from clawker_fw.report.spans import remaining
+from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
-from clawker_fw.report.text import Rows, console, counted, error_report, styled_verdict
+from clawker_fw.report.text import Rows, console, styled_verdict
 from clawker_fw.stack import labels
 from clawker_fw.stack.capacity import written
 
@@ -37,14 +36,12 @@ def status_report(
     short: str = "",
     options: Sequence[str] = (),
     *,
-    compose: bool = False,
     verbose: bool = False,
 ) -> RenderableType:
     """Return the state of the stack. `now` is in seconds since 1970.
 
     `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags.
-    Commands need `options` for the same stack. With `compose`, an override file for compose is shown instead.
-    With `verbose`, the drift labels follow the siblings.
+    Commands need `options` for the same stack. With `verbose`, the drift labels follow the siblings.
     """
     observed = status.observed
     engine = visible(f"{status.project} on engine {observed.engine.version}")
@@ -53,8 +50,8 @@ def status_report(
         for kind, names in asdict(status.leftovers).items()
         for name in names
     ]
-    notices = [Text(verdict.busy(status.busy))] if status.busy else []
-    notices += [Text.from_ansi(in_text(verdict.warning(each), options)) for each in status.notices]
+    notices = [verdict.busy(status.busy)] if status.busy else []
+    notices += [verdict.warning(each, in_text(each.message, options)) for each in status.notices]
     if observed.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
         return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left)
@@ -78,30 +75,25 @@ def status_report(
         parts += [Text(""), *_refusals(status, options)]
     parts += [Text(""), *left]
     # Where connections are inspected, only the commands that attach agents know, and make, all that they need.
-    inspects = bool(roots_of(observed))
-    full = short if inspects else f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE"
-    if status.attachable and compose:
-        override = f"Attach agents by compose:  {shlex.join(('clawker-fw', *options, 'agent', 'compose'))}"
-        parts.append(Text(override if inspects else status.attached.compose(["agent"])))
-    elif status.attachable:
-        parts.append(_Attach(full, short))
+    full = f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE"
+    if status.attachable:
+        parts.append(_Attach(short if roots_of(observed) else full, short))
     return Group(*parts)
 
 
-def screen(report: RenderableType, status: Status) -> RenderableType:
-    """Return a picture of the whole status: report, sources, and why the settings can't be read."""
-    sources = [Text(visible(line)) for line in status.source_lines]
-    return Group(report, *sources, *([error_report(status.unread)] if status.unread else []))
+def with_sources(report: RenderableType, status: Status) -> RenderableType:
+    """Return a report, followed by the settings and the engine that it is about."""
+    return Group(report, *(Text(visible(line)) for line in status.source_lines))
 
 
-def redraw(picture: Callable[[], RenderableType], seconds: float) -> None:
+def redraw(picture: Callable[[], Iterable[RenderableType]], seconds: float) -> None:
     """Show a picture on the whole terminal, and a new one every few seconds, until Ctrl-C."""
     with (
         suppress(KeyboardInterrupt),
         Live(console=console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live,
     ):
         while True:
-            live.update(picture(), refresh=True)
+            live.update(Group(*picture()), refresh=True)
             time.sleep(seconds)
 
 
@@ -118,7 +110,6 @@ class _Attach:
 
 
 def _todo(status: Status, options: Sequence[str]) -> Iterator[Text]:
-    """Yield what to do about the verdict, if it is one on the settings."""
     siblings = next((each for each in status.verdicts.values() if each is not Verdict.CURRENT), Verdict.CURRENT)
     words = verdict.todo(status.verdict, siblings if status.blueprint else Verdict.CURRENT)
     if words:
@@ -169,7 +160,6 @@ def _labels(status: Status) -> Iterator[Text]:
 
 
 def _details(sibling: SiblingStatus) -> str:
-    """Return a sibling's address and what it may use of the engine's machine."""
     parts = [sibling.address or "no address"]
     if has := sibling.resources:
         parts += [
@@ -230,7 +220,6 @@ def _records(status: Status) -> list[RenderableType]:
 
 
 def _limited(status: Status) -> list[RenderableType]:
-    """Return a line for each agent that has reached a limit."""
     return [
         Text(
             visible(

@@ -1,8 +1,6 @@
-"""A run's findings and steps as log records, or not at all."""
+"""A run's findings and steps as log records."""
 
 import time
-from types import TracebackType
-from typing import Self
 
 from clawker_fw.model import Diff
 from clawker_fw.reconcile.apply import Progress
@@ -12,30 +10,10 @@ from clawker_fw.report import summary
 from clawker_fw.report.log import LOG
 
 
-class NoSteps:
-    """Writes nothing about findings and steps, for who says in one line what was done."""
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing: there is nothing to restore."""
-
-    def difference(self, found: Diff, said: Summary) -> None:
-        """Write nothing."""
-
-    def __call__(self, progress: Progress) -> None:
-        """Write nothing."""
-
-
-class StepRecords(NoSteps):
+class StepRecords:
     """Writes one record for each finding, and one for each completed step."""
 
     def __init__(self) -> None:
-        """Start without any step."""
         self._began: dict[int, float] = {}
 
     def difference(self, found: Diff, said: Summary) -> None:

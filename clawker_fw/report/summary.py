@@ -16,6 +16,7 @@ from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import capacity, labels, versions
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
@@ -51,12 +52,14 @@ _EFFECTS = {
 _STATES = {"exited": "stopped", "created": "not started"}
 
 
-def lines(said: Summary, *, rules: bool = True) -> list[str]:
-    """Return the lines. The first says what happens; without `rules`, rules are only counted."""
+def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
+    """Return the lines. The first says what happens; without `rules`, rules are only counted. None for no plan."""
+    if said is None:
+        return []
     if said.refused:
         return [visible(line) for line in _refused(said.refused)]
     if said.absent:
-        return [visible(f"{said.project} is not up yet: it will be created, with {_counted(said.count, 'rule')}.")]
+        return [visible(f"{said.project} is not up yet: it will be created, with {counted(said.count, 'rule')}.")]
     why = list(_reasons(said))
     details = [*why, *_rules(said.changes, named=rules)]
     effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
@@ -76,7 +79,6 @@ def is_about_rules(said: Summary) -> bool:
 
 
 def _refused(error: FirewallError) -> Iterator[str]:
-    """Yield why nothing can be done now."""
     yield f"Refused for now: {error.message}"
     yield from (f"  {line}" for line in error.context)
     if error.hint:
@@ -134,7 +136,6 @@ def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
 
 
 def _reasons(said: Summary) -> Iterator[str]:
-    """Yield why, a cause at a time."""
     for cause, words in _BY_CAUSE.items():
         if findings := said.reasons[cause]:
             yield from (f"  {line}" for line in words(said, findings))
@@ -263,7 +264,6 @@ def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield what is wrong with the siblings, and what was changed by hand."""
     yield from dict.fromkeys(words for each in findings if (words := _trouble(each)))
     if changed := [each for each in findings if not _trouble(each)]:
         yield f"changed by hand: {_fields(changed)}"
@@ -331,7 +331,3 @@ def _joined(names: Iterable[str]) -> str:
     """Return names as a person lists them: `a, b and c`."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -80,14 +80,9 @@ def answered() -> bool:
 
 def answer(text: str) -> None:
     """Print an answer of one line or several."""
-    answer_styled(visible(text, keep="\n"))
-
-
-def answer_styled(text: str) -> None:
-    """Print a text that is already safe and may contain our own styles."""
     _Answer.begun = True
     if sys.stdout:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(visible(f"{text}\n", keep="\n"))
         sys.stdout.flush()
 
 

@@ -23,6 +23,7 @@ from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
 from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import unbroken, visible
 
 Renderable = RenderableType
@@ -91,13 +92,15 @@ class _Console(Console):
         self.quiet = True
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that honours NO_COLOR, terminals and CI."""
-    interactive = terminal.understands_escapes(sys.stderr if stderr else sys.stdout) and not os.environ.get("CI")
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return a console that honours NO_COLOR, terminals and CI. A `quiet` one prints nothing."""
+    stream = sys.stderr if stderr else sys.stdout
+    interactive = terminal.understands_escapes(stream) and not (quiet or os.environ.get("CI"))
     # `rich` prints nothing at a width of 0.
     width = _USUAL_WIDTH if re.fullmatch("0+", os.environ.get("COLUMNS", "")) else None
     return _Console(
         stderr=stderr,
+        quiet=quiet,
         highlight=False,
         soft_wrap=True,
         width=width if interactive else _ANY_WIDTH,
@@ -134,16 +137,6 @@ def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT)
         line.append(" " * (width - cell.cell_len + _GAP))
     line.rstrip()
     return line
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """Return a table of plain text."""
-    return Rows(headings, rows)
-
-
-def styled(line: str) -> RenderableType:
-    """Return a text that is already safe and has our own styles."""
-    return Text.from_ansi(line)
 
 
 def summary_report(said: Summary) -> RenderableType:
@@ -225,7 +218,6 @@ def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
 
 
 def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return how many words both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
@@ -274,11 +266,6 @@ def plan_report(steps: Plan) -> RenderableType:
     return Group(Text("\nrun would", style="bold"), *lines)
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
-
-
 def attempt_report(attempt: Attempt) -> RenderableType:
     """Return when and why the last attempt failed."""
     return Group(
@@ -307,7 +294,6 @@ class StepDisplay:
     """Shows a plan being performed: one line for each completed step, a spinner for the current ones."""
 
     def __init__(self, target: Console, *, files: bool = False) -> None:
-        """Show steps on a console, after the differences, with the diffs of files if wanted."""
         self._console = target
         self._files = files
         self._status = Status("", console=target) if target.is_interactive else None

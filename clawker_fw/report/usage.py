@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 
 from clawker_fw.denials.usage.worth import Editing, Period, Worth, removing, unused
 from clawker_fw.model import Usage
-from clawker_fw.report.spans import remaining
-from clawker_fw.report.text import counted
+from clawker_fw.report.spans import counted, remaining
 
 _INDENT = " " * 2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -62,7 +62,6 @@ class Admission:
 
 
 def _connected(engine: EngineWriter, network: str, container: str) -> str:
-    """Connect a container, and return why that failed, if it did."""
     try:
         engine.connect(network, container, "")
     except EngineError as error:

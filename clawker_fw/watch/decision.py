@@ -151,7 +151,6 @@ class Programs:
     """What others run in our containers. It may change something until it ends, so its end matters as well."""
 
     def __init__(self) -> None:
-        """Know of none."""
         self._running: set[str] = set()
 
     def ended(self, event: Event, own: Ours) -> bool:

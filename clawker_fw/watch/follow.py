@@ -28,7 +28,6 @@ class Inbox:
     """
 
     def __init__(self) -> None:
-        """Create an empty inbox."""
         self._queue: queue.SimpleQueue[News | Event] = queue.SimpleQueue()
 
     def put(self, news: News | Event) -> None:

@@ -1,7 +1,6 @@
 """Asking a watcher on this machine for its health, as engines do every few seconds: nothing slow is imported."""
 
 import socket
-from dataclasses import dataclass
 
 from clawker_fw.watch.address import ListenAddress
 
@@ -11,26 +10,21 @@ _SECONDS = 3.0
 _MOST_READ = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Whether a watcher is healthy, and what it says, or why it says nothing, in a line."""
+def ask(address: ListenAddress, page: str) -> tuple[bool, str]:
+    """Ask a watcher for a page about its health: whether it is healthy, and what it says, in a line. Never raises.
 
-    healthy: bool
-    text: str
-
-
-def ask(address: ListenAddress, page: str) -> Health:
-    """Ask a watcher for a page about its health. One that does not answer is not healthy. Never raises."""
+    One that does not answer is not healthy, and the line says why.
+    """
     try:
         with _connected(address) as connection:
             connection.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
             head, _, content = _read(connection).partition(b"\r\n\r\n")
     except OSError as error:
-        return Health(healthy=False, text=f"No watcher answers at {address}: {error.strerror or error}.")
+        return False, f"No watcher answers at {address}: {error.strerror or error}."
     protocol, _, status = head.partition(b"\r\n")[0].partition(b" ")
     if not protocol.startswith(b"HTTP/"):
-        return Health(healthy=False, text=f"Whoever answers at {address} is no watcher.")
-    return Health(status.startswith(b"200"), content.decode(errors="replace").strip())
+        return False, f"Whoever answers at {address} is no watcher."
+    return status.startswith(b"200"), content.decode(errors="replace").strip()
 
 
 def _connected(address: ListenAddress) -> socket.socket:

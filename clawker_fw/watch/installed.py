@@ -16,7 +16,6 @@ class Installed:
     """The files of a release when the watcher started, identified by size, modification time and inode."""
 
     def __init__(self, release: Release) -> None:
-        """Record the files as they are now."""
         self._release = release
         self._before = frozenset(self._files())
 

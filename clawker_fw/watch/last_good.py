@@ -7,19 +7,17 @@ have written: the file has to be the user's own, and whether an agent can write 
 import json
 import os
 import stat
-from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import Base64Bytes, TypeAdapter
 
 from clawker_fw.private_files import locked, write_private
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.sources import Source
 
 _MOST_OCTETS = 64 << 20
-_FORM = 1
-_UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class SecretsText:
     """The file that says which secrets there are, as it was read. It has no value of any."""
 
     path: Path
-    content: bytes = field(repr=False)
+    content: Base64Bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,13 @@ class Texts:
     found: str
     variables: Variables
     secrets: SecretsText | None = None
-    authorities: bytes = b""
+    authorities: Base64Bytes = b""
     applied: frozenset[str] = frozenset()
+    form: Literal[1] = 1
+    """Of the file. Another one is not read."""
+
+
+_FORM = TypeAdapter(Texts)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class LastGood:
             OSError: when they can't be written.
         """
         with locked(self.path.parent, writing=True):
-            write_private(self.path, json.dumps(_document(texts)).encode())
+            write_private(self.path, json.dumps(_FORM.dump_python(texts, mode="json")).encode())
 
     def read(self) -> Texts | None:
         """Return what was kept, or None if nothing was, or nothing that this release reads and others can't write.
@@ -75,8 +78,8 @@ class LastGood:
                 return None
             content = file.read(_MOST_OCTETS)
         try:
-            return _texts(json.loads(content))
-        except _UNUSABLE:
+            return _FORM.validate_python(json.loads(content))
+        except (ValueError, RecursionError):
             return None
 
 
@@ -84,39 +87,3 @@ def _is_private(found: os.stat_result) -> bool:
     """Whether a file is a regular one of this user, which nobody else can use."""
     own = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
     return own and stat.S_ISREG(found.st_mode)
-
-
-def _document(texts: Texts) -> Mapping[str, Any]:
-    return {
-        "form": _FORM,
-        "sources": [{**asdict(source), "path": str(source.path)} for source in texts.sources],
-        "found": texts.found,
-        "variables": texts.variables,
-        "secrets": texts.secrets and [str(texts.secrets.path), b64encode(texts.secrets.content).decode()],
-        "authorities": b64encode(texts.authorities).decode(),
-        "applied": sorted(texts.applied),
-    }
-
-
-def _texts(document: Mapping[str, Any]) -> Texts:
-    if document["form"] != _FORM:
-        raise ValueError(document["form"])
-    secrets = document["secrets"]
-    return Texts(
-        tuple(_source(source) for source in document["sources"]),
-        document["found"],
-        tuple((name, value) for name, value in document["variables"]),
-        SecretsText(Path(secrets[0]), b64decode(secrets[1])) if secrets else None,
-        b64decode(document["authorities"]),
-        frozenset(document["applied"]),
-    )
-
-
-def _source(document: Mapping[str, Any]) -> Source:
-    return Source(
-        Path(document["path"]),
-        document["text"],
-        tuple(document["includes"]),
-        tuple(document["origins"]),
-        document["in_variable"],
-    )

@@ -32,7 +32,6 @@ class Metrics:
     """The metrics of one watcher."""
 
     def __init__(self, version: str, build_sha: str) -> None:
-        """Register all metrics."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         build = Info("clawker_fw_build", "The running release", registry=self._registry)

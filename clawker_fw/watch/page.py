@@ -179,7 +179,6 @@ class WatcherHealth:
     """
 
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
-        """Start unhealthy, because nothing has been compared yet."""
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._guard = threading.Lock()

@@ -75,7 +75,6 @@ class Register:
     """The agents whose presence has been reported."""
 
     def __init__(self) -> None:
-        """Know none."""
         self._known: dict[str, Agent] = {}
 
     def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:

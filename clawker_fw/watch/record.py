@@ -102,7 +102,6 @@ def write_uncounted(error: FirewallError) -> None:
 
 
 def _presence_line(seen: Presence) -> str:
-    """Return a change as a line for a person."""
     agent = seen.agent
     moved = f"from {seen.before} to " if seen.before else ""
     return f"agent  {agent.name} {seen.change}  {moved}{agent.address}".rstrip()
@@ -112,7 +111,6 @@ _ACTED = {OnOpen.WARN: "", OnOpen.DETACH: "taken off the network", OnOpen.STOP: 
 
 
 def _open_line(found: OpenAgent) -> str:
-    """Return an open agent as a line for a person."""
     reasons = "; ".join(each.phrase for each in found.agent.openings)
     done = f"could not be handled: {found.error}" if found.error else _ACTED[found.action]
     return f"open  {found.agent.name}: {reasons}  {done}".rstrip()
@@ -146,7 +144,6 @@ def _named(name: str, findings: tuple[Finding, ...]) -> dict[str, object]:
 
 
 def _line(decision: Decision) -> str:
-    """Return a decision as a line for a person."""
     parts = [decision.verdict.value if decision.verdict else "unknown", _done(decision)]
     parts += [f"open: {each.name}" for each in decision.agents if each.openings]
     parts += decision.warnings
@@ -158,7 +155,6 @@ def _line(decision: Decision) -> str:
 
 
 def _done(decision: Decision) -> str:
-    """Return what a watcher did about a comparison, as a phrase."""
     error = decision.error.message if decision.error else ""
     match decision.answer:
         case Reaction.NOTHING:
@@ -179,6 +175,5 @@ def _done(decision: Decision) -> str:
 
 
 def _listed(findings: tuple[Finding, ...]) -> str:
-    """Return what differs, and the action that closes it."""
     shown = ", ".join(f"{each.sibling} {each.field} ({each.action})" for each in findings[:_MOST_SHOWN])
     return shown + (f" and {len(findings) - _MOST_SHOWN} more" if len(findings) > _MOST_SHOWN else "")

@@ -33,7 +33,6 @@ class RefusalCounter:
     """Counts the refusals of a stack from the first look on, but for what `conformance` has tried."""
 
     def __init__(self, project: str, count: Count) -> None:
-        """Count nothing yet."""
         self._project = project
         self._count = count
         self._read_to: dict[Sibling, bytes] = {}

@@ -13,7 +13,6 @@ class Schedule:
     """When the next comparison is due: at once after an event, else when the interval has passed."""
 
     def __init__(self, interval: float, random: Random) -> None:
-        """Make the first comparison due at once."""
         self._interval = interval
         self._random = random
         self._began = float("-inf")

@@ -111,7 +111,6 @@ class Trust:
 
 
 def _applied(observed: Observed) -> frozenset[str]:
-    """Return the digests of the settings that the stack's record names."""
     return frozenset(each.digest for each in records.recorded_origins(observed))
 
 
@@ -129,7 +128,6 @@ class Steady:
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
-        """Start without having seen any file."""
         self._clock = clock
         self._wall = wall
         self._seen: dict[Path, tuple[_State, float]] = {}

@@ -119,7 +119,6 @@ class Watcher:
     """Keeps one stack current."""
 
     def __init__(self, orders: Orders, place: WatcherContext) -> None:
-        """Store the options. The engine is not contacted yet."""
         self._orders = orders
         self._place = place
         self._own = ours(orders.project, admits=orders.admits)
@@ -208,7 +207,6 @@ class Watcher:
         return wait
 
     def _pause(self, seconds: float) -> None:
-        """Let time pass, or until the watcher is stopped."""
         end = self._place.clock() + seconds
         while not self._place.stopping() and (left := end - self._place.clock()) > 0:
             self._take(left)
@@ -323,7 +321,6 @@ class Watcher:
             self._again(SPACING)
 
     def _retry(self, error: FirewallError) -> Decision:
-        """Schedule the next comparison with backoff."""
         wait = self._comparing.failed(self._place.clock())
         self._again(wait)
         return Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait)

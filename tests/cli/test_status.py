@@ -56,14 +56,6 @@ def test_run_says_that_an_agent_is_open(command: Command, memory: MemoryEngine) 
     assert "open[agent]: loose: " in outcome.out
 
 
-def test_compose(command: Command) -> None:
-    """`--compose` shows an override file in place of the command."""
-    command("run")
-    out = command("status", "--compose").out
-    assert "networks: !override" in out
-    assert "docker run" not in out
-
-
 def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:
     """With another subnet in the settings, no agent can be attached until `run` has moved the stack there."""
     command("run")
@@ -71,7 +63,6 @@ def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:
     assert command("agent", "flags", **moved).code == 6
     assert command("status", "--format", "json", **moved).valid("status")["agent"] is None
     assert "--dns" not in command("status", **moved).out
-    assert "!override" not in command("status", "--compose", **moved).out
     command("run", **moved)
     assert command("status", "--format", "json", **moved).json["agent"]["dns"] == "10.77.8.53"
 

@@ -65,7 +65,6 @@ def test_compose(command: Command, memory: MemoryEngine) -> None:
 def test_status_names_the_command(command: Command) -> None:
     """Flags without the volume would start an agent that trusts nobody, so `status` prints none."""
     assert "Attach an agent:  docker run --rm -it $(clawker-fw agent flags) IMAGE" in command("status").out
-    assert "clawker-fw agent compose" in command("status", "--compose").out
 
 
 def test_nothing_is_given_where_nothing_is_inspected(

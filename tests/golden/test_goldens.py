@@ -20,7 +20,7 @@ from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.trial import Attempted
 from clawker_fw.errors import RefusedError
 from clawker_fw.fleet.hosts import LeftOut
-from clawker_fw.fleet.row import HostVerdict, NodeState, Proof, Row, StackRelease, Trouble
+from clawker_fw.fleet.row import HostVerdict, NodeState, StackRelease, Trouble
 from clawker_fw.model import (
     Action,
     Cause,
@@ -41,9 +41,8 @@ from clawker_fw.reconcile.desired import Blueprint, Capacities, Conditions, desi
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import documents, explaining, fleet_text, text
-from clawker_fw.report.documents.fleet import FleetStatusDocument, ReleaseUsed
 from clawker_fw.report.documents.parts import SettingsNamed
-from clawker_fw.report.fleet import Fleet
+from clawker_fw.report.fleet import Fleet, FleetStatusDocument, LiveRules, Proof, ReleaseUsed, Row
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -273,7 +272,7 @@ def test_no_record_has_a_header_that_may_be_a_secret(place: str) -> None:
     assert set(re.findall(r"headers\[([^]]*)\]", content)) <= {"':authority'"}
 
 
-FLEET = Fleet(
+FLEET = Fleet.of(
     (
         Row(
             "build-1",
@@ -282,9 +281,9 @@ FLEET = Fleet(
             "docker context build-1",
             engine="28.5.2",
             release=StackRelease("0.1.0", "b51912e" * 9, installed=True),
-            rules=Rules(12, "582dbac" * 9),
+            rules=LiveRules(12, "582dbac" * 9),
             agents=4,
-            proof=Proof("2026-01-01T00:00:00+00:00", "comparison"),
+            proven=Proof("2026-01-01T00:00:00+00:00", "comparison"),
             seconds=0.5,
         ),
         Row(
@@ -294,10 +293,13 @@ FLEET = Fleet(
             "docker context build-2",
             engine="20.10.24",
             release=StackRelease("0.0.9", "77aa012" * 9, installed=False),
-            rules=Rules(11, "0a1b2c3" * 9),
+            rules=LiveRules(11, "0a1b2c3" * 9),
             agents=12,
-            said=("Envoy will be replaced, a lookup may be delayed:", "  upgrade from 0.0.9 (77aa012) to 0.1.0"),
-            findings=(
+            summary=(
+                "Envoy will be replaced, a lookup may be delayed:",
+                "  upgrade from 0.0.9 (77aa012) to 0.1.0",
+            ),
+            differences=(
                 Finding(Sibling.ENVOY, Layer.SHAPE, "pids", 100, 200, Cause.UPGRADE, Action.REPLACE),
                 Finding(
                     Sibling.COREDNS,
@@ -320,7 +322,7 @@ FLEET = Fleet(
             "docker context build-3",
             engine="28.5.2",
             release=StackRelease("0.1.0", "b51912e" * 9, installed=True),
-            rules=Rules(12, "582dbac" * 9),
+            rules=LiveRules(12, "582dbac" * 9),
             agents=2,
             open_agents=("trainer",),
             seconds=0.5,
@@ -329,7 +331,7 @@ FLEET = Fleet(
         Row(
             "node-1",
             HostVerdict.UNREACHABLE,
-            trouble=Trouble(
+            error=Trouble(
                 "node-away",
                 "The manager of the swarm says that the node node-1 is down.",
                 (),
@@ -342,13 +344,13 @@ FLEET = Fleet(
             HostVerdict.UNREACHABLE,
             "ssh://10.0.0.2",
             "the swarm",
-            trouble=Trouble(
+            error=Trouble(
                 "engine-unreachable",
                 "The Docker engine at ssh://10.0.0.2 can't be reached.",
                 ("Permission denied (publickey).", "named by the swarm"),
                 "Start it, or name another one with --host, --context or DOCKER_HOST.",
             ),
-            proof=Proof("2026-01-01T00:00:00+00:00", "watcher"),
+            proven=Proof("2026-01-01T00:00:00+00:00", "watcher"),
             node=NodeState("ready", "active", "worker", "running", "2026-01-01T00:00:00Z", "started"),
             seconds=1.25,
         ),

@@ -14,7 +14,7 @@ from clawker_fw.cli import rule_words
 from clawker_fw.denials import waiting
 from clawker_fw.denials.question import Question, host_of, question
 from clawker_fw.denials.refusal import Counted, Refusal
-from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Ruling, require_kept, typed
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Waiting
 from clawker_fw.diagnose.explanation import Difference, Explainer
 from clawker_fw.errors import RefusedError
@@ -59,7 +59,7 @@ def edited(made: Question, reply: Allow | Deny, *rules: Entry) -> tuple[RuleSet,
     """Return the rules before and after an answer, which are written and read."""
     settings, before = stacks.rule_set(*rules)
     there = written([(each, "") for each in settings.rules], len(settings.rules))
-    edit, _ = Ruling(made, reply, "ana", THEN)(there)
+    edit, _ = ruling(made, reply, "ana", THEN)(there)
     return before, after_edit(rules, edit)
 
 

@@ -130,7 +130,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
             lambda: terminal.answer(said),
-            lambda: terminal.answer_styled(verdict.line(Verdict.CURRENT, said)),
+            lambda: text.console().print(verdict.line(Verdict.CURRENT, said)),
             lambda: terminal.answer(documents.text(SiblingFindings.both(diff(said))[0])),
             display,
             record,

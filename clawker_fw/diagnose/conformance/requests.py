@@ -113,7 +113,6 @@ def _allowed(host: InspectedHost) -> Iterator[Case]:
 
 
 def _request(host: InspectedHost, id_: str, words: str, method: str, target: str) -> Case:
-    """Return a request, which ends as the rules say."""
     reason = host.paths.decide(method, target).reason
     holds = frozenset({f"HTTP {_STATUS[reason]} of Envoy"}) if reason else frozenset()
     text = f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"

@@ -29,18 +29,25 @@ _WITHIN = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What came of an attempt."""
+    """An attack, which must be stopped, or a control, which must get through."""
 
-    attempt: Case
+    id: str
+    what: str
+    """What was tried, in words."""
+    control: bool
+    """Whether it is allowed, and must succeed."""
     outcome: str
+    expected: list[str]
+    """The outcomes with which it counts as held."""
+    held: bool
 
-    @property
-    def held(self) -> bool:
-        """Whether it ended as it must."""
-        return self.outcome in self.attempt.holds
+    @classmethod
+    def of(cls, tried: Case, outcome: str) -> "CaseResult":
+        """Return what came of an attempt."""
+        return cls(tried.id, tried.what, tried.control, outcome, sorted(tried.holds), outcome in tried.holds)
 
 
-def perform(engine: EngineWriter, seen: Comparison) -> tuple[CaseResult, ...]:
+def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
     """Try everything against a stack, in a container like an agent's, which runs the helper.
 
     Raises:
@@ -49,7 +56,7 @@ def perform(engine: EngineWriter, seen: Comparison) -> tuple[CaseResult, ...]:
     """
     tried = attempts(place(seen))
     outcomes = _outcomes(engine, seen, tried)
-    return tuple(CaseResult(each, outcomes.get(each.id, "not tried")) for each in tried)
+    return [CaseResult.of(each, outcomes.get(each.id, "not tried")) for each in tried]
 
 
 def place(seen: Comparison) -> AgentView:
@@ -80,7 +87,6 @@ def place(seen: Comparison) -> AgentView:
 
 
 def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:
-    """Return what each attempt ended with, by its id."""
     project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
     told = json.dumps([each.instruction() for each in tried]).encode()
     shape = attachment(seen.desired).shape([HELPER_PATH], ["attempts"])
@@ -96,7 +102,6 @@ def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -
 
 
 def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
-    """Return the outcomes that were written."""
     if lines is None:
         raise EngineError(
             "conformance-silent",

@@ -76,7 +76,6 @@ class DenialDocument:
 
     @classmethod
     def of(cls, denial: Denial) -> "DenialDocument":
-        """Return a refusal with its advice."""
         counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
         method, _, path = counted.request.partition(" ")
         return cls(
@@ -114,7 +113,6 @@ class GapDocument:
 
     @classmethod
     def of(cls, sibling: Sibling, gap: Gap) -> "GapDocument":
-        """Return a gap in a sibling's log."""
         return cls(sibling, gap.since, gap.until or None)
 
 
@@ -158,7 +156,6 @@ class DenialsDocument(Document):
 
     @classmethod
     def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
-        """Return the answer of `denials`."""
         return cls(
             denials=[DenialDocument.of(each) for each in answer.denials],
             left_out=answer.left_out,

@@ -7,6 +7,7 @@ from clawker_fw.agents.judge import Agent
 from clawker_fw.model import Attempt, Verdict
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.summary import Summary
+from clawker_fw.report import summary
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import (
     AgentDocument,
@@ -19,7 +20,6 @@ from clawker_fw.report.documents.parts import (
     SiblingFindings,
     StackVerdict,
     Warnings,
-    lines,
 )
 
 
@@ -49,7 +49,7 @@ class DriftDocument(Document):
             verdict=verdict,
             busy=seen.busy,
             warnings=seen.advice,
-            summary=lines(said),
+            summary=summary.lines(said),
             rules=seen.rule_changes,
             agents=None if agents is None else [AgentDocument.of(each) for each in agents],
             siblings=SiblingFindings.both(seen.diff),

@@ -36,6 +36,5 @@ class ErrorDocument(Document):
 
     @classmethod
     def of(cls, error: FirewallError) -> "ErrorDocument":
-        """Return the answer."""
         hint = error.hint or None
         return cls(error=ErrorPart(error.code, error.message, error.context, hint, error.exit_code))

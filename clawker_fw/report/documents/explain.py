@@ -45,7 +45,6 @@ class ExplainedRule:
 
     @classmethod
     def of(cls, rule: Rule) -> "ExplainedRule":
-        """Return a rule."""
         end = None if rule.until is None else until.rfc3339(rule.until)
         return cls(str(rule), rule.action, rule.allow_private, end, rule.note, rule.place)
 
@@ -107,7 +106,6 @@ class Live:
 
     @classmethod
     def of(cls, attempted: Attempted, *, contradicts: bool) -> "Live":
-        """Return an attempt."""
         steps = [
             LiveStep(each.name, each.ok, round(each.seconds, 6), each.status or None, each.outcome)
             for each in attempted.trial.steps
@@ -156,7 +154,6 @@ class ExplainDocument(Document):
 
     @classmethod
     def of(cls, answer: ConnectionAnswer) -> "ExplainDocument":
-        """Return the answer of `explain`."""
         explained, attempted = answer.explanation, answer.attempted
         found, remedy = explained.lookup, explained.remedy
         return cls(

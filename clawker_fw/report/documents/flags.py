@@ -51,7 +51,6 @@ class FlagsDocument(Document):
 
     @classmethod
     def of(cls, seen: Comparison, attached: Attachment) -> "FlagsDocument":
-        """Return the flags, and the same in the engine's terms."""
         return cls(
             verdict=seen.diff.verdict,
             project=seen.desired.project,

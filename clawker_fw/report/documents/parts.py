@@ -13,8 +13,6 @@ from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.summary import Summary
-from clawker_fw.report import summary
 from clawker_fw.report.documents import Moment, SiblingVerdict
 from clawker_fw.report.facts import unified_diff
 from clawker_fw.settings.loaded import Loaded
@@ -126,8 +124,14 @@ class EngineUsed:
 
     @classmethod
     def of(cls, engine: EngineFacts) -> "EngineUsed":
-        """Return the engine."""
         return cls(engine.endpoint, engine.named_by)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVersion(EngineUsed):
+    """The engine that an answer is about, and its version."""
+
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,6 @@ class AgentDocument:
 
     @classmethod
     def of(cls, agent: Agent, *further: int) -> Self:
-        """Return an agent: who it is, how well it is confined, and why not better."""
         found = [(each, True) for each in agent.openings] + [(each, False) for each in agent.weaknesses]
         reasons = [AgentReason(each.code, each.phrase, opens) for each, opens in found]
         address, since = agent.address or None, agent.since or None
@@ -239,8 +242,3 @@ class SiblingFindings:
 
 
 BothSiblings = Annotated[list[SiblingFindings], Field(min_length=2, max_length=2)]
-
-
-def lines(said: Summary | None) -> list[str]:
-    """Return what closing the differences means, as lines for people; none for a stack that is current."""
-    return summary.lines(said) if said else []

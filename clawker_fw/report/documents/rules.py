@@ -36,7 +36,6 @@ class RuleUse:
 
     @classmethod
     def of(cls, worth: Worth) -> "RuleUse":
-        """Return it."""
         last = None if worth.last is None else _moment(worth.last)
         return cls(last, worth.connections, worth.received, worth.sent)
 
@@ -126,7 +125,6 @@ class KnownPeriod:
 
     @classmethod
     def of(cls, period: Period, lost: int) -> "KnownPeriod":
-        """Return it."""
         return cls(_moment(period.asked), _moment(period.known), period.whole, lost)
 
 
@@ -228,7 +226,6 @@ class ImportedEntry:
 
     @classmethod
     def of(cls, each: Imported) -> "ImportedEntry":
-        """Return an entry."""
         return cls(import_result(each), each.entry or str(each.rule), each.place, each.remarks)
 
 
@@ -248,7 +245,6 @@ class EditedRule:
 
     @classmethod
     def of(cls, each: EditResult) -> "EditedRule":
-        """Return what becomes of a rule."""
         return cls(each.outcome, each.rule, each.place or None, each.changes, each.allowed_by or None)
 
 

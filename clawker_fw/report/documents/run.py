@@ -12,6 +12,7 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import Step, describe
 from clawker_fw.reconcile.summary import Summary
+from clawker_fw.report import summary
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import (
     BothSiblings,
@@ -21,7 +22,6 @@ from clawker_fw.report.documents.parts import (
     SettingsUsed,
     SiblingFindings,
     Warnings,
-    lines,
 )
 from clawker_fw.report.facts import Left
 
@@ -71,7 +71,6 @@ Steps = Annotated[
 
 
 def _step(step: Step) -> StepDocument:
-    """Return a step as JSON has it."""
     kind, sentence, fields = step.description
     return _FORMS[kind](kind=kind, **fields, text=sentence)
 
@@ -118,7 +117,7 @@ class RunDocument(Document):
             verdict=after.diff.verdict,
             changed=bool(performed),
             warnings=warnings,
-            summary=lines(said),
+            summary=summary.lines(said),
             rules=before.rule_changes,
             steps=[_step(each) for each in (*planned, *(done.step for done in performed))],
             notes=[Note(describe(done.step), done.note) for done in performed if done.note],

@@ -12,16 +12,15 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from clawker_fw.report.certs import CertsDocument
 from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
 from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.certs import CertsDocument
 from clawker_fw.report.documents.denials import DenialsDocument
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.report.documents.error import ErrorDocument
 from clawker_fw.report.documents.explain import ExplainDocument
 from clawker_fw.report.documents.flags import FlagsDocument
-from clawker_fw.report.documents.fleet import FleetDenialsDocument, FleetStatusDocument
 from clawker_fw.report.documents.rules import (
     RulesCheckDocument,
     RulesEditDocument,
@@ -30,6 +29,8 @@ from clawker_fw.report.documents.rules import (
 )
 from clawker_fw.report.documents.run import DownDocument, RunDocument
 from clawker_fw.report.documents.status import StatusDocument
+from clawker_fw.report.fleet import FleetStatusDocument
+from clawker_fw.report.fleet_denials import FleetDenialsDocument
 from clawker_fw.report.overview import StacksAnswer
 from clawker_fw.report.presets import PresetsAnswer
 from clawker_fw.report.secrets import SecretsAnswer

@@ -7,29 +7,26 @@ from pydantic import Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import EngineFacts, Role, Sibling
+from clawker_fw.model import Role, Sibling
 from clawker_fw.report.documents import Document, Moment
-from clawker_fw.report.documents.parts import AgentDocument, Busy, SettingsUsed, StackVerdict, Warnings
+from clawker_fw.report.documents.parts import (
+    AgentDocument,
+    Busy,
+    EngineVersion,
+    SettingsUsed,
+    StackVerdict,
+    Warnings,
+)
 from clawker_fw.report.facts import Leftovers
 from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.status import MOST_REFUSALS, Status
 
 
 @dataclass(frozen=True, slots=True)
-class StatusEngine:
+class StatusEngine(EngineVersion):
     """The engine of a stack."""
 
-    version: str
     architecture: str
-    endpoint: str
-    """The engine's address."""
-    source: str
-    """What chose it: an option, a variable, a docker context, or the default."""
-
-    @classmethod
-    def of(cls, engine: EngineFacts) -> "StatusEngine":
-        """Return the engine."""
-        return cls(engine.version, engine.architecture, engine.endpoint, engine.named_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,6 @@ class Unread:
 
     @classmethod
     def of(cls, error: FirewallError) -> "Unread":
-        """Return why."""
         return cls(error.code, error.message)
 
 
@@ -152,15 +148,15 @@ class StatusDocument(Document):
 
     @classmethod
     def of(cls, status: Status) -> "StatusDocument":
-        """Return the answer."""
         observed, live, wanted = status.observed, status.live, status.wanted
+        engine = observed.engine
         return cls(
             verdict=status.verdict,
             summary=list(status.summary),
             busy=status.busy,
             warnings=tuple(status.warnings),
             project=status.project,
-            engine=StatusEngine.of(observed.engine),
+            engine=StatusEngine(engine.endpoint, engine.named_by, engine.version, engine.architecture),
             settings=SettingsUsed.of(status.blueprint, observed),
             agent=AttachmentDocument.of(status),
             agents=[RefusedAgent.of(each, status.refused.get(each.address, 0)) for each in status.agents],
