@@ -1,7 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
 The manual pages in `docs/man` and the schema of the settings file have the same sources. A table about attacks
-is also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
+is also in `docs/enforcement.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -487,7 +487,24 @@ def _not_stopped_table() -> str:
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
-# --- telemetry ------------------------------------------------------------------------------------------------
+# --- records of telemetry --------------------------------------------------------------------------------------
+
+
+_RECORDS = """\
+What Envoy, CoreDNS and watchers send to a collector: see [Telemetry](../telemetry.md). Names follow the semantic
+conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
+"""
+
+
+def records_page() -> str:
+    """Return the page on the records that a collector gets."""
+    tables = {
+        "Envoy and CoreDNS": _attributes_table(),
+        "The resource of all records of a container": _resource_table(),
+        "Agents, by a watcher": _presence_table(),
+    }
+    parts = [f"# Records\n\n{_RECORDS}", *(f"## {title}\n\n{table}" for title, table in tables.items())]
+    return _HEADING + "\n".join(parts)
 
 
 def _attributes_table() -> str:
@@ -513,20 +530,12 @@ def _presence_table() -> str:
 
 # --- pages with generated tables ------------------------------------------------------------------------------
 
-ENFORCEMENT, TELEMETRY, ENGINES, PRESETS = (
-    Path("..", name) for name in ("enforcement.md", "telemetry.md", "engines.md", "presets.md")
-)
+ENFORCEMENT, ENGINES, PRESETS = (Path("..", name) for name in ("enforcement.md", "engines.md", "presets.md"))
 
 
 def enforcement_page() -> str:
     """Return the page on what is enforced, which is written by hand, with its tables."""
     return _with_tables(ENFORCEMENT, {"not stopped": _not_stopped_table})
-
-
-def telemetry_page() -> str:
-    """Return the page on telemetry, which is written by hand, with its tables."""
-    tables = {"attributes": _attributes_table, "resource": _resource_table, "agents": _presence_table}
-    return _with_tables(TELEMETRY, tables)
 
 
 def engines_page() -> str:
@@ -582,11 +591,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "tampering.md": tampering_page,
     "attacks.md": attacks_page,
+    "records.md": records_page,
     "settings.schema.json": settings_schema.text,
     "../man/man1/clawker-fw.1": program_manual,
     "../man/man5/clawker-fw.yaml.5": settings_manual,
     str(ENFORCEMENT): enforcement_page,
-    str(TELEMETRY): telemetry_page,
     str(ENGINES): engines_page,
     str(PRESETS): presets_page,
 }
