@@ -205,7 +205,7 @@ def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
             "database": {"command": ["python3", "-m", "http.server", "80"], "networks": ["database"]},
         },
     )
-    (desk.folder / "third.yaml").write_text(blocks("Docker Compose", "yaml")[1])
+    (desk.folder / "third.yaml").write_text(blocks("Services that need each other", "yaml")[0])
     compose = "docker compose -f compose.yaml -f firewall.yaml -f third.yaml"
     desk.do(f"clawker-fw run; clawker-fw agent compose web > firewall.yaml; {compose} up -d")
     try:
