@@ -40,7 +40,7 @@ def status(
         bool, typer.Option("--compose", help="Show an override file for docker compose instead of the command.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Also show the labels by which a sibling is known to be current.")
+        bool, typer.Option("--verbose", help="Also show the labels of Envoy and CoreDNS that `drift` compares.")
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
