@@ -83,7 +83,7 @@ def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executabl
         stack.enter_context(closing(sdk))
         stack.callback(remove_project, sdk, PROJECT)
         remove_project(sdk, PROJECT)
-        show.step("Bring a firewall up. What agents may reach stands in one file.")
+        show.step("Start a firewall. One file lists what agents may reach.")
         show.program(firewall, "run")
 
         peers = Peers(sdk)
@@ -96,13 +96,13 @@ def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executabl
         show.agent(agent, "https://evil.demo.test/", allowed=False)
         show.program(firewall, "drift")
 
-        show.step("Upgrade the tool: another CoreDNS, another Envoy bootstrap. What runs is stale now.")
+        show.step(
+            "Upgrade the tool: another CoreDNS, another Envoy bootstrap. The running containers are out of date."
+        )
         newer = _next_release(firewall, folder / "next", sdk.version()["Arch"])
         show.program(newer, "drift", code=1)
 
-        show.step(
-            f"One ordinary run makes it current, while an agent sends {REQUESTS_PER_SECOND} requests a second."
-        )
+        show.step(f"An ordinary run replaces them, while an agent sends {REQUESTS_PER_SECOND} requests a second.")
         load = firewall.agent(
             peers, "load", "--rate", str(REQUESTS_PER_SECOND), "--seconds", "0", "https://api.demo.test/"
         )

@@ -1,7 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-The manual pages in `docs/man` and the schema of the settings file have the same sources. Two tables about attacks
-are also in `docs/enforcement.md`, and three about records in `docs/telemetry.md`.
+The manual pages in `docs/man` and the schema of the settings file have the same sources. A table about attacks
+is also in `docs/enforcement.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -427,9 +427,10 @@ def tampering_page() -> str:
     """Return the page on all kinds of tampering."""
     parts = [
         (
-            "# Tampering\n\nEvery kind of tampering that is tested on a real engine, with all findings of `drift` "
-            "and the cheapest action that closes them. No container is replaced because of another one. The terms "
-            "are explained under [Drift](../drift.md). `PROJECT` stands for the stack's name.\n"
+            "# Tampering\n\nEvery kind of tampering that is tested on a real Docker Engine, with all differences "
+            "that `drift` reports and the cheapest action that closes them. No container is replaced because of "
+            "another one. [Differences](../differences.md) explains the terms. `PROJECT` stands for the stack's "
+            "name.\n"
         ),
     ]
     for title, ways in TAMPERINGS.items():
@@ -447,13 +448,12 @@ def tampering_page() -> str:
 
 
 _ATTACKS = f"""\
-What a hostile agent is tested to try, on a real engine with the real programs. The judges are the logs of all
-whom it must not reach, of the name server that Envoy asks, and of both siblings. After each attempt, something
-must succeed in the same way: for the agent itself where something is allowed, else for a container that is not
-confined, or for the host. A refusal is on record once, with a reason from [Reading
-refusals](../enforcement.md#reading-refusals), unless nothing arrives at a sibling that it looks at. Agents send
-to Envoy's address directly where the resolver would not lead them there. `{ALLOWED}` and names below
-`wild.test` are allowed, `{EVIL}` is not.
+Every attack that each test run performs, with the real programs on a real Docker Engine. A refusal counts only if
+the forbidden target, and the name server that Envoy asks, logged no contact, and a similar permitted attempt then
+succeeds: by the agent itself, else by an unconfined container or the host. Each refusal is logged once, with a
+reason from [Reading refusals](../enforcement.md#reading-refusals), unless nothing reaches Envoy or CoreDNS. Where
+CoreDNS would not lead an agent to Envoy, the agent uses Envoy's address. `{ALLOWED}` and names below `wild.test`
+are allowed, `{EVIL}` is not.
 """
 
 
@@ -461,13 +461,13 @@ def attacks_page() -> str:
     """Return the page on everything that an agent is tested to try."""
     parts = [f"# Attacks\n\n{_ATTACKS}"]
     for group in GROUPS:
-        parts.append(f"## {group.title}\n\nTried: {group.tried} {group.holds}\n")
+        parts.append(f"## {group.title}\n\n**Tried.** {group.tried}\n\n**What holds.** {group.holds}\n")
         rows = [
             [each.what, each.result, _reached(each), each.reason or "", _code(each.name or "")]
             for each in group.attacks
         ]
         if rows:
-            headings = ["an agent tries", "gets", "somebody is reached", "reason on record", "name on record"]
+            headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
         if group.tests:
             listed = "\n".join(f"- {_code(each)}" for each in group.tests)
@@ -482,31 +482,29 @@ def _reached(attack: Attack) -> str:
     return "the origin" if attack.arrives else "no"
 
 
-def _tried_table() -> str:
-    """Return the table of what is tried, how often, and what holds."""
-    rows = [
-        [
-            f"[{group.title}](reference/attacks.md#{_anchor(group.title)})",
-            group.tried,
-            str(len(group.attacks) or ""),
-            str(len(group.tests) or ""),
-            group.holds,
-        ]
-        for group in GROUPS
-    ]
-    return _table(["attacks", "tried", "cases", "further tests", "what holds"], rows)
-
-
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
-
-
 def _not_stopped_table() -> str:
     """Return the table of what gets through, and why."""
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
-# --- telemetry ------------------------------------------------------------------------------------------------
+# --- records of telemetry --------------------------------------------------------------------------------------
+
+
+_RECORDS = """\
+What Envoy, CoreDNS and watchers send to a collector: see [Telemetry](../telemetry.md). Names follow the semantic
+conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
+"""
+
+
+def records_page() -> str:
+    """Return the page on the records that a collector gets."""
+    tables = {
+        "Envoy and CoreDNS": _attributes_table(),
+        "The resource of all records of a container": _resource_table(),
+        "Agents, by a watcher": _presence_table(),
+    }
+    parts = [f"# Records\n\n{_RECORDS}", *(f"## {title}\n\n{table}" for title, table in tables.items())]
+    return _HEADING + "\n".join(parts)
 
 
 def _attributes_table() -> str:
@@ -532,20 +530,12 @@ def _presence_table() -> str:
 
 # --- pages with generated tables ------------------------------------------------------------------------------
 
-ENFORCEMENT, TELEMETRY, ENGINES, PRESETS = (
-    Path("..", name) for name in ("enforcement.md", "telemetry.md", "engines.md", "presets.md")
-)
+ENFORCEMENT, ENGINES, PRESETS = (Path("..", name) for name in ("enforcement.md", "engines.md", "presets.md"))
 
 
 def enforcement_page() -> str:
     """Return the page on what is enforced, which is written by hand, with its tables."""
-    return _with_tables(ENFORCEMENT, {"tried": _tried_table, "not stopped": _not_stopped_table})
-
-
-def telemetry_page() -> str:
-    """Return the page on telemetry, which is written by hand, with its tables."""
-    tables = {"attributes": _attributes_table, "resource": _resource_table, "agents": _presence_table}
-    return _with_tables(TELEMETRY, tables)
+    return _with_tables(ENFORCEMENT, {"not stopped": _not_stopped_table})
 
 
 def engines_page() -> str:
@@ -601,11 +591,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "tampering.md": tampering_page,
     "attacks.md": attacks_page,
+    "records.md": records_page,
     "settings.schema.json": settings_schema.text,
     "../man/man1/clawker-fw.1": program_manual,
     "../man/man5/clawker-fw.yaml.5": settings_manual,
     str(ENFORCEMENT): enforcement_page,
-    str(TELEMETRY): telemetry_page,
     str(ENGINES): engines_page,
     str(PRESETS): presets_page,
 }

@@ -36,12 +36,12 @@ class Exported(StrEnum):
 def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Show each certificate: its purpose, its expiry, and where it is live.
 
-    With those for telemetry, Envoy, CoreDNS and the collector recognise each other. It is ready when Envoy and
-    CoreDNS have loaded theirs and send to `otel.endpoint`. Exit 0 when telemetry is ready or not set up, else 1.
+    With certificates for telemetry, Envoy, CoreDNS and the collector authenticate each other. Telemetry is ready
+    when Envoy and CoreDNS have loaded theirs. Exit 0 when telemetry is ready or not set up, else 1.
 
-    Those for inspection are the roots that agents trust, and the intermediates that sign beside Envoy for the
-    hosts of your rules. Agents that were created without the newest root are listed. A root's key is only on the
-    machine where it was made, in your state folder.
+    Certificates for inspection are the roots that agents trust, and the intermediates that sign for the hosts of
+    your rules. The answer lists agents without the newest root. A root's key is only in the state folder of the
+    machine that made it.
 
     Example: clawker-fw certs show
     """
@@ -89,20 +89,19 @@ def rotate(
         bool,
         typer.Option(
             "--at-once",
-            help="With `--roots`: forget the former roots, and sign with the new one from the next run on. For "
-            "when a key has become known. What is inspected then fails in every agent until it is created again.",
+            help="With `--roots`: forget the former roots, and sign with the new one from the next run on, "
+            "because a key has leaked. Inspected requests of each agent fail until you recreate it.",
         ),
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Renew certificates for telemetry, or the root that agents trust.
 
-    `run`, or a watcher, then puts them into use without a replacement. No connection is cut.
+    `run`, or a watcher, then applies them live. No connection is cut.
 
-    Agents get a new root when they are created again, and have seven days for that. Until then the former one
-    signs, and it stays trusted for as long as something that it has signed can be in use. `--roots` also repairs
-    damaged files of roots, as after a power loss. The stack's copy restores a certificate. A key has no copy:
-    without it, the new root signs at once for hosts that the stack has no intermediate for.
+    Recreate agents within seven days, so that they get a new root. Until then, the former root signs. `--roots`
+    also repairs damaged root files, for example after a power loss: the stack has a copy of each certificate, but
+    not of keys. Without a key, the new root signs at once for hosts that have no intermediate.
 
     Example: clawker-fw certs rotate && clawker-fw run
     """
@@ -177,11 +176,10 @@ def export(
     """Write what the collector needs, or print the roots that agents trust.
 
     `certs export collector DIR` writes `ca.crt`, `collector.crt` and `collector.key`. The certificate is for the
-    host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; from two thirds of that on, another
-    one is written. The collector must require a client certificate of `ca.crt`.
+    host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; after eight months, this command
+    renews it. The collector must require client certificates signed by `ca.crt`.
 
-    `certs export roots` prints PEM, for what is not started by docker or compose, or keeps a list of authorities
-    of its own. There is no key in it.
+    `certs export roots` prints the roots as PEM, without keys, for programs with their own list of authorities.
 
     Example: clawker-fw certs export collector /etc/otelcol/tls
     """

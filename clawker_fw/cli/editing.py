@@ -167,7 +167,7 @@ def remove_rules(
 
     All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
     NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
-    which is no failure. If another rule still allows the same, or some of it, it is shown.
+    which is not an error. Rules that still allow part of it are shown.
 
     Example: clawker-fw rules remove api.example.com
     """

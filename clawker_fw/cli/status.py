@@ -38,7 +38,7 @@ def status(
         bool, typer.Option("--watch", help="Show it again every 2 s, on a terminal, until Ctrl-C.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Also show the labels by which a sibling is known to be current.")
+        bool, typer.Option("--verbose", help="Also show the labels of Envoy and CoreDNS that `drift` compares.")
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:

@@ -1,6 +1,6 @@
 """Everything that a hostile agent is tested to try: what it sends, what it gets, and what must be on record.
 
-The tests perform each of them on a real engine. `docs/reference/attacks.md`, and two tables in
+The tests perform each of them on a real engine. `docs/reference/attacks.md`, and a table in
 `docs/enforcement.md`, are generated from the same data.
 """
 

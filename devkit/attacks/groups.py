@@ -19,11 +19,11 @@ _ENFORCEMENT = "tests/attack/test_enforcement.py::"
 
 GROUPS = (
     Group(
-        "Questions to the resolver",
-        "Tunnels by every type of record, over UDP and TCP, at each address of the resolver; transfers, updates, "
-        "other classes and operations; octets that are no message; answers that are large.",
-        "No question leaves the resolver. Only names with a rule have an address, and no other data; an answer "
-        "is at most 256 octets longer than its question.",
+        "DNS queries",
+        "Tunnels through every record type, over UDP and TCP, at each address of CoreDNS; transfers, updates, "
+        "other classes and operations; malformed messages; large answers.",
+        "No query leaves CoreDNS. Only names with a rule have an address, and no other data. An answer is at most "
+        "256 bytes longer than its query.",
         QUESTIONS,
         (
             "tests/programs/test_coredns.py::test_coredns_answers_what_the_policy_resolves",
@@ -36,14 +36,16 @@ GROUPS = (
     ),
     Group(
         "Other resolvers",
-        "DNS over HTTPS and over TLS: in the internet, through Envoy, at the siblings.",
-        "They are hosts like any other: what no rule allows is not reached.",
+        "DNS over HTTPS and over TLS: on the internet, through Envoy, at Envoy and CoreDNS.",
+        "They are hosts like any other, and need a rule.",
         RESOLVERS,
     ),
     Group(
         "TLS",
-        "Server names without a rule, that differ from what is asked for, that are no names, in pieces, hidden.",
-        "A connection is forwarded if a rule allows its server name on its port, to where this name leads.",
+        "Server names that have no rule, differ from the requested name, are invalid, come in fragments or are "
+        "hidden.",
+        "A connection is forwarded only if a rule allows its server name on its port, and only to the host of "
+        "that name.",
         SERVER_NAMES,
         (
             "tests/programs/test_envoy.py::test_envoy_decides_as_the_policy_does",
@@ -53,10 +55,9 @@ GROUPS = (
     ),
     Group(
         "HTTP",
-        "Hosts without a rule, two hosts, hosts that can be read in two ways, the absolute form, CONNECT, TRACE, "
-        "HTTP/2, redirects.",
-        "A request is forwarded if a rule allows its host on its port, and what is forwarded names this host and "
-        "no other. Redirects are for the agent to follow, like any other request.",
+        "Hosts without a rule, two hosts, ambiguous hosts, the absolute form, CONNECT, TRACE, HTTP/2, redirects.",
+        "A request is forwarded only if a rule allows its host on its port, and the forwarded request names only "
+        "this host. The agent follows redirects itself, as new requests.",
         REQUESTS,
         (
             f"{_ENFORCEMENT}test_the_origin_sees_the_request_as_the_agent_wrote_it",
@@ -65,10 +66,10 @@ GROUPS = (
     ),
     Group(
         "Requests in inspected TLS",
-        "Paths and methods without a rule, denied paths in many spellings, hosts that TLS has not named, names of "
-        "secrets.",
-        "A request is forwarded if a rule allows its path and method, to the host that TLS has named, which gets "
-        "the path in the form in which it was judged.",
+        "Paths and methods without a rule, denied paths in many spellings, hosts other than the connection's, "
+        "names of secrets.",
+        "A request is forwarded only if a rule allows its path and method, to the connection's host, with the "
+        "path in the form that was checked.",
         REQUESTS_IN_TLS,
         (
             "tests/programs/test_inspected.py::test_envoy_judges_requests_as_the_policy_does",
@@ -79,16 +80,16 @@ GROUPS = (
     ),
     Group(
         "One HTTP request behind another",
-        "A second request within what may be the body of the first.",
-        "Both are seen, or the connection ends: no request reaches a host for which it was not checked.",
+        "A second request within a possible body of the first.",
+        "Envoy checks both, or the connection ends.",
         BEHIND,
     ),
     Group(
         "The page about refusals",
-        "Other agents' addresses in headers and in the query; other methods and paths; one request behind "
-        "another; the helper that knows the other half.",
-        "An agent reads what was refused to the address that it has connected from, or nothing. The name leads to "
-        "this page on port 80 and nowhere else.",
+        "Other agents' addresses in headers and queries; other methods and paths; one request behind another; the "
+        "helper that serves CoreDNS's part.",
+        "An agent reads only refusals of the address from which it connected. The name leads only to this page, "
+        "on port 80.",
         READING,
         (
             "tests/programs/test_page.py::test_the_page_is_told_who_asks",
@@ -102,16 +103,16 @@ GROUPS = (
     ),
     Group(
         "Addresses instead of names",
-        "Every way to write an address, as a question, as a server name, as a host.",
-        "No rule is for an address: each is a name that no rule allows, or no name.",
+        "Every spelling of an address, in DNS queries, server names and `Host`.",
+        "Each is a name without a rule, or an invalid name.",
         LITERALS,
     ),
     Group(
         "Allowed names that lead elsewhere",
-        "Names that lead to private addresses, to the host, to the siblings, to agents; several addresses, "
-        "aliases, IPv6, and answers that change between check and connect.",
-        "The kernel refuses each such address when it is connected to. For 0.0.0.0 it takes Envoy's own source "
-        "address, where nobody listens.",
+        "Names that resolve to private addresses, the host, Envoy, CoreDNS or agents; several addresses, aliases, "
+        "IPv6; answers that change between check and connection.",
+        "The kernel refuses each of these addresses at the time of the connection. 0.0.0.0 becomes Envoy's own "
+        "source address, where nothing listens.",
         BEHIND_NAMES,
         (
             f"{_ENFORCEMENT}test_what_private_names_lead_to_is_there",
@@ -123,9 +124,9 @@ GROUPS = (
         ),
     ),
     Group(
-        "Names with an address of their own",
-        "Other names, hosts and ports at the address of a name that is forwarded as it is.",
-        "An address leads to one host, on the ports of its rules, whatever is sent.",
+        "Names with a virtual address",
+        "Other names, hosts and ports at the virtual address of a name.",
+        "A virtual address leads to one host, on the ports of its rules, whatever the agent sends.",
         OPAQUE,
         (
             f"{_ENFORCEMENT}test_nobody_comes_in_by_the_way_out",
@@ -135,9 +136,9 @@ GROUPS = (
     ),
     Group(
         "Datagrams",
-        "Datagrams to names that lead elsewhere, to other ports and addresses; rules that are taken away.",
-        "An address leads to one host, on the ports of its rules. The kernel refuses private addresses, as for "
-        "connections.",
+        "Datagrams to names that resolve elsewhere, and to other ports and addresses; removed rules.",
+        "A virtual address leads to one host, on the ports of its rules. The kernel refuses private addresses, as "
+        "for connections.",
         DATAGRAMS,
         (
             f"{_ENFORCEMENT}test_nobody_reaches_the_address_of_a_name_by_the_way_out",
@@ -149,10 +150,10 @@ GROUPS = (
     ),
     Group(
         "Addresses",
-        "Connections and datagrams to addresses: the internet, the host and its gateway, the cloud's services, "
-        "other networks; other ports of the siblings, for administration, for probes; relays.",
-        "There is no way but to the siblings and to other agents. The siblings listen on the ports of the rules "
-        "and of DNS; their sockets for administration and probes are files in their containers.",
+        "Connections and datagrams to the internet, the host and its gateway, the cloud's services, other "
+        "networks; other ports of Envoy and CoreDNS; relays.",
+        "Agents reach only Envoy, CoreDNS and other agents. Envoy and CoreDNS listen only on the ports of the "
+        "rules and of DNS; their administration sockets are files inside their containers.",
         ADDRESSES,
         (
             f"{_ENFORCEMENT}test_agents_have_no_other_way_out",
@@ -174,7 +175,7 @@ GROUPS = (
     Group(
         "Packets",
         "ICMP, QUIC and other datagrams, IPv6, raw packets.",
-        "Nothing but the siblings and other agents answers, and without `NET_RAW` no raw packet is sent.",
+        "Only Envoy, CoreDNS and other agents answer. Without `NET_RAW`, an agent can't send raw packets.",
         PACKETS,
         (
             f"{_ENFORCEMENT}test_no_ping_arrives",
@@ -184,10 +185,10 @@ GROUPS = (
     ),
     Group(
         "Agents that were started otherwise",
-        "Agents with `NET_RAW`, which send what the kernel would not, and take over addresses of the siblings or "
-        "of neighbours; agents on a second network.",
-        "The siblings decide as for any other agent, and ignore packets from addresses outside of the agents' "
-        "network. `drift` warns if somebody else answers for the address of a sibling when that asks.",
+        "Agents with `NET_RAW` that forge packets, and take over addresses of Envoy, CoreDNS or neighbours; "
+        "agents on a second network.",
+        "Envoy and CoreDNS decide as for any other agent, and ignore packets from addresses outside the agent "
+        "network. `drift` warns if another host answers for an address of Envoy or CoreDNS.",
         OTHERWISE,
         (
             f"{_ENFORCEMENT}test_a_host_that_does_not_check_sources_hears_more",
@@ -198,15 +199,15 @@ GROUPS = (
             "go/internal/arp/holders_test.go::TestOthersWhoHaveOurAddress",
         ),
         {
-            "With `NET_RAW`, the address of a sibling, taken over from a neighbour": "Agents share an Ethernet "
-            "network, on which ARP believes everybody. Without `NET_RAW` no agent can forge such a packet.",
+            "With `NET_RAW`, taking over the address of Envoy or CoreDNS from a neighbour": "Agents share an "
+            "Ethernet network, and anyone on it can forge ARP. Without `NET_RAW`, an agent can't.",
         },
     ),
     Group(
         "Floods",
-        "One agent takes all the connections, questions, lookups, refusals and memory that it can get, for 30 s "
-        "each, while another one is measured.",
-        "The other agent is served, and the siblings bear it.",
+        "One agent takes all connections, queries, lookups, refusals and memory that it can get, for 30 s each. "
+        "Meanwhile, another agent is measured.",
+        "The other agent is served, and Envoy and CoreDNS keep running.",
         (),
         (
             "python -m bench fair",
@@ -242,11 +243,11 @@ GROUPS = (
         ),
     ),
     Group(
-        "Questions to a person",
-        "Names that are addresses, private, anybody's, a shell's words, escapes, in letters that look alike; ten "
-        "thousand of them at once.",
-        "A person is asked about host names alone, once for each, and nothing is looked up for that. What is "
-        "applied is just what was asked.",
+        "Questions of `denials --ask`",
+        "Names that are addresses, private, public suffixes, shell words, escapes or look-alikes; ten thousand "
+        "names at once.",
+        "The question is only about host names, once for each, without a lookup. Exactly the approved rule is "
+        "applied.",
         (),
         (
             "tests/unit/test_questions.py::test_names_that_nobody_is_asked_about",
@@ -258,9 +259,9 @@ GROUPS = (
         ),
     ),
     Group(
-        "Stopped siblings",
-        "Each sibling is stopped, restarted, or restarts with the engine.",
-        "While one is missing, no name resolves, or nothing is forwarded. What no rule allows is always refused.",
+        "Stopped containers",
+        "Envoy or CoreDNS is stopped, restarted, or restarts with Docker.",
+        "While one is missing, no name resolves, or nothing is forwarded. A refused host always stays refused.",
         (),
         (
             f"{_ENFORCEMENT}test_a_stopped_sibling_lets_nothing_through",
@@ -271,9 +272,9 @@ GROUPS = (
     ),
     Group(
         "Rules that are missing, corrupt or removed",
-        "No rules; files that can't be read or that a program refuses; rules that end while connections are open.",
-        "No rules deny everything. What can't be used is never applied, and the rules before it stay in force. "
-        "What a removed rule allowed ends.",
+        "No rules; files that are unreadable or rejected by a program; rules removed while connections are open.",
+        "No rules deny everything. An unusable file is never applied, and the earlier rules stay in force. "
+        "Connections of a removed rule end.",
         (),
         (
             f"{_ENFORCEMENT}test_no_rules_denies_everything",
@@ -292,8 +293,8 @@ GROUPS = (
     ),
     Group(
         "Every step of a replacement",
-        "A `run` that ends at any of its calls, or is killed, while agents are served; the other slot's "
-        "addresses.",
+        "A `run` that fails or is killed at any of its calls, while agents are served; addresses of the other "
+        "slot.",
         "At each step, allowed requests succeed, and a refused name stays refused at every address of Envoy.",
         (),
         (

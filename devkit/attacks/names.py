@@ -452,17 +452,16 @@ SERVER_NAMES = (
         control=FETCHES,
         arrives=("/",),
         host=EVIL,
-        because="TLS is not decrypted: only the outer name can be seen, and a host that takes hidden names "
-        "decides where they lead.",
+        because="TLS is not decrypted, so only the outer name is visible. The host decides about a hidden one.",
     ),
     Attack(
-        "Another host inside of TLS with an allowed server name (domain fronting)",
+        "Another host inside TLS with an allowed server name (domain fronting)",
         (*_tls(ALLOWED), "--host", EVIL),
         "200",
         control=FETCHES,
         arrives=("/",),
         host=EVIL,
-        because="TLS is not decrypted: what is asked for inside of it is between the agent and the allowed host.",
+        because="TLS is not decrypted, so only the allowed host sees the requests in it.",
     ),
     Attack(
         "Data in a server name below an allowed subtree",
@@ -471,8 +470,8 @@ SERVER_NAMES = (
         control=FETCHES,
         arrives=("/",),
         host=f"{_DATA}.wild.test",
-        because="With a rule for a subtree the agent chooses the labels. Envoy looks the name up, so they reach "
-        "the name servers of this domain, and the host.",
+        because="With a subtree rule, the agent chooses the labels. Envoy looks the name up, so the domain's name "
+        "servers and the host see them.",
     ),
     Attack("SSH on a port for TLS", _raw(b"SSH-2.0-x\r\n"), "400", Reason.BAD_REQUEST, None, FETCHES),
     Attack("HTTP on a port for TLS", _raw(_PLAIN), "403", Reason.NO_RULE, ALLOWED, FETCHES),

@@ -86,8 +86,8 @@ PACKETS = (
 )
 
 _IPV6_HOST = (
-    "The host has an address of IPv6 on every bridge. No option of a Docker network takes it away, and who may "
-    "send raw packets needs no address."
+    "The host has an IPv6 address on every bridge. No option of a Docker network removes it, and raw packets need "
+    "no source address."
 )
 
 OTHERWISE = (
@@ -99,13 +99,13 @@ OTHERWISE = (
         by=Who.FORGER,
     ),
     Attack(
-        "With `NET_RAW`, a datagram in a neighbour's name to a name that may be sent to",
+        "With `NET_RAW`, a datagram with a neighbour's address to an allowed name",
         _forged(Who.FORGER, f"{{{TALK}}}:{HOST_PORT}", via="envoy", source=Who.UNTOLD),
         "sent",
         control=FETCHES,
         by=Who.FORGER,
         heard=(HEARD,),
-        because="Agents share an Ethernet network, on which everybody is whose address is in a packet. It goes "
+        because="Agents share an Ethernet network, where source addresses can be forged. The datagram goes only "
         "where the rules allow, and counts as the neighbour's.",
     ),
     *(
@@ -150,11 +150,11 @@ OTHERWISE = (
         by=Who.FORGER,
     ),
     Attack(
-        "The name of another agent's container, of the engine's resolver",
+        "The name of another agent's container, asked of Docker's resolver",
         ("resolve", "{forger_name}", "--server", "127.0.0.11"),
         "an address",
         control=RESOLVES,
-        because="The engine itself answers for the names of containers on its networks.",
+        because="Docker's own resolver answers for the names of containers on its networks.",
     ),
     *(
         Attack(
@@ -176,7 +176,6 @@ OTHERWISE = (
         arrives=("/",),
         host=EVIL,
         at=ELSEWHERE,
-        because="What a container does on its other networks passes neither sibling. `status` lists who is "
-        "attached.",
+        because="Traffic on other networks bypasses Envoy and CoreDNS. `status` shows such an agent as `open`.",
     ),
 )

@@ -61,7 +61,6 @@ RESOLVERS = (
         "200",
         control=FETCHES,
         arrives=(_PATH,),
-        because="A host that answers questions is a resolver, whatever else it is. The agent learns addresses "
-        "from it, to which it has no way.",
+        because="Any host can answer DNS queries. The agent learns addresses that it can't reach.",
     ),
 )

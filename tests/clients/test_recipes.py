@@ -1,4 +1,4 @@
-"""The recipes of the documentation, done as they are written there, by real clients with real servers."""
+"""The agents and jobs of the documentation, done as they are written there, by real clients with real servers."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from devkit.stacks import CHECKOUT, environment
 from devkit.units import install_systemd, verify
 from devkit.waiting import until
 
-PAGE = (CHECKOUT / "docs" / "recipes.md").read_text("utf-8")
+PAGES = ("claude-code", "compose", "devcontainer", "ci", "watch")
 ALLOWED, REFUSED = "https://api.example.com/hello", "https://elsewhere.example.com/hello"
 ASK = f"curl -sS {ALLOWED}; curl -sS {REFUSED} || echo refused"
 """What an agent does that is allowed one of two names."""
@@ -36,8 +36,9 @@ exec "$DOCKER" run --rm -v "${DOCKER_HOST#unix://}:/run/docker.sock" -v "$PWD:$P
 
 
 def blocks(section: str, language: str) -> list[str]:
-    """Return the blocks of code of a section in a language."""
-    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    """Return the blocks of code below a heading in a language."""
+    pages = "".join((CHECKOUT / "docs" / f"{page}.md").read_text("utf-8") for page in PAGES)
+    (text,) = re.findall(rf"^##? {section}\n(.*?)(?=^##? [A-Z]|\Z)", pages, re.DOTALL | re.MULTILINE)
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
@@ -54,6 +55,7 @@ class Desk:
 
     site: Site
     folder: Path
+    authority: Path
 
     def do(self, script: str, **variables: str) -> str:
         """Run commands, which must succeed, and return what they print."""
@@ -105,7 +107,7 @@ def desk(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iter
         (folder / "bin" / name).chmod(0o755)
     (folder / "clawker-fw.yaml").write_text(blocks("Docker Compose", "yaml")[0])
     with site(around, tmp_path_factory.mktemp("site")) as place:
-        made = Desk(place, folder)
+        made = Desk(place, folder, around.authority)
         yield made
         made.do("clawker-fw down --force")
 
@@ -125,19 +127,61 @@ git push -q origin HEAD:more
 """
 
 
-def test_a_coding_agent(desk: Desk) -> None:
+def on_terminal(section: str) -> str:
+    """Return the commands of a section whose `-it` needs a terminal, which `script` provides."""
+    script = re.sub(
+        r"^(clawker-fw agent run .*)$",
+        r"cat >agent.sh <<'E'\n\1\nE\nscript -qec 'sh agent.sh' said",
+        typed(section),
+        flags=re.MULTILINE,
+    )
+    return script.replace("IMAGE", '"$IMAGE" sh -euc "$SCRIPT"')
+
+
+STATUS = "curl -sS -o /dev/null -w '%{http_code}\n' https://"
+
+CLAUDE = f"""
+echo "$ANTHROPIC_API_KEY $GH_TOKEN"
+pip install -q --target /tmp/p greeting; cd /tmp/p; python3 -c 'import greeting'
+cd /tmp; npm install -s greeting; node -e 'require("greeting")'
+{STATUS}api.github.com/repos/acme/widgets
+{STATUS}api.github.com/repos/acme/other
+{STATUS}github.com/acme/other/info/refs?service=git-upload-pack
+curl -sS {REFUSED} || echo refused
+"""
+"""Nobody answers at the names of GitHub here, so what is allowed there gets 503."""
+
+
+def test_a_claude_code_agent(desk: Desk) -> None:
+    """It installs packages from the presets' registries, has no token, and reaches one repository."""
+    section = "With tokens that the agent never has"
+    rules, secrets = blocks(section, "yaml")
+    here = desk.folder / "claude"
+    (here / "work").mkdir(parents=True)
+    (here / "bin").symlink_to(desk.folder / "bin")
+    (desk.folder / "bin" / "gh").write_text("#!/bin/sh\necho token-of-github\n")
+    (desk.folder / "bin" / "gh").chmod(0o755)
+    (here / ".config" / "clawker-fw").mkdir(parents=True)
+    (here / ".config" / "clawker-fw" / "secrets.yaml").write_text(secrets)
+    authority = json.dumps({"ca_file": str(desk.authority)})
+    (here / "clawker-fw.yaml").write_text(f"{rules}inspection: {authority}\n")
+    reader = Desk(desk.site, here, desk.authority)
+    desk.do("clawker-fw down --force")
+    try:
+        said = reader.do(on_terminal(section), HOME=str(here), ANTHROPIC_API_KEY="key-of-anthropic", SCRIPT=CLAUDE)
+    finally:
+        reader.do("clawker-fw down --force", HOME=str(here))
+    assert "none-here none-here" in said
+    assert re.findall(r"^(\d+)\r?$", said, re.MULTILINE) == ["503", "403", "403"], said
+    assert "Could not resolve host: elsewhere.example.com" in said
+
+
+def test_another_agent(desk: Desk) -> None:
     """It installs packages of pip and npm, clones and pushes by git over ssh, asks its model, and nobody else."""
     (desk.folder / "work").mkdir()
     script = f"here=$PWD\n{CODING}{ASK}\ngit ls-remote origin more >$here/pushed"
-    # The page's `-it` needs a terminal, which `script` provides.
-    on_terminal = re.sub(
-        r"^(clawker-fw agent run .*)$",
-        r"cat >agent.sh <<'E'\n\1\nE\nscript -qec 'sh agent.sh' said",
-        typed("A coding agent"),
-        flags=re.MULTILINE,
-    )
-    (desk.folder / "clawker-fw.yaml").write_text(blocks("A coding agent", "yaml")[0])
-    said = desk.do(on_terminal.replace("IMAGE", '"$IMAGE" sh -euc "$SCRIPT"'), SCRIPT=script)
+    (desk.folder / "clawker-fw.yaml").write_text(blocks("Another agent", "yaml")[0])
+    said = desk.do(on_terminal("Another agent"), SCRIPT=script)
     assert len(re.findall("hello$", said, re.MULTILINE)) == GREETINGS
     assert "Could not resolve host: elsewhere.example.com" in said
     assert "refs/heads/more" in (desk.folder / "work" / "pushed").read_text()
@@ -161,7 +205,7 @@ def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
             "database": {"command": ["python3", "-m", "http.server", "80"], "networks": ["database"]},
         },
     )
-    (desk.folder / "third.yaml").write_text(blocks("Docker Compose", "yaml")[1])
+    (desk.folder / "third.yaml").write_text(blocks("Services that need each other", "yaml")[0])
     compose = "docker compose -f compose.yaml -f firewall.yaml -f third.yaml"
     desk.do(f"clawker-fw run; clawker-fw agent compose web > firewall.yaml; {compose} up -d")
     try:
@@ -174,7 +218,7 @@ def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
 
 def test_a_development_container(desk: Desk) -> None:
     """It is started with the words of the page, as its tool does, and is confined."""
-    (text,) = blocks("A development container", "json")
+    (text,) = blocks("Development containers", "json")
     words = shlex.join(json.loads(text)["runArgs"])
     name = "devcontainer"
     tool = f"docker run --sig-proxy=false -d --init --name {name} {words} --entrypoint sleep $IMAGE inf"
@@ -209,7 +253,7 @@ def test_building_images(desk: Desk) -> None:
 
 def test_a_job_of_a_ci_system(desk: Desk) -> None:
     """It has a stack of its own, which holds and is removed with the job, whatever the job does."""
-    (text,) = blocks("A job of a CI system", "sh")
+    (text,) = blocks("A job", "sh")
     job = text.replace("IMAGE ./test", '"$IMAGE" sh -euc "$SCRIPT"')
     allowed = "curl -sS https://pypi.example.org/hello; ! curl -sS https://api.example.com/hello"
     assert "\nhello\n" in desk.do(job, JOB_ID="7", SCRIPT=allowed)
@@ -230,9 +274,9 @@ rm -f /etc/clawker-fw.yaml; cp clawker-fw.yaml /etc
 def test_under_systemd(desk: Desk, tmp_path: Path) -> None:
     """The unit that is written is one for systemd, and what it starts keeps the stack current."""
     install_systemd()
-    *steps, reload, enable = typed("Under systemd").splitlines()
+    *steps, reload, enable = typed("As a service").splitlines()
     desk.do("clawker-fw down --force")
-    here = Desk(desk.site, tmp_path)
+    here = Desk(desk.site, tmp_path, desk.authority)
     (tmp_path / "bin").symlink_to(desk.folder / "bin")
     (tmp_path / "clawker-fw.yaml").write_text(blocks("Docker Compose", "yaml")[0])
     script = "\n".join([IN_ANOTHER_ETC, *steps])
