@@ -68,8 +68,7 @@ func TestAttemptsAtTLS(t *testing.T) {
 		"access denied":   {21, 3, 3, 0, 2, 2, byte(accessDenied)},
 		"a host answered": {21, 3, 3, 0, 2, 2, 40},
 	} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		must.Succeed(t, err)
+		listener := must.Get[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 		defer listener.Close()
 		go func() {
 			connection, err := listener.Accept()

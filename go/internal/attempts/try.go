@@ -73,21 +73,17 @@ var speakers = map[string]speaker{
 	"https": beginTLS, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
 }
 
-// kernelOf is what the kernel calls that by which each protocol is sent.
-func kernelOf(protocol string) string {
-	if protocol == "udp" {
-		return protocol
-	}
-	return "tcp"
-}
-
 func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak speaker) Trial {
 	var steps []Step
 	address, step := timed(func() (netip.Addr, Step) { return resolve(resolver.String(), name) })
 	if steps = append(steps, step); !step.OK {
 		return Trial{steps}
 	}
-	connection, step := timed(func() (net.Conn, Step) { return reach(kernelOf(protocol), netip.AddrPortFrom(address, port)) })
+	network := "tcp"
+	if protocol == "udp" {
+		network = protocol
+	}
+	connection, step := timed(func() (net.Conn, Step) { return reach(network, netip.AddrPortFrom(address, port)) })
 	if steps = append(steps, step); !step.OK {
 		return Trial{steps}
 	}

@@ -44,8 +44,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 			at := strings.Index(before, "set ") + len("set ")
 			end.Files[path] = EndedFile{record.DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
 		}
-		text, err := json.Marshal(end)
-		must.Succeed(t, err)
+		text := must.Get[[]byte](t)(json.Marshal(end))
 		texts = append(texts, string(text))
 	}
 	for number := range sets {
@@ -154,8 +153,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
 			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-			committed, err := record.Read(root)
-			must.Succeed(t, err)
+			committed := must.Get[record.Commit](t)(record.Read(root))
 			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
 			hottest.WriteRecord(t, record.Path(root), committed)
 			if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err == nil {

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,8 +50,7 @@ func own(t *testing.T, path string) {
 // expectSecret fails unless a file is still readable by the program alone, and has a set's content.
 func expectSecret(t *testing.T, path, set string) {
 	t.Helper()
-	info, err := os.Stat(path)
-	must.Succeed(t, err)
+	info := must.Get[os.FileInfo](t)(os.Stat(path))
 	if info.Mode() != 0o440 || volume.UserOf(info) != users.Readers || volume.GroupOf(info) != users.Readers {
 		t.Errorf("%s is %v of %d:%d", path, info.Mode(), volume.UserOf(info), volume.GroupOf(info))
 	}
@@ -103,13 +101,13 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 
 	stageSecret(t, root, "2")
 	program := hottest.StartReader(root)
-	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := commit(root, program); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectBoth("2")
 
 	program.Refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
-	if result, err := Commit(root, hottest.Resources, program, program.Clock, func() {}); err != nil || result.Committed {
+	if result, err := commit(root, program); err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)
 	}
 	expectBoth("2")

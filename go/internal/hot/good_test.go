@@ -187,7 +187,7 @@ func playDying(scene string) error {
 	case "refused":
 		program.Refuses = []string{hottest.Content("2", hottest.Listeners)}
 	}
-	_, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+	_, err := commit(root, program)
 	return err
 }
 
@@ -294,8 +294,7 @@ func staged(t *testing.T) string {
 // proven returns the set that a volume's record has as proven: 1 or 2.
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
-	committed, err := record.Read(root)
-	must.Succeed(t, err)
+	committed := must.Get[record.Commit](t)(record.Read(root))
 	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
 		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)
@@ -358,15 +357,9 @@ func copyOf(t *testing.T, root string) string {
 // goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
-	wanted, files := hottest.Set("3", hottest.Routes, hottest.Added, hottest.Listeners)
-	wanted.Remove = []string{"rds/x"}
-	stage(t, root, wanted, files)
+	files := stageSet(t, root, "3", hottest.Routes, hottest.Added, hottest.Listeners)
+	mustCommit(t, root)
 
-	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	if err != nil || !result.Committed {
-		t.Fatalf("the next commit: %+v, %v", result, err)
-	}
 	expectSet(t, root, files)
 	expectGood(t, root, files)
 	expectFinished(t, root)
@@ -379,7 +372,7 @@ func isRefused(t *testing.T, root string, before filetest.Tree) {
 	program := hottest.StartReader(root)
 	program.Refuses = slices.Collect(maps.Values(files))
 
-	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+	result, err := commit(root, program)
 
 	if err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)

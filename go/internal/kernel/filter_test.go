@@ -71,11 +71,9 @@ func (r engineRedirect) lead(connection *nftables.Conn, backend string, ports ma
 func resolverPorts(t *testing.T) map[byte]uint16 {
 	t.Helper()
 	place := netip.AddrPortFrom(embedded, 0).String()
-	connections, err := net.Listen("tcp4", place)
-	must.Succeed(t, err)
+	connections := must.Get[net.Listener](t)(net.Listen("tcp4", place))
 	t.Cleanup(func() { connections.Close() })
-	datagrams, err := net.ListenPacket("udp4", place)
-	must.Succeed(t, err)
+	datagrams := must.Get[net.PacketConn](t)(net.ListenPacket("udp4", place))
 	t.Cleanup(func() { datagrams.Close() })
 	return map[byte]uint16{
 		unix.IPPROTO_TCP: connections.Addr().(*net.TCPAddr).AddrPort().Port(),
@@ -164,8 +162,7 @@ func TestRedirect(t *testing.T) {
 		} {
 			t.Run(backend+"/"+name, func(t *testing.T) {
 				nettest.InNetwork(t)
-				connection, err := nftables.New()
-				must.Succeed(t, err)
+				connection := must.Get[*nftables.Conn](t)(nftables.New())
 				made := redirectAs(connection, backend, resolverPorts(t), 0)
 				must.Succeed(t, connection.Flush())
 				sibling := nettest.NewSibling()
@@ -187,8 +184,7 @@ func TestRedirect(t *testing.T) {
 // A sibling without tables of ours has no redirect.
 func TestRedirectOfNobody(t *testing.T) {
 	nettest.InNetwork(t)
-	connection, err := nftables.New()
-	must.Succeed(t, err)
+	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	redirectAs(connection, "nftables", resolverPorts(t), 0)
 	must.Succeed(t, connection.Flush())
 	found, err := filterDifferences(nettest.NewSibling(), nil)

@@ -86,8 +86,7 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
 	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
 	for listening, wanted := range map[*net.ListenConfig]int{&asked: 0, &never: 5} {
-		listener, err := listening.Listen(t.Context(), "tcp4", "0.0.0.0:0")
-		must.Succeed(t, err)
+		listener := must.Get[net.Listener](t)(listening.Listen(t.Context(), "tcp4", "0.0.0.0:0"))
 		held := make(chan net.Conn, 100)
 		go func() {
 			for {
@@ -179,8 +178,7 @@ func TestEndedConnectionsAreForgotten(t *testing.T) {
 		}
 		// A listing leaves out what has expired, and removes it. Else the kernel does so when it next looks there.
 		must.Happen(t, "an empty table", func() bool {
-			listed, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-			must.Succeed(t, err)
+			listed := must.Get[[]*netlink.ConntrackFlow](t)(netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET))
 			return len(listed) == 0 && trackedConnections(t) == 0
 		})
 	}
@@ -257,7 +255,7 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 	limits.Except = append(limits.Except, third) // for an address there; it is an agent like the others
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 	limits.Except = limits.Except[:1]
-	must.Succeed(t, limitAgents(&limits))
+	must.Succeed(t, newLimitFilter(limits).installWithSix())
 	port := nettest.ServeEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
@@ -334,8 +332,7 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 		if _, refused := nettest.DialMany(t, nettest.OtherAgent, port, 10); refused != 0 {
 			t.Errorf("%d of another agent's were refused", refused)
 		}
-		late, err := nettest.DialWithin(5*time.Second, nettest.Agent, port)
-		must.Succeed(t, err)
+		late := must.Get[net.Conn](t)(nettest.DialWithin(5*time.Second, nettest.Agent, port))
 		late.Close()
 	})
 }
@@ -378,8 +375,7 @@ const (
 func session(t *testing.T, from netip.Addr, port int, wait time.Duration) (net.Conn, bool) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
-	connection, err := dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(port)).String())
-	must.Succeed(t, err)
+	connection := must.Get[net.Conn](t)(dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(port)).String()))
 	t.Cleanup(func() { connection.Close() })
 	return connection, comesBack(connection, wait)
 }
@@ -500,8 +496,7 @@ func queryMany(t *testing.T, from netip.Addr, count, mustCome int) (answers int)
 	var asked []net.Conn
 	for range count {
 		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}}
-		connection, err := dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, 53).String())
-		must.Succeed(t, err)
+		connection := must.Get[net.Conn](t)(dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, 53).String()))
 		defer connection.Close()
 		if _, err := connection.Write([]byte("query")); err != nil {
 			t.Fatal(err)
@@ -523,8 +518,7 @@ func queryMany(t *testing.T, from netip.Addr, count, mustCome int) (answers int)
 
 func answerQueries(t *testing.T) {
 	t.Helper()
-	server, err := net.ListenPacket("udp4", "0.0.0.0:53")
-	must.Succeed(t, err)
+	server := must.Get[net.PacketConn](t)(net.ListenPacket("udp4", "0.0.0.0:53"))
 	t.Cleanup(func() { server.Close() })
 	go func() {
 		for message := make([]byte, 16); ; {
@@ -560,10 +554,8 @@ func TestQueriesAreLimited(t *testing.T) {
 
 func trackedConnections(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-	must.Succeed(t, err)
-	count, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	must.Succeed(t, err)
+	text := must.Get[[]byte](t)(os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count"))
+	count := must.Get[int](t)(strconv.Atoi(strings.TrimSpace(string(text))))
 	return count
 }
 
@@ -574,8 +566,7 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 
 	asAgent(func() {
 		for port := range 100 {
-			connection, err := net.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(9000+port)).String())
-			must.Succeed(t, err)
+			connection := must.Get[net.Conn](t)(net.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, uint16(9000+port)).String()))
 			_, _ = connection.Write([]byte("x"))
 			connection.Close()
 		}
@@ -595,8 +586,7 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 	port := nettest.ServeEcho(t, "0.0.0.0:53")
 
 	asAgent(func() {
-		flood, err := nettest.DialFrom(nettest.Agent, port)
-		must.Succeed(t, err)
+		flood := must.Get[net.Conn](t)(nettest.DialFrom(nettest.Agent, port))
 		defer flood.Close()
 		go func() {
 			for chunk := make([]byte, 4096); ; {
@@ -609,8 +599,7 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastOctets {
 			t.Errorf("%d octets passed", came)
 		}
-		other, err := nettest.DialFrom(nettest.OtherAgent, port)
-		must.Succeed(t, err)
+		other := must.Get[net.Conn](t)(nettest.DialFrom(nettest.OtherAgent, port))
 		defer other.Close()
 		if err := echoes(other); err != nil {
 			t.Error(err)
@@ -644,12 +633,11 @@ func TestSixIsDropped(t *testing.T) {
 		t.Fatal("nothing arrives without our table either: this test shows nothing")
 	}
 	limits := nettest.SmallLimits()
-	must.Succeed(t, limitAgents(&limits))
+	must.Succeed(t, newLimitFilter(limits).installWithSix())
 	if arrivesOverSix(t, asNeighbour, own) {
 		t.Error("a datagram has arrived")
 	}
-	socket, err := net.Dial("udp6", netip.AddrPortFrom(other, 9).String())
-	must.Succeed(t, err)
+	socket := must.Get[net.Conn](t)(net.Dial("udp6", netip.AddrPortFrom(other, 9).String()))
 	defer socket.Close()
 	if _, err := socket.Write([]byte("x")); !errors.Is(err, unix.EPERM) {
 		t.Errorf("sending a datagram: %v", err)
@@ -668,13 +656,11 @@ func giveSix(t *testing.T, name string, address netip.Addr) {
 // arrivesOverSix reports whether a neighbour's datagrams arrive at an address of ours.
 func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool {
 	t.Helper()
-	socket, err := net.ListenUDP("udp6", &net.UDPAddr{IP: own.AsSlice()})
-	must.Succeed(t, err)
+	socket := must.Get[*net.UDPConn](t)(net.ListenUDP("udp6", &net.UDPAddr{IP: own.AsSlice()}))
 	defer socket.Close()
 	for range 5 {
 		asNeighbour(func() {
-			out, err := net.Dial("udp6", socket.LocalAddr().String())
-			must.Succeed(t, err)
+			out := must.Get[net.Conn](t)(net.Dial("udp6", socket.LocalAddr().String()))
 			defer out.Close()
 			_, _ = out.Write([]byte("x"))
 		})
@@ -741,12 +727,10 @@ func TestSourceWithAnotherLimit(t *testing.T) {
 	limits := nettest.SmallLimits()
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 	answerQueries(t)
-	connection, err := nftables.New()
-	must.Succeed(t, err)
+	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	filter := newLimitFilter(limits)
 	for _, limit := range []*expr.Limit{perSecond(1000, 4), perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond))} {
-		rules, err := connection.GetRules(filter.table, &nftables.Chain{Name: "asking"})
-		must.Succeed(t, err)
+		rules := must.Get[[]*nftables.Rule](t)(connection.GetRules(filter.table, &nftables.Chain{Name: "asking"}))
 		rules[0].Exprs[1].(*expr.Dynset).Exprs = []expr.Any{limit}
 		connection.AddRule(rules[0]) // which has a handle, so it is replaced
 		must.Succeed(t, connection.Flush())
@@ -767,8 +751,7 @@ func TestLimitDifferences(t *testing.T) {
 	}
 	// firstRule returns the first rule of a chain, as the kernel has it.
 	firstRule := func(connection *nftables.Conn, name string) *nftables.Rule {
-		rules, err := connection.GetRules(filter.table, chain(name))
-		must.Succeed(t, err)
+		rules := must.Get[[]*nftables.Rule](t)(connection.GetRules(filter.table, chain(name)))
 		return rules[0]
 	}
 	drop := nftables.ChainPolicyDrop
@@ -896,11 +879,9 @@ func TestLimitDifferences(t *testing.T) {
 			sibling := nettest.NewSibling()
 			sibling.Limits = &limits
 			must.Succeed(t, Shape(sibling))
-			connection, err := nftables.New()
-			must.Succeed(t, err)
+			connection := must.Get[*nftables.Conn](t)(nftables.New())
 			must.Succeed(t, errors.Join(each.change(connection), connection.Flush()))
-			found, err := filterDifferences(sibling, nil)
-			must.Succeed(t, err)
+			found := must.Get[[]string](t)(filterDifferences(sibling, nil))
 			for _, text := range found {
 				if !slices.ContainsFunc(each.found, func(start string) bool { return strings.HasPrefix(text, start) }) {
 					t.Errorf("unexpected: %q", text)
@@ -961,7 +942,7 @@ func TestLimitsWithoutInterface(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, netlink.LinkDel(nettest.Link(t, "agents")))
 	limits := nettest.SmallLimits()
-	must.Succeed(t, limitAgents(&limits))
+	must.Succeed(t, newLimitFilter(limits).installWithSix())
 	must.Succeed(t, rememberFilter(nil))
 	expectFilter(t, limits)
 }

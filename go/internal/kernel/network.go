@@ -37,18 +37,7 @@ func Shape(sibling boot.Sibling) error {
 	if err := closeOtherWays(sibling.Interfaces); err != nil {
 		return err
 	}
-	if err := limitAgents(sibling.Limits); err != nil {
-		return err
-	}
-	if err := keepApart(sibling.Apart); err != nil {
-		return err
-	}
-	if sibling.Limits != nil || sibling.Apart != nil {
-		if err := rememberFilter(sibling.Resolver); err != nil {
-			return err
-		}
-	}
-	if err := setTimeouts(sibling.Limits); err != nil {
+	if err := installFilter(sibling); err != nil {
 		return err
 	}
 	for _, address := range sibling.Addresses {

@@ -49,8 +49,7 @@ func connect(from, to netip.Addr, port int) error {
 // listen accepts connections on every address of the namespace.
 func listen(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "0.0.0.0:0")
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("tcp4", "0.0.0.0:0"))
 	t.Cleanup(func() { listener.Close() })
 	return listener.Addr().(*net.TCPAddr).Port
 }
@@ -207,8 +206,7 @@ func TestLocalRuleComesBehind(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, Shape(nettest.NewSibling()))
 
-	rules, err := netlink.RuleList(unix.AF_INET)
-	must.Succeed(t, err)
+	rules := must.Get[[]netlink.Rule](t)(netlink.RuleList(unix.AF_INET))
 	var found []string
 	for _, rule := range rules {
 		found = append(found, describeRule(rule))

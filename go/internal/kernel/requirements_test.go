@@ -38,7 +38,7 @@ func TestWithoutNfTables(t *testing.T) {
 		return []netlink.Message{{Header: header, Data: append(refusal, make([]byte, 16)...)}}, nil
 	})
 
-	err := limitAgents(&limits, without)
+	err := newLimitFilter(limits).installWithSix(without)
 
 	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "needs nf_tables in the kernel") {
 		t.Errorf("got %v", err)
@@ -62,7 +62,7 @@ func TestWithoutModules(t *testing.T) {
 	for value, named := range map[string]bool{"1\n": true, "0\n": false} {
 		must.Succeed(t, os.WriteFile(path, []byte(value), 0o600))
 
-		err := limitAgents(&limits, refusing)
+		err := newLimitFilter(limits).installWithSix(refusing)
 
 		if !errors.Is(err, unix.EOPNOTSUPP) || strings.Contains(err.Error(), "kernel.modules_disabled=1") != named {
 			t.Errorf("%q: got %v", value, err)

@@ -43,8 +43,7 @@ func askPatiently(server, network string, query dnsmessage.Message) error {
 func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 	t.Helper()
 	for range 100 {
-		datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-		must.Succeed(t, err)
+		datagrams := must.Get[*net.UDPConn](t)(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))))
 		streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(datagrams.LocalAddr().(*net.UDPAddr).AddrPort()))
 		if err == nil {
 			return datagrams, streams
@@ -107,8 +106,7 @@ func TestAStreamThatIsNotRead(t *testing.T) {
 		close(ended)
 	}()
 	query := queryFor("stalled.test.")
-	packed, err := query.Pack()
-	must.Succeed(t, err)
+	packed := must.Get[[]byte](t)(query.Pack())
 	if _, err := client.Write(dnsclient.Long(packed)); err != nil {
 		t.Fatal(err)
 	}

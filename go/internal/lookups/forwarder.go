@@ -191,20 +191,21 @@ const lookedUpAgain = "lookup.clawker-fw.invalid."
 
 // known answers a question for that name with a loopback address, to which nothing connects.
 func known(id uint16, question dnsmessage.Question) []byte {
-	message := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: id, Response: true, RecursionDesired: true, RecursionAvailable: true},
-		Questions: []dnsmessage.Question{question},
-	}
+	var answers []dnsmessage.Resource
 	if question.Type == dnsmessage.TypeA {
-		message.Answers = []dnsmessage.Resource{{
+		answers = []dnsmessage.Resource{{
 			Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
 			Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
 		}}
 	}
-	packed, err := message.Pack()
-	if err != nil {
-		return nil // its question was read from a packed message
-	}
+	return response(dnsmessage.Header{ID: id}, question, answers...)
+}
+
+// response returns the response to a question. It can be packed, because the question was read from a packed message.
+func response(header dnsmessage.Header, question dnsmessage.Question, answers ...dnsmessage.Resource) []byte {
+	header.Response, header.RecursionDesired, header.RecursionAvailable = true, true, true
+	message := dnsmessage.Message{Header: header, Questions: []dnsmessage.Question{question}, Answers: answers}
+	packed, _ := message.Pack()
 	return packed
 }
 
@@ -425,17 +426,7 @@ func (l *pendingLookup) told(reply []byte, ttl time.Duration) []byte {
 
 // failure returns SERVFAIL.
 func (l *pendingLookup) failure() []byte {
-	message := dnsmessage.Message{
-		Header: dnsmessage.Header{
-			Response: true, RecursionDesired: true, RecursionAvailable: true, RCode: dnsmessage.RCodeServerFailure,
-		},
-		Questions: []dnsmessage.Question{l.question},
-	}
-	packed, err := message.Pack()
-	if err != nil {
-		return nil // its question was read from a packed message
-	}
-	return packed
+	return response(dnsmessage.Header{RCode: dnsmessage.RCodeServerFailure}, l.question)
 }
 
 // answer answers everyone who waits, each with its own id.

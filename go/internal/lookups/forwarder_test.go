@@ -238,8 +238,7 @@ func TestForwarderTellsAddresses(t *testing.T) {
 			{Header: header(alias, 7200, dnsmessage.TypeA), Body: address},
 		},
 	}
-	reply, err := resolved.Pack()
-	must.Succeed(t, err)
+	reply := must.Get[[]byte](t)(resolved.Pack())
 	question := queryFor(asked.String()).Questions[0]
 	l := &pendingLookup{inquiry: inquiry{"*7", false, "a.rule.test.", dnsmessage.TypeA, dnsmessage.ClassINET}, question: question}
 	for keep, wanted := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
@@ -298,12 +297,10 @@ func TestForwarderBoundsAnswers(t *testing.T) {
 			Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: day},
 			Body:   &dnsmessage.AResource{A: [4]byte{10, 1, 2, 3}},
 		}}
-		reply, err := resolved.Pack()
-		must.Succeed(t, err)
+		reply := must.Get[[]byte](t)(resolved.Pack())
 		under.of(name) <- reply
 		query := queryFor(name + "*3.")
-		packed, err := query.Pack()
-		must.Succeed(t, err)
+		packed := must.Get[[]byte](t)(query.Pack())
 		for _, stream := range []bool{false, true} {
 			said := make(chan []byte, 1)
 			under.take(packed, stream, func(reply []byte) { said <- reply })
@@ -482,8 +479,7 @@ func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 
 // A query that is not answered is repeated, and given up in time. What answers another query is not the answer.
 func TestExchangeOverUDP(t *testing.T) {
-	server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	must.Succeed(t, err)
+	server := must.Get[*net.UDPConn](t)(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))))
 	defer server.Close()
 	go func() {
 		message := make([]byte, longestDatagram)
@@ -556,10 +552,10 @@ func TestForward(t *testing.T) {
 // The nearest rule counts. A file that changes is read again, and one that can't be read leaves what was known.
 func TestSubtrees(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "subtrees.json")
-	known := newSubtrees(file)
+	around := subtreesIn(file)
 	expect := func(name, wanted string) {
 		t.Helper()
-		if found := known.around(name); found != wanted {
+		if found := around(name); found != wanted {
 			t.Errorf("%s is below %q, not %q", name, found, wanted)
 		}
 	}
@@ -598,12 +594,10 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 			Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 600},
 			Body:   &dnsmessage.AResource{A: address},
 		}}
-		reply, err := resolved.Pack()
-		must.Succeed(t, err)
+		reply := must.Get[[]byte](t)(resolved.Pack())
 		under.of("named.") <- reply
 		query := queryFor("named.")
-		packed, err := query.Pack()
-		must.Succeed(t, err)
+		packed := must.Get[[]byte](t)(query.Pack())
 		said := make(chan []byte, 1)
 		under.take(packed, false, func(reply []byte) { said <- reply })
 		var told dnsmessage.Message

@@ -18,14 +18,12 @@ import (
 func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 	t.Helper()
 	certificate, own := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
-	pair, err := tls.X509KeyPair([]byte(certificate), []byte(own))
-	must.Succeed(t, err)
+	pair := must.Get[tls.Certificate](t)(tls.X509KeyPair([]byte(certificate), []byte(own)))
 	if key != nil {
 		block, _ := pem.Decode([]byte(certificate))
 		pair = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		if server, err := listener.Accept(); err == nil {
@@ -33,8 +31,7 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 			server.Close()
 		}
 	}()
-	client, err := net.Dial("tcp", listener.Addr().String())
-	must.Succeed(t, err)
+	client := must.Get[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
 	t.Cleanup(func() { client.Close() })
 	return client
 }

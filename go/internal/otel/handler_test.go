@@ -35,7 +35,7 @@ func decider(t *testing.T) plugin.Handler {
 	list := `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{"a.test":{"at":"envoy"}}}`
 	must.Succeed(t, os.WriteFile(path, []byte(list), 0o600))
 	source := hotfile.New(path, policy.Parse)
-	must.Succeed(t, source.Load())
+	source.Refresh()
 	return policy.NewHandler(source, io.Discard)
 }
 

@@ -249,8 +249,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	s.refuse(someone, "a.test")
 	socket, err := Listen(boot.PageSettings{Listen: netip.AddrPortFrom(own, 0)})
 	must.Succeed(t, err)
-	listener, err := net.FileListener(socket)
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.FileListener(socket))
 	place := netip.MustParseAddrPort(listener.Addr().String())
 	listener.Close()
 	go s.Serve(socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
@@ -266,8 +265,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	if found, err := (other{stranger, place}).ask(someone, first); err == nil {
 		t.Errorf("a stranger is told %+v", found)
 	}
-	silent, err := net.Listen("tcp4", "127.0.0.1:0")
-	must.Succeed(t, err)
+	silent := must.Get[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	defer silent.Close()
 	begun := time.Now()
 	if _, err := (other{own, netip.MustParseAddrPort(silent.Addr().String())}).ask(someone, first); err == nil || time.Since(begun) > 3*patience {
@@ -282,8 +280,7 @@ func TestRequestsWait(t *testing.T) {
 	settings := boot.PageSettings{Socket: path}
 	socket, err := Listen(settings)
 	must.Succeed(t, err)
-	connection, err := net.Dial("unix", path)
-	must.Succeed(t, err)
+	connection := must.Get[net.Conn](t)(net.Dial("unix", path))
 	defer connection.Close()
 	fmt.Fprintf(connection, "GET / HTTP/1.1\r\nHost: clawker.internal\r\n%s: %s\r\nConnection: close\r\n\r\n", agentHeader, someone)
 	s := newScene()
@@ -298,15 +295,13 @@ func TestRequestsWait(t *testing.T) {
 // nobody: there are answers meanwhile, and each of these connections ends.
 func TestStalledRequests(t *testing.T) {
 	s := newScene()
-	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "page"))
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(t.TempDir(), "page")))
 	serving := overHTTP(newServer(s.Store, nothing))
 	go func() { _ = serving.Serve(listener) }()
 	t.Cleanup(func() { serving.Close() })
 	send := func(text string) net.Conn {
 		t.Helper()
-		connection, err := net.Dial("unix", listener.Addr().String())
-		must.Succeed(t, err)
+		connection := must.Get[net.Conn](t)(net.Dial("unix", listener.Addr().String()))
 		t.Cleanup(func() { connection.Close() })
 		if _, err := io.WriteString(connection, text); err != nil {
 			t.Fatal(err)
@@ -344,11 +339,9 @@ func TestStalledRequests(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
 		return net.Dial("unix", listener.Addr().String())
 	}}, Timeout: requestTime / 2}
-	asked, err := http.NewRequest("GET", "http://clawker.internal/", nil)
-	must.Succeed(t, err)
+	asked := must.Get[*http.Request](t)(http.NewRequest("GET", "http://clawker.internal/", nil))
 	asked.Header.Set(agentHeader, someone.String())
-	answer, err := client.Do(asked)
-	must.Succeed(t, err)
+	answer := must.Get[*http.Response](t)(client.Do(asked))
 	answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Error(answer.Status)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"os"
 
 	"github.com/coredns/caddy"
@@ -35,8 +36,8 @@ func setup(controller *caddy.Controller) error {
 		return plugin.Error("policy", controller.ArgErr())
 	}
 	source := hotfile.New(arguments[0], Parse)
-	if err := source.Load(); err != nil {
-		return plugin.Error("policy", err)
+	if _, loaded := source.Fresh(); loaded.Reason != "" {
+		return plugin.Error("policy", errors.New(loaded.Reason))
 	}
 	listener, err := statussocket.Listen(arguments[1])
 	if err != nil {
@@ -44,10 +45,6 @@ func setup(controller *caddy.Controller) error {
 	}
 	go source.Follow()
 	go statussocket.Tell(listener, func() any { return statusOf(source) })
-	controller.OnShutdown(func() error {
-		source.Close()
-		return listener.Close()
-	})
 	handler := NewHandler(source, os.Stdout)
 	config := resolver.ConfigOf(controller)
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })

@@ -8,7 +8,7 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
@@ -20,8 +20,8 @@ func listOf(name string) string {
 
 // With a list and a socket in the Corefile, the plugin answers queries and reports its status.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
-	hotfiletest.Write(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
+	filetest.Put(t, path, listOf("a.test"))
 	controller := caddy.NewTestController(resolver.ServerType, "policy "+path+" "+socket)
 
 	must.Succeed(t, setup(controller))
@@ -30,15 +30,15 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	if status := hotfiletest.StatusFrom[Status](t, socket); len(status.Digest) != 64 || status.Names != 1 {
+	if status := filetest.StatusFrom[Status](t, socket); len(status.Digest) != 64 || status.Names != 1 {
 		t.Errorf("got %+v", status)
 	}
 }
 
 // Unless there is one usable list and one usable socket, setup fails and the resolver does not start.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
-	hotfiletest.Write(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
+	filetest.Put(t, path, listOf("a.test"))
 	for corefile, wanted := range map[string]string{
 		"policy":         "Wrong argument count",
 		"policy " + path: "Wrong argument count",

@@ -33,8 +33,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 
 func packed(t *testing.T, message *dns.Msg) []byte {
 	t.Helper()
-	answer, err := message.Pack()
-	must.Succeed(t, err)
+	answer := must.Get[[]byte](t)(message.Pack())
 	return answer
 }
 

@@ -74,8 +74,7 @@ func Differing(wanted, found map[string]string) []string {
 type Commit struct {
 	Version string            `json:"version"` // the files' version, never used before
 	Live    map[string]string `json:"live"`
-	Files   []StagedFile      `json:"files"`  // in the order in which they are placed
-	Remove  []string          `json:"remove"` // removed once the new set is live, like every file not in Files
+	Files   []StagedFile      `json:"files"` // in the order in which they are placed; every other file is removed
 	Seconds float64           `json:"seconds"`
 	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
 }
@@ -88,11 +87,6 @@ type StagedFile struct {
 
 // Verify fails unless a folder has all files, with their digests.
 func (c Commit) Verify(folder string) error {
-	for _, path := range c.Remove {
-		if !filepath.IsLocal(path) {
-			return fmt.Errorf("path to remove %q leaves the folder", path)
-		}
-	}
 	for _, file := range c.Files {
 		if err := file.verify(folder); err != nil {
 			return err

@@ -33,13 +33,6 @@ import (
 // recorderBuffer has room for any message of the kernel.
 const recorderBuffer = 1 << 17
 
-// The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
-const (
-	becauseNoRule    = reason.NoRule
-	becauseWrongPort = reason.WrongPort
-	becauseLimit     = reason.Limit
-)
-
 // Socket is where the recorder tells fwctl how many lines it has written. Only root may open it.
 const Socket = "/tmp/lines.sock"
 
@@ -186,13 +179,13 @@ func (r *recorder) lost(read []kernel.Refusal) (lost int) {
 func (r *recorder) reason(refused kernel.Refusal, name *string) string {
 	switch {
 	case slices.Contains(r.private, refused.Place.Addr()):
-		return becauseNoRule
+		return reason.NoRule
 	case refused.Protocol == unix.IPPROTO_TCP && r.listening.at(refused.Place):
-		return becauseLimit
+		return reason.Limit
 	case name != nil && r.listening.on(refused.Place.Addr()):
-		return becauseWrongPort
+		return reason.WrongPort
 	}
-	return becauseNoRule
+	return reason.NoRule
 }
 
 // virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.

@@ -20,6 +20,7 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/reason"
 )
 
 // In the block of nettest.NewSibling: the first address, one whose name has a rule, one of a name that has none any more.
@@ -45,8 +46,7 @@ func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	root := t.TempDir()
 	filetest.Write(t, root, filetest.Tree{"hot/numbers/numbers.json": numbersFile})
 	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
-	socket, err := kernel.ListenForRefusals()
-	must.Succeed(t, err)
+	socket := must.Get[*os.File](t)(kernel.ListenForRefusals())
 	t.Cleanup(func() { socket.Close() })
 	wait := unix.Timeval{Usec: 500_000}
 	must.Succeed(t, unix.SetsockoptTimeval(int(socket.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
@@ -65,8 +65,7 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 			break
 		}
 		must.Succeed(t, err)
-		refusals, err := kernel.ReadRefusals(buffer[:size])
-		must.Succeed(t, err)
+		refusals := must.Get[[]kernel.Refusal](t)(kernel.ReadRefusals(buffer[:size]))
 		must.Succeed(t, r.record(refusals))
 	}
 	must.Succeed(t, r.journal.flush())
@@ -81,8 +80,7 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 
 func listenAt(t *testing.T, place netip.AddrPort) {
 	t.Helper()
-	listener, err := net.Listen("tcp4", place.String())
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("tcp4", place.String()))
 	t.Cleanup(func() { listener.Close() })
 }
 
@@ -99,13 +97,13 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		name     string
 		reason   string
 	}{
-		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 1), "", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 65535), "", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(virtualOpen, 80), "open.test", becauseWrongPort},
-		{"udp", netip.AddrPortFrom(virtualOpen, 22), "open.test", becauseWrongPort},
-		{"tcp", netip.AddrPortFrom(virtualGone, 22), "gone.test", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(virtualFirst, 443), "", becauseNoRule},
-		{"udp", netip.AddrPortFrom(nettest.OnAgents, 443), "", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 1), "", reason.NoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 65535), "", reason.NoRule},
+		{"tcp", netip.AddrPortFrom(virtualOpen, 80), "open.test", reason.WrongPort},
+		{"udp", netip.AddrPortFrom(virtualOpen, 22), "open.test", reason.WrongPort},
+		{"tcp", netip.AddrPortFrom(virtualGone, 22), "gone.test", reason.NoRule},
+		{"tcp", netip.AddrPortFrom(virtualFirst, 443), "", reason.NoRule},
+		{"udp", netip.AddrPortFrom(nettest.OnAgents, 443), "", reason.NoRule},
 	} {
 		var source string
 		recorder.asAgent(func() {
@@ -137,8 +135,7 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		if _, err := dialer.Dial("tcp4", netip.AddrPortFrom(nettest.OnAgents, 1).String()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Error(err)
 		}
-		connection, err := net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second)
-		must.Succeed(t, err)
+		connection := must.Get[net.Conn](t)(net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second))
 		connection.Close()
 	})
 	if found := recorder.lines(t); len(found) != 0 {
@@ -158,8 +155,7 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 		return netip.AddrPortFrom(nettest.Agent, 33333).String()
 	}
 	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
-	connection, err := dialer.Dial("udp4", place.String())
-	must.Succeed(t, err)
+	connection := must.Get[net.Conn](t)(dialer.Dial("udp4", place.String()))
 	defer connection.Close()
 	_, _ = connection.Write([]byte("x"))
 	_ = connection.SetReadDeadline(time.Now().Add(time.Second))
@@ -182,8 +178,7 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 		place := netip.AddrPortFrom(private, 9)
 		recorder.asAgent(func() {
 			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
-			connection, err := dialer.Dial("udp4", place.String())
-			must.Succeed(t, err)
+			connection := must.Get[net.Conn](t)(dialer.Dial("udp4", place.String()))
 			defer connection.Close()
 			socket, err := connection.(*net.UDPConn).File()
 			must.Succeed(t, err)
@@ -194,7 +189,7 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 			}
 		})
 		found := recorder.lines(t)
-		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != becauseNoRule {
+		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != reason.NoRule {
 			t.Errorf("%d octets of options: got %+v", len(options), found)
 		}
 	}
@@ -211,7 +206,7 @@ func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 		t.Fatalf("got %+v", found)
 	}
 	for _, each := range found {
-		if each.Reason != becauseLimit || int(each.Port) != port || each.Address != nettest.OnAgents {
+		if each.Reason != reason.Limit || int(each.Port) != port || each.Address != nettest.OnAgents {
 			t.Errorf("got %+v", each)
 		}
 	}
@@ -264,9 +259,9 @@ func TestRefusalsAtPrivateAddresses(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		sibling := nettest.NewSibling()
 		sibling.Limits = &boot.Limits{}
-		wanted := becauseLimit
+		wanted := reason.Limit
 		if private {
-			sibling.Limits.Private, wanted = []netip.Addr{nettest.OnAgents}, becauseNoRule
+			sibling.Limits.Private, wanted = []netip.Addr{nettest.OnAgents}, reason.NoRule
 		}
 		var written bytes.Buffer
 		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
@@ -282,7 +277,7 @@ func TestRefusalsAtPrivateAddresses(t *testing.T) {
 // At the private port nothing is for agents either, and that the recorder listens there does not mean that the program does.
 func TestRefusalsAtThePrivatePort(t *testing.T) {
 	place := netip.AddrPortFrom(nettest.OnAgents, 443)
-	for further, wanted := range map[string]string{"": "", "   1: 0A08D50A:0035 00000000:0000 0A 0\n": becauseNoRule} {
+	for further, wanted := range map[string]string{"": "", "   1: 0A08D50A:0035 00000000:0000 0A 0\n": reason.NoRule} {
 		sibling := nettest.NewSibling()
 		sibling.Limits = &boot.Limits{PrivatePort: place.Port()}
 		var written bytes.Buffer

@@ -185,8 +185,7 @@ func TestTheTableIsCompared(t *testing.T) {
 	settings := inNamespace(t)
 	must.Succeed(t, kernel.Shape(settings.Network()))
 	before := kernel.Differences(settings.Network())
-	connection, err := nftables.New()
-	must.Succeed(t, err)
+	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	connection.DelTable(&nftables.Table{Name: "clawker-fw", Family: nftables.TableFamilyIPv4})
 	must.Succeed(t, connection.Flush())
 	found := kernel.Differences(settings.Network())
@@ -199,8 +198,7 @@ func TestTheTableIsCompared(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	settings := inNamespace(t)
 	hasDefault := func() bool {
-		routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-		must.Succeed(t, err)
+		routes := must.Get[[]netlink.Route](t)(netlink.RouteList(nil, netlink.FAMILY_V4))
 		return slices.ContainsFunc(routes, func(route netlink.Route) bool {
 			return route.Gw != nil && route.Gw.Equal(nettest.Gateway.AsSlice())
 		})
@@ -247,8 +245,7 @@ func TestWhetherAlive(t *testing.T) {
 		t.Error("nobody is there, and answers")
 	}
 	for answer, alive := range map[any]bool{alright: true, "": false, 1: false, nil: false} {
-		listener, err := net.Listen("unix", aliveAt)
-		must.Succeed(t, err)
+		listener := must.Get[net.Listener](t)(net.Listen("unix", aliveAt))
 		if answer != nil {
 			go statussocket.Tell(listener, func() any { return answer })
 		}

@@ -298,7 +298,7 @@ func ReadGiving(size int64, from io.Reader) (Giving, error) {
 // GiveSecrets passes on what the client has sent to the signer with this folder, and returns its answer.
 func GiveSecrets(folder string, said Giving) (Held, error) {
 	var answer Held
-	if err := statussocket.Ask(secretsSocketIn(folder), 2*givingTime, said, &answer); err != nil {
+	if err := statussocket.Ask(filepath.Join(folder, secretsSocket), 2*givingTime, said, &answer); err != nil {
 		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
 	}
 	if answer.Error != "" {

@@ -264,7 +264,7 @@ func TestGiveSecrets(t *testing.T) {
 		t.Error("nobody listens")
 	}
 	s := newSecrets(Kept{}, time.Now)
-	listener := must.Get[net.Listener](t)(net.Listen("unix", secretsSocketIn(folder)))
+	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(folder, secretsSocket)))
 	ended := make(chan struct{})
 	go func() {
 		statussocket.Serve(listener, s.converse)

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/users"
 )
@@ -32,7 +32,7 @@ type signer struct {
 
 func newSigner(t *testing.T) *signer {
 	t.Helper()
-	folder := filepath.Dir(hotfiletest.SocketPath(t))
+	folder := filepath.Dir(filetest.SocketPath(t))
 	found := &signer{testRoot: newTestRoot(t), folder: folder}
 	found.sign(t, "w.test")
 	found.inspect(t, "w.test")
@@ -47,8 +47,6 @@ func newSigner(t *testing.T) *signer {
 		found.client.CloseIdleConnections()
 		_ = serving.Close()
 		<-done
-		found.names.Close()
-		found.intermediates.Close()
 	})
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -61,7 +59,7 @@ func newSigner(t *testing.T) *signer {
 // put replaces a file in one step, like a commit.
 func (s *signer) put(t *testing.T, name string, content []byte) {
 	t.Helper()
-	hotfiletest.Write(t, filepath.Join(s.folder, "fresh"), string(content))
+	filetest.Put(t, filepath.Join(s.folder, "fresh"), string(content))
 	must.Succeed(t, os.Rename(filepath.Join(s.folder, "fresh"), filepath.Join(s.folder, name)))
 }
 
@@ -271,7 +269,7 @@ func TestListen(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to give a file to a group")
 	}
-	folder := filepath.Join(filepath.Dir(hotfiletest.SocketPath(t)), "signer")
+	folder := filepath.Join(filepath.Dir(filetest.SocketPath(t)), "signer")
 	disk := Resting(filepath.Dir(folder))
 	for range 2 { // the second replaces the first
 		sockets := must.Get[[]*os.File](t)(Listen(folder, disk))
@@ -311,18 +309,13 @@ func TestSign(t *testing.T) {
 	s := newSigner(t)
 	folder := filepath.Join(s.folder, "signer")
 	given := must.Get[[]*os.File](t)(Listen(folder, Resting(filepath.Dir(folder))))
-	for _, each := range []struct {
-		arguments []string
-		given     []*os.File
-	}{{nil, given}, {[]string{folder, "names"}, given}, {[]string{folder, "a", "b"}, given[:1]}} {
-		if err := Sign(each.arguments, each.given); err == nil {
-			t.Errorf("%q is enough", each.arguments)
-		}
+	if err := Sign([]string{folder, "a", "b"}, given[:1]); err == nil {
+		t.Error("one file is enough")
 	}
 	go func() {
 		_ = Sign([]string{folder, filepath.Join(s.folder, "names"), filepath.Join(s.folder, "none")}, given)
 	}()
-	status := hotfiletest.StatusFrom[Status](t, filepath.Join(folder, "status"))
+	status := filetest.StatusFrom[Status](t, filepath.Join(folder, "status"))
 	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
 		t.Errorf("%+v", status)
 	}

@@ -53,8 +53,7 @@ func TestSignerIsKept(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this needs root, to give a socket to a group")
 	}
-	folder, err := os.MkdirTemp("", "signer")
-	must.Succeed(t, err)
+	folder := must.Get[string](t)(os.MkdirTemp("", "signer"))
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	root := t.TempDir()
 	if kept, err := keptBy(root, boot.Sibling{}); err != nil || len(kept) != 0 {

@@ -32,8 +32,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found, err := unknownProcesses(users.Processes, mounted, nil)
-	must.Succeed(t, err)
+	found := must.Get[[]string](t)(unknownProcesses(users.Processes, mounted, nil))
 	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
 		t.Errorf("%q is not among %q", wanted, found)
 	}
@@ -163,13 +162,14 @@ func TestHelpersThatEnd(t *testing.T) {
 			t.Errorf("%s: %q, %v", when, found, err)
 		}
 	}
-	name := strings.Join(recorderOf(volume).command, " ")
+	recorder := helpersOf(volume, sibling)[0]
+	name := strings.Join(recorder.command, " ")
 	record, err := newRestarts(volume)
 	must.Succeed(t, err)
 	now := time.Now()
 	ends := func(ago time.Duration) {
 		t.Helper()
-		must.Succeed(t, record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago), sinceStart()-ago))
+		must.Succeed(t, record.add(recorder.name(), "signal: killed", now.Add(-ago), sinceStart()-ago))
 	}
 	expect("the keeper has not noticed it yet")
 	ends(0)

@@ -111,7 +111,7 @@ func play(scene string) error {
 	}
 	switch scene {
 	case "without helpers":
-		if err := os.Remove(recorderOf(root).command[0]); err != nil {
+		if err := os.Remove(keeperOf(root).command[0]); err != nil {
 			return err
 		}
 	case "without a keeper that stays":
@@ -205,7 +205,7 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err != nil {
 		return err
 	}
-	for path, content := range map[string][]byte{recorderOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
+	for path, content := range map[string][]byte{keeperOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
 		if err := volume.WriteFile(path, content); err != nil {
 			return err
 		}

@@ -16,14 +16,12 @@ const acceptAgain = 50 * time.Millisecond
 // Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
 // root without capabilities. Only processes in this container can see it.
 func Listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", path)
+	file, err := Prepare(path, 0o666)
 	if err != nil {
 		return nil, err
 	}
-	return listener, os.Chmod(path, 0o666)
+	defer file.Close()
+	return net.FileListener(file)
 }
 
 // Prepare creates the socket as Listen does, for a process that may not: the file is handed down, and outlives it. Its mode
