@@ -87,7 +87,6 @@ func Do(root string, output io.Writer) error {
 	return nil
 }
 
-// connecting performs an attempt on a connection.
 func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
 	return func(attempt Attempt) string {
 		connection, err := dial(attempt.Network, attempt.Address, attemptWithin, attemptWithin)
@@ -99,7 +98,6 @@ func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
 	}
 }
 
-// attemptAsk asks a resolver one question.
 func attemptAsk(attempt Attempt, connection net.Conn) string {
 	name, err := dnsmessage.NewName(attempt.Name)
 	if err != nil {
@@ -126,10 +124,8 @@ func attemptAsk(attempt Attempt, connection net.Conn) string {
 	return "no record"
 }
 
-// attemptConnect opens a connection.
 func attemptConnect(Attempt, net.Conn) string { return "connected" }
 
-// attemptTLS begins TLS.
 func attemptTLS(attempt Attempt, connection net.Conn) string {
 	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
 		return ended(err)
@@ -184,7 +180,6 @@ func attemptSend(attempt Attempt, connection net.Conn) string {
 	return ended(err)
 }
 
-// attemptDatagram sends a datagram and waits for an answer.
 func attemptDatagram(attempt Attempt, connection net.Conn) string {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {

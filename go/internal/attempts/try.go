@@ -65,10 +65,8 @@ func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak), nil
 }
 
-// speaker says something on a connection to a name and a port.
 type speaker func(connection net.Conn, name string, port uint16) Step
 
-// speakers are what is said over each protocol.
 var speakers = map[string]speaker{
 	"https": beginTLS, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
 }
@@ -100,7 +98,6 @@ func timed[T any](perform func() (T, Step)) (T, Step) {
 	return result, step
 }
 
-// resolve asks for the A record of a name.
 func resolve(server, name string) (netip.Addr, Step) {
 	step := Step{Name: "resolve"}
 	none := netip.Addr{}

@@ -76,8 +76,7 @@ func SocketPath(t testing.TB) string {
 // StatusFrom returns the status that a client of the socket receives.
 func StatusFrom[Status any](t testing.TB, path string) (status Status) {
 	t.Helper()
-	connection := must.Get[net.Conn](t)(net.Dial("unix", path))
-	defer connection.Close()
+	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
 	must.Succeed(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
 	must.Succeed(t, json.NewDecoder(connection).Decode(&status))
 	return status

@@ -202,7 +202,6 @@ func prove(program serving.Program, resources []boot.Resource, wanted Proof, now
 	}
 }
 
-// notLive lists the resources that are not live as wanted.
 func notLive(program serving.Program, resources []boot.Resource, wanted map[string]string) ([]string, error) {
 	live, err := program.Live(resources)
 	if err != nil {

@@ -234,9 +234,7 @@ func TestCommitRingsInOrder(t *testing.T) {
 		}
 		_, before = hottest.Set("2", order...)
 		program.Refuses = []string{stageSet(t, root, "3", order...)[hottest.Listeners]}
-		if _, err := Commit(root, resources, program, time.Now, func() {}); err != nil {
-			t.Fatal(err)
-		}
+		must.Get[Result](t)(Commit(root, resources, program, time.Now, func() {}))
 		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
 			t.Errorf("rung %v, expected %v twice", found, names)
 		}
@@ -571,9 +569,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	program := hottest.StartReader(root)
 	program.Refuses = []string{refused[hottest.Listeners]}
 
-	if _, err := commit(root, program); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[Result](t)(commit(root, program))
 
 	expectSet(t, root, before)
 }

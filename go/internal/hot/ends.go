@@ -24,7 +24,6 @@ import (
 // next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
 // so that no restart brings back a rule that has ended.
 
-// endsPath is the path of the ends below hot/.
 const endsPath = "ends/ends.json"
 
 // endsRead is how often the keeper looks whether the ends are others, and EndAgain how long it waits after a failure.
@@ -145,7 +144,6 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 	return ended, true, ended.rewrite(endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
 }
 
-// rewrite changes a file of a set, and its digest in the record.
 func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
 	place := slices.Index(s.record.Paths(), path)
 	if place < 0 {

@@ -231,9 +231,7 @@ func stopped(t *testing.T, scene string, change int, do func(child int) error) b
 	})
 	must.Succeed(t, err)
 	var status unix.WaitStatus
-	if _, err := unix.Wait4(child.Pid, &status, unix.WALL, nil); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(unix.Wait4(child.Pid, &status, unix.WALL, nil))
 	options := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
 	must.Succeed(t, unix.PtraceSetOptions(child.Pid, options))
 	done := false

@@ -334,7 +334,6 @@ func reserveAll(folder string) {
 	})
 }
 
-// overwrite writes a file's new content over the old one.
 func overwrite(path string, new file) error {
 	file, err := openOwn(path)
 	if err != nil {
@@ -365,7 +364,6 @@ func openOwn(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 
-// readRecord reads the record of a set.
 func readRecord(path string) (record.Commit, error) {
 	var found record.Commit
 	if err := volume.ReadJSON(path, &found); err != nil {
@@ -414,7 +412,6 @@ func fits(folder string, committed record.Commit) error {
 // noRoom reports whether something failed for want of room on the disk.
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// same reports whether two files have the same content.
 func same(one, other string) bool {
 	first, err := os.ReadFile(one)
 	if err != nil {

@@ -79,7 +79,6 @@ func leaveOut(parts []filterPart, port uint16) {
 	}
 }
 
-// rememberFilter keeps the digests of the packet filter as it is.
 func rememberFilter(resolver *netip.Addr) error {
 	parts, err := readFilter(resolver)
 	if err != nil {

@@ -226,10 +226,8 @@ func newApartFilter(apart boot.Apart) limitFilter {
 	return f
 }
 
-// prefixOf is the network of one address.
 func prefixOf(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, address.BitLen()) }
 
-// hasSix reports whether the kernel has IPv6 at all.
 func hasSix() bool {
 	_, err := os.Stat(filepath.Join(users.Processes, "self", "net", "if_inet6"))
 	return err == nil
@@ -393,7 +391,6 @@ func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 // atMost is true while there are at most so many connections, of those that it was asked for.
 func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
 
-// counted counts a packet for its source address.
 func counted(set *nftables.Set) []expr.Any {
 	return []expr.Any{source, &expr.Dynset{
 		SrcRegKey: registerOne, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},

@@ -173,7 +173,6 @@ type setElement struct {
 	attributes attributes
 }
 
-// elementsOf returns the elements of a set of our table.
 func elementsOf(set string) ([]setElement, error) {
 	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),

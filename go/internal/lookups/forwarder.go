@@ -72,7 +72,6 @@ var queryTimes = [queriesOfALookup]time.Duration{0, 1200 * time.Millisecond, 3 *
 // rules nor those that agents name.
 const shareMark = "*"
 
-// longestName is the most octets of a name.
 const longestName = 255
 
 // inquiry identifies a lookup: whose share it is, and the question. A name of no share has "".
@@ -84,7 +83,6 @@ type inquiry struct {
 	class  dnsmessage.Class
 }
 
-// asker is a query that waits for an answer.
 type asker struct {
 	id    uint16
 	reply func([]byte)
@@ -232,7 +230,6 @@ func shareOf(name string) (string, string) {
 	return name, ""
 }
 
-// share returns whose lookup it is.
 func (f *forwarder) share(l *pendingLookup) *share {
 	name := l.share
 	if l.rule == "" {
@@ -424,12 +421,10 @@ func (l *pendingLookup) told(reply []byte, ttl time.Duration) []byte {
 	return packed
 }
 
-// failure returns SERVFAIL.
 func (l *pendingLookup) failure() []byte {
 	return response(dnsmessage.Header{RCode: dnsmessage.RCodeServerFailure}, l.question)
 }
 
-// answer answers everyone who waits, each with its own id.
 func (l *pendingLookup) answer(reply []byte) {
 	for _, each := range l.askers {
 		own := slices.Clone(reply)
@@ -440,7 +435,6 @@ func (l *pendingLookup) answer(reply []byte) {
 	}
 }
 
-// answers reports whether a message is the response to a query.
 func answers(query, message []byte) bool {
 	var asked, said dnsmessage.Parser
 	wanted, err := asked.Start(query)
@@ -460,7 +454,6 @@ func answers(query, message []byte) bool {
 		strings.EqualFold(repeated.Name.String(), question.Name.String())
 }
 
-// has reports whether a reply has an address in a network.
 func has(reply []byte, network netip.Prefix) bool {
 	var parser dnsmessage.Parser
 	if _, err := parser.Start(reply); err != nil || parser.SkipAllQuestions() != nil {
@@ -484,7 +477,6 @@ func code(message []byte) dnsmessage.RCode {
 	return dnsmessage.RCode(message[3] & 15)
 }
 
-// optOf returns the header of a query's OPT record, or nil.
 func optOf(message dnsmessage.Message) *dnsmessage.ResourceHeader {
 	for _, each := range message.Additionals {
 		if each.Header.Type == dnsmessage.TypeOPT {

@@ -2,6 +2,7 @@
 package must
 
 import (
+	"io"
 	"testing"
 	"time"
 )
@@ -19,6 +20,16 @@ func Get[T any](t testing.TB) func(T, error) T {
 	return func(found T, err error) T {
 		t.Helper()
 		Succeed(t, err)
+		return found
+	}
+}
+
+// Open returns what a call has opened, which is closed when the test ends.
+func Open[T io.Closer](t testing.TB) func(T, error) T {
+	return func(found T, err error) T {
+		t.Helper()
+		Succeed(t, err)
+		t.Cleanup(func() { found.Close() })
 		return found
 	}
 }

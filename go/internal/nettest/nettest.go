@@ -206,8 +206,7 @@ func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 // thisNetwork opens the network namespace of this thread.
 func thisNetwork(t *testing.T) *os.File {
 	t.Helper()
-	file := must.Get[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
-	t.Cleanup(func() { file.Close() })
+	file := must.Open[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
 	return file
 }
 
@@ -250,8 +249,7 @@ func DialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn
 // ServeAt has a function handle each connection to a place until the test ends, and closes it then.
 func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
-	listener := must.Get[net.Listener](t)(net.Listen(network, address))
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen(network, address))
 	go func() {
 		for {
 			connection, err := listener.Accept()

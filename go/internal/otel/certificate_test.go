@@ -23,16 +23,14 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 		block, _ := pem.Decode([]byte(certificate))
 		pair = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 	}
-	listener := must.Get[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	go func() {
 		if server, err := listener.Accept(); err == nil {
 			_ = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}).Handshake()
 			server.Close()
 		}
 	}()
-	client := must.Get[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
-	t.Cleanup(func() { client.Close() })
+	client := must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
 	return client
 }
 

@@ -85,7 +85,6 @@ type other struct {
 	place netip.AddrPort
 }
 
-// ask returns what the other sibling knows about an agent.
 func (o other) ask(source netip.Addr, hardware string) (told, error) {
 	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.own, 0))}
 	connection, err := dialer.Dial("tcp4", o.place.String())

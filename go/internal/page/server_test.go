@@ -265,8 +265,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	if found, err := (other{stranger, place}).ask(someone, first); err == nil {
 		t.Errorf("a stranger is told %+v", found)
 	}
-	silent := must.Get[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
-	defer silent.Close()
+	silent := must.Open[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	begun := time.Now()
 	if _, err := (other{own, netip.MustParseAddrPort(silent.Addr().String())}).ask(someone, first); err == nil || time.Since(begun) > 3*patience {
 		t.Errorf("%v after %s", err, time.Since(begun))
@@ -280,8 +279,7 @@ func TestRequestsWait(t *testing.T) {
 	settings := boot.PageSettings{Socket: path}
 	socket, err := Listen(settings)
 	must.Succeed(t, err)
-	connection := must.Get[net.Conn](t)(net.Dial("unix", path))
-	defer connection.Close()
+	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
 	fmt.Fprintf(connection, "GET / HTTP/1.1\r\nHost: clawker.internal\r\n%s: %s\r\nConnection: close\r\n\r\n", agentHeader, someone)
 	s := newScene()
 	go s.Serve(socket, settings)
@@ -301,11 +299,8 @@ func TestStalledRequests(t *testing.T) {
 	t.Cleanup(func() { serving.Close() })
 	send := func(text string) net.Conn {
 		t.Helper()
-		connection := must.Get[net.Conn](t)(net.Dial("unix", listener.Addr().String()))
-		t.Cleanup(func() { connection.Close() })
-		if _, err := io.WriteString(connection, text); err != nil {
-			t.Fatal(err)
-		}
+		connection := must.Open[net.Conn](t)(net.Dial("unix", listener.Addr().String()))
+		must.Get[int](t)(io.WriteString(connection, text))
 		return connection
 	}
 	var ends sync.WaitGroup

@@ -272,9 +272,7 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 		query.SetQuestion(each.name, each.kind)
 		ctx, outcome := WithOutcome(context.Background())
 
-		if _, err := asked.ServeDNS(ctx, &writer{from: each.from}, query); err != nil {
-			t.Fatal(err)
-		}
+		must.Get[int](t)(asked.ServeDNS(ctx, &writer{from: each.from}, query))
 
 		if *outcome != each.wanted || outcome.Allowed() != (each.wanted.Reason == "") {
 			t.Errorf("%s: got %+v, expected %+v", what, *outcome, each.wanted)

@@ -21,9 +21,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 	t.Helper()
 	var refusals bytes.Buffer
 	handler, client := Handler{refusals: NewRecorder(&refusals)}, &socket{}
-	if _, err := handler.watchUDP(nil)(client).Write(answer); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(handler.watchUDP(nil)(client).Write(answer))
 	if !bytes.Equal(client.Bytes(), answer) {
 		t.Errorf("got %x", client.Bytes())
 	}

@@ -86,7 +86,6 @@ func Record(
 // Used takes the lines of the program that tell of what is allowed. They begin with usage.Mark, and are never written down.
 type Used interface{ Take(line []byte) }
 
-// read records all refusals that it reads from the socket.
 func (r *recorder) read(socket io.Reader) error {
 	buffer := make([]byte, recorderBuffer)
 	for {

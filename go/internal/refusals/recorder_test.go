@@ -46,8 +46,7 @@ func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	root := t.TempDir()
 	filetest.Write(t, root, filetest.Tree{"hot/numbers/numbers.json": numbersFile})
 	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
-	socket := must.Get[*os.File](t)(kernel.ListenForRefusals())
-	t.Cleanup(func() { socket.Close() })
+	socket := must.Open[*os.File](t)(kernel.ListenForRefusals())
 	wait := unix.Timeval{Usec: 500_000}
 	must.Succeed(t, unix.SetsockoptTimeval(int(socket.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
 	found.socket = socket
@@ -80,8 +79,7 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 
 func listenAt(t *testing.T, place netip.AddrPort) {
 	t.Helper()
-	listener := must.Get[net.Listener](t)(net.Listen("tcp4", place.String()))
-	t.Cleanup(func() { listener.Close() })
+	must.Open[net.Listener](t)(net.Listen("tcp4", place.String()))
 }
 
 // A connection and a datagram to a port on which nobody listens leave one line each, with who, where and why; and the
@@ -155,8 +153,7 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 		return netip.AddrPortFrom(nettest.Agent, 33333).String()
 	}
 	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
-	connection := must.Get[net.Conn](t)(dialer.Dial("udp4", place.String()))
-	defer connection.Close()
+	connection := must.Open[net.Conn](t)(dialer.Dial("udp4", place.String()))
 	_, _ = connection.Write([]byte("x"))
 	_ = connection.SetReadDeadline(time.Now().Add(time.Second))
 	if _, err := connection.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
@@ -184,9 +181,7 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 			must.Succeed(t, err)
 			defer socket.Close()
 			must.Succeed(t, unix.SetsockoptString(int(socket.Fd()), unix.IPPROTO_IP, unix.IP_OPTIONS, options))
-			if _, err := connection.Write([]byte("x")); err != nil {
-				t.Fatal(err)
-			}
+			must.Get[int](t)(connection.Write([]byte("x")))
 		})
 		found := recorder.lines(t)
 		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != reason.NoRule {

@@ -37,7 +37,6 @@ type coredns struct {
 	resources []boot.Resource
 }
 
-// pluginStatus is the status that a plugin reports.
 type pluginStatus struct {
 	Build string `json:"build"` // from the policy plugin alone
 	hotfile.Status

@@ -137,7 +137,6 @@ func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 	return values, nil
 }
 
-// numbers reads statistics that are numbers.
 func (e envoy) numbers(kind, pattern string) (map[string]int, error) {
 	found, err := e.stats(kind, pattern)
 	values := map[string]int{}

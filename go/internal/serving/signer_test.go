@@ -27,8 +27,7 @@ var signersResources = []boot.Resource{
 func signerSays(t *testing.T, status signing.Status) string {
 	t.Helper()
 	folder := filepath.Dir(filetest.SocketPath(t))
-	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "status")))
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "status")))
 	go statussocket.Tell(listener, func() any { return status })
 	return folder
 }

@@ -123,7 +123,6 @@ func (a *authority) ends() time.Time {
 	return first
 }
 
-// leaf is a server's certificate with its chain, and its key.
 type leaf struct {
 	chain, key  []byte // PEM
 	serial      string

@@ -175,14 +175,12 @@ func (s *secrets) isCurrent(asked string, before stamp, _ time.Time) bool {
 	return is && found.version() == before.issuer
 }
 
-// changes counts how often they have changed.
 func (s *secrets) changes() uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.turn
 }
 
-// count returns how many there are.
 func (s *secrets) count() int {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

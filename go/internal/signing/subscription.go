@@ -122,7 +122,6 @@ func (s *subscription) forget(name string) {
 	}
 }
 
-// count counts a certificate, or discounts it, for its rule.
 func (s *subscription) count(name, rule string, more int) {
 	if s.orderOf(name) != s.order {
 		return
@@ -198,5 +197,4 @@ func (s *subscription) oldest() string {
 	return element.Value.(string)
 }
 
-// end forgets everything.
 func (s *subscription) end() { s.counts.held.Add(-int64(len(s.held))) }

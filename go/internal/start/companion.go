@@ -46,7 +46,6 @@ const (
 	forwarding = 65530
 )
 
-// companionNames are what the companions are called, by verb.
 var companionNames = map[string]string{
 	KeepVerb: "keeper of the helpers", RecordVerb: "recorder of refusals", ForwardVerb: "forwarder of lookups",
 	SignVerb: "signer of certificates",
@@ -102,7 +101,6 @@ func companionsOf(root string, sibling boot.Sibling) []companion {
 	return found
 }
 
-// start starts it, with the sockets that it is given.
 func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	user := uint32(0)
 	if c.group != 0 {

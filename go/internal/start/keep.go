@@ -52,7 +52,6 @@ type helper struct {
 	began   time.Time
 }
 
-// ending is the end of a helper, and why.
 type ending struct {
 	helper *helper
 	reason string
@@ -184,7 +183,6 @@ func socketsFor(verb, root string, sibling boot.Sibling) ([]*os.File, error) {
 	return found, err
 }
 
-// begin starts a helper, and sends its end.
 func (h *helper) begin(ends chan<- ending) error {
 	h.began = time.Now()
 	process, err := h.start(h.sockets...)

@@ -88,9 +88,7 @@ func TestALongerContentBefore(t *testing.T) {
 	take(table, ending("https a.test 443", "tls", 1, 2))
 	written(t, files, table)
 	file := must.Get[*os.File](t)(os.OpenFile(paths(root)[0], os.O_WRONLY|os.O_APPEND, 0))
-	if _, err := file.Write(bytes.Repeat([]byte{0xff}, 100)); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(file.Write(bytes.Repeat([]byte{0xff}, 100)))
 	file.Close()
 	if left, there := opened(t, root).left(); !there || len(left.Uses) != 1 {
 		t.Errorf("%v: %+v", there, left)
