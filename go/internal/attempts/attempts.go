@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/volume"
 )
 
 // Attempts of an agent, for `clawker-fw conformance`: the same container, network and privileges as any agent. What is
@@ -56,12 +56,8 @@ var kinds = map[string]func(Attempt) string{
 
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
 func Do(root string, output io.Writer) error {
-	content, err := os.ReadFile(filepath.Join(root, "boot", "attempts.json"))
-	if err != nil {
-		return err
-	}
 	var wanted []Attempt
-	if err := json.Unmarshal(content, &wanted); err != nil {
+	if err := volume.ReadJSON(filepath.Join(root, "boot", "attempts.json"), &wanted); err != nil {
 		return err
 	}
 	outcomes := make([]Outcome, len(wanted))

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sort"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -250,6 +250,6 @@ func Addresses() []string {
 			found = append(found, ip.String())
 		}
 	}
-	sort.Strings(found)
+	slices.Sort(found)
 	return found
 }

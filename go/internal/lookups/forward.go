@@ -50,7 +50,12 @@ func Forward(arguments []string, given []*os.File) error {
 	if err := errors.Join(problems[:]...); err != nil {
 		return err
 	}
-	datagrams, streams, err := lookupSockets(listen, given)
+	if len(given) == 0 {
+		if given, err = Listen(listen); err != nil {
+			return err
+		}
+	}
+	datagrams, streams, err := lookupSockets(given)
 	if err != nil {
 		return err
 	}
@@ -67,11 +72,8 @@ func Forward(arguments []string, given []*os.File) error {
 	}
 }
 
-// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP, or else opens them.
-func lookupSockets(listen netip.AddrPort, given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
-	if len(given) == 0 {
-		return listenForLookups(listen)
-	}
+// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP.
+func lookupSockets(given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
 	if len(given) != 2 {
 		return nil, nil, fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
 	}
@@ -91,22 +93,17 @@ func lookupSockets(listen netip.AddrPort, given []*os.File) (*net.UDPConn, *net.
 	return udp, tcp, nil
 }
 
-func listenForLookups(listen netip.AddrPort) (*net.UDPConn, *net.TCPListener, error) {
-	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
-	if err != nil {
-		return nil, nil, err
-	}
-	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
-	return datagrams, streams, err
-}
-
 // Listen opens the forwarder's sockets, to be handed down.
 func Listen(listen netip.AddrPort) ([]*os.File, error) {
-	datagrams, streams, err := listenForLookups(listen)
+	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
 	if err != nil {
 		return nil, err
 	}
 	defer datagrams.Close()
+	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
+	if err != nil {
+		return nil, err
+	}
 	defer streams.Close()
 	one, err := datagrams.File()
 	if err != nil {

@@ -311,7 +311,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	must.Succeed(t, err)
 	defer told.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, told, nil, out, nil) }()
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, told}, out) }()
 	must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {

@@ -249,39 +249,30 @@ func TestNothingListensYet(t *testing.T) {
 	}
 }
 
-// At a private address nothing is for agents, although something listens: their connections are not one too many.
-func TestRefusalsAtPrivateAddresses(t *testing.T) {
-	for _, private := range []bool{false, true} {
-		sibling := nettest.NewSibling()
-		sibling.Limits = &boot.Limits{}
-		wanted := reason.Limit
-		if private {
-			sibling.Limits.Private, wanted = []netip.Addr{nettest.OnAgents}, reason.NoRule
-		}
-		var written bytes.Buffer
-		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
-		recorder.listening.folder = listeningFolder(t, "")
-		each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: netip.AddrPortFrom(nettest.OnAgents, 443)}
-		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{each}), recorder.journal.flush()))
-		if text := written.String(); !strings.Contains(text, `"reason":"`+wanted+`"`) {
-			t.Errorf("private %t: %s", private, text)
-		}
-	}
-}
-
-// At the private port nothing is for agents either, and that the recorder listens there does not mean that the program does.
-func TestRefusalsAtThePrivatePort(t *testing.T) {
+// At a private address nothing is for agents, although something listens: their connections are not one too many. At the private
+// port nothing is for agents either, and that the recorder listens there does not mean that the program does.
+func TestRefusalsAtPrivatePlaces(t *testing.T) {
 	place := netip.AddrPortFrom(nettest.OnAgents, 443)
-	for further, wanted := range map[string]string{"": "", "   1: 0A08D50A:0035 00000000:0000 0A 0\n": reason.NoRule} {
+	const program = "   1: 0A08D50A:0035 00000000:0000 0A 0\n"
+	for name, each := range map[string]struct {
+		limits  boot.Limits
+		listens string
+		wanted  string
+	}{
+		"a public place":                 {boot.Limits{}, "", reason.Limit},
+		"a private address":              {boot.Limits{Private: []netip.Addr{place.Addr()}}, "", reason.NoRule},
+		"a private port, at the start":   {boot.Limits{PrivatePort: place.Port()}, "", ""},
+		"a private port, with a program": {boot.Limits{PrivatePort: place.Port()}, program, reason.NoRule},
+	} {
 		sibling := nettest.NewSibling()
-		sibling.Limits = &boot.Limits{PrivatePort: place.Port()}
+		sibling.Limits = &each.limits
 		var written bytes.Buffer
 		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
-		recorder.listening.folder = listeningFolder(t, further)
-		each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
-		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{each}), recorder.journal.flush()))
-		if text := written.String(); (text != "") != (wanted != "") || !strings.Contains(text, wanted) {
-			t.Errorf("%q: %q", further, text)
+		recorder.listening.folder = listeningFolder(t, each.listens)
+		refused := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
+		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{refused}), recorder.journal.flush()))
+		if text := written.String(); (text != "") != (each.wanted != "") || !strings.Contains(text, each.wanted) {
+			t.Errorf("%s: %q", name, text)
 		}
 	}
 }

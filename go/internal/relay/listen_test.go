@@ -54,10 +54,8 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 	network := settings.Network()
 	network.Apart = nil
 	must.Succeed(t, kernel.Shape(network))
-	sockets, err := settings.Listen()
-	must.Succeed(t, err)
-	listening, err := listeners([]string{strconv.Itoa(sockets[0])})
-	must.Succeed(t, err)
+	sockets := must.Get[[]int](t)(settings.Listen())
+	listening := must.Get[[]net.Listener](t)(listeners([]string{strconv.Itoa(sockets[0])}))
 	defer listening[0].Close()
 	asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, nettest.World)

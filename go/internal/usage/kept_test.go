@@ -116,10 +116,8 @@ func TestTheFilesAreBounded(t *testing.T) {
 func TestTheRecorderAnswers(t *testing.T) {
 	root := t.TempDir()
 	socket := filepath.Join(root, "socket")
-	given, err := Prepare(root, socket)
-	must.Succeed(t, err)
-	keeper, err := Keep(given, []netip.Addr{ours})
-	must.Succeed(t, err)
+	given := must.Get[[]*os.File](t)(Prepare(root, socket))
+	keeper := must.Get[*Keeper](t)(Keep(given, []netip.Addr{ours}))
 	take(keeper.Table, ending("https a.test 443", "tls a.test", 1, 2))
 	known, err := Ask(socket)
 	if err != nil || !slices.Equal(names(known), []string{"a.test"}) {

@@ -121,8 +121,11 @@ func Give(socket string, size int64, from io.Reader) (Inherited, error) {
 	if _, err := io.ReadFull(from, content); err != nil {
 		return Inherited{}, err
 	}
-	known, err := Read(content)
-	if err != nil {
+	var known History
+	if err := json.Unmarshal(content, &known); err != nil {
+		return Inherited{}, err
+	}
+	if err := known.verify(); err != nil {
 		return Inherited{}, err
 	}
 	answer, err := converse(socket, Said{&known})
