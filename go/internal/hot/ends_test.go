@@ -60,7 +60,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 }
 
 // At each end the files become what was rendered for then, proven like any others, and the record and the copies as well.
-// What clawker-fw stages meanwhile stays.
+// What clawker-fw stages meanwhile stays. Of several ends that have passed, the last one counts.
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
@@ -82,11 +82,7 @@ func TestRulesEnd(t *testing.T) {
 		filetest.ExpectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
 	}
 	filetest.Expect(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
-}
-
-// Of several ends that have passed, the last one counts, whoever notices them: the keeper, or the next start.
-func TestSeveralEndsAtOnce(t *testing.T) {
-	root, sets := newEnding(t)
+	root, sets = newEnding(t)
 	must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(300)))
 	expectSet(t, root, sets[2])
 }
@@ -131,15 +127,6 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 			}
 		})
 	}
-}
-
-// While the program runs, an end is committed although somebody has changed the files in place, or a commit has died.
-func TestAnEndAfterAChangeByHand(t *testing.T) {
-	root, sets := newEnding(t)
-	must.Succeed(t, StartGood(root))
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: hottest.Content("9", hottest.Routes)})
-	must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)))
-	expectSet(t, root, sets[1])
 }
 
 // Parts that are none of a file, and files that would not be what was rendered, change nothing.

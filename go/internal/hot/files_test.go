@@ -27,9 +27,7 @@ const secret = "key/key.json"
 // others, and ends with the test.
 func asInAContainer(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, which can give files to others")
-	}
+	must.BeRoot(t, "which can give files to others")
 	runtime.LockOSThread() // and never unlocked
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData

@@ -141,23 +141,6 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 	}
 }
 
-// A set is intact if it has exactly the recorded files, and each versioned file has the recorded version.
-func TestIntact(t *testing.T) {
-	root, _ := running(t)
-	for name, spoil := range spoils {
-		copied := filepath.Join(t.TempDir(), "copy")
-		must.Succeed(t, os.CopyFS(copied, os.DirFS(root)))
-		if err := intact(filepath.Join(copied, "hot"), record.Path(copied)); err != nil {
-			t.Errorf("before %s: %v", name, err)
-		}
-		must.Succeed(t, spoil(filepath.Join(copied, "hot"), record.Path(copied)))
-
-		if intact(filepath.Join(copied, "hot"), record.Path(copied)) == nil {
-			t.Errorf("%s is not seen", name)
-		}
-	}
-}
-
 // dying is the variable that has this test binary play a scene in which a child changes a volume and is killed meanwhile.
 const dying = "FWCTL_TEST_DYING"
 

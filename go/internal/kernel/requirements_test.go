@@ -123,9 +123,7 @@ const nobody = 64_999
 
 // Where a user has used up its inotify instances, that is said by name.
 func TestWithoutInotify(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to become another user")
-	}
+	must.BeRoot(t, "to become another user")
 	var held []int
 	taken, done := make(chan bool), make(chan bool)
 	go func() {
@@ -155,9 +153,7 @@ func TestWithoutInotify(t *testing.T) {
 
 // Asking as another user leaves no thread that is one: the process could not become a user as a whole any more.
 func TestAskingLeavesNoThreadOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to become another user")
-	}
+	must.BeRoot(t, "to become another user")
 	before := threadsOfOthers(t)
 	for range 20 {
 		must.Succeed(t, askForWatches(nobody))

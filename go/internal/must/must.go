@@ -3,6 +3,7 @@ package must
 
 import (
 	"io"
+	"os"
 	"testing"
 	"time"
 )
@@ -31,6 +32,14 @@ func Open[T io.Closer](t testing.TB) func(T, error) T {
 		Succeed(t, err)
 		t.Cleanup(func() { found.Close() })
 		return found
+	}
+}
+
+// BeRoot ends a test that needs root, and says for what.
+func BeRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, " + why)
 	}
 }
 

@@ -74,9 +74,7 @@ func Prefixes(text string) []netip.Prefix {
 // InNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
 func InNetwork(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to make a network namespace with interfaces and routes")
-	}
+	must.BeRoot(t, "to make a network namespace with interfaces and routes")
 	// Never unlocked: the thread, and with it the namespace, ends with the test.
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {

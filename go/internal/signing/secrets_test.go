@@ -266,7 +266,7 @@ func TestGiveSecrets(t *testing.T) {
 	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(folder, secretsSocket)))
 	ended := make(chan struct{})
 	go func() {
-		statussocket.Serve(listener, s.converse)
+		statussocket.Serve(listener, 1, s.converse)
 		close(ended)
 	}()
 	held := must.Get[Held](t)(GiveSecrets(folder, giving))

@@ -266,9 +266,7 @@ func TestStreamsEnd(t *testing.T) {
 // Only the program's group can reach the socket on which certificates are given, and only root the others. Nobody can open the
 // file with secrets on the disk, which stays as it is.
 func TestListen(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to give a file to a group")
-	}
+	must.BeRoot(t, "to give a file to a group")
 	folder := filepath.Join(filepath.Dir(filetest.SocketPath(t)), "signer")
 	disk := Resting(filepath.Dir(folder))
 	for range 2 { // the second replaces the first
@@ -303,9 +301,7 @@ func TestListen(t *testing.T) {
 
 // The signer uses the sockets that it was given, and tells what it has loaded.
 func TestSign(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to give a file to a group")
-	}
+	must.BeRoot(t, "to give a file to a group")
 	s := newSigner(t)
 	folder := filepath.Join(s.folder, "signer")
 	given := must.Get[[]*os.File](t)(Listen(folder, Resting(filepath.Dir(folder))))

@@ -84,7 +84,7 @@ func Sign(arguments []string, given []*os.File) error {
 	server := newServer(arguments[1], arguments[2], Kept{given[3], given[4]})
 	server.follow()
 	go statussocket.Tell(listeners[1], func() any { return server.status() })
-	go statussocket.Serve(listeners[2], server.secrets.converse)
+	go statussocket.Serve(listeners[2], 1, server.secrets.converse)
 	return server.overHTTP().Serve(listeners[0])
 }
 

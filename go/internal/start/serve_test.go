@@ -24,6 +24,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
@@ -236,9 +237,7 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 
 func startTo(t *testing.T, scene string, stderr io.Writer) (stdout string, err error) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to have privileges that can be dropped")
-	}
+	must.BeRoot(t, "to have privileges that can be dropped")
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	child := exec.CommandContext(limited, "sh", "-c", limitFiles, os.Args[0])

@@ -55,7 +55,7 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	if left, there := found.kept.left(); there {
 		found.Restore(left)
 	}
-	go statussocket.Serve(listener, found.converse)
+	go statussocket.Serve(listener, 1, found.converse)
 	go func() {
 		for range time.Tick(writeEvery) {
 			found.write()
