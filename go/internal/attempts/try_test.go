@@ -47,17 +47,9 @@ func TestTryTCP(t *testing.T) {
 		"resolve+ connect+ wait+: still open after 50ms":    func(net.Conn) { time.Sleep(time.Second) },
 		"resolve+ connect+ wait-: closed without an answer": func(net.Conn) {},
 	} {
-		listener := must.Get[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
-		go func() {
-			if connection, err := listener.Accept(); err == nil {
-				perform(connection)
-				connection.Close()
-			}
-		}()
-		if got := trying(t, "tcp", netip.MustParseAddrPort(listener.Addr().String())); got.String() != outcome {
+		if got := trying(t, "tcp", answering(t, perform)); got.String() != outcome {
 			t.Errorf("got %s, expected %s", got, outcome)
 		}
-		listener.Close()
 	}
 }
 

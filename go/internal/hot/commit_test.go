@@ -58,7 +58,7 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
-	committed, err := record.Read(root)
+	committed, err := record.Read(record.Path(root))
 	if err != nil {
 		t.Error(err)
 	}
@@ -88,7 +88,7 @@ func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 
 // intact fails unless a folder fits a record.
 func intact(folder, path string) error {
-	committed, err := readRecord(path)
+	committed, err := record.Read(path)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func TestCommitSucceeds(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := record.Read(root)
+		committed, err := record.Read(record.Path(root))
 		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
 			t.Errorf("the record is %+v, %v", committed, err)
 		}

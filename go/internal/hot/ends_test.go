@@ -71,7 +71,7 @@ func TestRulesEnd(t *testing.T) {
 		expectSet(t, root, wanted)
 		if second >= 100 {
 			expectGood(t, root, wanted)
-			committed, err := record.Read(root)
+			committed, err := record.Read(record.Path(root))
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
 			}
@@ -140,7 +140,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
 			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-			committed := must.Get[record.Commit](t)(record.Read(root))
+			committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
 			hottest.WriteRecord(t, record.Path(root), committed)
 			if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err == nil {

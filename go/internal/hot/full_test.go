@@ -96,7 +96,7 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed := must.Get[record.Commit](t)(record.Read(root))
+		committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 		versions = append(versions, committed.Version)
 	}
 	fill(t, disk)

@@ -275,7 +275,7 @@ func staged(t *testing.T) string {
 // proven returns the set that a volume's record has as proven: 1 or 2.
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
-	committed := must.Get[record.Commit](t)(record.Read(root))
+	committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
 		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)

@@ -532,8 +532,7 @@ func TestQueriesAreLimited(t *testing.T) {
 func trackedConnections(t *testing.T) int {
 	t.Helper()
 	text := must.Get[[]byte](t)(os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count"))
-	count := must.Get[int](t)(strconv.Atoi(strings.TrimSpace(string(text))))
-	return count
+	return must.Get[int](t)(strconv.Atoi(strings.TrimSpace(string(text))))
 }
 
 // What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.

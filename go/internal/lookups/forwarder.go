@@ -515,7 +515,7 @@ func exchangeOverUDP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 		}
 		until := end
 		if number+1 < len(queryTimes) {
-			until = earlier(end, begun.Add(queryTimes[number+1]))
+			until = slices.MinFunc([]time.Time{end, begun.Add(queryTimes[number+1])}, time.Time.Compare)
 		}
 		if err := connection.SetReadDeadline(until); err != nil {
 			return nil, err
@@ -531,11 +531,4 @@ func exchangeOverUDP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 		}
 	}
 	return nil, os.ErrDeadlineExceeded
-}
-
-func earlier(one, other time.Time) time.Time {
-	if other.Before(one) {
-		return other
-	}
-	return one
 }

@@ -128,8 +128,7 @@ func MakeInterfaces() error {
 // Link returns an interface by its name.
 func Link(t *testing.T, name string) netlink.Link {
 	t.Helper()
-	found := must.Get[netlink.Link](t)(netlink.LinkByName(name))
-	return found
+	return must.Get[netlink.Link](t)(netlink.LinkByName(name))
 }
 
 // Settle waits until the interfaces have their carriers, which takes a moment.
@@ -204,8 +203,7 @@ func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 // thisNetwork opens the network namespace of this thread.
 func thisNetwork(t *testing.T) *os.File {
 	t.Helper()
-	file := must.Open[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
-	return file
+	return must.Open[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
 }
 
 // ServeEcho accepts connections for ever, and sends back whatever it reads.

@@ -30,8 +30,7 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 			server.Close()
 		}
 	}()
-	client := must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
-	return client
+	return must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
 }
 
 // A certificate is noted once its owner has proven to have the key, and only if the authority has signed it.

@@ -46,8 +46,7 @@ func newAuthority(t *testing.T) authority {
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
-	key := must.Get[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	return key
+	return must.Get[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 func (a authority) pem() string { return encodePEM("CERTIFICATE", a.certificate.Raw) }
@@ -82,8 +81,7 @@ func (a authority) settingsFor(t *testing.T, endpoint string, change map[string]
 			delete(document, name)
 		}
 	}
-	content := must.Get[[]byte](t)(json.Marshal(document))
-	return content
+	return must.Get[[]byte](t)(json.Marshal(document))
 }
 
 func (a authority) settings(t *testing.T, endpoint string) *Settings {

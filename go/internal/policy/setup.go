@@ -17,13 +17,6 @@ import (
 type Status struct {
 	Build string `json:"build"`
 	hotfile.Status
-	Names int `json:"names"` // number of names in the list
-}
-
-// statusOf returns a consistent snapshot of list and rejections, of the file as it is now.
-func statusOf(source *hotfile.File[*List]) Status {
-	list, loaded := source.Fresh()
-	return Status{"CoreDNS-" + coremain.CoreVersion, loaded, len(list.names)}
 }
 
 func init() { resolver.Register("policy", setup) }
@@ -44,7 +37,10 @@ func setup(controller *caddy.Controller) error {
 		return plugin.Error("policy", err)
 	}
 	go source.Follow()
-	go statussocket.Tell(listener, func() any { return statusOf(source) })
+	go statussocket.Tell(listener, func() any {
+		_, loaded := source.Fresh()
+		return Status{"CoreDNS-" + coremain.CoreVersion, loaded}
+	})
 	handler := NewHandler(source, os.Stdout)
 	config := resolver.ConfigOf(controller)
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })

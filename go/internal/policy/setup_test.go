@@ -9,6 +9,7 @@ import (
 	"github.com/coredns/caddy"
 
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
@@ -18,7 +19,8 @@ func listOf(name string) string {
 	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
 }
 
-// With a list and a socket in the Corefile, the plugin answers queries and reports its status.
+// With a list and a socket in the Corefile, the plugin answers queries, and reports on its socket which list is live, how many were
+// rejected and why.
 func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
 	filetest.Put(t, path, listOf("a.test"))
@@ -30,8 +32,15 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	if status := filetest.StatusFrom[Status](t, socket); len(status.Digest) != 64 || status.Names != 1 {
-		t.Errorf("got %+v", status)
+	first := filetest.StatusFrom[Status](t, socket)
+	if len(first.Digest) != 64 || first.Refused != 0 || len(first.Build) <= len("CoreDNS-") {
+		t.Errorf("got %+v", first)
+	}
+	filetest.Put(t, path, "{}")
+	reason := path + ": names is missing; write {} for an empty list"
+	wanted := Status{first.Build, hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
+	if second := filetest.StatusFrom[Status](t, socket); second != wanted {
+		t.Errorf("got %+v", second)
 	}
 }
 

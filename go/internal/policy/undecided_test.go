@@ -31,8 +31,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 
 func packed(t *testing.T, message *dns.Msg) []byte {
 	t.Helper()
-	answer := must.Get[[]byte](t)(message.Pack())
-	return answer
+	return must.Get[[]byte](t)(message.Pack())
 }
 
 // What CoreDNS answers before the policy is asked is on record.

@@ -135,9 +135,12 @@ func (f StagedFile) verify(folder string) error {
 // Path returns the path of the record of what was committed last.
 func Path(root string) string { return filepath.Join(root, "state", "committed.json") }
 
-// Read reads the record of what was committed last.
-func Read(root string) (Commit, error) {
-	var committed Commit
-	err := volume.ReadJSON(Path(root), &committed)
-	return committed, err
+// Read reads the record of a set, which has at least one file.
+func Read(path string) (Commit, error) {
+	var found Commit
+	err := volume.ReadJSON(path, &found)
+	if err == nil && len(found.Files) == 0 {
+		err = fmt.Errorf("%s has no files", path)
+	}
+	return found, err
 }

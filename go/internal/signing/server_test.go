@@ -146,14 +146,14 @@ func TestStream(t *testing.T) {
 			t.Errorf("%q has a certificate", asked)
 		}
 	}
-	if status := s.status(); status.Issued != 3 || status.Held != 3 || status.Refused != 8 || status.Failed != 0 || status.Streams != 1 {
+	if status := s.status(); status.Held != 3 || status.Failure != "" {
 		t.Errorf("%+v", status)
 	}
 	stream.body.Close()
 	if status := stream.status(); status != "0" {
 		t.Errorf("the stream ended with %s", status)
 	}
-	must.Happen(t, "the stream is forgotten", func() bool { return s.status().Streams == 0 && s.status().Held == 0 })
+	must.Happen(t, "the stream is forgotten", func() bool { return s.status().Held == 0 })
 }
 
 // No name is signed that the policy or the intermediate does not cover, whatever the other says.
@@ -170,7 +170,7 @@ func TestBothMustCover(t *testing.T) {
 			t.Errorf("%q has a certificate", asked)
 		}
 	}
-	if status := s.status(); status.Refused != 1 || status.Failed != 1 || status.Failure != `"a.one.test": no intermediate may sign for it` {
+	if status := s.status(); status.Failure != `"a.one.test": no intermediate may sign for it` {
 		t.Errorf("%+v", status)
 	}
 }
@@ -215,7 +215,7 @@ func TestRenewal(t *testing.T) {
 		found := stream.next()
 		s.verify(t, found.chain, "a.w.test", testTime.Add(at))
 	}
-	if status := s.status(); status.Issued != 3 || status.Held != 1 {
+	if status := s.status(); status.Held != 1 {
 		t.Errorf("%+v", status)
 	}
 }
@@ -257,9 +257,9 @@ func TestStreamsEnd(t *testing.T) {
 		if status := stream.status(); status != fmt.Sprint(each.wanted) {
 			t.Errorf("%s: it ended with %q", what, status)
 		}
-	}
-	if status := s.status(); status.Failed != 6 || status.Failure == "" {
-		t.Errorf("%+v", status)
+		if failure := s.status().Failure; each.wanted != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", each.wanted)) {
+			t.Errorf("%s: told is %q", what, failure)
+		}
 	}
 }
 
@@ -312,13 +312,10 @@ func TestSign(t *testing.T) {
 		_ = Sign([]string{folder, filepath.Join(s.folder, "names"), filepath.Join(s.folder, "none")}, given)
 	}()
 	status := filetest.StatusFrom[Status](t, filepath.Join(folder, "status"))
-	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
+	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" {
 		t.Errorf("%+v", status)
 	}
 	if held := must.Get[Held](t)(GiveSecrets(folder, Giving{Key: testKey, Give: map[string]string{"a": "x"}})); len(held.Secrets) != 1 {
 		t.Errorf("%+v", held)
-	}
-	if found := s.status(); found.Ends == nil || !found.Ends.Equal(testTime.Add(testLife)) {
-		t.Errorf("the first ends at %v", found.Ends)
 	}
 }

@@ -34,16 +34,10 @@ const (
 type Status struct {
 	Names         hotfile.Status `json:"names"`         // of the file with the names that are inspected
 	Intermediates hotfile.Status `json:"intermediates"` // of the file with those that sign
-	Ends          *time.Time     `json:"ends"`          // when the first of these expires
 	Secrets       int            `json:"secrets"`       // how many secrets it was given
-	Streams       int64          `json:"streams"`       // from Envoy, which has one
 	Held          int64          `json:"held"`          // certificates and secrets that Envoy has
-	Issued        int64          `json:"issued"`        // certificates and secrets that it was given
-	Refused       int64          `json:"refused"`       // names that no rule inspects, and what is no name
-	Evicted       int64          `json:"evicted"`       // certificates taken back because there were too many
 	Rejected      int64          `json:"rejected"`      // certificates that Envoy has not accepted
-	Failed        int64          `json:"failed"`        // whatever should not have happened
-	Failure       string         `json:"failure"`       // the last of these
+	Failure       string         `json:"failure"`       // the last thing that should not have happened
 }
 
 // Loaded returns the status of the file of a resource.
@@ -89,15 +83,11 @@ func Sign(arguments []string, given []*os.File) error {
 }
 
 func (s *server) status() Status {
-	authority, intermediates := s.intermediates.Fresh()
+	_, intermediates := s.intermediates.Fresh()
 	_, names := s.names.Fresh()
 	found := Status{
 		Names: names, Intermediates: intermediates, Secrets: s.secrets.count(),
-		Streams: s.counts.streams.Load(), Held: s.counts.held.Load(), Issued: s.counts.issued.Load(), Refused: s.counts.refused.Load(),
-		Evicted: s.counts.evicted.Load(), Rejected: s.counts.rejected.Load(), Failed: s.counts.failed.Load(),
-	}
-	if ends := authority.ends(); !ends.IsZero() {
-		found.Ends = &ends
+		Held: s.counts.held.Load(), Rejected: s.counts.rejected.Load(),
 	}
 	if failure := s.counts.lastFailure.Load(); failure != nil {
 		found.Failure = *failure
