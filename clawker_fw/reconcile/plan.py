@@ -5,7 +5,7 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv4Address
@@ -65,7 +65,6 @@ from clawker_fw.stack.container import (
     COMMITTED,
     EYE,
     HELPER,
-    HOT,
     STAGE,
     commit_record,
     container_names,
@@ -329,14 +328,13 @@ class _Planner:
         old, wanted = self._old(sibling), self._wanted(sibling)
         if old is None:
             return []
-        hot = [path for path in old.files if path.startswith(HOT)]
         causes = tuple(each for each in self._causes[sibling] if each.action is Action.COMMIT)
         if sibling in self._made:
             if sibling is Sibling.ENVOY or not self._address_moves or not self._can_redirect(old):
                 return []
         elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
-        return [Commit(sibling, old.container.id, staged(wanted, hot), causes)]
+        return [Commit(sibling, old.container.id, staged(wanted), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
         """Whether a container that is to be replaced still answers and its boot files are untouched."""
@@ -573,8 +571,7 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
     )
 
 
-def staged(wanted: DesiredSibling, present: Iterable[str]) -> Files:
-    """Return the files to stage for `fwctl commit`, which also removes `present` files that are not desired."""
-    remove = sorted(path.removeprefix(HOT) for path in set(present) - set(wanted.hot))
-    record = commit_record(wanted.live, wanted.hot, wanted.rules, remove)
+def staged(wanted: DesiredSibling) -> Files:
+    """Return the files to stage for `fwctl commit`, which also removes files that are not desired."""
+    record = commit_record(wanted.live, wanted.hot, wanted.rules)
     return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}

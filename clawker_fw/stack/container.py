@@ -266,12 +266,12 @@ def program_of(shape: Shape) -> tuple[str, ...]:
     return command[command.index("--") + 1 :] if "--" in command else command
 
 
-def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Sequence[str] = ()) -> File:
+def commit_record(live: Mapping[str, str], hot: Files, rules: Rules) -> File:
     """Return the record that `fwctl commit` reads, and keeps once its files are live.
 
     `live` maps each resource to its live digest after the commit. `hot` are the files in the order in which they
-    are placed, and `remove` are paths below `hot/` that are removed afterwards. The version is that of a new
-    container; each commit chooses another one. `rules` are for `status`, and `fwctl` only keeps them.
+    are placed; all others are removed. The version is that of a new container; each commit chooses another one.
+    `rules` are for `status`, and `fwctl` only keeps them.
     """
     files = [
         {"path": path.removeprefix(HOT), "sha256": hashlib.sha256(file.content).hexdigest()}
@@ -283,7 +283,6 @@ def commit_record(live: Mapping[str, str], hot: Files, rules: Rules, remove: Seq
         "version": "0",
         "live": live,
         "files": files,
-        "remove": list(remove),
         "seconds": seconds,
         "rules": {"count": rules.count, "sha256": rules.digest},
     }

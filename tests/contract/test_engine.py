@@ -193,7 +193,7 @@ def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> 
     answering(engine, container)
     assert found() == {**own, "good/hot/key/token": first}
     changed = replace(wanted, hot={**wanted.hot, "hot/key/token": second})
-    engine.put_files(container, staged(changed, ()))
+    engine.put_files(container, staged(changed))
     assert commit(engine, container)["committed"] is True
     assert found() == {"boot/token": first, "hot/key/token": second, "good/hot/key/token": second}
     engine.put_files(container, {"hot/key/token": public(b"anybody's\n")})

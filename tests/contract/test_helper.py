@@ -59,8 +59,7 @@ def test_hot_files_are_committed_live(
         should = desired(blueprint, Conditions(addressing(blueprint, seen), capacities(blueprint, seen)), Slots())
         for sibling, container in running.items():
             target = should.siblings[sibling]
-            present = [path for path in engine.files(container) if path.startswith("hot/")]
-            engine.put_files(container, staged(target, present))
+            engine.put_files(container, staged(target))
             assert commit(engine, container)["committed"] is True
             files = engine.files(container)
             assert _hot(files) == target.hot
@@ -77,7 +76,7 @@ def test_files_are_committed_in_place(
     """What would be staged is sent to the helper: it becomes live, on record, and the good set."""
     container, target = running[sibling], stack.siblings[sibling]
     answers: list[dict[str, Any]] = []
-    engine.commit_in_place(container, staged(target, ()), answers.append, 120)
+    engine.commit_in_place(container, staged(target), answers.append, 120)
     assert answers[0] == {"taken": True}
     assert answers[1]["committed"] is True
     files = engine.files(container)
@@ -94,7 +93,7 @@ def test_a_commit_removes_foreign_hot_files(
     container, target = running[sibling], stack.siblings[sibling]
     engine.put_files(container, {"hot/foreign.json": public(b"{}")})
     assert "hot/foreign.json" in engine.files(container)
-    engine.put_files(container, staged(target, ()))
+    engine.put_files(container, staged(target))
     assert commit(engine, container)["committed"] is True
     files = engine.files(container)
     assert _hot(files) == target.hot
@@ -110,7 +109,7 @@ def test_a_file_that_is_refused_is_put_back(
     path, content = BROKEN[sibling]
     hot = {**target.hot, path: public(content)}
     broken = replace(target, hot=hot, live=live_digests(declared(target.boot), hot))
-    engine.put_files(container, staged(broken, ()))
+    engine.put_files(container, staged(broken))
     answer = commit(engine, container)
     assert answer["committed"] is False
     assert answer["rejected"] or answer["missing"]

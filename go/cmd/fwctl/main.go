@@ -51,11 +51,11 @@ var verbs = []verb{
 	{"record", "", 0, inSibling(record)},
 	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, forward},
 	{"sign", "FOLDER NAMES INTERMEDIATES", 3, sign},
-	{"secrets", "SIZE", 1, inSibling(giveSecrets)},
+	{"secrets", "SIZE", 1, with(octets, giveSecrets)},
 	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, inSibling(report)},
 	{"suppressed", "", 0, inSibling(countUntold)},
 	{"usage", "", 0, inSibling(used)},
-	{"inherit-usage", "SIZE", 1, inSibling(inheritUsage)},
+	{"inherit-usage", "SIZE", 1, with(octets, inheritUsage)},
 	{"lookup", "NAME", 1, inSibling(lookup)},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, inSibling(try)},
 	{"attempts", "", 0, attempt},
@@ -66,11 +66,11 @@ var verbs = []verb{
 	{"requirements", "", 0, checkRequirements},
 	{"health", "", 0, inSibling(health)},
 	{"commit", "", 0, inSibling(commit)},
-	{"commit-in-place", "SIZE", 1, inSibling(commitInPlace)},
+	{"commit-in-place", "SIZE", 1, with(octets, commitInPlace)},
 	{"end", "", 0, inSibling(end)},
-	{"claim", "SECONDS", 1, inSibling(claim)},
+	{"claim", "SECONDS", 1, with(seconds, claim)},
 	{"release", "", 0, inSibling(release)},
-	{"drain", "SECONDS", 1, inSibling(drain)},
+	{"drain", "SECONDS", 1, with(seconds, drain)},
 }
 
 func main() {
@@ -119,6 +119,17 @@ func inSibling(run func(boot.Sibling, []string) (any, error)) func([]string) (an
 		}
 		return run(sibling, words)
 	}
+}
+
+// with has a verb run in a sibling with its first argument.
+func with[T any](parse func(string) (T, error), run func(boot.Sibling, T) (any, error)) func([]string) (any, error) {
+	return inSibling(func(sibling boot.Sibling, words []string) (any, error) {
+		argument, err := parse(words[0])
+		if err != nil {
+			return nil, err
+		}
+		return run(sibling, argument)
+	})
 }
 
 func serve(sibling boot.Sibling, words []string) (any, error) {
@@ -183,27 +194,15 @@ func inspectRelay(words []string) (any, error) {
 	return settings.Inspect()
 }
 
-func inheritUsage(_ boot.Sibling, words []string) (any, error) {
-	size, err := octets(words)
-	if err != nil {
-		return nil, err
-	}
+func inheritUsage(_ boot.Sibling, size int64) (any, error) {
 	return usage.Give(usage.Socket, size, os.Stdin)
 }
 
-func claim(sibling boot.Sibling, words []string) (any, error) {
-	announce, err := seconds(words[0])
-	if err != nil {
-		return nil, err
-	}
+func claim(sibling boot.Sibling, announce time.Duration) (any, error) {
 	return nil, arp.Claim(root, sibling, announce)
 }
 
-func drain(_ boot.Sibling, words []string) (any, error) {
-	limit, err := seconds(words[0])
-	if err != nil {
-		return nil, err
-	}
+func drain(_ boot.Sibling, limit time.Duration) (any, error) {
 	envoy := serving.NewEnvoy(serving.AdminSocket, nil)
 	return nil, serving.Drain(envoy, limit, func(now serving.Draining) error { return tell(now) })
 }
@@ -251,36 +250,12 @@ func countUntold(sibling boot.Sibling, _ []string) (any, error) {
 	return found, err
 }
 
-// record records refusals, serves the page about them if this sibling has one, and remembers what is used if it does so.
 func record(sibling boot.Sibling, _ []string) (any, error) {
-	given, sockets := start.GivenSockets(), 3
-	if sibling.Page != nil {
-		sockets++
-	}
-	if len(given) < sockets {
-		return nil, errors.New("record needs the sockets that its keeper gives it")
-	}
-	var forPage *os.File
-	if sibling.Page != nil {
-		forPage = given[3]
-	}
-	var used refusals.Used
-	if sibling.Usage != nil {
-		keeper, err := usage.Keep(given[sockets:], sibling.Usage.Except)
-		if err != nil {
-			return nil, err
-		}
-		used = keeper
-	}
-	return nil, refusals.Record(root, sibling, given[0], given[1], given[2], forPage, os.Stdout, used)
+	return nil, refusals.Record(root, sibling, start.GivenSockets(), os.Stdout)
 }
 
 // giveSecrets passes on what is sent on the standard input. It is in no argument, where others could see it.
-func giveSecrets(sibling boot.Sibling, words []string) (any, error) {
-	size, err := octets(words)
-	if err != nil {
-		return nil, err
-	}
+func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	if sibling.Signer == nil {
 		return nil, errors.New("this sibling has no signer")
 	}
@@ -298,11 +273,7 @@ func giveSecrets(sibling boot.Sibling, words []string) (any, error) {
 }
 
 // commitInPlace commits what is sent on the standard input.
-func commitInPlace(sibling boot.Sibling, words []string) (any, error) {
-	size, err := octets(words)
-	if err != nil {
-		return nil, err
-	}
+func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
 	sent, err := hot.ReadSent(size, os.Stdin)
 	if err != nil {
 		return nil, err
@@ -311,7 +282,7 @@ func commitInPlace(sibling boot.Sibling, words []string) (any, error) {
 }
 
 // octets reads how many octets are sent on the standard input.
-func octets(words []string) (int64, error) { return strconv.ParseInt(words[0], 10, 64) }
+func octets(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }
 
 const evidencePrefix = "known="
 

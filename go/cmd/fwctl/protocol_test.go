@@ -20,8 +20,7 @@ import (
 
 // What fwctl prints is what protocol.json says, key by key: the client is tested against the same answers.
 func TestProtocol(t *testing.T) {
-	content, err := os.ReadFile("protocol.json")
-	must.Succeed(t, err)
+	content := must.Get[[]byte](t)(os.ReadFile("protocol.json"))
 	var described struct {
 		Protocol int
 		Verbs    map[string]struct {
@@ -51,8 +50,7 @@ func TestProtocol(t *testing.T) {
 				t.Errorf("%s: %v", verb, err)
 				continue
 			}
-			again, err := json.Marshal(answer)
-			must.Succeed(t, err)
+			again := must.Get[[]byte](t)(json.Marshal(answer))
 			var shown, wanted any
 			must.Succeed(t, errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(said.Answers[number], &wanted)))
 			if !reflect.DeepEqual(shown, wanted) {

@@ -14,8 +14,7 @@ import (
 // answerARP lets the other end of a link answer the next ARP request for an address.
 func answerARP(t *testing.T, name string) {
 	t.Helper()
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP)))
-	must.Succeed(t, err)
+	socket := must.Get[int](t)(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP))))
 	index := nettest.Link(t, name).Attrs().Index
 	here := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: index}
 	must.Succeed(t, unix.Bind(socket, here))
@@ -43,8 +42,7 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 	// On a busy machine the answer may be too late for one probe.
 	for try := 0; try < 20 && len(found) == 0; try++ {
 		answerARP(t, "agents-end")
-		asked, err := AskForOthers()
-		must.Succeed(t, err)
+		asked := must.Get[*Others](t)(AskForOthers())
 		found = asked.Answers()
 	}
 
@@ -59,8 +57,7 @@ func TestNobodyElseHasOurAddress(t *testing.T) {
 	nettest.Silence(t, "agents-end", "egress-end")
 	hear := nettest.ListenForARP(t, "agents-end")
 
-	asked, err := AskForOthers()
-	must.Succeed(t, err)
+	asked := must.Get[*Others](t)(AskForOthers())
 
 	if found := asked.Answers(); found == nil || len(found) > 0 {
 		t.Errorf("found %#v", found)

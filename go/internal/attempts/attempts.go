@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/volume"
 )
 
 // Attempts of an agent, for `clawker-fw conformance`: the same container, network and privileges as any agent. What is
@@ -56,12 +56,8 @@ var kinds = map[string]func(Attempt) string{
 
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
 func Do(root string, output io.Writer) error {
-	content, err := os.ReadFile(filepath.Join(root, "boot", "attempts.json"))
-	if err != nil {
-		return err
-	}
 	var wanted []Attempt
-	if err := json.Unmarshal(content, &wanted); err != nil {
+	if err := volume.ReadJSON(filepath.Join(root, "boot", "attempts.json"), &wanted); err != nil {
 		return err
 	}
 	outcomes := make([]Outcome, len(wanted))
@@ -87,7 +83,6 @@ func Do(root string, output io.Writer) error {
 	return nil
 }
 
-// connecting performs an attempt on a connection.
 func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
 	return func(attempt Attempt) string {
 		connection, err := dial(attempt.Network, attempt.Address, attemptWithin, attemptWithin)
@@ -99,7 +94,6 @@ func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
 	}
 }
 
-// attemptAsk asks a resolver one question.
 func attemptAsk(attempt Attempt, connection net.Conn) string {
 	name, err := dnsmessage.NewName(attempt.Name)
 	if err != nil {
@@ -126,10 +120,8 @@ func attemptAsk(attempt Attempt, connection net.Conn) string {
 	return "no record"
 }
 
-// attemptConnect opens a connection.
 func attemptConnect(Attempt, net.Conn) string { return "connected" }
 
-// attemptTLS begins TLS.
 func attemptTLS(attempt Attempt, connection net.Conn) string {
 	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
 		return ended(err)
@@ -184,7 +176,6 @@ func attemptSend(attempt Attempt, connection net.Conn) string {
 	return ended(err)
 }
 
-// attemptDatagram sends a datagram and waits for an answer.
 func attemptDatagram(attempt Attempt, connection net.Conn) string {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {

@@ -68,19 +68,11 @@ func TestAttemptsAtTLS(t *testing.T) {
 		"access denied":   {21, 3, 3, 0, 2, 2, byte(accessDenied)},
 		"a host answered": {21, 3, 3, 0, 2, 2, 40},
 	} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		must.Succeed(t, err)
-		defer listener.Close()
-		go func() {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			defer connection.Close()
+		place := answering(t, func(connection net.Conn) {
 			connection.Read(make([]byte, 4096))
 			connection.Write(answer)
-		}()
-		attempt := Attempt{ID: "tls", Kind: "tls", Network: "tcp", Address: listener.Addr().String(), Name: "a.test"}
+		})
+		attempt := Attempt{ID: "tls", Kind: "tls", Network: "tcp", Address: place.String(), Name: "a.test"}
 		if found := perform(t, []Attempt{attempt})["tls"]; found != want {
 			t.Errorf("%q, not %q", found, want)
 		}

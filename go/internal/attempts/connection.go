@@ -51,7 +51,6 @@ func shakeHands(connection net.Conn, config *tls.Config) (agent *tls.Conn, answe
 	return agent, hearing.anything && !deniedAccess(err), err
 }
 
-// exchange sends a request and reads the head of its response.
 func exchange(connection net.Conn, method, request string) (*http.Response, error) {
 	if _, err := io.WriteString(connection, request); err != nil {
 		return nil, err
@@ -59,7 +58,6 @@ func exchange(connection net.Conn, method, request string) (*http.Response, erro
 	return http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
 }
 
-// begins reports whether the body of a response begins with these words.
 func begins(response *http.Response, words string) bool {
 	text := make([]byte, len(words))
 	_, err := io.ReadFull(response.Body, text)
@@ -75,7 +73,6 @@ func deniedAccess(err error) bool {
 	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
 }
 
-// unanswered is the reason where nothing comes back.
 const unanswered = "no answer"
 
 // reason returns an error's text without our own address and port, which differ each time.

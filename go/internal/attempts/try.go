@@ -65,20 +65,10 @@ func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak), nil
 }
 
-// speaker says something on a connection to a name and a port.
 type speaker func(connection net.Conn, name string, port uint16) Step
 
-// speakers are what is said over each protocol.
 var speakers = map[string]speaker{
 	"https": beginTLS, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
-}
-
-// kernelOf is what the kernel calls that by which each protocol is sent.
-func kernelOf(protocol string) string {
-	if protocol == "udp" {
-		return protocol
-	}
-	return "tcp"
 }
 
 func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak speaker) Trial {
@@ -87,7 +77,11 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak sp
 	if steps = append(steps, step); !step.OK {
 		return Trial{steps}
 	}
-	connection, step := timed(func() (net.Conn, Step) { return reach(kernelOf(protocol), netip.AddrPortFrom(address, port)) })
+	network := "tcp"
+	if protocol == "udp" {
+		network = protocol
+	}
+	connection, step := timed(func() (net.Conn, Step) { return reach(network, netip.AddrPortFrom(address, port)) })
 	if steps = append(steps, step); !step.OK {
 		return Trial{steps}
 	}
@@ -104,7 +98,6 @@ func timed[T any](perform func() (T, Step)) (T, Step) {
 	return result, step
 }
 
-// resolve asks for the A record of a name.
 func resolve(server, name string) (netip.Addr, Step) {
 	step := Step{Name: "resolve"}
 	none := netip.Addr{}

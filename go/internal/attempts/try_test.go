@@ -47,18 +47,9 @@ func TestTryTCP(t *testing.T) {
 		"resolve+ connect+ wait+: still open after 50ms":    func(net.Conn) { time.Sleep(time.Second) },
 		"resolve+ connect+ wait-: closed without an answer": func(net.Conn) {},
 	} {
-		listener, err := net.Listen("tcp4", "127.0.0.1:0")
-		must.Succeed(t, err)
-		go func() {
-			if connection, err := listener.Accept(); err == nil {
-				perform(connection)
-				connection.Close()
-			}
-		}()
-		if got := trying(t, "tcp", netip.MustParseAddrPort(listener.Addr().String())); got.String() != outcome {
+		if got := trying(t, "tcp", answering(t, perform)); got.String() != outcome {
 			t.Errorf("got %s, expected %s", got, outcome)
 		}
-		listener.Close()
 	}
 }
 
@@ -67,8 +58,7 @@ func TestTryUDP(t *testing.T) {
 	defer func(before time.Duration) { waitWithin = before }(waitWithin)
 	waitWithin = 50 * time.Millisecond
 	for _, answer := range []bool{true, false} {
-		host, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		must.Succeed(t, err)
+		host := must.Get[net.PacketConn](t)(net.ListenPacket("udp4", "127.0.0.1:0"))
 		sizes := make(chan int, 1)
 		go func() {
 			size, sender, _ := host.ReadFrom(make([]byte, 16))

@@ -23,6 +23,7 @@ import (
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/volume"
 )
 
 // What agents see: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
@@ -49,17 +50,9 @@ type Entrance struct {
 	Ports   []int      `json:"ports"`
 }
 
-func readEntrance(root string) (Entrance, error) {
-	var entrance Entrance
-	path := filepath.Join(root, "hot", "eye", "envoy.json")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return entrance, err
-	}
-	if err := json.Unmarshal(content, &entrance); err != nil {
-		return entrance, fmt.Errorf("%s: %w", path, err)
-	}
-	return entrance, nil
+func readEntrance(root string) (entrance Entrance, err error) {
+	err = volume.ReadJSON(filepath.Join(root, "hot", "eye", "envoy.json"), &entrance)
+	return entrance, err
 }
 
 // AgentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked

@@ -53,8 +53,7 @@ func TestViewOnAnythingElse(t *testing.T) {
 	silent := answering(t, func(connection net.Conn) { io.Copy(io.Discard, connection) })
 	other := answering(t, likeEnvoy("forbidden by somebody else: go away and do not come back here"))
 	server := http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	t.Cleanup(func() { server.Close() })
 	go server.Serve(listener)
 

@@ -2,11 +2,11 @@
 package boot
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
+
+	"clawker-fw/internal/volume"
 )
 
 // Sibling is boot/sibling.json: which sibling this container is, and the network it needs.
@@ -92,12 +92,8 @@ type Table struct {
 func Read(root string) (Sibling, error) {
 	var sibling Sibling
 	path := filepath.Join(root, "boot", "sibling.json")
-	text, err := os.ReadFile(path)
-	if err != nil {
+	if err := volume.ReadJSON(path, &sibling); err != nil {
 		return sibling, err
-	}
-	if err := json.Unmarshal(text, &sibling); err != nil {
-		return sibling, fmt.Errorf("%s: %w", path, err)
 	}
 	if sibling.Name != "envoy" && sibling.Name != "coredns" {
 		return sibling, fmt.Errorf("%s: unknown sibling %q", path, sibling.Name)

@@ -35,9 +35,7 @@ func ServeDNS(t *testing.T, network string, reply Replies) string {
 
 func serveUDP(t *testing.T, reply Replies) string {
 	t.Helper()
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
-	must.Succeed(t, err)
-	t.Cleanup(func() { socket.Close() })
+	socket := must.Open[net.PacketConn](t)(net.ListenPacket("udp", "127.0.0.1:0"))
 	go func() {
 		buffer := make([]byte, 1232)
 		for {

@@ -1,13 +1,16 @@
-// Package filetest writes trees of files for tests, and compares them.
+// Package filetest writes files for tests, and compares them.
 package filetest
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
@@ -27,12 +30,10 @@ func Write(t *testing.T, folder string, files Tree) {
 // Read returns all files below a folder.
 func Read(t *testing.T, folder string) Tree {
 	t.Helper()
-	paths, err := volume.FilesBelow(folder)
-	must.Succeed(t, err)
+	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
 	files := Tree{}
 	for _, path := range paths {
-		content, err := os.ReadFile(filepath.Join(folder, path))
-		must.Succeed(t, err)
+		content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, path)))
 		files[path] = string(content)
 	}
 	return files
@@ -62,4 +63,27 @@ func WriteUsers(t *testing.T, proc string) {
 	Write(t, proc, Tree{
 		"self/uid_map": "         0          0 4294967295\n", "1/status": "Name:\tenvoy\nUid:\t4000000000\t4000000000\t4000000000\t4000000000\n",
 	})
+}
+
+// SocketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
+func SocketPath(t testing.TB) string {
+	t.Helper()
+	folder := must.Get[string](t)(os.MkdirTemp("", "socket"))
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	return filepath.Join(folder, "s")
+}
+
+// StatusFrom returns the status that a client of the socket receives.
+func StatusFrom[Status any](t testing.TB, path string) (status Status) {
+	t.Helper()
+	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
+	must.Succeed(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
+	must.Succeed(t, json.NewDecoder(connection).Decode(&status))
+	return status
+}
+
+// Put writes one file in place.
+func Put(t testing.TB, path, content string) {
+	t.Helper()
+	must.Succeed(t, os.WriteFile(path, []byte(content), 0o644))
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
@@ -47,7 +49,7 @@ const backWithin = time.Second
 func Commit(
 	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
-	unlock, err := lockHot(root)
+	unlock, err := lock(root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
 	}
@@ -72,7 +74,7 @@ func Commit(
 func CommitSent(
 	root string, sent Sent, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
-	unlock, err := lockHot(root)
+	unlock, err := lock(root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
 	}
@@ -143,7 +145,7 @@ func giveBack(
 	if !result.Hung {
 		counts, err := program.Rejections(resources)
 		result.Hung = err != nil
-		if good, unreadable := record.Read(root); err == nil && unreadable == nil {
+		if good, unreadable := record.Read(record.Path(root)); err == nil && unreadable == nil {
 			result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
 		}
 	}
@@ -169,7 +171,9 @@ func prove(program serving.Program, resources []boot.Resource, wanted Proof, now
 		missing, err := serving.NotTaken(program, resources, wanted.version)
 		if err == nil && len(missing) == 0 {
 			tell()
-			missing, err = notLive(program, resources, wanted.live)
+			var live map[string]string
+			live, err = program.Live(resources)
+			missing = record.Differing(wanted.live, live)
 		}
 		if err == nil {
 			result.Missing = missing
@@ -202,19 +206,10 @@ func prove(program serving.Program, resources []boot.Resource, wanted Proof, now
 	}
 }
 
-// notLive lists the resources that are not live as wanted.
-func notLive(program serving.Program, resources []boot.Resource, wanted map[string]string) ([]string, error) {
-	live, err := program.Live(resources)
-	if err != nil {
-		return nil, err
-	}
-	return record.Differing(wanted, live), nil
-}
-
 // Check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
 // digest of hashed ones.
 func Check(root string, resources []boot.Resource, program serving.Program) error {
-	committed, err := record.Read(root)
+	committed, err := record.Read(record.Path(root))
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package hot
 import (
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -30,6 +29,19 @@ func stage(t *testing.T, root string, wanted record.Commit, files filetest.Tree)
 	hottest.WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
 }
 
+// commit commits what is staged, by the clock of the program.
+func commit(root string, program *hottest.Reader) (Result, error) {
+	return Commit(root, hottest.Resources, program, program.Clock, func() {})
+}
+
+// mustCommit commits what is staged, to a program that takes it.
+func mustCommit(t *testing.T, root string) {
+	t.Helper()
+	if result, err := commit(root, hottest.StartReader(root)); err != nil || !result.Committed {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+}
+
 // said returns files without their versions.
 func said(files filetest.Tree) filetest.Tree {
 	plain := filetest.Tree{}
@@ -46,7 +58,7 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
-	committed, err := record.Read(root)
+	committed, err := record.Read(record.Path(root))
 	if err != nil {
 		t.Error(err)
 	}
@@ -76,7 +88,7 @@ func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 
 // intact fails unless a folder fits a record.
 func intact(folder, path string) error {
-	committed, err := readRecord(path)
+	committed, err := record.Read(path)
 	if err != nil {
 		return err
 	}
@@ -102,15 +114,12 @@ func TestCommitSucceeds(t *testing.T) {
 		wanted.Rules = json.RawMessage(`{"count":3}`)
 		stage(t, root, wanted, files)
 
-		result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+		mustCommit(t, root)
 
-		if err != nil || !result.Committed {
-			t.Fatalf("got %+v, %v", result, err)
-		}
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := record.Read(root)
+		committed, err := record.Read(record.Path(root))
 		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
 			t.Errorf("the record is %+v, %v", committed, err)
 		}
@@ -225,9 +234,7 @@ func TestCommitRingsInOrder(t *testing.T) {
 		}
 		_, before = hottest.Set("2", order...)
 		program.Refuses = []string{stageSet(t, root, "3", order...)[hottest.Listeners]}
-		if _, err := Commit(root, resources, program, time.Now, func() {}); err != nil {
-			t.Fatal(err)
-		}
+		must.Get[Result](t)(Commit(root, resources, program, time.Now, func() {}))
 		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
 			t.Errorf("rung %v, expected %v twice", found, names)
 		}
@@ -238,20 +245,17 @@ func TestCommitRingsInOrder(t *testing.T) {
 // watch collects the folders into which something was renamed, in order, which is what Envoy notices.
 func watch(t *testing.T, top string, folders ...string) func() []string {
 	t.Helper()
-	watcher, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	must.Succeed(t, err)
+	watcher := must.Get[int](t)(unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC))
 	t.Cleanup(func() { unix.Close(watcher) })
 	names := map[int32]string{}
 	for _, folder := range folders {
 		mask := uint32(unix.IN_MOVED_TO)
-		number, err := unix.InotifyAddWatch(watcher, filepath.Join(top, folder), mask)
-		must.Succeed(t, err)
+		number := must.Get[int](t)(unix.InotifyAddWatch(watcher, filepath.Join(top, folder), mask))
 		names[int32(number)] = folder
 	}
 	return func() []string {
 		buffer := make([]byte, 64*1024)
-		size, err := unix.Read(watcher, buffer)
-		must.Succeed(t, err)
+		size := must.Get[int](t)(unix.Read(watcher, buffer))
 		var moved []string
 		for buffer = buffer[:size]; len(buffer) > 0; {
 			event := (*unix.InotifyEvent)(unsafe.Pointer(&buffer[0]))
@@ -269,9 +273,7 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
 
-	if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
-		t.Fatalf("got %+v, %v", result, err)
-	}
+	mustCommit(t, root)
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
@@ -279,46 +281,39 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 	expectSet(t, root, files)
 }
 
-// A file to remove that is already gone is not an error.
-func TestCommitRemovesWhatIsGone(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	wanted.Remove = []string{hottest.Added}
-	stage(t, root, wanted, files)
-
-	if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
-		t.Fatalf("got %+v, %v", result, err)
-	}
-}
-
 // resourceAt returns the resource of a file.
 func resourceAt(path string) string {
 	return hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })].Name
 }
 
-// If any resource is rejected, the whole set is rolled back: old contents and their record are restored, and added files
-// removed.
-func TestCommitRejected(t *testing.T) {
-	for _, refused := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
-		root, before := hottest.NewVolume(t)
-		program := hottest.StartReader(root)
-		for _, name := range []string{"2", "3", "3"} {
-			files := stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)
-			program.Refuses = []string{files[refused]}
+// If any resource is rejected, or is not live in time, the whole set is rolled back: old contents and their record are restored,
+// and added files removed. The resource is named.
+func TestCommitIsRolledBack(t *testing.T) {
+	for _, path := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
+		for _, rejects := range []bool{true, false} {
+			root, before := hottest.NewVolume(t)
+			program := hottest.StartReader(root)
+			for _, name := range []string{"2", "3", "3"} {
+				spoiled, named := []string{stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)[path]}, []string{resourceAt(path)}
+				program.Ignores = spoiled
+				if rejects {
+					program.Refuses, program.Ignores = spoiled, nil
+				}
 
-			result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+				result, err := commit(root, program)
 
-			if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
-				t.Fatalf("got %+v, %v", result, err)
-			}
-			if !slices.Equal(result.Rejected, []string{resourceAt(refused)}) {
-				t.Errorf("rejected %v, expected %s", result.Rejected, resourceAt(refused))
-			}
-			expectSet(t, root, before)
-			expectGood(t, root, before)
-			expectFinished(t, root)
-			if err := Check(root, hottest.Resources, program); err != nil {
-				t.Errorf("the program has not taken the old files again: %v", err)
+				if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
+					t.Fatalf("got %+v, %v", result, err)
+				}
+				if rejects && !slices.Equal(result.Rejected, named) || !rejects && (!slices.Equal(result.Missing, named) || len(result.Rejected) > 0) {
+					t.Errorf("rejected %v, missing %v, expected %s", result.Rejected, result.Missing, named)
+				}
+				expectSet(t, root, before)
+				expectGood(t, root, before)
+				expectFinished(t, root)
+				if err := Check(root, hottest.Resources, program); err != nil {
+					t.Errorf("the program has not taken the old files again: %v", err)
+				}
 			}
 		}
 	}
@@ -332,7 +327,7 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 		program := hottest.StartReader(root)
 		program.Refuses = slices.Collect(maps.Values(files))
 
-		result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+		result, err := commit(root, program)
 
 		wanted := []string{"listeners", "names", "routes"}
 		if err != nil || !slices.Equal(result.Rejected, wanted) {
@@ -354,28 +349,6 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 	}
 }
 
-// A set that is not live in time is rolled back, and the missing resources are listed.
-func TestCommitTimesOut(t *testing.T) {
-	for _, missing := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
-		root, before := hottest.NewVolume(t)
-		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-		program := hottest.StartReader(root)
-		program.Ignores = []string{files[missing]}
-
-		result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
-
-		if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
-			t.Fatalf("got %+v, %v", result, err)
-		}
-		if !slices.Equal(result.Missing, []string{resourceAt(missing)}) || len(result.Rejected) > 0 {
-			t.Errorf("missing %v, rejected %v", result.Missing, result.Rejected)
-		}
-		expectSet(t, root, before)
-		expectGood(t, root, before)
-		expectFinished(t, root)
-	}
-}
-
 // Equal content from before proves nothing: it must have been loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
 	root, _ := hottest.NewVolume(t)
@@ -383,7 +356,7 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 	program := hottest.StartReader(root)
 	program.Ignores = []string{files[hottest.Listeners]}
 
-	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+	result, err := commit(root, program)
 
 	if err != nil || result.Committed || !slices.Equal(result.Missing, []string{"listeners"}) {
 		t.Errorf("got %+v, %v", result, err)
@@ -399,7 +372,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 		stage(t, root, wanted, files)
 		program := hottest.StartReader(root)
 
-		result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+		result, err := commit(root, program)
 
 		if err != nil || result.Committed || !slices.Equal(result.Missing, []string{name}) {
 			t.Errorf("got %+v, %v", result, err)
@@ -415,7 +388,7 @@ func TestCommitAsksAgain(t *testing.T) {
 	program := hottest.StartReader(root)
 	program.Deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
-	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+	result, err := commit(root, program)
 
 	if err != nil || !result.Committed || program.Asked < 4 {
 		t.Fatalf("got %+v, %v", result, err)
@@ -430,7 +403,7 @@ func TestCommitHangs(t *testing.T) {
 	program := hottest.StartReader(root)
 	program.Hangs = []string{files[hottest.Listeners]}
 
-	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+	result, err := commit(root, program)
 
 	if err != nil || result.Committed || !result.Hung || len(result.Rejected) > 0 {
 		t.Fatalf("got %+v, %v", result, err)
@@ -463,7 +436,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 			program.Refuses = []string{files[hottest.Listeners]}
 			silent(program, before)
 
-			result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+			result, err := commit(root, program)
 
 			if err != nil || !result.Hung || !slices.Equal(result.Rejected, []string{"listeners"}) {
 				t.Fatalf("got %+v, %v", result, err)
@@ -474,82 +447,49 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	}
 }
 
-// If the staged files don't match commit.json, nothing is moved.
+// If the staged files don't match commit.json, nothing is moved. The error names the file or path, but no digest, which may be a
+// secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
-	cases := map[string]func(*record.Commit, filetest.Tree){
-		"another content":          func(_ *record.Commit, files filetest.Tree) { files[hottest.Listeners] += "!" },
-		"no content":               func(_ *record.Commit, files filetest.Tree) { delete(files, hottest.Listeners) },
-		"no path":                  func(c *record.Commit, _ filetest.Tree) { c.Files[0].Path = "" },
-		"a path out of the folder": func(c *record.Commit, files filetest.Tree) { rename(c, files, "../outside") },
-		"an absolute path":         func(c *record.Commit, files filetest.Tree) { rename(c, files, "/outside") },
-		"a removal out of the folder": func(c *record.Commit, _ filetest.Tree) {
-			c.Remove = []string{"../state/committed.json"}
-		},
+	cases := map[string]struct {
+		spoil  func(*record.Commit, filetest.Tree)
+		wanted string
+	}{
+		"another content":          {func(_ *record.Commit, files filetest.Tree) { files[hottest.Listeners] += "!" }, hottest.Listeners + " has another digest"},
+		"no content":               {func(_ *record.Commit, files filetest.Tree) { delete(files, hottest.Listeners) }, "no such file"},
+		"no path":                  {func(c *record.Commit, _ filetest.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
+		"a path out of the folder": {func(c *record.Commit, files filetest.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
+		"an absolute path":         {func(c *record.Commit, files filetest.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
 	}
-	for name, spoil := range cases {
+	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
-			root, before := hottest.NewVolume(t)
+			root, _ := hottest.NewVolume(t)
 			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-			spoil(&wanted, files)
+			each.spoil(&wanted, files)
 			stage(t, root, wanted, files)
-			staged := filetest.Read(t, filepath.Join(root, "stage"))
-
-			result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-			if err == nil || result.Committed {
-				t.Errorf("got %+v, %v", result, err)
-			}
-			filetest.Expect(t, filepath.Join(root, "hot"), before)
-			filetest.Expect(t, filepath.Join(root, "stage"), staged)
-			filetest.ExpectAbsent(t, root, "good")
+			expectUntouched(t, root, each.wanted)
 		})
 	}
+	root, _ := hottest.NewVolume(t)
+	expectUntouched(t, root, "no such file")
+	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
+	expectUntouched(t, root, "stage/commit.json")
+}
+
+// expectUntouched fails unless a commit ends with an error and changes nothing.
+func expectUntouched(t *testing.T, root, wanted string) {
+	t.Helper()
+	before := filetest.Read(t, root)
+	result, err := commit(root, hottest.StartReader(root))
+	if err == nil || result.Committed || !strings.Contains(err.Error(), wanted) {
+		t.Errorf("got %+v, %v, expected %q", result, err, wanted)
+	}
+	filetest.Expect(t, root, before)
 }
 
 // rename changes the path of a commit's first file.
 func rename(commit *record.Commit, files filetest.Tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
-}
-
-// The error for unexpected content names the file, but no digest, which may be a secret's.
-func TestCommitNamesTheWrongFile(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	wanted, files := hottest.Set("2", hottest.Routes)
-	files[hottest.Routes] = "another"
-	stage(t, root, wanted, files)
-
-	_, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	text := hottest.Routes + " has another digest"
-	if err == nil || err.Error() != text {
-		t.Errorf("got %v, expected %s", err, text)
-	}
-}
-
-// Without a stage there is nothing to commit, which is an error.
-func TestCommitWithoutStage(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-
-	_, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got %v", err)
-	}
-	filetest.Expect(t, filepath.Join(root, "hot"), before)
-}
-
-// A stage whose description can't be read is an error that names it.
-func TestCommitUnreadable(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
-
-	_, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	if err == nil || !strings.Contains(err.Error(), "stage/commit.json") {
-		t.Errorf("got %v", err)
-	}
-	filetest.Expect(t, filepath.Join(root, "hot"), before)
 }
 
 // A program whose rejections can't be read gets no new files, because their effect could not be seen.
@@ -559,7 +499,7 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	program := hottest.StartReader(root)
 	program.Broken = errors.New("no answer")
 
-	_, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+	_, err := commit(root, program)
 
 	if !errors.Is(err, program.Broken) {
 		t.Errorf("got %v", err)
@@ -600,7 +540,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			program := hottest.StartReader(root)
 			program.Refuses = []string{files[hottest.Routes]}
 
-			result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+			result, err := commit(root, program)
 
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
@@ -629,9 +569,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	program := hottest.StartReader(root)
 	program.Refuses = []string{refused[hottest.Listeners]}
 
-	if _, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[Result](t)(commit(root, program))
 
 	expectSet(t, root, before)
 }

@@ -154,8 +154,7 @@ func TestStartLosesPower(t *testing.T) {
 	root, files := hottest.NewVolume(t)
 	_, after := losing(t, root, func() {
 		for _, path := range []string{"hot/" + hottest.Routes, "hot/" + hottest.Listeners, "state/committed.json"} {
-			content, err := os.ReadFile(filepath.Join(root, path))
-			must.Succeed(t, err)
+			content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(root, path)))
 			if err := volume.WriteFile(filepath.Join(root, path), content); err != nil { // another file, not on the disk yet
 				t.Fatal(err)
 			}

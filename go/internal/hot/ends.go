@@ -24,7 +24,6 @@ import (
 // next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
 // so that no restart brings back a rule that has ended.
 
-// endsPath is the path of the ends below hot/.
 const endsPath = "ends/ends.json"
 
 // endsRead is how often the keeper looks whether the ends are others, and EndAgain how long it waits after a failure.
@@ -122,7 +121,7 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 	if err != nil || !there || first.At > now.Unix() {
 		return set{}, false, err
 	}
-	committed, err := readRecord(record.Path(root))
+	committed, err := record.Read(record.Path(root))
 	if err != nil {
 		return set{}, false, err
 	}
@@ -145,7 +144,6 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 	return ended, true, ended.rewrite(endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
 }
 
-// rewrite changes a file of a set, and its digest in the record.
 func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
 	place := slices.Index(s.record.Paths(), path)
 	if place < 0 {
@@ -166,7 +164,7 @@ func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
 // EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones. It
 // also undoes a commit that has died.
 func EndRules(root string, resources []boot.Resource, program serving.Program, now func() time.Time) error {
-	unlock, err := lockHot(root)
+	unlock, err := lock(root, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -201,9 +199,7 @@ func EndAtStart(root string, now time.Time) error {
 	return errors.Join(turn(root), accept(root), finish(root))
 }
 
-// lockHot waits until no other commit is at work, and lets none begin until it is unlocked.
-func lockHot(root string) (func(), error) { return lock(root, unix.LOCK_EX) }
-
+// lock lets no other commit begin until it is unlocked. With LOCK_EX, it waits until none is at work.
 func lock(root string, how int) (func(), error) {
 	folder, err := os.Open(root)
 	if err != nil {

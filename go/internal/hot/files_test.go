@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,9 +27,7 @@ const secret = "key/key.json"
 // others, and ends with the test.
 func asInAContainer(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, which can give files to others")
-	}
+	must.BeRoot(t, "which can give files to others")
 	runtime.LockOSThread() // and never unlocked
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
@@ -51,8 +48,7 @@ func own(t *testing.T, path string) {
 // expectSecret fails unless a file is still readable by the program alone, and has a set's content.
 func expectSecret(t *testing.T, path, set string) {
 	t.Helper()
-	info, err := os.Stat(path)
-	must.Succeed(t, err)
+	info := must.Get[os.FileInfo](t)(os.Stat(path))
 	if info.Mode() != 0o440 || volume.UserOf(info) != users.Readers || volume.GroupOf(info) != users.Readers {
 		t.Errorf("%s is %v of %d:%d", path, info.Mode(), volume.UserOf(info), volume.GroupOf(info))
 	}
@@ -103,13 +99,13 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 
 	stageSecret(t, root, "2")
 	program := hottest.StartReader(root)
-	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := commit(root, program); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectBoth("2")
 
 	program.Refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
-	if result, err := Commit(root, hottest.Resources, program, program.Clock, func() {}); err != nil || result.Committed {
+	if result, err := commit(root, program); err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)
 	}
 	expectBoth("2")

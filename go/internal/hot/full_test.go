@@ -59,8 +59,7 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
-	text, err := json.Marshal(wanted)
-	must.Succeed(t, err)
+	text := must.Get[[]byte](t)(json.Marshal(wanted))
 	all := filetest.Tree{"stage/commit.json": string(text)}
 	for path, text := range files {
 		all["stage/hot/"+path] = text
@@ -68,14 +67,16 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
 	for path, text := range all {
 		header := tar.Header{Name: path, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o644}
 		must.Succeed(t, archive.WriteHeader(&header))
-		if _, err := archive.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		must.Get[int](t)(archive.Write([]byte(text)))
 	}
 	must.Succeed(t, archive.Close())
-	read, err := ReadSent(int64(content.Len()), &content)
-	must.Succeed(t, err)
-	return read
+	return must.Get[Sent](t)(ReadSent(int64(content.Len()), &content))
+}
+
+// commitSent commits files that are sent.
+func commitSent(t *testing.T, root string, program *hottest.Reader, wanted record.Commit, files filetest.Tree) (Result, error) {
+	t.Helper()
+	return CommitSent(root, sent(t, wanted, files), hottest.Resources, program, time.Now, func() {})
 }
 
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
@@ -86,9 +87,8 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
 		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
-		read := sent(t, wanted, files)
 
-		result, err := CommitSent(root, read, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+		result, err := commitSent(t, root, hottest.StartReader(root), wanted, files)
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -96,8 +96,7 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := record.Read(root)
-		must.Succeed(t, err)
+		committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 		versions = append(versions, committed.Version)
 	}
 	fill(t, disk)
@@ -111,8 +110,7 @@ func TestCommitSentRemovesFiles(t *testing.T) {
 	root, disk := newSmallVolume(t, hottest.Added)
 	fill(t, disk)
 	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	read := sent(t, wanted, files)
-	result, err := CommitSent(root, read, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+	result, err := commitSent(t, root, hottest.StartReader(root), wanted, files)
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -140,9 +138,8 @@ func TestCommitSentTakesBack(t *testing.T) {
 			for at, each := range wanted.Files {
 				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
 			}
-			read := sent(t, wanted, files)
 
-			result, err := CommitSent(root, read, hottest.Resources, program, time.Now, func() {})
+			result, err := commitSent(t, root, program, wanted, files)
 
 			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
 				t.Errorf("got %+v, %v", result, err)
@@ -186,7 +183,7 @@ func TestCommitIsTakenBackOnADiskThatIsFullByThen(t *testing.T) {
 		return false
 	}
 
-	result, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+	result, err := commit(root, program)
 
 	if err != nil || result.Committed || !slices.Equal(result.Rejected, []string{"listeners"}) {
 		t.Fatalf("got %+v, %v", result, err)
@@ -211,10 +208,9 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 			if refuses {
 				program.Refuses = []string{files[hottest.Listeners]}
 			}
-			read := sent(t, wanted, files)
 			fill(t, disk)
 
-			result, err := CommitSent(root, read, hottest.Resources, program, time.Now, func() {})
+			result, err := commitSent(t, root, program, wanted, files)
 
 			if err == nil && result.Committed {
 				before = files

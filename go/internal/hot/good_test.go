@@ -141,23 +141,6 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 	}
 }
 
-// A set is intact if it has exactly the recorded files, and each versioned file has the recorded version.
-func TestIntact(t *testing.T) {
-	root, _ := running(t)
-	for name, spoil := range spoils {
-		copied := filepath.Join(t.TempDir(), "copy")
-		must.Succeed(t, os.CopyFS(copied, os.DirFS(root)))
-		if err := intact(filepath.Join(copied, "hot"), record.Path(copied)); err != nil {
-			t.Errorf("before %s: %v", name, err)
-		}
-		must.Succeed(t, spoil(filepath.Join(copied, "hot"), record.Path(copied)))
-
-		if intact(filepath.Join(copied, "hot"), record.Path(copied)) == nil {
-			t.Errorf("%s is not seen", name)
-		}
-	}
-}
-
 // dying is the variable that has this test binary play a scene in which a child changes a volume and is killed meanwhile.
 const dying = "FWCTL_TEST_DYING"
 
@@ -187,7 +170,7 @@ func playDying(scene string) error {
 	case "refused":
 		program.Refuses = []string{hottest.Content("2", hottest.Listeners)}
 	}
-	_, err := Commit(root, hottest.Resources, program, time.Now, func() {})
+	_, err := commit(root, program)
 	return err
 }
 
@@ -231,9 +214,7 @@ func stopped(t *testing.T, scene string, change int, do func(child int) error) b
 	})
 	must.Succeed(t, err)
 	var status unix.WaitStatus
-	if _, err := unix.Wait4(child.Pid, &status, unix.WALL, nil); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(unix.Wait4(child.Pid, &status, unix.WALL, nil))
 	options := unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
 	must.Succeed(t, unix.PtraceSetOptions(child.Pid, options))
 	done := false
@@ -294,8 +275,7 @@ func staged(t *testing.T) string {
 // proven returns the set that a volume's record has as proven: 1 or 2.
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
-	committed, err := record.Read(root)
-	must.Succeed(t, err)
+	committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
 		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)
@@ -358,15 +338,9 @@ func copyOf(t *testing.T, root string) string {
 // goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
-	wanted, files := hottest.Set("3", hottest.Routes, hottest.Added, hottest.Listeners)
-	wanted.Remove = []string{"rds/x"}
-	stage(t, root, wanted, files)
+	files := stageSet(t, root, "3", hottest.Routes, hottest.Added, hottest.Listeners)
+	mustCommit(t, root)
 
-	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	if err != nil || !result.Committed {
-		t.Fatalf("the next commit: %+v, %v", result, err)
-	}
 	expectSet(t, root, files)
 	expectGood(t, root, files)
 	expectFinished(t, root)
@@ -379,7 +353,7 @@ func isRefused(t *testing.T, root string, before filetest.Tree) {
 	program := hottest.StartReader(root)
 	program.Refuses = slices.Collect(maps.Values(files))
 
-	result, err := Commit(root, hottest.Resources, program, program.Clock, func() {})
+	result, err := commit(root, program)
 
 	if err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)

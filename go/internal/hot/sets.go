@@ -48,7 +48,6 @@ func loadSet(folder string, wanted record.Commit) (set, error) {
 	return set{wanted, files}, nil
 }
 
-// withVersion returns the set under another version.
 func (s set) withVersion(version string) set {
 	files := map[string]file{}
 	for path, each := range s.files {

@@ -133,8 +133,7 @@ func TestAnExchangeInThreeSteps(t *testing.T) {
 		root, before := running(t)
 		wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
 		stage(t, root, wanted, files)
-		next, err := loadSet(filepath.Join(root, "stage", "hot"), wanted)
-		must.Succeed(t, err)
+		next := must.Get[set](t)(loadSet(filepath.Join(root, "stage", "hot"), wanted))
 		must.Succeed(t, next.prepare(root))
 		good, hot := goodTree(root), hotFolder(root)
 		for _, step := range [][2]string{{hot, good + moving}, {good, hot}, {good + moving, good}}[:steps] {

@@ -61,7 +61,7 @@ func settle(root string) (bool, error) {
 	if err := completeMove(root); err != nil {
 		return false, err
 	}
-	proven, unreadable := readRecord(record.Path(root))
+	proven, unreadable := record.Read(record.Path(root))
 	if unreadable == nil {
 		changed := fits(hotFolder(root), proven)
 		if changed == nil {
@@ -72,7 +72,7 @@ func settle(root string) (bool, error) {
 		}
 		return true, turn(root)
 	}
-	proven, err := readRecord(goodRecord(root))
+	proven, err := record.Read(goodRecord(root))
 	if err == nil {
 		err = fits(goodTree(root), proven)
 	}
@@ -183,11 +183,15 @@ func finish(root string) error {
 
 // keepCopy makes good/hot/ a copy of hot/ if it is none, and if hot/ is the set that was proven last.
 func keepCopy(root string) error {
-	proven, err := readRecord(record.Path(root))
+	proven, err := record.Read(record.Path(root))
 	if err != nil || fits(hotFolder(root), proven) != nil {
 		return os.MkdirAll(goodFolder(root), 0o755)
 	}
-	if same(record.Path(root), goodRecord(root)) && fits(goodTree(root), proven) == nil {
+	text, err := os.ReadFile(record.Path(root))
+	if err != nil {
+		return err
+	}
+	if copied, err := os.ReadFile(goodRecord(root)); err == nil && bytes.Equal(copied, text) && fits(goodTree(root), proven) == nil {
 		return nil
 	}
 	current, err := loadSet(hotFolder(root), proven)
@@ -198,10 +202,6 @@ func keepCopy(root string) error {
 		return err
 	}
 	if err := flushTree(goodTree(root)); err != nil {
-		return err
-	}
-	text, err := os.ReadFile(record.Path(root))
-	if err != nil {
 		return err
 	}
 	if err := overwrite(goodRecord(root), file{content: text, mode: 0o644}); err != nil {
@@ -334,7 +334,6 @@ func reserveAll(folder string) {
 	})
 }
 
-// overwrite writes a file's new content over the old one.
 func overwrite(path string, new file) error {
 	file, err := openOwn(path)
 	if err != nil {
@@ -363,18 +362,6 @@ func openOwn(path string) (*os.File, error) {
 		return nil, err
 	}
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-}
-
-// readRecord reads the record of a set.
-func readRecord(path string) (record.Commit, error) {
-	var found record.Commit
-	if err := volume.ReadJSON(path, &found); err != nil {
-		return found, err
-	}
-	if len(found.Files) == 0 {
-		return found, fmt.Errorf("%s has no files", path)
-	}
-	return found, nil
 }
 
 func writeRecord(path string, written record.Commit) error {
@@ -413,13 +400,3 @@ func fits(folder string, committed record.Commit) error {
 
 // noRoom reports whether something failed for want of room on the disk.
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
-
-// same reports whether two files have the same content.
-func same(one, other string) bool {
-	first, err := os.ReadFile(one)
-	if err != nil {
-		return false
-	}
-	second, err := os.ReadFile(other)
-	return err == nil && bytes.Equal(first, second)
-}

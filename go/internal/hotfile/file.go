@@ -27,7 +27,6 @@ type File[T any] struct {
 	path  string
 	parse func(content []byte) (T, error)
 	state atomic.Pointer[state[T]]
-	stop  chan struct{}
 
 	refreshing   sync.Mutex
 	seen, unread Identity // what was loaded or rejected last, and what could not be read
@@ -47,7 +46,7 @@ type Status struct {
 
 // New returns a file with the zero value, of which nothing has been loaded yet.
 func New[T any](path string, parse func(content []byte) (T, error)) *File[T] {
-	file := &File[T]{path: path, parse: parse, stop: make(chan struct{})}
+	file := &File[T]{path: path, parse: parse}
 	file.state.Store(&state[T]{})
 	return file
 }
@@ -65,9 +64,7 @@ func (f *File[T]) Fresh() (T, Status) {
 	return now.value, now.Status
 }
 
-// Load reads the file. If it can't be used, nothing but the status changes. Nothing else may load it meanwhile.
-func (f *File[T]) Load() error { return f.load(true) }
-
+// load reads the file. If it can't be used, nothing but the status changes.
 func (f *File[T]) load(counted bool) error {
 	before := f.state.Load()
 	value, digest, err := f.read()
@@ -124,22 +121,12 @@ func Unmarshal(content []byte, value any) error {
 	return nil
 }
 
-// Follow loads every change of the file until Close is called, within half a second.
+// Follow loads every change of the file, within half a second, for ever.
 func (f *File[T]) Follow() {
-	ticks := time.NewTicker(lookEvery)
-	defer ticks.Stop()
-	for {
-		select {
-		case <-f.stop:
-			return
-		case <-ticks.C:
-			f.Refresh()
-		}
+	for range time.Tick(lookEvery) {
+		f.Refresh()
 	}
 }
-
-// Close stops Follow.
-func (f *File[T]) Close() { close(f.stop) }
 
 // Identity distinguishes contents of a file without reading it. The time of a change (st_ctim, stat(2)) can't be set by any
 // program.

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 )
 
@@ -26,7 +26,7 @@ func parse(content []byte) (string, error) {
 // replace replaces a file by rename, as a commit does.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
-	hotfiletest.Write(t, path+".new", content)
+	filetest.Put(t, path+".new", content)
 	must.Succeed(t, os.Rename(path+".new", path))
 }
 
@@ -34,25 +34,17 @@ func replace(t *testing.T, path, content string) {
 func opened(t *testing.T) (*File[string], string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
-	hotfiletest.Write(t, path, "value a")
+	filetest.Put(t, path, "value a")
 	file := New(path, parse)
-	must.Succeed(t, file.Load())
+	file.Refresh()
 	return file, path
 }
 
-// follow returns a file with the value "a", which is followed until the test ends, and its path.
+// follow returns a file with the value "a", which is followed, and its path.
 func follow(t *testing.T) (*File[string], string) {
 	t.Helper()
 	file, path := opened(t)
-	ended := make(chan struct{})
-	go func() {
-		file.Follow()
-		close(ended)
-	}()
-	t.Cleanup(func() {
-		file.Close()
-		<-ended
-	})
+	go file.Follow()
 	return file, path
 }
 
@@ -60,15 +52,15 @@ func follow(t *testing.T) (*File[string], string) {
 func TestFileTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
 		"another file":  replace,
-		"the same file": func(t *testing.T, path, content string) { hotfiletest.Write(t, path, content) },
+		"the same file": func(t *testing.T, path, content string) { filetest.Put(t, path, content) },
 		"another file of the same size and time": func(t *testing.T, path, content string) {
 			withTimeOf(t, path, func() { replace(t, path, content) })
 		},
 		"the same file of the same size and time": func(t *testing.T, path, content string) {
-			withTimeOf(t, path, func() { hotfiletest.Write(t, path, content) })
+			withTimeOf(t, path, func() { filetest.Put(t, path, content) })
 		},
 		"a link to another file": func(t *testing.T, path, content string) {
-			hotfiletest.Write(t, path+".other", content)
+			filetest.Put(t, path+".other", content)
 			must.Succeed(t, os.Symlink(path+".other", path+".new"))
 			must.Succeed(t, os.Rename(path+".new", path))
 		},
@@ -94,7 +86,7 @@ func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := Identify(path).changed
 	must.Happen(t, "another moment", func() bool {
-		hotfiletest.Write(t, path+".clock", "")
+		filetest.Put(t, path+".clock", "")
 		now := Identify(path + ".clock").changed
 		return now.Nano() > before.Nano()
 	})
@@ -103,8 +95,7 @@ func anotherMoment(t *testing.T, path string) {
 // withTimeOf restores a file's modification time after a change.
 func withTimeOf(t *testing.T, path string, do func()) {
 	t.Helper()
-	info, err := os.Stat(path)
-	must.Succeed(t, err)
+	info := must.Get[os.FileInfo](t)(os.Stat(path))
 	do()
 	must.Succeed(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
 	if now, err := os.Stat(path); err != nil || now.Size() != info.Size() || !now.ModTime().Equal(info.ModTime()) {
@@ -121,7 +112,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 	}{
 		"no value": {func(t *testing.T, path string) { replace(t, path, "{") }, "is no value"},
 		"empty":    {func(t *testing.T, path string) { replace(t, path, "") }, "is no value"},
-		"emptied":  {func(t *testing.T, path string) { hotfiletest.Write(t, path, "") }, "is no value"},
+		"emptied":  {func(t *testing.T, path string) { filetest.Put(t, path, "") }, "is no value"},
 		"gone":     {func(t *testing.T, path string) { os.Remove(path) }, "no such file"},
 		"folder": {func(t *testing.T, path string) {
 			os.Remove(path)
@@ -169,7 +160,7 @@ func TestRefreshReadsAgainWhatCouldNotBeRead(t *testing.T) {
 		t.Errorf("got %+v", status)
 	}
 	os.Remove(path)
-	hotfiletest.Write(t, path, "value b")
+	filetest.Put(t, path, "value b")
 	for range 3 {
 		file.Refresh()
 	}
@@ -186,11 +177,11 @@ func TestFileCountsRejections(t *testing.T) {
 			t.Errorf("counted %d after %d", found, count)
 		}
 		replace(t, path, strings.Repeat("{", count+1))
-		_ = file.Load()
+		file.Refresh()
+		file.Refresh()
 	}
 	replace(t, path, "value a")
-	_ = file.Load()
-	_ = file.Load()
+	file.Refresh()
 	if status := file.Status(); status.Refused != 3 || status.Reason != "" {
 		t.Errorf("got %+v", status)
 	}
@@ -230,14 +221,12 @@ func TestFileThatIsNotThere(t *testing.T) {
 	if file.Status() != (Status{}) {
 		t.Errorf("got %+v", file.Status())
 	}
-	if err := file.Load(); err == nil || file.Value() != "" || file.Status() != (Status{"", 1, err.Error()}) {
-		t.Errorf("got %+v, %v", file.Status(), err)
+	value, status := file.Fresh()
+	if value != "" || status.Digest != "" || status.Refused != 1 || !strings.Contains(status.Reason, "no such file") {
+		t.Errorf("got %q, %+v", value, status)
 	}
-	hotfiletest.Write(t, path, "value a")
-	value, status := "", Status{}
-	if err := file.Load(); err == nil {
-		value, status = file.Fresh()
-	}
+	filetest.Put(t, path, "value a")
+	value, status = file.Fresh()
 	sum := sha256.Sum256([]byte("value a"))
 	if value != "a" || status != (Status{hex.EncodeToString(sum[:]), 1, ""}) {
 		t.Errorf("got %q, %+v", value, status)

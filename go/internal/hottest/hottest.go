@@ -60,8 +60,7 @@ func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
 // WriteRecord writes what a commit says.
 func WriteRecord(t *testing.T, path string, commit record.Commit) {
 	t.Helper()
-	text, err := json.Marshal(commit)
-	must.Succeed(t, err)
+	text := must.Get[[]byte](t)(json.Marshal(commit))
 	must.Succeed(t, volume.WriteFile(path, text))
 }
 

@@ -78,7 +78,6 @@ func readNamespace() (*namespace, error) {
 	return &namespace{links, addresses}, nil
 }
 
-// name returns the name of an interface.
 func (n *namespace) name(index int) string {
 	for _, link := range n.links {
 		if link.Attrs().Index == index {
@@ -309,7 +308,6 @@ func expectLocal(expected *compare.Expectation, seen *namespace, address netlink
 	}
 }
 
-// lastOf returns the highest address of an IPv4 prefix.
 func lastOf(prefix netip.Prefix) netip.Addr {
 	bytes := prefix.Addr().As4()
 	for bit := prefix.Bits(); bit < 32; bit++ {

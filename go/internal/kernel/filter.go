@@ -79,7 +79,6 @@ func leaveOut(parts []filterPart, port uint16) {
 	}
 }
 
-// rememberFilter keeps the digests of the packet filter as it is.
 func rememberFilter(resolver *netip.Addr) error {
 	parts, err := readFilter(resolver)
 	if err != nil {
@@ -113,15 +112,11 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	}
 	found := map[[digestSize]byte]string{}
 	for _, element := range elements {
-		key, err := readAttributes(element[unix.NFTA_SET_ELEM_KEY])
-		if err != nil {
-			return nil, err
+		if len(element.key) != digestSize {
+			return nil, fmt.Errorf("set %s has a key of %d octets", installedSet, len(element.key))
 		}
-		if len(key[unix.NFTA_DATA_VALUE]) != digestSize {
-			return nil, fmt.Errorf("set %s has a key of %d octets", installedSet, len(key[unix.NFTA_DATA_VALUE]))
-		}
-		comment, _ := userdata.GetString(element[unix.NFTA_SET_ELEM_USERDATA], userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
-		found[[digestSize]byte(key[unix.NFTA_DATA_VALUE])] = comment
+		comment := element.attributes[unix.NFTA_SET_ELEM_USERDATA]
+		found[[digestSize]byte(element.key)], _ = userdata.GetString(comment, userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 	}
 	return found, nil
 }

@@ -71,12 +71,8 @@ func (r engineRedirect) lead(connection *nftables.Conn, backend string, ports ma
 func resolverPorts(t *testing.T) map[byte]uint16 {
 	t.Helper()
 	place := netip.AddrPortFrom(embedded, 0).String()
-	connections, err := net.Listen("tcp4", place)
-	must.Succeed(t, err)
-	t.Cleanup(func() { connections.Close() })
-	datagrams, err := net.ListenPacket("udp4", place)
-	must.Succeed(t, err)
-	t.Cleanup(func() { datagrams.Close() })
+	connections := must.Open[net.Listener](t)(net.Listen("tcp4", place))
+	datagrams := must.Open[net.PacketConn](t)(net.ListenPacket("udp4", place))
 	return map[byte]uint16{
 		unix.IPPROTO_TCP: connections.Addr().(*net.TCPAddr).AddrPort().Port(),
 		unix.IPPROTO_UDP: datagrams.LocalAddr().(*net.UDPAddr).AddrPort().Port(),
@@ -130,25 +126,11 @@ func TestRedirect(t *testing.T) {
 				c.FlushChain(r.chain[names.snat])
 				r.lead(c, backend, resolverPorts(t))
 			}},
-			"no rule that chooses the ports": {
-				func(_ *testing.T, c *nftables.Conn, r engineRedirect) { c.FlushChain(r.chain[names.dnat]) },
-				part("rule", " "+names.dnat+" 1 is missing"),
-			},
-			"no rule that restores the port": {
-				func(_ *testing.T, c *nftables.Conn, r engineRedirect) { c.FlushChain(r.chain[names.snat]) },
-				part("rule", " "+names.snat+" 2 is missing"),
-			},
 			"another port first": {
 				func(_ *testing.T, c *nftables.Conn, r engineRedirect) {
 					c.InsertRule(r.rule(names.dnat, isTo(embedded), isProtocol(unix.IPPROTO_UDP), isQuery, dnatTo(9)))
 				},
 				part("rule", " "+names.dnat+" 3 is not ours"),
-			},
-			"a rule that accepts first": {
-				func(_ *testing.T, c *nftables.Conn, r engineRedirect) {
-					c.InsertRule(r.rule(names.output, verdict(expr.VerdictAccept)))
-				},
-				part("rule", " "+names.output+" 1 is not ours"),
 			},
 			"chains that are called later": {
 				func(t *testing.T, c *nftables.Conn, r engineRedirect) {
@@ -157,15 +139,10 @@ func TestRedirect(t *testing.T) {
 				},
 				part("chain", " "+names.output+" is not ours"),
 			},
-			"the table made dormant": {
-				func(t *testing.T, _ *nftables.Conn, _ engineRedirect) { must.Succeed(t, makeDormant(names.table)) },
-				part("table", " is missing"),
-			},
 		} {
 			t.Run(backend+"/"+name, func(t *testing.T) {
 				nettest.InNetwork(t)
-				connection, err := nftables.New()
-				must.Succeed(t, err)
+				connection := must.Get[*nftables.Conn](t)(nftables.New())
 				made := redirectAs(connection, backend, resolverPorts(t), 0)
 				must.Succeed(t, connection.Flush())
 				sibling := nettest.NewSibling()
@@ -187,8 +164,7 @@ func TestRedirect(t *testing.T) {
 // A sibling without tables of ours has no redirect.
 func TestRedirectOfNobody(t *testing.T) {
 	nettest.InNetwork(t)
-	connection, err := nftables.New()
-	must.Succeed(t, err)
+	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	redirectAs(connection, "nftables", resolverPorts(t), 0)
 	must.Succeed(t, connection.Flush())
 	found, err := filterDifferences(nettest.NewSibling(), nil)

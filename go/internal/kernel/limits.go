@@ -226,10 +226,8 @@ func newApartFilter(apart boot.Apart) limitFilter {
 	return f
 }
 
-// prefixOf is the network of one address.
 func prefixOf(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, address.BitLen()) }
 
-// hasSix reports whether the kernel has IPv6 at all.
 func hasSix() bool {
 	_, err := os.Stat(filepath.Join(users.Processes, "self", "net", "if_inet6"))
 	return err == nil
@@ -317,6 +315,10 @@ func equal(value ...byte) *expr.Cmp {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: registerOne, Data: value}
 }
 
+func notEqual(value ...byte) *expr.Cmp {
+	return &expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: value}
+}
+
 // hasFlags is true for a segment with these of the connectionFlags, and no others.
 func hasFlags(flags byte) []expr.Any {
 	return []expr.Any{
@@ -332,40 +334,29 @@ func hasFlags(flags byte) []expr.Any {
 func notLoopback(key expr.MetaKey) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")
-	return []expr.Any{
-		&expr.Meta{Key: key, Register: registerOne},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: name},
-	}
+	return []expr.Any{&expr.Meta{Key: key, Register: registerOne}, notEqual(name...)}
 }
 
 func isIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
-	mask := net.CIDRMask(subnet.Bits(), 32)
-	return []expr.Any{
-		address,
-		&expr.Bitwise{
-			SourceRegister: registerOne, DestRegister: registerOne, Len: 4, Mask: mask, Xor: make([]byte, 4),
-		},
-		equal(subnet.Masked().Addr().AsSlice()...),
-	}
+	return append(masked(address, subnet), equal(subnet.Masked().Addr().AsSlice()...))
 }
 
 func isNotIn(address *expr.Payload, subnet netip.Prefix) []expr.Any {
-	matched := isIn(address, subnet)
-	return append(matched[:len(matched)-1], &expr.Cmp{
-		Op: expr.CmpOpNeq, Register: registerOne, Data: subnet.Masked().Addr().AsSlice(),
-	})
+	return append(masked(address, subnet), notEqual(subnet.Masked().Addr().AsSlice()...))
 }
 
-func isProtocol(number byte) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne}, equal(number)}
+func masked(address *expr.Payload, subnet netip.Prefix) []expr.Any {
+	return []expr.Any{address, &expr.Bitwise{
+		SourceRegister: registerOne, DestRegister: registerOne, Len: 4,
+		Mask: net.CIDRMask(subnet.Bits(), 32), Xor: make([]byte, 4),
+	}}
 }
 
-func isNot(protocol byte) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: []byte{protocol}},
-	}
-}
+var protocol = &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: registerOne}
+
+func isProtocol(number byte) []expr.Any { return []expr.Any{protocol, equal(number)} }
+
+func isNot(number byte) []expr.Any { return []expr.Any{protocol, notEqual(number)} }
 
 func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
 
@@ -400,7 +391,6 @@ func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 // atMost is true while there are at most so many connections, of those that it was asked for.
 func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
 
-// counted counts a packet for its source address.
 func counted(set *nftables.Set) []expr.Any {
 	return []expr.Any{source, &expr.Dynset{
 		SrcRegKey: registerOne, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
@@ -421,24 +411,29 @@ func octetsPerSecond(queries int) *expr.Limit {
 	}
 }
 
-// limitAgents installs the table, in place of one from an earlier start, in one transaction.
-func limitAgents(limits *boot.Limits, options ...nftables.ConnOption) error {
-	if limits == nil {
+// installFilter installs the tables of a sibling or a relay, remembers the packet filter, and sets the timeouts of connections
+// that count.
+func installFilter(sibling boot.Sibling) error {
+	switch {
+	case sibling.Limits != nil:
+		if err := newLimitFilter(*sibling.Limits).installWithSix(); err != nil {
+			return err
+		}
+	case sibling.Apart != nil:
+		if err := newApartFilter(*sibling.Apart).installWithSix(); err != nil {
+			return err
+		}
+	default:
 		return nil
 	}
-	return newLimitFilter(*limits).installWithSix(options)
-}
-
-// keepApart installs the table of a relay.
-func keepApart(apart *boot.Apart, options ...nftables.ConnOption) error {
-	if apart == nil {
-		return nil
+	if err := rememberFilter(sibling.Resolver); err != nil || sibling.Limits == nil {
+		return err
 	}
-	return newApartFilter(*apart).installWithSix(options)
+	return setTimeouts()
 }
 
 // installWithSix installs the table, and the one for IPv6.
-func (f limitFilter) installWithSix(options []nftables.ConnOption) error {
+func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 	connection, err := openFilter(options)
 	if err != nil {
 		return err
@@ -461,7 +456,7 @@ func (f limitFilter) installWithSix(options []nftables.ConnOption) error {
 	return nil
 }
 
-// install installs the table with some of its rules, in place of what it was.
+// install installs the table with some of its rules, in place of one from an earlier start, in one transaction.
 func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOption) error {
 	connection, err := openFilter(options)
 	if err != nil {
@@ -528,15 +523,11 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 	}
 	found := map[netip.Addr]uint64{}
 	for _, element := range elements {
-		key, err := readAttributes(element[unix.NFTA_SET_ELEM_KEY])
-		if err != nil {
-			return nil, err
-		}
-		address, is := netip.AddrFromSlice(key[unix.NFTA_DATA_VALUE])
+		address, is := netip.AddrFromSlice(element.key)
 		if !is {
-			return nil, fmt.Errorf("set %s has a key of %d octets", set, len(key[unix.NFTA_DATA_VALUE]))
+			return nil, fmt.Errorf("set %s has a key of %d octets", set, len(element.key))
 		}
-		counter, err := readAttributes(element[unix.NFTA_SET_ELEM_EXPR])
+		counter, err := readAttributes(element.attributes[unix.NFTA_SET_ELEM_EXPR])
 		if err != nil {
 			return nil, err
 		}

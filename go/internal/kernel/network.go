@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sort"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,18 +37,7 @@ func Shape(sibling boot.Sibling) error {
 	if err := closeOtherWays(sibling.Interfaces); err != nil {
 		return err
 	}
-	if err := limitAgents(sibling.Limits); err != nil {
-		return err
-	}
-	if err := keepApart(sibling.Apart); err != nil {
-		return err
-	}
-	if sibling.Limits != nil || sibling.Apart != nil {
-		if err := rememberFilter(sibling.Resolver); err != nil {
-			return err
-		}
-	}
-	if err := setTimeouts(sibling.Limits); err != nil {
+	if err := installFilter(sibling); err != nil {
 		return err
 	}
 	for _, address := range sibling.Addresses {
@@ -261,6 +250,6 @@ func Addresses() []string {
 			found = append(found, ip.String())
 		}
 	}
-	sort.Strings(found)
+	slices.Sort(found)
 	return found
 }

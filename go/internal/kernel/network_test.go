@@ -49,9 +49,7 @@ func connect(from, to netip.Addr, port int) error {
 // listen accepts connections on every address of the namespace.
 func listen(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "0.0.0.0:0")
-	must.Succeed(t, err)
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen("tcp4", "0.0.0.0:0"))
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
@@ -207,8 +205,7 @@ func TestLocalRuleComesBehind(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, Shape(nettest.NewSibling()))
 
-	rules, err := netlink.RuleList(unix.AF_INET)
-	must.Succeed(t, err)
+	rules := must.Get[[]netlink.Rule](t)(netlink.RuleList(unix.AF_INET))
 	var found []string
 	for _, rule := range rules {
 		found = append(found, describeRule(rule))
@@ -315,23 +312,11 @@ func TestDifferences(t *testing.T) {
 			func() error { return netlink.RuleAdd(localRule(0)) },
 			[]string{"rule 0: from all lookup 255 is not ours"},
 		},
-		"the local rule deleted": {
-			func() error { return netlink.RuleDel(localRule(localRulePriority)) },
-			[]string{"rule 200: from all lookup 255 is missing"},
-		},
 		"a rule turned around": {
 			func() error {
 				return errors.Join(
 					netlink.RuleDel(ruleOf()),
 					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Invert = true })))
-			},
-			[]string{ruleMissing, "rule 100: from 10.214.0.148/32 lookup 101 on a further condition is not ours"},
-		},
-		"a rule for marked packets only": {
-			func() error {
-				return errors.Join(
-					netlink.RuleDel(ruleOf()),
-					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Mark = 7 })))
 			},
 			[]string{ruleMissing, "rule 100: from 10.214.0.148/32 lookup 101 on a further condition is not ours"},
 		},
@@ -342,14 +327,6 @@ func TestDifferences(t *testing.T) {
 					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Src.Mask = net.CIDRMask(30, 32) })))
 			},
 			[]string{"rule 100: from 10.214.0.148/30 lookup 101 is not ours", ruleMissing},
-		},
-		"a route deleted": {
-			func() error {
-				return netlink.RouteDel(&netlink.Route{
-					Table: 101, Dst: IPNet(netip.MustParsePrefix("10.0.0.0/8")), Type: unix.RTN_UNREACHABLE,
-				})
-			},
-			[]string{"route unreachable 10.0.0.0/8 in table 101 is missing"},
 		},
 		"a route added": {
 			func() error {

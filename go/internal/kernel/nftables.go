@@ -129,7 +129,7 @@ func elementDifferences() ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("set %s: %w", set, err)
 		}
-		if slices.ContainsFunc(elements, func(element attributes) bool { return string(element[unix.NFTA_SET_ELEM_EXPR]) != limit }) {
+		if slices.ContainsFunc(elements, func(e setElement) bool { return string(e.attributes[unix.NFTA_SET_ELEM_EXPR]) != limit }) {
 			differences = append(differences, fmt.Sprintf("nftables element of set %s is not ours", set))
 		}
 	}
@@ -167,15 +167,20 @@ func filledSet(expressions []byte) (set, limit string, err error) {
 	return "", "", nil
 }
 
-// elementsOf returns the elements of a set of our table.
-func elementsOf(set string) ([]attributes, error) {
+// setElement is an element of a set: its key, and everything that the kernel says of it.
+type setElement struct {
+	key        []byte
+	attributes attributes
+}
+
+func elementsOf(set string) ([]setElement, error) {
 	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
 	if err != nil {
 		return nil, err
 	}
-	var found []attributes
+	var found []setElement
 	for _, list := range lists {
 		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
 		if err != nil {
@@ -186,7 +191,11 @@ func elementsOf(set string) ([]attributes, error) {
 			if err != nil {
 				return nil, err
 			}
-			found = append(found, element)
+			key, err := readAttributes(element[unix.NFTA_SET_ELEM_KEY])
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, setElement{key[unix.NFTA_DATA_VALUE], element})
 		}
 	}
 	return found, nil

@@ -32,15 +32,14 @@ func TestRedirectsAreDropped(t *testing.T) {
 	redirected := func(destination netip.Addr) bool {
 		t.Helper()
 		asGateway(func() { sendRedirect(t, destination, neighbour) })
-		routes, err := netlink.RouteGet(destination.AsSlice())
-		must.Succeed(t, err)
+		routes := must.Get[[]netlink.Route](t)(netlink.RouteGet(destination.AsSlice()))
 		return routes[0].Gw.Equal(neighbour.AsSlice())
 	}
 	if !redirected(nettest.World) {
 		t.Fatal("without our table, the kernel does not follow a redirect either: this test shows nothing")
 	}
 	limits := nettest.SmallLimits()
-	must.Succeed(t, limitAgents(&limits))
+	must.Succeed(t, newLimitFilter(limits).installWithSix())
 	if redirected(nettest.World.Next()) {
 		t.Error("a redirect has changed a route")
 	}
@@ -50,8 +49,7 @@ func TestRedirectsAreDropped(t *testing.T) {
 // gateway (RFC 792). It is about an echo reply, so that the kernel looks for no socket that has sent it.
 func sendRedirect(t *testing.T, destination, to netip.Addr) {
 	t.Helper()
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
-	must.Succeed(t, err)
+	socket := must.Get[int](t)(unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP))
 	defer unix.Close(socket)
 	must.Succeed(t, unix.Bind(socket, &unix.SockaddrInet4{Addr: nettest.Gateway.As4()}))
 	const forHost = 1

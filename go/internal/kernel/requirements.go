@@ -50,7 +50,7 @@ func CheckRequirements() Requirements {
 	found := Requirements{Lacking: []string{}}
 	newLimitFilter(limits).loadModules()
 	for _, ask := range []func() error{
-		func() error { return limitAgents(&limits) }, askForRefusals, askForRouting, askForAddresses,
+		func() error { return newLimitFilter(limits).installWithSix() }, askForRefusals, askForRouting, askForAddresses,
 		askForOwnWatches,
 	} {
 		if err := ask(); err != nil {

@@ -38,7 +38,7 @@ func TestWithoutNfTables(t *testing.T) {
 		return []netlink.Message{{Header: header, Data: append(refusal, make([]byte, 16)...)}}, nil
 	})
 
-	err := limitAgents(&limits, without)
+	err := newLimitFilter(limits).installWithSix(without)
 
 	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "needs nf_tables in the kernel") {
 		t.Errorf("got %v", err)
@@ -62,7 +62,7 @@ func TestWithoutModules(t *testing.T) {
 	for value, named := range map[string]bool{"1\n": true, "0\n": false} {
 		must.Succeed(t, os.WriteFile(path, []byte(value), 0o600))
 
-		err := limitAgents(&limits, refusing)
+		err := newLimitFilter(limits).installWithSix(refusing)
 
 		if !errors.Is(err, unix.EOPNOTSUPP) || strings.Contains(err.Error(), "kernel.modules_disabled=1") != named {
 			t.Errorf("%q: got %v", value, err)
@@ -123,9 +123,7 @@ const nobody = 64_999
 
 // Where a user has used up its inotify instances, that is said by name.
 func TestWithoutInotify(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to become another user")
-	}
+	must.BeRoot(t, "to become another user")
 	var held []int
 	taken, done := make(chan bool), make(chan bool)
 	go func() {
@@ -155,9 +153,7 @@ func TestWithoutInotify(t *testing.T) {
 
 // Asking as another user leaves no thread that is one: the process could not become a user as a whole any more.
 func TestAskingLeavesNoThreadOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to become another user")
-	}
+	must.BeRoot(t, "to become another user")
 	before := threadsOfOthers(t)
 	for range 20 {
 		must.Succeed(t, askForWatches(nobody))

@@ -45,10 +45,7 @@ var remembered = []struct {
 
 // setTimeouts has the table of this network remember connections for so long. A kernel that can't be told so (without
 // CONFIG_NF_CT_NETLINK_TIMEOUT) remembers as long as it does by default.
-func setTimeouts(limits *boot.Limits) error {
-	if limits == nil {
-		return nil
-	}
+func setTimeouts() error {
 	data := nl.NewRtAttr(timeoutData|unix.NLA_F_NESTED, nil)
 	for _, each := range remembered {
 		data.AddRtAttr(each.state, nl.BEUint32Attr(uint32(each.within.Seconds())))

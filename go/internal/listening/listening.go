@@ -61,7 +61,6 @@ func awaitEnd(folder string, place net.Addr) {
 	}
 }
 
-// listensAt reports whether a socket listens at the port of a place.
 func listensAt(folder string, place net.Addr) (bool, error) {
 	wanted, err := netip.ParseAddrPort(place.String())
 	if err != nil {

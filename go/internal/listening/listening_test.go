@@ -15,10 +15,8 @@ import (
 // A socket is seen while it listens, over each transport and family, and no longer.
 func TestListensAt(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", ":0"} {
-		stream, err := net.Listen("tcp", address)
-		must.Succeed(t, err)
-		datagrams, err := net.ListenPacket("udp", address)
-		must.Succeed(t, err)
+		stream := must.Get[net.Listener](t)(net.Listen("tcp", address))
+		datagrams := must.Get[net.PacketConn](t)(net.ListenPacket("udp", address))
 		for place, socket := range map[net.Addr]interface{ Close() error }{stream.Addr(): stream, datagrams.LocalAddr(): datagrams} {
 			if there, err := listensAt(sockets.Here, place); err != nil || !there {
 				t.Errorf("%s %s: %t, %v", place.Network(), place, there, err)
@@ -33,14 +31,9 @@ func TestListensAt(t *testing.T) {
 
 // A connection, or a socket that is bound and does not listen, is none that listens.
 func TestOnlyWhoListens(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must.Succeed(t, err)
-	connection, err := net.Dial("tcp", listener.Addr().String())
-	must.Succeed(t, err)
-	defer connection.Close()
-	accepted, err := listener.Accept()
-	must.Succeed(t, err)
-	defer accepted.Close()
+	listener := must.Get[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
+	must.Open[net.Conn](t)(listener.Accept())
 	listener.Close()
 	if there, err := listensAt(sockets.Here, listener.Addr()); err != nil || there {
 		t.Errorf("%t, %v", there, err)
@@ -49,9 +42,7 @@ func TestOnlyWhoListens(t *testing.T) {
 
 // The end is noticed of a listener that fails, and while the kernel's lists can't be read nothing is.
 func TestAwaitEnd(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must.Succeed(t, err)
-	defer listener.Close()
+	listener := must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	ended, unreadable := make(chan bool, 1), make(chan bool, 1)
 	go func() {
 		awaitEnd(sockets.Here, listener.Addr())

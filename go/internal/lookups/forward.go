@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -40,50 +39,41 @@ const (
 // subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
 // it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
 func Forward(arguments []string, given []*os.File) error {
-	if len(arguments) != 5 {
-		return errors.New("forward needs LISTEN, UPSTREAM, SUBTREES, AGENTS and EGRESS")
-	}
+	var problems [4]error
 	listen, err := netip.ParseAddrPort(arguments[0])
-	if err != nil {
-		return err
-	}
+	problems[0] = err
 	upstream, err := netip.ParseAddrPort(arguments[1])
+	problems[1] = err
+	forwarder := newForwarder(exchangeWith(upstream), subtreesIn(arguments[2]))
+	forwarder.agents, problems[2] = netip.ParsePrefix(arguments[3])
+	forwarder.egress, problems[3] = netip.ParsePrefix(arguments[4])
+	if err := errors.Join(problems[:]...); err != nil {
+		return err
+	}
+	if len(given) == 0 {
+		if given, err = Listen(listen); err != nil {
+			return err
+		}
+	}
+	datagrams, streams, err := lookupSockets(given)
 	if err != nil {
 		return err
 	}
-	agents, err := netip.ParsePrefix(arguments[3])
-	if err != nil {
-		return err
-	}
-	egress, err := netip.ParsePrefix(arguments[4])
-	if err != nil {
-		return err
-	}
-	datagrams, streams, err := lookupSockets(listen, given)
-	if err != nil {
-		return err
-	}
-	forwarder := newForwarder(exchangeWith(upstream), newSubtrees(arguments[2]).around)
-	forwarder.agents, forwarder.egress = agents, egress
 	failed := make(chan error, 2)
 	go func() { failed <- forwardDatagrams(forwarder, datagrams) }()
 	go func() { failed <- forwardStreams(forwarder, streams) }()
-	for range time.Tick(giveUpEvery) {
+	for late := time.Tick(giveUpEvery); ; {
 		select {
 		case err := <-failed:
 			return err
-		default:
+		case <-late:
 			forwarder.giveUp()
 		}
 	}
-	return nil
 }
 
-// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP, or else opens them.
-func lookupSockets(listen netip.AddrPort, given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
-	if len(given) == 0 {
-		return listenForLookups(listen)
-	}
+// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP.
+func lookupSockets(given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
 	if len(given) != 2 {
 		return nil, nil, fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
 	}
@@ -103,22 +93,17 @@ func lookupSockets(listen netip.AddrPort, given []*os.File) (*net.UDPConn, *net.
 	return udp, tcp, nil
 }
 
-func listenForLookups(listen netip.AddrPort) (*net.UDPConn, *net.TCPListener, error) {
-	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
-	if err != nil {
-		return nil, nil, err
-	}
-	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
-	return datagrams, streams, err
-}
-
 // Listen opens the forwarder's sockets, to be handed down.
 func Listen(listen netip.AddrPort) ([]*os.File, error) {
-	datagrams, streams, err := listenForLookups(listen)
+	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
 	if err != nil {
 		return nil, err
 	}
 	defer datagrams.Close()
+	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
+	if err != nil {
+		return nil, err
+	}
 	defer streams.Close()
 	one, err := datagrams.File()
 	if err != nil {
@@ -240,7 +225,7 @@ func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 		return nil, err
 	}
 	message := make([]byte, longestMessage)
-	size, err := dnsclient.ReadLong(io.Reader(connection), message)
+	size, err := dnsclient.ReadLong(connection, message)
 	if err != nil {
 		return nil, err
 	}
@@ -250,13 +235,7 @@ func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 	return message[:size], nil
 }
 
-// subtrees are the names in subtree rules: hot/subtrees/subtrees.json.
-type subtrees struct {
-	file *hotfile.File[map[string]struct{}]
-}
-
-func newSubtrees(path string) *subtrees { return &subtrees{hotfile.New(path, parseSubtrees)} }
-
+// parseSubtrees reads the names in subtree rules: hot/subtrees/subtrees.json.
 func parseSubtrees(content []byte) (map[string]struct{}, error) {
 	var file struct {
 		Names []string `json:"names"`
@@ -272,16 +251,19 @@ func parseSubtrees(content []byte) (map[string]struct{}, error) {
 // unknownRule stands for the rule of every name while the file can't be read: there is room for few then.
 const unknownRule = "?"
 
-// around returns the nearest subtree rule that a name is below or at, or "" if there is none.
-func (s *subtrees) around(name string) string {
-	names, _ := s.file.Fresh()
-	if names == nil {
-		return unknownRule
-	}
-	for above := range hostname.Around(name) {
-		if _, known := names[above]; known {
-			return above
+// subtreesIn returns what finds the nearest subtree rule in a file that a name is below or at, or "" if there is none.
+func subtreesIn(path string) func(name string) string {
+	file := hotfile.New(path, parseSubtrees)
+	return func(name string) string {
+		names, _ := file.Fresh()
+		if names == nil {
+			return unknownRule
 		}
+		for above := range hostname.Around(name) {
+			if _, known := names[above]; known {
+				return above
+			}
+		}
+		return ""
 	}
-	return ""
 }

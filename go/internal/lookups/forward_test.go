@@ -43,8 +43,7 @@ func askPatiently(server, network string, query dnsmessage.Message) error {
 func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 	t.Helper()
 	for range 100 {
-		datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-		must.Succeed(t, err)
+		datagrams := must.Get[*net.UDPConn](t)(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))))
 		streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(datagrams.LocalAddr().(*net.UDPAddr).AddrPort()))
 		if err == nil {
 			return datagrams, streams
@@ -107,11 +106,8 @@ func TestAStreamThatIsNotRead(t *testing.T) {
 		close(ended)
 	}()
 	query := queryFor("stalled.test.")
-	packed, err := query.Pack()
-	must.Succeed(t, err)
-	if _, err := client.Write(dnsclient.Long(packed)); err != nil {
-		t.Fatal(err)
-	}
+	packed := must.Get[[]byte](t)(query.Pack())
+	must.Get[int](t)(client.Write(dnsclient.Long(packed)))
 	under.answer("stalled.test.", dnsmessage.RCodeSuccess)
 	if _, err := client.Read(make([]byte, 1)); err != nil { // the first octet of the answer, of which no more is read
 		t.Fatal(err)

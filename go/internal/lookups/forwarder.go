@@ -72,7 +72,6 @@ var queryTimes = [queriesOfALookup]time.Duration{0, 1200 * time.Millisecond, 3 *
 // rules nor those that agents name.
 const shareMark = "*"
 
-// longestName is the most octets of a name.
 const longestName = 255
 
 // inquiry identifies a lookup: whose share it is, and the question. A name of no share has "".
@@ -84,7 +83,6 @@ type inquiry struct {
 	class  dnsmessage.Class
 }
 
-// asker is a query that waits for an answer.
 type asker struct {
 	id    uint16
 	reply func([]byte)
@@ -191,20 +189,21 @@ const lookedUpAgain = "lookup.clawker-fw.invalid."
 
 // known answers a question for that name with a loopback address, to which nothing connects.
 func known(id uint16, question dnsmessage.Question) []byte {
-	message := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: id, Response: true, RecursionDesired: true, RecursionAvailable: true},
-		Questions: []dnsmessage.Question{question},
-	}
+	var answers []dnsmessage.Resource
 	if question.Type == dnsmessage.TypeA {
-		message.Answers = []dnsmessage.Resource{{
+		answers = []dnsmessage.Resource{{
 			Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
 			Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
 		}}
 	}
-	packed, err := message.Pack()
-	if err != nil {
-		return nil // its question was read from a packed message
-	}
+	return response(dnsmessage.Header{ID: id}, question, answers...)
+}
+
+// response returns the response to a question. It can be packed, because the question was read from a packed message.
+func response(header dnsmessage.Header, question dnsmessage.Question, answers ...dnsmessage.Resource) []byte {
+	header.Response, header.RecursionDesired, header.RecursionAvailable = true, true, true
+	message := dnsmessage.Message{Header: header, Questions: []dnsmessage.Question{question}, Answers: answers}
+	packed, _ := message.Pack()
 	return packed
 }
 
@@ -231,7 +230,6 @@ func shareOf(name string) (string, string) {
 	return name, ""
 }
 
-// share returns whose lookup it is.
 func (f *forwarder) share(l *pendingLookup) *share {
 	name := l.share
 	if l.rule == "" {
@@ -423,22 +421,10 @@ func (l *pendingLookup) told(reply []byte, ttl time.Duration) []byte {
 	return packed
 }
 
-// failure returns SERVFAIL.
 func (l *pendingLookup) failure() []byte {
-	message := dnsmessage.Message{
-		Header: dnsmessage.Header{
-			Response: true, RecursionDesired: true, RecursionAvailable: true, RCode: dnsmessage.RCodeServerFailure,
-		},
-		Questions: []dnsmessage.Question{l.question},
-	}
-	packed, err := message.Pack()
-	if err != nil {
-		return nil // its question was read from a packed message
-	}
-	return packed
+	return response(dnsmessage.Header{RCode: dnsmessage.RCodeServerFailure}, l.question)
 }
 
-// answer answers everyone who waits, each with its own id.
 func (l *pendingLookup) answer(reply []byte) {
 	for _, each := range l.askers {
 		own := slices.Clone(reply)
@@ -449,7 +435,6 @@ func (l *pendingLookup) answer(reply []byte) {
 	}
 }
 
-// answers reports whether a message is the response to a query.
 func answers(query, message []byte) bool {
 	var asked, said dnsmessage.Parser
 	wanted, err := asked.Start(query)
@@ -469,7 +454,6 @@ func answers(query, message []byte) bool {
 		strings.EqualFold(repeated.Name.String(), question.Name.String())
 }
 
-// has reports whether a reply has an address in a network.
 func has(reply []byte, network netip.Prefix) bool {
 	var parser dnsmessage.Parser
 	if _, err := parser.Start(reply); err != nil || parser.SkipAllQuestions() != nil {
@@ -493,7 +477,6 @@ func code(message []byte) dnsmessage.RCode {
 	return dnsmessage.RCode(message[3] & 15)
 }
 
-// optOf returns the header of a query's OPT record, or nil.
 func optOf(message dnsmessage.Message) *dnsmessage.ResourceHeader {
 	for _, each := range message.Additionals {
 		if each.Header.Type == dnsmessage.TypeOPT {
@@ -532,7 +515,7 @@ func exchangeOverUDP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 		}
 		until := end
 		if number+1 < len(queryTimes) {
-			until = earlier(end, begun.Add(queryTimes[number+1]))
+			until = slices.MinFunc([]time.Time{end, begun.Add(queryTimes[number+1])}, time.Time.Compare)
 		}
 		if err := connection.SetReadDeadline(until); err != nil {
 			return nil, err
@@ -548,11 +531,4 @@ func exchangeOverUDP(server netip.AddrPort, query []byte, end time.Time) ([]byte
 		}
 	}
 	return nil, os.ErrDeadlineExceeded
-}
-
-func earlier(one, other time.Time) time.Time {
-	if other.Before(one) {
-		return other
-	}
-	return one
 }

@@ -80,6 +80,18 @@ func queryFor(name string) dnsmessage.Message {
 	}
 }
 
+// resolvedTo returns the resolver's reply with an address of a name, and for how many seconds it is good.
+func resolvedTo(t *testing.T, name string, address [4]byte, ttl uint32) []byte {
+	t.Helper()
+	resolved := queryFor(name)
+	resolved.Response = true
+	resolved.Answers = []dnsmessage.Resource{{
+		Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: ttl},
+		Body:   &dnsmessage.AResource{A: address},
+	}}
+	return must.Get[[]byte](t)(resolved.Pack())
+}
+
 // forwarderUnderTest has rules for what is below rules whose names end with `.test.`, and a clock of its own.
 type forwarderUnderTest struct {
 	*forwarder
@@ -154,15 +166,6 @@ func (f *forwarderUnderTest) quiet() {
 	}
 }
 
-func (f *forwarderUnderTest) eventually(what string, holds func() bool) {
-	f.t.Helper()
-	for end := time.Now().Add(5 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			f.t.Fatalf("%s: it never was", what)
-		}
-	}
-}
-
 // A name that a rule names exactly is in no subtree's room, though a subtree rule is around it: neither in that of agents who
 // invent names there, nor in one that all names of such rules would share.
 func TestForwarderNamesWithinASubtree(t *testing.T) {
@@ -171,7 +174,7 @@ func TestForwarderNamesWithinASubtree(t *testing.T) {
 		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", 1)
 		under.ask(fmt.Sprintf("named%d.silent.test.", number), "", 2)
 	}
-	under.eventually("only what was invented waits", func() bool { return under.count(".silent.test.") == 3*lookupsOfARule })
+	must.Happen(t, "only what was invented waits", func() bool { return under.count(".silent.test.") == 3*lookupsOfARule })
 	if kept := under.ttlFor(&pendingLookup{inquiry: inquiry{name: "named.silent.test."}}); kept < 24*time.Hour {
 		t.Errorf("it is kept for %s", kept)
 	}
@@ -200,7 +203,7 @@ func TestForwarderSharesRoom(t *testing.T) {
 	for number := range 2 * lookupsOfARule {
 		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", 1)
 	}
-	under.eventually("room is taken", func() bool { return under.count(".silent.test.") == lookupsOfARule })
+	must.Happen(t, "room is taken", func() bool { return under.count(".silent.test.") == lookupsOfARule })
 
 	for _, each := range []struct {
 		name  string
@@ -220,7 +223,7 @@ func TestForwarderSharesRoom(t *testing.T) {
 		t.Errorf("%d lookups", count)
 	}
 	under.patience <- struct{}{}
-	under.eventually("the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+3 })
+	must.Happen(t, "the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+3 })
 }
 
 // Envoy is told the addresses under the name that it has asked for, for as long as all of what led to them is good.
@@ -238,8 +241,7 @@ func TestForwarderTellsAddresses(t *testing.T) {
 			{Header: header(alias, 7200, dnsmessage.TypeA), Body: address},
 		},
 	}
-	reply, err := resolved.Pack()
-	must.Succeed(t, err)
+	reply := must.Get[[]byte](t)(resolved.Pack())
 	question := queryFor(asked.String()).Questions[0]
 	l := &pendingLookup{inquiry: inquiry{"*7", false, "a.rule.test.", dnsmessage.TypeA, dnsmessage.ClassINET}, question: question}
 	for keep, wanted := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
@@ -292,18 +294,10 @@ func TestForwarderBoundsAnswers(t *testing.T) {
 	const day = 24 * 60 * 60
 	for name, wanted := range map[string]uint32{"a.rule.test.": uint32(longestTTL / time.Second), "named.": day} {
 		under := newForwarderUnderTest(t)
-		resolved := queryFor(name)
-		resolved.Response = true
-		resolved.Answers = []dnsmessage.Resource{{
-			Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: day},
-			Body:   &dnsmessage.AResource{A: [4]byte{10, 1, 2, 3}},
-		}}
-		reply, err := resolved.Pack()
-		must.Succeed(t, err)
+		reply := resolvedTo(t, name, [4]byte{10, 1, 2, 3}, day)
 		under.of(name) <- reply
 		query := queryFor(name + "*3.")
-		packed, err := query.Pack()
-		must.Succeed(t, err)
+		packed := must.Get[[]byte](t)(query.Pack())
 		for _, stream := range []bool{false, true} {
 			said := make(chan []byte, 1)
 			under.take(packed, stream, func(reply []byte) { said <- reply })
@@ -350,7 +344,7 @@ func TestForwarderBoundsAll(t *testing.T) {
 			under.ask(fmt.Sprintf("x%d.rule%d.test.", number, number%10), fmt.Sprintf("*%d.", share), 1)
 		}
 	}
-	under.eventually("room is taken", func() bool { return under.count(".test.") == mostLookups })
+	must.Happen(t, "room is taken", func() bool { return under.count(".test.") == mostLookups })
 	time.Sleep(20 * time.Millisecond)
 
 	if count := under.count(".test."); count != mostLookups {
@@ -417,7 +411,7 @@ func TestForwarderBeginsNothingLate(t *testing.T) {
 	for number := range 2 * lookupsOfARule {
 		under.ask(fmt.Sprintf("x%d.slow.test.", number), "*0.", 1)
 	}
-	under.eventually("room is taken", func() bool { return under.count(".slow.test.") == lookupsOfARule })
+	must.Happen(t, "room is taken", func() bool { return under.count(".slow.test.") == lookupsOfARule })
 	under.pass(waitTime + time.Millisecond)
 
 	under.answer("x0.slow.test.", dnsmessage.RCodeSuccess)
@@ -482,9 +476,7 @@ func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 
 // A query that is not answered is repeated, and given up in time. What answers another query is not the answer.
 func TestExchangeOverUDP(t *testing.T) {
-	server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	must.Succeed(t, err)
-	defer server.Close()
+	server := must.Open[*net.UDPConn](t)(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))))
 	go func() {
 		message := make([]byte, longestDatagram)
 		for repetition := 0; ; repetition++ {
@@ -556,10 +548,10 @@ func TestForward(t *testing.T) {
 // The nearest rule counts. A file that changes is read again, and one that can't be read leaves what was known.
 func TestSubtrees(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "subtrees.json")
-	known := newSubtrees(file)
+	around := subtreesIn(file)
 	expect := func(name, wanted string) {
 		t.Helper()
-		if found := known.around(name); found != wanted {
+		if found := around(name); found != wanted {
 			t.Errorf("%s is below %q, not %q", name, found, wanted)
 		}
 	}
@@ -592,18 +584,9 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 	} {
 		under := newForwarderUnderTest(t)
 		under.agents, under.egress = netip.MustParsePrefix("10.213.0.0/20"), netip.MustParsePrefix("10.214.0.0/24")
-		resolved := queryFor("named.")
-		resolved.Response = true
-		resolved.Answers = []dnsmessage.Resource{{
-			Header: dnsmessage.ResourceHeader{Name: resolved.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 600},
-			Body:   &dnsmessage.AResource{A: address},
-		}}
-		reply, err := resolved.Pack()
-		must.Succeed(t, err)
-		under.of("named.") <- reply
+		under.of("named.") <- resolvedTo(t, "named.", address, 600)
 		query := queryFor("named.")
-		packed, err := query.Pack()
-		must.Succeed(t, err)
+		packed := must.Get[[]byte](t)(query.Pack())
 		said := make(chan []byte, 1)
 		under.take(packed, false, func(reply []byte) { said <- reply })
 		var told dnsmessage.Message

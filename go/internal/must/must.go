@@ -2,6 +2,8 @@
 package must
 
 import (
+	"io"
+	"os"
 	"testing"
 	"time"
 )
@@ -20,6 +22,24 @@ func Get[T any](t testing.TB) func(T, error) T {
 		t.Helper()
 		Succeed(t, err)
 		return found
+	}
+}
+
+// Open returns what a call has opened, which is closed when the test ends.
+func Open[T io.Closer](t testing.TB) func(T, error) T {
+	return func(found T, err error) T {
+		t.Helper()
+		Succeed(t, err)
+		t.Cleanup(func() { found.Close() })
+		return found
+	}
+}
+
+// BeRoot ends a test that needs root, and says for what.
+func BeRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this needs root, " + why)
 	}
 }
 

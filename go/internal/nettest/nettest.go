@@ -74,9 +74,7 @@ func Prefixes(text string) []netip.Prefix {
 // InNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
 func InNetwork(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to make a network namespace with interfaces and routes")
-	}
+	must.BeRoot(t, "to make a network namespace with interfaces and routes")
 	// Never unlocked: the thread, and with it the namespace, ends with the test.
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -130,9 +128,7 @@ func MakeInterfaces() error {
 // Link returns an interface by its name.
 func Link(t *testing.T, name string) netlink.Link {
 	t.Helper()
-	found, err := netlink.LinkByName(name)
-	must.Succeed(t, err)
-	return found
+	return must.Get[netlink.Link](t)(netlink.LinkByName(name))
 }
 
 // Settle waits until the interfaces have their carriers, which takes a moment.
@@ -207,10 +203,7 @@ func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 // thisNetwork opens the network namespace of this thread.
 func thisNetwork(t *testing.T) *os.File {
 	t.Helper()
-	file, err := os.Open("/proc/thread-self/ns/net")
-	must.Succeed(t, err)
-	t.Cleanup(func() { file.Close() })
-	return file
+	return must.Open[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
 }
 
 // ServeEcho accepts connections for ever, and sends back whatever it reads.
@@ -252,9 +245,7 @@ func DialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn
 // ServeAt has a function handle each connection to a place until the test ends, and closes it then.
 func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
-	listener, err := net.Listen(network, address)
-	must.Succeed(t, err)
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen(network, address))
 	go func() {
 		for {
 			connection, err := listener.Accept()
@@ -281,15 +272,13 @@ func NewResolver() boot.Sibling {
 // holders lists the interfaces that hold the service address, with the scope if it is not universal.
 func holders(t *testing.T) []string {
 	t.Helper()
-	addresses, err := netlink.AddrList(nil, unix.AF_INET)
-	must.Succeed(t, err)
+	addresses := must.Get[[]netlink.Addr](t)(netlink.AddrList(nil, unix.AF_INET))
 	var found []string
 	for _, address := range addresses {
 		if !address.IP.Equal(Service.AsSlice()) {
 			continue
 		}
-		link, err := netlink.LinkByIndex(address.LinkIndex)
-		must.Succeed(t, err)
+		link := must.Get[netlink.Link](t)(netlink.LinkByIndex(address.LinkIndex))
 		name := link.Attrs().Name
 		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
 			name += " " + scope.String()
@@ -314,8 +303,7 @@ const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
 // ListenForARP opens a socket that receives ARP at the other end of an interface.
 func ListenForARP(t *testing.T, name string) func() []byte {
 	t.Helper()
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(arp))
-	must.Succeed(t, err)
+	socket := must.Get[int](t)(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(arp)))
 	t.Cleanup(func() { unix.Close(socket) })
 	address := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: Link(t, name).Attrs().Index}
 	must.Succeed(t, unix.Bind(socket, address))

@@ -18,25 +18,19 @@ import (
 func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 	t.Helper()
 	certificate, own := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
-	pair, err := tls.X509KeyPair([]byte(certificate), []byte(own))
-	must.Succeed(t, err)
+	pair := must.Get[tls.Certificate](t)(tls.X509KeyPair([]byte(certificate), []byte(own)))
 	if key != nil {
 		block, _ := pem.Decode([]byte(certificate))
 		pair = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must.Succeed(t, err)
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	go func() {
 		if server, err := listener.Accept(); err == nil {
 			_ = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}).Handshake()
 			server.Close()
 		}
 	}()
-	client, err := net.Dial("tcp", listener.Addr().String())
-	must.Succeed(t, err)
-	t.Cleanup(func() { client.Close() })
-	return client
+	return must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
 }
 
 // A certificate is noted once its owner has proven to have the key, and only if the authority has signed it.

@@ -39,18 +39,14 @@ func newAuthority(t *testing.T) authority {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must.Succeed(t, err)
-	certificate, err := x509.ParseCertificate(signed)
-	must.Succeed(t, err)
+	signed := must.Get[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	certificate := must.Get[*x509.Certificate](t)(x509.ParseCertificate(signed))
 	return authority{certificate, key}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must.Succeed(t, err)
-	return key
+	return must.Get[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 func (a authority) pem() string { return encodePEM("CERTIFICATE", a.certificate.Raw) }
@@ -67,10 +63,8 @@ func (a authority) leaf(t *testing.T, name string, use x509.ExtKeyUsage) (certif
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{use},
 	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key)
-	must.Succeed(t, err)
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	must.Succeed(t, err)
+	signed := must.Get[[]byte](t)(x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key))
+	encoded := must.Get[[]byte](t)(x509.MarshalPKCS8PrivateKey(private))
 	return encodePEM("CERTIFICATE", signed), encodePEM("PRIVATE KEY", encoded)
 }
 
@@ -87,9 +81,7 @@ func (a authority) settingsFor(t *testing.T, endpoint string, change map[string]
 			delete(document, name)
 		}
 	}
-	content, err := json.Marshal(document)
-	must.Succeed(t, err)
-	return content
+	return must.Get[[]byte](t)(json.Marshal(document))
 }
 
 func (a authority) settings(t *testing.T, endpoint string) *Settings {
@@ -113,12 +105,10 @@ type collector struct {
 func (a authority) collects(t *testing.T, address string, reply func(ctx context.Context) ([]byte, error)) *collector {
 	t.Helper()
 	certificate, key := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
-	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
-	must.Succeed(t, err)
+	pair := must.Get[tls.Certificate](t)(tls.X509KeyPair([]byte(certificate), []byte(key)))
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
-	listener, err := net.Listen("tcp", address)
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("tcp", address))
 	made := &collector{address: listener.Addr().String(), clients: map[string]bool{}}
 	made.server = grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(&tls.Config{

@@ -149,7 +149,6 @@ func (x *Exporter) disconnect() {
 	x.current, x.connection = nil, nil
 }
 
-// send sends a batch and counts what became of it.
 func (x *Exporter) send(batch []record) {
 	count := uint64(len(batch))
 	ctx, cancel := context.WithTimeout(x.calls, x.patience)

@@ -127,9 +127,7 @@ func TestExportConnectsAgain(t *testing.T) {
 func TestExportWithoutCollector(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	must.Succeed(t, err)
-	t.Cleanup(func() { silent.Close() })
+	silent := must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	refusing := signer.collects(t, "127.0.0.1:0", func(context.Context) ([]byte, error) {
 		return nil, status.Error(codes.Unavailable, "no room")
 	})
@@ -214,9 +212,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("got %d", len(collector.names()))
 	}
 	collector.server.Stop()
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	must.Succeed(t, err)
-	defer silent.Close()
+	silent := must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	stuck, _ := exporting(t, signer.settings(t, silent.Addr().String()))
 	adds(stuck, "c", 600) // a whole batch, for which a call is made at once
 	must.Happen(t, "a call", func() bool { return len(stuck.records) < 600 })

@@ -29,7 +29,7 @@ func setup(controller *caddy.Controller) error {
 		return plugin.Error("otel", controller.ArgErr())
 	}
 	settings := hotfile.New(arguments[0], Parse)
-	_ = settings.Load() // the status reports the error
+	settings.Refresh() // the status reports an error
 	listener, err := statussocket.Listen(arguments[1])
 	if err != nil {
 		return plugin.Error("otel", err)
@@ -42,9 +42,8 @@ func setup(controller *caddy.Controller) error {
 		return Status{loaded, exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
 	})
 	controller.OnShutdown(func() error {
-		settings.Close()
 		exporter.Close()
-		return listener.Close()
+		return nil
 	})
 	resolver.ConfigOf(controller).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		return Handler{next, settings.Value, exporter.Add}

@@ -7,14 +7,14 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
 
 // The plugin starts without settings, says so on its socket, and takes them once they are there.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), hotfiletest.SocketPath(t)
+	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), filetest.SocketPath(t)
 	controller := caddy.NewTestController(resolver.ServerType, "otel "+path+" "+socket)
 
 	must.Succeed(t, setup(controller))
@@ -23,17 +23,17 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "otel" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	read := func() Status { return hotfiletest.StatusFrom[Status](t, socket) }
+	read := func() Status { return filetest.StatusFrom[Status](t, socket) }
 	if status := read(); status.Digest != "" || !strings.Contains(status.Reason, "no such file") {
 		t.Errorf("got %+v", status)
 	}
-	hotfiletest.Write(t, path, "{}")
+	filetest.Put(t, path, "{}")
 	must.Happen(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
 }
 
 // Without one path and one usable socket, setup fails.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), hotfiletest.SocketPath(t)
+	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), filetest.SocketPath(t)
 	for corefile, wanted := range map[string]string{
 		"otel":                                  "Wrong argument count",
 		"otel " + path:                          "Wrong argument count",

@@ -50,7 +50,6 @@ type shown struct {
 	Command  string `json:"command,omitempty"` // what a person can do about it
 }
 
-// document is the page as JSON.
 type document struct {
 	Agent      string               `json:"agent"`
 	Refusals   []shown              `json:"refusals"` // the latest first
@@ -155,7 +154,6 @@ func inASCII(value any) []byte {
 	return ascii.Bytes()
 }
 
-// text returns a refusal in a few lines.
 func (s shown) text() string {
 	what := printable(s.Name)
 	if s.Name == "" {

@@ -117,7 +117,6 @@ func (h *Holders) of(source netip.Addr) (holder, bool) {
 	return h.learn(source, hardware), true
 }
 
-// hardwareOf returns the hardware address of a neighbour.
 func hardwareOf(source netip.Addr) (string, error) {
 	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V4)
 	if err != nil {

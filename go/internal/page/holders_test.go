@@ -30,12 +30,10 @@ func setCapabilities(t *testing.T, wanted [2]unix.CapUserData) {
 // The kernel's news about neighbours are followed, and it is asked about one that is not known.
 func TestHoldersFollowTheKernel(t *testing.T) {
 	nettest.InNetwork(t)
-	link, err := netlink.LinkByName("agents")
-	must.Succeed(t, err)
+	link := must.Get[netlink.Link](t)(netlink.LinkByName("agents"))
 	set := func(hardware string) {
 		t.Helper()
-		parsed, err := net.ParseMAC(hardware)
-		must.Succeed(t, err)
+		parsed := must.Get[net.HardwareAddr](t)(net.ParseMAC(hardware))
 		if err := netlink.NeighSet(&netlink.Neigh{
 			LinkIndex: link.Attrs().Index, State: netlink.NUD_REACHABLE, IP: nettest.Agent.AsSlice(), HardwareAddr: parsed,
 		}); err != nil {

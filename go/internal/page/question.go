@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"clawker-fw/internal/statussocket"
 )
 
 // The page's server asks the other sibling's recorder over TCP, at a port that the packet filter opens for Envoy alone: one
@@ -28,26 +30,13 @@ const (
 
 // Tell answers questions about agents from those addresses that may ask, for ever.
 func (s *Store) Tell(listener net.Listener, askers []netip.Addr) error {
-	room := make(chan struct{}, mostAnswered)
-	for {
-		room <- struct{}{}
-		connection, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return err
+	statussocket.Serve(listener, mostAnswered, func(connection net.Conn) {
+		from, err := netip.ParseAddrPort(connection.RemoteAddr().String())
+		if err == nil && slices.Contains(askers, from.Addr().Unmap()) {
+			_ = s.answer(connection) // who has asked sees that there is no answer
 		}
-		go func() {
-			defer func() { <-room }()
-			if err != nil {
-				time.Sleep(patience) // no file can be opened, for one
-				return
-			}
-			defer connection.Close()
-			from, err := netip.ParseAddrPort(connection.RemoteAddr().String())
-			if err == nil && slices.Contains(askers, from.Addr().Unmap()) {
-				_ = s.answer(connection) // who has asked sees that there is no answer
-			}
-		}()
-	}
+	})
+	return net.ErrClosed
 }
 
 func (s *Store) answer(connection net.Conn) error {
@@ -85,7 +74,6 @@ type other struct {
 	place netip.AddrPort
 }
 
-// ask returns what the other sibling knows about an agent.
 func (o other) ask(source netip.Addr, hardware string) (told, error) {
 	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.own, 0))}
 	connection, err := dialer.Dial("tcp4", o.place.String())

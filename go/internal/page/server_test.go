@@ -249,8 +249,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	s.refuse(someone, "a.test")
 	socket, err := Listen(boot.PageSettings{Listen: netip.AddrPortFrom(own, 0)})
 	must.Succeed(t, err)
-	listener, err := net.FileListener(socket)
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.FileListener(socket))
 	place := netip.MustParseAddrPort(listener.Addr().String())
 	listener.Close()
 	go s.Serve(socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
@@ -266,9 +265,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	if found, err := (other{stranger, place}).ask(someone, first); err == nil {
 		t.Errorf("a stranger is told %+v", found)
 	}
-	silent, err := net.Listen("tcp4", "127.0.0.1:0")
-	must.Succeed(t, err)
-	defer silent.Close()
+	silent := must.Open[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	begun := time.Now()
 	if _, err := (other{own, netip.MustParseAddrPort(silent.Addr().String())}).ask(someone, first); err == nil || time.Since(begun) > 3*patience {
 		t.Errorf("%v after %s", err, time.Since(begun))
@@ -282,9 +279,7 @@ func TestRequestsWait(t *testing.T) {
 	settings := boot.PageSettings{Socket: path}
 	socket, err := Listen(settings)
 	must.Succeed(t, err)
-	connection, err := net.Dial("unix", path)
-	must.Succeed(t, err)
-	defer connection.Close()
+	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
 	fmt.Fprintf(connection, "GET / HTTP/1.1\r\nHost: clawker.internal\r\n%s: %s\r\nConnection: close\r\n\r\n", agentHeader, someone)
 	s := newScene()
 	go s.Serve(socket, settings)
@@ -298,19 +293,14 @@ func TestRequestsWait(t *testing.T) {
 // nobody: there are answers meanwhile, and each of these connections ends.
 func TestStalledRequests(t *testing.T) {
 	s := newScene()
-	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "page"))
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(t.TempDir(), "page")))
 	serving := overHTTP(newServer(s.Store, nothing))
 	go func() { _ = serving.Serve(listener) }()
 	t.Cleanup(func() { serving.Close() })
 	send := func(text string) net.Conn {
 		t.Helper()
-		connection, err := net.Dial("unix", listener.Addr().String())
-		must.Succeed(t, err)
-		t.Cleanup(func() { connection.Close() })
-		if _, err := io.WriteString(connection, text); err != nil {
-			t.Fatal(err)
-		}
+		connection := must.Open[net.Conn](t)(net.Dial("unix", listener.Addr().String()))
+		must.Get[int](t)(io.WriteString(connection, text))
 		return connection
 	}
 	var ends sync.WaitGroup
@@ -344,11 +334,9 @@ func TestStalledRequests(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
 		return net.Dial("unix", listener.Addr().String())
 	}}, Timeout: requestTime / 2}
-	asked, err := http.NewRequest("GET", "http://clawker.internal/", nil)
-	must.Succeed(t, err)
+	asked := must.Get[*http.Request](t)(http.NewRequest("GET", "http://clawker.internal/", nil))
 	asked.Header.Set(agentHeader, someone.String())
-	answer, err := client.Do(asked)
-	must.Succeed(t, err)
+	answer := must.Get[*http.Response](t)(client.Do(asked))
 	answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Error(answer.Status)

@@ -189,7 +189,6 @@ func (s *Store) Told(source netip.Addr, hardware string) told {
 	return told{Since: known.since, Refusals: append([]refused{}, known.refusals...), More: known.more}
 }
 
-// expire forgets what is too old.
 func (s *Store) expire(source netip.Addr, known *agent) {
 	age := remembered
 	if followsFrom(source, known.hardware) {
@@ -219,7 +218,6 @@ func (s *Store) forget(source netip.Addr) {
 	}
 }
 
-// largest returns the agent of whose refusals most is remembered.
 func (s *Store) largest() *agent {
 	var most *agent
 	for _, each := range s.agents {

@@ -10,9 +10,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
-	"clawker-fw/internal/hotfile/hotfiletest"
-	"clawker-fw/internal/must"
 )
 
 // Whatever an agent asks, the answer can be sent, has an address only for what is allowed, and its record is lines of JSON.
@@ -33,9 +32,9 @@ func FuzzServeDNS(f *testing.F) {
 		f.Add(packed)
 	}
 	path := filepath.Join(f.TempDir(), "names.json")
-	hotfiletest.Write(f, path, example)
+	filetest.Put(f, path, example)
 	source := hotfile.New(path, Parse)
-	must.Succeed(f, source.Load())
+	source.Refresh()
 	f.Fuzz(func(t *testing.T, content []byte) {
 		query := new(dns.Msg)
 		if query.Unpack(content) != nil || query.Response {

@@ -13,8 +13,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
-	"clawker-fw/internal/hotfile/hotfiletest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
 )
@@ -43,9 +43,9 @@ var (
 func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
-	hotfiletest.Write(t, path, example)
+	filetest.Put(t, path, example)
 	source := hotfile.New(path, Parse)
-	must.Succeed(t, source.Load())
+	source.Refresh()
 	var refusals bytes.Buffer
 	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }}, &refusals
 }
@@ -58,8 +58,7 @@ func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
 	if code, err := asked.ServeDNS(context.Background(), who, query); code != dns.RcodeSuccess || err != nil {
 		t.Fatalf("got %d, %v", code, err)
 	}
-	packed, err := who.reply.Pack()
-	must.Succeed(t, err)
+	packed := must.Get[[]byte](t)(who.reply.Pack())
 	reply := new(dns.Msg)
 	must.Succeed(t, reply.Unpack(packed))
 	if reply.Id != query.Id || !reply.Response || !reply.Authoritative || reply.RecursionAvailable {
@@ -273,9 +272,7 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 		query.SetQuestion(each.name, each.kind)
 		ctx, outcome := WithOutcome(context.Background())
 
-		if _, err := asked.ServeDNS(ctx, &writer{from: each.from}, query); err != nil {
-			t.Fatal(err)
-		}
+		must.Get[int](t)(asked.ServeDNS(ctx, &writer{from: each.from}, query))
 
 		if *outcome != each.wanted || outcome.Allowed() != (each.wanted.Reason == "") {
 			t.Errorf("%s: got %+v, expected %+v", what, *outcome, each.wanted)

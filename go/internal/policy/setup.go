@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"os"
 
 	"github.com/coredns/caddy"
@@ -16,13 +17,6 @@ import (
 type Status struct {
 	Build string `json:"build"`
 	hotfile.Status
-	Names int `json:"names"` // number of names in the list
-}
-
-// statusOf returns a consistent snapshot of list and rejections, of the file as it is now.
-func statusOf(source *hotfile.File[*List]) Status {
-	list, loaded := source.Fresh()
-	return Status{"CoreDNS-" + coremain.CoreVersion, loaded, len(list.names)}
 }
 
 func init() { resolver.Register("policy", setup) }
@@ -35,18 +29,17 @@ func setup(controller *caddy.Controller) error {
 		return plugin.Error("policy", controller.ArgErr())
 	}
 	source := hotfile.New(arguments[0], Parse)
-	if err := source.Load(); err != nil {
-		return plugin.Error("policy", err)
+	if _, loaded := source.Fresh(); loaded.Reason != "" {
+		return plugin.Error("policy", errors.New(loaded.Reason))
 	}
 	listener, err := statussocket.Listen(arguments[1])
 	if err != nil {
 		return plugin.Error("policy", err)
 	}
 	go source.Follow()
-	go statussocket.Tell(listener, func() any { return statusOf(source) })
-	controller.OnShutdown(func() error {
-		source.Close()
-		return listener.Close()
+	go statussocket.Tell(listener, func() any {
+		_, loaded := source.Fresh()
+		return Status{"CoreDNS-" + coremain.CoreVersion, loaded}
 	})
 	handler := NewHandler(source, os.Stdout)
 	config := resolver.ConfigOf(controller)

@@ -8,7 +8,8 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 )
@@ -18,10 +19,11 @@ func listOf(name string) string {
 	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
 }
 
-// With a list and a socket in the Corefile, the plugin answers queries and reports its status.
+// With a list and a socket in the Corefile, the plugin answers queries, and reports on its socket which list is live, how many were
+// rejected and why.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
-	hotfiletest.Write(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
+	filetest.Put(t, path, listOf("a.test"))
 	controller := caddy.NewTestController(resolver.ServerType, "policy "+path+" "+socket)
 
 	must.Succeed(t, setup(controller))
@@ -30,15 +32,22 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	if status := hotfiletest.StatusFrom[Status](t, socket); len(status.Digest) != 64 || status.Names != 1 {
-		t.Errorf("got %+v", status)
+	first := filetest.StatusFrom[Status](t, socket)
+	if len(first.Digest) != 64 || first.Refused != 0 || len(first.Build) <= len("CoreDNS-") {
+		t.Errorf("got %+v", first)
+	}
+	filetest.Put(t, path, "{}")
+	reason := path + ": names is missing; write {} for an empty list"
+	wanted := Status{first.Build, hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
+	if second := filetest.StatusFrom[Status](t, socket); second != wanted {
+		t.Errorf("got %+v", second)
 	}
 }
 
 // Unless there is one usable list and one usable socket, setup fails and the resolver does not start.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), hotfiletest.SocketPath(t)
-	hotfiletest.Write(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
+	filetest.Put(t, path, listOf("a.test"))
 	for corefile, wanted := range map[string]string{
 		"policy":         "Wrong argument count",
 		"policy " + path: "Wrong argument count",

@@ -13,7 +13,6 @@ const lengthOctets = 2
 // watchTCP returns a listener that sees every message and answer over TCP.
 func (h Handler) watchTCP(listener net.Listener) net.Listener { return streams{listener, h.refusals} }
 
-// streams accepts clients over TCP.
 type streams struct {
 	net.Listener
 	refusals *Recorder

@@ -42,9 +42,7 @@ func overTCP(t *testing.T, octets []byte) ([]record, string) {
 	connection, err := net.Dial("tcp", listener.Addr().String())
 	must.Succeed(t, err)
 	source := connection.LocalAddr().String()
-	if _, err := connection.Write(octets); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(connection.Write(octets))
 	// Until CoreDNS has closed it, which is a reset if it has not read all.
 	_ = connection.(*net.TCPConn).CloseWrite()
 	if _, err = io.Copy(io.Discard, connection); err != nil && !errors.Is(err, unix.ECONNRESET) {

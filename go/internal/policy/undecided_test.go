@@ -21,9 +21,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 	t.Helper()
 	var refusals bytes.Buffer
 	handler, client := Handler{refusals: NewRecorder(&refusals)}, &socket{}
-	if _, err := handler.watchUDP(nil)(client).Write(answer); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(handler.watchUDP(nil)(client).Write(answer))
 	if !bytes.Equal(client.Bytes(), answer) {
 		t.Errorf("got %x", client.Bytes())
 	}
@@ -33,9 +31,7 @@ func watchedAnswer(t *testing.T, answer []byte) []record {
 
 func packed(t *testing.T, message *dns.Msg) []byte {
 	t.Helper()
-	answer, err := message.Pack()
-	must.Succeed(t, err)
-	return answer
+	return must.Get[[]byte](t)(message.Pack())
 }
 
 // What CoreDNS answers before the policy is asked is on record.

@@ -35,7 +35,7 @@ func TestProbe(t *testing.T) {
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
 	}
-	if committed, err := record.Read(root); err != nil || !maps.Equal(report.Live, committed.Live) {
+	if committed, err := record.Read(record.Path(root)); err != nil || !maps.Equal(report.Live, committed.Live) {
 		t.Errorf("live %v, committed %v, %v", report.Live, committed.Live, err)
 	}
 	if !report.Claimed || !slices.Equal(report.Addresses, []string{"10.213.8.10", "10.213.8.53", "10.214.0.138"}) {
@@ -118,15 +118,6 @@ func volumeOf(t *testing.T) (string, *hottest.Reader) {
 	hottest.WriteRecord(t, record.Path(root), wanted)
 	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
 	return root, hottest.StartReader(root)
-}
-
-// A sibling is healthy while every resource is live as it was committed.
-func TestHealth(t *testing.T) {
-	root, program := volumeOf(t)
-
-	if err := Health(root, withResources(nettest.NewResolver()), program); err != nil {
-		t.Error(err)
-	}
 }
 
 // A sibling that has not loaded the commit, by version or by digest, is unhealthy with the reason, also in the probe.
@@ -222,28 +213,19 @@ func TestProbeOfAStartingProgram(t *testing.T) {
 	}
 }
 
-// A health check takes a claimed address again that was lost, and announces it each time.
+// A health check takes a claimed address again that was lost, and announces it each time. Without a claim, it leaves the address
+// alone.
 func TestHealthKeepsTheClaim(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
+	root, program := volumeOf(t)
+	must.Succeed(t, Health(root, withResources(nettest.NewResolver()), program))
+	nettest.ExpectHolders(t)
 	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
 	hear := nettest.ListenForARP(t, "agents-end")
 
 	for range 2 {
-		must.Succeed(t, Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)))
+		must.Succeed(t, Health(root, withResources(nettest.NewResolver()), program))
 		hear()
 		nettest.ExpectHolders(t, "agents")
 	}
-}
-
-// A health check without a claim leaves the address alone.
-func TestHealthClaimsNothing(t *testing.T) {
-	nettest.InNetwork(t)
-	root, _ := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
-
-	must.Succeed(t, Health(root, withResources(nettest.NewResolver()), hottest.StartReader(root)))
-
-	nettest.ExpectHolders(t)
 }

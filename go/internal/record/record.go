@@ -74,8 +74,7 @@ func Differing(wanted, found map[string]string) []string {
 type Commit struct {
 	Version string            `json:"version"` // the files' version, never used before
 	Live    map[string]string `json:"live"`
-	Files   []StagedFile      `json:"files"`  // in the order in which they are placed
-	Remove  []string          `json:"remove"` // removed once the new set is live, like every file not in Files
+	Files   []StagedFile      `json:"files"` // in the order in which they are placed; every other file is removed
 	Seconds float64           `json:"seconds"`
 	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
 }
@@ -88,11 +87,6 @@ type StagedFile struct {
 
 // Verify fails unless a folder has all files, with their digests.
 func (c Commit) Verify(folder string) error {
-	for _, path := range c.Remove {
-		if !filepath.IsLocal(path) {
-			return fmt.Errorf("path to remove %q leaves the folder", path)
-		}
-	}
 	for _, file := range c.Files {
 		if err := file.verify(folder); err != nil {
 			return err
@@ -141,9 +135,12 @@ func (f StagedFile) verify(folder string) error {
 // Path returns the path of the record of what was committed last.
 func Path(root string) string { return filepath.Join(root, "state", "committed.json") }
 
-// Read reads the record of what was committed last.
-func Read(root string) (Commit, error) {
-	var committed Commit
-	err := volume.ReadJSON(Path(root), &committed)
-	return committed, err
+// Read reads the record of a set, which has at least one file.
+func Read(path string) (Commit, error) {
+	var found Commit
+	err := volume.ReadJSON(path, &found)
+	if err == nil && len(found.Files) == 0 {
+		err = fmt.Errorf("%s has no files", path)
+	}
+	return found, err
 }

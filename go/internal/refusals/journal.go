@@ -45,7 +45,7 @@ const (
 type journal struct {
 	out  io.Writer
 	now  func() time.Time
-	own  memory
+	own  memory // nil without a page
 	used Used
 
 	mutex   sync.Mutex
@@ -63,23 +63,20 @@ type memory interface {
 	Miss(agent netip.Addr, refusals int)
 }
 
-type forgetful struct{}
-
-func (forgetful) Add(netip.Addr, []byte) {}
-func (forgetful) Miss(netip.Addr, int)   {}
-
 func newJournal(out io.Writer) *journal {
 	return &journal{
-		out: out, now: time.Now, own: forgetful{}, agents: map[netip.Addr]*share{}, unknown: newShare(),
+		out: out, now: time.Now, agents: map[netip.Addr]*share{}, unknown: newShare(),
 		arrived: make(chan struct{}, 1),
 	}
 }
 
 // add has a line written for an agent, or counts it. The line ends with a line break, and tells of some refusals.
 func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
-	if j.share(agent, line, refusals) {
+	switch within := j.share(agent, line, refusals); {
+	case j.own == nil:
+	case within:
 		j.own.Add(agent, line)
-	} else {
+	default:
 		j.own.Miss(agent, refusals)
 	}
 }

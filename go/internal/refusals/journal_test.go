@@ -278,9 +278,7 @@ func TestLinesNeverMix(t *testing.T) {
 	}()
 	for range linesAtOnce / 2 {
 		for _, part := range bytes.SplitAfter(lineOf(nettest.OtherAgent, 200), []byte("xxxxx")) {
-			if _, err := program.Write(part); err != nil {
-				t.Fatal(err)
-			}
+			must.Get[int](t)(program.Write(part))
 		}
 	}
 	program.Close()
@@ -307,17 +305,14 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	must.Succeed(t, err)
 	defer never.Close()
 	log := filepath.Join(t.TempDir(), "log")
-	out, err := os.Create(log)
-	must.Succeed(t, err)
+	out := must.Get[*os.File](t)(os.Create(log))
 	asked := filepath.Join(t.TempDir(), "lines.sock")
 	told, err := statussocket.Prepare(asked, 0o600)
 	must.Succeed(t, err)
 	defer told.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), silent, lines, told, nil, out, nil) }()
-	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
-		t.Fatal(err)
-	}
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, told}, out) }()
+	must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {
 			if told, err := AskWritten(asked); err != nil || told.Lines != 1 {
@@ -330,9 +325,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 		}
 	}
 	out.Close()
-	if _, err := program.Write(lineOf(nettest.Agent, 0)); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 	select {
 	case err := <-ended:
 		if err == nil {

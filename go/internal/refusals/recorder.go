@@ -5,6 +5,7 @@ package refusals
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ import (
 	"clawker-fw/internal/reason"
 	"clawker-fw/internal/sockets"
 	"clawker-fw/internal/statussocket"
+	"clawker-fw/internal/usage"
 )
 
 // The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
@@ -32,13 +34,6 @@ import (
 
 // recorderBuffer has room for any message of the kernel.
 const recorderBuffer = 1 << 17
-
-// The reasons of a refusal. The whole product uses the same words (docs/enforcement.md).
-const (
-	becauseNoRule    = reason.NoRule
-	becauseWrongPort = reason.WrongPort
-	becauseLimit     = reason.Limit
-)
 
 // Socket is where the recorder tells fwctl how many lines it has written. Only root may open it.
 const Socket = "/tmp/lines.sock"
@@ -52,31 +47,43 @@ func AskWritten(socket string) (Written, error) {
 
 const askWithin = 2 * time.Second
 
-// Record writes a line for each refusal that it reads from the socket, and those of the program, until that fails. With a
-// further socket, it serves the page there. What the program says of what is allowed goes to used, which may be nil.
-func Record(
-	root string, sibling boot.Sibling, socket, program io.Reader, told, forPage *os.File, out io.Writer, used Used,
-) error {
+// Record writes a line for each refusal that it reads from the first file that it is given, and those of the program, which are in
+// the second one, until that fails. At the third one it tells how many there are. If this sibling has a page, it serves that at a
+// further one, and if it has to remember what is used, it does so in the rest.
+func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) error {
+	sockets := 3
+	if sibling.Page != nil {
+		sockets++
+	}
+	if len(given) < sockets {
+		return errors.New("record needs the sockets that its keeper gives it")
+	}
 	journal := newJournal(out)
-	journal.used = used
-	telling, err := net.FileListener(told)
+	if sibling.Usage != nil {
+		keeper, err := usage.Keep(given[sockets:], sibling.Usage.Except)
+		if err != nil {
+			return err
+		}
+		journal.used = keeper
+	}
+	telling, err := net.FileListener(given[2])
 	if err != nil {
 		return fmt.Errorf("telling how many lines are written: %w", err)
 	}
 	defer telling.Close()
 	go statussocket.Tell(telling, journal.status)
 	failed := make(chan error)
-	if forPage != nil {
+	if sibling.Page != nil {
 		holders := page.NewHolders(sibling.Limits.Subnet)
 		store := page.NewStore(holders)
 		journal.own = store
 		go holders.Follow()
-		go func() { failed <- store.Serve(forPage, *sibling.Page) }()
+		go func() { failed <- store.Serve(given[3], *sibling.Page) }()
 	}
 	go func() { failed <- journal.write() }()
-	go func() { failed <- newRecorder(root, sibling, journal).read(socket) }()
+	go func() { failed <- newRecorder(root, sibling, journal).read(given[0]) }()
 	go func() {
-		if err := journal.follow(program); err != nil {
+		if err := journal.follow(given[1]); err != nil {
 			failed <- err
 		}
 	}()
@@ -93,7 +100,6 @@ func Record(
 // Used takes the lines of the program that tell of what is allowed. They begin with usage.Mark, and are never written down.
 type Used interface{ Take(line []byte) }
 
-// read records all refusals that it reads from the socket.
 func (r *recorder) read(socket io.Reader) error {
 	buffer := make([]byte, recorderBuffer)
 	for {
@@ -186,13 +192,13 @@ func (r *recorder) lost(read []kernel.Refusal) (lost int) {
 func (r *recorder) reason(refused kernel.Refusal, name *string) string {
 	switch {
 	case slices.Contains(r.private, refused.Place.Addr()):
-		return becauseNoRule
+		return reason.NoRule
 	case refused.Protocol == unix.IPPROTO_TCP && r.listening.at(refused.Place):
-		return becauseLimit
+		return reason.Limit
 	case name != nil && r.listening.on(refused.Place.Addr()):
-		return becauseWrongPort
+		return reason.WrongPort
 	}
-	return becauseNoRule
+	return reason.NoRule
 }
 
 // virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.

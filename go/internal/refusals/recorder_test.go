@@ -20,6 +20,7 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/reason"
 )
 
 // In the block of nettest.NewSibling: the first address, one whose name has a rule, one of a name that has none any more.
@@ -45,9 +46,7 @@ func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	root := t.TempDir()
 	filetest.Write(t, root, filetest.Tree{"hot/numbers/numbers.json": numbersFile})
 	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
-	socket, err := kernel.ListenForRefusals()
-	must.Succeed(t, err)
-	t.Cleanup(func() { socket.Close() })
+	socket := must.Open[*os.File](t)(kernel.ListenForRefusals())
 	wait := unix.Timeval{Usec: 500_000}
 	must.Succeed(t, unix.SetsockoptTimeval(int(socket.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
 	found.socket = socket
@@ -65,8 +64,7 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 			break
 		}
 		must.Succeed(t, err)
-		refusals, err := kernel.ReadRefusals(buffer[:size])
-		must.Succeed(t, err)
+		refusals := must.Get[[]kernel.Refusal](t)(kernel.ReadRefusals(buffer[:size]))
 		must.Succeed(t, r.record(refusals))
 	}
 	must.Succeed(t, r.journal.flush())
@@ -81,9 +79,7 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 
 func listenAt(t *testing.T, place netip.AddrPort) {
 	t.Helper()
-	listener, err := net.Listen("tcp4", place.String())
-	must.Succeed(t, err)
-	t.Cleanup(func() { listener.Close() })
+	must.Open[net.Listener](t)(net.Listen("tcp4", place.String()))
 }
 
 // A connection and a datagram to a port on which nobody listens leave one line each, with who, where and why; and the
@@ -99,13 +95,13 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		name     string
 		reason   string
 	}{
-		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 1), "", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 65535), "", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(virtualOpen, 80), "open.test", becauseWrongPort},
-		{"udp", netip.AddrPortFrom(virtualOpen, 22), "open.test", becauseWrongPort},
-		{"tcp", netip.AddrPortFrom(virtualGone, 22), "gone.test", becauseNoRule},
-		{"tcp", netip.AddrPortFrom(virtualFirst, 443), "", becauseNoRule},
-		{"udp", netip.AddrPortFrom(nettest.OnAgents, 443), "", becauseNoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 1), "", reason.NoRule},
+		{"tcp", netip.AddrPortFrom(nettest.OnAgents, 65535), "", reason.NoRule},
+		{"tcp", netip.AddrPortFrom(virtualOpen, 80), "open.test", reason.WrongPort},
+		{"udp", netip.AddrPortFrom(virtualOpen, 22), "open.test", reason.WrongPort},
+		{"tcp", netip.AddrPortFrom(virtualGone, 22), "gone.test", reason.NoRule},
+		{"tcp", netip.AddrPortFrom(virtualFirst, 443), "", reason.NoRule},
+		{"udp", netip.AddrPortFrom(nettest.OnAgents, 443), "", reason.NoRule},
 	} {
 		var source string
 		recorder.asAgent(func() {
@@ -137,8 +133,7 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		if _, err := dialer.Dial("tcp4", netip.AddrPortFrom(nettest.OnAgents, 1).String()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Error(err)
 		}
-		connection, err := net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second)
-		must.Succeed(t, err)
+		connection := must.Get[net.Conn](t)(net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second))
 		connection.Close()
 	})
 	if found := recorder.lines(t); len(found) != 0 {
@@ -158,9 +153,7 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 		return netip.AddrPortFrom(nettest.Agent, 33333).String()
 	}
 	dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
-	connection, err := dialer.Dial("udp4", place.String())
-	must.Succeed(t, err)
-	defer connection.Close()
+	connection := must.Open[net.Conn](t)(dialer.Dial("udp4", place.String()))
 	_, _ = connection.Write([]byte("x"))
 	_ = connection.SetReadDeadline(time.Now().Add(time.Second))
 	if _, err := connection.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
@@ -182,19 +175,16 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 		place := netip.AddrPortFrom(private, 9)
 		recorder.asAgent(func() {
 			dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: nettest.Agent.AsSlice()}}
-			connection, err := dialer.Dial("udp4", place.String())
-			must.Succeed(t, err)
+			connection := must.Get[net.Conn](t)(dialer.Dial("udp4", place.String()))
 			defer connection.Close()
 			socket, err := connection.(*net.UDPConn).File()
 			must.Succeed(t, err)
 			defer socket.Close()
 			must.Succeed(t, unix.SetsockoptString(int(socket.Fd()), unix.IPPROTO_IP, unix.IP_OPTIONS, options))
-			if _, err := connection.Write([]byte("x")); err != nil {
-				t.Fatal(err)
-			}
+			must.Get[int](t)(connection.Write([]byte("x")))
 		})
 		found := recorder.lines(t)
-		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != becauseNoRule {
+		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != reason.NoRule {
 			t.Errorf("%d octets of options: got %+v", len(options), found)
 		}
 	}
@@ -211,7 +201,7 @@ func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 		t.Fatalf("got %+v", found)
 	}
 	for _, each := range found {
-		if each.Reason != becauseLimit || int(each.Port) != port || each.Address != nettest.OnAgents {
+		if each.Reason != reason.Limit || int(each.Port) != port || each.Address != nettest.OnAgents {
 			t.Errorf("got %+v", each)
 		}
 	}
@@ -259,39 +249,30 @@ func TestNothingListensYet(t *testing.T) {
 	}
 }
 
-// At a private address nothing is for agents, although something listens: their connections are not one too many.
-func TestRefusalsAtPrivateAddresses(t *testing.T) {
-	for _, private := range []bool{false, true} {
-		sibling := nettest.NewSibling()
-		sibling.Limits = &boot.Limits{}
-		wanted := becauseLimit
-		if private {
-			sibling.Limits.Private, wanted = []netip.Addr{nettest.OnAgents}, becauseNoRule
-		}
-		var written bytes.Buffer
-		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
-		recorder.listening.folder = listeningFolder(t, "")
-		each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: netip.AddrPortFrom(nettest.OnAgents, 443)}
-		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{each}), recorder.journal.flush()))
-		if text := written.String(); !strings.Contains(text, `"reason":"`+wanted+`"`) {
-			t.Errorf("private %t: %s", private, text)
-		}
-	}
-}
-
-// At the private port nothing is for agents either, and that the recorder listens there does not mean that the program does.
-func TestRefusalsAtThePrivatePort(t *testing.T) {
+// At a private address nothing is for agents, although something listens: their connections are not one too many. At the private
+// port nothing is for agents either, and that the recorder listens there does not mean that the program does.
+func TestRefusalsAtPrivatePlaces(t *testing.T) {
 	place := netip.AddrPortFrom(nettest.OnAgents, 443)
-	for further, wanted := range map[string]string{"": "", "   1: 0A08D50A:0035 00000000:0000 0A 0\n": becauseNoRule} {
+	const program = "   1: 0A08D50A:0035 00000000:0000 0A 0\n"
+	for name, each := range map[string]struct {
+		limits  boot.Limits
+		listens string
+		wanted  string
+	}{
+		"a public place":                 {boot.Limits{}, "", reason.Limit},
+		"a private address":              {boot.Limits{Private: []netip.Addr{place.Addr()}}, "", reason.NoRule},
+		"a private port, at the start":   {boot.Limits{PrivatePort: place.Port()}, "", ""},
+		"a private port, with a program": {boot.Limits{PrivatePort: place.Port()}, program, reason.NoRule},
+	} {
 		sibling := nettest.NewSibling()
-		sibling.Limits = &boot.Limits{PrivatePort: place.Port()}
+		sibling.Limits = &each.limits
 		var written bytes.Buffer
 		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
-		recorder.listening.folder = listeningFolder(t, further)
-		each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
-		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{each}), recorder.journal.flush()))
-		if text := written.String(); (text != "") != (wanted != "") || !strings.Contains(text, wanted) {
-			t.Errorf("%q: %q", further, text)
+		recorder.listening.folder = listeningFolder(t, each.listens)
+		refused := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
+		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{refused}), recorder.journal.flush()))
+		if text := written.String(); (text != "") != (each.wanted != "") || !strings.Contains(text, each.wanted) {
+			t.Errorf("%s: %q", name, text)
 		}
 	}
 }

@@ -20,9 +20,7 @@ var roomy = bounds{connections: 8, dial: 2 * time.Second, idle: 20 * time.Second
 // relayTo serves a relay to an address until the test ends, and returns where.
 func relayTo(t *testing.T, agent netip.AddrPort, limits bounds) string {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	must.Succeed(t, err)
-	t.Cleanup(func() { listener.Close() })
+	listener := must.Open[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	go func() { _ = serve(listener, agent, make(chan struct{}, limits.connections), limits) }()
 	return listener.Addr().String()
 }
@@ -34,9 +32,7 @@ func agentThat(t *testing.T, does func(net.Conn)) netip.AddrPort {
 
 func dial(t *testing.T, place string) *net.TCPConn {
 	t.Helper()
-	connection, err := net.DialTimeout("tcp4", place, 3*time.Second)
-	must.Succeed(t, err)
-	t.Cleanup(func() { connection.Close() })
+	connection := must.Open[net.Conn](t)(net.DialTimeout("tcp4", place, 3*time.Second))
 	must.Succeed(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
 	return connection.(*net.TCPConn)
 }
@@ -86,9 +82,7 @@ func TestTheAgentSeesAReset(t *testing.T) {
 		ended <- err
 	})
 	client := dial(t, relayTo(t, agent, roomy))
-	if _, err := client.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[int](t)(client.Read(make([]byte, 1)))
 	reset(client)
 	select {
 	case err := <-ended:

@@ -54,10 +54,8 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 	network := settings.Network()
 	network.Apart = nil
 	must.Succeed(t, kernel.Shape(network))
-	sockets, err := settings.Listen()
-	must.Succeed(t, err)
-	listening, err := listeners([]string{strconv.Itoa(sockets[0])})
-	must.Succeed(t, err)
+	sockets := must.Get[[]int](t)(settings.Listen())
+	listening := must.Get[[]net.Listener](t)(listeners([]string{strconv.Itoa(sockets[0])}))
 	defer listening[0].Close()
 	asAgent := nettest.Moved(t, "agents-end", nettest.AgentNet, nettest.Agent)
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, nettest.World)
@@ -185,8 +183,7 @@ func TestTheTableIsCompared(t *testing.T) {
 	settings := inNamespace(t)
 	must.Succeed(t, kernel.Shape(settings.Network()))
 	before := kernel.Differences(settings.Network())
-	connection, err := nftables.New()
-	must.Succeed(t, err)
+	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	connection.DelTable(&nftables.Table{Name: "clawker-fw", Family: nftables.TableFamilyIPv4})
 	must.Succeed(t, connection.Flush())
 	found := kernel.Differences(settings.Network())
@@ -199,8 +196,7 @@ func TestTheTableIsCompared(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	settings := inNamespace(t)
 	hasDefault := func() bool {
-		routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-		must.Succeed(t, err)
+		routes := must.Get[[]netlink.Route](t)(netlink.RouteList(nil, netlink.FAMILY_V4))
 		return slices.ContainsFunc(routes, func(route netlink.Route) bool {
 			return route.Gw != nil && route.Gw.Equal(nettest.Gateway.AsSlice())
 		})
@@ -226,9 +222,7 @@ func TestInspection(t *testing.T) {
 	if err != nil || !slices.Equal(before.Closed, []uint16{8080}) {
 		t.Errorf("before it listens: %+v, %v", before, err)
 	}
-	if _, err := settings.Listen(); err != nil {
-		t.Fatal(err)
-	}
+	must.Get[[]int](t)(settings.Listen())
 	if report, err := settings.Inspect(); err != nil || len(report.Closed) != 0 || !slices.Equal(report.Network, before.Network) {
 		t.Errorf("%+v, %v", report, err)
 	}
@@ -247,8 +241,7 @@ func TestWhetherAlive(t *testing.T) {
 		t.Error("nobody is there, and answers")
 	}
 	for answer, alive := range map[any]bool{alright: true, "": false, 1: false, nil: false} {
-		listener, err := net.Listen("unix", aliveAt)
-		must.Succeed(t, err)
+		listener := must.Get[net.Listener](t)(net.Listen("unix", aliveAt))
 		if answer != nil {
 			go statussocket.Tell(listener, func() any { return answer })
 		}

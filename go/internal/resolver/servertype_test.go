@@ -61,8 +61,7 @@ func corefile(text string) caddy.Input {
 
 // The server answers over both transports for its zone, those over TCP can be watched, and errors are in the log.
 func TestServes(t *testing.T) {
-	free, err := net.Listen("tcp", ":0")
-	must.Succeed(t, err)
+	free := must.Get[net.Listener](t)(net.Listen("tcp", ":0"))
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
 	var written bytes.Buffer

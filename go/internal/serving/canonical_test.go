@@ -3,6 +3,7 @@ package serving
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -46,7 +47,9 @@ func TestCanonicalIsWhatTheFileSays(t *testing.T) {
 func digestAs(t *testing.T, text string) string {
 	t.Helper()
 	var read []map[string]any
-	must.Succeed(t, readJSON([]byte(text), &read))
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	must.Succeed(t, decoder.Decode(&read))
 	return must.Get[string](t)(canonical(read))
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -36,12 +37,9 @@ type coredns struct {
 	resources []boot.Resource
 }
 
-// pluginStatus is the status that a plugin reports.
 type pluginStatus struct {
-	Build   string `json:"build"` // from the policy plugin alone
-	Digest  string `json:"digest"`
-	Refused int    `json:"refused"`
-	Reason  string `json:"reason"`
+	Build string `json:"build"` // from the policy plugin alone
+	hotfile.Status
 	Telemetry
 }
 

@@ -15,19 +15,16 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/dnstest"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
 var policyResources = []boot.Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
 
-// socketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
+// socketPath returns a path for the socket of the policy.
 func socketPath(t *testing.T) string {
-	t.Helper()
-	folder, err := os.MkdirTemp("", "socket")
-	must.Succeed(t, err)
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	return filepath.Join(folder, "policy.sock")
+	return filepath.Join(filepath.Dir(filetest.SocketPath(t)), "policy.sock")
 }
 
 // tells opens a status socket that sends a text to every client, until the test ends.
@@ -42,8 +39,7 @@ func tells(t *testing.T, text string) string {
 func silentSocket(t *testing.T) string {
 	t.Helper()
 	path := socketPath(t)
-	listener, err := net.Listen("unix", path)
-	must.Succeed(t, err)
+	listener := must.Get[net.Listener](t)(net.Listen("unix", path))
 	t.Cleanup(func() { listener.Close() }) // the kernel takes connections until it is closed
 	return path
 }
@@ -241,8 +237,7 @@ func TestRefusesNothingElse(t *testing.T) {
 // A server that does not exist does not count as refusing.
 func TestRefusesAbsent(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
-		socket, err := net.Listen("tcp", "127.0.0.1:0")
-		must.Succeed(t, err)
+		socket := must.Get[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 		socket.Close()
 		if err := Refuses(socket.Addr().String(), network); err == nil {
 			t.Errorf("%s: no error", network)

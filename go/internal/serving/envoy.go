@@ -45,12 +45,6 @@ func NewEnvoy(socket string, known Evidence) envoy {
 	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}, evidence, ""}
 }
 
-// beside returns the same Envoy with a signer, whose files count as its own.
-func (e envoy) beside(signer string) envoy {
-	e.signer = signer
-	return e
-}
-
 // signs returns what the signer says of its files, by resource. One that says nothing has loaded nothing, but Envoy serves
 // on with what it was given: so that is no failure of Envoy's.
 func (e envoy) signs(resources []boot.Resource) map[string]hotfile.Status {
@@ -99,13 +93,15 @@ func (e envoy) do(method, path string) ([]byte, error) {
 	return body, nil
 }
 
-// read reads an answer in JSON.
+// read reads an answer in JSON. Numbers without a type of ours stay as they are written.
 func (e envoy) read(path string, value any) error {
 	body, err := e.do(http.MethodGet, path)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(body, value); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if err := decoder.Decode(value); err != nil {
 		return fmt.Errorf("envoy admin %s: %w", path, err)
 	}
 	return nil
@@ -139,6 +135,17 @@ func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 		}
 	}
 	return values, nil
+}
+
+func (e envoy) numbers(kind, pattern string) (map[string]int, error) {
+	found, err := e.stats(kind, pattern)
+	values := map[string]int{}
+	for name, text := range found {
+		if values[name], err = strconv.Atoi(text); err != nil {
+			return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
+		}
+	}
+	return values, err
 }
 
 // Live returns the digests of the configuration that Envoy has loaded, without warming or draining listeners, and of what
@@ -206,39 +213,24 @@ func (e envoy) state(proof boot.EnvoyProof) (string, error) {
 	return digestOf(body), nil
 }
 
-// lookupStatistics are those of the cluster whose name Envoy looks up again and again, as set in the bootstrap.
-const lookupStatistics = "cluster.looking_up.update_"
-
-// lookupCounts counts what Envoy has looked up to show that it can.
-type lookupCounts struct{ begun, done int }
-
-func (e envoy) lookups() (lookupCounts, error) {
-	values, err := e.stats(counters, `^cluster\.looking_up\.update_(attempt|success)$`)
-	if err != nil {
-		return lookupCounts{}, err
-	}
-	begun, err := strconv.Atoi(values[lookupStatistics+"attempt"])
-	if err != nil {
-		return lookupCounts{}, fmt.Errorf("envoy admin: lookups: %w", err)
-	}
-	done, err := strconv.Atoi(values[lookupStatistics+"success"])
-	return lookupCounts{begun, done}, err
+// lookups counts the lookups, begun and done, of the cluster whose name Envoy looks up again and again to show that it can, as
+// set in the bootstrap.
+func (e envoy) lookups() (begun, done int, err error) {
+	values, err := e.numbers(counters, `^cluster\.looking_up\.update_(attempt|success)$`)
+	return values["cluster.looking_up.update_attempt"], values["cluster.looking_up.update_success"], err
 }
 
 // Serves fails if Envoy's lookups don't end. One may be under way, and earlier ones may have failed: then another one has
 // to succeed.
 func (e envoy) Serves() error {
-	first, err := e.lookups()
-	if err != nil {
+	begun, before, err := e.lookups()
+	if err != nil || begun > 0 && begun == before {
 		return err
 	}
-	if first.begun > 0 && first.begun == first.done {
-		return nil
-	}
 	return patiently(func() error {
-		now, err := e.lookups()
-		if err == nil && now.done <= first.done {
-			err = fmt.Errorf("it looks up no name: of %d lookups, %d have ended well", now.begun, now.done)
+		begun, done, err := e.lookups()
+		if err == nil && done <= before {
+			err = fmt.Errorf("it looks up no name: of %d lookups, %d have ended well", begun, done)
 		}
 		return err
 	})
@@ -246,6 +238,23 @@ func (e envoy) Serves() error {
 
 // Evidence returns what Live has read, in addition to what was known before.
 func (e envoy) Evidence() Evidence { return e.evidence }
+
+// canonical returns the digest of Envoy's resources in canonical form: ordered by name, as JSON without spaces and
+// with sorted keys. clawker-fw writes its files in this form, so the digests of loaded and desired configuration can
+// be compared.
+func canonical(resources []map[string]any) (string, error) {
+	name := func(resource map[string]any) string {
+		name, _ := resource["name"].(string)
+		return name
+	}
+	ordered := append([]map[string]any{}, resources...)
+	slices.SortFunc(ordered, func(one, other map[string]any) int { return cmp.Compare(name(one), name(other)) })
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(ordered)
+	return digestOf(bytes.TrimSuffix(text.Bytes(), []byte("\n"))), err
+}
 
 func digestOf(text []byte) string {
 	digest := sha256.Sum256(text)
@@ -272,15 +281,11 @@ func named(proof boot.EnvoyProof) string {
 }
 
 func (e envoy) loaded(proof boot.EnvoyProof) ([]map[string]any, error) {
-	body, err := e.do(http.MethodGet, "/config_dump?resource="+proof.Dump+named(proof))
-	if err != nil {
-		return nil, err
-	}
 	var dump struct {
 		Configs []map[string]any `json:"configs"`
 	}
-	if err := readJSON(body, &dump); err != nil {
-		return nil, fmt.Errorf("envoy admin /config_dump: %w", err)
+	if err := e.read("/config_dump?resource="+proof.Dump+named(proof), &dump); err != nil {
+		return nil, err
 	}
 	var found []map[string]any
 	for _, config := range dump.Configs {
@@ -311,7 +316,7 @@ func (e envoy) Versions(resources []boot.Resource) (map[string]string, error) {
 }
 
 func (e envoy) Rejections(resources []boot.Resource) (map[string]int, error) {
-	values, err := e.stats(counters, `\.update_(rejected|failure)$`)
+	values, err := e.numbers(counters, `\.update_(rejected|failure)$`)
 	if err != nil {
 		return nil, err
 	}
@@ -321,16 +326,9 @@ func (e envoy) Rejections(resources []boot.Resource) (map[string]int, error) {
 			continue
 		}
 		for _, kind := range []string{".update_rejected", ".update_failure"} {
-			name := resource.Envoy.Statistics + kind
-			text, known := values[name]
-			if !known {
-				continue // no subscription yet
+			if count, known := values[resource.Envoy.Statistics+kind]; known { // or there is no subscription yet
+				rejections[resource.Name] += count
 			}
-			count, err := strconv.Atoi(text)
-			if err != nil {
-				return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
-			}
-			rejections[resource.Name] += count
 		}
 	}
 	for name, status := range e.signs(resources) {
@@ -393,21 +391,15 @@ var agentsListener = regexp.MustCompile(`^listener\.port-(.*)\.downstream_(pre_)
 // open returns the open connections by port. The per-worker statistics, which repeat these numbers, the admin interface and
 // the internal listener are left out.
 func (e envoy) open() (map[string]int, error) {
-	values, err := e.stats(gauges, agentsListener.String())
+	values, err := e.numbers(gauges, agentsListener.String())
 	if err != nil {
 		return nil, err
 	}
 	open := map[string]int{}
-	for name, value := range values {
-		at := agentsListener.FindStringSubmatch(name)
-		if at == nil || strings.Contains(at[1], ".worker_") {
-			continue
+	for name, count := range values {
+		if at := agentsListener.FindStringSubmatch(name); at != nil && !strings.Contains(at[1], ".worker_") {
+			open[at[1]] += count
 		}
-		count, err := strconv.Atoi(value)
-		if err != nil {
-			return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
-		}
-		open[at[1]] += count
 	}
 	return open, nil
 }
@@ -415,36 +407,21 @@ func (e envoy) open() (map[string]int, error) {
 // Telemetry returns the sums over the loggers of all listeners.
 func (e envoy) Telemetry() (Telemetry, error) {
 	var sum Telemetry
-	values, err := e.stats(counters, `^access_logs\.open_telemetry_access_log\..*logs_(written|dropped)$`)
-	if err != nil {
-		return sum, err
-	}
-	for name, value := range values {
-		count, err := strconv.ParseUint(value, 10, 64)
-		if err != nil {
-			return sum, fmt.Errorf("envoy admin: %s: %w", name, err)
-		}
+	values, err := e.numbers(counters, `^access_logs\.open_telemetry_access_log\..*logs_(written|dropped)$`)
+	for name, count := range values {
 		if strings.HasSuffix(name, "written") {
-			sum.Sent += count
+			sum.Sent += uint64(count)
 		} else {
-			sum.Lost += count
+			sum.Lost += uint64(count)
 		}
 	}
-	return sum, nil
+	return sum, err
 }
 
 // Suppressed returns what the limit of the access log has counted. Before the first listener, there is no limit.
 func (e envoy) Suppressed() (Suppressed, error) {
-	const name = "access_log.process_ratelimit.denied"
-	values, err := e.stats(counters, `^access_log\.process_ratelimit\.denied$`)
-	if err != nil || values[name] == "" {
-		return Suppressed{}, err
-	}
-	count, err := strconv.ParseUint(values[name], 10, 64)
-	if err != nil {
-		return Suppressed{}, fmt.Errorf("envoy admin: %s: %w", name, err)
-	}
-	return Suppressed{count}, nil
+	values, err := e.numbers(counters, `^access_log\.process_ratelimit\.denied$`)
+	return Suppressed{uint64(values["access_log.process_ratelimit.denied"])}, err
 }
 
 // Draining is a line of the output of drain: how many connections are open.

@@ -68,7 +68,7 @@ func Of(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
 		found := NewEnvoy(AdminSocket, known)
 		if sibling.Signer != nil {
-			return found.beside(sibling.Signer.Folder)
+			found.signer = sibling.Signer.Folder
 		}
 		return found
 	}

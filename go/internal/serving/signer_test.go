@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
-	"clawker-fw/internal/hotfile/hotfiletest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/statussocket"
@@ -26,10 +26,8 @@ var signersResources = []boot.Resource{
 // signerSays starts what tells the status of a signer, and returns its folder.
 func signerSays(t *testing.T, status signing.Status) string {
 	t.Helper()
-	folder := filepath.Dir(hotfiletest.SocketPath(t))
-	listener, err := net.Listen("unix", filepath.Join(folder, "status"))
-	must.Succeed(t, err)
-	t.Cleanup(func() { listener.Close() })
+	folder := filepath.Dir(filetest.SocketPath(t))
+	listener := must.Open[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "status")))
 	go statussocket.Tell(listener, func() any { return status })
 	return folder
 }
@@ -39,7 +37,8 @@ func TestEnvoyWithASigner(t *testing.T) {
 	folder := signerSays(t, signing.Status{
 		Names: hotfile.Status{Digest: "n1"}, Intermediates: hotfile.Status{Digest: "i1", Refused: 2, Reason: "it has no key"},
 	})
-	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")}).beside(folder)
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")})
+	program.signer = folder
 
 	live, err := program.Live(signersResources)
 	rejections, failed := program.Rejections(signersResources)
@@ -57,8 +56,9 @@ func TestEnvoyWithASigner(t *testing.T) {
 
 // A signer that says nothing has loaded nothing, and Envoy answers all the same.
 func TestEnvoyWithASilentSigner(t *testing.T) {
-	folder := filepath.Dir(hotfiletest.SocketPath(t))
-	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")}).beside(folder)
+	folder := filepath.Dir(filetest.SocketPath(t))
+	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")})
+	program.signer = folder
 
 	live, err := program.Live(signersResources)
 	rejections, failed := program.Rejections(signersResources)

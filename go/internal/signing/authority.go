@@ -110,20 +110,6 @@ func (a *authority) covering(name string) *intermediate {
 	return nil
 }
 
-// ends returns when the first intermediate expires, or the zero time if there is none.
-func (a *authority) ends() time.Time {
-	var first time.Time
-	if a != nil {
-		for _, each := range a.below {
-			if end := each.certificate.NotAfter; first.IsZero() || end.Before(first) {
-				first = end
-			}
-		}
-	}
-	return first
-}
-
-// leaf is a server's certificate with its chain, and its key.
 type leaf struct {
 	chain, key  []byte // PEM
 	serial      string

@@ -61,7 +61,6 @@ var (
 	errMalformed = errors.New("a request can't be read")
 )
 
-// readFrame returns the next message.
 func readFrame(body io.Reader) ([]byte, error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(body, head[:]); err != nil {
@@ -79,14 +78,12 @@ func readFrame(body io.Reader) ([]byte, error) {
 	return message, err
 }
 
-// framed returns a message in its frame.
 func framed(message []byte) []byte {
 	frame := make([]byte, frameHead, frameHead+len(message))
 	binary.BigEndian.PutUint32(frame[1:], uint32(len(message)))
 	return append(frame, message...)
 }
 
-// parseRequest parses a DeltaDiscoveryRequest.
 func parseRequest(message []byte) (request, error) {
 	var found request
 	err := fields(message, func(number protowire.Number, content []byte) error {
@@ -138,13 +135,11 @@ func fields(message []byte, each func(protowire.Number, []byte) error) error {
 	return nil
 }
 
-// tlsCertificate returns a Secret of this name with a certificate and its key.
 func tlsCertificate(name string, chain, key []byte) []byte {
 	certificate := field(field(nil, 1, inline(chain)), 2, inline(key))
 	return field(field(nil, 1, []byte(name)), 2, certificate)
 }
 
-// genericSecret returns a Secret of this name with a value.
 func genericSecret(name, value string) []byte {
 	return field(field(nil, 1, []byte(name)), 5, field(nil, 1, inline([]byte(value))))
 }

@@ -175,14 +175,12 @@ func (s *secrets) isCurrent(asked string, before stamp, _ time.Time) bool {
 	return is && found.version() == before.issuer
 }
 
-// changes counts how often they have changed.
 func (s *secrets) changes() uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.turn
 }
 
-// count returns how many there are.
 func (s *secrets) count() int {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -298,7 +296,7 @@ func ReadGiving(size int64, from io.Reader) (Giving, error) {
 // GiveSecrets passes on what the client has sent to the signer with this folder, and returns its answer.
 func GiveSecrets(folder string, said Giving) (Held, error) {
 	var answer Held
-	if err := statussocket.Ask(secretsSocketIn(folder), 2*givingTime, said, &answer); err != nil {
+	if err := statussocket.Ask(filepath.Join(folder, secretsSocket), 2*givingTime, said, &answer); err != nil {
 		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
 	}
 	if answer.Error != "" {

@@ -137,8 +137,7 @@ func TestSecretNames(t *testing.T) {
 
 // The next signer has what the one before was given. What was half written is nothing.
 func TestSecretsOutliveTheSigner(t *testing.T) {
-	file := must.Get[*os.File](t)(os.OpenFile(filepath.Join(t.TempDir(), "secrets"), os.O_RDWR|os.O_CREATE, 0o600))
-	defer file.Close()
+	file := must.Open[*os.File](t)(os.OpenFile(filepath.Join(t.TempDir(), "secrets"), os.O_RDWR|os.O_CREATE, 0o600))
 	newSecrets(Kept{Memory: file}, time.Now).give(t, map[string]string{"a": strings.Repeat("long", 100)})
 	first := newSecrets(Kept{Memory: file}, time.Now)
 	first.give(t, map[string]string{"a": "short", "b": "other"})
@@ -264,10 +263,10 @@ func TestGiveSecrets(t *testing.T) {
 		t.Error("nobody listens")
 	}
 	s := newSecrets(Kept{}, time.Now)
-	listener := must.Get[net.Listener](t)(net.Listen("unix", secretsSocketIn(folder)))
+	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(folder, secretsSocket)))
 	ended := make(chan struct{})
 	go func() {
-		statussocket.Serve(listener, s.converse)
+		statussocket.Serve(listener, 1, s.converse)
 		close(ended)
 	}()
 	held := must.Get[Held](t)(GiveSecrets(folder, giving))

@@ -38,7 +38,6 @@ const (
 	unimplemented     = 12
 )
 
-// server gives Envoy certificates and secrets.
 type server struct {
 	certificates
 	secrets *secrets

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/internal/hotfile/hotfiletest"
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/users"
 )
@@ -32,7 +32,7 @@ type signer struct {
 
 func newSigner(t *testing.T) *signer {
 	t.Helper()
-	folder := filepath.Dir(hotfiletest.SocketPath(t))
+	folder := filepath.Dir(filetest.SocketPath(t))
 	found := &signer{testRoot: newTestRoot(t), folder: folder}
 	found.sign(t, "w.test")
 	found.inspect(t, "w.test")
@@ -47,8 +47,6 @@ func newSigner(t *testing.T) *signer {
 		found.client.CloseIdleConnections()
 		_ = serving.Close()
 		<-done
-		found.names.Close()
-		found.intermediates.Close()
 	})
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -61,7 +59,7 @@ func newSigner(t *testing.T) *signer {
 // put replaces a file in one step, like a commit.
 func (s *signer) put(t *testing.T, name string, content []byte) {
 	t.Helper()
-	hotfiletest.Write(t, filepath.Join(s.folder, "fresh"), string(content))
+	filetest.Put(t, filepath.Join(s.folder, "fresh"), string(content))
 	must.Succeed(t, os.Rename(filepath.Join(s.folder, "fresh"), filepath.Join(s.folder, name)))
 }
 
@@ -148,14 +146,14 @@ func TestStream(t *testing.T) {
 			t.Errorf("%q has a certificate", asked)
 		}
 	}
-	if status := s.status(); status.Issued != 3 || status.Held != 3 || status.Refused != 8 || status.Failed != 0 || status.Streams != 1 {
+	if status := s.status(); status.Held != 3 || status.Failure != "" {
 		t.Errorf("%+v", status)
 	}
 	stream.body.Close()
 	if status := stream.status(); status != "0" {
 		t.Errorf("the stream ended with %s", status)
 	}
-	must.Happen(t, "the stream is forgotten", func() bool { return s.status().Streams == 0 && s.status().Held == 0 })
+	must.Happen(t, "the stream is forgotten", func() bool { return s.status().Held == 0 })
 }
 
 // No name is signed that the policy or the intermediate does not cover, whatever the other says.
@@ -172,7 +170,7 @@ func TestBothMustCover(t *testing.T) {
 			t.Errorf("%q has a certificate", asked)
 		}
 	}
-	if status := s.status(); status.Refused != 1 || status.Failed != 1 || status.Failure != `"a.one.test": no intermediate may sign for it` {
+	if status := s.status(); status.Failure != `"a.one.test": no intermediate may sign for it` {
 		t.Errorf("%+v", status)
 	}
 }
@@ -217,7 +215,7 @@ func TestRenewal(t *testing.T) {
 		found := stream.next()
 		s.verify(t, found.chain, "a.w.test", testTime.Add(at))
 	}
-	if status := s.status(); status.Issued != 3 || status.Held != 1 {
+	if status := s.status(); status.Held != 1 {
 		t.Errorf("%+v", status)
 	}
 }
@@ -259,19 +257,17 @@ func TestStreamsEnd(t *testing.T) {
 		if status := stream.status(); status != fmt.Sprint(each.wanted) {
 			t.Errorf("%s: it ended with %q", what, status)
 		}
-	}
-	if status := s.status(); status.Failed != 6 || status.Failure == "" {
-		t.Errorf("%+v", status)
+		if failure := s.status().Failure; each.wanted != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", each.wanted)) {
+			t.Errorf("%s: told is %q", what, failure)
+		}
 	}
 }
 
 // Only the program's group can reach the socket on which certificates are given, and only root the others. Nobody can open the
 // file with secrets on the disk, which stays as it is.
 func TestListen(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to give a file to a group")
-	}
-	folder := filepath.Join(filepath.Dir(hotfiletest.SocketPath(t)), "signer")
+	must.BeRoot(t, "to give a file to a group")
+	folder := filepath.Join(filepath.Dir(filetest.SocketPath(t)), "signer")
 	disk := Resting(filepath.Dir(folder))
 	for range 2 { // the second replaces the first
 		sockets := must.Get[[]*os.File](t)(Listen(folder, disk))
@@ -305,31 +301,21 @@ func TestListen(t *testing.T) {
 
 // The signer uses the sockets that it was given, and tells what it has loaded.
 func TestSign(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to give a file to a group")
-	}
+	must.BeRoot(t, "to give a file to a group")
 	s := newSigner(t)
 	folder := filepath.Join(s.folder, "signer")
 	given := must.Get[[]*os.File](t)(Listen(folder, Resting(filepath.Dir(folder))))
-	for _, each := range []struct {
-		arguments []string
-		given     []*os.File
-	}{{nil, given}, {[]string{folder, "names"}, given}, {[]string{folder, "a", "b"}, given[:1]}} {
-		if err := Sign(each.arguments, each.given); err == nil {
-			t.Errorf("%q is enough", each.arguments)
-		}
+	if err := Sign([]string{folder, "a", "b"}, given[:1]); err == nil {
+		t.Error("one file is enough")
 	}
 	go func() {
 		_ = Sign([]string{folder, filepath.Join(s.folder, "names"), filepath.Join(s.folder, "none")}, given)
 	}()
-	status := hotfiletest.StatusFrom[Status](t, filepath.Join(folder, "status"))
-	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" || status.Ends != nil {
+	status := filetest.StatusFrom[Status](t, filepath.Join(folder, "status"))
+	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" {
 		t.Errorf("%+v", status)
 	}
 	if held := must.Get[Held](t)(GiveSecrets(folder, Giving{Key: testKey, Give: map[string]string{"a": "x"}})); len(held.Secrets) != 1 {
 		t.Errorf("%+v", held)
-	}
-	if found := s.status(); found.Ends == nil || !found.Ends.Equal(testTime.Add(testLife)) {
-		t.Errorf("the first ends at %v", found.Ends)
 	}
 }

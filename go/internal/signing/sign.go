@@ -30,22 +30,14 @@ const (
 	secretsSocket = "secrets"
 )
 
-func secretsSocketIn(folder string) string { return filepath.Join(folder, secretsSocket) }
-
 // Status is what the signer has loaded and done since its start.
 type Status struct {
 	Names         hotfile.Status `json:"names"`         // of the file with the names that are inspected
 	Intermediates hotfile.Status `json:"intermediates"` // of the file with those that sign
-	Ends          *time.Time     `json:"ends"`          // when the first of these expires
 	Secrets       int            `json:"secrets"`       // how many secrets it was given
-	Streams       int64          `json:"streams"`       // from Envoy, which has one
 	Held          int64          `json:"held"`          // certificates and secrets that Envoy has
-	Issued        int64          `json:"issued"`        // certificates and secrets that it was given
-	Refused       int64          `json:"refused"`       // names that no rule inspects, and what is no name
-	Evicted       int64          `json:"evicted"`       // certificates taken back because there were too many
 	Rejected      int64          `json:"rejected"`      // certificates that Envoy has not accepted
-	Failed        int64          `json:"failed"`        // whatever should not have happened
-	Failure       string         `json:"failure"`       // the last of these
+	Failure       string         `json:"failure"`       // the last thing that should not have happened
 }
 
 // Loaded returns the status of the file of a resource.
@@ -67,9 +59,6 @@ func Ask(folder string) (Status, error) {
 // that are inspected, and that with the intermediates. Its keeper hands it the sockets and the files with the secrets, which
 // outlive it: what Envoy asks while it is started again waits in them. Without one, no secret outlives it.
 func Sign(arguments []string, given []*os.File) error {
-	if len(arguments) != 3 {
-		return errors.New("sign needs FOLDER, NAMES and INTERMEDIATES")
-	}
 	if len(given) == 0 {
 		var err error
 		if given, err = Listen(arguments[0], filepath.Join(arguments[0], "secrets.json")); err != nil {
@@ -79,35 +68,26 @@ func Sign(arguments []string, given []*os.File) error {
 	if len(given) != 5 {
 		return fmt.Errorf("the signer was given %d files, and not five", len(given))
 	}
-	ads, err := net.FileListener(given[0])
-	if err != nil {
-		return err
-	}
-	status, err := net.FileListener(given[1])
-	if err != nil {
-		return err
-	}
-	giving, err := net.FileListener(given[2])
-	if err != nil {
-		return err
+	var listeners [3]net.Listener
+	for number := range listeners {
+		var err error
+		if listeners[number], err = net.FileListener(given[number]); err != nil {
+			return err
+		}
 	}
 	server := newServer(arguments[1], arguments[2], Kept{given[3], given[4]})
 	server.follow()
-	go statussocket.Serve(giving, server.secrets.converse)
-	go statussocket.Tell(status, func() any { return server.status() })
-	return server.overHTTP().Serve(ads)
+	go statussocket.Tell(listeners[1], func() any { return server.status() })
+	go statussocket.Serve(listeners[2], 1, server.secrets.converse)
+	return server.overHTTP().Serve(listeners[0])
 }
 
 func (s *server) status() Status {
-	authority, intermediates := s.intermediates.Fresh()
+	_, intermediates := s.intermediates.Fresh()
 	_, names := s.names.Fresh()
 	found := Status{
 		Names: names, Intermediates: intermediates, Secrets: s.secrets.count(),
-		Streams: s.counts.streams.Load(), Held: s.counts.held.Load(), Issued: s.counts.issued.Load(), Refused: s.counts.refused.Load(),
-		Evicted: s.counts.evicted.Load(), Rejected: s.counts.rejected.Load(), Failed: s.counts.failed.Load(),
-	}
-	if ends := authority.ends(); !ends.IsZero() {
-		found.Ends = &ends
+		Held: s.counts.held.Load(), Rejected: s.counts.rejected.Load(),
 	}
 	if failure := s.counts.lastFailure.Load(); failure != nil {
 		found.Failure = *failure
@@ -125,17 +105,13 @@ func Listen(folder, disk string) ([]*os.File, error) {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return nil, err
 	}
-	ads, err := statussocket.Prepare(filepath.Join(folder, adsSocket), 0o600)
-	if err != nil {
-		return nil, err
-	}
-	status, err := statussocket.Prepare(filepath.Join(folder, statusSocket), 0o600)
-	if err != nil {
-		return nil, err
-	}
-	giving, err := statussocket.Prepare(secretsSocketIn(folder), 0o600)
-	if err != nil {
-		return nil, err
+	var opened []*os.File
+	for _, name := range []string{adsSocket, statusSocket, secretsSocket} {
+		socket, err := statussocket.Prepare(filepath.Join(folder, name), 0o600)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, socket)
 	}
 	memory, err := unix.MemfdCreate("secrets", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -145,7 +121,7 @@ func Listen(folder, disk string) ([]*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the secrets on the disk: %w", err)
 	}
-	return []*os.File{ads, status, giving, os.NewFile(uintptr(memory), "secrets"), resting}, errors.Join(
+	return append(opened, os.NewFile(uintptr(memory), "secrets"), resting), errors.Join(
 		unix.Fchmod(memory, 0o600),
 		admit(filepath.Join(folder, adsSocket), 0o660),
 		admit(folder, 0o710),

@@ -8,7 +8,6 @@ import (
 	"clawker-fw/internal/hotfile"
 )
 
-// source answers for one kind of resource.
 type source interface {
 	// issue returns what Envoy shall use under a name, or why there is nothing: errRefused if there must not be.
 	issue(asked string, now time.Time) (issued, error)

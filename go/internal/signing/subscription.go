@@ -19,15 +19,12 @@ const mostHeld = 1000
 
 // counters are for people, and for whoever watches this process.
 type counters struct {
-	streams, held, issued, refused, failed, rejected, evicted atomic.Int64
-	lastFailure                                               atomic.Pointer[string]
+	streams, held, rejected atomic.Int64
+	lastFailure             atomic.Pointer[string]
 }
 
-// fail counts something that should not happen, and remembers what.
-func (c *counters) fail(what string) {
-	c.failed.Add(1)
-	c.lastFailure.Store(&what)
-}
+// fail remembers something that should not happen.
+func (c *counters) fail(what string) { c.lastFailure.Store(&what) }
 
 // subscription is what Envoy has on one stream, and what it waits for. It only acts on what is: whatever has changed, the
 // answer follows from the state at the moment at which it is sent. One goroutine has it.
@@ -122,7 +119,6 @@ func (s *subscription) forget(name string) {
 	}
 }
 
-// count counts a certificate, or discounts it, for its rule.
 func (s *subscription) count(name, rule string, more int) {
 	if s.orderOf(name) != s.order {
 		return
@@ -159,12 +155,7 @@ func (s *subscription) next(now time.Time) []byte {
 
 func (s *subscription) issue(name string, now time.Time) (issued, bool) {
 	found, err := s.sources.of(name).issue(name, now)
-	switch {
-	case err == nil:
-		s.counts.issued.Add(1)
-	case errors.Is(err, errRefused):
-		s.counts.refused.Add(1)
-	default:
+	if err != nil && !errors.Is(err, errRefused) {
 		s.counts.fail(strconv.Quote(name) + ": " + err.Error())
 	}
 	return found, err == nil
@@ -184,7 +175,6 @@ func (s *subscription) hold(name string, given stamp, nonce string) {
 		oldest := s.oldest()
 		s.forget(oldest)
 		s.await(oldest, true)
-		s.counts.evicted.Add(1)
 	}
 }
 
@@ -198,5 +188,4 @@ func (s *subscription) oldest() string {
 	return element.Value.(string)
 }
 
-// end forgets everything.
 func (s *subscription) end() { s.counts.held.Add(-int64(len(s.held))) }

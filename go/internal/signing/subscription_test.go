@@ -84,8 +84,8 @@ func TestEveryNameIsAnswered(t *testing.T) {
 	s.expect("again", "a=1 -x", "a", "b")
 	s.take(request{nonce: "2"})
 	s.expect("an acknowledgement", "", "a", "b")
-	if s.issued.Load() != 3 || s.refused.Load() != 3 || s.failed.Load() != 1 || !strings.Contains(*s.lastFailure.Load(), "it fails") {
-		t.Errorf("%d issued, %d refused, %d failed", s.issued.Load(), s.refused.Load(), s.failed.Load())
+	if failure := *s.lastFailure.Load(); failure != `"c": it fails` {
+		t.Errorf("told is %s", failure)
 	}
 }
 
@@ -129,9 +129,6 @@ func TestEviction(t *testing.T) {
 	s.expect("one that is held", "c=1", "c", "d")
 	s.take(request{subscribe: []string{"a"}})
 	s.expect("one that was taken back", "a=1 -c", "d", "a")
-	if s.evicted.Load() != 3 {
-		t.Errorf("%d are counted", s.evicted.Load())
-	}
 }
 
 // However many names are made up below one rule, others' certificates stay, and what is too much is that rule's.

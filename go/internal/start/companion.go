@@ -46,7 +46,6 @@ const (
 	forwarding = 65530
 )
 
-// companionNames are what the companions are called, by verb.
 var companionNames = map[string]string{
 	KeepVerb: "keeper of the helpers", RecordVerb: "recorder of refusals", ForwardVerb: "forwarder of lookups",
 	SignVerb: "signer of certificates",
@@ -76,15 +75,19 @@ func (c companion) name() string { return companionNames[c.verb()] }
 
 // helpersOf returns the companions that work for a sibling, each a user of its own and without privileges.
 func helpersOf(root string, sibling boot.Sibling) []companion {
+	hot := filepath.Join(root, "hot")
 	var found []companion
 	if sibling.Limits != nil {
-		found = append(found, recorderOf(root))
+		found = append(found, newCompanion(root, recording, RecordVerb))
 	}
-	if sibling.Forwarder != nil {
-		found = append(found, forwarderOf(root, *sibling.Forwarder))
+	if settings := sibling.Forwarder; settings != nil {
+		found = append(found, newCompanion(root, forwarding, ForwardVerb,
+			settings.Listen.String(), settings.Upstream.String(), filepath.Join(hot, "subtrees", "subtrees.json"),
+			settings.Agents.String(), settings.Egress.String()))
 	}
-	if sibling.Signer != nil {
-		found = append(found, signerOf(root, *sibling.Signer))
+	if settings := sibling.Signer; settings != nil {
+		found = append(found, newCompanion(root, users.Signers, SignVerb,
+			settings.Folder, filepath.Join(hot, "inspected", "names.json"), filepath.Join(hot, "signing", "intermediates.json")))
 	}
 	return found
 }
@@ -98,7 +101,6 @@ func companionsOf(root string, sibling boot.Sibling) []companion {
 	return found
 }
 
-// start starts it, with the sockets that it is given.
 func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	user := uint32(0)
 	if c.group != 0 {
@@ -131,19 +133,3 @@ func (c companion) is(proc, process string) bool {
 
 // keeperOf returns the keeper's process. It belongs to root, for the record that it writes.
 func keeperOf(root string) companion { return newCompanion(root, 0, KeepVerb) }
-
-// recorderOf returns the recorder's process.
-func recorderOf(root string) companion { return newCompanion(root, recording, RecordVerb) }
-
-// forwarderOf returns the forwarder's process.
-func forwarderOf(root string, settings boot.ForwarderSettings) companion {
-	subtrees := filepath.Join(root, "hot", "subtrees", "subtrees.json")
-	return newCompanion(root, forwarding, ForwardVerb, settings.Listen.String(), settings.Upstream.String(), subtrees,
-		settings.Agents.String(), settings.Egress.String())
-}
-
-// signerOf returns the signer's process.
-func signerOf(root string, settings boot.SignerSettings) companion {
-	hot := func(path ...string) string { return filepath.Join(append([]string{root, "hot"}, path...)...) }
-	return newCompanion(root, users.Signers, SignVerb, settings.Folder, hot("inspected", "names.json"), hot("signing", "intermediates.json"))
-}

@@ -20,9 +20,7 @@ const givenScene = "given sockets"
 
 // A companion finds as many sockets as it was given.
 func TestCompanionsFindTheirSockets(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to start a process of a user")
-	}
+	must.BeRoot(t, "to start a process of a user")
 	script := filepath.Join(t.TempDir(), "fwctl")
 	text := fmt.Sprintf("#!/bin/sh\n%s='%s' exec %s\n", sceneVariable, givenScene, os.Args[0])
 	must.Succeed(t, os.WriteFile(script, []byte(text), 0o755))
@@ -50,11 +48,8 @@ func TestCompanionsFindTheirSockets(t *testing.T) {
 // The signer is started where the boot settings say so, as the only one of its group, with its two sockets: what is asked while
 // it is started again waits in them.
 func TestSignerIsKept(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to give a socket to a group")
-	}
-	folder, err := os.MkdirTemp("", "signer")
-	must.Succeed(t, err)
+	must.BeRoot(t, "to give a socket to a group")
+	folder := must.Get[string](t)(os.MkdirTemp("", "signer"))
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	root := t.TempDir()
 	if kept, err := keptBy(root, boot.Sibling{}); err != nil || len(kept) != 0 {

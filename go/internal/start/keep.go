@@ -52,7 +52,6 @@ type helper struct {
 	began   time.Time
 }
 
-// ending is the end of a helper, and why.
 type ending struct {
 	helper *helper
 	reason string
@@ -152,47 +151,38 @@ func newEnder(root string) (chan<- struct{}, <-chan error, error) {
 func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 	var found []*helper
 	for _, each := range helpersOf(root, sibling) {
-		kept := &helper{companion: each}
-		switch each.verb() {
-		case RecordVerb:
-			told, err := statussocket.Prepare(refusals.Socket, 0o600)
-			if err != nil {
-				return nil, err
-			}
-			kept.sockets = []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines"), told}
-			if sibling.Page != nil {
-				socket, err := page.Listen(*sibling.Page)
-				if err != nil {
-					return nil, err
-				}
-				kept.sockets = append(kept.sockets, socket)
-			}
-			if sibling.Usage != nil {
-				files, err := usage.Prepare(root, usage.Socket)
-				if err != nil {
-					return nil, err
-				}
-				kept.sockets = append(kept.sockets, files...)
-			}
-		case ForwardVerb:
-			sockets, err := lookups.Listen(sibling.Forwarder.Listen)
-			if err != nil {
-				return nil, err
-			}
-			kept.sockets = sockets
-		case SignVerb:
-			sockets, err := signing.Listen(sibling.Signer.Folder, signing.Resting(root))
-			if err != nil {
-				return nil, err
-			}
-			kept.sockets = sockets
+		sockets, err := socketsFor(each.verb(), root, sibling)
+		if err != nil {
+			return nil, err
 		}
-		found = append(found, kept)
+		found = append(found, &helper{companion: each, sockets: sockets})
 	}
 	return found, nil
 }
 
-// begin starts a helper, and sends its end.
+// socketsFor opens what a helper is given.
+func socketsFor(verb, root string, sibling boot.Sibling) ([]*os.File, error) {
+	switch verb {
+	case ForwardVerb:
+		return lookups.Listen(sibling.Forwarder.Listen)
+	case SignVerb:
+		return signing.Listen(sibling.Signer.Folder, signing.Resting(root))
+	}
+	told, err := statussocket.Prepare(refusals.Socket, 0o600)
+	found := []*os.File{os.NewFile(refusalsSocket, "refusals"), os.NewFile(linesSocket, "lines"), told}
+	if err == nil && sibling.Page != nil {
+		var socket *os.File
+		socket, err = page.Listen(*sibling.Page)
+		found = append(found, socket)
+	}
+	if err == nil && sibling.Usage != nil {
+		var files []*os.File
+		files, err = usage.Prepare(root, usage.Socket)
+		found = append(found, files...)
+	}
+	return found, err
+}
+
 func (h *helper) begin(ends chan<- ending) error {
 	h.began = time.Now()
 	process, err := h.start(h.sockets...)

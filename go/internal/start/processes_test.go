@@ -32,8 +32,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found, err := unknownProcesses(users.Processes, mounted, nil)
-	must.Succeed(t, err)
+	found := must.Get[[]string](t)(unknownProcesses(users.Processes, mounted, nil))
 	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
 		t.Errorf("%q is not among %q", wanted, found)
 	}
@@ -83,9 +82,7 @@ func stat(process, parent string, flags int) string {
 // A process that has executed nothing yet is told by who has forked it: the engine and the keeper are about to execute
 // something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of.
 func TestAboutToExecute(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, who the keeper belongs to")
-	}
+	must.BeRoot(t, "who the keeper belongs to")
 	const exec = 0x400000
 	for what, each := range map[string]struct {
 		stat  string
@@ -130,9 +127,7 @@ func TestRecorderIsKnown(t *testing.T) {
 	expect("without limits", boot.Sibling{})
 	filetest.Write(t, proc, filetest.Tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
 	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to have a process of another user")
-	}
+	must.BeRoot(t, "to have a process of another user")
 	for _, another := range []struct{ user, group int }{{users.FewestUsers, users.Readers}, {0, recording}} {
 		must.Succeed(t, os.Chown(filepath.Join(proc, "9"), another.user, another.group))
 		expect("with another's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
@@ -148,9 +143,7 @@ func TestRecorderIsKnown(t *testing.T) {
 // A helper that has ended is no difference while its keeper starts it again. It is one when it keeps ending, or when
 // nobody is there to start it.
 func TestHelpersThatEnd(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, who the keeper belongs to")
-	}
+	must.BeRoot(t, "who the keeper belongs to")
 	volume, proc := t.TempDir(), t.TempDir()
 	sibling := boot.Sibling{Limits: &boot.Limits{}}
 	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
@@ -163,13 +156,14 @@ func TestHelpersThatEnd(t *testing.T) {
 			t.Errorf("%s: %q, %v", when, found, err)
 		}
 	}
-	name := strings.Join(recorderOf(volume).command, " ")
+	recorder := helpersOf(volume, sibling)[0]
+	name := strings.Join(recorder.command, " ")
 	record, err := newRestarts(volume)
 	must.Succeed(t, err)
 	now := time.Now()
 	ends := func(ago time.Duration) {
 		t.Helper()
-		must.Succeed(t, record.add(recorderOf(volume).name(), "signal: killed", now.Add(-ago), sinceStart()-ago))
+		must.Succeed(t, record.add(recorder.name(), "signal: killed", now.Add(-ago), sinceStart()-ago))
 	}
 	expect("the keeper has not noticed it yet")
 	ends(0)

@@ -11,8 +11,7 @@ import (
 // Each end is counted, the last ones with their times; a shorter record replaces a longer one.
 func TestRestarts(t *testing.T) {
 	volume, now := t.TempDir(), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	record, err := newRestarts(volume)
-	must.Succeed(t, err)
+	record := must.Get[*restarts](t)(newRestarts(volume))
 	if found, err := ReadRestarts(volume); err != nil || len(found) != 0 {
 		t.Errorf("%v, %v", found, err)
 	}

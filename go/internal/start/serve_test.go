@@ -24,6 +24,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
@@ -111,7 +112,7 @@ func play(scene string) error {
 	}
 	switch scene {
 	case "without helpers":
-		if err := os.Remove(recorderOf(root).command[0]); err != nil {
+		if err := os.Remove(keeperOf(root).command[0]); err != nil {
 			return err
 		}
 	case "without a keeper that stays":
@@ -205,7 +206,7 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err != nil {
 		return err
 	}
-	for path, content := range map[string][]byte{recorderOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
+	for path, content := range map[string][]byte{keeperOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
 		if err := volume.WriteFile(path, content); err != nil {
 			return err
 		}
@@ -236,9 +237,7 @@ func start(t *testing.T, scene string) (stdout, stderr string, err error) {
 
 func startTo(t *testing.T, scene string, stderr io.Writer) (stdout string, err error) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this needs root, to have privileges that can be dropped")
-	}
+	must.BeRoot(t, "to have privileges that can be dropped")
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	child := exec.CommandContext(limited, "sh", "-c", limitFiles, os.Args[0])
@@ -281,13 +280,30 @@ func servedTo(t *testing.T, scene string, stderr io.Writer) (status map[string]s
 	return status, stdout
 }
 
-// The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities,
-// and can't gain any.
-func TestServeDropsPrivileges(t *testing.T) {
-	status, _ := served(t, "as a sibling")
+// The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities, and
+// can't gain any. By then, the network is configured, a claimed address is held again, everybody may write into /tmp, whatever
+// mode the engine gave it, and as many files may be open as the container's hard limit allows, even if fwctl was started with a
+// lower soft limit, which Go's runtime would otherwise restore. The keeper belongs to root, and has only what it takes to start
+// a process of another user, and to copy the files of one.
+func TestServe(t *testing.T) {
+	status, text := served(t, "as a sibling")
 	expectUnprivileged(t, status, "", "65532")
 	if again, _ := served(t, "as a sibling"); again["Uid"] == status["Uid"] || status["RecorderUid"] == status["Uid"] {
 		t.Errorf("%s, %s again, recorder %s", status["Uid"], again["Uid"], status["RecorderUid"])
+	}
+	for name, wanted := range map[string]string{
+		"KeeperUid": "0 0 0 0", "KeeperGroups": "", "KeeperCapInh": "0000000000000000", "KeeperCapPrm": "00000000000000c1",
+		"KeeperCapEff": "00000000000000c1", "KeeperCapBnd": "0000000000000000", "KeeperCapAmb": "0000000000000000",
+		"KeeperNoNewPrivs": "1", "Tmp": "1777", "Files": "4096 4096",
+	} {
+		if found := status[name]; found != wanted {
+			t.Errorf("%s is %q, expected %q", name, found, wanted)
+		}
+	}
+	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
+		if !strings.Contains(text, "|-- "+address+"\n") {
+			t.Errorf("%s is missing", address)
+		}
 	}
 }
 
@@ -356,44 +372,6 @@ func TestServeStartsTheSigner(t *testing.T) {
 	}
 	if ads, tells := status["SignerSocket"], status["SignerStatus"]; !strings.HasPrefix(ads, "socket:") || !strings.HasPrefix(tells, "socket:") || ads == tells {
 		t.Errorf("it has %q and %q", ads, tells)
-	}
-}
-
-// The keeper belongs to root, and has only what it takes to start a process of another user, and to copy the files of one.
-func TestServeStartsTheKeeper(t *testing.T) {
-	status, _ := served(t, "as a sibling")
-	for name, wanted := range map[string]string{
-		"Uid": "0 0 0 0", "Groups": "", "CapInh": "0000000000000000", "CapPrm": "00000000000000c1",
-		"CapEff": "00000000000000c1", "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
-	} {
-		if found := status["Keeper"+name]; found != wanted {
-			t.Errorf("%s is %q, expected %q", name, found, wanted)
-		}
-	}
-}
-
-// When the program starts, the network is configured and a claimed address is held again.
-func TestServeShapesTheNetworkFirst(t *testing.T) {
-	_, text := served(t, "as a sibling")
-	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
-		if !strings.Contains(text, "|-- "+address+"\n") {
-			t.Errorf("%s is missing", address)
-		}
-	}
-}
-
-// When the program starts, everybody may write into /tmp, whatever mode the engine gave it.
-func TestServeOpensTmp(t *testing.T) {
-	if status, _ := served(t, "as a sibling"); status["Tmp"] != "1777" {
-		t.Errorf("its mode is %q", status["Tmp"])
-	}
-}
-
-// The program may open as many files as its container's hard limit allows, even if fwctl was started with a lower soft
-// limit, which Go's runtime would otherwise restore.
-func TestServeOpensAllFiles(t *testing.T) {
-	if status, _ := served(t, "as a sibling"); status["Files"] != "4096 4096" {
-		t.Errorf("its limits are %q", status["Files"])
 	}
 }
 

@@ -16,14 +16,12 @@ const acceptAgain = 50 * time.Millisecond
 // Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
 // root without capabilities. Only processes in this container can see it.
 func Listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", path)
+	file, err := Prepare(path, 0o666)
 	if err != nil {
 		return nil, err
 	}
-	return listener, os.Chmod(path, 0o666)
+	defer file.Close()
+	return net.FileListener(file)
 }
 
 // Prepare creates the socket as Listen does, for a process that may not: the file is handed down, and outlives it. Its mode
@@ -67,24 +65,29 @@ func Ask(path string, within time.Duration, question, answer any) error {
 
 // Tell answers each connection with the status, as one JSON object, until the listener is closed.
 func Tell(listener net.Listener, status func() any) {
-	Serve(listener, func(connection net.Conn) {
+	Serve(listener, 1, func(connection net.Conn) {
 		_ = json.NewEncoder(connection).Encode(status()) // a client that has gone needs no answer
 	})
 }
 
-// Serve has each connection answered, one after the other, and closes it, until the listener is closed. A failed accept,
-// for want of a file descriptor for example, is retried: without its status the process would count as dead.
-func Serve(listener net.Listener, answer func(net.Conn)) {
+// Serve has each connection answered, so many at once, and closes it, until the listener is closed. Further ones wait. A failed
+// accept, for want of a file descriptor for example, is retried: without its status the process would count as dead.
+func Serve(listener net.Listener, most int, answer func(net.Conn)) {
+	room := make(chan struct{}, most)
 	for {
+		room <- struct{}{}
 		connection, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil {
-			time.Sleep(acceptAgain)
-			continue
-		}
-		answer(connection)
-		_ = connection.Close()
+		go func() {
+			defer func() { <-room }()
+			if err != nil {
+				time.Sleep(acceptAgain)
+				return
+			}
+			defer connection.Close()
+			answer(connection)
+		}()
 	}
 }

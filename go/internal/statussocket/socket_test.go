@@ -8,14 +8,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
-	"clawker-fw/internal/hotfile/hotfiletest"
 	"clawker-fw/internal/must"
 )
 
 // Each client of the socket receives the current status once.
 func TestTell(t *testing.T) {
-	path := hotfiletest.SocketPath(t)
+	path := filetest.SocketPath(t)
 	listener, err := Listen(path)
 	must.Succeed(t, err)
 	told := atomic.Int64{}
@@ -24,11 +24,10 @@ func TestTell(t *testing.T) {
 		Tell(listener, func() any { return hotfile.Status{Refused: int(told.Add(1))} })
 		close(ended)
 	}()
-	gone, err := net.Dial("unix", path)
-	must.Succeed(t, err)
+	gone := must.Get[net.Conn](t)(net.Dial("unix", path))
 	gone.Close() // a client that goes away does not block others
 	for count := range 3 {
-		if status := hotfiletest.StatusFrom[hotfile.Status](t, path); status.Refused != count+2 {
+		if status := filetest.StatusFrom[hotfile.Status](t, path); status.Refused != count+2 {
 			t.Errorf("got %+v", status)
 		}
 	}
@@ -56,7 +55,7 @@ func (f *failing) Accept() (net.Conn, error) {
 
 // A failed accept does not end the status server, since a process without a status would count as dead.
 func TestTellGoesOn(t *testing.T) {
-	path := hotfiletest.SocketPath(t)
+	path := filetest.SocketPath(t)
 	listener, err := Listen(path)
 	must.Succeed(t, err)
 	ended := make(chan struct{})
@@ -67,15 +66,15 @@ func TestTellGoesOn(t *testing.T) {
 	defer func() { <-ended }()
 	defer listener.Close()
 
-	if status := hotfiletest.StatusFrom[hotfile.Status](t, path); status.Refused != 1 {
+	if status := filetest.StatusFrom[hotfile.Status](t, path); status.Refused != 1 {
 		t.Errorf("got %+v", status)
 	}
 }
 
 // The socket replaces one left by an ended process, and everybody may open it.
 func TestListen(t *testing.T) {
-	path := hotfiletest.SocketPath(t)
-	hotfiletest.Write(t, path, "left behind")
+	path := filetest.SocketPath(t)
+	filetest.Put(t, path, "left behind")
 	listener, err := Listen(path)
 	must.Succeed(t, err)
 	defer listener.Close()

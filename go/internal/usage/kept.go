@@ -95,15 +95,6 @@ func readFrom(file io.Reader) (slot, error) {
 	return found, found.verify()
 }
 
-// Read reads a history.
-func Read(content []byte) (History, error) {
-	var found History
-	if err := json.Unmarshal(content, &found); err != nil {
-		return found, err
-	}
-	return found, found.verify()
-}
-
 func (h History) verify() error {
 	if h.ID == "" || h.Since <= 0 || h.Now < h.Since {
 		return errors.New("this is no history of what was used")

@@ -70,8 +70,7 @@ func TestACutFile(t *testing.T) {
 		written(t, files, table)
 	}
 	latest := paths(root)[(files.turn+1)%slots]
-	content, err := os.ReadFile(latest)
-	must.Succeed(t, err)
+	content := must.Get[[]byte](t)(os.ReadFile(latest))
 	for size := range len(content) {
 		must.Succeed(t, os.WriteFile(latest, content[:size], 0o600))
 		left, there := opened(t, root).left()
@@ -88,11 +87,8 @@ func TestALongerContentBefore(t *testing.T) {
 	files := opened(t, root)
 	take(table, ending("https a.test 443", "tls", 1, 2))
 	written(t, files, table)
-	file, err := os.OpenFile(paths(root)[0], os.O_WRONLY|os.O_APPEND, 0)
-	must.Succeed(t, err)
-	if _, err := file.Write(bytes.Repeat([]byte{0xff}, 100)); err != nil {
-		t.Fatal(err)
-	}
+	file := must.Get[*os.File](t)(os.OpenFile(paths(root)[0], os.O_WRONLY|os.O_APPEND, 0))
+	must.Get[int](t)(file.Write(bytes.Repeat([]byte{0xff}, 100)))
 	file.Close()
 	if left, there := opened(t, root).left(); !there || len(left.Uses) != 1 {
 		t.Errorf("%v: %+v", there, left)
@@ -109,8 +105,7 @@ func TestTheFilesAreBounded(t *testing.T) {
 		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls", 1, 2))
 	}
 	written(t, files, table)
-	info, err := os.Stat(paths(root)[0])
-	must.Succeed(t, err)
+	info := must.Get[os.FileInfo](t)(os.Stat(paths(root)[0]))
 	known, _ := json.Marshal(table.History())
 	if info.Size() > 2<<20 || len(known) > mostWritten/2 {
 		t.Errorf("%d octets on the disk, %d when told", info.Size(), len(known))
@@ -121,10 +116,8 @@ func TestTheFilesAreBounded(t *testing.T) {
 func TestTheRecorderAnswers(t *testing.T) {
 	root := t.TempDir()
 	socket := filepath.Join(root, "socket")
-	given, err := Prepare(root, socket)
-	must.Succeed(t, err)
-	keeper, err := Keep(given, []netip.Addr{ours})
-	must.Succeed(t, err)
+	given := must.Get[[]*os.File](t)(Prepare(root, socket))
+	keeper := must.Get[*Keeper](t)(Keep(given, []netip.Addr{ours}))
 	take(keeper.Table, ending("https a.test 443", "tls a.test", 1, 2))
 	known, err := Ask(socket)
 	if err != nil || !slices.Equal(names(known), []string{"a.test"}) {
@@ -132,8 +125,7 @@ func TestTheRecorderAnswers(t *testing.T) {
 	}
 	before, _ := newTable()
 	take(before, ending("https b.test 443", "tls b.test", 1, 2))
-	told, err := json.Marshal(before.History())
-	must.Succeed(t, err)
+	told := must.Get[[]byte](t)(json.Marshal(before.History()))
 	for _, wanted := range []bool{true, false} {
 		added, err := Give(socket, int64(len(told)), bytes.NewReader(told))
 		if err != nil || added.Added != wanted {

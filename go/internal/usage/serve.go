@@ -55,7 +55,7 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	if left, there := found.kept.left(); there {
 		found.Restore(left)
 	}
-	go statussocket.Serve(listener, found.converse)
+	go statussocket.Serve(listener, 1, found.converse)
 	go func() {
 		for range time.Tick(writeEvery) {
 			found.write()
@@ -81,11 +81,11 @@ type Inherited struct {
 	Added bool `json:"added"` // false if it was known already
 }
 
-// reply is the answer: one of the two.
+// reply is the answer: one of the two, or why there is none.
 type reply struct {
-	History   *History   `json:"history,omitempty"`
-	Inherited *Inherited `json:"inherited,omitempty"`
-	Error     string     `json:"error,omitempty"`
+	History   History   `json:"history"`
+	Inherited Inherited `json:"inherited"`
+	Error     string    `json:"error,omitempty"`
 }
 
 func (k *Keeper) converse(connection net.Conn) {
@@ -96,10 +96,9 @@ func (k *Keeper) converse(connection net.Conn) {
 	case err != nil:
 		answer.Error = err.Error()
 	case said.Inherit == nil:
-		known := k.History()
-		answer.History = &known
+		answer.History = k.History()
 	default:
-		answer.Inherited = &Inherited{k.Inherit(*said.Inherit)}
+		answer.Inherited.Added = k.Inherit(*said.Inherit)
 		if err := k.write(); err != nil {
 			answer.Error = err.Error()
 		}
@@ -110,13 +109,7 @@ func (k *Keeper) converse(connection net.Conn) {
 // Ask returns what the recorder at a socket knows.
 func Ask(socket string) (History, error) {
 	answer, err := converse(socket, Said{})
-	if err == nil && answer.History == nil {
-		err = errors.New("the recorder has answered something else")
-	}
-	if err != nil {
-		return History{}, err
-	}
-	return *answer.History, nil
+	return answer.History, err
 }
 
 // Give tells the recorder at a socket what a sibling knew that was replaced.
@@ -128,18 +121,15 @@ func Give(socket string, size int64, from io.Reader) (Inherited, error) {
 	if _, err := io.ReadFull(from, content); err != nil {
 		return Inherited{}, err
 	}
-	known, err := Read(content)
-	if err != nil {
+	var known History
+	if err := json.Unmarshal(content, &known); err != nil {
+		return Inherited{}, err
+	}
+	if err := known.verify(); err != nil {
 		return Inherited{}, err
 	}
 	answer, err := converse(socket, Said{&known})
-	if err == nil && answer.Inherited == nil {
-		err = errors.New("the recorder has answered something else")
-	}
-	if err != nil {
-		return Inherited{}, err
-	}
-	return *answer.Inherited, nil
+	return answer.Inherited, err
 }
 
 func converse(socket string, said Said) (reply, error) {

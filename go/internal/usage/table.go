@@ -123,7 +123,6 @@ func (t *Table) lose() {
 	t.changes++
 }
 
-// insert adds the latest use, and makes room for it.
 func (t *Table) insert(latest Use) *list.Element {
 	element := t.latest.PushFront(&latest)
 	t.uses[latest.key()] = element
@@ -135,7 +134,6 @@ func (t *Table) insert(latest Use) *list.Element {
 	return element
 }
 
-// fill replaces all uses.
 func (t *Table) fill(uses []Use) {
 	t.uses, t.latest = map[string]*list.Element{}, list.New()
 	slices.SortStableFunc(uses, func(one, other Use) int { return cmp.Compare(one.Last, other.Last) })

@@ -33,7 +33,6 @@ const (
 	noUser                    = 1<<32 - 1
 )
 
-// users are the ids that may be given in this container: from first to last.
 type users struct{ first, last uint64 }
 
 // Here returns what may be given in a container. An engine that maps user ids (userns-remap) often has only 65,536
