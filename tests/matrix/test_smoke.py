@@ -51,7 +51,7 @@ BACK_SECONDS = 25
 """The time in which agents must be served after a restart. A wrong neighbour entry would take half a minute."""
 
 SENT_AGAIN_MILLISECONDS = 1000
-"""TCP waits for a second before it begins a connection again (RFC 6298, section 2), and a lost DNS query takes 4 s.
+"""TCP waits for a second before it begins a connection again (RFC 6298, section 2), and a lost DNS query 4 s.
 `bench replace` measures how long requests take."""
 
 
@@ -336,7 +336,7 @@ def test_rules_change_live(site: Site) -> None:
 
 @pytest.mark.alone
 def test_replacement_is_not_noticed(site: Site) -> None:
-    """Both siblings are replaced under 100 requests per second: none fails, no packet is lost, and nothing is left.
+    """Both siblings are replaced under 100 requests per second: none fails, no packet is lost, nothing is left.
 
     It is done twice, because the second replacement gets the first one's addresses, which neighbours still cache.
     """
