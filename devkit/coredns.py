@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit.dns import Answer, Resolver, query
 from devkit.programs import free_port, machine
-from devkit.starting import wait_for
+from devkit.starting import exchange, wait_for
 from devkit.waiting import until
 
 ADDRESSING = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
@@ -76,12 +75,12 @@ class Program:
     @property
     def status(self) -> dict[str, Any]:
         """The status of the list."""
-        return _read(self._policy_socket)
+        return dict(json.loads(exchange(self._policy_socket)))
 
     @property
     def telemetry_status(self) -> dict[str, Any]:
         """The status of telemetry."""
-        return _read(self._telemetry_socket)
+        return dict(json.loads(exchange(self._telemetry_socket)))
 
     def ask(self, name: str, **how: object) -> Answer:
         """Ask one question."""
@@ -93,9 +92,3 @@ def document(rules: RuleSet) -> bytes:
     compiled = Policy(rules)
     numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
     return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[policy.POLICY].content
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        return dict(json.loads(connection.makefile().read()))

@@ -7,10 +7,9 @@ import io
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 
-from devkit.kept import KEPT
+from devkit.kept import KEPT, make_once
 from devkit.stacks import CHECKOUT
 from hatch_build import PROGRAMS, compile_program
 
@@ -28,15 +27,8 @@ def earlier_release(architecture: str) -> Path:
         subprocess.CalledProcessError: when the commit is missing, as in a shallow clone, or can't be compiled.
     """
     folder = RELEASES / EARLIER / architecture
-    if not folder.exists():
-        RELEASES.mkdir(parents=True, exist_ok=True)
-        _make(architecture, folder)
-    return folder
 
-
-def _make(architecture: str, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=RELEASES) as temporary:
-        made = Path(temporary) / "made"
+    def put(made: Path) -> None:
         made.mkdir()
         command = ["git", "archive", EARLIER, "clawker_fw", "templates", "go"]
         packed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True).stdout
@@ -47,5 +39,6 @@ def _make(architecture: str, folder: Path) -> None:
             compile_program(made / "go" / "cmd" / program, target, architecture)
         shutil.rmtree(made / "go")
         shutil.move(made / "templates", made / "clawker_fw" / "templates")  # as in a wheel
-        folder.parent.mkdir(exist_ok=True)
-        made.rename(folder)  # only a complete folder gets its final name
+
+    make_once(folder, put)
+    return folder

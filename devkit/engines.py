@@ -7,11 +7,8 @@ network namespace, the control groups, the folder.
 
 Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
 has set for its own, forwarding above all. See `devkit.inheritance`.
-
-``python -m devkit.engines --help`` shows the commands for shell scripts.
 """
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -24,13 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devkit import inheritance, moby_engine
 from devkit.floor import Lock
-from devkit.kept import KEPT
+from devkit.kept import KEPT, make_once
 from devkit.starting import StartError, get, pings, wait_for
 
 ENGINE_ROOTS = KEPT / "engines"
@@ -136,7 +133,7 @@ fi
 mount -t proc proc /proc
 if [ "$ROOT" != / ]; then umount --lazy /mnt; fi
 echo "$pid"
-$LIFELINE
+cat
 :                                   # without it the shell would become its last command
 """
 
@@ -211,18 +208,17 @@ class PrivateEngine:
         }
         (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
 
-    def hold(self, root: Path, *, detached: bool, name: str = "") -> None:
-        """Create the engine's namespaces. Unless detached, they end with this process.
+    def hold(self, root: Path, *, name: str = "") -> None:
+        """Create the engine's namespaces, which end with this process.
 
         `name` is what the engine takes for its host's, if not the machine's own.
         """
-        lifeline = "sleep infinity" if detached else "cat"
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER],
-            env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline, "HOSTNAME": name},
+            env=self._names | {"ROOT": str(root), "INIT": _INIT, "HOSTNAME": name},
             cwd="/",
             # our end of the pipe closes when this process ends, however it ends
-            stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -335,6 +331,11 @@ class PrivateEngine:
         """Return the command that runs a program of this machine in the engine's network namespace."""
         return ["nsenter", f"--net=/run/netns/{self.netns}", *argv]
 
+    def answers(self, place: str) -> bool:
+        """Whether somebody takes connections at `ADDRESS:PORT` in the engine's network."""
+        probe = ["bash", "-c", f"</dev/tcp/{place.replace(':', '/')}"]
+        return self.run_in_network(probe, check=False).returncode == 0
+
     def run_in_network(
         self, argv: Sequence[str], *, stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
@@ -368,20 +369,22 @@ def private_engine(
     memory; without a `folder` there is a large one, if this machine has the memory. `name` is that of its host.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
-    chosen = {"dns": list(dns), **(settings or {})}
-    engine = _launch(
-        kind,
-        folder,
-        chosen,
-        hosts,
-        detached=False,
-        data=data,
-        sysctls=sysctls,
-        commands=commands,
-        disk=disk,
-        name=name,
-    )
+    of_kind = _kind(kind)
+    root = _prepare(of_kind)
+    # not the default folder for temporary files, whose path may be long and which may be in memory
+    engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
+    engine.configure({**of_kind.settings, "dns": list(dns), **(settings or {})}, hosts)
     try:
+        if data:
+            shutil.move(data, engine.folder / "data")
+        engine.hold(root, name=name)
+        engine.set_host(sysctls)
+        if disk:
+            engine.mount_data(disk)
+        for command in commands:
+            engine.run_in_network(command)
+        engine.start()
+        _check_version(of_kind, engine.version())
         yield engine
     finally:
         engine.destroy()
@@ -396,47 +399,12 @@ def _room_in_memory() -> str:
     return _ROOM if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= _MEMORY_FOR_DATA else ""
 
 
-def _launch(
-    kind_name: str,
-    folder: Path | None,
-    settings: Mapping[str, object],
-    hosts: Sequence[str] = (),
-    *,
-    detached: bool,
-    data: Path | None = None,
-    sysctls: Mapping[str, str] = FORWARDING,
-    commands: Sequence[Sequence[str]] = (),
-    disk: str = "",
-    name: str = "",
-) -> PrivateEngine:
-    kind = _kind(kind_name)
-    root = _prepare(kind)
-    # not the default folder for temporary files, whose path may be long and which may be in memory
-    engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
-    engine.configure({**kind.settings, **settings}, hosts)
-    try:
-        if data:
-            shutil.move(data, engine.folder / "data")
-        engine.hold(root, detached=detached, name=name)
-        engine.set_host(sysctls)
-        if disk:
-            engine.mount_data(disk)
-        for command in commands:
-            engine.run_in_network(command)
-        engine.start()
-        _check_version(kind, engine.version())
-    except BaseException:
-        engine.destroy()
-        raise
-    return engine
-
-
 def _check_version(kind: Kind, version: str) -> None:
     """Refuse an older engine. A newer one is accepted with a message, because Debian suites are updated."""
     if _number(version) < _number(kind.version):
         raise EngineError(f"a {kind.name} engine has to be at least that, but this one is {version}")
     if _number(version) > _number(kind.version):
-        _say(f"engine of kind {kind.name} is {version}")
+        print(f"engine of kind {kind.name} is {version}", file=sys.stderr)
 
 
 def available(kind: str = USUAL) -> str | None:
@@ -450,7 +418,7 @@ def available(kind: str = USUAL) -> str | None:
     if missing := [tool for tool in tools if not shutil.which(tool, path=PATH)]:
         return f"not installed: {', '.join(missing)}"
     if root is not None and not root.exists():
-        return f"the {kind} engine is not prepared: python -m devkit.engines roots"
+        return f"the {kind} engine is not prepared, which --require-engine does"
     try:
         _run(["unshare", "--mount", "--net", "--pid", "--fork", "true"])
     except EngineError as error:
@@ -466,7 +434,7 @@ def _prepare(kind: Kind) -> Path:
         return Path("/")
     install(_AROUND)
     if kind.suite and not root.exists():
-        _make_once(root, functools.partial(_put_compiled if kind.built else _put_packaged, kind.suite))
+        make_once(root, functools.partial(_put_compiled if kind.built else _put_packaged, kind.suite))
     return root
 
 
@@ -506,19 +474,6 @@ def install_client() -> None:
     install({"docker": "docker-cli"})
 
 
-def _make_once(root: Path, put: Callable[[Path], None]) -> None:
-    """Make a root folder, unless it exists, with a function that puts everything into it."""
-    with Lock(root.with_name(f"{root.name}.lock")):  # another process may be at it
-        if root.exists():
-            return
-        _say(f"building an engine in {root}")
-        # Only a complete folder gets its final name.
-        with tempfile.TemporaryDirectory(prefix=f"{root.name}-", dir=ENGINE_ROOTS) as building:
-            made = Path(building, root.name)
-            put(made)
-            made.rename(root)
-
-
 def _put_packaged(suite: str, root: Path) -> None:
     """Put the engine of a Debian suite into a root folder, in half a minute."""
     bootstrap(suite, root, ["docker.io", "iptables", *moby_engine.PACKAGES])
@@ -527,7 +482,7 @@ def _put_packaged(suite: str, root: Path) -> None:
 def _put_compiled(suite: str, root: Path) -> None:
     """Put an engine from sources into a root folder with all else of a suite, in minutes."""
     packaged = ENGINE_ROOTS / suite
-    _make_once(packaged, functools.partial(_put_packaged, suite))
+    make_once(packaged, functools.partial(_put_packaged, suite))
     _run(["cp", "--archive", "--link", str(packaged), str(root)])  # nothing is written into a file of a root
     moby_engine.put_engine(root)
 
@@ -574,7 +529,7 @@ def _install(packages: Sequence[str]) -> None:
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     if not all(shutil.which(tool, path=PATH) for tool in ("apt-get", *sudo)):
         raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
-    _say(f"installing {names}")
+    print(f"installing {names}", file=sys.stderr, flush=True)
     _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
 
 
@@ -588,37 +543,3 @@ def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: 
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise EngineError(f"{argv[0]} failed with {done.returncode}: {tail}")
     return done.stdout
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m devkit.engines", description="Private Docker engines.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start an engine that stays, and print its DOCKER_HOST")
-    up.add_argument("folder", type=Path, help="a new or empty folder for all of the engine")
-    up.add_argument("--kind", choices=("installed", *KINDS), default="installed")
-    down = commands.add_parser("down", help="destroy the engine of a folder, and the folder")
-    down.add_argument("folder", type=Path)
-    commands.add_parser("roots", help="prepare the engines of all kinds")
-    chosen = parser.parse_args()
-    try:
-        match chosen.command:
-            case "up":
-                print(_launch(chosen.kind, chosen.folder, {}, detached=True).host)
-            case "down":
-                PrivateEngine(chosen.folder).destroy()
-            case _:
-                for kind in MATRIX:
-                    _say(f"{kind.name}: {_prepare(kind)}")
-    except EngineError as error:
-        _say(str(error))
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,24 +1,23 @@
 """The real Envoy on loopback, with the listeners and routes that we render."""
 
 import contextlib
-import http.client
 import itertools
 import json
 import os
 import secrets
 import socket
-import ssl
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from http import HTTPStatus
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling, tls_interception
@@ -43,7 +42,7 @@ from devkit.hellos import client_hello
 from devkit.memory.engine import MemoryEngine
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
-from devkit.starting import listens, wait_for
+from devkit.starting import get, listens, wait_for
 from devkit.strategies import PORTS
 
 HERE = IPv4Address("127.0.0.1")
@@ -73,6 +72,21 @@ def here(content: bytes, folder: Path) -> bytes:
     """Return a file whose paths are in a folder. What Envoy watches are the folders of the files."""
     watched = content.replace(watched_folder("/").encode(), f"{folder}/hot/".encode())
     return watched.replace(b"/fw/", f"{folder}/".encode())
+
+
+_ENDED = (ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
+_AT_ONCE = 64
+"""Requests that are made before the first answer is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an agent does with a name, at one of the addresses at which Envoy listens."""
+
+    name: str
+    protocol: Protocol
+    port: int
+    at: IPv4Address = HERE
 
 
 class Proxy:
@@ -164,16 +178,23 @@ class Proxy:
         policy = Policy(rules)
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
-        version = secrets.token_hex(8)
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
-        for path, file in configuration(policy, addresses, self.idle, self.reporting).items():
-            document = json.loads(here(file.content, self.folder))
+        files = configuration(policy, addresses, self.idle, self.reporting)
+        self.put({path: file.content for path, file in files.items()})
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Replace files of resources, all with the same new version, one after the other."""
+        self.version = secrets.token_hex(8)
+        written: list[tuple[Path, Path]] = []
+        for path, content in files.items():
+            document = json.loads(here(content, self.folder))
             for resource in document["resources"]:
                 self._decide_only(resource)
-            fresh = self.folder / "fresh"
-            fresh.write_text(json.dumps({**document, "version_info": version}))
-            fresh.replace(self.folder / path)
-        self.version = version
+            fresh = self.folder / f"fresh-{len(written)}"
+            fresh.write_text(json.dumps({**document, "version_info": self.version}))
+            written.append((fresh, self.folder / path))
+        for fresh, place in written:
+            fresh.replace(place)
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
         """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`.
@@ -205,58 +226,117 @@ class Proxy:
 
     def admin(self, path: str, method: str = "GET") -> bytes:
         """Ask the admin interface."""
-        connection = http.client.HTTPConnection("admin")
-        try:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.connect(str(self.folder / "admin"))
-            connection.request(method, path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
+        return get(self.folder / "admin", path, method)
 
     def serves(self) -> bool:
         """Whether every resource was loaded from the current files."""
+        return self.loaded(resource.envoy.statistics for resource in RESOURCES if resource.envoy)
+
+    def loaded(self, statistics: Iterable[str]) -> bool:
+        """Whether what has these statistics was loaded from the current files."""
         try:
             lines = self.admin("/stats?filter=version_text$").decode().splitlines()
         except OSError:
             return False
         live = dict(line.replace('"', "").split(": ") for line in lines)
-        proofs = [resource.envoy.statistics for resource in RESOURCES if resource.envoy]
-        return all(live.get(f"{name}.version_text") == self.version for name in proofs)
+        return all(live.get(f"{name}.version_text") == self.version for name in statistics)
 
-    def chain(self, name: str, port: int, at: IPv4Address = HERE) -> str:
+    def chain(self, name: str, port: int) -> str:
         """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
-        hello = ssl.MemoryBIO()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name).do_handshake()
-        try:
-            with socket.create_connection(self.place(port, at), timeout=5) as connection:
-                connection.sendall(hello.read())
-                return connection.recv(4096).decode()
-        except (ConnectionResetError, ConnectionRefusedError):
-            return ""
+        return self.outcomes([Request(name, Protocol.HTTPS, port)])[0]
+
+    def route(self, name: str, port: int) -> str:
+        """Return the chain for a request with a Host header, or an empty string if it is refused."""
+        return self.outcomes([Request(name, Protocol.HTTP, port)])[0]
+
+    def opened(self, port: int, at: IPv4Address) -> str:
+        """Return the chain for a connection on which nothing is sent, or an empty string if it is refused."""
+        return self.outcomes([Request("", Protocol.TCP, port, at)])[0]
+
+    def outcomes(self, requests: Sequence[Request]) -> list[str]:
+        """Return the chain for each request, or an empty string if it is refused.
+
+        Many are made before the first answer is read. An event loop would take four times as long for them.
+        """
+        found: list[str] = []
+        for first in range(0, len(requests), _AT_ONCE):
+            with contextlib.ExitStack() as open_:
+                some = requests[first : first + _AT_ONCE]
+                made = [_made(self.place(each.port, each.at), each, open_) for each in some]
+                for request, connection in zip(some, made, strict=True):
+                    found.append(_answer(request, connection) if connection else "")
+        return found
 
     def place(self, port: int, at: IPv4Address) -> tuple[str, int]:
         """Return the address and port to connect to: ports at the shared address are others in tests."""
         return str(at), self.ports[port] if at == HERE else port
 
-    def opened(self, port: int, at: IPv4Address) -> str:
-        """Return the chain for a connection on which nothing is sent, or an empty string if it is refused."""
-        try:
-            with socket.create_connection((str(at), port), timeout=5) as connection:
-                return connection.recv(4096).decode()
-        except (ConnectionResetError, ConnectionRefusedError):
-            return ""
 
-    def route(self, host: str, port: int, at: IPv4Address = HERE) -> str:
-        """Return the chain for a request with a Host header, or "refused"."""
-        connection = http.client.HTTPConnection(*self.place(port, at), timeout=5)
-        connection.request("GET", "/", headers={"Host": host})
-        response = connection.getresponse()
-        body = response.read().decode()
-        connection.close()
-        return body if response.status == HTTPStatus.OK else "refused"
+def _made(place: tuple[str, int], request: Request, open_: contextlib.ExitStack) -> socket.socket | None:
+    """Make a request, and return its connection, or None if it was refused."""
+    kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
+    connection = open_.enter_context(socket.socket(type=kind))
+    connection.settimeout(10)
+    try:
+        connection.connect(place)
+        connection.sendall(_content(request))
+    except _ENDED:
+        return None
+    return connection
+
+
+def _content(request: Request) -> bytes:
+    match request.protocol:
+        case Protocol.HTTPS:
+            return client_hello(request.name.encode())
+        case Protocol.HTTP:
+            return f"GET / HTTP/1.1\r\nHost: {request.name}:2222\r\nConnection: close\r\n\r\n".encode()
+        case Protocol.UDP:
+            return b"?"
+    return b""
+
+
+def _answer(request: Request, connection: socket.socket) -> str:
+    """Return what comes back, or nothing if the connection is refused or ended."""
+    try:
+        match request.protocol:
+            case Protocol.UDP:
+                return _datagram(connection)
+            case Protocol.HTTP:
+                return _response(connection)
+        return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    except _ENDED:
+        return ""
+
+
+def _response(connection: socket.socket) -> str:
+    """Return the body of a response, or nothing if it is a refusal. Envoy keeps the connection for a second."""
+    came = b""
+    while b"\r\n\r\n" not in came:
+        came = _more(connection, came)
+    head, _, body = came.partition(b"\r\n\r\n")
+    length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+    while len(body) < int(length.partition(b":")[2]):
+        body = _more(connection, body)
+    return body.decode() if head.startswith(b"HTTP/1.1 200 ") else ""
+
+
+def _more(connection: socket.socket, before: bytes) -> bytes:
+    came = connection.recv(4096)
+    if not came:
+        raise EOFError(f"the answer ends after {before!r}")
+    return before + came
+
+
+def _datagram(connection: socket.socket) -> str:
+    """Return what comes back for a datagram: nothing if its port is closed."""
+    connection.settimeout(0.2)
+    for _ in range(50):  # a listener that is about to go drops what is sent to it
+        try:
+            return connection.recv(64).decode()
+        except TimeoutError:
+            connection.sendall(b"?")
+    raise TimeoutError("nobody answers a datagram")
 
 
 def _answer_datagrams() -> int:

@@ -47,9 +47,9 @@ class Lock:
 class Floor:
     """The place of one process. A process that waits to be alone comes before all later ones."""
 
-    def __init__(self, place: Path = PLACE) -> None:
+    def __init__(self) -> None:
         """Start without a place."""
-        self._door, self._floor = Lock(place / "tests-door.lock"), Lock(place / "tests-floor.lock")
+        self._door, self._floor = Lock(PLACE / "tests-door.lock"), Lock(PLACE / "tests-floor.lock")
         self._alone: bool | None = None
 
     def enter(self, *, alone: bool) -> None:

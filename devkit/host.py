@@ -9,6 +9,7 @@ from docker import APIClient
 
 from clawker_fw.engine.docker import connect
 from clawker_fw.errors import EngineError
+from clawker_fw.stack.image_tar import BuiltImage
 from devkit.engines import INSTALLED, private_engine
 
 
@@ -48,6 +49,17 @@ def client(host: str) -> APIClient:
     made = APIClient(base_url=host, version="auto", timeout=120)
     made.trust_env = False  # no proxy leads to a socket, and looking for one takes a tenth of a request's time
     return made
+
+
+def load(client: APIClient, image: BuiltImage) -> None:
+    """Load an image into an engine.
+
+    Raises:
+        RuntimeError: with what the engine says, when it can't.
+    """
+    for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
+        if "error" in line:
+            raise RuntimeError(line["error"])
 
 
 if __name__ == "__main__":

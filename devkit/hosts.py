@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 
 from devkit.engines import FORWARDING, PrivateEngine, private_engine
-from devkit.main_job import MainJob, main_job
+from devkit.main_job import main_job
 from devkit.uml import Machine, run_in
 from devkit.world import NAMESERVER
 
@@ -26,10 +27,9 @@ class Host:
     host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
     warning of `run` and in the advice of `doctor`. `warns` is a warning of `run` that changes nothing else.
 
-    A host with a `machine` has a kernel of its own. Where it `lacks` something, `run` refuses to make anything, in
-    words that contain these.
-    `agents_need` is an option without which `agent run` refuses, in words that name it. `thorough` hosts are tried
-    only with `--thorough`, like all machines.
+    A host with a `machine` has a kernel of its own, and is tried only with `--thorough`. Where it `lacks`
+    something, `run` refuses to make anything, in words that contain these. `agents_need` is an option without
+    which `agent run` refuses, in words that name it.
     """
 
     name: str
@@ -45,7 +45,13 @@ class Host:
     lacks: Sequence[str] = ()
     routed: bool = False
     agents_need: str = ""
-    thorough: bool = False
+
+
+_TIMED = ("replacement", "restart")
+"""Steps with bounds that User-Mode Linux is too slow for."""
+
+_PATIENCE = 600.0
+"""The seconds that a command may take in it."""
 
 
 def _both(names: Mapping[str, int]) -> dict[str, str]:
@@ -162,14 +168,12 @@ HOSTS = (
         "`ip-masq: false`, and routes back.",
         settings={"ip-masq": False},
         routed=True,
-        thorough=True,
     ),
     Host(
         "ipv6",
         "IPv6 on the default network, with `ip6tables`.",
         "28.5.2",
         settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
-        thorough=True,
     ),
     Host(
         "closed-input",
@@ -179,7 +183,6 @@ HOSTS = (
             "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             "iptables -A INPUT -i lo -j ACCEPT",
         ),
-        thorough=True,
     ),
     # no way out
     Host(
@@ -187,14 +190,12 @@ HOSTS = (
         "`iptables: false`.",
         settings={"iptables": False},
         keeps_in="iptables: false",
-        thorough=True,
     ),
     Host(
         "closed-docker-user",
         "DOCKER-USER lets nothing out.",
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
-        thorough=True,
     ),
     Host(
         "routed-gateway",
@@ -202,7 +203,6 @@ HOSTS = (
         "28.5.2",
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",
-        thorough=True,
     ),
     # machines with a kernel of their own
     Host(
@@ -240,22 +240,74 @@ HOSTS = (
 )
 
 
-def prepare(host: Host, engine: PrivateEngine, stack: ExitStack) -> MainJob:
-    """Return the main job on the engine of a host. What is started ends with the stack."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    job = main_job(engine, folder, stack, routed=host.routed)
-    job.agents_need = host.agents_need
-    for command in host.after:
-        engine.run_in_network(shlex.split(command))
-    return job
+class _OwnEngine(PrivateEngine):
+    """An engine whose host is this machine, as on an ordinary one. It ends with the machine."""
+
+    @property
+    def init(self) -> int:
+        """Process 1 of this machine."""
+        return 1
+
+    def network_argv(self, *argv: str) -> list[str]:
+        """Return the command itself: its network is the engine's."""
+        return list(argv)
+
+    def _nsenter(self) -> list[str]:
+        return []
+
+    def _signal(self, name: str) -> None:
+        if self._daemon is not None:  # a child of this process, which has to wait for it
+            self._daemon.send_signal(Signals[f"SIG{name}"])
+            self._daemon.wait()
+            self._daemon = None
 
 
-def perform(host: Host, job: MainJob) -> None:
-    """Do on a host what can be done there.
+def try_host(host: Host) -> None:
+    """Do on a host what can be done there, and remove everything that it needed.
 
     Raises:
         AssertionError: when something is not as it should be.
+        EngineError: likewise, in a machine with a kernel of its own.
     """
+    if host.machine is not None:
+        run_in(host.machine, [sys.executable, "-m", "devkit.hosts", host.name])
+        return
+    sysctls = {**FORWARDING, **host.sysctls}
+    before = [shlex.split(command) for command in host.before]
+    with ExitStack() as stack:
+        _perform(
+            host,
+            stack.enter_context(
+                private_engine(
+                    host.kind, dns=[NAMESERVER], settings=host.settings, sysctls=sysctls, commands=before
+                )
+            ),
+            stack,
+        )
+
+
+def main() -> None:
+    """Try the host whose name is the argument, within the machine that was booted for it."""
+    (host,) = (host for host in HOSTS if host.name == sys.argv[1])
+    with ExitStack() as stack:
+        engine = _OwnEngine(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        engine.configure({"dns": [NAMESERVER], **host.settings})
+        for name, value in host.sysctls.items():
+            engine.run_in_network(["sysctl", "--quiet", "--write", f"{name}={value}"])
+        engine.start()
+        stack.callback(engine.stop)
+        _perform(host, engine, stack, left_out=_TIMED, patience=_PATIENCE)
+
+
+def _perform(
+    host: Host, engine: PrivateEngine, stack: ExitStack, left_out: Sequence[str] = (), patience: float = 120
+) -> None:
+    """Do the main job on the engine of a host. What is started ends with the stack."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    job = main_job(engine, folder, stack, routed=host.routed)
+    job.agents_need, job.left_out, job.firewall.patience = host.agents_need, left_out, patience
+    for command in host.after:
+        engine.run_in_network(shlex.split(command))
     if host.lacks:
         job.require_refusal(host.lacks)
     elif host.keeps_in:
@@ -264,24 +316,5 @@ def perform(host: Host, job: MainJob) -> None:
         job.perform(host.warns)
 
 
-def try_host(host: Host) -> None:
-    """Do the main job on a host, and remove everything that it needed.
-
-    Raises:
-        AssertionError: when something is not as it should be.
-    """
-    if host.machine is not None:
-        ended = run_in(host.machine, [sys.executable, "-m", "devkit.own_machine", host.name])
-        assert ended.code == 0, ended.text  # noqa: S101 - this is a test
-        return
-    with ExitStack() as stack:
-        engine = stack.enter_context(
-            private_engine(
-                host.kind,
-                dns=[NAMESERVER],
-                settings=host.settings,
-                sysctls={**FORWARDING, **host.sysctls},
-                commands=[shlex.split(command) for command in host.before],
-            )
-        )
-        perform(host, prepare(host, engine, stack))
+if __name__ == "__main__":
+    main()

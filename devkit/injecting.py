@@ -1,9 +1,7 @@
 """The real Envoy on loopback that puts secrets into requests, which it gets from the real signer."""
 
 import json
-import socket
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 from clawker_fw.rules.policy import Policy
@@ -14,6 +12,7 @@ from clawker_fw.stack.release import Release
 from devkit.envoy import program
 from devkit.inspecting import Inspecting
 from devkit.signer import Signer
+from devkit.starting import exchange
 
 
 class Injecting(Inspecting):
@@ -49,9 +48,7 @@ class Injecting(Inspecting):
 
     def give(self, given: Mapping[str, str]) -> None:
         """Give all secrets."""
-        with closing(socket.socket(socket.AF_UNIX)) as one:
-            one.connect(str(self.signer.at / "secrets"))
-            one.sendall(json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode())
-            answer = json.loads(b"".join(iter(lambda: one.recv(65536), b"")))
+        sent = json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode()
+        answer = json.loads(exchange(self.signer.at / "secrets", sent))
         if answer["secrets"].keys() != given.keys():
             raise AssertionError(answer)

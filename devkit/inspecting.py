@@ -4,7 +4,6 @@ import http.server
 import json
 import os
 import re
-import secrets
 import socket
 import ssl
 import subprocess
@@ -23,7 +22,7 @@ from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.resources import discovery_response
-from devkit.envoy import HERE, Recording, here
+from devkit.envoy import HERE, Recording
 from devkit.programs import free_port
 from devkit.signer import Signer
 
@@ -220,43 +219,29 @@ class Inspecting(Recording):
 
     def serve(self, rules: RuleSet) -> None:
         """Replace the hot files."""
-        policy, self.version = Policy(rules), secrets.token_hex(8)
+        policy = Policy(rules)
         self.virtual = {}
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
         way = tls_interception.Inspection(TABLE, self.terminated())
         served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way)
-        written: list[tuple[Path, Path]] = []
-        for path, resources in (
-            (CLUSTERS, []),
-            (sampling.FILE, []),
-            (ROUTES, [routes.table(policy)]),
-            (f"hot/{TABLE}", [self.table(policy)]),
-            (LISTENERS, served),
-        ):
-            content = sampling.content(sampling.ALL) if path == sampling.FILE else discovery_response(resources)
-            document = json.loads(here(content, self.folder))
-            for resource in document["resources"]:
-                self._decide_only(resource)
-            if path == LISTENERS:  # without a rule that looks into TLS, nothing asks for the table
-                self._reads_table = TABLE in json.dumps(document)
-            fresh = self.folder / f"fresh-{len(written)}"
-            fresh.write_text(json.dumps({**document, "version_info": self.version}))
-            written.append((fresh, self.folder / path))
-        for fresh, place in written:
-            fresh.replace(place)
+        content = discovery_response(served)
+        self._reads_table = TABLE.encode() in content  # nothing asks for it without a rule that looks into TLS
+        self.put(
+            {
+                CLUSTERS: discovery_response([]),
+                sampling.FILE: sampling.content(sampling.ALL),
+                ROUTES: discovery_response([routes.table(policy)]),
+                f"hot/{TABLE}": discovery_response([self.table(policy)]),
+                LISTENERS: content,
+            }
+        )
 
     def serves(self) -> bool:
         """Whether every resource was loaded from the current files."""
-        try:
-            lines = self.admin("/stats?filter=version_text$").decode().splitlines()
-        except OSError:
-            return False
-        live = dict(line.replace('"', "").split(": ") for line in lines)
-        wanted = ["listener_manager.lds", "http.http.rds.http"]
-        wanted += ["http.inspected.rds.inspected"] if self._reads_table else []
-        return all(live.get(f"{each}.version_text") == self.version for each in wanted)
+        table = ["http.inspected.rds.inspected"] if self._reads_table else []
+        return self.loaded(["listener_manager.lds", "http.http.rds.http", *table])
 
     def given_and_loaded(self, place: str, kind: str, *at: str) -> bool:
         """Whether Envoy shows the resources of a file below `hot/` as they are written, and no less than one.

@@ -17,6 +17,7 @@ from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
+from devkit.host import load
 from devkit.logs import written
 from devkit.session import Session
 from hatch_build import compile_program
@@ -57,9 +58,7 @@ def _load(client: APIClient, image: BuiltImage) -> None:
     with suppress(errors.ImageNotFound):
         if _identity(client, image) == _loaded.get(client.base_url):
             return
-    for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
-        if "error" in line:
-            raise RuntimeError(line["error"])
+    load(client, image)
     _loaded[client.base_url] = _identity(client, image)
 
 
@@ -190,9 +189,9 @@ class Peers:
         self.image = image.reference
         self._started: list[Peer] = []
 
-    def origin(self, network: str, names: Sequence[str], *arguments: str, address: str | None = None) -> Peer:
+    def origin(self, network: str, names: Sequence[str], *arguments: str) -> Peer:
         """Start an origin on a network with these names. The arguments name its ports."""
-        peer = self.start("origin", *arguments, network=network, aliases=names, address=address)
+        peer = self.start("origin", *arguments, network=network, aliases=names)
         _await(peer, "ready")
         return peer
 

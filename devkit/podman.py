@@ -1,12 +1,11 @@
 """A real Podman (Debian's) with its Docker-compatible socket, separate from the machine's own."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from devkit.engines import PATH, install
-from devkit.starting import pings, wait_for
+from devkit.starting import pings, running
 
 # Podman keeps locks and state in /run and /var/lib/containers, whatever its options are.
 _START = """
@@ -22,17 +21,7 @@ def podman(folder: Path) -> Iterator[str]:
     install({"podman": "podman"})
     socket = folder / "podman.sock"
     program = ("podman", "system", "service", "--time", "0", f"unix://{socket}")
-    log = folder / "log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-ec", _START, *program],
-            env={"PATH": PATH, "HOME": str(folder)},
-            stdout=said,
-            stderr=said,
-        )
-    try:
-        wait_for(process, lambda: pings(socket), log)
+    command = ["unshare", "--mount", "sh", "-ec", _START, *program]
+    variables = {"PATH": PATH, "HOME": str(folder)}
+    with running(command, folder / "log", lambda: pings(socket), variables=variables):
         yield f"unix://{socket}"
-    finally:
-        process.terminate()
-        process.wait()

@@ -4,20 +4,20 @@ What the wheel requires is in the base image already, in the versions that are i
 no network, and a container of it makes the same images of siblings as this machine.
 """
 
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from docker import APIClient
 
 from devkit.stacks import CHECKOUT
+from devkit.tools import libraries
 from devkit.wheel import wheel
 
 NAME, LATER = "clawker-fw:dev", "clawker-fw:later"
@@ -118,13 +118,7 @@ def _files() -> Iterator[Path]:
     programs = list(_programs().values())
     yield from modules
     yield from programs
-    libraries = set(_libraries([*programs, *(each for each in modules if each.suffix == ".so")]))
-    yield from libraries
-    c_library = next(each.parent for each in libraries if each.name == "libc.so.6")
+    needed = set(libraries([*programs, *(each for each in modules if each.suffix == ".so")]))
+    yield from needed
+    c_library = next(each.parent for each in needed if each.name == "libc.so.6")
     yield from (found for name in _LIBRARIES if (found := c_library / name).is_file())
-
-
-def _libraries(files: Sequence[Path]) -> Iterator[Path]:
-    for each in files:
-        listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=False).stdout
-        yield from map(Path, re.findall(r"(/\S+) \(0x", listed))

@@ -567,7 +567,7 @@ def _presets_table() -> str:
 def _hosts_table() -> str:
     """Return the table of the hosts on which the main job is tried."""
     rows = [
-        (f"`{each.name}`", each.words, "" if each.thorough or each.machine else "yes")
+        (f"`{each.name}`", each.words, "" if each.machine else "yes")
         for each in HOSTS
         if not (each.keeps_in or each.lacks)
     ]

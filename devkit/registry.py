@@ -7,9 +7,9 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,8 @@ from typing import Any
 from docker import APIClient
 
 from devkit.engines import PrivateEngine, install
-from devkit.starting import wait_for
+from devkit.programs import free_port
+from devkit.starting import listens, running
 
 USER, PASSWORD = "agent-keeper", "open sesame"
 _HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
@@ -105,26 +106,19 @@ def registry(
     """Yield an empty registry that ends afterwards."""
     address = f"127.0.0.1:{port}"
     credentials = {"username": USER, "password": PASSWORD} if password else None
-    with _serving(engine, address, _program(folder, address, password=password), folder / "log"):
+    argv = engine.network_argv(*_program(folder, address, password=password))
+    with running(argv, folder / "log", lambda: engine.answers(address)):
         yield Registry(engine, address, credentials)
 
 
 @contextmanager
 def own_registry(folder: Path) -> Iterator[str]:
     """Yield the address of an empty registry of this machine, on its loopback interface, that ends afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"127.0.0.1:{port}"
     argv = _program(folder, address, password=False)
-    with (folder / "log").open("wb") as said:
-        process = subprocess.Popen(argv, stdout=said, stderr=said)
-    try:
-        wait_for(process, lambda: _listens(port), folder / "log")
+    with running(argv, folder / "log", lambda: listens("127.0.0.1", port)):
         yield address
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _program(folder: Path, address: str, *, password: bool) -> Sequence[str]:
@@ -136,38 +130,14 @@ def _program(folder: Path, address: str, *, password: bool) -> Sequence[str]:
     return ["docker-registry", "serve", f"{folder}/registry.yml"]
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
-def faulty(behind: Registry, fault: str, folder: Path, *, port: int = 5009) -> Iterator[str]:
+def faulty(behind: Registry, fault: str, folder: Path) -> Iterator[str]:
     """Yield the address of a proxy with a fault in front of a registry."""
-    address = f"127.0.0.1:{port}"
-    program = [sys.executable, "-m", "devkit.registry", address, behind.address, fault]
-    with _serving(behind.engine, address, program, folder / "proxy.log"):
+    address = "127.0.0.1:5009"
+    argv = behind.engine.network_argv(sys.executable, "-m", "devkit.registry", address, behind.address, fault)
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with running(argv, folder / "proxy.log", lambda: behind.engine.answers(address), variables=variables):
         yield address
-
-
-@contextmanager
-def _serving(engine: PrivateEngine, address: str, argv: Sequence[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            engine.network_argv(*argv), stdout=said, stderr=said, cwd=Path(__file__).parent.parent
-        )
-    try:
-        wait_for(process, lambda: _answers(engine, address), log)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _answers(engine: PrivateEngine, address: str) -> bool:
-    host, port = address.split(":")
-    probe = ["bash", "-c", f"</dev/tcp/{host}/{port}"]
-    return engine.run_in_network(probe, check=False).returncode == 0
 
 
 # --- a proxy with a fault --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A real rootless Docker engine (Debian's docker.io with rootlesskit), run by the user `nobody`."""
 
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devkit.engines import PATH, install, install_engine
-from devkit.starting import pings, wait_for
+from devkit.starting import pings, running
 
 _SCRIPT = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
@@ -30,25 +31,16 @@ def rootless_engine() -> Iterator[str]:
     install({"rootlesskit": "rootlesskit", "slirp4netns": "slirp4netns", "newuidmap": "uidmap"})
     # not the default folder for temporary files, which other users may not read
     folder = Path(tempfile.mkdtemp(prefix="rootless-", dir="/var/tmp"))
-    socket, log = folder / "docker.sock", folder / "log"
+    socket = folder / "docker.sock"
     try:
         _prepare(folder)
         homes = {"HOME": "home", "XDG_RUNTIME_DIR": "run", "TMPDIR": "run"}
         environment = {"PATH": PATH, "FOLDER": str(folder)} | {key: f"{folder}/{homes[key]}" for key in homes}
         apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-        with log.open("wb") as said:
-            process = subprocess.Popen(
-                [*apart, "sh", "-ec", _START, _SCRIPT, "--host", f"unix://{socket}"],
-                env=environment,
-                stdout=said,
-                stderr=said,
-            )
-        try:
-            wait_for(process, lambda: pings(socket), log)
+        command = [*apart, "sh", "-ec", _START, _SCRIPT, "--host", f"unix://{socket}"]
+        log = folder / "log"
+        with running(command, log, lambda: pings(socket), variables=environment, end=signal.SIGKILL):
             yield f"unix://{socket}"
-        finally:
-            process.kill()
-            process.wait()
     finally:
         shutil.rmtree(folder)
 

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.messages import extension
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
-from devkit.starting import get, wait_for
+from devkit.starting import exchange, get, wait_for
 from devkit.waiting import until
 
 
@@ -119,12 +118,7 @@ class Signer:
 
     def status(self) -> dict[str, Any]:
         """Return what it says of itself, once it answers."""
-        with ExitStack() as held:
-            one = held.enter_context(closing(socket.socket(socket.AF_UNIX)))
-            one.settimeout(10)
-            one.connect(str(self.at / "status"))
-            found: dict[str, Any] = json.loads(b"".join(iter(lambda: one.recv(65536), b"")))
-            return found
+        return dict(json.loads(exchange(self.at / "status")))
 
 
 class Inspecting:

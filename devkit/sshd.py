@@ -9,7 +9,7 @@ from pathlib import Path
 
 from devkit.engines import PATH, install, install_client
 from devkit.programs import free_port
-from devkit.starting import wait_for
+from devkit.starting import running
 
 _SERVER = """\
 ListenAddress 127.0.0.1
@@ -69,14 +69,9 @@ def sshd(engine: str, folder: Path, path: str = PATH) -> Iterator[Door]:
     variables = {"PATH": f"{_ssh(folder)}:{PATH}"}
     daemon = [str(shutil.which("sshd", path=PATH)), "-D", "-e", "-f", str(folder / "server")]
     log = folder / "log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(["unshare", "--mount", "sh", "-c", _START, *daemon], stdout=said, stderr=said)
-    try:
-        wait_for(process, lambda: b"Server listening" in log.read_bytes(), log)
+    command = ["unshare", "--mount", "sh", "-c", _START, *daemon]
+    with running(command, log, lambda: b"Server listening" in log.read_bytes()):
         yield Door(f"ssh://root@127.0.0.1:{port}", variables, log)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _ssh(folder: Path) -> Path:

@@ -112,7 +112,7 @@ def change_bootstrap(release: Release) -> None:
     )
 
 
-def change_coredns(release: Release, architecture: str, version: str = "next") -> None:
+def change_coredns(release: Release, architecture: str) -> None:
     """Compile another CoreDNS with different content into a copied release, like a security fix."""
     target = release.package / "bin" / f"coredns-linux-{architecture}"
     target.unlink()
@@ -120,7 +120,7 @@ def change_coredns(release: Release, architecture: str, version: str = "next") -
         CHECKOUT / "go" / "cmd" / "coredns",
         target,
         architecture,
-        variables={"github.com/coredns/coredns/coremain.GitCommit": version},
+        variables={"github.com/coredns/coredns/coremain.GitCommit": "next"},
     )
 
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import http.client
+import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from devkit.waiting import until
 
 _LINES = 20
+_SECONDS = 60
 
 
 class StartError(RuntimeError):
@@ -25,7 +27,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.host)
 
 
-def get(path: Path, target: str) -> bytes:
+def get(path: Path, target: str, method: str = "GET") -> bytes:
     """Return the body of an answer over HTTP from a unix socket.
 
     Raises:
@@ -33,8 +35,18 @@ def get(path: Path, target: str) -> bytes:
         http.client.HTTPException: when the answer is not HTTP.
     """
     with contextlib.closing(_UnixConnection(str(path))) as connection:
-        connection.request("GET", target, headers={"Host": "engine"})
+        connection.request(method, target, headers={"Host": "engine"})
         return connection.getresponse().read()
+
+
+def exchange(path: Path, sent: bytes = b"") -> bytes:
+    """Return all that comes back from a unix socket for what is sent."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        if sent:  # some answer at once, and have gone
+            connection.sendall(sent)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def pings(path: Path) -> bool:
@@ -55,20 +67,42 @@ def listens(address: str, port: int) -> bool:
     return True
 
 
-def wait_for(
-    process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path | None = None, seconds: float = 60
-) -> None:
+def wait_for(process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path | None = None) -> None:
     """Wait until a program answers.
 
     Raises:
         StartError: when it ends before that, or takes too long.
     """
     try:
-        until(lambda: process.poll() is not None or answers(), seconds)
+        until(lambda: process.poll() is not None or answers(), _SECONDS)
     except TimeoutError as error:
-        raise StartError(f"{_told(process)} does not answer within {seconds:g} s{_end_of(log)}") from error
+        raise StartError(f"{_told(process)} does not answer within {_SECONDS} s{_end_of(log)}") from error
     if process.returncode is not None:
         raise StartError(f"{_told(process)} has ended with {process.returncode}{_end_of(log)}")
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    log: Path,
+    answers: Callable[[], bool],
+    *,
+    variables: Mapping[str, str] | None = None,
+    end: signal.Signals = signal.SIGTERM,
+) -> Iterator[None]:
+    """Run a program whose output goes to a log. It answers already, and is ended afterwards with a signal.
+
+    Raises:
+        StartError: when it ends before that, or takes too long.
+    """
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=variables)
+    try:
+        wait_for(process, answers, log)
+        yield
+    finally:
+        process.send_signal(end)
+        process.wait()
 
 
 def _told(process: "subprocess.Popen[bytes]") -> str:

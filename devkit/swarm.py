@@ -6,7 +6,7 @@ A bridge in a namespace of its own is the wire between them. On it, each engine 
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from docker import APIClient
 
-from devkit.engines import USUAL, PrivateEngine, private_engine
+from devkit.engines import PrivateEngine, private_engine
 from devkit.host import client
 from devkit.starting import pings
 
@@ -78,11 +78,10 @@ class Swarm:
         """The first node whose engine answers."""
         return next(each for each in self.nodes if each.answers)
 
-    def on_each(self, work: Callable[[Node], Done], nodes: Sequence[Node] = ()) -> list[Done]:
-        """Do something on each node, or on these, at the same time."""
-        chosen = nodes or self.nodes
-        with ThreadPoolExecutor(len(chosen)) as pool:
-            return list(pool.map(work, chosen))
+    def on_each(self, work: Callable[[Node], Done]) -> list[Done]:
+        """Do something on each node, at the same time."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            return list(pool.map(work, self.nodes))
 
     def tasks(self, name: str) -> list[Any]:
         """Return the tasks of a service that are meant to run, the newest of each node."""
@@ -105,7 +104,7 @@ class Swarm:
 
 
 @contextmanager
-def swarm(size: int = 3, kind: str = USUAL, disks: Mapping[int, str] | None = None) -> Iterator[Swarm]:
+def swarm(size: int = 3, disks: Mapping[int, str] | None = None) -> Iterator[Swarm]:
     """Yield engines in a swarm, and destroy them afterwards. `disks` are the sizes of some engines' data."""
     with ExitStack() as stack:
         wire = stack.enter_context(_wire())
@@ -113,7 +112,6 @@ def swarm(size: int = 3, kind: str = USUAL, disks: Mapping[int, str] | None = No
         for number in range(1, size + 1):
             engine = stack.enter_context(
                 private_engine(
-                    kind,
                     hosts=[f"unix://{_SOCKET}"],
                     commands=_cable(wire, number),
                     disk=(disks or {}).get(number - 1, ""),

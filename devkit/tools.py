@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from docker import APIClient
 
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.engines import PATH, install
+from devkit.host import load
 
 _PACKAGES = {
     "ip": "iproute2",
@@ -61,7 +62,7 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
         RuntimeError: when it can't be read for another reason.
     """
     host = client.create_host_config(volumes_from=[f"{container}:ro"], cap_drop=["ALL"])
-    script = f'read -r line <{shlex.quote(path)} && printf %s "$line"'
+    script = f'{{ read -r line || [ -n "$line" ]; }} <{shlex.quote(path)} && printf %s "$line"'
     made = client.create_container(_image(client), ["sh", "-c", script], host_config=host, user=user)["Id"]
     try:
         client.start(made)
@@ -78,10 +79,15 @@ def _image(client: APIClient) -> str:
     """Return the image, built from installed programs and loaded unless it exists."""
     image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), labels={})
     if not client.images(image.reference):
-        for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
-            if "error" in line:
-                raise RuntimeError(line["error"])
+        load(client, image)
     return image.reference
+
+
+def libraries(files: Iterable[Path]) -> Iterator[Path]:
+    """Yield the libraries that programs and other libraries need."""
+    for each in files:
+        listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=False).stdout
+        yield from map(Path, re.findall(r"(/\S+) \(0x", listed))
 
 
 @cache
@@ -93,10 +99,8 @@ def _entries() -> tuple[Entry, ...]:
 
 def _files() -> Iterator[Path]:
     """Find the programs, and the libraries that each of them needs."""
-    for name in _PROGRAMS:
-        program = Path(shutil.which(name, path=PATH) or name)
-        yield program
-        listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-        yield from map(Path, re.findall(r"(/\S+) \(0x", listed))
+    programs = [Path(shutil.which(name, path=PATH) or name) for name in _PROGRAMS]
+    yield from programs
+    yield from libraries(programs)
     extensions = next(Path("/usr/lib").glob("*/xtables"))
     yield from extensions.glob("*.so")

@@ -2,10 +2,16 @@
 
 Its file system is this machine's, which it can only read; what it writes is in memory, except in one folder,
 through which it answers. It has no network but its own loopback interface.
+
+Debian's own `user-mode-linux` has nf_tables for bridges alone, and in Debian 12 and 13 it gives programs addresses
+of 39 bits. So the kernel is built from Debian's sources, as `devkit/uml.config` says.
+What hosts may lack is a module.
 """
 
+import hashlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -13,16 +19,43 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
-from devkit.engines import EngineError, install_client, install_engine
+from devkit.engines import ENGINE_ROOTS, EngineError, bootstrap, install_client, install_engine
+from devkit.kept import make_once
 from devkit.peers import COMPILED_VARIABLE, peer_program
 from devkit.programs import machine as architecture
-from devkit.uml_kernel import own_kernel
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-_PARAMETERS = ("seccomp=on", "ncpus=2", "mem=3G")
+_CONFIGURATION = Path(__file__).with_name("uml.config")
+
+_SUITE = "sid"
+"""User-Mode Linux has addresses of 48 bits from Linux 6.13 on, which is later than the one of Debian 13."""
+
+_PACKAGES = ("linux-source", "gcc", "libc6-dev", "make", "flex", "bison", "bc", "kmod")
+
+# Without what takes most of the time to unpack. Kconfig reads a file in every folder.
+_BUILD = """
+mount -t proc proc /proc
+mkdir /build
+tar --extract --xz --file /usr/src/linux-source-*.tar.xz --directory /build --strip-components 1 --anchored \\
+  --exclude '*/drivers/gpu/*.[ch]' --exclude '*/Documentation/*.rst' --exclude '*/tools/testing/*'
+cd /build
+make --silent ARCH=um KCONFIG_ALLCONFIG=/uml.config allnoconfig
+grep '^CONFIG_' /uml.config | grep --fixed-strings --line-regexp --invert-match --file .config >/missing || :
+if [ -s /missing ]; then echo "the kernel can't be configured like that:"; cat /missing; exit 1; fi
+make --silent --jobs "$(nproc)" ARCH=um linux modules
+mkdir /made
+cp linux /made/
+make --silent ARCH=um INSTALL_MOD_PATH=/made modules_install
+"""
+
+_PARAMETERS = ("seccomp=on", "ncpus=2", "mem=3G", "con=null", "con0=null,fd:1")
 """The kernel's. With seccomp, it is several times as fast as with ptrace; earlier kernels pass over it."""
+
+
+_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +70,6 @@ class Machine:
     without: Sequence[str] = ()
     control_groups: int = 2
     older_iptables: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command in the machine has ended with, and printed on both streams."""
-
-    code: int
-    text: str
 
 
 # Process 1 of the machine.
@@ -87,63 +112,74 @@ halt -f
 """
 
 
-def run_in(machine: Machine, command: Sequence[str], *, seconds: float = 900) -> Said:
-    """Boot a machine, run a command in it, and return what it has said.
+def run_in(machine: Machine, command: Sequence[str]) -> None:
+    """Boot a machine, and run a command in it.
 
     Raises:
-        EngineError: when the machine does not get so far.
+        EngineError: with the end of what was printed, when the machine does not get so far, or the command fails.
     """
     install_engine()
     install_client()
-    made = own_kernel()
+    made = _own_kernel()
     with tempfile.TemporaryDirectory(prefix="uml-", dir="/var/tmp") as folder:
-        answer = Path(folder, "answer")
+        answer, init = Path(folder, "answer"), Path(folder, "init")
         answer.mkdir()
-        compiled = peer_program(architecture())
-        replaced = {
-            "COMMAND": shlex.join(["env", f"{COMPILED_VARIABLE}={compiled}", *command]),
-            "CONTROL_GROUPS": str(machine.control_groups),
-            "PROJECT": str(PROJECT),
-            "ANSWER": str(answer),
-            "MODULES": str(made / "lib/modules"),
-            "WITHOUT": " ".join(machine.without),
-            "VARIANT": "legacy" if machine.older_iptables else "nft",
-        }
-        script = _INIT
-        for name, value in replaced.items():
-            script = script.replace(f"${name}", value)
-        init = Path(folder, "init")
+        script = Template(_INIT).safe_substitute(
+            COMMAND=shlex.join(["env", f"{COMPILED_VARIABLE}={peer_program(architecture())}", *command]),
+            CONTROL_GROUPS=str(machine.control_groups),
+            PROJECT=str(PROJECT),
+            ANSWER=str(answer),
+            MODULES=str(made / "lib/modules"),
+            WITHOUT=" ".join(machine.without),
+            VARIANT="legacy" if machine.older_iptables else "nft",
+        )
         init.write_text(script)
         init.chmod(0o755)
-        _boot([str(made / "linux"), *machine.parameters], init, seconds)
-        if not (answer / "code").exists():
-            raise EngineError(f"the machine did not get to the end: {_end(answer)}")
-        return Said(int((answer / "code").read_text()), (answer / "text").read_text())
+        _boot([str(made / "linux"), *machine.parameters], init)
+        code, *told = (answer / name for name in ("code", "output", "text"))
+        if not code.exists() or int(code.read_text()):
+            text = "".join(each.read_text() for each in told if each.exists())
+            raise EngineError("the machine did not get to a good end:\n" + "\n".join(text.splitlines()[-40:]))
 
 
-def _boot(kernel: Sequence[str], init: Path, seconds: float) -> None:
+def _boot(kernel: Sequence[str], init: Path) -> None:
     root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
-    console = ["con=null", "con0=null,fd:1"]
     ends_with_us = ["setpriv", "--pdeathsig", "KILL"]
-    with (init.parent / "console").open("wb") as log:
-        booted = subprocess.Popen(
-            [*ends_with_us, *kernel, *_PARAMETERS, *root, *console],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "TMPDIR": str(init.parent)},  # its memory is a file there
-            start_new_session=True,
-        )
-        try:
-            booted.wait(seconds)
-        except subprocess.TimeoutExpired as error:
-            raise EngineError(f"the machine has not ended within {seconds:g} s") from error
-        finally:
-            with suppress(ProcessLookupError):  # it has ended, with all that it started
-                os.killpg(booted.pid, signal.SIGKILL)
-            booted.wait()
+    booted = subprocess.Popen(
+        [*ends_with_us, *kernel, *_PARAMETERS, *root],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(init.parent)},  # its memory is a file there
+        start_new_session=True,
+    )
+    try:
+        booted.wait(_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"the machine has not ended within {_SECONDS} s") from error
+    finally:
+        with suppress(ProcessLookupError):  # it has ended, with all that it started
+            os.killpg(booted.pid, signal.SIGKILL)
+        booted.wait()
 
 
-def _end(answer: Path) -> str:
-    text = "".join((answer / name).read_text() for name in ("output", "text") if (answer / name).exists())
-    return "\n".join(text.splitlines()[-20:])
+def _own_kernel() -> Path:
+    """Return a folder with `linux`, the kernel, and its modules in `lib/modules`. It is built if necessary."""
+    digest = hashlib.sha256(_CONFIGURATION.read_bytes() + repr((_SUITE, _PACKAGES, _BUILD)).encode()).hexdigest()
+    made = ENGINE_ROOTS / f"uml-{digest[:16]}"
+    make_once(made, _build)
+    return made
+
+
+def _build(made: Path) -> None:
+    root = made.with_name("root")
+    bootstrap(_SUITE, root, _PACKAGES)
+    shutil.copy(_CONFIGURATION, root / "uml.config")
+    command = ["unshare", "--mount", "chroot", str(root), "sh", "-ec", _BUILD]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=3600
+    )
+    if done.returncode != 0:
+        end = "\n".join(done.stdout.splitlines()[-20:])
+        raise EngineError(f"no kernel could be built: {end}")
+    (root / "made").rename(made)

@@ -35,9 +35,9 @@ class Watching:
         """The decisions so far."""
         return [each for each in self.records if each["event"] == "watch_decision"]
 
-    def wait(self, wanted: Callable[[dict[str, Any]], bool], *, since: int = 0, seconds: float = 30) -> Any:  # noqa: ANN401 - JSON
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], *, since: int = 0) -> Any:  # noqa: ANN401 - JSON
         """Return the first wanted decision after the first `since` decisions."""
-        return until(lambda: next((each for each in self.decisions[since:] if wanted(each)), None), seconds)
+        return until(lambda: next((each for each in self.decisions[since:] if wanted(each)), None))
 
     def healed(self, *, since: int = 0) -> Any:  # noqa: ANN401 - JSON
         """Return the first successful heal after the first `since` decisions."""

@@ -144,14 +144,11 @@ def result_of(answer: Answer) -> str:
         return _response(last["reply"])
     if last.get("status"):
         return str(last["status"])
-    error = last["error"]
-    kind = error["kind"] if isinstance(error, dict) else error
-    if kind is None:
+    if not last["error"]:
         return "a connection" if "ms" in last else "sent"
     words = {"dns-nxdomain": "NXDOMAIN", "connect-refused": "connection refused", "forbidden": "not permitted"}
-    words["connect-other"] = "no address to send from"
     words |= dict.fromkeys(ENDED, "closed") | dict.fromkeys(UNANSWERED, "no answer")
-    return words.get(kind, str(kind))
+    return words.get(answer.kind, answer.kind)
 
 
 def _response(reply: str) -> str:

@@ -97,11 +97,28 @@ _ECH = b"\xfe\x0d\0\x4a" + b"\0\0\1\0\1\7" + 2 * (b"\0\x20" + bytes(range(32)))
 """The extension that has a hidden name (RFC 9849), as everybody sees it whose name it is not."""
 
 _LONG = "x" * 64 + ".wild.test"
-_NO_RULE = ("NXDOMAIN", Reason.NO_RULE)
+_THERE = ("--server", "{resolver}")
+"""Options of a question to the resolver itself, and not by the engine's."""
+
+
+def _unknown(
+    what: str, name: str, *options: str, reason: Reason = Reason.NO_RULE, control: Command = ()
+) -> Attack:
+    """Return a question for a name that there is not, for the agent."""
+    return Attack(what, _asked(name, *options), "NXDOMAIN", reason, name, (*RESOLVES, *control))
+
+
+def _bad(what: str, command: Command, result: str, name: str | None, *control: str) -> Attack:
+    """Return a question that is refused for what it is. What is on record is the name, or nothing."""
+    reason = None if name is None else Reason.BAD_REQUEST
+    return Attack(what, command, result, reason, name, (*RESOLVES, *control, *_THERE))
+
+
+_TWO_QUESTIONS = _question(b"\3pub\4test\0", 2, b"\4evil\4test\0\0\1\0\1")
 
 QUESTIONS = (
     *(
-        Attack(what, _asked(name), *_NO_RULE, name, RESOLVES)
+        _unknown(what, name)
         for what, name in {
             "A name without a rule": EVIL,
             "A name that the firewall asks for itself": REFUSED_NAME,
@@ -114,57 +131,33 @@ QUESTIONS = (
         }.items()
     ),
     *(
-        Attack(f"A name without a rule, type {kind}", _asked(EVIL, "--type", kind), *_NO_RULE, EVIL, RESOLVES)
+        _unknown(f"A name without a rule, type {kind}", EVIL, "--type", kind)
         for kind in ("AAAA", "TXT", "MX", "HTTPS", "ANY")
     ),
+    *(_unknown(f"Data in a name, type {kind}", f"{_DATA}.{EVIL}", "--type", kind) for kind in _TYPES),
+    _unknown("Data below a name with an exact rule, type TXT", f"{_DATA}.{ALLOWED}", "--type", "TXT"),
     *(
-        Attack(
-            f"Data in a name, type {kind}",
-            _asked(f"{_DATA}.{EVIL}", "--type", kind),
-            *_NO_RULE,
-            f"{_DATA}.{EVIL}",
-            RESOLVES,
+        Attack(f"{what}, type {kind}", _asked(name, "--type", kind), "no record", control=RESOLVES)
+        for what, name, kinds in (
+            ("Data below an allowed subtree", f"{_DATA}.wild.test", ("TXT",)),
+            (
+                "An allowed name",
+                ALLOWED,
+                ("AAAA", "TXT", "MX", "NULL", "CNAME", "NS", "SRV", "HTTPS", "SVCB", "ANY"),
+            ),
         )
-        for kind in _TYPES
-    ),
-    Attack(
-        "Data below a name with an exact rule, type TXT",
-        _asked(f"{_DATA}.{ALLOWED}", "--type", "TXT"),
-        *_NO_RULE,
-        f"{_DATA}.{ALLOWED}",
-        RESOLVES,
-    ),
-    Attack(
-        "Data below an allowed subtree, type TXT",
-        _asked(f"{_DATA}.wild.test", "--type", "TXT"),
-        "no record",
-        control=RESOLVES,
+        for kind in kinds
     ),
     *(
-        Attack(f"An allowed name, type {kind}", _asked(ALLOWED, "--type", kind), "no record", control=RESOLVES)
-        for kind in ("AAAA", "TXT", "MX", "NULL", "CNAME", "NS", "SRV", "HTTPS", "SVCB", "ANY")
+        _unknown(f"A name without a rule, {what}", EVIL, *options, control=options)
+        for what, options in {
+            "over TCP": (*_THERE, "--tcp"),
+            "of the resolver itself": _THERE,
+            "of the engine's resolver": ("--server", "127.0.0.11"),
+            "of the resolver's other address": ("--server", "{coredns}"),
+        }.items()
     ),
-    Attack(
-        "A name without a rule, over TCP",
-        _asked(EVIL, "--server", "{resolver}", "--tcp"),
-        *_NO_RULE,
-        EVIL,
-        (*RESOLVES, "--server", "{resolver}", "--tcp"),
-    ),
-    Attack(
-        "A name without a rule, of the resolver itself",
-        _asked(EVIL, "--server", "{resolver}"),
-        *_NO_RULE,
-        EVIL,
-        (*RESOLVES, "--server", "{resolver}"),
-    ),
-    Attack(
-        "A name without a rule, of the engine's resolver",
-        _asked(EVIL, "--server", "127.0.0.11"),
-        *_NO_RULE,
-        EVIL,
-        (*RESOLVES, "--server", "127.0.0.11"),
-    ),
+    _unknown("A name without a rule, type PTR", EVIL, "--type", "PTR", *_THERE, control=_THERE),
     Attack(
         "A name without a rule, of a name server in the internet",
         _asked(EVIL, "--server", "{nameserver}", "--timeout", "1s"),
@@ -173,57 +166,35 @@ QUESTIONS = (
         control_by=Who.NEIGHBOUR,
     ),
     Attack(
-        "A name without a rule, of the resolver's other address",
-        _asked(EVIL, "--server", "{coredns}"),
-        *_NO_RULE,
-        EVIL,
-        (*RESOLVES, "--server", "{coredns}"),
-    ),
-    Attack(
         "A name without a rule, at the other slot's address, which nobody has",
         _asked(EVIL, "--server", "{other_coredns}", "--timeout", "300ms"),
         "no answer",
         control=RESOLVES,
     ),
     *(
-        Attack(
-            what,
-            _asked(name, *options, "--server", "{resolver}"),
-            "REFUSED",
-            Reason.BAD_REQUEST,
-            name,
-            (*RESOLVES, "--server", "{resolver}", "--tcp"),
+        _bad(what, _asked(name, *options, *_THERE), "REFUSED", name, *control)
+        for control, kinds in (
+            (
+                ("--tcp",),
+                (
+                    ("All names at once (AXFR)", "test", ("--type", "AXFR", "--tcp")),
+                    ("All names of an allowed one (AXFR)", ALLOWED, ("--type", "AXFR", "--tcp")),
+                    ("What has changed (IXFR)", ALLOWED, ("--type", "IXFR")),
+                ),
+            ),
+            (
+                (),
+                (
+                    ("The version of the resolver, class CHAOS", "version.bind", _CHAOS),
+                    ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH")),
+                    ("An allowed name, of any class", ALLOWED, ("--class", "ANY")),
+                ),
+            ),
         )
-        for what, name, options in (
-            ("All names at once (AXFR)", "test", ("--type", "AXFR", "--tcp")),
-            ("All names of an allowed one (AXFR)", ALLOWED, ("--type", "AXFR", "--tcp")),
-            ("What has changed (IXFR)", ALLOWED, ("--type", "IXFR")),
-        )
+        for what, name, options in kinds
     ),
     *(
-        Attack(
-            what,
-            _asked(name, *options, "--server", "{resolver}"),
-            "REFUSED",
-            Reason.BAD_REQUEST,
-            name,
-            (*RESOLVES, "--server", "{resolver}"),
-        )
-        for what, name, options in (
-            ("The version of the resolver, class CHAOS", "version.bind", ("--type", "TXT", "--class", "CH")),
-            ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH")),
-            ("An allowed name, of any class", ALLOWED, ("--class", "ANY")),
-        )
-    ),
-    *(
-        Attack(
-            what,
-            _asked(name, "--opcode", str(operation), "--server", "{resolver}"),
-            "NOTIMP",
-            Reason.BAD_REQUEST,
-            name if read else "",
-            (*RESOLVES, "--server", "{resolver}"),
-        )
+        _bad(what, _asked(name, "--opcode", str(operation), *_THERE), "NOTIMP", name if read else "")
         for what, operation, name, read in (
             ("An inverse query", 1, ALLOWED, False),
             ("A query for the state", 2, ALLOWED, False),
@@ -233,25 +204,17 @@ QUESTIONS = (
         )
     ),
     *(
-        Attack(
+        _bad(
             f"An allowed name, with version {version} of EDNS",
-            _asked(ALLOWED, "--edns", "--edns-version", str(version), "--server", "{resolver}"),
+            _asked(ALLOWED, "--edns", "--edns-version", str(version), *_THERE),
             "BADVERS",
-            Reason.BAD_REQUEST,
             ALLOWED,
-            (*RESOLVES, "--edns", "--server", "{resolver}"),
+            "--edns",
         )
         for version in (1, 255)
     ),
     *(
-        Attack(
-            f"{what}, over UDP",
-            _datagram(content),
-            result,
-            Reason.BAD_REQUEST if result == "FORMERR" else None,
-            "" if result == "FORMERR" else None,
-            (*RESOLVES, "--server", "{resolver}"),
-        )
+        _bad(f"{what}, over UDP", _datagram(content), result, "" if result == "FORMERR" else None)
         for what, content, result in (
             ("A single octet", b"\0", "no answer"),
             ("Octets that are no message", bytes(range(256)), "FORMERR"),
@@ -260,48 +223,34 @@ QUESTIONS = (
             ("A name that ends where it begins", _question(b"\1x\xc0\x0c"), "FORMERR"),
             ("A name of 257 octets", _question(4 * (b"\x3f" + 63 * b"a") + b"\0"), "FORMERR"),
             ("A label of a type that there is not", _question(b"\x84wild\4test\0"), "FORMERR"),
-            ("Two questions", _question(b"\3pub\4test\0", 2, b"\4evil\4test\0\0\1\0\1"), "FORMERR"),
+            ("Two questions", _TWO_QUESTIONS, "FORMERR"),
             ("No question", _question(b"", 0), "FORMERR"),
         )
     ),
-    Attack(
-        "A name without a rule, type PTR",
-        _asked(EVIL, "--type", "PTR", "--server", "{resolver}"),
-        *_NO_RULE,
-        EVIL,
-        (*RESOLVES, "--server", "{resolver}"),
-    ),
     *(
-        Attack(
-            f"{what}, over TCP",
-            command,
-            result,
-            Reason.BAD_REQUEST,
-            name,
-            (*RESOLVES, "--server", "{resolver}", "--tcp"),
-        )
-        for what, command, result, name in (
-            *(
-                (what, _asked(name, *options, "--server", "{resolver}", "--tcp"), result, read)
-                for what, name, options, result, read in (
-                    ("The version of the resolver", "version.bind", _CHAOS, "REFUSED", "version.bind"),
-                    ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH"), "REFUSED", ALLOWED),
-                    ("An update of another name", EVIL, ("--opcode", "5"), "NOTIMP", ""),
-                    ("A notification", ALLOWED, ("--opcode", "4"), "NOTIMP", ALLOWED),
-                    ("Version 1 of EDNS", ALLOWED, ("--edns", "--edns-version", "1"), "BADVERS", ALLOWED),
-                )
-            ),
-            ("Octets that are no message", _framed(bytes(range(32))), "FORMERR", ""),
-            ("Two questions", _framed(_question(b"\3pub\4test\0", 2, b"\4evil\4test\0\0\1\0\1")), "FORMERR", ""),
-            ("A message without an octet", _framed(b""), "closed", ""),
-            ("An answer to no question", _framed(_answer(ALLOWED)), "closed", ""),
-            ("A message that does not end", _stream(b"\0\x20" + bytes(4)), "closed", ""),
-            ("Half of a length", _stream(b"\0"), "closed", ""),
-            ("TLS to the resolver", _stream(client_hello(EVIL.encode())), "closed", ""),
+        _bad(f"{what}, over TCP", _asked(name, *options, *_THERE, "--tcp"), result, read, "--tcp")
+        for what, name, options, result, read in (
+            ("The version of the resolver", "version.bind", _CHAOS, "REFUSED", "version.bind"),
+            ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH"), "REFUSED", ALLOWED),
+            ("An update of another name", EVIL, ("--opcode", "5"), "NOTIMP", ""),
+            ("A notification", ALLOWED, ("--opcode", "4"), "NOTIMP", ALLOWED),
+            ("Version 1 of EDNS", ALLOWED, ("--edns", "--edns-version", "1"), "BADVERS", ALLOWED),
         )
     ),
     *(
-        Attack(what, _asked(name), "NXDOMAIN", Reason.DENIED, name, RESOLVES)
+        _bad(f"{what}, over TCP", command, result, "", "--tcp")
+        for what, command, result in (
+            ("Octets that are no message", _framed(bytes(range(32))), "FORMERR"),
+            ("Two questions", _framed(_TWO_QUESTIONS), "FORMERR"),
+            ("A message without an octet", _framed(b""), "closed"),
+            ("An answer to no question", _framed(_answer(ALLOWED)), "closed"),
+            ("A message that does not end", _stream(b"\0\x20" + bytes(4)), "closed"),
+            ("Half of a length", _stream(b"\0"), "closed"),
+            ("TLS to the resolver", _stream(client_hello(EVIL.encode())), "closed"),
+        )
+    ),
+    *(
+        _unknown(what, name, reason=Reason.DENIED)
         for what, name in {
             "A denied name below an allowed one": "no.deny.test",
             "A denied name in odd case": "No.Deny.Test",
@@ -311,14 +260,7 @@ QUESTIONS = (
         }.items()
     ),
     *(
-        Attack(
-            f"A denied name, type {kind}",
-            _asked("no.deny.test", "--type", kind),
-            "NXDOMAIN",
-            Reason.DENIED,
-            "no.deny.test",
-            RESOLVES,
-        )
+        _unknown(f"A denied name, type {kind}", "no.deny.test", "--type", kind, reason=Reason.DENIED)
         for kind in ("AAAA", "TXT", "HTTPS")
     ),
     *(
@@ -327,11 +269,11 @@ QUESTIONS = (
             "A name below one that is denied alone": "x.no.deny.test",
             "An allowed exception of a denied subtree": "back.gone.deny.test",
             "A name that is denied over HTTP only": "half.deny.test",
+            "An allowed name in odd case below a subtree": "aBc.wIlD.tEsT",
         }.items()
     ),
-    Attack("An allowed name in odd case below a subtree", _asked("aBc.wIlD.tEsT"), "an address", control=RESOLVES),
     *(
-        Attack(f"{what} in a name", _asked(name), "NXDOMAIN", Reason.BAD_NAME, name, RESOLVES)
+        _unknown(f"{what} in a name", name, reason=Reason.BAD_NAME)
         for what, name in {
             "An escape": r"x\.wild.test",
             "A NUL": r"x\000.wild.test",
@@ -343,48 +285,58 @@ QUESTIONS = (
 )
 
 SERVER_NAMES = (
-    _passes("An allowed server name", ALLOWED),
-    _passes("An allowed server name in upper case", "PUB.test"),
-    _passes("An allowed server name on another port with a rule", ALLOWED, 8443),
-    _passes("A server name with a subtree rule", "wild.test"),
-    _passes("A server name far below one with a subtree rule", "d.c.b.a.wild.test"),
-    _closed("A server name without a rule", _tls(EVIL), Reason.NO_RULE, EVIL),
     *(
-        _closed(f"A server name that we use ourselves, {name}", _tls(name), Reason.NO_RULE, name)
-        for name in (REFUSED_NAME, "lookup.clawker-fw.invalid")
+        _passes(what, name)
+        for what, name in {
+            "An allowed server name": ALLOWED,
+            "An allowed server name in upper case": "PUB.test",
+            "A server name with a subtree rule": "wild.test",
+            "A server name far below one with a subtree rule": "d.c.b.a.wild.test",
+            "A server name below one that is denied alone": "x.no.deny.test",
+            "A server name that is an allowed exception of a denied subtree": "back.gone.deny.test",
+            "A server name that is denied over HTTP only": "half.deny.test",
+        }.items()
     ),
-    _closed("A server name below one with an exact rule", _tls(f"x.{ALLOWED}"), Reason.NO_RULE, f"x.{ALLOWED}"),
-    _closed(
-        "A server name that ends like an allowed one", _tls("evil-wild.test"), Reason.NO_RULE, "evil-wild.test"
+    _passes("An allowed server name on another port with a rule", ALLOWED, 8443),
+    *(
+        _closed(what, _tls(name), Reason.NO_RULE, name)
+        for what, name in {
+            "A server name without a rule": EVIL,
+            f"A server name that we use ourselves, {REFUSED_NAME}": REFUSED_NAME,
+            "A server name that we use ourselves, lookup.clawker-fw.invalid": "lookup.clawker-fw.invalid",
+            "A server name below one with an exact rule": f"x.{ALLOWED}",
+            "A server name that ends like an allowed one": "evil-wild.test",
+            "A server name with a rule for HTTP only": "web.test",
+            "A server name with a rule for SSH only": "shell.test",
+        }.items()
     ),
-    _closed("Another server name than the URL's", _tls(ALLOWED, server_name=EVIL), Reason.NO_RULE, EVIL),
-    _closed("No server name", _tls(ALLOWED, server_name=""), Reason.NO_SERVER_NAME, None),
-    _closed("A server name with a rule for HTTP only", _tls("web.test"), Reason.NO_RULE, "web.test"),
-    _closed(
-        "A server name with a rule for another port only", _tls("wild.test", 8443), Reason.NO_RULE, "wild.test"
+    *(
+        _closed(what, _tls(name), Reason.DENIED, name.lower())
+        for what, name in {
+            "A denied server name, at the address of its subtree": "no.deny.test",
+            "A denied server name in upper case": "NO.DENY.TEST",
+            "A server name at the top of a denied subtree": "gone.deny.test",
+            "A server name below a denied subtree": "x.gone.deny.test",
+            "A server name below an allowed exception": "x.back.gone.deny.test",
+        }.items()
     ),
-    _closed("TLS on a port for HTTP", _tls(ALLOWED, 8080), Reason.NO_RULE, ALLOWED),
-    _passes("A server name below one that is denied alone", "x.no.deny.test"),
-    _passes("A server name that is an allowed exception of a denied subtree", "back.gone.deny.test"),
-    _passes("A server name that is denied over HTTP only", "half.deny.test"),
-    _closed(
-        "A denied server name, at the address of its subtree", _tls("no.deny.test"), Reason.DENIED, "no.deny.test"
+    *(
+        _closed(what, command, reason, name)
+        for what, command, reason, name in (
+            ("Another server name than the URL's", _named(EVIL), Reason.NO_RULE, EVIL),
+            ("No server name", _named(""), Reason.NO_SERVER_NAME, None),
+            (
+                "A server name with a rule for another port only",
+                _tls("wild.test", 8443),
+                Reason.NO_RULE,
+                "wild.test",
+            ),
+            ("TLS on a port for HTTP", _tls(ALLOWED, 8080), Reason.NO_RULE, ALLOWED),
+            ("An escape in a server name", _named(r"x\.wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
+            ("A space in a server name", _named("x .wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
+            ("A label of 64 letters in a server name", _named(_LONG), Reason.NO_RULE, _LONG),
+        )
     ),
-    _closed("A denied server name in upper case", _tls("NO.DENY.TEST"), Reason.DENIED, "no.deny.test"),
-    _closed(
-        "A server name at the top of a denied subtree", _tls("gone.deny.test"), Reason.DENIED, "gone.deny.test"
-    ),
-    _closed("A server name below a denied subtree", _tls("x.gone.deny.test"), Reason.DENIED, "x.gone.deny.test"),
-    _closed(
-        "A server name below an allowed exception",
-        _tls("x.back.gone.deny.test"),
-        Reason.DENIED,
-        "x.back.gone.deny.test",
-    ),
-    _closed("A server name with a rule for SSH only", _tls("shell.test"), Reason.NO_RULE, "shell.test"),
-    _closed("An escape in a server name", _named(r"x\.wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
-    _closed("A space in a server name", _named("x .wild.test"), Reason.BAD_NAME, "invalid:x_.wild.test"),
-    _closed("A label of 64 letters in a server name", _named(_LONG), Reason.NO_RULE, _LONG),
     *(
         Attack(what, _hello(name), "400", Reason.BAD_REQUEST, None, FETCHES)
         for what, name in {
@@ -399,6 +351,11 @@ SERVER_NAMES = (
             ("A server name with userinfo", f"{EVIL}@{ALLOWED}", f"invalid:{EVIL}_{ALLOWED}"),
             ("A server name with a port", f"{ALLOWED}:443", f"invalid:{ALLOWED}_443"),
             ("A server name with a dot at its end", f"{ALLOWED}.", f"{ALLOWED}."),
+            (
+                "A server name with a dot of another script",
+                "pub\N{IDEOGRAPHIC FULL STOP}test",
+                "invalid:pub___test",
+            ),
         )
     ),
     *(
@@ -412,12 +369,6 @@ SERVER_NAMES = (
             "A server name of another type behind an allowed one": _names((0, ALLOWED), (1, EVIL)),
             "An empty server name": _names((0, "")),
         }.items()
-    ),
-    _closed(
-        "A server name with a dot of another script",
-        _hello("pub\N{IDEOGRAPHIC FULL STOP}test"),
-        Reason.BAD_NAME,
-        "invalid:pub___test",
     ),
     Attack(
         "TLS that begins with an alert",

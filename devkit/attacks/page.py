@@ -4,25 +4,21 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.container import PAGE_PORT
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack
-from devkit.attacks.requests import FETCHES, head, http2, pseudo, request
+from devkit.attacks.requests import FETCHES, head, http2, pseudo, request, sent
 
 _GET, _HOST = "GET / HTTP/1.1", f"Host: {PAGE}"
 _VICTIM = "10.213.0.2"
 
 
-def _sent(content: bytes, port: int = 80) -> tuple[str, ...]:
-    return ("raw", f"{{envoy}}:{port}", "--hex", content.hex(), "--timeout", "400ms")
-
-
 def _answers(what: str, content: bytes, result: str = "200") -> Attack:
     """Return a request that the page answers: nothing arrives anywhere else, and nothing is on record."""
-    return Attack(what, _sent(content), result, control=FETCHES)
+    return Attack(what, sent(content), result, control=FETCHES)
 
 
 def _refused(
     what: str, content: bytes, result: str, reason: Reason, name: str | None = PAGE, *, port: int = 80
 ) -> Attack:
-    return Attack(what, _sent(content, port), result, reason, name, FETCHES)
+    return Attack(what, sent(content, port), result, reason, name, FETCHES)
 
 
 _SMUGGLED = f"GET / HTTP/1.1\r\nHost: {EVIL}\r\n\r\n".encode()
@@ -43,7 +39,7 @@ READING = (
     _answers("The page in the absolute form", request(f"GET http://{PAGE}/ HTTP/1.1", f"Host: {EVIL}")),
     Attack(
         "The page over HTTP/2",
-        _sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))),
+        sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))),
         "HTTP/2",
         control=FETCHES,
     ),

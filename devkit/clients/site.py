@@ -115,7 +115,9 @@ def surroundings(folder: Path, more: Path) -> Iterator[Surroundings]:
         servers.append(_serve(docker, image, "git", "two", GIT["two"]))
         authorities = archive.unpack(docker.get_archive(servers[0], _AUTHORITIES)[0])
         (folder / "authority.pem").write_bytes(authorities[_AUTHORITY].content)
-        until(lambda: all(_answers(engine, address, port) for address, ports in _PORTS.items() for port in ports))
+        until(
+            lambda: all(engine.answers(f"{address}:{port}") for address, ports in _PORTS.items() for port in ports)
+        )
         yield Surroundings(engine, docker, image, tuple(servers), folder / "authority.pem")
 
 
@@ -158,7 +160,3 @@ def _secrets(folder: Path, hosts: Sequence[str]) -> Path:
     made.write_text(json.dumps({"secrets": {"token": {"from": {"file": "token"}, "hosts": list(hosts)}}}))
     made.chmod(0o600)
     return made
-
-
-def _answers(engine: PrivateEngine, address: str, port: int) -> bool:
-    return engine.run_in_network(["bash", "-c", f"</dev/tcp/{address}/{port}"], check=False).returncode == 0

@@ -91,39 +91,33 @@ class MemoryEngine:
     # --- reading ----------------------------------------------------------------------------------------------
 
     def facts(self) -> EngineFacts:
-        """See `EngineReader`."""
         return self._facts
 
     def machine(self) -> Machine:
-        """See `EngineReader`."""
         return self.has
 
     def swarm(self, label: str) -> Swarm:
-        """See `EngineReader`. All tasks have the label."""
+        """All tasks have the label."""
         del label
         swarm.require_manager(self._facts, {"ControlAvailable": self.manages is not None})
         return self.manages or Swarm((), ())
 
     def networks(self) -> tuple[NetworkView, ...]:
-        """See `EngineReader`."""
         found = tuple(self._networks.values())
         return tuple(replace(each, sources_checked=self.sources_checked) for each in found)
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """See `EngineReader`."""
         return tuple(
             summary_of(each) for each in sorted(self._containers.values(), key=lambda each: each.spec.name)
         )
 
     def container(self, container: str) -> ContainerView | None:
-        """See `EngineReader`."""
         try:
             return view_of(self.inside(container))
         except NotFoundError:
             return None
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """See `EngineReader`."""
         tagged = {
             identity: sorted(tag for tag, of in self._images.items() if of == identity) for identity in self._forms
         }
@@ -131,7 +125,7 @@ class MemoryEngine:
         return tuple(OwnImage(form.id, tags) for form in forms if (tags := built.our_references(form)))
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
-        """See `EngineReader`. A volume without a name outlives its container only when a test says so."""
+        """A volume without a name outlives its container only when a test says so."""
         used = {name for each in tuple(self._containers.values()) for name in each.volumes.values()}
         lost = [VolumeView(name, "local", {}) for name, owner in self.lost_volumes.items() if owner == project]
         named = [self.drivers[name] for name in self.named_files if name not in used]
@@ -139,24 +133,20 @@ class MemoryEngine:
         return tuple(sorted((*lost, *ours), key=lambda each: each.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
-        """See `EngineReader`."""
         return tuple(self.drivers.values())
 
     def image(self, reference: str) -> ImageView | None:
-        """See `EngineReader`."""
         if reference in self._images:
             return ImageView(self._images[reference])
         return ImageView(reference) if reference in self._images.values() else None
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        """See `EngineReader`."""
         found = self.inside(container).files
         return {path: known[path] if known.get(path) == file else file for path, file in found.items()}
 
     def ask_helper(  # noqa: PLR0911 - one case a verb
         self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b""
     ) -> object:
-        """See `EngineReader`."""
         if arguments[0] == "relayed":
             inside = self._running(container, "relayed")
             self._ran(inside, "relayed")
@@ -208,7 +198,6 @@ class MemoryEngine:
         return inside.suppressed
 
     def removal(self, container: str) -> Future[int]:
-        """See `EngineReader`."""
         inside = self.inside(container)
 
         def wait() -> int:
@@ -218,16 +207,14 @@ class MemoryEngine:
         return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
-        """See `EngineReader`."""
         return tuple(self.inside(container).log[-lines:])
 
     def clock(self) -> float:
-        """See `EngineReader`."""
         return time.time() + self.clock_ahead
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
-        """See `EngineReader`. What is followed ends with the context, too. There is no standard error."""
+        """What is followed ends with the context, too. There is no standard error."""
         inside = self.inside(container)
         first = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
         left = threading.Event()
@@ -250,21 +237,18 @@ class MemoryEngine:
             left.set()
 
     def file(self, container: str, path: str) -> File | None:
-        """See `EngineReader`."""
         try:
             return self.inside(container).files.get(path)
         except NotFoundError:
             return None
 
     def system_file(self, container: str, path: str) -> bytes | None:
-        """See `EngineReader`."""
         inside = self.inside(container)
         ours = inside.files.get(path.removeprefix(f"{VOLUME}/"))
         return ours.content if ours else inside.system.get(path)
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
-        """See `EngineReader`."""
         events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._followers.append(events)
         try:
@@ -275,12 +259,12 @@ class MemoryEngine:
                 self._followers.remove(events)
 
     def close(self) -> None:
-        """See `EngineReader`. There is no connection to close."""
+        """There is no connection to close."""
 
     # --- writing ----------------------------------------------------------------------------------------------
 
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
-        """See `EngineWriter`. Reading stops before the layers, which are not kept."""
+        """Reading stops before the layers, which are not kept."""
         del size
         self._require_room("load an image")
         listing, blobs = [], {}
@@ -300,12 +284,11 @@ class MemoryEngine:
         on_progress(1.0)
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
-        """See `EngineWriter`. Every image can be pulled."""
+        """Every image can be pulled."""
         self._images[reference] = f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}"
         on_progress(1.0)
 
     def remove_image(self, reference: str) -> None:
-        """See `EngineWriter`."""
         identity = self._images.get(reference, reference)
         if any(each.image == identity for each in tuple(self._containers.values())):
             return
@@ -314,14 +297,12 @@ class MemoryEngine:
             self._forms.pop(identity, None)
 
     def remove_volume(self, volume: str) -> None:
-        """See `EngineWriter`."""
         self.lost_volumes.pop(volume, None)
         if all(volume not in each.volumes.values() for each in tuple(self._containers.values())):
             self.named_files.pop(volume, None)
             self.drivers.pop(volume, None)
 
     def create_network(self, spec: NetworkSpec) -> None:
-        """See `EngineWriter`."""
         there = self.networks()  # a copy, because two networks are created concurrently
         if any(network.name == spec.name for network in there):
             raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
@@ -345,7 +326,6 @@ class MemoryEngine:
         self._emit(Event("network", "create", (spec.name,)))
 
     def remove_network(self, network: str) -> None:
-        """See `EngineWriter`."""
         found = self._network(network)
         name = found.name
         if any(name in each.networks and each.status in ATTACHED for each in tuple(self._containers.values())):
@@ -353,7 +333,6 @@ class MemoryEngine:
         self._emit(Event("network", "destroy", (self._networks.pop(found.id).name,)))
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """See `EngineWriter`."""
         if any(each.spec.name == spec.name for each in tuple(self._containers.values())):
             raise ConflictError("engine-error", f"The engine could not create container {spec.name}.")
         image = self.image(spec.image)
@@ -383,7 +362,7 @@ class MemoryEngine:
                     inside.files |= {f"{below}{path}": file for path, file in files.items()}
 
     def start(self, container: str) -> None:  # noqa: C901 - one case for each kind of container
-        """See `EngineWriter`. A program that ends at once is restarted once, like its restart policy says."""
+        """A program that ends at once is restarted once, like its restart policy says."""
         inside = self.inside(container)
         if inside.status != "restarting":
             inside.restarts = 0
@@ -451,7 +430,7 @@ class MemoryEngine:
                 taken.add(f"{host}:{inside.chosen_ports[each]}")
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        """See `EngineWriter`. Every program stops at once."""
+        """Every program stops at once."""
         del seconds
         inside = self.inside(container)
         if inside.status not in {"running", "paused", "restarting"}:
@@ -460,12 +439,10 @@ class MemoryEngine:
         self._emit_for(inside, "die")
 
     def unpause(self, container: str) -> None:
-        """See `EngineWriter`."""
         self.inside(container).status = "running"
         self._emit_for(self.inside(container), "unpause")
 
     def rename(self, container: str, name: str) -> None:
-        """See `EngineWriter`."""
         if any(each.spec.name == name for each in tuple(self._containers.values())):
             raise ConflictError("engine-error", f"The engine could not rename a container to {name}.")
         inside = self.inside(container)
@@ -473,7 +450,6 @@ class MemoryEngine:
         self._emit(Event("container", "rename", (name, before), inside.id))
 
     def remove(self, container: str) -> None:
-        """See `EngineWriter`."""
         try:
             inside = self._containers.pop(self.inside(container).id)
         except NotFoundError:
@@ -483,7 +459,6 @@ class MemoryEngine:
         self._emit_for(inside, "destroy")
 
     def connect(self, network: str, container: str, address: str) -> None:
-        """See `EngineWriter`."""
         inside = self.inside(container)
         name = self._network(network).name
         inside.networks[name] = self._address(name, address)
@@ -495,7 +470,7 @@ class MemoryEngine:
             self._emit(Event("network", "connect", (name,), inside.id))
 
     def disconnect(self, network: str, container: str) -> None:
-        """See `EngineWriter`. On a full disk, an engine does it, and fails to write it down."""
+        """On a full disk, an engine does it, and fails to write it down."""
         inside = self.inside(container)
         name = self._network(network).name
         inside.addresses.discard(inside.networks.pop(name, ""))
@@ -504,7 +479,6 @@ class MemoryEngine:
         self._require_room(f"take {container} off network {network}")
 
     def put_files(self, container: str, files: Files) -> None:
-        """See `EngineWriter`."""
         self._require_room(f"write files into container {container}")
         inside = self.inside(container)
         inside.files.update(files)
@@ -523,7 +497,6 @@ class MemoryEngine:
         *,
         sent: bytes = b"",
     ) -> None:
-        """See `EngineWriter`."""
         del silence
         inside = self._running(container, arguments[0])
         with self._program(inside, *arguments):
@@ -532,7 +505,7 @@ class MemoryEngine:
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
     ) -> None:
-        """See `EngineWriter`. The files have to be as large as those before them, but for some octets."""
+        """The files have to be as large as those before them, but for some octets."""
         del silence
         inside = self._running(container, "commit-in-place")
         with self._program(inside, "commit-in-place"):

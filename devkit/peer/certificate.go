@@ -38,7 +38,7 @@ func selfSigned(names []string) (tls.Certificate, string, error) {
 	for _, name := range names {
 		if address := net.ParseIP(name); address != nil {
 			template.IPAddresses = append(template.IPAddresses, address)
-		} else {
+		} else if name != "" {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}

@@ -27,10 +27,7 @@ type commandResult struct {
 const exitSignalled = 128 // and the signal's number, as in a shell
 
 func declareCommands(*flag.FlagSet) action {
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		if err := noArguments(positional); err != nil {
-			return false, err
-		}
+	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
 		program, err := os.Executable()
 		if err != nil {
 			return false, err

@@ -1,7 +1,8 @@
-// One connection of an agent: name to address, TCP, TLS, and an orderly end.
+// One connection of an agent: name to address, TCP, TLS, requests, and an orderly end.
 //
 // Nothing here is shared, cached, pooled or retried. A client library that quietly tries again would hide exactly
-// what this program is there to see.
+// what this program is there to see. A request is written by hand, so that what is sent is what was asked for, odd or
+// not.
 package main
 
 import (
@@ -9,9 +10,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptrace"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -31,6 +37,28 @@ type destination struct {
 	trusted    *x509.CertPool // by which the host has to prove its name; nil for a host that need not
 }
 
+// dialTo has the connection opened elsewhere than at the host of the URL: at an ADDRESS[:PORT], if there is one.
+func (d *destination) dialTo(address string) {
+	if address != "" {
+		d.host, d.port, _ = net.SplitHostPort(withDefaultPort(address, d.port))
+	}
+}
+
+// trust has the host prove its name, by authorities as PEM or by those of the system, if there are any.
+func (d *destination) trust(authorities string) (err error) {
+	switch authorities {
+	case "":
+	case "system":
+		d.trusted, err = x509.SystemCertPool()
+	default:
+		d.trusted = x509.NewCertPool()
+		if !d.trusted.AppendCertsFromPEM([]byte(authorities)) {
+			return errors.New("there is no certificate to trust")
+		}
+	}
+	return err
+}
+
 // timing is what opening a connection took, filled as far as it came.
 type timing struct {
 	address string // the address that was dialled last
@@ -48,27 +76,24 @@ type connection struct {
 // open resolves, connects and sets up TLS. The timing is valid with an error too.
 func open(ctx context.Context, to destination) (*connection, timing, error) {
 	var took timing
-
 	begin := time.Now()
-	addresses, err := lookup(ctx, to.host, to.nameserver)
-	took.dns = time.Since(begin)
-	if err != nil {
-		return nil, took, inStage(ctx, stageDNS, err)
+	resolved := begin
+	tracing := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSDone:      func(httptrace.DNSDoneInfo) { resolved = time.Now() },
+		ConnectStart: func(_, address string) { took.address, _, _ = net.SplitHostPort(address) },
+	})
+	// A name is asked for as it is written, without a search list, and for IPv4 alone: asked for both families, Go
+	// reports whichever answer came first.
+	network, host := "tcp4", strings.TrimSuffix(to.host, ".")+"."
+	if _, err := netip.ParseAddr(to.host); err == nil {
+		network, host = "tcp", to.host
 	}
-
-	begin = time.Now()
-	raw, address, err := dial(ctx, addresses, to.port)
-	took.address, took.connect = address, time.Since(begin)
+	raw, err := dialerFor(to.nameserver).DialContext(tracing, network, net.JoinHostPort(host, to.port))
+	took.dns, took.connect = resolved.Sub(begin), time.Since(resolved)
 	if err != nil {
-		return nil, took, inStage(ctx, stageConnect, err)
+		return nil, took, err
 	}
 	wire := raw
-	var hidden []byte
-	if to.behind != "" {
-		if hidden, _, err = hiding(to.behind); err != nil {
-			return nil, took, inStage(ctx, stageTLS, err)
-		}
-	}
 	if to.pieces {
 		wire = inPieces{raw}
 	}
@@ -77,17 +102,34 @@ func open(ctx context.Context, to destination) (*connection, timing, error) {
 	}
 
 	// The origins sign their own certificates, and what is usually under test is the way there.
-	secure := tls.Client(wire, &tls.Config{
+	config := &tls.Config{
 		InsecureSkipVerify: to.trusted == nil, RootCAs: to.trusted, ServerName: to.serverName, NextProtos: []string{"http/1.1"},
-		EncryptedClientHelloConfigList: hidden,
-	})
-	err = secure.HandshakeContext(ctx)
-	took.connect = time.Since(begin)
+	}
+	if to.behind != "" {
+		config.EncryptedClientHelloConfigList, _, err = hiding(to.behind)
+	}
+	secure := tls.Client(wire, config)
+	if err == nil {
+		err = secure.HandshakeContext(ctx)
+	}
+	took.connect = time.Since(resolved)
 	if err != nil {
 		_ = raw.Close()
-		return nil, took, inStage(ctx, stageTLS, err)
+		return nil, took, handshakeError{err}
 	}
 	return &connection{Conn: secure, raw: raw, reader: bufio.NewReader(secure)}, took, nil
+}
+
+// dialerFor has a new resolver each time: one that is shared joins lookups of the same name that are under way
+// together, and two hundred requests would then wait for one lost packet.
+func dialerFor(nameserver string) *net.Dialer {
+	resolver := &net.Resolver{PreferGo: true}
+	if nameserver != "" {
+		resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, nameserver)
+		}
+	}
+	return &net.Dialer{Resolver: resolver, FallbackDelay: -1}
 }
 
 // pieceEvery is the time between two bytes that are sent on their own: each is a packet.
@@ -106,71 +148,11 @@ func (c inPieces) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// lookup asks for the IPv4 addresses of a host, as it is written: no search list. One question per lookup keeps its
-// failure unambiguous; asked for both families, Go reports whichever answer came first.
-func lookup(ctx context.Context, host, nameserver string) ([]netip.Addr, error) {
-	if address, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{address}, nil
-	}
-	// A new resolver each time: one that is shared joins lookups of the same name that are under way together, and
-	// two hundred requests would then wait for one lost packet.
-	resolver := &net.Resolver{PreferGo: true}
-	if nameserver != "" {
-		resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, nameserver)
-		}
-	}
-	addresses, err := resolver.LookupNetIP(ctx, "ip4", strings.TrimSuffix(host, ".")+".")
-	for i := range addresses {
-		addresses[i] = addresses[i].Unmap()
-	}
-	return addresses, err
-}
-
-// dial tries the addresses in turn, each with its share of the time that is left, and returns the address it ended
-// with. The error is that of the first.
-func dial(ctx context.Context, addresses []netip.Addr, port string) (net.Conn, string, error) {
-	var first error
-	var last string
-	for i, address := range addresses {
-		last = address.String()
-		attempt, cancel := withShare(ctx, len(addresses)-i)
-		conn, err := new(net.Dialer).DialContext(attempt, "tcp", net.JoinHostPort(last, port))
-		cancel()
-		if err == nil {
-			return conn, last, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, last, first
-}
-
-// withShare is ctx with one part of the time it has left.
-func withShare(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
-	deadline, limited := ctx.Deadline()
-	if !limited {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(parts))
-}
-
-// within makes reads and writes fail once ctx is done. The caller must call release before it uses the connection
-// under another context.
-func (c *connection) within(ctx context.Context) (release func()) {
+// within makes reads and writes fail once ctx is done, until the caller releases the connection.
+func (c *connection) within(ctx context.Context) (release func() bool) {
 	deadline, _ := ctx.Deadline() // without one the zero time, which lifts an earlier deadline
 	_ = c.SetDeadline(deadline)
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(done)
-		_ = c.SetDeadline(time.Unix(1, 0))
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
-	}
+	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 }
 
 // finish ends a connection whose response was read whole. It says goodbye at every layer and reads until the other
@@ -189,3 +171,86 @@ func (c *connection) finish() {
 
 // abandon ends a connection on which something went wrong.
 func (c *connection) abandon() { _ = c.raw.Close() }
+
+// request is what is sent: no body, and no header but Host and those listed.
+type request struct {
+	method  string
+	target  string // as it stands in the request line
+	host    string
+	headers []string // "Name: value", in this order
+}
+
+// requestFor is a plain GET of a URL and the destination it goes to.
+func requestFor(text string) (request, destination, error) {
+	location, err := url.Parse(text)
+	if err != nil || location.Hostname() == "" || location.Scheme != "http" && location.Scheme != "https" {
+		return request{}, destination{}, fmt.Errorf("%q is no http or https URL", text)
+	}
+	to := destination{
+		host: location.Hostname(), port: location.Port(), secure: location.Scheme == "https", serverName: location.Hostname(),
+	}
+	if to.port == "" {
+		to.port = map[string]string{"http": "80", "https": "443"}[location.Scheme]
+	}
+	return request{method: http.MethodGet, target: location.RequestURI(), host: location.Host}, to, nil
+}
+
+// fetch sends a request and reads the response, its body into sink. A status other than 2xx is a statusError, which
+// comes with a complete response; any other error comes with the response as far as there is one.
+func (c *connection) fetch(ctx context.Context, sent request, sink io.Writer) (*http.Response, error) {
+	defer c.within(ctx)()
+	lines := append([]string{sent.method + " " + sent.target + " HTTP/1.1", "Host: " + sent.host}, sent.headers...)
+	if _, err := io.WriteString(c, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		return nil, err
+	}
+	response, err := c.finalResponse(sent.method)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(sink, response.Body); err != nil {
+		return response, err
+	}
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		return response, statusError(response.Status)
+	}
+	return response, nil
+}
+
+// finalResponse reads a response head and passes over the informational ones.
+func (c *connection) finalResponse(method string) (*http.Response, error) {
+	for {
+		response, err := http.ReadResponse(c.reader, &http.Request{Method: method})
+		if err != nil || response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
+			return response, err
+		}
+	}
+}
+
+// fetchOnce fetches on a connection of its own. The caller runs finish, which closes it, once it has taken the time.
+func fetchOnce(ctx context.Context, to destination, sent request, sink io.Writer) (
+	response *http.Response, took timing, finish func(), err error,
+) {
+	conn, took, err := open(ctx, to)
+	if err != nil {
+		return nil, took, func() {}, err
+	}
+	response, err = conn.fetch(ctx, sent, sink)
+	if complete(err) {
+		return response, took, conn.finish, err
+	}
+	return response, took, conn.abandon, err
+}
+
+// complete reports whether a fetch read its response to the end, whatever the response said.
+func complete(err error) bool {
+	var status statusError
+	return err == nil || errors.As(err, &status)
+}
+
+// withDefaultPort adds a port to an address that has none.
+func withDefaultPort(address, port string) string {
+	if _, _, err := net.SplitHostPort(address); err == nil {
+		return address
+	}
+	return net.JoinHostPort(strings.Trim(address, "[]"), port)
+}

@@ -24,14 +24,10 @@ type exhausted struct {
 func declareExhaust(flags *flag.FlagSet) action {
 	pause := flags.Duration("for", 0, "how long to keep them; until SIGTERM if 0")
 	epoll := flags.Bool("epoll", false, "take watches of epoll, and not inotify instances")
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		text, err := oneArgument(positional, "USER")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		user, err := strconv.Atoi(arguments[0])
 		if err != nil {
 			return false, err
-		}
-		user, err := strconv.Atoi(text)
-		if err != nil {
-			return false, usageError(err.Error())
 		}
 		// Go takes a watch for itself with the first timer: as another user, there may be none left.
 		if *pause > 0 {

@@ -3,8 +3,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -18,25 +16,13 @@ func (r *repeated) Set(value string) error {
 	return nil
 }
 
-// ports is a comma-separated list of TCP ports; 0 is one that the system picks.
-type ports []uint16
+// ports is a comma-separated list of TCP ports.
+type ports []string
 
-func (p *ports) String() string {
-	texts := make([]string, len(*p))
-	for i, port := range *p {
-		texts[i] = strconv.Itoa(int(port))
-	}
-	return strings.Join(texts, ",")
-}
+func (p *ports) String() string { return strings.Join(*p, ",") }
 
 func (p *ports) Set(text string) error {
-	for _, part := range strings.Split(text, ",") {
-		port, err := strconv.ParseUint(strings.TrimSpace(part), 10, 16)
-		if err != nil {
-			return fmt.Errorf("%q is no port", part)
-		}
-		*p = append(*p, uint16(port))
-	}
+	*p = append(*p, strings.Split(text, ",")...)
 	return nil
 }
 

@@ -1,13 +1,10 @@
-// The verb get: requests as odd as a test needs them, each on a new connection.
+// The verb get: a request as odd as a test needs it, on a new connection.
 package main
 
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"flag"
-	"net"
-	"strings"
 	"time"
 )
 
@@ -22,82 +19,49 @@ type getResult struct {
 	OK           bool     `json:"ok"`
 	Status       int      `json:"status"` // 0 without a response
 	Milliseconds float64  `json:"ms"`
-	DNS          float64  `json:"dns_ms"`
-	Connect      float64  `json:"connect_ms"`
 	Address      string   `json:"address"`
 	Error        *failure `json:"error"`
 	Body         string   `json:"body"`
-	Protocol     string   `json:"proto"`
 }
 
 func declareGet(flags *flag.FlagSet) action {
 	var headers repeated
-	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request, from lookup to end of body")
+	timeout := flags.Duration("timeout", 5*time.Second, "limit for a request, from lookup to end of body")
 	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
 	serverName := flags.String("sni", "", "server name to send instead of the URL's; empty sends none")
 	host := flags.String("host", "", "Host header instead of the URL's")
 	method := flags.String("method", "GET", "request method")
-	flags.Var(&headers, "header", "extra header `NAME:VALUE`, may be repeated")
-	count := flags.Int("count", 1, "how many requests, one after the other")
+	flags.Var(&headers, "header", "extra header, as it is sent, may be repeated")
 	until := flags.Bool("until-ok", false, "repeat it, silently, until one succeeds")
 	nameserver := declareServer(flags, "dns-server")
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
+	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`, or by those of the `system`")
 
-	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`, or by those of the system")
-
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		location, err := oneArgument(positional, "URL")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		sent, to, err := requestFor(arguments[0])
 		if err != nil {
 			return false, err
 		}
-		sent, to, err := requestFor(location)
-		if err != nil {
+		if err := to.trust(*trusted); err != nil {
 			return false, err
 		}
+		to.dialTo(*connect)
 		to.nameserver, to.pieces, to.behind = nameserver(), *pieces, *behind
-		if *trusted == "system" {
-			if to.trusted, err = x509.SystemCertPool(); err != nil {
-				return false, err
-			}
-		} else if *trusted != "" {
-			to.trusted = x509.NewCertPool()
-			if !to.trusted.AppendCertsFromPEM([]byte(*trusted)) {
-				return false, usageError("there is no certificate to trust")
-			}
-		}
-		if *connect != "" {
-			to.host, to.port, _ = net.SplitHostPort(withDefaultPort(*connect, to.port))
-		}
 		if given(flags, "sni") {
 			to.serverName = *serverName
 		}
-		sent.method = *method
+		sent.method, sent.headers = *method, headers
 		if *host != "" {
 			sent.host = *host
 		}
-		for _, header := range headers {
-			name, value, found := strings.Cut(header, ":")
-			if !found {
-				return false, usageError("a header is written NAME:VALUE")
-			}
-			sent.headers = append(sent.headers, name+": "+strings.TrimSpace(value))
+		result := get(ctx, to, sent, *timeout)
+		for *until && !result.OK && ctx.Err() == nil {
+			time.Sleep(untilEvery)
+			result = get(ctx, to, sent, *timeout)
 		}
-
-		ok := true
-		for range *count {
-			result := get(ctx, to, sent, *timeout)
-			for *until && !result.OK && ctx.Err() == nil {
-				time.Sleep(untilEvery)
-				result = get(ctx, to, sent, *timeout)
-			}
-			out.print(result)
-			ok = ok && result.OK
-			if ctx.Err() != nil {
-				return false, nil
-			}
-		}
-		return ok, nil
+		out.print(result)
+		return result.OK, nil
 	}
 }
 
@@ -108,14 +72,14 @@ func get(ctx context.Context, to destination, sent request, timeout time.Duratio
 	var body head
 	begin := time.Now()
 	response, took, finish, err := fetchOnce(ctx, to, sent, &body)
+	defer finish()
 	result := getResult{
-		OK: err == nil, Milliseconds: milliseconds(time.Since(begin)), DNS: milliseconds(took.dns),
-		Connect: milliseconds(took.connect), Address: took.address, Error: failureOf(err), Body: body.kept.String(),
+		OK: err == nil, Milliseconds: milliseconds(time.Since(begin)), Address: took.address, Error: failureOf(err),
+		Body: body.kept.String(),
 	}
 	if response != nil {
-		result.Status, result.Protocol = response.StatusCode, response.Proto
+		result.Status = response.StatusCode
 	}
-	finish()
 	return result
 }
 

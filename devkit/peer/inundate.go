@@ -5,6 +5,8 @@ import (
 	"context"
 	"flag"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -23,32 +25,24 @@ func declareInundate(flags *flag.FlagSet) action {
 	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
 	server := declareServer(flags, "server")
 	pause := flags.Duration("pause", 0, "the time from one query to the next; one that is late is sent at once")
-	return func(_ context.Context, positional []string, out *printer) (bool, error) {
-		name, err := oneArgument(positional, "NAME")
+	return func(_ context.Context, arguments []string, out *printer) (bool, error) {
+		address, err := serverOrFirst(server())
 		if err != nil {
 			return false, err
 		}
-		address := server()
-		if address == "" {
-			if address, err = firstNameserver(resolvConf); err != nil {
-				return false, err
-			}
-		}
-		query, err := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA).Pack()
+		query, err := new(dns.Msg).SetQuestion(dns.Fqdn(arguments[0]), dns.TypeA).Pack()
 		if err != nil {
 			return false, err
-		}
-		wanted := func(sent int) bool { return sent < *count }
-		if *seconds > 0 {
-			end := time.Now().Add(time.Duration(*seconds * float64(time.Second)))
-			wanted = func(int) bool { return time.Now().Before(end) }
 		}
 		began := time.Now()
-		more := func(sent int) bool {
+		end := began.Add(time.Duration(*seconds * float64(time.Second)))
+		result, err := inundate(address, query, func(sent int) bool {
 			time.Sleep(time.Until(began.Add(time.Duration(sent) * *pause)))
-			return wanted(sent)
-		}
-		result, err := inundate(address, query, more)
+			if *seconds > 0 {
+				return time.Now().Before(end)
+			}
+			return sent < *count
+		})
 		out.print(result)
 		return result.Answers == result.Sent, err
 	}
@@ -56,39 +50,32 @@ func declareInundate(flags *flag.FlagSet) action {
 
 // inundate sends queries from one socket, as long as there are more, while it reads the answers until none comes any
 // longer.
-func inundate(address string, query []byte, more func(sent int) bool) (inundateResult, error) {
+func inundate(address string, query []byte, more func(sent int) bool) (result inundateResult, err error) {
 	conn, err := net.Dial("udp4", address)
 	if err != nil {
-		return inundateResult{}, err
+		return result, err
 	}
 	defer conn.Close()
-	answers, sent := make(chan int), make(chan struct{})
-	go func() {
-		total, ended := 0, false
+	var sending atomic.Bool
+	sending.Store(true)
+	var reading sync.WaitGroup
+	reading.Go(func() {
 		for buffer := make([]byte, dns.MaxMsgSize); ; {
+			last := !sending.Load()
 			_ = conn.SetReadDeadline(time.Now().Add(lastAnswer))
 			if _, err := conn.Read(buffer); err == nil {
-				total++
-				continue
-			}
-			if ended {
-				answers <- total
+				result.Answers++
+			} else if last {
 				return
 			}
-			select {
-			case <-sent:
-				ended = true
-			default:
-			}
 		}
-	}()
-	result := inundateResult{}
+	})
 	for tried := 0; more(tried); tried++ {
 		if _, err := conn.Write(query); err == nil {
 			result.Sent++
 		}
 	}
-	close(sent)
-	result.Answers = <-answers
+	sending.Store(false)
+	reading.Wait()
 	return result, nil
 }

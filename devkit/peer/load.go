@@ -2,17 +2,25 @@
 //
 // The loop is open. Request i begins at start + i/rate, whatever became of those before it, and its latency counts
 // from that moment even if the peer itself was late. A closed loop would stop asking exactly while nobody answers, and
-// so hide the outage (coordinated omission). What the requests met is added up in tally.go.
+// so hide the outage (coordinated omission).
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+)
+
+const (
+	keptFailures = 20
+	keptSlowest  = 5
 )
 
 // agentRequest is one of the requests that take turns. With anyLabel in its host, each is for a name of its own.
@@ -33,27 +41,76 @@ func (r agentRequest) once() agentRequest {
 	return r
 }
 
+// outcome is one finished request. Its times are offsets from the start of the run.
+type outcome struct {
+	url           string
+	due, finished time.Duration
+	lag           time.Duration // what the peer caused by beginning late
+	timing
+	err error
+}
+
+func (o outcome) latency() time.Duration { return o.finished - o.due }
+
+// tally has what the requests met. It may be used by many goroutines.
+type tally struct {
+	mutex    sync.Mutex
+	sent     int
+	failed   int
+	outcomes []outcome // in the order in which they ended
+}
+
+// progress is printed once a second. Counts are since the start.
+type progress struct {
+	Event  string `json:"event"`
+	Second int    `json:"second"`
+	Sent   int    `json:"sent"`
+	Done   int    `json:"done"`
+	Failed int    `json:"failed"`
+}
+
+// summary is printed at the end. Latencies are of all requests, the failed ones too: that is how long an agent waited.
+type summary struct {
+	Event      string         `json:"event"`
+	Sent       int            `json:"sent"`
+	Failed     int            `json:"failed"`
+	Errors     map[string]int `json:"errors"`
+	P50        float64        `json:"p50_ms"`
+	P99        float64        `json:"p99_ms"`
+	Longest    float64        `json:"longest_ms"`
+	LongestDNS float64        `json:"longest_dns_ms"`
+	LongestLag float64        `json:"longest_lag_ms"` // when this is high the machine was too busy to measure
+	Dead       float64        `json:"dead_ms"`        // longest time without a success, while requests were begun
+	Failures   []metOne       `json:"failures"`       // the first
+	Slowest    []metOne       `json:"slowest"`
+}
+
+// metOne is what one request met.
+type metOne struct {
+	At      float64  `json:"at_ms"` // when it was due
+	URL     string   `json:"url"`
+	Total   float64  `json:"ms"`
+	DNS     float64  `json:"dns_ms"`
+	Connect float64  `json:"connect_ms"`
+	Error   *failure `json:"error"`
+}
+
 func declareLoad(flags *flag.FlagSet) action {
 	rate := flags.Float64("rate", 200, "requests per second; each leaves a port in TIME_WAIT for 60 s")
 	seconds := flags.Float64("seconds", 10, "how long to begin requests; 0 is until SIGTERM")
 	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request, from lookup to end of body")
-	nameserver := declareServer(flags, "dns-server")
 
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		if len(positional) == 0 {
-			return false, usageError("expected at least one URL")
-		}
-		if !(*rate > 0 && *seconds >= 0) {
-			return false, usageError("the rate must be positive, the seconds not negative")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		if *rate <= 0 {
+			return false, errors.New("the rate must be positive")
 		}
 		var requests []agentRequest
-		for _, location := range positional {
+		for _, location := range arguments {
 			location = strings.Replace(location, "//*.", "//"+anyLabel+".", 1)
 			sent, to, err := requestFor(location)
 			if err != nil {
 				return false, err
 			}
-			to.nameserver = nameserver()
 			requests = append(requests, agentRequest{location, sent, to})
 		}
 		summary := load(ctx, requests, *rate, *seconds, *timeout, out)
@@ -66,75 +123,93 @@ func declareLoad(flags *flag.FlagSet) action {
 func load(
 	ctx context.Context, requests []agentRequest, rate, seconds float64, timeout time.Duration, out *printer,
 ) summary {
-	tally := newTally()
+	tally := &tally{}
 	start := time.Now()
-	stopProgress := everySecond(func(second int) { out.print(tally.progress(second)) })
+	reporting, stopReports := context.WithCancel(context.Background())
+	var reports, underWay sync.WaitGroup
+	reports.Go(func() { tally.report(reporting, out) })
 
 	// The signal ends the beginning of requests, not the requests.
 	requestContext := context.WithoutCancel(ctx)
-	var underWay sync.WaitGroup
-	schedule(ctx, start, rate, seconds, func(i int, due time.Duration) {
+	total := int(math.Ceil(rate*seconds - 1e-9))
+	for i := 0; seconds == 0 || i < total; i++ {
+		due := time.Duration(float64(i) / rate * float64(time.Second))
+		if !sleep(ctx, due-time.Since(start)) {
+			break
+		}
 		tally.begin()
 		underWay.Go(func() {
-			attempt(requestContext, requests[i%len(requests)].once(), start, due, timeout, tally)
+			tally.attempt(requestContext, requests[i%len(requests)].once(), start, due, timeout)
 		})
-	})
+	}
 	end := time.Since(start)
 	underWay.Wait()
-	stopProgress()
-	return tally.summary(rate, end)
+	stopReports()
+	reports.Wait()
+	return tally.summary(end)
 }
 
-// schedule calls begin for each request when it is due, and at once for those it is late with.
-func schedule(
-	ctx context.Context, start time.Time, rate, seconds float64, begin func(i int, due time.Duration),
-) {
-	total := int(math.Ceil(rate*seconds - 1e-9))
-	for i := 0; (seconds == 0 || i < total) && ctx.Err() == nil; i++ {
-		due := time.Duration(float64(i) / rate * float64(time.Second))
-		if early := due - time.Since(start); early > 0 {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(early):
-			}
-		}
-		begin(i, due)
-	}
+func (t *tally) begin() {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	t.sent++
 }
 
 // attempt makes one request. The connection is closed after the result is in: goodbyes are no latency.
-func attempt(
-	ctx context.Context, request agentRequest, start time.Time, due, timeout time.Duration, tally *tally,
-) {
+func (t *tally) attempt(ctx context.Context, request agentRequest, start time.Time, due, timeout time.Duration) {
 	lag := time.Since(start) - due
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	_, took, finish, err := fetchOnce(ctx, request.to, request.sent, io.Discard)
-	tally.finish(outcome{
-		url: request.url, due: due, finished: time.Since(start), lag: lag, dns: took.dns, connect: took.connect, err: err,
-	})
-	finish()
+	defer finish()
+	finished := time.Since(start)
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	t.outcomes = append(t.outcomes, outcome{request.url, due, finished, lag, took, err})
+	if err != nil {
+		t.failed++
+	}
 }
 
-// everySecond calls report once a second, counting from 1, until stop has returned.
-func everySecond(report func(second int)) (stop func()) {
-	stopping, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for second := 1; ; second++ {
-			select {
-			case <-stopping:
-				return
-			case <-ticker.C:
-				report(second)
-			}
+// report prints the progress once a second, counting from 1.
+func (t *tally) report(ctx context.Context, out *printer) {
+	for second := 1; sleep(ctx, time.Second); second++ {
+		t.mutex.Lock()
+		out.print(progress{"progress", second, t.sent, len(t.outcomes), t.failed})
+		t.mutex.Unlock()
+	}
+}
+
+// summary sums up a run that began its last request at end.
+func (t *tally) summary(end time.Duration) summary {
+	found := summary{Event: "summary", Sent: t.sent, Failed: t.failed, Errors: map[string]int{}, Failures: []metOne{}}
+	var latencies []time.Duration
+	var lookup, lag, dead, succeeded time.Duration
+	for _, each := range t.outcomes {
+		latencies = append(latencies, each.latency())
+		lookup, lag = max(lookup, each.dns), max(lag, each.lag)
+		if each.err == nil {
+			dead, succeeded = max(dead, each.finished-succeeded), max(succeeded, each.finished)
+			continue
 		}
-	}()
-	return func() {
-		close(stopping)
-		<-stopped
+		found.Errors[kindOf(each.err)]++
+		if len(found.Failures) < keptFailures {
+			found.Failures = append(found.Failures, each.met())
+		}
+	}
+	slices.Sort(latencies)
+	found.P50, found.P99, found.Longest = percentile(latencies, 50), percentile(latencies, 99), percentile(latencies, 100)
+	found.LongestDNS, found.LongestLag = milliseconds(lookup), milliseconds(lag)
+	found.Dead = milliseconds(max(dead, end-succeeded))
+	slices.SortFunc(t.outcomes, func(a, b outcome) int { return cmp.Compare(b.latency(), a.latency()) })
+	for _, each := range t.outcomes[:min(len(t.outcomes), keptSlowest)] {
+		found.Slowest = append(found.Slowest, each.met())
+	}
+	return found
+}
+
+func (o outcome) met() metOne {
+	return metOne{
+		milliseconds(o.due), o.url, milliseconds(o.latency()), milliseconds(o.dns), milliseconds(o.connect), failureOf(o.err),
 	}
 }

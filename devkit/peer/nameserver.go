@@ -3,14 +3,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -168,27 +166,23 @@ func declareNameserver(flags *flag.FlagSet) action {
 	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias")
 	delays := delays{}
 	flags.Var(delays, "slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated")
-	var silent repeated
-	flags.Var(&silent, "silent", "never answer for this `NAME` and everything below it; may be repeated")
+	silent := flags.String("silent", "", "never answer for this `NAME` and everything below it")
 	verbose := flags.Bool("verbose", false, "print every query when it arrives")
 
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		if err := noArguments(positional); err != nil {
-			return false, err
-		}
-		for _, name := range silent {
-			delays[dns.CanonicalName(name)] = never
+	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
+		if *silent != "" {
+			delays[dns.CanonicalName(*silent)] = never
 		}
 		handler := dns.HandlerFunc(func(writer dns.ResponseWriter, query *dns.Msg) {
-			reply := zone.answer(query)
 			if *verbose {
-				out.print(describeQuery(writer.RemoteAddr(), query, reply))
+				out.print(describeQuery(writer.RemoteAddr(), query))
 			}
 			delay := delays.of(query)
 			if delay == never {
 				return
 			}
 			time.Sleep(delay)
+			reply := zone.answer(query)
 			if writer.RemoteAddr().Network() == "udp" {
 				size := dns.MinMsgSize
 				if extension := query.IsEdns0(); extension != nil {
@@ -198,30 +192,29 @@ func declareNameserver(flags *flag.FlagSet) action {
 			}
 			_ = writer.WriteMsg(reply)
 		})
-		return true, serveDNS(ctx, *listen, handler, func(address string) {
-			out.print(map[string]string{"event": "ready", "listen": address})
-		})
+		return true, serveDNS(ctx, *listen, handler, out)
 	}
 }
 
 // serveDNS serves one address over UDP and TCP until ctx is done. For 0.0.0.0 these are sockets of IPv4 alone: one for
 // both families does not receive IPv4 multicast.
-func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready func(address string)) error {
+func serveDNS(ctx context.Context, listen string, handler dns.Handler, out *printer) error {
 	family := ""
 	if address, err := netip.ParseAddrPort(listen); err == nil && address.Addr().Is4() {
 		family = "4"
 	}
-	stream, packets, err := listenForBoth(family, listen)
+	stream, err := net.Listen("tcp"+family, listen)
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
-	defer packets.Close()
-
+	packets, err := net.ListenPacket("udp"+family, listen)
+	if err != nil {
+		return err
+	}
 	ended := make(chan error, 2)
 	go func() { ended <- dns.ActivateAndServe(stream, nil, handler) }()
 	go func() { ended <- dns.ActivateAndServe(nil, packets, handler) }()
-	ready(stream.Addr().String())
+	out.print(event{"ready"})
 	select {
 	case <-ctx.Done():
 		return nil
@@ -230,40 +223,16 @@ func serveDNS(ctx context.Context, listen string, handler dns.Handler, ready fun
 	}
 }
 
-// listenForBoth listens for TCP and UDP on one port. If the system picks it for TCP, it may be taken for UDP: then it picks others.
-func listenForBoth(family, listen string) (net.Listener, net.PacketConn, error) {
-	for tries := 1; ; tries++ {
-		stream, err := net.Listen("tcp"+family, listen)
-		if err != nil {
-			return nil, nil, err
-		}
-		packets, err := net.ListenPacket("udp"+family, stream.Addr().String())
-		if err == nil {
-			return stream, packets, nil
-		}
-		stream.Close()
-		if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasSuffix(listen, ":0") || tries == mostPicks {
-			return nil, nil, err
-		}
-	}
-}
-
-const mostPicks = 20
-
 type queryEvent struct {
-	Event     string `json:"event"`
-	At        int64  `json:"at_ms"` // since 1970
-	From      string `json:"from"`
-	Transport string `json:"transport"`
-	Name      string `json:"name"`
-	Type      string `json:"type"`
-	Rcode     string `json:"rcode"`
+	Event string `json:"event"`
+	At    int64  `json:"at_ms"` // since 1970
+	From  string `json:"from"`
+	Name  string `json:"name"`
+	Type  string `json:"type"`
 }
 
-func describeQuery(from net.Addr, query, reply *dns.Msg) queryEvent {
-	event := queryEvent{
-		Event: "query", At: time.Now().UnixMilli(), From: from.String(), Transport: from.Network(), Rcode: dns.RcodeToString[reply.Rcode],
-	}
+func describeQuery(from net.Addr, query *dns.Msg) queryEvent {
+	event := queryEvent{Event: "query", At: time.Now().UnixMilli(), From: from.String()}
 	if len(query.Question) > 0 {
 		event.Name, event.Type = query.Question[0].Name, dns.Type(query.Question[0].Qtype).String()
 	}

@@ -2,59 +2,49 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/hex"
 	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 )
 
 type netinfo struct {
 	Addresses    []string `json:"addresses"` // address/prefix length, without loopback and IPv6 link-local
-	Routes       routes   `json:"routes"`
+	Default      bool     `json:"default_route"`
 	ResolvConf   string   `json:"resolv_conf"`
 	Capabilities uint64   `json:"capabilities"` // effective ones, a bit for each, as in linux/capability.h
 }
 
-type routes struct {
-	Default bool    `json:"default"`
-	Gateway *string `json:"gateway"`
-}
-
 func declareNetinfo(*flag.FlagSet) action {
-	return func(_ context.Context, positional []string, out *printer) (bool, error) {
-		if err := noArguments(positional); err != nil {
-			return false, err
-		}
-		addresses, err := addresses()
-		if err != nil {
+	return func(_ context.Context, _ []string, out *printer) (bool, error) {
+		found := netinfo{}
+		var err error
+		if found.Addresses, err = addresses(); err != nil {
 			return false, err
 		}
 		table, err := os.ReadFile("/proc/net/route")
 		if err != nil {
 			return false, err
 		}
-		routes, err := parseRoutes(string(table))
-		if err != nil {
-			return false, err
-		}
+		found.Default = hasDefault(string(table))
 		resolvConf, err := os.ReadFile(resolvConf)
 		if err != nil && !os.IsNotExist(err) {
 			return false, err
 		}
+		found.ResolvConf = string(resolvConf)
 		status, err := os.ReadFile("/proc/self/status")
 		if err != nil {
 			return false, err
 		}
-		capabilities, err := parseCapabilities(string(status))
-		if err != nil {
+		_, rest, _ := bytes.Cut(status, []byte("\nCapEff:"))
+		if _, err := fmt.Sscanf(string(rest), "%x", &found.Capabilities); err != nil {
 			return false, err
 		}
-		out.print(netinfo{addresses, routes, string(resolvConf), capabilities})
+		out.print(found)
 		return true, nil
 	}
 }
@@ -79,37 +69,21 @@ func addresses() ([]string, error) {
 	return kept, nil
 }
 
-// parseCapabilities finds the effective capabilities in the text of /proc/PID/status.
-func parseCapabilities(status string) (uint64, error) {
-	_, rest, found := strings.Cut(status, "\nCapEff:")
-	if !found {
-		return 0, fmt.Errorf("no CapEff in /proc/self/status")
-	}
-	digits, _, _ := strings.Cut(rest, "\n")
-	return strconv.ParseUint(strings.TrimSpace(digits), 16, 64)
-}
-
 // rejecting is RTF_REJECT of linux/route.h: a route that refuses, such as "unreachable default".
 const rejecting = 0x200
 
-// parseRoutes finds the default route in the text of /proc/net/route, a line per route of interface, destination,
-// gateway, flags, four numbers, mask. Addresses are hexadecimal in the byte order of the machine, which is
-// little-endian wherever this is built for.
-func parseRoutes(table string) (routes, error) {
-	for _, line := range strings.Split(table, "\n") {
-		fields := strings.Fields(line)
-		if len(fields) < 8 || fields[1] != "00000000" || fields[7] != "00000000" {
-			continue
+// hasDefault finds a default route in the text of /proc/net/route, a line per route of interface, destination, gateway,
+// flags, three numbers, mask, of which the addresses and the flags are hexadecimal.
+func hasDefault(table string) bool {
+	for line := range strings.Lines(table) {
+		var link, gateway string
+		var destination, flags, mask uint32
+		var numbers [3]int
+		_, err := fmt.Sscanf(line, "%s %x %s %x %d %d %d %x",
+			&link, &destination, &gateway, &flags, &numbers[0], &numbers[1], &numbers[2], &mask)
+		if err == nil && destination == 0 && mask == 0 && flags&rejecting == 0 {
+			return true
 		}
-		if flags, err := strconv.ParseUint(fields[3], 16, 16); err != nil || flags&rejecting != 0 {
-			continue
-		}
-		octets, err := hex.DecodeString(fields[2])
-		if err != nil || len(octets) != 4 {
-			return routes{}, fmt.Errorf("gateway %q in /proc/net/route isn't 8 hexadecimal digits", fields[2])
-		}
-		gateway := netip.AddrFrom4([4]byte{octets[3], octets[2], octets[1], octets[0]}).String()
-		return routes{Default: true, Gateway: &gateway}, nil
 	}
-	return routes{}, nil
+	return false
 }

@@ -23,12 +23,8 @@ const pace = 10 * time.Millisecond
 
 // originReady is printed once every port accepts connections. The certificate is there for clients that verify.
 type originReady struct {
-	Event       string   `json:"event"`
-	Name        string   `json:"name"`
-	HTTP        []uint16 `json:"http"`
-	HTTPS       []uint16 `json:"https"`
-	Sink        []uint16 `json:"sink,omitempty"`
-	Certificate string   `json:"certificate,omitempty"` // PEM
+	Event       string `json:"event"`
+	Certificate string `json:"certificate"` // PEM
 }
 
 // echo is the answer to everything that isn't asked for by a path: the request as it arrived.
@@ -39,7 +35,6 @@ type echo struct {
 	Host          string      `json:"host"`
 	Address       string      `json:"address"` // that it arrived at
 	Port          int         `json:"port"`    // that it arrived on
-	SNI           *string     `json:"sni"`     // null without TLS, empty when none was sent
 	Protocol      string      `json:"proto"`
 	Headers       http.Header `json:"headers"`
 	RemoteAddress string      `json:"remote_address"`
@@ -64,8 +59,8 @@ type seenRequest struct {
 
 func declareOrigin(flags *flag.FlagSet) action {
 	var plain, secure, sinks ports
-	flags.Var(&plain, "http", "serve HTTP on these `PORTS`, comma-separated; 80 when neither list is given")
-	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when neither list is given")
+	flags.Var(&plain, "http", "serve HTTP on these `PORTS`, comma-separated; 80 when no list is given")
+	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when no list is given")
 	flags.Var(&sinks, "sink", "accept connections on these `PORTS`, comma-separated, and never answer")
 	names := flags.String("name", "", "`NAME[,NAME...]`: the first is reported in answers, all are in the certificate")
 	datagrams := flags.String("datagrams", "", "send back every datagram to this `ADDRESS:PORT`, and tell of it as of a connection")
@@ -73,50 +68,36 @@ func declareOrigin(flags *flag.FlagSet) action {
 	behind := flags.String("ech", "", "let clients hide a server name behind this `NAME`")
 	tell := flags.Bool("tell", false, "print every connection and every request")
 
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		if err := noArguments(positional); err != nil {
-			return false, err
-		}
+	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
 		if len(plain)+len(secure)+len(sinks) == 0 {
-			plain, secure = ports{80}, ports{443}
+			plain, secure = ports{"80"}, ports{"443"}
 		}
-		origin, err := newOrigin(*names, *address, plain, secure)
+		origin, certificate, err := newOrigin(strings.Split(*names, ","), *behind)
 		if err != nil {
 			return false, err
 		}
-		defer origin.server.Close()
-		if *behind != "" {
-			_, key, err := hiding(*behind)
-			if err != nil {
-				return false, err
-			}
-			origin.hides(key)
-		}
-		listeners, err := listenAll(*address, sinks, &origin.ready.Sink)
-		if err != nil {
-			return false, err
-		}
-		for _, listener := range listeners {
-			defer listener.Close()
-			go sink(listener)
-		}
-		if *datagrams != "" {
-			place, err := netip.ParseAddrPort(*datagrams)
-			if err != nil {
-				return false, usageError(err.Error())
-			}
-			socket, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(place))
-			if err != nil {
-				return false, err
-			}
-			defer socket.Close()
-			go origin.sendBack(socket, out)
-		}
-		out.print(origin.ready)
 		if *tell {
 			origin.tellTo(out)
 		}
-		ended := origin.serve()
+		// Every port is open before the first is served.
+		opened := map[*ports][]net.Listener{}
+		for _, wanted := range []*ports{&plain, &secure, &sinks} {
+			if opened[wanted], err = listenAll(*address, *wanted); err != nil {
+				return false, err
+			}
+		}
+		ended := make(chan error, 1)
+		serve(opened[&plain], ended, origin.server.Serve)
+		serve(opened[&secure], ended, func(listener net.Listener) error { return origin.server.ServeTLS(listener, "", "") })
+		serve(opened[&sinks], ended, sink)
+		if *datagrams != "" {
+			socket, err := net.ListenPacket("udp", *datagrams)
+			if err != nil {
+				return false, err
+			}
+			go origin.sendBack(socket.(*net.UDPConn), out)
+		}
+		out.print(originReady{"ready", certificate})
 		select {
 		case <-ctx.Done():
 			return true, nil
@@ -126,51 +107,42 @@ func declareOrigin(flags *flag.FlagSet) action {
 	}
 }
 
-// origin is a server with its open listeners.
+// serve serves listeners. The first failure of any is the end.
+func serve(listeners []net.Listener, ended chan<- error, with func(net.Listener) error) {
+	for _, listener := range listeners {
+		go func() { ended <- with(listener) }()
+	}
+}
+
+// origin is a server, and its name.
 type origin struct {
-	server        *http.Server
-	plain, secure []net.Listener
-	ready         originReady
+	server *http.Server
+	name   string
 }
 
-func newOrigin(names, address string, plain, secure ports) (*origin, error) {
-	all := strings.FieldsFunc(names, func(char rune) bool { return char == ',' })
-	certificate, pem, err := selfSigned(all)
+// newOrigin makes a server with a certificate for all names, and returns that as PEM. Clients may hide server names
+// behind another one, if there is one.
+func newOrigin(names []string, behind string) (*origin, string, error) {
+	certificate, pem, err := selfSigned(names)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	name := ""
-	if len(all) > 0 {
-		name = all[0]
+	// Protocols are named although ServeTLS adds them: when a plain port is served first, net/http sets up HTTP/2 only if
+	// it is named, and a secure port would offer it and then not speak it.
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"}}
+	if behind != "" {
+		_, key, err := hiding(behind)
+		if err != nil {
+			return nil, "", err
+		}
+		config.EncryptedClientHelloKeys = []tls.EncryptedClientHelloKey{key}
 	}
-	origin := &origin{
-		server: &http.Server{
-			Handler: originHandler(name),
-			// Named here although ServeTLS adds them: when a plain port is served first, net/http sets up HTTP/2 only if
-			// it is named, and a secure port would offer it and then not speak it.
-			TLSConfig: &tls.Config{
-				Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"},
-			},
-			// A client that goes away is nothing to report, and nobody reads what would be.
-			ErrorLog: log.New(io.Discard, "", 0),
-		},
-		ready: originReady{Event: "ready", Name: name, HTTP: []uint16{}, HTTPS: []uint16{}},
+	server := &http.Server{
+		Handler: originHandler(names[0]), TLSConfig: config,
+		// A client that goes away is nothing to report, and nobody reads what would be.
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	if len(secure) > 0 {
-		origin.ready.Certificate = pem
-	}
-	if origin.plain, err = listenAll(address, plain, &origin.ready.HTTP); err != nil {
-		return nil, err
-	}
-	if origin.secure, err = listenAll(address, secure, &origin.ready.HTTPS); err != nil {
-		return nil, err
-	}
-	return origin, nil
-}
-
-// hides lets clients hide server names that only the key shows. It is called before anything is served.
-func (o *origin) hides(key tls.EncryptedClientHelloKey) {
-	o.server.TLSConfig.EncryptedClientHelloKeys = []tls.EncryptedClientHelloKey{key}
+	return &origin{server, names[0]}, pem, nil
 }
 
 // tellTo prints each connection when it is accepted and each request when its head has been read.
@@ -178,13 +150,13 @@ func (o *origin) tellTo(out *printer) {
 	o.server.ConnState = func(conn net.Conn, state http.ConnState) {
 		if local, ok := conn.LocalAddr().(*net.TCPAddr); ok && state == http.StateNew {
 			out.print(seenConnection{
-				"connection", time.Now().UnixMilli(), o.ready.Name, addressOf(local), local.Port, conn.RemoteAddr().String(),
+				"connection", time.Now().UnixMilli(), o.name, addressOf(local), local.Port, conn.RemoteAddr().String(),
 			})
 		}
 	}
 	answer := o.server.Handler
 	o.server.Handler = http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
-		out.print(seenRequest{"request", time.Now().UnixMilli(), echoOf(request, o.ready.Name)})
+		out.print(seenRequest{"request", time.Now().UnixMilli(), echoOf(request, o.name)})
 		answer.ServeHTTP(writer, request)
 	})
 }
@@ -199,7 +171,7 @@ func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
 			return
 		}
 		out.print(seenConnection{
-			"connection", time.Now().UnixMilli(), o.ready.Name, local.AddrPort().Addr().Unmap().String(), local.Port,
+			"connection", time.Now().UnixMilli(), o.name, local.AddrPort().Addr().Unmap().String(), local.Port,
 			netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
 		})
 		_, _ = socket.WriteToUDPAddrPort(datagram[:size], from)
@@ -209,38 +181,24 @@ func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
 // addressOf is an address as it is written everywhere else, also when a socket is for both families.
 func addressOf(local *net.TCPAddr) string { return local.AddrPort().Addr().Unmap().String() }
 
-// listenAll opens the ports at an address, at every one without it, and appends those it got.
-func listenAll(address string, wanted ports, got *[]uint16) ([]net.Listener, error) {
-	var listeners []net.Listener
+// listenAll opens the ports at an address, at every one without it.
+func listenAll(address string, wanted ports) (listeners []net.Listener, err error) {
 	for _, port := range wanted {
-		listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
 		if err != nil {
 			return nil, err
 		}
 		listeners = append(listeners, listener)
-		*got = append(*got, uint16(listener.Addr().(*net.TCPAddr).Port))
 	}
 	return listeners, nil
 }
 
-// serve answers on all ports; the first one to fail says why.
-func (o *origin) serve() <-chan error {
-	ended := make(chan error, len(o.plain)+len(o.secure))
-	for _, listener := range o.plain {
-		go func() { ended <- o.server.Serve(listener) }()
-	}
-	for _, listener := range o.secure {
-		go func() { ended <- o.server.ServeTLS(listener, "", "") }()
-	}
-	return ended
-}
-
 // sink keeps every connection until its other end leaves, for as little as a connection can cost.
-func sink(listener net.Listener) {
+func sink(listener net.Listener) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			return
+			return err
 		}
 		go func() {
 			defer conn.Close()
@@ -264,12 +222,8 @@ func originHandler(name string) http.Handler {
 			panic(http.ErrAbortHandler) // the connection ends without an answer
 		case "/bytes":
 			err = serveBytes(writer, request, query)
-		case "/slow":
-			err = serveSlow(writer, request, query, name)
 		case "/redirect":
 			http.Redirect(writer, request, query.Get("to"), http.StatusFound)
-		case "/status":
-			err = serveStatus(writer, query)
 		case "/events":
 			err = serveEvents(writer, query)
 		case "/echo":
@@ -293,9 +247,6 @@ func echoOf(request *http.Request, name string) echo {
 	}
 	if local != nil {
 		answer.Address, answer.Port = addressOf(local), local.Port
-	}
-	if request.TLS != nil {
-		answer.SNI = &request.TLS.ServerName
 	}
 	return answer
 }
@@ -358,19 +309,6 @@ func feed(ctx context.Context, writer http.ResponseWriter, total int64, rate flo
 	}
 }
 
-func serveSlow(writer http.ResponseWriter, request *http.Request, query url.Values, name string) error {
-	seconds, err := number(query, "seconds", 1)
-	if err != nil {
-		return err
-	}
-	select {
-	case <-request.Context().Done():
-	case <-time.After(time.Duration(seconds * float64(time.Second))):
-		writeJSON(writer, http.StatusOK, echoOf(request, name))
-	}
-	return nil
-}
-
 // serveEvents sends as many events (text/event-stream) as are asked for, each a while after the one before.
 func serveEvents(writer http.ResponseWriter, query url.Values) error {
 	count, err := number(query, "count", 1)
@@ -423,19 +361,6 @@ func serveWebSocket(writer http.ResponseWriter) error {
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err == nil {
 		_, _ = io.Copy(conn, buffered)
 	}
-	return nil
-}
-
-func serveStatus(writer http.ResponseWriter, query url.Values) error {
-	code, err := number(query, "code", http.StatusOK)
-	if err != nil {
-		return err
-	}
-	// Below 200 a status is informational and another one would have to follow.
-	if code < 200 || code > 599 {
-		return fmt.Errorf("code is from 200 to 599, not %v", code)
-	}
-	writeJSON(writer, int(code), map[string]int{"status": int(code)})
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"io"
 	"net"
-	"os"
 	"syscall"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 type rawResult struct {
 	OK    bool     `json:"ok"` // the bytes were sent
 	Reply string   `json:"reply"`
-	Ended bool     `json:"ended"` // by the other side, before the time was over
 	Error *failure `json:"error"`
 }
 
@@ -30,58 +28,51 @@ func declareRaw(flags *flag.FlagSet) action {
 	options := flags.String("options", "", "of the datagram's IP header (RFC 791, section 3.1), in `HEXADECIMAL`")
 	name := flags.String("tls", "", "send them in TLS with this server `NAME`, whoever answers")
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		address, err := oneArgument(positional, "ADDRESS:PORT")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		host, port, err := net.SplitHostPort(arguments[0])
 		if err != nil {
 			return false, err
 		}
-		host, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return false, usageError(err.Error())
-		}
 		sent, err := hex.DecodeString(*bytes)
-		if err != nil || len(sent) == 0 {
-			return false, usageError("expected --hex with bytes")
+		if err != nil {
+			return false, err
 		}
 		header, err := hex.DecodeString(*options)
-		if err != nil || (len(header) > 0 && !*udp) {
-			return false, usageError("expected --options with bytes, and --udp")
-		}
-		if *udp && *name != "" {
-			return false, usageError("expected --udp or --tls")
+		if err != nil {
+			return false, err
 		}
 		to := destination{host: host, port: port, pieces: *pieces, secure: *name != "", serverName: *name}
-		result := rawResult{}
+		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		defer cancel()
+		var result rawResult
 		if *udp {
-			result = sendDatagram(ctx, to, sent, header, *timeout)
+			result, err = sendDatagram(ctx, to, sent, header)
 		} else {
-			result = sendRaw(ctx, to, sent, *timeout)
+			result, err = sendRaw(ctx, to, sent)
 		}
+		result.OK, result.Error = err == nil, failureOf(err)
 		out.print(result)
 		return result.OK, nil
 	}
 }
 
-func sendRaw(ctx context.Context, to destination, sent []byte, timeout time.Duration) rawResult {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+func sendRaw(ctx context.Context, to destination, sent []byte) (rawResult, error) {
 	conn, _, err := open(ctx, to)
 	if err != nil {
-		return rawResult{Error: failureOf(err)}
+		return rawResult{}, err
 	}
 	defer conn.abandon()
-	release := conn.within(ctx)
-	defer release()
+	defer conn.within(ctx)()
 	if _, err := conn.Write(sent); err != nil {
-		return rawResult{Error: failureOf(inStage(ctx, stageHTTP, err))}
+		return rawResult{}, err
 	}
 	var reply head
-	_, err = io.Copy(&reply, conn.reader)
-	return rawResult{OK: true, Reply: reply.kept.String(), Ended: !errors.Is(err, os.ErrDeadlineExceeded)}
+	_, _ = io.Copy(&reply, conn.reader) // what is not ended by the other side is ended by the time
+	return rawResult{Reply: reply.kept.String()}, nil
 }
 
 // sendDatagram sends one datagram and waits for one. Nobody there is told by the kernel, as for a connection.
-func sendDatagram(ctx context.Context, to destination, sent, options []byte, timeout time.Duration) rawResult {
+func sendDatagram(ctx context.Context, to destination, sent, options []byte) (rawResult, error) {
 	dialer := &net.Dialer{Control: func(_, _ string, socket syscall.RawConn) (err error) {
 		failed := socket.Control(func(socket uintptr) {
 			if len(options) > 0 {
@@ -92,17 +83,15 @@ func sendDatagram(ctx context.Context, to destination, sent, options []byte, tim
 	}}
 	conn, err := dialer.DialContext(ctx, "udp", net.JoinHostPort(to.host, to.port))
 	if err != nil {
-		return rawResult{Error: failureOf(inStage(ctx, stageConnect, err))}
+		return rawResult{}, err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(timeout))
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	if _, err = conn.Write(sent); err != nil {
+		return rawResult{}, err
+	}
 	reply := make([]byte, shownBody)
-	size := 0
-	if _, err = conn.Write(sent); err == nil {
-		size, err = conn.Read(reply)
-	}
-	if err != nil {
-		return rawResult{Error: failureOf(inStage(ctx, stageConnect, err))}
-	}
-	return rawResult{OK: true, Reply: string(reply[:size]), Ended: true}
+	size, err := conn.Read(reply)
+	return rawResult{Reply: string(reply[:size])}, err
 }

@@ -31,7 +31,6 @@ type searchHit struct {
 type searchSummary struct {
 	Event  string `json:"event"` // summary
 	Octets int64  `json:"octets"`
-	Places int    `json:"places"` // files and memories that were read
 }
 
 func declareSearch(flags *flag.FlagSet) action {
@@ -40,23 +39,13 @@ func declareSearch(flags *flag.FlagSet) action {
 	flags.Var(&processes, "processes", "look in the memory and environment of this process and of all in its namespace, may be repeated")
 	flags.Var(&folders, "folder", "look in the regular files of this folder, may be repeated")
 	since := flags.Float64("since", 0, "leave out files that have not changed since then, in seconds since 1970")
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		if err := noArguments(positional); err != nil {
-			return false, err
-		}
-		searched, err := newSearch(needles, out)
+	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
+		searched := newSearch(needles, out)
+		err := searched.all(ctx, processes, folders, time.UnixMilli(int64(*since*1000)))
 		if err != nil {
-			return false, err
-		}
-		for _, each := range processes {
-			if err := searched.processes("/proc", each); err != nil {
-				return searched.failed(err)
-			}
-		}
-		for _, each := range folders {
-			if err := searched.folder(ctx, each, time.UnixMilli(int64(*since*1000))); err != nil {
-				return searched.failed(err)
-			}
+			// Something can't be read, and so may have what is looked for.
+			out.print(map[string]string{"event": "failed", "error": err.Error()})
+			return false, nil
 		}
 		out.print(searched.summary)
 		return true, nil
@@ -71,35 +60,37 @@ type search struct {
 	summary searchSummary
 }
 
-func newSearch(needles []string, out *printer) (*search, error) {
+func newSearch(needles []string, out *printer) *search {
 	found := &search{out: out, summary: searchSummary{Event: "summary"}}
 	for _, each := range needles {
-		if each == "" {
-			return nil, usageError("an empty needle is everywhere")
-		}
 		found.needles = append(found.needles, []byte(each))
 		found.overlap = max(found.overlap, len(each)-1)
 	}
-	if len(needles) == 0 {
-		return nil, usageError("there is nothing to look for")
-	}
 	found.buffer = make([]byte, searchedAtOnce+found.overlap)
-	return found, nil
+	return found
 }
 
-// failed tells of something that can't be read, and so may have what is looked for.
-func (s *search) failed(err error) (bool, error) {
-	s.out.print(map[string]string{"event": "failed", "error": err.Error()})
-	return false, nil
+func (s *search) all(ctx context.Context, processes, folders []string, since time.Time) error {
+	for _, each := range processes {
+		if err := s.processes(each); err != nil {
+			return err
+		}
+	}
+	for _, each := range folders {
+		if err := s.folder(ctx, each, since); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // processes looks in each process that is in the same namespace as one, which must be there.
-func (s *search) processes(proc, one string) error {
-	space, err := os.Readlink(filepath.Join(proc, one, "ns", "pid"))
+func (s *search) processes(one string) error {
+	space, err := os.Readlink(filepath.Join("/proc", one, "ns", "pid"))
 	if err != nil {
 		return err
 	}
-	all, err := filepath.Glob(filepath.Join(proc, "[0-9]*"))
+	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
 	}
@@ -154,12 +145,10 @@ func (s *search) process(folder string) error {
 		// What can't be read of it is a device's, or has gone since.
 		_ = s.content(io.NewSectionReader(memory, first, end-first), "memory of "+command, told)
 	}
-	s.summary.Places++
 	environment, err := os.ReadFile(filepath.Join(folder, "environ"))
 	if err != nil {
 		return err
 	}
-	s.summary.Places++
 	return s.content(bytes.NewReader(environment), "environment of "+command, map[string]bool{})
 }
 
@@ -190,7 +179,6 @@ func (s *search) folder(ctx context.Context, root string, since time.Time) error
 			return ignoreGone(err)
 		}
 		defer file.Close()
-		s.summary.Places++
 		return s.content(file, path, map[string]bool{})
 	})
 }

@@ -70,17 +70,10 @@ func declareSiege(flags *flag.FlagSet) action {
 	unread := flags.Bool("unread", false, "receive nothing")
 	half := flags.Bool("half", false, "then end each connection in this direction")
 	brief := flags.Bool("brief", false, "end a connection as soon as something was received")
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		address, err := oneArgument(positional, "ADDRESS:PORT")
-		if err != nil {
-			return false, err
-		}
-		if *places < 1 || !(*seconds > 0) || *headers < 0 {
-			return false, usageError("the count and the seconds must be positive, the headers not negative")
-		}
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
 		sent, err := hex.DecodeString(*octets)
 		if err != nil {
-			return false, usageError(err.Error())
+			return false, err
 		}
 		switch {
 		case *hello != "":
@@ -91,7 +84,7 @@ func declareSiege(flags *flag.FlagSet) action {
 			sent = []byte(requestHead(withAnyLabel(*host), *path, *headers, given(flags, "headers")))
 		}
 		siege := &siege{
-			address: address, places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
+			address: arguments[0], places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
 			half: *half, brief: *brief, tls: *secure, sent: sent, result: siegeResult{Errors: map[string]int{}},
 		}
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
@@ -189,7 +182,7 @@ func (s *siege) take(ctx context.Context) {
 	if over(ctx) {
 		return
 	}
-	s.opened(ctx, err)
+	s.opened(err)
 	if err != nil {
 		return
 	}
@@ -197,12 +190,12 @@ func (s *siege) take(ctx context.Context) {
 	s.ended(received, err != nil && !over(ctx))
 }
 
-func (s *siege) opened(ctx context.Context, err error) {
+func (s *siege) opened(err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.result.Attempts++
 	if err != nil {
-		s.result.Errors[kindOf(inStage(ctx, stageConnect, err))]++
+		s.result.Errors[kindOf(err)]++
 		return
 	}
 	s.result.Opened++

@@ -24,14 +24,10 @@ type sweepResult struct {
 
 func declareSweep(flags *flag.FlagSet) action {
 	seconds := flags.Float64("seconds", 1, "go on for this long, at least for one round")
-	return func(ctx context.Context, positional []string, out *printer) (bool, error) {
-		text, err := oneArgument(positional, "NETWORK")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		network, err := netip.ParsePrefix(arguments[0])
 		if err != nil {
 			return false, err
-		}
-		network, err := netip.ParsePrefix(text)
-		if err != nil || !network.Addr().Is4() {
-			return false, usageError("NETWORK must be an IPv4 network like 192.0.2.0/24")
 		}
 		ctx, stop := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
 		defer stop()

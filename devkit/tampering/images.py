@@ -2,6 +2,7 @@
 
 from clawker_fw.stack import image_tar
 from devkit.hand import Hand
+from devkit.host import load
 from devkit.stacks import installed_release
 from devkit.tampering.body import fields
 from devkit.tampering.way import COREDNS, ENVOY, TAGS, Sign, Tampering
@@ -18,9 +19,7 @@ def _other_image(hand: Hand, reference: str) -> None:
     program = release.binary("coredns", hand.docker.version()["Arch"])
     entries = (image_tar.Entry("coredns", program, 0o755), image_tar.Entry("extra", link="/coredns"))
     other = image_tar.BuiltImage(name, "other", hand.docker.version()["Arch"], entries, labels={})
-    for line in hand.docker.load_image(other.archive()):  # type: ignore[no-untyped-call]
-        if "error" in line:
-            raise RuntimeError(line["error"])
+    load(hand.docker, other)
     hand.docker.tag(other.reference, name, version)
     hand.docker.remove_image(other.reference)
 

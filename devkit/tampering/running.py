@@ -33,17 +33,9 @@ def _lead_around_the_guard(hand: Hand) -> None:
     hand.write(ENVOY, "boot/sibling.json", before)
 
 
-def _kill_the_keeper(hand: Hand) -> None:
-    hand.kill(ENVOY, KEEPER)
-
-
 def _kill_the_recorder_for_good(hand: Hand) -> None:
     for _ in range(_ENDS_TOO_OFTEN):
         until(lambda: hand.kill(ENVOY, RECORDER))
-
-
-def _stop_the_signer(hand: Hand) -> None:
-    hand.kill(ENVOY, SIGNER, "STOP")
 
 
 def _have_the_signer_load(path: str, content: bytes) -> Callable[[Hand], None]:
@@ -77,78 +69,64 @@ _VIRTUAL_HOST = (
 )
 
 RUNNING = (
-    Tampering(
-        "a route around the guard is added in envoy",
-        _lead_around_the_guard,
-        (Sign(ENVOY, "live", "network", "replace"),),
-        beside="processes",
+    *(
+        Tampering(what, done, (Sign(sibling, "live", field, "replace"),), beside)
+        for what, done, sibling, field, beside in (
+            ("a route around the guard is added in envoy", _lead_around_the_guard, ENVOY, "network", "processes"),
+            ("another process is started in coredns", start_a_process, COREDNS, "processes", "processes"),
+            (
+                "the keeper of the helpers in envoy is killed",
+                lambda hand: hand.kill(ENVOY, KEEPER),
+                ENVOY,
+                "processes",
+                "processes",
+            ),
+            (
+                "the recorder of refusals in envoy is killed again and again",
+                _kill_the_recorder_for_good,
+                ENVOY,
+                "processes",
+                "recorder",
+            ),
+            (
+                "the signer of certificates in envoy is stopped",
+                lambda hand: hand.kill(ENVOY, SIGNER, "STOP"),
+                ENVOY,
+                "signer",
+                "signer",
+            ),
+        )
     ),
-    Tampering(
-        "another process is started in coredns",
-        start_a_process,
-        (Sign(COREDNS, "live", "processes", "replace"),),
-        beside="processes",
+    *(
+        Tampering(
+            f"the signer in envoy is given {what}",
+            _have_the_signer_load(path, content),
+            (Sign(ENVOY, "hot", path, "commit"), Sign(ENVOY, "live", resource, "commit")),
+            beside=SIGNED,
+        )
+        for what, path, resource, content in (
+            ("a further name", NAMES, "names", b'{"names":["evil.test"],"subtrees":[]}'),
+            ("other intermediates", INTERMEDIATES, "intermediates", b'{"intermediates":[ ]}'),
+        )
     ),
-    Tampering(
-        "the keeper of the helpers in envoy is killed",
-        _kill_the_keeper,
-        (Sign(ENVOY, "live", "processes", "replace"),),
-        beside="processes",
-    ),
-    Tampering(
-        "the recorder of refusals in envoy is killed again and again",
-        _kill_the_recorder_for_good,
-        (Sign(ENVOY, "live", "processes", "replace"),),
-        beside="recorder",
-    ),
-    Tampering(
-        "the signer of certificates in envoy is stopped",
-        _stop_the_signer,
-        (Sign(ENVOY, "live", "signer", "replace"),),
-        beside="signer",
-    ),
-    Tampering(
-        "the signer in envoy is given a further name",
-        _have_the_signer_load(NAMES, b'{"names":["evil.test"],"subtrees":[]}'),
-        (Sign(ENVOY, "hot", NAMES, "commit"), Sign(ENVOY, "live", "names", "commit")),
-        beside=SIGNED,
-    ),
-    Tampering(
-        "the signer in envoy is given other intermediates",
-        _have_the_signer_load(INTERMEDIATES, b'{"intermediates":[ ]}'),
-        (Sign(ENVOY, "hot", INTERMEDIATES, "commit"), Sign(ENVOY, "live", "intermediates", "commit")),
-        beside=SIGNED,
-    ),
-    Tampering(
-        "Envoy loads a further path, and the file is restored afterwards",
-        _have_loaded(PATHS, b'"virtual_hosts":[', b'"virtual_hosts":[' + _VIRTUAL_HOST + b","),
-        (Sign(ENVOY, "live", "paths", "commit"),),
-        beside=LOADED,
-    ),
-    Tampering(
-        "Envoy loads a further server name, and the file is restored afterwards",
-        _have_loaded(LISTENERS, b'"domains":["a.test"]', b'"domains":["a.test","evil.test"]'),
-        (Sign(ENVOY, "live", "listeners", "commit"),),
-        beside=LOADED,
-    ),
-    Tampering(
-        "Envoy loads a further HTTP host, and the file is restored afterwards",
-        _have_loaded(ROUTES, b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
-        (Sign(ENVOY, "live", "routes", "commit"),),
-        beside=LOADED,
-    ),
-    Tampering(
-        "Envoy loads a further cluster, and the file is restored afterwards",
-        _have_loaded(CLUSTERS, b'"resources":[]', b'"resources":[' + _CLUSTER + b"]"),
-        (Sign(ENVOY, "live", "clusters", "commit"),),
-        beside=LOADED,
+    *(
+        Tampering(
+            f"Envoy loads a further {what}, and the file is restored afterwards",
+            _have_loaded(path, before, after),
+            (Sign(ENVOY, "live", resource, "commit"),),
+            beside=LOADED,
+        )
+        for what, path, resource, before, after in (
+            ("path", PATHS, "paths", b'"virtual_hosts":[', b'"virtual_hosts":[' + _VIRTUAL_HOST + b","),
+            ("server name", LISTENERS, "listeners", b'"domains":["a.test"]', b'"domains":["a.test","evil.test"]'),
+            ("HTTP host", ROUTES, "routes", b'"domains":["h.test"]', b'"domains":["evil.test","h.test"]'),
+            ("cluster", CLUSTERS, "clusters", b'"resources":[]', b'"resources":[' + _CLUSTER + b"]"),
+        )
     ),
 )
 
 SEEN_BY_AGENTS = (
     Tampering(
-        "envoy is told to close its listeners",
-        Hand.deafen,
-        (Sign(ENVOY, "live", "agents_see", "replace"),),
+        "envoy is told to close its listeners", Hand.deafen, (Sign(ENVOY, "live", "agents_see", "replace"),)
     ),
 )

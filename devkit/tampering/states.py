@@ -17,6 +17,18 @@ def _stop_for_good(hand: Hand) -> None:
     hand.docker.wait(hand.name(ENVOY))
 
 
+def _stop(sibling: str) -> Callable[[Hand], None]:
+    return lambda hand: hand.docker.stop(hand.name(sibling))
+
+
+def _pause(sibling: str) -> Callable[[Hand], None]:
+    return lambda hand: hand.docker.pause(hand.name(sibling))
+
+
+def _remove(sibling: str) -> Callable[[Hand], None]:
+    return lambda hand: hand.docker.remove_container(hand.name(sibling), force=True, v=True)
+
+
 def _disconnect(sibling: str, end: str) -> Callable[[Hand], None]:
     return lambda hand: hand.docker.disconnect_container_from_network(
         hand.name(sibling), f"{hand.firewall.project}-{end}"
@@ -54,47 +66,24 @@ def _have_the_other_s_name(hand: Hand) -> None:
 
 
 STATES = (
-    Tampering(
-        "envoy is stopped",
-        lambda hand: hand.docker.stop(hand.name(ENVOY)),
-        (Sign(ENVOY, "state", "status", "start"),),
-        beside="status",
+    *(
+        Tampering(
+            f"{sibling} is {what}", done(sibling), (Sign(sibling, "state", "status", action),), beside="status"
+        )
+        for sibling in (ENVOY, COREDNS)
+        for what, done, action in (("stopped", _stop, "start"), ("paused", _pause, "unpause"))
     ),
-    Tampering(
-        "coredns is stopped",
-        lambda hand: hand.docker.stop(hand.name(COREDNS)),
-        (Sign(COREDNS, "state", "status", "start"),),
-        beside="status",
+    *(
+        Tampering(
+            f"{sibling} is removed", _remove(sibling), (Sign(sibling, "state", "container", "create"),), beside
+        )
+        for sibling, beside in ((ENVOY, "one removed"), (COREDNS, "recorder"))
     ),
     Tampering(
         "envoy is killed, and its restart policy removed",
         _stop_for_good,
         (Sign(ENVOY, "state", "status", "start"), Sign(ENVOY, "shape", "restart", "replace")),
         beside="without a record",
-    ),
-    Tampering(
-        "envoy is paused",
-        lambda hand: hand.docker.pause(hand.name(ENVOY)),
-        (Sign(ENVOY, "state", "status", "unpause"),),
-        beside="status",
-    ),
-    Tampering(
-        "coredns is paused",
-        lambda hand: hand.docker.pause(hand.name(COREDNS)),
-        (Sign(COREDNS, "state", "status", "unpause"),),
-        beside="status",
-    ),
-    Tampering(
-        "envoy is removed",
-        lambda hand: hand.docker.remove_container(hand.name(ENVOY), force=True, v=True),
-        (Sign(ENVOY, "state", "container", "create"),),
-        beside="one removed",
-    ),
-    Tampering(
-        "coredns is removed",
-        lambda hand: hand.docker.remove_container(hand.name(COREDNS), force=True, v=True),
-        (Sign(COREDNS, "state", "container", "create"),),
-        beside="recorder",
     ),
     Tampering(
         "envoy is renamed",
@@ -118,23 +107,17 @@ STATES = (
         (Sign(COREDNS, "state", "leftover.{project}-coredns-next", "remove", UPGRADE),),
         beside="beside a container",
     ),
-    Tampering(
-        "envoy is disconnected from the egress network",
-        _disconnect(ENVOY, "egress"),
-        (
-            Sign(ENVOY, "state", "networks.{project}-egress", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
-        ),
-        beside="without a way out",
-    ),
-    Tampering(
-        "envoy is disconnected from the agent network",
-        _disconnect(ENVOY, "net"),
-        (
-            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
-        ),
-        beside="without agents",
+    *(
+        Tampering(
+            f"envoy is disconnected from the {which} network",
+            _disconnect(ENVOY, end),
+            (
+                Sign(ENVOY, "state", f"networks.{{project}}-{end}", "reattach"),
+                Sign(ENVOY, "live", "network", "reattach"),
+            ),
+            beside,
+        )
+        for which, end, beside in (("egress", "egress", "without a way out"), ("agent", "net", "without agents"))
     ),
     Tampering(
         "coredns is disconnected from the agent network",

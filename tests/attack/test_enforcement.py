@@ -545,8 +545,8 @@ def test_a_rule_taken_away_ends_its_connections(
 ) -> None:
     """After the drain time, connections of a removed rule are cut, long HTTP requests too, and no others."""
     firewall, agent = site.firewall, site.agent
-    stays = firewall.agent(site.peers, "download", f"{other}/bytes?seconds=20&rate=100000")
-    goes = firewall.agent(site.peers, "download", f"{url}/bytes?seconds=60&rate=100000")
+    stays = firewall.agent(site.peers, "get", f"{other}/bytes?seconds=20&rate=100000", "--timeout", "1m")
+    goes = firewall.agent(site.peers, "get", f"{url}/bytes?seconds=60&rate=100000", "--timeout", "2m")
     assert agent.get(f"{url}/").ok
     firewall.write(*[each for each in RULES if each != rule], otel=TELEMETRY)
     firewall.call("reload").expect()

@@ -35,7 +35,7 @@ RULES = (
 PACE = 0.3
 """Seconds between two looks of an agent: one that asks more often is over the limit, and never answered."""
 
-HELD = ("--for", "1h")
+HELD = ("--seconds", "3600", "--pause", "1h")
 """Connections are held until the test has seen what there is to see meanwhile."""
 
 NOBODY = "65532"
@@ -54,7 +54,7 @@ UNSERVED = {
 MOST = 20
 """More connections than the resolver's limit: some take the place of others that CoreDNS has ended."""
 
-LONG_MESSAGE = "ffff00"
+LONG_MESSAGE = ("--hex", "ffff00", "--unread")
 """The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and sends one octet of it."""
 
 
@@ -122,14 +122,14 @@ def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent:
     envoy = firewall.status()["siblings"][0]["address"]
     older = firewall.agent(peers, "keepalive", "http://h.test/", "--seconds", "0")
     until(older.said)
-    with older.asking("hold", f"{envoy}:443", "--count", "20", *HELD) as ended:
+    with older.asking("siege", f"{envoy}:443", "--count", "20", *HELD) as ended:
         until(lambda: _limited(firewall, 0, older)["connections"] > 20 - LIMITS["connections"], every=PACE)
         assert older.get("https://a.test/").kind == "connect-refused"
         assert neighbour.get("https://a.test/").ok
         assert neighbour.get("http://h.test/").ok
         held = ended().last
     assert held["opened"] == LIMITS["connections"] - 1
-    assert held["alive"] == held["opened"]
+    assert held["ended"] == 0
     assert held["errors"] == {"connect-refused": 20 - held["opened"]}
     until(lambda: older.get("https://a.test/").ok, every=PACE)  # there is room again
     limited = _limited(firewall, 0, older)
@@ -148,7 +148,7 @@ def test_resolver_connections(
     """Connections that announce a long message are refused beyond a few; CoreDNS goes on, and serves others."""
     over_tcp = ("resolve", "a.test", "--server", service, "--tcp")
     before = _starts(docker, firewall)
-    with agent.asking("hold", f"{service}:53", "--count", "300", "--hex", LONG_MESSAGE, *HELD) as ended:
+    with agent.asking("siege", f"{service}:53", "--count", "300", *LONG_MESSAGE, *HELD) as ended:
         until(lambda: _limited(firewall, 1, agent)["connections"] > 300 - MOST, every=PACE)
         assert agent.ask(*over_tcp).kind == "connect-refused"
         assert neighbour.ask(*over_tcp).ok

@@ -57,7 +57,7 @@ def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
 @pytest.mark.usefixtures("origin")
 def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> None:
     """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
-    download = up.agent(peers, "download", "https://a.test/bytes?seconds=8&rate=200000")
+    download = up.agent(peers, "get", "https://a.test/bytes?seconds=8&rate=200000", "--timeout", "1m")
     secure = up.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
     plain = up.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
     until(lambda: secure.said() and plain.said())
@@ -72,7 +72,7 @@ def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> 
 @pytest.mark.usefixtures("origin")
 def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClient) -> None:
     """A connection that does not end is cut after `--drain-timeout`, and the answer says so."""
-    download = up.agent(peers, "download", "https://a.test/bytes?seconds=60&rate=10000")
+    download = up.agent(peers, "get", "https://a.test/bytes?seconds=60&rate=10000", "--timeout", "1m")
     old = docker.inspect_container(up.container("envoy"))["Id"]
     outcome = up.run("--force-recreate", "--drain-timeout", "2s")
     assert [each["note"] for each in outcome.json["notes"]] == ["1 connection cut"]

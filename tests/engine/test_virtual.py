@@ -137,7 +137,7 @@ def test_a_port_that_nobody_listens_on(up: Firewall, peers: Peers) -> None:
     up.call("reload").expect()
     flood = agent.ask("siege", f"{place}:1", "--count", "8", "--seconds", "2").last
     knocked = other.ask("probe-tcp", f"{place}:2")
-    assert knocked.last["error"] == "connect-refused"
+    assert knocked.kind == "connect-refused"
 
     def records() -> list[dict[str, Any]]:
         lines = peers.client.logs(up.container("envoy")).decode().splitlines()

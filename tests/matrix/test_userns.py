@@ -3,13 +3,32 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from docker import APIClient
+
+from clawker_fw.stack import telemetry
+from clawker_fw.stack.container import GOOD, VOLUME
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
-from devkit.secret_files import call, require_private
+from devkit.tools import read_as
 
 KIND = "28.5.2"
 """A kind with a root folder of its own, to which it adds a user."""
+
+TELEMETRY = {"endpoint": "192.0.2.99:4317"}
+"""CoreDNS has a key for it."""
+
+PROGRAM, OTHERS = "40000:65532", ("65531:65531", "40000:65531", "0:0")
+"""Any user of the program's group, and of others."""
+
+
+def require_private(docker: APIClient, coredns: str) -> None:
+    """Require that only the program's group can read its key, while others can read the other files."""
+    for path in (telemetry.FILE, f"{GOOD}{telemetry.FILE}"):
+        read = {user: read_as(docker, user, coredns, f"{VOLUME}/{path}") for user in (PROGRAM, *OTHERS)}
+        assert "PRIVATE KEY" in str(read.pop(PROGRAM)), path
+        assert set(read.values()) == {None}, path
+    assert all(read_as(docker, user, coredns, f"{VOLUME}/boot/Corefile") for user in OTHERS)
 
 
 def test_remapped_users(needs_engine: Callable[..., None], tmp_path: Path) -> None:
@@ -17,12 +36,13 @@ def test_remapped_users(needs_engine: Callable[..., None], tmp_path: Path) -> No
     needs_engine(KIND)
     with private_engine(KIND, settings={"userns-remap": "default"}) as engine:
         docker = client(engine.host)
-        firewall = Firewall(engine.host, "clawker", tmp_path)
-        firewall.write("a.test")
-        call(firewall, 1, "run").expect()
-        call(firewall, 2, "reload").expect()
-        call(firewall, 2, "drift").expect()
-        require_private(docker, firewall, 2)
-        call(firewall, 2, "run", "--force-recreate", "--drain-timeout", "1").expect()
-        require_private(docker, firewall, 2)
+        firewall = Firewall(engine.host, "clawker", tmp_path, variables={"XDG_STATE_HOME": str(tmp_path)})
+        firewall.write("a.test", otel=TELEMETRY)
+        firewall.run()
+        firewall.write("b.test", otel=TELEMETRY)
+        firewall.call("reload").expect()
+        firewall.drift().expect()
+        require_private(docker, firewall.container("coredns"))
+        firewall.run("--force-recreate", "--drain-timeout", "1")
+        require_private(docker, firewall.container("coredns"))
         firewall.call("down").expect()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.settings.load import load_settings
+from devkit.debian_programs import unpacked
 from devkit.engines import EngineError
 from devkit.registry import own_registry
-from devkit.signing_programs import signing_programs
 from devkit.stacks import CHECKOUT, environment
 from devkit.units import install_systemd, verify
 
@@ -95,7 +95,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """The environment of all programs, in which they are found, and nobody has a login."""
     home = str(tmp_path_factory.mktemp("home"))
-    path = f"{signing_programs()}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    path = f"{unpacked('cosign', 'oras')}:{Path(sys.executable).parent}:/usr/bin:/bin"
     return environment(PATH=path, HOME=home, DOCKER_CONFIG=home, COSIGN_PASSWORD="")
 
 

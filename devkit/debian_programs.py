@@ -1,0 +1,38 @@
+"""Programs that are taken out of the packages of Debian 13, without installing them."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from devkit.engines import KEYRING, install, mirror
+from devkit.kept import KEPT, make_once
+
+_SUITE = "trixie"
+
+_UNPACK = """
+cd "$1"
+mkdir -p lists/partial cache/archives/partial
+echo "deb [signed-by=$2] $3 main" >sources.list
+packages=$4
+set -- -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+    -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o Acquire::Languages=none
+apt-get -qq "$@" update
+apt-get -qq "$@" download $packages
+for package in *.deb; do dpkg-deb --extract "$package" .; done
+"""
+
+
+@cache
+def unpacked(*packages: str) -> Path:
+    """Return the folder with the programs of packages. The first use on a machine downloads them."""
+    kept = KEPT / f"{'-'.join(packages)}-{_SUITE}"
+    install({KEYRING: "debian-archive-keyring"})
+
+    def put(made: Path) -> None:
+        source = f"{mirror() or 'http://deb.debian.org/debian'} {_SUITE}"
+        command = ["sh", "-ec", _UNPACK, "sh", str(made.parent), KEYRING, source, " ".join(packages)]
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
+        (made.parent / "usr/bin").rename(made)
+
+    make_once(kept, put)
+    return kept
