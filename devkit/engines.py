@@ -7,8 +7,11 @@ network namespace, the control groups, the folder.
 
 Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
 has set for its own, forwarding above all. See `devkit.inheritance`.
+
+``python -m devkit.engines --help`` shows the commands for shell scripts.
 """
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -133,7 +136,7 @@ fi
 mount -t proc proc /proc
 if [ "$ROOT" != / ]; then umount --lazy /mnt; fi
 echo "$pid"
-cat
+$LIFELINE
 :                                   # without it the shell would become its last command
 """
 
@@ -208,17 +211,18 @@ class PrivateEngine:
         }
         (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
 
-    def hold(self, root: Path, *, name: str = "") -> None:
-        """Create the engine's namespaces, which end with this process.
+    def hold(self, root: Path, *, name: str = "", detached: bool = False) -> None:
+        """Create the engine's namespaces. Unless detached, they end with this process.
 
         `name` is what the engine takes for its host's, if not the machine's own.
         """
+        lifeline = "sleep infinity" if detached else "cat"
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER],
-            env=self._names | {"ROOT": str(root), "INIT": _INIT, "HOSTNAME": name},
+            env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline, "HOSTNAME": name},
             cwd="/",
             # our end of the pipe closes when this process ends, however it ends
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -543,3 +547,38 @@ def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: 
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise EngineError(f"{argv[0]} failed with {done.returncode}: {tail}")
     return done.stdout
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m devkit.engines", description="Private Docker engines.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start an engine that stays, and print its DOCKER_HOST")
+    up.add_argument("folder", type=Path, help="a new or empty folder for all of the engine")
+    up.add_argument("--kind", choices=("installed", *KINDS), default="installed")
+    down = commands.add_parser("down", help="destroy the engine of a folder, and the folder")
+    down.add_argument("folder", type=Path)
+    chosen = parser.parse_args()
+    engine = PrivateEngine(chosen.folder)
+    if chosen.command == "down":
+        engine.destroy()
+        return 0
+    kind = _kind(chosen.kind)
+    root = _prepare(kind)
+    engine.configure(kind.settings)
+    try:
+        engine.hold(root, detached=True)
+        engine.set_host(FORWARDING)
+        engine.start()
+    except BaseException:
+        engine.destroy()
+        raise
+    print(engine.host)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except EngineError as error:
+        sys.exit(str(error))

@@ -27,9 +27,9 @@ class Host:
     host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
     warning of `run` and in the advice of `doctor`. `warns` is a warning of `run` that changes nothing else.
 
-    A host with a `machine` has a kernel of its own, and is tried only with `--thorough`. Where it `lacks`
-    something, `run` refuses to make anything, in words that contain these. `agents_need` is an option without
-    which `agent run` refuses, in words that name it.
+    A host with a `machine` has a kernel of its own. Where it `lacks` something, `run` refuses to make anything, in
+    words that contain these. `agents_need` is an option without which `agent run` refuses, in words that name it.
+    `thorough` hosts are tried only with `--thorough`, like all machines.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Host:
     lacks: Sequence[str] = ()
     routed: bool = False
     agents_need: str = ""
+    thorough: bool = False
 
 
 _TIMED = ("replacement", "restart")
@@ -168,12 +169,14 @@ HOSTS = (
         "`ip-masq: false`, and routes back.",
         settings={"ip-masq": False},
         routed=True,
+        thorough=True,
     ),
     Host(
         "ipv6",
         "IPv6 on the default network, with `ip6tables`.",
         "28.5.2",
         settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
+        thorough=True,
     ),
     Host(
         "closed-input",
@@ -183,6 +186,7 @@ HOSTS = (
             "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             "iptables -A INPUT -i lo -j ACCEPT",
         ),
+        thorough=True,
     ),
     # no way out
     Host(
@@ -190,12 +194,14 @@ HOSTS = (
         "`iptables: false`.",
         settings={"iptables": False},
         keeps_in="iptables: false",
+        thorough=True,
     ),
     Host(
         "closed-docker-user",
         "DOCKER-USER lets nothing out.",
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
+        thorough=True,
     ),
     Host(
         "routed-gateway",
@@ -203,6 +209,7 @@ HOSTS = (
         "28.5.2",
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",
+        thorough=True,
     ),
     # machines with a kernel of their own
     Host(

@@ -1,4 +1,4 @@
-"""The main job on hosts as people have them. With `--thorough 2`, also on those with their own kernel."""
+"""The main job on hosts as people have them. With `--thorough 2`, further ones, some with their own kernel."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,10 @@ from devkit.hosts import HOSTS, Host, try_host
 
 @pytest.mark.parametrize(
     "host_",
-    [pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.machine else []) for host in HOSTS],
+    [
+        pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.thorough or host.machine else [])
+        for host in HOSTS
+    ],
 )
 def test_main_job(host_: Host, needs_engine: Callable[..., None]) -> None:
     """Everything works there, from `run` to `down`; without a way out, the program says so."""
