@@ -329,9 +329,9 @@ def recorded_origin(files: Files) -> Origin | None:
     """Return where the settings come from according to a record, or None if there is none, or it is unreadable."""
     try:
         record = json.loads(files[ORIGIN].content)
-        presets = record.get("presets", ())  # earlier releases had none
         shipped = (
-            ShippedPreset(str(each["name"]), int(each["version"]), tuple(each["rules"])) for each in presets
+            ShippedPreset(str(each["name"]), int(each["version"]), tuple(each["rules"]))
+            for each in record["presets"]
         )
         return Origin(record["path"], record["host"], record["project"], record["digest"], tuple(shipped))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):

@@ -330,20 +330,9 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
     }
 
 
-_UNRECORDED = {
-    *("driver", "gateway", "internal", "ip_range", "ipv6", "subnet"),
-    "options.com.docker.network.bridge.enable_icc",
-    f"options.{INHIBIT_IPV4}",
-    "options.com.docker.network.enable_ipv6",
-}
-"""What releases without a record of networks set. A field or option that is new is not in here."""
-
-
 def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
-    """Return what a network was created with, according to its label, or to releases without such a label."""
-    if APPLIED not in network.labels:
-        return {name: value for name, value in network_fields(spec).items() if name in _UNRECORDED}
-    with suppress(ValueError, RecursionError):
+    """Return what a network was created with, according to its label."""
+    with suppress(KeyError, ValueError, RecursionError):
         record = json.loads(network.labels[APPLIED])
         if isinstance(record, dict):
             return record

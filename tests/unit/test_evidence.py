@@ -21,7 +21,7 @@ def test_a_probe_is_told_what_the_last_answer_of_its_container_has_shown() -> No
 
 
 def test_an_answer_without_evidence_changes_nothing() -> None:
-    """So do the helper of an earlier release, other verbs, and what is no object."""
+    """So do other verbs, and what is no object."""
     store = EvidenceStore()
     store.keep("one", {"evidence": EVIDENCE})
     before = store.arguments("one")
