@@ -6,7 +6,6 @@ here. The same inputs give the same bytes.
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,20 +85,12 @@ class Blueprint:
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def _rendering(self) -> threading.Lock:
-        return threading.Lock()
-
-    @cached_property
     def _rendered(self) -> "Callable[[Conditions, Slots], Desired]":
         return functools.cache(functools.partial(desired, self))
 
     def desired(self, conditions: "Conditions", slots: Slots) -> Desired:
-        """Return the desired stack with its siblings in these slots.
-
-        It is rendered once, also for several threads: with thousands of rules, that takes most of the time.
-        """
-        with self._rendering:
-            return self._rendered(conditions, slots)
+        """Return the desired stack with its siblings in these slots. With thousands of rules, that takes long."""
+        return self._rendered(conditions, slots)
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:

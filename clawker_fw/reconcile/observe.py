@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import TypedDict
 
 from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.background import in_background, shared_out
@@ -27,7 +26,6 @@ from clawker_fw.model import (
     Probe,
     Role,
     Sibling,
-    VolumeView,
 )
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
@@ -121,11 +119,18 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     found = {each: sibling.result() for each, sibling in reading.items()}
     probing = [in_background(_probed, reader, sibling, asking.get(each)) for each, sibling in found.items()]
     views = sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
-    unprobed = Observed(
-        engine=reader.facts(),
+    unused, facts = reading_unused.result(), reader.facts()
+    companions = _companions(reader, [*views, *(each.container for each in found.values())])
+    probed = [each.result() for each in probing]
+    if not last and _seen_too_early(probed):
+        raise _ChangedError
+    serving = _serving(project, probed)
+    return Observed(
+        engine=facts,
         networks=our_networks,
         subnets=_subnets_of_others(networks, our_networks),
-        **_by_place(project, list(found.values())),
+        siblings=serving,
+        leftovers=tuple(each for each in probed if each not in serving.values()),
         images={image: each.result() for image, each in reading_images.items()},
         attached={
             role: {
@@ -143,7 +148,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
             image: tuple(each.id for each in listing if each.image == image.id)
             for image in reading_own_images.result()
         },
-        **_unused(reading_unused.result()),
+        orphans=tuple(each.name for each in unused if labels.TRUST not in each.labels),
+        spare_trust=tuple(each for each in unused if labels.TRUST in each.labels),
         lock=lock,
         trial=trial,
         listing=listing,
@@ -151,38 +157,12 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         agents=tuple(views),
         joined={each: owner for each, owner in agents.items() if owner != each},
         others=tuple(each for each in networks if each not in our_networks.values()),
-        companions=_companions(reader, [*views, *(each.container for each in found.values())]),
+        companions=companions,
         volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
         publishers=tuple(view for each in reading_publishers for view in each.result()),
         relays=tuple(relay for each in reading_relays.values() if (relay := each.result())),
         publishing=_publishing(networks, project),
     )
-    probed = [each.result() for each in probing]
-    if not last and _seen_too_early(probed):
-        raise _ChangedError
-    return replace(unprobed, **_by_place(project, probed))
-
-
-class _Unused(TypedDict):
-    orphans: tuple[str, ...]
-    spare_trust: tuple[VolumeView, ...]
-
-
-def _unused(volumes: tuple[VolumeView, ...]) -> _Unused:
-    """Return which volumes have lost their container, and which have what agents trust."""
-    spare = tuple(each for each in volumes if labels.TRUST in each.labels)
-    return {"orphans": tuple(each.name for each in volumes if each not in spare), "spare_trust": spare}
-
-
-class _ByPlace(TypedDict):
-    siblings: Mapping[Sibling, ObservedSibling]
-    leftovers: tuple[ObservedSibling, ...]
-
-
-def _by_place(project: str, found: list[ObservedSibling]) -> _ByPlace:
-    """Return which containers serve, and which are left over."""
-    serving = _serving(project, found)
-    return {"siblings": serving, "leftovers": tuple(each for each in found if each not in serving.values())}
 
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:

@@ -142,6 +142,8 @@ class Applied:
         return self.attributes.get(path, self.attributes.get(kind))
 
 
+_RECORD = TypeAdapter(Applied)
+
 KINDS = {"/": FOLDER, RECORDS: RECORD, "hot/": public(b""), SECRETS_AT_REST: AT_REST}
 """Files of one mode and owner, by path, or by the beginning of their paths: folders, records, and hot files but
 secrets."""
@@ -169,7 +171,7 @@ def applied_label(image: Image, shape: Shape, boot: Files, hot: Files, machine: 
 def read_applied(labels: Mapping[str, str]) -> Applied | None:
     """Read the record, or return None if it is missing or malformed. Anyone can write anything into a label."""
     try:
-        return TypeAdapter(Applied).validate_json(labels[APPLIED], strict=True)
+        return _RECORD.validate_json(labels[APPLIED], strict=True)
     except (KeyError, ValueError):
         return None
 

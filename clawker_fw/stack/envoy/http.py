@@ -222,7 +222,7 @@ def http2_with_hosts() -> Json:
 
 
 def connection_manager(
-    routes_path: str, idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
+    idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
 ) -> Json:
     """Return the filter for plain HTTP.
 
@@ -235,7 +235,7 @@ def connection_manager(
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(routes.NAME, routes_path, idle),
+        **common(routes.NAME, routes.PATH, idle),
         stat_prefix=routes.NAME,
         http_filters=[
             _host_names_only(),

@@ -52,22 +52,22 @@ _CLUSTERS = Resource(
 )
 _ROUTES = Resource(
     "routes",
-    "rds/routes.json",
+    routes.PATH,
     envoy=EnvoyProof(
         "dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}", named=routes.NAME
     ),
-    watched=watched_folder("rds/routes.json"),
+    watched=watched_folder(routes.PATH),
 )
 _PATHS = Resource(
     "paths",
-    "rds-inspected/routes.json",
+    tls_interception.PATH,
     envoy=EnvoyProof(
         "dynamic_route_configs",
         ("route_config",),
         f"http.{tls_interception.NAME}.rds.{tls_interception.NAME}",
         named=tls_interception.NAME,
     ),
-    watched=watched_folder("rds-inspected/routes.json"),
+    watched=watched_folder(tls_interception.PATH),
 )
 _LISTENERS = Resource(
     "listeners",
@@ -94,9 +94,6 @@ drops what its removed rule allowed. The helper alone reads the first three, and
 CLUSTERS, PATHS, ROUTES, LISTENERS = (
     container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
-
-INSPECTION = tls_interception.Inspection(_PATHS.path, signing.chain())
-"""How TLS is looked into in a stack."""
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 """Where Envoy's image has the authorities that hosts prove their names by, when TLS is looked into."""
@@ -267,19 +264,9 @@ def configuration(
         LISTENERS: public(
             discovery_response(
                 [
-                    tls_interception.holder(idle, INSPECTION, reporting),
-                    *listeners(
-                        policy,
-                        addresses.shared,
-                        _ROUTES.path,
-                        idle,
-                        reporting,
-                        inspection=INSPECTION,
-                        checkers=addresses.checkers,
-                    ),
-                    *virtual_listeners.listeners(
-                        policy, addresses, _ROUTES.path, idle, reporting, inspection=INSPECTION
-                    ),
+                    tls_interception.holder(idle, reporting),
+                    *listeners(policy, addresses.shared, idle, reporting, addresses.checkers),
+                    *virtual_listeners.listeners(policy, addresses, idle, reporting),
                     *datagrams.listeners(policy, addresses, idle, reporting),
                 ]
             )
