@@ -4,7 +4,7 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -111,7 +111,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     reading_publishers = _reading_agents(reader, publishers)
     agents = _agents(reader, listing, {*ours, *relays}, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
-    reading_volumes = in_background(reader.volumes) if _have_volumes(listing, agents) else None
+    have_volumes = any(each.volumes for each in listing if each.id in agents)
+    reading_volumes = in_background(reader.volumes) if have_volumes else None
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
 
     networks = reading_networks.result()
@@ -241,10 +242,6 @@ def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Futu
     return shared_out(read, list(agents))
 
 
-def _have_volumes(listing: Iterable[ContainerSummary], agents: Collection[str]) -> bool:
-    return any(each.volumes for each in listing if each.id in agents)
-
-
 def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[ContainerView, ...]:
     """Inspect the containers that are not `known` and whose processes or memory known ones share, at any depth."""
     found: list[ContainerView] = []
@@ -365,7 +362,9 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
                 "network-ambiguous",
                 f"There are {len(named)} networks called {name}, so the name is ambiguous.",
                 context=[
-                    f"{network.id}, {network.driver}, made by {_maker(network, project)}" for network in named
+                    f"{each.id}, {each.driver}, made by "
+                    f"{'clawker-fw' if labels.is_ours(each.labels, project) else 'another program'}"
+                    for each in named
                 ],
                 hint="Remove the unused one with `docker network rm ID`.",
             )
@@ -373,10 +372,6 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
             _require_ours("network", name, network.labels, project, labels.ROLE)
             ours[role] = network
     return ours
-
-
-def _maker(network: NetworkView, project: str) -> str:
-    return "clawker-fw" if labels.is_ours(network.labels, project) else "another program"
 
 
 def _subnets_of_others(
@@ -473,13 +468,12 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
         else:
             resolver = serving.get(Sibling.COREDNS)
             address = policy.envoy_address(resolver.files) if resolver else ""
-            chosen = [each for each in candidates if address and _agent_address(project, each) == address]
+            agents = network_names(project)[Role.AGENTS]
+            chosen = [
+                each for each in candidates if address and address == each.container.shape.networks.get(agents)
+            ]
         serving[sibling] = (chosen or candidates)[0]
     return {sibling: serving[sibling] for sibling in Sibling if sibling in serving}
-
-
-def _agent_address(project: str, observed: ObservedSibling) -> str:
-    return observed.container.shape.networks.get(network_names(project)[Role.AGENTS], "")
 
 
 def projects(reader: EngineReader) -> tuple[str, ...]:

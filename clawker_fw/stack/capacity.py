@@ -33,7 +33,7 @@ _FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
 
 
 Room = Callable[[int, int], int]
-"""How many connections of agents a sibling has room for: of its memory in bytes, and processors. May be negative."""
+"""For how many connections a sibling has room, by its memory in bytes and its processors. May be negative."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,14 +87,9 @@ def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
     return not lacking(found, project, *further)
 
 
-def volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a container's anonymous volume."""
-    return {key: value for key, value in made_with.items() if key in OWNERSHIP}
-
-
-def named_volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a volume with a name of ours, which outlives the container."""
-    return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, TRUST}}
+def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str]:
+    """Return the labels of a container's anonymous volume, or of one with a name, which outlives the container."""
+    return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, *([TRUST] if name else [])}}
 
 
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:

@@ -228,10 +228,6 @@ def connection_manager(
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
-    denied = refusals.of_denied_route()
-    no_rule = refusals.of_details(refusals.BY_ROUTE)
-    not_forwarded = refusals.of_status(403)
-    no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -247,12 +243,12 @@ def connection_manager(
             "mappers": [
                 {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
                 for each, sentence in (
-                    (refusals.of_page(), _NO_PAGE),
-                    (denied, _DENIED),
-                    (refusals.of_bad_name(), _BAD_NAME),
-                    (no_rule, _REFUSED),
-                    (not_forwarded, _NOT_FORWARDED),
-                    (no_answer, _NO_ANSWER),
+                    (refusals.cel(refusals.PAGE_ROUTE), _NO_PAGE),
+                    (refusals.cel(refusals.DENIED_ROUTE), _DENIED),
+                    (refusals.cel(refusals.BAD_NAME), _BAD_NAME),
+                    (refusals.of_details(refusals.BY_ROUTE), _REFUSED),
+                    (refusals.of_status(403), _NOT_FORWARDED),
+                    ({"response_flag_filter": {"flags": ["UC", "UF"]}}, _NO_ANSWER),
                 )
             ],
         },

@@ -199,7 +199,7 @@ def boot(
     sibling = {
         **_network(addressing, slot, limits, capacity),
         "signer": {
-            **signing.boot_settings(),
+            "folder": signing.FOLDER,
             "trusted": TRUSTED,
             **further,
             **({"secrets": [*secrets]} if secrets else {}),

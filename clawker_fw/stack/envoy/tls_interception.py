@@ -389,7 +389,7 @@ def _answers() -> Iterator[Json]:
         (refusals.of_route(refusals.NO_RULE), 403, _NO_RULE),
         (refusals.of_status(403), 403, _REFUSED),
         (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
-        (refusals.of_host_not_trusted(), 503, _HOST_NOT_TRUSTED),
+        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, _HOST_NOT_TRUSTED),
         (refusals.of_status(503), 503, _NO_ANSWER),
     ):
         yield {
