@@ -203,8 +203,7 @@ class GoPrograms(BuildHookInterface[Any]):
         self._tell("compiling Go programs, a few minutes the first time")
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self._compile, *zip(*wanted, strict=True)))
-        if version == "standard":  # an editable install finds them next to the package
-            build_data["force_include"][str(root / "templates")] = "clawker_fw/templates"
+        if version == "standard":
             build_data["sbom_files"].append(str(self._describe(root, [target for _, target, _ in wanted])))
 
     def _compile(self, source: Path, target: Path, architecture: str) -> None:

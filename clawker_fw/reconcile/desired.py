@@ -280,7 +280,7 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
     """Return the desired stack with its siblings in the given slots."""
     addresses, capacities = conditions.addresses, conditions.capacities
     credentials = conditions.credentials
-    project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
+    project, limits = blueprint.project, blueprint.settings.limits
     told = _telemetry(blueprint, credentials)
     drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
     return Desired(
@@ -298,7 +298,6 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy, capacities.machine),
                 boot=envoy.boot(
-                    release,
                     project,
                     addresses,
                     slots.envoy,
@@ -325,7 +324,7 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                 Sibling.COREDNS,
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns, capacities.machine),
-                boot=coredns.boot(release, addresses, slots.coredns, limits, capacities.coredns),
+                boot=coredns.boot(addresses, slots.coredns, limits, capacities.coredns),
                 hot=lambda rules: coredns.hot(rules, addresses, slots, told),
                 drift_labels=drift_labels,
                 resources=coredns.RESOURCES,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
 from clawker_fw.certificates.store import InspectionStore
@@ -198,7 +197,7 @@ def test_no_cluster_of_agents_requests_shares_a_connection(memory: MemoryEngine,
     )
     stacks.converged(memory, wanted(*rules))
     written = files(memory)
-    bootstrap = yaml.safe_load(written[f"{BOOT}bootstrap.yaml"])
+    bootstrap = json.loads(written[f"{BOOT}bootstrap.json"])
     clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
     tables = [json.loads(written[path]) for path in (PATHS, ROUTES)]
     named = {name for table in tables for name in _values(table, "cluster") if isinstance(name, str)} & {*clusters}

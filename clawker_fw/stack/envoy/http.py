@@ -16,7 +16,6 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
 from clawker_fw.stack.envoy.messages import (
     ASKED,
@@ -28,12 +27,12 @@ from clawker_fw.stack.envoy.messages import (
     TYPES,
     Json,
     cel_formatter,
+    config_source,
     duration,
     extension,
     passed_on,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
-from clawker_fw.stack.resources import watched_folder
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -178,16 +177,7 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     agent can set the headers that steer Envoy.
     """
     return {
-        "rds": {
-            "route_config_name": routes_name,
-            "config_source": {
-                "resource_api_version": "V3",
-                "path_config_source": {
-                    "path": f"{container.VOLUME}/{container.HOT}{routes_path}",
-                    "watched_directory": {"path": watched_folder(routes_path)},
-                },
-            },
-        },
+        "rds": {"route_config_name": routes_name, "config_source": config_source(routes_path)},
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
         "use_remote_address": True,
