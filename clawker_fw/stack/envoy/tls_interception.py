@@ -585,8 +585,8 @@ def _unless_upgrading(*, verify: bool) -> Json:
     }
 
 
-def _refuse(name: str, match: Json, status: int = 403, body: str = "") -> Json:
-    response: Json = {"status": status, **({"body": {"inline_string": body}} if body else {})}
+def _refuse(name: str, match: Json, body: str = "") -> Json:
+    response: Json = {"status": 403, **({"body": {"inline_string": body}} if body else {})}
     return {"name": name, "match": dict(match), "direct_response": response}
 
 
