@@ -25,12 +25,20 @@ SHOWN = (("drift",), ("run", "--dry-run"))
 
 
 @pytest.fixture
-def old(memory: MemoryEngine, command: Command, tmp_path: Path) -> None:  # noqa: ARG001 - it makes time stand still
+def old(
+    memory: MemoryEngine,
+    command: Command,  # noqa: ARG001 - it makes time stand still
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A stack that another build has made of the same settings."""
     release = stacks.copied_release(tmp_path / "old")
-    stacks.change_file(release.binary("fwctl", "amd64"), lambda content: content + b"\0")
+    stacks.change_corefile(release)
     rules = ("a.test", {"dst": "h.test", "proto": "http"})
-    stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("clawker_fw.stack.coredns._COREFILE", "# as it was\n")
+        earlier.setattr("clawker_fw.stack.envoy.sibling.ADMIN_SOCKET", "/as-it-was.sock")
+        stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
 
 
 def rewrite(memory: MemoryEngine) -> None:

@@ -59,7 +59,7 @@ def test_the_first_rule_is_a_commit_and_so_is_the_last(memory: MemoryEngine, wan
         seen = pipeline.compare(memory, wanted(*rules))
         steps = pipeline.plan_for(seen, ConvergeOptions(drain_seconds=0))
         said = [describe(step) for stage in steps.stages for step in stage]
-        assert all(each.startswith("commit ") for each in said), said
+        assert all(each.startswith("load ") for each in said), said
         stacks.converged(memory, wanted(*rules))
         now = files(memory)
         assert {path: now[path] for path in now if path.startswith(BOOT)} == {
