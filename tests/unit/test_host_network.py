@@ -164,14 +164,6 @@ def test_a_host_that_hears_agents(release: Release) -> None:
             },
             (False, 1, 30),
         ),
-        (
-            {
-                "nf_conntrack_max": "1",
-                "nf_conntrack_tcp_timeout_time_wait": "30",
-                "bridge-nf-call-iptables": "x",
-            },
-            None,
-        ),
         ({"nf_conntrack_max": "1"}, None),
         ({}, None),
     ],
