@@ -235,7 +235,6 @@ class GoPrograms(BuildHookInterface[Any]):
                     programs.append(program)
                 else:
                     _leave_out(program)
-            build_data["force_include"][str(root / "templates")] = "clawker_fw/templates"
             build_data["sbom_files"].append(str(self._describe(root, programs)))
 
     def _compile(self, source: Path, target: Path, architecture: str) -> None:

@@ -102,10 +102,6 @@ class NotFoundError(EngineError):
     """The requested object is not on the engine."""
 
 
-class HelperOutdatedError(EngineError):
-    """The helper in a container is of an earlier release and does not know a verb."""
-
-
 class ConflictError(EngineError):
     """The name is taken on the engine."""
 

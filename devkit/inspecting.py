@@ -17,7 +17,7 @@ from typing import Any
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import lookups, routes, sampling, signing, tls_interception
+from clawker_fw.stack.envoy import chains, lookups, routes, sampling, signing, tls_interception
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
@@ -29,7 +29,7 @@ from devkit.signer import Signer
 PORT, OTHER_PORT, SECOND_PORT = 8080, 443, 8443
 """Where the host listens, another port, where it does not, and one where it may listen as well."""
 
-TABLE = "rds-inspected/routes.json"
+TABLE = tls_interception.PATH
 _END = b"\r\n\r\n"
 
 
@@ -224,8 +224,10 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        way = tls_interception.Inspection(TABLE, self.terminated())
-        served = listeners(policy, HERE, ROUTES.removeprefix("hot/"), self.idle, inspection=way)
+        served = listeners(policy, HERE, self.idle)
+        for chain in (chain for each in served for chain in each["filter_chains"]):
+            if chain["name"] == chains.INSPECTED:
+                chain.update(self.terminated())
         content = discovery_response(served)
         self._reads_table = TABLE.encode() in content  # nothing asks for it without a rule that looks into TLS
         self.put(

@@ -65,9 +65,6 @@ def copied_release(folder: Path) -> Release:
     """
     package = CHECKOUT / "clawker_fw"
     shutil.copytree(package, folder / "clawker_fw", copy_function=_link, dirs_exist_ok=True)
-    shutil.copytree(
-        CHECKOUT / "templates", folder / "clawker_fw" / "templates", copy_function=_link, dirs_exist_ok=True
-    )
     return Release(folder / "clawker_fw")
 
 
@@ -100,15 +97,15 @@ def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def change_corefile(release: Release) -> None:
-    """Change the Corefile template, as a release that hardens the resolver would."""
-    change_file(release.templates / "Corefile.j2", lambda text: text.replace(b". {\n", b". {\n\n"))
+    """Change the Corefile, as a release that hardens the resolver would."""
+    change_file(release.package / "stack/coredns.py", lambda text: text.replace(b". {{\n", b". {{\n\n"))
 
 
 def change_bootstrap(release: Release) -> None:
-    """Change Envoy's bootstrap template, as a release that waits less long would."""
+    """Change Envoy's bootstrap, as a release that waits less long would."""
     change_file(
-        release.templates / "bootstrap.yaml.j2",
-        lambda text: text.replace(b"connect_timeout: 10s", b"connect_timeout: 9s"),
+        release.package / "stack/envoy/sibling.py",
+        lambda text: text.replace(b'"connect_timeout": "10s"', b'"connect_timeout": "9s"'),
     )
 
 

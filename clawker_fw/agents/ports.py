@@ -42,7 +42,8 @@ def _port(word: str) -> PublishedPort:
             f"A range of ports can't be published, as {word!r} is.",
             hint="Repeat --publish for each port.",
         )
-    host, at, port = _parts(bare)
+    before, _, port = bare.rpartition(":")
+    host, _, at = before.rpartition(":")
     try:
         found = IPv4Address(host) if host else LOOPBACK
     except AddressValueError as error:
@@ -54,13 +55,6 @@ def _port(word: str) -> PublishedPort:
     if not valid:
         raise UsageError("agent-option", f"--publish {word!r} names no port.", hint=_HINT)
     return PublishedPort(found, int(at or 0), int(port))
-
-
-def _parts(bare: str) -> tuple[str, str, str]:
-    """Return the address, the port there and the agent's port. What is not given is empty."""
-    before, _, port = bare.rpartition(":")
-    host, _, at = before.rpartition(":")
-    return host, at, port
 
 
 def free_number(taken: Collection[int], most: int) -> int:

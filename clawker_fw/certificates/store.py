@@ -94,15 +94,15 @@ class TelemetryStore(_Store):
         used = _digest(found.credentials.trust)
         signs = self._signs and used == self._authority_here()
         authority, exported = (self._exported() if signs else None) or (used, None)
-        known = Situation(
+        due = _due(
+            now,
             x509.judge(found.credentials),
-            exported,
-            running.collector,
+            running.collector or exported,
             superseded=authority != used,
             own=self.own is not None,
             signs=signs,
         )
-        return replace(found, due=tuple(_due(now, known)))
+        return replace(found, due=tuple(due))
 
     @property
     def _signs(self) -> bool:
@@ -306,42 +306,31 @@ def _digest(trust: bytes) -> str:
     return hashlib.sha256(first_certificate(trust)).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What is known of certificates that are in use.
+def _due(
+    now: float, judged: Judgement, collector: ServerCertificate | None, *, superseded: bool, own: bool, signs: bool
+) -> Iterator[str]:
+    """Yield a sentence for each thing that only the user can renew in time.
 
-    `judged` is the judgement on those of the siblings. `exported` is the certificate that was exported last
-    for the collector, and `shown` the one that it showed last. `superseded` is whether the authority has changed
-    since that export, `own` whether the authority is the user's own, and `signs` whether we have its key.
+    `judged` is the judgement on the siblings' certificates, and `collector` what is known of the collector's.
+    `superseded` is whether the authority has changed since that was exported, `own` whether the authority is the
+    user's own, and `signs` whether we have its key.
     """
-
-    judged: Judgement
-    exported: ServerCertificate | None
-    shown: ServerCertificate | None
-    superseded: bool
-    own: bool
-    signs: bool
-
-
-def _due(now: float, known: Situation) -> Iterator[str]:
-    """Yield a sentence for each thing that only the user can renew in time."""
-    begins, ends = known.judged.issued[0], known.judged.authority_ends
-    if not known.judged.problem and is_due(now, begins, ends):
+    begins, ends = judged.issued[0], judged.authority_ends
+    if not judged.problem and is_due(now, begins, ends):
         how = (
             "replace it in `otel.certs_dir`, and the collector's with it"
-            if known.own
+            if own
             else f"run `clawker-fw certs rotate --authority` and {_EXPORT}, {_READ}, then run `clawker-fw run`"
         )
         yield f"The authority of telemetry's certificates expires at {rfc3339(ends)}: {how}."
-    if known.superseded:
+    if superseded:
         what = "The authority of telemetry's certificates is another one since the collector's was exported"
         yield f"{what}: repeat {_EXPORT}, and {_READ}."
         return
-    seen = known.shown or known.exported
-    if seen and is_due(now, seen.begins, seen.ends):
-        verb = "has expired" if now >= seen.ends else "expires"
-        how = f"repeat {_EXPORT}, and {_READ}" if known.signs else "use another one"
-        yield f"The collector's certificate {verb} at {rfc3339(seen.ends)}: {how}."
+    if collector and is_due(now, collector.begins, collector.ends):
+        verb = "has expired" if now >= collector.ends else "expires"
+        how = f"repeat {_EXPORT}, and {_READ}" if signs else "use another one"
+        yield f"The collector's certificate {verb} at {rfc3339(collector.ends)}: {how}."
 
 
 @dataclass(frozen=True)

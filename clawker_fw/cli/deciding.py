@@ -43,7 +43,6 @@ def files(
         *_of_project(chosen),
         *_of_docker(),
         release.package,
-        release.templates,
         *_of_python(),
     )
     return tuple(dict.fromkeys(path.absolute() for path in found))

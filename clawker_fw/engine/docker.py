@@ -172,15 +172,11 @@ class DockerEngine:
         with translated("list its containers"):
             found = [listed(raw) for raw in _objects(self._client.containers(all=True))]
         labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
-        now = {each: known[each] if each in known else self._project_of(each) for each in labelled}
+        views = {each: self.container(each) for each in labelled if each not in known}
+        now = {each: view.project if (view := views.get(each)) else known.get(each, "") for each in labelled}
         self._projects = now
         told = (replace(each, project=now.get(each.id, "")) for each in found)
         return tuple(sorted(told, key=lambda each: each.name))
-
-    def _project_of(self, container: str) -> str:
-        """Return the project for which we made a container, or an empty string. That never changes."""
-        view = self.container(container)
-        return view.project if view else ""
 
     def container(self, container: str) -> ContainerView | None:
         """See `EngineReader`. The engine also accepts a prefix of an id, so the result is checked."""
@@ -524,14 +520,11 @@ class DockerEngine:
         sent: bytes = b"",
     ) -> None:
         """See `EngineWriter`."""
-        run_in_helper(
-            self._client,
-            container,
-            arguments,
-            self._keeping(container, on_line),
-            silence,
-            sent=sent,
-        )
+        def keep(answer: object) -> None:
+            self._evidence.keep(container, answer)
+            on_line(answer)
+
+        run_in_helper(self._client, container, arguments, keep, silence, sent=sent)
 
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
@@ -539,15 +532,6 @@ class DockerEngine:
         """See `EngineWriter`."""
         sent = archive.pack(files)
         self.run_helper(container, ["commit-in-place", str(len(sent))], on_line, silence, sent=sent)
-
-    def _keeping(self, container: str, on_line: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Return what keeps the evidence in each line before it is passed on."""
-
-        def keep(answer: object) -> None:
-            self._evidence.keep(container, answer)
-            on_line(answer)
-
-        return keep
 
 
 def _without_tag(reference: str) -> str:

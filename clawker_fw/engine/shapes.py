@@ -289,13 +289,12 @@ def hardware_address(address: str) -> str:
 
 def _requested(spec: ContainerSpec, mount: Mount) -> dict[str, Any]:
     """Return the request for a volume. One with a name gets nothing of what the image has at its place."""
-    of = labels.named_volume_labels if mount.source else labels.volume_labels
     return {
         "Type": "volume",
         "Target": mount.target,
         "Source": mount.source,
         "ReadOnly": mount.read_only,
-        "VolumeOptions": {"Labels": of(spec.labels), "NoCopy": bool(mount.source)},
+        "VolumeOptions": {"Labels": labels.volume_labels(spec.labels, mount.source), "NoCopy": bool(mount.source)},
     }
 
 

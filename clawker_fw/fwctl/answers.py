@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Lookup, Probe, Trial, Usage
-from clawker_fw.model.usage import Use
 
 PROTOCOL = 1
 """The version of what both sides say to each other. It changes where another one would be misunderstood."""
@@ -80,47 +79,21 @@ class Suppressed:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Relayed:
-    network: tuple[str, ...]
-    closed: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    agents_see: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    rest: tuple[Use, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Inherited:
-    added: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Drained:
-    connections: int
-
-
 def digest_of_secret(key: bytes, identity: str, value: str) -> str:
     """Return what a signer says of a secret with this value, under this key."""
     return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
 
 
-def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str) -> _Answer:
-    """Read an answer. Fields that it does not have, or that are null, have their defaults, but those `needed`.
+def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
+    """Read an answer, or one field `of` it. Missing fields and null have their defaults, but not those `needed`.
 
     Raises:
         EngineError: when it has another form.
     """
     try:
         given = {name: value for name, value in answer.items() if value is not None}
-        _require(given, needed)
-        return TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
+        _require(given, (*needed, of) if of else needed)
+        return TypeAdapter(kind).validate_json(json.dumps(given[of] if of else given), strict=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = _reason(error)[:_MOST_CHARACTERS]
         raise EngineError("probe-unreadable", f"{what} in an unknown form: {reason}.") from None
@@ -169,22 +142,20 @@ def read_suppressed(answer: Mapping[str, Any]) -> Suppressed:
 
 def read_usage(answer: Mapping[str, Any]) -> Usage:
     """Read the output of `fwctl usage`."""
-    words = "What agents have used was told"
-    found = _read(Usage, answer, words, "uses", "lost", "inherited")
-    # The helper of an earlier release has apart what it has counted for several names together.
-    rest = _read(_Rest, answer, words).rest
-    return replace(found, uses=(*found.uses, *rest), told=json.dumps(answer).encode())
+    found = _read(Usage, answer, "What agents have used was told", "uses", "lost", "inherited")
+    return replace(found, told=json.dumps(answer).encode())
 
 
 def read_inherited(answer: Mapping[str, Any]) -> bool:
     """Read the output of `fwctl inherit-usage`: whether anything was added."""
-    return _read(_Inherited, answer, "What became of a history was told").added
+    return _read(bool, answer, "What became of a history was told", of="added")
 
 
 def read_relayed(answer: Mapping[str, Any]) -> tuple[str, ...]:
     """Read the output of `fwctl relayed`."""
-    found = _read(_Relayed, answer, "A relay answered")
-    return (*found.network, *(f"nobody listens on port {port}" for port in found.closed))
+    network = _read(tuple[str, ...], answer, "A relay answered", of="network")
+    closed = _read(tuple[int, ...], answer, "A relay answered", of="closed")
+    return (*network, *(f"nobody listens on port {port}" for port in closed))
 
 
 def read_lookup(answer: Mapping[str, Any]) -> Lookup:
@@ -199,12 +170,12 @@ def read_trial(answer: Mapping[str, Any]) -> Trial:
 
 def read_agents_see(answer: Mapping[str, Any]) -> tuple[str, ...]:
     """Read the output of `fwctl see`."""
-    return _read(_Seen, answer, "A look was answered").agents_see
+    return _read(tuple[str, ...], answer, "A look was answered", of="agents_see")
 
 
 def read_connections(answer: Mapping[str, Any]) -> int:
     """Read a line of `fwctl drain`."""
-    return _read(_Drained, answer, "A drain was answered").connections
+    return _read(int, answer, "A drain was answered", of="connections")
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:

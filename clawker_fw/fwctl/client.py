@@ -6,12 +6,11 @@ compare themselves with it.
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError, NotFoundError
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.fwctl.answers import (
     Committed,
     HeldSecrets,
@@ -43,14 +42,11 @@ _READING_SECONDS = {
 _CHANGING_SECONDS = 120.0
 """For how long a verb may be silent, beside the seconds that it is given."""
 
-_UNKNOWN_VERB = "unknown verb"
-
 
 class HelperReader:
     """The verbs that change nothing, in a running container.
 
-    Each raises `EngineError` when the helper gives no answer, or none that can be read, and `HelperOutdatedError`
-    when it is of an earlier release and does not know the verb.
+    Each raises `EngineError` when the helper gives no answer, or none that can be read.
     """
 
     def __init__(self, engine: EngineReader, container: str) -> None:
@@ -107,9 +103,7 @@ class HelperReader:
         return read_secrets(self._ask("secrets", str(len(sent)), sent=sent))
 
     def _ask(self, verb: str, *arguments: str, sent: bytes = b"") -> Mapping[str, Any]:
-        with _outdated(verb, self._container):
-            seconds = _READING_SECONDS[verb]
-            answer = self._reader.ask_helper(self._container, [verb, *arguments], seconds, sent=sent)
+        answer = self._reader.ask_helper(self._container, [verb, *arguments], _READING_SECONDS[verb], sent=sent)
         if not isinstance(answer, Mapping):
             raise EngineError(
                 "probe-unreadable", f"fwctl {verb} in container {self._container} sent no readable answer."
@@ -137,8 +131,7 @@ class Helper(HelperReader):
     def commit_in_place(self, files: Files, taken: Callable[[], None]) -> Committed | None:
         """Make files live without any room on the engine's disk. See `commit`, and `EngineWriter`."""
         answers: list[Committed] = []
-        with _outdated("commit-in-place", self._container):
-            self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
+        self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
         return answers[-1] if answers else None
 
     def give_secrets(
@@ -150,14 +143,7 @@ class Helper(HelperReader):
         """
         sent = _giving(key, values, keep, at_rest)
         found: list[HeldSecrets] = []
-        with _outdated("secrets", self._container):
-            self._writer.run_helper(
-                self._container,
-                ["secrets", str(len(sent))],
-                lambda answer: found.append(read_secrets(answer)),
-                _CHANGING_SECONDS,
-                sent=sent,
-            )
+        self._run(lambda answer: found.append(read_secrets(answer)), "secrets", len(sent), sent=sent)
         return found[-1] if found else HeldSecrets({})
 
     def inherit_usage(self, told: bytes) -> bool:
@@ -166,19 +152,12 @@ class Helper(HelperReader):
         What is known already is not counted twice.
         """
         found: list[bool] = []
-        with _outdated("inherit-usage", self._container):
-            self._writer.run_helper(
-                self._container,
-                ["inherit-usage", str(len(told))],
-                lambda answer: found.append(read_inherited(answer)),
-                _CHANGING_SECONDS,
-                sent=told,
-            )
+        self._run(lambda answer: found.append(read_inherited(answer)), "inherit-usage", len(told), sent=told)
         return any(found)
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""
-        self._run(_ignore, "claim", seconds)
+        self._run(_ignore, "claim", seconds, seconds=seconds)
 
     def release(self) -> None:
         """Give the service address up."""
@@ -186,13 +165,13 @@ class Helper(HelperReader):
 
     def drain(self, seconds: float, on_connections: Callable[[int], None]) -> None:
         """Wait until no connection is open, for so long at most. Their number is told as it changes."""
-        self._run(lambda answer: on_connections(read_connections(answer)), "drain", seconds)
+        self._run(lambda answer: on_connections(read_connections(answer)), "drain", seconds, seconds=seconds)
 
-    def _run(self, on_line: Callable[[Any], None], verb: str, *seconds: float) -> None:
-        with _outdated(verb, self._container):
-            self._writer.run_helper(
-                self._container, [verb, *map(str, seconds)], on_line, _CHANGING_SECONDS + sum(seconds)
-            )
+    def _run(
+        self, on_line: Callable[[Any], None], verb: str, *words: float, seconds: float = 0, sent: bytes = b""
+    ) -> None:
+        command = [verb, *map(str, words)]
+        self._writer.run_helper(self._container, command, on_line, _CHANGING_SECONDS + seconds, sent=sent)
 
 
 def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Callable[[Mapping[str, Any]], None]:
@@ -214,24 +193,9 @@ def _giving(
     return json.dumps(said).encode()
 
 
-NOT_TOLD = (HelperOutdatedError, NotFoundError, ConflictError)
-"""Why a helper has nothing to say: it is of a release that can't, or its container is gone or does not run."""
+NOT_TOLD = (NotFoundError, ConflictError)
+"""Why a helper has nothing to say: its container is gone or does not run."""
 
 
 def _ignore(_: object) -> None:
     """Do nothing with a line."""
-
-
-@contextmanager
-def _outdated(verb: str, container: str) -> Iterator[None]:
-    """Translate the failure of a helper that does not know a verb."""
-    try:
-        yield
-    except EngineError as error:
-        if error.code == "helper-failed" and any(_UNKNOWN_VERB in line for line in error.context):
-            raise HelperOutdatedError(
-                "helper-outdated",
-                f"fwctl in container {container} is of an earlier release, and has no verb {verb}.",
-                hint="`clawker-fw run` replaces it.",
-            ) from error
-        raise

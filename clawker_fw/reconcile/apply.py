@@ -18,7 +18,6 @@ from clawker_fw.errors import (
     DiskFullError,
     EngineError,
     FirewallError,
-    HelperOutdatedError,
     LockLostError,
     NotFoundError,
     NotProvenError,
@@ -393,8 +392,6 @@ class _Performer:
             return []
         try:
             seen = Helper(self._engine, step.eye).agents_see(step.place)
-        except HelperOutdatedError:
-            return []
         except EngineError as error:
             return [f"agents' view: {error}"]
         return [f"agents would see: {each}" for each in seen]

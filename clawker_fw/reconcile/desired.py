@@ -6,7 +6,6 @@ here. The same inputs give the same bytes.
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,20 +85,12 @@ class Blueprint:
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def _rendering(self) -> threading.Lock:
-        return threading.Lock()
-
-    @cached_property
     def _rendered(self) -> "Callable[[Conditions, Slots], Desired]":
         return functools.cache(functools.partial(desired, self))
 
     def desired(self, conditions: "Conditions", slots: Slots) -> Desired:
-        """Return the desired stack with its siblings in these slots.
-
-        It is rendered once, also for several threads: with thousands of rules, that takes most of the time.
-        """
-        with self._rendering:
-            return self._rendered(conditions, slots)
+        """Return the desired stack with its siblings in these slots. With thousands of rules, that takes long."""
+        return self._rendered(conditions, slots)
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -289,7 +280,7 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
     """Return the desired stack with its siblings in the given slots."""
     addresses, capacities = conditions.addresses, conditions.capacities
     credentials = conditions.credentials
-    project, release, limits = blueprint.project, blueprint.release, blueprint.settings.limits
+    project, limits = blueprint.project, blueprint.settings.limits
     told = _telemetry(blueprint, credentials)
     drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
     return Desired(
@@ -307,7 +298,6 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                 slot=slots.envoy,
                 shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy, capacities.machine),
                 boot=envoy.boot(
-                    release,
                     project,
                     addresses,
                     slots.envoy,
@@ -334,7 +324,7 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                 Sibling.COREDNS,
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns, capacities.machine),
-                boot=coredns.boot(release, addresses, slots.coredns, limits, capacities.coredns),
+                boot=coredns.boot(addresses, slots.coredns, limits, capacities.coredns),
                 hot=lambda rules: coredns.hot(rules, addresses, slots, told),
                 drift_labels=drift_labels,
                 resources=coredns.RESOURCES,

@@ -97,11 +97,8 @@ def others_at_work(observed: Observed) -> bool:
 
 
 def abandoned(lock: ContainerSummary | ContainerView) -> bool:
-    """Whether the process that holds a lock, or runs an errand, was on this machine and has ended.
-
-    A container without a holder is an errand of an earlier release, whose run has ended.
-    """
-    return labels.LOCK_HOST not in lock.labels or not _may_be_alive(lock)
+    """Whether the process that holds a lock, or runs an errand, was on this machine and has ended."""
+    return not _may_be_alive(lock)
 
 
 @contextmanager

@@ -4,12 +4,11 @@ Independent requests run in parallel. Probing a process inside a container takes
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import TypedDict
 
 from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.background import in_background, shared_out
@@ -27,7 +26,6 @@ from clawker_fw.model import (
     Probe,
     Role,
     Sibling,
-    VolumeView,
 )
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
@@ -113,7 +111,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     reading_publishers = _reading_agents(reader, publishers)
     agents = _agents(reader, listing, {*ours, *relays}, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
-    reading_volumes = in_background(reader.volumes) if _have_volumes(listing, agents) else None
+    have_volumes = any(each.volumes for each in listing if each.id in agents)
+    reading_volumes = in_background(reader.volumes) if have_volumes else None
     reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
 
     networks = reading_networks.result()
@@ -121,11 +120,18 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     found = {each: sibling.result() for each, sibling in reading.items()}
     probing = [in_background(_probed, reader, sibling, asking.get(each)) for each, sibling in found.items()]
     views = sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
-    unprobed = Observed(
-        engine=reader.facts(),
+    unused, facts = reading_unused.result(), reader.facts()
+    companions = _companions(reader, [*views, *(each.container for each in found.values())])
+    probed = [each.result() for each in probing]
+    if not last and _seen_too_early(probed):
+        raise _ChangedError
+    serving = _serving(project, probed)
+    return Observed(
+        engine=facts,
         networks=our_networks,
         subnets=_subnets_of_others(networks, our_networks),
-        **_by_place(project, list(found.values())),
+        siblings=serving,
+        leftovers=tuple(each for each in probed if each not in serving.values()),
         images={image: each.result() for image, each in reading_images.items()},
         attached={
             role: {
@@ -143,7 +149,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
             image: tuple(each.id for each in listing if each.image == image.id)
             for image in reading_own_images.result()
         },
-        **_unused(reading_unused.result()),
+        orphans=tuple(each.name for each in unused if labels.TRUST not in each.labels),
+        spare_trust=tuple(each for each in unused if labels.TRUST in each.labels),
         lock=lock,
         trial=trial,
         listing=listing,
@@ -151,38 +158,12 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         agents=tuple(views),
         joined={each: owner for each, owner in agents.items() if owner != each},
         others=tuple(each for each in networks if each not in our_networks.values()),
-        companions=_companions(reader, [*views, *(each.container for each in found.values())]),
+        companions=companions,
         volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
         publishers=tuple(view for each in reading_publishers for view in each.result()),
         relays=tuple(relay for each in reading_relays.values() if (relay := each.result())),
         publishing=_publishing(networks, project),
     )
-    probed = [each.result() for each in probing]
-    if not last and _seen_too_early(probed):
-        raise _ChangedError
-    return replace(unprobed, **_by_place(project, probed))
-
-
-class _Unused(TypedDict):
-    orphans: tuple[str, ...]
-    spare_trust: tuple[VolumeView, ...]
-
-
-def _unused(volumes: tuple[VolumeView, ...]) -> _Unused:
-    """Return which volumes have lost their container, and which have what agents trust."""
-    spare = tuple(each for each in volumes if labels.TRUST in each.labels)
-    return {"orphans": tuple(each.name for each in volumes if each not in spare), "spare_trust": spare}
-
-
-class _ByPlace(TypedDict):
-    siblings: Mapping[Sibling, ObservedSibling]
-    leftovers: tuple[ObservedSibling, ...]
-
-
-def _by_place(project: str, found: list[ObservedSibling]) -> _ByPlace:
-    """Return which containers serve, and which are left over."""
-    serving = _serving(project, found)
-    return {"siblings": serving, "leftovers": tuple(each for each in found if each not in serving.values())}
 
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:
@@ -259,10 +240,6 @@ def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Futu
         return [view for each in some if (view := reader.container(each))]
 
     return shared_out(read, list(agents))
-
-
-def _have_volumes(listing: Iterable[ContainerSummary], agents: Collection[str]) -> bool:
-    return any(each.volumes for each in listing if each.id in agents)
 
 
 def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[ContainerView, ...]:
@@ -385,7 +362,9 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
                 "network-ambiguous",
                 f"There are {len(named)} networks called {name}, so the name is ambiguous.",
                 context=[
-                    f"{network.id}, {network.driver}, made by {_maker(network, project)}" for network in named
+                    f"{each.id}, {each.driver}, made by "
+                    f"{'clawker-fw' if labels.is_ours(each.labels, project) else 'another program'}"
+                    for each in named
                 ],
                 hint="Remove the unused one with `docker network rm ID`.",
             )
@@ -393,10 +372,6 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
             _require_ours("network", name, network.labels, project, labels.ROLE)
             ours[role] = network
     return ours
-
-
-def _maker(network: NetworkView, project: str) -> str:
-    return "clawker-fw" if labels.is_ours(network.labels, project) else "another program"
 
 
 def _subnets_of_others(
@@ -493,13 +468,12 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
         else:
             resolver = serving.get(Sibling.COREDNS)
             address = policy.envoy_address(resolver.files) if resolver else ""
-            chosen = [each for each in candidates if address and _agent_address(project, each) == address]
+            agents = network_names(project)[Role.AGENTS]
+            chosen = [
+                each for each in candidates if address and address == each.container.shape.networks.get(agents)
+            ]
         serving[sibling] = (chosen or candidates)[0]
     return {sibling: serving[sibling] for sibling in Sibling if sibling in serving}
-
-
-def _agent_address(project: str, observed: ObservedSibling) -> str:
-    return observed.container.shape.networks.get(network_names(project)[Role.AGENTS], "")
 
 
 def projects(reader: EngineReader) -> tuple[str, ...]:

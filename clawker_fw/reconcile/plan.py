@@ -172,8 +172,9 @@ class _Planner:
             [self._verify(sibling) for sibling in Sibling if sibling in self._made],
             self._give(),
         ]
+        commits = [*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]
         after: list[Sequence[Step | InTurn]] = [
-            _in_turn_if_any([*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]),
+            [_in_turn(commits)] if commits else [],
             *self._takeover(),
             *self._relays(),
             self._renames(),
@@ -213,13 +214,8 @@ class _Planner:
             [ReleaseAddress(each.container.id) for each in claimants],
             announce,
             [self._drain(each) for each in left if self._can_drain(each)],
-            [_remove(each, self._serving_name(each)) for each in left],
+            [_remove(each, heir.container.name if (heir := self._old(each.sibling)) else "") for each in left],
         ]
-
-    def _serving_name(self, left: ObservedSibling) -> str:
-        """Return the name of the container that serves in place of one that was left behind."""
-        serving = self._old(left.sibling)
-        return serving.container.name if serving else ""
 
     def _is_relieving(self, serving: ObservedSibling) -> bool:
         """Whether a run was interrupted after CoreDNS took the address, and before it was fully announced."""
@@ -457,10 +453,6 @@ class _Planner:
             elif old and old.container.name != proper:
                 steps.append(Rename(sibling, old.container.id, proper))
         return steps
-
-
-def _in_turn_if_any(steps: list[Step]) -> list[Step | InTurn]:
-    return [_in_turn(steps)] if steps else []
 
 
 def _in_turn(steps: list[Step]) -> Step | InTurn:

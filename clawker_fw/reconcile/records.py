@@ -6,8 +6,7 @@ The **origin** says which settings a stack was made from, so that others are not
 are the same if they have the same content, wherever they are, or if they are the same file, whatever is in it by
 now. In a container of the engine, the file is the one on the engine's machine that is mounted there, and the
 machine is the engine's: each new container has another name. A file that is not mounted, such as a config of
-Swarm, counts by its path in the container. A new sibling is created with the record. A stack without one, made
-by an older release, accepts any file.
+Swarm, counts by its path in the container. A new sibling is created with the record.
 
 The **attempt** is the last one that failed. It disappears with a replaced sibling, and with the next attempt
 that succeeds.

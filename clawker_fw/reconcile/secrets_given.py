@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import EngineError, HelperOutdatedError, RefusedError
+from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
 from clawker_fw.fwctl.client import Helper, HelperReader
 from clawker_fw.model import Observed, SecretDifference, Sibling
@@ -43,8 +43,6 @@ def with_secrets(
     key = secrets.token_bytes(_KEY_OCTETS)
     try:
         held = HelperReader(engine, envoy.container.id).secrets(key)
-    except HelperOutdatedError:  # its other differences say so
-        return observed
     except EngineError as error:
         unread = replace(envoy, probe=replace(envoy.probe, error=f"secrets: {error.in_one_line}"))
         return replace(observed, siblings={**observed.siblings, Sibling.ENVOY: unread})

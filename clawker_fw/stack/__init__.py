@@ -1,5 +1,5 @@
 """The firewall itself: all code that decides what the siblings are made of.
 
-`stack_build_sha` is the digest of this folder, the templates and the built programs, so nothing else may influence
+`stack_build_sha` is the digest of this folder and the built programs, so nothing else may influence
 a sibling.
 """

@@ -6,13 +6,13 @@ machine that reports a little more or less after a restart changes nothing.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Machine, ObservedSibling, Sibling
+from clawker_fw.settings.values import CorednsResources, EnvoyResources
 from clawker_fw.stack.resources import SIBLING
 
 _MEBIBYTE = 1 << 20
@@ -32,27 +32,8 @@ _STEP = 16 * _MEBIBYTE
 _FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
 
 
-class Chosen(Protocol):
-    """The settings for one sibling. What is None follows from the machine."""
-
-    @property
-    def processors(self) -> int | None:
-        """Processors."""
-
-    @property
-    def memory(self) -> int | None:
-        """Bytes."""
-
-    @property
-    def connections(self) -> int | None:
-        """Connections of all agents together."""
-
-
-class Room(Protocol):
-    """How many connections of agents a sibling has room for."""
-
-    def __call__(self, memory: int, processors: int) -> int:
-        """Return their number, which may be negative. `memory` is in bytes."""
+Room = Callable[[int, int], int]
+"""For how many connections a sibling has room, by its memory in bytes and its processors. May be negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +54,9 @@ class Capacity:
         return {name: getattr(self, name) for name in self.by_machine}
 
 
-def allot(sibling: Sibling, chosen: Chosen, machine: Machine, usual: int, room: Room) -> Capacity:
+def allot(
+    sibling: Sibling, chosen: EnvoyResources | CorednsResources, machine: Machine, usual: int, room: Room
+) -> Capacity:
     """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
 
     Raises:

@@ -5,6 +5,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from pydantic import TypeAdapter
+
 from clawker_fw.model import (
     Attempt,
     File,
@@ -15,7 +17,6 @@ from clawker_fw.model import (
     Origin,
     Rules,
     Shape,
-    ShippedPreset,
     Sibling,
 )
 from clawker_fw.stack.capacity import Capacity
@@ -304,19 +305,9 @@ def read_attempt(note: bytes) -> Attempt | None:
     Raises:
         ValueError: when the record is unreadable.
     """
-    if not note:  # an engine whose disk was full has left the file empty
+    if note in {b"", NO_ATTEMPT.content}:  # an engine whose disk was full has left the file empty
         return None
-    try:
-        read = json.loads(note)
-        if read == {}:
-            return None
-        attempt = Attempt(read["at"], read["code"], read["message"], tuple(read["context"]))
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(note) from error
-    texts = (attempt.at, attempt.code, attempt.message, *attempt.context)
-    if not isinstance(read["context"], list) or not all(isinstance(each, str) for each in texts):
-        raise ValueError(note)
-    return attempt
+    return TypeAdapter(Attempt).validate_json(note, strict=True)
 
 
 def origin_record(origin: Origin) -> File:
@@ -327,13 +318,8 @@ def origin_record(origin: Origin) -> File:
 def recorded_origin(files: Files) -> Origin | None:
     """Return where the settings come from according to a record, or None if there is none, or it is unreadable."""
     try:
-        record = json.loads(files[ORIGIN].content)
-        presets = record.get("presets", ())  # earlier releases had none
-        shipped = (
-            ShippedPreset(str(each["name"]), int(each["version"]), tuple(each["rules"])) for each in presets
-        )
-        return Origin(record["path"], record["host"], record["project"], record["digest"], tuple(shipped))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return TypeAdapter(Origin).validate_json(files[ORIGIN].content)
+    except (KeyError, ValueError):
         return None
 
 

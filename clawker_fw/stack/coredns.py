@@ -5,10 +5,9 @@ import json
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, policy, rule_record, telemetry, templates, virtual
+from clawker_fw.stack import container, ends, policy, rule_record, telemetry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
-from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
@@ -32,6 +31,14 @@ _MOST_CONNECTIONS = 1 << 19
 
 _SOCKETS = "/tmp"  # noqa: S108 - inside the container; agents can't reach a socket
 """Where each plugin reports what it has loaded, in `NAME.sock` by the name of its resource. `fwctl` asks there."""
+
+_COREFILE = f"""\
+# CoreDNS's configuration: read once, at start. The list of names is complete, so nothing is ever forwarded.
+. {{
+    otel {container.VOLUME}/{telemetry.FILE} {_SOCKETS}/{telemetry.RESOURCE.name}.sock
+    policy {container.VOLUME}/{policy.POLICY} {_SOCKETS}/{policy.RESOURCE.name}.sock
+}}
+"""
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
 """These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
@@ -71,14 +78,8 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
     )
 
 
-def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> Files:
+def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> Files:
     """Return the files that are only read at start."""
-    view = {
-        "policy_path": f"{container.VOLUME}/{policy.POLICY}",
-        "policy_socket": f"{_SOCKETS}/{policy.RESOURCE.name}.sock",
-        "telemetry_path": f"{container.VOLUME}/{telemetry.FILE}",
-        "telemetry_socket": f"{_SOCKETS}/{telemetry.RESOURCE.name}.sock",
-    }
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
         **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits, capacity)),
@@ -87,7 +88,7 @@ def boot(release: Release, addressing: Addressing, slot: int, limits: LimitSetti
         "resources": declaration(RESOURCES),
     }
     return {
-        "boot/Corefile": public(templates.render(release, "Corefile.j2", view)),
+        "boot/Corefile": public(_COREFILE.encode()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
     }
 

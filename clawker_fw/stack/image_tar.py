@@ -67,25 +67,18 @@ class BuiltImage:
         )
         return (*(Entry(folder) for folder in folders), *self.entries)
 
-    @property
-    def _layer_digest(self) -> str:
-        return self._layer_facts[0]
-
-    @property
-    def _layer_size(self) -> int:
-        return self._layer_facts[1]
-
     @cached_property
-    def _layer_facts(self) -> tuple[str, int]:
+    def _layer(self) -> tuple[str, int]:
         """SHA-256 of the layer, and its size in bytes."""
         return _facts(self._members, tuple(identity(each.source) for each in self._members if each.source))
 
     @cached_property
     def _config(self) -> bytes:
-        return built.config(self.version, self.architecture, f"sha256:{self._layer_digest}", self.labels)
+        return built.config(self.version, self.architecture, f"sha256:{self._layer[0]}", self.labels)
 
     @cached_property
     def _manifest(self) -> bytes:
+        digest_, size = self._layer
         return built.canonical(
             {
                 "schemaVersion": 2,
@@ -94,8 +87,8 @@ class BuiltImage:
                 "layers": [
                     {
                         "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                        "digest": f"sha256:{self._layer_digest}",
-                        "size": self._layer_size,
+                        "digest": f"sha256:{digest_}",
+                        "size": size,
                     },
                 ],
             },
@@ -127,7 +120,7 @@ class BuiltImage:
                 ],
             },
         )
-        layer_path = f"blobs/sha256/{self._layer_digest}"
+        layer_path = f"blobs/sha256/{self._layer[0]}"
         listing = built.canonical(
             [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
         )
@@ -137,7 +130,7 @@ class BuiltImage:
         yield from _member(_blob_path(self._config), self._config)
         yield from _member(_blob_path(self._manifest), self._manifest)
         header = tarfile.TarInfo(layer_path)
-        header.size = self._layer_size
+        header.size = self.archive_size
         yield header.tobuf(tarfile.USTAR_FORMAT)
         yield from _layer(self._members)
         yield bytes(-header.size % tarfile.BLOCKSIZE)
@@ -146,7 +139,7 @@ class BuiltImage:
     @property
     def archive_size(self) -> int:
         """The approximate size of `archive` in bytes, for progress."""
-        return self._layer_size
+        return self._layer[1]
 
 
 _END = bytes(2 * tarfile.BLOCKSIZE)

@@ -3,9 +3,9 @@
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from contextlib import suppress
+
+from pydantic import TypeAdapter
 
 from clawker_fw.model import File, Files, Image, Shape, Sibling
 from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST
@@ -87,14 +87,9 @@ def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
     return not lacking(found, project, *further)
 
 
-def volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a container's anonymous volume."""
-    return {key: value for key, value in made_with.items() if key in OWNERSHIP}
-
-
-def named_volume_labels(made_with: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a volume with a name of ours, which outlives the container."""
-    return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, TRUST}}
+def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str]:
+    """Return the labels of a container's anonymous volume, or of one with a name, which outlives the container."""
+    return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, *([TRUST] if name else [])}}
 
 
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
@@ -129,18 +124,20 @@ class Applied:
     image_ids: tuple[str, ...]
     shape: Mapping[str, object]
     boot: Mapping[str, str]
-    machine: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
-    """The values that were chosen by what the engine's machine had. An earlier release recorded none."""
-    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The mode and owner of files, by path or by `KINDS`. An earlier release recorded none."""
+    machine: Mapping[str, int | str | bool]
+    """The values that were chosen by what the engine's machine had."""
+    attributes: Mapping[str, str]
+    """The mode and owner of files, by path or by `KINDS`."""
     labels: tuple[str, ...] = DRIFT_LABELS
-    """The labels that are compared. Earlier releases had these."""
+    """The labels that are compared."""
 
     def attributes_of(self, path: str) -> str | None:
         """Return the recorded mode and owner of a file, or None if the record does not name it."""
         kind = path.partition("/")[0] + "/"
         return self.attributes.get(path, self.attributes.get(kind))
 
+
+_RECORD = TypeAdapter(Applied)
 
 KINDS = {"/": FOLDER, RECORDS: RECORD, "hot/": public(b""), SECRETS_AT_REST: AT_REST}
 """Files of one mode and owner, by path, or by the beginning of their paths: folders, records, and hot files but
@@ -168,24 +165,10 @@ def applied_label(image: Image, shape: Shape, boot: Files, hot: Files, machine: 
 
 def read_applied(labels: Mapping[str, str]) -> Applied | None:
     """Read the record, or return None if it is missing or malformed. Anyone can write anything into a label."""
-    with suppress(KeyError, TypeError, ValueError, RecursionError):
-        record = json.loads(labels[APPLIED])
-        made = (record["image"], tuple(record["image_ids"]), record["shape"], record["boot"])
-        later = {"machine": record.get("machine", {}), "attributes": record.get("attributes", {})}
-        applied = Applied(*made, **later, labels=tuple(record.get("labels", DRIFT_LABELS)))
-        whole = (
-            isinstance(applied.image, str)
-            and isinstance(record["image_ids"], list)
-            and all(isinstance(each, str) for each in applied.image_ids)
-            and isinstance(applied.shape, dict)
-            and isinstance(applied.boot, dict)
-            and all(isinstance(each, str) for each in applied.boot.values())
-            and isinstance(applied.machine, dict)
-            and isinstance(applied.attributes, dict)
-            and all(isinstance(each, str) for each in applied.labels)
-        )
-        return applied if whole else None
-    return None
+    try:
+        return _RECORD.validate_json(labels[APPLIED], strict=True)
+    except (KeyError, ValueError):
+        return None
 
 
 def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
@@ -207,28 +190,10 @@ def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
     return fields
 
 
-def agrees(shape: Shape, field: str, recorded: object) -> bool:
-    """Whether a field of a running shape is as recorded, in all that the record names.
-
-    An earlier release may have known less of a mount or of a health check.
-    """
-    if shape_fields(shape)[field] == recorded:
-        return True
-    value = getattr(shape, field)
-    items = value if isinstance(value, tuple) else (value,)
-    texts = recorded if isinstance(recorded, list) else [recorded]
-    if len(items) != len(texts) or not all(dataclasses.is_dataclass(item) for item in items):
-        return False
-    return all(any(_text(item, text) == text for text in texts if isinstance(text, str)) for item in items)
-
-
-def _text(value: object, named: str | None = None) -> str:
-    """Return a value as text; with `named`, only those of its parts that are named there."""
+def _text(value: object) -> str:
     if isinstance(value, str):
         return value
-    parts = _parts(value)
-    known = {key for key in parts if named is None or re.search(rf"(^| ){key}=", named)}
-    return " ".join(f"{key}={json.dumps(part)}" for key, part in parts.items() if key in known)
+    return " ".join(f"{key}={json.dumps(part)}" for key, part in _parts(value).items())
 
 
 def _parts(value: object) -> dict[str, object]:

@@ -29,7 +29,7 @@ def build_name(version: str | None, build_sha: str | None) -> str:
 
 @dataclass(frozen=True)
 class Release:
-    """A release. `stack/`, `templates/` and `bin/` in its folder are the firewall subset of the package."""
+    """A release. `stack/` and `bin/` in its folder are the firewall subset of the package."""
 
     package: Path
 
@@ -42,12 +42,6 @@ class Release:
     def version(self) -> str:
         """The version of the package, for people."""
         return metadata.version("clawker-fw")
-
-    @cached_property
-    def templates(self) -> Path:
-        """The folder of templates: in the installed package, or next to it in a checkout."""
-        inside = self.package / "templates"
-        return inside if inside.is_dir() else self.package.parent / "templates"
 
     def binary(self, name: str, architecture: str) -> Path:
         """Return a built program.
@@ -84,11 +78,10 @@ class Release:
         return sum_.hexdigest()
 
     def _subset(self) -> Iterator[tuple[str, str]]:
-        folders = {"stack": self.package / "stack", "templates": self.templates, "bin": self.package / "bin"}
-        for name, folder in folders.items():
-            for file in folder.rglob("*"):
+        for folder in ("stack", "bin"):
+            for file in (self.package / folder).rglob("*"):
                 if file.is_file() and "__pycache__" not in file.parts:
-                    path = f"{name}/{file.relative_to(folder).as_posix()}"
+                    path = file.relative_to(self.package).as_posix()
                     left_out = file.suffix == _DIGEST
                     yield path.removesuffix(_DIGEST), file.read_text().strip() if left_out else digest_of(file)
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from clawker_fw.model import Files
 
 SIBLING = "boot/sibling.json"
@@ -88,6 +90,8 @@ class Resource:
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
 
+_DECLARATION = TypeAdapter(list[Resource])
+
 _WATCHED = "/tmp/reload"  # noqa: S108 - inside the container, where it takes no room on the disk
 
 
@@ -155,26 +159,6 @@ def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
 def declared(files: Files) -> list[Resource]:
     """Return the resources that a container's `boot/sibling.json` declares, or none if it is unreadable."""
     try:
-        found = json.loads(files[SIBLING].content)["resources"]
-        return [
-            Resource(
-                each["name"],
-                each["path"],
-                each.get("hashed", False),
-                each.get("keyed", False),
-                EnvoyProof(
-                    proof["dump"],
-                    tuple(proof["at"]),
-                    proof["statistics"],
-                    proof.get("runtime", ""),
-                    proof.get("named", ""),
-                )
-                if (proof := each.get("envoy"))
-                else None,
-                each.get("signer", False),
-                each.get("watched"),
-            )
-            for each in found
-        ]
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return _DECLARATION.validate_python(json.loads(files[SIBLING].content)["resources"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []

@@ -6,6 +6,8 @@ From it follows which rules a change adds and removes: the programs' own files d
 import json
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from clawker_fw.model import Files
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource
@@ -24,9 +26,8 @@ def content(rules: "RuleSet") -> bytes:
 
 
 def recorded(files: Files) -> tuple[str, ...] | None:
-    """Return the rules in a resolver's files, or None if it has no record, as in a stack of an older release."""
+    """Return the rules in a resolver's files, or None if its record is missing or unreadable."""
     try:
-        found = json.loads(files[RULES].content)
-    except (KeyError, ValueError, RecursionError):
+        return TypeAdapter(tuple[str, ...]).validate_json(files[RULES].content, strict=True)
+    except (KeyError, ValueError):
         return None
-    return tuple(found) if isinstance(found, list) and all(isinstance(each, str) for each in found) else None

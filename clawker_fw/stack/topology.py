@@ -261,10 +261,8 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
     both, but engines before 27 silently ignore it.
     """
     return {
-        Role.AGENTS: _spec(
-            project, Role.AGENTS, "net", addressing.agents, {INHIBIT_IPV4: "true", **_FIXED_OPTIONS}
-        ),
-        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress, dict(_FIXED_OPTIONS)),
+        Role.AGENTS: _spec(project, Role.AGENTS, "net", addressing.agents, **{INHIBIT_IPV4: "true"}),
+        Role.EGRESS: _spec(project, Role.EGRESS, "egress", addressing.egress),
     }
 
 
@@ -280,19 +278,8 @@ def publishing_spec(project: str, subnet: IPv4Network) -> NetworkSpec:
     would find the way back. The engine would keep relays apart by switching br_netfilter on for all bridges of its
     machine, where one agent could then fill the kernel's table of connections: so it must not (`enable_icc`).
     """
-    spec = NetworkSpec(
-        name=publishing_name(project),
-        subnet=subnet,
-        gateway=subnet[1],
-        ip_range=lower_half(subnet),
-        internal=False,
-        options={
-            **_FIXED_OPTIONS,
-            "com.docker.network.bridge.enable_ip_masquerade": "false",
-        },
-        labels={**ownership_labels(project), ROLE: PUBLISHING},
-    )
-    return replace(spec, labels={**spec.labels, APPLIED: json.dumps(network_fields(spec), sort_keys=True)})
+    options = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+    return _spec(project, PUBLISHING, "publish", subnet, **options)
 
 
 PUBLISHING = "publishing"
@@ -304,15 +291,15 @@ def on_publishing(subnet: IPv4Network, number: int) -> IPv4Address:
     return _upper_half(subnet)[number]
 
 
-def _spec(project: str, role: Role, suffix: str, subnet: IPv4Network, options: dict[str, str]) -> NetworkSpec:
+def _spec(project: str, role: str, suffix: str, subnet: IPv4Network, **options: str) -> NetworkSpec:
     spec = NetworkSpec(
         name=f"{project}-{suffix}",
         subnet=subnet,
         gateway=subnet[1],
         ip_range=lower_half(subnet),
-        internal=role is Role.AGENTS,
-        options=options,
-        labels={**ownership_labels(project), ROLE: role.value},
+        internal=role == Role.AGENTS,
+        options={**options, **_FIXED_OPTIONS},
+        labels={**ownership_labels(project), ROLE: str(role)},
     )
     return replace(spec, labels={**spec.labels, APPLIED: json.dumps(network_fields(spec), sort_keys=True)})
 
@@ -330,20 +317,9 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
     }
 
 
-_UNRECORDED = {
-    *("driver", "gateway", "internal", "ip_range", "ipv6", "subnet"),
-    "options.com.docker.network.bridge.enable_icc",
-    f"options.{INHIBIT_IPV4}",
-    "options.com.docker.network.enable_ipv6",
-}
-"""What releases without a record of networks set. A field or option that is new is not in here."""
-
-
 def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
-    """Return what a network was created with, according to its label, or to releases without such a label."""
-    if APPLIED not in network.labels:
-        return {name: value for name, value in network_fields(spec).items() if name in _UNRECORDED}
-    with suppress(ValueError, RecursionError):
+    """Return what a network was created with, according to its label."""
+    with suppress(KeyError, ValueError, RecursionError):
         record = json.loads(network.labels[APPLIED])
         if isinstance(record, dict):
             return record

@@ -41,8 +41,7 @@ class Installed:
         )
 
     def _files(self) -> Iterator[tuple[str, int, int, int]]:
-        for folder in {self._release.package, self._release.templates}:
-            yield from _states(folder)
+        return _states(self._release.package)
 
 
 def _states(folder: Path) -> Iterator[tuple[str, int, int, int]]:

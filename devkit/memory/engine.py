@@ -5,6 +5,7 @@ them. It can be trusted because it passes the same contract suite as a real engi
 """
 
 import hashlib
+import io
 import itertools
 import json
 import queue
@@ -355,7 +356,9 @@ class MemoryEngine:
         """Make the volumes with names that there are not yet, and show the files of those below our own volume."""
         for mount in inside.spec.shape.mounts:
             if mount.kind == "volume" and mount.source:
-                made = VolumeView(mount.source, "local", {}, labels.named_volume_labels(inside.spec.labels))
+                made = VolumeView(
+                    mount.source, "local", {}, labels.volume_labels(inside.spec.labels, mount.source)
+                )
                 self.drivers.setdefault(mount.source, made)
                 files = self.named_files.setdefault(mount.source, {})
                 if below := _below(mount.target):

@@ -48,7 +48,7 @@ def _allow_a_name(hand: Hand) -> None:
 _WRONG_NAMES = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy", "commit"))
 
 FILES = (
-    _write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n", "replace"),
+    _write(ENVOY, "boot/bootstrap.json", b"admin: {}\n", "replace"),
     _write(COREDNS, "boot/Corefile", b". {\n}\n", "replace"),
     _write(COREDNS, "boot/extra", b"x", "replace", "added"),
     _write(COREDNS, "extra", b"x", "replace", "added"),

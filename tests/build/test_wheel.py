@@ -16,7 +16,6 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from clawker_fw.settings import preset as presets
-from devkit.stacks import CHECKOUT
 from devkit.wheel import copied, wheel
 from hatch_build import toolchain
 
@@ -49,11 +48,9 @@ def test_two_builds_are_the_same_bytes(wheels: list[Path]) -> None:
 
 
 def test_the_wheel_is_complete(wheels: list[Path]) -> None:
-    """It contains templates, programs for both architectures, the example and the licences."""
+    """It contains programs for both architectures, the example and the licences."""
     with zipfile.ZipFile(wheels[0]) as archive:
         names = set(archive.namelist())
-    for template in (CHECKOUT / "templates").iterdir():
-        assert f"clawker_fw/templates/{template.name}" in names
     for program in ("coredns", "fwctl"):
         for architecture in ("amd64", "arm64"):
             assert f"clawker_fw/bin/{program}-linux-{architecture}" in names

@@ -260,7 +260,7 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda envoy: envoy.files.update({"boot/bootstrap.yaml": public(b"x")}), "boot boot/bootstrap.yaml"),
+        (lambda envoy: envoy.files.update({"boot/bootstrap.json": public(b"x")}), "boot boot/bootstrap.json"),
         (lambda envoy: setattr(envoy, "image", "sha256:" + "0" * 64), "image id"),
         (
             lambda envoy: setattr(envoy, "spec", replace(envoy.spec, shape=replace(envoy.spec.shape, user="1"))),

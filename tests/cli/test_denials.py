@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
-from clawker_fw.errors import ConflictError, EngineError, HelperOutdatedError
+from clawker_fw.errors import ConflictError, EngineError
 from clawker_fw.fwctl.answers import Suppressed
 from clawker_fw.fwctl.client import HelperReader
 from clawker_fw.model import ContainerSpec, Shape
@@ -497,11 +497,10 @@ def test_a_websocket_that_is_refused(
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (HelperOutdatedError("helper-outdated", "fwctl is of an earlier release."), 0),
         (ConflictError("engine-error", "The container does not run."), 0),
         (EngineError("helper-silent", "fwctl said nothing for 5 s."), 4),
     ],
-    ids=["earlier release", "stopped", "silent"],
+    ids=["stopped", "silent"],
 )
 def test_a_count_that_can_not_be_read_is_never_none(
     error: EngineError, code: int, command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch

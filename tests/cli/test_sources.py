@@ -189,7 +189,7 @@ def test_settings_in_a_variable(
 
 
 def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory: MemoryEngine) -> None:
-    """A stack of an earlier release has no record. That is not drift, and the next `run` writes one."""
+    """A stack may have lost its record. That is not drift, and the next `run` writes one."""
     command("run")
     for sibling in ("envoy", "coredns"):
         del memory.inside(f"clawker-{sibling}").files[ORIGIN]

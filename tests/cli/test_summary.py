@@ -19,24 +19,31 @@ from tests.cli.conftest import SETTINGS, Command
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
 UPGRADE = r"  change from 0\.1\.0 \([0-9a-f]{7}\) to 0\.1\.0 \([0-9a-f]{7}\)"
-TAMPERED = "  changed by hand: Envoy's boot/bootstrap.yaml"
+TAMPERED = "  changed by hand: Envoy's boot/bootstrap.json"
 SHOWN = (("drift",), ("run", "--dry-run"))
 """The commands that only tell."""
 
 
 @pytest.fixture
-def old(memory: MemoryEngine, command: Command, tmp_path: Path) -> None:  # noqa: ARG001 - it makes time stand still
+def old(
+    memory: MemoryEngine,
+    command: Command,  # noqa: ARG001 - it makes time stand still
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A stack that another build has made of the same settings."""
     release = stacks.copied_release(tmp_path / "old")
-    for change in (stacks.change_corefile, stacks.change_bootstrap, stacks.change_envoy_command):
-        change(release)
+    stacks.change_corefile(release)
     rules = ("a.test", {"dst": "h.test", "proto": "http"})
-    stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("clawker_fw.stack.coredns._COREFILE", "# as it was\n")
+        earlier.setattr("clawker_fw.stack.envoy.sibling.ADMIN_SOCKET", "/as-it-was.sock")
+        stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
 
 
 def rewrite(memory: MemoryEngine) -> None:
     """Change a boot file of Envoy by hand."""
-    memory.inside("clawker-envoy").files["boot/bootstrap.yaml"] = public(b"x")
+    memory.inside("clawker-envoy").files["boot/bootstrap.json"] = public(b"x")
 
 
 def test_a_stack_that_is_not_up_yet(command: Command) -> None:
@@ -150,7 +157,7 @@ def test_tampering(command: Command, memory: MemoryEngine) -> None:
         assert out.startswith(
             f"Envoy will be replaced, no request that ends within 30 s is cut:\n{TAMPERED}\n\nenvoy  drifted\n"
         )
-        assert re.search(r"boot   boot/bootstrap.yaml  [0-9a-f]{7}…  [0-9a-f]{7}…  tamper  replace\n", out)
+        assert re.search(r"boot   boot/bootstrap.json  [0-9a-f]{7}…  [0-9a-f]{7}…  tamper  replace\n", out)
     assert TAMPERED in command("status").out
 
 

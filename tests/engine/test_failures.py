@@ -82,14 +82,15 @@ def test_a_refused_table_is_told_by_its_cause(up: Firewall, agent: Peer) -> None
 
 BROKEN_RELEASES = {
     "rejects its config": lambda release: stacks.change_file(
-        release.templates / "bootstrap.yaml.j2", lambda text: text + b"no_such_field: 1\n"
+        release.package / "stack/envoy/sibling.py",
+        lambda text: text.replace(b'"stats_config": ', b'"no_such_field": 1, "stats_config": '),
     ),
     "does not start": lambda release: stacks.change_file(
         release.package / "stack/envoy/sibling.py",
         lambda text: text.replace(b'"/usr/local/bin/envoy"', b'"/nonexistent"'),
     ),
     "answers nothing": lambda release: stacks.change_file(
-        release.templates / "Corefile.j2", lambda text: text.replace(b". {\n", b"nowhere.test {\n")
+        release.package / "stack/coredns.py", lambda text: text.replace(b". {{\n", b"nowhere.test {{\n")
     ),
 }
 

@@ -210,7 +210,7 @@ def _change_code(release: Release) -> None:
 
 CONTENT: Mapping[Callable[[Release], None], tuple[str, str, str]] = {
     stacks.change_corefile: (COREDNS, "boot", "boot/Corefile"),
-    stacks.change_bootstrap: (ENVOY, "boot", "boot/bootstrap.yaml"),
+    stacks.change_bootstrap: (ENVOY, "boot", "boot/bootstrap.json"),
     stacks.change_envoy_image: (ENVOY, "image", "id"),
     stacks.change_envoy_command: (ENVOY, "shape", "command"),
     _change_coredns: (COREDNS, "image", "id"),

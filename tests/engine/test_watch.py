@@ -59,7 +59,7 @@ TAMPERS: dict[str, Callable[[Hand], object]] = {
     "lost image": lambda hand: hand.docker.remove_image(hand.inspect(ENVOY)["Config"]["Image"], force=True),
     "listeners": lambda hand: hand.write(ENVOY, LISTENERS, b'{"resources": []}'),
     "zone": lambda hand: hand.write(COREDNS, POLICY, b""),
-    "boot file": lambda hand: hand.write(ENVOY, "boot/bootstrap.yaml", b"admin: {}\n"),
+    "boot file": lambda hand: hand.write(ENVOY, "boot/bootstrap.json", b"admin: {}\n"),
     "service address": lambda hand: hand.fwctl(COREDNS, "release"),
     "limits": lambda hand: hand.docker.update_container(hand.name(COREDNS), mem_limit="64m", memswap_limit="128m"),
 }

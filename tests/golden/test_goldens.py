@@ -52,8 +52,7 @@ from clawker_fw.settings.values import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.listeners import listeners
-from clawker_fw.stack.envoy.signing import chain as ending_tls
-from clawker_fw.stack.envoy.tls_interception import Inspection, clusters, table
+from clawker_fw.stack.envoy.tls_interception import clusters, table
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing
@@ -151,10 +150,9 @@ def test_inspected(golden: Check) -> None:
     """What a stack will have for TLS that is looked into: the table, the listeners, and the ways to hosts."""
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule() for entry in INSPECTED)
     policy, here = Policy(rules), IPv4Address("10.213.1.10")
-    inspection = Inspection("rds-inspected/routes.json", ending_tls())
     for name, made in (
         ("routes", [table(policy)]),
-        ("listeners", listeners(policy, here, "rds/routes.json", 3600, inspection=inspection)),
+        ("listeners", listeners(policy, here, 3600)),
         ("clusters", list(clusters("/etc/ssl/certs/ca-certificates.crt"))),
     ):
         golden(f"inspected/{name}.json", pretty(discovery_response(made)))

@@ -14,7 +14,7 @@ from clawker_fw.stack import built, images, labels
 def form() -> built.Form:
     """An image of ours as an engine shows it."""
     image = images.lock_image(EngineFacts("1", "1.41", "amd64"))
-    layer = f"sha256:{image._layer_digest}"  # noqa: SLF001 - what an engine works out by itself
+    layer = f"sha256:{image._layer[0]}"  # noqa: SLF001 - what an engine works out by itself
     return built.Form(
         image.ids[0], (image.reference,), built.LABELS, "amd64", "linux", "1970-01-01T00:00:00Z", (layer,)
     )

@@ -45,7 +45,7 @@ INSPECTED = {"dst": "p.test", "path_rules": [{"path": "/x"}]}
 def test_what_can_not_be_looked_into_is_ended() -> None:
     """A rule with paths never forwards what nobody reads: without a way to end TLS, its chain ends connections."""
     _, rules = rule_set(INSPECTED, "a.test")
-    made = listeners(Policy(rules), IPv4Address("10.213.1.10"), "rds/routes.json", 3600)
+    made = listeners(Policy(rules), IPv4Address("10.213.1.10"), 3600)
     (found,) = (each["filter_chains"] for each in made if each["name"] == "port-443")
     assert [each["name"] for each in found] == ["http", "tls a.test guarded", chains.INSPECTED, chains.REFUSED]
     assert found[2] == chains.ending(chains.INSPECTED)

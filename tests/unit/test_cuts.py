@@ -13,11 +13,10 @@ from clawker_fw.reconcile.summary import ends_connections
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import ResourceSettings
 from clawker_fw.stack import coredns, virtual
-from clawker_fw.stack.envoy import chains, signing
+from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
-from clawker_fw.stack.envoy.tls_interception import Inspection
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing
@@ -119,10 +118,7 @@ def test_requests_in_tls_that_is_looked_into(rules: tuple[Entry, ...], *, cut: b
 
 def inspecting(*rules: Entry) -> Files:
     """Return the files of an Envoy that looks into TLS."""
-    how = Inspection("inspected/routes.json", signing.chain())
-    made = listeners(
-        Policy(stacks.rule_set(*rules)[1]), IPv4Address("10.213.1.10"), "rds/routes.json", 60, inspection=how
-    )
+    made = listeners(Policy(stacks.rule_set(*rules)[1]), IPv4Address("10.213.1.10"), 60)
     return {LISTENERS: public(discovery_response(made)), CLUSTERS: public(discovery_response([]))}
 
 

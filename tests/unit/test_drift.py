@@ -146,8 +146,8 @@ MATRIX = [
     (other_image, (C, "image", "id", "tamper", "replace")),
     (write("clawker-coredns", **{"boot/Corefile": b". { forward . 8.8.8.8 }"}),
      (C, "boot", "boot/Corefile", "tamper", "replace")),
-    (write("clawker-envoy", **{"boot/bootstrap.yaml": None}),
-     (E, "boot", "boot/bootstrap.yaml", "tamper", "replace")),
+    (write("clawker-envoy", **{"boot/bootstrap.json": None}),
+     (E, "boot", "boot/bootstrap.json", "tamper", "replace")),
     (write("clawker-envoy", **{"boot/extra": b"x"}), (E, "boot", "boot/extra", "tamper", "replace")),
     (write("clawker-envoy", **{"bin/fwctl": b"x"}), (E, "boot", "bin/fwctl", "tamper", "replace")),
     (write("clawker-envoy", **{LISTENERS: b"{}"}), (E, "hot", LISTENERS, "tamper", "commit")),
@@ -399,8 +399,6 @@ def append(path: str) -> Callable[[Release], None]:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (stacks.change_corefile, ("coredns", "boot", "boot/Corefile", "upgrade", "replace")),
-        (stacks.change_bootstrap, ("envoy", "boot", "boot/bootstrap.yaml", "upgrade", "replace")),
         (
             append("bin/fwctl-linux-amd64"),
             ("coredns", "boot", "bin/fwctl", "upgrade", "replace"),

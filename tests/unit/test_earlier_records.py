@@ -117,28 +117,6 @@ def test_an_unreadable_record_speaks_of_nothing(memory: MemoryEngine, newer: Blu
     assert ("envoy", "labels", labels.APPLIED, "tamper", "replace") in findings
 
 
-@pytest.mark.parametrize(
-    ("field", "part"), [("mounts", " read_only=false"), ("healthcheck", " start_period=10.0")]
-)
-def test_a_part_that_the_record_lacks(field: str, part: str, memory: MemoryEngine, newer: Blueprint) -> None:
-    """Of a mount and of a health check, only what the record names is compared with it."""
-    shape = memory.inside(ENVOY).spec.shape
-    changed = {"mounts": (replace(shape.mounts[0], read_only=True),)}
-    assert shape.healthcheck is not None
-    changed["healthcheck"] = replace(shape.healthcheck, start_period=3.0)  # type: ignore[assignment]
-
-    def without(record: dict[str, Any]) -> None:
-        texts = record["shape"][field]
-        record["shape"][field] = (
-            [each.replace(part, "") for each in texts] if field == "mounts" else texts.replace(part, "")
-        )
-
-    shaped(memory, ENVOY, **{field: changed[field]})
-    assert ("envoy", "shape", field, "tamper", "replace") in stacks.found(memory, newer)
-    forget(memory, ENVOY, without)
-    require_upgrade(memory, newer, ("shape", field))
-
-
 PLACES = {
     "a boot file": (COREDNS, "boot/Corefile", "boot/Corefile"),
     "a hot file": (ENVOY, LISTENERS, "hot/"),
@@ -235,18 +213,6 @@ def test_networks_say_what_they_were_made_with(memory: MemoryEngine, newer: Blue
         assert found(options=other_options, labels=relabelled) == {"upgrade"}
     for unreadable in ("{", "[]"):
         assert found(labels={**network.labels, labels.APPLIED: unreadable}) == {"tamper"}
-
-
-def test_networks_without_a_record(memory: MemoryEngine, newer: Blueprint) -> None:
-    """Networks of releases that recorded nothing have what those releases gave them, or were tampered with."""
-    (network,) = (each for each in memory.networks() if each.name == NET)
-    unlabelled = {name: text for name, text in network.labels.items() if name != labels.APPLIED}
-    memory.alter_network(NET, labels=unlabelled)
-    assert {layer for _, layer, *_ in stacks.found(memory, newer)} == {"labels"}
-    memory.alter_network(NET, internal=False)
-    assert ("coredns", "shape", f"networks.{NET}.internal", "tamper", "recreate-networks") in stacks.found(
-        memory, newer
-    )
 
 
 def test_what_an_upgrade_leaves_is_recorded(memory: MemoryEngine, newer: Blueprint) -> None:

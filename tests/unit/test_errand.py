@@ -74,7 +74,7 @@ def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngin
     spec = examiner(pipeline.compare(memory, wanted).desired)
     stacks.converged(memory, wanted)
     seen: list[bool] = []
-    for left in (OURS, {**OURS, **holder(), labels.LOCK_PROCESS: "1 1"}):
+    for left in ({**OURS, **holder()}, {**OURS, **holder(), labels.LOCK_PROCESS: "1 1"}):
         memory.create_container(stacks.never_started(NAME, memory.inside("clawker-coredns").image, left))
         assert leftovers(observe(memory, "clawker", ()), None).containers == (NAME,)
         assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.errors import EngineError, HelperOutdatedError
+from clawker_fw.errors import EngineError
 from clawker_fw.fwctl.answers import (
     PROTOCOL,
     Committed,
@@ -190,17 +190,3 @@ def test_an_answer_without_what_is_needed(empty: dict[str, object]) -> None:
     for call in reading_verbs(helper):
         require_unreadable(call)
     require_unreadable(lambda: helper.drain(1, print))
-
-
-def test_a_helper_that_does_not_know_a_verb() -> None:
-    """It is of an earlier release: one error says so, and what to do."""
-
-    class Earlier(Described):
-        def run_helper(self, *_: object, **__: object) -> None:
-            context = ['unknown verb "see"', "usage: …"]
-            raise EngineError("helper-failed", "fwctl see failed in container a.", context=context)
-
-    with pytest.raises(HelperOutdatedError) as caught:
-        Helper(Earlier(), "a").agents_see("{}")
-    assert caught.value.code == "helper-outdated"
-    assert caught.value.hint == "`clawker-fw run` replaces it."

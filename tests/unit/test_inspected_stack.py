@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from clawker_fw.certificates.credentials import Authorities, Provided
 from clawker_fw.certificates.store import InspectionStore
@@ -60,7 +59,7 @@ def test_the_first_rule_is_a_commit_and_so_is_the_last(memory: MemoryEngine, wan
         seen = pipeline.compare(memory, wanted(*rules))
         steps = pipeline.plan_for(seen, ConvergeOptions(drain_seconds=0))
         said = [describe(step) for stage in steps.stages for step in stage]
-        assert all(each.startswith("commit ") for each in said), said
+        assert all(each.startswith("load ") for each in said), said
         stacks.converged(memory, wanted(*rules))
         now = files(memory)
         assert {path: now[path] for path in now if path.startswith(BOOT)} == {
@@ -176,7 +175,7 @@ def test_no_cluster_of_agents_requests_shares_a_connection(memory: MemoryEngine,
     )
     stacks.converged(memory, wanted(*rules))
     written = files(memory)
-    bootstrap = yaml.safe_load(written[f"{BOOT}bootstrap.yaml"])
+    bootstrap = json.loads(written[f"{BOOT}bootstrap.json"])
     clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
     tables = [json.loads(written[path]) for path in (PATHS, ROUTES)]
     named = {name for table in tables for name in _values(table, "cluster") if isinstance(name, str)} & {*clusters}

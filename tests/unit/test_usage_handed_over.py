@@ -74,7 +74,7 @@ def test_what_was_used_is_handed_over_from_the_volume(first: bytes, second: byte
 
 
 def test_a_predecessor_that_knows_nothing_is_replaced() -> None:
-    """One of an earlier release has no recorder of what is used: the new one knows since it was made."""
+    """The new one knows what is used since it was made."""
     engine, old, new = pair()
     del engine.inside(old).files[SIBLING]
     hand_over(engine, old, new)

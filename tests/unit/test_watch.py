@@ -391,7 +391,7 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
     end = 2000.0
     watched.until(
         end,
-        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.yaml": public(b"")})),
+        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.json": public(b"")})),
         (end - 400, lambda: setattr(engine, "broken", False)),
     )
     times = watched.heals()
@@ -410,7 +410,7 @@ def test_something_new_is_tried_at_once_although_something_else_has_failed(relea
     watched = Watched(release, engine)
     watched.until(
         200,
-        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.yaml": public(b"")})),
+        (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.json": public(b"")})),
         (100, partial(engine.stop, COREDNS)),
     )
     assert 100 in watched.heals()

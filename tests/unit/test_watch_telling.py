@@ -365,7 +365,6 @@ def changed(release: Release) -> None:
 
 CHANGES: dict[str, Callable[[Release], None]] = {
     "changed": changed,
-    "template": stacks.change_corefile,
     "removed": lambda release: (release.package / "errors.py").unlink(),
     "added": lambda release: (release.package / "new.py").touch(),
 }

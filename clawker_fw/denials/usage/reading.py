@@ -16,7 +16,6 @@ def read(reader: EngineReader, project: str) -> Usage:
     Raises:
         RefusedError: when there is no Envoy.
         EngineError: when an Envoy can't be asked. What can't be read is never nothing.
-        HelperOutdatedError: when it is of a release that does not know.
     """
     there = [each.id for each in reader.listing() if sibling_of(each, project) is Sibling.ENVOY]
     if not there:

@@ -71,8 +71,7 @@ def shape_differences(
             continue
         recorded = applied.shape.get(field) if applied else None
         made = unrecorded if recorded is None else running[field] == recorded
-        as_recorded = field != "environment" and labels.agrees(container.shape, field, recorded)
-        yield Difference(field, _value(running[field]), _value(value), made or as_recorded)
+        yield Difference(field, _value(running[field]), _value(value), made)
 
 
 def _environment(observed: Observed, container: ContainerView, shape: Shape) -> list[str]:

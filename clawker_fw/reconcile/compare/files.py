@@ -54,26 +54,26 @@ class FileComparison(SiblingComparison):
 
     def _hot(self) -> Iterator[Finding]:
         """Compare the hot files (without the version of their commit), their record and their copies."""
-        raw = {path: file for path, file in self._seen.files.items() if path.startswith(HOT)}
-        running = {path: file.saying(plain(file.content)) for path, file in raw.items()}
+        running = {
+            path: file.saying(plain(file.content))
+            for path, file in self._seen.files.items()
+            if path.startswith(HOT)
+        }
         commit = last_commit(self._seen.files)
-        committed = commit.files
-        differing = {path for path in raw if running[path] != self._wanted.hot.get(path)}
-        made = _without_version(committed, {path: raw[path] for path in differing})
-        found = list(self._files(Layer.HOT, running, self._wanted.hot, made, Action.COMMIT))
+        found = list(self._files(Layer.HOT, running, self._wanted.hot, commit.files, Action.COMMIT))
         yield from found
         desired = CommitDigests(
             {path: labels.digest(file.content) for path, file in self._wanted.hot.items()}, self._wanted.live
         )
         if not found and commit != desired:
             # Another release may have recorded fewer resources, or other digests of what it made live.
-            same_files = self._by_another_release and _without_version(committed, raw) == desired.files
+            same_files = self._by_another_release and commit.files == desired.files
             yield self._finding(
                 Layer.HOT, COMMITTED, "another set", "this set", made=same_files, action=Action.COMMIT
             )
         yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
-        if committed:
-            yield from self._good(committed)
+        if commit.files:
+            yield from self._good(commit.files)
         if any(path.startswith(STAGE) for path in self._seen.files):
             yield self._finding(
                 Layer.HOT, STAGED, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
@@ -87,7 +87,7 @@ class FileComparison(SiblingComparison):
             hot = path.removeprefix(GOOD)
             wanted, kept = self._wanted.hot.get(hot), committed.get(hot)
             digest = labels.digest(plain(file.content))
-            if kept not in {digest, labels.digest(file.content)}:
+            if kept != digest:
                 yield self._finding(
                     Layer.HOT,
                     path,
@@ -158,19 +158,9 @@ def last_commit(files: Files) -> CommitDigests:
     try:
         record = json.loads(files[COMMITTED].content)
         digests = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
-        live = record.get("live", {})  # an earlier release had none
-        return CommitDigests(digests, {str(name): str(digest) for name, digest in live.items()})
+        return CommitDigests(digests, {str(name): str(digest) for name, digest in record["live"].items()})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return CommitDigests({}, {})
-
-
-def _without_version(committed: Mapping[str, str], files: Files) -> dict[str, str]:
-    """Return recorded digests as they are of files without the version of their commit.
-
-    Earlier releases recorded the digest of the whole file, version included.
-    """
-    whole = {path for path, file in files.items() if committed.get(path) == labels.digest(file.content)}
-    return {**committed, **{path: labels.digest(plain(files[path].content)) for path in whole}}
 
 
 def _is_boot(path: str) -> bool:

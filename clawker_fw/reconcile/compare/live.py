@@ -24,10 +24,6 @@ AGENTS_SEE = "agents_see"
 class LiveComparison(SiblingComparison):
     """The running program, its network and processes."""
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield the differences that the probe shows."""
-        yield from self._live()
-
     def unexplained(self) -> Iterator[Finding]:
         """Yield what is wrong with a sibling that has no other finding."""
         yield from self._health()
@@ -58,7 +54,8 @@ class LiveComparison(SiblingComparison):
                 Layer.LIVE, AGENTS_SEE, seen, (), made=reason is not None, reason=reason, action=action
             )
 
-    def _live(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Finding]:
+        """Yield the differences that the probe shows."""
         probe = self._seen.probe
         if probe is None and not self._container.running:
             return

@@ -18,7 +18,6 @@ from clawker_fw.model import (
     Sibling,
     Value,
 )
-from clawker_fw.stack.labels import APPLIED
 from clawker_fw.stack.topology import network_fields, recorded_fields
 
 _OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
@@ -56,18 +55,15 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
                 f"networks.{spec.name}.{field}",
                 _shown(field, running),
                 _shown(field, wanted),
-                _cause(
-                    field, all(running[name] == recorded.get(name, running[name]) for name in names), network, spec
-                ),
+                _cause(field, network, spec, made=all(running[n] == recorded.get(n, running[n]) for n in names)),
                 Action.RECREATE_NETWORKS,
             )
 
 
-def _cause(field: str, made: bool, network: NetworkView, spec: NetworkSpec) -> Cause:  # noqa: FBT001 - a finding's
+def _cause(field: str, network: NetworkView, spec: NetworkSpec, *, made: bool) -> Cause:
     """Return the cause of a field. `made` is whether its record has it like this, or does not speak of it."""
-    # These follow from the subnet, which only the settings can change. Releases without a record set the others.
-    follows = field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,)
-    if follows and (made or APPLIED not in network.labels):
+    # These follow from the subnet, which only the settings can change.
+    if made and field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,):
         return Cause.SETTINGS
     return Cause.UPGRADE if made else Cause.TAMPER
 

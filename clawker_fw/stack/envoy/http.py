@@ -16,7 +16,6 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, refusals, routes
 from clawker_fw.stack.envoy.messages import (
     ASKED,
@@ -28,12 +27,12 @@ from clawker_fw.stack.envoy.messages import (
     TYPES,
     Json,
     cel_formatter,
+    config_source,
     duration,
     extension,
     passed_on,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
-from clawker_fw.stack.resources import watched_folder
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -178,16 +177,7 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     agent can set the headers that steer Envoy.
     """
     return {
-        "rds": {
-            "route_config_name": routes_name,
-            "config_source": {
-                "resource_api_version": "V3",
-                "path_config_source": {
-                    "path": f"{container.VOLUME}/{container.HOT}{routes_path}",
-                    "watched_directory": {"path": watched_folder(routes_path)},
-                },
-            },
-        },
+        "rds": {"route_config_name": routes_name, "config_source": config_source(routes_path)},
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
         "use_remote_address": True,
@@ -222,20 +212,16 @@ def http2_with_hosts() -> Json:
 
 
 def connection_manager(
-    routes_path: str, idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
+    idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
 ) -> Json:
     """Return the filter for plain HTTP.
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
-    denied = refusals.of_denied_route()
-    no_rule = refusals.of_details(refusals.BY_ROUTE)
-    not_forwarded = refusals.of_status(403)
-    no_answer = {"response_flag_filter": {"flags": ["UC", "UF"]}}
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(routes.NAME, routes_path, idle),
+        **common(routes.NAME, routes.PATH, idle),
         stat_prefix=routes.NAME,
         http_filters=[
             _host_names_only(),
@@ -247,12 +233,12 @@ def connection_manager(
             "mappers": [
                 {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
                 for each, sentence in (
-                    (refusals.of_page(), _NO_PAGE),
-                    (denied, _DENIED),
-                    (refusals.of_bad_name(), _BAD_NAME),
-                    (no_rule, _REFUSED),
-                    (not_forwarded, _NOT_FORWARDED),
-                    (no_answer, _NO_ANSWER),
+                    (refusals.cel(refusals.PAGE_ROUTE), _NO_PAGE),
+                    (refusals.cel(refusals.DENIED_ROUTE), _DENIED),
+                    (refusals.cel(refusals.BAD_NAME), _BAD_NAME),
+                    (refusals.of_details(refusals.BY_ROUTE), _REFUSED),
+                    (refusals.of_status(403), _NOT_FORWARDED),
+                    ({"response_flag_filter": {"flags": ["UC", "UF"]}}, _NO_ANSWER),
                 )
             ],
         },

@@ -13,41 +13,34 @@ from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals, tls_interception
 from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on
 from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
-from clawker_fw.stack.envoy.tls_interception import SERVER_NAME, Inspection
+from clawker_fw.stack.envoy.tls_interception import SERVER_NAME
 
 
 def listeners(
     policy: Policy,
     address: IPv4Address,
-    routes_path: str,
     idle: float,
     reporting: Reporting | None = None,
-    *,
-    inspection: Inspection | None = None,
     checkers: tuple[IPv4Address, ...] = (),
 ) -> list[Json]:
     """Return a listener for each port, and those that HTTP requests go through if a rule allows any.
 
-    `address` is Envoy's on the agent network: from the way out nobody comes in. `routes_path` is where the route
-    table lies, below `hot/`. `idle` is for how many seconds nothing need be sent. `inspection` is
-    how TLS is looked into; without it, a rule that needs it allows nothing. From the addresses `checkers`, CoreDNS
-    checks whether agents are refused.
+    `address` is Envoy's on the agent network: from the way out nobody comes in. `idle` is for how many seconds
+    nothing need be sent. From the addresses `checkers`, CoreDNS checks whether agents are refused.
     """
     ports = [
         at(
             ListenerPlace(f"port-{port}", address, port, checkers),
             chains.chains("tls", policy, Protocol.HTTPS, port),
-            routes_path,
             idle,
             reporting,
-            inspection=inspection,
         )
         for port in policy.rules.ports
     ]
     return [
         *ports,
         *http.listener(policy, idle, reporting),
-        *(tls_interception.listener(policy, idle, reporting) if inspection else []),
+        *tls_interception.listener(policy, idle, reporting),
         *([reporting.listener()] if reporting else []),
     ]
 
@@ -62,19 +55,8 @@ class ListenerPlace:
     checkers: tuple[IPv4Address, ...] = ()
 
 
-def at(
-    place: ListenerPlace,
-    tls_chains: chains.Chains,
-    routes_path: str,
-    idle: float,
-    reporting: Reporting | None = None,
-    *,
-    inspection: Inspection | None = None,
-) -> Json:
+def at(place: ListenerPlace, tls_chains: chains.Chains, idle: float, reporting: Reporting | None = None) -> Json:
     """Return the listener at an address and port for hosts that are named."""
-    reading = (
-        tls_interception.chain(idle, inspection, reporting) if inspection else chains.ending(chains.INSPECTED)
-    )
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": place.name,
@@ -94,10 +76,10 @@ def at(
         "filter_chains": [
             {
                 "name": http.CHAIN,
-                "filters": [http.connection_manager(routes_path, idle, reporting, place.checkers)],
+                "filters": [http.connection_manager(idle, reporting, place.checkers)],
             },
             *chains.forwarding(tls_chains, f"tls-{place.port}", idle, SERVER_NAME),
-            *([reading] if tls_chains.inspecting else []),
+            *([tls_interception.chain(idle, reporting)] if tls_chains.inspecting else []),
             *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
             chains.ending(chains.REFUSED),
         ],

@@ -5,6 +5,9 @@ Field names are those of the Envoy v3 API reference.
 
 from typing import Any
 
+from clawker_fw.stack import container
+from clawker_fw.stack.resources import watched_folder
+
 Json = dict[str, Any]
 
 TYPES = "type.googleapis.com/envoy"
@@ -63,6 +66,15 @@ def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
 def passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
     """Return a filter state that the internal listener knows as well."""
     return state(key, text, *formatters, shared_with_upstream="ONCE", **fields)
+
+
+def config_source(path: str) -> Json:
+    """Return how Envoy reads a hot file, and again whenever it is told. `path` is relative to `hot/`."""
+    place = {
+        "path": f"{container.VOLUME}/{container.HOT}{path}",
+        "watched_directory": {"path": watched_folder(path)},
+    }
+    return {"resource_api_version": "V3", "path_config_source": place}
 
 
 def cel_formatter() -> Json:

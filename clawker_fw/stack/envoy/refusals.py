@@ -63,8 +63,13 @@ _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
 """Only for the record: CEL takes no expression as large as the one by which names are refused."""
 
 _DETAILS = "response.code_details"
-_DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
-_PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{page.ROUTE}'"
+BAD_NAME = f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')"
+"""Of a request whose Host is no host name."""
+
+DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
+"""Of a request that a rule denies within what another one allows."""
+
+PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{page.ROUTE}'"
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
@@ -74,7 +79,7 @@ _ENDED = ("connection_termination", _NOT_CONNECTED)
 _TLS_FAILED = f"(has({_FAILURE}) && {_FAILURE}.contains('TLS_error') && !{_FAILURE}.contains('system library'))"
 """Of a request that is not sent because a host has not proved its name, or does not speak TLS."""
 
-_HOST_NOT_TRUSTED = f"has({_FAILURE}) && {_FAILURE}.contains('CERTIFICATE_VERIFY_FAILED')"
+HOST_NOT_TRUSTED = f"has({_FAILURE}) && {_FAILURE}.contains('CERTIFICATE_VERIFY_FAILED')"
 """What BoringSSL says of a host whose certificate does not prove its name to Envoy."""
 
 _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
@@ -141,12 +146,12 @@ def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Addre
     own_check = _is_own_check(_SERVER_NAME, checkers)
     refused = f"xds.filter_chain_name == '{chains.REFUSED}' && !{own_check}"
     failed = _all(
-        {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, _cel(f"{_SERVER_NAME} != ''")
+        {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, cel(f"{_SERVER_NAME} != ''")
     )
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
     never_said = _all(
         {"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}},
-        _cel("xds.filter_chain_name == ''"),
+        cel("xds.filter_chain_name == ''"),
     )
     reason = _first(
         (f"xds.filter_chain_name == '{chains.DENIED}'", Reason.DENIED),
@@ -162,9 +167,9 @@ def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Addre
     crowded = f"{_CROWDED} && {forwards} && {_SERVER_NAME} != ''"
     denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
-    nowhere = _cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
+    nowhere = cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
     any_of_them = {"or_filter": {"filters": [nowhere, failed, never_said]}}
-    forwarded = _cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
+    forwarded = cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
     logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
     return [*logs, usage.of_listener(forwarded)]
 
@@ -179,10 +184,10 @@ def of_opaque(name: str, reporting: Reporting | None = None) -> list[Json]:
         "name": name,
         "reason": _first(otherwise=_UPSTREAM_REASON),
     }
-    any_of_them = {"or_filter": {"filters": [failed, _cel("response.flags == 0 && !has(upstream.address)")]}}
+    any_of_them = {"or_filter": {"filters": [failed, cel("response.flags == 0 && !has(upstream.address)")]}}
     # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
     told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
-    return _logs(any_of_them, _cel(_FORWARDED), fields, reporting, told)
+    return _logs(any_of_them, cel(_FORWARDED), fields, reporting, told)
 
 
 SESSION_TOLD_AFTER = 0.5
@@ -203,7 +208,7 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
     looked_at_first = _all(
         {"log_type_filter": {"types": ["UdpPeriodic"]}},
         {"duration_filter": {"comparison": {"op": "LE", "value": milliseconds}}},
-        _cel("has(upstream.address) && !has(upstream.local_address)"),
+        cel("has(upstream.address) && !has(upstream.local_address)"),
     )
     no_room = {"response_flag_filter": {"flags": ["UO"]}}
     fields = {
@@ -217,7 +222,7 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
             otherwise=_text(Reason.PRIVATE_ADDRESS),
         ),
     }
-    ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, _cel(_FORWARDED))
+    ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, cel(_FORWARDED))
     told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
     return _logs({"or_filter": {"filters": [looked_at_first, no_room]}}, ended, fields, reporting, told)
 
@@ -229,33 +234,13 @@ def of_status(status: int) -> Json:
 
 def of_details(details: str) -> Json:
     """Return the filter that passes what Envoy has ended for a reason of its own."""
-    return _cel(f"has({_DETAILS}) && {_DETAILS} == '{details}'")
+    return cel(f"has({_DETAILS}) && {_DETAILS} == '{details}'")
 
 
 def of_route(beginning: str) -> Json:
     """Return the filter that passes what a route with a name that begins so has answered itself."""
     by_route = f"has({_DETAILS}) && {_DETAILS} == '{BY_ROUTE}'"
-    return _cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
-
-
-def of_host_not_trusted() -> Json:
-    """Return the filter that passes requests to a host whose certificate Envoy does not trust."""
-    return _cel(_HOST_NOT_TRUSTED)
-
-
-def of_denied_route() -> Json:
-    """Return the filter that passes requests that a rule denies within what another one allows."""
-    return _cel(_DENIED_ROUTE)
-
-
-def of_page() -> Json:
-    """Return the filter that passes requests for the page about refusals."""
-    return _cel(_PAGE_ROUTE)
-
-
-def of_bad_name() -> Json:
-    """Return the filter that passes requests whose Host is no host name."""
-    return _cel(f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')")
+    return cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
 def of_rules(reporting: Reporting | None = None) -> list[Json]:
@@ -286,11 +271,11 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
         "reason": reason,
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
-    any_of_them = {"or_filter": {"filters": [failed, _cel(_CROWDED)]}}
+    any_of_them = {"or_filter": {"filters": [failed, cel(_CROWDED)]}}
     source = f"string(filter_state['{SOURCE}'])"
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
-    logs = _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=_cel(_UNANSWERED))
-    return [*logs, usage.of_requests(said["protocol"], _cel(_FORWARDED))]
+    logs = _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=cel(_UNANSWERED))
+    return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
 
 
 def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
@@ -303,7 +288,7 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
     not_ours = f"!(has(request.host) && {_is_own_check('request.host', checkers)})"
     reason = _first(
-        (_DENIED_ROUTE, Reason.DENIED),
+        (DENIED_ROUTE, Reason.DENIED),
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.NO_RULE),
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
@@ -312,14 +297,14 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
         otherwise=_text(Reason.UNREACHABLE),
     )
     violation = _all(
-        {"response_flag_filter": {"flags": ["DPE"]}}, _cel(f"({_VIOLATION}) && !has(upstream.address)")
+        {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
     )
     # Comparing a number first spares what is forwarded an expression, which takes longer.
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    ours = _all({"status_code_filter": failed}, _cel(f"{own} && {not_ours} && !({_PAGE_ROUTE})"))
+    ours = _all({"status_code_filter": failed}, cel(f"{own} && {not_ours} && !({PAGE_ROUTE})"))
     any_of_them = {"or_filter": {"filters": [ours, violation]}}
     fields = {**_FIELDS, **_HTTP, "reason": reason}
-    forwarded = _cel(f"{_FORWARDED_REQUEST} && !({_PAGE_ROUTE})")
+    forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
     return _logs(any_of_them, forwarded, fields, reporting, {"rule": "%ROUTE_NAME%"})
 
 
@@ -343,17 +328,17 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
-        (_HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
+        (HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
         otherwise=_text(Reason.UNREACHABLE),
     )
     violation = _all(
-        {"response_flag_filter": {"flags": ["DPE"]}}, _cel(f"({_VIOLATION}) && !has(upstream.address)")
+        {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
     )
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    ours = _all({"status_code_filter": failed}, _cel(f"({by_us}) || ({by_host})"))
+    ours = _all({"status_code_filter": failed}, cel(f"({by_us}) || ({by_host})"))
     fields = {**_FIELDS, **_UPSTREAM, **_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%", "reason": reason}
     any_of_them = {"or_filter": {"filters": [ours, violation]}}
-    return _logs(any_of_them, _cel(_FORWARDED_REQUEST), fields, reporting)
+    return _logs(any_of_them, cel(_FORWARDED_REQUEST), fields, reporting)
 
 
 def buckets() -> bytes:
@@ -418,7 +403,7 @@ _STRINGS = {"cel_config": {"enable_string_conversion": True}}
 """Filter states are octets to CEL, which it takes for text only when it is told to."""
 
 
-def _cel(expression: str) -> Json:
+def cel(expression: str) -> Json:
     """Return a filter that passes what an expression is true for; where it can't be evaluated, nothing passes."""
     kind = "access_loggers.filters.cel.v3.ExpressionFilter"
     return {
@@ -461,7 +446,7 @@ def _not_too_many(source: str = "source.address") -> Json:
     return {
         "or_filter": {
             "filters": [
-                _all(_cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
+                _all(cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
                 for number in range(BUCKETS)
             ]
         }

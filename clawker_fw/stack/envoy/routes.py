@@ -17,6 +17,9 @@ from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json
 
 NAME = "http"
 
+PATH = "rds/routes.json"
+"""Where the table lies, below `hot/`."""
+
 _HEADERS_REMOVED = (
     "x-envoy-external-address",
     "x-forwarded-for",

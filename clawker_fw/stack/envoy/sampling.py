@@ -4,7 +4,7 @@ In the listeners, where the filter is that uses it, a changed share would end op
 """
 
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy.messages import TYPES, Json
+from clawker_fw.stack.envoy.messages import TYPES, Json, config_source
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
 
 ALL = 1.0
@@ -41,6 +41,4 @@ def content(share: float) -> bytes:
 
 def layer() -> Json:
     """Return the layer of the bootstrap that reads the file."""
-    source = {"path": f"{container.VOLUME}/{FILE}", "watched_directory": {"path": RESOURCE.watched}}
-    config = {"resource_api_version": "V3", "path_config_source": source}
-    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config}}
+    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config_source(_PATH)}}

@@ -1,7 +1,7 @@
 """The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
@@ -9,7 +9,7 @@ from clawker_fw.model import Files, Machine, Role, Shape, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, templates, virtual
+from clawker_fw.stack import container, ends, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import (
     bounds,
@@ -26,10 +26,9 @@ from clawker_fw.stack.envoy import (
 )
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.listeners import listeners
-from clawker_fw.stack.envoy.messages import RUNTIME
+from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source, extension
 from clawker_fw.stack.envoy.telemetry import Reporting
 from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import (
     SIBLING,
     EnvoyProof,
@@ -52,22 +51,22 @@ _CLUSTERS = Resource(
 )
 _ROUTES = Resource(
     "routes",
-    "rds/routes.json",
+    routes.PATH,
     envoy=EnvoyProof(
         "dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}", named=routes.NAME
     ),
-    watched=watched_folder("rds/routes.json"),
+    watched=watched_folder(routes.PATH),
 )
 _PATHS = Resource(
     "paths",
-    "rds-inspected/routes.json",
+    tls_interception.PATH,
     envoy=EnvoyProof(
         "dynamic_route_configs",
         ("route_config",),
         f"http.{tls_interception.NAME}.rds.{tls_interception.NAME}",
         named=tls_interception.NAME,
     ),
-    watched=watched_folder("rds-inspected/routes.json"),
+    watched=watched_folder(tls_interception.PATH),
 )
 _LISTENERS = Resource(
     "listeners",
@@ -94,9 +93,6 @@ drops what its removed rule allowed. The helper alone reads the first three, and
 CLUSTERS, PATHS, ROUTES, LISTENERS = (
     container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
-
-INSPECTION = tls_interception.Inspection(_PATHS.path, signing.chain())
-"""How TLS is looked into in a stack."""
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 """Where Envoy's image has the authorities that hosts prove their names by, when TLS is looked into."""
@@ -128,7 +124,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
         [
             "/usr/local/bin/envoy",
             "--config-path",
-            f"{container.VOLUME}/boot/bootstrap.yaml",
+            f"{container.VOLUME}/boot/bootstrap.json",
             "--reject-unknown-dynamic-fields",
             "--concurrency",
             str(capacity.processors),
@@ -154,7 +150,6 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
 
 
 def boot(
-    release: Release,
     project: str,
     addressing: Addressing,
     slot: int,
@@ -171,38 +166,11 @@ def boot(
     it started (1.40), so another one takes another Envoy.
     """
     further = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
-    most = bounds.bounds(capacity)
-    sources = {False: addressing.guarded(slot), True: addressing.exempt(slot)}
-    view = {
-        "admin_socket": ADMIN_SOCKET,
-        "node": f"{project}-envoy",
-        "sources": [
-            {"kind": kind, "path": f"{container.VOLUME}/{container.HOT}{each.path}", "watched": each.watched}
-            for kind, each in (("cds", _CLUSTERS), ("lds", _LISTENERS))
-        ],
-        "runtime_layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()],
-        "buffer": bounds.BUFFER,
-        "circuit_breakers": bounds.unbounded(),
-        "kept_heap": bounds.KEPT_HEAP,
-        "overload_manager": overload_manager(most),
-        "resolver": lookups.resolver(),
-        "looking_up": lookups.proof(),
-        "through_rules": http.cluster(),
-        "bootstrap_extension": http.bootstrap_extension(),
-        "clusters": [
-            {"name": each.name, "source": str(sources[each.exempt]), "dns_cache": each.cache}
-            for each in lookups.clusters()
-        ],
-        "tls_clusters": list(tls_interception.clusters(JOINED if authorities else TRUSTED)),
-        "signer": signing.cluster(),
-        "page": page.cluster(),
-        "ads_config": signing.ads_config(),
-        "stats_config": signing.stats_config(),
-    }
+    bootstrap = _bootstrap(project, addressing, slot, bounds.bounds(capacity), JOINED if authorities else TRUSTED)
     sibling = {
         **_network(addressing, slot, limits, capacity),
         "signer": {
-            **signing.boot_settings(),
+            "folder": signing.FOLDER,
             "trusted": TRUSTED,
             **further,
             **({"secrets": [*secrets]} if secrets else {}),
@@ -216,11 +184,67 @@ def boot(
         "usage": {"except": [str(each) for each in addressing.trying]},
     }
     return {
-        "boot/bootstrap.yaml": public(templates.render(release, "bootstrap.yaml.j2", view)),
+        "boot/bootstrap.json": public(json.dumps(bootstrap, indent=1, sort_keys=True).encode()),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
     }
+
+
+def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bounds, trusted: str) -> Json:
+    """Return Envoy's bootstrap, which it reads once, at start. What changes with the rules is in `hot/`.
+
+    `trusted` is the file with the authorities that hosts prove their names by.
+    """
+    return {
+        # 0660: for Envoy and root, in their folder
+        "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o660}}},
+        "node": {"id": f"{project}-envoy", "cluster": "clawker-fw"},
+        "dynamic_resources": {
+            "ads_config": signing.ads_config(),
+            "cds_config": config_source(_CLUSTERS.path),
+            "lds_config": config_source(_LISTENERS.path),
+        },
+        "static_resources": {
+            "clusters": [
+                *_forwarding_clusters(addressing, slot),
+                http.cluster(),
+                *tls_interception.clusters(trusted),
+                signing.cluster(),
+                page.cluster(),
+                lookups.proof(),
+            ]
+        },
+        "stats_config": signing.stats_config(),
+        "typed_dns_resolver_config": lookups.resolver(),
+        "bootstrap_extensions": [http.bootstrap_extension()],
+        "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()]},
+        "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
+        "overload_manager": overload_manager(most),
+    }
+
+
+def _forwarding_clusters(addressing: Addressing, slot: int) -> Iterator[Json]:
+    """Yield the clusters that resolve the name that a rule matched, and connect from a source address of ours.
+
+    The routing table of that address decides what can be reached, whichever of a name's addresses is tried. So do
+    those for UDP, of which there is one for each name and port (`datagrams`).
+    """
+    for each in lookups.clusters():
+        source = addressing.exempt(slot) if each.exempt else addressing.guarded(slot)
+        yield {
+            "name": each.name,
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "10s",
+            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+            "cluster_type": extension(
+                "envoy.clusters.dynamic_forward_proxy",
+                "clusters.dynamic_forward_proxy.v3.ClusterConfig",
+                dns_cache_config=each.cache,
+            ),
+            "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
+            "circuit_breakers": bounds.unbounded(),
+        }
 
 
 def hot(
@@ -267,19 +291,9 @@ def configuration(
         LISTENERS: public(
             discovery_response(
                 [
-                    tls_interception.holder(idle, INSPECTION, reporting),
-                    *listeners(
-                        policy,
-                        addresses.shared,
-                        _ROUTES.path,
-                        idle,
-                        reporting,
-                        inspection=INSPECTION,
-                        checkers=addresses.checkers,
-                    ),
-                    *virtual_listeners.listeners(
-                        policy, addresses, _ROUTES.path, idle, reporting, inspection=INSPECTION
-                    ),
+                    tls_interception.holder(idle, reporting),
+                    *listeners(policy, addresses.shared, idle, reporting, addresses.checkers),
+                    *virtual_listeners.listeners(policy, addresses, idle, reporting),
                     *datagrams.listeners(policy, addresses, idle, reporting),
                 ]
             )

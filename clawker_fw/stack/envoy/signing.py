@@ -45,11 +45,6 @@ _RETRY = {"base_interval": "0.100s", "max_interval": "0.500s"}
 """After which time Envoy connects again to a signer that has ended."""
 
 
-def boot_settings() -> Json:
-    """Return what `boot/sibling.json` has under `signer`, by which `fwctl serve` starts it."""
-    return {"folder": FOLDER}
-
-
 def hot(policy: Policy, authorities: Authorities) -> Files:
     """Return the files about certificates: for the names that rules inspect, from these authorities."""
     inspected = [rule.destination for rule in policy.rules.rules if rule.paths]

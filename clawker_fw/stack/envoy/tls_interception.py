@@ -10,14 +10,11 @@ of what is refused of that part. The TLS connection to the host is made through 
 
 Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
 that TLS has named, or a connection for one rule would reach another one's host.
-
-Nothing here knows where certificates come from: what ends TLS is given (`signing.chain`).
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -37,7 +34,7 @@ from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
-from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals
+from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals, signing
 from clawker_fw.stack.envoy.messages import (
     ASKED,
     PORT,
@@ -50,6 +47,9 @@ from clawker_fw.stack.envoy.messages import (
 from clawker_fw.stack.envoy.telemetry import Reporting
 
 NAME = "inspected"
+
+PATH = "rds-inspected/routes.json"
+"""Where the table of routes lies, below `hot/`."""
 
 ALONE = 5_000
 """So many parts of what the rules of a port allow have a chain each, and all others share as rules do.
@@ -173,17 +173,6 @@ _HOST_NOT_TRUSTED = f"clawker-fw: {Reason.HOST_NOT_TRUSTED.sentence}\n"
 _NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """How TLS is looked into: where its table of routes lies, below `hot/`, and what ends TLS.
-
-    `terminated` are the fields of a chain that do so: its transport socket, with ALPN for HTTP/2 and HTTP/1.1.
-    """
-
-    routes_path: str
-    terminated: Json
-
-
 # --- clusters ----------------------------------------------------------------------------------------------------
 
 
@@ -227,22 +216,19 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
-def chain(idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
+def chain(idle: float, reporting: Reporting | None = None) -> Json:
     """Return the filter chain that looks into TLS. `idle` is in seconds: for so long nothing need be sent."""
-    reading = _connection_manager(idle, inspection.routes_path, reporting)
-    return {"name": chains.INSPECTED, "filters": [reading], **inspection.terminated}
+    return {"name": chains.INSPECTED, "filters": [_connection_manager(idle, reporting)], **signing.chain()}
 
 
-def holder(idle: float, inspection: Inspection, reporting: Reporting | None = None) -> Json:
+def holder(idle: float, reporting: Reporting | None = None) -> Json:
     """Return a listener that nothing leads to. With it, the table is loaded also while no rule looks into TLS."""
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": NAME,
         "stat_prefix": NAME,
         "internal_listener": {},
-        "filter_chains": [
-            {"name": NAME, "filters": [_connection_manager(idle, inspection.routes_path, reporting)]}
-        ],
+        "filter_chains": [{"name": NAME, "filters": [_connection_manager(idle, reporting)]}],
     }
 
 
@@ -311,9 +297,9 @@ def _named(rule: Rule, words: str) -> str:
     return f"{rule.destination} {words}"
 
 
-def _connection_manager(idle: float, routes_path: str, reporting: Reporting | None) -> Json:
+def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
     """Return the filter that reads requests."""
-    common = http.common(NAME, routes_path, idle)
+    common = http.common(NAME, PATH, idle)
     common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
         "envoy.filters.network.http_connection_manager",
@@ -403,7 +389,7 @@ def _answers() -> Iterator[Json]:
         (refusals.of_route(refusals.NO_RULE), 403, _NO_RULE),
         (refusals.of_status(403), 403, _REFUSED),
         (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
-        (refusals.of_host_not_trusted(), 503, _HOST_NOT_TRUSTED),
+        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, _HOST_NOT_TRUSTED),
         (refusals.of_status(503), 503, _NO_ANSWER),
     ):
         yield {
@@ -599,8 +585,8 @@ def _unless_upgrading(*, verify: bool) -> Json:
     }
 
 
-def _refuse(name: str, match: Json, status: int = 403, body: str = "") -> Json:
-    response: Json = {"status": status, **({"body": {"inline_string": body}} if body else {})}
+def _refuse(name: str, match: Json, body: str = "") -> Json:
+    response: Json = {"status": 403, **({"body": {"inline_string": body}} if body else {})}
     return {"name": name, "match": dict(match), "direct_response": response}
 
 

@@ -11,8 +11,6 @@ once it was found to be a host name (`messages.HOST_NAME`). The recorder keeps n
 (`go/internal/usage`).
 """
 
-from dataclasses import dataclass
-
 from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, extension
 
 _OPEN_SECONDS = 60
@@ -22,36 +20,33 @@ _LOOKED_AT_ONCE_IN = 120
 """Envoy looks at a session of UDP twice a second. About one look in so many is told of."""
 
 _CONNECTION, _PERIODIC = "%DOWNSTREAM_REMOTE_ADDRESS%", "%ACCESS_LOG_TYPE%"
-_ENDED = "Ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a line says: the protocol by which rules are asked, and the formats of name, port, agent and moment."""
+def _line(
+    protocol: str,
+    name: str,
+    port: str,
+    source: str = _CONNECTION,
+    *,
+    moment: str = "Ended",
+    chain: str = "%FILTER_CHAIN_NAME%",
+) -> str:
+    """Return the format of a line. `protocol` is that by which rules are asked.
 
-    protocol: str
-    name: str
-    port: str
-    source: str
-    moment: str = _ENDED
-    chain: str = "%FILTER_CHAIN_NAME%"
-    """What tells the rule: the recorder counts the names below a subtree as the subtree."""
-
-    @property
-    def line(self) -> str:
-        """The format of a line."""
-        words = (self.protocol, self.name, self.port, self.source, "%BYTES_RECEIVED%", "%BYTES_SENT%")
-        return " ".join(("used", *words, self.moment, "%UPSTREAM_LOCAL_ADDRESS%", self.chain)) + "\n"
+    The `chain` tells the rule: the recorder counts the names below a subtree as the subtree.
+    """
+    words = (protocol, name, port, source, "%BYTES_RECEIVED%", "%BYTES_SENT%")
+    return " ".join(("used", *words, moment, "%UPSTREAM_LOCAL_ADDRESS%", chain)) + "\n"
 
 
 def of_listener(forwarded: Json) -> Json:
     """Return the log of a listener for TLS that is not looked into. `forwarded` passes what led somewhere."""
-    return _written(Used("https", "%REQUESTED_SERVER_NAME%", _state(PORT), _CONNECTION), forwarded)
+    return _written(_line("https", "%REQUESTED_SERVER_NAME%", _state(PORT)), forwarded)
 
 
 def of_requests(protocol: str, forwarded: Json) -> Json:
     """Return the log of an internal listener that requests of a protocol go through."""
-    return _written(Used(protocol, _state(ASKED), _state(PORT), _state(SOURCE)), forwarded)
+    return _written(_line(protocol, _state(ASKED), _state(PORT), _state(SOURCE)), forwarded)
 
 
 def _state(key: str) -> str:
@@ -60,9 +55,9 @@ def _state(key: str) -> str:
 
 def of_opaque(name: str) -> Json:
     """Return the fields with which a TCP proxy for one name tells of its connections, also while they are open."""
-    used = Used("tcp", name, "%DOWNSTREAM_LOCAL_PORT%", _CONNECTION, _PERIODIC)
+    line = _line("tcp", name, "%DOWNSTREAM_LOCAL_PORT%", moment=_PERIODIC)
     return {
-        "access_log": [_written(used)],
+        "access_log": [_written(line)],
         "access_log_options": {"access_log_flush_interval": duration(_OPEN_SECONDS)},
     }
 
@@ -78,15 +73,15 @@ def of_datagrams(name: str) -> Json:
     }
     still_open = {"and_filter": {"filters": [{"log_type_filter": {"types": ["UdpPeriodic"]}}, now_and_then]}}
     ended = {"log_type_filter": {"types": ["UdpSessionEnd"]}}
-    used = Used("udp", name, "%DOWNSTREAM_LOCAL_PORT%", _CONNECTION, _PERIODIC, chain="udp")
-    return _written(used, {"or_filter": {"filters": [ended, still_open]}})
+    line = _line("udp", name, "%DOWNSTREAM_LOCAL_PORT%", moment=_PERIODIC, chain="udp")
+    return _written(line, {"or_filter": {"filters": [ended, still_open]}})
 
 
-def _written(used: Used, passed: Json | None = None) -> Json:
+def _written(line: str, passed: Json | None = None) -> Json:
     """Return a log on standard output of what a filter passes."""
     stdout = extension(
         "envoy.access_loggers.stdout",
         "access_loggers.stream.v3.StdoutAccessLog",
-        log_format={"text_format_source": {"inline_string": used.line}},
+        log_format={"text_format_source": {"inline_string": line}},
     )
     return {**stdout, "filter": passed} if passed else stdout

@@ -16,7 +16,6 @@ from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy.listeners import ListenerPlace, at
 from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
-from clawker_fw.stack.envoy.tls_interception import Inspection
 from clawker_fw.stack.resources import Encoded
 from clawker_fw.stack.topology import EnvoyAddresses
 
@@ -27,18 +26,11 @@ MOST_APART = 256
 
 
 def listeners(
-    policy: Policy,
-    addresses: EnvoyAddresses,
-    routes_path: str,
-    idle: float,
-    reporting: Reporting | None = None,
-    *,
-    inspection: Inspection | None = None,
+    policy: Policy, addresses: EnvoyAddresses, idle: float, reporting: Reporting | None = None
 ) -> Iterator[Json]:
     """Yield the listeners of all names that have an address of their own.
 
-    `routes_path` is where the route table lies, below `hot/`. `idle` is for how many seconds nothing need be sent.
-    `inspection` is how TLS is looked into; without it, a rule that needs it allows nothing.
+    `idle` is for how many seconds nothing need be sent.
     """
     served = policy.allowed_at(addresses.virtual)
     apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
@@ -52,7 +44,7 @@ def listeners(
             rule = allowed.get((Protocol.HTTPS, port))
             own = chains.alone("tls", {name: rule} if rule else {})
             place = ListenerPlace(f"{name} port-{port}", address, port, addresses.checkers)
-            yield at(place, own, routes_path, idle, reporting, inspection=inspection)
+            yield at(place, own, idle, reporting)
 
 
 def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
