@@ -4,64 +4,23 @@ A volume's name ends with a digest of its content, and its label names the roots
 trusts is in the engine's record of its container.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
-from clawker_fw.certificates import trust
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import trust_name
 from clawker_fw.stack.envoy import signing
-from clawker_fw.stack.files import public
 
 TARGET = "/etc/clawker-fw/trust"
 """Where the volume is mounted in an agent."""
 
-_ALL = (
-    "AWS_CA_BUNDLE",
-    "CARGO_HTTP_CAINFO",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "NPM_CONFIG_CAFILE",
-    "PIP_CERT",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_FILE",
-)
-"""Variables that name all authorities. `SSL_CERT_FILE` is that of OpenSSL, and of much else."""
-
-_ADDED = ("DENO_CERT", "NODE_EXTRA_CA_CERTS")
-"""Variables that name further authorities."""
-
-_JAVA, _WGET, _APT = "JAVA_TOOL_OPTIONS", "SYSTEM_WGETRC", "APT_CONFIG"
-
-PLACES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat 6
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/etc/ssl/cert.pem",  # Alpine without `ca-certificates`
-)
-"""Where systems have their list of authorities (Go has them in `crypto/x509/root_linux.go`)."""
-
 _MOST_NAMED = 5
 
-_SHOWN = 16
+SHOWN = 16
 """How many digits of a fingerprint or digest are in a label or a name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a container trusts by itself: all authorities, the added ones among them (PEM), and Java's options."""
-
-    authorities: bytes
-    added: bytes = b""
-    java_options: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +33,9 @@ class Trust:
     environment: Mapping[str, str]
 
 
-def trust_for(project: str, roots: bytes, known: Known, target: str = TARGET) -> Trust:
-    """Return what an agent needs to trust these roots (PEM), beside what it trusts by itself."""
-    made = trust.files(roots, known.authorities, known.added, target)
-    digest = hashlib.sha256(b"".join(made[name] for name in sorted(made))).hexdigest()
-    java = f"-Djavax.net.ssl.trustStore={target}/{trust.JAVA}"
-    environment = {
-        **dict.fromkeys(_ALL, f"{target}/{trust.ALL}"),
-        **dict.fromkeys(_ADDED, f"{target}/{trust.ADDED}"),
-        _JAVA: " ".join(filter(None, (known.java_options, java))),
-        _WGET: f"{target}/{trust.WGET}",
-        _APT: f"{target}/{trust.APT}",
-    }
-    return Trust(
-        f"{trust_name(project)}{digest[:_SHOWN]}",
-        label(roots),
-        {name: public(content) for name, content in made.items()},
-        MappingProxyType(dict(sorted(environment.items()))),
-    )
-
-
 def label(roots: bytes) -> str:
     """Return the label of a volume with these roots (PEM, the newest first)."""
-    return " ".join(each[:_SHOWN] for each in fingerprints(roots))
-
-
-def files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """Return what a container's variables say: files with all authorities, with added ones, and Java's options."""
-    named, added = ({environment[name] for name in names if environment.get(name)} for names in (_ALL, _ADDED))
-    return tuple(sorted(named)), tuple(sorted(added)), environment.get(_JAVA, "")
+    return " ".join(each[:SHOWN] for each in fingerprints(roots))
 
 
 def authorities_of(observed: Observed) -> Authorities:
@@ -140,7 +73,7 @@ def named(agents: Sequence[str]) -> str:
 
 
 def _has(volume: VolumeView, root: str) -> bool:
-    return root[:_SHOWN] in volume.labels[labels.TRUST].split()
+    return root[:SHOWN] in volume.labels[labels.TRUST].split()
 
 
 def writable(mounts: Iterable[Mount], volumes: Mapping[str, VolumeView]) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from clawker_fw.agents.docker_options import RunWords
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.ports import free_number
-from clawker_fw.agents.trust import Known, roots_of, trust_for
+from clawker_fw.agents.trust import roots_of
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
 from clawker_fw.model import Role, Sibling
 from clawker_fw.reconcile.desired import built_images
-from clawker_fw.reconcile.entrust import create_trust_volume, known_to
+from clawker_fw.reconcile.entrust import Known, create_trust_volume, known_to, trust_for
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.publishing import publish_for

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.trust import TARGET, Known, trust_for
+from clawker_fw.agents.trust import TARGET
 from clawker_fw.certificates.credentials import Pair, Provided
 from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import ContainerSpec, Mount, Shape, VolumeView
+from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public, signers

@@ -14,7 +14,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from clawker_fw.agents.trust import Known, trust_for
+from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack.release import Release

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.agents.trust import TARGET, Known, Trust, trust_for
+from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Observed, Shape
 from clawker_fw.reconcile import entrust, errand
+from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown

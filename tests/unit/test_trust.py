@@ -6,10 +6,11 @@ from typing import Any
 import certifi
 import pytest
 
-from clawker_fw.agents.trust import TARGET, Known, Trust, is_trust, trust_for, without, writable
+from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.validity import certificates_in, fingerprints
 from clawker_fw.model import Mount, VolumeView
+from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
