@@ -17,7 +17,7 @@ from clawker_fw.digests import Identity, identity
 from clawker_fw.stack import built
 from clawker_fw.stack.labels import digest
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
