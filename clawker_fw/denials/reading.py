@@ -143,9 +143,10 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
     Raises:
         EngineError: when its log can't be read.
     """
-    told = _suppressed(reader, container)
-    written = told.lines if told else None
+    asking = in_background(_suppressed, reader, container)
     tally = records(reader, container, since)
+    told = asking.result()
+    written = told.lines if told else None
     end = time.monotonic() + _ARRIVES_WITHIN
     while gap := tally.numbering.missing_after(written):
         if time.monotonic() > end:
