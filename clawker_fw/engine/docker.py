@@ -520,6 +520,7 @@ class DockerEngine:
         sent: bytes = b"",
     ) -> None:
         """See `EngineWriter`."""
+
         def keep(answer: object) -> None:
             self._evidence.keep(container, answer)
             on_line(answer)

@@ -5,7 +5,6 @@ them. It can be trusted because it passes the same contract suite as a real engi
 """
 
 import hashlib
-import io
 import itertools
 import json
 import queue
