@@ -98,7 +98,7 @@ GROUPS = (
             "tests/engine/test_page.py::test_who_gets_the_address_of_another_learns_nothing",
             "go/internal/page/server_test.go::TestHostileNames",
             "go/internal/page/store_test.go::TestBounds",
-            "go/internal/kernel/limits_test.go::TestAPrivatePortIsClosedToAgents",
+            "go/internal/kernel/limits_test.go::TestPrivatePlacesAreClosedToAgents",
         ),
     ),
     Group(

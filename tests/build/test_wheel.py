@@ -140,7 +140,7 @@ def test_the_installed_program_runs(installed: Path, host: str, clean_project: s
     assert (installed.parent.parent / "share" / "man" / "man1" / "clawker-fw.1").is_file()
     program("init")
     program("run")
-    assert program("drift").splitlines()[-1].startswith("current")
+    assert program("drift").splitlines()[0].startswith("current")
     assert program("drift", "--format", "json", code=0)
     program("down")
 

@@ -18,10 +18,19 @@ from tests.cli.conftest import SETTINGS, Command
 
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
-UPGRADE = r"  change from 0\.1\.0 \([0-9a-f]{7}\) to 0\.1\.0 \([0-9a-f]{7}\)"
+UPGRADE = r"  change from 0\.2\.0 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)"
 TAMPERED = "  changed by hand: Envoy's boot/bootstrap.json"
 SHOWN = (("drift",), ("run", "--dry-run"))
 """The commands that only tell."""
+
+VERDICT = re.compile(r"(current|drifted|unknown|open)  clawker\b.*\n")
+
+
+def below_the_verdict(out: str) -> str:
+    """Return what follows the line with the verdict and what to do, with which an answer begins."""
+    verdict = VERDICT.match(out)
+    assert verdict, out
+    return out[verdict.end() :]
 
 
 @pytest.fixture
@@ -52,7 +61,7 @@ def test_a_stack_that_is_not_up_yet(command: Command) -> None:
     for shown in SHOWN:
         outcome = command(*shown)
         assert outcome.code == 1
-        assert outcome.out.splitlines()[0] == words
+        assert below_the_verdict(outcome.out).splitlines()[0] == words
         assert "upgrade" not in outcome.out
     assert len(command("drift").out.splitlines()) == 2
     run = command("run")
@@ -69,12 +78,12 @@ def test_a_stack_that_is_not_up_yet(command: Command) -> None:
 def test_an_upgrade(command: Command) -> None:
     """It is two lines: what happens and what agents notice, then from which build to which."""
     drift = command("drift")
-    first, second, *rest = drift.out.splitlines()
+    first, second, *rest = below_the_verdict(drift.out).splitlines()
     assert first == REPLACED
     assert re.fullmatch(UPGRADE, second)
     assert re.fullmatch(r"\d+ fields differ; --diff shows all by layer\.", rest[0])
-    assert rest[1:] == ["drifted  clawker: close it with `clawker-fw run`"]
-    assert command("run", "--dry-run").out.startswith(f"{first}\n{second}\n")
+    assert rest[1:] == []
+    assert below_the_verdict(command("run", "--dry-run").out).startswith(f"{first}\n{second}\n")
     assert f"{first}\n{second}\n" in command("status").out
     assert command("run").err.startswith(f"{first}\n{second}\ndone ")
     assert command("drift").code == 0
@@ -113,7 +122,7 @@ def test_the_way_back_is_called_a_downgrade(running: str | None, desired: str, w
 @pytest.mark.usefixtures("old")
 def test_all_fields_of_an_upgrade(command: Command) -> None:
     """With `--diff` they follow by layer, and the files; JSON has all of them with or without it."""
-    drift = command("drift", "--diff").out
+    drift = below_the_verdict(command("drift", "--diff").out)
     assert drift.startswith(REPLACED)
     document = command("drift", "--format", "json").valid("drift")
     findings = [each for sibling in document["siblings"] for each in sibling["findings"]]
@@ -153,7 +162,7 @@ def test_tampering(command: Command, memory: MemoryEngine) -> None:
     command("run")
     rewrite(memory)
     for shown in SHOWN:
-        out = command(*shown).out
+        out = below_the_verdict(command(*shown).out)
         assert out.startswith(
             f"Envoy will be replaced, no request that ends within 30 s is cut:\n{TAMPERED}\n\nenvoy  drifted\n"
         )
@@ -204,7 +213,7 @@ def test_what_agents_have_until_then(
     """Where nobody serves, or connections can't end in peace, the first line says so."""
     command("run")
     harm(memory)
-    assert command("drift").out.startswith(words)
+    assert below_the_verdict(command("drift").out).startswith(words)
     assert command("run").err.startswith(words)
 
 
@@ -213,7 +222,7 @@ def test_several_causes(command: Command, memory: MemoryEngine, settings_file: P
     """Each has a line of its own, the worst one first, and the rules come last."""
     rewrite(memory)
     settings_file.write_text(SETTINGS.replace("a.test", "b.test") + "otel: {infra_port: 4320}\n")
-    first, *lines = command("drift").out.splitlines()
+    first, *lines = below_the_verdict(command("drift").out).splitlines()
     assert first == REPLACED
     assert lines[0] == TAMPERED
     assert re.fullmatch(UPGRADE, lines[1])
@@ -227,7 +236,7 @@ def test_several_causes(command: Command, memory: MemoryEngine, settings_file: P
 def test_a_replacement_that_was_asked_for(command: Command) -> None:
     """`--force-recreate` is the reason, and with `--drain-timeout 0s` connections are cut."""
     command("run")
-    dry = command("run", "--force-recreate", "--dry-run").out
+    dry = below_the_verdict(command("run", "--force-recreate", "--dry-run").out)
     assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
     run = command("run", "--force-recreate", "--drain-timeout", "0s").err
     assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
@@ -241,7 +250,7 @@ def test_what_is_refused(command: Command, memory: MemoryEngine, settings_file: 
     settings_file.write_text(SETTINGS + "network: {subnet: 10.77.0.0/20}\n")
     drift = command("drift")
     assert drift.code == 1
-    assert drift.out.startswith("Refused for now: A network has to be recreated")
+    assert "\nRefused for now: A network has to be recreated" in drift.out
     assert "  attached: agent\n" in drift.out
 
 
@@ -259,4 +268,4 @@ def test_a_current_stack_has_no_summary(command: Command) -> None:
     command("run")
     assert command("drift", "--format", "json").valid("drift")["summary"] == []
     assert command("run", "--format", "json").valid("run")["summary"] == []
-    assert command("drift").out == "envoy  current\ncoredns  current\ncurrent  clawker\n"
+    assert command("drift").out == "current  clawker\nenvoy  current\ncoredns  current\n"

@@ -183,10 +183,10 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
     assert "beyond the limits" not in command("status").out
     memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
     memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
-    text = command("status").out
+    text = " ".join(command("status").out.split())
     assert "envoy has refused 12 connections, 0 queries and 3 datagrams beyond the limits of greedy." in text
     assert (
-        "coredns has refused 1 connection, 5000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
+        "coredns has refused 1 connection, 5,000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
     )
     answer = command("status", "--format", "json").valid("status")
     assert [each["limited"] for each in answer["siblings"]] == [

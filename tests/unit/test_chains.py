@@ -1,13 +1,10 @@
 """How many filter chains there are, and which change with the rules."""
 
-from ipaddress import IPv4Address
-
 import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import chains
-from clawker_fw.stack.envoy.listeners import listeners
 from devkit.stacks import rule_set
 
 KINDS = pytest.mark.parametrize("dst", ["n{}.test", ".n{}.test"], ids=["names", "subtrees"])
@@ -37,15 +34,3 @@ def test_one_rule_more_moves_at_most_one_other(dst: str) -> None:
         gone = set(before.values()) - set(after.values())
         assert len(gone) <= (2 if count >= chains.ALONE else 0)
         assert sum(chain in gone for chain in before.values()) <= count / chains.SHARED * 10
-
-
-INSPECTED = {"dst": "p.test", "path_rules": [{"path": "/x"}]}
-
-
-def test_what_can_not_be_looked_into_is_ended() -> None:
-    """A rule with paths never forwards what nobody reads: without a way to end TLS, its chain ends connections."""
-    _, rules = rule_set(INSPECTED, "a.test")
-    made = listeners(Policy(rules), IPv4Address("10.213.1.10"), 3600)
-    (found,) = (each["filter_chains"] for each in made if each["name"] == "port-443")
-    assert [each["name"] for each in found] == ["http", "tls a.test guarded", chains.INSPECTED, chains.REFUSED]
-    assert found[2] == chains.ending(chains.INSPECTED)

@@ -324,7 +324,7 @@ def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch
     """Neither that the new files are live, nor that the old ones were restored."""
     engine = MemoryEngine()
     up(engine, release)
-    monkeypatch.setattr(engine, "run_helper", lambda *_: None)
+    monkeypatch.setattr(engine, "run_helper", lambda *_, **__: None)
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
     assert caught.value.code == "commit-unanswered"
