@@ -98,7 +98,7 @@ def test_agent_run(site: Site) -> None:
     assert site.shell("fw agent run --rm $IMAGE /peer get https://a.test/").code == 0
     asked = site.shell('echo \'["get", "https://denied.test/"]\' | fw agent run --rm -i $IMAGE /peer commands')
     assert (asked.code, "dns-nxdomain" in asked.out) == (0, True)
-    assert site.shell("fw agent run --rm $IMAGE /peer no-such-verb").code == 2
+    assert site.shell("fw agent run --rm $IMAGE /peer wait --no-such-option").code == 2
 
 
 def test_exit_codes_of_docker_run(site: Site, tmp_path: Path) -> None:
