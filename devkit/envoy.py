@@ -226,7 +226,7 @@ class Proxy:
 
     def admin(self, path: str, method: str = "GET") -> bytes:
         """Ask the admin interface."""
-        return get(self.folder / "admin", path, method)
+        return get(self.folder / "admin", path, method, silence=60)  # of a thousand ports, it takes seconds
 
     def serves(self) -> bool:
         """Whether every resource was loaded from the current files."""

@@ -23,18 +23,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self.host)
 
 
-def get(path: Path, target: str, method: str = "GET") -> bytes:
-    """Return the body of an answer over HTTP from a unix socket.
+def get(path: Path, target: str, method: str = "GET", *, silence: float = 5) -> bytes:
+    """Return the body of an answer over HTTP from a unix socket, on which nothing may be sent for `silence` seconds.
 
     Raises:
         OSError: when nobody answers there.
         http.client.HTTPException: when the answer is not HTTP.
     """
-    with contextlib.closing(_UnixConnection(str(path))) as connection:
+    with contextlib.closing(_UnixConnection(str(path), timeout=silence)) as connection:
         connection.request(method, target, headers={"Host": "engine"})
         return connection.getresponse().read()
 
