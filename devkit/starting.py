@@ -28,7 +28,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def get(path: Path, target: str, method: str = "GET", *, silence: float = 5) -> bytes:
-    """Return the body of an answer over HTTP from a unix socket, on which nothing may be sent for `silence` seconds.
+    """Return the body of an answer over HTTP from a unix socket. `silence` is how many seconds nothing may arrive.
 
     Raises:
         OSError: when nobody answers there.
