@@ -16,6 +16,7 @@ from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
+from clawker_fw.denials.advice import Adviser
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted
@@ -132,8 +133,7 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
         answers = _Answers(chosen)
         while found := arriving.next():
             if isinstance(found, Counted):
-                refusal = found.refusal
-                terminal.answer(questions.still_refused(refusal.name, Reason(refusal.reason)))
+                terminal.answer(answers.still_refused(found))
                 continue
             asked = answers.question(found)
             if asked is None:
@@ -180,6 +180,15 @@ class _Answers:
         # An agent can be refused this as often as it likes.
         time.sleep(min(_LONGEST_REST, (time.monotonic() - began) * _REST))
         return None
+
+    def still_refused(self, counted: Counted) -> str:
+        """Return what to say of a host that was allowed, and is refused all the same, and what to do."""
+        refusal = counted.refusal
+        said = questions.still_refused(refusal.name, Reason(refusal.reason))
+        with suppress(SettingsError):  # somebody is editing the file
+            explainer = session.explainer(self._chosen, session.load(self._chosen), time.time())
+            return f"{said} {terminal.visible(Adviser(explainer).advise(counted).remedy.text)}"
+        return said
 
     def _complain(self, error: SettingsError) -> None:
         """Say once that nothing can be asked for the moment."""

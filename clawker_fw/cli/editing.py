@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from clawker_fw.cli import completion, rule_words, session, stack
 from clawker_fw.cli.parameters import DryRunOption, Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
 from clawker_fw.cli.session import print_json
-from clawker_fw.errors import ExitCode, FirewallError, OutputError, SettingsError
+from clawker_fw.errors import EngineError, ExitCode, FirewallError, OutputError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -266,6 +266,10 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
         if orders.dry_run and done.changed:
             terminal.answer(f"Nothing was written. {done.path} would be changed:")
             terminal.answer(rules.edit_diff(done))
+    planned = _planned(chosen, done) if orders.dry_run and done.changed and not orders.no_reload else []
+    if orders.format_ is Format.TEXT:
+        for line in planned:
+            terminal.answer(line)
     reloaded: list[RunDocument] = []  # if it succeeds, its answer
     try:
         if applying:
@@ -275,9 +279,23 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
             from clawker_fw.report.documents.rules import RulesEditDocument
 
             named_by, dry_run = session.named_by(chosen, done.after), orders.dry_run
-            print_json(RulesEditDocument.of(done, named_by, remarks, orders.imported, *reloaded, dry_run=dry_run))
+            document = RulesEditDocument.of(done, named_by, remarks, orders.imported, *reloaded, dry_run=dry_run)
+            print_json(replace(document, summary=planned))
     if orders.dry_run and done.changed:
         raise typer.Exit(ExitCode.DRIFT)
+
+
+def _planned(chosen: Options, done: "Edited") -> list[str]:
+    """Return what applying the edited settings would mean; nothing without a stack or an engine."""
+    from clawker_fw.reconcile.converge import NOT_UP
+    from clawker_fw.report import summary
+
+    try:
+        return stack.summary_with(chosen, done.after)
+    except EngineError:
+        return []
+    except FirewallError as error:
+        return [] if error.code == NOT_UP else summary.refusal_lines(error)
 
 
 def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[RunDocument], None]") -> None:

@@ -38,9 +38,12 @@ _MOST_WARNINGS = 10
 
 
 @contextmanager
-def reading(chosen: Options) -> "Iterator[tuple[EngineReader, Comparison]]":
-    """Compare the stack with its settings, for a command that changes nothing: it gets no writer."""
-    with _comparing(chosen, writes=False) as (engine, _, seen):
+def reading(chosen: Options, loaded: "Loaded | None" = None) -> "Iterator[tuple[EngineReader, Comparison]]":
+    """Compare the stack with its settings, for a command that changes nothing: it gets no writer.
+
+    `loaded` are settings that were read before, and reviewed.
+    """
+    with _comparing(chosen, loaded, writes=False, reviews=loaded is None) as (engine, _, seen):
         yield engine, seen
 
 
@@ -66,14 +69,14 @@ def writing(
 
 @contextmanager
 def _comparing(
-    chosen: Options, *, writes: bool, reviews: bool = True
+    chosen: Options, loaded: "Loaded | None" = None, *, writes: bool, reviews: bool = True
 ) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
     """Compare the stack with its settings, of which a mistake is reported before any error of the engine."""
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
-    loaded = read(chosen)
+    loaded = loaded or read(chosen)
     if reviews:
         warn_of_rules(review(loaded.rules, time.time()))
     engine, release = connect_engine(chosen), Release.installed()

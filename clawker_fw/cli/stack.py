@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from clawker_fw.report.facts import Left
     from clawker_fw.report.step_records import StepRecords
     from clawker_fw.report.text import StepDisplay
+    from clawker_fw.settings.loaded import Loaded
 
 _STOPPING = (
     "Finishing the current step, then stopping. Press Ctrl-C again to stop immediately; "
@@ -209,6 +210,23 @@ def apply_settings(
             silent=silent,
             answer=answer,
         )
+
+
+def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
+    """Return what `reload` with these settings would mean, in lines; none if it would change nothing.
+
+    Raises:
+        FirewallError: when `reload` would be refused, or the engine can't be reached.
+    """
+    with reading(chosen, loaded) as (_, seen):
+        from clawker_fw.reconcile import converge, pipeline
+        from clawker_fw.report import summary
+
+        converge.require_up(seen)
+        options = _converge_options(seen, None)
+        converge.require_settings(seen, options)
+        steps = pipeline.plan_for(seen, options)
+        return [] if steps.empty else summary.lines(pipeline.summary_for(seen, steps))
 
 
 @app.command()

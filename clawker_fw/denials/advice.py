@@ -1,6 +1,6 @@
 """What would change a refusal: the command that allows it, or why no rule would."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Network
@@ -79,8 +79,15 @@ class RuleAdvice:
 class Adviser:
     """Gives advice by the rules in the settings. Without rules, it can only tell why."""
 
-    def __init__(self, explainer: Explainer | None) -> None:
+    def __init__(self, explainer: Explainer | None, refusals: Iterable[Counted] = ()) -> None:
+        """Advise by these rules. The addresses of names are known from `refusals` only: none is looked up."""
         self._explainer = explainer
+        private = (each for each in refusals if each.refusal.reason == Reason.PRIVATE_ADDRESS)
+        self._private = {each.refusal.name: each.upstream for each in private}
+
+    def knowing(self, refusals: Iterable[Counted]) -> "Adviser":
+        """Return an adviser that knows the private addresses in other refusals as well."""
+        return Adviser(self._explainer, refusals)
 
     def advise(self, counted: Counted) -> RuleAdvice:
         """Return what would change a refusal."""
@@ -111,26 +118,27 @@ class Adviser:
             return RuleAdvice("no rule is for this port", Remedy(_nameless(refusal)))
         if explained is None or self._explainer is None:
             return RuleAdvice(reason.sentence, Remedy(""))
-        if reason is Reason.PRIVATE_ADDRESS:
-            explained = explained.with_addresses(_looked_up(counted.upstream))
+        private = explained.reason is Reason.PRIVATE_ADDRESS
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
-        if explained.allowed or resolves:
+        if explained.allowed or (resolves and not private):
             return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
         cut = explained.reason in OF_REQUESTS and _is_cut(counted)
         place = explained.rule.located if explained.rule else ""
         remedy = Remedy(_CUT.format(place=place)) if cut else explained.remedy or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
-            return RuleAdvice(explained.sentence, self._with_other(refusal, explained, remedy), explained.rule)
+            return RuleAdvice(explained.sentence, self._with_other(counted, explained, remedy), explained.rule)
         # The rules are others by now. What is told of the refusal is why it happened then.
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
-        return RuleAdvice(reason.sentence, replace(remedy, text=f"{now}{remedy.text}".strip()))
+        remedy = replace(remedy, text=f"{now}{remedy.text}".strip())
+        changed = reason is not Reason.DENIED and Reason.PRIVATE_ADDRESS in {reason, explained.reason}
+        return RuleAdvice(reason.sentence, remedy, explained.rule if changed else None)
 
-    def _with_other(self, refusal: Refusal, explained: Explanation, remedy: Remedy) -> Remedy:
+    def _with_other(self, counted: Counted, explained: Explanation, remedy: Remedy) -> Remedy:
         """Add what to do if something else was meant, where nothing was said."""
-        others = [target for target in _targets(refusal) if target != explained.target]
+        others = [target for target in _targets(counted.refusal) if target != explained.target]
         if not (others and self._explainer and remedy.command) or explained.reason is Reason.EXPIRED:
             return remedy
-        other = self._explainer.decide(others[0]).remedy
+        other = self._decided(self._explainer, others[0], counted).remedy
         if other is None or not other.command:
             return remedy
         first, _, rest = remedy.text.partition(". ")
@@ -146,10 +154,20 @@ class Adviser:
         if self._explainer is None:
             return None
         request = _request(counted) if counted.refusal.reason in OF_REQUESTS else None
-        found = [self._explainer.decide(each, request) for each in _targets(counted.refusal)]
-        return next((each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}), None) or (
-            found[0] if found else None
-        )
+        found = [self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)]
+        known = [each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}]
+        spoken = (each for each in known if each.rule and each.rule.protocol is each.target.protocol)
+        return next(iter((*spoken, *known, *found)), None)
+
+    def _decided(
+        self, explainer: Explainer, target: Target, counted: Counted, request: Request | None = None
+    ) -> Explanation:
+        """Return what the rules say about a target, with the private address of its name if that is known."""
+        explained = explainer.decide(target, request)
+        private = self._private.get(counted.refusal.name)
+        if counted.refusal.reason == Reason.PRIVATE_ADDRESS:
+            private = counted.upstream
+        return explained if private is None else explained.with_addresses(_looked_up(private))
 
 
 def _spoken(refusal: Refusal) -> Sequence[Protocol]:

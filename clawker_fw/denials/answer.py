@@ -10,6 +10,7 @@ from clawker_fw.denials.advice import NOT_ALLOWED, Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Refusals
 from clawker_fw.denials.tally import Gap
 from clawker_fw.diagnose.explanation import Remedy
+from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
@@ -93,21 +94,30 @@ class DenialsAnswer:
                 yield advice.target
 
     def widened(self, now: float) -> Sequence[Rule]:
-        """Return rules with the requests that they refused at a time, in seconds since 1970.
+        """Return rules with the requests, or the private addresses, that they refused at a time.
 
-        What would allow more than what was refused is left out.
+        The time is in seconds since 1970. What would allow more than what was refused is left out.
         """
-        wanted = [each for each in self.denials if each.counted.refusal.reason == Reason.PATH and not each.own]
+        wanted = [each for each in self.denials if not each.own and _changes_rule(each)]
         there = list(dict.fromkeys(each.advice.rule for each in wanted if each.advice.rule))
         after = there
         for each in wanted:
-            if (allow := each.advice.remedy.allow) and not each.advice.remedy.opens:
-                after = resulting(after, allow.addition(now))
+            if (allow := each.advice.remedy.allow) and {*each.advice.remedy.opens} <= {Opened.TRANSPORT}:
+                addition = allow.addition(now)
+                after = resulting(after, replace(addition, rule=replace(addition.rule, place="")))
         return [rule for rule in after if rule not in there]
+
+
+def _changes_rule(denial: Denial) -> bool:
+    """Whether a rule for only the name, protocol and port would not do: it needs a path or private addresses."""
+    reason, allow = denial.counted.refusal.reason, denial.advice.remedy.allow
+    private = reason in {Reason.PRIVATE_ADDRESS, *NOT_ALLOWED} and allow is not None and allow.private
+    return reason == Reason.PATH or private
 
 
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:
     """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
+    adviser = adviser.knowing(refusals.counted)
     names = [(each, agents.of(each.refusal.agent, each.last)) for each in refusals.counted]
     asked = [(each, name) for each, name in names if wanted.takes(each, name)]
     without = {address for address in _addresses(refusals) if wanted.leaves_out(address, agents)}

@@ -57,7 +57,7 @@ def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
     if said is None:
         return []
     if said.refused:
-        return [visible(line) for line in _refused(said.refused)]
+        return refusal_lines(said.refused)
     if said.absent:
         return [visible(f"{said.project} is not up yet: it will be created, with {counted(said.count, 'rule')}.")]
     why = list(_reasons(said))
@@ -78,11 +78,10 @@ def is_about_rules(said: Summary) -> bool:
     return bool(said.changes) and set(said.effects) == {Effect.UPDATED} and not any(_reasons(said))
 
 
-def _refused(error: FirewallError) -> Iterator[str]:
-    yield f"Refused for now: {error.message}"
-    yield from (f"  {line}" for line in error.context)
-    if error.hint:
-        yield f"  {error.hint}"
+def refusal_lines(error: FirewallError) -> list[str]:
+    """Return why a change is refused, and what to do."""
+    details = [*error.context, *([error.hint] if error.hint else [])]
+    return [visible(f"Refused for now: {error.message}"), *(visible(f"  {line}") for line in details)]
 
 
 def _effects(said: Summary) -> str:

@@ -55,6 +55,7 @@ def test_the_answers(folder: Path) -> None:
         shown.shows(
             f"{FIRST} is allowed, and still not reached: a rule allows this host, but none of its addresses"
         )
+        shown.shows(f"clawker-fw rules allow https://{FIRST} --private`.")
         shown.refuse("tests", "always.test", port=8443)
         shown.shows("always.test  https, port 8443")
         shown.type("what?\n")

@@ -234,6 +234,51 @@ def test_a_name_that_yaml_takes_for_something_else(
     assert [each["dst"] for each in command("rules", "list", "--format", "json").json["rules"]] == [name]
 
 
+PRIVATE = "clawker-fw rules allow https://db.test --private"
+
+
+@pytest.mark.parametrize(
+    ("rules", "commands"),
+    [
+        ("{dst: db.test}", [PRIVATE] * 3),
+        ("{dst: z.test}", [PRIVATE] * 3),
+        ("{dst: db.test, until: 2020-01-01T00:00:00Z}", [f"{PRIVATE} --until 8h"] * 3),
+        ("{dst: db.test, allow_private: true}", [None] * 3),
+        ("{dst: db.test, action: deny}", [None] * 3),
+    ],
+)
+def test_a_private_address_that_is_on_record(
+    rules: str, commands: list[str | None], command: Command, up: MemoryEngine, settings_file: Path
+) -> None:
+    """Advice for any refusal of the name needs what `explain` finds, before and after, without a lookup."""
+    settings_file.write_text(f"rules:\n  - {rules}\n")
+    up.inside("clawker-coredns").log[:] = [record(protocol="dns", port=53, name="db.test", reason="no-rule")]
+    up.inside("clawker-envoy").log[:] = [
+        record(name="db.test", reason="no-rule"),
+        record(name="db.test", reason="private-address", upstream="10.0.0.1:443"),
+    ]
+    found = command("denials", "--format", "json").valid("denials")["denials"]
+    assert [each["remedy"]["command"] for each in found] == commands
+    for only in ([], ["--reason", "no-rule"], ["--reason", "private-address"]):
+        printed = command("denials", "--as-rules", *only).out
+        assert printed.count("- dst: db.test") == printed.count("allow_private: true") == any(commands)
+        assert ("In place of the rule in clawker-fw.yaml, line 2:" in printed) == (
+            any(commands) and "db.test" in rules
+        )
+    if any(commands):
+        settings_file.write_text(printed)
+        assert command("rules", "check").code == 0
+
+
+def test_a_private_address_over_tcp(command: Command, up: MemoryEngine, settings_file: Path) -> None:
+    """A rule for TCP allows https as well, and is still the one to change."""
+    settings_file.write_text("rules:\n  - {dst: db.test, proto: tcp, port: 5432}\n")
+    up.inside("clawker-envoy").log[:] = [
+        record(protocol="tcp", port=5432, name="db.test", reason="private-address", upstream="10.0.0.1:5432")
+    ]
+    assert ask(command)["db.test"]["remedy"]["command"] == ("clawker-fw rules allow tcp://db.test:5432 --private")
+
+
 def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
     """What is told of a refusal is why it happened; what the rules say by now is told apart."""
     settings_file.write_text("rules: [{dst: b.test}]")

@@ -152,11 +152,11 @@ def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -
 
 
 def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings_file: Path) -> None:
-    """With `--no-reload`, with `--dry-run`, and when nothing has changed."""
-    shown = no_engine("rules", "allow", "new.test", "--dry-run")
+    """With `--no-reload`, and when nothing has changed."""
+    shown = no_engine("rules", "allow", "new.test", "--no-reload", "--dry-run")
     assert (shown.code, settings_file.read_text()) == (1, SETTINGS)
     assert f"+{ADDED}" in shown.out
-    assert edit(no_engine, "remove", "a.test", "--dry-run", code=1)["changed"] is False
+    assert edit(no_engine, "remove", "a.test", "--no-reload", "--dry-run", code=1)["changed"] is False
     assert edit(no_engine, "allow", "a.test", "--dry-run")["rules"][0]["outcome"] == "unchanged"
     assert outcomes(edit(no_engine, "allow", "new.test", "--no-reload")) == [("added", "https new.test:443")]
     assert settings_file.read_text() == SETTINGS + ADDED

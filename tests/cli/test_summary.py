@@ -3,13 +3,18 @@
 import json
 import re
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from clawker_fw.cli import session
+from clawker_fw.errors import EngineError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report.summary import lines
+from clawker_fw.stack import coredns
+from clawker_fw.stack.envoy import bounds, sibling
 from clawker_fw.stack.files import public
 from clawker_fw.stack.labels import STACK_BUILD_SHA
 from devkit import stacks
@@ -48,6 +53,31 @@ def old(
         earlier.setattr("clawker_fw.stack.coredns._COREFILE", "# as it was\n")
         earlier.setattr("clawker_fw.stack.envoy.sibling.ADMIN_SOCKET", "/as-it-was.sock")
         stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+
+
+@pytest.fixture
+def newer(
+    memory: MemoryEngine,
+    command: Command,  # noqa: ARG001 - it makes time stand still
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stack that a later release has made of the same settings, with other files of every kind."""
+    release = stacks.copied_release(tmp_path / "newer")
+    stacks.change_corefile(release)
+    hot, boot = coredns.hot, coredns.boot
+    with monkeypatch.context() as later:
+        later.setattr(metadata, "version", lambda _: "9.9.9")
+        later.setattr(coredns, "hot", lambda *given: {**hot(*given), "hot/later.json": public(b"{}")})
+        later.setattr(coredns, "boot", lambda *given: {**boot(*given), "boot/later.json": public(b"{}")})
+        later.setattr(coredns, "_COREFILE", "# as it will be\n")
+        later.setattr(bounds, "BACKLOG", 8192)
+        later.setattr(sibling, "ADMIN_SOCKET", "/as-it-will-be.sock")
+        stacks.converged(
+            memory, stacks.blueprint(memory.facts(), "a.test", {"dst": "h.test", "proto": "http"}, release=release)
+        )
+    for container in ("clawker-envoy", "clawker-coredns"):
+        memory.inside(container).files["state/later.json"] = public(b"{}")
 
 
 def rewrite(memory: MemoryEngine) -> None:
@@ -119,6 +149,30 @@ def test_the_way_back_is_called_a_downgrade(running: str | None, desired: str, w
     assert lines(said)[1].startswith(f"  {word} from ")
 
 
+@pytest.mark.usefixtures("newer")
+def test_a_downgrade(command: Command) -> None:
+    """What a later release has written, nobody has changed by hand: its own records say so."""
+    drift = command("drift")
+    first, second, *_ = below_the_verdict(drift.out).splitlines()
+    assert first == REPLACED
+    assert re.fullmatch(r"  downgrade from 9\.9\.9 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)", second)
+    assert "by hand" not in drift.out
+    document = command("drift", "--format", "json").valid("drift")
+    causes = {each["field"]: each["cause"] for side in document["siblings"] for each in side["findings"]}
+    assert set(causes.values()) == {"upgrade"}
+    assert causes.keys() >= {
+        "boot/bootstrap.json",
+        "boot/later.json",
+        "boot/Corefile",
+        "hot/later.json",
+        "hot/lds/listeners.json",
+        "state/later.json",
+        STACK_BUILD_SHA,
+    }
+    assert command("run").code == 0
+    assert command("drift").code == 0
+
+
 @pytest.mark.usefixtures("old")
 def test_all_fields_of_an_upgrade(command: Command) -> None:
     """With `--diff` they follow by layer, and the files; JSON has all of them with or without it."""
@@ -148,13 +202,38 @@ def test_all_fields_of_an_upgrade(command: Command) -> None:
     ids=lambda value: value[0],
 )
 def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], command: Command) -> None:
-    """An edit says which rules come and go and whom that cuts, and has no table of files."""
+    """An edit says which rules come and go and whom that cuts, as its dry run does, and has no table of files."""
     command("run")
+    planned = command("rules", *arguments, "--dry-run")
+    assert planned.out.splitlines()[-len(lines) :] == [*lines]
+    answer = command("rules", *arguments, "--dry-run", "--format", "json").valid("rules-allow")
+    assert (answer["summary"], answer["changed"], planned.code) == ([*lines], False, 1)
     edited = command("rules", *arguments)
     said = edited.err.splitlines()
     assert tuple(said[: len(lines)]) == lines
     assert all(each.startswith("done ") for each in said[len(lines) :])
     assert len(edited.out.splitlines()) + len(said) <= 8
+
+
+def test_a_dry_run_of_an_edit_that_can_not_be_applied(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a stack or an engine only the file is told; what would be refused says why."""
+    shown = ("rules", "allow", "new.test", "--dry-run")
+    without = command(*shown)
+    assert (without.code, without.err) == (1, "")
+    command("run")
+    memory.remove("clawker-envoy")
+    assert command(*shown).out == (
+        f"{without.out}Refused for now: The stack clawker is not up: envoy missing.\n"
+        "  Start it with `clawker-fw run`.\n"
+    )
+
+    def unreachable(_: object) -> MemoryEngine:
+        raise EngineError("engine-unreachable", "There is no engine.")
+
+    monkeypatch.setattr(session, "connect_engine", unreachable)
+    assert command(*shown) == without
 
 
 def test_tampering(command: Command, memory: MemoryEngine) -> None:

@@ -1,7 +1,7 @@
 """The answers of `clawker-fw rules`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from clawker_fw.denials.usage.worth import Period, Worth, unused, worths
 from clawker_fw.model import Usage
 from clawker_fw.report.documents import Document, Moment
-from clawker_fw.report.documents.parts import SettingsNamed
+from clawker_fw.report.documents.parts import Lines, SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
 from clawker_fw.report.rules import ImportResult, counts, import_result
 from clawker_fw.rules.importing import Imported
@@ -266,6 +266,8 @@ class RulesEditDocument(Document):
     """Rules that decide nothing since this edit."""
     reload: RunDocument | None = None
     """The answer of `reload`; null when nothing was applied."""
+    summary: Lines = field(default_factory=list)
+    """With `--dry-run`, what `reload` would do and why, in lines for people; empty if no stack is up."""
 
     @classmethod
     def of(
