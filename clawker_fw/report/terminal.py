@@ -29,6 +29,9 @@ def visible(text: str, *, keep: str = "") -> str:
     )
 
 
+_BELOW = 2
+"""How much further the rest of a long line is indented."""
+
 _UNBROKEN = "\ue000"
 """Stands for the spaces of a command while lines are broken. It is not printable, so no safe text has it."""
 
@@ -53,6 +56,22 @@ def folded(words: str, width: int, indent: int) -> list[str]:
 def understands_escapes(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal that interprets escape sequences."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+
+
+def fitted(text: str, stream: TextIO | None) -> str:
+    """Return text that a stream's terminal need not break within words. A line that is a command stays whole."""
+    width = 0
+    if stream and understands_escapes(stream):
+        with suppress(OSError):
+            width = os.get_terminal_size(stream.fileno()).columns
+    if not width:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        whole = len(line) <= width or line.startswith("clawker-fw ", indent)
+        lines += [line] if whole else folded(line, width, indent + _BELOW)
+    return "\n".join(lines)
 
 
 def show_cursor() -> None:
@@ -84,6 +103,11 @@ def answer(text: str) -> None:
     if sys.stdout:
         sys.stdout.write(visible(f"{text}\n", keep="\n"))
         sys.stdout.flush()
+
+
+def tell(words: str) -> None:
+    """Print an answer for people, whose long lines a terminal must not break within words."""
+    answer(fitted(visible(words, keep="\n"), sys.stdout))
 
 
 class Stream(io.TextIOWrapper):
