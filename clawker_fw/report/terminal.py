@@ -29,9 +29,6 @@ def visible(text: str, *, keep: str = "") -> str:
     )
 
 
-_BELOW = 2
-"""How much further the rest of a long line is indented."""
-
 _UNBROKEN = "\ue000"
 """Stands for the spaces of a command while lines are broken. It is not printable, so no safe text has it."""
 
@@ -70,7 +67,7 @@ def fitted(text: str, stream: TextIO | None) -> str:
     for line in text.split("\n"):
         indent = len(line) - len(line.lstrip())
         whole = len(line) <= width or line.startswith("clawker-fw ", indent)
-        lines += [line] if whole else folded(line, width, indent + _BELOW)
+        lines += [line] if whole else folded(line, width, indent + 2)
     return "\n".join(lines)
 
 

@@ -42,7 +42,8 @@ def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, editing: 
     verb, time = "is" if len(there) == 1 else "are", _span(period.now - period.begin)
     yield f"{len(there):,} of {counted(len(found), 'rule')} that allow something {verb} unused in the last {time}."
     if not period.whole:
-        yield _known_since(period)
+        known, asked = _span(period.now - period.known), _span(period.now - period.asked)
+        yield f"Known only since {_time(period.known)}, {known} ago, and not for the whole {asked}."
     yield from _lost(usage)
     for each in there:
         last = f"last used {_ago(each.last, usage.now)}" if each.last else "no use is known"
@@ -56,13 +57,6 @@ def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, editing: 
 def _lost(usage: Usage) -> Iterator[str]:
     if usage.lost:
         yield f"{counted(usage.lost, 'line')} of Envoy's could not be read, so uses may be missing."
-
-
-def _known_since(period: Period) -> str:
-    return (
-        f"Known only since {_time(period.known)}, {_span(period.now - period.known)} ago, "
-        f"and not for the whole {_span(period.now - period.asked)}."
-    )
 
 
 def _ago(moment: float | None, now: float) -> str:
