@@ -274,6 +274,6 @@ def _answer(answer: "CertsDocument", format_: Format, *sentences: str) -> None:
         print_json(answer)
         return
     for sentence in filter(None, sentences):
-        terminal.answer(sentence)
+        terminal.tell(sentence)
     if answer.certificates:
         print_table(*report.table(answer))

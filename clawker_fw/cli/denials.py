@@ -125,7 +125,7 @@ def denials(
 
         print_json(DenialsDocument.of(answered))
     else:
-        print_report(report.denials_report(answered))
+        print_report(report.denials_report(answered, since))
 
 
 def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:

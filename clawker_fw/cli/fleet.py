@@ -157,7 +157,7 @@ def denials(
     if format_ is Format.JSON:
         print_json(found)
     else:
-        print_report(fleet_denials.report(found))
+        print_report(fleet_denials.report(found, since))
     _exit(good=not found.not_asked, asked=found.hosts > len(found.not_asked))
 
 

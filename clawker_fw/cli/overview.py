@@ -31,7 +31,7 @@ def list_stacks(chosen: Options, format_: Format) -> None:
     elif found:
         print_report(overview.report(found))
     else:
-        terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
+        terminal.tell(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":

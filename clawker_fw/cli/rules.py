@@ -56,12 +56,14 @@ def list_rules(
         from clawker_fw.denials.usage.worth import worths
         from clawker_fw.report import usage as report
 
-        print_table(*report.rows(worths(loaded.rules, known), now))
-        terminal.answer(report.since(known))
+        found = worths(loaded.rules, known)
+        terminal.tell("\n".join(report.used_lines(found, known)))
+        print_table(*report.rows(found, now))
     elif loaded.rules.rules:
+        terminal.tell(rules.verdict(loaded, now))
         print_table(*rules.rows(loaded, now))
     else:
-        terminal.answer("There are no rules: everything is denied.")
+        terminal.tell("There are no rules: everything is denied.")
 
 
 @rules_app.command("check")
@@ -92,9 +94,9 @@ def check_rules(
 
         print_json(RulesCheckDocument.of(loaded, session.named_by(context.obj, loaded), remarks))
     else:
-        terminal.answer(f"valid  {rules.summary(loaded)}")
+        terminal.tell(f"valid  {rules.summary(loaded)}")
         for each in remarks:
-            terminal.answer(f"warning[{each.code}]: {each}.")
+            terminal.tell(f"warning[{each.code}]: {each}.")
 
 
 @rules_app.command("unused")
@@ -124,7 +126,7 @@ def unused_rules(
     from clawker_fw.report import usage as report
 
     for line in report.unused_lines(found, within, known, _editing(context.obj, loaded)):
-        terminal.answer(line)
+        terminal.tell(line)
 
 
 @rules_app.command("presets")
@@ -159,8 +161,9 @@ def list_presets(
     elif names:
         for number, each in enumerate(found):
             for line in ([""] if number else []) + list(report.lines(each)):
-                terminal.answer(line)
+                terminal.tell(line)
     else:
+        terminal.tell(report.verdict(found))
         print_table(*report.rows(found))
 
 

@@ -270,15 +270,15 @@ def down(
 
         print_json(DownDocument.of(chosen.project, performed, left))
     else:
-        terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
+        terminal.tell(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
         _print_left(chosen, left)
 
 
 def _print_left(chosen: Options, left: "Left") -> None:
     for name in left.images:
-        terminal.answer(f"Kept for the next run: image {name}")
+        terminal.tell(f"Kept for the next run: image {name}")
     if left.images:
-        terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
+        terminal.tell(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
 @contextmanager

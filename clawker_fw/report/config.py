@@ -99,8 +99,9 @@ def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableT
     number = len(loaded.rules.rules)
     rows.insert(0, ["rules", f"{number:,}", loaded.places.get("rules", "")])
     path = str(loaded.source or "only environment variables")
+    own = sum(each.origin is not ValueSource.DEFAULT for each in found)
     return Group(
-        Text(visible(f"Settings  {path} ({named_by})")),
+        Text(visible(f"{own:,} of {len(found):,} settings are not the default: {path} ({named_by})")),
         Text(""),
         Rows(("setting", "value", "from"), rows),
     )

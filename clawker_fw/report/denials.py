@@ -13,6 +13,7 @@ from clawker_fw.denials.refusal import Refusal
 from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
 from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
+from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
@@ -25,10 +26,35 @@ _INDENT = " " * 2
 _FAILURES = {each for each in Reason if each.failed}
 
 
-def denials_report(answer: DenialsAnswer) -> RenderableType:
-    """Return two lines for each refusal: what was refused, and why with what to do."""
+def denials_report(answer: DenialsAnswer, since: float | None) -> RenderableType:
+    """Return how much was refused, and two lines for each refusal: what it was, and why with what to do.
+
+    `since` is the time that was asked for, in seconds.
+    """
     lines = [line for each in answer.denials for line in denial_lines(each)]
-    return Group(*lines, *(Text(visible(each), style="dim") for each in _notes(answer)))
+    head = Text(_verdict(answer, within(since)), style="bold")
+    return Group(head, *lines, *(Text(visible(each), style="dim") for each in _notes(answer)))
+
+
+def _verdict(answer: DenialsAnswer, when: str) -> str:
+    if answer.denials:
+        times = sum(each.counted.times for each in answer.denials)
+        hosts = {each.counted.refusal.name or each.counted.refusal.tried for each in answer.denials}
+        advice = to_do(each.advice.remedy.command for each in answer.denials)
+        return f"{counted(times, 'refusal')} for {counted(len(hosts), 'host')}{when}{advice}."
+    if answer.more or answer.suppressed or answer.unattributed:
+        return f"No refusal{when} can be told apart from others."
+    return f"No refusal{when} is on record." if answer.gaps else f"Nothing was refused{when}."
+
+
+def within(since: float | None) -> str:
+    """Return a time that was asked for in words, or "" if none was."""
+    return "" if since is None else f" in the last {remaining(since)}"
+
+
+def to_do(commands: Iterable[str | None]) -> str:
+    """Return what to do about refusals of which some have a command that would allow them."""
+    return ": allow what agents need with the commands below" if any(commands) else ""
 
 
 def _notes(answer: DenialsAnswer) -> Iterator[str]:
@@ -45,8 +71,6 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
     for sibling, gap in answer.gaps:
         yield gap_text(sibling, gap)
-    if not (answer.denials or answer.left_out or answer.more or answer.suppressed or answer.unattributed):
-        yield "Nothing was refused."
     if answer.tried:
         yield f"{answer.tried:,} refusals to `clawker-fw conformance` are left out; --conformance shows them."
 
@@ -60,13 +84,13 @@ def told_report(told: Denial | Missed) -> RenderableType:
 
 def denial_lines(denial: Denial) -> Iterator[Text]:
     """Yield the lines for one refusal."""
-    counted, refusal = denial.counted, denial.counted.refusal
-    moment = datetime.fromisoformat(counted.last).astimezone()
+    refused, refusal = denial.counted, denial.counted.refusal
+    moment = datetime.fromisoformat(refused.last).astimezone()
     yield Text.assemble(
         (f"{moment:%m-%d %H:%M:%S}", "dim"),
         visible(f"  {denial.agent or refusal.agent}  "),
         (visible(_request(denial)), "bold"),
-        (f"  {counted.times:,} times" if counted.times > 1 else "", "dim"),
+        (f"  {refused.times:,} times" if refused.times > 1 else "", "dim"),
     )
     rule = denial.advice.rule if refusal.reason == Reason.DENIED else None
     decided = f" by `{rule}`{rule.located}" if rule else ""
@@ -77,11 +101,11 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
 
 
 def _request(denial: Denial) -> str:
-    counted, refusal = denial.counted, denial.counted.refusal
+    refused, refusal = denial.counted, denial.counted.refusal
     name = refusal.name or refusal.tried or "no name"
     if refusal.protocol == "dns":
-        return f"dns {name} {'/'.join(sorted(counted.types))}"
-    return f"{refusal.protocol} {name}:{refusal.port} {counted.request}".strip()
+        return f"dns {name} {'/'.join(sorted(refused.types))}"
+    return f"{refusal.protocol} {name}:{refusal.port} {refused.request}".strip()
 
 
 def is_failure(refusal: Refusal) -> bool:

@@ -12,9 +12,10 @@ from rich.text import Text
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.fleet.row import Trouble
 from clawker_fw.model import Sibling
-from clawker_fw.report.denials import is_failure
+from clawker_fw.report.denials import is_failure, to_do, within
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.fleet import Row
+from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 
 _MOST_NAMED = 5
@@ -140,10 +141,33 @@ class FleetDenialsDocument(Document):
         )
 
 
-def report(found: FleetDenialsDocument) -> RenderableType:
-    """Return the refusals for people, each with its hosts, then the hosts that could not be asked."""
+def report(found: FleetDenialsDocument, since: float | None) -> RenderableType:
+    """Return the refusals for people, each with its hosts, then the hosts that could not be asked.
+
+    `since` is the time that was asked for, in seconds.
+    """
     lines = [line for each in found.denials for line in _lines(each)]
-    return Group(*lines, *(Text(visible(each), "dim") for each in _notes(found)))
+    return Group(
+        Text(_verdict(found, within(since)), "bold"),
+        *lines,
+        *(Text(visible(each), "dim") for each in _notes(found)),
+    )
+
+
+def _verdict(found: FleetDenialsDocument, when: str) -> str:
+    silent = len(found.not_asked)
+    missing = f"; {counted(silent, 'host')} did not answer" if silent else ""
+    if found.denials:
+        times = sum(each.times for each in found.denials)
+        hosts = {one.host for each in found.denials for one in each.hosts}
+        where = f"{len(hosts):,} of {counted(found.hosts, 'host')}"
+        advice = to_do(each.command for each in found.denials)
+        return f"{counted(times, 'refusal')} on {where}{when}{advice}{missing}."
+    if found.hosts == silent:
+        return f"Nothing is known of refusals{missing}."
+    if found.uncounted:
+        return f"No refusal{when} can be told apart from others{missing}."
+    return f"Nothing was refused on {counted(found.hosts - silent, 'host')}{when}{missing}."
 
 
 def _lines(each: FleetDenial) -> Iterator[Text]:
@@ -168,7 +192,5 @@ def _notes(found: FleetDenialsDocument) -> Iterator[str]:
         yield f"{found.left_out:,} more different refusals; leave out --top for all."
     if found.uncounted:
         yield f"{found.uncounted:,} more refusals, too many or too fast to be told apart."
-    if not (found.denials or found.left_out or found.uncounted):
-        yield "Nothing was refused."
     for each in found.not_asked:
         yield f"Not in this answer: {each.name}: {each.error.message}"

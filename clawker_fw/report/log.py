@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.report.commands import in_text
-from clawker_fw.report.terminal import visible
+from clawker_fw.report.terminal import fitted, visible
 
 LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
@@ -41,7 +41,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         words = in_text(getattr(record, "words", ""), self._options)
         if self._as is LogFormat.TEXT:
-            return visible(words) if words else self._for_people(record)
+            return fitted(visible(words), sys.stderr) if words else self._for_people(record)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -77,7 +77,7 @@ class _Formatter(logging.Formatter):
             else:
                 words = ", ".join(f"{key} {value}" for key, value in fields.items())
                 line = f"{level}{event}{f': {words}' if words else ''}"
-        return _with_traceback(f"{time_}  {visible(line)}", record)
+        return _with_traceback(fitted(f"{time_}  {visible(line)}", sys.stderr), record)
 
 
 def _with_traceback(line: str, record: logging.LogRecord) -> str:

@@ -80,6 +80,12 @@ class PresetsAnswer(Document):
         return cls(presets=[ListedPreset.of(each) for each in presets])
 
 
+def verdict(presets: Sequence[Preset]) -> str:
+    """Return how many presets there are, and how to use one."""
+    use = "name those that you want in `presets`; `clawker-fw rules presets NAME` shows all of one"
+    return f"{len(presets)} presets: {use}."
+
+
 def rows(presets: Sequence[Preset]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the headings and the rows of the table of presets."""
     headings = ("preset", "version", "for", "names", "proof")

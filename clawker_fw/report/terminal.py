@@ -55,6 +55,22 @@ def understands_escapes(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
+def fitted(text: str, stream: TextIO | None) -> str:
+    """Return text that a stream's terminal need not break within words. A line that is a command stays whole."""
+    width = 0
+    if stream and understands_escapes(stream):
+        with suppress(OSError):
+            width = os.get_terminal_size(stream.fileno()).columns
+    if not width:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        whole = len(line) <= width or line.startswith("clawker-fw ", indent)
+        lines += [line] if whole else folded(line, width, indent + 2)
+    return "\n".join(lines)
+
+
 def show_cursor() -> None:
     """Show the terminal's cursor again, before the program exits while a spinner is running."""
     if understands_escapes(sys.stderr):
@@ -84,6 +100,11 @@ def answer(text: str) -> None:
     if sys.stdout:
         sys.stdout.write(visible(f"{text}\n", keep="\n"))
         sys.stdout.flush()
+
+
+def tell(words: str) -> None:
+    """Print an answer for people, whose long lines a terminal must not break within words."""
+    answer(fitted(visible(words, keep="\n"), sys.stdout))
 
 
 class Stream(io.TextIOWrapper):

@@ -262,7 +262,8 @@ def plan_report(steps: Plan) -> RenderableType:
             for later, step in enumerate(each.steps if isinstance(each, InTurn) else (each,))
         ]
         for place, text in enumerate(texts):
-            lines.append(_joined([Text("" if place else f"{number}", "dim"), Text(visible(text))], [width, 0]))
+            first = "" if place else str(number)
+            lines.append(Text.assemble("  ", (first.ljust(width), "dim"), "  ", visible(text)))
     return Group(Text("\nrun would", style="bold"), *lines)
 
 

@@ -27,43 +27,36 @@ def rows(found: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tupl
     ]
 
 
-def since(usage: Usage) -> str:
-    """Return since when it is known what was used."""
-    lost = f" {counted(usage.lost, 'line')} of Envoy's could not be read." if usage.lost else ""
-    return f"Known since {_time(usage.since)}, {_span(usage.now - usage.since)} ago.{lost}"
+def used_lines(found: Sequence[Worth], usage: Usage) -> Iterator[str]:
+    """Yield how many rules were used, since when that is known, and what is not known."""
+    used = sum(each.last is not None for each in found)
+    since = f"{_time(usage.since)}, {_span(usage.now - usage.since)} ago"
+    verb = "has" if used == 1 else "have"
+    yield f"{used:,} of {counted(len(found), 'rule')} that allow something {verb} been used since {since}."
+    yield from _lost(usage)
 
 
 def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, editing: Editing) -> Iterator[str]:
-    """Yield the rules that were not used, each with how to remove it."""
+    """Yield how many rules were not used, what is not known, and each with how to remove it."""
     there = unused(found, period)
+    verb, time = "is" if len(there) == 1 else "are", _span(period.now - period.begin)
+    yield f"{len(there):,} of {counted(len(found), 'rule')} that allow something {verb} unused in the last {time}."
+    if not period.whole:
+        known, asked = _span(period.now - period.known), _span(period.now - period.asked)
+        yield f"Known only since {_time(period.known)}, {known} ago, and not for the whole {asked}."
+    yield from _lost(usage)
     for each in there:
         last = f"last used {_ago(each.last, usage.now)}" if each.last else "no use is known"
         may_be_open = f", {counted(each.open, 'connection')} open on its port" if each.open else ""
         yield f"unused  {each.rule}{each.rule.located}: {last}{may_be_open}"
         yield f"{_INDENT}{removing(each.rule, editing)}"
-    yield f"{len(there):,} of {counted(len(found), 'rule')} that allow something: unused{_within(period)}."
-    yield from _limits(period, usage)
     if any(each.open for each in there):
         yield "A connection over https or http counts when it ends. One that is open may be by an unused rule."
 
 
-def _limits(period: Period, usage: Usage) -> Iterator[str]:
-    """Yield what is not known."""
-    if not period.whole:
-        yield _known_since(period)
+def _lost(usage: Usage) -> Iterator[str]:
     if usage.lost:
         yield f"{counted(usage.lost, 'line')} of Envoy's could not be read, so uses may be missing."
-
-
-def _known_since(period: Period) -> str:
-    return (
-        f"Known only since {_time(period.known)}, {_span(period.now - period.known)} ago, "
-        f"and not for the whole {_span(period.now - period.asked)}."
-    )
-
-
-def _within(period: Period) -> str:
-    return f" in the last {_span(period.now - period.begin)}"
 
 
 def _ago(moment: float | None, now: float) -> str:

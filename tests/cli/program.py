@@ -1,19 +1,21 @@
-"""The whole program as a process with an in-memory engine: `program.py [RULE]... -- ARGUMENTS`.
+"""The whole program as a process with an in-memory engine: `program.py [RULE]... -- ARGUMENTS [";" ARGUMENTS]...`.
 
 With rules before the `--`, a stack with these rules is running, and a container has been created as an agent is,
 but for the fields of its shape in the variable AGENT_SHAPE (JSON). Its id is in the variable AGENT_ID. With a
 label in AGENT_PUBLISHES, it has that and the address of the first agent that publishes ports. In PORT_TAKEN is one
-that somebody has already.
+that somebody has already, and in REFUSED a host that Envoy has refused.
 """
 
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 from clawker_fw.__main__ import main
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.cli import session
+from clawker_fw.cli.main import app
 from clawker_fw.model import ContainerSpec, Shape
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -33,7 +35,20 @@ if __name__ == "__main__":
         if taken := os.environ.get("PORT_TAKEN"):
             other = Shape((), (), {}, ports=(f"{taken}:1/tcp",))
             memory.start(memory.create_container(ContainerSpec("other", resolver.image, {}, other)))
+        if refused := os.environ.get("REFUSED"):
+            record = {"time": "x", "source": "10.213.0.1:1", "protocol": "tls", "port": 443, "name": refused}
+            memory.inside("clawker-envoy").log.append(
+                json.dumps({**record, "reason": "no-rule"}, separators=(",", ":"))
+            )
         os.environ["AGENT_ID"] = memory.create_container(created)
     session.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
-    sys.argv = ["clawker-fw", *sys.argv[split + 1 :]]
+    arguments = sys.argv[split + 1 :]
+    while ";" in arguments:
+        end = arguments.index(";")
+        sys.stdout.write(f"$ {' '.join(arguments[:end])}\n")
+        sys.stdout.flush()
+        with suppress(SystemExit):
+            app(arguments[:end])
+        arguments = arguments[end + 1 :]
+    sys.argv = ["clawker-fw", *arguments]
     main()

@@ -197,7 +197,9 @@ def _fails() -> None:
         (130, lambda: signal.raise_signal(signal.SIGHUP)),
     ],
 )
-@pytest.mark.parametrize("arguments", [["agent", "flags"], ["agent", "compose", "web"]])
+@pytest.mark.parametrize(
+    "arguments", [["agent", "flags"], ["agent", "flags", "--json"], ["agent", "compose", "web"]]
+)
 def test_whatever_ends_it_is_refused_by_docker(
     code: int,
     happens: Callable[[], None],
@@ -208,7 +210,14 @@ def test_whatever_ends_it_is_refused_by_docker(
     """A bug, an interruption and a request to terminate leave docker nothing to start an agent with."""
     monkeypatch.setattr(session, "connect_engine", lambda _: happens())
     found = command(*arguments)
-    assert (found.code, found.out) == (code, f"{REFUSAL}\n")
+    if "--json" in arguments:
+        assert (found.code, found.valid("error")["error"]["code"]) == (
+            code,
+            "bug" if code == 70 else "interrupted",
+        )
+        assert found.out.startswith("{")  # docker refuses that as an image
+    else:
+        assert (found.code, found.out) == (code, f"{REFUSAL}\n")
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_a_name_that_is_too_long_below_a_subtree(command: Command, up: MemoryEng
 def test_for_people(command: Command, up: MemoryEngine) -> None:
     """Two or three lines tell of each refusal, and no line is longer than a terminal."""
     del up
-    lines = command("denials", "--agent", "builder").out.splitlines()
+    first, *lines = command("denials", "--agent", "builder").out.splitlines()
+    assert first == "4 refusals for 2 hosts: allow what agents need with the commands below."
     assert lines[0].endswith("  builder  dns pypi.test A/AAAA  3 times")
     assert lines[1:3] == [
         "  coredns: no rule allows this host (no-rule)",
@@ -165,7 +166,8 @@ def test_selection(command: Command, up: MemoryEngine) -> None:
     assert [each["name"] for each in top["denials"]] == ["pypi.test"]
     assert top["left_out"] > 5
     assert ask(command, "--since", "10m") == {}
-    assert command("denials", "--since", "10m").out == "Nothing was refused.\n"
+    assert command("denials", "--since", "10m").out == "Nothing was refused in the last 10 min.\n"
+    assert command("denials", "--reason", "no-address").out.startswith("1 refusal for 1 host.\n")
     up.inside("clawker-envoy").logged_at = datetime.fromtimestamp(time.time(), UTC).strftime("%FT%T.%f000Z")
     assert "pypi.test" not in ask(command, "--since", "10m")
     assert "h.test" in ask(command, "--since", "10m")
@@ -188,7 +190,10 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     answer = command("denials", "--format", "json").valid("denials")
     assert (answer["unattributed"], answer["suppressed"]) == (1234, [])
     told = command("denials", "--reason", "limit").out
-    assert told == "1,234 more refusals, which came too fast, of agents that Envoy can't tell apart.\n"
+    assert told.splitlines() == [
+        "No refusal can be told apart from others.",
+        "1,234 more refusals, which came too fast, of agents that Envoy can't tell apart.",
+    ]
     assert command("denials", "--format", "json", "--agent", "builder").valid("denials")["unattributed"] == 0
     envoy.log.clear()
     assert command("denials", "--format", "json").valid("denials")["unattributed"] == 0

@@ -236,7 +236,12 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
     assert (answer["hosts"], answer["not_asked"]) == (3, [])
     top = command("fleet", "denials", *asked, "--top", "1", "--format", "json").json
     assert ([each["name"] for each in top["denials"]], top["left_out"]) == (["b.test"], 1)
+    shown = command("fleet", "denials", *asked, "--since", "1h").out.splitlines()
+    assert shown == ["Nothing was refused on 3 hosts in the last 1 h."]
     dead = command("fleet", "denials", *addresses("one", "dead"))
+    assert dead.out.splitlines()[0] == (
+        "3 refusals on 1 of 2 hosts: allow what agents need with the commands below; 1 host did not answer."
+    )
     assert dead.code == 1
     assert "Not in this answer: unix:///dead" in dead.out
     assert "dns b.test  2 times" in dead.out

@@ -57,6 +57,11 @@ def test_ctrl_c_at_an_import(module: str, line: tuple[str, ...], tmp_path: Path)
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 130
     assert ended.stdout.strip() == (REFUSAL if line[0] == "agent" else "")
+    if line[0] == "agent":
+        json = interrupted(
+            module.replace("OWN", f"clawker_fw.cli.{line[0]}"), *line, "--json", folder=tmp_path
+        ).stdout
+        assert json.startswith((REFUSAL, '{"schema":'))
 
 
 def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:

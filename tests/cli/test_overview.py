@@ -1,5 +1,6 @@
 """`status --all` and `config`: what there is on the engine, and what the settings mean."""
 
+import re
 from pathlib import Path
 
 from devkit.memory.engine import MemoryEngine
@@ -53,6 +54,9 @@ def test_config_says_where_each_value_comes_from(command: Command, settings_file
     out = command("--project", "mine", "config", **given).out
     assert [line.split()[-1] for line in out.splitlines() if line.startswith("  project")] == ["--project"]
     assert "limits.connections" in out
+    assert re.fullmatch(
+        r"3 of \d+ settings are not the default: .*clawker-fw\.yaml \(the current folder\)", out.splitlines()[0]
+    )
 
 
 def test_config_of_settings_that_are_wrong_is_their_error(command: Command, settings_file: Path) -> None:

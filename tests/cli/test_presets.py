@@ -15,8 +15,12 @@ def test_presets_are_shown_without_settings_and_engine(command: Command, setting
     """All of them with their names and versions, or all of one."""
     settings_file.write_text("rules: [")
     lines = command("rules", "presets").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["preset", *presets.names()]
-    assert "pypi.org files.pythonhosted.org" in next(line for line in lines if line.split()[0] == "pip")
+    assert lines[0] == (
+        f"{len(presets.names())} presets: name those that you want in `presets`; "
+        "`clawker-fw rules presets NAME` shows all of one."
+    )
+    assert [line.split()[0] for line in lines[1:]] == ["preset", *presets.names()]
+    assert "pypi.org files.pythonhosted.org" in next(line for line in lines if line.startswith("  pip "))
     shown = command("rules", "presets", "go", "github").out
     assert "https sum.golang.org:443    the checksums" in shown
     assert "proof     tested, and each name is needed: go gets" in shown
@@ -38,8 +42,8 @@ def test_rules_say_which_preset_they_are_of(command: Command, settings_file: Pat
         "presets:\n- {preset: pip, without: [pypi.org]}\nnever: [.corp.test, {port: 25}]\nrules:\n- dst: a.test\n"
     )
     lines = [" ".join(line.split()) for line in command("rules", "list").out.splitlines()]
-    assert lines[1] == "https a.test:443 - - - clawker-fw.yaml, line 5"
-    assert lines[2].endswith("the files that the index names clawker-fw.yaml, line 2, preset pip")
+    assert lines[2] == "https a.test:443 - - - clawker-fw.yaml, line 5"
+    assert lines[3].endswith("the files that the index names clawker-fw.yaml, line 2, preset pip")
     answer = command("rules", "list", "--format", "json").valid("rules-list")
     assert [each["preset"] for each in answer["rules"]] == [None, "pip"]
     assert command("rules", "check").out == "valid  2 rules: 1 in clawker-fw.yaml, 1 in the preset pip\n"

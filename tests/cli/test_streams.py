@@ -124,19 +124,59 @@ def broken(lines: list[str], columns: int) -> list[str]:
     ]
 
 
+LONG = ".".join(["x" * 63] * 3)
+WHOLE = ("Attach an agent:", "$ ", "-", "+", "@@", "clawker-fw ")
+"""How lines begin that nobody wraps: commands, and the lines of a diff."""
+
+TEXT_COMMANDS = f"""
+certs show
+config
+conformance
+denials
+doctor
+drift --diff
+explain {LONG}.d.test
+fleet denials --timeout 1s --host unix:///{LONG}
+fleet status --timeout 1s --host unix:///{LONG}
+rules check
+rules list
+rules list --used
+rules presets
+rules presets claude-code
+rules unused
+run --dry-run
+run --nope
+--secrets secrets.yaml secrets check
+--secrets secrets.yaml secrets list
+status --all
+status --verbose
+run
+rules allow {LONG}.a.test --dry-run --private
+rules allow {LONG}.a.test --private
+rules remove {LONG}.b.test
+reload
+down --all
+init --force --preset pip --preset npm --preset claude-code --preset github
+"""
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_no_line_breaks_inside_a_word(columns: int, folder: Path) -> None:
     """At any width, with the longest names that there are: tables become blocks, and sentences go on below."""
-    long = ".".join(["x" * 63] * 3)
-    rules = "".join(f"  - dst: {long}.{letter}.test\n    until: 2099-01-01T00:00:00Z\n" for letter in "abc")
-    (folder / "clawker-fw.yaml").write_text(f"otel:\n  infra_port: 4320\nrules:\n{rules}")
-    for words in (("drift", "--diff"), ("status", "--verbose"), ("doctor",), ("rules", "list"), ("run", "--nope")):
-        _, written = on_terminal(columns, (f"{long}.old.test",), *words)
-        lines = plain(written)
-        told = [each for each in lines if not each.lstrip().startswith(("Attach an agent:", "-", "+"))]
-        assert broken(told, columns) == [], words
-    _, written = on_terminal(columns, (f"{long}.old.test",), "rules", "list")
-    assert sum(line.startswith("  rule:") for line in plain(written)) == 3
+    rules = "".join(f"  - dst: {LONG}.{letter}.test\n    until: 2099-01-01T00:00:00Z\n" for letter in "abc")
+    ended = f"  - dst: {LONG}.d.test\n    until: 2020-01-01T00:00:00Z\n    note: {'a long note ' * 9}\n"
+    (folder / "clawker-fw.yaml").write_text(f"otel:\n  infra_port: 4320\nrules:\n{rules}{ended}")
+    source = f"from: {{file: {'/none' * 30}}}\n    hosts: [{LONG}.a.test]"
+    (folder / "secrets.yaml").write_text(f"secrets:\n  {'s' * 32}:\n    {source}\n")
+    (folder / "secrets.yaml").chmod(0o600)
+    each = TEXT_COMMANDS.strip().replace("\n", " ; ").split()
+    _, written = on_terminal(columns, (f"{LONG}.old.test",), *each, REFUSED=f"{LONG}.no.test")
+    assert "This is a bug" not in written
+    lines = screen(written)
+    told = [line for line in lines if not line.lstrip().startswith(WHOLE)]
+    assert broken(told, columns) == []
+    assert "Wrote clawker-fw.yaml with" in written
+    assert sum(line.startswith("  rule:") for line in lines) == 7
 
 
 WORDS = r"\d\d:\d\d:\d\d  clawker-(envoy|coredns) has been replaced: labels \S+.* differed"

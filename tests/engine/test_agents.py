@@ -291,6 +291,16 @@ def test_proxies_of_docker_are_taken_off(site: Site, tmp_path: Path) -> None:
     assert (refused.code, "agent-unreachable" in refused.err) == (6, True)
 
 
+def _refuses_json(site: Site) -> bool:
+    """Whether docker takes the beginning of a JSON answer for an image, whose name can't be one."""
+    lines = (
+        "docker run -d $(fw agent flags --json) $IMAGE /peer wait",
+        "docker create $(fw agent flags --json) $IMAGE",
+    )
+    done = [site.shell(each) for each in lines]
+    return all(each.code and not each.out and "invalid reference format" in each.err for each in done)
+
+
 @pytest.mark.parametrize("verb", ["flags", "flgs"])
 def test_docker_refuses_while_the_stack_does_not_serve(site: Site, verb: str, tmp_path: Path) -> None:
     """A shell ignores that `agent flags` has failed, but docker then creates no container at all."""
@@ -303,9 +313,11 @@ def test_docker_refuses_while_the_stack_does_not_serve(site: Site, verb: str, tm
         done = site.shell(script)
         assert (done.code, done.out) == (REFUSED_BY_THE_CLI, "")
         assert f"unknown flag: {REFUSAL}" in done.err
+    assert _refuses_json(site)
     assert site.shell("fw agent run $IMAGE /peer wait").code == 6
     assert site.containers() == before
     site.firewall.run()
+    assert _refuses_json(site)
     absent = Firewall(site.firewall.host, "absent", tmp_path)
     absent.write(*RULES)
     done = site.shell("docker run -d $(fw agent flags) $IMAGE /peer wait", absent)
