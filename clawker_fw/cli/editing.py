@@ -269,7 +269,7 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     planned = _planned(chosen, done) if orders.dry_run and done.changed and not orders.no_reload else []
     if orders.format_ is Format.TEXT:
         for line in planned:
-            terminal.answer(line)
+            terminal.tell(line)
     reloaded: list[RunDocument] = []  # if it succeeds, its answer
     try:
         if applying:
