@@ -50,12 +50,14 @@ class Show:
         self.console.print(Text.assemble(("$ ", "dim"), (line, "bold")))
 
     def program(self, firewall: Firewall, verb: str, code: int = 0) -> Outcome:
-        """Run a command of the real program and show its output."""
+        """Run a command of the real program, and show both without the options that all commands have."""
         self.command(f"clawker-fw {verb}")
         outcome = firewall.call(*verb.split()).expect(code)
+        options = f" --config {firewall.settings} --project {firewall.project}"
         for text in (outcome.err, outcome.out):
             if text.strip():
-                self.console.print(Text.from_ansi(text.rstrip("\n")), no_wrap=True, overflow="ellipsis")
+                shown = Text.from_ansi(text.replace(options, "").rstrip("\n"))
+                self.console.print(shown, no_wrap=True, overflow="ellipsis")
         return outcome
 
     def agent(self, agent: Peer, url: str, *, allowed: bool) -> None:
