@@ -53,7 +53,7 @@ class Show:
         """Run a command of the real program, and show both without the options that all commands have."""
         self.command(f"clawker-fw {verb}")
         outcome = firewall.call(*verb.split()).expect(code)
-        options = f" --config {firewall.settings} --project {firewall.project}"
+        options = f" --config {firewall.settings} --project {firewall.project} --host {firewall.host}"
         for text in (outcome.err, outcome.out):
             if text.strip():
                 shown = Text.from_ansi(text.replace(options, "").rstrip("\n"))
