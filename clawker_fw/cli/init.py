@@ -51,7 +51,7 @@ def init(
         not presets and sys.stdin.isatty() and terminal.understands_escapes(sys.stderr) and not log.for_programs()
     )
     named = write_example(path, _asked if asks else lambda: presets or (), overwrite=force)
-    what = f"{path} with {', '.join(named)}" if named else str(path)
+    what = f"{path} with {'preset' if len(named) == 1 else 'presets'} {', '.join(named)}" if named else str(path)
     terminal.tell(f"Wrote {what}. Add rules for what agents may reach, then: clawker-fw run")
 
 

@@ -376,7 +376,10 @@ def test_init_writes_settings_that_can_be_used(command: Command, settings_file: 
     assert command("run").code == 0
     assert command("status", "--format", "json").json["rules"] == 0
     assert "did you mean `pip`?" in " ".join(command("init", "--force", "--preset", "pipp").err.split())
-    assert "with claude-code, pip." in command("init", "--force", "--preset", "claude-code", "--preset", "pip").out
+    assert (
+        "with presets claude-code, pip."
+        in command("init", "--force", "--preset", "claude-code", "--preset", "pip").out
+    )
     pasted = "rules:\n  - dst: api.example.com        # exactly this host\n  - dst: .example.org\n"
     settings_file.write_text(settings_file.read_text().replace("rules:\n", pasted))
     listed = command("rules", "list", "--format", "json").json["rules"]
