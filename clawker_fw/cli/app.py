@@ -78,7 +78,7 @@ class Commands(TyperGroup):
 
     def format_commands(  # type: ignore[override]  # typer's own
         self,
-        ctx: typer.Context,  # noqa: ARG002
+        ctx: typer.Context,  # noqa: ARG002 - typer passes it
         formatter: "HelpFormatter",
     ) -> None:
         """Write the commands by panel, each with the whole first sentence of its help."""

@@ -446,7 +446,7 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
 
 
 def _todo(chosen: Options, found: "Verdict", siblings: "Verdict") -> str:
-    """Return what to do about a verdict, of which `siblings` is the part without agents, to follow the project."""
+    """Return what to do about a verdict, to follow the project. `siblings` is the verdict without agents."""
     from clawker_fw.report import verdict
 
     todo = chosen.named(verdict.todo(found, siblings))
