@@ -110,6 +110,17 @@ def test_lookups_end_with_their_use(proxy: Resolving, names: NameServer) -> None
         assert set(names.asked) == {tuple(THERE.split(b"."))}
 
 
+def test_a_name_of_a_rule_is_not_forgotten_in_a_pause(crowded: Resolving, names: NameServer) -> None:
+    """A request has no answer of the moment at which Envoy forgets its name. A subtree's is the control."""
+    names.ttl = 1
+    for name in (b"named.test", NEAR):
+        crowded.hello(name, 8080)
+    assert _hosts(crowded) == 2
+    until(lambda: _hosts(crowded) == 1)
+    with pytest.raises(TimeoutError):
+        until(lambda: _hosts(crowded) != 1, 3)
+
+
 class Crowd:
     """An agent that asks over both protocols for one new name after the other, of a server that never answers."""
 

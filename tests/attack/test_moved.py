@@ -114,6 +114,8 @@ def _longest_use(proxy: Resolving, names: NameServer, name: str, port: int, ever
         asked, reached = time.monotonic(), _reached(proxy, name, port)
         if (moved and reached == PRESENT) or last > 10 * LONGEST:
             return last
+        if not reached:
+            continue  # Envoy forgot a name below the subtree at that moment, after a second without use
         assert moved or reached == FORMER
         if moved:
             last = asked - moved

@@ -44,6 +44,11 @@ TRIES = 5
 NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
+_FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
+"""Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps those that rules name
+over an agent's pauses. Of the names below a subtree, an agent can invent any number.
+"""
+
 _LOOKING_UP, _LOOKED_UP_AGAIN = "looking_up", "lookup.clawker-fw.invalid"
 """The cluster and the name with which Envoy shows that it can look names up (`go/internal/{serving,lookups}`)."""
 
@@ -125,8 +130,8 @@ def _cache(name: str) -> Json:
         "dns_lookup_family": "V4_ONLY",
         "max_hosts": bounds.CACHED_NAMES,
         "dns_cache_circuit_breaker": {"max_pending_requests": bounds.LOOKUPS},
-        # A name that nobody has asked for lately is forgotten when its TTL ends; until then it is looked up again.
-        "host_ttl": "1s",
+        # For so long after its last use, a name is looked up again whenever its TTL ends; then it is forgotten.
+        "host_ttl": _FORGOTTEN_AFTER[name],
         # For answers without a TTL, as for a name that does not exist.
         "dns_refresh_rate": "1s",
         # A name that is in use leads where it led before until it is looked up again: after 5 s at least
