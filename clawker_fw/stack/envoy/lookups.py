@@ -45,7 +45,7 @@ NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
 _FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
-"""Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps those that rules name
+"""Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps the names of rules
 over an agent's pauses. Of the names below a subtree, an agent can invent any number.
 """
 
