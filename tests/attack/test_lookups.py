@@ -111,7 +111,7 @@ def test_lookups_end_with_their_use(proxy: Resolving, names: NameServer) -> None
 
 
 def test_a_name_of_a_rule_is_not_forgotten_in_a_pause(crowded: Resolving, names: NameServer) -> None:
-    """A request fails at the very moment at which Envoy forgets its name. A name below a subtree is the control."""
+    """A request fails at the moment at which Envoy forgets its name. A name below a subtree is the control."""
     names.ttl = 1
     for name in (b"named.test", NEAR):
         crowded.hello(name, 8080)
