@@ -71,7 +71,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
     except ValidationError as error:
         raise errors.invalid(error, merged, Settings) from error
     try:
-        rules = RuleSet.of(_rules(settings, merged))
+        rules = RuleSet.of(tuple(_rules(settings, merged)))
     except ConflictsError as error:
         raise errors.contradicting(error) from error
     except TooManyError as error:
