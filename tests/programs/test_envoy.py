@@ -285,11 +285,11 @@ def test_a_thousand_ports(loading: Loading) -> None:
         *({"dst": f"h{port}.test", "proto": ("http", "https")[port % 2], "port": port} for port in MANY_PORTS)
     )[1]
     loading.serve(rules)
-    until(loading.serves, 60)
+    until(loading.serves, 300)
     for resource in PROVEN:
         assert loaded(loading, resource) == written(loading, resource)
     descriptors = Path(f"/proc/{loading.process.pid}/fd")
     watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
     assert len(watched) == len(PROVEN) + BUCKETS
     loading.serve(RuleSet())
-    until(loading.serves, 60)
+    until(loading.serves, 300)
