@@ -54,7 +54,9 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
 @pytest.mark.parametrize(
     ("line", "instead"),
     [
-        ("ca rotte", "Use `clawker-fw certs`, which has `--roots` for what `ca` did."),
+        ("ca rotate --at-once", "Use `clawker-fw certs`, which has `rotate --roots` and `export roots`."),
+        ("ps", "Use `clawker-fw status --all`."),
+        ("healthy 127.0.0.1:1", "Use `clawker-fw watch --check ADDRESS`."),
         ("logs --follow", "docker logs clawker-envoy"),
         ("image --load", "examples/image/Dockerfile"),
         ("fleet drift --swarm", "clawker-fw fleet status --diff"),
