@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clawker_fw.fleet.hosts import Host, Hosts
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.report.fleet import Fleet, Row
+    from clawker_fw.report.fleet import Row
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
@@ -110,7 +110,8 @@ def status(
     """
     chosen: Options = context.obj
     loaded = session.read(chosen)  # a mistake in the settings is reported before any host is asked
-    from clawker_fw.report.fleet import Fleet
+    from clawker_fw.report.documents.parts import SettingsNamed
+    from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
@@ -118,14 +119,17 @@ def status(
     asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     release = Release.installed()
-    found = Fleet.of(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row), known.left_out)
+    rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
+    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
+    used = ReleaseUsed(release.version, release.build_sha)
+    found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
     if format_ is Format.JSON:
-        _print_document(chosen, loaded, release, found, findings=diff)
+        print_json(found)
     else:
         from clawker_fw.report import fleet_text
 
         print_report(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
-    _exit(good=found.current == len(found.rows), asked=found.asked)
+    _exit(good=found.current == found.total, asked=found.asked)
 
 
 @fleet_app.command("denials")
@@ -159,17 +163,6 @@ def denials(
     else:
         print_report(fleet_denials.report(found, since))
     _exit(good=not found.not_asked, asked=found.hosts > len(found.not_asked))
-
-
-def _print_document(
-    chosen: Options, loaded: "Loaded", release: "Release", found: "Fleet", *, findings: bool
-) -> None:
-    from clawker_fw.report.documents.parts import SettingsNamed
-    from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
-
-    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
-    used = ReleaseUsed(release.version, release.build_sha)
-    print_json(FleetStatusDocument.of(found, settings, used, findings=findings))
 
 
 def _exit(*, good: bool, asked: bool) -> None:
