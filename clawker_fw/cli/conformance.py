@@ -20,18 +20,18 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw conformance --json | jq '.attempts[] | select(.held | not)'
     """
     chosen: Options = context.obj
-    with writing(chosen) as (engine, _, seen):
-        from clawker_fw.agents.serving import require_serving
-        from clawker_fw.diagnose.conformance.run import perform
-        from clawker_fw.report import checks as report
+    from clawker_fw.agents.serving import require_serving
+    from clawker_fw.diagnose.conformance.run import perform
+    from clawker_fw.report import checks as report
 
-        require_serving(seen.desired.project, seen.observed, seen.diff)
-        tried = perform(engine, seen)
-        held = all(each.held for each in tried)
-        answer = report.ConformanceAnswer(project=seen.desired.project, held=held, attempts=tried)
-        if format_ is Format.JSON:
-            print_json(answer)
-        else:
-            print_report(report.conformance_report(answer))
+    engine, _, seen = writing(chosen)
+    require_serving(seen.desired.project, seen.observed, seen.diff)
+    tried = perform(engine, seen)
+    held = all(each.held for each in tried)
+    answer = report.ConformanceAnswer(project=seen.desired.project, held=held, attempts=tried)
+    if format_ is Format.JSON:
+        print_json(answer)
+    else:
+        print_report(report.conformance_report(answer))
     if not held:
         raise typer.Exit(ExitCode.DRIFT)

@@ -74,8 +74,8 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield Check("stack", CheckHealth.SKIPPED, "Without settings there is nothing to compare with.")
         return
     try:
-        with reading(chosen) as (_, seen):
-            yield from diagnosis.stack(seen)
+        _, seen = reading(chosen)
+        yield from diagnosis.stack(seen)
     except FirewallError as error:
         yield diagnosis.failed("stack", error)
         return

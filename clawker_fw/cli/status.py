@@ -83,10 +83,10 @@ def _found(chosen: Options) -> "Status":
         SettingsError: when the settings can't be read, so that not even the project is known.
     """
     try:
-        with reading(chosen) as (engine, seen):
-            from clawker_fw.report import status as statuses
+        from clawker_fw.report import status as statuses
 
-            found = statuses.of_comparison(seen, time.time())
+        engine, seen = reading(chosen)
+        found = statuses.of_comparison(seen, time.time())
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
         from clawker_fw.cli import session
         from clawker_fw.reconcile.observe import observe
