@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,9 +112,12 @@ def allow(
 
     Example: clawker-fw rules allow .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
-    paths = rule_words.path_rules(path, methods)
+    from clawker_fw.settings.edit import words
+
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
+    with rule_words.translated():
+        paths = words.path_rules(path, methods)
+        additions = words.additions(names, protocol, port, {**fields, "path_rules": paths}, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders, shorten=shorten)
 
@@ -140,7 +144,11 @@ def deny(
 
     Example: clawker-fw rules deny uploads.example.org
     """
-    additions = rule_words.additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
+    from clawker_fw.settings.edit import words
+
+    fields = {"action": "deny", "until": until, "note": note}
+    with rule_words.translated():
+        additions = words.additions(names, protocol, port, fields, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders, shorten=shorten)
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,33 +12,11 @@ from clawker_fw.errors import SettingsError
 
 if TYPE_CHECKING:
     from clawker_fw.rules.importing import Imported
-    from clawker_fw.settings.edit.edits import Addition, Removal
-
-
-def additions(
-    names: Sequence[str], protocol: str | None, port: str | None, fields: dict[str, Any]
-) -> "list[Addition]":
-    """Return the rules that the command line asks for. A field that is not given is None.
-
-    Raises:
-        typer.BadParameter: when one is none.
-    """
-    from clawker_fw.settings.edit import words
-
-    with _translated():
-        return words.additions(names, protocol, port, fields, datetime.now(UTC))
-
-
-def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:
-    """Return the paths that the command line names, each for the same methods, as in the settings."""
-    from clawker_fw.settings.edit import words
-
-    with _translated():
-        return words.path_rules(paths, methods)
+    from clawker_fw.settings.edit.edits import Removal
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Raise what is wrong with the words as an error of the command line."""
     from clawker_fw.settings.edit.words import WordsError
 
@@ -55,7 +32,7 @@ def removals(
     """Return which rules the command line asks to remove."""
     from clawker_fw.settings.edit import words
 
-    with _translated():
+    with translated():
         return [_removal(words.named(name, protocol, port), action, as_) for name in names]
 
 

@@ -13,15 +13,14 @@ from clawker_fw.engine.host_network import Tracking
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Records, Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
-from tests.cli.test_status import join
+from tests.cli.conftest import Command, Outcome, join
 
 USUAL = Tracking(bridged=False, most=262_144, ended_seconds=120)
 
 
 def results(outcome: Outcome) -> dict[str, str]:
     """Return the result of each check."""
-    return {each["name"]: each["health"] for each in outcome.valid("doctor")["checks"]}
+    return {each["name"]: each["health"] for each in outcome.answer["checks"]}
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
 """`fleet`: many hosts side by side, each with its own verdict, and exit codes for scripts."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,8 +13,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.fleet import swarm
 from clawker_fw.model import Sibling, Swarm, SwarmNode, SwarmTask
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
-from tests.cli.test_status import join
+from tests.cli.conftest import Command, Outcome, join, record
 from tests.unit.test_fleet import context
 
 Machines = dict[str, MemoryEngine]
@@ -66,7 +63,7 @@ def addresses(*names: str) -> list[str]:
 
 def verdicts(outcome: Outcome) -> dict[str, str]:
     """Return the verdicts in a JSON answer, in its order."""
-    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.valid("fleet-status")["hosts"]}
+    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.answer["hosts"]}
 
 
 def test_every_host_has_a_row(
@@ -125,7 +122,7 @@ def test_findings_of_hosts_that_are_not_current(
     up("other")
     outcome = command("fleet", "status", "--diff", *addresses("good", "other"), "--format", "json")
     assert (outcome.code, verdicts(outcome)) == (1, {"good": "drifted", "other": "current"})
-    alone = command("drift", "--format", "json").json
+    alone = command.json("drift")
     assert [each["findings"] for each in alone["siblings"]] == [[], []]
     drifted, current = outcome.json["hosts"]
     assert current["findings"] == []
@@ -205,14 +202,7 @@ def test_nodes_of_a_swarm(command: Command, up: Callable[..., MemoryEngine], tmp
 
 def refusals(*names: str) -> list[str]:
     """Return lines of CoreDNS's log: refusals of these names."""
-    record: dict[str, Any] = {
-        "source": "10.213.0.2:40000",
-        "protocol": "dns",
-        "port": 53,
-        "type": "A",
-        "time": "x",
-    }
-    return [json.dumps({**record, "name": each, "reason": "no-rule"}, separators=(",", ":")) for each in names]
+    return [record(protocol="dns", port=53, type="A", name=each, reason="no-rule") for each in names]
 
 
 def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Callable[..., MemoryEngine]) -> None:
@@ -223,7 +213,7 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
     asked = addresses("one", "two", "empty")
     outcome = command("fleet", "denials", *asked, "--format", "json")
     assert outcome.code == 0
-    answer = outcome.valid("fleet-denials")
+    answer = outcome.answer
     found = {each["name"]: each for each in answer["denials"]}
     assert {name: each["times"] for name, each in found.items()} == {"b.test": 3, "c.test": 1}
     assert [(each["host"], each["times"]) for each in found["b.test"]["hosts"]] == [
@@ -231,7 +221,7 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
         ("unix:///two", 1),
     ]
     assert (answer["hosts"], answer["not_asked"]) == (3, [])
-    top = command("fleet", "denials", *asked, "--top", "1", "--format", "json").json
+    top = command.json("fleet", "denials", *asked, "--top", "1")
     assert ([each["name"] for each in top["denials"]], top["left_out"]) == (["b.test"], 1)
     shown = command("fleet", "denials", *asked, "--since", "1h").out.splitlines()
     assert shown == ["Nothing was refused on 3 hosts in the last 1 h."]

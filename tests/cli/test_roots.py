@@ -11,13 +11,13 @@ from clawker_fw.agents.trust import TARGET
 from clawker_fw.certificates.credentials import Pair, Provided
 from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.validity import fingerprints
-from clawker_fw.model import ContainerSpec, Mount, Shape, VolumeView
+from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public, signers
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
+from tests.cli.conftest import Command, Outcome, join
 
 DAY = 86400.0
 EXPORT, ROTATE = ("export", "roots"), ("rotate", "--roots")
@@ -38,7 +38,7 @@ class Stack:
 
     def found(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
         """Return the answer of a command, and in it apart the certificates of each name."""
-        answer = self(*arguments, "--format", "json").valid("certs")
+        answer = self(*arguments, "--format", "json").answer
         apart = {name: [each for each in answer["certificates"] if each["name"] == name] for name in NAMES}
         return {**answer, **apart}
 
@@ -64,9 +64,7 @@ class Stack:
             made = {**labels.ownership_labels("clawker"), labels.TRUST: given.roots}
             self.memory.drivers[given.volume] = VolumeView(given.volume, "local", {}, made)
             mounts = (Mount("volume", TARGET, given.volume, read_only=True),)
-        shape = Shape(("x",), (), {"clawker-net": ""}, mounts=mounts)
-        image = self.memory.inside("clawker-envoy").image
-        self.memory.start(self.memory.create_container(ContainerSpec(name, image, {}, shape)))
+        join(self.memory, name, mounts=mounts)
 
 
 @pytest.fixture
@@ -175,10 +173,10 @@ def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
     for words in (("show",), EXPORT):
         refused = stack(*words)
         assert refused.code == 6
-        assert f"{file} is damaged; `clawker-fw certs rotate --roots`" in " ".join(refused.err.split())
+        assert f"{file} is damaged; `clawker-fw certs rotate --roots`" in refused.said
     rotated = stack(*ROTATE)
     assert rotated.code == 0
-    assert f"{file} was damaged" in " ".join(rotated.err.split())
+    assert f"{file} was damaged" in rotated.said
     assert file.exists() == (kind == "crt")
     assert trust.decode().strip() in stack(*EXPORT).out
     assert stack("show").code == 0

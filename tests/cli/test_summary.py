@@ -19,7 +19,7 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.labels import STACK_BUILD_SHA
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command
+from tests.cli.conftest import SETTINGS, Command, join
 
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
@@ -157,7 +157,7 @@ def test_a_downgrade(command: Command) -> None:
     assert first == REPLACED
     assert re.fullmatch(r"  downgrade from 9\.9\.9 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)", second)
     assert "by hand" not in drift.out
-    document = command("drift", "--format", "json").valid("drift")
+    document = command.json("drift")
     causes = {each["field"]: each["cause"] for side in document["siblings"] for each in side["findings"]}
     assert set(causes.values()) == {"upgrade"}
     assert causes.keys() >= {
@@ -178,14 +178,14 @@ def test_all_fields_of_an_upgrade(command: Command) -> None:
     """With `--diff` they follow by layer, and the files; JSON has all of them with or without it."""
     drift = below_the_verdict(command("drift", "--diff").out)
     assert drift.startswith(REPLACED)
-    document = command("drift", "--format", "json").valid("drift")
+    document = command.json("drift")
     findings = [each for sibling in document["siblings"] for each in sibling["findings"]]
     assert len(findings) == 4
     for finding in findings:
         assert finding["field"].removeprefix("dev.clawker.firewall.") in drift
     assert "+++ desired boot/Corefile" in drift
     assert document["summary"][0] == REPLACED
-    plan = command("run", "--dry-run", "--format", "json").valid("run")
+    plan = command.json("run", "--dry-run")
     assert plan["summary"] == document["summary"]
 
 
@@ -206,7 +206,7 @@ def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], co
     command("run")
     planned = command("rules", *arguments, "--dry-run")
     assert planned.out.splitlines()[-len(lines) :] == [*lines]
-    answer = command("rules", *arguments, "--dry-run", "--format", "json").valid("rules-allow")
+    answer = command.json("rules", *arguments, "--dry-run")
     assert (answer["summary"], answer["changed"], planned.code) == ([*lines], False, 1)
     edited = command("rules", *arguments)
     said = edited.err.splitlines()
@@ -324,8 +324,7 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
 def test_what_is_refused(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
     """A change that agents forbid is shown as refused, with what to do; `drift` has its usual exit code."""
     command("run")
-    wanted = stacks.blueprint(memory.facts(), "a.test")
-    memory.start(memory.create_container(stacks.bare_container("agent", wanted, "clawker-net")))
+    join(memory, "agent")
     settings_file.write_text(SETTINGS + "network: {subnet: 10.77.0.0/20}\n")
     drift = command("drift")
     assert drift.code == 1
@@ -345,6 +344,6 @@ def test_a_log_has_the_summary(command: Command, settings_file: Path) -> None:
 def test_a_current_stack_has_no_summary(command: Command) -> None:
     """There is nothing to say: the answer is empty, and the text has a line for each sibling."""
     command("run")
-    assert command("drift", "--format", "json").valid("drift")["summary"] == []
-    assert command("run", "--format", "json").valid("run")["summary"] == []
+    assert command.json("drift")["summary"] == []
+    assert command.json("run")["summary"] == []
     assert command("drift").out == "current  clawker\nenvoy  current\ncoredns  current\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, Records, Refused, Shape
+from clawker_fw.model import Records, Refused
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, join
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: M
     """Cut connections are reported in the text, in a record and in the answer; none are not."""
     command("run")
     quiet = command("run", "--force-recreate", "--format", "json")
-    assert quiet.valid("run")["notes"] == []
+    assert quiet.answer["notes"] == []
     assert "connections cut" not in quiet.err
 
     memory.inside("clawker-envoy").lingering = 3
     answer = command("run", "--force-recreate", "--format", "json")
     step = "drain clawker-envoy for up to 30 s"
-    assert answer.valid("run")["notes"] == [{"step": step, "note": "3 connections cut"}]
+    assert answer.answer["notes"] == [{"step": step, "note": "3 connections cut"}]
     assert f"{step}  3 connections cut" in answer.err
 
     memory.inside("clawker-envoy").lingering = 1
@@ -161,16 +161,16 @@ def test_status_counts_the_rules_that_are_live(
     text = command("status").out
     assert ": 2 rules live," in text
     assert "The settings have different rules (3 rules). Apply them with `clawker-fw reload`." in text
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (3, 2, True)
 
     settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
     assert "The settings have different rules (2 rules)" in command("status").out, "as many, and others"
     command("reload")
-    assert command("status", "--format", "json").json["other_rules"] is False, "the list was not committed anew"
+    assert command.json("status")["other_rules"] is False, "the list was not committed anew"
 
     memory.inside("clawker-coredns").silent = "connection refused"
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (2, None, None)
     assert "live rules unknown" in command("status").out
 
@@ -178,19 +178,16 @@ def test_status_counts_the_rules_that_are_live(
 def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEngine) -> None:
     """The kernel refuses without a log line, and counts. An agent that is gone is told by its address."""
     command("run")
-    shape = Shape((), (), {"clawker-net": ""}, dns=("10.213.1.53",))
-    spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
-    memory.start(memory.create_container(spec))
-    address = next(iter(memory.inside("greedy").networks.values()))
+    address = join(memory, "greedy").networks["clawker-net"]
     assert "beyond the limits" not in command("status").out
     memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
     memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
-    text = " ".join(command("status").out.split())
+    text = command("status").said
     assert "envoy has refused 12 connections, 0 queries and 3 datagrams beyond the limits of greedy." in text
     assert (
         "coredns has refused 1 connection, 5,000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
     )
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert [each["limited"] for each in answer["siblings"]] == [
         [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
         [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000, "datagrams": 0}],
@@ -206,7 +203,7 @@ def test_status_tells_what_became_of_records(command: Command, memory: MemoryEng
     text = command("status").out
     assert "coredns has sent 1,234 records to the collector; 5 were lost." in text
     assert "envoy has sent" not in text
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert [each["telemetry"] for each in answer["siblings"]] == [
         {"sent": 0, "lost": 0},
         {"sent": 1234, "lost": 5},
