@@ -241,7 +241,7 @@ def _ask(
 
     def ask(host: "Host") -> "_Answer":
         if host.place is None:
-            return bare(report.nowhere(host))
+            return bare(report.without_answer(host, host.trouble))
         began = time.monotonic()
         try:
             with closing(session.connect_place(host.place, patience)) as engine:
@@ -249,9 +249,12 @@ def _ask(
         except FirewallError as error:
             return bare(report.failed(host, error, time.monotonic() - began))
         except Exception as error:  # noqa: BLE001 - it may answer anything
-            return bare(report.nonsense(host, error, time.monotonic() - began))
+            return bare(report.failed(host, report.nonsense(error), time.monotonic() - began))
 
-    return ask_all(known.hosts, ask, lambda host: bare(report.late(host, asked.timeout)), asked.timeout)
+    def late(host: "Host") -> "_Answer":
+        return bare(report.failed(host, report.late(asked.timeout), asked.timeout))
+
+    return ask_all(known.hosts, ask, late, asked.timeout)
 
 
 def _comparer(
@@ -308,7 +311,7 @@ def _reader_of_denials(
 
     def read(host: "Host", engine: "EngineReader", _: float) -> "HostDenials":
         facts, now = engine.facts(), engine.clock()
-        row = Row(host.name, HostVerdict.CURRENT, facts.endpoint, facts.named_by, engine=facts.version)
+        row = Row(host.name, HostVerdict.CURRENT)
         try:
             found = sources(engine, chosen.project)
         except RefusedError:  # nothing is up, so nothing is refused

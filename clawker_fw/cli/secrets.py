@@ -99,7 +99,6 @@ def forget(
 
     Example: clawker-fw secrets forget github
     """
-    from clawker_fw.cli import session
     from clawker_fw.reconcile.secrets_given import envoys, take_away
 
     chosen: Options = context.obj

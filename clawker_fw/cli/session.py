@@ -239,7 +239,7 @@ def blueprint(
         release,
         facts,
         certificates=certificates(chosen, loaded, keeps=keeps),
-        provider=authorities(chosen, loaded, keeps=keeps),
+        provider=inspection_store(chosen, keeps=keeps) if any(each.paths for each in loaded.rules.rules) else None,
         authorities=texts.authorities if texts else _authorities(own) if own else b"",
         wanted=needed,
         headers=known.declared.headers if known else {},
@@ -316,11 +316,6 @@ def _may_exist(path: Path) -> bool:
 def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore | None":
     """Return the certificates for telemetry, or None if the settings name no collector."""
     return telemetry_store(chosen, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
-
-
-def authorities(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "InspectionStore | None":
-    """Return the authorities for inspected connections, or None if no rule has a connection inspected."""
-    return inspection_store(chosen, keeps=keeps) if any(each.paths for each in loaded.rules.rules) else None
 
 
 def telemetry_store(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore":

@@ -114,9 +114,15 @@ def drift(
 
         print_json(DriftDocument.of(seen, said, found, judged))
     else:
-        _print_verdict(found, f"{seen.desired.project}{_todo(chosen, found, seen.diff.verdict)}")
-        _print_notices(chosen, seen.busy, seen.notices)
-        _print_open(judged or ())
+        _print_head(
+            chosen,
+            found,
+            seen.desired.project,
+            at_work=seen.busy,
+            warnings=seen.notices,
+            agents=judged or (),
+            without_agents=seen.diff.verdict,
+        )
         _print_difference(seen, said, files=diff)
     if found is not Verdict.CURRENT:
         raise typer.Exit(ExitCode.DRIFT)
@@ -200,10 +206,9 @@ def apply_settings(
 
         answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
     else:
-        words = "applied and proven" if performed else "nothing to do"
-        _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
-        _print_notices(chosen, None, (*(seen.advice if creates else seen.notices), *further))
-        _print_open(seen.agents)
+        words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
+        warnings = (*(seen.advice if creates else seen.notices), *further)
+        _print_head(chosen, seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
 
 
 def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
@@ -242,7 +247,6 @@ def down(
     Example: clawker-fw down
     """
     from clawker_fw.agents import names
-    from clawker_fw.cli import session
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
@@ -355,8 +359,7 @@ def _answer_plan(
         print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
     else:
         found = seen.diff.verdict
-        _print_verdict(found, f"{seen.desired.project}{_todo(chosen, found, found)}")
-        _print_notices(chosen, seen.busy, notices)
+        _print_head(chosen, found, seen.desired.project, at_work=seen.busy, warnings=notices, without_agents=found)
         _print_difference(seen, said, files=files)
         if not steps.empty:
             from clawker_fw.report import text
@@ -390,32 +393,19 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
         print_report(text.attempt_report(seen.failed_attempt))
 
 
-def _todo(chosen: Options, found: "Verdict", siblings: "Verdict") -> str:
-    """Return what to do about a verdict, to follow the project. `siblings` is the verdict without agents."""
+def _print_head(
+    chosen: Options,
+    found: "Verdict",
+    words: str,
+    *,
+    at_work: "Holder | None" = None,
+    warnings: "Sequence[Advice]" = (),
+    agents: "Sequence[Agent]" = (),
+    without_agents: "Verdict | None" = None,
+) -> None:
+    """Print a verdict, and what to do about it if it is told `without_agents`; then what else is to be known."""
     from clawker_fw.report import verdict
 
-    todo = chosen.named(verdict.todo(found, siblings))
-    return f": {todo}" if todo else ""
-
-
-def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
-    from clawker_fw.report import verdict
-
-    if busy:
-        print_report(verdict.busy(busy))
-    for advice in warnings:
-        print_report(verdict.warning(advice, chosen.named(advice.message)))
-
-
-def _print_open(agents: "Sequence[Agent]") -> None:
-    from clawker_fw.report import verdict
-
-    for each in agents:
-        if each.openings:
-            print_report(verdict.open_agent(each))
-
-
-def _print_verdict(found: "Verdict", words: str) -> None:
-    from clawker_fw.report import verdict
-
-    print_report(verdict.line(found, words))
+    todo = chosen.named(verdict.todo(found, without_agents)) if without_agents else ""
+    words = f"{words}: {todo}" if todo else words
+    print_report(verdict.head(found, words, chosen.named, at_work=at_work, warnings=warnings, agents=agents))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, reading
@@ -82,15 +83,13 @@ def _found(chosen: Options) -> "Status":
     Raises:
         SettingsError: when the settings can't be read, so that not even the project is known.
     """
-    try:
-        from clawker_fw.report import status as statuses
+    from clawker_fw.report import status as statuses
 
+    try:
         engine, seen = reading(chosen)
         found = statuses.of_comparison(seen, time.time())
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
-        from clawker_fw.cli import session
         from clawker_fw.reconcile.observe import observe
-        from clawker_fw.report import status as statuses
 
         engine = session.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())

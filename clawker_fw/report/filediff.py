@@ -39,41 +39,14 @@ class Change:
 
 
 def changes(before: bytes, after: bytes) -> list[Change]:
-    """Return the values that differ between two files of JSON, or of lines that end in JSON; else nothing.
-
-    Parsing needs no YAML: in a file that somebody has written, aliases could stand for millions of values.
-    """
-    for reading in (_of_json, _of_lines):
-        with contextlib.suppress(ValueError, RecursionError):
-            return list(reading(before.decode(), after.decode()))
+    """Return the values that differ between two files of JSON; nothing for other files."""
+    with contextlib.suppress(ValueError, RecursionError):
+        one, other = json.loads(before), json.loads(after)
+        for each in (one, other):
+            if isinstance(each, dict):
+                each.pop("version_info", None)
+        return list(_changed("", one, other))
     return []
-
-
-def _of_json(before: str, after: str) -> Iterator[Change]:
-    one, other = json.loads(before), json.loads(after)
-    for each in (one, other):
-        if isinstance(each, dict):
-            each.pop("version_info", None)
-    yield from _changed("", one, other)
-
-
-def _of_lines(before: str, after: str) -> Iterator[Change]:
-    for one, other in zip(before.splitlines(), after.splitlines(), strict=True):
-        if one != other:
-            (key, value), (same, now) = _pair(one), _pair(other)
-            if key != same:
-                raise ValueError(key)
-            yield from _changed(key, value, now)
-
-
-def _pair(line: str) -> tuple[str, Any]:
-    """Return the key of a line and its value, as in `key: {"a": 1}`."""
-    key, _, value = line.strip().removeprefix("- ").partition(": ")
-    if not key.isidentifier():
-        return "", json.loads(line.strip(" -"))
-    with contextlib.suppress(ValueError):
-        return key, json.loads(value)
-    return key, value
 
 
 def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: ANN401 - JSON

@@ -237,39 +237,33 @@ def _release(observed: Observed, installed: Release) -> StackRelease | None:
 def failed(host: Host, error: FirewallError, seconds: float) -> Row:
     """Return the row of a host that could not be asked, or whose answers could not be used."""
     away = isinstance(error, EngineError) and error.code in AWAY
-    return _without_answer(
+    return without_answer(
         host, Trouble.of(error), HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN, seconds
     )
 
 
-def nonsense(host: Host, error: Exception, seconds: float) -> Row:
-    """Return the row of a host that answers what no engine does."""
-    trouble = Trouble(
+def nonsense(error: Exception) -> EngineError:
+    """Return the error of a host that answers what no engine does."""
+    return EngineError(
         "host-unintelligible",
         "What this host answers can't be understood.",
-        (f"{type(error).__name__}: {error}",),
-        "Ask it alone, with `clawker-fw --debug drift`. If it is a Docker engine, this is a bug.",
+        context=[f"{type(error).__name__}: {error}"],
+        hint="Ask it alone, with `clawker-fw --debug drift`. If it is a Docker engine, this is a bug.",
     )
-    return _without_answer(host, trouble, HostVerdict.UNKNOWN, seconds)
 
 
-def nowhere(host: Host) -> Row:
-    """Return the row of a host that nobody has to ask."""
-    return _without_answer(host, host.trouble, HostVerdict.UNREACHABLE, 0.0)
-
-
-def late(host: Host, seconds: float) -> Row:
-    """Return the row of a host that has not answered everything within its time."""
-    trouble = Trouble(
+def late(seconds: float) -> EngineError:
+    """Return the error of a host that has not answered everything within its time."""
+    return EngineError(
         "host-late",
         f"This host has not answered everything within {seconds:g} s.",
-        (),
-        "Allow it more time with --timeout, or see what keeps its engine busy.",
+        hint="Allow it more time with --timeout, or see what keeps its engine busy.",
     )
-    return _without_answer(host, trouble, HostVerdict.UNREACHABLE, seconds)
 
 
-def _without_answer(host: Host, trouble: Trouble | None, found: HostVerdict, seconds: float) -> Row:
+def without_answer(
+    host: Host, trouble: Trouble | None, found: HostVerdict = HostVerdict.UNREACHABLE, seconds: float = 0.0
+) -> Row:
     """Return what is known without the host: where it is, and what the manager of its swarm knows."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Row(

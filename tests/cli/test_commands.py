@@ -62,23 +62,24 @@ def test_run_with_nothing_stale_changes_nothing(command: Command, memory: Memory
     assert "nothing to do" in command("run").out
 
 
+def hold(memory: MemoryEngine, image: str, **changes: str) -> str:
+    """Create the lock of a process on this machine, but for these labels."""
+    held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
+    everything = labels.ownership_labels("clawker") | held_by
+    return memory.create_container(stacks.never_started("clawker-lock", image, everything))
+
+
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
     """A run with nothing to do takes no lock. It removes the lock of an ended process, but no other."""
     command("run")
     image = memory.inside("clawker-envoy").image
-
-    def hold(**changes: str) -> None:
-        held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
-        everything = labels.ownership_labels("clawker") | held_by
-        memory.create_container(stacks.never_started("clawker-lock", image, everything))
-
     for verb in ("run", "down", "down"):
-        hold(process="999999999 1")
+        hold(memory, image, process="999999999 1")
         assert command(verb).code == 0
         assert memory.container("clawker-lock") is None, verb
     command("run")
     parent = os.getppid()
-    hold(process=f"{parent} {lock.start_time(parent)}")
+    hold(memory, image, process=f"{parent} {lock.start_time(parent)}")
     assert command("run").code == 0
     assert memory.container("clawker-lock")
 
@@ -243,17 +244,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
     assert "Busy" not in command("drift").out
     image = memory.inside("clawker-envoy").image
     parent = os.getppid()
-
-    def hold(process: str, command_line: str) -> str:
-        held_by = {
-            **lock.holder(),
-            f"{labels.PREFIX}lock.process": process,
-            f"{labels.PREFIX}lock.command": command_line,
-        }
-        everything = labels.ownership_labels("clawker") | held_by
-        return memory.create_container(stacks.never_started("clawker-lock", image, everything))
-
-    held = hold(f"{parent} {lock.start_time(parent)}", "clawker-fw run \x1b[31m")
+    held = hold(memory, image, process=f"{parent} {lock.start_time(parent)}", command="clawker-fw run \x1b[31m")
     mine = lock.holder()
     for verb in ("drift", "status"):
         busy = command.json(verb)["busy"]
@@ -268,7 +259,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
         assert "Busy: `clawker-fw run \\x1b[31m` has been changing this stack since 20" in output
         assert f"process {parent}" in output
     memory.remove(held)
-    hold("999999999 1", "clawker-fw run")
+    hold(memory, image, process="999999999 1")
     assert command.json("drift")["busy"] is None
 
 

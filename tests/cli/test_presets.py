@@ -1,6 +1,6 @@
 """Presets and promises on the command line, over the in-memory engine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,15 @@ def test_a_broken_promise_is_refused_by_every_command(command: Command, settings
 
 
 @pytest.fixture
-def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in which presets can be changed, as by an upgrade."""
     folder = tmp_path / "presets"
     folder.mkdir()
     for name in presets.names():
         (folder / f"{name}.yaml").write_text((presets.FOLDER / f"{name}.yaml").read_text())
     monkeypatch.setattr(presets, "FOLDER", folder)
-    return folder
+    yield folder
+    forget()
 
 
 def forget() -> None:
@@ -121,36 +122,33 @@ def test_an_upgrade_that_changes_a_preset(command: Command, settings_file: Path,
     settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: a.test\n")
     assert command("run").code == 0
     assert command("drift").code == 0
-    try:
-        change(upgraded, "pip", *NEWER)
-        seen = command("drift")
-        assert seen.code == 1
-        assert "  upgrade of the preset pip, version 1 → 2\n" in seen.out
-        assert "  + https files.example.org:443\n" in seen.out
-        assert "  - https files.pythonhosted.org:443\n" in seen.out
-        answer = command.json("drift")
-        assert causes(answer) == {"upgrade"}
-        assert answer["rules"] == {
-            "added": ["https files.example.org:443"],
-            "removed": ["https files.pythonhosted.org:443"],
-            "presets": [
-                {
-                    "preset": "pip",
-                    "before": 1,
-                    "after": 2,
-                    "rules": ["https files.example.org:443", "https files.pythonhosted.org:443"],
-                }
-            ],
-        }
-        assert command("run", "--dry-run").code == 1
-        settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: b.test\n")
-        mixed = command.json("drift")
-        assert causes(mixed) == {"settings"}
-        assert [each["rules"] for each in mixed["rules"]["presets"]] == [answer["rules"]["presets"][0]["rules"]]
-        assert command("run").code == 0
-        assert command("drift").code == 0
-    finally:
-        forget()
+    change(upgraded, "pip", *NEWER)
+    seen = command("drift")
+    assert seen.code == 1
+    assert "  upgrade of the preset pip, version 1 → 2\n" in seen.out
+    assert "  + https files.example.org:443\n" in seen.out
+    assert "  - https files.pythonhosted.org:443\n" in seen.out
+    answer = command.json("drift")
+    assert causes(answer) == {"upgrade"}
+    assert answer["rules"] == {
+        "added": ["https files.example.org:443"],
+        "removed": ["https files.pythonhosted.org:443"],
+        "presets": [
+            {
+                "preset": "pip",
+                "before": 1,
+                "after": 2,
+                "rules": ["https files.example.org:443", "https files.pythonhosted.org:443"],
+            }
+        ],
+    }
+    assert command("run", "--dry-run").code == 1
+    settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: b.test\n")
+    mixed = command.json("drift")
+    assert causes(mixed) == {"settings"}
+    assert [each["rules"] for each in mixed["rules"]["presets"]] == [answer["rules"]["presets"][0]["rules"]]
+    assert command("run").code == 0
+    assert command("drift").code == 0
 
 
 def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file: Path, upgraded: Path) -> None:
@@ -163,8 +161,5 @@ def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file:
         assert causes(answer) == {"settings"}, text
         assert answer["rules"]["presets"] == []
     settings_file.write_text("presets: [pip]\nrules: []\n")
-    try:
-        change(upgraded, "npm", ("dst: registry.npmjs.org", "dst: registry.example.org"))
-        assert command("drift").code == 0
-    finally:
-        forget()
+    change(upgraded, "npm", ("dst: registry.npmjs.org", "dst: registry.example.org"))
+    assert command("drift").code == 0

@@ -41,12 +41,7 @@ def test_a_change_of_json_is_a_line_for_each_value(before: object, after: object
     assert [str(each) for each in changes(*(json.dumps(each).encode() for each in (before, after)))] == expected
 
 
-def test_lines_that_end_in_json_are_compared_by_value() -> None:
-    """As in Envoy's bootstrap file. What is no JSON, has other lines or is too deep has hunks instead."""
-    before = b'# c\nadmin:\n  port: 1\n  heap: {"a": {"most": 5279}, "b": 1}\n- {"name": "x", "v": [1]}\n'
-    after = before.replace(b"5279", b"3654").replace(b"[1]", b"[2]").replace(b"port: 1", b"port: 2")
-    assert list(map(str, changes(before, after))) == ["port: 1 → 2", "heap.a.most: 5279 → 3654", "v[0]: 1 → 2"]
-    assert changes(before, before + b"more\n") == []
-    assert changes(b"", b"{}") == []
-    assert changes(b"\xff", b"{}") == []
-    assert changes(b"[" * 100_000, b"{}") == []
+@pytest.mark.parametrize("other", [b"more\n", b"", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_has_no_values(other: bytes) -> None:
+    """It has hunks instead."""
+    assert changes(other, b"{}") == []
