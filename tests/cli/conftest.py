@@ -54,6 +54,11 @@ class Outcome:
         """All findings in the answer of `drift`."""
         return [each for sibling in self.valid("drift")["siblings"] for each in sibling["findings"]]
 
+    def records(self, event: str = "") -> list[Any]:
+        """Return the records on standard error, or those of an event."""
+        found = [json.loads(line) for line in self.err.splitlines() if line.startswith('{"time"')]
+        return [each for each in found if event in {"", each["event"]}]
+
     def valid(self, name: str) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON output after checking it against the schema of a command."""
         _validator(name).validate(self.json)

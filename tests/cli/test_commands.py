@@ -1,6 +1,5 @@
 """The exit code and JSON output of every command."""
 
-import json
 import os
 import platform
 import re
@@ -20,7 +19,7 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import reference, stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command, Outcome, join
+from tests.cli.conftest import SETTINGS, Command, join
 
 
 def test_the_way_of_a_newcomer(command: Command) -> None:
@@ -188,17 +187,14 @@ def test_a_changed_setting_has_its_name(command: Command) -> None:
     assert "\n    limits.resolver_connections: 32 → 64\n" in drift.out
 
 
-def spec_drifts(outcome: Outcome) -> list[Any]:
-    """Return the drift records of replacements."""
-    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"')]
-    return [each for each in records if each["event"] == "firewall_container_spec_drift"]
+DRIFT = "firewall_container_spec_drift"
 
 
 @pytest.mark.parametrize("verb", ["run", "reload"])
 def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> None:
     """There is one structured record for each sibling, with both values of the three labels."""
     command("run")
-    drifted = spec_drifts(command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320"))
+    drifted = command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320").records(DRIFT)
     assert [each["container"] for each in drifted] == ["clawker-envoy", "clawker-coredns"]
     assert {each["reason"] for each in drifted} == {f"labels {labels.OTEL_INFRA_PORT}"}
     for each in drifted:
@@ -232,7 +228,7 @@ def test_a_record_is_for_what_a_sibling_is(
     command("run")
     before = memory.inside("clawker-envoy").id
     change(memory.inside("clawker-envoy"))
-    drifted = spec_drifts(command("--log-format", "json", "run"))
+    drifted = command("--log-format", "json", "run").records(DRIFT)
     assert [each["reason"] for each in drifted] == ([reason] if reason else [])
     assert memory.inside("clawker-envoy").id != before
 

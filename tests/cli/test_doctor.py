@@ -192,16 +192,6 @@ def seen_of(outcome: Outcome, check: str) -> str:
     return f"{found['seen']} {found['advice']}"
 
 
-def test_every_open_agent_is_named(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
-    """Several agents with a way around the firewall are all named, each with its own way."""
-    join(memory, "first", privileged=True)
-    join(memory, "second", privileged=True)
-    told = seen_of(well(), "agents")
-    assert "first (" in told
-    assert "second (" in told
-    assert "have a way around the firewall. Start them again" in told
-
-
 def test_a_kernel_that_lacks_something_is_named_before_anything_is_made(
     command: Command, memory: MemoryEngine
 ) -> None:

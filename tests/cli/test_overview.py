@@ -49,11 +49,3 @@ def test_config_says_where_each_value_comes_from(command: Command, settings_file
     assert re.fullmatch(
         r"3 of \d+ settings are not the default: .*clawker-fw\.yaml \(the current folder\)", out.splitlines()[0]
     )
-
-
-def test_config_of_settings_that_are_wrong_is_their_error(command: Command, settings_file: Path) -> None:
-    """The same error as everywhere."""
-    settings_file.write_text("rules: []\nlimts: {}\n")
-    outcome = command("config")
-    assert outcome.code == 3
-    assert "Did you mean `limits`?" in outcome.err

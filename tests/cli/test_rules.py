@@ -1,6 +1,5 @@
 """The commands about rules."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -112,8 +111,8 @@ def test_check_shows_the_mistakes_that_other_commands_leave_out(
     assert "\n  and 4 more; `clawker-fw rules check` shows all\n" in listed.err
     assert checked.err.count("\n  clawker-fw.yaml, line ") == 14
     assert "more" not in checked.err
-    logged = no_engine("--log-format", "json", "rules", "check").err
-    assert len(json.loads(logged)["context"]) == 14
+    (logged,) = no_engine("--log-format", "json", "rules", "check").records()
+    assert len(logged["context"]) == 14
 
 
 def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settings_file: Path) -> None:

@@ -23,12 +23,6 @@ def names(memory: MemoryEngine) -> set[str]:
     return {each.name for each in memory.listing()}
 
 
-def record_of(err: str, event: str) -> dict[str, str]:
-    """Return the record of an event, among those of other listeners."""
-    lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
-    return next(line for line in lines if line["event"] == event)
-
-
 # --- project --------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +54,7 @@ def test_a_project_that_is_named_comes_first(
     outcome = command("--log-format", "json", *arguments, "run", **environment)
     assert outcome.code == 0
     assert names(memory) == {"other-envoy", "other-coredns"}
-    message = record_of(outcome.err, "project_overridden")["message"]
+    message = outcome.records("project_overridden")[0]["message"]
     assert "CLAWKER_FW_PROJECT" in message if variable else "--project" in message
     assert "other" in message
     assert f"{settings_file.name} is for project mine" in message
@@ -268,6 +262,6 @@ def test_settings_that_an_agent_can_write_are_told(
     for verb in ("run", "reload"):
         outcome = command("--log-format", "json", verb)
         assert outcome.code == 0
-        record = record_of(outcome.err, "settings_open")
+        (record,) = outcome.records("settings_open")
         assert (record["level"], record["container"], record["mount"]) == ("warning", "agent", folder)
         assert "--config" in record["hint"]

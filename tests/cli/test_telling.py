@@ -98,12 +98,12 @@ def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEn
     command("run")
     memory.inside("clawker-envoy").lingering = 2
     outcome = command("--log-format", "json", "run", "--format", "json", CLAWKER_FW_OTEL__INFRA_PORT="4320")
-    records = [json.loads(line) for line in outcome.err.splitlines()]
-    found = [each for each in records if each["event"] == "finding"]
+    found = outcome.records("finding")
     assert [(each["sibling"], each["field"], each["running"], each["desired"]) for each in found] == [
         (sibling, "dev.clawker.firewall.otel_infra_port", "4319", "4320") for sibling in ("envoy", "coredns")
     ]
-    steps = [each["step"] for each in records if each["event"] == "step"]
+    assert [each["lines"] for each in outcome.records("summary")] == [outcome.json["summary"]]
+    steps = [each["step"] for each in outcome.records("step")]
     assert sorted(steps) == sorted(each["text"] for each in outcome.json["steps"])
 
 
@@ -122,8 +122,7 @@ def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: M
 
     memory.inside("clawker-envoy").lingering = 1
     output = command("--log-format", "json", "run", "--force-recreate")
-    notes = [each["note"] for line in output.err.splitlines() if "note" in (each := json.loads(line))]
-    assert notes == ["1 connection cut"]
+    assert [each["note"] for each in output.records() if "note" in each] == ["1 connection cut"]
 
 
 def test_status_counts_the_rules_that_are_live(
@@ -202,9 +201,8 @@ def test_debug_shows_a_traceback_that_can_be_read(
     assert lines[-2:] == ["error[engine-error]: The engine could not list its networks.", "  boom"]
     assert "Traceback" not in command("drift").err
 
-    output = command("--debug", "--log-format", "json", "drift").err.splitlines()
-    records = [json.loads(line) for line in output]
-    assert "\n    raise EngineError(" in records[-1]["traceback"]
+    logged = command("--debug", "--log-format", "json", "drift").records()
+    assert "\n    raise EngineError(" in logged[-1]["traceback"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
