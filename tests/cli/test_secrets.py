@@ -101,10 +101,12 @@ def test_a_secret_in_an_error(
     command: Command, memory: MemoryEngine, keyed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A secret is neither in the traceback of `--debug` nor in one with all local variables."""
-    raised: list[EngineError] = []
+    made, raised = memory.create_container, []
 
     def create(spec: ContainerSpec) -> str:
-        files, file = spec.files, spec.files.get(FILE)
+        if spec.name != COREDNS:
+            return made(spec)
+        files, file = spec.files, spec.files[FILE]
         raised.append(EngineError("engine-error", "It failed.", context=[repr(spec), repr(files), str(file)]))
         raise raised[-1]
 
@@ -131,11 +133,11 @@ def test_a_secret_in_a_label_and_in_what_is_live() -> None:
     assert labels.recorded(secret(b"guess-me")) == "secret"
     assert labels.recorded(public(b"guess-me")) == labels.digest(b"guess-me")
     hashed = Resource("key", "key/token", hashed=True)
-    assert live_digests([hashed], {FILE: public(b"x")}) == {"key": hashlib.sha256(b"x").hexdigest()}
+    assert live_digests([hashed], {"hot/key/token": public(b"x")}) == {"key": hashlib.sha256(b"x").hexdigest()}
     with pytest.raises(ValueError, match="key"):
-        live_digests([hashed], {FILE: secret(b"x")})
+        live_digests([hashed], {"hot/key/token": secret(b"x")})
     keyed = replace(hashed, keyed=True)  # a random key can't be guessed
-    assert live_digests([keyed], {FILE: secret(b"x")}) == {"key": hashlib.sha256(b"x").hexdigest()}
+    assert live_digests([keyed], {"hot/key/token": secret(b"x")}) == {"key": hashlib.sha256(b"x").hexdigest()}
 
 
 @pytest.mark.parametrize(
