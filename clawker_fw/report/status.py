@@ -88,7 +88,7 @@ class Status:
         rules = rule_record.recorded(resolver.files) if resolver and self.live else None
         return Counter(rule.split(" ")[0] for rule in rules or ())
 
-    @property
+    @functools.cached_property
     def refused(self) -> Mapping[str, int]:
         """How often each agent was refused something in the last hour since it was started, by its name."""
         counts: Counter[str] = Counter()
