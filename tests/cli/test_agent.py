@@ -79,7 +79,7 @@ def agent_run(docker: Path, settings_file: Path) -> Start:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
 
     return started

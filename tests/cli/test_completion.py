@@ -95,7 +95,7 @@ def test_nothing_is_said_in_the_middle_of_a_line(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
         expected = "default" if line == "--context " else ""
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, ""), line
