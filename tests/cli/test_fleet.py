@@ -57,8 +57,8 @@ def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def addresses(*names: str) -> list[str]:
-    """Return the options that name some engines."""
-    return [word for name in names for word in ("--host", f"unix:///{name}")]
+    """Return the options that name some engines, which may take long on a busy machine."""
+    return [*(word for name in names for word in ("--host", f"unix:///{name}")), "--timeout", "600s"]
 
 
 def verdicts(outcome: Outcome) -> dict[str, str]:
@@ -78,13 +78,12 @@ def test_every_host_has_a_row(
     join(up("loose"), "agent", privileged=True)
     machines["empty"] = MemoryEngine()
     asked = addresses("old", "good", "loose", "empty", "dead", "lies")
-    outcome = command("fleet", "status", *asked, *addresses("hangs"), "--timeout", "6s", "--format", "json")
+    outcome = command("fleet", "status", *asked, "--format", "json")
     assert outcome.code == 1
     assert verdicts(outcome) == {
         "dead": "unreachable",
         "empty": "no-stack",
         "good": "current",
-        "hangs": "unreachable",
         "lies": "unknown",
         "loose": "open",
         "old": "drifted",
@@ -94,7 +93,6 @@ def test_every_host_has_a_row(
     assert {name: each["error"] and each["error"]["code"] for name, each in found.items()} == {
         **dict.fromkeys(("empty", "good", "loose", "old")),
         "dead": "engine-unreachable",
-        "hangs": "host-late",
         "lies": "host-unintelligible",
     }
     assert {each["findings"] for each in answer["hosts"]} == {None}
@@ -104,7 +102,9 @@ def test_every_host_has_a_row(
     assert found["good"]["release"]["installed"] is True
     assert (found["good"]["proven"]["by"], found["old"]["proven"]) == ("comparison", None)
     assert found["old"]["summary"][0].startswith("The rules will change")
-    assert (answer["current"], answer["total"]) == (1, 7)
+    assert (answer["current"], answer["total"]) == (1, 6)
+    (late,) = command.json("fleet", "status", "--host", "unix:///hangs", "--timeout", "1s")["hosts"]
+    assert (late["verdict"], late["error"]["code"]) == ("unreachable", "host-late")
     shown = command("fleet", "status", *asked)
     assert shown.code == 1
     assert shown.out.splitlines()[0] == (
