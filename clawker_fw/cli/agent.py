@@ -33,14 +33,14 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     Example: clawker-fw agent flags --json | jq -r .network
     """
-    with attaching(context.obj) as (engine, seen):
-        attached = _attachment(context.obj, engine, seen)
-        if format_ is Format.JSON:
-            from clawker_fw.report.documents.flags import FlagsDocument
+    engine, seen = attaching(context.obj)
+    attached = _attachment(context.obj, engine, seen)
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.flags import FlagsDocument
 
-            print_json(FlagsDocument.of(seen, attached))
-        else:
-            terminal.answer(" ".join(attached.flags))
+        print_json(FlagsDocument.of(seen, attached))
+    else:
+        terminal.answer(" ".join(attached.flags))
 
 
 def _checked_services(names: list[str] | None) -> list[str]:
@@ -87,9 +87,9 @@ def agent_compose(
     ports = parse_ports(publish or ())
     if ports and len(chosen) > 1:
         raise UsageError("agent-option", "Ports can be published for one service at a time.")
-    with attaching(context.obj) as (engine, seen):
-        attached = publishing(engine, seen, _attachment(context.obj, engine, seen), ports)
-        terminal.answer(attached.compose(chosen))
+    engine, seen = attaching(context.obj)
+    attached = publishing(engine, seen, _attachment(context.obj, engine, seen), ports)
+    terminal.answer(attached.compose(chosen))
 
 
 @agent_app.command(
@@ -128,12 +128,12 @@ def agent_run(
             hint="Install the docker CLI. Other clients need what `clawker-fw agent flags --format json` shows.",
         )
     wanted = parse_run(words)
-    with attaching(chosen) as (engine, seen):
-        attached = _served(chosen, seen)
-        endpoint = seen.observed.engine.endpoint
-        place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
-        with DockerCli(program, place) as docker:
-            raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
+    engine, seen = attaching(chosen)
+    attached = _served(chosen, seen)
+    endpoint = seen.observed.engine.endpoint
+    place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
+    with DockerCli(program, place) as docker:
+        raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
 
 
 def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> "Attachment":

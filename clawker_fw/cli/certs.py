@@ -11,10 +11,9 @@ import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import group
-from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_table, reading
-from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.errors import ExitCode, OutputError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -46,26 +45,26 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     Example: clawker-fw certs show
     """
     chosen: Options = context.obj
-    with reading(chosen) as (_, seen):
-        from clawker_fw.diagnose.diagnosis import telemetry_obstacle
-        from clawker_fw.report import certs as report
+    from clawker_fw.diagnose.diagnosis import telemetry_obstacle
+    from clawker_fw.report import certs as report
 
-        loaded = session.load(chosen)
-        kept = session.telemetry_store(chosen, loaded, keeps=False).kept()
-        provision = seen.provision
-        usable = provision.credentials is not None
-        unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
-        reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
-        answer = report.CertsDocument(
-            project=chosen.project,
-            endpoint=loaded.settings.otel.endpoint,
-            ready=usable and not unsent,
-            reason="; ".join(filter(None, reasons)) or None,
-            due=provision.due,
-            certificates=report.telemetry_rows(kept, seen.observed),
-        )
-        with _roots(chosen, keeps=False) as store:
-            answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
+    _, seen = reading(chosen)
+    loaded = session.load(chosen)
+    kept = session.telemetry_store(chosen, loaded, keeps=False).kept()
+    provision = seen.provision
+    usable = provision.credentials is not None
+    unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
+    reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
+    answer = report.CertsDocument(
+        project=chosen.project,
+        endpoint=loaded.settings.otel.endpoint,
+        ready=usable and not unsent,
+        reason="; ".join(filter(None, reasons)) or None,
+        due=provision.due,
+        certificates=report.telemetry_rows(kept, seen.observed),
+    )
+    with _roots(chosen, keeps=False) as store:
+        answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
     _answer(answer, format_, report.telemetry_verdict(answer), report.inspection_verdict(answer))
     if answer.endpoint and not answer.ready:
         raise typer.Exit(ExitCode.DRIFT)
@@ -136,7 +135,8 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
     from clawker_fw.agents.trust import authorities_of
     from clawker_fw.report import certs as report
 
-    with reading(chosen) as (_, seen), _roots(chosen, keeps=True) as store:
+    _, seen = reading(chosen)
+    with _roots(chosen, keeps=True) as store:
         damaged = store.damaged
         if not at_once and not damaged and not any(each.signs for each in store.kept().values()):
             raise RefusedError(
@@ -188,10 +188,13 @@ def export(
         if folder:
             raise typer.BadParameter("The roots are one file: name it with --output")
         pem = _bundle(chosen)
-        if output is None:
+        if output is None or str(output) == "-":
             terminal.answer(pem.decode().rstrip("\n"))
-        else:
-            write_output(output, pem)
+            return
+        try:
+            output.write_bytes(pem)
+        except OSError as error:
+            raise OutputError("output-failed", f"{output} can't be written: {error.strerror}.") from None
         return
     if folder is None or output:
         raise typer.BadParameter("What the collector needs is written into a folder: name that, without --output")
@@ -217,9 +220,9 @@ def _bundle(chosen: Options) -> bytes:
     with _roots(chosen, keeps=False) as store:
         if trusted := authority.trusted([*store.kept().values()], time.time()):
             return bundle(trusted)
-    with reading(chosen) as (_, seen):
-        if live := roots_of(seen.observed):
-            return live
+    _, seen = reading(chosen)
+    if live := roots_of(seen.observed):
+        return live
     raise RefusedError(
         "roots-missing",
         f"There is no root of {chosen.project} here, nor in its stack.",

@@ -23,11 +23,11 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     chosen: Options = context.obj
     loaded = session.read(chosen)
     values = report.values(session.written(chosen), loaded, _options(chosen))
-    found = (loaded, session.named_by(chosen, loaded), values)
+    answer = report.ConfigAnswer.of(loaded, session.named_by(chosen, loaded), values)
     if format_ is Format.JSON:
-        print_json(report.ConfigAnswer.of(*found))
+        print_json(answer)
     else:
-        print_report(report.report(*found))
+        print_report(report.report(answer, loaded.places.get("rules", "")))
 
 
 def _options(chosen: Options) -> dict[str, tuple[Any, str]]:

@@ -13,11 +13,11 @@ from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.advice import Adviser
-    from clawker_fw.denials.answer import Denial, Selection
+    from clawker_fw.denials.answer import Selection
     from clawker_fw.denials.following import Missed
     from clawker_fw.denials.reading import Sources
     from clawker_fw.denials.refusal import Counted
@@ -79,7 +79,6 @@ def denials(
         )
     if as_rules and format_ is Format.JSON:
         raise typer.BadParameter("--as-rules prints rules, not JSON")
-    from clawker_fw.cli import session
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
@@ -226,26 +225,15 @@ def _follow(
 ) -> None:
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.following import Missed
-
-    show = _show_in_json() if format_ is Format.JSON else _show_in_text()
-    with suppress(KeyboardInterrupt):  # the usual end
-        for counted, name in told:
-            if isinstance(counted, Missed):
-                show(counted)
-            else:
-                show(denial(counted, name, names, advising))
-
-
-def _show_in_json() -> "Callable[[Denial | Missed], None]":
-    from clawker_fw.report import documents, terminal
+    from clawker_fw.report import denials as report
+    from clawker_fw.report import documents, terminal, text
     from clawker_fw.report.documents.denials import Line, line
 
-    write = documents.writer(Line)
-    return lambda told: terminal.answer(write(line(told)))
-
-
-def _show_in_text() -> "Callable[[Denial | Missed], None]":
-    from clawker_fw.report import denials, text
-
-    console = text.console()
-    return lambda told: console.print(denials.told_report(told))
+    console, write = text.console(), documents.writer(Line)
+    with suppress(KeyboardInterrupt):  # the usual end
+        for counted, name in told:
+            found = counted if isinstance(counted, Missed) else denial(counted, name, names, advising)
+            if format_ is Format.JSON:
+                terminal.answer(write(line(found)))
+            else:
+                console.print(report.told_report(found))

@@ -1,15 +1,18 @@
 """The commands that edit rules: `rules allow`, `deny`, `remove` and `import`. Each then applies them."""
 
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clawker_fw.cli import completion, rule_words, session, stack
+from clawker_fw.cli import completion, session, stack
 from clawker_fw.cli.parameters import DryRunOption, Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
 from clawker_fw.cli.session import print_json
@@ -19,7 +22,7 @@ from clawker_fw.report import terminal
 if TYPE_CHECKING:
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.rules.importing import Imported
-    from clawker_fw.settings.edit.edits import Addition
+    from clawker_fw.settings.edit.edits import Addition, Removal
     from clawker_fw.settings.edit.rules_file import Decide, Edited
 
 NamesArgument = Annotated[
@@ -111,9 +114,12 @@ def allow(
 
     Example: clawker-fw rules allow .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
-    paths = rule_words.path_rules(path, methods)
+    from clawker_fw.settings.edit import words
+
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
-    additions = rule_words.additions(names, protocol, port, {**fields, "path_rules": paths})
+    with _translated():
+        paths = words.path_rules(path, methods)
+        additions = words.additions(names, protocol, port, {**fields, "path_rules": paths}, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders, shorten=shorten)
 
@@ -140,7 +146,11 @@ def deny(
 
     Example: clawker-fw rules deny uploads.example.org
     """
-    additions = rule_words.additions(names, protocol, port, {"action": "deny", "until": until, "note": note})
+    from clawker_fw.settings.edit import words
+
+    fields = {"action": "deny", "until": until, "note": note}
+    with _translated():
+        additions = words.additions(names, protocol, port, fields, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders, shorten=shorten)
 
@@ -171,9 +181,11 @@ def remove_rules(
 
     Example: clawker-fw rules remove api.example.com
     """
+    from clawker_fw.settings.edit import words
     from clawker_fw.settings.edit.edits import remove
 
-    removals = rule_words.removals(names, protocol, port, action, as_)
+    with _translated():
+        removals = [_removal(words.named(name, protocol, port), action, as_) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
@@ -204,7 +216,7 @@ def import_file(
     """
     from clawker_fw.settings.edit.edits import Addition
 
-    imported = rule_words.imported_from(file)
+    imported = _imported_from(file)
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_, imported=imported)
     left_out = sum(each.rule is None for each in imported)
     if left_out and not partial:
@@ -316,3 +328,58 @@ def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[
             return
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
         raise
+
+
+# --- rules as the command line names them ---------------------------------------------------------------------
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise what is wrong with the words as an error of the command line."""
+    from clawker_fw.settings.edit.words import WordsError
+
+    try:
+        yield
+    except WordsError as error:
+        raise typer.BadParameter(str(error), param_hint=error.option or None) from error
+
+
+def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
+    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
+    from clawker_fw.rules.rule import HOST, Protocol
+    from clawker_fw.settings.edit.edits import Removal
+    from clawker_fw.settings.edit.words import rule
+
+    service = {"proto": Protocol.TCP, "port": 1} if named["dst"] == HOST else {}  # any: only its name counts
+    allowing = rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True, **service})
+    name = str(allowing.destination)
+    wanted = rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
+    chosen = rule({"dst": name, "action": action, "force": True}).action if action else None
+    return Removal(wanted.destination, wanted.protocol, wanted.written_port, chosen, allowing.host)
+
+
+def _imported_from(file: Path) -> "list[Imported]":
+    """Return what becomes of each entry of a file, or of standard input if that is `-`.
+
+    Raises:
+        SettingsError: when it can't be read, or has no rules.
+    """
+    from clawker_fw.rules.importing import import_rules
+    from clawker_fw.settings.document import document_of
+    from clawker_fw.settings.files import read_text, text_of
+
+    from_input = str(file) == "-"
+    source = Path("standard input") if from_input else file
+    try:
+        text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
+    except SettingsError as error:
+        raise SettingsError(
+            "rules-not-importable",
+            f"Nothing can be imported: {error.message}",
+            hint="FILE is a file with rules, in UTF-8, or `-` for standard input.",
+        ) from error
+    document = document_of(text, source)
+    try:
+        return import_rules(document.values, document.place)
+    except ValueError as error:
+        raise SettingsError("rules-not-importable", f"{source} can't be imported: {error}.") from error

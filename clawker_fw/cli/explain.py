@@ -89,7 +89,6 @@ def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, liv
 
     if explained.target.mistake:
         return explaining.ConnectionAnswer(explained, rules)
-    from clawker_fw.cli import session
     from clawker_fw.reconcile.observe import observe
 
     try:

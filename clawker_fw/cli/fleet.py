@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clawker_fw.fleet.hosts import Host, Hosts
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.report.fleet import Fleet, Row
+    from clawker_fw.report.fleet import Row
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
@@ -110,7 +110,8 @@ def status(
     """
     chosen: Options = context.obj
     loaded = session.read(chosen)  # a mistake in the settings is reported before any host is asked
-    from clawker_fw.report.fleet import Fleet
+    from clawker_fw.report.documents.parts import SettingsNamed
+    from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
@@ -118,14 +119,17 @@ def status(
     asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     release = Release.installed()
-    found = Fleet.of(_ask(known, asked, _comparer(chosen, loaded, release), lambda row: row), known.left_out)
+    rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
+    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
+    used = ReleaseUsed(release.version, release.build_sha)
+    found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
     if format_ is Format.JSON:
-        _print_document(chosen, loaded, release, found, findings=diff)
+        print_json(found)
     else:
         from clawker_fw.report import fleet_text
 
         print_report(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
-    _exit(good=found.current == len(found.rows), asked=found.asked)
+    _exit(good=found.current == found.total, asked=found.asked)
 
 
 @fleet_app.command("denials")
@@ -159,17 +163,6 @@ def denials(
     else:
         print_report(fleet_denials.report(found, since))
     _exit(good=not found.not_asked, asked=found.hosts > len(found.not_asked))
-
-
-def _print_document(
-    chosen: Options, loaded: "Loaded", release: "Release", found: "Fleet", *, findings: bool
-) -> None:
-    from clawker_fw.report.documents.parts import SettingsNamed
-    from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
-
-    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
-    used = ReleaseUsed(release.version, release.build_sha)
-    print_json(FleetStatusDocument.of(found, settings, used, findings=findings))
 
 
 def _exit(*, good: bool, asked: bool) -> None:
@@ -248,7 +241,7 @@ def _ask(
 
     def ask(host: "Host") -> "_Answer":
         if host.place is None:
-            return bare(report.nowhere(host))
+            return bare(report.without_answer(host, host.trouble))
         began = time.monotonic()
         try:
             with closing(session.connect_place(host.place, patience)) as engine:
@@ -256,9 +249,12 @@ def _ask(
         except FirewallError as error:
             return bare(report.failed(host, error, time.monotonic() - began))
         except Exception as error:  # noqa: BLE001 - it may answer anything
-            return bare(report.nonsense(host, error, time.monotonic() - began))
+            return bare(report.failed(host, report.nonsense(error), time.monotonic() - began))
 
-    return ask_all(known.hosts, ask, lambda host: bare(report.late(host, asked.timeout)), asked.timeout)
+    def late(host: "Host") -> "_Answer":
+        return bare(report.failed(host, report.late(asked.timeout), asked.timeout))
+
+    return ask_all(known.hosts, ask, late, asked.timeout)
 
 
 def _comparer(
@@ -315,7 +311,7 @@ def _reader_of_denials(
 
     def read(host: "Host", engine: "EngineReader", _: float) -> "HostDenials":
         facts, now = engine.facts(), engine.clock()
-        row = Row(host.name, HostVerdict.CURRENT, facts.endpoint, facts.named_by, engine=facts.version)
+        row = Row(host.name, HostVerdict.CURRENT)
         try:
             found = sources(engine, chosen.project)
         except RefusedError:  # nothing is up, so nothing is refused

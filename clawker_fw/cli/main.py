@@ -3,10 +3,9 @@
 from clawker_fw.cli import (  # noqa: F401 - each adds its commands
     agent,
     certs,
+    checks,
     config,
-    conformance,
     denials,
-    doctor,
     editing,
     explain,
     fleet,

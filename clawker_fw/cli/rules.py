@@ -168,7 +168,6 @@ def list_presets(
 
 
 def _usage(chosen: Options) -> "Usage":
-    from clawker_fw.cli import session
     from clawker_fw.denials.usage.reading import read
 
     return read(session.connect_reader(chosen), chosen.project)

@@ -33,9 +33,9 @@ def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     Example: clawker-fw secrets list
     """
     chosen: Options = context.obj
-    with reading(chosen) as (_, seen):
-        vault = session.vault(chosen)
-        _answer(_listed(vault, seen.blueprint.rules, _states(vault, seen)), format_)
+    _, seen = reading(chosen)
+    vault = session.vault(chosen)
+    _answer(_listed(vault, seen.blueprint.rules, _states(vault, seen)), format_)
 
 
 @secrets_app.command("check")
@@ -73,16 +73,16 @@ def refresh(context: typer.Context) -> None:
     Example: clawker-fw secrets refresh
     """
     chosen: Options = context.obj
-    with writing(chosen) as (engine, _, seen):
-        from clawker_fw.reconcile import converge
-        from clawker_fw.reconcile.secrets_given import give, require_loaded
+    from clawker_fw.reconcile import converge
+    from clawker_fw.reconcile.secrets_given import give, require_loaded
 
-        converge.require_up(seen)
-        vault, container = _needed(seen)
-        vault.require(seen.blueprint.wanted)
-        require_loaded(give(engine, container, seen.blueprint.wanted, vault))
-        names = dict.fromkeys(each.name for each in seen.blueprint.wanted)
-        terminal.tell(f"{seen.desired.project}: Envoy has {', '.join(names)}")
+    engine, _, seen = writing(chosen)
+    converge.require_up(seen)
+    vault, container = _needed(seen)
+    vault.require(seen.blueprint.wanted)
+    require_loaded(give(engine, container, seen.blueprint.wanted, vault))
+    names = dict.fromkeys(each.name for each in seen.blueprint.wanted)
+    terminal.tell(f"{seen.desired.project}: Envoy has {', '.join(names)}")
 
 
 @secrets_app.command("forget")
@@ -99,7 +99,6 @@ def forget(
 
     Example: clawker-fw secrets forget github
     """
-    from clawker_fw.cli import session
     from clawker_fw.reconcile.secrets_given import envoys, take_away
 
     chosen: Options = context.obj

@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,40 +36,35 @@ if TYPE_CHECKING:
 _MOST_WARNINGS = 10
 
 
-@contextmanager
-def reading(chosen: Options, loaded: "Loaded | None" = None) -> "Iterator[tuple[EngineReader, Comparison]]":
+def reading(chosen: Options, loaded: "Loaded | None" = None) -> "tuple[EngineReader, Comparison]":
     """Compare the stack with its settings, for a command that changes nothing: it gets no writer.
 
     `loaded` are settings that were read before, and reviewed.
     """
-    with _comparing(chosen, loaded, writes=False, reviews=loaded is None) as (engine, _, seen):
-        yield engine, seen
+    engine, _, seen = _comparing(chosen, loaded, writes=False, reviews=loaded is None)
+    return engine, seen
 
 
-@contextmanager
-def attaching(chosen: Options) -> "Iterator[tuple[EngineWriter, Comparison]]":
+def attaching(chosen: Options) -> "tuple[EngineWriter, Comparison]":
     """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need."""
-    with _comparing(chosen, writes=False) as (engine, _, seen):
-        yield engine, seen
+    engine, _, seen = _comparing(chosen, writes=False)
+    return engine, seen
 
 
-@contextmanager
 def writing(
     chosen: Options, *, reviews: bool = True
-) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
-    """Compare the stack with its settings: yield the engine, a function that reads the settings again, the result.
+) -> "tuple[EngineWriter, Callable[[], Blueprint], Comparison]":
+    """Compare the stack with its settings: return the engine, what reads the settings again, and the result.
 
     The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
     of rules that decide nothing.
     """
-    with _comparing(chosen, writes=True, reviews=reviews) as found:
-        yield found
+    return _comparing(chosen, writes=True, reviews=reviews)
 
 
-@contextmanager
 def _comparing(
     chosen: Options, loaded: "Loaded | None" = None, *, writes: bool, reviews: bool = True
-) -> "Iterator[tuple[EngineWriter, Callable[[], Blueprint], Comparison]]":
+) -> "tuple[EngineWriter, Callable[[], Blueprint], Comparison]":
     """Compare the stack with its settings, of which a mistake is reported before any error of the engine."""
     from clawker_fw.reconcile import pipeline
     from clawker_fw.rules.review import review
@@ -84,7 +78,7 @@ def _comparing(
     def drawn(settings: "Loaded | None" = None) -> "Blueprint":
         return blueprint(chosen, settings or load(chosen), release, engine.facts(), keeps=writes)
 
-    yield engine, drawn, pipeline.compare(engine, drawn(loaded))
+    return engine, drawn, pipeline.compare(engine, drawn(loaded))
 
 
 def connect_engine(chosen: Options) -> "EngineWriter":
@@ -245,7 +239,7 @@ def blueprint(
         release,
         facts,
         certificates=certificates(chosen, loaded, keeps=keeps),
-        provider=authorities(chosen, loaded, keeps=keeps),
+        provider=inspection_store(chosen, keeps=keeps) if any(each.paths for each in loaded.rules.rules) else None,
         authorities=texts.authorities if texts else _authorities(own) if own else b"",
         wanted=needed,
         headers=known.declared.headers if known else {},
@@ -322,11 +316,6 @@ def _may_exist(path: Path) -> bool:
 def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore | None":
     """Return the certificates for telemetry, or None if the settings name no collector."""
     return telemetry_store(chosen, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
-
-
-def authorities(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "InspectionStore | None":
-    """Return the authorities for inspected connections, or None if no rule has a connection inspected."""
-    return inspection_store(chosen, keeps=keeps) if any(each.paths for each in loaded.rules.rules) else None
 
 
 def telemetry_store(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore":

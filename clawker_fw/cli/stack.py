@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.apply import Progress
     from clawker_fw.reconcile.converge import RunContext
-    from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.lock import Holder
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions
@@ -78,28 +77,12 @@ def run(
     Example: clawker-fw run --dry-run || clawker-fw run
     """
     chosen: Options = context.obj
-
-    def options(seen: "Comparison") -> "ConvergeOptions":
-        return _converge_options(
-            seen, drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets
-        )
-
+    options = _options(drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets)
     if dry_run:
-        with reading(chosen) as (_, seen):
-            _answer_plan(chosen, seen, options(seen), format_, seen.advice, files=diff)
-        return
-    with writing(chosen) as (engine, read, seen):
-        _converge(
-            engine,
-            read,
-            seen,
-            options(seen),
-            chosen,
-            lock_wait=lock_wait,
-            format_=format_,
-            files=diff,
-            acknowledged=True,
-        )
+        _, seen = reading(chosen)
+        _answer_plan(chosen, seen, options(seen), format_, seen.advice, files=diff)
+    else:
+        apply_settings(chosen, options, lock_wait=lock_wait, format_=format_, files=diff, creates=True)
 
 
 @app.command()
@@ -119,24 +102,30 @@ def drift(
     Example: clawker-fw drift --json | jq -r .verdict
     """
     chosen: Options = context.obj
-    with reading(chosen) as (_, seen):
-        from clawker_fw.model import Verdict
-        from clawker_fw.reconcile import pipeline
+    from clawker_fw.model import Verdict
+    from clawker_fw.reconcile import pipeline
 
-        said = pipeline.summary_of(seen) if seen.diff.findings else None
-        judged = None if agents is Agents.IGNORE else seen.agents
-        found = seen.diff.verdict if judged is None else seen.verdict
-        if format_ is Format.JSON:
-            from clawker_fw.report.documents.drift import DriftDocument
+    _, seen = reading(chosen)
+    said = pipeline.summary_of(seen) if seen.diff.findings else None
+    judged = None if agents is Agents.IGNORE else seen.agents
+    found = seen.diff.verdict if judged is None else seen.verdict
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.drift import DriftDocument
 
-            print_json(DriftDocument.of(seen, said, found, judged))
-        else:
-            _print_verdict(found, f"{seen.desired.project}{_todo(chosen, found, seen.diff.verdict)}")
-            _print_notices(chosen, seen.busy, seen.notices)
-            _print_open(judged or ())
-            _print_difference(seen, said, files=diff)
-        if found is not Verdict.CURRENT:
-            raise typer.Exit(ExitCode.DRIFT)
+        print_json(DriftDocument.of(seen, said, found, judged))
+    else:
+        _print_head(
+            chosen,
+            found,
+            seen.desired.project,
+            at_work=seen.busy,
+            warnings=seen.notices,
+            agents=judged or (),
+            without_agents=seen.diff.verdict,
+        )
+        _print_difference(seen, said, files=diff)
+    if found is not Verdict.CURRENT:
+        raise typer.Exit(ExitCode.DRIFT)
 
 
 @app.command()
@@ -158,58 +147,68 @@ def reload(
 
     Example: clawker-fw reload --dry-run || clawker-fw reload
     """
-    if dry_run:
-        with reading(context.obj) as (_, seen):
-            from clawker_fw.reconcile import converge
-
-            converge.require_up(seen)
-            options = _converge_options(seen, drain_timeout, adopt=adopt, without_secrets=without_secrets)
-            _answer_plan(context.obj, seen, options, format_, seen.notices, files=diff)
+    options = _options(drain_timeout, adopt=adopt, without_secrets=without_secrets)
+    if not dry_run:
+        apply_settings(context.obj, options, lock_wait=lock_wait, format_=format_, files=diff)
         return
-    apply_settings(
-        context.obj,
-        adopt=adopt,
-        without_secrets=without_secrets,
-        drain_timeout=drain_timeout,
-        lock_wait=lock_wait,
-        format_=format_,
-        files=diff,
-    )
+    from clawker_fw.reconcile import converge
+
+    _, seen = reading(context.obj)
+    converge.require_up(seen)
+    _answer_plan(context.obj, seen, options(seen), format_, seen.notices, files=diff)
 
 
 def apply_settings(
     chosen: Options,
+    options: "Callable[[Comparison], ConvergeOptions] | None" = None,
     *,
     lock_wait: float,
     format_: Format,
-    adopt: bool = False,
-    without_secrets: bool = False,
-    drain_timeout: float | None = None,
     files: bool = False,
+    creates: bool = False,
     silent: bool = False,
     answer: "Callable[[RunDocument], None] | None" = print_json,
 ) -> None:
-    """Apply the settings to the running stack. `answer` prints the answer in JSON; without it, there is none.
+    """Apply the settings to the stack: report the differences, close them, and print the proof.
 
-    `silent` leaves out the steps, and the warnings of rules that decide nothing.
+    `creates` also creates a stack that is not up, and shows people acknowledged notices. `silent` leaves out the
+    steps, and the warnings of rules that decide nothing. `answer` prints the answer in JSON. Without it none is
+    made: what differs in files takes long to find.
     """
-    with writing(chosen, reviews=not silent) as (engine, read, seen):
-        from clawker_fw.reconcile import converge
+    from clawker_fw.reconcile import converge, pipeline
 
+    engine, read, seen = writing(chosen, reviews=not silent)
+    if not creates:
         converge.require_up(seen)
-        options = _converge_options(seen, drain_timeout, adopt=adopt, without_secrets=without_secrets)
-        _converge(
-            engine,
-            read,
-            seen,
-            options,
-            chosen,
-            lock_wait=lock_wait,
-            format_=format_,
-            files=files,
-            silent=silent,
-            answer=answer,
-        )
+    wanted = (options or _options())(seen)
+    converge.require_settings(seen, wanted)
+    converge.require_secrets(seen, wanted)
+    session.warn_of_exposure(seen)
+    further: Sequence[Advice] = ()
+    before = seen
+    performed: list[Progress] = []
+    steps = pipeline.plan_for(seen, wanted)
+    said = None if steps.empty else pipeline.summary_for(seen, steps)
+    if said is None:
+        converge.tidy(engine, seen, wanted)
+    else:
+        with (
+            _step_output(chosen, files=files, silent=silent) as output,
+            _run_context(output, lock_wait, performed) as run_context,
+        ):
+            output.difference(before.diff, said)
+            seen = converge.converge(engine, read, wanted, run_context, seen)
+        further = _tried(engine, seen, performed)
+    if answer is None:
+        return
+    if format_ is Format.JSON:
+        from clawker_fw.report.documents.run import RunDocument
+
+        answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
+    else:
+        words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
+        warnings = (*(seen.advice if creates else seen.notices), *further)
+        _print_head(chosen, seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
 
 
 def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
@@ -218,15 +217,15 @@ def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
     Raises:
         FirewallError: when `reload` would be refused, or the engine can't be reached.
     """
-    with reading(chosen, loaded) as (_, seen):
-        from clawker_fw.reconcile import converge, pipeline
-        from clawker_fw.report import summary
+    from clawker_fw.reconcile import converge, pipeline
+    from clawker_fw.report import summary
 
-        converge.require_up(seen)
-        options = _converge_options(seen, None)
-        converge.require_settings(seen, options)
-        steps = pipeline.plan_for(seen, options)
-        return [] if steps.empty else summary.lines(pipeline.summary_for(seen, steps))
+    _, seen = reading(chosen, loaded)
+    converge.require_up(seen)
+    options = _options()(seen)
+    converge.require_settings(seen, options)
+    steps = pipeline.plan_for(seen, options)
+    return [] if steps.empty else summary.lines(pipeline.summary_for(seen, steps))
 
 
 @app.command()
@@ -248,7 +247,6 @@ def down(
     Example: clawker-fw down
     """
     from clawker_fw.agents import names
-    from clawker_fw.cli import session
     from clawker_fw.reconcile.converge import take_down
 
     chosen: Options = context.obj
@@ -323,18 +321,21 @@ def _run_context(
         yield RunContext(on_progress, asked.is_set, lock_wait)
 
 
-def _converge_options(
-    seen: "Comparison",
-    drain_timeout: float | None,
+def _options(
+    drain_timeout: float | None = None,
     *,
     replace_all: bool = False,
     adopt: bool = False,
     without_secrets: bool = False,
-) -> "ConvergeOptions":
+) -> "Callable[[Comparison], ConvergeOptions]":
+    """Return the options for a comparison. Without a drain timeout, it is that of the settings."""
     from clawker_fw.reconcile.steps import ConvergeOptions
 
-    seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
-    return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=not without_secrets)
+    def options(seen: "Comparison") -> ConvergeOptions:
+        seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
+        return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=not without_secrets)
+
+    return options
 
 
 def _answer_plan(
@@ -358,8 +359,7 @@ def _answer_plan(
         print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
     else:
         found = seen.diff.verdict
-        _print_verdict(found, f"{seen.desired.project}{_todo(chosen, found, found)}")
-        _print_notices(chosen, seen.busy, notices)
+        _print_head(chosen, found, seen.desired.project, at_work=seen.busy, warnings=notices, without_agents=found)
         _print_difference(seen, said, files=files)
         if not steps.empty:
             from clawker_fw.report import text
@@ -367,58 +367,6 @@ def _answer_plan(
             print_report(text.plan_report(steps))
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
-
-
-def _converge(
-    engine: "EngineWriter",
-    read: "Callable[[], Blueprint]",
-    seen: "Comparison",
-    options: "ConvergeOptions",
-    chosen: Options,
-    *,
-    lock_wait: float,
-    format_: Format,
-    files: bool,
-    acknowledged: bool = False,
-    silent: bool = False,
-    answer: "Callable[[RunDocument], None] | None" = print_json,
-) -> None:
-    """Report the differences, close them, and print the proof. `answer` prints the answer in JSON.
-
-    People get `acknowledged` notices as well, if wanted. Without `answer` none is made: what differs in files
-    takes long to find.
-    """
-    from clawker_fw.reconcile import converge, pipeline
-
-    converge.require_settings(seen, options)
-    converge.require_secrets(seen, options)
-    session.warn_of_exposure(seen)
-    further: Sequence[Advice] = ()
-    before = seen
-    performed: list[Progress] = []
-    steps = pipeline.plan_for(seen, options)
-    said = None if steps.empty else pipeline.summary_for(seen, steps)
-    if said is None:
-        converge.tidy(engine, seen, options)
-    else:
-        with (
-            _step_output(chosen, files=files, silent=silent) as output,
-            _run_context(output, lock_wait, performed) as run_context,
-        ):
-            output.difference(before.diff, said)
-            seen = converge.converge(engine, read, options, run_context, seen)
-        further = _tried(engine, seen, performed)
-    if answer is None:
-        return
-    if format_ is Format.JSON:
-        from clawker_fw.report.documents.run import RunDocument
-
-        answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
-    else:
-        words = "applied and proven" if performed else "nothing to do"
-        _print_verdict(seen.diff.verdict, f"{seen.blueprint.project}: {words}")
-        _print_notices(chosen, None, (*(seen.advice if acknowledged else seen.notices), *further))
-        _print_open(seen.agents)
 
 
 def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
@@ -445,32 +393,19 @@ def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool
         print_report(text.attempt_report(seen.failed_attempt))
 
 
-def _todo(chosen: Options, found: "Verdict", siblings: "Verdict") -> str:
-    """Return what to do about a verdict, to follow the project. `siblings` is the verdict without agents."""
+def _print_head(
+    chosen: Options,
+    found: "Verdict",
+    words: str,
+    *,
+    at_work: "Holder | None" = None,
+    warnings: "Sequence[Advice]" = (),
+    agents: "Sequence[Agent]" = (),
+    without_agents: "Verdict | None" = None,
+) -> None:
+    """Print a verdict, and what to do about it if it is told `without_agents`; then what else is to be known."""
     from clawker_fw.report import verdict
 
-    todo = chosen.named(verdict.todo(found, siblings))
-    return f": {todo}" if todo else ""
-
-
-def _print_notices(chosen: Options, busy: "Holder | None", warnings: "Sequence[Advice]") -> None:
-    from clawker_fw.report import verdict
-
-    if busy:
-        print_report(verdict.busy(busy))
-    for advice in warnings:
-        print_report(verdict.warning(advice, chosen.named(advice.message)))
-
-
-def _print_open(agents: "Sequence[Agent]") -> None:
-    from clawker_fw.report import verdict
-
-    for each in agents:
-        if each.openings:
-            print_report(verdict.open_agent(each))
-
-
-def _print_verdict(found: "Verdict", words: str) -> None:
-    from clawker_fw.report import verdict
-
-    print_report(verdict.line(found, words))
+    todo = chosen.named(verdict.todo(found, without_agents)) if without_agents else ""
+    words = f"{words}: {todo}" if todo else words
+    print_report(verdict.head(found, words, chosen.named, at_work=at_work, warnings=warnings, agents=agents))

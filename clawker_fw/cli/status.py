@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, reading
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from clawker_fw.denials.refusal import Counted
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.reconcile.advice import Advice
+    from clawker_fw.report.overview import Stack
     from clawker_fw.report.status import Status
     from clawker_fw.report.text import Renderable
+    from clawker_fw.stack.release import Release
 
 _REDRAW_SECONDS = 2.0
 _RECENT_SECONDS = 3600.0
@@ -58,9 +62,7 @@ def status(
     if every and watch:
         raise typer.BadParameter("--all lists stacks: without --watch")
     if every:
-        from clawker_fw.cli.overview import list_stacks
-
-        list_stacks(chosen, format_)
+        _list_stacks(chosen, format_)
         return
     if watch:
         _redraw(chosen, format_, verbose=verbose)
@@ -82,15 +84,13 @@ def _found(chosen: Options) -> "Status":
     Raises:
         SettingsError: when the settings can't be read, so that not even the project is known.
     """
-    try:
-        with reading(chosen) as (engine, seen):
-            from clawker_fw.report import status as statuses
+    from clawker_fw.report import status as statuses
 
-            found = statuses.of_comparison(seen, time.time())
+    try:
+        engine, seen = reading(chosen)
+        found = statuses.of_comparison(seen, time.time())
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
-        from clawker_fw.cli import session
         from clawker_fw.reconcile.observe import observe
-        from clawker_fw.report import status as statuses
 
         engine = session.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
@@ -110,8 +110,8 @@ def _proxy_variables() -> tuple[str, ...]:
     return ()
 
 
-def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted], Sequence[Advice]]":
-    """Return what was refused to agents in the last hour, the latest last, and a warning if that can't be read."""
+def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Counted, str]], Sequence[Advice]]":
+    """Return what was refused to whom in the last hour, the latest last, and a warning if that can't be read."""
     from clawker_fw.denials import reading
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.stack.container import trial_name
@@ -121,7 +121,8 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[Counted],
         begin = engine.clock() - _RECENT_SECONDS  # the records have the engine's times
         counted = reading.Reading(engine, found, begin).refusals().counted
         trial = trial_name(project)
-        return [each for each in counted if found.own.get(each.refusal.agent) != trial], ()
+        named = [(each, found.name_of(each.refusal.agent, each.last)) for each in counted]
+        return [(each, name) for each, name in named if name != trial], ()
     except RefusedError:  # there is no sibling
         return (), ()
     except EngineError as error:
@@ -154,3 +155,44 @@ def _redraw(chosen: Options, format_: Format, *, verbose: bool) -> None:
             yield text.error_report(error)
 
     status_text.redraw(screen, _REDRAW_SECONDS)
+
+
+def _list_stacks(chosen: Options, format_: Format) -> None:
+    """Print all stacks of the engine, each compared with the settings file that it was made from."""
+    from clawker_fw.reconcile.observe import projects
+    from clawker_fw.report import overview
+    from clawker_fw.stack.release import Release
+
+    engine = session.connect_reader(chosen)
+    release = Release.installed()
+    found = [_stack(engine, chosen, release, project) for project in projects(engine)]
+    if format_ is Format.JSON:
+        print_json(overview.StacksAnswer.of(found, engine.facts()))
+    elif found:
+        print_report(overview.report(found))
+    else:
+        terminal.tell(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
+
+
+def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
+    """Return one stack: compared with its own settings if possible, else as far as it can be known."""
+    from clawker_fw.reconcile import pipeline, records
+    from clawker_fw.reconcile.observe import observe
+    from clawker_fw.report import overview, status
+
+    try:
+        observed = observe(engine, project, ())
+    except FirewallError as error:
+        return overview.unreadable(project, error)
+    made_from = next(iter(records.recorded_origins(observed)), None)
+    inside = engine.facts().inside
+    if made_from is None or made_from.host != records.this_host(inside) or not made_from.path:
+        elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
+        return overview.Stack.of(status.without_settings(observed, project, elsewhere), None)
+    here = (inside.in_here(made_from.path) if inside else None) or made_from.path
+    own = replace(chosen, config=Path(here), named_project=project)
+    try:
+        seen = pipeline.compare(engine, session.blueprint(own, session.load(own), release, engine.facts()))
+        return overview.Stack.of(status.of_comparison(seen, time.time()), made_from.path)
+    except FirewallError as error:  # whatever is wrong with one stack costs its own line
+        return overview.Stack.of(status.without_settings(observed, project, error), made_from.path)

@@ -46,6 +46,13 @@ class Sources:
     agents: Mapping[str, Attached]
     own: Mapping[str, str]
 
+    def name_of(self, address: str, moment: str) -> str:
+        """Return who of now had an address at a moment (RFC 3339), or "" if none ran then."""
+        if address in self.own:
+            return self.own[address]
+        agent = self.agents.get(address)
+        return agent.name if agent and agent.started <= _seconds(moment) else ""
+
 
 def sources(reader: EngineReader, project: str) -> Sources:
     """Find the siblings of a project, also those that are being replaced, and the agents.

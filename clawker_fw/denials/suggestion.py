@@ -6,29 +6,21 @@ is offered beside them, but never below a public suffix, under which anybody can
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from clawker_fw.rules import suffixes
 from clawker_fw.rules.destination import Destination, objection
-from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.target import Target
 
 NAMES_OF_A_SUBTREE = 3
 """So many names below the same one, and a rule for all below it is offered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """A rule. If `wider`, it is for more than what was refused: for everything below a name."""
+def suggested(targets: Iterable[Target]) -> Iterator[tuple[Rule, bool]]:
+    """Yield a rule for each target, in order, and after those of a protocol and port the wider ones.
 
-    destination: Destination
-    protocol: Protocol
-    port: int
-    wider: bool = False
-
-
-def suggested(targets: Iterable[Target]) -> Iterator[Suggestion]:
-    """Yield a rule for each target, in order, and after those of a protocol and port the wider ones."""
+    With each comes whether it is wider: it is for more than what was refused, for everything below a name.
+    """
     names: dict[tuple[Protocol, int], set[str]] = defaultdict(set)
     for target in targets:
         names[target.protocol, target.port].add(target.name)
@@ -36,7 +28,7 @@ def suggested(targets: Iterable[Target]) -> Iterator[Suggestion]:
         exact = sorted(Destination(name, subtree=False) for name in group)
         shared = [] if protocol.opaque else sorted(_shared(group))
         for wider, destinations in ((False, exact), (True, shared)):
-            yield from (Suggestion(each, protocol, port, wider) for each in destinations if not objection(each))
+            yield from ((Rule(each, protocol, port), wider) for each in destinations if not objection(each))
 
 
 def _shared(names: set[str]) -> Iterator[Destination]:

@@ -1,6 +1,6 @@
 """The answer of `config`, and how people see it: every setting, its value, and where it comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -93,15 +93,15 @@ def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[
     )
 
 
-def report(loaded: Loaded, named_by: str, found: Sequence[Value]) -> RenderableType:
-    """Return the settings for people."""
+def report(answer: ConfigAnswer, rules_place: str) -> RenderableType:
+    """Return the settings for people. `rules_place` is where the rules are written."""
+    found = answer.settings
     rows = [[each.key, _written(each), each.place or each.origin.value] for each in found]
-    number = len(loaded.rules.rules)
-    rows.insert(0, ["rules", f"{number:,}", loaded.places.get("rules", "")])
-    path = str(loaded.source or "only environment variables")
+    rows.insert(0, ["rules", f"{answer.rules:,}", rules_place])
+    path = answer.path or "only environment variables"
     own = sum(each.origin is not ValueSource.DEFAULT for each in found)
     return Group(
-        Text(visible(f"{own:,} of {len(found):,} settings are not the default: {path} ({named_by})")),
+        Text(visible(f"{own:,} of {len(found):,} settings are not the default: {path} ({answer.source})")),
         Text(""),
         Rows(("setting", "value", "from"), rows),
     )

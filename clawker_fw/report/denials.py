@@ -10,15 +10,14 @@ from rich.text import Text
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.refusal import Refusal
-from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, Suggestion, suggested
+from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, suggested
 from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.target import Target
-from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.edit.edits import Addition
 from clawker_fw.settings.edit.splice import pair
 
@@ -132,28 +131,20 @@ def rules_text(targets: Iterable[Target], widened: Sequence[Rule]) -> str:
     """
     lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
     found = list(suggested(targets))
-    if not widened and not any(not each.wider for each in found):
+    if not widened and all(wider for _, wider in found):
         return "\n".join([*lines, "rules: []"])
     lines.append("rules:")
     for rule in widened:
         if rule.place:
             lines.append(f"  # In place of the rule in {visible(rule.place)}:")
-        first, *others = Addition(rule, rule.note).fields.items()
-        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
-    for each in found:
-        fields = _fields(each)
-        written = [f"  - {fields[0]}", *(f"    {field}" for field in fields[1:])]
-        if each.wider:
+        lines += _written(rule)
+    for rule, wider in found:
+        if wider:
             lines.append(f"  # Wider, in place of {NAMES_OF_A_SUBTREE} or more of these: all below one name.")
-            written = [f"  # {line[2:]}" for line in written]
-        lines += written
+        lines += [f"  # {line[2:]}" for line in _written(rule)] if wider else _written(rule)
     return "\n".join(lines)
 
 
-def _fields(rule: Suggestion) -> list[str]:
-    protocol, port = rule.protocol, rule.port
-    return [
-        f"dst: {yaml_text(str(rule.destination))}",
-        *([] if protocol is Protocol.HTTPS else [f"proto: {protocol}"]),
-        *([] if protocol.default_port == port else [f"port: {port}"]),
-    ]
+def _written(rule: Rule) -> list[str]:
+    first, *others = Addition(rule, rule.note).fields.items()
+    return [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]

@@ -1,10 +1,10 @@
-"""Two versions of a file: the values that differ in JSON, and unified diffs, fast even with many rules."""
+"""Two versions of a file: the values that differ in JSON, and unified diffs."""
 
 import contextlib
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,46 +38,15 @@ class Change:
         return f"- {where}{self.before}" if self.after is None else f"{where}{self.before} → {self.after}"
 
 
-Opcode = tuple[str, int, int, int, int]
-"""An opcode of `difflib.SequenceMatcher.get_opcodes`: tag, range in the first file, range in the second."""
-
-
 def changes(before: bytes, after: bytes) -> list[Change]:
-    """Return the values that differ between two files of JSON, or of lines that end in JSON; else nothing.
-
-    Parsing needs no YAML: in a file that somebody has written, aliases could stand for millions of values.
-    """
-    for reading in (_of_json, _of_lines):
-        with contextlib.suppress(ValueError, RecursionError):
-            return list(reading(before.decode(), after.decode()))
+    """Return the values that differ between two files of JSON; nothing for other files."""
+    with contextlib.suppress(ValueError, RecursionError):
+        one, other = json.loads(before), json.loads(after)
+        for each in (one, other):
+            if isinstance(each, dict):
+                each.pop("version_info", None)
+        return list(_changed("", one, other))
     return []
-
-
-def _of_json(before: str, after: str) -> Iterator[Change]:
-    one, other = json.loads(before), json.loads(after)
-    for each in (one, other):
-        if isinstance(each, dict):
-            each.pop("version_info", None)
-    yield from _changed("", one, other)
-
-
-def _of_lines(before: str, after: str) -> Iterator[Change]:
-    for one, other in zip(before.splitlines(), after.splitlines(), strict=True):
-        if one != other:
-            (key, value), (same, now) = _pair(one), _pair(other)
-            if key != same:
-                raise ValueError(key)
-            yield from _changed(key, value, now)
-
-
-def _pair(line: str) -> tuple[str, Any]:
-    """Return the key of a line and its value, as in `key: {"a": 1}`."""
-    key, _, value = line.strip().removeprefix("- ").partition(": ")
-    if not key.isidentifier():
-        return "", json.loads(line.strip(" -"))
-    with contextlib.suppress(ValueError):
-        return key, json.loads(value)
-    return key, value
 
 
 def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: ANN401 - JSON
@@ -122,74 +91,11 @@ def _written(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
-    """Yield the lines of a unified diff. JSON is broken into lines first.
+    """Return the lines of a unified diff. JSON is broken into lines first.
 
     The version in Envoy's files is left out: it changes with every commit, and has findings of its own.
     """
-    one, other = _lines(before), _lines(after)
-    opcodes = _of_sorted(one, other)
-    if opcodes is None:
-        yield from difflib.unified_diff(one, other, old, new, n=_CONTEXT)
-        return
-    matcher = _Known(one, other, opcodes)
-    for number, group in enumerate(matcher.get_grouped_opcodes(_CONTEXT)):
-        if number == 0:
-            yield f"--- {old}\n"
-            yield f"+++ {new}\n"
-        yield f"@@ -{_range(group[0][1], group[-1][2])} +{_range(group[0][3], group[-1][4])} @@\n"
-        for tag, start, end, other_start, other_end in group:
-            if tag == "equal":
-                yield from (f" {line}" for line in one[start:end])
-            else:
-                yield from (f"-{line}" for line in one[start:end])
-                yield from (f"+{line}" for line in other[other_start:other_end])
-
-
-class _Known(difflib.SequenceMatcher[str]):
-    """A matcher with precomputed opcodes."""
-
-    def __init__(self, one: Sequence[str], other: Sequence[str], opcodes: list[Opcode]) -> None:
-        super().__init__(None, "", "")
-        self.a, self.b = one, other
-        self._known = opcodes
-
-    def get_opcodes(self) -> list[Opcode]:  # type: ignore[override]  # the stub has a narrower type for the tag
-        return self._known
-
-
-def _range(start: int, end: int) -> str:
-    """Return a range in the notation of POSIX unified diffs: lines count from 1; an empty range may start at 0."""
-    length = end - start
-    if length == 1:
-        return str(start + 1)
-    return f"{start + bool(length)},{length}"
-
-
-def _of_sorted(one: Sequence[str], other: Sequence[str]) -> list[Opcode] | None:
-    """Return the opcodes for two files whose common lines are in the same order, as in ours; else None.
-
-    A line that only one file has was removed or added, so one pass is enough. Searching for the longest common
-    sequences would take seconds with thousands of rules.
-    """
-    only_one, only_other = set(one).difference(other), set(other).difference(one)
-    opcodes: list[Opcode] = []
-    at, other_at = 0, 0
-    while at < len(one) or other_at < len(other):
-        start, other_start = at, other_at
-        while at < len(one) and other_at < len(other) and one[at] == other[other_at]:
-            at, other_at = at + 1, other_at + 1
-        if at > start:
-            opcodes.append(("equal", start, at, other_start, other_at))
-            continue
-        while at < len(one) and one[at] in only_one:
-            at += 1
-        while other_at < len(other) and other[other_at] in only_other:
-            other_at += 1
-        if at == start and other_at == other_start:
-            return None
-        tag = "replace" if at > start and other_at > other_start else "delete" if at > start else "insert"
-        opcodes.append((tag, start, at, other_start, other_at))
-    return opcodes
+    return difflib.unified_diff(_lines(before), _lines(after), old, new, n=_CONTEXT)
 
 
 def _lines(content: bytes) -> list[str]:

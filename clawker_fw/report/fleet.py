@@ -115,55 +115,6 @@ class Row:
     siblings: Annotated[Mapping[Sibling, SiblingVerdict], Field(exclude=True)] = field(default_factory=dict)
 
 
-def majority(rows: Sequence[Row]) -> str | None:
-    """Return the digest of the rules that most hosts serve; None if none does, or no digest is ahead."""
-    ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
-    ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
-    return ranked[0][0] if ahead else None
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """All hosts, in the order of their names, and the contexts that are left out."""
-
-    rows: tuple[Row, ...]
-    left_out: tuple[LeftOut, ...] = ()
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], left_out: tuple[LeftOut, ...] = ()) -> "Fleet":
-        """Return all hosts, and mark those that serve other rules than most."""
-        usual = majority(rows)
-        others = [
-            replace(each, rules=replace(each.rules, others_than_most=True))
-            if usual and each.rules and each.rules.digest != usual
-            else each
-            for each in rows
-        ]
-        return cls(tuple(others), left_out)
-
-    @property
-    def current(self) -> int:
-        """How many hosts are current."""
-        return sum(each.verdict is HostVerdict.CURRENT for each in self.rows)
-
-    @property
-    def asked(self) -> bool:
-        """Whether any host could be asked."""
-        return any(each.verdict is not HostVerdict.UNREACHABLE for each in self.rows)
-
-    @property
-    def summary(self) -> str:
-        """How many hosts are current, and how many are in another state."""
-        counts = Counter(each.verdict for each in self.rows)
-        total, current = len(self.rows), counts[HostVerdict.CURRENT]
-        bad = [each for each in HostVerdict if counts[each] and each is not HostVerdict.CURRENT]
-        others = [f"{counts[each]:,} {WORDS[each]}" for each in bad]
-        if not others:
-            return "The host is current." if total == 1 else f"All {total:,} hosts are current."
-        of = "host is" if total == 1 else "hosts are"
-        return f"{current:,} of {total:,} {of} current; {', '.join(others)}."
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatusDocument(Document):
     """The answer of `fleet status`."""
@@ -184,21 +135,59 @@ class FleetStatusDocument(Document):
 
     @classmethod
     def of(
-        cls, fleet: Fleet, settings: SettingsNamed, release: ReleaseUsed, *, findings: bool = False
+        cls,
+        rows: Sequence[Row],
+        left_out: tuple[LeftOut, ...],
+        settings: SettingsNamed,
+        release: ReleaseUsed,
+        *,
+        findings: bool = False,
     ) -> "FleetStatusDocument":
         """Return the answer, with how each host differs if `findings` are wanted."""
-        hosts = list(fleet.rows)
-        if findings:
-            hosts = [replace(each, findings=list(map(SiblingFinding.of, each.differences))) for each in hosts]
+        usual = _majority(rows)
+        counts = Counter(each.verdict for each in rows)
         return cls(
-            current=fleet.current,
-            total=len(fleet.rows),
-            summary=fleet.summary,
+            current=counts[HostVerdict.CURRENT],
+            total=len(rows),
+            summary=_summary(counts),
             settings=settings,
             release=release,
-            left_out=fleet.left_out,
-            hosts=hosts,
+            left_out=left_out,
+            hosts=[_shown(each, usual, findings=findings) for each in rows],
         )
+
+    @property
+    def asked(self) -> bool:
+        """Whether any host could be asked."""
+        return any(each.verdict is not HostVerdict.UNREACHABLE for each in self.hosts)
+
+
+def _majority(rows: Sequence[Row]) -> str | None:
+    """Return the digest of the rules that most hosts serve; None if none does, or no digest is ahead."""
+    ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
+    ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
+    return ranked[0][0] if ahead else None
+
+
+def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
+    """Return a row, marked if its host serves other rules than most, and with its findings if they are wanted."""
+    if usual and row.rules and row.rules.digest != usual:
+        row = replace(row, rules=replace(row.rules, others_than_most=True))
+    return replace(row, findings=list(map(SiblingFinding.of, row.differences))) if findings else row
+
+
+def _summary(counts: Counter[HostVerdict]) -> str:
+    """Return how many hosts are current, and how many are in another state."""
+    total, current = counts.total(), counts[HostVerdict.CURRENT]
+    others = [
+        f"{counts[each]:,} {WORDS[each]}"
+        for each in HostVerdict
+        if counts[each] and each is not HostVerdict.CURRENT
+    ]
+    if not others:
+        return "The host is current." if total == 1 else f"All {total:,} hosts are current."
+    of = "host is" if total == 1 else "hosts are"
+    return f"{current:,} of {total:,} {of} current; {', '.join(others)}."
 
 
 WORDS = {each: each.value.replace("-", " ") for each in HostVerdict}
@@ -248,39 +237,33 @@ def _release(observed: Observed, installed: Release) -> StackRelease | None:
 def failed(host: Host, error: FirewallError, seconds: float) -> Row:
     """Return the row of a host that could not be asked, or whose answers could not be used."""
     away = isinstance(error, EngineError) and error.code in AWAY
-    return _without_answer(
+    return without_answer(
         host, Trouble.of(error), HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN, seconds
     )
 
 
-def nonsense(host: Host, error: Exception, seconds: float) -> Row:
-    """Return the row of a host that answers what no engine does."""
-    trouble = Trouble(
+def nonsense(error: Exception) -> EngineError:
+    """Return the error of a host that answers what no engine does."""
+    return EngineError(
         "host-unintelligible",
         "What this host answers can't be understood.",
-        (f"{type(error).__name__}: {error}",),
-        "Ask it alone, with `clawker-fw --debug drift`. If it is a Docker engine, this is a bug.",
+        context=[f"{type(error).__name__}: {error}"],
+        hint="Ask it alone, with `clawker-fw --debug drift`. If it is a Docker engine, this is a bug.",
     )
-    return _without_answer(host, trouble, HostVerdict.UNKNOWN, seconds)
 
 
-def nowhere(host: Host) -> Row:
-    """Return the row of a host that nobody has to ask."""
-    return _without_answer(host, host.trouble, HostVerdict.UNREACHABLE, 0.0)
-
-
-def late(host: Host, seconds: float) -> Row:
-    """Return the row of a host that has not answered everything within its time."""
-    trouble = Trouble(
+def late(seconds: float) -> EngineError:
+    """Return the error of a host that has not answered everything within its time."""
+    return EngineError(
         "host-late",
         f"This host has not answered everything within {seconds:g} s.",
-        (),
-        "Allow it more time with --timeout, or see what keeps its engine busy.",
+        hint="Allow it more time with --timeout, or see what keeps its engine busy.",
     )
-    return _without_answer(host, trouble, HostVerdict.UNREACHABLE, seconds)
 
 
-def _without_answer(host: Host, trouble: Trouble | None, found: HostVerdict, seconds: float) -> Row:
+def without_answer(
+    host: Host, trouble: Trouble | None, found: HostVerdict = HostVerdict.UNREACHABLE, seconds: float = 0.0
+) -> Row:
     """Return what is known without the host: where it is, and what the manager of its swarm knows."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Row(

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.fleet.row import Trouble
-from clawker_fw.model import Sibling
 from clawker_fw.report.denials import is_failure, to_do, within
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.denials import RefusalDocument, refused
 from clawker_fw.report.fleet import Row
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
@@ -35,22 +35,12 @@ class RefusingHost:
     """The agents' names, or addresses where nobody knows a name."""
 
 
-@dataclass(frozen=True, slots=True)
-class FleetDenial:
-    """One thing that agents were refused, on one host or several."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetDenial(RefusalDocument):
+    """One thing that agents were refused, on one host or several: how often on all together, and when last."""
 
-    last: Moment
-    """When it was refused last, by the clock of that engine."""
-    times: PositiveInt
-    """How often, on all hosts together."""
-    sibling: Sibling
-    protocol: str
-    """`dns`, `tls`, `http`, `tcp` or `udp`."""
-    name: str | None
-    port: NonNegativeInt
     tried: str | None
     """The address that the agent has connected to, where no host was named."""
-    reason: str
     failed: bool
     """Whether a rule allows it and it failed elsewhere: this is no denial."""
     message: str
@@ -66,15 +56,10 @@ class FleetDenial:
         hosts = tuple(_on_host(name, denials) for name, denials in by_host.items())
         latest = list(by_host.values())[-1][-1]
         refusal, advice = latest.counted.refusal, latest.advice
+        last = max((each.last for each in hosts), key=datetime.fromisoformat)
         return cls(
-            last=max((each.last for each in hosts), key=datetime.fromisoformat),
-            times=sum(each.times for each in hosts),
-            sibling=refusal.sibling,
-            protocol=refusal.protocol,
-            name=refusal.name or None,
-            port=refusal.port,
+            **{**refused(latest.counted), "last": last, "times": sum(each.times for each in hosts)},
             tried=refusal.tried or None,
-            reason=refusal.reason,
             failed=is_failure(refusal),
             message=advice.message,
             allowed=advice.allowed,

@@ -8,7 +8,7 @@ from rich.text import Text
 from clawker_fw.fleet.row import HostVerdict, NodeState
 from clawker_fw.model import Diff
 from clawker_fw.report import text
-from clawker_fw.report.fleet import WORDS, Fleet, Row
+from clawker_fw.report.fleet import WORDS, FleetStatusDocument, Row
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack.release import build_name
@@ -26,7 +26,7 @@ _STYLES = {
 _BAD = "bold red"
 
 
-def status_report(fleet: Fleet) -> RenderableType:
+def status_report(fleet: FleetStatusDocument) -> RenderableType:
     """Return how many hosts are current, a table with a row for each, then a line for each that is not current."""
     rows: list[list[Text | str]] = [
         [
@@ -37,7 +37,7 @@ def status_report(fleet: Fleet) -> RenderableType:
             _agents(each),
             _proven(each),
         ]
-        for each in fleet.rows
+        for each in fleet.hosts
     ]
     parts: list[RenderableType] = [
         Text(fleet.summary),
@@ -47,15 +47,15 @@ def status_report(fleet: Fleet) -> RenderableType:
     ]
     if legend := list(_legend(fleet)):
         parts += [Text(each, "dim") for each in legend]
-    if told := [line for each in fleet.rows if each.verdict is not HostVerdict.CURRENT for line in _why(each)]:
+    if told := [line for each in fleet.hosts if each.verdict is not HostVerdict.CURRENT for line in _why(each)]:
         parts += [Text(""), *told]
     return Group(*parts)
 
 
-def diff_report(fleet: Fleet) -> RenderableType:
+def diff_report(fleet: FleetStatusDocument) -> RenderableType:
     """Return how many hosts are current, then for each other one what a run would mean, and its fields."""
     parts: list[RenderableType] = [Text(fleet.summary), *_left_out(fleet)]
-    for each in fleet.rows:
+    for each in fleet.hosts:
         if each.verdict is HostVerdict.CURRENT:
             continue
         parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
@@ -137,13 +137,13 @@ def _proven(row: Row) -> str:
     return "now" if row.proven.by == "comparison" else "by its watcher"
 
 
-def _legend(fleet: Fleet) -> Iterator[str]:
-    if any(each.release and not each.release.installed for each in fleet.rows):
+def _legend(fleet: FleetStatusDocument) -> Iterator[str]:
+    if any(each.release and not each.release.installed for each in fleet.hosts):
         yield "  ! after a release: not the installed one"
-    if any(each.rules and each.rules.others_than_most for each in fleet.rows):
+    if any(each.rules and each.rules.others_than_most for each in fleet.hosts):
         yield "  ! after rules: other ones than most hosts serve"
 
 
-def _left_out(fleet: Fleet) -> Iterator[Text]:
+def _left_out(fleet: FleetStatusDocument) -> Iterator[Text]:
     for each in fleet.left_out:
         yield Text(visible(f"Left out: the context {each.name} is of the same engine as {each.same_as}."), "dim")

@@ -22,13 +22,7 @@ from clawker_fw.rules.rule import Protocol
 _WIDTH = 8
 _MOST_NAMED = 3
 _ANYTHING = "every agent may send anything to this host, and get anything from it"
-_MEANINGS = {
-    Protocol.HTTPS: f"{_ANYTHING}, over TLS on this port",
-    Protocol.HTTP: f"{_ANYTHING}, on this port and without encryption",
-    Protocol.SSH: f"{_ANYTHING}, on this port",
-    Protocol.TCP: f"{_ANYTHING}, on this port",
-    Protocol.UDP: f"{_ANYTHING}, on this port",
-}
+_HOW = {Protocol.HTTPS: "over TLS on this port", Protocol.HTTP: "on this port and without encryption"}
 
 
 def show(question: Question, more: Mapping[str, int]) -> None:
@@ -96,7 +90,7 @@ def meaning(question: Question) -> str:
         )
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
-    return _MEANINGS[question.target.protocol]
+    return f"{_ANYTHING}, {_HOW.get(question.target.protocol, 'on this port')}"
 
 
 def _answers(question: Question) -> Iterator[tuple[str, str]]:

@@ -6,16 +6,14 @@ live, who the agents are.
 
 import functools
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.agents.exposure import HINT, engine_ways, exposures
 from clawker_fw.agents.judge import Agent
-from clawker_fw.agents.names import own_names
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
@@ -43,7 +41,8 @@ class Status:
     the seconds left of each. `unread` is why settings or secrets can't be used: then there is no comparison.
     `said` is what the next run would mean, if anything but the rules differs; `summary` is all of it, for
     programs. `labels` are those that each sibling should have. `refusals` are those of the last hour, the latest
-    last. `blueprint` are the settings and the engine that this is about, if there is a comparison.
+    last, with the name of the agent or sibling if it is known. `blueprint` are the settings and the engine that
+    this is about, if there is a comparison.
     """
 
     project: str
@@ -60,7 +59,7 @@ class Status:
     unread: FirewallError | None = None
     said: Sequence[str] = ()
     summary: Sequence[str] = ()
-    refusals: Sequence[Counted] = ()
+    refusals: Sequence[tuple[Counted, str]] = ()
     blueprint: Blueprint | None = None
     labels: Mapping[Sibling, Mapping[str, str]] = field(default_factory=dict)
 
@@ -91,37 +90,11 @@ class Status:
 
     @functools.cached_property
     def refused(self) -> Mapping[str, int]:
-        """How often each agent was refused something in the last hour since it was started, by its address."""
+        """How often each agent was refused something in the last hour since it was started, by its name."""
         counts: Counter[str] = Counter()
-        for each in self.refusals:
-            if self.agent_of(each):
-                counts[each.refusal.agent] += each.times
+        for each, name in self.refusals:
+            counts[name] += each.times
         return counts
-
-    @property
-    def own(self) -> Mapping[str, str]:
-        """The names of the siblings by the addresses from which they ask."""
-        network = self.observed.networks.get(Role.AGENTS)
-        return own_names(self.project, network.subnets if network else ())
-
-    def agent_of(self, refused: Counted) -> str:
-        """Return the name of the agent that was refused something, or "" if none of now had the address then."""
-        when = datetime.fromisoformat(refused.last)
-        had = self._since.get(refused.refusal.agent, ())
-        return next((name for since, name in had if since <= when), "")
-
-    def whose(self, refused: Counted) -> str:
-        """Return the name of the agent or sibling that was refused something, or "" if none of now is known."""
-        return self.agent_of(refused) or self.own.get(refused.refusal.agent, "")
-
-    @functools.cached_property
-    def _since(self) -> Mapping[str, Sequence[tuple[datetime, str]]]:
-        """From when on which agents have an address, by the address."""
-        found: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
-        for each in self.agents:
-            if each.address:
-                found[each.address].append((datetime.fromisoformat(each.since), each.name))
-        return found
 
     @property
     def source_lines(self) -> Sequence[str]:

@@ -175,12 +175,12 @@ def _refusals(status: Status, options: Sequence[str]) -> Iterator[RenderableType
     rows = [
         [
             f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
-            status.whose(each) or each.refusal.agent,
+            name or each.refusal.agent,
             f"{each.refusal.protocol} {each.refusal.name or each.refusal.tried or '-'}:{each.refusal.port}",
             each.refusal.reason,
             f"{each.times:,}",
         ]
-        for each in status.refusals[-MOST_REFUSALS:]
+        for each, name in status.refusals[-MOST_REFUSALS:]
     ]
     yield Rows(("refused", "agent", "what", "reason", "times"), rows)
     yield Text(in_text("  `clawker-fw denials` has all of them, and what would allow each.", options), "dim")
@@ -195,7 +195,7 @@ def _agents(agents: Sequence[Agent], refused: Mapping[str, int], now: float) -> 
             Text(each.confinement.value, _STATES[each.confinement]),
             each.address or "-",
             _age(each.since, now),
-            f"{refused.get(each.address, 0):,}",
+            f"{refused.get(each.name, 0):,}",
             each.image.rpartition("/")[2].partition("@")[0],
         ]
         for each in worst[:_MOST]

@@ -1,5 +1,8 @@
 """Verdicts, warnings and open agents as lines."""
 
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.agents.judge import Agent
@@ -10,9 +13,25 @@ from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import styled_verdict
 
 
-def line(verdict: Verdict, words: str) -> Text:
-    """Return the verdict, followed by what it is about."""
-    return Text.assemble(styled_verdict(verdict), f"  {visible(words)}")
+def head(
+    verdict: Verdict,
+    words: str,
+    named: Callable[[str], str] = str,
+    *,
+    at_work: Holder | None = None,
+    warnings: Sequence[Advice] = (),
+    agents: Sequence[Agent] = (),
+) -> RenderableType:
+    """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
+
+    `named` returns a sentence with commands for the same stack.
+    """
+    return Group(
+        Text.assemble(styled_verdict(verdict), f"  {visible(words)}"),
+        *([busy(at_work)] if at_work else []),
+        *(warning(each, named(each.message)) for each in warnings),
+        *(_open_agent(each) for each in agents if each.openings),
+    )
 
 
 def todo(whole: Verdict, siblings: Verdict) -> str:
@@ -32,7 +51,7 @@ def warning(advice: Advice, words: str) -> Text:
     return Text.assemble(("warning", "bold yellow"), visible(f"[{advice.code}]: {words}"))
 
 
-def open_agent(agent: Agent) -> Text:
+def _open_agent(agent: Agent) -> Text:
     """Return one line on an agent that has a way around the firewall."""
     reasons = "; ".join(each.phrase for each in agent.openings)
     return Text.assemble(styled_verdict(Verdict.OPEN), visible(f"[agent]: {agent.name}: {reasons}"))

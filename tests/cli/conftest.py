@@ -1,9 +1,8 @@
 """The command line with an in-memory engine."""
 
 import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -18,6 +17,8 @@ from clawker_fw.agents import names as agents
 from clawker_fw.cli import session
 from clawker_fw.cli.main import app
 from clawker_fw.report.documents import schemas
+from devkit import stacks
+from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
 
 SETTINGS = "rules:\n  - dst: a.test\n  - dst: h.test\n    proto: http\n"
@@ -27,30 +28,81 @@ SETTINGS = "rules:\n  - dst: a.test\n  - dst: h.test\n    proto: http\n"
 class Outcome:
     """The result of one command."""
 
+    arguments: tuple[str, ...]
     code: int
     out: str
     err: str
+
+    @property
+    def said(self) -> str:
+        """What both streams say, whatever the lines are."""
+        return " ".join(f"{self.out}{self.err}".split())
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
         """The JSON output, parsed."""
         return json.loads(self.out)
 
-    def valid(self, schema: str) -> Any:  # noqa: ANN401 - JSON
-        """Return the JSON output after checking it against a command's schema: its name, or how it begins."""
-        _validator(re.sub(r"(?<=[a-z])-(?=[a-z])", " ", schema)).validate(self.json)
+    @property
+    def answer(self) -> Any:  # noqa: ANN401 - JSON
+        """The JSON output, which the command's schema describes."""
+        words = f" {' '.join(self.arguments)} "
+        return self.valid(max((each for each in schemas.ANSWERS if f" {each} " in words), key=len))
+
+    @property
+    def findings(self) -> list[Any]:
+        """All findings in the answer of `drift`."""
+        return [each for sibling in self.valid("drift")["siblings"] for each in sibling["findings"]]
+
+    def records(self, event: str = "") -> list[Any]:
+        """Return the records on standard error, or those of an event."""
+        found = [json.loads(line) for line in self.err.splitlines() if line.startswith('{"time"')]
+        return [each for each in found if event in {"", each["event"]}]
+
+    def valid(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON output after checking it against the schema of a command."""
+        _validator(name).validate(self.json)
         return self.json
 
 
 @cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
     """Return what validates by a schema, which has to be one itself."""
-    document = schemas.schema(next(command for command in schemas.ANSWERS if command.startswith(name)))
+    document = schemas.schema(name)
     jsonschema.Draft202012Validator.check_schema(document)
     return jsonschema.Draft202012Validator(document)
 
 
-Command = Callable[..., Outcome]
+class Command:
+    """The program: it runs a command line with some environment."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Outcome:
+        """Run a command."""
+        result = CliRunner().invoke(app, arguments, input=stdin, env={**self._environment, **environment})
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(arguments, result.exit_code, result.stdout, result.stderr)
+
+    def json(self, *arguments: str, **environment: str) -> Any:  # noqa: ANN401 - JSON
+        """Run a command, and return its answer in JSON, which its schema describes."""
+        return self(*arguments, "--format", "json", **environment).answer
+
+
+def join(memory: MemoryEngine, name: str, **shape: Any) -> MemoryContainer:  # noqa: ANN401 - fields of a shape
+    """Start an agent as documented, but for these fields."""
+    bare = stacks.bare_container(name, stacks.blueprint(memory.facts(), "a.test"), "clawker-net")
+    confined = {"dns": ("10.213.1.53",), "capabilities_dropped": ("NET_RAW",), **shape}
+    memory.start(memory.create_container(replace(bare, shape=replace(bare.shape, **confined))))
+    return memory.inside(name)
+
+
+def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
+    """Return a record of a refusal, with the fields that all have."""
+    whole = {"time": "x", "source": "10.213.0.1:1", "protocol": "tls", "port": 443, **fields}
+    return json.dumps(whole, separators=(",", ":"))
 
 
 @pytest.fixture
@@ -79,20 +131,5 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 
-    def run(*arguments: str, stdin: str = "", **environment: str) -> Outcome:
-        result = CliRunner().invoke(
-            app,
-            arguments,
-            input=stdin,
-            env={
-                "COLUMNS": "140",
-                "XDG_STATE_HOME": state,
-                "DOCKER_CONFIG": str(tmp_path / "docker"),
-                **environment,
-            },
-        )
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
+    variables = {"COLUMNS": "140", "XDG_STATE_HOME": state, "DOCKER_CONFIG": str(tmp_path / "docker")}
+    return Command(variables)

@@ -6,9 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,6 +44,9 @@ if verb == "start":
 """A docker CLI that notes what it was given, and tells the container that the engine has."""
 
 
+Start = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
     """A folder with a docker CLI."""
@@ -55,23 +57,32 @@ def docker(tmp_path: Path) -> Path:
     return folder
 
 
-def started(path: Path, *arguments: str, rules: tuple[str, ...] = ("a.test",), **variables: str) -> Any:  # noqa: ANN401
-    """Run the program as a process with this PATH, on an engine with these rules."""
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), *rules, "--", *arguments],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(CHECKOUT),
-            "PATH": str(path),
-            "DOCKER_CONFIG": str(path / "config"),
-            **variables,
-        },
-        input="typed",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+@pytest.fixture
+def agent_run(docker: Path, settings_file: Path) -> Start:
+    """Run `agent run` as a process with only that docker CLI, on an engine with some rules."""
+    settings_file.write_text("rules:\n  - dst: a.test\n")
+    usual = {
+        **os.environ,
+        "PYTHONPATH": str(CHECKOUT),
+        "PATH": str(docker),
+        "DOCKER_CONFIG": str(docker / "config"),
+    }
+
+    def started(
+        *words: str, before: Sequence[str] = (), rules: Sequence[str] = ("a.test",), **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        arguments = ["--config", str(settings_file), *before, "agent", "run", *words]
+        return subprocess.run(
+            [sys.executable, str(PROGRAM), *rules, "--", *arguments],
+            env={**usual, **variables},
+            input="typed",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    return started
 
 
 def test_flags_are_one_line(command: Command) -> None:
@@ -85,7 +96,7 @@ def test_flags_are_one_line(command: Command) -> None:
 def test_flags_as_json(command: Command) -> None:
     """The words, and the same in the engine's terms, with the settings and the engine that they are for."""
     command("run")
-    answer = command("agent", "flags", "--format", "json").valid("agent-flags")
+    answer = command.json("agent", "flags")
     assert answer["flags"] == FLAGS.split()
     assert (answer["network"], answer["dns"], answer["dns_search"], answer["cap_drop"]) == (
         "clawker-net",
@@ -105,7 +116,7 @@ def test_proxies_of_docker_are_taken_off(command: Command, tmp_path: Path) -> No
     config.write_text(json.dumps({"proxies": {"default": {"httpsProxy": "http://proxy.test:3128"}}}))
     emptied = f"{FLAGS} --env HTTPS_PROXY= --env https_proxy="
     assert command("agent", "flags", DOCKER_CONFIG=str(folder)).out == f"{emptied}\n"
-    answer = command("agent", "flags", "--format", "json", DOCKER_CONFIG=str(folder)).valid("agent-flags")
+    answer = command.json("agent", "flags", DOCKER_CONFIG=str(folder))
     assert (answer["flags"], answer["environment"]) == (emptied.split(), {"HTTPS_PROXY": "", "https_proxy": ""})
     assert 'https_proxy: ""' in command("agent", "compose", DOCKER_CONFIG=str(folder)).out
     assert f"docker run --rm -it {emptied} IMAGE\n" in command("status", DOCKER_CONFIG=str(folder)).out
@@ -123,7 +134,7 @@ def test_flags_before_a_reload(command: Command, settings_file: Path) -> None:
     found = command("agent", "flags")
     assert (found.code, found.out) == (0, f"{FLAGS}\n")
     assert "the agent gets the rules that are live" in found.err
-    assert command("agent", "flags", "--format", "json").valid("agent-flags")["verdict"] == "drifted"
+    assert command.json("agent", "flags")["verdict"] == "drifted"
 
 
 @pytest.mark.parametrize("verb", ["flags", "compose"])
@@ -271,11 +282,10 @@ def calls(folder: Path) -> list[list[str]]:
     ("before", "place"),
     [([], []), (["--context", "far"], ["--context", "far"]), (["--host", "x"], ["--host", "unix:///memory.sock"])],
 )
-def test_run_creates_and_starts(before: list[str], place: list[str], docker: Path, settings_file: Path) -> None:
+def test_run_creates_and_starts(before: list[str], place: list[str], docker: Path, agent_run: Start) -> None:
     """`agent run` creates a container with the flags and all words, and starts it: input and exit code are its."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
     words = ["-it", "--rm", "-h", "name", "-e", "A=$B c", "debian", "sh", "-c", "--help", "--", "--network"]
-    done = started(docker, "--config", str(settings_file), *before, "agent", "run", *words)
+    done = agent_run(*words, before=before)
     assert (done.returncode, done.stdout, done.stderr) == (42, "typed", "")
     create, start = calls(docker)
     named = ["--interactive=true", "--tty=true", "--rm=true", "--hostname=name", "--env=A=$B c"]
@@ -295,22 +305,17 @@ def test_run_creates_and_starts(before: list[str], place: list[str], docker: Pat
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_what_is_attached(
-    words: list[str], options: list[str], out: str, docker: Path, settings_file: Path
-) -> None:
+def test_what_is_attached(words: list[str], options: list[str], out: str, docker: Path, agent_run: Start) -> None:
     """What `docker start` can't leave out goes nowhere; without outputs, the id is printed."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    done = started(docker, "--config", str(settings_file), "agent", "run", *words, "debian", STARTS_WITH="0")
+    done = agent_run(*words, "debian", STARTS_WITH="0")
     _, (verb, *found, container) = calls(docker)
     assert (verb, found) == ("start", options)
     assert (done.returncode, done.stdout) == (0, f"{container}\n" if out == "ID" else out)
 
 
-def test_run_refuses_what_opens_a_way_around(docker: Path, settings_file: Path) -> None:
+def test_run_refuses_what_opens_a_way_around(docker: Path, agent_run: Start) -> None:
     """What can't be confined is not started; what was created is removed with its volumes, and its file."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
     file = docker / "id"
-    place = ("--config", str(settings_file), "agent", "run", "--cidfile", str(file))
     for shape, code, words in (
         ({"privileged": True, "security_options": ["seccomp=unconfined"]}, "agent-unconfined", "it is privileged"),
         ({"capabilities_added": ["SYS_TIME"], "uts_mode": "host"}, "agent-unconfined", "it has SYS_TIME; it uses"),
@@ -318,7 +323,7 @@ def test_run_refuses_what_opens_a_way_around(docker: Path, settings_file: Path) 
         ({"publish_all": True}, "agent-unreachable", "docker itself would publish a port"),
     ):
         file.write_text("as docker has written it")
-        done = started(docker, *place, "debian", AGENT_SHAPE=json.dumps(shape))
+        done = agent_run("--cidfile", str(file), "debian", AGENT_SHAPE=json.dumps(shape))
         assert (done.returncode, done.stdout) == (6, "")
         assert f"error[{code}]" in done.stderr
         assert words in done.stderr
@@ -331,11 +336,9 @@ PUBLISHING = ("-p", "8080:80", "-p", "127.0.0.2::443")
 LABEL = f"{labels.PUBLISHES}=0 127.0.0.1:8080:80 127.0.0.2::443"
 
 
-def test_run_publishes_ports(docker: Path, settings_file: Path) -> None:
+def test_run_publishes_ports(docker: Path, agent_run: Start) -> None:
     """Docker publishes nothing: the agent gets an address and a label, and is started when its relay listens."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    agent = ("--config", str(settings_file), "agent", "run", *PUBLISHING, "-d", "debian")
-    done = started(docker, *agent, AGENT_PUBLISHES=LABEL, STARTS_WITH="0")
+    done = agent_run(*PUBLISHING, "-d", "debian", AGENT_PUBLISHES=LABEL, STARTS_WITH="0")
     assert (done.returncode, done.stdout) == (0, "typed")
     assert "127.0.0.1:8080 leads to port 80 of the agent." in done.stderr
     assert "127.0.0.2:32768 leads to port 443 of the agent." in done.stderr
@@ -345,11 +348,9 @@ def test_run_publishes_ports(docker: Path, settings_file: Path) -> None:
     assert (create, start[0]) == (["create", *FLAGS.split(), *words], "start")
 
 
-def test_run_publishes_nothing_that_is_taken(docker: Path, settings_file: Path) -> None:
+def test_run_publishes_nothing_that_is_taken(docker: Path, agent_run: Start) -> None:
     """If a port of the machine is taken, the agent is removed, and the error has what the engine says."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    agent = ("--config", str(settings_file), "agent", "run", *PUBLISHING, "debian")
-    done = started(docker, *agent, AGENT_PUBLISHES=LABEL, PORT_TAKEN="127.0.0.1:8080")
+    done = agent_run(*PUBLISHING, "debian", AGENT_PUBLISHES=LABEL, PORT_TAKEN="127.0.0.1:8080")
     assert (done.returncode, done.stdout) == (4, "")
     assert "error[agent-not-published]" in done.stderr
     assert "Bind for 127.0.0.1:8080 failed: port is already allocated" in done.stderr
@@ -368,17 +369,16 @@ def test_run_publishes_nothing_that_is_taken(docker: Path, settings_file: Path) 
     ],
 )
 def test_ports_that_can_t_be_published(  # noqa: PLR0917 - the cases are in a table
-    words: list[str], code: int, error: str, said: str, docker: Path, settings_file: Path
+    words: list[str], code: int, error: str, said: str, docker: Path, agent_run: Start
 ) -> None:
     """They are refused before anything is created, each with the reason."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    done = started(docker, "--config", str(settings_file), "agent", "run", *words, "debian")
+    done = agent_run(*words, "debian")
     assert (done.returncode, calls(docker)) == (code, [])
     assert f"error[{error}]" in done.stderr
     assert said in " ".join(done.stderr.split())
 
 
-def test_run_creates_nothing(docker: Path, settings_file: Path) -> None:
+def test_run_creates_nothing(docker: Path, agent_run: Start) -> None:
     """Docker is not asked for what is not understood, nor while the stack does not serve."""
     for rules, words, code, error in (
         (("a.test",), ["--no-such-option", "debian"], 2, "agent-option"),
@@ -386,46 +386,37 @@ def test_run_creates_nothing(docker: Path, settings_file: Path) -> None:
         ((), ["debian"], 6, "not-up"),
         (("a.test",), [], 2, "usage"),
     ):
-        done = started(docker, "--config", str(settings_file), "agent", "run", *words, rules=rules)
+        done = agent_run(*words, rules=rules)
         assert (done.returncode, done.stdout, calls(docker)) == (code, "", []), words
         assert f"error[{error}]" in done.stderr
 
 
-def test_run_refuses_what_it_can_t_judge(docker: Path, settings_file: Path) -> None:
+def test_run_refuses_what_it_can_t_judge(docker: Path, agent_run: Start) -> None:
     """A container that the engine does not show is removed, and not started."""
     unknown = "f" * 64
     script = (docker / "docker").read_text().replace('os.environ["AGENT_ID"]', f'"{unknown}"')
     (docker / "docker").write_text(script)
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    done = started(docker, "--config", str(settings_file), "agent", "run", "debian")
+    done = agent_run("debian")
     assert (done.returncode, "error[agent-unconfined]" in done.stderr) == (6, True)
     assert calls(docker)[1:] == [["rm", "--force", "--volumes", unknown]]
 
 
-@pytest.mark.parametrize(("given", "code"), [("1", 125), ("125", 125), ("126", 126)])
-def test_a_container_that_can_t_be_created(given: str, code: int, docker: Path, settings_file: Path) -> None:
-    """The exit code is the one of `docker run`, and nothing else is done."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
-    done = started(docker, "--config", str(settings_file), "agent", "run", "debian", CREATES_WITH=given)
-    assert (done.returncode, len(calls(docker))) == (code, 1)
-
-
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, settings_file: Path) -> None:
+def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, agent_run: Start) -> None:
     """Whatever ends a program between the creation and the start has the container removed."""
-    settings_file.write_text("rules:\n  - dst: a.test\n")
     former = signal.signal(signal.Signals[number], signal.default_int_handler)  # programs inherit what is ignored
     try:
-        done = started(docker, "--config", str(settings_file), "agent", "run", "debian", STOPPED_BY=number)
+        done = agent_run("debian", STOPPED_BY=number)
     finally:
         signal.signal(signal.Signals[number], former)
     assert done.returncode == 130
     assert [each[0] for each in calls(docker)] == ["create", "rm"]
 
 
-def test_run_without_docker(tmp_path: Path, settings_file: Path) -> None:
+def test_run_without_docker(docker: Path, agent_run: Start) -> None:
     """Without a docker CLI, the error says how to start an agent by other means."""
-    done = started(tmp_path, "--config", str(settings_file), "agent", "run", "debian")
+    (docker / "docker").unlink()
+    done = agent_run("debian")
     assert (done.returncode, done.stdout) == (4, "")
     assert "error[docker-cli-missing]" in done.stderr
     assert "agent flags --format json" in done.stderr
@@ -433,5 +424,5 @@ def test_run_without_docker(tmp_path: Path, settings_file: Path) -> None:
 
 def test_help_of_run_and_of_docker(command: Command) -> None:
     """`--help` is ours; `-h` is docker's, for the host name."""
-    assert "the exit code is docker's" in " ".join(command("agent", "run", "--help").out.split())
+    assert "the exit code is docker's" in command("agent", "run", "--help").said
     assert "error[not-up]" in command("agent", "run", "-h", "name", "debian").err

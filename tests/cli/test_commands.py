@@ -1,6 +1,5 @@
 """The exit code and JSON output of every command."""
 
-import json
 import os
 import platform
 import re
@@ -20,23 +19,23 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import reference, stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command, Outcome
+from tests.cli.conftest import SETTINGS, Command, join
 
 
 def test_the_way_of_a_newcomer(command: Command) -> None:
     """`run` brings up the stack, `drift` is clean, `status` says how to attach an agent, and `down` removes it."""
     up = command("run", "--format", "json")
     assert up.code == 0
-    assert up.valid("run")["changed"] is True
+    assert up.answer["changed"] is True
     assert up.json["verdict"] == "current"
 
     drift = command("drift", "--format", "json")
     assert drift.code == 0
-    assert drift.valid("drift")["verdict"] == "current"
+    assert drift.answer["verdict"] == "current"
 
     status = command("status", "--format", "json")
     assert status.code == 0
-    answer = status.valid("status")
+    answer = status.answer
     assert answer["agent"] == {"network": "clawker-net", "dns": "10.213.1.53", "attached": []}
     assert answer["rules"] == 2
     assert [each["state"] for each in answer["siblings"]] == ["running", "running"]
@@ -45,9 +44,9 @@ def test_the_way_of_a_newcomer(command: Command) -> None:
 
     down = command("down", "--format", "json")
     assert down.code == 0
-    steps = down.valid("down")["steps"]
+    steps = down.answer["steps"]
     assert {"kind": "remove-network", "network": "clawker-net", "text": "remove network clawker-net"} in steps
-    assert command("status", "--format", "json").valid("status")["siblings"][0]["state"] == "missing"
+    assert command.json("status")["siblings"][0]["state"] == "missing"
     assert "was not up" in command("down").out
 
 
@@ -57,28 +56,29 @@ def test_run_with_nothing_stale_changes_nothing(command: Command, memory: Memory
     before = memory.inside("clawker-envoy").id
     again = command("run", "--format", "json")
     assert again.code == 0
-    assert (again.valid("run")["changed"], again.json["steps"]) == (False, [])
+    assert (again.answer["changed"], again.json["steps"]) == (False, [])
     assert memory.inside("clawker-envoy").id == before
     assert "nothing to do" in command("run").out
+
+
+def hold(memory: MemoryEngine, image: str, **changes: str) -> str:
+    """Create the lock of a process on this machine, but for these labels."""
+    held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
+    everything = labels.ownership_labels("clawker") | held_by
+    return memory.create_container(stacks.never_started("clawker-lock", image, everything))
 
 
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
     """A run with nothing to do takes no lock. It removes the lock of an ended process, but no other."""
     command("run")
     image = memory.inside("clawker-envoy").image
-
-    def hold(**changes: str) -> None:
-        held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
-        everything = labels.ownership_labels("clawker") | held_by
-        memory.create_container(stacks.never_started("clawker-lock", image, everything))
-
     for verb in ("run", "down", "down"):
-        hold(process="999999999 1")
+        hold(memory, image, process="999999999 1")
         assert command(verb).code == 0
         assert memory.container("clawker-lock") is None, verb
     command("run")
     parent = os.getppid()
-    hold(process=f"{parent} {lock.start_time(parent)}")
+    hold(memory, image, process=f"{parent} {lock.start_time(parent)}")
     assert command("run").code == 0
     assert memory.container("clawker-lock")
 
@@ -87,7 +87,7 @@ def test_dry_run_only_shows(command: Command, memory: MemoryEngine) -> None:
     """`--dry-run` exits with 1 if there are steps, and performs none of them."""
     dry = command("run", "--dry-run", "--format", "json")
     assert dry.code == 1
-    assert dry.valid("run")["steps"]
+    assert dry.answer["steps"]
     assert memory.networks() == ()
     assert "run would" in command("run", "--dry-run").out
     command("run")
@@ -102,16 +102,8 @@ def test_a_dry_run_of_reload_only_shows(command: Command, settings_file: Path, m
     files = dict(memory.inside("clawker-envoy").files)
     settings_file.write_text("rules:\n  - dst: b.test\n")
     dry = command("reload", "--dry-run", "--json")
-    assert (dry.code, [each["kind"] for each in dry.valid("reload")["steps"]]) == (1, ["commit", "commit"])
+    assert (dry.code, [each["kind"] for each in dry.answer["steps"]]) == (1, ["commit", "commit"])
     assert dict(memory.inside("clawker-envoy").files) == files
-
-
-def test_force_recreate_replaces_both(command: Command, memory: MemoryEngine) -> None:
-    """Both siblings get new containers, although they are current."""
-    command("run")
-    before = {name: memory.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
-    assert command("run", "--force-recreate").code == 0
-    assert all(memory.inside(name).id != identity for name, identity in before.items())
 
 
 def test_drift_names_layer_field_cause_and_action(command: Command, memory: MemoryEngine) -> None:
@@ -120,7 +112,7 @@ def test_drift_names_layer_field_cause_and_action(command: Command, memory: Memo
     memory.stop("clawker-envoy")
     drift = command("drift", "--format", "json")
     assert drift.code == 1
-    envoy = drift.valid("drift")["siblings"][0]
+    envoy = drift.answer["siblings"][0]
     assert envoy["verdict"] == "drifted"
     assert envoy["findings"] == [
         {
@@ -143,10 +135,10 @@ def test_the_rules_that_change_come_first(command: Command, settings_file: Path)
     for words in (("drift",), ("run", "--dry-run")):
         assert command(*words).out.startswith(f"{head}{plan}  + https b.test:443\n  - https a.test:443\n")
     changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}
-    assert command("drift", "--format", "json").valid("drift")["rules"] == changes
-    assert command("run", "--dry-run", "--format", "json").valid("run")["rules"] == changes
-    assert command("--log-format", "json", "reload", "--format", "json").valid("run")["rules"] == changes
-    assert command("drift", "--format", "json").valid("drift")["rules"] == {
+    assert command.json("drift")["rules"] == changes
+    assert command.json("run", "--dry-run")["rules"] == changes
+    assert command.json("--log-format", "json", "reload")["rules"] == changes
+    assert command.json("drift")["rules"] == {
         "added": [],
         "removed": [],
         "presets": [],
@@ -168,7 +160,7 @@ def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Pa
         < status.index("1 h 30 min left of https x")
     )
     assert "z.test" not in status
-    document = command("status", "--format", "json").valid("status")
+    document = command.json("status")
     assert [each["rule"] for each in document["ending"]] == ["https y.test:443", "https x.test:443"]
     assert document["rules"] == document["live_rules"] == 4
 
@@ -183,7 +175,7 @@ def test_drift_shows_what_differs_in_files(command: Command, settings_file: Path
     drift = command("drift", "--diff")
     assert drift.code == 1
     assert '\n    - names.a.test: {"at": "envoy"}\n    + names.b.test: {"at": "envoy"}\n' in drift.out
-    document = command("drift", "--format", "json").valid("drift")
+    document = command.json("drift")
     assert any('+  "b.test"' in each.get("diff", "") for each in document["siblings"][1]["findings"])
 
 
@@ -195,55 +187,14 @@ def test_a_changed_setting_has_its_name(command: Command) -> None:
     assert "\n    limits.resolver_connections: 32 → 64\n" in drift.out
 
 
-def test_unknown_is_not_current(command: Command, memory: MemoryEngine) -> None:
-    """A silent sibling gives the verdict `unknown` and exit code 1."""
-    command("run")
-    memory.inside("clawker-envoy").silent = "connection refused"
-    drift = command("drift", "--format", "json")
-    assert (drift.code, drift.valid("drift")["verdict"]) == (1, "unknown")
-
-
-def test_reload_commits_rules_live(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """Containers stay, rules change."""
-    command("run")
-    before = memory.inside("clawker-envoy").id
-    settings_file.write_text("rules:\n  - dst: b.test\n")
-    reload = command("reload", "--format", "json")
-    assert reload.code == 0
-    assert reload.valid("run")["steps"] == [
-        {"kind": "commit", "sibling": sibling, "text": f"load changed files into {sibling}"}
-        for sibling in ("envoy", "coredns")
-    ]
-    assert memory.inside("clawker-envoy").id == before
-
-
-def test_reload_replaces_what_has_drifted_otherwise(command: Command, memory: MemoryEngine) -> None:
-    """A changed setting replaces both siblings, as `run` would."""
-    command("run")
-    before = memory.inside("clawker-envoy").id
-    assert command("reload", CLAWKER_FW_OTEL__INFRA_PORT="4320").code == 0
-    assert memory.inside("clawker-envoy").id != before
-
-
-def test_reload_needs_a_stack_that_is_up(command: Command) -> None:
-    """Without a stack, `reload` refuses and names `run`."""
-    reload = command("reload")
-    assert reload.code == 6
-    assert "error[not-up]" in reload.err
-    assert "clawker-fw run" in reload.err
-
-
-def spec_drifts(outcome: Outcome) -> list[Any]:
-    """Return the drift records of replacements."""
-    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith('{"time"')]
-    return [each for each in records if each["event"] == "firewall_container_spec_drift"]
+DRIFT = "firewall_container_spec_drift"
 
 
 @pytest.mark.parametrize("verb", ["run", "reload"])
 def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> None:
     """There is one structured record for each sibling, with both values of the three labels."""
     command("run")
-    drifted = spec_drifts(command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320"))
+    drifted = command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320").records(DRIFT)
     assert [each["container"] for each in drifted] == ["clawker-envoy", "clawker-coredns"]
     assert {each["reason"] for each in drifted} == {f"labels {labels.OTEL_INFRA_PORT}"}
     for each in drifted:
@@ -277,7 +228,7 @@ def test_a_record_is_for_what_a_sibling_is(
     command("run")
     before = memory.inside("clawker-envoy").id
     change(memory.inside("clawker-envoy"))
-    drifted = spec_drifts(command("--log-format", "json", "run"))
+    drifted = command("--log-format", "json", "run").records(DRIFT)
     assert [each["reason"] for each in drifted] == ([reason] if reason else [])
     assert memory.inside("clawker-envoy").id != before
 
@@ -285,24 +236,14 @@ def test_a_record_is_for_what_a_sibling_is(
 def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngine) -> None:
     """The answer of a comparison during another run names the holder, unless the holder has ended."""
     command("run")
-    assert command("drift", "--format", "json").valid("drift")["busy"] is None
+    assert command.json("drift")["busy"] is None
     assert "Busy" not in command("drift").out
     image = memory.inside("clawker-envoy").image
     parent = os.getppid()
-
-    def hold(process: str, command_line: str) -> str:
-        held_by = {
-            **lock.holder(),
-            f"{labels.PREFIX}lock.process": process,
-            f"{labels.PREFIX}lock.command": command_line,
-        }
-        everything = labels.ownership_labels("clawker") | held_by
-        return memory.create_container(stacks.never_started("clawker-lock", image, everything))
-
-    held = hold(f"{parent} {lock.start_time(parent)}", "clawker-fw run \x1b[31m")
+    held = hold(memory, image, process=f"{parent} {lock.start_time(parent)}", command="clawker-fw run \x1b[31m")
     mine = lock.holder()
     for verb in ("drift", "status"):
-        busy = command(verb, "--format", "json").valid(verb)["busy"]
+        busy = command.json(verb)["busy"]
         assert busy == {
             "host": platform.node(),
             "user": mine[f"{labels.PREFIX}lock.user"],
@@ -314,8 +255,8 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
         assert "Busy: `clawker-fw run \\x1b[31m` has been changing this stack since 20" in output
         assert f"process {parent}" in output
     memory.remove(held)
-    hold("999999999 1", "clawker-fw run")
-    assert command("drift", "--format", "json").valid("drift")["busy"] is None
+    hold(memory, image, process="999999999 1")
+    assert command.json("drift")["busy"] is None
 
 
 def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory: MemoryEngine) -> None:
@@ -324,7 +265,7 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory
     command("--project", "other", "run")
     ours = {memory.inside(f"clawker-{sibling}").spec.image for sibling in Sibling}
 
-    down = command("down", "--format", "json").valid("down")
+    down = command.json("down")
     assert [name.partition(":")[0] for name in down["left"]["images"]] == ["clawker-fw/lock"]
     assert down["left"]["cache"] is None
     output = command("--project", "other", "down").out
@@ -334,7 +275,7 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory
     assert "`clawker-fw --project other down --all` removes these as well." in output
 
     command("--project", "other", "run")
-    clean = command("down", "--all", "--format", "json").valid("down")
+    clean = command.json("down", "--all")
     assert clean["left"] == {"images": [], "cache": None}
     assert [step["image"].partition(":")[0] for step in clean["steps"]] == ["clawker-fw/lock"]
     assert {memory.inside(f"other-{sibling}").spec.image for sibling in Sibling} == ours
@@ -348,9 +289,8 @@ def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory
 def test_down_leaves_agents_alone_unless_forced(command: Command, memory: MemoryEngine) -> None:
     """With agents attached, `down` refuses; with `--force`, it disconnects them first."""
     command("run")
-    blueprint = stacks.blueprint(memory.facts(), "a.test")
-    memory.start(memory.create_container(stacks.bare_container("agent", blueprint, "clawker-net")))
-    assert command("status", "--format", "json").valid("status")["agent"]["attached"] == ["agent"]
+    join(memory, "agent")
+    assert command.json("status")["agent"]["attached"] == ["agent"]
     refused = command("down")
     assert refused.code == 6
     assert "agent on clawker-net" in refused.err
@@ -374,15 +314,15 @@ def test_init_writes_settings_that_can_be_used(command: Command, settings_file: 
     assert command("init").code == 6
     assert command("init", "--force").code == 0
     assert command("run").code == 0
-    assert command("status", "--format", "json").json["rules"] == 0
-    assert "did you mean `pip`?" in " ".join(command("init", "--force", "--preset", "pipp").err.split())
+    assert command.json("status")["rules"] == 0
+    assert "did you mean `pip`?" in command("init", "--force", "--preset", "pipp").said
     assert (
         "with presets claude-code, pip."
         in command("init", "--force", "--preset", "claude-code", "--preset", "pip").out
     )
     pasted = "rules:\n  - dst: api.example.com        # exactly this host\n  - dst: .example.org\n"
     settings_file.write_text(settings_file.read_text().replace("rules:\n", pasted))
-    listed = command("rules", "list", "--format", "json").json["rules"]
+    listed = command.json("rules", "list")["rules"]
     assert {".example.org", "api.anthropic.com", "pypi.org"} < {each["dst"] for each in listed}
 
 

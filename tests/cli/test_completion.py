@@ -9,10 +9,9 @@ import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.engine.locate import DEFAULT_ADDRESS
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
-from tests.cli.conftest import Command, Outcome
+from tests.cli.conftest import Command, Outcome, join
 from tests.unit.test_locate import write_context
 
 
@@ -27,12 +26,6 @@ def candidates(command: Command, line: str, **variables: str) -> list[str]:
     found = ask(command, f"clawker-fw {line}", **variables)
     assert (found.code, found.err) == (0, "")
     return found.out.split()
-
-
-def attach(memory: MemoryEngine, name: str) -> None:
-    """Attach an agent."""
-    wanted = stacks.blueprint(memory.facts(), "a.test")
-    memory.start(memory.create_container(stacks.bare_container(name, wanted, "clawker-net")))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +65,7 @@ def test_contexts_of_docker(command: Command, tmp_path: Path) -> None:
 def test_agents(command: Command, memory: MemoryEngine) -> None:
     """They are those on the network of the chosen stack, and those that are remembered of it."""
     command("run")
-    attach(memory, "builder")
+    join(memory, "builder")
     AgentNames(DEFAULT_ADDRESS, "clawker").look({"10.213.0.9": Attached("gone", 0.0)}, 1.0)
     AgentNames(DEFAULT_ADDRESS, "other").look({"10.213.0.9": Attached("elsewhere", 0.0)}, 1.0)
     assert candidates(command, "denials --agent ") == ["builder", "gone"]
@@ -102,7 +95,7 @@ def test_nothing_is_said_in_the_middle_of_a_line(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
         expected = "default" if line == "--context " else ""
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, ""), line

@@ -14,8 +14,7 @@ from clawker_fw.stack.labels import LOCK_PROCESS
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.memory.helper import service_address
-from tests.cli.conftest import Command
-from tests.cli.test_denials import record
+from tests.cli.conftest import Command, record
 
 HOLDING = {
     "allowed": "an answer",
@@ -42,7 +41,7 @@ def test_everything_holds(command: Command, memory: MemoryEngine) -> None:
     memory.attempted = HOLDING
     before = [each.name for each in memory.listing()]
     outcome = command("conformance", "--format", "json")
-    document = outcome.valid("conformance")
+    document = outcome.answer
     assert [each["id"] for each in document["attempts"] if not each["held"]] == []
     assert (outcome.code, document["held"]) == (0, True)
     assert [each["id"] for each in document["attempts"] if each["control"]] == ["allowed", "page-name", "page"]
@@ -73,7 +72,7 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
     answers = {f"inspected-{name}": outcome for name, outcome in {**bad, **other}.items()}
     answers |= {"inspected-stranger": "access denied", "inspected-allowed": "HTTP 404 of a host"}
     memory.attempted = {**HOLDING, **answers}
-    document = command("conformance", "--format", "json").valid("conformance")
+    document = command.json("conformance")
     tried = {each["id"]: each for each in document["attempts"]}
     assert [each["id"] for each in tried.values() if not each["held"]] == []
     assert {"inspected-path", "inspected-method", "inspected-trace", "inspected-push", "inspected-dots"} < {*tried}
@@ -82,7 +81,7 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
     assert controls == ["allowed", "page-name", "page", "inspected", "inspected-1", "inspected-allowed"]
     memory.attempted |= {"inspected-path": "HTTP 403 of a host", "inspected-1": "another certificate"}
     outcome = command("conformance", "--format", "json")
-    broken = [each["id"] for each in outcome.valid("conformance")["attempts"] if not each["held"]]
+    broken = [each["id"] for each in outcome.answer["attempts"] if not each["held"]]
     assert (outcome.code, broken) == (1, ["inspected-path", "inspected-1"])
     memory.attempted |= {
         **answers,
@@ -90,9 +89,7 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
         "inspected-path": "HTTP 403 of Envoy",
     }
     memory.attempted["inspected-allowed"] = "HTTP 503 of Envoy"
-    broken = [
-        each["id"] for each in command("conformance", "--format", "json").json["attempts"] if not each["held"]
-    ]
+    broken = [each["id"] for each in command.json("conformance")["attempts"] if not each["held"]]
     assert broken == ["inspected-allowed"]
 
 
@@ -149,17 +146,17 @@ def test_its_own_attempts_are_nobody_s_refusals(command: Command, memory: Memory
     assert command("denials").out == (
         "Nothing was refused.\n5 refusals to `clawker-fw conformance` are left out; --conformance shows them.\n"
     )
-    document = command("denials", "--format", "json").valid("denials")
+    document = command.json("denials")
     assert (document["denials"], document["suppressed"], document["tried"]) == ([], [], 5)
     for asked in (["--conformance"], ["--agent", "clawker-conformance"]):
-        shown = command("denials", *asked, "--format", "json").valid("denials")
+        shown = command.json("denials", *asked)
         assert {each["agent"] for each in shown["denials"]} == {"clawker-conformance"}
         assert shown["suppressed"] == [{"agent": "clawker-conformance", "address": TRIAL, "times": 3}]
         assert (len(shown["denials"]), shown["tried"]) == (2, 0)
         assert {each["remedy"]["command"] for each in shown["denials"]} == {None}
         assert "Nothing has to be allowed" in command("denials", *asked).out
         assert "rules: []" in command("denials", *asked, "--as-rules").out
-    status = command("status", "--format", "json").valid("status")
+    status = command.json("status")
     assert status["refusals"] == []
     assert "a.example" not in command("status").out
 
@@ -204,14 +201,14 @@ def test_what_a_killed_one_leaves_goes_with_the_next_run(
     command("run")
     killed(memory)
     assert command("drift").code == 0
-    left = command("status", "--format", "json").valid("status")["leftovers"]["containers"]
+    left = command.json("status")["leftovers"]["containers"]
     assert left == ["clawker-conformance"]
     if changed:
         settings_file.write_text("rules:\n  - dst: b.test\n")
     assert command("run").code == 0
     assert memory.container("clawker-conformance") is None
     killed(memory, process=f"{os.getppid()} {start_time(os.getppid())}")
-    assert command("status", "--format", "json").json["leftovers"]["containers"] == []
+    assert command.json("status")["leftovers"]["containers"] == []
     assert command("run").code == 0
     assert memory.container("clawker-conformance")
 
@@ -223,6 +220,6 @@ def test_settings_without_a_single_name_have_no_control_for_one(
     settings_file.write_text("rules:\n  - dst: .a.test\n")
     command("run")
     memory.attempted = HOLDING
-    document = command("conformance", "--format", "json").valid("conformance")
+    document = command.json("conformance")
     assert document["held"]
     assert [each["id"] for each in document["attempts"] if each["control"]] == ["page-name", "page"]

@@ -39,6 +39,6 @@ def test_drift_says_that_nothing_can_be_replaced_for_it(command: Command) -> Non
     assert outcome.code == 1
     assert "Nothing will be replaced, because that would not mend it:\n" in outcome.out
     assert "  the engine's machine drops what agents send to Envoy\n" in outcome.out
-    siblings = command("drift", "--format", "json").valid("drift")["siblings"]
+    siblings = command.json("drift")["siblings"]
     found = [(each["field"], each["cause"], each["action"]) for one in siblings for each in one["findings"]]
     assert found == [("agents_see", "machine", "none")]

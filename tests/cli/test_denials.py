@@ -15,11 +15,10 @@ from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.errors import ConflictError, EngineError
 from clawker_fw.fwctl.answers import Suppressed
 from clawker_fw.fwctl.client import HelperReader
-from clawker_fw.model import ContainerSpec, Shape
 from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
 from devkit.memory.helper import service_address
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, join, record
 
 RULES = """\
 rules:
@@ -33,23 +32,14 @@ rules:
 LONG_AGO = "2026-01-01T00:00:00.000000Z"
 
 
-def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
-    """Return a record with the fields that all have."""
-    whole = {"time": "x", "source": "10.213.0.1:1", "protocol": "tls", "port": 443, **fields}
-    return json.dumps(whole, separators=(",", ":"))
-
-
 @pytest.fixture
 def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEngine:
     """A stack with an agent, and refusals in the logs of both siblings."""
     settings_file.write_text(RULES)
     assert command("run").code == 0
-    agent = memory.create_container(
-        ContainerSpec("builder", memory.inside("clawker-envoy").image, {}, Shape((), (), {"clawker-net": ""}), {})
-    )
-    memory.start(agent)
-    memory.inside(agent).started = LONG_AGO
-    address = memory.inside(agent).networks["clawker-net"]
+    agent = join(memory, "builder")
+    agent.started = LONG_AGO
+    address = agent.networks["clawker-net"]
     proxy, resolver = memory.inside("clawker-envoy"), memory.inside("clawker-coredns")
     proxy.logged_at, resolver.logged_at = "2026-01-01T00:00:02.000000000Z", "2026-01-01T00:00:01.000000000Z"
     of_agent = {"source": f"{address}:40000"}
@@ -76,7 +66,7 @@ def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEng
 
 def ask(command: Command, *arguments: str) -> dict[str, dict[str, Any]]:
     """Return the refusals by name, of a valid answer."""
-    answer = command("denials", "--format", "json", *arguments).valid("denials")
+    answer = command.json("denials", *arguments)
     return {each["name"] or each["reason"]: each for each in answer["denials"]}
 
 
@@ -162,7 +152,7 @@ def test_selection(command: Command, up: MemoryEngine) -> None:
     """By agent, by reason, by how often; and by age."""
     assert set(ask(command, "--agent", "builder")) == {"pypi.test", "no.wild.test"}
     assert set(ask(command, "--reason", "denied", "--reason", "no-address")) == {"no.wild.test", "z.wild.test"}
-    top = command("denials", "--top", "1", "--format", "json").valid("denials")
+    top = command.json("denials", "--top", "1")
     assert [each["name"] for each in top["denials"]] == ["pypi.test"]
     assert top["left_out"] > 5
     assert ask(command, "--since", "10m") == {}
@@ -176,7 +166,7 @@ def test_selection(command: Command, up: MemoryEngine) -> None:
 def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
     """Refusals that came too fast for the siblings to write them down are told of."""
     up.inside("clawker-envoy").log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
-    answer = command("denials", "--format", "json").valid("denials")
+    answer = command.json("denials")
     assert answer["suppressed"] == [{"agent": None, "address": "10.213.0.1", "times": 42}]
     assert answer["unattributed"] == 0
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
@@ -187,16 +177,16 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     envoy = up.inside("clawker-envoy")
     envoy.suppressed = 1000
     envoy.log.append('{"source":"","suppressed":234}')
-    answer = command("denials", "--format", "json").valid("denials")
+    answer = command.json("denials")
     assert (answer["unattributed"], answer["suppressed"]) == (1234, [])
     told = command("denials", "--reason", "limit").out
     assert told.splitlines() == [
         "No refusal can be told apart from others.",
         "1,234 more refusals, which came too fast, of agents that Envoy can't tell apart.",
     ]
-    assert command("denials", "--format", "json", "--agent", "builder").valid("denials")["unattributed"] == 0
+    assert command.json("denials", "--agent", "builder")["unattributed"] == 0
     envoy.log.clear()
-    assert command("denials", "--format", "json").valid("denials")["unattributed"] == 0
+    assert command.json("denials")["unattributed"] == 0
 
 
 def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> None:
@@ -236,7 +226,7 @@ def test_a_name_that_yaml_takes_for_something_else(
     up.inside("clawker-envoy").log[:] = [record(name=name, reason="no-rule")]
     settings_file.write_text(command("denials", "--as-rules").out)
     assert command("rules", "check").code == 0
-    assert [each["dst"] for each in command("rules", "list", "--format", "json").json["rules"]] == [name]
+    assert [each["dst"] for each in command.json("rules", "list")["rules"]] == [name]
 
 
 PRIVATE = "clawker-fw rules allow https://db.test --private"
@@ -262,7 +252,7 @@ def test_a_private_address_that_is_on_record(
         record(name="db.test", reason="no-rule"),
         record(name="db.test", reason="private-address", upstream="10.0.0.1:443"),
     ]
-    found = command("denials", "--format", "json").valid("denials")["denials"]
+    found = command.json("denials")["denials"]
     assert [each["remedy"]["command"] for each in found] == commands
     for only in ([], ["--reason", "no-rule"], ["--reason", "private-address"]):
         printed = command("denials", "--as-rules", *only).out
@@ -359,19 +349,6 @@ def follow(command: Command, memory: MemoryEngine, happens: Callable[[], None]) 
     return lines
 
 
-def test_following(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens from now on is shown when it happens, until the stack is gone."""
-    begun = following(up, monkeypatch)
-
-    def later() -> None:
-        for _ in range(2):
-            assert begun.acquire(timeout=20)
-        for name in ("new.test", "newer.test"):
-            up.inside("clawker-envoy").log.append(record(name=name, reason="no-rule"))
-
-    assert [each["name"] for each in follow(command, up, later)] == ["new.test", "newer.test"]
-
-
 def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal to an agent that has got the address of another one is not told of as the other's."""
     begun, looked, look = following(up, monkeypatch), threading.Semaphore(0), AgentNames.look
@@ -396,9 +373,7 @@ def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: p
         proxy.logged_at = "2999-01-01T00:00:00.000000000Z"
         refuse("one.test")
         up.remove("builder")
-        spec = ContainerSpec("later", builder.image, {}, Shape((), (), {"clawker-net": ""}), {})
-        up.start(up.create_container(spec))
-        assert up.inside("later").networks["clawker-net"] == address
+        assert join(up, "later").networks["clawker-net"] == address
         refuse("two.test")
 
     # as every line has another time at once here, lines seem to be missing
@@ -421,10 +396,7 @@ def succeed(memory: MemoryEngine, name: str) -> MemoryContainer:
     """Remove the builder, and give its address to a container that is created now."""
     builder = memory.inside("builder")
     memory.remove("builder")
-    memory.start(
-        memory.create_container(ContainerSpec(name, builder.image, {}, Shape((), (), {"clawker-net": ""}), {}))
-    )
-    later = memory.inside(name)
+    later = join(memory, name)
     assert later.networks == builder.networks
     later.started = datetime.fromtimestamp(memory.clock(), UTC).isoformat()
     return later
@@ -496,7 +468,7 @@ def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file:
         record(protocol="http", port=80, name="h.test", reason="no-rule", method="GET"),
         record(protocol="http", port=80, name="h.test", reason="no-rule", method="PUT"),
     ]
-    found = command("denials", "--format", "json").json["denials"]
+    found = command.json("denials")["denials"]
     told = [(each["name"], each["method"], each["path"], each["times"]) for each in found]
     assert sorted(told, key=str) == sorted(
         [("p.test", *each, tried.count(each)) for each in set(tried)]
@@ -510,8 +482,7 @@ def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file:
     refused = [
         (method, path)
         for method, path in asked
-        if command("explain", f"https://p.test{path}", "--method", method, "--format", "json").json["reason"]
-        == "path"
+        if command.json("explain", f"https://p.test{path}", "--method", method)["reason"] == "path"
     ]
     assert refused == asked[-4:]
 

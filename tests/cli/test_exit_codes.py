@@ -82,7 +82,7 @@ def test_a_failure_is_no_second_document(command: Command, settings_file: Path) 
     command("run")
     settings_file.write_text("rules:\n  - dst: https://bad.test\n")
     assert (found := command("status", "--json")).code == 3
-    assert found.valid("status")["verdict"] == "unknown"
+    assert found.answer["verdict"] == "unknown"
     failed = command("init", CLAWKER_FW_FORMAT="json")
     assert (failed.code, failed.out) == (6, "")
 

@@ -59,7 +59,7 @@ def up(command: Command, memory: MemoryEngine) -> MemoryEngine:
 def ask(command: Command, *arguments: str) -> tuple[int, Any]:
     """Return the exit code and the answer, which is valid."""
     outcome = command("explain", "--format", "json", *arguments)
-    return outcome.code, outcome.valid("explain")
+    return outcome.code, outcome.answer
 
 
 def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,8 @@
 """`fleet`: many hosts side by side, each with its own verdict, and exit codes for scripts."""
 
-import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +13,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.fleet import swarm
 from clawker_fw.model import Sibling, Swarm, SwarmNode, SwarmTask
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
-from tests.cli.test_status import join
+from tests.cli.conftest import Command, Outcome, join, record
 from tests.unit.test_fleet import context
 
 Machines = dict[str, MemoryEngine]
@@ -61,19 +57,19 @@ def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def addresses(*names: str) -> list[str]:
-    """Return the options that name some engines."""
-    return [word for name in names for word in ("--host", f"unix:///{name}")]
+    """Return the options that name some engines, which may take long on a busy machine."""
+    return [*(word for name in names for word in ("--host", f"unix:///{name}")), "--timeout", "600s"]
 
 
 def verdicts(outcome: Outcome) -> dict[str, str]:
     """Return the verdicts in a JSON answer, in its order."""
-    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.valid("fleet-status")["hosts"]}
+    return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.answer["hosts"]}
 
 
 def test_every_host_has_a_row(
     command: Command, machines: Machines, up: Callable[..., MemoryEngine], settings_file: Path
 ) -> None:
-    """Current, drifted, open, empty, dead, silent and lying hosts are told apart, and the silent one costs 1 s."""
+    """Current, drifted, open, empty, dead, silent and lying hosts are told apart."""
     text = settings_file.read_text()
     settings_file.write_text("rules:\n  - dst: a.test\n")
     up("old")
@@ -81,16 +77,13 @@ def test_every_host_has_a_row(
     up("good")
     join(up("loose"), "agent", privileged=True)
     machines["empty"] = MemoryEngine()
-    asked = addresses("old", "good", "loose", "empty", "dead", "hangs", "lies")
-    began = time.monotonic()
-    outcome = command("fleet", "status", *asked, "--timeout", "1s", "--format", "json")
-    assert time.monotonic() - began < 15
+    asked = addresses("old", "good", "loose", "empty", "dead", "lies")
+    outcome = command("fleet", "status", *asked, "--format", "json")
     assert outcome.code == 1
     assert verdicts(outcome) == {
         "dead": "unreachable",
         "empty": "no-stack",
         "good": "current",
-        "hangs": "unreachable",
         "lies": "unknown",
         "loose": "open",
         "old": "drifted",
@@ -100,7 +93,6 @@ def test_every_host_has_a_row(
     assert {name: each["error"] and each["error"]["code"] for name, each in found.items()} == {
         **dict.fromkeys(("empty", "good", "loose", "old")),
         "dead": "engine-unreachable",
-        "hangs": "host-late",
         "lies": "host-unintelligible",
     }
     assert {each["findings"] for each in answer["hosts"]} == {None}
@@ -110,11 +102,13 @@ def test_every_host_has_a_row(
     assert found["good"]["release"]["installed"] is True
     assert (found["good"]["proven"]["by"], found["old"]["proven"]) == ("comparison", None)
     assert found["old"]["summary"][0].startswith("The rules will change")
-    assert (answer["current"], answer["total"]) == (1, 7)
-    shown = command("fleet", "status", *asked, "--timeout", "1s")
+    assert (answer["current"], answer["total"]) == (1, 6)
+    (late,) = command.json("fleet", "status", "--host", "unix:///hangs", "--timeout", "1s")["hosts"]
+    assert (late["verdict"], late["error"]["code"]) == ("unreachable", "host-late")
+    shown = command("fleet", "status", *asked)
     assert shown.code == 1
     assert shown.out.splitlines()[0] == (
-        "1 of 7 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no stack, 2 unreachable."
+        "1 of 6 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no stack, 1 unreachable."
     )
     assert "unix:///loose: Agent agent has a way around the firewall." in shown.out
 
@@ -128,7 +122,7 @@ def test_findings_of_hosts_that_are_not_current(
     up("other")
     outcome = command("fleet", "status", "--diff", *addresses("good", "other"), "--format", "json")
     assert (outcome.code, verdicts(outcome)) == (1, {"good": "drifted", "other": "current"})
-    alone = command("drift", "--format", "json").json
+    alone = command.json("drift")
     assert [each["findings"] for each in alone["siblings"]] == [[], []]
     drifted, current = outcome.json["hosts"]
     assert current["findings"] == []
@@ -208,14 +202,7 @@ def test_nodes_of_a_swarm(command: Command, up: Callable[..., MemoryEngine], tmp
 
 def refusals(*names: str) -> list[str]:
     """Return lines of CoreDNS's log: refusals of these names."""
-    record: dict[str, Any] = {
-        "source": "10.213.0.2:40000",
-        "protocol": "dns",
-        "port": 53,
-        "type": "A",
-        "time": "x",
-    }
-    return [json.dumps({**record, "name": each, "reason": "no-rule"}, separators=(",", ":")) for each in names]
+    return [record(protocol="dns", port=53, type="A", name=each, reason="no-rule") for each in names]
 
 
 def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Callable[..., MemoryEngine]) -> None:
@@ -226,7 +213,7 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
     asked = addresses("one", "two", "empty")
     outcome = command("fleet", "denials", *asked, "--format", "json")
     assert outcome.code == 0
-    answer = outcome.valid("fleet-denials")
+    answer = outcome.answer
     found = {each["name"]: each for each in answer["denials"]}
     assert {name: each["times"] for name, each in found.items()} == {"b.test": 3, "c.test": 1}
     assert [(each["host"], each["times"]) for each in found["b.test"]["hosts"]] == [
@@ -234,7 +221,7 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
         ("unix:///two", 1),
     ]
     assert (answer["hosts"], answer["not_asked"]) == (3, [])
-    top = command("fleet", "denials", *asked, "--top", "1", "--format", "json").json
+    top = command.json("fleet", "denials", *asked, "--top", "1")
     assert ([each["name"] for each in top["denials"]], top["left_out"]) == (["b.test"], 1)
     shown = command("fleet", "denials", *asked, "--since", "1h").out.splitlines()
     assert shown == ["Nothing was refused on 3 hosts in the last 1 h."]

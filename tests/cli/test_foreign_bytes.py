@@ -39,4 +39,4 @@ def test_variables_that_are_settings(name: str, command: Command) -> None:
     """The error names the variable."""
     outcome = command("rules", "check", **{name: f"a{FOREIGN}"})
     assert outcome.code == 3
-    assert f"{name}, line 1 is not YAML" in " ".join(outcome.err.split())
+    assert f"{name}, line 1 is not YAML" in outcome.said

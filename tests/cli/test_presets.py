@@ -1,6 +1,6 @@
 """Presets and promises on the command line, over the in-memory engine."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ def test_presets_are_shown_without_settings_and_engine(command: Command, setting
     assert "left out  storage.googleapis.com" in shown
     assert "proof     from the vendor's pages, not tested\n" in shown
     assert "see       https://docs.github.com/" in shown
-    answer = command("rules", "presets", "--format", "json").valid("rules-presets")
+    answer = command.json("rules", "presets")
     assert [each["name"] for each in answer["presets"]] == list(presets.names())
-    (pip,) = command("rules", "presets", "pip", "--format", "json").valid("rules-presets")["presets"]
+    (pip,) = command.json("rules", "presets", "pip")["presets"]
     assert (pip["version"], pip["proof"], pip["rules"][0]["rule"]) == (1, "tested", "https pypi.org:443")
     wrong = command("rules", "presets", "pipp")
     assert wrong.code == 2
@@ -44,13 +44,13 @@ def test_rules_say_which_preset_they_are_of(command: Command, settings_file: Pat
     lines = [" ".join(line.split()) for line in command("rules", "list").out.splitlines()]
     assert lines[2] == "https a.test:443 - - - clawker-fw.yaml, line 5"
     assert lines[3].endswith("the files that the index names clawker-fw.yaml, line 2, preset pip")
-    answer = command("rules", "list", "--format", "json").valid("rules-list")
+    answer = command.json("rules", "list")
     assert [each["preset"] for each in answer["rules"]] == [None, "pip"]
     assert command("rules", "check").out == "valid  2 rules: 1 in clawker-fw.yaml, 1 in the preset pip\n"
     shown = [" ".join(line.split()) for line in command("config").out.splitlines()]
     assert "presets {preset: pip, without: [pypi.org]} clawker-fw.yaml, line 1" in shown
     assert "never .corp.test, {port: 25} clawker-fw.yaml, line 3" in shown
-    settings = command("config", "--format", "json").valid("config")["settings"]
+    settings = command.json("config")["settings"]
     assert {"never": [".corp.test", {"port": 25}]}.items() <= {
         each["key"]: each["value"] for each in settings
     }.items()
@@ -82,14 +82,15 @@ def test_a_broken_promise_is_refused_by_every_command(command: Command, settings
 
 
 @pytest.fixture
-def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in which presets can be changed, as by an upgrade."""
     folder = tmp_path / "presets"
     folder.mkdir()
     for name in presets.names():
         (folder / f"{name}.yaml").write_text((presets.FOLDER / f"{name}.yaml").read_text())
     monkeypatch.setattr(presets, "FOLDER", folder)
-    return folder
+    yield folder
+    forget()
 
 
 def forget() -> None:
@@ -121,36 +122,33 @@ def test_an_upgrade_that_changes_a_preset(command: Command, settings_file: Path,
     settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: a.test\n")
     assert command("run").code == 0
     assert command("drift").code == 0
-    try:
-        change(upgraded, "pip", *NEWER)
-        seen = command("drift")
-        assert seen.code == 1
-        assert "  upgrade of the preset pip, version 1 → 2\n" in seen.out
-        assert "  + https files.example.org:443\n" in seen.out
-        assert "  - https files.pythonhosted.org:443\n" in seen.out
-        answer = command("drift", "--format", "json").valid("drift")
-        assert causes(answer) == {"upgrade"}
-        assert answer["rules"] == {
-            "added": ["https files.example.org:443"],
-            "removed": ["https files.pythonhosted.org:443"],
-            "presets": [
-                {
-                    "preset": "pip",
-                    "before": 1,
-                    "after": 2,
-                    "rules": ["https files.example.org:443", "https files.pythonhosted.org:443"],
-                }
-            ],
-        }
-        assert command("run", "--dry-run").code == 1
-        settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: b.test\n")
-        mixed = command("drift", "--format", "json").valid("drift")
-        assert causes(mixed) == {"settings"}
-        assert [each["rules"] for each in mixed["rules"]["presets"]] == [answer["rules"]["presets"][0]["rules"]]
-        assert command("run").code == 0
-        assert command("drift").code == 0
-    finally:
-        forget()
+    change(upgraded, "pip", *NEWER)
+    seen = command("drift")
+    assert seen.code == 1
+    assert "  upgrade of the preset pip, version 1 → 2\n" in seen.out
+    assert "  + https files.example.org:443\n" in seen.out
+    assert "  - https files.pythonhosted.org:443\n" in seen.out
+    answer = command.json("drift")
+    assert causes(answer) == {"upgrade"}
+    assert answer["rules"] == {
+        "added": ["https files.example.org:443"],
+        "removed": ["https files.pythonhosted.org:443"],
+        "presets": [
+            {
+                "preset": "pip",
+                "before": 1,
+                "after": 2,
+                "rules": ["https files.example.org:443", "https files.pythonhosted.org:443"],
+            }
+        ],
+    }
+    assert command("run", "--dry-run").code == 1
+    settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: b.test\n")
+    mixed = command.json("drift")
+    assert causes(mixed) == {"settings"}
+    assert [each["rules"] for each in mixed["rules"]["presets"]] == [answer["rules"]["presets"][0]["rules"]]
+    assert command("run").code == 0
+    assert command("drift").code == 0
 
 
 def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file: Path, upgraded: Path) -> None:
@@ -159,12 +157,9 @@ def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file:
     assert command("run").code == 0
     for text in ("presets: [pip, npm]", "presets: [{preset: pip, without: [pypi.org]}]", "presets: []"):
         settings_file.write_text(f"{text}\nrules: []\n")
-        answer = command("drift", "--format", "json").valid("drift")
+        answer = command.json("drift")
         assert causes(answer) == {"settings"}, text
         assert answer["rules"]["presets"] == []
     settings_file.write_text("presets: [pip]\nrules: []\n")
-    try:
-        change(upgraded, "npm", ("dst: registry.npmjs.org", "dst: registry.example.org"))
-        assert command("drift").code == 0
-    finally:
-        forget()
+    change(upgraded, "npm", ("dst: registry.npmjs.org", "dst: registry.example.org"))
+    assert command("drift").code == 0

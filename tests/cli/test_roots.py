@@ -11,13 +11,13 @@ from clawker_fw.agents.trust import TARGET
 from clawker_fw.certificates.credentials import Pair, Provided
 from clawker_fw.certificates.store import BUNDLE, InspectionStore
 from clawker_fw.certificates.validity import fingerprints
-from clawker_fw.model import ContainerSpec, Mount, Shape, VolumeView
+from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public, signers
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
+from tests.cli.conftest import Command, Outcome, join
 
 DAY = 86400.0
 EXPORT, ROTATE = ("export", "roots"), ("rotate", "--roots")
@@ -38,7 +38,7 @@ class Stack:
 
     def found(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
         """Return the answer of a command, and in it apart the certificates of each name."""
-        answer = self(*arguments, "--format", "json").valid("certs")
+        answer = self(*arguments, "--format", "json").answer
         apart = {name: [each for each in answer["certificates"] if each["name"] == name] for name in NAMES}
         return {**answer, **apart}
 
@@ -64,9 +64,7 @@ class Stack:
             made = {**labels.ownership_labels("clawker"), labels.TRUST: given.roots}
             self.memory.drivers[given.volume] = VolumeView(given.volume, "local", {}, made)
             mounts = (Mount("volume", TARGET, given.volume, read_only=True),)
-        shape = Shape(("x",), (), {"clawker-net": ""}, mounts=mounts)
-        image = self.memory.inside("clawker-envoy").image
-        self.memory.start(self.memory.create_container(ContainerSpec(name, image, {}, shape)))
+        join(self.memory, name, mounts=mounts)
 
 
 @pytest.fixture
@@ -143,13 +141,16 @@ def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
 
 
 def test_export_is_the_bundle(stack: Stack, tmp_path: Path) -> None:
-    """It is what agents have to trust, without a key: on standard output, or in a file."""
+    """It is what agents have to trust, without a key: on standard output, or in a file, also through a link."""
     provided = stack.inspects("a.test")
-    assert stack(*EXPORT).out.encode() == provided.trust
-    file = tmp_path / "roots.pem"
-    assert stack(*EXPORT, "--output", str(file)).out == ""
-    assert file.read_bytes() == provided.trust
-    assert stack(*EXPORT, "--output", str(tmp_path)).code != 0
+    for words in ((), ("--output", "-")):
+        assert stack(*EXPORT, *words).out.encode() == provided.trust
+    file, link = tmp_path / "roots.pem", tmp_path / "link"
+    link.symlink_to(file)
+    assert stack(*EXPORT, "--output", str(link)).out == ""
+    assert (file.read_bytes(), link.is_symlink()) == (provided.trust, True)
+    refused = stack(*EXPORT, "--output", str(tmp_path))
+    assert (refused.code, "can't be written: Is a directory." in refused.err) == (74, True)
 
 
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
@@ -172,29 +173,13 @@ def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
     for words in (("show",), EXPORT):
         refused = stack(*words)
         assert refused.code == 6
-        assert f"{file} is damaged; `clawker-fw certs rotate --roots`" in " ".join(refused.err.split())
+        assert f"{file} is damaged; `clawker-fw certs rotate --roots`" in refused.said
     rotated = stack(*ROTATE)
     assert rotated.code == 0
-    assert f"{file} was damaged" in " ".join(rotated.err.split())
+    assert f"{file} was damaged" in rotated.said
     assert file.exists() == (kind == "crt")
     assert trust.decode().strip() in stack(*EXPORT).out
     assert stack("show").code == 0
-
-
-def test_the_words_of_the_release_before(stack: Stack, tmp_path: Path) -> None:
-    """`ca` still works, and names the command that does the same now."""
-    trust = stack.inspects("a.test").trust
-    file = tmp_path / "roots.pem"
-    for words, current in (
-        (("show",), "certs show"),
-        (("export", "--output", str(file)), "certs export roots"),
-        (("rotate", "--at-once"), "certs rotate --roots"),
-    ):
-        outcome = stack.command("ca", *words)
-        assert outcome.code == 0
-        assert f"`ca {words[0]}` is now `clawker-fw {current}`" in " ".join(outcome.err.split())
-    assert file.read_bytes() == trust
-    assert (stack.folder / BUNDLE).read_bytes() != trust
 
 
 @pytest.mark.parametrize(

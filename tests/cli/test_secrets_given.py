@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount
 from clawker_fw.settings.secrets import sources, vault
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
+from tests.cli.conftest import Command, Outcome, join
 
 SETTINGS = """
 rules:
@@ -68,6 +68,10 @@ class User:
         assert "hidden" not in said.out + said.err
         return said
 
+    def json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
+        """Run a command, and return its answer in JSON."""
+        return self(*arguments, "--format", "json").answer
+
     @property
     def held(self) -> dict[str, str]:
         """What Envoy has."""
@@ -94,7 +98,7 @@ def test_a_run_gives_and_a_list_tells(user: User) -> None:
     assert listed.code == 0
     assert "in Envoy" in listed.out
     assert "no rule needs it" in listed.out
-    first, second = user("secrets", "list", "--format", "json").valid("secrets")["secrets"]
+    first, second = user.json("secrets", "list")["secrets"]
     assert (first["state"], first["source"], first["hosts"], first["refresh"]) == (
         "given",
         "file",
@@ -106,17 +110,17 @@ def test_a_run_gives_and_a_list_tells(user: User) -> None:
     user.memory.inside("clawker-envoy").secrets.clear()
     drift = user("drift", "--format", "json")
     assert drift.code == 1
-    (found,) = [each for sibling in drift.valid("drift")["siblings"] for each in sibling["findings"]]
+    (found,) = [each for sibling in drift.answer["siblings"] for each in sibling["findings"]]
     assert (found["field"], found["running"], found["desired"], found["action"]) == (
         "secrets.api#bearer",
         None,
         "given",
         "give",
     )
-    assert user("secrets", "list", "--format", "json").json["secrets"][0]["state"] == "absent"
+    assert user.json("secrets", "list")["secrets"][0]["state"] == "absent"
     done = user("run", "--format", "json")
     assert done.code == 0
-    ran = done.valid("run")
+    ran = done.answer
     assert [each["kind"] for each in ran["steps"]] == ["give"]
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
 
@@ -144,7 +148,7 @@ def test_check_asks_each_source(user: User) -> None:
     assert "The secret other can't be obtained from its environment variable: OTHER_TOKEN is not set here." in (
         failed.out
     )
-    found = user("secrets", "check", "--format", "json").valid("secrets")["secrets"]
+    found = user.json("secrets", "check")["secrets"]
     assert [each["state"] for each in found] == ["obtained", "unavailable"]
     assert user("secrets", "check", OTHER_TOKEN=HIDDEN).code == 0
     user.declare(DECLARED.replace("api.test", "elsewhere.test"))
@@ -214,10 +218,7 @@ def linked(user: User) -> None:
         (user.folder / name).rename(user.folder / "config" / name)
     shared = user.folder / "shared"
     shared.mkdir()
-    wanted = stacks.blueprint(user.memory.facts(), "a.test")
-    agent = stacks.bare_container("agent", wanted, "clawker-net")
-    mounts = (Mount("bind", "/data", str(shared / "data")),)
-    user.memory.start(user.memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    join(user.memory, "agent", mounts=(Mount("bind", "/data", str(shared / "data")),))
     (shared / "data").symlink_to(user.folder / "config")
 
 
@@ -233,7 +234,7 @@ def test_a_link_that_an_agent_may_have_made_refuses_nothing(arguments: tuple[str
     assert done.code != 6, done.err
     assert "error[" not in done.err
     if arguments[0] == "drift":
-        told = user.command("--secrets", "config/secrets.yaml", "drift", "--format", "json").valid("drift")
+        told = user.command.json("--secrets", "config/secrets.yaml", "drift")
         (warning,) = [each for each in told["warnings"] if each["code"] == "secrets-exposed"]
         assert "agent can write" in warning["message"]
 
@@ -241,10 +242,7 @@ def test_a_link_that_an_agent_may_have_made_refuses_nothing(arguments: tuple[str
 def test_a_mount_of_the_file_of_secrets_refuses(user: User) -> None:
     """By its own path, a mount is certain: nothing is given while an agent can say where secrets go."""
     user("run")
-    wanted = stacks.blueprint(user.memory.facts(), "a.test")
-    agent = stacks.bare_container("agent", wanted, "clawker-net")
-    mounts = (Mount("bind", "/data", str(user.folder)),)
-    user.memory.start(user.memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    join(user.memory, "agent", mounts=(Mount("bind", "/data", str(user.folder)),))
     for verb in ("run", "drift"):
         refused = user(verb)
         assert (refused.code, "error[secrets-exposed]" in refused.err) == (6, True)
@@ -268,7 +266,7 @@ def test_secrets_that_cannot_be_compared_are_unknown(
     monkeypatch.setattr(MemoryEngine, "ask_helper", fails)
     drift = user("drift", "--format", "json")
     assert drift.code == 1
-    told = drift.valid("drift")
+    told = drift.answer
     assert told["verdict"] == "unknown"
     envoy = told["siblings"][0]
     assert [(each["field"], each["running"]) for each in envoy["findings"]] == [
@@ -300,21 +298,17 @@ def test_one_at_rest_outlives_a_restart(user: User) -> None:
     restarted(user.memory)
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
     assert user("drift").code == 0
-    assert [
-        each["at_rest"] for each in user("secrets", "list", "--format", "json").valid("secrets")["secrets"]
-    ] == [
+    assert [each["at_rest"] for each in user.json("secrets", "list")["secrets"]] == [
         True,
         False,
     ]
     assert "at rest" in user("secrets", "list").out
 
     user.declare(DECLARED)
-    (found,) = [
-        each for sibling in user("drift", "--format", "json").json["siblings"] for each in sibling["findings"]
-    ]
+    (found,) = [each for sibling in user.json("drift")["siblings"] for each in sibling["findings"]]
     assert (found["running"], found["desired"], found["action"]) == ("at rest, too", "in memory alone", "give")
     assert "  secrets that are not kept where they should be: api\n" in user("drift").out
-    assert user("secrets", "list", "--format", "json").json["secrets"][0]["state"] == "given"
+    assert user.json("secrets", "list")["secrets"][0]["state"] == "given"
     (user.folder / "token").unlink()  # it is taken from the disk although its source fails
     assert user("run", "--without-secrets").code == 0
     restarted(user.memory)
@@ -343,7 +337,7 @@ def test_agents_get_placeholders(user: User) -> None:
     )
     assert user("run").code == 0
     assert "--env GH_TOKEN=none-here" in user("agent", "flags").out
-    environment = user("agent", "flags", "--format", "json").valid("agent-flags")["environment"]
+    environment = user.json("agent", "flags")["environment"]
     assert {name: text for name, text in environment.items() if "TOKEN" in name} == {"GH_TOKEN": "none-here"}
     assert '      GH_TOKEN: "none-here"\n' in user("agent", "compose").out
     user.declare(DECLARED.replace("refresh: 30m", f"placeholders: {{GH_TOKEN: {HIDDEN}}}"))
@@ -435,7 +429,7 @@ def test_rules_are_checked_without_an_engine(user: User) -> None:
     assert elsewhere.code == 0
     assert "warning[secret-unchecked]: " in elsewhere.out
     answer = user.command("rules", "check", "--format", "json", XDG_CONFIG_HOME=str(user.folder / "none"))
-    assert [each["code"] for each in answer.valid("rules-check")["warnings"]] == ["secret-unchecked"]
+    assert [each["code"] for each in answer.answer["warnings"]] == ["secret-unchecked"]
 
 
 def test_explain_tells_of_the_secret(user: User) -> None:
@@ -444,9 +438,9 @@ def test_explain_tells_of_the_secret(user: User) -> None:
     user.memory.inside("clawker-envoy").zone["api.test"] = ("203.0.113.1",)
     url = "https://api.test/v1/x"
     assert "  secret     api, in place of what the agent sends\n" in user("explain", url).out
-    found = user("explain", url, "--format", "json").valid("explain")
+    found = user.json("explain", url)
     assert found["secret"].startswith("api")
-    assert user("explain", "https://api.test/v2", "--format", "json").json["secret"] is None
+    assert user.json("explain", "https://api.test/v2")["secret"] is None
 
 
 def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,12 +466,12 @@ def test_secrets_that_can_not_be_used_cost_their_own_line(user: User, trouble: s
         case _:
             path.chmod(0o666)
     listed = user("status", "--all", "--format", "json")
-    first, other = listed.valid("status --all")["stacks"]
+    first, other = listed.answer["stacks"]
     assert (listed.code, other["project"], other["verdict"]) == (0, "other", "current")
     assert (first["project"], first["verdict"], first["live_rules"]) == ("clawker", "unknown", 2)
     assert first["reason"]
     shown = user("status", "--format", "json")
-    document = shown.valid("status")
+    document = shown.answer
     assert (shown.code, document["verdict"], document["live_rules"]) == (6, "unknown", 2)
     assert document["unread"]["message"].partition(" (")[0] == first["reason"].partition(" (")[0]
     assert "2 rules live" in user("status").out

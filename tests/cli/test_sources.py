@@ -2,16 +2,14 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clawker_fw.model import Mount
 from clawker_fw.stack.container import ORIGIN
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command
+from tests.cli.conftest import SETTINGS, Command, join
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +23,6 @@ def names(memory: MemoryEngine) -> set[str]:
     return {each.name for each in memory.listing()}
 
 
-def record_of(err: str, event: str) -> dict[str, str]:
-    """Return the record of an event, among those of other listeners."""
-    lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
-    return next(line for line in lines if line["event"] == event)
-
-
 # --- project --------------------------------------------------------------------------------------------------
 
 
@@ -42,10 +34,10 @@ def test_the_file_names_the_project(
     settings_file.write_text(f"{SETTINGS}{written}\n")
     assert command("run").code == 0
     assert names(memory) == {"mine-envoy", "mine-coredns"}
-    assert command("status", "--format", "json").valid("status")["project"] == "mine"
+    assert command.json("status")["project"] == "mine"
     assert command("drift").code == 0
     assert command("reload").code == 0
-    assert command("down", "--format", "json").valid("down")["project"] == "mine"
+    assert command.json("down")["project"] == "mine"
     assert names(memory) == set()
 
 
@@ -62,7 +54,7 @@ def test_a_project_that_is_named_comes_first(
     outcome = command("--log-format", "json", *arguments, "run", **environment)
     assert outcome.code == 0
     assert names(memory) == {"other-envoy", "other-coredns"}
-    message = record_of(outcome.err, "project_overridden")["message"]
+    message = outcome.records("project_overridden")[0]["message"]
     assert "CLAWKER_FW_PROJECT" in message if variable else "--project" in message
     assert "other" in message
     assert f"{settings_file.name} is for project mine" in message
@@ -124,7 +116,7 @@ def test_another_settings_file_has_to_adopt_a_stack(
         assert f"this is {other} on {os.uname().nodename}" in text
         assert "--adopt" in text
     assert dict(memory.inside("clawker-coredns").files) == before
-    answer = command("--config", str(other), "drift", "--format", "json").valid("drift")
+    answer = command.json("--config", str(other), "drift")
     (made_from,) = answer["settings"]["made_from"]
     assert made_from == {"path": str(settings_file), "host": os.uname().nodename, "project": "clawker"}
     assert f"Made from another settings file: {settings_file}" in command("--config", str(other), "status").out
@@ -149,7 +141,7 @@ def test_a_stack_remembers_through_every_replacement(
     containers = {each.id for each in memory.listing()}
     other = tmp_path / "other.yaml"
     other.write_text(SETTINGS)
-    moved = command("--config", str(other), "run", "--format", "json").valid("run")  # the same by another path
+    moved = command.json("--config", str(other), "run")  # the same by another path
     assert (moved["changed"], moved["verdict"]) == (False, "current")
     assert {each.id for each in memory.listing()} == containers
     for sibling in ("envoy", "coredns"):
@@ -167,9 +159,9 @@ def test_settings_in_a_variable(
     monkeypatch.setenv("CLAWKER_FW_SETTINGS", "project: boxed\nrules:\n  - dst: v.test\n")
     assert command("run").code == 0
     assert names(memory) >= {"boxed-envoy", "boxed-coredns"}
-    answer = command("drift", "--format", "json").valid("drift")
+    answer = command.json("drift")
     assert (answer["settings"]["path"], answer["settings"]["source"]) == (None, "the variable CLAWKER_FW_SETTINGS")
-    listed = command("rules", "list", "--format", "json").valid("rules-list")
+    listed = command.json("rules", "list")
     assert [each["place"] for each in listed["rules"]] == ["CLAWKER_FW_SETTINGS, line 3"]
     for words in (("--config", str(settings_file), "drift"), ("--config", str(settings_file), "rules", "list")):
         refused = command(*words)
@@ -193,9 +185,9 @@ def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory
     command("run")
     for sibling in ("envoy", "coredns"):
         del memory.inside(f"clawker-{sibling}").files[ORIGIN]
-    assert command("drift", "--format", "json").valid("drift")["settings"]["made_from"] == []
-    assert command("run", "--format", "json").valid("run")["changed"] is False
-    assert len(command("drift", "--format", "json").json["settings"]["made_from"]) == 1
+    assert command.json("drift")["settings"]["made_from"] == []
+    assert command.json("run")["changed"] is False
+    assert len(command.json("drift")["settings"]["made_from"]) == 1
 
 
 # --- where an answer comes from -------------------------------------------------------------------------------
@@ -211,8 +203,8 @@ def test_answers_say_what_they_are_about(
         ([], {"CLAWKER_FW_CONFIG": str(settings_file)}, "CLAWKER_FW_CONFIG"),
     ]
     for options, environment, source in ways:
-        for schema, verb in (("run", "run"), ("drift", "drift"), ("status", "status"), ("run", "reload")):
-            answer = command(*options, verb, "--format", "json", **environment).valid(schema)
+        for verb in ("run", "drift", "status", "reload"):
+            answer = command.json(*options, verb, **environment)
             assert (answer["settings"]["path"], answer["settings"]["source"]) == (str(settings_file), source)
             assert answer["engine"]["endpoint"] == memory.facts().endpoint
             assert answer["engine"]["source"] == "the default"
@@ -222,13 +214,13 @@ def test_answers_say_what_they_are_about(
         ([], {"CLAWKER_FW_HOST": "unix:///x"}, "CLAWKER_FW_HOST"),
     ]
     for options, environment, source in hosts:
-        answer = command(*options, "drift", "--format", "json", **environment).valid("drift")
+        answer = command.json(*options, "drift", **environment)
         assert answer["engine"]["source"] == source
     (tmp_path / "home").mkdir()
     settings_file.rename(tmp_path / "home" / settings_file.name)
-    assert command("drift", "--format", "json").json["settings"]["source"] == "the user's config folder"
+    assert command.json("drift")["settings"]["source"] == "the user's config folder"
     (tmp_path / "home" / settings_file.name).unlink()
-    answer = command("drift", "--format", "json", CLAWKER_FW_RULES="[]").valid("drift")["settings"]
+    answer = command.json("drift", CLAWKER_FW_RULES="[]")["settings"]
     assert (answer["path"], answer["source"]) == (None, "the environment")
 
 
@@ -245,10 +237,8 @@ def test_folders_of_the_user_that_an_agent_can_write(
     command("run")
     source = settings_file.parent / folder
     source.mkdir(parents=True, exist_ok=True)
-    agent = stacks.bare_container("agent", stacks.blueprint(memory.facts(), "a.test"), "clawker-net")
-    shape = replace(agent.shape, mounts=(Mount("bind", "/work", str(source)),))
-    memory.start(memory.create_container(replace(agent, shape=shape)))
-    found = command("status", "--format", "json").valid("status")["settings"]["open"]
+    join(memory, "agent", mounts=(Mount("bind", "/work", str(source)),))
+    found = command.json("status")["settings"]["open"]
     assert [each["file"] for each in found] == ([str(source)] if decides else [])
 
 
@@ -257,20 +247,13 @@ def test_settings_that_an_agent_can_write_are_told(
 ) -> None:
     """`status` reports container and mount, `run` and `reload` warn with a fix; read-only mounts are fine."""
     command("run")
-    wanted = stacks.blueprint(memory.facts(), "a.test")
     folder = str(settings_file.parent)
-
-    def attach(*, read_only: bool) -> None:
-        agent = stacks.bare_container("agent", wanted, "clawker-net")
-        mounts = (Mount("bind", "/work", folder, read_only=read_only),)
-        memory.start(memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-
-    attach(read_only=True)
-    assert command("status", "--format", "json").valid("status")["settings"]["open"] == []
+    join(memory, "agent", mounts=(Mount("bind", "/work", folder, read_only=True),))
+    assert command.json("status")["settings"]["open"] == []
     assert "settings_open" not in command("run").err
     memory.remove("agent")
-    attach(read_only=False)
-    found = command("status", "--format", "json").valid("status")["settings"]["open"]
+    join(memory, "agent", mounts=(Mount("bind", "/work", folder),))
+    found = command.json("status")["settings"]["open"]
     mounted = {"container": "agent", "mount": folder, "target": "/work"}
     assert found == [{**mounted, "file": str(settings_file)}]
     text = command("status").out
@@ -279,6 +262,6 @@ def test_settings_that_an_agent_can_write_are_told(
     for verb in ("run", "reload"):
         outcome = command("--log-format", "json", verb)
         assert outcome.code == 0
-        record = record_of(outcome.err, "settings_open")
+        (record,) = outcome.records("settings_open")
         assert (record["level"], record["container"], record["mount"]) == ("warning", "agent", folder)
         assert "--config" in record["hint"]

@@ -1,26 +1,16 @@
 """`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from clawker_fw.errors import EngineError
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command
-from tests.cli.test_denials import record
+from tests.cli.conftest import Command, join, record
 
 RESOLVER = "10.213.1.53"
-
-
-def join(memory: MemoryEngine, name: str, **shape: Any) -> None:  # noqa: ANN401 - fields of a shape
-    """Start an agent as documented, but for these fields."""
-    bare = stacks.bare_container(name, stacks.blueprint(memory.facts(), "a.test"), "clawker-net")
-    confined = {"dns": (RESOLVER,), "capabilities_dropped": ("NET_RAW",), **shape}
-    memory.start(memory.create_container(replace(bare, shape=replace(bare.shape, **confined))))
 
 
 def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -> None:
@@ -34,16 +24,16 @@ def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -
     assert outcome.out.startswith(
         "open  clawker: stop the agents that bypass it\nopen[agent]: loose: it is privileged\n"
     )
-    document = command("drift", "--format", "json").valid("drift")
+    document = command.json("drift")
     assert document["verdict"] == "open"
     assert {each["name"]: each["state"] for each in document["agents"]} == {"fine": "fenced", "loose": "open"}
     ignored = command("drift", "--agents", "ignore", "--format", "json")
-    assert (ignored.code, ignored.valid("drift")["verdict"], ignored.json["agents"]) == (0, "current", None)
+    assert (ignored.code, ignored.answer["verdict"], ignored.json["agents"]) == (0, "current", None)
     status = command("status").out
     assert status.startswith("open  clawker on engine")
     assert status.index("loose") < status.index("fine")  # those that need attention come first
     assert "  loose: it is privileged\n" in status
-    (reason,) = command("status", "--format", "json").valid("status")["agents"][1]["reasons"]
+    (reason,) = command.json("status")["agents"][1]["reasons"]
     assert reason == {"code": "privileged", "text": "it is privileged", "opens": True}
 
 
@@ -61,10 +51,10 @@ def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:
     command("run")
     moved = {"CLAWKER_FW_NETWORK__SUBNET": "10.77.0.0/20"}
     assert command("agent", "flags", **moved).code == 6
-    assert command("status", "--format", "json", **moved).valid("status")["agent"] is None
+    assert command.json("status", **moved)["agent"] is None
     assert "--dns" not in command("status", **moved).out
     command("run", **moved)
-    assert command("status", "--format", "json", **moved).json["agent"]["dns"] == "10.77.8.53"
+    assert command.json("status", **moved)["agent"]["dns"] == "10.77.8.53"
 
 
 @pytest.mark.parametrize("break_it", ["rules: [", None])
@@ -85,7 +75,7 @@ def test_status_without_settings(
     assert "loose: it is privileged" in outcome.out
     assert f"--dns {RESOLVER}" in outcome.out
     assert "error[settings-" in outcome.err
-    document = command("status", "--format", "json").valid("status")
+    document = command.json("status")
     assert (document["rules"], document["live_rules"], document["other_rules"]) == (None, 2, None)
     assert document["unread"]["code"].startswith("settings-")
 
@@ -104,18 +94,18 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
     resolver = memory.inside("clawker-coredns")
     resolver.log += [record(**asked, name=f"{letter}.example") for letter in "abcdefa"]
     resolver.logged_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000000000Z"
-    document = command("status", "--format", "json").valid("status")
+    document = command.json("status")
     assert document["agents"][0]["refused"] == 7
     assert len(document["refusals"]) == 5
     assert {each["reason"] for each in document["refusals"]} == {"no-rule"}
     assert {(each["agent"], each["address"]) for each in document["refusals"]} == {("builder", address)}
-    denials = command("denials", "--format", "json").valid("denials")["denials"]
+    denials = command.json("denials")["denials"]
     assert {(each["agent"], each["address"]) for each in denials} == {("builder", address)}
     out = command("status").out
     assert "dns f.example:53" in out
     assert "`clawker-fw denials` has all of them" in out
     resolver.logged_at = "2026-01-01T00:00:01.000000000Z"
-    document = command("status", "--format", "json").valid("status")
+    document = command.json("status")
     assert (document["refusals"], document["agents"][0]["refused"]) == ([], 0)
 
 
@@ -126,7 +116,7 @@ def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -
     resolver = memory.inside("clawker-coredns")
     resolver.log.append(record(protocol="dns", name="a.example", type="A", reason="no-rule"))
     resolver.logged_at = f"{datetime.now(UTC) - timedelta(hours=2):%Y-%m-%dT%H:%M:%S}.000000000Z"
-    assert len(command("status", "--format", "json").valid("status")["refusals"]) == 1
+    assert len(command.json("status")["refusals"]) == 1
 
 
 def test_a_log_that_can_not_be_read(
@@ -140,7 +130,7 @@ def test_a_log_that_can_not_be_read(
 
     monkeypatch.setattr(memory, "log", fail)
     outcome = command("status", "--format", "json")
-    assert (outcome.code, outcome.valid("status")["verdict"]) == (0, "current")
+    assert (outcome.code, outcome.answer["verdict"]) == (0, "current")
     assert {each["code"]: each["message"] for each in outcome.json["warnings"]} == {
         "refusals-unreadable": "What was refused can't be read: The engine could not read the log. no driver"
     }
@@ -151,7 +141,7 @@ def test_programs_get_the_summary_of_drift(command: Command, memory: MemoryEngin
     """For whatever differs, `status` has the lines of `drift`; none for a current stack or without settings."""
 
     def lines(name: str) -> list[str]:
-        return list(command(name, "--format", "json").valid(name)["summary"])
+        return list(command.json(name)["summary"])
 
     assert lines("status") == ["clawker is not up yet: it will be created, with 2 rules."]
     command("run")

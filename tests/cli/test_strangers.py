@@ -8,7 +8,7 @@ import pytest
 from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, VolumeView
 from clawker_fw.stack.files import public
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, join
 
 IMAGES: dict[str, Mapping[str, str] | None] = {"no volume": None, "a volume of its own": {}}
 """What an image can bring besides labels: the labels that were requested for a volume at `/fw`."""
@@ -23,7 +23,7 @@ def test_an_image_with_our_labels_is_in_nobody_s_way(
     command("run")
     before = {each: memory.inside(f"clawker-{each}").id for each in Sibling}
     every = memory.inside("clawker-coredns").spec.labels
-    attachment = command("agent", "flags", "--format", "json").json
+    attachment = command.json("agent", "flags")
     networks = {attachment["network"]: ""} if attached else {}
     shape = Shape((), (), networks, dns=tuple(attachment["dns"]), capabilities_dropped=("NET_RAW",))
     image = memory.inside("clawker-envoy").image
@@ -39,31 +39,27 @@ def test_an_image_with_our_labels_is_in_nobody_s_way(
     assert command("status").code == 0
     assert command("reload").code == 0
     assert command("run").code == 0
-    assert command("denials", "--format", "json").json["denials"] == []
-    agents = command("status", "--format", "json").json["agents"]
+    assert command.json("denials")["denials"] == []
+    agents = command.json("status")["agents"]
     assert [each["name"] for each in agents] == (["theirs"] if attached else [])
-    assert [each["project"] for each in command("status", "--all", "--format", "json").json["stacks"]] == [
-        "clawker"
-    ]
+    assert [each["project"] for each in command.json("status", "--all")["stacks"]] == ["clawker"]
     assert {each: memory.inside(f"clawker-{each}").id for each in Sibling} == before
     assert command("down", *(["--force"] if attached else [])).code == 0
     assert memory.container(theirs), "it is somebody else's"
     assert [each.name for each in memory.listing()] == ["theirs"]
-    assert command("status", "--all", "--format", "json").json["stacks"] == []
+    assert command.json("status", "--all")["stacks"] == []
 
 
 def test_a_mount_forges_no_line(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
     """A line break in the place of a mount, or in a volume's folder, is shown as such in every answer."""
     command("run")
-    attachment = command("agent", "flags", "--format", "json").json
     memory.drivers["data"] = VolumeView("data", "lo\nforged  line", {})
     mounts = (
         Mount("bind", "/work\nforged  line", str(settings_file.parent)),
         Mount("bind", "/engine", "/var/lib/docker/x\nforged  line"),
         Mount("volume", "/data", "data"),
     )
-    shape = Shape((), (), {attachment["network"]: ""}, dns=tuple(attachment["dns"]), mounts=mounts)
-    memory.start(memory.create_container(ContainerSpec("agent", memory.inside("clawker-envoy").image, {}, shape)))
+    join(memory, "agent", mounts=mounts)
     for verb in ("drift", "status", "doctor", "run", "status --all"):
         outcome = command(*verb.split())
         lines = f"{outcome.out}{outcome.err}".splitlines()

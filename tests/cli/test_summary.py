@@ -1,6 +1,5 @@
 """The line that matters: what each command says first about a difference, for a terminal of 80 columns."""
 
-import json
 import re
 from collections.abc import Callable
 from importlib import metadata
@@ -10,16 +9,13 @@ import pytest
 
 from clawker_fw.cli import session
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
-from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
-from clawker_fw.report.summary import lines
-from clawker_fw.stack import coredns
+from clawker_fw.stack import coredns, versions
 from clawker_fw.stack.envoy import bounds, sibling
 from clawker_fw.stack.files import public
 from clawker_fw.stack.labels import STACK_BUILD_SHA
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command
+from tests.cli.conftest import SETTINGS, Command, join
 
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
@@ -106,7 +102,7 @@ def test_a_stack_that_is_not_up_yet(command: Command) -> None:
 
 @pytest.mark.usefixtures("old")
 def test_an_upgrade(command: Command) -> None:
-    """It is two lines: what happens and what agents notice, then from which build to which."""
+    """It is two lines: what happens and what agents notice, then from which build to which; with `--diff` all."""
     drift = command("drift")
     first, second, *rest = below_the_verdict(drift.out).splitlines()
     assert first == REPLACED
@@ -115,6 +111,13 @@ def test_an_upgrade(command: Command) -> None:
     assert rest[1:] == []
     assert below_the_verdict(command("run", "--dry-run").out).startswith(f"{first}\n{second}\n")
     assert f"{first}\n{second}\n" in command("status").out
+    whole = below_the_verdict(command("drift", "--diff").out)
+    document = command("drift", "--format", "json")
+    assert len(document.findings) == 4
+    for finding in document.findings:
+        assert finding["field"].removeprefix("dev.clawker.firewall.") in whole
+    assert "+++ desired boot/Corefile" in whole
+    assert document.json["summary"] == command.json("run", "--dry-run")["summary"] == [first, second]
     assert command("run").err.startswith(f"{first}\n{second}\ndone ")
     assert command("drift").code == 0
 
@@ -133,20 +136,7 @@ def test_an_upgrade(command: Command) -> None:
 )
 def test_the_way_back_is_called_a_downgrade(running: str | None, desired: str, word: str) -> None:
     """An earlier version is told from a later one by its numbers."""
-    found = Finding(
-        Sibling.ENVOY, Layer.LABELS, STACK_BUILD_SHA, "a" * 40, "b" * 40, Cause.UPGRADE, Action.REPLACE
-    )
-    said = Summary(
-        project="clawker",
-        absent=False,
-        count=1,
-        effects={Effect.REPLACED: (Sibling.ENVOY,)},
-        interruption=Interruption(drained=30.0),
-        changes=None,
-        builds={Sibling.ENVOY: (Build(running, "a" * 40), Build(desired, "b" * 40))},
-        reasons={cause: (found,) if cause is Cause.UPGRADE else () for cause in Cause},
-    )
-    assert lines(said)[1].startswith(f"  {word} from ")
+    assert versions.change(running, desired) == word
 
 
 @pytest.mark.usefixtures("newer")
@@ -157,7 +147,7 @@ def test_a_downgrade(command: Command) -> None:
     assert first == REPLACED
     assert re.fullmatch(r"  downgrade from 9\.9\.9 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)", second)
     assert "by hand" not in drift.out
-    document = command("drift", "--format", "json").valid("drift")
+    document = command.json("drift")
     causes = {each["field"]: each["cause"] for side in document["siblings"] for each in side["findings"]}
     assert set(causes.values()) == {"upgrade"}
     assert causes.keys() >= {
@@ -171,22 +161,6 @@ def test_a_downgrade(command: Command) -> None:
     }
     assert command("run").code == 0
     assert command("drift").code == 0
-
-
-@pytest.mark.usefixtures("old")
-def test_all_fields_of_an_upgrade(command: Command) -> None:
-    """With `--diff` they follow by layer, and the files; JSON has all of them with or without it."""
-    drift = below_the_verdict(command("drift", "--diff").out)
-    assert drift.startswith(REPLACED)
-    document = command("drift", "--format", "json").valid("drift")
-    findings = [each for sibling in document["siblings"] for each in sibling["findings"]]
-    assert len(findings) == 4
-    for finding in findings:
-        assert finding["field"].removeprefix("dev.clawker.firewall.") in drift
-    assert "+++ desired boot/Corefile" in drift
-    assert document["summary"][0] == REPLACED
-    plan = command("run", "--dry-run", "--format", "json").valid("run")
-    assert plan["summary"] == document["summary"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +180,7 @@ def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], co
     command("run")
     planned = command("rules", *arguments, "--dry-run")
     assert planned.out.splitlines()[-len(lines) :] == [*lines]
-    answer = command("rules", *arguments, "--dry-run", "--format", "json").valid("rules-allow")
+    answer = command.json("rules", *arguments, "--dry-run")
     assert (answer["summary"], answer["changed"], planned.code) == ([*lines], False, 1)
     edited = command("rules", *arguments)
     said = edited.err.splitlines()
@@ -324,8 +298,7 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
 def test_what_is_refused(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
     """A change that agents forbid is shown as refused, with what to do; `drift` has its usual exit code."""
     command("run")
-    wanted = stacks.blueprint(memory.facts(), "a.test")
-    memory.start(memory.create_container(stacks.bare_container("agent", wanted, "clawker-net")))
+    join(memory, "agent")
     settings_file.write_text(SETTINGS + "network: {subnet: 10.77.0.0/20}\n")
     drift = command("drift")
     assert drift.code == 1
@@ -333,18 +306,9 @@ def test_what_is_refused(command: Command, memory: MemoryEngine, settings_file: 
     assert "  attached: agent\n" in drift.out
 
 
-def test_a_log_has_the_summary(command: Command, settings_file: Path) -> None:
-    """With `--log-format json`, the same lines are a record before the findings."""
-    command("run")
-    settings_file.write_text(SETTINGS.replace("a.test", "b.test"))
-    records = [json.loads(line) for line in command("--log-format", "json", "reload").err.splitlines()]
-    assert records[0]["event"] == "summary"
-    assert records[0]["lines"][1:] == ["  + https b.test:443", "  - https a.test:443"]
-
-
 def test_a_current_stack_has_no_summary(command: Command) -> None:
     """There is nothing to say: the answer is empty, and the text has a line for each sibling."""
     command("run")
-    assert command("drift", "--format", "json").valid("drift")["summary"] == []
-    assert command("run", "--format", "json").valid("run")["summary"] == []
+    assert command.json("drift")["summary"] == []
+    assert command.json("run")["summary"] == []
     assert command("drift").out == "current  clawker\nenvoy  current\ncoredns  current\n"

@@ -47,7 +47,7 @@ def test_flags(command: Command, memory: MemoryEngine) -> None:
     assert (
         f" {mount} --env APT_CONFIG={TARGET}/apt.conf --env AWS_CA_BUNDLE={TARGET}/authorities.pem " in first.out
     )
-    answer = command("agent", "flags", "--format", "json").valid("agent-flags")
+    answer = command.json("agent", "flags")
     assert answer["mounts"] == [{"volume": volume(memory), "target": TARGET, "read_only": True}]
     assert answer["environment"]["JAVA_TOOL_OPTIONS"] == f"-Djavax.net.ssl.trustStore={TARGET}/authorities.p12"
 

@@ -1,6 +1,5 @@
 """The commands `watch` and `service`."""
 
-import json
 import os
 import signal
 import socket
@@ -45,10 +44,7 @@ def decisions_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Decisi
     return stop_after
 
 
-def records(err: str) -> list[dict[str, object]]:
-    """Return the written decisions."""
-    lines = [json.loads(line) for line in err.splitlines() if line.startswith('{"time"')]
-    return [line for line in lines if line["event"] == "watch_decision"]
+DECISION = "watch_decision"
 
 
 def test_watch_heals_until_it_is_stopped(
@@ -62,7 +58,7 @@ def test_watch_heals_until_it_is_stopped(
     outcome = command("--log-format", "json", "watch", "--interval", "1")
     assert outcome.code == 0
     assert outcome.out == ""
-    first, second = records(outcome.err)
+    first, second = outcome.records(DECISION)
     assert (first["decision"], first["outcome"], first["actions"]) == ("heal", "done", ["start"])
     assert (second["decision"], second["verdict"]) == ("nothing", "current")
     assert memory.inside("clawker-envoy").status == "running"
@@ -86,7 +82,7 @@ def test_settings_that_have_just_been_changed_are_not_applied_yet(
     until(lambda: time.time() - settings_file.stat().st_ctime > 1)
     decisions_of(1)
     outcome = command("--log-format", "json", "watch", "--heal", "all")
-    assert [each["outcome"] for each in records(outcome.err)] == ["done"]
+    assert [each["outcome"] for each in outcome.records(DECISION)] == ["done"]
     assert command("drift").code == 0
 
 
@@ -99,7 +95,7 @@ def test_an_emptied_settings_file_cuts_nobody(
     for text in ("", "drain_timeout: 5s\n"):
         settings_file.write_text(text)
         decisions_of(1)
-        (told_of,) = records(command("--log-format", "json", "watch", "--heal", "all").err)
+        (told_of,) = command("--log-format", "json", "watch", "--heal", "all").records(DECISION)
         assert (told_of["decision"], told_of["code"]) == ("retry", "settings-invalid")
         assert dict(memory.inside("clawker-coredns").files) == before
     settings_file.write_text("rules: []\n")
@@ -166,16 +162,6 @@ def test_options_that_make_no_sense_are_exit_code_2(arguments: list[str], comman
     assert command("service", "install", *arguments).code == 2
 
 
-def test_an_address_that_is_taken_is_exit_code_6(command: Command) -> None:
-    """If the address of `--listen` is in use, the watcher does not start."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        outcome = command("watch", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
-    assert outcome.code == 6
-    assert "error[address-refused]" in outcome.err
-
-
 # --- the service ----------------------------------------------------------------------------------------------
 
 
@@ -240,13 +226,6 @@ def test_a_service_needs_a_folder_to_write(command: Command, tmp_path: Path) -> 
     outcome = command("service", XDG_STATE_HOME=str(tmp_path / "kept"))
     assert (outcome.code, outcome.out) == (6, "")
     assert "error[unit-unwritable]" in outcome.err
-
-
-def test_settings_that_cannot_be_used_make_no_unit(command: Command, settings_file: Path) -> None:
-    """With invalid settings, nothing is printed."""
-    settings_file.write_text("rules: 1\n")
-    outcome = command("service")
-    assert (outcome.code, outcome.out) == (3, "")
 
 
 def test_watch_sends_nothing_without_a_collector(command: Command) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,8 @@ from clawker_fw.model import Mount
 from clawker_fw.settings import files
 from clawker_fw.watch import record, trust
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command, Outcome
+from tests.cli.conftest import SETTINGS, Command, Outcome, join
 
 ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 OTHER = "rules: [{dst: evil.test}]\n"
@@ -36,6 +35,7 @@ class Watchers:
     memory: MemoryEngine
     settings: Path
     monkeypatch: pytest.MonkeyPatch
+    options: tuple[str, ...] = ()
 
     @property
     def kept(self) -> Path:
@@ -53,16 +53,14 @@ class Watchers:
 
         with self.monkeypatch.context() as patch:
             patch.setattr(record, "write", stopping)
-            outcome = self.command("--project", "clawker", "watch", "--interval", "1", *options)
+            outcome = self.command(*self.options, "--project", "clawker", "watch", "--interval", "1", *options)
         assert outcome.code == 0, outcome.err
         return decisions, outcome
 
     def agent(self, source: Path | None = None, *, privileged: bool = False) -> None:
         """Start an agent, with a writable mount, or one that is privileged."""
-        bare = stacks.bare_container("agent", stacks.blueprint(self.memory.facts(), "a.test"), "clawker-net")
         mounts = (Mount("bind", "/work", str(source)),) if source else ()
-        shape = replace(bare.shape, mounts=mounts, privileged=privileged)
-        self.memory.start(self.memory.create_container(replace(bare, shape=shape)))
+        join(self.memory, "agent", mounts=mounts, privileged=privileged)
 
 
 @pytest.fixture
@@ -139,9 +137,7 @@ def test_whatever_an_agent_does_to_the_settings_the_next_watcher_heals(
     settings.parent.mkdir()
     watchers.settings.rename(settings)
     watchers.settings = settings
-    options = ("--config", str(settings))
-    command = watchers.command
-    watchers.command = lambda *arguments, **more: command(*options, *arguments, **more)
+    watchers.options = ("--config", str(settings))
     watchers.settings = settings.parent.parent / "clawker-fw.yaml"  # where the state folder is found
     watchers.agent(settings.parent)
     (before,), _ = watchers()
@@ -270,10 +266,10 @@ def test_an_agent_that_can_write_the_memory_is_open(watchers: Watchers) -> None:
     """It decides about the rules of the next watcher, as the settings file does of this one."""
     watchers()
     watchers.agent(watchers.kept.parent)
-    told = watchers.command("status", "--format", "json").valid("status")
+    told = watchers.command.json("status")
     (entry,) = told["settings"]["open"]
     assert watchers.kept.is_relative_to(entry["file"])
-    assert watchers.command("drift", "--format", "json").json["verdict"] == "open"
+    assert watchers.command.json("drift")["verdict"] == "open"
 
 
 def test_a_memory_that_cannot_be_written_is_told_once(watchers: Watchers) -> None:

@@ -10,7 +10,7 @@ import pytest
 from clawker_fw.diagnose import way_out
 from clawker_fw.model import Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome
+from tests.cli.conftest import Command
 
 NO_ANSWER = Trial((TrialStep("handshake", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer"),))
 
@@ -42,9 +42,9 @@ def answering(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch, trial: Tria
     return tried
 
 
-def codes(outcome: Outcome) -> set[str]:
+def codes(command: Command) -> set[str]:
     """Return the codes of the warnings of a `run`."""
-    return {each["code"] for each in outcome.valid("run")["warnings"]}
+    return {each["code"] for each in command.json("run")["warnings"]}
 
 
 def test_run_warns_once_where_this_machine_gets_out_and_agents_do_not(
@@ -54,12 +54,12 @@ def test_run_warns_once_where_this_machine_gets_out_and_agents_do_not(
     tried = answering(here, monkeypatch, NO_ANSWER)
     outcome = command("run", "--format", "json")
     assert outcome.code == 0
-    assert codes(outcome) == {"no-way-out"}
-    (warning,) = outcome.json["warnings"]
+    (warning,) = outcome.answer["warnings"]
+    assert warning["code"] == "no-way-out"
     assert f"Agents don't reach localhost:{listening} (no answer), but this machine does." in warning["message"]
     assert "iptables -S DOCKER-USER" in warning["message"]
     assert tried == [f"https://localhost:{listening}"]
-    assert codes(command("run", "--format", "json")) == set()
+    assert codes(command) == set()
     assert len(tried) == 1
     assert "no-way-out" in command("run", "--force-recreate").out
 
@@ -68,7 +68,7 @@ def test_a_way_out_is_not_warned_of(here: MemoryEngine, command: Command, monkey
     """An attempt that succeeds leaves no warning."""
     step = TrialStep("handshake", "10.213.0.20:40000", 0.1, ok=True, status=0, outcome="completed")
     tried = answering(here, monkeypatch, Trial((step,)))
-    assert codes(command("run", "--format", "json")) == set()
+    assert codes(command) == set()
     assert len(tried) == 1
 
 
@@ -85,7 +85,7 @@ def test_a_gateway_that_masquerades_nothing_is_named(
 
     command("run")
     monkeypatch.setattr(here, "networks", routed)
-    said = command("run", "--force-recreate", "--format", "json").json["warnings"]
+    said = command.json("run", "--force-recreate")["warnings"]
     assert f"{option} of its network is routed" in said[0]["message"]
 
 
@@ -101,5 +101,5 @@ def test_nothing_is_tried_that_would_prove_nothing(
         monkeypatch.setattr(way_out, "reaches", lambda *_: False)
     else:
         here.has = replace(here.has, forwards=False)
-    assert codes(command("run", "--format", "json")) == ({"no-forwarding"} if "forwards" in case else set())
+    assert codes(command) == ({"no-forwarding"} if "forwards" in case else set())
     assert tried == []

@@ -6,7 +6,6 @@ import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -98,7 +97,7 @@ def test_no_more_is_claimed_than_is_known(command: Command) -> None:
     outcome = command("rules", "unused", "--since", "4w")
     assert "unused in the last 20 d." in outcome.out
     assert "20 d ago, and not for the whole 28 d." in outcome.out
-    answer = command("rules", "unused", "--since", "4w", "--format", "json").valid("rules-unused")
+    answer = command.json("rules", "unused", "--since", "4w")
     assert answer["period"]["whole"] is False
     assert answer["period"]["known"] > answer["period"]["asked"]
     found = {each["rule"]: each for each in answer["unused"]}
@@ -161,15 +160,3 @@ def test_without_a_stack(command: Command, words: list[str]) -> None:
 def test_a_time_that_can_not_be(command: Command, since: str) -> None:
     """It is a mistake of the command line."""
     assert command("rules", "unused", "--since", since).code == 2
-
-
-@pytest.mark.usefixtures("envoy")
-def test_what_is_used_survives_a_replacement(command: Command, memory: MemoryEngine) -> None:
-    """The new Envoy knows what the old one knew."""
-    before = memory.inside("clawker-envoy").id
-    assert command("run", "--force-recreate").code == 0
-    inside = memory.inside("clawker-envoy")
-    assert inside.id != before
-    answer: Any = command("rules", "unused", "--since", "20d", "--format", "json").valid("rules-unused")
-    assert "https a.test:443" not in {each["rule"] for each in answer["unused"]}
-    assert answer["period"]["whole"] is True

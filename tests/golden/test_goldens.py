@@ -42,7 +42,7 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import documents, explaining, fleet_text, text
 from clawker_fw.report.documents.parts import SettingsNamed
-from clawker_fw.report.fleet import Fleet, FleetStatusDocument, LiveRules, Proof, ReleaseUsed, Row
+from clawker_fw.report.fleet import FleetStatusDocument, LiveRules, Proof, ReleaseUsed, Row
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
@@ -270,7 +270,7 @@ def test_no_record_has_a_header_that_may_be_a_secret(place: str) -> None:
     assert set(re.findall(r"headers\[([^]]*)\]", content)) <= {"':authority'"}
 
 
-FLEET = Fleet.of(
+FLEET = FleetStatusDocument.of(
     (
         Row(
             "build-1",
@@ -354,6 +354,9 @@ FLEET = Fleet.of(
         ),
     ),
     (LeftOut("default", "build-1"),),
+    SettingsNamed("/etc/clawker-fw.yaml", "--config"),
+    ReleaseUsed("0.1.0", "b51912e" * 9),
+    findings=True,
 )
 """A host of each kind."""
 
@@ -370,6 +373,4 @@ def test_fleet_diff(golden: Check) -> None:
 
 def test_fleet_in_json(golden: Check) -> None:
     """Many hosts for programs."""
-    common = (SettingsNamed("/etc/clawker-fw.yaml", "--config"), ReleaseUsed("0.1.0", "b51912e" * 9))
-    answer = FleetStatusDocument.of(FLEET, *common, findings=True)
-    golden("fleet-diff.json", documents.text(answer).encode() + b"\n")
+    golden("fleet-diff.json", documents.text(FLEET).encode() + b"\n")

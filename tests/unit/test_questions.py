@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.cli import rule_words
 from clawker_fw.denials import waiting
 from clawker_fw.denials.question import Question, host_of, question
 from clawker_fw.denials.refusal import Counted, Refusal
@@ -22,6 +21,7 @@ from clawker_fw.model import Sibling
 from clawker_fw.report.questions import meaning, more_text
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
+from clawker_fw.settings.edit import words as words_of
 from clawker_fw.settings.edit.edits import add, written
 from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit import stacks
@@ -273,9 +273,9 @@ def pasted(command: str, rules: list[Entry]) -> list[str]:
     assert words[:3] == ["clawker-fw", "rules", "allow"]
     name, *options = words[3:]
     given = dict(zip(options[::2], options[1::2], strict=True))
-    paths = rule_words.path_rules([given["--path"]] if "--path" in given else None, given.get("--methods"))
+    paths = words_of.path_rules([given["--path"]] if "--path" in given else None, given.get("--methods"))
     fields = {"action": "allow", "until": given.get("--until"), "note": None, "path_rules": paths}
-    additions = rule_words.additions([name], None, None, fields)
+    additions = words_of.additions([name], None, None, fields, datetime.now(UTC))
     settings, _ = stacks.rule_set(*rules)
     edit, _ = add(written([(each, "") for each in settings.rules], len(settings.rules)), additions, time.time())
     return without_ends(after_edit(tuple(rules), edit))

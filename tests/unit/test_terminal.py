@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,7 +131,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
             lambda: terminal.answer(said),
-            lambda: text.console().print(verdict.line(Verdict.CURRENT, said)),
+            lambda: text.console().print(verdict.head(Verdict.CURRENT, said)),
             lambda: terminal.answer(documents.text(SiblingFindings.both(diff(said))[0])),
             display,
             record,
@@ -162,11 +163,6 @@ def test_a_line_is_never_forged(said: str) -> None:
 
 def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a real terminal, hostile text is visible as escapes, between our own colours."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("TERM", "xterm")
     for name in ("CI", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -217,3 +213,38 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
         print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(OSError))), flush=True)
     print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
     print("x" * 100_000, file=terminal.Stream(io.BufferedWriter(Full(OSError))), flush=True)
+
+
+@pytest.mark.parametrize(
+    ("on_terminal", "variables", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (False, {"FORCE_COLOR": "1"}, True),
+        (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (True, {"TERM": "dumb", "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colours(
+    on_terminal: bool,  # noqa: FBT001 - a value of the table
+    variables: dict[str, str],
+    coloured: bool,  # noqa: FBT001 - a value of the table
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Colours are used on terminals and on request, but not into pipes."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal() if on_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    text.console().print(verdict.head(Verdict.CURRENT, "clawker"))
+    assert ("32m" in stream.getvalue()) == coloured
+
+
+def test_a_question_without_an_answer_does_not_keep_the_program() -> None:
+    """Background work on a hanging engine ends with the program."""
+    program = "import time; from clawker_fw.background import in_background; in_background(time.sleep, 600)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0

@@ -1,11 +1,13 @@
 """The answer of `denials`, and with `--follow` its lines."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
 from clawker_fw.denials.following import Missed
+from clawker_fw.denials.refusal import Counted
 from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.denials import is_failure
@@ -32,18 +34,14 @@ class DenialRemedy:
     """The command that would allow it, if one is enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class DenialDocument:
-    """One refusal, or equal ones."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDocument:
+    """What was refused, and how often."""
 
     last: Moment
     """When it happened last, by the engine's clock."""
     times: PositiveInt
     """How often."""
-    agent: str | None
-    """The name of the container that had this address at the time, if it is known."""
-    address: str
-    """The agent's address."""
     sibling: Sibling
     """Which sibling refused."""
     protocol: str
@@ -52,6 +50,32 @@ class DenialDocument:
     """The host that was asked for; null if nothing named one."""
     port: NonNegativeInt
     """The port that the agent has connected to."""
+    reason: str
+    """A word of the siblings' records, such as `no-rule`."""
+
+
+def refused(counted: Counted) -> dict[str, Any]:
+    """Return the fields of a `RefusalDocument`."""
+    refusal = counted.refusal
+    return {
+        "last": counted.last,
+        "times": counted.times,
+        "sibling": refusal.sibling,
+        "protocol": refusal.protocol,
+        "name": refusal.name or None,
+        "port": refusal.port,
+        "reason": refusal.reason,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialDocument(RefusalDocument):
+    """One refusal, or equal ones."""
+
+    agent: str | None
+    """The name of the container that had this address at the time, if it is known."""
+    address: str
+    """The agent's address."""
     tried: str | None
     """The address that the agent has connected to, where no host was named and the kernel refused."""
     types: list[str]
@@ -62,8 +86,6 @@ class DenialDocument:
     """The path of the last request, without its query."""
     upstream: str | None
     """The address to which Envoy was about to connect."""
-    reason: str
-    """A word of the siblings' records, such as `no-rule`."""
     failed: bool
     """Whether a rule allows it and it failed elsewhere: this is no denial."""
     message: str
@@ -79,20 +101,14 @@ class DenialDocument:
         counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
         method, _, path = counted.request.partition(" ")
         return cls(
-            last=counted.last,
-            times=counted.times,
+            **refused(counted),
             agent=denial.agent or None,
             address=refusal.agent,
-            sibling=refusal.sibling,
-            protocol=refusal.protocol,
-            name=refusal.name or None,
-            port=refusal.port,
             tried=refusal.tried or None,
             types=sorted(counted.types),
             method=method or None,
             path=path or None,
             upstream=counted.upstream or None,
-            reason=refusal.reason,
             failed=is_failure(refusal),
             message=advice.message,
             allowed=advice.allowed,

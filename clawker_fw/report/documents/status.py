@@ -7,8 +7,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Role, Sibling
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.model import Role
+from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.denials import RefusalDocument, refused
 from clawker_fw.report.documents.parts import (
     AgentDocument,
     Busy,
@@ -57,37 +58,19 @@ class RefusedAgent(AgentDocument):
     """How often it was refused something in the last hour, since it was started."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastRefusal:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRefusal(RefusalDocument):
     """One of the last refusals."""
 
     agent: str | None
     """The name of the container, if one that is attached now had this address at the time."""
     address: str
     """The agent's address."""
-    last: Moment
-    times: PositiveInt
-    sibling: Sibling
-    protocol: str
-    name: str | None
-    port: NonNegativeInt
-    reason: str
 
     @classmethod
     def of(cls, counted: Counted, who: str) -> "LastRefusal":
         """Return a refusal. `who` is the agent's name, or empty."""
-        refusal = counted.refusal
-        return cls(
-            agent=who or None,
-            address=refusal.agent,
-            last=counted.last,
-            times=counted.times,
-            sibling=refusal.sibling,
-            protocol=refusal.protocol,
-            name=refusal.name or None,
-            port=refusal.port,
-            reason=refusal.reason,
-        )
+        return cls(**refused(counted), agent=who or None, address=counted.refusal.agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +142,8 @@ class StatusDocument(Document):
             engine=StatusEngine(engine.endpoint, engine.named_by, engine.version, engine.architecture),
             settings=SettingsUsed.of(status.blueprint, observed),
             agent=AttachmentDocument.of(status),
-            agents=[RefusedAgent.of(each, status.refused.get(each.address, 0)) for each in status.agents],
-            refusals=[LastRefusal.of(each, status.whose(each)) for each in status.refusals[-MOST_REFUSALS:]],
+            agents=[RefusedAgent.of(each, status.refused.get(each.name, 0)) for each in status.agents],
+            refusals=[LastRefusal.of(*each) for each in status.refusals[-MOST_REFUSALS:]],
             siblings=status.siblings,
             rules=wanted.count if wanted else None,
             live_rules=live.count if live else None,

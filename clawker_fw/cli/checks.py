@@ -1,4 +1,4 @@
-"""The command that finds out what is wrong, and says what to do."""
+"""The commands that try a stack: `doctor` finds out what is wrong, and `conformance` attacks it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +9,7 @@ import typer
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_report, reading
+from clawker_fw.cli.session import print_json, print_report, reading, writing
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield Check("stack", CheckHealth.SKIPPED, "Without settings there is nothing to compare with.")
         return
     try:
-        with reading(chosen) as (_, seen):
-            yield from diagnosis.stack(seen)
+        _, seen = reading(chosen)
+        yield from diagnosis.stack(seen)
     except FirewallError as error:
         yield diagnosis.failed("stack", error)
         return
@@ -86,3 +86,32 @@ def _checks(chosen: Options) -> "Iterator[Check]":
     yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
     yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))
     yield from diagnosis.arrivals(seen)
+
+
+@app.command()
+def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
+    """Attack your own firewall, and show what held.
+
+    Each line is an attack, which must be stopped, or a control: an allowed request, which must get through. A
+    test container looks up names, connects to addresses and sends requests that no rule allows. It is removed
+    after some seconds. Other agents, rules, Envoy and CoreDNS stay as they are. Nothing is sent to third parties.
+    Exit 0 if everything held, else 1.
+
+    Example: clawker-fw conformance --json | jq '.attempts[] | select(.held | not)'
+    """
+    chosen: Options = context.obj
+    from clawker_fw.agents.serving import require_serving
+    from clawker_fw.diagnose.conformance.run import perform
+    from clawker_fw.report import checks as report
+
+    engine, _, seen = writing(chosen)
+    require_serving(seen.desired.project, seen.observed, seen.diff)
+    tried = perform(engine, seen)
+    held = all(each.held for each in tried)
+    answer = report.ConformanceAnswer(project=seen.desired.project, held=held, attempts=tried)
+    if format_ is Format.JSON:
+        print_json(answer)
+    else:
+        print_report(report.conformance_report(answer))
+    if not held:
+        raise typer.Exit(ExitCode.DRIFT)
