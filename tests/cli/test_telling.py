@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Records, Refused
+from clawker_fw.model import ContainerSpec, Records, Refused, Shape
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, join
+from tests.cli.conftest import Command
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,24 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     assert outcome.err.splitlines()[-1].endswith("--help` lists commands and options.")
 
 
+@pytest.mark.parametrize("verb", ["install", "uninstall", "status"])
+def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
+    """The hint shows how to install a service now."""
+    outcome = command("--project", "x", "service", verb, "--user")
+    assert outcome.code == 2
+    assert "`clawker-fw --project x service | sudo tee /etc/systemd/system/" in outcome.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("line", "instead"),
     [
-        ("ca rotate --at-once", "Use `clawker-fw certs`, which has `rotate --roots` and `export roots`."),
-        ("ps", "Use `clawker-fw status --all`."),
-        ("healthy 127.0.0.1:1", "Use `clawker-fw watch --check ADDRESS`."),
+        ("ca rotte", "Use `clawker-fw certs`, which has `--roots` for what `ca` did."),
+        ("logs --follow", "docker logs clawker-envoy"),
+        ("image --load", "examples/image/Dockerfile"),
+        ("fleet drift --swarm", "clawker-fw fleet status --diff"),
+        ("fleet stack --parallelism 2", "examples/swarm/stack.yaml"),
+        ("rules narrow .cdn.test", "clawker-fw rules allow"),
+        ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
     ],
 )
 def test_a_command_that_is_gone(line: str, instead: str, command: Command) -> None:
@@ -75,11 +87,20 @@ def test_a_command_that_is_gone(line: str, instead: str, command: Command) -> No
         (["--config", "nowhere.yaml", "run"], 3),
     ],
 )
-def test_every_line_beside_the_answer_is_a_record(arguments: list[str], code: int, command: Command) -> None:
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_every_line_beside_the_answer_is_a_record(
+    arguments: list[str],
+    code: int,
+    by_variable: bool,  # noqa: FBT001 - a value of the table
+    command: Command,
+) -> None:
     """With a format for programs, from any source, every line is a record; otherwise the lines are for people."""
     changed = {"CLAWKER_FW_OTEL__INFRA_PORT": "4320"}
     command("run")
-    outcome = command(*arguments, **changed, CLAWKER_FW_LOG_FORMAT="json")
+    if by_variable:
+        outcome = command(*arguments, **changed, CLAWKER_FW_LOG_FORMAT="json")
+    else:
+        outcome = command("--log-format", "json", *arguments, **changed)
     assert outcome.code == code
     records = [json.loads(line) for line in outcome.err.splitlines()]
     assert records
@@ -98,12 +119,12 @@ def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEn
     command("run")
     memory.inside("clawker-envoy").lingering = 2
     outcome = command("--log-format", "json", "run", "--format", "json", CLAWKER_FW_OTEL__INFRA_PORT="4320")
-    found = outcome.records("finding")
+    records = [json.loads(line) for line in outcome.err.splitlines()]
+    found = [each for each in records if each["event"] == "finding"]
     assert [(each["sibling"], each["field"], each["running"], each["desired"]) for each in found] == [
         (sibling, "dev.clawker.firewall.otel_infra_port", "4319", "4320") for sibling in ("envoy", "coredns")
     ]
-    assert [each["lines"] for each in outcome.records("summary")] == [outcome.json["summary"]]
-    steps = [each["step"] for each in outcome.records("step")]
+    steps = [each["step"] for each in records if each["event"] == "step"]
     assert sorted(steps) == sorted(each["text"] for each in outcome.json["steps"])
 
 
@@ -111,18 +132,19 @@ def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: M
     """Cut connections are reported in the text, in a record and in the answer; none are not."""
     command("run")
     quiet = command("run", "--force-recreate", "--format", "json")
-    assert quiet.answer["notes"] == []
+    assert quiet.valid("run")["notes"] == []
     assert "connections cut" not in quiet.err
 
     memory.inside("clawker-envoy").lingering = 3
     answer = command("run", "--force-recreate", "--format", "json")
     step = "drain clawker-envoy for up to 30 s"
-    assert answer.answer["notes"] == [{"step": step, "note": "3 connections cut"}]
+    assert answer.valid("run")["notes"] == [{"step": step, "note": "3 connections cut"}]
     assert f"{step}  3 connections cut" in answer.err
 
     memory.inside("clawker-envoy").lingering = 1
     output = command("--log-format", "json", "run", "--force-recreate")
-    assert [each["note"] for each in output.records() if "note" in each] == ["1 connection cut"]
+    notes = [each["note"] for line in output.err.splitlines() if "note" in (each := json.loads(line))]
+    assert notes == ["1 connection cut"]
 
 
 def test_status_counts_the_rules_that_are_live(
@@ -137,16 +159,16 @@ def test_status_counts_the_rules_that_are_live(
     text = command("status").out
     assert ": 2 rules live," in text
     assert "The settings have different rules (3 rules). Apply them with `clawker-fw reload`." in text
-    answer = command.json("status")
+    answer = command("status", "--format", "json").valid("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (3, 2, True)
 
     settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
     assert "The settings have different rules (2 rules)" in command("status").out, "as many, and others"
     command("reload")
-    assert command.json("status")["other_rules"] is False, "the list was not committed anew"
+    assert command("status", "--format", "json").json["other_rules"] is False, "the list was not committed anew"
 
     memory.inside("clawker-coredns").silent = "connection refused"
-    answer = command.json("status")
+    answer = command("status", "--format", "json").valid("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (2, None, None)
     assert "live rules unknown" in command("status").out
 
@@ -154,16 +176,19 @@ def test_status_counts_the_rules_that_are_live(
 def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEngine) -> None:
     """The kernel refuses without a log line, and counts. An agent that is gone is told by its address."""
     command("run")
-    address = join(memory, "greedy").networks["clawker-net"]
+    shape = Shape((), (), {"clawker-net": ""}, dns=("10.213.1.53",))
+    spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
+    memory.start(memory.create_container(spec))
+    address = next(iter(memory.inside("greedy").networks.values()))
     assert "beyond the limits" not in command("status").out
     memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
     memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
-    text = command("status").said
+    text = " ".join(command("status").out.split())
     assert "envoy has refused 12 connections, 0 queries and 3 datagrams beyond the limits of greedy." in text
     assert (
         "coredns has refused 1 connection, 5,000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
     )
-    answer = command.json("status")
+    answer = command("status", "--format", "json").valid("status")
     assert [each["limited"] for each in answer["siblings"]] == [
         [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
         [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000, "datagrams": 0}],
@@ -179,7 +204,7 @@ def test_status_tells_what_became_of_records(command: Command, memory: MemoryEng
     text = command("status").out
     assert "coredns has sent 1,234 records to the collector; 5 were lost." in text
     assert "envoy has sent" not in text
-    answer = command.json("status")
+    answer = command("status", "--format", "json").valid("status")
     assert [each["telemetry"] for each in answer["siblings"]] == [
         {"sent": 0, "lost": 0},
         {"sent": 1234, "lost": 5},
@@ -201,8 +226,9 @@ def test_debug_shows_a_traceback_that_can_be_read(
     assert lines[-2:] == ["error[engine-error]: The engine could not list its networks.", "  boom"]
     assert "Traceback" not in command("drift").err
 
-    logged = command("--debug", "--log-format", "json", "drift").records()
-    assert "\n    raise EngineError(" in logged[-1]["traceback"]
+    output = command("--debug", "--log-format", "json", "drift").err.splitlines()
+    records = [json.loads(line) for line in output]
+    assert "\n    raise EngineError(" in records[-1]["traceback"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
