@@ -21,8 +21,7 @@ from clawker_fw.engine.log_stream import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl.answers import Suppressed
-from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
+from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.ownership import sibling_of

@@ -24,8 +24,7 @@ from clawker_fw.errors import (
     StoppedError,
     after,
 )
-from clawker_fw.fwctl.answers import Committed
-from clawker_fw.fwctl.client import Helper
+from clawker_fw.fwctl import Committed, Helper
 from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.last_words import READ, telling

@@ -15,8 +15,7 @@ from clawker_fw.engine.log_stream import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import read_usage
-from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.fwctl import Helper, HelperReader, read_usage
 from clawker_fw.stack.container import CARRIED, USED
 from clawker_fw.stack.files import public
 

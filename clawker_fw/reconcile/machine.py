@@ -4,7 +4,7 @@ import json
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import read_lacking
+from clawker_fw.fwctl import read_lacking
 from clawker_fw.model import ContainerSpec
 from clawker_fw.reconcile.errand import errand
 from clawker_fw.stack.image_tar import BuiltImage

@@ -14,7 +14,7 @@ from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import (
     ContainerSummary,
     ContainerView,

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
-from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.fwctl import HeldSecrets, Helper, HelperReader, digest_of_secret
 from clawker_fw.model import Observed, SecretDifference, Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.stack.ownership import sibling_of

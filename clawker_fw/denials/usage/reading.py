@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import RefusedError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import Sibling, Usage, Use
 from clawker_fw.stack.ownership import sibling_of
 
