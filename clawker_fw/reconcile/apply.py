@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import singledispatchmethod
 from typing import NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
@@ -256,86 +255,71 @@ class _Performer:
     def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
         self._on_progress(Progress(step, 0.0))
-        outcome: str | None = None
-        if isinstance(step, Commit):
-            self._commit(step, enough)
-        else:
-            outcome = self._do(step)
-        self._on_progress(Progress(step, 1.0, outcome or ""))
+        note = self._do(step, enough)
+        self._on_progress(Progress(step, 1.0, note))
 
-    @singledispatchmethod
-    def _do(self, step: Step) -> str | None:
+    def _do(self, step: Step, enough: Callable[[], None]) -> str:  # noqa: C901, PLR0912, PLR0915 - it is a table
         """Do what a step says, and return a note on how it ended, if there is one."""
-        raise NotImplementedError(step)
+        engine, resolver_image = self._engine, self._built.get(Sibling.COREDNS)
+        match step:
+            case ProvideImage():
+                self._load_or_pull(step)
+            case Examine():
+                require_kernel(engine, step.project, step.spec, resolver_image)
+            case CreateNetwork():
+                engine.create_network(step.spec)
+                self._networks_made.add(step.spec.name)
+            case RemoveNetwork():
+                engine.remove_network(step.network)
+                self._networks_removed.add(step.name)
+            case RemoveImage():
+                engine.remove_image(step.reference)
+            case RemoveVolume():
+                engine.remove_volume(step.volume)
+            case Detach():
+                engine.disconnect(step.network, step.container)
+            case Create():
+                own = (each for each in self._built.values() if each.reference == step.spec.image)
+                self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
+                engine.start(self._made[step.spec.name])
+            case Verify():
+                self._verify(step)
+            case Commit():
+                self._commit(step, enough)
+            case GiveSecrets():
+                self._give(step.container)
+            case ClaimAddress():
+                Helper(engine, step.container).claim(step.seconds)
+            case ReleaseAddress():
+                Helper(engine, step.container).release()
+            case AwaitTtl():
+                self._wait(step.seconds)
+            case Drain():
+                return self._drain(step)
+            case Remove():
+                if step.heir:
+                    with suppress(EngineError):  # a convenience, for which no replacement may fail
+                        hand_over(engine, step.container, step.heir)
+                engine.remove(step.container)
+            case Start():
+                engine.start(step.container)
+                self._await_answer(step.container)
+            case Stop():
+                self._stopped.add(step.container)
+                engine.stop(step.container)
+            case Unpause():
+                engine.unpause(step.container)
+                self._await_answer(step.container)
+            case Reattach():
+                self._reattach(step)
+            case Rename():
+                engine.rename(step.container, step.name)
+            case Publish():
+                publish(engine, step.spec, resolver_image)
+            case _:
+                raise NotImplementedError(step)
+        return ""
 
-    @_do.register
-    def _examine(self, step: Examine) -> None:
-        require_kernel(self._engine, step.project, step.spec, self._built.get(Sibling.COREDNS))
-
-    @_do.register
-    def _create_network(self, step: CreateNetwork) -> None:
-        self._engine.create_network(step.spec)
-        self._networks_made.add(step.spec.name)
-
-    @_do.register
-    def _remove_network(self, step: RemoveNetwork) -> None:
-        self._engine.remove_network(step.network)
-        self._networks_removed.add(step.name)
-
-    @_do.register
-    def _remove_image(self, step: RemoveImage) -> None:
-        self._engine.remove_image(step.reference)
-
-    @_do.register
-    def _remove_volume(self, step: RemoveVolume) -> None:
-        self._engine.remove_volume(step.volume)
-
-    @_do.register
-    def _detach(self, step: Detach) -> None:
-        self._engine.disconnect(step.network, step.container)
-
-    @_do.register
-    def _create(self, step: Create) -> None:
-        own = (each for each in self._built.values() if each.reference == step.spec.image)
-        self._made[step.spec.name] = create_from(self._engine, step.spec, next(own, None))
-        self._engine.start(self._made[step.spec.name])
-
-    @_do.register
-    def _give_secrets(self, step: GiveSecrets) -> None:
-        self._give(step.container)
-
-    @_do.register
-    def _claim(self, step: ClaimAddress) -> None:
-        Helper(self._engine, step.container).claim(step.seconds)
-
-    @_do.register
-    def _release(self, step: ReleaseAddress) -> None:
-        Helper(self._engine, step.container).release()
-
-    @_do.register
-    def _start(self, step: Start) -> None:
-        self._engine.start(step.container)
-        self._await_answer(step.container)
-
-    @_do.register
-    def _stop(self, step: Stop) -> None:
-        self._stopped.add(step.container)
-        self._engine.stop(step.container)
-
-    @_do.register
-    def _unpause(self, step: Unpause) -> None:
-        self._engine.unpause(step.container)
-        self._await_answer(step.container)
-
-    @_do.register
-    def _rename(self, step: Rename) -> None:
-        self._engine.rename(step.container, step.name)
-
-    @_do.register
-    def _publish(self, step: Publish) -> None:
-        publish(self._engine, step.spec, self._built.get(Sibling.COREDNS))
-
-    @_do.register
     def _reattach(self, step: Reattach) -> None:
         self._engine.stop(step.container)
         for network, address in step.networks:
@@ -345,14 +329,6 @@ class _Performer:
         self._engine.start(step.container)
         self._await_answer(step.container)
 
-    @_do.register
-    def _remove(self, step: Remove) -> None:
-        if step.heir:
-            with suppress(EngineError):  # a convenience, for which no replacement may fail
-                hand_over(self._engine, step.container, step.heir)
-        self._engine.remove(step.container)
-
-    @_do.register
     def _load_or_pull(self, step: ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
@@ -364,7 +340,6 @@ class _Performer:
         else:
             self._engine.pull_image(step.reference, progress)
 
-    @_do.register
     def _verify(self, step: Verify) -> None:
         """Probe the new container until everything is live, it exits, or the time is up."""
         probe: Probe | None = None
@@ -494,13 +469,11 @@ class _Performer:
             return False
         return not now.running or now.started != before.started
 
-    @_do.register
-    def _wait(self, step: AwaitTtl) -> None:
-        end = time.monotonic() + step.seconds
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stopping():
             time.sleep(min(left, _LISTEN_EVERY))
 
-    @_do.register
     def _drain(self, step: Drain) -> str:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""
         left = 0
