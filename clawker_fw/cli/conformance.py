@@ -21,7 +21,7 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     """
     chosen: Options = context.obj
     with writing(chosen) as (engine, _, seen):
-        from clawker_fw.agents.serving import require_serving
+        from clawker_fw.agents.attachment import require_serving
         from clawker_fw.diagnose.conformance.run import perform
         from clawker_fw.report import checks as report
 

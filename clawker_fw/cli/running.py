@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from clawker_fw.agents.attachment import Attachment
-from clawker_fw.agents.docker_options import RunWords
+from clawker_fw.agents.docker_options import RunWords, free_number
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
-from clawker_fw.agents.ports import free_number
 from clawker_fw.agents.trust import roots_of
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter

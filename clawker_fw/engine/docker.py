@@ -18,12 +18,11 @@ from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, bounds, host_network, pulling, requirements, streams, swarm
-from clawker_fw.engine.failures import FAILURES, translated
+from clawker_fw.engine.failures import FAILURES, Patience, translated, unreachable, usual
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
-from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.outputs import log_lines
 from clawker_fw.engine.own_container import own_container
-from clawker_fw.engine.patience import Patience, unreachable, usual
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.shapes import creation, hardware_address
 from clawker_fw.engine.translate import (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from clawker_fw.model import ContainerSpec, Healthcheck, Mount, Shape
 from clawker_fw.stack import labels
-from clawker_fw.stack.ulimits import LIMITED
+from clawker_fw.stack.container import LIMITED
 
 _NANOSECONDS = 1_000_000_000
 

@@ -4,6 +4,7 @@ The plan says what to do; this module knows how, and how long a step may take. A
 return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,7 @@ from clawker_fw.errors import (
 from clawker_fw.fwctl import Committed, Helper
 from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile.carried import hand_over
-from clawker_fw.reconcile.last_words import READ, telling
-from clawker_fw.reconcile.machine import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
+from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import (
@@ -66,6 +66,27 @@ _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
+
+
+_LOG_LINES = 400
+"""How many lines of a log are read: an Envoy that is started again and again writes a backtrace each time."""
+
+_TOLD = 8
+
+_TIME = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]")
+"""The time and thread at the beginning of a line of Envoy's."""
+
+_TRACE = re.compile(r"\]\[backtrace\] \[[^\]]*\] (?!Caught )|^\s*(@|#\d+)\s*(0x|\S+ )|^\s*0x[0-9a-f]+")
+"""A line of a backtrace. The one of Envoy that names the signal is none."""
+
+_MILD = re.compile(r"^\[(trace|debug|info|warning)\](?!.*\brejected\b)")
+"""What a line of Envoy's begins with, after its time, that is no reason to end. A rejected file is a warning."""
+
+_RECORD = re.compile(r"^\s*\{")
+"""A record of what was refused to an agent: a line of JSON."""
+
+_USUAL = re.compile(r"'CEL' formatter is always enabled")
+"""What every Envoy says at its start, and what says nothing of how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +404,7 @@ class _Performer:
     def _last_words(self, container: str) -> list[str]:
         """Return the last lines of a container's log, for an error whose own sentence must not get lost."""
         try:
-            return [f"log: {line}" for line in telling(self._engine.last_words(container, READ))]
+            return [f"log: {line}" for line in telling(self._engine.last_words(container, _LOG_LINES))]
         except NotFoundError:
             return []
         except EngineError as error:
@@ -553,3 +574,18 @@ def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
+
+
+def telling(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
+
+    Warnings are told only if there is nothing worse, and records of refusals never.
+    """
+    last: dict[str, str] = {}
+    for line in lines:
+        said = _TIME.sub("", line)
+        if line.strip() and not any(each.search(line) for each in (_TRACE, _RECORD, _USUAL)):
+            last.pop(said, None)  # so that it stands where it was said last
+            last[said] = line
+    worse = [line for said, line in last.items() if not _MILD.search(said)]
+    return tuple(worse or last.values())[-_TOLD:]

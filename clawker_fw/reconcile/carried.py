@@ -11,7 +11,7 @@ import json
 import zlib
 from contextlib import suppress
 
-from clawker_fw.engine.log_stream import STAMP, stamp
+from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError

@@ -24,8 +24,8 @@ from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Ve
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
 from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
-from clawker_fw.reconcile.machine import ACCEPT_FRAMES
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
 from clawker_fw.reconcile.removal import teardown, unused_references, without_images

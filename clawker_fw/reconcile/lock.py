@@ -48,7 +48,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
-from clawker_fw.stack.ownership import is_lock
+from clawker_fw.stack.labels import is_lock
 
 LEASE_SECONDS = 10.0
 """How long a lease is valid at least. After that, a holder without a renewal counts as gone."""

@@ -29,7 +29,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
-from clawker_fw.stack.ownership import is_lock, is_made_as_sibling, is_trial, sibling_of
+from clawker_fw.stack.labels import is_lock, is_made_as_sibling, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
 from clawker_fw.stack.topology import PUBLISHING, network_names, project_of_network, publishing_name
 

@@ -15,7 +15,7 @@ from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl import HeldSecrets, Helper, HelperReader, digest_of_secret
 from clawker_fw.model import Observed, SecretDifference, Sibling
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.stack.ownership import sibling_of
+from clawker_fw.stack.labels import sibling_of
 
 if TYPE_CHECKING:
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these

@@ -26,7 +26,7 @@ from clawker_fw.model import (
     Shape,
 )
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME
+from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME, ulimits
 from clawker_fw.stack.topology import (
     PUBLISHERS,
     Addressing,
@@ -35,7 +35,6 @@ from clawker_fw.stack.topology import (
     on_publishing,
     publishing_name,
 )
-from clawker_fw.stack.ulimits import ulimits
 
 LOOPBACK = IPv4Address("127.0.0.1")
 """Where ports are published unless somebody says otherwise."""

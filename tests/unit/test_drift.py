@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.serving import require_serving
+from clawker_fw.agents.attachment import require_serving
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Cause, ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile import pipeline

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.serving import require_serving
+from clawker_fw.agents.attachment import require_serving
 from clawker_fw.model import Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint

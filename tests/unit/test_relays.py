@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.agents.attachment import require_serving
+from clawker_fw.agents.docker_options import free_number, parse_ports
 from clawker_fw.agents.judge import Confinement
-from clawker_fw.agents.ports import free_number, parse_ports
-from clawker_fw.agents.serving import require_serving
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from clawker_fw.model import Action, Cause, File, Files, Finding, Layer
-from clawker_fw.reconcile.compare.sibling import SiblingComparison
+from clawker_fw.reconcile.compare.container import SiblingComparison
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import (
     ATTEMPT,
