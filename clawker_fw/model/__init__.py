@@ -21,7 +21,6 @@ from clawker_fw.model.desired import (
 )
 from clawker_fw.model.difference import Diff, Finding
 from clawker_fw.model.files import File, Files
-from clawker_fw.model.inside import Inside
 from clawker_fw.model.observed import (
     ATTACHED,
     NO_RECORDS,
@@ -33,6 +32,7 @@ from clawker_fw.model.observed import (
     Event,
     FoundAddress,
     ImageView,
+    Inside,
     Lookup,
     Machine,
     NetworkView,
@@ -46,12 +46,15 @@ from clawker_fw.model.observed import (
     Restart,
     SecretDifference,
     ServerCertificate,
+    Swarm,
+    SwarmNode,
+    SwarmTask,
     Trial,
     TrialStep,
+    Usage,
+    Use,
     VolumeView,
 )
-from clawker_fw.model.swarm import Swarm, SwarmNode, SwarmTask
-from clawker_fw.model.usage import Usage, Use
 from clawker_fw.model.vocabulary import CLOSING, RELAYING, Action, Cause, Layer, Role, Sibling, Value, Verdict
 
 __all__ = [

@@ -317,6 +317,19 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
     }
 
 
+def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
+    """Return what a network is like, in the form of `network_fields`. A missing option is empty."""
+    return {
+        "driver": network.driver,
+        "gateway": network.gateway,
+        "internal": network.internal,
+        "ip_range": str(network.ip_range),
+        "ipv6": network.ipv6,
+        "subnet": ", ".join(map(str, network.subnets)),
+        **{f"options.{name}": network.options.get(name, "") for name in spec.options},
+    }
+
+
 def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
     """Return what a network was created with, according to its label."""
     with suppress(KeyError, ValueError, RecursionError):

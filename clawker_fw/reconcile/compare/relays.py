@@ -26,11 +26,10 @@ from clawker_fw.model import (
     Value,
 )
 from clawker_fw.reconcile.compare.container import image_difference, shape_differences
-from clawker_fw.reconcile.compare.networks import running_fields
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec
-from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields
+from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields, running_fields
 
 FIELD = "relays."
 """How the fields of these findings begin."""
