@@ -140,6 +140,7 @@ def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) 
     error = refused(engine.address)
     assert error.code == "engine-unreachable"
     assert "named by --host" in error.context
+    assert "Start it" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -271,6 +272,7 @@ def test_an_engine_that_hangs(
     error = refused(engine.address)
     assert error.code == "engine-silent"
     assert "waited 1 s" in error.context
+    assert "restart" in error.hint
     words = f"Waiting for the Docker engine at {engine.address}, which has not answered for 0.2 s."
     assert waited(caplog) == [words]
 
@@ -379,14 +381,3 @@ def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) 
     unverified = {**secured, "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(stranger)}
     with closing(connect(None, None, unverified)) as connected:
         assert connected.facts().version == "28.5.2"
-
-
-def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No engine, a socket without a listener, and a hanging engine have hints of their own."""
-    monkeypatch.setattr(failures, "CALL_SECONDS", 0.3)
-    engine.answering.clear()
-    silent = refused(engine.address)
-    absent = refused(f"unix://{tmp_path}/nothing")
-    assert (silent.code, absent.code) == ("engine-silent", "engine-unreachable")
-    assert "restart" in silent.hint
-    assert "Start it" in absent.hint
