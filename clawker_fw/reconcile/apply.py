@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NoReturn, assert_never
+from typing import TYPE_CHECKING, NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -30,6 +30,7 @@ from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
+from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import (
     AwaitTtl,
     ClaimAddress,
@@ -60,6 +61,10 @@ from clawker_fw.reconcile.steps import (
     describe,
 )
 from clawker_fw.stack.image_tar import BuiltImage
+
+if TYPE_CHECKING:
+    from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
+    from clawker_fw.settings.secrets.wanted import WantedSecret
 
 _ASK_EVERY = 0.03
 _NOTICE_SECONDS = 2.0
@@ -109,15 +114,15 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held; `beginning` receives each stage before it is performed; `give` gives an
-    Envoy's container its secrets. `serving` says that the stack serves agents all the time.
+    when the lock is no longer held; `beginning` receives each stage before it is performed. `secrets` are those
+    that Envoy is given, with where their values are. `serving` says that the stack serves agents all the time.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
     beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
-    give: Callable[[str], object] = lambda _: None
+    secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
     serving: bool = False
 
 
@@ -153,7 +158,7 @@ class _Performer:
         self._stopping = context.stopping
         self._require_lock = context.require_lock
         self._serving = context.serving
-        self._give = context.give
+        self._secrets = context.secrets
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
         self._stopped: set[str] = set()
@@ -308,7 +313,7 @@ class _Performer:
             case Commit():
                 self._commit(step, enough)
             case GiveSecrets():
-                self._give(step.container)
+                give(engine, step.container, *self._secrets)
             case ClaimAddress():
                 Helper(engine, step.container).claim(step.seconds)
             case ReleaseAddress():

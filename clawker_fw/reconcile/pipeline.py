@@ -38,7 +38,7 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.plan import plan
-from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
+from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, with_secrets
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.reconcile.summary import Summary, summary
 from clawker_fw.stack import telemetry
@@ -181,6 +181,5 @@ def summary_of(seen: Comparison) -> Summary:
 
 def perform(engine: EngineWriter, seen: Comparison, steps: Plan, context: ApplyContext) -> None:
     """Perform the plan of a comparison."""
-    wanted, vault = seen.blueprint.wanted, seen.blueprint.vault
-    context = replace(context, give=lambda container: give(engine, container, wanted, vault))
-    apply(engine, steps, built_images(seen.blueprint), context)
+    made_from = seen.blueprint
+    apply(engine, steps, built_images(made_from), replace(context, secrets=(made_from.wanted, made_from.vault)))
