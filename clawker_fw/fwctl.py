@@ -45,7 +45,6 @@ class Committed:
 
 
 def _seconds(moment: str) -> float:
-    """Return a time (RFC 3339) in seconds since 1970."""
     return datetime.fromisoformat(moment).timestamp()
 
 
@@ -194,7 +193,6 @@ class HelperReader:
     """
 
     def __init__(self, engine: EngineReader, container: str) -> None:
-        """Store where the helper is."""
         self._reader = engine
         self._container = container
 
@@ -262,7 +260,6 @@ class Helper(HelperReader):
     """All verbs, in a running container. The errors are those of `HelperReader`."""
 
     def __init__(self, engine: EngineWriter, container: str) -> None:
-        """Store where the helper is."""
         super().__init__(engine, container)
         self._writer = engine
 

@@ -126,7 +126,6 @@ def parse_run(words: Sequence[str]) -> RunWords:
 
 
 def _attached(last: dict[str, str], asked: Sequence[str]) -> frozenset[str]:
-    """Return the streams that `docker run` would attach."""
     if _is_on(last, "detach"):
         if asked:
             raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
@@ -162,7 +161,6 @@ def _options(left: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of a word like `-it` or `-eNAME=value`."""
     while letters:
         name, letters = _known(_SHORT.get(letters[0], letters[0])), letters[1:]
         if letters.startswith("=") and len(letters) > 1:
@@ -176,7 +174,6 @@ def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _value_of(name: str, value: str | None, left: list[str]) -> str:
-    """Return an option's value, which may be the next word."""
     if value is not None:
         return value
     if name in _SWITCHES:

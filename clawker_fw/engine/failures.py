@@ -89,7 +89,6 @@ class Silence:
     """Logs a warning when an engine is slow to answer: once, until it answers again."""
 
     def __init__(self, address: str, patience: Patience) -> None:
-        """Store of which engine the warning is, and when it is due."""
         self._address = address
         self.after = patience.warned_after
         self._told = False
@@ -135,7 +134,6 @@ def unreachable(place: EngineLocation, error: Exception, patience: Patience) -> 
 
 
 def _owner(place: EngineLocation) -> list[str]:
-    """Return the owner of the engine's socket, if it is visible."""
     try:
         path = Path(place.address.removeprefix("unix://"))
         return [f"{path} belongs to user {path.owner()} and group {path.group()}"]
@@ -144,7 +142,6 @@ def _owner(place: EngineLocation) -> list[str]:
 
 
 def _trust(place: EngineLocation) -> list[str]:
-    """Return a line about TLS for an error's context."""
     if place.tls is None:
         return []
     parts = {"ca.pem": place.tls.authority, "cert.pem and key.pem": place.tls.client}

@@ -69,7 +69,6 @@ def dialogue(
 
 
 def _received(connection: socket.socket, size: int) -> bytes:
-    """Return so many octets, or fewer at the end."""
     content = b""
     while len(content) < size and (more := connection.recv(size - len(content))):
         content += more

@@ -57,7 +57,6 @@ class Client(APIClient):
         patient: failures.Patience,
         **options: Any,  # noqa: ANN401 - the SDK's own
     ) -> None:
-        """Prepare for the engine at a place. No request is sent yet."""
         self._place = place
         self._patience = patient
         self._silence = failures.Silence(place.address, patient)
@@ -78,7 +77,6 @@ class Client(APIClient):
         return answer
 
     def _send(self, request: Any, *, stream: bool = False, **options: Any) -> requests.Response:  # noqa: ANN401 - the same
-        """Send a request, and read the whole answer unless it is read as a stream."""
         answer: requests.Response = super().send(request, stream=True, **options)
         answer.raw = _Bounded(answer.raw, None if stream and answer.ok else bounds.ANSWER)
         if not stream:

@@ -26,40 +26,13 @@ from clawker_fw.errors import (
 )
 from clawker_fw.fwctl import Committed, Helper
 from clawker_fw.model import ContainerView, Probe, Sibling
+from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.secrets_given import give
-from clawker_fw.reconcile.steps import (
-    AwaitTtl,
-    ClaimAddress,
-    Commit,
-    Create,
-    CreateNetwork,
-    Detach,
-    Drain,
-    Examine,
-    GiveSecrets,
-    InTurn,
-    Plan,
-    ProvideImage,
-    Publish,
-    Reattach,
-    ReleaseAddress,
-    Remove,
-    RemoveImage,
-    RemoveNetwork,
-    RemoveVolume,
-    Rename,
-    Start,
-    Step,
-    Stop,
-    Undo,
-    Unpause,
-    Verify,
-    describe,
-)
+from clawker_fw.reconcile.steps import Plan, Stage, Step
 from clawker_fw.stack.image_tar import BuiltImage
 
 if TYPE_CHECKING:
@@ -121,7 +94,7 @@ class ApplyContext:
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
-    beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
+    beginning: Callable[[Stage], None] = lambda _: None
     secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
     serving: bool = False
 
@@ -165,7 +138,7 @@ class _Performer:
         self._networks_made: set[str] = set()
         self._networks_removed: set[str] = set()
 
-    def require_going(self, left: Sequence[tuple[Step | InTurn, ...]]) -> None:
+    def require_going(self, left: Sequence[Stage]) -> None:
         """Require that the user has not asked to stop.
 
         Raises:
@@ -175,21 +148,21 @@ class _Performer:
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
-                context=[f"left: {describe(step)}" for stage in left for step in stage],
+                context=[f"left: {steps.describe(step)}" for stage in left for step in stage],
                 hint="The next run completes the remaining steps. Agents are served in the meantime."
                 if self._serving
                 else "Run the command again: it completes the remaining steps.",
             )
 
-    def side_by_side(self, stage: tuple[Step | InTurn, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
+    def side_by_side(self, stage: Stage, after: Sequence[Stage]) -> None:
         """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
-        lanes = [each.steps if isinstance(each, InTurn) else (each,) for each in stage]
+        lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
         if failures := [error for each in running if (error := each.exception())]:
             raise _as_one(failures)
 
-    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
+    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[Stage]) -> None:
         """Begin each step of a lane when the one before it is done, or has got far enough.
 
         If one fails, those after it don't begin, and those before it end first.
@@ -212,7 +185,6 @@ class _Performer:
             raise _as_one(failures)
 
     def _begin(self, pool: ThreadPoolExecutor, step: Step) -> Future[None]:
-        """Begin a step, and wait until the next one may begin: to its end, or until it has got far enough."""
         enough = threading.Event()
         performing = pool.submit(self._perform, step, enough.set)
         performing.add_done_callback(lambda _: enough.set())
@@ -237,23 +209,25 @@ class _Performer:
                 with after(error, "the rollback failed as well"):
                     self._require_lock()
                     self._perform(
-                        replace(step, container=self._made[step.container]) if isinstance(step, Remove) else step
+                        replace(step, container=self._made[step.container])
+                        if isinstance(step, steps.Remove)
+                        else step
                     )
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
             self._tell(plan, error)
 
-    def _has_done(self, step: Undo) -> bool:
+    def _has_done(self, step: steps.Undo) -> bool:
         """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
         match step:
-            case Remove():
+            case steps.Remove():
                 return step.container in self._made
-            case RemoveNetwork():
+            case steps.RemoveNetwork():
                 return step.name in self._networks_made
-            case CreateNetwork():
+            case steps.CreateNetwork():
                 return step.spec.name in self._networks_removed
-            case Reattach():
+            case steps.Reattach():
                 return step.container in self._stopped
             case _:
                 assert_never(step)
@@ -273,7 +247,6 @@ class _Performer:
             error.hint = told
 
     def _answers(self, container: str) -> bool:
-        """Whether a container runs, and its program answers."""
         view = self._engine.container(container)
         probe = self._ask(container) if view and view.running else None
         return probe is not None and not probe.error
@@ -288,65 +261,65 @@ class _Performer:
         """Do what a step says, and return a note on how it ended, if there is one."""
         engine, resolver_image = self._engine, self._built.get(Sibling.COREDNS)
         match step:
-            case ProvideImage():
+            case steps.ProvideImage():
                 self._load_or_pull(step)
-            case Examine():
+            case steps.Examine():
                 require_kernel(engine, step.project, step.spec, resolver_image)
-            case CreateNetwork():
+            case steps.CreateNetwork():
                 engine.create_network(step.spec)
                 self._networks_made.add(step.spec.name)
-            case RemoveNetwork():
+            case steps.RemoveNetwork():
                 engine.remove_network(step.network)
                 self._networks_removed.add(step.name)
-            case RemoveImage():
+            case steps.RemoveImage():
                 engine.remove_image(step.reference)
-            case RemoveVolume():
+            case steps.RemoveVolume():
                 engine.remove_volume(step.volume)
-            case Detach():
+            case steps.Detach():
                 engine.disconnect(step.network, step.container)
-            case Create():
+            case steps.Create():
                 own = (each for each in self._built.values() if each.reference == step.spec.image)
                 self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
                 engine.start(self._made[step.spec.name])
-            case Verify():
+            case steps.Verify():
                 self._verify(step)
-            case Commit():
+            case steps.Commit():
                 self._commit(step, enough)
-            case GiveSecrets():
+            case steps.GiveSecrets():
                 give(engine, step.container, *self._secrets)
-            case ClaimAddress():
+            case steps.ClaimAddress():
                 Helper(engine, step.container).claim(step.seconds)
-            case ReleaseAddress():
+            case steps.ReleaseAddress():
                 Helper(engine, step.container).release()
-            case AwaitTtl():
+            case steps.AwaitTtl():
                 self._wait(step.seconds)
-            case Drain():
+            case steps.Drain():
                 return self._drain(step)
-            case Remove():
+            case steps.Remove():
                 if step.heir:
                     with suppress(EngineError):  # a convenience, for which no replacement may fail
                         hand_over(engine, step.container, step.heir)
                 engine.remove(step.container)
-            case Start():
+            case steps.Start():
                 engine.start(step.container)
                 self._await_answer(step.container)
-            case Stop():
+            case steps.Stop():
                 self._stopped.add(step.container)
                 engine.stop(step.container)
-            case Unpause():
+            case steps.Unpause():
                 engine.unpause(step.container)
                 self._await_answer(step.container)
-            case Reattach():
+            case steps.Reattach():
                 self._reattach(step)
-            case Rename():
+            case steps.Rename():
                 engine.rename(step.container, step.name)
-            case Publish():
+            case steps.Publish():
                 publish(engine, step.spec, resolver_image)
             case _:
                 raise NotImplementedError(step)
         return ""
 
-    def _reattach(self, step: Reattach) -> None:
+    def _reattach(self, step: steps.Reattach) -> None:
         self._engine.stop(step.container)
         for network, address in step.networks:
             with suppress(EngineError):  # usually it is on none; it may remember one that is gone
@@ -355,7 +328,7 @@ class _Performer:
         self._engine.start(step.container)
         self._await_answer(step.container)
 
-    def _load_or_pull(self, step: ProvideImage) -> None:
+    def _load_or_pull(self, step: steps.ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
             self._on_progress(Progress(step, min(share, 0.99)))
@@ -366,8 +339,7 @@ class _Performer:
         else:
             self._engine.pull_image(step.reference, progress)
 
-    def _verify(self, step: Verify) -> None:
-        """Probe the new container until everything is live, it exits, or the time is up."""
+    def _verify(self, step: steps.Verify) -> None:
         probe: Probe | None = None
         unseen: list[str] = []
         end = time.monotonic() + step.seconds
@@ -386,7 +358,7 @@ class _Performer:
             hint=ACCEPT_FRAMES if any(DROPS_FRAMES in each for each in unseen) else "",
         )
 
-    def _unseen(self, step: Verify) -> list[str]:
+    def _unseen(self, step: steps.Verify) -> list[str]:
         """Return what agents would see of a new Envoy that they should not: another one would look no better."""
         if not step.eye:
             return []
@@ -415,7 +387,7 @@ class _Performer:
         except EngineError as error:
             return [f"the log of {container} could not be read: {error.in_one_line}"]
 
-    def _commit(self, step: Commit, taken: Callable[[], None]) -> None:
+    def _commit(self, step: steps.Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
         try:
@@ -442,7 +414,7 @@ class _Performer:
             self._restart(step, rejection)
         raise rejection
 
-    def _hand_in(self, step: Commit, taken: Callable[[], None]) -> Committed | None:
+    def _hand_in(self, step: steps.Commit, taken: Callable[[], None]) -> Committed | None:
         """Stage files and have them committed; on a full disk, have them written over those before them.
 
         Raises:
@@ -459,7 +431,7 @@ class _Performer:
                 full.context = (*full.context, f"it could not be done without room: {error.in_one_line}")
                 raise full from error
 
-    def _restart(self, step: Commit, rejection: NotProvenError) -> None:
+    def _restart(self, step: steps.Commit, rejection: NotProvenError) -> None:
         """Kill a hung program, which only works from outside. It restarts with the restored files."""
         told = rejection.context
         with after(rejection, "its restart failed as well"):
@@ -469,7 +441,7 @@ class _Performer:
         if rejection.context != told:
             rejection.hint = f"{step.sibling} does not serve: run `clawker-fw run --force-recreate`."
 
-    def _require_new_start(self, step: Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
+    def _require_new_start(self, step: steps.Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
         """Raise the error that explains why a commit's helper did not answer.
 
         If the new files made the program exit, its helper was killed with it. The engine restarts the container,
@@ -490,7 +462,6 @@ class _Performer:
         ) from error
 
     def _has_ended(self, before: ContainerView | None) -> bool:
-        """Whether a container has stopped, or has been restarted since."""
         if before is None or (now := self._engine.container(before.id)) is None:
             return False
         return not now.running or now.started != before.started
@@ -500,7 +471,7 @@ class _Performer:
         while (left := end - time.monotonic()) > 0 and not self._stopping():
             time.sleep(min(left, _LISTEN_EVERY))
 
-    def _drain(self, step: Drain) -> str:
+    def _drain(self, step: steps.Drain) -> str:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""
         left = 0
 
@@ -537,7 +508,6 @@ class _Performer:
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    """Return the first real failure; if the steps were only stopped, one StoppedError with all remaining steps."""
     stops = [each for each in failures if isinstance(each, StoppedError)]
     for error in failures:
         if not isinstance(error, StoppedError):
@@ -547,7 +517,6 @@ def _as_one(failures: list[BaseException]) -> BaseException:
 
 
 def _left_words(made: Mapping[str, str], left: Sequence[str]) -> str:
-    """Return a sentence about the containers that were made for nothing."""
     if left:
         return f"{' and '.join(left)} could not be removed: the next run does it."
     return "What was created has been removed." if made else ""
@@ -571,7 +540,7 @@ def _connections(number: int) -> str:
     return f"{number} connection" if number == 1 else f"{number} connections"
 
 
-def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
+def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
     if probe is None:
         return ["not running"]
     if probe.error:

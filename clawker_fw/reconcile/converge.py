@@ -39,7 +39,7 @@ from clawker_fw.reconcile.steps import (
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
-    Step,
+    Stage,
 )
 from clawker_fw.stack import images, labels
 
@@ -244,17 +244,17 @@ def require_up(seen: Comparison) -> None:
         )
 
 
-def _recorder(seen: Comparison, steps: Plan) -> Callable[[tuple[Step | InTurn, ...]], None]:
+def _recorder(seen: Comparison, steps: Plan) -> Callable[[Stage], None]:
     """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
 
-    def beginning(stage: tuple[Step | InTurn, ...]) -> None:
+    def beginning(stage: Stage) -> None:
         for sibling in _replaced(seen.observed, steps, stage):
             _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
 
     return beginning
 
 
-def _replaced(observed: Observed, steps: Plan, stage: tuple[Step | InTurn, ...]) -> tuple[Sibling, ...]:
+def _replaced(observed: Observed, steps: Plan, stage: Stage) -> tuple[Sibling, ...]:
     """Return the siblings whose old containers a stage removes after new ones have taken over."""
     taken = {
         step.container

@@ -64,7 +64,6 @@ def _verdict(findings: list[Finding]) -> Verdict:
 
 
 def _leftover(seen: ObservedSibling) -> Finding:
-    """Return the finding for a container that an unfinished run has left behind."""
     field = f"leftover.{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
 
@@ -155,7 +154,6 @@ def _further_options(
 
 
 def _shown(field: str, values: Mapping[str, str | bool]) -> Value:
-    """Return the value of a field as findings show it."""
     if field in values:
         return values[field]
     named = {name.partition(".")[2]: text for name, text in sorted(values.items()) if name.startswith(f"{field}.")}

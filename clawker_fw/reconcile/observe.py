@@ -56,7 +56,6 @@ class Observation:
     """
 
     def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
-        """Start reading in the background."""
         self._reader = reader
         self._project = project
         self._known = known
@@ -181,7 +180,6 @@ def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView 
 
 
 def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:
-    """Read a relay, unless it has been removed meanwhile."""
     try:
         files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
         container = reader.container(listed.id)
@@ -389,7 +387,6 @@ def _sibling(
     *,
     last: bool,
 ) -> ObservedSibling:
-    """Read one container, but for what its program answers."""
     files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
     container = reader.container(listed.id)
     if container is None:

@@ -157,7 +157,6 @@ def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[s
 
 
 def _called(name: str | None, identities: Iterable[str]) -> list[str]:
-    """Return the ids of a secret, or all."""
     return [each for each in identities if name in {None, each.partition("#")[0]}]
 
 

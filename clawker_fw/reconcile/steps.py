@@ -237,16 +237,20 @@ class InTurn:
     steps: tuple[Step, ...]
 
 
+Stage = tuple[Step | InTurn, ...]
+"""Steps performed in parallel, except those in an `InTurn`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Stages performed in sequence. The steps of a stage run in parallel, except those in an `InTurn`.
+    """Stages performed in sequence.
 
     `rollback` removes the created containers, identified by name, and puts back the networks and siblings that had
     to make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve
     until then.
     """
 
-    stages: tuple[tuple[Step | InTurn, ...], ...]
+    stages: tuple[Stage, ...]
     rollback: tuple[Undo, ...]
     point_of_no_return: int
     before: tuple[tuple[Sibling, str], ...] = ()

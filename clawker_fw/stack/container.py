@@ -277,7 +277,6 @@ def network(
 
 
 def _sysctls(settings: Mapping[str, int]) -> dict[str, str]:
-    """Return the sysctls of a namespace that decide something."""
     of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name not in _OF_INTERFACES}
     return {**_SYSCTLS, **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()}}
 

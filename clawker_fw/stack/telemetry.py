@@ -151,7 +151,6 @@ def _in_file(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
-    """Return the same from Envoy's clusters."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         context = _cluster(files)["transport_socket"]["typed_config"]["common_tls_context"]
         trust = context["validation_context"]["trusted_ca"]["inline_string"]

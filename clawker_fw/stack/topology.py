@@ -196,7 +196,6 @@ def _upper_half(network: IPv4Network) -> IPv4Network:
 
 
 def _quarter(network: IPv4Network, slot: int) -> IPv4Network:
-    """Return the part of the upper half that belongs to a slot."""
     return list(network.subnets(prefixlen_diff=2))[2 + slot]
 
 

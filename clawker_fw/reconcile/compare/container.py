@@ -79,7 +79,6 @@ def shape_differences(
 
 
 def _environment(observed: Observed, container: ContainerView, shape: Shape) -> list[str]:
-    """Return a container's variables, without those of its image."""
     view = observed.images.get(container.image)
     inherited = set(view.environment if view else ()) - set(shape.environment)
     return sorted(set(container.shape.environment) - inherited)
@@ -140,12 +139,10 @@ class SiblingComparison:
         return self._by_another_release if recorded is None else running == recorded
 
     def _unreadable(self, layer: Layer, field: str, action: Action, *, made: bool = False) -> Finding:
-        """Return the finding for an unreadable record of ours."""
         return self._finding(layer, field, "unreadable", "a record", made=made, action=action)
 
     @property
     def _answers(self) -> bool:
-        """Whether the sibling's program answers."""
         probe = self._seen.probe
         return probe is not None and not probe.error
 
