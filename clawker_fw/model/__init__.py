@@ -8,6 +8,8 @@ from clawker_fw.model.desired import (
     ContainerSpec,
     Desired,
     DesiredSibling,
+    File,
+    Files,
     Healthcheck,
     Image,
     Mount,
@@ -19,8 +21,6 @@ from clawker_fw.model.desired import (
     Slots,
     version_of,
 )
-from clawker_fw.model.difference import Diff, Finding
-from clawker_fw.model.files import File, Files
 from clawker_fw.model.observed import (
     ATTACHED,
     NO_RECORDS,
@@ -55,4 +55,16 @@ from clawker_fw.model.observed import (
     Use,
     VolumeView,
 )
-from clawker_fw.model.vocabulary import CLOSING, RELAYING, Action, Cause, Layer, Role, Sibling, Value, Verdict
+from clawker_fw.model.vocabulary import (
+    CLOSING,
+    RELAYING,
+    Action,
+    Cause,
+    Diff,
+    Finding,
+    Layer,
+    Role,
+    Sibling,
+    Value,
+    Verdict,
+)

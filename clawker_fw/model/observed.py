@@ -10,10 +10,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AliasPath, Field, TypeAdapter
 
 from clawker_fw.model.desired import (
+    Files,
     Mount,
     Shape,
 )
-from clawker_fw.model.files import Files
 from clawker_fw.model.vocabulary import Role, Sibling
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import pytest
 
 from clawker_fw.agents.attachment import require_serving
 from clawker_fw.errors import NotProvenError, RefusedError
-from clawker_fw.model import Cause, ContainerSpec, Layer, Mount, Shape, Sibling, Verdict
+from clawker_fw.model import Cause, ContainerSpec, Layer, Shape, Sibling, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import COMMITTED, program_of
+from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.files import FOLDER, public
 from clawker_fw.stack.image_tar import BuiltImage
@@ -230,32 +230,6 @@ def test_options_that_the_engine_adds_are_no_difference(
             labels={**each.labels, labels.APPLIED: json.dumps(record)},
         )
     assert stacks.found(memory, wanted) == set()
-
-
-SAMPLES: dict[str, object] = {"mounts": (Mount("bind", "/x", "/"),), "healthcheck": None}
-
-
-@pytest.mark.parametrize("field", [each.name for each in fields(Shape) if each.name != "networks"])
-def test_every_field_of_a_shape_is_compared(field: str, memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Each difference in shape is reported with its field, and the container is replaced."""
-    envoy = memory.inside("clawker-envoy")
-    match getattr(envoy.spec.shape, field):
-        case _ if field in SAMPLES:
-            value = SAMPLES[field]
-        case bool() as before:
-            value = not before
-        case int() as before:
-            value = before + 1
-        case str():
-            value = "other"
-        case tuple():
-            value = ("other",)
-        case _:
-            value = {"other": "1"}
-    envoy.spec = replace(envoy.spec, shape=replace(envoy.spec.shape, **{field: value}))  # type: ignore[arg-type]
-    envoy.program = program_of(envoy.spec.shape)
-    assert stacks.found(memory, wanted) == {("envoy", "shape", field, "tamper", "replace")}
-    assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
 def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, wanted: Blueprint) -> None:
