@@ -23,11 +23,11 @@ from clawker_fw.errors import (
 from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
-from clawker_fw.reconcile.pipeline import Comparison, compare, perform, plan_for
+from clawker_fw.reconcile.pipeline import Comparison, compare, plan_for
 from clawker_fw.reconcile.removal import teardown, unused_references, without_images
 from clawker_fw.reconcile.steps import (
     Commit,
@@ -130,10 +130,12 @@ def _performed(
     """
     for choice in range(_CHOICES):
         steps = plan_for(seen, options)
-        context = replace(applying, serving=_serves(seen, steps))
+        made_from = seen.blueprint
+        secrets = (made_from.wanted, made_from.vault)
+        context = replace(applying, serving=_serves(seen, steps), secrets=secrets)
         try:
             with _attempted(engine, seen), _recorded(engine, seen, steps):
-                perform(engine, seen, steps, context)
+                apply(engine, steps, built_images(made_from), context)
         except SubnetTakenError as error:
             if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
                 raise

@@ -88,12 +88,9 @@ class Blueprint:
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def _rendered(self) -> "Callable[[Conditions, Slots], Desired]":
+    def desired(self) -> "Callable[[Conditions, Slots], Desired]":
+        """Returns the desired stack with its siblings in some slots. With thousands of rules, that takes long."""
         return functools.cache(functools.partial(desired, self))
-
-    def desired(self, conditions: "Conditions", slots: Slots) -> Desired:
-        """Return the desired stack with its siblings in these slots. With thousands of rules, that takes long."""
-        return self._rendered(conditions, slots)
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
