@@ -17,7 +17,6 @@ from clawker_fw.errors import ConflictError, DiskFullError, EngineError, Firewal
 FAILURES = (errors.DockerException, HTTPError, OSError)
 """The types of errors when an engine does not answer, or answers with an error. `requests` raises an `OSError`."""
 
-
 _FULL = ("no space left on device", "disk quota exceeded")
 """How an engine, or a program in a container, says that there is no room on the disk (strerror(3))."""
 

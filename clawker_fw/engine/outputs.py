@@ -22,13 +22,11 @@ EXIT_SECONDS = 10.0
 """How long an engine may take to know the exit code of a program whose output has ended."""
 _ASK_EVERY = 0.02
 
-_ERROR = 2
-
 
 HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 
-_OUTPUT, _ENGINE = 1, 3
+_OUTPUT, _ERROR, _ENGINE = 1, 2, 3
 
 STAMP = len("2026-01-01T00:00:00.000000000Z")
 """The length of the engine's time before each line."""

@@ -45,7 +45,6 @@ _NOTICE_SECONDS = 2.0
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
 
-
 _LOG_LINES = 400
 """How many lines of a log are read: an Envoy that is started again and again writes a backtrace each time."""
 
@@ -125,11 +124,7 @@ class _Performer:
     def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
         self._engine = engine
         self._built = built
-        self._on_progress = context.on_progress
-        self._stopping = context.stopping
-        self._require_lock = context.require_lock
-        self._serving = context.serving
-        self._secrets = context.secrets
+        self._context = context
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
         self._stopped: set[str] = set()
@@ -142,13 +137,13 @@ class _Performer:
         Raises:
             StoppedError: with the steps that are left.
         """
-        if self._stopping():
+        if self._context.stopping():
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
                 context=[f"left: {steps.describe(step)}" for stage in left for step in stage],
                 hint="The next run completes the remaining steps. Agents are served in the meantime."
-                if self._serving
+                if self._context.serving
                 else "Run the command again: it completes the remaining steps.",
             )
 
@@ -171,7 +166,7 @@ class _Performer:
             for position, step in enumerate(lane):
                 try:
                     if position:
-                        self._require_lock()
+                        self._context.require_lock()
                         self.require_going([lane[position:], *after])
                 except FirewallError as refusal:
                     refused.append(refusal)
@@ -202,10 +197,10 @@ class _Performer:
         done = [step for step in plan.rollback if self._has_done(step)] if plan else []
         try:
             with suppress(EngineError):  # whether it is held is asked again before each removal
-                self._require_lock()
+                self._context.require_lock()
             for step in done:
                 with after(error, "the rollback failed as well"):
-                    self._require_lock()
+                    self._context.require_lock()
                     self._perform(
                         replace(step, container=self._made[step.container])
                         if isinstance(step, steps.Remove)
@@ -251,9 +246,9 @@ class _Performer:
 
     def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
-        self._on_progress(Progress(step, 0.0))
+        self._context.on_progress(Progress(step, 0.0))
         note = self._do(step, enough)
-        self._on_progress(Progress(step, 1.0, note))
+        self._context.on_progress(Progress(step, 1.0, note))
 
     def _do(self, step: Step, enough: Callable[[], None]) -> str:  # noqa: C901, PLR0912, PLR0915 - it is a table
         """Do what a step says, and return a note on how it ended, if there is one."""
@@ -284,7 +279,7 @@ class _Performer:
             case steps.Commit():
                 self._commit(step, enough)
             case steps.GiveSecrets():
-                give(engine, step.container, *self._secrets)
+                give(engine, step.container, *self._context.secrets)
             case steps.ClaimAddress():
                 Helper(engine, step.container).claim(step.seconds)
             case steps.ReleaseAddress():
@@ -329,7 +324,7 @@ class _Performer:
     def _load_or_pull(self, step: steps.ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
-            self._on_progress(Progress(step, min(share, 0.99)))
+            self._context.on_progress(Progress(step, min(share, 0.99)))
 
         if step.bundled:
             image = self._built[step.sibling]
@@ -466,7 +461,7 @@ class _Performer:
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._stopping():
+        while (left := end - time.monotonic()) > 0 and not self._context.stopping():
             time.sleep(min(left, _LISTEN_EVERY))
 
     def _drain(self, step: steps.Drain) -> str:
@@ -477,7 +472,7 @@ class _Performer:
             nonlocal left
             self.require_going([(step,)])
             left = number
-            self._on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
+            self._context.on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
             Helper(self._engine, step.container).drain(step.seconds, on_connections)

@@ -1,7 +1,8 @@
 """Containers of ours that do one thing on an engine, and are removed afterwards.
 
 Its name admits one of them at a time: the next one waits until it is gone. One that was killed is removed by the
-next one, by `run` and by `down`, because its labels say whose it was.
+next one, by `run` and by `down`, because its labels say whose it was. One of them asks the kernel of the engine's
+machine, which may be another one, what it has.
 """
 
 import json
@@ -22,7 +23,6 @@ from clawker_fw.stack.image_tar import BuiltImage
 _LOOK_EVERY = 0.05
 _MOST_LINES = 1000
 _ENDED = {"exited", "dead"}
-
 
 _KERNEL_SECONDS = 60.0
 
