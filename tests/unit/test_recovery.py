@@ -45,7 +45,7 @@ def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
 
 
 class NeverReady(MemoryEngine):
-    """An engine on which no container answers that is created while it is broken."""
+    """An engine on which no sibling answers that is created while it is broken."""
 
     def __init__(self) -> None:
         """Start whole."""
@@ -54,9 +54,9 @@ class NeverReady(MemoryEngine):
         self._silenced: set[str] = set()
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """Create a container that never answers, unless the engine is whole."""
+        """Create a container. A sibling never answers, unless the engine is whole."""
         identity = super().create_container(spec)
-        if self.broken:
+        if self.broken and labels.SIBLING in spec.labels:
             self._silenced.add(identity)
         return identity
 
