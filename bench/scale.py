@@ -20,7 +20,7 @@ from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
 from bench.stage import REPLACE, Stage
 from clawker_fw.engine.docker import connect
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from devkit.engines import PrivateEngine
 from devkit.firewall import RULES, Firewall
 from devkit.peers import Peer

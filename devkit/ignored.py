@@ -42,7 +42,7 @@ IN_PART: Mapping[str, str] = {
     "Mounts": "that our volume was requested, with our labels, says whose a container is. What is mounted is "
     "compared",
     "Runtime": "the engine's default is asked for, by its name",
-    "Ulimits": "those in `stack/ulimits.py` are set and compared. An engine adds its other `default-ulimits`, "
+    "Ulimits": "those in `stack/container.py` are set and compared. An engine adds its other `default-ulimits`, "
     "which limit what no program of ours uses",
 }
 """Fields that are read, and not compared as a whole."""

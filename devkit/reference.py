@@ -45,6 +45,7 @@ from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.hosts import HOSTS
 from devkit.tampering import TAMPERINGS
+from devkit.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "docs" / "reference"
@@ -512,14 +513,14 @@ def _attributes_table() -> str:
     kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
     rows = [
         [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
-        for each in telemetry.ATTRIBUTES
+        for each in ATTRIBUTES
     ]
     return _table(["attribute", "means", *map(_code, kinds)], rows)
 
 
 def _resource_table() -> str:
     """Return the table of the attributes of a resource."""
-    rows = [[_code(each.name), each.meaning] for each in telemetry.RESOURCE_ATTRIBUTES]
+    rows = [[_code(each.name), each.meaning] for each in RESOURCE_ATTRIBUTES]
     return _table(["attribute", "means"], rows)
 
 

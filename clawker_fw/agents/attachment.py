@@ -1,16 +1,17 @@
-"""How an agent is attached: as flags for docker, and as an override for compose. The one source of both.
+"""Whether an agent may be attached, and how: as flags for docker, and as an override for compose. Pure.
 
 A shell that runs `docker run $(clawker-fw agent flags) IMAGE` ignores our exit code. An empty answer would start
 the agent without a firewall, so after any failure the answer is a word that neither docker nor compose accepts.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clawker_fw.agents.trust import TARGET, Trust
-from clawker_fw.model import Desired, Mount, Role, Shape
+from clawker_fw.errors import RefusedError
+from clawker_fw.model import RELAYING, Cause, Desired, Diff, Finding, Mount, Observed, Role, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.relay import Publication
@@ -128,3 +129,32 @@ def attachment(
     """Return how agents are attached to a stack, but for what they trust."""
     network = desired.networks[Role.AGENTS].name
     return Attachment(network, str(desired.service_address), emptied, placeholders=placeholders)
+
+
+def require_serving(project: str, observed: Observed, found: Diff) -> None:
+    """Require that a stack confines and serves an agent that is attached to it now.
+
+    Raises:
+        RefusedError: when it is not up, or differs from what we made, with the differences.
+    """
+    if observed.absent:
+        raise RefusedError(
+            "not-up", f"The stack {project} is not up.", hint="Start it with `clawker-fw run`, then the agent."
+        )
+    if obstacles := tuple(_obstacles(found)):
+        raise RefusedError(
+            "not-serving",
+            f"The stack {project} can't take an agent now, because it differs from what clawker-fw made.",
+            context=[f"{each.sibling}: {each.layer} {each.field} ({each.cause})" for each in obstacles],
+            hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it. Then start the agent.",
+        )
+
+
+def _obstacles(found: Diff) -> Iterator[Finding]:
+    """Yield what makes a stack unfit: tampering, silence, and networks other than those that flags would name.
+
+    The relay of another agent is no reason.
+    """
+    for each in (each for each in found.findings if each.action not in RELAYING):
+        if each.cause is Cause.TAMPER or each.field.startswith("networks."):
+            yield each

@@ -5,12 +5,12 @@ takes the next word. Whether the container is confined is for `judge.py` to say,
 what no engine records is refused here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
 
-from clawker_fw.agents.ports import parse_ports
 from clawker_fw.errors import RefusedError, UsageError
-from clawker_fw.stack.relay import PublishedPort
+from clawker_fw.stack.relay import LOOPBACK, PublishedPort
 
 _SHORT = {
     "a": "attach",
@@ -29,6 +29,11 @@ _SHORT = {
     "v": "volume",
     "w": "workdir",
 }
+
+
+_LARGEST = 65535
+
+_HINT = "Write [ADDRESS:][PORT:]CONTAINER_PORT. Without an address, this machine alone reaches it (127.0.0.1)."
 
 
 def _words(text: str) -> frozenset[str]:
@@ -121,7 +126,6 @@ def parse_run(words: Sequence[str]) -> RunWords:
 
 
 def _attached(last: dict[str, str], asked: Sequence[str]) -> frozenset[str]:
-    """Return the streams that `docker run` would attach."""
     if _is_on(last, "detach"):
         if asked:
             raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
@@ -157,7 +161,6 @@ def _options(left: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of a word like `-it` or `-eNAME=value`."""
     while letters:
         name, letters = _known(_SHORT.get(letters[0], letters[0])), letters[1:]
         if letters.startswith("=") and len(letters) > 1:
@@ -171,7 +174,6 @@ def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _value_of(name: str, value: str | None, left: list[str]) -> str:
-    """Return an option's value, which may be the next word."""
     if value is not None:
         return value
     if name in _SWITCHES:
@@ -192,4 +194,69 @@ def _known(name: str) -> str:
         f"`agent run` does not know the option {'-' if len(name) == 1 else '--'}{name} of `docker run`.",
         hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around the "
         "firewall, use it with `docker run $(clawker-fw agent flags)`.",
+    )
+
+
+def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
+    """Return the ports that the values of `--publish` name, sorted.
+
+    Raises:
+        UsageError: when one is no port.
+        RefusedError: when one is a port that a relay can't publish.
+    """
+    ports = {_port(word) for word in words}
+    places = [(each.host, each.at) for each in ports if each.at]
+    if twice := sorted({each for each in places if places.count(each) > 1}):
+        raise UsageError("agent-option", f"{twice[0][0]}:{twice[0][1]} can't be published for two ports.")
+    return tuple(sorted(ports))
+
+
+def _port(word: str) -> PublishedPort:
+    bare, _, protocol = word.partition("/")
+    if protocol.lower() not in {"", "tcp"}:
+        raise RefusedError(
+            "agent-unreachable",
+            f"The port {word!r} can't be published: what leads to an agent passes on connections over TCP alone.",
+            hint="Leave it out, or have the agent serve over TCP.",
+        )
+    if "-" in bare:
+        raise RefusedError(
+            "agent-unreachable",
+            f"A range of ports can't be published, as {word!r} is.",
+            hint="Repeat --publish for each port.",
+        )
+    before, _, port = bare.rpartition(":")
+    host, _, at = before.rpartition(":")
+    try:
+        found = IPv4Address(host) if host else LOOPBACK
+    except AddressValueError as error:
+        raise UsageError(
+            "agent-option", f"The address in --publish {word!r} is no IPv4 address.", hint=_HINT
+        ) from error
+    numbers = [each for each in (at, port) if each]
+    valid = bool(port) and all(each.isascii() and each.isdigit() and 0 < int(each) <= _LARGEST for each in numbers)
+    if not valid:
+        raise UsageError("agent-option", f"--publish {word!r} names no port.", hint=_HINT)
+    return PublishedPort(found, int(at or 0), int(port))
+
+
+def free_number(taken: Collection[int], most: int) -> int:
+    """Return the number of an agent that is to publish ports: the first that no other one has.
+
+    Raises:
+        RefusedError: when as many agents publish ports as can.
+    """
+    if not most:
+        raise RefusedError(
+            "agent-unreachable",
+            "The agents' network is too small for agents that publish ports.",
+            hint="It needs a `network.subnet` of /24 or larger.",
+        )
+    for number in range(most):
+        if number not in taken:
+            return number
+    raise RefusedError(
+        "agent-unreachable",
+        f"{most} agents publish ports already, and there is room for no more.",
+        hint="Remove some that have ended.",
     )

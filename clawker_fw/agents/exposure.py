@@ -137,7 +137,6 @@ def _is_folder(path: Path) -> bool:
 
 
 def _within(paths: Iterable[Path], folders: Iterable[Path]) -> bool:
-    """Whether a path is in one of the folders, by what both say."""
     return any(path.is_relative_to(folder) for path in paths for folder in folders)
 
 

@@ -13,7 +13,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from clawker_fw.agents import trust
 from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of_network
 from clawker_fw.agents.namespaces import HOST, Chain, chain
-from clawker_fw.model import ContainerView, NetworkView, Observed, Role, Sibling, Verdict, VolumeView
+from clawker_fw.model import ContainerView, Observed, Role, Sibling, Verdict
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.relay import publication_of
 from clawker_fw.stack.topology import GATEWAY_MODE, INHIBIT_IPV4, Addressing, network_names
@@ -119,34 +119,7 @@ def judge(
     `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
     settings. `resolves` is whether the rules allow a name.
     """
-    siblings = (
-        *(each.container for each in (*observed.siblings.values(), *observed.leftovers)),
-        *(each.container for each in observed.relays),
-    )
-    network = observed.networks.get(Role.AGENTS)
-    subnet = next(iter(network.subnets), None) if network else None
-    place = _Place(
-        network_names(project)[Role.AGENTS],
-        running_resolver(observed),
-        {each.name: each for each in observed.others},
-        {each.id: each for each in observed.agents},
-        observed.joined,
-        {each.id: each.name for each in siblings},
-        {volume: each.name for each in siblings for volume in each.volumes.values()},
-        observed.volumes,
-        (*observed.agents, *siblings, *observed.companions),
-        resolves,
-        network.ip_range if network else None,
-        {
-            endpoint.hardware: each.name
-            for each in observed.listing
-            if each.id in {sibling.id for sibling in siblings}
-            for endpoint in each.networks.values()
-            if endpoint.hardware
-        },
-        observed.trial.id if observed.trial else "",
-        frozenset(each.id for each in observed.agents if subnet and publication_of(each, project, subnet)),
-    )
+    place = _Place(observed, project, resolves)
     published = {
         each.container.labels[labels.RELAY_OF]: tuple(
             port.removesuffix("/tcp") for port in each.container.published
@@ -198,32 +171,40 @@ def verdict(found: Verdict, agents: Iterable[Agent]) -> Verdict:
     return Verdict.OPEN if any(each.openings for each in agents) else found
 
 
-@dataclass(frozen=True, slots=True)
 class _Place:
-    """What agents are judged by: the agent network, its resolver, other networks by name, the agents by id.
+    """What agents are judged by: the agent network, other networks, and all containers whose namespaces matter."""
 
-    `joined` has the ids of those that use another container's network, each with the id of that container, and
-    `siblings` the names of our containers by their ids. `files` are the volumes of these, with the same names, and
-    `volumes` all that is known of any. `known` are all containers whose namespaces matter. `resolves` is whether
-    the rules allow a name. `range` is what the engine assigns addresses from, `hardware` the MAC
-    addresses of siblings with their names, and `trial` the id of the container of `conformance`. `publishers` are
-    the ids of the agents whose address is the one that our label on them stands for: they publish ports.
-    """
-
-    own: str
-    resolver: str
-    others: Mapping[str, NetworkView]
-    agents: Mapping[str, ContainerView]
-    joined: Mapping[str, str]
-    siblings: Mapping[str, str]
-    files: Mapping[str, str]
-    volumes: Mapping[str, VolumeView]
-    known: tuple[ContainerView, ...]
-    resolves: Callable[[str], bool]
-    range: IPv4Network | None
-    hardware: Mapping[str, str]
-    trial: str
-    publishers: frozenset[str]
+    def __init__(self, observed: Observed, project: str, resolves: Callable[[str], bool]) -> None:
+        """`resolves` is whether the rules allow a name."""
+        siblings = (
+            *(each.container for each in (*observed.siblings.values(), *observed.leftovers)),
+            *(each.container for each in observed.relays),
+        )
+        network = observed.networks.get(Role.AGENTS)
+        subnet = next(iter(network.subnets), None) if network else None
+        self.own = network_names(project)[Role.AGENTS]
+        self.resolver = running_resolver(observed)
+        self.others = {each.name: each for each in observed.others}
+        self.agents = {each.id: each for each in observed.agents}
+        self.joined = observed.joined
+        self.siblings = {each.id: each.name for each in siblings}
+        self.files = {volume: each.name for each in siblings for volume in each.volumes.values()}
+        """The volumes of our containers, each with the name of the container."""
+        self.volumes = observed.volumes
+        self.known = (*observed.agents, *siblings, *observed.companions)
+        self.resolves = resolves
+        self.range = network.ip_range if network else None
+        """What the engine assigns addresses from."""
+        self.hardware = {
+            endpoint.hardware: each.name
+            for each in observed.listing
+            if each.id in self.siblings
+            for endpoint in each.networks.values()
+            if endpoint.hardware
+        }
+        self.trial = observed.trial.id if observed.trial else ""
+        self.publishers = {each.id for each in observed.agents if subnet and publication_of(each, project, subnet)}
+        """The agents whose address is the one that our label on them stands for: they publish ports."""
 
     def has_our_address(self, view: ContainerView) -> bool:
         """Whether the address that was asked for is one that we have chosen for it."""

@@ -80,7 +80,7 @@ def agent_compose(
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
-    from clawker_fw.agents.ports import parse_ports
+    from clawker_fw.agents.docker_options import parse_ports
     from clawker_fw.cli.running import publishing
 
     chosen = services or [_DEFAULT_SERVICE]
@@ -146,8 +146,7 @@ def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> 
 
 def _served(chosen: Options, seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
-    from clawker_fw.agents.attachment import attachment
-    from clawker_fw.agents.serving import require_serving
+    from clawker_fw.agents.attachment import attachment, require_serving
     from clawker_fw.engine.client_config import proxy_variables
     from clawker_fw.model import Verdict
     from clawker_fw.settings.secrets.wanted import placeholders

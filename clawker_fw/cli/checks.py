@@ -100,7 +100,7 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw conformance --json | jq '.attempts[] | select(.held | not)'
     """
     chosen: Options = context.obj
-    from clawker_fw.agents.serving import require_serving
+    from clawker_fw.agents.attachment import require_serving
     from clawker_fw.diagnose.conformance.run import perform
     from clawker_fw.report import checks as report
 

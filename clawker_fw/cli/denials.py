@@ -91,7 +91,7 @@ def denials(
     begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.answer import Selection, answer
-    from clawker_fw.engine.log_stream import stamp
+    from clawker_fw.engine.outputs import stamp
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal
 

@@ -26,7 +26,7 @@ from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from clawker_fw.engine.patience import Patience
+    from clawker_fw.engine.failures import Patience
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
     from clawker_fw.model import EngineFacts
@@ -219,7 +219,7 @@ def _nodes(chosen: Options, asked: Asked) -> "Hosts":
 
 def _patience(asked: Asked) -> "Patience":
     """Return how long a host may leave one request unanswered, a login over ssh included: a third of its time."""
-    from clawker_fw.engine.patience import Patience
+    from clawker_fw.engine.failures import Patience
 
     return Patience(asked.timeout / 3, warned_after=None)
 
@@ -303,7 +303,7 @@ def _reader_of_denials(
     from clawker_fw.cli.denials import adviser
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.denials.reading import Reading, sources, with_counted
-    from clawker_fw.engine.log_stream import stamp
+    from clawker_fw.engine.outputs import stamp
     from clawker_fw.fleet.row import HostVerdict
     from clawker_fw.report.fleet import Row
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from clawker_fw.agents.attachment import Attachment
-from clawker_fw.agents.docker_options import RunWords
+from clawker_fw.agents.docker_options import RunWords, free_number
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
-from clawker_fw.agents.ports import free_number
 from clawker_fw.agents.trust import roots_of
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter
@@ -20,7 +19,7 @@ from clawker_fw.model import Role, Sibling
 from clawker_fw.reconcile.desired import built_images
 from clawker_fw.reconcile.entrust import Known, create_trust_volume, known_to, trust_for
 from clawker_fw.reconcile.observe import with_agent
-from clawker_fw.reconcile.pipeline import Comparison
+from clawker_fw.reconcile.pipeline import Comparison, agents_of
 from clawker_fw.reconcile.publishing import publish_for
 from clawker_fw.report import log
 from clawker_fw.stack import labels, policy
@@ -209,7 +208,9 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
         )
     now = time.time()
     live, wanted = resolving(observed, now), policy.answers(seen.desired.siblings[Sibling.COREDNS].hot, now)
-    judged = seen.judged(observed, lambda name: live(name) or wanted(name))
+    judged = agents_of(
+        observed, seen.desired.project, seen.blueprint.files, lambda name: live(name) or wanted(name)
+    )
     (agent,) = (each for each in judged if each.id == container)
     if reasons := (*agent.openings, *agent.weaknesses):
         codes = {each.code for each in reasons}

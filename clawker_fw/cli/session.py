@@ -18,8 +18,8 @@ from clawker_fw.settings.find import DEFAULT_PROJECT
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
     from clawker_fw.diagnose.explanation import Explainer
+    from clawker_fw.engine.failures import Patience
     from clawker_fw.engine.locate import EngineLocation
-    from clawker_fw.engine.patience import Patience
     from clawker_fw.engine.port import EngineReader, EngineWriter
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint

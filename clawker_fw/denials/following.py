@@ -11,7 +11,7 @@ from clawker_fw.background import in_background
 from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
 from clawker_fw.denials.refusal import Counted, read_lines
 from clawker_fw.denials.tally import Gap, Numbering
-from clawker_fw.engine.log_stream import STAMP, stamp
+from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import last_run
 from clawker_fw.errors import NotFoundError, RefusedError

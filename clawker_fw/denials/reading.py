@@ -17,15 +17,14 @@ from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.denials.refusal import Refusals, read_tallies
 from clawker_fw.denials.tally import Tally
-from clawker_fw.engine.log_stream import stamp
+from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl.answers import Suppressed
-from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
+from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
 from clawker_fw.model import ContainerSummary, Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
-from clawker_fw.stack.ownership import sibling_of
+from clawker_fw.stack.labels import sibling_of
 from clawker_fw.stack.topology import network_names
 
 _ARRIVES_WITHIN, _LOOK_EVERY = 1.0, 0.2

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clawker_fw.engine.log_stream import STAMP
+from clawker_fw.engine.outputs import STAMP
 
 MOST_LINES = 100_000
 """Different lines that are kept. More are only counted."""

@@ -17,9 +17,9 @@ from clawker_fw.engine.host_network import Tracking
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import Desired, EngineFacts, Observed, ObservedSibling, Role, Sibling, Verdict
-from clawker_fw.reconcile.machine import lacking
+from clawker_fw.reconcile.errand import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
 from clawker_fw.stack.container import REFUSED_NAME

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.fwctl.client import NOT_TOLD, HelperReader
+from clawker_fw.fwctl import NOT_TOLD, HelperReader
 from clawker_fw.model import Observed, Sibling, Trial, TrialStep
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target

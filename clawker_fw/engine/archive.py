@@ -128,7 +128,6 @@ class IteratorReader(io.RawIOBase):
     """A file object that reads from an iterator of bytes, forward only."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        """Read the chunks from the first one on."""
         self._chunks = chunks
         self._rest = memoryview(b"")
         self._place = 0

@@ -18,12 +18,11 @@ from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, bounds, host_network, pulling, requirements, streams, swarm
-from clawker_fw.engine.failures import FAILURES, translated
+from clawker_fw.engine.failures import FAILURES, Patience, translated, unreachable, usual
 from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
-from clawker_fw.engine.log_stream import log_lines
+from clawker_fw.engine.outputs import log_lines
 from clawker_fw.engine.own_container import own_container
-from clawker_fw.engine.patience import Patience, unreachable, usual
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.shapes import creation, hardware_address
 from clawker_fw.engine.translate import (
@@ -142,22 +141,18 @@ class DockerEngine:
         self.address = facts.endpoint
 
     def close(self) -> None:
-        """See `EngineReader`."""
         self._client.close()
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def facts(self) -> EngineFacts:
-        """See `EngineReader`."""
         return replace(self._facts, routes=host_network.routes() if self._facts.shares_network else ())
 
     def machine(self) -> Machine:
-        """See `EngineReader`."""
         with translated("describe its machine"):
             return requirements.machine(_object(self._client.info()))
 
     def networks(self) -> tuple[NetworkView, ...]:
-        """See `EngineReader`."""
         with translated("list its networks"):
             found = tuple(network_view(raw) for raw in _objects(self._client.networks()))
         if not self._facts.shares_network:
@@ -165,7 +160,7 @@ class DockerEngine:
         return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """See `EngineReader`. No filter is used, because the engine's name filter also matches parts of names.
+        """No filter is used, because the engine's name filter also matches parts of names.
 
         A list does not show the form of a container, so those with our labels are inspected, each of them once.
         """
@@ -179,7 +174,7 @@ class DockerEngine:
         return tuple(sorted(told, key=lambda each: each.name))
 
     def container(self, container: str) -> ContainerView | None:
-        """See `EngineReader`. The engine also accepts a prefix of an id, so the result is checked."""
+        """The engine also accepts a prefix of an id, so the result is checked."""
         try:
             with translated(f"inspect container {container}"):
                 view = container_view(_object(self._client.inspect_container(container)))
@@ -188,7 +183,7 @@ class DockerEngine:
         return view if container in {view.id, view.name} else None
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """See `EngineReader`. Labels only select the images to inspect."""
+        """Labels only select the images to inspect."""
         found: list[OwnImage] = []
         with translated("list its images"):
             wanted = [f"{key}={value}" for key, value in built.LABELS.items()]
@@ -201,7 +196,6 @@ class DockerEngine:
         return tuple(found)
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
-        """See `EngineReader`."""
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
         with translated("list its volumes"):
             found = _object(self._client.volumes(filters={"label": ours, "dangling": True}))["Volumes"]
@@ -209,12 +203,10 @@ class DockerEngine:
         return tuple(sorted(unused, key=lambda each: each.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
-        """See `EngineReader`."""
         with translated("list its volumes"):
             return tuple(volume_view(raw) for raw in _object(self._client.volumes())["Volumes"] or ())
 
     def image(self, reference: str) -> ImageView | None:
-        """See `EngineReader`."""
         try:
             with translated(f"inspect image {reference}"):
                 raw = self._inspected_image(_without_tag(reference))
@@ -226,7 +218,6 @@ class DockerEngine:
         return _object(self._client.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stub has no types
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        """See `EngineReader`."""
         with self._unless_removed(container), translated(f"read the files of container {container}"):
             stream, _ = self._client.get_archive(container, VOLUME, chunk_size=archive.CHUNK)
             return archive.unpack(stream, known, self._root)
@@ -248,14 +239,13 @@ class DockerEngine:
             raise
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
-        """See `EngineReader`. A probe is told what an earlier one has read, and need not read it again."""
+        """A probe is told what an earlier one has read, and need not read it again."""
         known = self._evidence.arguments(container) if arguments[0] == "probe" else []
         answers: list[object] = []
         self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
 
     def swarm(self, label: str) -> Swarm:
-        """See `EngineReader`."""
         with translated("describe its swarm"):
             info = _object(self._client.info()).get("Swarm") or {}
             swarm.require_manager(self._facts, info)
@@ -265,7 +255,7 @@ class DockerEngine:
             return swarm.view(info, _objects(self._client.nodes()), services, tasks, label)
 
     def removal(self, container: str) -> Future[int]:
-        """See `EngineReader`. The engine sends the head of its answer when it has begun to wait."""
+        """The engine sends the head of its answer when it has begun to wait."""
         waiting = f"wait for container {container}"
         path = f"/containers/{container}/wait"
         with translated(waiting):
@@ -278,13 +268,12 @@ class DockerEngine:
         return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
-        """See `EngineReader`."""
         with translated(f"read the log of container {container}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
     def clock(self) -> float:
-        """See `EngineReader`. The time is that of the middle of the request."""
+        """The time is that of the middle of the request."""
         before = time.monotonic()
         with translated("tell its time"):
             told = str(_object(self._client.info())["SystemTime"])
@@ -292,7 +281,7 @@ class DockerEngine:
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
-        """See `EngineReader`. `since` is never used: an engine then reads the whole log to find the place."""
+        """`since` is never used: an engine then reads the whole log to find the place."""
         what = f"read the log of container {container}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
@@ -311,7 +300,6 @@ class DockerEngine:
             response.close()
 
     def file(self, container: str, path: str) -> File | None:
-        """See `EngineReader`."""
         try:
             with self._unless_removed(container), translated(f"read a file of container {container}"):
                 stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
@@ -320,7 +308,7 @@ class DockerEngine:
             return None
 
     def system_file(self, container: str, path: str) -> bytes | None:
-        """See `EngineReader`. Of a link, the engine says where it leads in the end."""
+        """Of a link, the engine says where it leads in the end."""
         try:
             with self._unless_removed(container), translated(f"read {path} of container {container}"):
                 stream, said = self._client.get_archive(container, path, chunk_size=archive.CHUNK)
@@ -335,7 +323,6 @@ class DockerEngine:
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
-        """See `EngineReader`."""
         with translated("report its events"):
             stream = self._client.events(decode=False, filters=_EVENTS)
         try:
@@ -347,8 +334,6 @@ class DockerEngine:
     # --- writing ----------------------------------------------------------------------------------------------
 
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
-        """See `EngineWriter`."""
-
         def counted() -> Iterator[bytes]:
             sent = 0
             for chunk in archive_:
@@ -360,7 +345,7 @@ class DockerEngine:
             self._drain(self._progress("/images/load", self._client.timeout, data=counted()), lambda _: None)
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
-        """See `EngineWriter`. `on_progress` is called several times a second, also while nothing arrives."""
+        """`on_progress` is called several times a second, also while nothing arrives."""
         transfer, changed = pulling.Transfer(), time.monotonic()
 
         def on_line(line: Mapping[str, Any]) -> None:
@@ -407,17 +392,14 @@ class DockerEngine:
             on_line(line)
 
     def remove_image(self, reference: str) -> None:
-        """See `EngineWriter`."""
         with suppress(NotFoundError, ConflictError), translated(f"remove image {reference}"):
             self._client.remove_image(reference)
 
     def remove_volume(self, volume: str) -> None:
-        """See `EngineWriter`."""
         with suppress(NotFoundError, ConflictError), translated(f"remove volume {volume}"):
             self._client.remove_volume(volume)
 
     def create_network(self, spec: NetworkSpec) -> None:
-        """See `EngineWriter`."""
         pool = IPAMPool(subnet=str(spec.subnet), iprange=str(spec.ip_range), gateway=str(spec.gateway))
         try:
             with translated(f"create network {spec.name}"):
@@ -439,12 +421,11 @@ class DockerEngine:
             ) from error
 
     def remove_network(self, network: str) -> None:
-        """See `EngineWriter`."""
         with translated(f"remove network {network}"):
             self._client.remove_network(network)
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """See `EngineWriter`. A container that can't be completed is removed again."""
+        """A container that can't be completed is removed again."""
         request, further = creation(spec, self._client.api_version)
         with translated(f"create container {spec.name}"):
             answer = self._client.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
@@ -462,27 +443,22 @@ class DockerEngine:
         return identity
 
     def start(self, container: str) -> None:
-        """See `EngineWriter`."""
         with translated(f"start container {container}"):
             self._client.start(container)
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        """See `EngineWriter`."""
         with translated(f"stop container {container}"):
             self._client.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
-        """See `EngineWriter`."""
         with translated(f"unpause container {container}"):
             self._client.unpause(container)
 
     def rename(self, container: str, name: str) -> None:
-        """See `EngineWriter`."""
         with translated(f"rename container {container} to {name}"):
             self._client.rename(container, name)
 
     def remove(self, container: str) -> None:
-        """See `EngineWriter`."""
         try:
             with translated(f"remove container {container}"):
                 self._client.stop(container, timeout=STOP_SECONDS)
@@ -491,7 +467,6 @@ class DockerEngine:
             return
 
     def connect(self, network: str, container: str, address: str) -> None:
-        """See `EngineWriter`."""
         with translated(f"put {container} on network {network}"):
             self._client.connect_container_to_network(
                 container,
@@ -501,12 +476,10 @@ class DockerEngine:
             )
 
     def disconnect(self, network: str, container: str) -> None:
-        """See `EngineWriter`."""
         with translated(f"take {container} off network {network}"):
             self._client.disconnect_container_from_network(container, network, force=True)
 
     def put_files(self, container: str, files: Files) -> None:
-        """See `EngineWriter`."""
         with translated(f"write files into container {container}"):
             self._client.put_archive(container, VOLUME, archive.pack(files))
 
@@ -519,8 +492,6 @@ class DockerEngine:
         *,
         sent: bytes = b"",
     ) -> None:
-        """See `EngineWriter`."""
-
         def keep(answer: object) -> None:
             self._evidence.keep(container, answer)
             on_line(answer)
@@ -530,7 +501,6 @@ class DockerEngine:
     def commit_in_place(
         self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
     ) -> None:
-        """See `EngineWriter`."""
         sent = archive.pack(files)
         self.run_helper(container, ["commit-in-place", str(len(sent))], on_line, silence, sent=sent)
 

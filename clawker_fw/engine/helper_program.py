@@ -71,7 +71,6 @@ def run_in_helper(
 
 @contextmanager
 def _telling_of_silence(verb: str, container: str, silence: float) -> Iterator[None]:
-    """Translate the error of a verb that has been silent for too long."""
     try:
         yield
     except TimeoutError as error:
@@ -92,7 +91,6 @@ class EvidenceStore:
     """
 
     def __init__(self) -> None:
-        """Know nothing."""
         self._known: dict[str, str] = {}
 
     def arguments(self, container: str) -> list[str]:

@@ -95,7 +95,6 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
 
 
 def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLocation:
-    """Return the location for an address, with TLS according to the environment."""
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))
     folder = Path(environment.get("DOCKER_CERT_PATH") or client_config.folder(environment))
     tls = Tls(folder, verify) if verify or environment.get("DOCKER_TLS") else None
@@ -134,7 +133,6 @@ def _current_context(environment: Mapping[str, str]) -> str:
 
 
 def _place(text: str, source: str, tls: Tls | None) -> EngineLocation:
-    """Check an address, and add the default port if it has none."""
     parts = urlsplit(text if "://" in text else f"tcp://{text}")
     if not _makes_sense(parts):
         raise EngineError(

@@ -1,23 +1,35 @@
-"""A program that the engine runs in a container: its output, and its exit code."""
+"""What a program in a container writes, as an engine sends it in frames: output, exit code, and a container's log.
+
+The Docker SDK reads a log frame by frame, which takes longer than the engine needs to send a million lines. Here
+whatever has arrived is taken apart at once.
+"""
 
 import os
 import socket
+import struct
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import cast
 
 from docker import APIClient
 
 from clawker_fw.engine import bounds, streams
-from clawker_fw.engine.log_stream import HEAD
 from clawker_fw.engine.transport import Client
 
 EXIT_SECONDS = 10.0
 """How long an engine may take to know the exit code of a program whose output has ended."""
 _ASK_EVERY = 0.02
 
-_ERROR = 2
+
+HEAD = struct.Struct(">BxxxL")
+"""The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
+
+_OUTPUT, _ERROR, _ENGINE = 1, 2, 3
+
+STAMP = len("2026-01-01T00:00:00.000000000Z")
+"""The length of the engine's time before each line."""
 
 
 def outputs(client: Client, identity: str, silence: float | None) -> Generator[tuple[bytes, bytes], None, None]:
@@ -55,7 +67,6 @@ def dialogue(
 
 
 def _received(connection: socket.socket, size: int) -> bytes:
-    """Return so many octets, or fewer at the end."""
     content = b""
     while len(content) < size and (more := connection.recv(size - len(content))):
         content += more
@@ -86,3 +97,32 @@ def exit_code(client: APIClient, identity: str) -> int | None:
         if code is not None or time.monotonic() > end:
             return code
         time.sleep(_ASK_EVERY)
+
+
+def stamp(moment: float) -> bytes:
+    """Return a time in seconds since 1970 as an engine writes it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
+
+
+def log_lines(contents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines of a log as they arrive, several at a time, until the stream ends.
+
+    A line of standard error is only the engine's time: it is there to be counted.
+    """
+    rest = b""
+    for content in contents:
+        rest += content
+        lines, at = [], 0
+        while at + HEAD.size <= len(rest):
+            stream, size = HEAD.unpack_from(rest, at)
+            begin, end = at + HEAD.size, at + HEAD.size + size
+            if size > bounds.PIECE:
+                raise bounds.too_long("a line of a log", bounds.PIECE)
+            if end > len(rest):
+                break
+            if stream != _ENGINE:  # which says why it ends here
+                lines.append(rest[begin : end if stream == _OUTPUT else min(end, begin + STAMP)])
+            at = end
+        rest = rest[at:]
+        if lines:
+            yield lines

@@ -83,8 +83,8 @@ class EngineReader(Protocol):
 
         Returns the JSON of its one line, or None if it did not answer with one line.
 
-        `silence` is for how many seconds it may say nothing. `fwctl.client` has the verbs. What is `sent` goes to
-        the verb's standard input.
+        `silence` is for how many seconds it may say nothing. `clawker_fw.fwctl` has the verbs. What is `sent` goes
+        to the verb's standard input.
 
         Raises:
             EngineError: when it fails; the context has its error output.

@@ -82,7 +82,6 @@ class Transfer:
     """The progress of a pull: `share`, 0 to 1, is by the bytes of all layers known so far. It never shrinks."""
 
     def __init__(self) -> None:
-        """Start without any known layer."""
         self.share = 0.0
         self._layers: dict[str, tuple[int, int]] = {}
         self._last_lines: dict[str, Mapping[str, Any]] = {}

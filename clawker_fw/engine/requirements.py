@@ -139,6 +139,5 @@ def _lacking(info: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version."""
     found = re.match(r"(\d+)\.(\d+)", version)
     return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from clawker_fw.model import ContainerSpec, Healthcheck, Mount, Shape
 from clawker_fw.stack import labels
-from clawker_fw.stack.ulimits import LIMITED
+from clawker_fw.stack.container import LIMITED
 
 _NANOSECONDS = 1_000_000_000
 
@@ -306,7 +306,6 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
 
 
 def _given(host: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Return the options among these that have a value."""
     values = {name: host[name] for name in names if host.get(name)}
     return tuple(
         f"{name}={value if isinstance(value, str | int) else json.dumps(value, sort_keys=True)}"

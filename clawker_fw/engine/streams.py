@@ -51,7 +51,6 @@ def contents(response: requests.Response) -> Iterator[bytes]:
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Translate urllib3's errors into those of a socket."""
     try:
         yield
     except ReadTimeoutError as error:

@@ -124,13 +124,11 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
 
 
 def _volumes(raw: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of a container's volumes, by their places in it."""
     mounts = raw.get("Mounts") or ()
     return {each["Destination"]: each["Name"] for each in mounts if each["Type"] == "volume" and each.get("Name")}
 
 
 def _namespace(network_mode: str) -> str:
-    """Return the container whose network another one uses, or an empty string."""
     kind, _, container = network_mode.partition(":")
     return container if kind == "container" else ""
 

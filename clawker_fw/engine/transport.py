@@ -16,7 +16,7 @@ from urllib3 import HTTPSConnectionPool, disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
-from clawker_fw.engine import bounds, patience
+from clawker_fw.engine import bounds, failures
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, Tls
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import EngineError
@@ -54,13 +54,12 @@ class Client(APIClient):
     def __init__(
         self,
         place: EngineLocation,
-        patient: patience.Patience,
+        patient: failures.Patience,
         **options: Any,  # noqa: ANN401 - the SDK's own
     ) -> None:
-        """Prepare for the engine at a place. No request is sent yet."""
         self._place = place
         self._patience = patient
-        self._silence = patience.Silence(place.address, patient)
+        self._silence = failures.Silence(place.address, patient)
         super().__init__(**options)
 
     def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
@@ -78,7 +77,6 @@ class Client(APIClient):
         return answer
 
     def _send(self, request: Any, *, stream: bool = False, **options: Any) -> requests.Response:  # noqa: ANN401 - the same
-        """Send a request, and read the whole answer unless it is read as a stream."""
         answer: requests.Response = super().send(request, stream=True, **options)
         answer.raw = _Bounded(answer.raw, None if stream and answer.ok else bounds.ANSWER)
         if not stream:
@@ -119,9 +117,9 @@ class Client(APIClient):
         return response
 
 
-def open_client(place: EngineLocation, version: str, patient: patience.Patience | None = None) -> Client:
+def open_client(place: EngineLocation, version: str, patient: failures.Patience | None = None) -> Client:
     """Return a client for an engine. No request is sent yet."""
-    patient = patient or patience.usual()
+    patient = patient or failures.usual()
     options: dict[str, Any] = {}
     if place.tls:
         authority = str(place.tls.authority) if place.tls.authority else None

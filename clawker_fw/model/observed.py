@@ -1,20 +1,52 @@
-"""The observed state, as read from an engine."""
+"""What was read: the observed state from an engine, a swarm from its manager, and answers of `fwctl`."""
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AliasPath, Field, TypeAdapter
 
 from clawker_fw.model.desired import (
+    Files,
     Mount,
     Shape,
 )
-from clawker_fw.model.files import Files
-from clawker_fw.model.inside import Inside
 from clawker_fw.model.vocabulary import Role, Sibling
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The container of the engine in which this program runs, by its id.
+
+    `host` is the name of the engine's machine. `mounts` are the places in the container that are not its own, each
+    with what it is on that machine. `host_network` is whether the container shares the machine's network.
+    """
+
+    container: str
+    host: str
+    mounts: tuple[tuple[str, str], ...] = ()
+    host_network: bool = False
+
+    def on_host(self, path: str) -> str | None:
+        """Return where a file of this container is on the engine's machine, or None if it is only in here."""
+        return _moved(path, self.mounts)
+
+    def in_here(self, path: str) -> str | None:
+        """Return where a file of the engine's machine is in this container, or None if it is not."""
+        return _moved(path, tuple((source, target) for target, source in self.mounts))
+
+
+def _moved(path: str, places: tuple[tuple[str, str], ...]) -> str | None:
+    """Return a path below another folder: that which belongs to the nearest folder of the path."""
+    said = PurePosixPath(path)
+    around = [(folder, other) for folder, other in places if said.is_relative_to(folder)]
+    if not around:
+        return None
+    folder, other = max(around, key=lambda each: len(PurePosixPath(each[0]).parts))
+    return str(PurePosixPath(other, said.relative_to(folder)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,3 +508,85 @@ class Trial:
     """An attempt to use a name as an agent would: the steps until one failed."""
 
     steps: Annotated[tuple[TrialStep, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmNode:
+    """A node. `name` is its host name, and `address` the one that others in the swarm know it by.
+
+    `state` is the manager's term (`ready down disconnected unknown`), `availability` what it may be given
+    (`active pause drain`), and `role` is `manager` or `worker`. `itself` is whether it is the engine that was
+    asked.
+    """
+
+    id: str
+    name: str
+    address: str
+    state: str
+    availability: str
+    role: str
+    itself: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmTask:
+    """What a node should run of a service.
+
+    `state` is the manager's term: one with a health check is `running` only while it is healthy. `words` are what
+    the manager says about it.
+    """
+
+    node: str
+    service: str
+    project: str
+    """The value of the label by which the service was found."""
+    state: str
+    since: str
+    """When it got into this state (RFC 3339)."""
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """The nodes of a swarm, and the tasks that were asked for, the latest of each service on each node."""
+
+    nodes: tuple[SwarmNode, ...]
+    tasks: tuple[SwarmTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is known of a name, protocol and port: when it was used first and last, and how much.
+
+    A `name` with a dot before it is the subtree of a rule, and stands for all names that the rule has allowed.
+    `protocol` is `https`, `http`, `tcp` or `udp`. `connections` are those that have ended, with the octets that
+    were `received` from agents in them and `sent` to these.
+    """
+
+    protocol: Annotated[str, Field(pattern="^(https|http|tcp|udp)$")]
+    name: str
+    port: int
+    first: float
+    last: float
+    connections: int
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """All that is known. Nothing that was used after `since` is missing, but what was `lost`.
+
+    `identity` is that of the recorder, and `inherited` are those of earlier ones whose knowledge is part of this.
+    `open` are the connections that are open now, by port: those over `https` and `http` count when they end.
+    `told` is all of it in the recorder's own form.
+    """
+
+    identity: Annotated[str, Field(validation_alias="id")]
+    since: float
+    now: float
+    uses: tuple[Use, ...] = ()
+    lost: int = 0
+    inherited: frozenset[str] = frozenset()
+    open: Mapping[str, int] = field(default_factory=dict)
+    told: bytes = field(default=b"", repr=False, compare=False)

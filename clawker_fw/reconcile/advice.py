@@ -34,14 +34,12 @@ def advice(
     `provision` are the certificates for telemetry, `provided` those for inspection, and `unavailable` the errors
     of secrets that can't be obtained.
     """
-    alone = (
-        _no_way_out(observed),
-        _outdated_envoy(observed, desired),
-        _unchecked_sources(observed),
-        _untold(desired, provision.reason),
-    )
-    renewals = (Advice("telemetry-renewal", each) for each in provision.due)
-    further = (
+    return (
+        *_no_way_out(observed),
+        *_outdated_envoy(observed, desired),
+        *_unchecked_sources(observed),
+        *_untold(desired, provision.reason),
+        *(Advice("telemetry-renewal", each) for each in provision.due),
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
         *_of_authorities(provided),
@@ -50,18 +48,15 @@ def advice(
         *_of_engine(observed),
         *_unknown_ends(desired),
     )
-    return (*(each for each in alone if each), *renewals, *further)
 
 
-def _no_way_out(observed: Observed) -> Advice | None:
-    """Warn when nothing that Envoy sends leaves the engine's machine."""
-    if observed.machine.forwards:
-        return None
-    return Advice(
-        "no-forwarding",
-        "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
-        "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
-    )
+def _no_way_out(observed: Observed) -> Iterator[Advice]:
+    if not observed.machine.forwards:
+        yield Advice(
+            "no-forwarding",
+            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
+            "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
+        )
 
 
 def _unknown_ends(desired: Desired) -> Iterator[Advice]:
@@ -76,57 +71,54 @@ def _unknown_ends(desired: Desired) -> Iterator[Advice]:
         )
 
 
-def _outdated_envoy(observed: Observed, desired: Desired) -> Advice | None:
+def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
     """Warn when the user's own image has an Envoy older than the one this release is tested with.
 
     An image that is about to be replaced anyway is a finding, not a warning.
     """
     wanted, seen = desired.siblings[Sibling.ENVOY].image, observed.siblings.get(Sibling.ENVOY)
     if wanted.oldest is None or seen is None or seen.probe is None:
-        return None
+        return
     applied = labels.read_applied(seen.container.labels)
     running = versions.of_build(seen.probe.build)
-    if running is None or applied is None or applied.image != wanted.reference:
-        return None
-    if not versions.is_older(running, wanted.oldest):
-        return None
-    return Advice(
-        "envoy-outdated",
-        f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
-        "Set `images.envoy` to a newer image, or to `bundled`.",
-    )
+    current = applied is not None and applied.image == wanted.reference
+    if running is not None and current and versions.is_older(running, wanted.oldest):
+        yield Advice(
+            "envoy-outdated",
+            f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
+            "Set `images.envoy` to a newer image, or to `bundled`.",
+        )
 
 
-def _unchecked_sources(observed: Observed) -> Advice | None:
+def _unchecked_sources(observed: Observed) -> Iterator[Advice]:
     """Warn when the host receives what agents broadcast.
 
     No option of a network prevents it. The bridge has no address, so the host drops all of its packets if it
     checks their source.
     """
     network = observed.networks.get(Role.AGENTS)
-    if network is None or network.sources_checked is not False:
-        return None
-    return Advice(
-        "host-hears-agents",
-        f"The host receives what agents on {network.name} broadcast, because it does not check packets' sources. "
-        "Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to /etc/sysctl.d.",
-    )
+    if network and network.sources_checked is False:
+        yield Advice(
+            "host-hears-agents",
+            f"The host receives what agents on {network.name} broadcast, because it does not check packets' "
+            "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
+            "/etc/sysctl.d.",
+        )
 
 
-def _untold(desired: Desired, problem: str) -> Advice | None:
+def _untold(desired: Desired, problem: str) -> Iterator[Advice]:
     """Warn when the certificates for telemetry can't be used, or can't be renewed. Rules are enforced as ever."""
     if not problem:
-        return None
+        return
     ready = desired.siblings[Sibling.ENVOY].labels[labels.INFRA_CERTS_READY] == "true"
     what = "Telemetry's certificates can't be renewed here" if ready else "Nothing is sent to `otel.endpoint`"
-    return Advice(
+    yield Advice(
         "telemetry-certificates" if ready else "telemetry-not-ready",
         f"{what}: {problem}. `clawker-fw certs show` says more.",
     )
 
 
 def _of_authorities(provided: Provided) -> Iterator[Advice]:
-    """Warn when intermediates can't be made or renewed here, or the root expires."""
     if provided.reason:
         what = (
             "Inspected connections go on as they are" if provided.intermediates else "No connection is inspected"

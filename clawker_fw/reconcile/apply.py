@@ -4,14 +4,14 @@ The plan says what to do; this module knows how, and how long a step may take. A
 return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import singledispatchmethod
-from typing import NoReturn, assert_never
+from typing import TYPE_CHECKING, NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -24,50 +24,46 @@ from clawker_fw.errors import (
     StoppedError,
     after,
 )
-from clawker_fw.fwctl.answers import Committed
-from clawker_fw.fwctl.client import Helper
+from clawker_fw.fwctl import Committed, Helper
 from clawker_fw.model import ContainerView, Probe, Sibling
+from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
-from clawker_fw.reconcile.last_words import READ, telling
-from clawker_fw.reconcile.machine import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
+from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
-from clawker_fw.reconcile.steps import (
-    AwaitTtl,
-    ClaimAddress,
-    Commit,
-    Create,
-    CreateNetwork,
-    Detach,
-    Drain,
-    Examine,
-    GiveSecrets,
-    InTurn,
-    Plan,
-    ProvideImage,
-    Publish,
-    Reattach,
-    ReleaseAddress,
-    Remove,
-    RemoveImage,
-    RemoveNetwork,
-    RemoveVolume,
-    Rename,
-    Start,
-    Step,
-    Stop,
-    Undo,
-    Unpause,
-    Verify,
-    describe,
-)
+from clawker_fw.reconcile.secrets_given import give
+from clawker_fw.reconcile.steps import Plan, Stage, Step
 from clawker_fw.stack.image_tar import BuiltImage
+
+if TYPE_CHECKING:
+    from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
+    from clawker_fw.settings.secrets.wanted import WantedSecret
 
 _ASK_EVERY = 0.03
 _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
+
+_LOG_LINES = 400
+"""How many lines of a log are read: an Envoy that is started again and again writes a backtrace each time."""
+
+_TOLD = 8
+
+_TIME = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]")
+"""The time and thread at the beginning of a line of Envoy's."""
+
+_TRACE = re.compile(r"\]\[backtrace\] \[[^\]]*\] (?!Caught )|^\s*(@|#\d+)\s*(0x|\S+ )|^\s*0x[0-9a-f]+")
+"""A line of a backtrace. The one of Envoy that names the signal is none."""
+
+_MILD = re.compile(r"^\[(trace|debug|info|warning)\](?!.*\brejected\b)")
+"""What a line of Envoy's begins with, after its time, that is no reason to end. A rejected file is a warning."""
+
+_RECORD = re.compile(r"^\s*\{")
+"""A record of what was refused to an agent: a line of JSON."""
+
+_USUAL = re.compile(r"'CEL' formatter is always enabled")
+"""What every Envoy says at its start, and what says nothing of how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +86,14 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held; `beginning` receives each stage before it is performed; `give` gives an
-    Envoy's container its secrets. `serving` says that the stack serves agents all the time.
+    when the lock is no longer held. `secrets` are those that Envoy is given, with where their values are.
+    `serving` says that the stack serves agents all the time.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
-    beginning: Callable[[tuple[Step | InTurn, ...]], None] = lambda _: None
-    give: Callable[[str], object] = lambda _: None
+    secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
     serving: bool = False
 
 
@@ -115,7 +110,6 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
         try:
             context.require_lock()
             performer.require_going(plan.stages[position:])
-            context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan if position in plan.undoable else None, error)
@@ -130,42 +124,38 @@ class _Performer:
     def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
         self._engine = engine
         self._built = built
-        self._on_progress = context.on_progress
-        self._stopping = context.stopping
-        self._require_lock = context.require_lock
-        self._serving = context.serving
-        self._give = context.give
+        self._context = context
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
         self._stopped: set[str] = set()
         self._networks_made: set[str] = set()
         self._networks_removed: set[str] = set()
 
-    def require_going(self, left: Sequence[tuple[Step | InTurn, ...]]) -> None:
+    def require_going(self, left: Sequence[Stage]) -> None:
         """Require that the user has not asked to stop.
 
         Raises:
             StoppedError: with the steps that are left.
         """
-        if self._stopping():
+        if self._context.stopping():
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
-                context=[f"left: {describe(step)}" for stage in left for step in stage],
+                context=[f"left: {steps.describe(step)}" for stage in left for step in stage],
                 hint="The next run completes the remaining steps. Agents are served in the meantime."
-                if self._serving
+                if self._context.serving
                 else "Run the command again: it completes the remaining steps.",
             )
 
-    def side_by_side(self, stage: tuple[Step | InTurn, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
+    def side_by_side(self, stage: Stage, after: Sequence[Stage]) -> None:
         """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
-        lanes = [each.steps if isinstance(each, InTurn) else (each,) for each in stage]
+        lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
         if failures := [error for each in running if (error := each.exception())]:
             raise _as_one(failures)
 
-    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[tuple[Step | InTurn, ...]]) -> None:
+    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[Stage]) -> None:
         """Begin each step of a lane when the one before it is done, or has got far enough.
 
         If one fails, those after it don't begin, and those before it end first.
@@ -176,7 +166,7 @@ class _Performer:
             for position, step in enumerate(lane):
                 try:
                     if position:
-                        self._require_lock()
+                        self._context.require_lock()
                         self.require_going([lane[position:], *after])
                 except FirewallError as refusal:
                     refused.append(refusal)
@@ -188,7 +178,6 @@ class _Performer:
             raise _as_one(failures)
 
     def _begin(self, pool: ThreadPoolExecutor, step: Step) -> Future[None]:
-        """Begin a step, and wait until the next one may begin: to its end, or until it has got far enough."""
         enough = threading.Event()
         performing = pool.submit(self._perform, step, enough.set)
         performing.add_done_callback(lambda _: enough.set())
@@ -208,28 +197,30 @@ class _Performer:
         done = [step for step in plan.rollback if self._has_done(step)] if plan else []
         try:
             with suppress(EngineError):  # whether it is held is asked again before each removal
-                self._require_lock()
+                self._context.require_lock()
             for step in done:
                 with after(error, "the rollback failed as well"):
-                    self._require_lock()
+                    self._context.require_lock()
                     self._perform(
-                        replace(step, container=self._made[step.container]) if isinstance(step, Remove) else step
+                        replace(step, container=self._made[step.container])
+                        if isinstance(step, steps.Remove)
+                        else step
                     )
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
             self._tell(plan, error)
 
-    def _has_done(self, step: Undo) -> bool:
+    def _has_done(self, step: steps.Undo) -> bool:
         """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
         match step:
-            case Remove():
+            case steps.Remove():
                 return step.container in self._made
-            case RemoveNetwork():
+            case steps.RemoveNetwork():
                 return step.name in self._networks_made
-            case CreateNetwork():
+            case steps.CreateNetwork():
                 return step.spec.name in self._networks_removed
-            case Reattach():
+            case steps.Reattach():
                 return step.container in self._stopped
             case _:
                 assert_never(step)
@@ -249,95 +240,79 @@ class _Performer:
             error.hint = told
 
     def _answers(self, container: str) -> bool:
-        """Whether a container runs, and its program answers."""
         view = self._engine.container(container)
         probe = self._ask(container) if view and view.running else None
         return probe is not None and not probe.error
 
     def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
-        self._on_progress(Progress(step, 0.0))
-        outcome: str | None = None
-        if isinstance(step, Commit):
-            self._commit(step, enough)
-        else:
-            outcome = self._do(step)
-        self._on_progress(Progress(step, 1.0, outcome or ""))
+        self._context.on_progress(Progress(step, 0.0))
+        note = self._do(step, enough)
+        self._context.on_progress(Progress(step, 1.0, note))
 
-    @singledispatchmethod
-    def _do(self, step: Step) -> str | None:
+    def _do(self, step: Step, enough: Callable[[], None]) -> str:  # noqa: C901, PLR0912, PLR0915 - it is a table
         """Do what a step says, and return a note on how it ended, if there is one."""
-        raise NotImplementedError(step)
+        engine, resolver_image = self._engine, self._built.get(Sibling.COREDNS)
+        match step:
+            case steps.ProvideImage():
+                self._load_or_pull(step)
+            case steps.Examine():
+                require_kernel(engine, step.project, step.spec, resolver_image)
+            case steps.CreateNetwork():
+                engine.create_network(step.spec)
+                self._networks_made.add(step.spec.name)
+            case steps.RemoveNetwork():
+                engine.remove_network(step.network)
+                self._networks_removed.add(step.name)
+            case steps.RemoveImage():
+                engine.remove_image(step.reference)
+            case steps.RemoveVolume():
+                engine.remove_volume(step.volume)
+            case steps.Detach():
+                engine.disconnect(step.network, step.container)
+            case steps.Create():
+                own = (each for each in self._built.values() if each.reference == step.spec.image)
+                self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
+                engine.start(self._made[step.spec.name])
+            case steps.Verify():
+                self._verify(step)
+            case steps.Commit():
+                self._commit(step, enough)
+            case steps.GiveSecrets():
+                give(engine, step.container, *self._context.secrets)
+            case steps.ClaimAddress():
+                Helper(engine, step.container).claim(step.seconds)
+            case steps.ReleaseAddress():
+                Helper(engine, step.container).release()
+            case steps.AwaitTtl():
+                self._wait(step.seconds)
+            case steps.Drain():
+                return self._drain(step)
+            case steps.Remove():
+                if step.heir:
+                    with suppress(EngineError):  # a convenience, for which no replacement may fail
+                        hand_over(engine, step.container, step.heir)
+                engine.remove(step.container)
+            case steps.Start():
+                engine.start(step.container)
+                self._await_answer(step.container)
+            case steps.Stop():
+                self._stopped.add(step.container)
+                engine.stop(step.container)
+            case steps.Unpause():
+                engine.unpause(step.container)
+                self._await_answer(step.container)
+            case steps.Reattach():
+                self._reattach(step)
+            case steps.Rename():
+                engine.rename(step.container, step.name)
+            case steps.Publish():
+                publish(engine, step.spec, resolver_image)
+            case _:
+                raise NotImplementedError(step)
+        return ""
 
-    @_do.register
-    def _examine(self, step: Examine) -> None:
-        require_kernel(self._engine, step.project, step.spec, self._built.get(Sibling.COREDNS))
-
-    @_do.register
-    def _create_network(self, step: CreateNetwork) -> None:
-        self._engine.create_network(step.spec)
-        self._networks_made.add(step.spec.name)
-
-    @_do.register
-    def _remove_network(self, step: RemoveNetwork) -> None:
-        self._engine.remove_network(step.network)
-        self._networks_removed.add(step.name)
-
-    @_do.register
-    def _remove_image(self, step: RemoveImage) -> None:
-        self._engine.remove_image(step.reference)
-
-    @_do.register
-    def _remove_volume(self, step: RemoveVolume) -> None:
-        self._engine.remove_volume(step.volume)
-
-    @_do.register
-    def _detach(self, step: Detach) -> None:
-        self._engine.disconnect(step.network, step.container)
-
-    @_do.register
-    def _create(self, step: Create) -> None:
-        own = (each for each in self._built.values() if each.reference == step.spec.image)
-        self._made[step.spec.name] = create_from(self._engine, step.spec, next(own, None))
-        self._engine.start(self._made[step.spec.name])
-
-    @_do.register
-    def _give_secrets(self, step: GiveSecrets) -> None:
-        self._give(step.container)
-
-    @_do.register
-    def _claim(self, step: ClaimAddress) -> None:
-        Helper(self._engine, step.container).claim(step.seconds)
-
-    @_do.register
-    def _release(self, step: ReleaseAddress) -> None:
-        Helper(self._engine, step.container).release()
-
-    @_do.register
-    def _start(self, step: Start) -> None:
-        self._engine.start(step.container)
-        self._await_answer(step.container)
-
-    @_do.register
-    def _stop(self, step: Stop) -> None:
-        self._stopped.add(step.container)
-        self._engine.stop(step.container)
-
-    @_do.register
-    def _unpause(self, step: Unpause) -> None:
-        self._engine.unpause(step.container)
-        self._await_answer(step.container)
-
-    @_do.register
-    def _rename(self, step: Rename) -> None:
-        self._engine.rename(step.container, step.name)
-
-    @_do.register
-    def _publish(self, step: Publish) -> None:
-        publish(self._engine, step.spec, self._built.get(Sibling.COREDNS))
-
-    @_do.register
-    def _reattach(self, step: Reattach) -> None:
+    def _reattach(self, step: steps.Reattach) -> None:
         self._engine.stop(step.container)
         for network, address in step.networks:
             with suppress(EngineError):  # usually it is on none; it may remember one that is gone
@@ -346,18 +321,10 @@ class _Performer:
         self._engine.start(step.container)
         self._await_answer(step.container)
 
-    @_do.register
-    def _remove(self, step: Remove) -> None:
-        if step.heir:
-            with suppress(EngineError):  # a convenience, for which no replacement may fail
-                hand_over(self._engine, step.container, step.heir)
-        self._engine.remove(step.container)
-
-    @_do.register
-    def _load_or_pull(self, step: ProvideImage) -> None:
+    def _load_or_pull(self, step: steps.ProvideImage) -> None:
         def progress(share: float) -> None:
             self.require_going([(step,)])
-            self._on_progress(Progress(step, min(share, 0.99)))
+            self._context.on_progress(Progress(step, min(share, 0.99)))
 
         if step.bundled:
             image = self._built[step.sibling]
@@ -365,9 +332,7 @@ class _Performer:
         else:
             self._engine.pull_image(step.reference, progress)
 
-    @_do.register
-    def _verify(self, step: Verify) -> None:
-        """Probe the new container until everything is live, it exits, or the time is up."""
+    def _verify(self, step: steps.Verify) -> None:
         probe: Probe | None = None
         unseen: list[str] = []
         end = time.monotonic() + step.seconds
@@ -386,7 +351,7 @@ class _Performer:
             hint=ACCEPT_FRAMES if any(DROPS_FRAMES in each for each in unseen) else "",
         )
 
-    def _unseen(self, step: Verify) -> list[str]:
+    def _unseen(self, step: steps.Verify) -> list[str]:
         """Return what agents would see of a new Envoy that they should not: another one would look no better."""
         if not step.eye:
             return []
@@ -409,13 +374,13 @@ class _Performer:
     def _last_words(self, container: str) -> list[str]:
         """Return the last lines of a container's log, for an error whose own sentence must not get lost."""
         try:
-            return [f"log: {line}" for line in telling(self._engine.last_words(container, READ))]
+            return [f"log: {line}" for line in telling(self._engine.last_words(container, _LOG_LINES))]
         except NotFoundError:
             return []
         except EngineError as error:
             return [f"the log of {container} could not be read: {error.in_one_line}"]
 
-    def _commit(self, step: Commit, taken: Callable[[], None]) -> None:
+    def _commit(self, step: steps.Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
         try:
@@ -442,7 +407,7 @@ class _Performer:
             self._restart(step, rejection)
         raise rejection
 
-    def _hand_in(self, step: Commit, taken: Callable[[], None]) -> Committed | None:
+    def _hand_in(self, step: steps.Commit, taken: Callable[[], None]) -> Committed | None:
         """Stage files and have them committed; on a full disk, have them written over those before them.
 
         Raises:
@@ -459,7 +424,7 @@ class _Performer:
                 full.context = (*full.context, f"it could not be done without room: {error.in_one_line}")
                 raise full from error
 
-    def _restart(self, step: Commit, rejection: NotProvenError) -> None:
+    def _restart(self, step: steps.Commit, rejection: NotProvenError) -> None:
         """Kill a hung program, which only works from outside. It restarts with the restored files."""
         told = rejection.context
         with after(rejection, "its restart failed as well"):
@@ -469,7 +434,7 @@ class _Performer:
         if rejection.context != told:
             rejection.hint = f"{step.sibling} does not serve: run `clawker-fw run --force-recreate`."
 
-    def _require_new_start(self, step: Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
+    def _require_new_start(self, step: steps.Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
         """Raise the error that explains why a commit's helper did not answer.
 
         If the new files made the program exit, its helper was killed with it. The engine restarts the container,
@@ -490,19 +455,16 @@ class _Performer:
         ) from error
 
     def _has_ended(self, before: ContainerView | None) -> bool:
-        """Whether a container has stopped, or has been restarted since."""
         if before is None or (now := self._engine.container(before.id)) is None:
             return False
         return not now.running or now.started != before.started
 
-    @_do.register
-    def _wait(self, step: AwaitTtl) -> None:
-        end = time.monotonic() + step.seconds
-        while (left := end - time.monotonic()) > 0 and not self._stopping():
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._context.stopping():
             time.sleep(min(left, _LISTEN_EVERY))
 
-    @_do.register
-    def _drain(self, step: Drain) -> str:
+    def _drain(self, step: steps.Drain) -> str:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""
         left = 0
 
@@ -510,7 +472,7 @@ class _Performer:
             nonlocal left
             self.require_going([(step,)])
             left = number
-            self._on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
+            self._context.on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
             Helper(self._engine, step.container).drain(step.seconds, on_connections)
@@ -539,7 +501,6 @@ class _Performer:
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    """Return the first real failure; if the steps were only stopped, one StoppedError with all remaining steps."""
     stops = [each for each in failures if isinstance(each, StoppedError)]
     for error in failures:
         if not isinstance(error, StoppedError):
@@ -549,7 +510,6 @@ def _as_one(failures: list[BaseException]) -> BaseException:
 
 
 def _left_words(made: Mapping[str, str], left: Sequence[str]) -> str:
-    """Return a sentence about the containers that were made for nothing."""
     if left:
         return f"{' and '.join(left)} could not be removed: the next run does it."
     return "What was created has been removed." if made else ""
@@ -573,7 +533,7 @@ def _connections(number: int) -> str:
     return f"{number} connection" if number == 1 else f"{number} connections"
 
 
-def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
+def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
     if probe is None:
         return ["not running"]
     if probe.error:
@@ -581,3 +541,18 @@ def _shortcomings(probe: Probe | None, step: Verify) -> list[str]:
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
+
+
+def telling(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
+
+    Warnings are told only if there is nothing worse, and records of refusals never.
+    """
+    last: dict[str, str] = {}
+    for line in lines:
+        said = _TIME.sub("", line)
+        if line.strip() and not any(each.search(line) for each in (_TRACE, _RECORD, _USUAL)):
+            last.pop(said, None)  # so that it stands where it was said last
+            last[said] = line
+    worse = [line for said, line in last.items() if not _MILD.search(said)]
+    return tuple(worse or last.values())[-_TOLD:]

@@ -11,12 +11,11 @@ import json
 import zlib
 from contextlib import suppress
 
-from clawker_fw.engine.log_stream import STAMP, stamp
+from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import read_usage
-from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.fwctl import Helper, HelperReader, read_usage
 from clawker_fw.stack.container import CARRIED, USED
 from clawker_fw.stack.files import public
 
@@ -64,12 +63,17 @@ def _used(engine: EngineWriter, predecessor: str) -> bytes:
 
 def _unzipped(content: bytes) -> bytes:
     """Return what a file has. One that was cut off while it was written has nothing."""
-    whole = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    text, whole = _decompressed(content)
+    return text if whole and _order(text) > (0, 0.0) else b""
+
+
+def _decompressed(content: bytes) -> tuple[bytes, bool]:
+    """Return as much of a text as can be read, and whether that is all of it."""
+    reading = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
-        text = whole.decompress(content, _MOST_BYTES)
+        return reading.decompress(content, _MOST_BYTES), reading.eof
     except zlib.error:
-        return b""
-    return text if whole.eof and _order(text) > (0, 0.0) else b""
+        return b"", False
 
 
 def _order(told: bytes) -> tuple[int, float]:
@@ -99,10 +103,4 @@ def _line_of(agent: str, count: int, now: float) -> bytes:
 def carried(reader: EngineReader, container: str) -> list[bytes]:
     """Return the refusals that a container has been given, oldest first. A file that can't be read holds none."""
     file = reader.file(container, CARRIED)
-    if file is None:
-        return []
-    try:
-        text = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(file.content, _MOST_BYTES)
-    except zlib.error:
-        return []
-    return text.splitlines(keepends=True)
+    return _decompressed(file.content)[0].splitlines(keepends=True) if file else []

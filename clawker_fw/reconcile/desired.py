@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from clawker_fw.settings.secrets.wanted import WantedSecret
 
 
+_ANOTHER_SUBNET = "Set `network.subnet` to another subnet, or remove it: a free one is chosen then."
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """All inputs of the desired state that don't depend on the observed stack."""
@@ -85,12 +88,9 @@ class Blueprint:
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def _rendered(self) -> "Callable[[Conditions, Slots], Desired]":
+    def desired(self) -> "Callable[[Conditions, Slots], Desired]":
+        """Returns the desired stack with its siblings in some slots. With thousands of rules, that takes long."""
         return functools.cache(functools.partial(desired, self))
-
-    def desired(self, conditions: "Conditions", slots: Slots) -> Desired:
-        """Return the desired stack with its siblings in these slots. With thousands of rules, that takes long."""
-        return self._rendered(conditions, slots)
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -127,14 +127,6 @@ class Blueprint:
         rules = self.rules.at(now)
         return self if rules is self.rules else replace(self, rules=rules)
 
-    def drift_labels(self, *, infra_certs_ready: bool) -> Mapping[str, str]:
-        """Return the three labels that both siblings carry."""
-        return labels.drift_labels(
-            infra_certs_ready=infra_certs_ready,
-            otel_infra_port=self.settings.otel.infra_port,
-            stack_build_sha=self.release.build_sha,
-        )
-
     @cached_property
     def helper(self) -> File:
         """The program fwctl for the engine's architecture."""
@@ -169,8 +161,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     own = [subnet for subnet in has.values() if subnet]
     routed = [route for route in observed.engine.routes if route not in {*observed.subnets, *own}]
     if chosen and chosen != has.get(Role.AGENTS):
-        _require_free(chosen, observed.subnets)
-        _require_unrouted(chosen, routed)
+        _require_free(chosen, observed.subnets, routed)
     agents = (
         chosen
         or has.get(Role.AGENTS)
@@ -186,29 +177,24 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     return Addressing(agents, egress, numbers)
 
 
-def _require_free(subnet: IPv4Network, taken: tuple[IPv4Network, ...]) -> None:
-    overlapping = [str(other) for other in taken if other.overlaps(subnet)]
-    if overlapping:
-        raise SettingsError(
-            "subnet-taken",
-            f"The subnet {subnet} overlaps other networks of this engine.",
-            context=overlapping,
-            hint="Set `network.subnet` to another subnet, or remove it: a free one is chosen then.",
-        )
-
-
-def _require_unrouted(subnet: IPv4Network, routed: list[IPv4Network]) -> None:
-    """Require that the engine's machine has no route to this subnet or a part of it.
+def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: Collection[IPv4Network]) -> None:
+    """Require that no network overlaps a subnet, and that the engine's machine has no route to a part of it.
 
     A route to a larger range is no obstacle, because the network's own route is more specific.
     """
-    overlapping = [str(route) for route in routed if route.subnet_of(subnet)]
-    if overlapping:
+    if others := [str(each) for each in taken if each.overlaps(subnet)]:
+        raise SettingsError(
+            "subnet-taken",
+            f"The subnet {subnet} overlaps other networks of this engine.",
+            context=others,
+            hint=_ANOTHER_SUBNET,
+        )
+    if routes := [str(each) for each in routed if each.subnet_of(subnet)]:
         raise SettingsError(
             "subnet-routed",
             f"The subnet {subnet} overlaps routes of the engine's machine.",
-            context=overlapping,
-            hint="Set `network.subnet` to another subnet, or remove it: a free one is chosen then.",
+            context=routes,
+            hint=_ANOTHER_SUBNET,
         )
 
 
@@ -282,7 +268,11 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
     credentials = conditions.credentials
     project, limits = blueprint.project, blueprint.settings.limits
     told = _telemetry(blueprint, credentials)
-    drift_labels = blueprint.drift_labels(infra_certs_ready=told is not None and credentials is not None)
+    drift_labels = labels.drift_labels(
+        infra_certs_ready=told is not None and credentials is not None,
+        otel_infra_port=blueprint.settings.otel.infra_port,
+        stack_build_sha=blueprint.release.build_sha,
+    )
     return Desired(
         project=project,
         unknown_ends=len(blueprint.rules.deadlines) - len(blueprint.later),

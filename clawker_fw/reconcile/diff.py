@@ -3,10 +3,10 @@
 Each difference has a cause. `tamper`: the running value is not one that we made. `settings`: this release made it,
 and the settings or the rules have changed since. `upgrade`: another release made it, or made it of other presets.
 What we made, and with which release, is recorded in the container's labels and, for hot files, in the record of
-the last commit.
+the last commit. The agents' network is part of CoreDNS's state, the way out part of Envoy's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from clawker_fw.model import (
     Action,
@@ -15,16 +15,22 @@ from clawker_fw.model import (
     Diff,
     Finding,
     Layer,
+    NetworkSpec,
+    NetworkView,
     Observed,
     ObservedSibling,
+    Role,
     Sibling,
+    Value,
     Verdict,
 )
 from clawker_fw.reconcile.compare.container import ContainerComparison
 from clawker_fw.reconcile.compare.files import FileComparison
 from clawker_fw.reconcile.compare.live import ANSWER, LiveComparison
-from clawker_fw.reconcile.compare.networks import intruder_findings, network_findings
 from clawker_fw.reconcile.compare.relays import RelayComparison
+from clawker_fw.stack.topology import network_fields, recorded_fields, running_fields
+
+_OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
 
 
 def diff(observed: Observed, desired: Desired) -> Diff:
@@ -58,7 +64,6 @@ def _verdict(findings: list[Finding]) -> Verdict:
 
 
 def _leftover(seen: ObservedSibling) -> Finding:
-    """Return the finding for a container that an unfinished run has left behind."""
     field = f"leftover.{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
 
@@ -76,3 +81,93 @@ def _sibling_findings(observed: Observed, desired: Desired, seen: ObservedSiblin
         *live.findings(),
     ]
     yield from found or live.unexplained()
+
+
+def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
+    """Yield the differences of the networks that count as part of a sibling's state."""
+    for role, spec in desired.networks.items():
+        network = observed.networks.get(role)
+        if _OWNER[role] is not sibling:
+            continue
+        if network is None:
+            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            yield Finding(
+                sibling,
+                Layer.STATE,
+                f"networks.{spec.name}",
+                "missing",
+                str(spec.subnet),
+                cause,
+                Action.CREATE,
+            )
+            continue
+        recorded = recorded_fields(network, spec)
+        further = _further_options(role, network, recorded, observed, desired)
+        running = {**running_fields(network, spec), **further}
+        wanted = {**network_fields(spec), **dict.fromkeys(further, "")}
+        recorded = {**recorded, **dict.fromkeys(further, "")}
+        differing = [name for name in wanted if running[name] != wanted[name]]
+        for field in sorted({name.partition(".")[0] for name in differing}):
+            names = [name for name in differing if name.partition(".")[0] == field]
+            yield Finding(
+                sibling,
+                Layer.SHAPE,
+                f"networks.{spec.name}.{field}",
+                _shown(field, running),
+                _shown(field, wanted),
+                _cause(field, network, spec, made=all(running[n] == recorded.get(n, running[n]) for n in names)),
+                Action.RECREATE_NETWORKS,
+            )
+
+
+def _cause(field: str, network: NetworkView, spec: NetworkSpec, *, made: bool) -> Cause:
+    """Return the cause of a field. `made` is whether its record has it like this, or does not speak of it."""
+    # These follow from the subnet, which only the settings can change.
+    if made and field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,):
+        return Cause.SETTINGS
+    return Cause.UPGRADE if made else Cause.TAMPER
+
+
+def _further_options(
+    role: Role, network: NetworkView, recorded: Mapping[str, object], observed: Observed, desired: Desired
+) -> dict[str, str]:
+    """Return the options that nobody asked for, in the form of `network_fields`.
+
+    The engine adds its own defaults (`default-network-opts`) to every network. So an option that each of our other
+    networks has as well is one of these, unless we ask for it there.
+    """
+    others = [
+        (observed.networks[other], desired.networks[other]) for other in observed.networks if other is not role
+    ]
+
+    def is_default(name: str, text: str) -> bool:
+        found = [there.options.get(name) for there, spec in others if name not in spec.options]
+        return bool(found) and set(found) == {text}
+
+    return {
+        f"options.{name}": text
+        for name, text in network.options.items()
+        if name not in desired.networks[role].options
+        and recorded.get(f"options.{name}") != text  # set by an earlier release, which this one leaves alone
+        and not is_default(name, text)
+    }
+
+
+def _shown(field: str, values: Mapping[str, str | bool]) -> Value:
+    if field in values:
+        return values[field]
+    named = {name.partition(".")[2]: text for name, text in sorted(values.items()) if name.startswith(f"{field}.")}
+    return tuple(f"{name}={text}" for name, text in named.items() if text)
+
+
+def intruder_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
+    """Yield the containers to which the engine has given an address that is reserved for a sibling.
+
+    Agents would take such a container for the resolver or the proxy.
+    """
+    for role, places in observed.attached.items():
+        if _OWNER[role] is sibling:
+            for name, place in places.items():
+                if desired.is_reserved(role, place.address):
+                    field = f"address.{place.address}"
+                    yield Finding(sibling, Layer.STATE, field, name, None, Cause.TAMPER, Action.DETACH)

@@ -134,6 +134,5 @@ def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, 
 
 
 def _files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """Return what a container's variables say: files with all authorities, with added ones, and Java's options."""
     named, added = ({environment[name] for name in names if environment.get(name)} for names in (_ALL, _ADDED))
     return tuple(sorted(named)), tuple(sorted(added)), environment.get(_JAVA, "")

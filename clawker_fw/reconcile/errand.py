@@ -1,16 +1,19 @@
 """Containers of ours that do one thing on an engine, and are removed afterwards.
 
 Its name admits one of them at a time: the next one waits until it is gone. One that was killed is removed by the
-next one, by `run` and by `down`, because its labels say whose it was.
+next one, by `run` and by `down`, because its labels say whose it was. One of them asks the kernel of the engine's
+machine, which may be another one, what it has.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.errors import ConflictError, RefusedError, after
+from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
+from clawker_fw.fwctl import read_lacking
 from clawker_fw.model import ContainerSpec
 from clawker_fw.reconcile.lock import abandoned, holder, in_use
 from clawker_fw.reconcile.own_images import create_from
@@ -20,6 +23,17 @@ from clawker_fw.stack.image_tar import BuiltImage
 _LOOK_EVERY = 0.05
 _MOST_LINES = 1000
 _ENDED = {"exited", "dead"}
+
+_KERNEL_SECONDS = 60.0
+
+DROPS_FRAMES = "the packet filter of the engine's machine"
+"""What `fwctl` names where that drops what passes between containers."""
+
+ACCEPT_FRAMES = (
+    "On that machine, run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its "
+    "FORWARD chain."
+)
+"""What to do there."""
 
 
 @contextmanager
@@ -93,3 +107,39 @@ def _run(engine: EngineWriter, container: str, seconds: float) -> tuple[str, ...
             return None
         time.sleep(_LOOK_EVERY)
     return engine.last_words(container, _MOST_LINES)
+
+
+def lacking(
+    engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None = None
+) -> tuple[str, ...]:
+    """Return what the kernel lacks, a sentence each. `image` is the container's, if it is one of ours.
+
+    Raises:
+        EngineError: when there is no answer.
+    """
+    with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
+        try:
+            answer = json.loads((lines or ("",))[-1])
+            return read_lacking(answer)
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(
+                "machine-silent",
+                "The Docker host's kernel could not be checked for what the firewall needs.",
+                context=list((lines or (f"no answer within {_KERNEL_SECONDS:g} s",))[-3:]),
+                hint="`clawker-fw doctor` looks for the cause.",
+            ) from error
+
+
+def require_kernel(engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None) -> None:
+    """Require that the kernel has all that the siblings need.
+
+    Raises:
+        EngineError: when it lacks something; the context lists everything.
+    """
+    if missing := lacking(engine, project, spec, image):
+        raise EngineError(
+            "machine-lacks",
+            "The Docker host's kernel lacks what the firewall needs. Nothing has been changed.",
+            context=list(missing),
+            hint="Each line says what is needed there. `clawker-fw doctor` checks again.",
+        )

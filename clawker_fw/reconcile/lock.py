@@ -48,7 +48,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
-from clawker_fw.stack.ownership import is_lock
+from clawker_fw.stack.labels import is_lock
 
 LEASE_SECONDS = 10.0
 """How long a lease is valid at least. After that, a holder without a renewal counts as gone."""
@@ -87,6 +87,10 @@ def at_work(lock: ContainerSummary | None) -> Holder | None:
     """Return the holder of a lock, or None if it is free or abandoned."""
     if lock is None or abandoned(lock):
         return None
+    return _holder_of(lock)
+
+
+def _holder_of(lock: ContainerSummary | ContainerView) -> Holder:
     host, user, process, since, command = (lock.labels.get(label, "?") for label in labels.LOCK)
     return Holder(host.partition(" ")[0], user, process.partition(" ")[0], since, command)
 
@@ -129,7 +133,6 @@ class Lock:
         wait: float = 0,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Prepare the lock. No request is sent yet."""
         self._engine = engine
         self._project = project
         self._image = image
@@ -173,7 +176,6 @@ class Lock:
         return min(max(LEASE_SECONDS, _LEASE_ANSWERS * answered), _LONGEST_LEASE)
 
     def _holder(self) -> ContainerView | None:
-        """Return the lock of another run that may be at work, or None."""
         held = self._engine.container(lock_name(self._project))
         return held if held and _may_be_alive(held) else None
 
@@ -290,7 +292,6 @@ class LeaseWatch:
     """Measures by this machine's clock how long a lease has not changed."""
 
     def __init__(self) -> None:
-        """Begin without having seen one."""
         self._seen: tuple[str, bytes] | None = None
         self._since = time.monotonic()
         self._slowest = 0.0
@@ -316,14 +317,13 @@ def _lease_seconds(held: ContainerView) -> float:
 
 
 def _held(held: ContainerView, project: str) -> RefusedError:
-    host, process = held.labels.get(labels.LOCK_HOST, ""), held.labels.get(labels.LOCK_PROCESS, "")
-    user = held.labels.get(labels.LOCK_USER, "?")
+    by = _holder_of(held)
     return RefusedError(
         "lock-held",
         f"Another run is at work on {project}.",
         context=[
-            f"{held.labels.get(labels.LOCK_COMMAND, '?')}, since {held.labels.get(labels.LOCK_SINCE, '?')}",
-            f"by {user} on {host.partition(' ')[0]}, process {process.partition(' ')[0]}",
+            f"{by.command}, since {by.since}",
+            f"by {by.user} on {by.host}, process {by.process}",
         ],
         hint="Wait for it, or let this run wait with --lock-wait. An abandoned lock is taken over automatically.",
     )

@@ -14,7 +14,7 @@ from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import (
     ContainerSummary,
     ContainerView,
@@ -29,7 +29,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
-from clawker_fw.stack.ownership import is_lock, is_made_as_sibling, is_trial, sibling_of
+from clawker_fw.stack.labels import is_lock, is_made_as_sibling, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
 from clawker_fw.stack.topology import PUBLISHING, network_names, project_of_network, publishing_name
 
@@ -56,7 +56,6 @@ class Observation:
     """
 
     def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
-        """Start reading in the background."""
         self._reader = reader
         self._project = project
         self._known = known
@@ -181,7 +180,6 @@ def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView 
 
 
 def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:
-    """Read a relay, unless it has been removed meanwhile."""
     try:
         files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
         container = reader.container(listed.id)
@@ -389,7 +387,6 @@ def _sibling(
     *,
     last: bool,
 ) -> ObservedSibling:
-    """Read one container, but for what its program answers."""
     files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
     container = reader.container(listed.id)
     if container is None:

@@ -4,7 +4,7 @@ settings, rules ──> desired ──┐
                               ├──> diff ──> plan ──> apply ──> engine
 engine ──> observe ───────────┘
 
-`drift` and `status` stop after `diff`, a dry run after `plan`. `converge.py` performs plans under the stack's
+`drift` and `status` stop after `diff`, a dry run after `plan`. `converge.py` has plans applied under the stack's
 lock until nothing differs, also those of `removal.py`. Locks, attempts and removal don't belong here.
 """
 
@@ -17,19 +17,18 @@ from pathlib import Path
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
-from clawker_fw.certificates.credentials import NO_AUTHORITIES, Provided, Provision
-from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.agents.trust import authorities_of
+from clawker_fw.certificates.credentials import Provided, Provision
+from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import FirewallError, RefusedError
 from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice, advice
-from clawker_fw.reconcile.apply import ApplyContext, apply
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import (
     Blueprint,
     Conditions,
     addressing,
-    built_images,
     capacities,
     prepare,
     slots,
@@ -38,12 +37,11 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import Observation
 from clawker_fw.reconcile.plan import plan
-from clawker_fw.reconcile.secrets_given import give, possible_exposures, require_unreachable, with_secrets
+from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, with_secrets
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.reconcile.summary import Summary, summary
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
-from clawker_fw.stack.envoy import signing
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,7 @@ class Comparison:
     @functools.cached_property
     def agents(self) -> tuple[Agent, ...]:
         """The agents, and whether each is confined."""
-        return self.judged(self.observed, judge.resolving(self.observed, time.time()))
-
-    def judged(self, observed: Observed, resolves: Callable[[str], bool]) -> tuple[Agent, ...]:
-        """Judge the agents of an observation of this stack. `resolves` is whether the rules allow a name."""
-        return agents_of(observed, self.desired.project, self.blueprint.files, resolves)
+        return agents_of(self.observed, self.desired.project, self.blueprint.files)
 
     @property
     def verdict(self) -> Verdict:
@@ -130,19 +124,13 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
         require_unreachable(observed, blueprint.vault)
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
-    provision, provided = _provision(blueprint, observed), _provided(blueprint, observed)
+    provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
     conditions = Conditions(
         addresses, capacities(blueprint, observed), provision.credentials, provided.authorities
     )
     now = slots(observed, addresses)
     wanted = blueprint.desired(conditions, now)
     return Comparison(blueprint, observed, now, provision, provided, conditions, wanted, diff(observed, wanted))
-
-
-def _provided(blueprint: Blueprint, observed: Observed) -> Provided:
-    """Return the authorities for inspected connections: those that are live, as far as they are still right."""
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    return blueprint.authorities_for(signing.running(envoy.files) if envoy else NO_AUTHORITIES)
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
@@ -177,10 +165,3 @@ def summary_of(seen: Comparison) -> Summary:
     except RefusedError as refusal:
         steps = refusal
     return summary_for(seen, steps)
-
-
-def perform(engine: EngineWriter, seen: Comparison, steps: Plan, context: ApplyContext) -> None:
-    """Perform the plan of a comparison."""
-    wanted, vault = seen.blueprint.wanted, seen.blueprint.vault
-    context = replace(context, give=lambda container: give(engine, container, wanted, vault))
-    apply(engine, steps, built_images(seen.blueprint), context)

@@ -54,6 +54,7 @@ from clawker_fw.reconcile.steps import (
     RemoveNetwork,
     RemoveVolume,
     Rename,
+    Stage,
     Start,
     Step,
     Stop,
@@ -242,7 +243,6 @@ class _Planner:
         return [Examine(self._desired.project, examiner(self._desired))]
 
     def _detaches(self) -> list[Step]:
-        """Disconnect containers that have an address of ours."""
         steps: dict[tuple[Role, str], Step] = {}
         for sibling in Sibling:
             for finding in self._causes[sibling]:
@@ -484,7 +484,7 @@ def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions:
     build = _Planner(stopped, slots, blueprint, conditions, found, options=options).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], ProvideImage | Examine)]
     old = observed.siblings.values()
-    room: tuple[tuple[Step | InTurn, ...], ...] = (
+    room: tuple[Stage, ...] = (
         (
             *(_remove(each) for each in observed.leftovers),
             *trial_removed(observed),
@@ -521,7 +521,6 @@ def _stopped(old: ObservedSibling) -> ObservedSibling:
 
 
 def _as_it_was(network: NetworkView) -> NetworkSpec:
-    """Return what creates a network again as it was observed."""
     subnet = network.subnets[0]
     return NetworkSpec(
         name=network.name,
@@ -535,7 +534,6 @@ def _as_it_was(network: NetworkView) -> NetworkSpec:
 
 
 def _places(old: ObservedSibling, networks: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Return the networks, of those, that a container was created on, each with its address there."""
     return tuple((name, address) for name, address in old.container.shape.networks.items() if name in networks)
 
 

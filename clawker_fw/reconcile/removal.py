@@ -8,7 +8,7 @@ from clawker_fw.model import Desired, Observed, OwnImage, Sibling
 from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveImage, RemoveNetwork, RemoveVolume, Step
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
-from clawker_fw.stack.ownership import is_filler
+from clawker_fw.stack.labels import is_filler
 
 
 def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.fwctl.answers import HeldSecrets, digest_of_secret
-from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.fwctl import HeldSecrets, Helper, HelperReader, digest_of_secret
 from clawker_fw.model import Observed, SecretDifference, Sibling
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.stack.ownership import sibling_of
+from clawker_fw.stack.labels import sibling_of
 
 if TYPE_CHECKING:
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
@@ -158,7 +157,6 @@ def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[s
 
 
 def _called(name: str | None, identities: Iterable[str]) -> list[str]:
-    """Return the ids of a secret, or all."""
     return [each for each in identities if name in {None, each.partition("#")[0]}]
 
 

@@ -1,12 +1,11 @@
 """The values between plan and apply: steps, as frozen dataclasses, and plans made of them.
 
-Each kind of step is one class, with its description in plans, progress and JSON. `apply.py` has one method for it.
+Each kind of step is one class. `described` says how it is shown in plans, progress and JSON, `apply.py` does it.
 What may also be done for the sake of another step has as its `causes` the findings that it closes itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from clawker_fw.model import (
     CLOSING,
@@ -23,23 +22,10 @@ from clawker_fw.model import (
 )
 
 
-class Description(NamedTuple):
-    """The description of a step: its kind and its fields in JSON, and one line for people."""
-
-    kind: str
-    sentence: str
-    fields: Mapping[str, object]
-
-
 class Step:
     """A step of a plan."""
 
     __slots__ = ()
-
-    @property
-    def description(self) -> Description:
-        """Its description. Steps of one kind always have the same fields."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +42,6 @@ class ProvideImage(SiblingStep):
     reference: str
     bundled: bool
 
-    @property
-    def description(self) -> Description:
-        verb = "load" if self.bundled else "pull"
-        return Description(
-            f"{verb}-image", f"{verb} image {self.reference}", {"sibling": self.sibling, "image": self.reference}
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Examine(Step):
@@ -71,28 +50,12 @@ class Examine(Step):
     project: str
     spec: ContainerSpec
 
-    @property
-    def description(self) -> Description:
-        return Description(
-            "examine",
-            "check that the Docker host's kernel has what the firewall needs",
-            {"container": self.spec.name},
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class CreateNetwork(Step):
     """Create a network."""
 
     spec: NetworkSpec
-
-    @property
-    def description(self) -> Description:
-        return Description(
-            "create-network",
-            f"create network {self.spec.name} ({self.spec.subnet})",
-            {"network": self.spec.name, "subnet": str(self.spec.subnet)},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +65,6 @@ class RemoveNetwork(Step):
     network: str
     name: str
 
-    @property
-    def description(self) -> Description:
-        return Description("remove-network", f"remove network {self.name}", {"network": self.name})
-
 
 @dataclass(frozen=True, slots=True)
 class RemoveImage(Step):
@@ -113,22 +72,12 @@ class RemoveImage(Step):
 
     reference: str
 
-    @property
-    def description(self) -> Description:
-        return Description("remove-image", f"remove image {self.reference}", {"image": self.reference})
-
 
 @dataclass(frozen=True, slots=True)
 class RemoveVolume(Step):
     """Remove a volume that no container uses."""
 
     volume: str
-
-    @property
-    def description(self) -> Description:
-        generated = "-" not in self.volume
-        shown = self.volume[:12] if generated else self.volume
-        return Description("remove-volume", f"remove volume {shown}", {"volume": self.volume})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +88,6 @@ class Detach(Step):
     name: str
     container: str
 
-    @property
-    def description(self) -> Description:
-        return Description(
-            "detach", f"take {self.container} off {self.name}", {"container": self.container, "network": self.name}
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Create(SiblingStep):
@@ -152,12 +95,6 @@ class Create(SiblingStep):
 
     spec: ContainerSpec
     causes: tuple[Finding, ...]
-
-    @property
-    def description(self) -> Description:
-        return Description(
-            "create", f"create and start {self.spec.name}", {"sibling": self.sibling, "container": self.spec.name}
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +112,6 @@ class Verify(SiblingStep):
     eye: str = ""
     place: str = ""
 
-    @property
-    def description(self) -> Description:
-        return Description(
-            "verify",
-            f"verify {self.container} serves version {version_of(self.live)}",
-            {
-                "sibling": self.sibling,
-                "container": self.container,
-                "live": {name: f"sha256:{digest}" for name, digest in self.live.items()},
-            },
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Commit(SiblingStep):
@@ -195,10 +120,6 @@ class Commit(SiblingStep):
     container: str
     files: Files = field(repr=False)
     causes: tuple[Finding, ...]
-
-    @property
-    def description(self) -> Description:
-        return Description("commit", f"load changed files into {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +131,6 @@ class GiveSecrets(SiblingStep):
     secrets: tuple[str, ...]
     causes: tuple[Finding, ...]
 
-    @property
-    def description(self) -> Description:
-        some = f"send secrets to {self.sibling}: {', '.join(self.secrets)}"
-        what = some if self.secrets else f"remove all secrets from {self.sibling}"
-        return Description("give", what, {"sibling": self.sibling, "secrets": [*self.secrets]})
-
 
 @dataclass(frozen=True, slots=True)
 class ClaimAddress(SiblingStep):
@@ -226,15 +141,6 @@ class ClaimAddress(SiblingStep):
     seconds: float
     causes: tuple[Finding, ...]
 
-    @property
-    def description(self) -> Description:
-        announcing = f"announce the service address for {self.seconds:g} s"
-        return Description(
-            "claim",
-            announcing if self.seconds else "take the service address",
-            {"sibling": self.sibling, "seconds": self.seconds},
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAddress(SiblingStep):
@@ -243,22 +149,12 @@ class ReleaseAddress(SiblingStep):
     sibling: Sibling = field(default=Sibling.COREDNS, init=False)
     container: str
 
-    @property
-    def description(self) -> Description:
-        return Description("release", "release the service address", {"sibling": self.sibling})
-
 
 @dataclass(frozen=True, slots=True)
 class AwaitTtl(Step):
     """Wait until no agent can still have a DNS answer with the old address."""
 
     seconds: float
-
-    @property
-    def description(self) -> Description:
-        return Description(
-            "wait", f"wait {self.seconds:g} s for the TTL of the old address", {"seconds": self.seconds}
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,14 +165,6 @@ class Drain(Step):
     name: str
     seconds: float
 
-    @property
-    def description(self) -> Description:
-        return Description(
-            "drain",
-            f"drain {self.name} for up to {self.seconds:g} s",
-            {"container": self.name, "seconds": self.seconds},
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Remove(Step):
@@ -286,20 +174,12 @@ class Remove(Step):
     name: str
     heir: str = ""
 
-    @property
-    def description(self) -> Description:
-        return Description("remove", f"stop and remove {self.name}", {"container": self.name})
-
 
 @dataclass(frozen=True, slots=True)
 class Start(SiblingStep):
     """Start a container that matches its specification but is not running."""
 
     container: str
-
-    @property
-    def description(self) -> Description:
-        return Description("start", f"start {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,20 +189,12 @@ class Stop(SiblingStep):
     container: str
     name: str
 
-    @property
-    def description(self) -> Description:
-        return Description("stop", f"stop {self.name}", {"sibling": self.sibling})
-
 
 @dataclass(frozen=True, slots=True)
 class Unpause(SiblingStep):
     """Unpause a container."""
 
     container: str
-
-    @property
-    def description(self) -> Description:
-        return Description("unpause", f"unpause {self.sibling}", {"sibling": self.sibling})
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,14 +207,6 @@ class Reattach(SiblingStep):
     container: str
     networks: tuple[tuple[str, str], ...]
 
-    @property
-    def description(self) -> Description:
-        return Description(
-            "reattach",
-            f"put {self.sibling} back on {' and '.join(name for name, _ in self.networks)}",
-            {"sibling": self.sibling, "networks": [name for name, _ in self.networks]},
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Rename(SiblingStep):
@@ -351,27 +215,12 @@ class Rename(SiblingStep):
     container: str
     name: str
 
-    @property
-    def description(self) -> Description:
-        return Description(
-            "rename", f"name {self.sibling} {self.name}", {"sibling": self.sibling, "container": self.name}
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Publish(Step):
     """Create and start the relay of an agent that publishes ports, and wait until it listens."""
 
     spec: ContainerSpec
-
-    @property
-    def description(self) -> Description:
-        ports = [each.removesuffix("/tcp") for each in self.spec.shape.ports]
-        return Description(
-            "publish",
-            f"publish {', '.join(ports)} with {self.spec.name}",
-            {"container": self.spec.name, "ports": ports},
-        )
 
 
 Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
@@ -388,16 +237,20 @@ class InTurn:
     steps: tuple[Step, ...]
 
 
+Stage = tuple[Step | InTurn, ...]
+"""Steps performed in parallel, except those in an `InTurn`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Stages performed in sequence. The steps of a stage run in parallel, except those in an `InTurn`.
+    """Stages performed in sequence.
 
     `rollback` removes the created containers, identified by name, and puts back the networks and siblings that had
     to make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve
     until then.
     """
 
-    stages: tuple[tuple[Step | InTurn, ...], ...]
+    stages: tuple[Stage, ...]
     rollback: tuple[Undo, ...]
     point_of_no_return: int
     before: tuple[tuple[Sibling, str], ...] = ()
@@ -471,6 +324,111 @@ class ConvergeOptions:
         )
 
 
+def described(step: Step) -> tuple[str, str, Mapping[str, object]]:  # noqa: C901, PLR0911, PLR0912 - a table
+    """Return a step's kind, one line for people, and its fields in JSON, which all steps of a kind have."""
+    match step:
+        case ProvideImage():
+            verb = "load" if step.bundled else "pull"
+            return (
+                f"{verb}-image",
+                f"{verb} image {step.reference}",
+                {"sibling": step.sibling, "image": step.reference},
+            )
+        case Examine():
+            return (
+                "examine",
+                "check that the Docker host's kernel has what the firewall needs",
+                {"container": step.spec.name},
+            )
+        case CreateNetwork():
+            return (
+                "create-network",
+                f"create network {step.spec.name} ({step.spec.subnet})",
+                {"network": step.spec.name, "subnet": str(step.spec.subnet)},
+            )
+        case RemoveNetwork():
+            return "remove-network", f"remove network {step.name}", {"network": step.name}
+        case RemoveImage():
+            return "remove-image", f"remove image {step.reference}", {"image": step.reference}
+        case RemoveVolume():
+            generated = "-" not in step.volume
+            shown = step.volume[:12] if generated else step.volume
+            return "remove-volume", f"remove volume {shown}", {"volume": step.volume}
+        case Detach():
+            return (
+                "detach",
+                f"take {step.container} off {step.name}",
+                {"container": step.container, "network": step.name},
+            )
+        case Create():
+            return (
+                "create",
+                f"create and start {step.spec.name}",
+                {"sibling": step.sibling, "container": step.spec.name},
+            )
+        case Verify():
+            return (
+                "verify",
+                f"verify {step.container} serves version {version_of(step.live)}",
+                {
+                    "sibling": step.sibling,
+                    "container": step.container,
+                    "live": {name: f"sha256:{digest}" for name, digest in step.live.items()},
+                },
+            )
+        case Commit():
+            return "commit", f"load changed files into {step.sibling}", {"sibling": step.sibling}
+        case GiveSecrets():
+            some = f"send secrets to {step.sibling}: {', '.join(step.secrets)}"
+            what = some if step.secrets else f"remove all secrets from {step.sibling}"
+            return "give", what, {"sibling": step.sibling, "secrets": [*step.secrets]}
+        case ClaimAddress():
+            announcing = f"announce the service address for {step.seconds:g} s"
+            return (
+                "claim",
+                announcing if step.seconds else "take the service address",
+                {"sibling": step.sibling, "seconds": step.seconds},
+            )
+        case ReleaseAddress():
+            return "release", "release the service address", {"sibling": step.sibling}
+        case AwaitTtl():
+            return ("wait", f"wait {step.seconds:g} s for the TTL of the old address", {"seconds": step.seconds})
+        case Drain():
+            return (
+                "drain",
+                f"drain {step.name} for up to {step.seconds:g} s",
+                {"container": step.name, "seconds": step.seconds},
+            )
+        case Remove():
+            return "remove", f"stop and remove {step.name}", {"container": step.name}
+        case Start():
+            return "start", f"start {step.sibling}", {"sibling": step.sibling}
+        case Stop():
+            return "stop", f"stop {step.name}", {"sibling": step.sibling}
+        case Unpause():
+            return "unpause", f"unpause {step.sibling}", {"sibling": step.sibling}
+        case Reattach():
+            return (
+                "reattach",
+                f"put {step.sibling} back on {' and '.join(name for name, _ in step.networks)}",
+                {"sibling": step.sibling, "networks": [name for name, _ in step.networks]},
+            )
+        case Rename():
+            return (
+                "rename",
+                f"name {step.sibling} {step.name}",
+                {"sibling": step.sibling, "container": step.name},
+            )
+        case Publish():
+            ports = [each.removesuffix("/tcp") for each in step.spec.shape.ports]
+            return (
+                "publish",
+                f"publish {', '.join(ports)} with {step.spec.name}",
+                {"container": step.spec.name, "ports": ports},
+            )
+    raise NotImplementedError(step)
+
+
 def describe(step: Step | InTurn) -> str:
     """Return one line that says what a step, or a sequence of steps, does."""
-    return ", then ".join(map(describe, step.steps)) if isinstance(step, InTurn) else step.description.sentence
+    return ", then ".join(map(describe, step.steps)) if isinstance(step, InTurn) else described(step)[1]

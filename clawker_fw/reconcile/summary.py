@@ -234,7 +234,6 @@ def ends_connections(running: Files, desired: Files) -> bool:
 
 
 def _resources(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    """Return Envoy's resources in a file, by name."""
     return {each["name"]: each for each in json.loads(content)["resources"]}
 
 
@@ -261,7 +260,6 @@ def _serves(seen: ObservedSibling, desired: Desired) -> bool:
 
 
 def _builds(observed: Observed, version: str, found: Diff) -> Mapping[Sibling, tuple[Build, Build]]:
-    """Return the running and the desired release of each sibling, where they differ."""
     return {
         each.sibling: (
             Build(release_version(observed), each.running if isinstance(each.running, str) else None),

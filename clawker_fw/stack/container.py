@@ -21,7 +21,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
-from clawker_fw.stack.ulimits import ulimits
 
 VOLUME = "/fw"
 """The mount point of the volume with all our files. The rest of the file system is read-only."""
@@ -130,6 +129,28 @@ REFUSED_NAME = "refused.clawker-fw.invalid"
 """A name that no rule can allow. `fwctl` requests it to see that agents are refused."""
 
 _DNS_OPTION = "ndots:0"
+
+
+UNLIMITED = "-1"
+
+_OF_A_USER = "4096"
+"""The kernel counts these of a user id on the whole machine, in whichever container, so what is enough for one
+stack is not enough for many. Not unlimited: an engine without CAP_SYS_RESOURCE can't exceed its own limit, which
+is finite."""
+
+_ALWAYS = {
+    "as": UNLIMITED,  # Envoy and Go reserve far more addresses than they use
+    "core": "0",  # a dump would have secrets in it
+    "cpu": UNLIMITED,  # seconds, after which the kernel ends a process
+    "data": UNLIMITED,
+    "fsize": UNLIMITED,
+    "nproc": _OF_A_USER,  # what a sibling may start is bounded by its control group (`pids`)
+    "sigpending": _OF_A_USER,  # Go's runtime changes the user of all threads by real-time signals
+    "stack": str(8 << 20),  # what kernels give; glibc gives as much to each thread
+}
+
+LIMITED = frozenset({*_ALWAYS, "nofile"})
+"""The names of the limits that are set and compared."""
 
 
 def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
@@ -256,7 +277,6 @@ def network(
 
 
 def _sysctls(settings: Mapping[str, int]) -> dict[str, str]:
-    """Return the sysctls of a namespace that decide something."""
     of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name not in _OF_INTERFACES}
     return {**_SYSCTLS, **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()}}
 
@@ -331,3 +351,8 @@ def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
         return rules if record["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def ulimits(open_files: int | None = None) -> Mapping[str, str]:
+    """Return the limits of a container by name, as `docker run --ulimit` writes them."""
+    return {**_ALWAYS, **({} if open_files is None else {"nofile": str(open_files)})}

@@ -69,7 +69,6 @@ class BuiltImage:
 
     @cached_property
     def _layer(self) -> tuple[str, int]:
-        """SHA-256 of the layer, and its size in bytes."""
         return _facts(self._members, tuple(identity(each.source) for each in self._members if each.source))
 
     @cached_property
@@ -164,7 +163,6 @@ def _facts(members: tuple[Entry, ...], _: tuple[Identity, ...]) -> tuple[str, in
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:
-    """Yield a file's content, filled up to whole blocks of a tar."""
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             yield chunk

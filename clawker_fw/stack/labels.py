@@ -1,14 +1,19 @@
-"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels."""
+"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels.
+
+They also tell which containers are ours: the siblings, the lock, and the container of an errand. All of them are
+made for a project (`ContainerSummary.project`). Any other one is somebody else's.
+"""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 from pydantic import TypeAdapter
 
-from clawker_fw.model import File, Files, Image, Shape, Sibling
-from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST
+from clawker_fw.model import ContainerSummary, ContainerView, File, Files, Image, Shape, Sibling
+from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST, lock_name, trial_name, trust_name
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, public
 
 PREFIX = "dev.clawker."
@@ -200,3 +205,38 @@ def _parts(value: object) -> dict[str, object]:
     """Return the fields of a dataclass, which has none within it: here it takes a tenth of what `asdict` does."""
     names = (each.name for each in dataclasses.fields(value))  # type: ignore[arg-type]  # a dataclass
     return {name: getattr(value, name) for name in names}
+
+
+Container = ContainerSummary | ContainerView
+
+
+def is_lock(found: Container, project: str) -> bool:
+    """Whether a container is the lock of a project."""
+    return _is_named(found, project, lock_name(project)) and all(each in found.labels for each in LOCK)
+
+
+def is_trial(found: Container, project: str) -> bool:
+    """Whether a container does one thing for a project: `conformance`'s attempts, or to ask the kernel."""
+    return _is_named(found, project, trial_name(project))
+
+
+def is_filler(found: Container, project: str) -> bool:
+    """Whether a container fills a project's volume with what agents trust. It has the volume's name."""
+    return bool(project) and found.project == project and found.name.startswith(trust_name(project))
+
+
+def is_made_as_sibling(found: Container, project: str) -> bool:
+    """Whether a container is a sibling of a project, whatever its name."""
+    return found.project == project and all(each in found.labels for each in MADE_WITH)
+
+
+def sibling_of(found: Container, project: str) -> Sibling | None:
+    """Return which sibling of a project a container says that it is, or None."""
+    if found.project == project:
+        with suppress(KeyError, ValueError):  # the lock, or the word of another release
+            return Sibling(found.labels[SIBLING])
+    return None
+
+
+def _is_named(found: Container, project: str, name: str) -> bool:
+    return bool(project) and found.project == project and found.name == name

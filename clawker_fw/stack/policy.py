@@ -68,7 +68,6 @@ def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> Non
 
 
 def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:
-    """Whether the list says what applies at a name, or below it."""
     labels = name.split(".")
     above = (".".join(labels[start:]) for start in range(len(labels)))
     return what in names.get(name, {}) or any("below" in names[each] for each in above if each in names)

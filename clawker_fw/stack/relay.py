@@ -26,7 +26,7 @@ from clawker_fw.model import (
     Shape,
 )
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME
+from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME, ulimits
 from clawker_fw.stack.topology import (
     PUBLISHERS,
     Addressing,
@@ -35,7 +35,6 @@ from clawker_fw.stack.topology import (
     on_publishing,
     publishing_name,
 )
-from clawker_fw.stack.ulimits import ulimits
 
 LOOPBACK = IPv4Address("127.0.0.1")
 """Where ports are published unless somebody says otherwise."""
@@ -159,24 +158,19 @@ class Relaying:
     machine: Machine
 
 
-def relay_words(of: Relaying, wanted: Publication) -> tuple[str, ...]:
-    """Return the words that tell `fwctl relay` what to do."""
-    places = Addressing(of.agents, of.agents)
-    return (
-        f"{places.publishing_relay(wanted.number)}/{of.agents.prefixlen}",
-        f"{on_publishing(of.publishing, wanted.number)}/{of.publishing.prefixlen}",
-        str(gateway(of.publishing)) if wanted.outside else "-",
-        str(places.publisher(wanted.number)),
-        *(str(port) for port in sorted({each.port for each in wanted.ports})),
-    )
-
-
 def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
     """Return the container of a relay. `agent` is the id of its agent."""
     names, places = network_names(of.project), Addressing(of.agents, of.agents)
     shape = Shape(
         entrypoint=(HELPER_PATH,),
-        command=("relay", *relay_words(of, wanted)),
+        command=(
+            "relay",
+            f"{places.publishing_relay(wanted.number)}/{of.agents.prefixlen}",
+            f"{on_publishing(of.publishing, wanted.number)}/{of.publishing.prefixlen}",
+            str(gateway(of.publishing)) if wanted.outside else "-",
+            str(places.publisher(wanted.number)),
+            *(str(port) for port in sorted({each.port for each in wanted.ports})),
+        ),
         networks={
             names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
             publishing_name(of.project): str(on_publishing(of.publishing, wanted.number)),

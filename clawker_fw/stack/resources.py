@@ -108,7 +108,6 @@ class Encoded:
     """A value for a discovery response that is encoded only once, because it occurs in it thousands of times."""
 
     def __init__(self, value: object) -> None:
-        """Encode the value."""
         self.text = _encode(value)
 
 

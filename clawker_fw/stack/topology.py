@@ -196,7 +196,6 @@ def _upper_half(network: IPv4Network) -> IPv4Network:
 
 
 def _quarter(network: IPv4Network, slot: int) -> IPv4Network:
-    """Return the part of the upper half that belongs to a slot."""
     return list(network.subnets(prefixlen_diff=2))[2 + slot]
 
 
@@ -314,6 +313,19 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
         "ipv6": False,
         "subnet": str(spec.subnet),
         **{f"options.{name}": text for name, text in spec.options.items()},
+    }
+
+
+def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
+    """Return what a network is like, in the form of `network_fields`. A missing option is empty."""
+    return {
+        "driver": network.driver,
+        "gateway": network.gateway,
+        "internal": network.internal,
+        "ip_range": str(network.ip_range),
+        "ipv6": network.ipv6,
+        "subnet": ", ".join(map(str, network.subnets)),
+        **{f"options.{name}": network.options.get(name, "") for name in spec.options},
     }
 
 

@@ -9,10 +9,10 @@ from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.reading import records, sources
 from clawker_fw.denials.refusal import read_tallies
 from clawker_fw.denials.tally import Tally
-from clawker_fw.engine.log_stream import stamp
+from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import PROTOCOL, digest_of_secret, read_usage
+from clawker_fw.fwctl import PROTOCOL, digest_of_secret, read_usage
 from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep, Usage
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE

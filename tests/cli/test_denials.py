@@ -13,8 +13,7 @@ import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.errors import ConflictError, EngineError
-from clawker_fw.fwctl.answers import Suppressed
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader, Suppressed
 from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
 from devkit.memory.helper import service_address

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.cli import session
+from clawker_fw.engine.failures import Patience
 from clawker_fw.engine.locate import EngineLocation
-from clawker_fw.engine.patience import Patience
 from clawker_fw.errors import EngineError
 from clawker_fw.fleet import swarm
 from clawker_fw.model import Sibling, Swarm, SwarmNode, SwarmTask

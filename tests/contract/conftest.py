@@ -9,7 +9,7 @@ import pytest
 from clawker_fw.engine.docker import connect
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import (
     ContainerView,
     Desired,

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from clawker_fw.agents.ports import parse_ports
+from clawker_fw.agents.docker_options import parse_ports
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, RefusedError, SubnetTakenError
-from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.fwctl import Helper, HelperReader
 from clawker_fw.model import (
     ContainerSpec,
     Desired,

@@ -11,7 +11,7 @@ import pytest
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.client import Helper, HelperReader
+from clawker_fw.fwctl import Helper, HelperReader
 from clawker_fw.model import (
     Desired,
     File,

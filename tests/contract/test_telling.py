@@ -11,7 +11,7 @@ import pytest
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import NotFoundError
-from clawker_fw.fwctl.client import Helper
+from clawker_fw.fwctl import Helper
 from clawker_fw.model import (
     ContainerView,
     Desired,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.engine.docker import connect
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from devkit.engines import install_client
 from devkit.firewall import Firewall
 from devkit.sshd import Door, sshd

@@ -11,7 +11,7 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.engine.docker import connect
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import EngineFacts
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import configuration

@@ -16,11 +16,12 @@ from clawker_fw.certificates.credentials import Pair
 from clawker_fw.certificates.x509 import mint_authority, mint_client, mint_server
 from clawker_fw.model import Sibling
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.telemetry import ATTRIBUTES, QUERY
+from clawker_fw.stack.telemetry import QUERY
 from devkit.collectors import Collector
 from devkit.coredns import Program
 from devkit.programs import free_port
 from devkit.stacks import rule_set
+from devkit.telemetry import ATTRIBUTES
 from devkit.waiting import until
 
 NAME = "collector.test"

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from clawker_fw.stack.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 from clawker_fw.watch import presence
 from clawker_fw.watch.metrics import Metrics
 from devkit.promtool import promtool
 from devkit.stacks import CHECKOUT
+from devkit.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 
 EXAMPLE = CHECKOUT / "examples" / "telemetry"
 

@@ -109,18 +109,6 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPEN)
-def test_each_way_around_makes_an_agent_open(name: str, engine: MemoryEngine) -> None:
-    """An agent with one of them is open, for exactly this reason, and so is the stack."""
-    code, shape = OPEN[name]
-    started(engine, **shape)
-    (agent,) = judged(engine)
-    assert [each.code for each in agent.openings] == [code]
-    assert agent.confinement is Confinement.OPEN
-    assert agent.certainly_open
-    assert verdict(Verdict.CURRENT, [agent]) is Verdict.OPEN
-
-
 def test_an_agent_as_documented_is_fenced(engine: MemoryEngine) -> None:
     """It has a name, an image, an address and a time, and no reason; the verdict is that of the siblings."""
     spec = started(engine)
@@ -143,17 +131,6 @@ WEAK: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "raw packets, which nobody dropped": ("raw-packets", {"capabilities_dropped": ()}),
     "raw packets, which were added": ("raw-packets", {"capabilities_added": ("NET_RAW",)}),
 }
-
-
-@pytest.mark.parametrize("name", WEAK)
-def test_what_makes_an_agent_weak(name: str, engine: MemoryEngine) -> None:
-    """It is a warning, for exactly this reason, and the verdict stays."""
-    code, shape = WEAK[name]
-    started(engine, **shape)
-    (agent,) = judged(engine)
-    assert (agent.openings, [each.code for each in agent.weaknesses]) == ((), [code])
-    assert agent.confinement is Confinement.WEAK
-    assert verdict(Verdict.CURRENT, [agent]) is Verdict.CURRENT
 
 
 @pytest.mark.parametrize(
@@ -206,12 +183,26 @@ HARMLESS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", HARMLESS)
-def test_what_leaves_an_agent_confined(name: str, engine: MemoryEngine) -> None:
-    """Nothing is said about what opens no way."""
-    started(engine, **HARMLESS[name])
+CASES = [
+    *((Confinement.OPEN, [code], shape) for code, shape in OPEN.values()),
+    *((Confinement.WEAK, [code], shape) for code, shape in WEAK.values()),
+    *((Confinement.FENCED, [], shape) for shape in HARMLESS.values()),
+]
+
+
+@pytest.mark.parametrize(("confinement", "codes", "shape"), CASES, ids=[*OPEN, *WEAK, *HARMLESS])
+def test_how_an_agent_is_confined(
+    confinement: Confinement, codes: list[str], shape: Mapping[str, Any], engine: MemoryEngine
+) -> None:
+    """For exactly this reason. A way around makes the stack open; what makes an agent weak is only a warning."""
+    started(engine, **shape)
     (agent,) = judged(engine)
-    assert agent.confinement is Confinement.FENCED
+    is_open = confinement is Confinement.OPEN
+    reasons, others = (agent.openings, agent.weaknesses) if is_open else (agent.weaknesses, agent.openings)
+    assert (agent.confinement, [each.code for each in reasons]) == (confinement, codes)
+    assert is_open or not others
+    assert agent.certainly_open is is_open
+    assert verdict(Verdict.CURRENT, [agent]) is (Verdict.OPEN if is_open else Verdict.CURRENT)
 
 
 @pytest.mark.parametrize(

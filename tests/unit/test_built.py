@@ -47,12 +47,6 @@ def test_an_image_of_another_form_is_not_ours(change: dict[str, object], form: b
     assert built.our_references(replace(form, **change)) == ()  # type: ignore[arg-type]
 
 
-def test_a_tag_that_somebody_has_added_is_theirs(form: built.Form) -> None:
-    """Only the tags that we gave are ours to remove."""
-    theirs = "registry.example/backup:1"
-    assert built.our_references(replace(form, references=(theirs, *form.references))) == form.references
-
-
 def test_what_an_engine_shows_for_a_plain_config_is_no_setting() -> None:
     """Empty fields and those that an engine fills in don't count as settings; a command does."""
     shown = {

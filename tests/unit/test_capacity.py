@@ -147,14 +147,6 @@ def test_a_resized_machine(memory: MemoryEngine, release: Release) -> None:
     assert not drift(memory, plain)
 
 
-def test_a_machine_that_reports_a_little_less_is_the_same(memory: MemoryEngine, release: Release) -> None:
-    """Nothing of the memory's exact size is part of the desired state."""
-    plain = wanted(memory, release)
-    stacks.converged(memory, plain)
-    memory.has = replace(memory.has, memory=memory.has.memory - 12345)
-    assert not drift(memory, plain)
-
-
 def test_what_is_set_does_not_follow_the_machine(memory: MemoryEngine, release: Release) -> None:
     """With settings, a resized machine is no difference."""
     values = {"processors": 2, "memory": "1GiB", "connections": 1000}

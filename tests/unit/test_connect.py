@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import outputs, patience, transport
+from clawker_fw.engine import failures, outputs, transport
 from clawker_fw.engine.docker import connect
 from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError, NotFoundError
@@ -140,6 +140,7 @@ def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) 
     error = refused(engine.address)
     assert error.code == "engine-unreachable"
     assert "named by --host" in error.context
+    assert "Start it" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -265,12 +266,13 @@ def test_an_engine_that_hangs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning names the silent engine once; in the end, the error says that it does not answer."""
-    monkeypatch.setattr(patience, "SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(patience, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(failures, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(failures, "CALL_SECONDS", 1.0)
     engine.answering.clear()
     error = refused(engine.address)
     assert error.code == "engine-silent"
     assert "waited 1 s" in error.context
+    assert "restart" in error.hint
     words = f"Waiting for the Docker engine at {engine.address}, which has not answered for 0.2 s."
     assert waited(caplog) == [words]
 
@@ -281,7 +283,7 @@ def test_an_engine_that_is_slow(
     """If the engine answers late, the command continues; for a quick engine there is no warning."""
     with closing(connect(engine.address, None, {})):
         assert waited(caplog) == []
-    monkeypatch.setattr(patience, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(failures, "SILENT_SECONDS", 0.2)
     engine.answering.clear()
     connecting = in_background(connect, engine.address, None, {})
     until(lambda: waited(caplog))
@@ -379,14 +381,3 @@ def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) 
     unverified = {**secured, "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(stranger)}
     with closing(connect(None, None, unverified)) as connected:
         assert connected.facts().version == "28.5.2"
-
-
-def test_hints_differ(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No engine, a socket without a listener, and a hanging engine have hints of their own."""
-    monkeypatch.setattr(patience, "CALL_SECONDS", 0.3)
-    engine.answering.clear()
-    silent = refused(engine.address)
-    absent = refused(f"unix://{tmp_path}/nothing")
-    assert (silent.code, absent.code) == ("engine-silent", "engine-unreachable")
-    assert "restart" in silent.hint
-    assert "Start it" in absent.hint

@@ -91,15 +91,6 @@ def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Bl
     assert engine.looks - before == 2 * len(Sibling)
 
 
-def test_rules_that_another_run_committed_since(engine: Counting, release: Release) -> None:
-    """Rules that another run has committed meanwhile are found by the proof and closed in another round."""
-    same = stacks.blueprint(engine.facts(), "a.test", "c.test", release=release)
-    other = stacks.blueprint(engine.facts(), "d.test", "e.test", "f.test", release=release)
-    seen = pipeline.compare(engine, same)
-    stacks.converged(engine, other)
-    assert converged(engine, same, seen).diff.verdict is Verdict.CURRENT
-
-
 class Contested(MemoryEngine):
     """Another network comes into the subnets of ours just before they are created, a few times."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.serving import require_serving
+from clawker_fw.agents.attachment import require_serving
 from clawker_fw.model import Mount, Shape, Sibling, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
@@ -164,13 +164,6 @@ def test_a_record_of_another_release(path: str, content: bytes, memory: MemoryEn
         require_upgrade(memory, newer, ("boot", path))
     else:
         assert ("coredns", "boot", path, "tamper", "replace") in stacks.found(memory, newer)
-
-
-def test_an_unknown_record_in_a_stack_of_this_release(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """This release keeps no such record, so somebody has put it there."""
-    stacks.converged(memory, wanted)
-    memory.inside(COREDNS).files["state/unknown.json"] = public(b"{}")
-    assert ("coredns", "boot", "state/unknown.json", "tamper", "replace") in stacks.found(memory, wanted)
 
 
 def test_a_commit_of_other_files_is_tampering(memory: MemoryEngine, newer: Blueprint) -> None:

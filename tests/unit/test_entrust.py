@@ -14,7 +14,7 @@ from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.removal import teardown
-from clawker_fw.reconcile.steps import RemoveVolume
+from clawker_fw.reconcile.steps import RemoveVolume, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
@@ -103,7 +103,7 @@ def test_down_removes_it(engine: MemoryEngine) -> None:
 
     def removed() -> list[str]:
         steps = teardown(observed(engine), "clawker", detach=False).steps
-        return [each.description.sentence for each in steps if trust.volume in each.description.sentence]
+        return [describe(each) for each in steps if trust.volume in describe(each)]
 
     trust = provided(engine)
     assert removed() == [f"remove volume {trust.volume}"]
@@ -112,7 +112,7 @@ def test_down_removes_it(engine: MemoryEngine) -> None:
     engine.remove(left)
     container(engine, "user", {}, Mount("volume", TARGET, trust.volume))
     assert removed() == []
-    assert RemoveVolume(trust.volume).description.sentence == f"remove volume {trust.volume}"
+    assert describe(RemoveVolume(trust.volume)) == f"remove volume {trust.volume}"
 
 
 @pytest.mark.parametrize("place", ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"])

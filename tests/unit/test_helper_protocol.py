@@ -1,7 +1,7 @@
 """The client of `fwctl` against the description of what both sides say (`go/cmd/fwctl/protocol.json`)."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import (
+from clawker_fw.fwctl import (
     PROTOCOL,
     Committed,
     HeldSecret,
     HeldSecrets,
+    Helper,
     Suppressed,
     read_lacking,
     read_outcome,
 )
-from clawker_fw.fwctl.client import Helper
-from clawker_fw.model import Files, Probe, Usage, Use
+from clawker_fw.model import NO_RECORDS, Files, Probe, Usage, Use
 from devkit.memory.engine import MemoryEngine
 
 DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())
@@ -153,40 +153,107 @@ def test_a_later_protocol_is_refused() -> None:
     assert "clawker-fw run" in (caught.value.hint or "")
 
 
-def reading_verbs(helper: Helper) -> tuple[Callable[[], object], ...]:
-    """Return a call of each verb that changes nothing."""
-    return (
-        helper.probe,
-        helper.suppressed,
-        helper.usage,
-        lambda: helper.lookup("a.test"),
-        lambda: helper.trial("a.test", "https", 443, "GET", "/v1"),
-        lambda: helper.agents_see("{}"),
-        lambda: helper.secrets(bytes(32)),
-    )
+OLDEST = {
+    "build": "b",
+    "connections": 3,
+    "addresses": ["10.0.0.1"],
+    "claimed": False,
+    "network": [],
+    "error": "",
+}
+"""What the probe of every release prints."""
+
+SHOWN = {"subject": "CN=c", "names": ["c"], "begins": 1, "ends": 2, "sha256": "c0ffee"}
+STEP = {"step": "connect", "source": "10.1.0.2:40000", "seconds": 0.5, "ok": True, "status": 0, "outcome": "x"}
+USAGE = {"id": "a", "inherited": [], "since": 1, "now": 2, "lost": 0, "uses": []}
+USED = {"protocol": "https", "name": "a.test", "port": 443, "first": 1, "last": 2}
+WHOLE = {**USED, "connections": 1, "received": 2, "sent": 3}
 
 
-def require_unreadable(call: Callable[[], object]) -> None:
-    """Require that a call fails because its answer can't be read."""
+READING: dict[str, Callable[[Helper], object]] = {
+    "probe": Helper.probe,
+    "suppressed": Helper.suppressed,
+    "usage": Helper.usage,
+    "lookup": lambda helper: helper.lookup("a.test"),
+    "try": lambda helper: helper.trial("a.test", "https", 443),
+    "see": lambda helper: helper.agents_see("{}"),
+    "secrets": lambda helper: helper.secrets(bytes(32)),
+}
+"""A call of each verb that changes nothing."""
+
+
+@pytest.mark.parametrize("read", READING.values(), ids=READING)
+@pytest.mark.parametrize("answer", [None, [], "words", 1])
+def test_what_is_no_answer(read: Callable[[Helper], object], answer: object) -> None:
+    """A line that is no JSON object is an error for each verb that reads, and never an empty answer."""
     with pytest.raises(EngineError) as caught:
-        call()
+        read(Helper(Described(answer), "a"))
     assert caught.value.code == "probe-unreadable"
 
 
-@pytest.mark.parametrize("answer", [None, [], "words", 1])
-def test_what_is_no_answer(answer: object) -> None:
-    """A line that is no JSON object is an error for each verb that reads, and never an empty answer."""
-    helper = Helper(Described(answer), "a")
-    for call in reading_verbs(helper):
-        require_unreadable(call)
+def test_fewer_fields_are_enough() -> None:
+    """What the helper of an earlier release does not report is empty, but it can't tell whether it is healthy."""
+    probe = Helper(Described({**OLDEST, "others": None}), "a").probe()
+    assert (probe.build, probe.addresses) == ("b", ("10.0.0.1",))
+    assert (probe.records, probe.collector, probe.restarts) == (NO_RECORDS, None, ())
+    assert probe.unhealthy == "it can't tell"
+
+
+def test_more_fields_are_ignored() -> None:
+    """A helper may say more than is known here."""
+    told = {**USAGE, "uses": [{**WHOLE, "more": 1}], "further": 1}
+    assert Helper(Described(told), "a").usage().uses == (Use("https", "a.test", 443, 1, 2, 1, 2, 3),)
 
 
 @pytest.mark.parametrize(
-    "empty", [{}, {"addresses": 1}, {"steps": []}, {"refusals": "many"}, {"agents_see": None}]
+    ("read", "answer"),
+    [
+        (Helper.probe, {name: value for name, value in OLDEST.items() if name != "build"}),
+        (Helper.probe, {**OLDEST, "addresses": None}),
+        (Helper.probe, {**OLDEST, "telemetry": [1]}),
+        (Helper.probe, {**OLDEST, "telemetry": {"collector": {}}}),
+        (Helper.probe, {**OLDEST, "telemetry": {"collector": {**SHOWN, "ends": 1e30}}}),
+        (Helper.probe, {**OLDEST, "telemetry": {"collector": {**SHOWN, "begins": float("nan")}}}),
+        (Helper.probe, {**OLDEST, "restarts": [{"helper": "h"}]}),
+        (READING["try"], {}),
+        (READING["try"], {"steps": []}),
+        (READING["try"], {"steps": [{}]}),
+        (READING["try"], {"steps": [{**STEP, "status": "none"}]}),
+        (READING["lookup"], {"addresses": [], "errors": ""}),
+        (READING["lookup"], {"addresses": [{"address": "10.0.0.1"}], "error": ""}),
+        (Helper.suppressed, {}),
+        (Helper.suppressed, {"refusals": "many"}),
+        (Helper.suppressed, {"refusals": 1, "dropped": [1]}),
+        (Helper.usage, {}),
+        (Helper.usage, {**USAGE, "uses": None}),
+        (Helper.usage, {**USAGE, "uses": [USED]}),
+        (Helper.usage, {**USAGE, "uses": [{**WHOLE, "protocol": "gopher"}]}),
+        (Helper.usage, {**USAGE, "uses": [{**WHOLE, "port": "x"}]}),
+        (Helper.usage, {**USAGE, "since": None}),
+        (Helper.usage, {**USAGE, "open": [1]}),
+        (READING["see"], {}),
+        (READING["see"], {"agents_see": None}),
+        (lambda helper: helper.drain(1, print), {}),
+        (lambda helper: helper.inherit_usage(b""), {"added": "yes"}),
+        (READING["secrets"], {"secrets": {"a": {"digest": 7, "given": "2027-01-31T18:00:00Z"}}}),
+        (READING["secrets"], {"secrets": {"a": {"digest": "d", "given": 7}}}),
+        (READING["secrets"], {"secrets": {"a" * 1000: {}}}),
+    ],
 )
-def test_an_answer_without_what_is_needed(empty: dict[str, object]) -> None:
-    """It is an error as well."""
-    helper = Helper(Described(empty), "a")
-    for call in reading_verbs(helper):
-        require_unreadable(call)
-    require_unreadable(lambda: helper.drain(1, print))
+def test_another_form_is_an_error(read: Callable[[Helper], object], answer: Mapping[str, Any]) -> None:
+    """It says in some words which answer was not understood."""
+    with pytest.raises(EngineError) as caught:
+        read(Helper(Described(answer), "a"))
+    assert caught.value.code == "probe-unreadable"
+    assert "in an unknown form" in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+def test_an_error_does_not_show_a_digest() -> None:
+    """Whoever has it and the key could try values."""
+    with pytest.raises(EngineError) as caught:
+        READING["secrets"](
+            Helper(Described({"secrets": {"a": {"digest": ["hidden"], "given": "2027-01-31T18:00:00Z"}}}), "a")
+        )
+    assert "hidden" not in caught.value.message
+    assert caught.value.__cause__ is None

@@ -1,6 +1,6 @@
 """What an error shows of the log of a program that has ended is what says why."""
 
-from clawker_fw.reconcile.last_words import telling
+from clawker_fw.reconcile.apply import telling
 
 # ruff: noqa: E501 - lines as Envoy writes them
 

@@ -200,11 +200,12 @@ def test_an_engine_in_a_virtual_machine(
     assert locate(None, name, {}).address == address
 
 
-def test_an_unknown_context(config: Path) -> None:
-    """An unknown context is an error, from any source. The default engine is not used instead."""
+@pytest.mark.parametrize("name", ["near", "\udcff"])
+def test_an_unknown_context(name: str, config: Path) -> None:
+    """It is an error, from any source, also if its name is no UTF-8. The default engine is not used instead."""
     environment = {"DOCKER_CONFIG": str(config)}
-    for context, variables in (("near", {}), (None, {"DOCKER_CONTEXT": "near"})):
-        with pytest.raises(EngineError) as caught:
+    for context, variables in ((name, {}), (None, {"DOCKER_CONTEXT": name})):
+        with pytest.raises(EngineError, match="no docker context") as caught:
             locate(None, context, environment | variables)
         assert caught.value.code == "context-unknown"
 
@@ -227,10 +228,3 @@ def test_unreadable_is_not_absent(content: str, config: Path) -> None:
     assert caught.value.code == "docker-config-unreadable"
     assert locate(OTHER, None, environment).address == OTHER
     assert locate(None, "far", environment).address == FAR
-
-
-def test_a_context_of_any_bytes(config: Path) -> None:
-    """A name in the environment may be no UTF-8: there is no such context, and that is no bug."""
-    with pytest.raises(EngineError, match="no docker context") as caught:
-        locate(None, None, {"DOCKER_CONTEXT": "\udcff", "DOCKER_CONFIG": str(config)})
-    assert caught.value.code == "context-unknown"

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.engine import streams
-from clawker_fw.engine.log_stream import STAMP, log_lines
-from clawker_fw.engine.outputs import frames
+from clawker_fw.engine.outputs import STAMP, frames, log_lines
 from devkit.stacks import CHECKOUT
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -25,7 +25,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
-from clawker_fw.stack.files import FOLDER, public
+from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -416,10 +416,3 @@ def test_what_is_ours_and_of_no_kind_is_what_it_is_called(engine: Flapping, want
     """If the label names no sibling, the container's name decides."""
     _no_kind(engine)
     assert stacks.found(engine, wanted) == set()
-
-
-def test_a_folder_with_another_mode_is_a_finding(engine: Flapping, wanted: Blueprint) -> None:
-    """A folder that others may write to is a finding, because they could replace its files."""
-    engine.inside(ENVOY).files["/fw/hot/lds"] = replace(FOLDER, mode=0o777)
-    assert stacks.found(engine, wanted) == {("envoy", "boot", "/fw/hot/lds", "tamper", "replace")}
-    assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT

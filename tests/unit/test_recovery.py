@@ -45,22 +45,26 @@ def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
 
 
 class NeverReady(MemoryEngine):
-    """An engine in which replacements start and never answer."""
+    """An engine on which no sibling answers that is created while it is broken."""
 
     def __init__(self) -> None:
-        """Start broken."""
+        """Start whole."""
         super().__init__()
-        self._broken = True
+        self.broken = False
+        self._silenced: set[str] = set()
 
-    def heal(self) -> None:
-        """Let replacements answer from now on."""
-        self._broken = False
+    def create_container(self, spec: ContainerSpec) -> str:
+        """Create a container. A sibling never answers, unless the engine is whole."""
+        identity = super().create_container(spec)
+        if self.broken and labels.SIBLING in spec.labels:
+            self._silenced.add(identity)
+        return identity
 
     def start(self, container: str) -> None:
-        """Start a container whose program stays silent when it is a replacement."""
+        """Start a container, which writes something before it falls silent."""
         super().start(container)
         inside = self.inside(container)
-        if self._broken and inside.spec.name.endswith("-next"):
+        if inside.id in self._silenced:
             inside.silent = "connection refused"
             inside.log.append("the program's last words")
 
@@ -69,6 +73,7 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     """The old siblings are untouched, and the error contains the program's last output."""
     engine = NeverReady()
     first = up(engine, release)
+    engine.broken = True
     before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
@@ -165,6 +170,7 @@ def test_a_log_that_can_not_be_read_hides_no_failure(release: Release, monkeypat
     """The replacement is what has failed; that its last words are missing is a line of the context."""
     engine = NeverReady()
     first = up(engine, release)
+    engine.broken = True
 
     def unread(*_: object) -> tuple[str, ...]:
         raise EngineError("engine-error", "The engine could not read the log.", context=["no driver"])
@@ -182,6 +188,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     """The next comparison shows the failed attempt and its reason, until the stack is current."""
     engine = NeverReady()
     up(engine, release)
+    engine.broken = True
     wanted = _upgraded(engine, release)
     assert pipeline.compare(engine, wanted).failed_attempt is None
     with pytest.raises(NotProvenError):
@@ -194,7 +201,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     assert shown
     assert shown.code == "replacement-not-ready"
 
-    engine.heal()
+    engine.broken = False
     assert stacks.converged(engine, wanted).failed_attempt is None
     for name in ("clawker-envoy", "clawker-coredns"):
         bare = labels.sibling_labels("clawker", Sibling(name.removeprefix("clawker-")), 0)
@@ -202,33 +209,9 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
-class Silencing(MemoryEngine):
-    """An engine on which no container answers that is created while it is broken."""
-
-    def __init__(self) -> None:
-        """Start whole."""
-        super().__init__()
-        self.broken = False
-        self._silenced: set[str] = set()
-
-    def create_container(self, spec: ContainerSpec) -> str:
-        """Create a container that never answers, unless the engine is whole."""
-        identity = super().create_container(spec)
-        if self.broken:
-            self._silenced.add(identity)
-        return identity
-
-    def start(self, container: str) -> None:
-        """Start a container."""
-        super().start(container)
-        inside = self.inside(container)
-        if inside.id in self._silenced:
-            inside.silent = "connection refused"
-
-
 def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     """On a first run nothing serves; after one that was rolled back the former siblings do, if they answer."""
-    engine = Silencing()
+    engine = NeverReady()
     engine.broken = True
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     first = _not_ready(engine, wanted)
@@ -264,6 +247,7 @@ def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest
     """A rollback that fails does not claim to have removed anything."""
     engine = NeverReady()
     wanted = up(engine, release)
+    engine.broken = True
     remove = engine.remove
 
     def fail(container: str) -> None:
@@ -281,7 +265,7 @@ def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest
 @pytest.mark.parametrize("subnet", ["10.99.0.0/20", "10.213.0.0/19"], ids=["elsewhere", "overlapping"])
 def test_a_subnet_on_which_nothing_works_is_taken_back(subnet: str, release: Release) -> None:
     """The old networks are made again as they were, and the very siblings that were there serve on them."""
-    engine = Silencing()
+    engine = NeverReady()
     first = up(engine, release)
     before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     engine.broken = True

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.agents.attachment import require_serving
+from clawker_fw.agents.docker_options import free_number, parse_ports
 from clawker_fw.agents.judge import Confinement
-from clawker_fw.agents.ports import free_number, parse_ports
-from clawker_fw.agents.serving import require_serving
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
@@ -315,6 +315,8 @@ def test_ports_as_docker_writes_them() -> None:
 def test_numbers_of_agents() -> None:
     """The first free one is chosen. There are none in a small network."""
     assert free_number({0, 1, 3}, 30) == 2
+    network = IPv4Network("10.213.0.0/25")  # where the firewall's own addresses are
+    assert Addressing(network, network).publishers == 0
     for taken, most in ((set(range(30)), 30), (set(), 0)):
         with pytest.raises(RefusedError):
             free_number(taken, most)
@@ -343,12 +345,6 @@ def test_addresses_of_agents_that_publish_are_nobody_else_s(subnet: str) -> None
         assert address not in siblings | {network.broadcast_address, network.network_address}
         assert address not in lower
         assert not any(address in block for block in blocks)
-
-
-def test_a_small_network_has_no_room_for_them() -> None:
-    """In a /25 the firewall's own addresses are there."""
-    network = IPv4Network("10.213.0.0/25")
-    assert Addressing(network, network).publishers == 0
 
 
 def test_a_release_with_another_program_makes_relays_again(

@@ -48,18 +48,13 @@ def _engine(status: str | None) -> DockerEngine:
     return DockerEngine(client, EngineFacts("20.10.24", "1.41", "amd64"), (0, 0))
 
 
-@pytest.mark.parametrize("follow", [False, True])
 @pytest.mark.parametrize("status", [None, "removing", "dead"])
-def test_the_log_of_a_container_that_is_being_removed(status: str | None, follow: bool) -> None:  # noqa: FBT001 - a parameter
-    """The container counts as removed when its log can no longer be opened: a reader goes on with the next one."""
-    with pytest.raises(NotFoundError) as caught, _engine(status).log("1ace", 0, follow=follow):
-        pass
-    assert caught.value.context == (DEAD,)
-
-
-@pytest.mark.parametrize("status", [None, "removing", "dead"])
-def test_files_of_a_container_that_is_being_removed(status: str | None) -> None:
-    """It counts as removed, whatever the engine's error was."""
+def test_a_container_that_is_being_removed(status: str | None) -> None:
+    """It counts as removed, whatever the engine's error was: who reads a log goes on with the next one."""
+    for follow in (False, True):
+        with pytest.raises(NotFoundError) as caught, _engine(status).log("1ace", 0, follow=follow):
+            pass
+        assert caught.value.context == (DEAD,)
     with pytest.raises(NotFoundError) as caught:
         _engine(status).files("1ace")
     assert caught.value.context == (ANSWER,)

@@ -36,6 +36,22 @@ def test_an_engine_that_fits() -> None:
     assert requirements.facts(PLACE, VERSION) == EngineFacts("20.10.24+dfsg1", "1.41", "amd64")
     assert requirements.facts(PLACE, VERSION | {"Arch": "arm64"}).architecture == "arm64"
     assert requirements.facts(PLACE, VERSION | {"KernelVersion": "6.12.5"}).kernel == "6.12.5"
+    for enough in ({"KernelVersion": "4.18.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}):
+        requirements.require_abilities(PLACE, INFO | enough)
+    requirements.require_abilities(PLACE, {})  # what an engine does not mention is assumed to be there
+
+
+@pytest.mark.parametrize(
+    ("own", "oldest", "spoken"),
+    [
+        *((own, own, own) for own in ("1.41", "1.44", "1.51", requirements.NEWEST_API)),
+        *((own, "1.44", requirements.NEWEST_API) for own in ("1.57", "1.100", "2.0")),
+    ],
+)
+def test_the_api_that_is_spoken(own: str, oldest: str, spoken: str) -> None:
+    """An engine's own, but none that is later than the newest tested one. Versions are compared as numbers."""
+    said = VERSION | {"ApiVersion": own, "MinAPIVersion": oldest}
+    assert requirements.facts(PLACE, said).api_version == spoken
 
 
 @pytest.mark.parametrize(
@@ -75,20 +91,6 @@ def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str,
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("api", ["1.41", "1.44", "1.51", requirements.NEWEST_API])
-def test_known_apis(api: str) -> None:
-    """An engine is spoken to in its own API, however few other versions it takes."""
-    said = VERSION | {"ApiVersion": api, "MinAPIVersion": api}
-    assert requirements.facts(PLACE, said).api_version == api
-
-
-@pytest.mark.parametrize("api", ["1.57", "1.100", "2.0"])
-def test_later_apis(api: str) -> None:
-    """A later engine is spoken to in the newest tested API. Versions are compared as numbers."""
-    said = VERSION | {"ApiVersion": api, "MinAPIVersion": "1.44"}
-    assert requirements.facts(PLACE, said).api_version == requirements.NEWEST_API
-
-
 @pytest.mark.parametrize(
     ("said", "lacking"),
     [
@@ -109,17 +111,6 @@ def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[s
     assert len(caught.value.context) == len(lacking)
     for line, words in zip(caught.value.context, lacking, strict=True):
         assert line.startswith(words)
-
-
-@pytest.mark.parametrize("said", [{"KernelVersion": "4.18.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}])
-def test_what_is_enough_is_enough(said: dict[str, Any]) -> None:
-    """A newer kernel is accepted, and so is one without swap limits."""
-    requirements.require_abilities(PLACE, INFO | said)
-
-
-def test_silence_is_no_lack() -> None:
-    """What an engine does not mention is assumed to be there."""
-    requirements.require_abilities(PLACE, {})
 
 
 def test_rootless_engines_are_refused() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.denials.reading import records
 from clawker_fw.denials.tally import Gap
-from clawker_fw.engine.log_stream import stamp
+from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, last_run, runs
 from devkit.memory.engine import MemoryEngine

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import ContainerSpec, Shape, Usage, Use
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.stack.container import USED as USED_FILES

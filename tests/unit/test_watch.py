@@ -14,7 +14,7 @@ import pytest
 
 from clawker_fw.certificates.store import InspectionStore, TelemetryStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
-from clawker_fw.fwctl.client import Helper
+from clawker_fw.fwctl import Helper
 from clawker_fw.model import ContainerSpec, Event, NetworkSpec, Shape, Verdict
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.desired import Blueprint

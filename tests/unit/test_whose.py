@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Mount, NetworkView, Sibling
-from clawker_fw.reconcile import lock
+from clawker_fw.model import Mount, NetworkView
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -98,13 +97,3 @@ def test_a_name_of_ours_without_our_labels_is_refused(
 def network(memory: MemoryEngine, name: str) -> NetworkView:
     """Return the network with this name."""
     return next(each for each in memory.networks() if each.name == name)
-
-
-def test_what_we_make_has_every_label(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Positive control: siblings, networks and the lock with all labels are recognized."""
-    observed = observe(memory, wanted.project, ())
-    assert set(observed.siblings) == set(Sibling)
-    assert len(observed.networks) == 2
-    for seen in observed.siblings.values():
-        assert labels.is_ours(seen.container.labels, "clawker", *labels.MADE_WITH)
-    assert labels.is_ours({**OWNERSHIP, **lock.holder()}, "clawker", *labels.LOCK)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import RefusedError
-from clawker_fw.fwctl.client import HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import Sibling, Usage, Use
-from clawker_fw.stack.ownership import sibling_of
+from clawker_fw.stack.labels import sibling_of
 
 
 def read(reader: EngineReader, project: str) -> Usage:

@@ -13,7 +13,7 @@ from clawker_fw.diagnose.conformance.requests import inspected_hosts
 from clawker_fw.diagnose.conformance.table import PUBLIC_NAME, AgentView, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl.answers import read_outcome
+from clawker_fw.fwctl import read_outcome
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from clawker_fw.model import Action, Cause, File, Files, Finding, Layer
-from clawker_fw.reconcile.compare.sibling import SiblingComparison
+from clawker_fw.reconcile.compare.container import SiblingComparison
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import (
     ATTEMPT,
@@ -80,7 +80,6 @@ class FileComparison(SiblingComparison):
             )
 
     def _good(self, committed: Mapping[str, str]) -> Iterator[Finding]:
-        """Compare the kept copies of the hot files with the record of the last commit."""
         for path, file in self._seen.files.items():
             if not path.startswith(f"{GOOD}{HOT}"):
                 continue
@@ -133,7 +132,6 @@ class FileComparison(SiblingComparison):
         return self._made(labels.attributes(file), recorded)
 
     def _attributes(self, layer: Layer, path: str, wanted: File, action: Action) -> Iterator[Finding]:
-        """Compare only the mode and owner of a file."""
         file = self._seen.files.get(path)
         if file is not None and attribute_pairs(file, wanted):
             yield self._finding(

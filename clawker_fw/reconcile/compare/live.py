@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
+from clawker_fw.reconcile.compare.container import SiblingComparison
 from clawker_fw.reconcile.compare.files import last_commit
-from clawker_fw.reconcile.compare.sibling import SiblingComparison
 from clawker_fw.stack.container import EYE, program_of
 from clawker_fw.stack.envoy import signing
 

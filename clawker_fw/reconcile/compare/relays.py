@@ -26,64 +26,15 @@ from clawker_fw.model import (
     Value,
 )
 from clawker_fw.reconcile.compare.container import image_difference, shape_differences
-from clawker_fw.reconcile.compare.networks import running_fields
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec
-from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields
+from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields, running_fields
 
 FIELD = "relays."
 """How the fields of these findings begin."""
 
 _NETWORK = f"{FIELD}network"
-
-
-def agents_subnet(observed: Observed, desired: Desired) -> IPv4Network:
-    """Return the subnet of the agents as it is, or else as it is to be."""
-    network = observed.networks.get(Role.AGENTS)
-    return next(iter(network.subnets if network else ()), desired.networks[Role.AGENTS].subnet)
-
-
-def publications(observed: Observed, desired: Desired) -> Mapping[str, tuple[str, Publication]]:
-    """Return what is published by each relay's name, with the id of the agent.
-
-    Of two agents with the same number, only one can run. It has the relay; if none runs, the first by name.
-    """
-    subnet = agents_subnet(observed, desired)
-    found: dict[str, tuple[str, Publication]] = {}
-    for view in sorted(observed.publishers, key=lambda each: (not each.running, each.name)):
-        if publication := publication_of(view, desired.project, subnet):
-            found.setdefault(relay_name(desired.project, publication.number), (view.id, publication))
-    return found
-
-
-def relaying(observed: Observed, desired: Desired, publishing: IPv4Network) -> Relaying:
-    """Return what all relays of a stack have in common."""
-    resolver = desired.siblings[Sibling.COREDNS]
-    return Relaying(
-        desired.project,
-        agents_subnet(observed, desired),
-        publishing,
-        resolver.image,
-        resolver.boot[HELPER],
-        observed.machine,
-    )
-
-
-def publishing_network(observed: Observed, desired: Desired) -> NetworkSpec:
-    """Return the network on which ports are published: the one that there is, else a free one.
-
-    Raises:
-        SettingsError: when no subnet is free.
-    """
-    there = observed.publishing
-    subnet = next(iter(there.subnets), None) if there else None
-    if subnet is None:
-        ours = [subnet for each in observed.networks.values() for subnet in each.subnets]
-        taken = [*observed.subnets, *ours, *(each.subnet for each in desired.networks.values())]
-        routed = [route for route in observed.engine.routes if route not in taken]
-        subnet = free_subnet(Role.EGRESS, taken, routed)
-    return publishing_spec(desired.project, subnet)
 
 
 @dataclass(frozen=True)
@@ -94,20 +45,55 @@ class RelayComparison:
     desired: Desired
 
     @cached_property
+    def _agents(self) -> IPv4Network:
+        """The subnet of the agents as it is, or else as it is to be."""
+        network = self.observed.networks.get(Role.AGENTS)
+        return next(iter(network.subnets if network else ()), self.desired.networks[Role.AGENTS].subnet)
+
+    @cached_property
     def _published(self) -> Mapping[str, tuple[str, Publication]]:
-        return publications(self.observed, self.desired)
+        """What is published by each relay's name, with the id of the agent.
+
+        Of two agents with the same number, only one can run. It has the relay; if none runs, the first by name.
+        """
+        found: dict[str, tuple[str, Publication]] = {}
+        for view in sorted(self.observed.publishers, key=lambda each: (not each.running, each.name)):
+            if publication := publication_of(view, self.desired.project, self._agents):
+                found.setdefault(relay_name(self.desired.project, publication.number), (view.id, publication))
+        return found
 
     @cached_property
     def network(self) -> NetworkSpec | None:
-        """The network on which ports are published, or None if none are."""
-        return publishing_network(self.observed, self.desired) if self._published else None
+        """The network on which ports are published: the one that there is, else a free one. None if none are.
+
+        Raises:
+            SettingsError: when no subnet is free.
+        """
+        if not self._published:
+            return None
+        observed, there = self.observed, self.observed.publishing
+        subnet = next(iter(there.subnets), None) if there else None
+        if subnet is None:
+            ours = [subnet for each in observed.networks.values() for subnet in each.subnets]
+            taken = [*observed.subnets, *ours, *(each.subnet for each in self.desired.networks.values())]
+            routed = [route for route in observed.engine.routes if route not in taken]
+            subnet = free_subnet(Role.EGRESS, taken, routed)
+        return publishing_spec(self.desired.project, subnet)
 
     @cached_property
     def wanted(self) -> Mapping[str, ContainerSpec]:
         """The relays that there should be, by name."""
         if self.network is None:
             return {}
-        of = relaying(self.observed, self.desired, self.network.subnet)
+        resolver = self.desired.siblings[Sibling.COREDNS]
+        of = Relaying(
+            self.desired.project,
+            self._agents,
+            self.network.subnet,
+            resolver.image,
+            resolver.boot[HELPER],
+            self.observed.machine,
+        )
         return {name: relay_spec(of, each, agent) for name, (agent, each) in self._published.items()}
 
     @property
@@ -157,7 +143,6 @@ class RelayComparison:
         )
 
     def _differences(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
-        """Yield the differences of a relay from what its agent asks for."""
         container = relay.container
         for label in (labels.RELAY_OF, labels.PUBLISHES):
             if container.labels.get(label) != spec.labels[label]:
@@ -226,7 +211,6 @@ def _cause(*, made: bool) -> Cause:
 
 
 def _of_network(network: NetworkView, spec: NetworkSpec) -> Iterator[tuple[str, Value, Value]]:
-    """Yield the fields of the network that differ, with what they are and should be."""
     running = running_fields(network, spec)
     for field, value in network_fields(spec).items():
         if running[field] != value:

@@ -10,7 +10,7 @@ from clawker_fw.model import Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.reconcile.steps import Step, describe
+from clawker_fw.reconcile.steps import Step, describe, described
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
 from clawker_fw.report.documents import Document, SiblingVerdict
@@ -71,7 +71,7 @@ Steps = Annotated[
 
 
 def _step(step: Step) -> StepDocument:
-    kind, sentence, fields = step.description
+    kind, sentence, fields = described(step)
     return _FORMS[kind](kind=kind, **fields, text=sentence)
 
 

@@ -1,0 +1,347 @@
+"""The client of `fwctl`, the helper in our containers: a method for each verb, a value for each answer.
+
+What both sides say to each other is described once, in `go/cmd/fwctl/protocol.json`. The tests of both sides
+compare themselves with it. Answers are read strictly, so that one in an unknown form is an error and never empty.
+The helper of an earlier release prints fewer fields, one of a later release may print more.
+"""
+
+import hmac
+import json
+from base64 import b64encode
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import ConflictError, EngineError, NotFoundError
+from clawker_fw.model import Files, Lookup, Probe, Trial, Usage
+
+PROTOCOL = 1
+"""The version of what both sides say to each other. It changes where another one would be misunderstood."""
+
+NOT_TOLD = (NotFoundError, ConflictError)
+"""Why a helper has nothing to say: its container is gone or does not run."""
+
+_MOST_CHARACTERS = 200
+_SECRETS = "Secrets were told of"
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What came of a commit.
+
+    `refused` are the resources that the program rejected, or that it did not load in time. `hung` is
+    whether the program no longer answers and must be restarted.
+    """
+
+    committed: bool
+    refused: tuple[str, ...] = ()
+    reason: str = ""
+    hung: bool = False
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSecret:
+    """A secret that a signer has: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was given.
+
+    `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or
+    kept. `at_rest` says whether it is on the disk as well: the helper of an earlier release keeps none there.
+    """
+
+    digest: str = field(repr=False)
+    given: Annotated[float, BeforeValidator(_seconds)]
+    at_rest: Annotated[bool, Field(validation_alias="rests")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSecrets:
+    """The secrets that a signer has, by id.
+
+    `unloaded` are the ids of those of which Envoy uses another version, or none: also of some that were taken
+    away.
+    """
+
+    by_id: Annotated[Mapping[str, HeldSecret], Field(validation_alias="secrets")]
+    unloaded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """How many refusals a sibling has counted without a line about them, and what its limits have dropped.
+
+    `dropped` is by the agent's address, and `lines` how many lines it has written since its recorder started. The
+    helper of an earlier release says neither.
+    """
+
+    refusals: int
+    lines: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def digest_of_secret(key: bytes, identity: str, value: str) -> str:
+    """Return what a signer says of a secret with this value, under this key."""
+    return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
+
+
+def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
+    """Read an answer, or one field `of` it. Missing fields and null have their defaults, but not those `needed`.
+
+    Raises:
+        EngineError: when it has another form.
+    """
+    try:
+        given = {name: value for name, value in answer.items() if value is not None}
+        _require(given, (*needed, of) if of else needed)
+        return TypeAdapter(kind).validate_json(json.dumps(given[of] if of else given), strict=True)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = _reason(error)[:_MOST_CHARACTERS]
+        raise EngineError("probe-unreadable", f"{what} in an unknown form: {reason}.") from None
+
+
+def _require(given: Mapping[str, object], needed: Sequence[str]) -> None:
+    for name in needed:
+        if name not in given:
+            raise ValueError(f"{name}: it is missing")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with an answer, without the values in it: they may be secret."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def read_probe(answer: Mapping[str, Any]) -> Probe:
+    """Read the output of `fwctl probe`.
+
+    Raises:
+        EngineError: when it is of a helper which speaks a later protocol, or has another form.
+    """
+    protocol = answer.get("protocol", PROTOCOL)
+    if protocol != PROTOCOL:
+        raise EngineError(
+            "helper-newer",
+            f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
+            hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
+        )
+    told = {"unhealthy": "it can't tell", **answer}
+    return _read(Probe, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
+
+
+def read_usage(answer: Mapping[str, Any]) -> Usage:
+    """Read the output of `fwctl usage`."""
+    found = _read(Usage, answer, "What agents have used was told", "uses", "lost", "inherited")
+    return replace(found, told=json.dumps(answer).encode())
+
+
+def read_committed(answer: Mapping[str, Any]) -> Committed:
+    """Read the last line of `fwctl commit`. What is missing in it counts as a refusal."""
+    refused = answer.get("rejected") or answer.get("missing") or ()
+    return Committed(
+        answer.get("committed") is True,
+        tuple(map(str, refused)),
+        str(answer.get("reason") or ""),
+        answer.get("hung") is True,
+    )
+
+
+def read_lacking(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the output of `fwctl requirements`: what the kernel lacks, a sentence each.
+
+    Raises:
+        KeyError, TypeError: when it is not the output of `fwctl requirements`.
+    """
+    return tuple(map(str, answer["lacking"]))
+
+
+def read_outcome(answer: Mapping[str, Any]) -> tuple[str, str]:
+    """Read a line of `fwctl attempts`: the attempt's id, and what it ended with.
+
+    Raises:
+        KeyError, TypeError: when it is not a line of `fwctl attempts`.
+    """
+    return str(answer["id"]), str(answer["outcome"])
+
+
+_READING_SECONDS = {
+    "probe": 20.0,
+    "lookup": 20.0,
+    "suppressed": 5.0,
+    "usage": 10.0,
+    "see": 20.0,
+    "secrets": 20.0,
+    "try": 45.0,
+    "relayed": 20.0,
+}
+_CHANGING_SECONDS = 120.0
+"""For how long a verb may be silent, beside the seconds that it is given."""
+
+
+class HelperReader:
+    """The verbs that change nothing, in a running container.
+
+    Each raises `EngineError` when the helper gives no answer, or none that can be read.
+    """
+
+    def __init__(self, engine: EngineReader, container: str) -> None:
+        self._reader = engine
+        self._container = container
+
+    def probe(self, *, envoy: bool = True, starting: bool = False) -> Probe:
+        """Return what the helper reports of its sibling.
+
+        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
+        takes a second to wait in vain for its answer. Of a program that is `starting`, it is made when that
+        serves, or after three seconds.
+        """
+        words = {"starting": starting, "without-envoy": not envoy}
+        return read_probe(self._ask("probe", *(word for word, wanted in words.items() if wanted)))
+
+    def lookup(self, name: str) -> Lookup:
+        """Resolve a name in Envoy's container, as Envoy does. It takes up to 5 s."""
+        return _read(Lookup, self._ask("lookup", name), "A lookup was answered", "error")
+
+    def trial(self, name: str, protocol: str, port: int, *request: str) -> Trial:
+        """Use a name as an agent would, from CoreDNS's container. It takes up to 25 s.
+
+        With a `request`, a method and a path, it makes this one, in TLS that is looked into.
+        """
+        return _read(Trial, self._ask("try", name, protocol, str(port), *request), "An attempt was answered")
+
+    def suppressed(self) -> Suppressed:
+        """Return what a sibling has refused without a line about it."""
+        return _read(Suppressed, self._ask("suppressed"), "A count was answered")
+
+    def usage(self) -> Usage:
+        """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""
+        return read_usage(self._ask("usage"))
+
+    def agents_see(self, place: str) -> tuple[str, ...]:
+        """Return the problems that agents would have at a place: an address and ports, as JSON."""
+        return _read(tuple[str, ...], self._ask("see", place), "A look was answered", of="agents_see")
+
+    def relayed(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return what differs in a relay's network, and its ports on which nobody listens, as sentences.
+
+        `words` are those with which it was started.
+        """
+        answer = self._ask("relayed", *words)
+        network = _read(tuple[str, ...], answer, "A relay answered", of="network")
+        closed = _read(tuple[int, ...], answer, "A relay answered", of="closed")
+        return (*network, *(f"nobody listens on port {port}" for port in closed))
+
+    def secrets(self, key: bytes) -> HeldSecrets:
+        """Return which secrets Envoy can put into requests.
+
+        `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
+        """
+        sent = _giving(key, None)
+        return _read(HeldSecrets, self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
+
+    def _ask(self, verb: str, *arguments: str, sent: bytes = b"") -> Mapping[str, Any]:
+        answer = self._reader.ask_helper(self._container, [verb, *arguments], _READING_SECONDS[verb], sent=sent)
+        if not isinstance(answer, Mapping):
+            raise EngineError(
+                "probe-unreadable", f"fwctl {verb} in container {self._container} sent no readable answer."
+            )
+        return answer
+
+
+class Helper(HelperReader):
+    """All verbs, in a running container. The errors are those of `HelperReader`."""
+
+    def __init__(self, engine: EngineWriter, container: str) -> None:
+        super().__init__(engine, container)
+        self._writer = engine
+
+    def commit(self, taken: Callable[[], None]) -> Committed | None:
+        """Make the staged files live, and return what came of it, or None if the helper did not say.
+
+        `taken` is called when the program serves with them, before that is proven.
+        """
+        answers: list[Committed] = []
+        self._run(_commit_reader(taken, answers), "commit")
+        return answers[-1] if answers else None
+
+    def commit_in_place(self, files: Files, taken: Callable[[], None]) -> Committed | None:
+        """Make files live without any room on the engine's disk. See `commit`, and `EngineWriter`."""
+        answers: list[Committed] = []
+        self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
+        return answers[-1] if answers else None
+
+    def give_secrets(
+        self, key: bytes, values: Mapping[str, str], keep: Collection[str] = (), at_rest: Collection[str] = ()
+    ) -> HeldSecrets:
+        """Replace all secrets by id but those to `keep`, and return which there are. `key` is as in `secrets`.
+
+        Of both, those `at_rest` are also on the disk from then on, and no others.
+        """
+        sent = _giving(key, values, keep, at_rest)
+        found: list[HeldSecrets] = []
+        self._run(
+            lambda answer: found.append(_read(HeldSecrets, answer, _SECRETS)), "secrets", len(sent), sent=sent
+        )
+        return found[-1] if found else HeldSecrets({})
+
+    def inherit_usage(self, told: bytes) -> bool:
+        """Add what a replaced sibling knew (`Usage.told`), and return whether anything was added.
+
+        What is known already is not counted twice.
+        """
+        added: list[bool] = []
+
+        def on_line(answer: Mapping[str, Any]) -> None:
+            added.append(_read(bool, answer, "What became of a history was told", of="added"))
+
+        self._run(on_line, "inherit-usage", len(told), sent=told)
+        return any(added)
+
+    def claim(self, seconds: float) -> None:
+        """Take the service address, and announce it for so long."""
+        self._run(lambda _: None, "claim", seconds, seconds=seconds)
+
+    def release(self) -> None:
+        """Give the service address up."""
+        self._run(lambda _: None, "release")
+
+    def drain(self, seconds: float, on_connections: Callable[[int], None]) -> None:
+        """Wait until no connection is open, for so long at most. Their number is told as it changes."""
+
+        def on_line(answer: Mapping[str, Any]) -> None:
+            on_connections(_read(int, answer, "A drain was answered", of="connections"))
+
+        self._run(on_line, "drain", seconds, seconds=seconds)
+
+    def _run(
+        self, on_line: Callable[[Any], None], verb: str, *words: float, seconds: float = 0, sent: bytes = b""
+    ) -> None:
+        command = [verb, *map(str, words)]
+        self._writer.run_helper(self._container, command, on_line, _CHANGING_SECONDS + seconds, sent=sent)
+
+
+def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Callable[[Mapping[str, Any]], None]:
+    """Return what reads the lines of a commit: that the program has taken the files, and what came of it."""
+
+    def on_line(answer: Mapping[str, Any]) -> None:
+        if answer.get("taken"):
+            taken()
+        else:
+            answers.append(read_committed(answer))
+
+    return on_line
+
+
+def _giving(
+    key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = (), at_rest: Collection[str] = ()
+) -> bytes:
+    said = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
+    return json.dumps(said).encode()

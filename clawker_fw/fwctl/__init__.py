@@ -1,1 +1,0 @@
-"""The client of `fwctl`, the helper in our containers."""
