@@ -77,21 +77,6 @@ def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Pa
     assert stat.S_IMODE(existing.stat().st_mode) == 0o600
 
 
-def test_certificates_are_renewed_at_two_thirds_of_their_life(tmp_path: Path) -> None:
-    """Until then they stay the same; from then on there are others of the same authority."""
-    first = at(tmp_path, NOW).provide()
-    assert first.renewed_at is not None
-    assert first.renewed_at == pytest.approx(NOW + 60 * DAY, abs=3600)
-    assert at(tmp_path, first.renewed_at - 1).provide() == first
-    later = at(tmp_path, first.renewed_at + 1).provide()
-    assert first.credentials
-    assert later.credentials
-    assert later.credentials.trust == first.credentials.trust
-    assert later.credentials.envoy != first.credentials.envoy
-    assert later.renewed_at is not None
-    assert later.renewed_at > first.renewed_at
-
-
 def shown(pair: Pair) -> Running:
     """Return a stack to which a collector has shown its certificate."""
     said = certificate(pair.certificate)

@@ -15,9 +15,8 @@ from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fleet import hosts, swarm
 from clawker_fw.fleet.asking import ask_all
-from clawker_fw.fleet.row import HostVerdict, NodeState
+from clawker_fw.fleet.row import NodeState
 from clawker_fw.model import EngineFacts, Swarm, SwarmNode, SwarmTask
-from clawker_fw.report.fleet import LiveRules, Row
 
 
 def context(folder: Path, name: str, host: str) -> None:
@@ -151,11 +150,6 @@ def test_a_managers_answers() -> None:
     for said in ({}, {"LocalNodeState": "active", "ControlAvailable": False}):
         with pytest.raises(RefusedError, match="no manager of a swarm"):
             answers.require_manager(EngineFacts("28", "1.41", "amd64"), said)
-
-
-def row(name: str, verdict: HostVerdict, digest: str = "") -> Row:
-    """Return a row."""
-    return Row(name, verdict, rules=LiveRules(1, digest) if digest else None)
 
 
 def test_each_host_has_its_own_answer_in_order() -> None:

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, Paths, also, seen
+from clawker_fw.rules.paths import Form, Injection, Paths, also, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
-from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths
 
 
@@ -368,11 +367,6 @@ def test_so_many_rules_look_into_tls() -> None:
     assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
     with pytest.raises(TooManyError, match="10,001 rules that look into TLS; at most 10,000"):
         RuleSet.of(many)
-
-
-def test_the_largest_expression_is_that_of_envoy() -> None:
-    """An expression that is accepted is no larger than what Envoy is told to take."""
-    assert RUNTIME["re2.max_program_size.error_level"] == LARGEST_PROGRAM
 
 
 READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/open"), allow("~/v[23]/x")]

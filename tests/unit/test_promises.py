@@ -43,7 +43,6 @@ NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
     ({"dst": "a.test"}, ({"dst": "a.test"},), "https a.test:443"),
     ({"dst": "a.test"}, ({"dst": ".test.test"}, {"dst": ".a.test"}), "https .a.test:443"),
     ({"dst": "up.a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
-    ({"dst": ".up.a.test"}, ({"dst": ".a.test"}, {"dst": ".up.a.test", "action": "deny"}), ""),
     (
         {"dst": "up.a.test"},
         ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
@@ -56,23 +55,12 @@ NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
         "tcp x.a.test:443",
     ),
     (
-        {"dst": "a.test", "proto": "http", "port": 80},
-        ({"dst": "a.test", "proto": "ssh", "port": 80},),
-        "ssh a.test:80",
-    ),
-    ({"dst": "a.test", "proto": "https", "port": 443}, ({"dst": "a.test", "proto": "tcp", "port": 444},), ""),
-    ({"dst": "a.test", "proto": "https"}, ({"dst": "a.test", "proto": "udp", "port": 443},), ""),
-    ({"dst": "a.test", "proto": "tcp"}, ({"dst": "a.test"},), ""),
-    (
         {"dst": "db.test", "proto": "https"},
         ({"dst": "192.0.2.5", "as": "db.test", "proto": "http", "port": 5432},),
         "http db.test:5432 at 192.0.2.5",
     ),
     ({"proto": "udp"}, ({"dst": "a.test"}, {"dst": "b.test", "proto": "udp", "port": 53}), "udp b.test:53"),
     ({"port": 25}, ({"dst": "a.test", "proto": "tcp", "port": "20-30"},), "tcp a.test:20-30"),
-    ({"port": "1-79"}, ({"dst": ".a.test", "proto": "http"},), ""),
-    ({"port": "1-80"}, ({"dst": ".a.test", "proto": "http"},), "http .a.test:80"),
-    ({"proto": "ssh"}, ({"dst": "a.test", "proto": "tcp", "port": 5432},), "tcp a.test:5432"),
     (
         {"dst": "db.test"},
         ({"dst": "192.0.2.5", "as": "db.test", "proto": "tcp", "port": 5432},),
@@ -96,17 +84,13 @@ def test_what_is_never_allowed(promised: Fields, entries: tuple[Fields, ...], by
 
 
 ALWAYS: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
-    ({"dst": "a.test"}, ({"dst": "a.test"},), ""),
-    ({"dst": "a.test"}, ({"dst": ".a.test"},), ""),
     ({"dst": "a.test"}, ({"dst": "a.test", "port": 8443},), "no rule allows all of it"),
-    ({"dst": "a.test", "port": 8443}, ({"dst": "a.test", "port": 8443},), ""),
     ({"dst": "a.test"}, ({"dst": "a.test", "until": SOON},), f"`https a.test:443 until {SOON}` allows it only"),
     (
         {"dst": ".a.test"},
         ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
         f"`deny any up.a.test until {SOON}` denies some of it",
     ),
-    ({"dst": "a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
     (
         {"dst": "a.test", "proto": "tcp", "port": "8000-8001"},
         ({"dst": "a.test", "proto": "tcp", "port": 8000},),

@@ -150,14 +150,6 @@ def programs(tmp_path: Path) -> Programs:
     return Programs(tmp_path)
 
 
-def test_sources_are_asked_side_by_side(programs: Programs) -> None:
-    """Each waits for the others, so one after the other they would all take too long."""
-    names = [f"s{number}" for number in range(8)]
-    wait = "; ".join(f"while [ ! -e {name}.runs ]; do sleep 0.01; done" for name in names)
-    vault = programs.vault(**{name: f"{wait}; echo {name}" for name in names})
-    assert vault.values(raw(*names)) == {f"{name}#raw": name for name in names}
-
-
 def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> None:
     """Whoever asks for its secret each second: after five seconds at first, and after five minutes at last."""
     vault = programs.vault(fails="exit 1")

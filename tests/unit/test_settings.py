@@ -104,39 +104,6 @@ def test_the_environment_comes_before_the_file(write: Write) -> None:
     assert len(loaded.rules.rules) == 1
 
 
-@pytest.mark.parametrize("key", [key for key in setting_keys() if key not in {"project", "include"}])
-def test_every_setting_has_a_variable(key: str, write: Write) -> None:
-    """Each key has one, but `project`, whose variable is the option's, and what is followed from file to file."""
-    values = {
-        "rules": "[]",
-        "network.subnet": "10.1.0.0/20",
-        "images.envoy": "bundled",
-        "images.coredns": "bundled",
-        "otel.infra_port": "4320",
-        "otel.endpoint": "collector.test:4317",
-        "otel.server_name": "otel.test",
-        "otel.certs_dir": "certs",
-        "inspection.ca_file": "company.pem",
-        "otel.sample": "0.5",
-        "limits.connections": "5",
-        "limits.connections_per_second": "5",
-        "limits.datagrams_per_second": "5",
-        "limits.queries_per_second": "5",
-        "limits.resolver_connections": "5",
-        "limits.idle": "5m",
-        **{f"resources.{each}.processors": "3" for each in ("envoy", "coredns")},
-        **{f"resources.{each}.memory": "1GiB" for each in ("envoy", "coredns")},
-        **{f"resources.{each}.connections": "500" for each in ("envoy", "coredns")},
-        "drain_timeout": "5s",
-        "acknowledged": "[host-hears-agents]",
-        "presets": "[pip]",
-        "never": "[.corp.test]",
-        "always": "[]",
-    }
-    variable = "CLAWKER_FW_" + key.upper().replace(".", "__")
-    load_settings(write("rules: []"), {variable: values[key]})
-
-
 @pytest.mark.parametrize(
     ("text", "size"),
     [

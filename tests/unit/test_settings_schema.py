@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import FIELDS
-from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.example import example
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.validation import validated
 from devkit import settings_schema
 from devkit.stacks import CHECKOUT
-from devkit.strategies import rules
 
 PAGES = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md")))
 DIGEST = "sha256:" + "a" * 64
@@ -177,31 +174,6 @@ def test_a_mistake_is_marked(text: str) -> None:
     """What the program refuses for what is written there has a mistake in an editor."""
     assert refused(text)
     assert marked(text)
-
-
-def entry(rule: Rule) -> dict[str, Any]:
-    """Return a rule as it may be written in a settings file."""
-    fields = {
-        "dst": rule.host or str(rule.destination),
-        "as": rule.destination.name if rule.host else None,
-        "proto": rule.protocol,
-        "port": rule.written_port,
-        "allow_private": rule.allow_private or bool(rule.host),
-        "action": rule.action,
-        "until": rfc3339(rule.until) if rule.until else None,
-        "note": rule.note,
-    }
-    if rule.denies:
-        fields |= {"dst": str(rule.destination), "as": None, "allow_private": False}
-    return {name: str(value) if isinstance(value, str) else value for name, value in fields.items()}
-
-
-@how(deadline=None)
-@given(st.lists(rules(), max_size=5))
-def test_no_rule_is_marked(entries: list[Rule]) -> None:
-    """Whatever the rules are, if the program understands them, an editor marks nothing."""
-    text = yaml.safe_dump({"rules": [entry(each) for each in entries]})
-    assert marked(text) == []
 
 
 @how(deadline=None)

@@ -36,19 +36,6 @@ def test_what_is_no_host_is_refused_unless_it_is_meant(dst: str, reason: str) ->
     assert str(forced.destination) == RuleEntry(dst=dst, force=True).dst
 
 
-@pytest.mark.parametrize(
-    "dst",
-    [
-        *("a.test", ".a.test", "intranet", "example.com", ".example.com", "bbc.co.uk", ".bbc.co.uk"),
-        *("me.github.io", ".me.github.io", "www.ck", ".www.ck", "city.kobe.jp"),
-        *("github.io", "s3.amazonaws.com"),  # hosts of those who let others have names below
-    ],
-)
-def test_hosts_and_what_is_below_them_are_read(dst: str) -> None:
-    """Names with one owner, internal names, and existing hosts that are also suffixes are accepted."""
-    assert RuleEntry(dst=dst).rule() == RuleEntry(dst=dst, force=True).rule()
-
-
 def test_the_list_is_read_as_its_package_reads_it() -> None:
     """For each of the 10,000 entries, the check is right for the entry itself and for one label more."""
     everything = PublicSuffixList(accept_unknown=False)
