@@ -229,7 +229,9 @@ class Explainer:
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
         if is_ours(target.name):
-            return self._at_own_page(Explanation(target, None, None))
+            page = Explanation(target, None, None)
+            decided = self._policy.decide(target.name, target.protocol, target.port)
+            return page if page.is_own_page else replace(page, reason=decided.reason)
         asked = (request.method, request.target) if request else (None, None)
         websocket = request is not None and request.websocket
         decision = self._policy.decide(target.name, target.protocol, target.port, *asked, websocket=websocket)
@@ -240,12 +242,15 @@ class Explainer:
                 rule, reason = before.rule, Reason.EXPIRED
         if rule and reason is None and _is_too_long(target.name, rule):
             reason = Reason.NO_ADDRESS
-        own = self._own(target)
+        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+        covering = self._everything.covering(target.name)
+        own = next((each for each in covering if _plain(each) == wanted), None)
+        pairs = [{*each.rules} for each in about_ports([*covering, wanted])]
         return Explanation(
             target,
             rule,
             reason,
-            claimed_by=self._claimed_by(target),
+            claimed_by=next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None),
             own=own,
             own_ended=own in self._ended,
             variable=self._variable,
@@ -258,30 +263,9 @@ class Explainer:
             options=self._options,
         )
 
-    def _at_own_page(self, explained: Explanation) -> Explanation:
-        target = explained.target
-        if explained.is_own_page:
-            return explained
-        decision = self._policy.decide(target.name, target.protocol, target.port)
-        return replace(explained, reason=decision.reason)
-
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""
         return self._policy.resolves(name)
-
-    def _own(self, target: Target) -> Rule | None:
-        """Return the rule that allows, or has allowed, exactly this connection and no other."""
-        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
-        rules = self._everything.covering(target.name)
-        return next((each for each in rules if _plain(each) == wanted), None)
-
-    def _claimed_by(self, target: Target) -> Rule | None:
-        """Return a rule that can't share its port with one that would allow the connection."""
-        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
-        pairs = (
-            {each.first, each.second} for each in about_ports([*self._everything.covering(target.name), wanted])
-        )
-        return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
 
 
 def _plain(rule: Rule) -> Rule:

@@ -277,7 +277,6 @@ def _commands_for(rule: Rule, request: Request) -> Iterator[AllowCommand]:
 
 
 def _exactly(path: str) -> str:
-    """Return the expression for just one path."""
     return "~" + _MEANT_SOMETHING.sub(r"\\\g<0>", path)
 
 

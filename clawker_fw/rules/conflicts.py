@@ -16,6 +16,11 @@ class Conflict:
     second: Rule
     sentence: str
 
+    @property
+    def rules(self) -> tuple[Rule, Rule]:
+        """Both."""
+        return self.first, self.second
+
 
 def about_the_same(first: Rule, second: Rule) -> Conflict:
     """Return the conflict of two rules for the same that disagree about what they lead to or allow there."""
@@ -26,11 +31,7 @@ def about_the_same(first: Rule, second: Rule) -> Conflict:
     elif first.host == second.host:
         different = "only one of them sets `allow_private`"
     what = f"{second.destination} ({second.protocol} {second.written_port})"
-    return Conflict(
-        first,
-        second,
-        f"two rules for {what} contradict each other: {different}",
-    )
+    return Conflict(first, second, f"two rules for {what} contradict each other: {different}")
 
 
 def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
@@ -53,12 +54,11 @@ def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
     for (name, subtree), own in by_destination.items():
         if not subtree:
             claiming = [*own, *(rule for each in above[name] for rule in by_destination.get(each, ()))]
-            for datagrams in (False, True):
-                yield from _claims(name, [rule for rule in claiming if _in_datagrams(rule) is datagrams], told)
+            yield from _claims(name, [rule for rule in claiming if rule.transport is not Protocol.UDP], told)
+            yield from _claims(name, [rule for rule in claiming if rule.transport is Protocol.UDP], told)
 
 
 def _subtrees(name: str) -> Sequence[Destination]:
-    """Return the subtrees that a name is in."""
     parts = name.split(".")
     return [Destination(".".join(parts[start:]), subtree=True) for start in range(len(parts))]
 
@@ -66,17 +66,9 @@ def _subtrees(name: str) -> Sequence[Destination]:
 def _claims(name: str, rules: Sequence[Rule], told: set[tuple[Rule, Rule]]) -> Iterator[Conflict]:
     """Yield the conflicts at a name. Two rules with many names in common are `told` of once."""
     claimed: dict[int, Rule] = {}
-    for rule in sorted(rules, key=_opaque_first):
+    for rule in sorted(rules, key=lambda rule: not rule.opaque):
         for port in rule.ports:
             other = claimed.setdefault(port, rule)
             if other is not rule and other.opaque and (other, rule) not in told:
                 told.add((other, rule))
                 yield Conflict(other, rule, f"two rules use port {port} of {name}: {other} and {rule}")
-
-
-def _in_datagrams(rule: Rule) -> bool:
-    return rule.transport is Protocol.UDP
-
-
-def _opaque_first(rule: Rule) -> bool:
-    return not rule.opaque

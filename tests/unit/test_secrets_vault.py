@@ -195,7 +195,7 @@ def test_a_file_that_can_not_be_read_to_its_end_is_left_to_itself(
     reads, free = [], threading.Event()
     obtain = sources.obtain
 
-    def hangs(*asked: Any) -> sources.Obtained:  # noqa: ANN401 - as it is called
+    def hangs(*asked: Any) -> str:  # noqa: ANN401 - as it is called
         reads.append(1)
         free.wait()
         return obtain(*asked)

@@ -259,7 +259,6 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
 
 
 def _allows_all(other: Rule, removed: Rule) -> bool:
-    """Whether a rule is for all that another one is for."""
     return (
         all(map(other.covers, removed.names))
         and other.destination.subtree >= removed.destination.subtree

@@ -167,6 +167,11 @@ def matching_input(kind: str, **config: str) -> Json:
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
 
 
+def exactly(compared: Json, chosen: Json) -> Json:
+    """Return the matcher that selects by what is compared, exactly."""
+    return {"matcher_tree": {"input": compared, "exact_match_map": {"map": chosen}}}
+
+
 def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:
     """Return the filter chains: each forwards to the host that was named. `name` is the format of its name.
 

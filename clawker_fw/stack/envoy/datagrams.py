@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, refusals, usage
-from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
+from clawker_fw.stack.envoy.messages import TYPES, Json, duration, endpoint, extension, typed
 from clawker_fw.stack.envoy.telemetry import Reporting, looked_up
 from clawker_fw.stack.topology import EnvoyAddresses
 
@@ -49,14 +49,10 @@ _NOWHERE, _HOST = "udp nowhere", " host"
 
 
 def _leading(cluster: str, host: Json, **state: str) -> Json:
-    """Return a cluster of one host."""
-    endpoint = {"endpoint": {"address": {"socket_address": host}}, **state}
-    assignment = {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
-    return {"@type": _CLUSTER, "name": cluster, "load_assignment": assignment}
+    return {"@type": _CLUSTER, "name": cluster, **endpoint(cluster, {"socket_address": host}, **state)}
 
 
 def _bound_to(address: str) -> Json:
-    """Return what has a cluster connect from an address."""
     return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
 
 

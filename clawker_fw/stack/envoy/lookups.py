@@ -25,6 +25,7 @@ from clawker_fw.stack.envoy.messages import (
     Json,
     cel_formatter,
     duration,
+    endpoint,
     extension,
     passed_on,
     state,
@@ -45,8 +46,8 @@ NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
 _FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
-"""Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps those that rules name
-over an agent's pauses. Of the names below a subtree, an agent can invent any number.
+"""Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps those that rules
+name over an agent's pauses. Of the names below a subtree, an agent can invent any number.
 """
 
 _LOOKING_UP, _LOOKED_UP_AGAIN = "looking_up", "lookup.clawker-fw.invalid"
@@ -174,10 +175,7 @@ def proof() -> Json:
             dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
         ),
         "wait_for_warm_on_init": False,
-        "load_assignment": {
-            "cluster_name": _LOOKING_UP,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": host}}]}],
-        },
+        **endpoint(_LOOKING_UP, host),
     }
 
 
