@@ -12,7 +12,6 @@ from functools import cached_property
 from clawker_fw.diagnose.remedies import Remedy, remedy
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Lookup
-from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.paths import Injection, PathRule, Repository
@@ -20,7 +19,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.ruleset import RuleSet, about_ports
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
@@ -244,7 +243,9 @@ class Explainer:
             reason = Reason.NO_ADDRESS
         wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
-        own = next((each for each in covering if _plain(each) == wanted), None)
+        # What a command can change of a rule does not tell it from others.
+        plain = ((each, replace(each, allow_private=False, until=None, paths=None)) for each in covering)
+        own = next((each for each, same in plain if same == wanted), None)
         pairs = [{*each.rules} for each in about_ports([*covering, wanted])]
         return Explanation(
             target,
@@ -266,11 +267,6 @@ class Explainer:
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""
         return self._policy.resolves(name)
-
-
-def _plain(rule: Rule) -> Rule:
-    """Return a rule without what a command can change of it."""
-    return replace(rule, allow_private=False, until=None, paths=None)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:

@@ -24,7 +24,7 @@ from pydantic import (
 from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.own_page import PAGE, is_ours
-from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, inject_entry, paths_of
+from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, long_form, paths_of
 from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.rule import HIGHEST_PORT, HOST, HOST_NAME, Protocol, Rule, RuleAction
@@ -161,7 +161,8 @@ class RuleEntry(BaseModel):
         description="Whether large files of these repositories (Git LFS) may be transferred, in both directions.",
     )
     inject: (
-        Annotated[InjectEntry, BeforeValidator(inject_entry, json_schema_input_type=str | InjectEntry)] | None
+        Annotated[InjectEntry, BeforeValidator(long_form("secret"), json_schema_input_type=str | InjectEntry)]
+        | None
     ) = Field(
         default=None,
         description="A secret that is put into the requests which `path_rules` and `git` allow: its name in the "

@@ -134,11 +134,6 @@ class PresetEntry(BaseModel):
                 yield replace(rule, place=f"{place}, preset {self.preset}")
 
 
-def preset_entry(value: object) -> object:
-    """Return an entry that is written as a name alone in its long form."""
-    return {"preset": value} if isinstance(value, str) else value
-
-
 def named_once(entries: tuple[PresetEntry, ...]) -> tuple[PresetEntry, ...]:
     """Return the entries of `presets`.
 

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import ShippedPreset
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
@@ -80,7 +81,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    promised = {"never": settings.never, "always": settings.always}
+    promised: dict[str, Sequence[NeverEntry | AlwaysEntry]] = {"never": settings.never, "always": settings.always}
     promises = tuple(
         entry.promise(merged.place((kind, position)))
         for kind, entries in promised.items()

@@ -384,7 +384,7 @@ class Watcher:
 
     def _is_being_written(self, error: FirewallError) -> bool:
         """Whether a person may be writing other settings, by an error of the current ones."""
-        return isinstance(error, SettingsError) and not self._trust.is_open
+        return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import Form, Injection, Paths, also, seen
+from clawker_fw.rules.paths import Paths, also, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
@@ -48,65 +48,6 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("words", "text", "injection"),
-    [
-        ({"path_rules": [allow("/x")], "inject": "github"}, "/x, deny others, inject github", Injection("github")),
-        (
-            {"git": {"a/b": "read"}, "inject": "github"},
-            "git read a/b, deny others, inject github as basic",
-            Injection("github", Form.BASIC),
-        ),
-        (
-            {"git": {"a/b": "read"}, "inject": {"secret": "x", "as": "raw", "keep_own": True}},
-            "git read a/b, deny others, inject x as raw unless sent",
-            Injection("x", Form.RAW, keep_own=True),
-        ),
-        ({"inject": {"secret": "x", "paths": "any"}}, "inject x", Injection("x")),
-        (
-            {"path_rules": [deny("/x")], "inject": {"secret": "x", "paths": "any", "as": "bearer"}},
-            "deny /x, others, inject x as bearer",
-            Injection("x", Form.BEARER),
-        ),
-    ],
-)
-def test_a_secret_is_named(words: dict[str, Any], text: str, injection: Injection) -> None:
-    """It is a part of what is allowed of the host, so another one is another rule."""
-    found = paths(**words)
-    assert found.injection == injection
-    assert str(found) == f"inspected ({text})"
-    assert found != paths(**{**words, "inspect": True, "inject": {"secret": "another", "paths": "any"}})
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ({"inspect": True, "inject": "github"}, "`github` would go with every request to the host"),
-        ({"inject": "github"}, "`github` would go with every request to the host"),
-        ({"path_rules": [deny("/x")], "inject": "github"}, "would go with every request"),
-        (
-            {"path_rules": [allow("/x")], "path_default": "allow", "inject": "github"},
-            "would go with every request",
-        ),
-        ({"dst": ".a.test", "path_rules": [allow("/x")], "inject": "github"}, "needs an exact name"),
-        (
-            {"path_rules": [allow("/x")], "inject": "github", "insecure_skip_tls_verify": True},
-            "anybody on the way would get `github`",
-        ),
-        ({"inject": "github", "inspect": False}, "contradict each other"),
-        ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
-        ({"inject": "github", "action": "deny"}, "is for rules that allow"),
-        ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
-        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
-        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "paths": "all"}}, "inject"),
-        ({"path_rules": [allow("/x")], "inject": ["x"]}, "inject"),
-    ],
-)
-def test_where_a_secret_must_not_go(words: dict[str, Any], sentence: str) -> None:
-    """Each is a mistake with its own sentence."""
-    assert sentence in said(**words)
-
-
-@pytest.mark.parametrize(
     ("words", "text"),
     [
         ({"inspect": True}, "https a.test:443 inspected"),
@@ -126,6 +67,18 @@ def test_where_a_secret_must_not_go(words: dict[str, Any], sentence: str) -> Non
         (
             {"inspect": True, "insecure_skip_tls_verify": True, "port": 8443, "allow_private": True},
             "https a.test:8443 private inspected (unverified)",
+        ),
+        (
+            {"path_rules": [allow("/x")], "inject": "github"},
+            "https a.test:443 inspected (/x, deny others, inject github)",
+        ),
+        (
+            {"git": {"a/b": "read"}, "inject": "github"},
+            "https a.test:443 inspected (git read a/b, deny others, inject github as basic)",
+        ),
+        (
+            {"inject": {"secret": "x", "paths": "any", "as": "raw", "keep_own": True}},
+            "https a.test:443 inspected (inject x as raw unless sent)",
         ),
     ],
 )
@@ -214,6 +167,29 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
         ({"inspect": True, "proto": "tcp", "port": 1}, "is for `proto: https`"),
         ({"inspect": True, "action": "deny"}, "is for rules that allow"),
         ({"inspect": True, "dst": "192.0.2.1", "as": "b.test"}, "is for names"),
+        ({"inject": "github"}, "`github` would go with every request to the host"),
+        ({"path_rules": [deny("/x")], "inject": "github"}, "would go with every request"),
+        (
+            {"path_rules": [allow("/x")], "path_default": "allow", "inject": "github"},
+            "would go with every request",
+        ),
+        ({"dst": ".a.test", "path_rules": [allow("/x")], "inject": "github"}, "needs an exact name"),
+        (
+            {"path_rules": [allow("/x")], "inject": "github", "insecure_skip_tls_verify": True},
+            "anybody on the way would get `github`",
+        ),
+        ({"inject": "github", "inspect": False}, "contradict each other"),
+        ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
+        ({"inject": "github", "action": "deny"}, "is for rules that allow"),
+        ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
+        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
+        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "paths": "all"}}, "inject"),
+        ({"path_rules": [allow("/x")], "inject": ["x"]}, "inject"),
+        ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
+        ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
+        ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
+        ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
+        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sentence: str) -> None:
@@ -344,21 +320,6 @@ def test_other_spellings_are_refused_where_something_is_refused_below_what_is_al
     assert found.strict is strict
     odd = found.decide("GET", "/v1/a%2fb").reason
     assert (odd is Reason.BAD_REQUEST) is strict
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
-        ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
-        ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
-        ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
-        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
-    ],
-)
-def test_what_could_not_hold_in_every_spelling_is_refused(words: dict[str, Any], sentence: str) -> None:
-    """Also what a path decides that is written before it, for all methods."""
-    assert sentence in said(**words)
 
 
 def test_so_many_rules_look_into_tls() -> None:

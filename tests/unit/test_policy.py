@@ -108,15 +108,6 @@ def test_udp_is_apart_from_everything_else() -> None:
     assert sorted(policy.opaque) == ["a.test", "b.test", "c.test"]
 
 
-def test_a_name_resolves_while_anything_of_it_is_allowed() -> None:
-    """A rule that denies one port leaves the others; one that denies all takes the name away."""
-    policy = Policy(rule_set(*RULES)[1])
-    resolving = ["wild.test", "x.no.wild.test", "yes.no.wild.test", "x.port.wild.test", "x.back.gone.wild.test"]
-    assert [name for name in resolving if not policy.resolves(name)] == []
-    gone = ["no.wild.test", "both.test", "gone.wild.test", "x.gone.wild.test"]
-    assert [name for name in gone if policy.resolves(name)] == []
-
-
 @settings(deadline=None)
 @given(rule_sets())
 def test_what_is_allowed_resolves(rules: RuleSet) -> None:

@@ -226,12 +226,5 @@ def _write(fresh: Path, content: bytes, old: Path) -> None:
         os.chown(fresh, was.st_uid, was.st_gid)
     shutil.copystat(old, fresh)
     os.utime(fresh)
-    _sync(fresh)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with fresh.open("rb") as file:
+        os.fsync(file.fileno())

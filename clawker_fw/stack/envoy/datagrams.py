@@ -36,7 +36,11 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
             continue
         names = True
         yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
-        yield {"@type": _CLUSTER, "name": cluster, **told, **_first_of(f"{cluster}{_HOST}", _NOWHERE), **room}
+        # It stands for the first one of the two that has a healthy host, or else for any.
+        two = [f"{cluster}{_HOST}", _NOWHERE]
+        kind = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=two)
+        first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
+        yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
     if names:
         address, nothing = refusals.NOWHERE
         nobody = {"address": address, "port_value": nothing}
@@ -54,12 +58,6 @@ def _leading(cluster: str, host: Json, **state: str) -> Json:
 
 def _bound_to(address: str) -> Json:
     return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
-
-
-def _first_of(*clusters: str) -> Json:
-    """Return what has a cluster stand for the first one of others that has a healthy host, or else for any."""
-    config = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=list(clusters))
-    return {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": config}
 
 
 def listeners(
