@@ -1,7 +1,7 @@
 """What is wrong with settings, in sentences with the place of each mistake."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from clawker_fw.errors import MistakesError, SettingsError
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import BrokenPromise
-from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.document import SettingsDocument
@@ -96,32 +95,35 @@ def did_you_mean(word: str, known: list[str], prefix: str) -> str:
 
 def contradicting(error: ConflictsError) -> SettingsError:
     """Return the error that names both rules of each conflict."""
-    hint = _with_presets("Keep one of the two.", [rule for each in error.conflicts for rule in each.rules])
+    keep = (
+        "Keep one of the two. `without` in `presets` takes a name of a preset away."
+        if any(rule.preset for each in error.conflicts for rule in each.rules)
+        else "Keep one of the two."
+    )
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
         context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
-        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=hint)
+        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=keep)
     return MistakesError(
         "rules-contradict",
         f"{len(found)} pairs of rules contradict each other.",
         mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
-        hint=hint,
+        hint=keep,
     )
-
-
-def _with_presets(hint: str, rules: Iterable[Rule | None]) -> str:
-    preset = any(rule and rule.preset for rule in rules)
-    return f"{hint} `without` in `presets` takes a name of a preset away." if preset else hint
 
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each promise that the rules break, and what breaks it, with both places."""
-    hint = _with_presets("Change the rule, or take the promise back.", [each.rule for each in found])
+    change = (
+        "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
+        if any(each.rule and each.rule.preset for each in found)
+        else "Change the rule, or take the promise back."
+    )
     if len(found) == 1:
-        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=hint)
+        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
     return MistakesError(
         "promise-broken",
         f"The rules break what is promised of them, {len(found)} times.",
         mistakes=[str(each) for each in found],
-        hint=hint,
+        hint=change,
     )
