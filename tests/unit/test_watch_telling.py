@@ -351,15 +351,16 @@ def changed(release: Release) -> None:
     stacks.change_file(release.package / "reconcile/pipeline.py", lambda text: text + b"# newer\n")
 
 
-CHANGES: dict[str, Callable[[Release], None]] = {
-    "changed": changed,
-    "removed": lambda release: (release.package / "errors.py").unlink(),
-    "added": lambda release: (release.package / "new.py").touch(),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed,
+        lambda release: (release.package / "errors.py").unlink(),
+        lambda release: (release.package / "new.py").touch(),
+    ],
+    ids=["changed", "removed", "added"],
+)
+def test_another_release_is_noticed(change: Callable[[Release], None], tmp_path: Path) -> None:
     """Any changed file is another release, except bytecode caches."""
     release = stacks.copied_release(tmp_path)
     installed = Installed(release)
@@ -367,7 +368,7 @@ def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
     cache.mkdir(exist_ok=True)
     (cache / "cli.pyc").touch()
     installed.require_same()
-    CHANGES[name](release)
+    change(release)
     with pytest.raises(RefusedError) as caught:
         installed.require_same()
     assert caught.value.code == "release-changed"
