@@ -43,7 +43,7 @@ def stages(path: Path) -> dict[str, float]:
         entry.rule(document.place(("rules", position))) for position, entry in enumerate(settings.rules)
     )
     times.append(time.perf_counter())
-    Policy(rules).points()
+    _ = Policy(rules).points
     times.append(time.perf_counter())
     desired(Blueprint("clawker", usual, rules, release, engine), Conditions(ADDRESSES, capacities), Slots())
     times.append(time.perf_counter())

@@ -521,7 +521,6 @@ def _name(root: Root) -> str:
 
 
 def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterator[Intermediate]:
-    """Yield the intermediates that are under a root and valid now."""
     for pair in pairs:
         with suppress(ValueError):
             found = authority.judge(pair, roots)

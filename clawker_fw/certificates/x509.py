@@ -144,7 +144,6 @@ def is_issued_by(pem: bytes, authority: bytes) -> bool:
 
 
 def _use(found: x509.Certificate) -> Use:
-
     with suppress(x509.ExtensionNotFound):
         if found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return Use.AUTHORITY
@@ -158,7 +157,6 @@ def _use(found: x509.Certificate) -> Use:
 
 
 def _names(found: x509.Certificate) -> Iterable[str]:
-
     with suppress(x509.ExtensionNotFound):
         return [
             str(name.value) for name in found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -175,7 +173,6 @@ def _leaf(
     now: float,
     life: timedelta,
 ) -> Pair:
-
     extensions = (
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (key_usage("digital_signature"), True),

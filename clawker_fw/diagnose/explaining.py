@@ -95,7 +95,8 @@ def ask(
         RefusedError: when an attempt is wanted and a sibling does not run.
         EngineError: when the attempt fails otherwise than for an agent.
     """
-    idle = [each for each in Sibling if not _runs(observed, each)]
+    running = {each for each, seen in observed.siblings.items() if seen.container.running}
+    idle = [each for each in Sibling if each not in running]
     if live and idle:
         raise RefusedError(
             "not-up",
@@ -137,8 +138,3 @@ def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:
 def _machine(observed: Observed) -> str:
     egress = observed.networks.get(Role.EGRESS)
     return str(gateway(egress.subnets[0])) if egress and egress.subnets else ""
-
-
-def _runs(observed: Observed, sibling: Sibling) -> bool:
-    seen = observed.siblings.get(sibling)
-    return seen is not None and seen.container.running

@@ -12,7 +12,6 @@ from functools import cached_property
 from clawker_fw.diagnose.remedies import Remedy, remedy
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Lookup
-from clawker_fw.rules.conflicts import about_ports
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.paths import Injection, PathRule, Repository
@@ -20,7 +19,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.ruleset import RuleSet, about_ports
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
@@ -229,7 +228,9 @@ class Explainer:
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
         if is_ours(target.name):
-            return self._at_own_page(Explanation(target, None, None))
+            page = Explanation(target, None, None)
+            decided = self._policy.decide(target.name, target.protocol, target.port)
+            return page if page.is_own_page else replace(page, reason=decided.reason)
         asked = (request.method, request.target) if request else (None, None)
         websocket = request is not None and request.websocket
         decision = self._policy.decide(target.name, target.protocol, target.port, *asked, websocket=websocket)
@@ -240,12 +241,17 @@ class Explainer:
                 rule, reason = before.rule, Reason.EXPIRED
         if rule and reason is None and _is_too_long(target.name, rule):
             reason = Reason.NO_ADDRESS
-        own = self._own(target)
+        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+        covering = self._everything.covering(target.name)
+        # What a command can change of a rule does not tell it from others.
+        plain = ((each, replace(each, allow_private=False, until=None, paths=None)) for each in covering)
+        own = next((each for each, same in plain if same == wanted), None)
+        pairs = [{*each.rules} for each in about_ports([*covering, wanted])]
         return Explanation(
             target,
             rule,
             reason,
-            claimed_by=self._claimed_by(target),
+            claimed_by=next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None),
             own=own,
             own_ended=own in self._ended,
             variable=self._variable,
@@ -258,35 +264,9 @@ class Explainer:
             options=self._options,
         )
 
-    def _at_own_page(self, explained: Explanation) -> Explanation:
-        target = explained.target
-        if explained.is_own_page:
-            return explained
-        decision = self._policy.decide(target.name, target.protocol, target.port)
-        return replace(explained, reason=decision.reason)
-
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""
         return self._policy.resolves(name)
-
-    def _own(self, target: Target) -> Rule | None:
-        """Return the rule that allows, or has allowed, exactly this connection and no other."""
-        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
-        rules = self._everything.covering(target.name)
-        return next((each for each in rules if _plain(each) == wanted), None)
-
-    def _claimed_by(self, target: Target) -> Rule | None:
-        """Return a rule that can't share its port with one that would allow the connection."""
-        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
-        pairs = (
-            {each.first, each.second} for each in about_ports([*self._everything.covering(target.name), wanted])
-        )
-        return next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None)
-
-
-def _plain(rule: Rule) -> Rule:
-    """Return a rule without what a command can change of it."""
-    return replace(rule, allow_private=False, until=None, paths=None)
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:

@@ -18,7 +18,7 @@ from clawker_fw.rules.own_page import is_ours
 from clawker_fw.rules.paths import REFUSED_METHODS, Access, PathRule, Paths, Repository
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
-from clawker_fw.rules.target import Request, Target
+from clawker_fw.rules.target import Request
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.edit.words import AllowCommand
@@ -277,7 +277,6 @@ def _commands_for(rule: Rule, request: Request) -> Iterator[AllowCommand]:
 
 
 def _exactly(path: str) -> str:
-    """Return the expression for just one path."""
     return "~" + _MEANT_SOMETHING.sub(r"\\\g<0>", path)
 
 
@@ -298,7 +297,7 @@ def _by_hand(explained: "Explanation") -> str:
         return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."
     if found and _guarded_fails(explained) and not found.open_to("exempt"):
         return "No rule can allow it: no rule may reach any of its addresses."
-    if rule and rule.denies and _is_own(rule, explained.target):
+    if rule and rule.denies and not rule.destination.subtree and rule.covers(explained.target.name):
         return f"Change or remove the rule that denies it{rule.located}."
     name = f".{explained.target.name}"
     networks = (near.rule for near in explained.near if near.rule.block and not near.rule.covers(name[1:]))
@@ -315,7 +314,3 @@ def _by_hand(explained: "Explanation") -> str:
 def _guarded_fails(explained: "Explanation") -> bool:
     found = explained.lookup
     return found is not None and bool(found.addresses) and not found.open_to("guarded")
-
-
-def _is_own(rule: Rule, target: Target) -> bool:
-    return not rule.destination.subtree and rule.covers(target.name)

@@ -244,7 +244,7 @@ class Simulator:
         for probe in _probes(_Change(rule, near, rest), Wanted(target)):
             was, now = _access(before, probe), _access(after, probe)
             if now and now.widens(was):
-                return Removed(opener=_decisive(after, probe))
+                return Removed(opener=after.decide(probe.name, probe.protocol, probe.port).rule)
         return Removed()
 
     def _near(self, destination: Destination) -> list[Written]:
@@ -343,10 +343,6 @@ def _around(path: str) -> tuple[str, ...]:
     """Return a path, one below it, one that begins with it, the one above it, and it as a folder."""
     folder = path.rstrip("/")
     return path, f"{folder}/{_ANOTHER}", f"{path}{_ANOTHER}", path.rpartition("/")[0] or "/", f"{folder}/"
-
-
-def _decisive(policy: Policy, probe: Probe) -> Rule | None:
-    return policy.decide(probe.name, probe.protocol, probe.port).rule
 
 
 def _access(policy: Policy, probe: Probe) -> Access | None:

@@ -1,13 +1,12 @@
 """The nodes of a swarm as hosts: how each is reached, and what the manager knows where none is. Pure."""
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.fleet.hosts import Host, ordered
 from clawker_fw.fleet.row import NodeState, Trouble
-from clawker_fw.model import Swarm, SwarmNode, SwarmTask
+from clawker_fw.model import Swarm, SwarmNode
 from clawker_fw.stack import labels
 
 LABEL = f"{labels.PREFIX}fleet"
@@ -27,11 +26,14 @@ def nodes(
     """
     watchers = {each.node: each for each in swarm.tasks if each.project in {"", project}}
     names = [each.name for each in swarm.nodes]
-    ways = {name: place for place in reversed(known) if (name := _host_of(place))}
+    remote = [place for place in reversed(known) if not place.address.startswith("unix://")]
+    ways = {name: place for place in remote if (name := urlsplit(place.address).hostname)}
     found = []
     for each in swarm.nodes:
         name = each.name if names.count(each.name) == 1 else f"{each.name} ({each.id[:12]})"
-        state = _state(each, watchers.get(each.id))
+        task = watchers.get(each.id)
+        watcher = (task.state, task.since, task.words) if task else (None, "", "")
+        state = NodeState(each.state, each.availability, each.role, *watcher)
         if each.state != _READY and not each.itself:
             found.append(Host(name, None, _away(each), state))
             continue
@@ -47,24 +49,7 @@ def _way(node: SwarmNode, ways: Mapping[str, EngineLocation]) -> EngineLocation 
             return ways[each]
     if not node.address:
         return None
-    return EngineLocation(f"ssh://{_in_address(node.address)}", SOURCE)
-
-
-def _in_address(address: str) -> str:
-    try:
-        return f"[{address}]" if ip_address(address).version == 6 else address  # noqa: PLR2004 - that of IP
-    except ValueError:
-        return address
-
-
-def _host_of(place: EngineLocation) -> str:
-    """Return the host name in an address, or "" for a socket of this machine."""
-    return "" if place.address.startswith("unix://") else urlsplit(place.address).hostname or ""
-
-
-def _state(node: SwarmNode, task: SwarmTask | None) -> NodeState:
-    watcher = (task.state, task.since, task.words) if task else (None, "", "")
-    return NodeState(node.state, node.availability, node.role, *watcher)
+    return EngineLocation(f"ssh://{f'[{node.address}]' if ':' in node.address else node.address}", SOURCE)
 
 
 def _away(node: SwarmNode) -> Trouble:

@@ -49,7 +49,10 @@ def parse_destination(text: str) -> Destination:
     if name.endswith(".") and not name.endswith(".."):
         name = name[:-1]
     if not name.isascii():
-        name = _to_ascii(name)
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise ValueError(f"{name!r} is not a valid international domain name: {error}") from error
     if len(name) > LONGEST_NAME or not _ASCII_NAME.fullmatch(name):
         raise ValueError(_complaint(text, name))
     last_label = name.rpartition(".")[2]
@@ -77,13 +80,6 @@ def objection(destination: Destination) -> str:
     return ""
 
 
-def _to_ascii(name: str) -> str:
-    try:
-        return idna.encode(name, uts46=True).decode("ascii")
-    except idna.IDNAError as error:
-        raise ValueError(f"{name!r} is not a valid international domain name: {error}") from error
-
-
 def _complaint(text: str, name: str) -> str:
     """Return what is wrong with an invalid name: the first of the usual mistakes that applies."""
     labels = name.split(".")
@@ -92,7 +88,7 @@ def _complaint(text: str, name: str) -> str:
         "is empty": not name,
         "has a space in it": any(character.isspace() for character in text),
         "has a scheme; write only the host's name and add `proto`": "://" in text,
-        "is an address; rules name hosts": _is_address(name),
+        "is an address; rules name hosts": is_address(name),
         "has a path; write only the host's name": "/" in text,
         "has a port; write it as `port`": ":" in text,
         f"has a `*`; write `.{name.removeprefix('*.')}` for a name and everything below it": "*" in text,
@@ -104,7 +100,8 @@ def _complaint(text: str, name: str) -> str:
     return f"{text!r} {next(mistake for mistake, made in mistakes.items() if made)}"
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Whether a name is an address (IPv6 also in brackets)."""
     try:
         ip_address(name.strip("[]"))
     except ValueError:

@@ -4,7 +4,7 @@ Each entry is taken over, perhaps with a difference that is named, or left out w
 restricts is never dropped: an entry whose restriction can't be kept is left out. Pure.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,6 @@ def _reasons(entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reasons_of_paths(rules: object) -> Iterator[str]:
-    """Yield why what an entry says about paths can't be taken over."""
     if not isinstance(rules, list) or not all(isinstance(each, Mapping) for each in rules):
         yield f"`{_PATHS}` is not a list of mappings"
         return
@@ -97,11 +96,6 @@ def _reasons_of_paths(rules: object) -> Iterator[str]:
         elif _word(each.get("action")) != RuleAction.ALLOW:
             path = each["path"]
             yield f"`{_PATHS}` denies `{path}`, there also what only begins like it; write it in the settings"
-
-
-def _paths(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return our rules for paths."""
-    return [{name: each[name] for name in ("path", "methods") if each.get(name)} for each in rules]
 
 
 def _translated(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -127,7 +121,9 @@ def _with_paths(entry: Mapping[str, Any], fields: dict[str, Any], differences: l
     rules = entry.get(_PATHS)
     if not rules:
         return
-    fields[_PATHS], fields[_DEFAULT] = _paths(rules), RuleAction.DENY.value
+    kept = ("path", "methods")
+    fields[_PATHS] = [{name: each[name] for name in kept if each.get(name)} for each in rules]
+    fields[_DEFAULT] = RuleAction.DENY.value
     path = next((each["path"] for each in fields[_PATHS] if each["path"] != "/"), "")
     if path:
         differences.append(f"`{path}` is now for what is below it, and not for `{path}x`")
@@ -136,5 +132,4 @@ def _with_paths(entry: Mapping[str, Any], fields: dict[str, Any], differences: l
 
 
 def _word(value: object) -> object:
-    """Return a word in lower case, and any other value as it is."""
     return value.strip().lower() if isinstance(value, str) else value

@@ -1,7 +1,7 @@
 """How users write what is allowed of a host by path, method and git repository, and what of that is a mistake."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -185,9 +185,9 @@ class InjectEntry(BaseModel):
     )
 
 
-def inject_entry(value: object) -> object:
-    """Return the long form of what is written."""
-    return {"secret": value} if isinstance(value, str) else value
+def long_form(field: str) -> Callable[[object], object]:
+    """Return what gives the long form of an entry that may be written as the text of one field."""
+    return lambda value: {field: value} if isinstance(value, str) else value
 
 
 def _repository(name: str, access: Access) -> Repository:

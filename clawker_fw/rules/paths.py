@@ -445,7 +445,6 @@ def _strict(paths: Paths) -> bool:
 
 
 def _above(path: str, literal: Mapping[str, PathRule]) -> Iterator[PathRule]:
-    """Yield the rules for the paths above one."""
     for above in ("/", *accumulate(path.split("/")[1:-1], lambda one, other: f"{one}/{other}", initial="")):
         if above and above in literal:
             yield literal[above]

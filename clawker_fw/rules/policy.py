@@ -160,12 +160,9 @@ class Policy:
         """Return the rules that are for a name, by itself or as one of those below another."""
         return tuple(rule for rules in self._nearest(name) for rule in rules)
 
-    def points(self) -> Sequence[Point]:
-        """Return what is decided at and below each name that has rules, parents before children."""
-        return self._points
-
     @cached_property
-    def _points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[Point, ...]:
+        """What is decided at and below each name that has rules, parents before children."""
         return tuple(self._walk())
 
     def patterns(self, protocol: Protocol, port: int) -> Mapping[str, Rule]:
@@ -188,8 +185,8 @@ class Policy:
     def scopes(self) -> Mapping[str, RuleScope]:
         """What is decided for each pattern that has rules of its own."""
         return {
-            **{point.name: point.at for point in self._points if point.at.own},
-            **{f"*.{point.name}": point.below for point in self._points if point.below.own},
+            **{point.name: point.at for point in self.points if point.at.own},
+            **{f"*.{point.name}": point.below for point in self.points if point.below.own},
         }
 
     def exceptions(self, protocol: Protocol, port: int) -> Mapping[Rule, Sequence[str]]:
@@ -199,7 +196,7 @@ class Policy:
     @cached_property
     def _exceptions(self) -> dict[Key, dict[Rule, list[str]]]:
         found: dict[Key, dict[Rule, list[str]]] = {}
-        for point in (each for each in self._points if each.at.denies):
+        for point in (each for each in self.points if each.at.denies):
             above = list(self._allowing_above(point.name))
             own = [
                 (rule, key) for rule in self._subtree.get(point.name, ()) if not rule.denies for key in rule.keys
@@ -241,11 +238,11 @@ class Policy:
 
     @cached_property
     def _by_name(self) -> Mapping[str, Point]:
-        return {point.name: point for point in self._points}
+        return {point.name: point for point in self.points}
 
     def _walk(self) -> Iterator[Point]:
         within = {"": _NOTHING}
-        for name in sorted({**self._exact, **self._subtree}, key=_depth):
+        for name in sorted({**self._exact, **self._subtree}, key=lambda name: name.count(".")):
             parent = name.partition(".")[2]
             if parent not in within:
                 within[parent] = next(within[each] for each in _above(parent) if each in within)
@@ -262,10 +259,6 @@ class Policy:
         name = name.lower()
         yield self._exact.get(name, ())
         yield from (self._subtree.get(each, ()) for each in (name, *_above(name)))
-
-
-def _depth(name: str) -> int:
-    return name.count(".")
 
 
 def _above(name: str) -> Iterator[str]:

@@ -88,8 +88,3 @@ class AlwaysEntry(PromiseEntry):
         first, last = self.port or (protocol.default_port, None)
         rule = Rule(parse_destination(self.dst), protocol, first, last_port=last, note=self.note, place=place)
         return Promise(PromiseKind.ALWAYS, rule)
-
-
-def promise_entry(value: object) -> object:
-    """Return an entry that is written as a name alone in its long form."""
-    return {"dst": value} if isinstance(value, str) else value

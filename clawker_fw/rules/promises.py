@@ -170,15 +170,13 @@ def _refused(promise: Promise, kept: Policy, whole: Policy) -> Iterator[BrokenPr
             if decided.allowed or decided.rule in told:
                 continue
             told.add(decided.rule)
-            yield _refusal(promise, decided.rule, whole.decide(name, protocol, port).rule)
-
-
-def _refusal(promise: Promise, denying: Rule | None, ending: Rule | None) -> BrokenPromise:
-    if denying:
-        return BrokenPromise(promise, denying, f"`{denying}` denies some of it{denying.located}")
-    if ending:
-        return BrokenPromise(promise, ending, f"`{ending}` allows it only until its end{ending.located}")
-    return BrokenPromise(promise, None, "no rule allows all of it")
+            if rule := decided.rule:
+                reason = f"`{rule}` denies some of it{rule.located}"
+            elif rule := whole.decide(name, protocol, port).rule:
+                reason = f"`{rule}` allows it only until its end{rule.located}"
+            else:
+                reason = "no rule allows all of it"
+            yield BrokenPromise(promise, rule, reason)
 
 
 def _points(rule: Rule) -> Iterator[str]:

@@ -47,7 +47,9 @@ def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
 
 def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
     denying: dict[Destination, list[Rule]] = {}
-    for rule in sorted((each for each in rules.at(now).rules if each.denies), key=_most_ports_first):
+    denials = (each for each in rules.at(now).rules if each.denies)
+    # Those for most ports first, so that few of them are found to deny much.
+    for rule in sorted(denials, key=lambda each: -len(each.ports) if each.port else -HIGHEST_PORT):
         denying.setdefault(rule.destination, []).append(rule)
     opaques: dict[Destination, list[Rule]] = {}
     for rule in rules.opaque if denying else ():
@@ -92,11 +94,6 @@ def _forwarding(opaques: Sequence[Rule], deny: Rule) -> Rule | None:
     )
 
 
-def _most_ports_first(rule: Rule) -> int:
-    """Order rules that deny so that few of them are found to deny much."""
-    return -len(rule.ports) if rule.port else -HIGHEST_PORT
-
-
 def _overriding(denying: Mapping[Destination, Sequence[Rule]], rule: Rule) -> Sequence[Rule]:
     """Return rules that together deny all that a rule allows, as long as it exists; none if they leave anything.
 
@@ -122,7 +119,6 @@ def _outlasts(one: Rule, other: Rule) -> bool:
 
 
 def _denied_by(rules: Sequence[Rule]) -> str:
-    """Return which rules deny all of another one, as a clause."""
     if len(rules) == 1:
         return f"`{rules[0]}` has the same name and denies it{rules[0].located}"
     *others, last = [f"`{each}`{each.located}" for each in rules[:_MOST_SHOWN]]

@@ -1,11 +1,12 @@
-"""The canonical set of rules: no duplicates, one order, no contradictions."""
+"""The canonical set of rules: no duplicates, one order, no contradictions, which are found all at once."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clawker_fw.rules.conflicts import Conflict, about_ports, about_the_same
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import Injection
 from clawker_fw.rules.rule import Protocol, Rule
 
@@ -20,6 +21,20 @@ MOST_UDP_PORTS = 500
 
 class TooManyError(ValueError):
     """There are more rules or ports than a stack supports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two rules that can't both hold, in the order in which they are written, and why as a sentence."""
+
+    first: Rule
+    second: Rule
+    sentence: str
+
+    @property
+    def rules(self) -> tuple[Rule, Rule]:
+        """Both."""
+        return self.first, self.second
 
 
 class ConflictsError(ValueError):
@@ -59,7 +74,7 @@ class RuleSet:
             if other is rule:
                 continue
             if _what(other) != _what(rule):
-                found.append(about_the_same(other, rule))
+                found.append(_about_the_same(other, rule))
             elif ends(rule) > ends(other):
                 seen[key] = rule
         found += about_ports(seen.values())
@@ -70,8 +85,8 @@ class RuleSet:
             ("rules", len(rules.rules), MOST_RULES),
             ("rules that look into TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),
             ("ports", len(rules.ports), MOST_PORTS),
-            ("ports of tcp and ssh rules", rules.opaque_ports, MOST_OPAQUE_PORTS),
-            ("ports of udp rules", rules.udp_ports, MOST_UDP_PORTS),
+            ("ports of tcp and ssh rules", rules.opaque_ports(datagrams=False), MOST_OPAQUE_PORTS),
+            ("ports of udp rules", rules.opaque_ports(datagrams=True), MOST_UDP_PORTS),
         ):
             if count > most:
                 raise TooManyError(f"there are {count:,} {what}; at most {most:,} are supported")
@@ -111,17 +126,8 @@ class RuleSet:
         """The rules that forward everything as it is."""
         return tuple(rule for rule in self.rules if rule.opaque)
 
-    @cached_property
-    def opaque_ports(self) -> int:
-        """How many ports of names with an address of their own are listened on for connections."""
-        return self._ports_of(datagrams=False)
-
-    @cached_property
-    def udp_ports(self) -> int:
-        """How many of their ports are listened on for datagrams."""
-        return self._ports_of(datagrams=True)
-
-    def _ports_of(self, *, datagrams: bool) -> int:
+    def opaque_ports(self, *, datagrams: bool) -> int:
+        """Return how many ports of names with an address of their own are listened on."""
         return sum(
             len(rule.ports) * len(rule.names)
             for rule in self.opaque
@@ -158,3 +164,55 @@ def _what(rule: Rule) -> tuple[object, ...]:
 
 def _order(rule: Rule) -> tuple[object, ...]:
     return rule.destination, rule.protocol or "", rule.port or 0, rule.last_port or 0, rule.action, rule.host
+
+
+def _about_the_same(first: Rule, second: Rule) -> Conflict:
+    """Return the conflict of two rules for the same that disagree about what they lead to or allow there."""
+    different = "they lead to different hosts"
+    if first.paths != second.paths:
+        only = None in {first.paths, second.paths}
+        different = "only one of them looks into TLS" if only else "they differ in their paths"
+    elif first.host == second.host:
+        different = "only one of them sets `allow_private`"
+    what = f"{second.destination} ({second.protocol} {second.written_port})"
+    return Conflict(first, second, f"two rules for {what} contradict each other: {different}")
+
+
+def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
+    """Yield the conflicts of rules that claim the same port of a name.
+
+    TLS and HTTP are told apart by the first bytes, so they can share a port. What is forwarded as it is has its
+    ports for itself. Ports of UDP are other ports.
+    """
+    above = {name: _subtrees(name) for rule in rules if rule.opaque for name in rule.names}
+    if not above:
+        return
+    covering = {*(Destination(name, subtree=False) for name in above), *itertools.chain(*above.values())}
+    by_destination: dict[Destination, list[Rule]] = {}
+    for rule in (each for each in rules if each.protocol and not each.denies):
+        for name in rule.names:
+            destination = Destination(name, rule.destination.subtree)
+            if destination in covering:
+                by_destination.setdefault(destination, []).append(rule)
+    told: set[tuple[Rule, Rule]] = set()
+    for (name, subtree), own in by_destination.items():
+        if not subtree:
+            claiming = [*own, *(rule for each in above[name] for rule in by_destination.get(each, ()))]
+            yield from _claims(name, [rule for rule in claiming if rule.transport is not Protocol.UDP], told)
+            yield from _claims(name, [rule for rule in claiming if rule.transport is Protocol.UDP], told)
+
+
+def _subtrees(name: str) -> Sequence[Destination]:
+    parts = name.split(".")
+    return [Destination(".".join(parts[start:]), subtree=True) for start in range(len(parts))]
+
+
+def _claims(name: str, rules: Sequence[Rule], told: set[tuple[Rule, Rule]]) -> Iterator[Conflict]:
+    """Yield the conflicts at a name. Two rules with many names in common are `told` of once."""
+    claimed: dict[int, Rule] = {}
+    for rule in sorted(rules, key=lambda rule: not rule.opaque):
+        for port in rule.ports:
+            other = claimed.setdefault(port, rule)
+            if other is not rule and other.opaque and (other, rule) not in told:
+                told.add((other, rule))
+                yield Conflict(other, rule, f"two rules use port {port} of {name}: {other} and {rule}")

@@ -24,7 +24,7 @@ from pydantic import (
 from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.own_page import PAGE, is_ours
-from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, inject_entry, paths_of
+from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, long_form, paths_of
 from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.rule import HIGHEST_PORT, HOST, HOST_NAME, Protocol, Rule, RuleAction
@@ -161,7 +161,8 @@ class RuleEntry(BaseModel):
         description="Whether large files of these repositories (Git LFS) may be transferred, in both directions.",
     )
     inject: (
-        Annotated[InjectEntry, BeforeValidator(inject_entry, json_schema_input_type=str | InjectEntry)] | None
+        Annotated[InjectEntry, BeforeValidator(long_form("secret"), json_schema_input_type=str | InjectEntry)]
+        | None
     ) = Field(
         default=None,
         description="A secret that is put into the requests which `path_rules` and `git` allow: its name in the "
@@ -185,8 +186,8 @@ class RuleEntry(BaseModel):
 
     @model_validator(mode="after")
     def _is_meant(self) -> Self:
-        if self._inspects:
-            self._require_inspectable()
+        if word := next((name for name in INSPECTION_FIELDS if name in self.model_fields_set), ""):
+            self._require_inspectable(word)
         if self.action is RuleAction.DENY:
             if self._at_machine:
                 raise ValueError(
@@ -206,23 +207,16 @@ class RuleEntry(BaseModel):
             raise ValueError(f"{self.dst!r} {reason}; to allow it anyway, add `force: true` to the rule")
         return self
 
-    @property
-    def _inspects(self) -> bool:
-        """Whether anything is said for which TLS has to be looked into."""
-        return not self.model_fields_set.isdisjoint(INSPECTION_FIELDS)
-
-    def _require_inspectable(self) -> None:
+    def _require_inspectable(self, word: str) -> None:
         """Require of a rule with a word about what is in TLS that it is for TLS, and for names."""
-        word = next(name for name in INSPECTION_FIELDS if name in self.model_fields_set)
         if self.action is RuleAction.DENY:
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
             raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
         if self.as_ or self._addresses or self._at_machine:
             raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
-        if self.inspect is False and (
-            other := next((each for each in self._paths_named if each != "inspect"), "")
-        ):
+        other = next((each for each in INSPECTION_FIELDS if getattr(self, each)), "")
+        if self.inspect is False and other:
             raise ValueError(
                 f"`inspect: false` and `{other}` contradict each other: paths are in what is encrypted"
             )
@@ -235,27 +229,13 @@ class RuleEntry(BaseModel):
             raise ValueError(f"`{word}` needs `inspect: true`, `path_rules` or `git`")
         self._paths()
 
-    @property
-    def _paths_named(self) -> list[str]:
-        return [name for name in INSPECTION_FIELDS if getattr(self, name)]
-
     def _paths(self) -> Paths | None:
-        """Return what is allowed of the host, if its TLS is looked into."""
         if not (self.inspect or self.path_rules or self.git or self.inject):
             return None
-        verify = not self.insecure_skip_tls_verify
-        return paths_of(
-            self.path_rules,
-            self.path_default,
-            self.git,
-            lfs=self.lfs,
-            verify=verify,
-            inject=self.inject,
-            websocket=self.websocket,
-        )
+        verify, words = not self.insecure_skip_tls_verify, (self.path_rules, self.path_default, self.git)
+        return paths_of(*words, lfs=self.lfs, verify=verify, inject=self.inject, websocket=self.websocket)
 
     def _require_forwardable(self, protocol: Protocol) -> None:
-        """Require of a rule that allows what its protocol needs."""
         first, last = self.port or (protocol.default_port, None)
         if first is None:
             raise ValueError(f"a rule with `proto: {protocol}` needs a `port`")
@@ -295,7 +275,6 @@ class RuleEntry(BaseModel):
 
     @property
     def _addresses(self) -> IPv4Network | None:
-        """The address or the network that it is for, if it is not for a name."""
         if not self.dst[-1:].isdigit():
             return None
         try:

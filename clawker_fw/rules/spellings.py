@@ -170,7 +170,6 @@ def _narrowed(token: _Token) -> str:
 
 
 def _escaped(characters: Iterable[str]) -> str:
-    """Return an expression for the escapes of characters."""
     return f"%(?:{_pairs(map(ord, characters), _HEXADECIMAL)})"
 
 
@@ -204,5 +203,4 @@ def _class(codes: Iterable[int]) -> str:
 
 
 def _character(code: int) -> str:
-    """Return a character as it is written in a class."""
     return chr(code) if chr(code) in UNRESERVED - {"-"} else f"\\x{code:02x}"

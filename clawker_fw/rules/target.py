@@ -7,10 +7,9 @@ tells what git wants.
 import os
 import re
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from clawker_fw.rules import paths
-from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.destination import is_address, parse_destination
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol
 from clawker_fw.rules.schema import ALIASES
 
@@ -129,7 +128,7 @@ def _parts(authority: str) -> tuple[str, int | None]:
         host, colon, port = host + bracket, rest[:1], rest[1:]
         if colon not in {"", ":"}:
             raise ValueError("something other than a port follows the address in brackets")
-    elif _is_address(authority):
+    elif is_address(authority):
         return authority, None
     else:
         host, _, port = authority.partition(":")
@@ -141,7 +140,7 @@ def _parts(authority: str) -> tuple[str, int | None]:
 
 
 def _target(host: str, protocol: Protocol, port: int) -> Target:
-    if _is_address(host.strip("[]")):
+    if is_address(host):
         return Target(host, protocol, port, f"{host} is an address, and agents reach names only")
     if host.startswith("."):
         return Target(host, protocol, port, f"{host!r} begins with a dot, which only a rule may")
@@ -149,11 +148,3 @@ def _target(host: str, protocol: Protocol, port: int) -> Target:
         return Target(parse_destination(host).name, protocol, port)
     except ValueError as error:
         return Target(host, protocol, port, str(error))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -38,13 +38,8 @@ def _read(value: object, example: str) -> datetime:
         if not _FIRST <= value <= _LAST:  # comparing is possible where converting is not
             raise ValueError(f"{value!s} must be in the years {_FIRST.year} to {_LAST.year} (UTC)")
         return value.astimezone(UTC).replace(microsecond=0)
-    raise ValueError(f"{value!s} {_mistake(value)}; {example}")
-
-
-def _mistake(value: object) -> str:
-    if isinstance(value, datetime):
-        return "has no time zone"
-    return "is a day without a time" if isinstance(value, date) else "is not a time"
+    day = "is a day without a time" if isinstance(value, date) else "is not a time"
+    raise ValueError(f"{value!s} {'has no time zone' if isinstance(value, datetime) else day}; {example}")
 
 
 def rfc3339(seconds: float) -> str:

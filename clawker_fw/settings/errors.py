@@ -37,7 +37,6 @@ def _problem(
     document: SettingsDocument,
     model: type[BaseModel],
 ) -> tuple[str, str, str]:
-    """Return the place of a problem, a sentence about it, and a hint."""
     location = details["loc"]
     place = document.place(location)
     key = ".".join(str(part) for part in location if isinstance(part, str))
@@ -72,7 +71,6 @@ _ENTRIES: Mapping[str, type[BaseModel]] = {"presets": PresetEntry, "never": Neve
 
 
 def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
-    """Return the valid keys at the place of an unknown one."""
     if location[0] == "rules" and len(location) > 1:
         return list(FIELDS)
     if location[0] in _ENTRIES and len(location) > 1:
@@ -97,46 +95,35 @@ def did_you_mean(word: str, known: list[str], prefix: str) -> str:
 
 def contradicting(error: ConflictsError) -> SettingsError:
     """Return the error that names both rules of each conflict."""
-    of_presets = any(rule.preset for each in error.conflicts for rule in (each.first, each.second))
+    keep = (
+        "Keep one of the two. `without` in `presets` takes a name of a preset away."
+        if any(rule.preset for each in error.conflicts for rule in each.rules)
+        else "Keep one of the two."
+    )
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
-        (only,) = error.conflicts
-        return SettingsError(
-            "rules-contradict",
-            f"{found[0]}.",
-            context=tuple(dict.fromkeys((only.first.place, only.second.place))),
-            hint=_KEEP_WITHOUT if of_presets else _KEEP,
-        )
+        context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
+        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=keep)
     return MistakesError(
         "rules-contradict",
         f"{len(found)} pairs of rules contradict each other.",
         mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
-        hint=_KEEP_WITHOUT if of_presets else _KEEP,
+        hint=keep,
     )
-
-
-_KEEP = "Keep one of the two."
-_KEEP_WITHOUT = "Keep one of the two. `without` in `presets` takes a name of a preset away."
-_TAKE_BACK = "Change the rule, or take the promise back."
-_TAKE_BACK_WITHOUT = (
-    "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
-)
 
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each promise that the rules break, and what breaks it, with both places."""
-    of_presets = any(each.rule and each.rule.preset for each in found)
+    change = (
+        "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
+        if any(each.rule and each.rule.preset for each in found)
+        else "Change the rule, or take the promise back."
+    )
     if len(found) == 1:
-        (only,) = found
-        return SettingsError(
-            "promise-broken",
-            f"{only}.",
-            context=only.places,
-            hint=_TAKE_BACK_WITHOUT if of_presets else _TAKE_BACK,
-        )
+        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
     return MistakesError(
         "promise-broken",
         f"The rules break what is promised of them, {len(found)} times.",
         mistakes=[str(each) for each in found],
-        hint=_TAKE_BACK_WITHOUT if of_presets else _TAKE_BACK,
+        hint=change,
     )

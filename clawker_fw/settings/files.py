@@ -85,7 +85,6 @@ def resolved(path: Path) -> Path:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a path into the error about it."""
     try:
         yield
     except FileNotFoundError as error:

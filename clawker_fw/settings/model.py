@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry, promise_entry
+from clawker_fw.rules.path_words import long_form
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.settings.preset import PresetEntry, named_once, preset_entry
+from clawker_fw.settings.preset import PresetEntry, named_once
 from clawker_fw.settings.values import (
     Duration,
     ImageSettings,
@@ -27,9 +28,9 @@ from clawker_fw.settings.values import (
 
 MOST_PROMISES = 1_000
 
-Chosen = Annotated[PresetEntry, BeforeValidator(preset_entry)]
-Never = Annotated[NeverEntry, BeforeValidator(promise_entry)]
-Always = Annotated[AlwaysEntry, BeforeValidator(promise_entry)]
+Chosen = Annotated[PresetEntry, BeforeValidator(long_form("preset"))]
+Never = Annotated[NeverEntry, BeforeValidator(long_form("dst"))]
+Always = Annotated[AlwaysEntry, BeforeValidator(long_form("dst"))]
 
 
 class Settings(BaseModel):

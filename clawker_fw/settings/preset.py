@@ -99,23 +99,15 @@ def preset(name: str) -> Preset:
     return Preset(name, file.version, file.purpose, file.proof, file.proven_by, file.pages, file.left_out, rules)
 
 
-def _known(name: str) -> str:
-    return preset(name).name
-
-
-def _destination(text: str) -> str:
-    return str(parse_destination(text))
-
-
 class PresetEntry(BaseModel):
     """An entry of `presets`, as a user writes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    preset: Annotated[StrictStr, AfterValidator(_known)] = Field(
+    preset: Annotated[StrictStr, AfterValidator(lambda name: preset(name).name)] = Field(
         description="The name of a preset. `clawker-fw rules presets` lists them."
     )
-    without: tuple[Annotated[StrictStr, AfterValidator(_destination)], ...] = Field(
+    without: tuple[Annotated[StrictStr, AfterValidator(lambda text: str(parse_destination(text)))], ...] = Field(
         default=(), description="Names of the preset that it does not allow here."
     )
 
@@ -140,11 +132,6 @@ class PresetEntry(BaseModel):
         for rule in preset(self.preset).rules:
             if str(rule.destination) not in self.without:
                 yield replace(rule, place=f"{place}, preset {self.preset}")
-
-
-def preset_entry(value: object) -> object:
-    """Return an entry that is written as a name alone in its long form."""
-    return {"preset": value} if isinstance(value, str) else value
 
 
 def named_once(entries: tuple[PresetEntry, ...]) -> tuple[PresetEntry, ...]:

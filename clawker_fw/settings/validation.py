@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import ShippedPreset
-from clawker_fw.rules.promises import Promise, broken
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promises import broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.settings import errors
@@ -80,9 +81,15 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    promises = tuple(_promises(settings, merged))
+    promised: dict[str, Sequence[NeverEntry | AlwaysEntry]] = {"never": settings.never, "always": settings.always}
+    promises = tuple(
+        entry.promise(merged.place((kind, position)))
+        for kind, entries in promised.items()
+        for position, entry in enumerate(entries)
+    )
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
+    chosen = [preset(each.preset) for each in settings.presets]
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
     loaded = Loaded(
         settings.of_stack,
@@ -92,7 +99,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
         hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
         places,
         promises,
-        tuple(_presets(settings)),
+        tuple(ShippedPreset(each.name, each.version, each.lines) for each in chosen),
         read,
     )
     return Validated(settings, loaded)
@@ -104,21 +111,6 @@ def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
         yield entry.rule(document.place(("rules", position)))
     for position, chosen in enumerate(settings.presets):
         yield from chosen.rules(document.place(("presets", position)))
-
-
-def _presets(settings: Settings) -> Iterator[ShippedPreset]:
-    """Yield the presets that the settings name, as this release has them."""
-    for chosen in settings.presets:
-        each = preset(chosen.preset)
-        yield ShippedPreset(each.name, each.version, each.lines)
-
-
-def _promises(settings: Settings, document: SettingsDocument) -> Iterator[Promise]:
-    """Yield what the settings promise of all rules."""
-    for position, never in enumerate(settings.never):
-        yield never.promise(document.place(("never", position)))
-    for position, always in enumerate(settings.always):
-        yield always.promise(document.place(("always", position)))
 
 
 def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:

@@ -4,6 +4,7 @@ pydantic validates them as parts of the settings file (`model.py`).
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Annotated
@@ -60,18 +61,13 @@ def _endpoint(text: str) -> str:
     return f"{_host(host)}:{int(port)}"
 
 
-def _folder(text: str) -> str:
-    if text:
-        return text
-    raise ValueError(
-        "the name of the folder is empty; leave the setting out to use certificates that are made here"
-    )
+def _named(what: str, without: str) -> Callable[[str], str]:
+    def named(text: str) -> str:
+        if text:
+            return text
+        raise ValueError(f"the name of the {what} is empty; leave the setting out {without}")
 
-
-def _file(text: str) -> str:
-    if text:
-        return text
-    raise ValueError("the name of the file is empty; leave the setting out for public authorities alone")
+    return named
 
 
 def _subnet(value: object) -> IPv4Network:
@@ -97,8 +93,8 @@ Idle = Annotated[float, Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION), BeforeVali
 Port = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_PORT)]
 Host = Annotated[Text, AfterValidator(_host)]
 Endpoint = Annotated[Text, AfterValidator(_endpoint)]
-Folder = Annotated[Text, AfterValidator(_folder)]
-SettingsFile = Annotated[Text, AfterValidator(_file)]
+Folder = Annotated[Text, AfterValidator(_named("folder", "to use certificates that are made here"))]
+SettingsFile = Annotated[Text, AfterValidator(_named("file", "for public authorities alone"))]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processors = Annotated[int, Field(strict=True, ge=1, le=MOST_PROCESSORS)]
 Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=MOST_MEMORY), BeforeValidator(parse_memory)]

@@ -44,7 +44,7 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     if served:
         bases[_VIRTUAL] = str(addresses.virtual(envoy_slot, 0))
     names: dict[str, dict[str, str | int]] = {}
-    for point in policy.points():
+    for point in policy.points:
         names[point.name] = _decision("at", point.at)
         if point.below.own or point.below.denies:
             names[point.name] |= _decision("below", point.below)

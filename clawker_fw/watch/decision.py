@@ -132,7 +132,9 @@ def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
 
 def matters(event: Event, own: Ours) -> bool:
     """Whether an event is a reason to compare the stack."""
-    if is_lock_free(event, own) or is_departure(event, own):
+    # The relay of an agent that published ports has to go with it.
+    departed = (event.kind, event.action) == ("container", "destroy") and event.container in own.publishers
+    if departed or is_lock_free(event, own):
         return True
     about_us = event.container in own.containers or not own.names.isdisjoint(event.names)
     match event.kind, event.action:
@@ -174,11 +176,6 @@ def is_arrival(event: Event, own: Ours) -> bool:
     if (event.kind, event.action) != ("network", "connect"):
         return False
     return event.container in own.agents or not own.names.isdisjoint(event.names)
-
-
-def is_departure(event: Event, own: Ours) -> bool:
-    """Whether an agent that publishes ports has been removed: its relay has to go as well."""
-    return (event.kind, event.action) == ("container", "destroy") and event.container in own.publishers
 
 
 def is_lock_free(event: Event, own: Ours) -> bool:

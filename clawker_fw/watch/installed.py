@@ -17,7 +17,7 @@ class Installed:
 
     def __init__(self, release: Release) -> None:
         self._release = release
-        self._before = frozenset(self._files())
+        self._before = frozenset(_states(release.package))
 
     def require_same(self) -> None:
         """Require that no file of the release has changed. Nothing is known while they can't be examined.
@@ -26,7 +26,7 @@ class Installed:
             RefusedError: when another release has been installed, or the same one again.
         """
         try:
-            if frozenset(self._files()) == self._before:
+            if frozenset(_states(self._release.package)) == self._before:
                 return
         except (FileNotFoundError, NotADirectoryError):
             pass  # a file was removed in between
@@ -39,9 +39,6 @@ class Installed:
             "Another release has been installed since this watcher started.",
             hint="Restart the watcher. A service manager does this by itself.",
         )
-
-    def _files(self) -> Iterator[tuple[str, int, int, int]]:
-        return _states(self._release.package)
 
 
 def _states(folder: Path) -> Iterator[tuple[str, int, int, int]]:

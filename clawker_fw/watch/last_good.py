@@ -74,16 +74,12 @@ class LastGood:
         except FileNotFoundError:
             return None
         with os.fdopen(handle, "rb") as file:
-            if not _is_private(os.fstat(handle)):
+            found = os.fstat(handle)
+            private = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
+            if not (private and stat.S_ISREG(found.st_mode)):
                 return None
             content = file.read(_MOST_OCTETS)
         try:
             return _FORM.validate_python(json.loads(content))
         except (ValueError, RecursionError):
             return None
-
-
-def _is_private(found: os.stat_result) -> bool:
-    """Whether a file is a regular one of this user, which nobody else can use."""
-    own = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
-    return own and stat.S_ISREG(found.st_mode)

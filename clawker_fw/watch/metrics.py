@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.agents.judge import Confinement
-from clawker_fw.model import Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.model import Cause, Layer, Sibling, Verdict
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -48,23 +48,10 @@ class Metrics:
             "last_current_timestamp_seconds", "Time of the last comparison that found the stack current"
         )
         self._healed = self._gauge("last_heal_timestamp_seconds", "Time of the last successful heal")
-        self._comparisons = Counter(
-            "clawker_fw_looks",
-            "Comparisons, by trigger and decision",
-            ("trigger", "decision"),
-            registry=self._registry,
-        )
-        self._heals = Counter(
-            "clawker_fw_heals",
-            "Heals, by action and outcome",
-            ("action", "outcome"),
-            registry=self._registry,
-        )
-        self._refusals = Counter(
-            "clawker_fw_refusals",
-            "Refusals since the watcher started, by container and reason",
-            ("sibling", "reason"),
-            registry=self._registry,
+        self._comparisons = self._counter("looks", "Comparisons, by trigger and decision", "trigger", "decision")
+        self._heals = self._counter("heals", "Heals, by action and outcome", "action", "outcome")
+        self._refusals = self._counter(
+            "refusals", "Refusals since the watcher started, by container and reason", "sibling", "reason"
         )
         self._seconds = Summary(
             "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
@@ -75,6 +62,9 @@ class Metrics:
 
     def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
         return Gauge(f"clawker_fw_{name}", help_, labels, registry=self._registry)
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(f"clawker_fw_{name}", help_, labels, registry=self._registry)
 
     def _set_verdict(self, sibling: Sibling, verdict: Verdict | None) -> None:
         for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
@@ -91,7 +81,9 @@ class Metrics:
                 self._heals.labels(action.value, decision.outcome.value).inc()
         if decision.verdict is not None:
             self._last_comparison.set_to_current_time()
-            self._set_findings(decision.left)
+            tally = Tally((each.sibling, each.layer, each.cause) for each in decision.left)
+            for key in itertools.product(Sibling, Layer, Cause):
+                self._findings.labels(*(each.value for each in key)).set(tally[key])
             for each in Confinement:
                 self._agents.labels(each.value).set(sum(one.confinement is each for one in decision.agents))
             self._addresses.clear()
@@ -105,11 +97,6 @@ class Metrics:
     def refused(self, sibling: Sibling, reason: str, times: int) -> None:
         """Count refusals."""
         self._refusals.labels(sibling.value, reason).inc(times)
-
-    def _set_findings(self, left: tuple[Finding, ...]) -> None:
-        tally = Tally((each.sibling, each.layer, each.cause) for each in left)
-        for key in itertools.product(Sibling, Layer, Cause):
-            self._findings.labels(*(each.value for each in key)).set(tally[key])
 
     def page(self) -> bytes:
         """Return all metrics in the text format."""

@@ -120,8 +120,6 @@ class _CollectorConnection(Generic[Exporter]):
 
 
 class _Logs(LogRecordExporter):
-    """Sends log records."""
-
     def __init__(self, find: Find) -> None:
         self.connection = _CollectorConnection(find, OTLPLogExporter)
 
@@ -138,8 +136,6 @@ class _Logs(LogRecordExporter):
 
 
 class _Metrics(MetricExporter):
-    """Sends metrics."""
-
     def __init__(self, find: Find) -> None:
         super().__init__()
         self.connection = _CollectorConnection(find, OTLPMetricExporter)

@@ -80,16 +80,13 @@ class Register:
     def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:
         """Yield what has changed since the last look, up to the limit."""
         there = {each.id: each for each in agents}
-        found = (*self._gone(there), *self._come(there))
-        for each in found[:MOST_CHANGES]:
+        gone = (Presence(Change.LEFT, each) for id_, each in self._known.items() if id_ not in there)
+        for each in (*gone, *self._come(there))[:MOST_CHANGES]:
             if each.change is Change.LEFT:
                 del self._known[each.agent.id]
             else:
                 self._known[each.agent.id] = each.agent
             yield each
-
-    def _gone(self, there: dict[str, Agent]) -> Iterator[Presence]:
-        return (Presence(Change.LEFT, each) for id_, each in self._known.items() if id_ not in there)
 
     def _come(self, there: dict[str, Agent]) -> Iterator[Presence]:
         for id_, each in there.items():

@@ -66,11 +66,11 @@ def write_open(found: OpenAgent) -> None:
     }
     if found.error:
         fields["message"] = found.error
-    LOG.log(
-        logging.ERROR if found.error else logging.WARNING,
-        "agent_open",
-        extra={"fields": fields, "line": _open_line(found)},
-    )
+    reasons = "; ".join(each.phrase for each in agent.openings)
+    done = f"could not be handled: {found.error}" if found.error else _ACTED[found.action]
+    line = f"open  {agent.name}: {reasons}  {done}".rstrip()
+    level = logging.ERROR if found.error else logging.WARNING
+    LOG.log(level, "agent_open", extra={"fields": fields, "line": line})
 
 
 def write_admitted(found: Admitted) -> None:
@@ -79,19 +79,17 @@ def write_admitted(found: Admitted) -> None:
     if found.error:
         fields["message"] = found.error
     done = f"could not be attached: {found.error}" if found.error else "has been attached"
-    LOG.log(
-        logging.ERROR if found.error else logging.INFO,
-        "agent_admitted",
-        extra={"fields": fields, "line": f"agent  {found.name} {done}"},
-    )
+    level = logging.ERROR if found.error else logging.INFO
+    LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {found.name} {done}"})
 
 
 def write_presence(seen: Presence) -> None:
     """Log that an agent has come, moved or left."""
     found = presence.fields(seen)
     attributes = presence.attributes(found)
-    extra = {"fields": found, "attributes": attributes, "line": _presence_line(seen)}
-    LOG.info("agent_presence", extra=extra)
+    moved = f"from {seen.before} to " if seen.before else ""
+    line = f"agent  {seen.agent.name} {seen.change}  {moved}{seen.agent.address}".rstrip()
+    LOG.info("agent_presence", extra={"fields": found, "attributes": attributes, "line": line})
 
 
 def write_uncounted(error: FirewallError) -> None:
@@ -101,19 +99,7 @@ def write_uncounted(error: FirewallError) -> None:
     LOG.warning("refusals_uncounted", extra={"fields": fields, "line": line})
 
 
-def _presence_line(seen: Presence) -> str:
-    agent = seen.agent
-    moved = f"from {seen.before} to " if seen.before else ""
-    return f"agent  {agent.name} {seen.change}  {moved}{agent.address}".rstrip()
-
-
 _ACTED = {OnOpen.WARN: "", OnOpen.DETACH: "taken off the network", OnOpen.STOP: "stopped"}
-
-
-def _open_line(found: OpenAgent) -> str:
-    reasons = "; ".join(each.phrase for each in found.agent.openings)
-    done = f"could not be handled: {found.error}" if found.error else _ACTED[found.action]
-    return f"open  {found.agent.name}: {reasons}  {done}".rstrip()
 
 
 def _level(decision: Decision) -> int:

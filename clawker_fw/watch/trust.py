@@ -40,14 +40,10 @@ class Trust:
         self._recalled = False
         """Whether the good settings are those that an earlier watcher has kept."""
         self._good: Blueprint | None = None
-        self._open: tuple[Exposure, ...] = ()
+        self.open: tuple[Exposure, ...] = ()
+        """How an agent can write the settings, or could at any time since they were last known to be good."""
         self._applied: frozenset[str] = frozenset()
         """The digests of the settings that were recorded as applied when the good ones were accepted."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an agent can write the settings, or could at any time since they were last known to be good."""
-        return bool(self._open)
 
     def good(self, facts: EngineFacts) -> Blueprint | None:
         """Return the last good settings for the engine's current facts, with the rules that have not ended."""
@@ -67,7 +63,7 @@ class Trust:
 
     def notice(self, observed: Observed, blueprint: Blueprint) -> None:
         """Record which agents can write the settings now. If none can, earlier ones stay recorded."""
-        self._open = exposures(observed, blueprint.files) or self._open
+        self.open = exposures(observed, blueprint.files) or self.open
 
     def require_latest(self, observed: Observed) -> None:
         """Require that nobody has applied other settings since the good ones were accepted.
@@ -95,15 +91,15 @@ class Trust:
         applied = _applied(observed)
         digest = fresh.origin.digest if fresh.origin else None
         before = self._good.origin.digest if self._good and self._good.origin else None
-        if self._open and digest not in {*applied, before}:
+        if self.open and digest not in {*applied, before}:
             raise SettingsError(
                 "settings-open",
                 "The settings file has changed, but an agent can write it, so the change is not applied.",
-                context=[str(each) for each in self._open],
+                context=[str(each) for each in self.open],
                 hint=f"{HINT} If you made the change, apply it with `clawker-fw reload`.",
             )
         if digest in applied and not exposures(observed, fresh.files):
-            self._open = ()
+            self.open = ()
         self._good, self._recalled = fresh, False
         self._applied = applied
         if self._memory:

@@ -284,11 +284,21 @@ class Watcher:
             self._schedule.after(seconds)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
-        """Report who comes and goes, act on open agents, and attach the containers of services."""
+        """Report who comes and goes, act on open agents, and attach the containers of services.
+
+        The stack is compared soon again after an agent has been taken off the network, or a container attached.
+        """
         for each in self._present.changes(agents):
             self._place.report_presence(each)
-        self._guard_agents(engine, observed, agents)
-        self._admit(engine, observed)
+        opened = self._guard.act(engine, observed, agents)
+        for found in opened:
+            self._place.report_open(found)
+        admitted = self._admission.act(engine, observed)
+        for container in admitted:
+            self._place.report_admitted(container)
+        acted = [each.error for each in opened if each.action is not OnOpen.WARN]
+        if not all((*acted, *(each.error for each in admitted))):
+            self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
         """See to agents although nobody knows which stack is desired, and return them.
@@ -303,22 +313,6 @@ class Watcher:
         agents = pipeline.agents_of(observed, self._orders.project)
         self._see_to_agents(engine, observed, agents)
         return agents
-
-    def _guard_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
-        """Act on open agents. Compare soon again if any has been taken off the network."""
-        found = self._guard.act(engine, observed, agents)
-        for each in found:
-            self._place.report_open(each)
-        if any(each.action is not OnOpen.WARN and not each.error for each in found):
-            self._again(SPACING)
-
-    def _admit(self, engine: EngineWriter, observed: Observed) -> None:
-        """Attach the containers of services. Look soon again if there were any: they are agents now."""
-        found = self._admission.act(engine, observed)
-        for each in found:
-            self._place.report_admitted(each)
-        if any(not each.error for each in found):
-            self._again(SPACING)
 
     def _retry(self, error: FirewallError) -> Decision:
         wait = self._comparing.failed(self._place.clock())
@@ -390,7 +384,7 @@ class Watcher:
 
     def _is_being_written(self, error: FirewallError) -> bool:
         """Whether a person may be writing other settings, by an error of the current ones."""
-        return isinstance(error, SettingsError) and not self._trust.is_open
+        return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
         drain = self._orders.drain_seconds

@@ -2,7 +2,6 @@
 
 import stat
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,21 +74,6 @@ def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Pa
     existing.chmod(0o644)
     write_private(existing, b"x")
     assert stat.S_IMODE(existing.stat().st_mode) == 0o600
-
-
-def test_certificates_are_renewed_at_two_thirds_of_their_life(tmp_path: Path) -> None:
-    """Until then they stay the same; from then on there are others of the same authority."""
-    first = at(tmp_path, NOW).provide()
-    assert first.renewed_at is not None
-    assert first.renewed_at == pytest.approx(NOW + 60 * DAY, abs=3600)
-    assert at(tmp_path, first.renewed_at - 1).provide() == first
-    later = at(tmp_path, first.renewed_at + 1).provide()
-    assert first.credentials
-    assert later.credentials
-    assert later.credentials.trust == first.credentials.trust
-    assert later.credentials.envoy != first.credentials.envoy
-    assert later.renewed_at is not None
-    assert later.renewed_at > first.renewed_at
 
 
 def shown(pair: Pair) -> Running:
@@ -197,52 +181,27 @@ def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: TelemetryStore
     assert at(tmp_path / "here", LATER).provide().due == ()
 
 
-def spoil_nothing(_: Path) -> None:
-    """Leave everything as it is."""
-
-
-def _foreign_key(folder: Path) -> None:
-    (folder / "envoy.key").write_bytes((folder / "coredns.key").read_bytes())
-
-
-def _server_as_client(folder: Path) -> None:
-    at(folder, NOW).collector("a.test")
-    for kind in ("crt", "key"):
-        (folder / f"envoy.{kind}").write_bytes((folder / f"collector.{kind}").read_bytes())
-
-
-def _foreign_authority(folder: Path) -> None:
-    (folder / "ca.crt").write_bytes(x509.mint_authority("other", NOW).certificate)
-
-
-def _no_certificate(folder: Path) -> None:
-    (folder / "coredns.crt").write_bytes(b"hello")
-
-
-def _no_authority(folder: Path) -> None:
-    (folder / "ca.crt").write_bytes(b"")
-
-
-SPOILED: dict[Callable[[Path], None], str] = {
-    spoil_nothing: "",
-    _foreign_key: "envoy's certificate or key can't be used: the key belongs to another certificate",
-    _server_as_client: "envoy's certificate or key can't be used",
-    _foreign_authority: "can't be used",
-    _no_certificate: "coredns's certificate or key can't be used",
-    _no_authority: "the authority's certificate can't be read",
-    lambda folder: (folder / "coredns.key").unlink(): "coredns.key: No such file",
-}
-
-
-@pytest.mark.parametrize("spoil", SPOILED)
-def test_what_cant_be_used(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [
+        ({"envoy.key": "coredns.key"}, "envoy's certificate or key can't be used: the key belongs to another"),
+        ({"envoy.key": "collector.key", "envoy.crt": "collector.crt"}, "envoy's certificate or key can't be used"),
+        ({"ca.crt": x509.mint_authority("other", NOW).certificate}, "can't be used"),
+        ({"coredns.crt": b"hello"}, "coredns's certificate or key can't be used"),
+        ({"ca.crt": b""}, "the authority's certificate can't be read"),
+    ],
+)
+def test_what_cant_be_used(spoilt: dict[str, str | bytes], reason: str, tmp_path: Path) -> None:
     """Each defect of the user's own certificates is the reason for not being ready."""
     at(tmp_path, NOW).provide()
-    spoil(tmp_path)
+    at(tmp_path, NOW).collector("a.test")
+    for name, content in spoilt.items():
+        other = content if isinstance(content, bytes) else (tmp_path / content).read_bytes()
+        (tmp_path / name).write_bytes(other)
     (tmp_path / "ca.key").unlink()
     provided = at(tmp_path / "state", NOW, own=tmp_path).provide()
-    assert SPOILED[spoil] in provided.reason
-    assert (provided.credentials is None) == bool(SPOILED[spoil])
+    assert reason in provided.reason
+    assert provided.credentials is None
     assert not (tmp_path / "state").exists()
 
 

@@ -72,15 +72,10 @@ def test_a_difference_is_named(entry: str, rule: str, remark: str) -> None:
             "`path_rules` denies `/x`, there also what only begins like it",
         ),
         (
-            "{dst: a.test, path_rules: [{path: /x, action: deny}, {path: /, action: allow}]}",
-            "`path_rules` denies `/x`, there also what only begins like it",
-        ),
-        (
             "{dst: a.test, path_rules: [{path: /x, action: allow}], path_default: allow}",
             f"`path_default` {ELSEWHERE}",
         ),
         ("{dst: a.test, path_rules: [{path: /x/, action: allow}]}", "`path: /x/` ends in `/`"),
-        ("{dst: a.test, path_rules: [{path: '/x*', action: allow}]}", "`path: /x*` has a `*`"),
         (
             "{dst: a.test, path_rules: [{path: '~/x.*', action: allow}]}",
             "`path_rules` has an entry without a `path`",
@@ -91,23 +86,12 @@ def test_a_difference_is_named(entry: str, rule: str, remark: str) -> None:
             "`headers` in `path_rules` is not",
         ),
         ("{dst: a.test, path_rules: [{path: /x, action: allow, methods: GET}]}", "`path_rules.0.methods`: "),
-        ("{dst: a.test, path_rules: [{path: /x, action: allow, methods: [get]}]}", "`methods`: write `GET`"),
         ("{dst: a.test, path_rules: {path: /x}}", "`path_rules` is not a list of mappings"),
-        (
-            "{dst: a.test, proto: http, path_rules: [{path: /x, action: allow}]}",
-            "`path_rules` is for `proto: https`",
-        ),
-        (
-            "{dst: a.test, action: deny, path_rules: [{path: /x, action: allow}]}",
-            "`path_rules` is for rules that allow",
-        ),
         ("{dst: a.test, path_default: deny}", f"`path_default` {ELSEWHERE}"),
         ("{dst: a.test, insecure_skip_tls_verify: true}", f"`insecure_skip_tls_verify` {ELSEWHERE}"),
         ("{dst: a.test, proto: opaque, port: 22}", "`proto: opaque` is not supported yet"),
-        ("{dst: a.test, proto: udp}", "a rule with `proto: udp` needs a `port`"),
         ("{dst: a.test, proto: [tcp]}", "`proto`: "),
         ("{dst: a.test, methods: [GET]}", "`methods` is not known, and its meaning would be lost"),
-        ("{dst: '*.com'}", "'.com' would allow a whole top-level domain"),
         ("a.test", "it is not a mapping"),
     ],
 )

@@ -116,15 +116,6 @@ def test_a_root_that_is_none_signs_nothing() -> None:
 # --- what is judged -------------------------------------------------------------------------------------------
 
 
-def test_what_we_make_is_judged_usable() -> None:
-    """An intermediate has its names, its times, and is renewed when a third of its life is left."""
-    root = root_of()
-    found = authority.judge(authority.mint_intermediate(root.pair, "demo", NAMES, NOW), [root_of(), root])
-    assert found.names == NAMES
-    assert (found.begins, found.ends) == (NOW - 3600, NOW + 30 * DAY)
-    assert found.renewed_at == pytest.approx(NOW + 20 * DAY, abs=3600)
-
-
 def test_anything_else_is_not() -> None:
     """Another's key, another root, no constraints and no certificate are told apart."""
     root = root_of()
@@ -323,23 +314,3 @@ def certificates(bundle: bytes) -> list[bytes]:
     """Return each certificate of a bundle."""
     end = b"-----END CERTIFICATE-----\n"
     return [each + end for each in bundle.split(end)[:-1]]
-
-
-def test_a_root_can_go_at_once(tmp_path: Path) -> None:
-    """A root whose key is known to others is trusted no more, and nothing under it is used."""
-    first = at(tmp_path).provide(NAMES)
-    at(tmp_path, NOW + DAY).rotate(at_once=True)
-    after = at(tmp_path, NOW + DAY).provide(NAMES, live(first))
-    assert after.trust.count(b"BEGIN") == 1
-    assert after.trust != first.trust
-    assert after.intermediates
-    assert set(after.intermediates).isdisjoint(first.intermediates)
-    assert len(list(tmp_path.glob("inspection-*.key"))) == 1
-
-
-def test_no_key_is_shown() -> None:
-    """Neither a pair's representation nor that of what holds some has a key."""
-    provided = Provided(b"", (Pair(b"certificate", b"secret"),))
-    assert "secret" not in repr(provided)
-    assert "secret" not in repr(Authorities(b"", provided.intermediates))
-    assert "secret" not in repr(root_of().pair)

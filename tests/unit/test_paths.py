@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import LARGEST_PROGRAM, Form, Injection, Paths, also, seen
+from clawker_fw.rules.paths import Paths, also, seen
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
-from clawker_fw.stack.envoy.messages import RUNTIME
 from devkit.requests import random_paths
 
 
@@ -49,65 +48,6 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("words", "text", "injection"),
-    [
-        ({"path_rules": [allow("/x")], "inject": "github"}, "/x, deny others, inject github", Injection("github")),
-        (
-            {"git": {"a/b": "read"}, "inject": "github"},
-            "git read a/b, deny others, inject github as basic",
-            Injection("github", Form.BASIC),
-        ),
-        (
-            {"git": {"a/b": "read"}, "inject": {"secret": "x", "as": "raw", "keep_own": True}},
-            "git read a/b, deny others, inject x as raw unless sent",
-            Injection("x", Form.RAW, keep_own=True),
-        ),
-        ({"inject": {"secret": "x", "paths": "any"}}, "inject x", Injection("x")),
-        (
-            {"path_rules": [deny("/x")], "inject": {"secret": "x", "paths": "any", "as": "bearer"}},
-            "deny /x, others, inject x as bearer",
-            Injection("x", Form.BEARER),
-        ),
-    ],
-)
-def test_a_secret_is_named(words: dict[str, Any], text: str, injection: Injection) -> None:
-    """It is a part of what is allowed of the host, so another one is another rule."""
-    found = paths(**words)
-    assert found.injection == injection
-    assert str(found) == f"inspected ({text})"
-    assert found != paths(**{**words, "inspect": True, "inject": {"secret": "another", "paths": "any"}})
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ({"inspect": True, "inject": "github"}, "`github` would go with every request to the host"),
-        ({"inject": "github"}, "`github` would go with every request to the host"),
-        ({"path_rules": [deny("/x")], "inject": "github"}, "would go with every request"),
-        (
-            {"path_rules": [allow("/x")], "path_default": "allow", "inject": "github"},
-            "would go with every request",
-        ),
-        ({"dst": ".a.test", "path_rules": [allow("/x")], "inject": "github"}, "needs an exact name"),
-        (
-            {"path_rules": [allow("/x")], "inject": "github", "insecure_skip_tls_verify": True},
-            "anybody on the way would get `github`",
-        ),
-        ({"inject": "github", "inspect": False}, "contradict each other"),
-        ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
-        ({"inject": "github", "action": "deny"}, "is for rules that allow"),
-        ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
-        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
-        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "paths": "all"}}, "inject"),
-        ({"path_rules": [allow("/x")], "inject": ["x"]}, "inject"),
-    ],
-)
-def test_where_a_secret_must_not_go(words: dict[str, Any], sentence: str) -> None:
-    """Each is a mistake with its own sentence."""
-    assert sentence in said(**words)
-
-
-@pytest.mark.parametrize(
     ("words", "text"),
     [
         ({"inspect": True}, "https a.test:443 inspected"),
@@ -127,6 +67,18 @@ def test_where_a_secret_must_not_go(words: dict[str, Any], sentence: str) -> Non
         (
             {"inspect": True, "insecure_skip_tls_verify": True, "port": 8443, "allow_private": True},
             "https a.test:8443 private inspected (unverified)",
+        ),
+        (
+            {"path_rules": [allow("/x")], "inject": "github"},
+            "https a.test:443 inspected (/x, deny others, inject github)",
+        ),
+        (
+            {"git": {"a/b": "read"}, "inject": "github"},
+            "https a.test:443 inspected (git read a/b, deny others, inject github as basic)",
+        ),
+        (
+            {"inject": {"secret": "x", "paths": "any", "as": "raw", "keep_own": True}},
+            "https a.test:443 inspected (inject x as raw unless sent)",
         ),
     ],
 )
@@ -210,11 +162,32 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
             {"inspect": False, "path_rules": [allow("/x")]},
             "`inspect: false` and `path_rules` contradict each other",
         ),
-        ({"inspect": False, "git": {"a/b": "read"}}, "`inspect: false` and `git` contradict each other"),
         ({"inspect": True, "proto": "http"}, "is for `proto: https`"),
-        ({"inspect": True, "proto": "tcp", "port": 1}, "is for `proto: https`"),
         ({"inspect": True, "action": "deny"}, "is for rules that allow"),
         ({"inspect": True, "dst": "192.0.2.1", "as": "b.test"}, "is for names"),
+        ({"inject": "github"}, "`github` would go with every request to the host"),
+        ({"path_rules": [deny("/x")], "inject": "github"}, "would go with every request"),
+        (
+            {"path_rules": [allow("/x")], "path_default": "allow", "inject": "github"},
+            "would go with every request",
+        ),
+        ({"dst": ".a.test", "path_rules": [allow("/x")], "inject": "github"}, "needs an exact name"),
+        (
+            {"path_rules": [allow("/x")], "inject": "github", "insecure_skip_tls_verify": True},
+            "anybody on the way would get `github`",
+        ),
+        ({"inject": "github", "inspect": False}, "contradict each other"),
+        ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
+        ({"inject": "github", "action": "deny"}, "is for rules that allow"),
+        ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
+        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
+        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "paths": "all"}}, "inject"),
+        ({"path_rules": [allow("/x")], "inject": ["x"]}, "inject"),
+        ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
+        ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
+        ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
+        ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
+        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sentence: str) -> None:
@@ -248,7 +221,6 @@ _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
     ("words", "expected"),
     [
         ({"inspect": True}, {"others": []}),
-        ({"path_rules": [allow("/x")]}, {"/x": []}),
         ({"path_rules": [allow("/x", "PUT", "GET"), allow("/x/y")]}, {"/x/y": [], "GET /x": [], "PUT /x": []}),
         (
             {"path_rules": [allow("/x"), allow("/z"), deny("/x/y"), deny("/x/y/z")]},
@@ -262,7 +234,6 @@ _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
             {"path_rules": [allow("/x", "GET", "PUT"), deny("/x/y", "PUT")]},
             {"GET /x": [], "PUT /x": ["deny PUT /x/y"]},
         ),
-        ({"path_rules": [allow("/"), deny("/x")]}, {"/": ["deny /x"]}),
         ({"path_rules": [allow("/x"), allow("/x/y", "GET")]}, {"GET /x/y": [], "/x": ["GET /x/y"]}),
         (
             {"path_rules": [allow("/x", "GET", "PUT"), allow("/x/y", "GET")]},
@@ -324,12 +295,10 @@ def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
         ({"path_rules": [allow("/v1"), allow("/v1/x", "GET")]}, True),
         ({"path_rules": [allow("/v1", "GET"), allow("/v1/x", "GET", "PUT")]}, False),
         ({"path_rules": [allow("/v1", "GET", "PUT"), allow("/v1/x/y", "GET")]}, True),
-        ({"path_rules": [allow("/v1"), allow("/v2/x", "GET")]}, False),
         ({"path_rules": [allow("/v1", "GET")], "path_default": "allow"}, True),
         ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*")]}, True),
         ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1%2f.*")]}, True),
         ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*", "GET")]}, False),
-        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v2/.*")]}, False),
         ({"path_rules": [deny("/v1/x")]}, True),
         ({"git": {"o/r": "read"}, "path_rules": [allow("/o")]}, True),
         ({"git": {"o/r": "read"}, "path_rules": [allow("/api/v4")]}, False),
@@ -347,32 +316,12 @@ def test_other_spellings_are_refused_where_something_is_refused_below_what_is_al
     assert (odd is Reason.BAD_REQUEST) is strict
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
-        ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
-        ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
-        ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
-        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
-    ],
-)
-def test_what_could_not_hold_in_every_spelling_is_refused(words: dict[str, Any], sentence: str) -> None:
-    """Also what a path decides that is written before it, for all methods."""
-    assert sentence in said(**words)
-
-
 def test_so_many_rules_look_into_tls() -> None:
     """Each has routes, and parts that have chains, which take Envoy some time and 20 KB or more."""
     many = [rule(dst=f"n{number}.test", inspect=True) for number in range(MOST_INSPECTED + 1)]
     assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
     with pytest.raises(TooManyError, match="10,001 rules that look into TLS; at most 10,000"):
         RuleSet.of(many)
-
-
-def test_the_largest_expression_is_that_of_envoy() -> None:
-    """An expression that is accepted is no larger than what Envoy is told to take."""
-    assert RUNTIME["re2.max_program_size.error_level"] == LARGEST_PROGRAM
 
 
 READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/open"), allow("~/v[23]/x")]
@@ -384,22 +333,17 @@ READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/
         ("GET", "/v1", "GET,HEAD /v1"),
         ("GET", "/v1/x?y", "GET,HEAD /v1"),
         ("POST", "/v1/x", Reason.PATH),
-        ("GET", "/v1x", Reason.PATH),
         ("GET", "/v1-evil", Reason.PATH),
-        ("GET", "/V1/x", Reason.PATH),
         ("GET", "/v1/private", Reason.PATH),
         ("GET", "/v1/%70rivate/x", Reason.PATH),
         ("GET", "/v1/private/open/x", "/v1/private/open"),
-        ("POST", "/v1/private/open", "/v1/private/open"),
         ("GET", "/v1/x/../private", Reason.PATH),
         ("GET", "/v1/x%2f..%2fprivate", Reason.BAD_REQUEST),
         ("GET", "/v1/private;x", Reason.BAD_REQUEST),
         ("GET", "/v1/x#y", Reason.BAD_REQUEST),
-        ("DELETE", "/v4/x", Reason.PATH),
         ("DELETE", "/v2/x", "~/v[23]/x"),
         ("DELETE", "/v2/x/", Reason.PATH),
         ("TRACE", "/v2/x", Reason.PATH),
-        ("TRACE", "/v2/x;y", Reason.PATH),
         ("CONNECT", "/v2/x", Reason.BAD_REQUEST),
         ("GET", "/", Reason.PATH),
     ],
@@ -468,8 +412,6 @@ def test_without_a_path_a_connection_is_judged() -> None:
     [
         ("/%2%61", Reason.BAD_REQUEST),
         ("/%%32a", Reason.BAD_REQUEST),
-        ("/x%%32%41y", Reason.BAD_REQUEST),
-        ("/%2%6a", Reason.BAD_REQUEST),
         ("/%%33z", Reason.BAD_REQUEST),
         ("/.;%00", None),
         ("/x/..;%00/y", None),

@@ -5,14 +5,29 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from clawker_fw.rules.policy import Policy, PolicyDecision, RuleScope
+from clawker_fw.rules.policy import Policy, PolicyDecision
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from devkit.stacks import rule_set
 from devkit.strategies import CONNECTIONS, names_near, rule_sets
 
-ALLOWING = ("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
+RULES = (
+    "a.test",
+    ".wild.test",
+    ".b.wild.test",
+    "c.b.wild.test",
+    {"dst": ".wild.test", "proto": "http"},
+    {"dst": "no.wild.test", "action": "deny"},
+    {"dst": ".no.wild.test", "action": "deny", "proto": "http"},
+    {"dst": "yes.no.wild.test", "proto": "http"},
+    {"dst": ".port.wild.test", "action": "deny", "port": 443},
+    "both.test",
+    {"dst": "both.test", "action": "deny", "proto": "https"},
+    {"dst": ".gone.wild.test", "action": "deny"},
+    {"dst": ".back.gone.wild.test"},
+    {"dst": ".gone.wild.test", "proto": "http", "port": 8080},
+)
 
 
 @pytest.mark.parametrize(
@@ -30,39 +45,6 @@ ALLOWING = ("a.test", ".wild.test", ".b.wild.test", "c.b.wild.test")
         ("x.c.b.wild.test", Protocol.HTTPS, 443, ".b.wild.test"),
         ("notwild.test", Protocol.HTTPS, 443, Reason.NO_RULE),
         ("test", Protocol.HTTPS, 443, Reason.NO_RULE),
-    ],
-)
-def test_the_most_specific_name_decides(
-    name: str, protocol: Protocol, port: int, decided_by: str | Reason
-) -> None:
-    """The exact name decides first, then the nearest enclosing subtree."""
-    _, rules = rule_set(*ALLOWING)
-    assert _told(Policy(rules).decide(name, protocol, port)) == decided_by
-
-
-def _told(decision: PolicyDecision) -> str | Reason:
-    """Return the destination of the rule that allows, or the reason for the refusal."""
-    return decision.reason or str(decision.rule and decision.rule.destination)
-
-
-DENYING = (
-    ".wild.test",
-    {"dst": ".wild.test", "proto": "http"},
-    {"dst": "no.wild.test", "action": "deny"},
-    {"dst": ".no.wild.test", "action": "deny", "proto": "http"},
-    {"dst": "yes.no.wild.test", "proto": "http"},
-    {"dst": ".port.wild.test", "action": "deny", "port": 443},
-    "both.test",
-    {"dst": "both.test", "action": "deny", "proto": "https"},
-    {"dst": ".gone.wild.test", "action": "deny"},
-    {"dst": ".back.gone.wild.test"},
-    {"dst": ".gone.wild.test", "proto": "http", "port": 8080},
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "protocol", "port", "decided_by"),
-    [
         ("x.wild.test", Protocol.HTTPS, 443, ".wild.test"),
         ("no.wild.test", Protocol.HTTPS, 443, Reason.DENIED),
         ("no.wild.test", Protocol.HTTP, 80, Reason.DENIED),
@@ -78,12 +60,16 @@ DENYING = (
         ("back.gone.wild.test", Protocol.HTTP, 80, Reason.DENIED),
     ],
 )
-def test_a_denying_rule_decides_where_its_name_is_the_most_specific(
+def test_the_most_specific_name_decides(
     name: str, protocol: Protocol, port: int, decided_by: str | Reason
 ) -> None:
-    """It decides before one that allows the same name, and without a protocol or port it is for all of them."""
-    _, rules = rule_set(*DENYING)
-    assert _told(Policy(rules).decide(name, protocol, port)) == decided_by
+    """The exact name first, then the nearest subtree; of both, a rule that denies first, for all that it names."""
+    assert _told(Policy(rule_set(*RULES)[1]).decide(name, protocol, port)) == decided_by
+
+
+def _told(decision: PolicyDecision) -> str | Reason:
+    """Return the destination of the rule that allows, or the reason for the refusal."""
+    return decision.reason or str(decision.rule and decision.rule.destination)
 
 
 def test_what_is_forwarded_as_it_is_may_be_anything() -> None:
@@ -122,41 +108,14 @@ def test_udp_is_apart_from_everything_else() -> None:
     assert sorted(policy.opaque) == ["a.test", "b.test", "c.test"]
 
 
-def test_a_name_resolves_while_anything_of_it_is_allowed() -> None:
-    """A rule that denies one port leaves the others; one that denies all takes the name away."""
-    policy = Policy(rule_set(*DENYING)[1])
-    resolving = ["wild.test", "x.no.wild.test", "yes.no.wild.test", "x.port.wild.test", "x.back.gone.wild.test"]
-    assert [name for name in resolving if not policy.resolves(name)] == []
-    gone = ["no.wild.test", "both.test", "gone.wild.test", "x.gone.wild.test"]
-    assert [name for name in gone if policy.resolves(name)] == []
-
-
 @settings(deadline=None)
 @given(rule_sets())
 def test_what_is_allowed_resolves(rules: RuleSet) -> None:
-    """The resolver answers exactly the names of which something is allowed, and its list says the same."""
+    """The resolver answers exactly the names of which something is allowed."""
     policy = Policy(rules)
     for name in names_near(rules):
         allowed = any(policy.decide(name, protocol, port).allowed for protocol, port in CONNECTIONS)
         assert policy.resolves(name) == allowed
-        scope = _scope_of(policy, name)
-        assert (scope is not None and scope.resolves) == allowed
-
-
-def _scope_of(policy: Policy, name: str) -> RuleScope | None:
-    """Return what decides for a name: what holds at it, or below the nearest name above it."""
-    points = {point.name: point for point in policy.points()}
-    if name in points:
-        return points[name].at
-    above = name
-    while above:
-        above = above.partition(".")[2]
-        if above in points:
-            return points[above].below
-    return None
-
-
-FIRST, SECOND = "2027-01-01T00:00:00Z", "2027-01-02T00:00:00Z"
 
 
 @settings(deadline=None)

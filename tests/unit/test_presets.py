@@ -195,13 +195,3 @@ def test_edits_beside_presets(tmp_path: Path) -> None:
         assert raised.value.code == "rule-of-preset"
         assert "{preset: pip, without: [pypi.org]}" in raised.value.hint
     assert path.read_text() == text
-
-
-def test_a_removed_rule_that_a_preset_still_allows(tmp_path: Path) -> None:
-    """Who removes it hears that."""
-    path = write(tmp_path, "presets: [pip]\nrules:\n- dst: .pypi.org\n- dst: a.test\n")
-    removal = Removal(rule(".pypi.org").rule.destination)
-    done = rules_file.edit(path, {}, lambda there: edits.remove(there, [removal], 0.0), write=True)
-    assert [(each.outcome, each.allowed_by, each.partly) for each in done.results] == [
-        (EditOutcome.REMOVED, "https pypi.org:443", True)
-    ]

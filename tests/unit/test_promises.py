@@ -1,7 +1,6 @@
 """Promises: what rules never allow, and what they always allow."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
     ({"dst": "a.test"}, ({"dst": "a.test"},), "https a.test:443"),
     ({"dst": "a.test"}, ({"dst": ".test.test"}, {"dst": ".a.test"}), "https .a.test:443"),
     ({"dst": "up.a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
-    ({"dst": ".up.a.test"}, ({"dst": ".a.test"}, {"dst": ".up.a.test", "action": "deny"}), ""),
     (
         {"dst": "up.a.test"},
         ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
@@ -56,23 +54,12 @@ NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
         "tcp x.a.test:443",
     ),
     (
-        {"dst": "a.test", "proto": "http", "port": 80},
-        ({"dst": "a.test", "proto": "ssh", "port": 80},),
-        "ssh a.test:80",
-    ),
-    ({"dst": "a.test", "proto": "https", "port": 443}, ({"dst": "a.test", "proto": "tcp", "port": 444},), ""),
-    ({"dst": "a.test", "proto": "https"}, ({"dst": "a.test", "proto": "udp", "port": 443},), ""),
-    ({"dst": "a.test", "proto": "tcp"}, ({"dst": "a.test"},), ""),
-    (
         {"dst": "db.test", "proto": "https"},
         ({"dst": "192.0.2.5", "as": "db.test", "proto": "http", "port": 5432},),
         "http db.test:5432 at 192.0.2.5",
     ),
     ({"proto": "udp"}, ({"dst": "a.test"}, {"dst": "b.test", "proto": "udp", "port": 53}), "udp b.test:53"),
     ({"port": 25}, ({"dst": "a.test", "proto": "tcp", "port": "20-30"},), "tcp a.test:20-30"),
-    ({"port": "1-79"}, ({"dst": ".a.test", "proto": "http"},), ""),
-    ({"port": "1-80"}, ({"dst": ".a.test", "proto": "http"},), "http .a.test:80"),
-    ({"proto": "ssh"}, ({"dst": "a.test", "proto": "tcp", "port": 5432},), "tcp a.test:5432"),
     (
         {"dst": "db.test"},
         ({"dst": "192.0.2.5", "as": "db.test", "proto": "tcp", "port": 5432},),
@@ -96,17 +83,13 @@ def test_what_is_never_allowed(promised: Fields, entries: tuple[Fields, ...], by
 
 
 ALWAYS: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
-    ({"dst": "a.test"}, ({"dst": "a.test"},), ""),
-    ({"dst": "a.test"}, ({"dst": ".a.test"},), ""),
     ({"dst": "a.test"}, ({"dst": "a.test", "port": 8443},), "no rule allows all of it"),
-    ({"dst": "a.test", "port": 8443}, ({"dst": "a.test", "port": 8443},), ""),
     ({"dst": "a.test"}, ({"dst": "a.test", "until": SOON},), f"`https a.test:443 until {SOON}` allows it only"),
     (
         {"dst": ".a.test"},
         ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
         f"`deny any up.a.test until {SOON}` denies some of it",
     ),
-    ({"dst": "a.test"}, ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny"}), ""),
     (
         {"dst": "a.test", "proto": "tcp", "port": "8000-8001"},
         ({"dst": "a.test", "proto": "tcp", "port": 8000},),
@@ -178,15 +161,6 @@ def test_always_is_what_every_connection_shows(
     covered = {each for each in _around(known, promise) if promise.covers(each)}
     refused = any(not policy.decide(each, protocol, port).allowed for each in covered)
     assert bool(broken([promise], known)) is refused
-
-
-@given(rule_sets(), names())
-def test_rules_that_end_keep_nothing(known: RuleSet, name: str) -> None:
-    """With an end for every rule, what is denied protects nothing, and what is allowed is not always so."""
-    ending = RuleSet(tuple(replace(each, until=4_000_000_000) for each in known.rules))
-    allowing = RuleSet(tuple(each for each in known.rules if not each.denies))
-    assert broken([always(dst=name)], ending)
-    assert bool(broken([never(dst=name)], ending)) is bool(broken([never(dst=name)], allowing))
 
 
 WRONG = (

@@ -54,12 +54,6 @@ def test_a_rule_that_applies_to_anything_or_later_is_not_named(
     assert ("rule-overridden", "f, line 1") not in found
 
 
-def test_a_rule_that_ends_before_what_denies_it_is_named() -> None:
-    """It is denied as long as it exists."""
-    found = remarks({"dst": "a.test", "until": AFTER}, {"dst": "a.test", "action": "deny", "until": LATER})
-    assert found == [("rule-overridden", "f, line 1")]
-
-
 PORTS: dict[str, object] = {"dst": "a.test", "proto": "tcp", "port": "5432-5435"}
 
 

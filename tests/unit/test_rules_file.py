@@ -220,18 +220,6 @@ def test_a_rule_of_an_included_file_is_never_edited(path: Path, team: Path) -> N
     assert path.read_text() == "include: [team.yaml]\n"
 
 
-def test_an_edit_that_makes_the_settings_invalid_changes_nothing(path: Path) -> None:
-    """The new text is checked as a whole before the file is replaced."""
-    path.write_text("rules: [{dst: a.test}]\ninclude: [team.yaml]\n")
-    path.with_name("team.yaml").write_text("rules: [{dst: n.test, allow_private: true}]\n")
-    before = path.read_bytes()
-    with pytest.raises(SettingsError) as raised:
-        edit(path, {}, lambda _: (Edit(added=[{"dst": "n.test"}]), []), write=True)
-    assert raised.value.code == "rules-contradict"
-    assert path.read_bytes() == before
-    assert sorted(each.name for each in path.parent.iterdir()) == ["clawker-fw.yaml", "team.yaml"]
-
-
 def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp_path: Path) -> None:
     """A link still leads to the file, whose mode and owner are the old ones."""
     path.write_bytes(b"rules:\r\n- dst: a.test")

@@ -150,14 +150,6 @@ def programs(tmp_path: Path) -> Programs:
     return Programs(tmp_path)
 
 
-def test_sources_are_asked_side_by_side(programs: Programs) -> None:
-    """Each waits for the others, so one after the other they would all take too long."""
-    names = [f"s{number}" for number in range(8)]
-    wait = "; ".join(f"while [ ! -e {name}.runs ]; do sleep 0.01; done" for name in names)
-    vault = programs.vault(**{name: f"{wait}; echo {name}" for name in names})
-    assert vault.values(raw(*names)) == {f"{name}#raw": name for name in names}
-
-
 def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> None:
     """Whoever asks for its secret each second: after five seconds at first, and after five minutes at last."""
     vault = programs.vault(fails="exit 1")
@@ -203,7 +195,7 @@ def test_a_file_that_can_not_be_read_to_its_end_is_left_to_itself(
     reads, free = [], threading.Event()
     obtain = sources.obtain
 
-    def hangs(*asked: Any) -> sources.Obtained:  # noqa: ANN401 - as it is called
+    def hangs(*asked: Any) -> str:  # noqa: ANN401 - as it is called
         reads.append(1)
         free.wait()
         return obtain(*asked)

@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import FIELDS
-from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.example import example
 from clawker_fw.settings.model import setting_keys
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.validation import validated
 from devkit import settings_schema
 from devkit.stacks import CHECKOUT
-from devkit.strategies import rules
 
 PAGES = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md")))
 DIGEST = "sha256:" + "a" * 64
@@ -110,30 +107,23 @@ def test_the_whole_example_is_not_marked() -> None:
 WRONG = (
     "{}",
     "rules:",
-    "rules: a.test",
     "rules: [a.test]",
     "rules: [{dst: }]",
     "rules: [{proto: http}]",
-    "rules: [{dst: 7}]",
     "rules: [{dst: ''}]",
     "rules: [{dst: 'https://a.test'}]",
-    "rules: [{dst: a.test/path}]",
     "rules: [{dst: 'a.test:443'}]",
     "rules: [{dst: '*.a.test'}]",
-    "rules: [{dst: a..test}]",
     "rules: [{dst: 'a test'}]",
     "rules: [{dst: 192.0.2.1, as: .b.test, port: 1}]",
     "rules: [{dst: a.test, port: '443'}]",
-    "rules: [{dst: a.test, port: 0}]",
     "rules: [{dst: a.test, port: 65536}]",
     "rules: [{dst: a.test, proto: HTTPS}]",
     "rules: [{dst: a.test, action: refuse}]",
     "rules: [{dst: a.test, allow_private: 'true'}]",
     "rules: [{dst: a.test, until: 8h}]",
     "rules: [{dst: a.test, until: 2099-01-31}]",
-    "rules: [{dst: a.test, until: '2099-01-31T18:00:00'}]",
     f"rules: [{{dst: a.test, note: {'x' * 201}}}]",
-    "rules: [{dst: a.test, path_rules: [{}]}]",
     "rules: [{dst: a.test, path_rules: [{path: v1}]}]",
     "rules: [{dst: a.test, path_rules: [{path: /v1, methods: [get]}]}]",
     "rules: [{dst: a.test, path_rules: [{path: /v1, method: GET}]}]",
@@ -141,33 +131,24 @@ WRONG = (
     "rules: [{dst: a.test, ports: 80}]",
     "{rules: [], rule: []}",
     "{rules: [], otel: {infra-port: 1}}",
-    "{rules: [], otel: 7}",
     "{rules: [], otel: {endpoint: collector.test}}",
-    "{rules: [], otel: {endpoint: 'https://collector.test:4317'}}",
     "{rules: [], otel: {sample: 1.5}}",
     "{rules: [], otel: {certs_dir: ''}}",
     "{rules: [], images: {envoy: 'envoyproxy/envoy:v1.40.0'}}",
     "{rules: [], network: {subnet: 10.0.0.0/26}}",
-    "{rules: [], network: {subnet: 10.0.0.0}}",
     "{rules: [], project: Upper}",
     "{rules: [], drain_timeout: -1}",
     "{rules: [], drain_timeout: 2d}",
-    "{rules: [], drain_timeout: 90000}",
     "{rules: [], limits: {idle: 5}}",
     "{rules: [], limits: {connections: 0}}",
-    "{rules: [], limits: {connections: 1.5}}",
     "{rules: [], resources: {envoy: {memory: 2GB}}}",
-    "{rules: [], resources: {envoy: {memory: 1000}}}",
     "{rules: [], resources: {coredns: {processors: 129}}}",
     "{rules: [], include: team.yaml}",
     "presets: [pipp]",
-    "presets: pip",
     "presets: [{without: [pypi.org]}]",
     "presets: [{preset: pip, with: [a.test]}]",
     "{rules: [], never: ['*.a.test']}",
     "{rules: [], never: [{note: x}]}",
-    "{rules: [], never: [{port: 0}]}",
-    "{rules: [], always: [{port: 443}]}",
     "{rules: [], always: [{dst: a.test, proto: udp}]}",
 )
 
@@ -177,31 +158,6 @@ def test_a_mistake_is_marked(text: str) -> None:
     """What the program refuses for what is written there has a mistake in an editor."""
     assert refused(text)
     assert marked(text)
-
-
-def entry(rule: Rule) -> dict[str, Any]:
-    """Return a rule as it may be written in a settings file."""
-    fields = {
-        "dst": rule.host or str(rule.destination),
-        "as": rule.destination.name if rule.host else None,
-        "proto": rule.protocol,
-        "port": rule.written_port,
-        "allow_private": rule.allow_private or bool(rule.host),
-        "action": rule.action,
-        "until": rfc3339(rule.until) if rule.until else None,
-        "note": rule.note,
-    }
-    if rule.denies:
-        fields |= {"dst": str(rule.destination), "as": None, "allow_private": False}
-    return {name: str(value) if isinstance(value, str) else value for name, value in fields.items()}
-
-
-@how(deadline=None)
-@given(st.lists(rules(), max_size=5))
-def test_no_rule_is_marked(entries: list[Rule]) -> None:
-    """Whatever the rules are, if the program understands them, an editor marks nothing."""
-    text = yaml.safe_dump({"rules": [entry(each) for each in entries]})
-    assert marked(text) == []
 
 
 @how(deadline=None)

@@ -210,11 +210,6 @@ BETWEEN = st.lists(st.sampled_from(["", "# about", "  # deeper", "#- dst: x.test
 BREAKS = st.sampled_from(["\n", "\r\n"])
 
 
-def comments(text: str) -> list[str]:
-    """Return the comments of a file that are on lines of their own."""
-    return [line for line in text.splitlines(keepends=True) if line.lstrip().startswith("#")]
-
-
 @st.composite
 def pages(draw: Callable[..., str]) -> Page:
     """Return files with rules as a block list, or as a flow list with one line for each."""
@@ -262,20 +257,3 @@ def test_adding_a_rule_adds_just_its_lines(page: Page) -> None:
     size = len(new) - len(old)
     assert [*new[:start], *new[start + size :]] == old
     assert spliced(after, Edit(removed=frozenset({page.count})), "f") == page.text
-
-
-@given(pages(), st.data())
-def test_changing_a_rule_changes_just_its_lines(page: Page, data: st.DataObject) -> None:
-    """Lines of other rules and settings stay where they are, and so do comments on lines of their own."""
-    position = data.draw(st.integers(0, page.count - 1))
-    fields = {"until": data.draw(st.sampled_from([None, TIME])), "allow_private": True}
-    after = spliced(page.text, Edit(changed={position: fields}), "f")
-    own = [place for place, (_, owner) in enumerate(page.pieces) if owner == position]
-    before_it = "".join(piece for piece, _ in page.pieces[: own[0]])
-    after_it = "".join(piece for piece, _ in page.pieces[own[-1] + 1 :])
-    assert after.startswith(before_it)
-    assert after.endswith(after_it)
-    assert comments(after) == comments(page.text)
-    rule = parse(after, "")[0]["rules"][position]
-    assert rule["allow_private"] is True
-    assert ("until" in rule) == (fields["until"] is not None)

@@ -26,31 +26,19 @@ EGRESS = IPv4Network("10.214.0.0/24")
 NAMES = st.sets(st.sampled_from("abcdefgh"), max_size=5)
 
 
-@given(st.lists(NAMES, max_size=8))
-def test_a_name_keeps_its_number(changes: list[set[str]]) -> None:
-    """Through any changes while there is room, also when it was removed in between. No two names have the same."""
-    numbers, known = Numbers(), dict[str, int]()
-    for wanted in changes:
-        numbers = assigned(wanted, numbers, 8)
-        found = dict(numbers.names)
-        assert wanted <= found.keys()
-        assert len(set(found.values())) == len(found)
-        assert known.items() <= found.items()
-        assert assigned(wanted, numbers, 8) == numbers
-        known = found
-
-
-@given(st.lists(NAMES, max_size=8))
-def test_numbers_are_used_again_when_there_is_no_room(changes: list[set[str]]) -> None:
-    """Only those of names that are not wanted any more. What is wanted keeps its number."""
+@given(st.lists(NAMES, max_size=8), st.sampled_from([5, 8]))
+def test_a_name_keeps_its_number(changes: list[set[str]], room: int) -> None:
+    """While it is wanted; while there is room, also when it was removed in between. No two names have the same."""
     numbers = Numbers()
     for wanted in changes:
-        before, numbers = dict(numbers.names), assigned(wanted, numbers, 5)
+        before, numbers = dict(numbers.names), assigned(wanted, numbers, room)
         found = dict(numbers.names)
         assert wanted <= found.keys()
-        assert set(found.values()) <= set(range(5))
         assert len(set(found.values())) == len(found)
+        assert set(found.values()) <= set(range(room))
         assert all(found[name] == before[name] for name in wanted & before.keys())
+        assert room < 8 or before.items() <= found.items()
+        assert assigned(wanted, numbers, room) == numbers
 
 
 def test_more_names_than_addresses() -> None:

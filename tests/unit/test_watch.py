@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.store import InspectionStore, TelemetryStore
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl import Helper
 from clawker_fw.model import ContainerSpec, Event, NetworkSpec, Shape, Verdict
@@ -25,11 +24,9 @@ from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.ends import ENDS
-from clawker_fw.stack.envoy.signing import INTERMEDIATES
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.telemetry import FILE as TELEMETRY
 from clawker_fw.watch.decision import Reaction, RunOutcome, matters, ours
 from clawker_fw.watch.reactions import Heal
 from clawker_fw.watch.schedule import SPACING, Schedule
@@ -166,26 +163,16 @@ def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None
 
 
 EVENTS: list[tuple[Event, bool]] = [
-    (Event("container", "die", (ENVOY,)), True),
     (Event("container", "die", ("other-envoy",)), False),
-    (Event("container", "rename", ("stolen", ENVOY), "f"), True),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl probe"), False),
-    (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe known={"a":{}}'), False),
     (Event("container", "exec_start", (ENVOY,), "1", '/fw/bin/fwctl probe without-envoy known={"a":{}}'), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl health"), False),
-    (Event("container", "exec_start", (ENVOY,), "1", "/fw/bin/fwctl release"), True),
     (Event("container", "health_status", (ENVOY,), "1", "healthy"), False),
-    (Event("container", "health_status", (ENVOY,), "1", "unhealthy"), True),
     (Event("container", "create", ("clawker-lock",)), False),
     (Event("container", "extract-to-dir", ("clawker-lock",)), False),
     (Event("container", "destroy", ("clawker-lock",)), True),
     (Event("network", "destroy", ("clawker-egress",)), True),
-    (Event("network", "connect", ("clawker-net",), "agent"), False),
     (Event("network", "disconnect", ("clawker-net",), "agent"), False),
-    (Event("network", "disconnect", ("clawker-net",), "1"), True),
     (Event("network", "connect", ("elsewhere",), "agent"), False),
     (Event("network", "connect", ("bridge",), "1"), True),
-    (Event("image", "delete", ("clawker-fw/envoy:1",)), True),
     (Event("image", "delete", ("sha256:1",)), True),
     (Event("image", "untag", ("other:1",)), False),
 ]
@@ -244,59 +231,21 @@ def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) ->
     assert watched.until(20) == ["0 start nothing", "15 interval leave"]
 
 
-def with_store(wanted: Blueprint, store: TelemetryStore | InspectionStore) -> Blueprint:
-    """Return a blueprint whose certificates are from a store."""
-    if isinstance(store, TelemetryStore):
-        return replace(wanted, certificates=store)
-    return replace(wanted, provider=store)
-
-
-@pytest.mark.parametrize(
-    ("kind", "rule", "days", "container", "path"),
-    [
-        (TelemetryStore, {"dst": "a.test"}, 60, COREDNS, TELEMETRY),
-        (InspectionStore, {"dst": "a.test", "inspect": True}, 20, ENVOY, INTERMEDIATES),
-    ],
-)
-def test_certificates_are_renewed_at_their_moment(  # noqa: PLR0917 - a table
-    kind: type[TelemetryStore | InspectionStore],
-    rule: dict[str, object],
-    days: int,
-    container: str,
-    path: str,
-    watched: Watched,
-    tmp_path: Path,
-) -> None:
-    """A watcher looks at two thirds of their life, and commits others, although nobody has changed a setting."""
-    made = 12 + 1200 - days * 86400  # they begin an hour before, and live for 90 days, or 30, and that hour
-    store = kind(tmp_path / "certs", "clawker", keeps=True, clock=lambda: made)
-    otel = {"endpoint": "collector.test:4317"} if kind is TelemetryStore else {}
-    told = stacks.blueprint(watched.engine.facts(), rule, release=watched.release, otel=otel)
-    file = tmp_path / "clawker-fw.yaml"
-    told = replace(told, origin=origin(file, None, "applied"), files=(file,))
-    watched.wanted = with_store(told, store)
-    stacks.converged(watched.engine, watched.wanted)
-    before = watched.engine.inside(container)
-    first = before.files[path]
-    watched.wanted = with_store(told, replace(store, clock=lambda: watched.script.now))
-    assert watched.until(20) == ["0 start nothing", "12 interval heal done", "13 event nothing"]
-    assert watched.engine.inside(container) is before
-    assert before.files[path] != first
-
-
+@pytest.mark.parametrize("days", [0, 1])
 @pytest.mark.parametrize("kept", ["provision", "provided"])
-def test_what_was_due_and_can_not_be_done_is_tried_in_turn(
-    kept: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
+def test_certificates_are_looked_at_when_they_should_be_renewed(
+    kept: str, days: int, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Certificates whose renewal is in the past, and fails, cause no looks beside those in order."""
+    """What was due before and fails, a day ago, causes no looks beside those in order."""
     compared = pipeline.compare
 
     def compare(engine: MemoryEngine, blueprint: Blueprint) -> pipeline.Comparison:
         seen = compared(engine, blueprint)
-        overdue = replace(getattr(seen, kept), renewed_at=watched.script.now - 86_400)
-        return replace(seen, **{kept: overdue})
+        return replace(seen, **{kept: replace(getattr(seen, kept), renewed_at=12 - days * 86_400)})
 
     monkeypatch.setattr(pipeline, "compare", compare)
+    first = "30" if days else "12"
+    assert watched.until(35)[:2] == ["0 start nothing", f"{first} interval nothing"]
     watched.until(10 * INTERVAL)
     assert len(watched.decisions) <= 11
 

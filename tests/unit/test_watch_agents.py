@@ -54,16 +54,6 @@ def test_an_open_agent_is_reported_once(watched: Watched) -> None:
     assert watched.engine.inside("loose").status == "running"
 
 
-def test_an_agent_that_joins_another_network_is_seen_at_once(watched: Watched) -> None:
-    """A way around the firewall need not be there when the agent starts."""
-    join(watched, "agent")
-    subnet = IPv4Network("172.30.1.0/24")
-    spec = NetworkSpec("world", subnet, subnet[1], subnet, False, {}, {})  # noqa: FBT003 - not internal
-    watched.engine.create_network(spec)
-    watched.until(25, (10, lambda: watched.engine.connect("world", "agent", "")))
-    assert actions(watched)[0] == "11 agent warn"
-
-
 @pytest.mark.parametrize("order", [OnOpen.DETACH, OnOpen.STOP])
 def test_an_order_is_carried_out_on_the_open_agent_alone(order: OnOpen, watched: Watched) -> None:
     """The open agent is detached or stopped, the others stay, and the next comparison is clean."""

@@ -26,7 +26,7 @@ from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import wanted as wanted_secrets
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
-from clawker_fw.watch.reactions import Heal, OnOpen
+from clawker_fw.watch.reactions import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
@@ -270,56 +270,6 @@ def test_a_file_of_secrets_that_an_agent_can_write_stops_no_healing(watched: Wat
     assert {name: value for name, (value, _) in watched.engine.inside(ENVOY).secrets.items()} == {
         "api#bearer": "Bearer hidden"
     }
-
-
-def test_another_settings_file_in_place_of_the_own_one_stops_no_healing(shared: MakeShared) -> None:
-    """An agent that links the file to another one, which is valid, gains nothing."""
-    stack = shared(read_only=False)
-    watched = stack.watched
-    watched.on_open = OnOpen.STOP
-    before = stack.live()
-    loose = stacks.bare_container("loose", watched.wanted, "clawker-net")
-
-    def link() -> None:
-        other = stack.file.with_name("other.yaml")
-        other.touch()
-        stack.file.unlink()
-        stack.file.symlink_to(other)
-        stack.wants("evil.test")
-        watched.engine.remove(ENVOY)
-        watched.engine.start(
-            watched.engine.create_container(replace(loose, shape=replace(loose.shape, privileged=True)))
-        )
-
-    watched.until(40, (10, link), heal=Heal.ALL)
-    unused = watched.decisions[-1][1].unused
-    assert unused is not None
-    assert unused.code == "settings-other"
-    assert watched.engine.inside(ENVOY).status == "running"
-    assert watched.engine.inside("loose").status == "exited"
-    assert stack.live() == before
-
-
-def test_an_agent_that_asks_for_more_than_there_is_gains_nothing(shared: MakeShared) -> None:
-    """Settings that the machine has no room for are no better than unreadable ones."""
-    stack = shared(read_only=False)
-    watched = stack.watched
-    before = stack.live()
-
-    def tamper() -> None:
-        absurd = stacks.blueprint(
-            watched.engine.facts(), "a.test", release=watched.release, resources={"envoy": {"memory": "1000GiB"}}
-        )
-        watched.wanted = replace(absurd, origin=origin(stack.file, None, "absurd"), files=(stack.file,))
-        watched.engine.put_files(COREDNS, {POLICY: public(b"forged")})
-        watched.engine.remove(ENVOY)
-
-    watched.until(40, (10, tamper))
-    assert stack.live() == before
-    assert watched.engine.inside(ENVOY).status == "running"
-    unused = watched.decisions[-1][1].unused
-    assert unused is not None
-    assert unused.code == "resources-not-there"
 
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])

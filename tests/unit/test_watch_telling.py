@@ -213,16 +213,10 @@ def test_health_of_siblings_leaves_agents_out() -> None:
 # --- pages ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text", ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464", "unix:/run/clawker-fw/watch.sock"]
-)
-def test_addresses_of_this_machine(text: str) -> None:
-    """The page listens at the given address."""
-    assert str(parse_address(text)) == text
-
-
-def test_localhost_is_the_loopback_address() -> None:
-    """Host names are not resolved."""
+def test_addresses_of_this_machine() -> None:
+    """The page listens at the given address. Host names are not resolved."""
+    for text in ("127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464", "unix:/run/clawker-fw/watch.sock"):
+        assert str(parse_address(text)) == text
     assert str(parse_address("localhost:1")) == "127.0.0.1:1"
 
 
@@ -314,27 +308,21 @@ def notifier(manager: socket.socket, **variables: str) -> Manager:
 
 
 def test_the_manager_is_told_of_the_first_look_and_of_each_that_ends(manager: socket.socket) -> None:
-    """READY is sent once, after the first comparison. WATCHDOG is sent after each, and during progress."""
+    """READY is sent once, with what comes first. WATCHDOG is sent after each look, and during progress."""
     sender = notifier(manager, WATCHDOG_PID=str(os.getpid()))
+    sender.alive()
     for decision in (BLIND, QUIET, BLIND):
         sender.report(decision)
     sender.alive()
     sender.stopping()
     assert messages(manager) == [
-        ["READY=1", "STATUS=No.", "WATCHDOG=1"],
+        ["READY=1", "WATCHDOG=1"],
+        ["STATUS=No.", "WATCHDOG=1"],
         ["STATUS=nothing, current", "WATCHDOG=1"],
         ["STATUS=No.", "WATCHDOG=1"],
         ["WATCHDOG=1"],
         ["STOPPING=1"],
     ]
-
-
-def test_a_first_heal_that_takes_long_is_a_start_all_the_same(manager: socket.socket) -> None:
-    """READY is also sent with the first progress, because a manager does not wait for long."""
-    sender = notifier(manager)
-    sender.alive()
-    sender.report(QUIET)
-    assert messages(manager) == [["READY=1", "WATCHDOG=1"], ["STATUS=nothing, current", "WATCHDOG=1"]]
 
 
 def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> None:
@@ -363,15 +351,16 @@ def changed(release: Release) -> None:
     stacks.change_file(release.package / "reconcile/pipeline.py", lambda text: text + b"# newer\n")
 
 
-CHANGES: dict[str, Callable[[Release], None]] = {
-    "changed": changed,
-    "removed": lambda release: (release.package / "errors.py").unlink(),
-    "added": lambda release: (release.package / "new.py").touch(),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed,
+        lambda release: (release.package / "errors.py").unlink(),
+        lambda release: (release.package / "new.py").touch(),
+    ],
+    ids=["changed", "removed", "added"],
+)
+def test_another_release_is_noticed(change: Callable[[Release], None], tmp_path: Path) -> None:
     """Any changed file is another release, except bytecode caches."""
     release = stacks.copied_release(tmp_path)
     installed = Installed(release)
@@ -379,7 +368,7 @@ def test_another_release_is_noticed(name: str, tmp_path: Path) -> None:
     cache.mkdir(exist_ok=True)
     (cache / "cli.pyc").touch()
     installed.require_same()
-    CHANGES[name](release)
+    change(release)
     with pytest.raises(RefusedError) as caught:
         installed.require_same()
     assert caught.value.code == "release-changed"

@@ -67,7 +67,8 @@ def attempts(place: AgentView) -> tuple[Case, ...]:
         *_connections(place),
         *(_page(place) if place.page else ()),
         *attempts_in_tls(place.envoy, place.inspected, place.roots),
-        *_sockets(),
+        Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet"),
+        Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw"),
     )
 
 
@@ -97,15 +98,8 @@ def _questions(place: AgentView) -> Iterator[Case]:
 def _addresses(place: AgentView) -> Iterator[Case]:
     yield Case("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
     yield Case("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
-    yield Case(
-        "internet-udp",
-        "An address on the internet, over UDP",
-        _SILENT,
-        "datagram",
-        "udp",
-        f"{_WORLD}:443",
-        text="x",
-    )
+    words = "An address on the internet, over UDP"
+    yield Case("internet-udp", words, _SILENT, "datagram", "udp", f"{_WORLD}:443", text="x")
     yield Case(
         "internet-ipv6", "An address on the internet, over IPv6", _NO_IPV6, "connect", address=f"{_WORLD_IPV6}:443"
     )
@@ -136,14 +130,8 @@ def _connections(place: AgentView) -> Iterator[Case]:
     tls, http = f"{place.envoy}:443", f"{place.envoy}:80"
     yield Case("sni", "TLS for a name that no rule allows", DENIED, "tls", address=tls, name=REFUSED_NAME)
     yield Case("no-sni", "TLS without a server name", DENIED, "tls", address=tls)
-    yield Case(
-        "not-tls",
-        "Something else than TLS on port 443",
-        _NOT_FORWARDED,
-        "send",
-        address=tls,
-        text="SSH-2.0-agent\r\n",
-    )
+    words = "Something else than TLS on port 443"
+    yield Case("not-tls", words, _NOT_FORWARDED, "send", address=tls, text="SSH-2.0-agent\r\n")
     yield Case("quic", "QUIC", _SHUT, "datagram", "udp", tls, text="\xc0" + "\0" * 40)
     host = f"Host: {REFUSED_NAME}\r\nConnection: close\r\n\r\n"
     for name, words, text in (
@@ -182,8 +170,3 @@ def _page(place: AgentView) -> Iterator[Case]:
     yield Case("page-tls", "The name of this page in TLS", DENIED, "tls", address=tls, name=PAGE)
     helper = f"{place.coredns}:{PAGE_HELPER}"
     yield Case("page-helper", "CoreDNS's part of this page", _SHUT, "connect", address=helper)
-
-
-def _sockets() -> Iterator[Case]:
-    yield Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet")
-    yield Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw")

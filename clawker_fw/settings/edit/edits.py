@@ -228,18 +228,12 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
         after = Policy(RuleSet(tuple(each.rule for each in there if each.position not in removed)).at(now))
         for each in (one for one in there if one.position in removed):
             place = removed[each.position or 0]
-            if other := _allowed_by(after, each.rule):
+            names = () if each.rule.denies else _within(after, each.rule)
+            decisions = (after.decide(name, *key) for name in names for key in each.rule.keys)
+            if other := next((one.rule for one in decisions if one.allowed), None):
                 partly = not _allows_all(other, each.rule)
                 results[place] = replace(results[place], allowed_by=str(other), partly=partly)
     return Edit(removed=frozenset(removed)), results
-
-
-def _allowed_by(after: Policy, removed: Rule) -> Rule | None:
-    """Return the rule that still allows what a removed one did, or some of it, if there is one."""
-    if removed.denies:
-        return None
-    decisions = (after.decide(name, *key) for name in _within(after, removed) for key in removed.keys)
-    return next((each.rule for each in decisions if each.allowed), None)
 
 
 def _within(after: Policy, removed: Rule) -> Iterator[str]:
@@ -259,7 +253,6 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
 
 
 def _allows_all(other: Rule, removed: Rule) -> bool:
-    """Whether a rule is for all that another one is for."""
     return (
         all(map(other.covers, removed.names))
         and other.destination.subtree >= removed.destination.subtree

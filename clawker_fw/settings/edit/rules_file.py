@@ -127,13 +127,7 @@ def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path,
     return path, found
 
 
-def _edited(
-    path: Path,
-    found: str,
-    environment: Mapping[str, str],
-    decide: Decide,
-    content: bytes,
-) -> Edited:
+def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Decide, content: bytes) -> Edited:
     first, *others = sources(path)
     read = (replace(first, text=text_of(content, path)), *others)
     before = validated(read, found, environment)
@@ -177,31 +171,19 @@ def _locked(path: Path) -> Iterator[bytes]:
     The lock is on the file itself. Who waited for it may find that the file has been replaced, and starts over.
     """
     while True:
-        with _opened(path) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is(path, descriptor):
+        read_bytes(path)  # a missing file is told like everywhere else
+        try:
+            file = path.open("rb+", buffering=0)  # an NFS server locks only what may be written
+        except OSError as error:
+            raise unwritable_settings(path, error) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            same = False
+            with suppress(FileNotFoundError):
+                same = os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            if same:
                 yield read_bytes(path)
                 return
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    read_bytes(path)  # a missing file is told like everywhere else
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # an NFS server locks only what may be written
-    except OSError as error:
-        raise unwritable_settings(path, error) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _replace(path: Path, before: bytes, after: bytes) -> None:
@@ -244,12 +226,5 @@ def _write(fresh: Path, content: bytes, old: Path) -> None:
         os.chown(fresh, was.st_uid, was.st_gid)
     shutil.copystat(old, fresh)
     os.utime(fresh)
-    _sync(fresh)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with fresh.open("rb") as file:
+        os.fsync(file.fileno())

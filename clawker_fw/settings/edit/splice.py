@@ -82,7 +82,6 @@ def _replaced(text: str, cuts: Iterable[_Cut]) -> str:
 
 
 def _meant(values: dict[str, Any], edit: Edit) -> dict[str, Any]:
-    """Return the values that the edited text must have."""
     rules: list[Any] = []
     for position, rule in enumerate(values.get(KEY) or []):
         fields = edit.changed.get(position, {})
@@ -182,7 +181,6 @@ class _Page:
         return end, end, lines
 
     def _lines(self, start: int, end: int) -> _Cut:
-        """Cut the lines from a position to another."""
         return self._line_start(start), self._next_line(end), ""
 
     # --- changing --------------------------------------------------------------------------------------------

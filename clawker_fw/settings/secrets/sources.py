@@ -40,14 +40,7 @@ def header_value(secret: str, form: Form) -> str:
             return secret
 
 
-@dataclass(frozen=True, slots=True)
-class Obtained:
-    """A secret that was obtained."""
-
-    value: str = field(repr=False)
-
-
-def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Obtained:
+def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> str:
     """Obtain a secret. `folder` is that of the file which declares it.
 
     Raises:
@@ -58,7 +51,7 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
     problem = "it is the placeholder that agents get" if text in entry.placeholders.values() else ""
     if problem := problem or _problem(text, entry.source):
         raise _failed(name, entry.source, problem)
-    return Obtained(text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +88,7 @@ def still_hangs(name: str, entry: SecretEntry) -> Outcome:
 def _obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Outcome:
     began = time.monotonic()
     try:
-        value = obtain(name, entry, folder, environment).value
+        value = obtain(name, entry, folder, environment)
     except SettingsError as error:
         return Outcome(None, error, time.monotonic() - began)
     return Outcome(value, None, time.monotonic() - began)

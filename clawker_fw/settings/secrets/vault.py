@@ -102,7 +102,6 @@ class Vault:
         return min((*asked, *gone, *again), default=None)
 
     def _ask(self, names: Iterable[str]) -> None:
-        """Ask the sources that are due, and keep what they give."""
         now = self.clock()
         due = [name for name in sorted(names) if self._is_due(name, now)]
         self._hanging = {name: asked for name, asked in self._hanging.items() if not asked.done()}
@@ -129,7 +128,6 @@ class Vault:
         return kept is None or now >= kept.due
 
     def _failed(self, name: str, entry: SecretEntry, outcome: Outcome) -> None:
-        """Note that a source has failed, and when it is asked again."""
         now, times = self.clock(), self._failing[name].times + 1 if name in self._failing else 1
         pause = max(_SHARE * outcome.seconds, _FIRST_PAUSE * 2.0 ** min(times - 1, 10))
         costs_nothing = entry.source.kind != "command" and outcome.seconds < _AT_ONCE

@@ -8,7 +8,7 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import injecting
-from clawker_fw.settings.secrets.declared import SecretEntry, SecretsFile
+from clawker_fw.settings.secrets.declared import SecretsFile
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,41 +45,32 @@ def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[Wa
     found = set()
     for rule, injection in injecting(rules):
         entry = declared.secrets.get(injection.secret)
-        if problem := _problem(rule, entry):
-            raise _refused(rule, injection.secret, problem, path, known=entry is not None)
-        if entry and entry.placeholders and injection.keep_own:
+        if entry is None or not entry.may_go_to(rule.destination.name, rule.port or 0):
+            raise _refused(rule, injection.secret, path, known=entry is not None)
+        if entry.placeholders and injection.keep_own:
             raise SettingsError(
                 "placeholder-kept",
                 f"Agents have a placeholder for {injection.secret}, and `keep_own` would send it in place of the "
                 f"secret{rule.located}.",
                 hint=f"Leave out `keep_own` there, or the `placeholders` of `{injection.secret}` in {path}.",
             )
-        if entry:
-            found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
+        found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
     return tuple(sorted(found))
 
 
-def _problem(rule: Rule, entry: SecretEntry | None) -> str:
-    """Return why a rule can't have a secret, as the predicate of a sentence."""
-    if entry is None:
-        return "is not declared"
-    if not entry.may_go_to(rule.destination.name, rule.port or 0):
-        return f"may not go to {rule.destination.name}:{rule.port}"
-    return ""
-
-
-def _refused(rule: Rule, name: str, problem: str, path: Path, *, known: bool) -> RefusedError:
-    place = f"{rule.destination.name}:{rule.port}".removesuffix(":443")
+def _refused(rule: Rule, name: str, path: Path, *, known: bool) -> RefusedError:
+    host = f"{rule.destination.name}:{rule.port}"
+    place = host.removesuffix(":443")
     if known:
         return RefusedError(
             "secret-not-for-host",
-            f"The secret {name} {problem}, where a rule would send it{rule.located}.",
+            f"The secret {name} may not go to {host}, where a rule would send it{rule.located}.",
             context=[f"{path} says to which hosts it may go"],
             hint=f"If it should, add {place} to the `hosts` of `{name}` there.",
         )
     return RefusedError(
         "secret-unknown",
-        f"The secret {name}, which a rule puts into requests to {place}{rule.located}, {problem}.",
+        f"The secret {name}, which a rule puts into requests to {place}{rule.located}, is not declared.",
         context=[f"{path} has the secrets of this user"],
         hint=f"Declare it there: `{name}: {{from: {{env: NAME}}, hosts: [{place}]}}` below `secrets:`.",
     )

@@ -10,6 +10,7 @@ import operator
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from clawker_fw.rules.destination import Destination
@@ -65,16 +66,12 @@ class Chains:
 
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
     """Return the chains for a protocol and port."""
-    patterns = policy.patterns(protocol, port)
-    return _of_rules(prefix, patterns, policy.exceptions(protocol, port))
+    return of_rules(prefix, policy.patterns(protocol, port), policy.exceptions(protocol, port))
 
 
-def alone(prefix: str, patterns: Mapping[str, Rule]) -> Chains:
-    """Return chains for patterns of which each has its own rule."""
-    return _of_rules(prefix, patterns, {})
-
-
-def _of_rules(prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, Sequence[str]]) -> Chains:
+def of_rules(
+    prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, Sequence[str]] = MappingProxyType({})
+) -> Chains:
     """Return the chains, with the name of that of each rule.
 
     Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
@@ -165,6 +162,11 @@ def action(chain: str) -> Json:
 def matching_input(kind: str, **config: str) -> Json:
     """Return what a matcher compares."""
     return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
+
+
+def exactly(compared: Json, chosen: Json) -> Json:
+    """Return the matcher that selects by what is compared, exactly."""
+    return {"matcher_tree": {"input": compared, "exact_match_map": {"map": chosen}}}
 
 
 def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:

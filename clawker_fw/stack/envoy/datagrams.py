@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, refusals, usage
-from clawker_fw.stack.envoy.messages import TYPES, Json, duration, extension, typed
+from clawker_fw.stack.envoy.messages import TYPES, Json, duration, endpoint, extension, typed
 from clawker_fw.stack.envoy.telemetry import Reporting, looked_up
 from clawker_fw.stack.topology import EnvoyAddresses
 
@@ -36,7 +36,11 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
             continue
         names = True
         yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
-        yield {"@type": _CLUSTER, "name": cluster, **told, **_first_of(f"{cluster}{_HOST}", _NOWHERE), **room}
+        # It stands for the first one of the two that has a healthy host, or else for any.
+        two = [f"{cluster}{_HOST}", _NOWHERE]
+        kind = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=two)
+        first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
+        yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
     if names:
         address, nothing = refusals.NOWHERE
         nobody = {"address": address, "port_value": nothing}
@@ -49,21 +53,11 @@ _NOWHERE, _HOST = "udp nowhere", " host"
 
 
 def _leading(cluster: str, host: Json, **state: str) -> Json:
-    """Return a cluster of one host."""
-    endpoint = {"endpoint": {"address": {"socket_address": host}}, **state}
-    assignment = {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
-    return {"@type": _CLUSTER, "name": cluster, "load_assignment": assignment}
+    return {"@type": _CLUSTER, "name": cluster, **endpoint(cluster, {"socket_address": host}, **state)}
 
 
 def _bound_to(address: str) -> Json:
-    """Return what has a cluster connect from an address."""
     return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
-
-
-def _first_of(*clusters: str) -> Json:
-    """Return what has a cluster stand for the first one of others that has a healthy host, or else for any."""
-    config = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=list(clusters))
-    return {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": config}
 
 
 def listeners(

@@ -29,7 +29,9 @@ from clawker_fw.stack.envoy.messages import (
     cel_formatter,
     config_source,
     duration,
+    endpoint,
     extension,
+    http_options,
     passed_on,
 )
 from clawker_fw.stack.envoy.telemetry import Reporting
@@ -98,31 +100,22 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
     `spoken` is the transport socket for what goes through it, and `options` are those of HTTP.
     """
     address = {"envoy_internal_address": {"server_listener_name": listener}}
-    kind = "upstreams.http.v3.HttpProtocolOptions"
+    common = {
+        "idle_timeout": f"{bounds.REUSE_SECONDS}s",
+        "max_connection_duration": f"{bounds.LONGEST_REUSE_SECONDS}s",
+    }
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "10s",
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
+        **endpoint(name, address),
         "transport_socket": extension(
             "envoy.transport_sockets.internal_upstream",
             "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
             transport_socket=spoken,
         ),
-        "typed_extension_protocol_options": {
-            f"envoy.extensions.{kind}": {
-                "@type": f"{TYPES}.extensions.{kind}",
-                **options,
-                "common_http_protocol_options": {
-                    "idle_timeout": f"{bounds.REUSE_SECONDS}s",
-                    "max_connection_duration": f"{bounds.LONGEST_REUSE_SECONDS}s",
-                },
-            }
-        },
+        **http_options(**options, common_http_protocol_options=common),
         "circuit_breakers": bounds.unbounded(),
     }
 
@@ -138,12 +131,7 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
     return [
         internal_listener(
             THROUGH_RULES,
-            {
-                "matcher_tree": {
-                    "input": chains.matching_input("FilterStateInput", key=PORT),
-                    "exact_match_map": {"map": by_name},
-                }
-            },
+            chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name),
             [
                 chain
                 for port, chosen in used.items()

@@ -126,5 +126,4 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
         by_name = chains.select(tls_chains, server_name)
         matchers = [{"predicate": is_host_name, "on_match": by_name}]
         by_protocol["tls"] = {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": refused}}
-    protocol = chains.matching_input("TransportProtocolInput")
-    return {"matcher_tree": {"input": protocol, "exact_match_map": {"map": by_protocol}}}
+    return chains.exactly(chains.matching_input("TransportProtocolInput"), by_protocol)

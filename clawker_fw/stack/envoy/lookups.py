@@ -25,6 +25,7 @@ from clawker_fw.stack.envoy.messages import (
     Json,
     cel_formatter,
     duration,
+    endpoint,
     extension,
     passed_on,
     state,
@@ -174,10 +175,7 @@ def proof() -> Json:
             dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
         ),
         "wait_for_warm_on_init": False,
-        "load_assignment": {
-            "cluster_name": _LOOKING_UP,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": host}}]}],
-        },
+        **endpoint(_LOOKING_UP, host),
     }
 
 

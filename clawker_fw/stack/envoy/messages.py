@@ -5,6 +5,7 @@ Field names are those of the Envoy v3 API reference.
 
 from typing import Any
 
+from clawker_fw.rules.paths import LARGEST_PROGRAM
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import watched_folder
 
@@ -38,7 +39,7 @@ escapes: a name with a backslash would be matched as it stands, and looked up as
 """
 
 RUNTIME = {
-    "re2.max_program_size.error_level": 2000,
+    "re2.max_program_size.error_level": LARGEST_PROGRAM,
     "envoy.reloadable_features.enable_new_dns_implementation": False,
 }
 """Envoy's runtime settings. By default it refuses expressions as large as those for a host name, and a cluster
@@ -53,6 +54,24 @@ def duration(seconds: float) -> str:
 def extension(name: str, kind: str, **config: Any) -> Json:  # noqa: ANN401 - JSON
     """Return one of Envoy's extensions with its configuration."""
     return typed(name, f"{TYPES}.extensions.{kind}", **config)
+
+
+def endpoint(cluster: str, address: Json, **state: str) -> Json:
+    """Return what has a cluster lead to one address."""
+    only = {"endpoint": {"address": address}, **state}
+    return {"load_assignment": {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [only]}]}}
+
+
+def http_options(**options: object) -> Json:
+    """Return what has a cluster speak HTTP with these options."""
+    kind = "extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {"typed_extension_protocol_options": {f"envoy.{kind}": {"@type": f"{TYPES}.{kind}", **options}}}
+
+
+def stdout(**log_format: object) -> Json:
+    """Return an access log on standard output."""
+    kind = "access_loggers.stream.v3.StdoutAccessLog"
+    return extension("envoy.access_loggers.stdout", kind, log_format=log_format)
 
 
 def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import Json
+from clawker_fw.stack.envoy.messages import Json, endpoint
 
 ROUTE = CLUSTER = "page"
 
@@ -26,16 +26,12 @@ def cluster() -> Json:
     Its connections have no bound, because all agents would share it. The recorder ends each with its answer, and
     answers an agent only so often.
     """
-    address = {"pipe": {"path": SOCKET}}
     return {
         "name": CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        "load_assignment": {
-            "cluster_name": CLUSTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
+        **endpoint(CLUSTER, {"pipe": {"path": SOCKET}}),
         "circuit_breakers": bounds.unbounded(),
     }
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, injected, page, routes, usage
-from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on
+from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
 _LONGEST, _LONGEST_METHOD = 255, 32
@@ -296,13 +296,7 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
         otherwise=_text(Reason.UNREACHABLE),
     )
-    violation = _all(
-        {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
-    )
-    # Comparing a number first spares what is forwarded an expression, which takes longer.
-    failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    ours = _all({"status_code_filter": failed}, cel(f"{own} && {not_ours} && !({PAGE_ROUTE})"))
-    any_of_them = {"or_filter": {"filters": [ours, violation]}}
+    any_of_them = _of_requests(f"{own} && {not_ours} && !({PAGE_ROUTE})")
     fields = {**_FIELDS, **_HTTP, "reason": reason}
     forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
     return _logs(any_of_them, forwarded, fields, reporting, {"rule": "%ROUTE_NAME%"})
@@ -331,14 +325,16 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         (HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
         otherwise=_text(Reason.UNREACHABLE),
     )
-    violation = _all(
-        {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
-    )
-    failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    ours = _all({"status_code_filter": failed}, cel(f"({by_us}) || ({by_host})"))
     fields = {**_FIELDS, **_UPSTREAM, **_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%", "reason": reason}
-    any_of_them = {"or_filter": {"filters": [ours, violation]}}
-    return _logs(any_of_them, cel(_FORWARDED_REQUEST), fields, reporting)
+    return _logs(_of_requests(f"({by_us}) || ({by_host})"), cel(_FORWARDED_REQUEST), fields, reporting)
+
+
+def _of_requests(ours: str) -> Json:
+    """Return the filter that passes failed requests for which an expression is true, and violations of HTTP/2."""
+    violation = {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
+    # Comparing a number first spares what is forwarded an expression, which takes longer.
+    failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
+    return {"or_filter": {"filters": [_all({"status_code_filter": failed}, cel(ours)), _all(*violation)]}}
 
 
 def buckets() -> bytes:
@@ -384,15 +380,8 @@ def _logs(
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
-    stdout = extension(
-        "envoy.access_loggers.stdout",
-        "access_loggers.stream.v3.StdoutAccessLog",
-        log_format={
-            "json_format": dict(fields),
-            "formatters": [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")],
-        },
-    )
-    return {**stdout, "filter": filter_}
+    formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]
+    return {**stdout(json_format=dict(fields), formatters=formatters), "filter": filter_}
 
 
 def _all(*filters: Json) -> Json:

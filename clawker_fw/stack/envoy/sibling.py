@@ -326,7 +326,7 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
     the agents nor any address of ours. Neither may the source of telemetry, whose collector is the user's choice.
     """
     agents, egress = addressing.agents, addressing.egress
-    refused_to_guarded = {*SPECIAL_RANGES, *PRIVATE_RANGES, agents, egress}
+    refused_to_guarded = {str(network) for network in (*SPECIAL_RANGES, *PRIVATE_RANGES, agents, egress)}
     own = {f"{address}/32" for address in addressing.own_egress_addresses}
     refused_to_exempt = {str(network) for network in (*SPECIAL_RANGES, agents)} | own
     common = {"gateway": str(addressing.egress_gateway), "subnet": str(egress)}
@@ -352,25 +352,16 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
         "tables": [
             {
                 **common,
-                "name": "guarded",
-                "from": guarded,
-                "table": _GUARDED_TABLE,
-                "connected": False,
-                "unreachable": sorted(str(network) for network in refused_to_guarded),
-            },
-            *(
-                {
-                    **common,
-                    "name": name,
-                    "from": source,
-                    "table": table,
-                    "connected": True,
-                    "unreachable": sorted(refused_to_exempt),
-                }
-                for name, source, table in (
-                    ("exempt", exempt, _EXEMPT_TABLE),
-                    ("telemetry", reporting, _TELEMETRY_TABLE),
-                )
-            ),
+                "name": name,
+                "from": source,
+                "table": table,
+                "connected": name != "guarded",
+                "unreachable": sorted(unreachable),
+            }
+            for name, source, table, unreachable in (
+                ("guarded", guarded, _GUARDED_TABLE, refused_to_guarded),
+                ("exempt", exempt, _EXEMPT_TABLE, refused_to_exempt),
+                ("telemetry", reporting, _TELEMETRY_TABLE, refused_to_exempt),
+            )
         ],
     }

@@ -12,7 +12,7 @@ from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import TYPES, Json, extension
+from clawker_fw.stack.envoy.messages import Json, endpoint, extension, http_options
 from clawker_fw.stack.files import public, signers
 from clawker_fw.stack.resources import Resource
 
@@ -133,22 +133,12 @@ def ads_config() -> Json:
 
 def cluster(folder: str = FOLDER) -> Json:
     """Return the cluster of the bootstrap that leads to the signer."""
-    options = "upstreams.http.v3.HttpProtocolOptions"
-    address = {"pipe": {"path": f"{folder}/{SOCKET}"}}
     return {
         "name": CLUSTER,
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        "typed_extension_protocol_options": {
-            f"envoy.extensions.{options}": {
-                "@type": f"{TYPES}.extensions.{options}",
-                "explicit_http_config": {"http2_protocol_options": {}},
-            }
-        },
-        "load_assignment": {
-            "cluster_name": CLUSTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
+        **http_options(explicit_http_config={"http2_protocol_options": {}}),
+        **endpoint(CLUSTER, {"pipe": {"path": f"{folder}/{SOCKET}"}}),
     }
 
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
 from clawker_fw.stack.envoy import bounds, sampling
-from clawker_fw.stack.envoy.messages import TYPES, Json, extension
+from clawker_fw.stack.envoy.messages import TYPES, Json, endpoint, extension, http_options
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
@@ -75,25 +75,11 @@ class Reporting:
         credentials = self.telemetry.credentials
         if credentials is None:
             return []
-        options = "upstreams.http.v3.HttpProtocolOptions"
+        most = {"max_connections": _CONNECTIONS, "max_pending_requests": _PENDING, "max_requests": _REQUESTS}
         own = {
             **self._cluster(CLUSTER),
-            "circuit_breakers": {
-                "thresholds": [
-                    {
-                        "max_connections": _CONNECTIONS,
-                        "max_pending_requests": _PENDING,
-                        "max_requests": _REQUESTS,
-                        "max_retries": 0,
-                    }
-                ]
-            },
-            "typed_extension_protocol_options": {
-                f"envoy.extensions.{options}": {
-                    "@type": f"{TYPES}.extensions.{options}",
-                    "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}},
-                }
-            },
+            "circuit_breakers": {"thresholds": [{**most, "max_retries": 0}]},
+            **http_options(explicit_http_config={"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}}),
             "transport_socket": self.telemetry.envoy_tls(credentials),
         }
         relay = {
@@ -108,10 +94,7 @@ class Reporting:
             "@type": f"{TYPES}.config.cluster.v3.Cluster",
             "name": name,
             **({"type": "STATIC"} if address_of(self.telemetry.host) else looked_up()),
-            "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": to}}}]}],
-            },
+            **endpoint(name, {"socket_address": to}),
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
             "upstream_bind_config": {"source_address": {"address": str(self.source), "port_value": 0}},
         }

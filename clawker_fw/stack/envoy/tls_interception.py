@@ -243,12 +243,7 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
     return [
         http.internal_listener(
             THROUGH_PATHS,
-            {
-                "matcher_tree": {
-                    "input": chains.matching_input("FilterStateInput", key=PORT),
-                    "exact_match_map": {"map": by_port},
-                }
-            },
+            chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port),
             [
                 {"name": chain, "filters": lookups.forwarding(rule, NAME, idle + http.LATER, asked)}
                 for chain, rule in sorted(rules.items())
@@ -288,8 +283,7 @@ def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
 def _by_allowance(allowed: Iterable[_Allowed]) -> Json:
     """Return the matcher that selects the chain for a request by its route."""
     chosen = {each.route: {"action": chains.action(each.chain)} for each in allowed}
-    route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
-    return {"matcher": {"matcher_tree": {"input": route, "exact_match_map": {"map": chosen}}}}
+    return {"matcher": chains.exactly(chains.matching_input("FilterStateInput", key=refusals.ROUTE), chosen)}
 
 
 def _named(rule: Rule, words: str) -> str:
@@ -298,7 +292,6 @@ def _named(rule: Rule, words: str) -> str:
 
 
 def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
-    """Return the filter that reads requests."""
     common = http.common(NAME, PATH, idle)
     common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
@@ -500,7 +493,6 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
 
 
 def _told(repository: Repository) -> str:
-    """Return what git prints."""
     if repository.access is Access.READ:
         return f"clawker-fw: {repository.name} may be fetched, not pushed to\n"
     return f"clawker-fw: git does not ask for {repository.name} in this way\n"

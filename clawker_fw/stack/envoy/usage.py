@@ -11,7 +11,7 @@ once it was found to be a host name (`messages.HOST_NAME`). The recorder keeps n
 (`go/internal/usage`).
 """
 
-from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, extension
+from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, stdout
 
 _OPEN_SECONDS = 60
 """How often a connection that stays open is told of, where Envoy can do that."""
@@ -79,9 +79,5 @@ def of_datagrams(name: str) -> Json:
 
 def _written(line: str, passed: Json | None = None) -> Json:
     """Return a log on standard output of what a filter passes."""
-    stdout = extension(
-        "envoy.access_loggers.stdout",
-        "access_loggers.stream.v3.StdoutAccessLog",
-        log_format={"text_format_source": {"inline_string": line}},
-    )
-    return {**stdout, "filter": passed} if passed else stdout
+    log = stdout(text_format_source={"inline_string": line})
+    return {**log, "filter": passed} if passed else log

@@ -42,7 +42,7 @@ def listeners(
                 yield _forwarding(name, opaque, address, together, filters, reporting=reporting)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
             rule = allowed.get((Protocol.HTTPS, port))
-            own = chains.alone("tls", {name: rule} if rule else {})
+            own = chains.of_rules("tls", {name: rule} if rule else {})
             place = ListenerPlace(f"{name} port-{port}", address, port, addresses.checkers)
             yield at(place, own, idle, reporting)
 
