@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/must"
@@ -162,16 +162,13 @@ func TestTryThatFails(t *testing.T) {
 			t.Errorf("%s: got %s", each.protocol, found)
 		}
 	}
-	for code, wanted := range map[dnsmessage.RCode]string{
-		dnsmessage.RCodeNameError: "no such name", dnsmessage.RCodeSuccess: "no address",
-		dnsmessage.RCodeRefused: "the resolver's answer is RCodeRefused",
+	for code, wanted := range map[int]string{
+		dns.RcodeNameError: "no such name", dns.RcodeSuccess: "no address", dns.RcodeRefused: "the resolver's answer is REFUSED",
 	} {
-		server := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-			return [][]byte{dnstest.Answered("udp", query, code)}
-		})
+		server := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", code))
 		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"]).String()
 		if found != "resolve-: "+wanted {
-			t.Errorf("%s: got %s", code, found)
+			t.Errorf("%d: got %s", code, found)
 		}
 	}
 	if found := tryAt(nobody, "a.test", "https", 443, speakers["https"]).String(); found != "resolve-: 127.0.0.1:1: connection refused" {

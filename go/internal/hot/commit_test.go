@@ -174,20 +174,6 @@ func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
 	}
 }
 
-// The answer is one JSON object in which lists are never null.
-func TestCommitAnswersWithLists(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-
-	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	must.Succeed(t, err)
-	text, _ := json.Marshal(result)
-	if string(text) != `{"committed":true,"rejected":[],"missing":[],"reason":"","hung":false,"evidence":{"listeners":{"state":"now","digest":"digest"}}}` {
-		t.Errorf("got %s", text)
-	}
-}
-
 func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
 	t.Helper()
 	wanted, files := hottest.Set(version, paths...)

@@ -688,14 +688,6 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 }
 
-// Without limits, nothing is refused.
-func TestNoLimitsRefuseNothing(t *testing.T) {
-	nettest.InNetwork(t)
-	if found, err := RefusedSources(); err != nil || len(found) != 0 {
-		t.Errorf("%v, %v", found, err)
-	}
-}
-
 // A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
 func TestSourceWithAnotherLimit(t *testing.T) {
 	limits := nettest.SmallLimits()
@@ -857,19 +849,6 @@ func makeDormant(table string) error {
 		message(nftSubsystem|unix.NFT_MSG_NEWTABLE, 0, nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_IPV4}, name, flags),
 		message(unix.NFNL_MSG_BATCH_END, 0, batch),
 	), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-}
-
-// Without limits, our table does not belong here.
-func TestUnwantedLimits(t *testing.T) {
-	nettest.InNetwork(t)
-	sibling := nettest.NewSibling()
-	limits := nettest.SmallLimits()
-	sibling.Limits = &limits
-	must.Succeed(t, Shape(sibling))
-	sibling.Limits = nil
-	if found := Differences(sibling); !slices.Contains(found, "nftables table ip clawker-fw is not ours") {
-		t.Errorf("got %q", found)
-	}
 }
 
 // Limits are there before the agents' interface is, and hold for it when it comes.

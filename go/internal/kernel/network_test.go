@@ -200,29 +200,6 @@ func TestOtherSourcesAreUntouched(t *testing.T) {
 	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
 }
 
-// The kernel's local rule comes after the rules of our tables, exactly once.
-func TestLocalRuleComesBehind(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-
-	rules := must.Get[[]netlink.Rule](t)(netlink.RuleList(unix.AF_INET))
-	var found []string
-	for _, rule := range rules {
-		found = append(found, describeRule(rule))
-	}
-	wanted := []string{
-		"90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 0 lookup 254",
-		"100: from 10.214.0.148/32 lookup 101",
-		"101: from 10.214.0.158/32 lookup 102",
-		"200: from all lookup 255",
-		"32766: from all lookup 254",
-		"32767: from all lookup 253",
-	}
-	if !slices.Equal(found, wanted) {
-		t.Errorf("got %q", found)
-	}
-}
-
 // A configured network has no differences, also after it is configured again.
 func TestShapeIsIdempotent(t *testing.T) {
 	nettest.InNetwork(t)

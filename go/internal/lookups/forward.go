@@ -11,15 +11,15 @@ import (
 	"syscall"
 	"time"
 
-	"clawker-fw/internal/dnsclient"
+	"github.com/miekg/dns"
+
 	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/hotfile"
 )
 
 const (
-	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5), longestMessage what TCP can carry.
+	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5).
 	longestDatagram = 4096
-	longestMessage  = 1 << 16
 	longestQuery    = 512 // a name of 255 octets, and options
 
 	mostReceived = 4096
@@ -159,15 +159,16 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 	replies := replyQueue{waiting: make(chan []byte, mostReplies)}
 	done := make(chan struct{})
 	defer close(done)
-	go replies.write(connection, done)
+	client := &dns.Conn{Conn: connection}
+	go replies.write(client, done)
 	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
-		size, err := dnsclient.ReadLong(connection, message)
+		size, err := client.Read(message)
 		if err != nil {
 			return
 		}
 		forwarder.take(message[:size], true, func(reply []byte) {
-			if !replies.add(dnsclient.Long(reply)) {
+			if !replies.add(reply) {
 				connection.Close() // Envoy asks again
 			}
 		})
@@ -194,7 +195,7 @@ func (q *replyQueue) add(reply []byte) bool {
 }
 
 // write writes answers until the connection is done. One that does not take them in time is ended.
-func (q *replyQueue) write(connection net.Conn, done <-chan struct{}) {
+func (q *replyQueue) write(connection *dns.Conn, done <-chan struct{}) {
 	for {
 		select {
 		case reply := <-q.waiting:
@@ -210,29 +211,6 @@ func (q *replyQueue) write(connection net.Conn, done <-chan struct{}) {
 			return
 		}
 	}
-}
-
-func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte, error) {
-	connection, err := net.DialTimeout("tcp", server.String(), time.Until(end))
-	if err != nil {
-		return nil, err
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(end); err != nil {
-		return nil, err
-	}
-	if _, err := connection.Write(dnsclient.Long(query)); err != nil {
-		return nil, err
-	}
-	message := make([]byte, longestMessage)
-	size, err := dnsclient.ReadLong(connection, message)
-	if err != nil {
-		return nil, err
-	}
-	if !answers(query, message[:size]) {
-		return nil, fmt.Errorf("%s has answered another query", server)
-	}
-	return message[:size], nil
 }
 
 // parseSubtrees reads the names in subtree rules: hot/subtrees/subtrees.json.
