@@ -646,24 +646,7 @@ func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool
 	return false
 }
 
-// Sources that the kernel has added to the sets are no difference.
-func TestLimitsInUseAreNoDifference(t *testing.T) {
-	limits := nettest.SmallLimits()
-	asAgent := nettest.LimitedSibling(t, limits, Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
-	answerQueries(t)
-	asAgent(func() {
-		nettest.DialMany(t, nettest.Agent, port, 8)
-		queryMany(t, nettest.Agent, 50, 0)
-	})
-	found, err := elementsOf("queries")
-	if err != nil || len(found) != 1 {
-		t.Errorf("%d elements, %v", len(found), err)
-	}
-	expectFilter(t, limits)
-}
-
-// What is refused is counted for each source address.
+// What is refused is counted for each source address. That the kernel has added sources to the sets is no difference.
 func TestRefusalsAreCounted(t *testing.T) {
 	limits := nettest.SmallLimits()
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
@@ -683,6 +666,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	if found[0] != (Refused{Source: nettest.Agent, Connections: 3}) {
 		t.Errorf("connections: %v", found[0])
 	}
+	expectFilter(t, limits)
 	if other := found[1]; other.Source != nettest.OtherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
 		t.Errorf("queries: %v", other)
 	}
@@ -725,10 +709,6 @@ func TestLimitDifferences(t *testing.T) {
 		change func(*nftables.Conn) error
 		found  []string // what some difference begins with, and all differences begin with
 	}{
-		"the table deleted": {
-			func(c *nftables.Conn) error { c.DelTable(filter.table); return nil },
-			[]string{"nftables table ip clawker-fw is missing"},
-		},
 		"what was installed forgotten": {
 			func(c *nftables.Conn) error { c.FlushSet(set(installedSet)); return nil },
 			[]string{"nftables table ", "nftables set ", "nftables chain ", "nftables rule "},
@@ -740,16 +720,6 @@ func TestLimitDifferences(t *testing.T) {
 		"a rule deleted": {
 			func(c *nftables.Conn) error { return c.DelRule(firstRule(c, "receiving")) },
 			[]string{"nftables rule ip clawker-fw receiving 1 is ", "nftables rule ip clawker-fw receiving 2 is ", "nftables rule ip clawker-fw receiving 3 is "},
-		},
-		"a rule inserted that accepts": {
-			func(c *nftables.Conn) error {
-				rule := &nftables.Rule{Table: filter.table, Chain: chain("opening"), Exprs: verdict(expr.VerdictAccept)}
-				c.InsertRule(rule)
-				return nil
-			},
-			[]string{
-				"nftables rule ip clawker-fw opening 1 is ", "nftables rule ip clawker-fw opening 2 is ", "nftables rule ip clawker-fw opening 3 is ", "nftables rule ip clawker-fw opening 4 is ",
-			},
 		},
 		"a limit raised": {
 			func(c *nftables.Conn) error {

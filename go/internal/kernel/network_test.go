@@ -57,13 +57,17 @@ func refused(err error) bool {
 	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
 }
 
-// From either source, connections to its unreachable ranges fail at once, whatever listens there.
-func TestUnreachableRanges(t *testing.T) {
+// From either source, connections to its unreachable ranges fail at once, whatever listens there. The guarded source reaches the
+// world through the gateway and nothing else, not even its own machine's addresses. The exempt one reaches private addresses and
+// its own network as well, but neither agents nor ourselves. Other sources work as before: health checks reach loopback, and DNS
+// queries use the primary address.
+func TestSources(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
 	must.Succeed(t, Shape(sibling))
 	port := listen(t)
 
+	own := []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Agent}
 	for _, table := range sibling.Tables {
 		for _, prefix := range table.Unreachable {
 			for _, address := range []netip.Addr{prefix.Addr(), lastOf(prefix)} {
@@ -72,7 +76,26 @@ func TestUnreachableRanges(t *testing.T) {
 				}
 			}
 		}
+		closed := own
+		if table.From == nettest.Guarded {
+			closed = append(slices.Clone(own), nettest.Gateway, nettest.Private)
+		}
+		for _, address := range closed {
+			if err := connect(table.From, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
+				t.Errorf("%s to %s: %v", table.From, address, err)
+			}
+		}
+		expectRoute(t, table.From, nettest.World, "via 10.214.0.1 on")
 	}
+	expectRoute(t, nettest.Exempt, nettest.Private, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Exempt, netip.MustParseAddr("10.214.0.9"), "on")
+	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary} {
+		if err := connect(address, address, port); err != nil {
+			t.Errorf("to %s: %v", address, err)
+		}
+	}
+	expectRoute(t, nettest.Primary, nettest.World, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
 }
 
 // An agent reaches a program at every address of a block, and at none beside it. A neighbour on the way out that sends its
@@ -118,20 +141,6 @@ func TestBlocks(t *testing.T) {
 	})
 }
 
-// The guarded source reaches the world through the gateway and nothing else, not even its own machine's addresses.
-func TestGuardedSource(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-	port := listen(t)
-
-	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Gateway, nettest.Agent, nettest.Private} {
-		if err := connect(nettest.Guarded, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
-			t.Errorf("to %s: %v", address, err)
-		}
-	}
-	expectRoute(t, nettest.Guarded, nettest.World, "via 10.214.0.1 on")
-}
-
 // The gateway's machine finds out where each source is by asking, although the guarded one has no route to it: its network
 // may ignore what nobody has asked for. What the program sends there from the guarded source still goes nowhere.
 func TestGatewayFindsSources(t *testing.T) {
@@ -155,22 +164,6 @@ func TestGatewayFindsSources(t *testing.T) {
 	}
 }
 
-// The exempt source reaches private addresses and its own network as well, but neither agents nor ourselves.
-func TestExemptSource(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-	port := listen(t)
-
-	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Agent} {
-		if err := connect(nettest.Exempt, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
-			t.Errorf("to %s: %v", address, err)
-		}
-	}
-	expectRoute(t, nettest.Exempt, nettest.World, "via 10.214.0.1 on")
-	expectRoute(t, nettest.Exempt, nettest.Private, "via 10.214.0.1 on")
-	expectRoute(t, nettest.Exempt, netip.MustParseAddr("10.214.0.9"), "on")
-}
-
 func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	t.Helper()
 	found, err := route(from, to)
@@ -183,21 +176,6 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	if got, _, _ := strings.Cut(seen.describeRoute(found), " with further"); err != nil || got != text {
 		t.Errorf("from %s: got %s, %v, expected %s", from, got, err, text)
 	}
-}
-
-// Sources without a table work as before: health checks reach loopback, and DNS queries use the primary address.
-func TestOtherSourcesAreUntouched(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-	port := listen(t)
-
-	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary} {
-		if err := connect(address, address, port); err != nil {
-			t.Errorf("to %s: %v", address, err)
-		}
-	}
-	expectRoute(t, nettest.Primary, nettest.World, "via 10.214.0.1 on")
-	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
 }
 
 // A configured network has no differences, also after it is configured again.
