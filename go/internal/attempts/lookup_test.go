@@ -26,10 +26,10 @@ func resolverAt(server string) *net.Resolver {
 
 // saying answers every query for an A record of a name with addresses, and denies that any other name exists.
 func saying(name string, addresses ...string) dnstest.Replies {
-	return func(query *dns.Msg) [][]byte {
+	return func(query *dns.Msg) []byte {
 		question := query.Question[0]
 		if question.Name != name || question.Qtype != dns.TypeA {
-			return [][]byte{dnstest.Answered("udp", query, dns.RcodeNameError)}
+			return dnstest.Answered("udp", query, dns.RcodeNameError)
 		}
 		reply := new(dns.Msg).SetReply(query)
 		reply.Authoritative = true
@@ -41,7 +41,7 @@ func saying(name string, addresses ...string) dnstest.Replies {
 		if err != nil {
 			panic(err)
 		}
-		return [][]byte{packed}
+		return packed
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// Replies maps a query to the bytes of its answer, in any number of pieces.
-type Replies func(query *dns.Msg) [][]byte
+// Replies maps a query to the bytes of its answer, which are sent unless there are none.
+type Replies func(query *dns.Msg) []byte
 
 // ServeDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
 func ServeDNS(t *testing.T, network string, reply Replies) string {
@@ -23,9 +23,7 @@ func ServeDNS(t *testing.T, network string, reply Replies) string {
 			if query, err := (&dns.Conn{Conn: connection}).ReadMsg(); err != nil {
 				t.Errorf("a query that is none: %v", err)
 			} else {
-				for _, piece := range reply(query) {
-					connection.Write(piece)
-				}
+				connection.Write(reply(query))
 			}
 		}).String()
 	}
@@ -41,8 +39,8 @@ func ServeDNS(t *testing.T, network string, reply Replies) string {
 			if err := query.Unpack(buffer[:size]); err != nil {
 				t.Errorf("a query that is none: %v", err)
 			}
-			for _, piece := range reply(query) {
-				socket.WriteTo(piece, from)
+			if answer := reply(query); answer != nil {
+				socket.WriteTo(answer, from)
 			}
 		}
 	}()
@@ -65,7 +63,7 @@ func Answered(network string, query *dns.Msg, code int) []byte {
 
 // Answering answers every query with a code.
 func Answering(network string, code int) Replies {
-	return func(query *dns.Msg) [][]byte { return [][]byte{Answered(network, query, code)} }
+	return func(query *dns.Msg) []byte { return Answered(network, query, code) }
 }
 
 // Refusing answers every query with the code of a name that does not exist.
