@@ -55,7 +55,14 @@ func Forward(arguments []string, given []*os.File) error {
 			return err
 		}
 	}
-	datagrams, streams, err := lookupSockets(given)
+	if len(given) != 2 {
+		return fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
+	}
+	datagrams, err := net.FilePacketConn(given[0])
+	if err != nil {
+		return err
+	}
+	streams, err := net.FileListener(given[1])
 	if err != nil {
 		return err
 	}
@@ -70,27 +77,6 @@ func Forward(arguments []string, given []*os.File) error {
 			forwarder.giveUp()
 		}
 	}
-}
-
-// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP.
-func lookupSockets(given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
-	if len(given) != 2 {
-		return nil, nil, fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
-	}
-	datagrams, err := net.FilePacketConn(given[0])
-	if err != nil {
-		return nil, nil, err
-	}
-	streams, err := net.FileListener(given[1])
-	if err != nil {
-		return nil, nil, err
-	}
-	udp, isUDP := datagrams.(*net.UDPConn)
-	tcp, isTCP := streams.(*net.TCPListener)
-	if !isUDP || !isTCP {
-		return nil, nil, errors.New("the forwarder was given other sockets than one for UDP and one for TCP")
-	}
-	return udp, tcp, nil
 }
 
 // Listen opens the forwarder's sockets, to be handed down.
@@ -113,7 +99,7 @@ func Listen(listen netip.AddrPort) ([]*os.File, error) {
 	return []*os.File{one, other}, err
 }
 
-func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
+func forwardDatagrams(forwarder *forwarder, socket net.PacketConn) error {
 	received := make(chan func(), mostReceived) // the kernel has room for a few hundred
 	defer close(received)
 	go func() {
@@ -123,7 +109,7 @@ func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
 	}()
 	for {
 		message := make([]byte, longestQuery)
-		size, from, err := socket.ReadFromUDPAddrPort(message)
+		size, from, err := socket.ReadFrom(message)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			continue // who asked before has gone
 		}
@@ -132,17 +118,17 @@ func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
 		}
 		received <- func() {
 			forwarder.take(message[:size], false, func(reply []byte) {
-				_, _ = socket.WriteToUDPAddrPort(reply, from) // an answer that is lost is asked for again
+				_, _ = socket.WriteTo(reply, from) // an answer that is lost is asked for again
 			})
 		}
 	}
 }
 
-func forwardStreams(forwarder *forwarder, listener *net.TCPListener) error {
+func forwardStreams(forwarder *forwarder, listener net.Listener) error {
 	room := make(chan struct{}, mostStreams)
 	for {
 		room <- struct{}{}
-		connection, err := listener.AcceptTCP()
+		connection, err := listener.Accept()
 		if err != nil {
 			return err
 		}
