@@ -239,15 +239,6 @@ func TestLostCopiesAreCounted(t *testing.T) {
 	}
 }
 
-// While nothing listens at all, nothing is refused by any rule.
-func TestNothingListensYet(t *testing.T) {
-	recorder := newRecording(t, nettest.SmallLimits())
-	recorder.asAgent(func() { refusedAt(t, "tcp", netip.AddrPortFrom(nettest.OnAgents, 443)) })
-	if found := recorder.lines(t); len(found) != 0 {
-		t.Errorf("got %+v", found)
-	}
-}
-
 // At a private address nothing is for agents, although something listens: their connections are not one too many. At the private
 // port nothing is for agents either, and that the recorder listens there does not mean that the program does.
 func TestRefusalsAtPrivatePlaces(t *testing.T) {
