@@ -734,20 +734,14 @@ func TestLimitDifferences(t *testing.T) {
 			},
 			[]string{"nftables rule ip clawker-fw opening 1 is "},
 		},
-		"a set added": {
+		"a set and a chain added": {
 			func(c *nftables.Conn) error {
+				c.AddChain(&nftables.Chain{Table: filter.table, Name: "other"})
 				other := *set("open")
 				other.Name, other.ID = "other", 0
 				return c.AddSet(&other, nil)
 			},
-			[]string{"nftables set ip clawker-fw other is not ours"},
-		},
-		"a chain added": {
-			func(c *nftables.Conn) error {
-				c.AddChain(&nftables.Chain{Table: filter.table, Name: "other"})
-				return nil
-			},
-			[]string{"nftables chain ip clawker-fw other is not ours"},
+			[]string{"nftables set ip clawker-fw other is not ours", "nftables chain ip clawker-fw other is not ours"},
 		},
 		"another policy": {
 			func(c *nftables.Conn) error {

@@ -257,15 +257,13 @@ func TestDifferences(t *testing.T) {
 				"rule 90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 65532 lookup 254 is not ours",
 			},
 		},
-		"a rule for everyone before ours": {
+		"rules before ours: for everyone, and the local one": {
 			func() error {
-				return netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Priority, r.Src, r.Table = 50, nil, 254 }))
+				return errors.Join(
+					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Priority, r.Src, r.Table = 50, nil, 254 })),
+					netlink.RuleAdd(localRule(0)))
 			},
-			[]string{"rule 50: from all lookup 254 is not ours"},
-		},
-		"the local rule moved back": {
-			func() error { return netlink.RuleAdd(localRule(0)) },
-			[]string{"rule 0: from all lookup 255 is not ours"},
+			[]string{"rule 0: from all lookup 255 is not ours", "rule 50: from all lookup 254 is not ours"},
 		},
 		"a rule turned around": {
 			func() error {
@@ -328,32 +326,23 @@ func TestDifferences(t *testing.T) {
 				"route unreachable 10.0.0.0/8 tos 16 in table 101 is not ours",
 			},
 		},
-		"an address of IPv6": {
+		"an address, a route and a rule of IPv6": {
 			func() error {
-				return errors.Join(withSix(netlink.AddrAdd, "fd00::1/128"), waitForLocalSix("fd00::1/128"))
-			},
-			[]string{
-				"IPv6 route fd00::1/128 on lo metric 256 in table 254 is not ours",
-				"IPv6 route local fd00::1/128 on lo in table 255 is not ours",
-				"address fd00::1/128 on lo is not ours",
-			},
-		},
-		"a route of IPv6": {
-			func() error {
-				add := func(own netlink.Link, place *netlink.Addr) error {
+				route := func(own netlink.Link, place *netlink.Addr) error {
 					return netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Dst: place.IPNet})
 				}
-				return withSix(add, "fd00::/64")
-			},
-			[]string{"IPv6 route fd00::/64 on lo metric 1024 in table 254 is not ours"},
-		},
-		"a rule for IPv6": {
-			func() error {
 				rule := netlink.NewRule()
 				rule.Family, rule.Priority, rule.Table = unix.AF_INET6, 50, unix.RT_TABLE_MAIN
-				return netlink.RuleAdd(rule)
+				return errors.Join(
+					withSix(netlink.AddrAdd, "fd00::1/128"), waitForLocalSix("fd00::1/128"), withSix(route, "fd00::/64"), netlink.RuleAdd(rule))
 			},
-			[]string{"IPv6 rule 50: from all lookup 254 is not ours"},
+			[]string{
+				"IPv6 route fd00::/64 on lo metric 1024 in table 254 is not ours",
+				"IPv6 route fd00::1/128 on lo metric 256 in table 254 is not ours",
+				"IPv6 route local fd00::1/128 on lo in table 255 is not ours",
+				"IPv6 rule 50: from all lookup 254 is not ours",
+				"address fd00::1/128 on lo is not ours",
+			},
 		},
 		"an address deleted": {
 			func() error {
