@@ -22,7 +22,7 @@ _NO_IPV6 = frozenset({*_ABSENT, "cannot assign requested address", "address fami
 _SHUT = frozenset({"connection refused", "no answer"})
 _NO_NAME = frozenset({"no such name"})
 _NO_DATA = frozenset({"no record"})
-_NOT_ASKED = frozenset({"refused", "NotImp", "RCodeNotImplemented", "closed without an answer", "no answer"})
+_NOT_ASKED = frozenset({"refused", "NOTIMP", "closed without an answer", "no answer"})
 _NOT_FORWARDED = frozenset({*CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
 _NOT_PERMITTED = frozenset({"operation not permitted"})
 
@@ -84,7 +84,7 @@ def _questions(place: AgentView) -> Iterator[Case]:
     yield Case("chaos", "The resolver's version", _NOT_ASKED, "ask", "udp", ask, "version.bind.", _TXT, _CHAOS)
     if place.forbids_public_name:
         words = "A public name, at Docker's own resolver"
-        held = _NO_NAME | _SHUT | {"refused", "RCodeServerFailure", "RCodeRefused"}
+        held = _NO_NAME | _SHUT | {"refused", "SERVFAIL"}
         yield Case("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
     yield Case("other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A)
     if place.allowed:

@@ -50,17 +50,6 @@ func TestReadEvidence(t *testing.T) {
 	}
 }
 
-// A program rests for half of the time in which it was busy, and never for long.
-func TestRestAfter(t *testing.T) {
-	for busy, wanted := range map[time.Duration]time.Duration{
-		0: 0, 20 * time.Millisecond: 10 * time.Millisecond, time.Second: 500 * time.Millisecond, time.Hour: 500 * time.Millisecond,
-	} {
-		if found := restAfter(busy); found != wanted {
-			t.Errorf("%v: got %v, expected %v", busy, found, wanted)
-		}
-	}
-}
-
 // A duration is one number of seconds, with or without a fraction, and not negative.
 func TestSeconds(t *testing.T) {
 	for text, wanted := range map[string]time.Duration{

@@ -2,14 +2,12 @@ package arp
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,21 +20,6 @@ import (
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
-
-// A gratuitous ARP request is a broadcast with the address as both sender and target.
-func TestGratuitousARP(t *testing.T) {
-	frame := arpRequest([]byte{0x02, 0x42, 0x0a, 0xd5, 0x08, 0x35}, nettest.Service, nettest.Service)
-
-	wanted := strings.Join([]string{
-		"ffffffffffff", "02420ad50835", "0806", // Ethernet: to everyone, from us, ARP
-		"0001", "0800", "06", "04", "0001", // Ethernet and IPv4 addresses, a request
-		"02420ad50835", "0ad50835", // the sender
-		"000000000000", "0ad50835", // the target
-	}, "")
-	if found := hex.EncodeToString(frame); found != wanted {
-		t.Errorf("got %s, expected %s", found, wanted)
-	}
-}
 
 // A claim adds the address to the interface on the agent network, announces it there, and is recorded.
 func TestClaim(t *testing.T) {

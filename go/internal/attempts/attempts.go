@@ -16,10 +16,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/net/dns/dnsmessage"
 
-	"clawker-fw/internal/dnsclient"
 	"clawker-fw/internal/volume"
 )
 
@@ -95,26 +94,21 @@ func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
 }
 
 func attemptAsk(attempt Attempt, connection net.Conn) string {
-	name, err := dnsmessage.NewName(attempt.Name)
-	if err != nil {
-		return err.Error()
+	query := &dns.Msg{
+		MsgHdr:   dns.MsgHdr{Id: dns.Id(), RecursionDesired: true},
+		Question: []dns.Question{{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class}},
 	}
-	reply, err := dnsclient.AskOver(connection, attempt.Network, dnsmessage.Message{
-		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
-		Questions: []dnsmessage.Question{
-			{Name: name, Type: dnsmessage.Type(attempt.Type), Class: dnsmessage.Class(attempt.Class)},
-		},
-	})
+	reply, err := askOver(connection, query)
 	switch {
 	case err != nil:
 		return ended(err)
-	case reply.RCode == dnsmessage.RCodeNameError:
+	case reply.Rcode == dns.RcodeNameError:
 		return "no such name"
-	case reply.RCode == dnsmessage.RCodeRefused:
+	case reply.Rcode == dns.RcodeRefused:
 		return "refused"
-	case reply.RCode != dnsmessage.RCodeSuccess:
-		return reply.RCode.String()
-	case len(reply.Answers) > 0:
+	case reply.Rcode != dns.RcodeSuccess:
+		return dns.RcodeToString[reply.Rcode]
+	case len(reply.Answer) > 0:
 		return "an answer"
 	}
 	return "no record"

@@ -10,6 +10,10 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"github.com/miekg/dns"
+
+	"clawker-fw/internal/serving"
 )
 
 // dial connects within a time, and bounds everything that follows.
@@ -23,6 +27,13 @@ func dial(network, address string, connecting, all time.Duration) (net.Conn, err
 		return nil, err
 	}
 	return connection, nil
+}
+
+// askOver sends a query over a connection, and returns the answer.
+func askOver(connection net.Conn, query *dns.Msg) (*dns.Msg, error) {
+	client := dns.Client{Timeout: serving.AnswerLimit}
+	reply, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: connection})
+	return reply, err
 }
 
 // heard is a connection that remembers whether anything came back.

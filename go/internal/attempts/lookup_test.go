@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/kernel"
@@ -26,25 +26,22 @@ func resolverAt(server string) *net.Resolver {
 
 // saying answers every query for an A record of a name with addresses, and denies that any other name exists.
 func saying(name string, addresses ...string) dnstest.Replies {
-	return func(query dnsmessage.Message) [][]byte {
-		question := query.Questions[0]
-		if question.Name.String() != name || question.Type != dnsmessage.TypeA {
-			return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeNameError)}
+	return func(query *dns.Msg) []byte {
+		question := query.Question[0]
+		if question.Name != name || question.Qtype != dns.TypeA {
+			return dnstest.Answered("udp", query, dns.RcodeNameError)
 		}
-		reply := dnsmessage.Message{
-			Header: dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true}, Questions: query.Questions,
-		}
+		reply := new(dns.Msg).SetReply(query)
+		reply.Authoritative = true
 		for _, address := range addresses {
-			reply.Answers = append(reply.Answers, dnsmessage.Resource{
-				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
-				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(address).As4()},
-			})
+			header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: question.Qclass}
+			reply.Answer = append(reply.Answer, &dns.A{Hdr: header, A: net.ParseIP(address)})
 		}
 		packed, err := reply.Pack()
 		if err != nil {
 			panic(err)
 		}
-		return [][]byte{packed}
+		return packed
 	}
 }
 
@@ -77,9 +74,7 @@ func TestLookupOfAnAddress(t *testing.T) {
 // A name without an address is reported with the reason, which does not name the resolver.
 func TestLookupOfNothing(t *testing.T) {
 	nobody := dnstest.ServeDNS(t, "udp", saying("a.test."))
-	broken := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeServerFailure)}
-	})
+	broken := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", dns.RcodeServerFailure))
 	for server, wanted := range map[string]string{
 		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
 	} {

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/dnsclient"
+	"clawker-fw/internal/serving"
 )
 
 // An attempt: what happens to an agent that wants to use a name. CoreDNS's container is on the agent network, so it
@@ -101,38 +101,30 @@ func timed[T any](perform func() (T, Step)) (T, Step) {
 func resolve(server, name string) (netip.Addr, Step) {
 	step := Step{Name: "resolve"}
 	none := netip.Addr{}
-	full, err := dnsmessage.NewName(name + ".")
-	if err != nil {
-		step.Outcome = err.Error()
-		return none, step
-	}
-	connection, err := dial("udp", server, dnsclient.AnswerLimit, dnsclient.AnswerLimit)
+	connection, err := dial("udp", server, serving.AnswerLimit, serving.AnswerLimit)
 	if err != nil {
 		step.Outcome = reason(err)
 		return none, step
 	}
 	defer connection.Close()
 	step.Source = connection.LocalAddr().String()
-	reply, err := dnsclient.AskOver(connection, "udp", dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
-		Questions: []dnsmessage.Question{{Name: full, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
-	})
+	reply, err := askOver(connection, new(dns.Msg).SetQuestion(name+".", dns.TypeA))
 	if err != nil {
 		step.Outcome = fmt.Sprintf("%s: %s", server, reason(err))
 		return none, step
 	}
-	for _, answer := range reply.Answers {
-		if record, ok := answer.Body.(*dnsmessage.AResource); ok {
-			address := netip.AddrFrom4(record.A)
+	for _, answer := range reply.Answer {
+		if record, ok := answer.(*dns.A); ok {
+			address, _ := netip.AddrFromSlice(record.A.To4())
 			step.OK, step.Outcome = true, address.String()
 			return address, step
 		}
 	}
 	step.Outcome = "no address"
-	if reply.RCode == dnsmessage.RCodeNameError {
+	if reply.Rcode == dns.RcodeNameError {
 		step.Outcome = "no such name"
-	} else if reply.RCode != dnsmessage.RCodeSuccess {
-		step.Outcome = fmt.Sprintf("the resolver's answer is %s", reply.RCode)
+	} else if reply.Rcode != dns.RcodeSuccess {
+		step.Outcome = "the resolver's answer is " + dns.RcodeToString[reply.Rcode]
 	}
 	return none, step
 }

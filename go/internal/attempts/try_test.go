@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/must"
@@ -21,8 +21,13 @@ import (
 // trying tries a.test, which is at a place on loopback.
 func trying(t *testing.T, protocol string, place netip.AddrPort) Trial {
 	t.Helper()
+	return speaking(t, protocol, place, speakers[protocol])
+}
+
+func speaking(t *testing.T, protocol string, place netip.AddrPort, speak speaker) Trial {
+	t.Helper()
 	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
-	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port(), speakers[protocol])
+	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port(), speak)
 }
 
 // steps returns the steps in one line: each name, `+` or `-`, and the words of the last one.
@@ -162,16 +167,13 @@ func TestTryThatFails(t *testing.T) {
 			t.Errorf("%s: got %s", each.protocol, found)
 		}
 	}
-	for code, wanted := range map[dnsmessage.RCode]string{
-		dnsmessage.RCodeNameError: "no such name", dnsmessage.RCodeSuccess: "no address",
-		dnsmessage.RCodeRefused: "the resolver's answer is RCodeRefused",
+	for code, wanted := range map[int]string{
+		dns.RcodeNameError: "no such name", dns.RcodeSuccess: "no address", dns.RcodeRefused: "the resolver's answer is REFUSED",
 	} {
-		server := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-			return [][]byte{dnstest.Answered("udp", query, code)}
-		})
+		server := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", code))
 		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"]).String()
 		if found != "resolve-: "+wanted {
-			t.Errorf("%s: got %s", code, found)
+			t.Errorf("%d: got %s", code, found)
 		}
 	}
 	if found := tryAt(nobody, "a.test", "https", 443, speakers["https"]).String(); found != "resolve-: 127.0.0.1:1: connection refused" {
@@ -194,7 +196,8 @@ func TestTryThatIsNone(t *testing.T) {
 	}
 }
 
-// A request in TLS is made as it is written, and its status told. What ends TLS need not prove its name.
+// A request in TLS is made as it is written, and its status told. What ends TLS need not prove its name. Where TLS is refused, no
+// request is made.
 func TestTryARequest(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if asked := r.Method + " " + r.RequestURI + " " + r.Host; !strings.HasPrefix(asked, "OPTIONS /v1/%2Fa?b a.test:") {
@@ -203,26 +206,15 @@ func TestTryARequest(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	defer server.Close()
-	place := placeOf(server)
-	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
 
-	found := tryAt(netip.MustParseAddrPort(resolver), "a.test", "https", place.Port(), requesting("OPTIONS", "/v1/%2Fa?b"))
+	found := speaking(t, "https", placeOf(server), requesting("OPTIONS", "/v1/%2Fa?b"))
 
 	if last := found.Steps[len(found.Steps)-1]; found.String() != "resolve+ connect+ request+: HTTP 403" || last.Status != http.StatusForbidden {
 		t.Errorf("got %s, %d", found, last.Status)
 	}
-}
-
-// Where TLS is refused, no request is made.
-func TestTryARequestWithoutTLS(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was made") }))
-	defer server.Close()
-	place := placeOf(server)
-	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
-
-	found := tryAt(netip.MustParseAddrPort(resolver), "a.test", "https", place.Port(), requesting("GET", "/"))
-
-	if !strings.HasPrefix(found.String(), "resolve+ connect+ handshake-: ") {
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was made without TLS") }))
+	defer plain.Close()
+	if found := speaking(t, "https", placeOf(plain), requesting("GET", "/")); !strings.HasPrefix(found.String(), "resolve+ connect+ handshake-: ") {
 		t.Errorf("got %s", found)
 	}
 }

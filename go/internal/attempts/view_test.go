@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/must"
@@ -96,11 +96,9 @@ func TestViewOnAResolver(t *testing.T) {
 	if !slices.Equal(found, []string{server + " over tcp: connection refused"}) {
 		t.Errorf("got %q", found)
 	}
-	knowing := dnstest.ServeDNS(t, "udp", func(query dnsmessage.Message) [][]byte {
-		return [][]byte{dnstest.Answered("udp", query, dnsmessage.RCodeSuccess)}
-	})
+	knowing := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", dns.RcodeSuccess))
 	found = seenOfResolver(netip.MustParseAddrPort(knowing))
-	if len(found) != 2 || !strings.Contains(found[0], "was answered with RCodeSuccess") {
+	if len(found) != 2 || !strings.Contains(found[0], "was answered with NOERROR") {
 		t.Errorf("got %q", found)
 	}
 }

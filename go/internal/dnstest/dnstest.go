@@ -3,38 +3,30 @@ package dnstest
 
 import (
 	"encoding/binary"
-	"io"
 	"net"
 	"testing"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
-// Replies maps a query to the bytes of its answer, in any number of pieces.
-type Replies func(query dnsmessage.Message) [][]byte
+// Replies maps a query to the bytes of its answer, which are sent unless there are none.
+type Replies func(query *dns.Msg) []byte
 
 // ServeDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
 func ServeDNS(t *testing.T, network string, reply Replies) string {
 	t.Helper()
-	if network == "udp" {
-		return serveUDP(t, reply)
+	if network == "tcp" {
+		return nettest.ServeAt(t, "tcp", "127.0.0.1:0", func(connection net.Conn) {
+			if query, err := (&dns.Conn{Conn: connection}).ReadMsg(); err != nil {
+				t.Errorf("a query that is none: %v", err)
+			} else {
+				connection.Write(reply(query))
+			}
+		}).String()
 	}
-	return nettest.ServeAt(t, "tcp", "127.0.0.1:0", func(connection net.Conn) {
-		var length [2]byte
-		io.ReadFull(connection, length[:])
-		packed := make([]byte, binary.BigEndian.Uint16(length[:]))
-		io.ReadFull(connection, packed)
-		for _, piece := range reply(unpack(t, packed)) {
-			connection.Write(piece)
-		}
-	}).String()
-}
-
-func serveUDP(t *testing.T, reply Replies) string {
-	t.Helper()
 	socket := must.Open[net.PacketConn](t)(net.ListenPacket("udp", "127.0.0.1:0"))
 	go func() {
 		buffer := make([]byte, 1232)
@@ -43,28 +35,22 @@ func serveUDP(t *testing.T, reply Replies) string {
 			if err != nil {
 				return
 			}
-			for _, piece := range reply(unpack(t, buffer[:size])) {
-				socket.WriteTo(piece, from)
+			query := new(dns.Msg)
+			if err := query.Unpack(buffer[:size]); err != nil {
+				t.Errorf("a query that is none: %v", err)
+			}
+			if answer := reply(query); answer != nil {
+				socket.WriteTo(answer, from)
 			}
 		}
 	}()
 	return socket.LocalAddr().String()
 }
 
-func unpack(t *testing.T, packed []byte) dnsmessage.Message {
-	var query dnsmessage.Message
-	if err := query.Unpack(packed); err != nil {
-		t.Errorf("a query that is none: %v", err)
-	}
-	return query
-}
-
 // Answered returns the answer to a query with a response code, for a network.
-func Answered(network string, query dnsmessage.Message, code dnsmessage.RCode) []byte {
-	reply := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: query.ID, Response: true, Authoritative: true, RCode: code},
-		Questions: query.Questions,
-	}
+func Answered(network string, query *dns.Msg, code int) []byte {
+	reply := new(dns.Msg).SetRcode(query, code)
+	reply.Authoritative = true
 	packed, err := reply.Pack()
 	if err != nil {
 		panic(err)
@@ -75,9 +61,10 @@ func Answered(network string, query dnsmessage.Message, code dnsmessage.RCode) [
 	return packed
 }
 
-// Refusing answers every query with the code of a name that does not exist.
-func Refusing(network string) Replies {
-	return func(query dnsmessage.Message) [][]byte {
-		return [][]byte{Answered(network, query, dnsmessage.RCodeNameError)}
-	}
+// Answering answers every query with a code.
+func Answering(network string, code int) Replies {
+	return func(query *dns.Msg) []byte { return Answered(network, query, code) }
 }
+
+// Refusing answers every query with the code of a name that does not exist.
+func Refusing(network string) Replies { return Answering(network, dns.RcodeNameError) }

@@ -1,7 +1,6 @@
 package hostname
 
 import (
-	"slices"
 	"strings"
 	"testing"
 )
@@ -18,19 +17,6 @@ func TestLower(t *testing.T) {
 		if found, is := Lower(name); is != (wanted != "") || is && found != wanted {
 			t.Errorf("%q: got %q, %t", name, found, is)
 		}
-	}
-}
-
-// Around a name are itself and those above it.
-func TestAround(t *testing.T) {
-	if found := slices.Collect(Around("a.b.test")); !slices.Equal(found, []string{"a.b.test", "b.test", "test"}) {
-		t.Errorf("got %q", found)
-	}
-	for each := range Around("a.b.test") {
-		if each != "a.b.test" {
-			t.Errorf("it goes on with %q", each)
-		}
-		break
 	}
 }
 

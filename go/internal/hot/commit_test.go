@@ -155,39 +155,6 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	}
 }
 
-// Of files that the program rejects, or does not take in time, nobody is told.
-func TestCommitTellsNothingOfRefusedFiles(t *testing.T) {
-	for _, refuse := range []func(*hottest.Reader, filetest.Tree){
-		func(r *hottest.Reader, files filetest.Tree) { r.Refuses = []string{files[hottest.Listeners]} },
-		func(r *hottest.Reader, files filetest.Tree) { r.Ignores = []string{files[hottest.Listeners]} },
-	} {
-		root, _ := hottest.NewVolume(t)
-		files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-		program := hottest.StartReader(root)
-		refuse(program, files)
-
-		result, err := Commit(root, hottest.Resources, program, program.Clock, func() { t.Error("told") })
-
-		if err != nil || result.Committed || result.Evidence != nil {
-			t.Errorf("got %+v, %v", result, err)
-		}
-	}
-}
-
-// The answer is one JSON object in which lists are never null.
-func TestCommitAnswersWithLists(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-
-	result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
-
-	must.Succeed(t, err)
-	text, _ := json.Marshal(result)
-	if string(text) != `{"committed":true,"rejected":[],"missing":[],"reason":"","hung":false,"evidence":{"listeners":{"state":"now","digest":"digest"}}}` {
-		t.Errorf("got %s", text)
-	}
-}
-
 func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
 	t.Helper()
 	wanted, files := hottest.Set(version, paths...)
@@ -287,7 +254,7 @@ func resourceAt(path string) string {
 }
 
 // If any resource is rejected, or is not live in time, the whole set is rolled back: old contents and their record are restored,
-// and added files removed. The resource is named.
+// and added files removed. The resource is named, and nobody is told that the files were taken.
 func TestCommitIsRolledBack(t *testing.T) {
 	for _, path := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
 		for _, rejects := range []bool{true, false} {
@@ -300,9 +267,13 @@ func TestCommitIsRolledBack(t *testing.T) {
 					program.Refuses, program.Ignores = spoiled, nil
 				}
 
-				result, err := commit(root, program)
+				result, err := Commit(root, hottest.Resources, program, program.Clock, func() {
+					if path != hottest.Added { // which has no version
+						t.Error("told that the files are taken")
+					}
+				})
 
-				if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() {
+				if err != nil || result.Committed || result.Hung || result.Reason != program.Reason() || result.Evidence != nil {
 					t.Fatalf("got %+v, %v", result, err)
 				}
 				if rejects && !slices.Equal(result.Rejected, named) || !rejects && (!slices.Equal(result.Missing, named) || len(result.Rejected) > 0) {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,34 +167,6 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	expectFinished(t, root)
 }
 
-// A set that is rejected is taken back, although the disk has been filled meanwhile.
-func TestCommitIsTakenBackOnADiskThatIsFullByThen(t *testing.T) {
-	root, disk := newSmallVolume(t)
-	_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
-	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	stage(t, root, wanted, files)
-	program := hottest.StartReader(root)
-	program.Refuses = []string{files[hottest.Listeners]}
-	program.Deaf = func(asked int) bool {
-		if asked == 2 { // the new files are in place
-			fill(t, disk)
-		}
-		return false
-	}
-
-	result, err := commit(root, program)
-
-	if err != nil || result.Committed || !slices.Equal(result.Rejected, []string{"listeners"}) {
-		t.Fatalf("got %+v, %v", result, err)
-	}
-	expectSet(t, root, before)
-	expectGood(t, root, before)
-	expectFinished(t, root)
-	if err := Check(root, hottest.Resources, program); err != nil {
-		t.Errorf("the program has not taken the old files again: %v", err)
-	}
-}
-
 // A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
 func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 	for _, gone := range []string{hottest.Routes, hottest.Listeners} {
@@ -220,28 +191,6 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 			}
 			expectSet(t, root, before)
 		}
-	}
-}
-
-// On a disk that is full, rules end on time: while the program runs, and before it starts.
-func TestRulesEndOnAFullDisk(t *testing.T) {
-	for name, end := range map[string]func(root string, second int64) error{
-		"running": func(root string, second int64) error {
-			return EndRules(root, hottest.Resources, hottest.StartReader(root), moment(second))
-		},
-		"at its start": func(root string, second int64) error {
-			return errors.Join(StartGood(root), EndAtStart(root, time.Unix(second, 0)))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			root, disk, sets := newSmallEnding(t)
-			for number, second := range []int64{99, 100, 200} {
-				fill(t, disk)
-				must.Succeed(t, end(root, second))
-				expectSet(t, root, sets[number])
-				expectGood(t, root, sets[number])
-			}
-		})
 	}
 }
 

@@ -185,14 +185,6 @@ func TestFileCountsRejections(t *testing.T) {
 	if status := file.Status(); status.Refused != 3 || status.Reason != "" {
 		t.Errorf("got %+v", status)
 	}
-	followed, at := follow(t)
-	replace(t, at, "{")
-	must.Happen(t, "a refusal", func() bool { return followed.Status().Refused == 1 })
-	replace(t, at, "value b")
-	must.Happen(t, "another value", func() bool { return followed.Value() == "b" })
-	if status := followed.Status(); status.Refused != 1 {
-		t.Errorf("got %+v", status)
-	}
 }
 
 // Whoever asks for what is fresh gets a change at once, also while the file is followed, and many may ask.

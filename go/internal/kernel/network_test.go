@@ -57,13 +57,17 @@ func refused(err error) bool {
 	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
 }
 
-// From either source, connections to its unreachable ranges fail at once, whatever listens there.
-func TestUnreachableRanges(t *testing.T) {
+// From either source, connections to its unreachable ranges fail at once, whatever listens there. The guarded source reaches the
+// world through the gateway and nothing else, not even its own machine's addresses. The exempt one reaches private addresses and
+// its own network as well, but neither agents nor ourselves. Other sources work as before: health checks reach loopback, and DNS
+// queries use the primary address.
+func TestSources(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
 	must.Succeed(t, Shape(sibling))
 	port := listen(t)
 
+	own := []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Agent}
 	for _, table := range sibling.Tables {
 		for _, prefix := range table.Unreachable {
 			for _, address := range []netip.Addr{prefix.Addr(), lastOf(prefix)} {
@@ -72,7 +76,26 @@ func TestUnreachableRanges(t *testing.T) {
 				}
 			}
 		}
+		closed := own
+		if table.From == nettest.Guarded {
+			closed = append(slices.Clone(own), nettest.Gateway, nettest.Private)
+		}
+		for _, address := range closed {
+			if err := connect(table.From, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
+				t.Errorf("%s to %s: %v", table.From, address, err)
+			}
+		}
+		expectRoute(t, table.From, nettest.World, "via 10.214.0.1 on")
 	}
+	expectRoute(t, nettest.Exempt, nettest.Private, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Exempt, netip.MustParseAddr("10.214.0.9"), "on")
+	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary} {
+		if err := connect(address, address, port); err != nil {
+			t.Errorf("to %s: %v", address, err)
+		}
+	}
+	expectRoute(t, nettest.Primary, nettest.World, "via 10.214.0.1 on")
+	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
 }
 
 // An agent reaches a program at every address of a block, and at none beside it. A neighbour on the way out that sends its
@@ -118,20 +141,6 @@ func TestBlocks(t *testing.T) {
 	})
 }
 
-// The guarded source reaches the world through the gateway and nothing else, not even its own machine's addresses.
-func TestGuardedSource(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-	port := listen(t)
-
-	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Gateway, nettest.Agent, nettest.Private} {
-		if err := connect(nettest.Guarded, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
-			t.Errorf("to %s: %v", address, err)
-		}
-	}
-	expectRoute(t, nettest.Guarded, nettest.World, "via 10.214.0.1 on")
-}
-
 // The gateway's machine finds out where each source is by asking, although the guarded one has no route to it: its network
 // may ignore what nobody has asked for. What the program sends there from the guarded source still goes nowhere.
 func TestGatewayFindsSources(t *testing.T) {
@@ -155,22 +164,6 @@ func TestGatewayFindsSources(t *testing.T) {
 	}
 }
 
-// The exempt source reaches private addresses and its own network as well, but neither agents nor ourselves.
-func TestExemptSource(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-	port := listen(t)
-
-	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary, nettest.Guarded, nettest.Exempt, nettest.Agent} {
-		if err := connect(nettest.Exempt, address, port); !errors.Is(err, unix.EHOSTUNREACH) {
-			t.Errorf("to %s: %v", address, err)
-		}
-	}
-	expectRoute(t, nettest.Exempt, nettest.World, "via 10.214.0.1 on")
-	expectRoute(t, nettest.Exempt, nettest.Private, "via 10.214.0.1 on")
-	expectRoute(t, nettest.Exempt, netip.MustParseAddr("10.214.0.9"), "on")
-}
-
 func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	t.Helper()
 	found, err := route(from, to)
@@ -182,44 +175,6 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	text := fmt.Sprintf("%s/32 %s egress", to, words)
 	if got, _, _ := strings.Cut(seen.describeRoute(found), " with further"); err != nil || got != text {
 		t.Errorf("from %s: got %s, %v, expected %s", from, got, err, text)
-	}
-}
-
-// Sources without a table work as before: health checks reach loopback, and DNS queries use the primary address.
-func TestOtherSourcesAreUntouched(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-	port := listen(t)
-
-	for _, address := range []netip.Addr{nettest.Loopback, nettest.OnAgents, nettest.Primary} {
-		if err := connect(address, address, port); err != nil {
-			t.Errorf("to %s: %v", address, err)
-		}
-	}
-	expectRoute(t, nettest.Primary, nettest.World, "via 10.214.0.1 on")
-	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
-}
-
-// The kernel's local rule comes after the rules of our tables, exactly once.
-func TestLocalRuleComesBehind(t *testing.T) {
-	nettest.InNetwork(t)
-	must.Succeed(t, Shape(nettest.NewSibling()))
-
-	rules := must.Get[[]netlink.Rule](t)(netlink.RuleList(unix.AF_INET))
-	var found []string
-	for _, rule := range rules {
-		found = append(found, describeRule(rule))
-	}
-	wanted := []string{
-		"90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 0 lookup 254",
-		"100: from 10.214.0.148/32 lookup 101",
-		"101: from 10.214.0.158/32 lookup 102",
-		"200: from all lookup 255",
-		"32766: from all lookup 254",
-		"32767: from all lookup 253",
-	}
-	if !slices.Equal(found, wanted) {
-		t.Errorf("got %q", found)
 	}
 }
 
@@ -302,15 +257,13 @@ func TestDifferences(t *testing.T) {
 				"rule 90: from 10.214.0.148/32 to 10.214.0.1/32 of users 0 to 65532 lookup 254 is not ours",
 			},
 		},
-		"a rule for everyone before ours": {
+		"rules before ours: for everyone, and the local one": {
 			func() error {
-				return netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Priority, r.Src, r.Table = 50, nil, 254 }))
+				return errors.Join(
+					netlink.RuleAdd(rule(func(r *netlink.Rule) { r.Priority, r.Src, r.Table = 50, nil, 254 })),
+					netlink.RuleAdd(localRule(0)))
 			},
-			[]string{"rule 50: from all lookup 254 is not ours"},
-		},
-		"the local rule moved back": {
-			func() error { return netlink.RuleAdd(localRule(0)) },
-			[]string{"rule 0: from all lookup 255 is not ours"},
+			[]string{"rule 0: from all lookup 255 is not ours", "rule 50: from all lookup 254 is not ours"},
 		},
 		"a rule turned around": {
 			func() error {
@@ -373,32 +326,23 @@ func TestDifferences(t *testing.T) {
 				"route unreachable 10.0.0.0/8 tos 16 in table 101 is not ours",
 			},
 		},
-		"an address of IPv6": {
+		"an address, a route and a rule of IPv6": {
 			func() error {
-				return errors.Join(withSix(netlink.AddrAdd, "fd00::1/128"), waitForLocalSix("fd00::1/128"))
-			},
-			[]string{
-				"IPv6 route fd00::1/128 on lo metric 256 in table 254 is not ours",
-				"IPv6 route local fd00::1/128 on lo in table 255 is not ours",
-				"address fd00::1/128 on lo is not ours",
-			},
-		},
-		"a route of IPv6": {
-			func() error {
-				add := func(own netlink.Link, place *netlink.Addr) error {
+				route := func(own netlink.Link, place *netlink.Addr) error {
 					return netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Dst: place.IPNet})
 				}
-				return withSix(add, "fd00::/64")
-			},
-			[]string{"IPv6 route fd00::/64 on lo metric 1024 in table 254 is not ours"},
-		},
-		"a rule for IPv6": {
-			func() error {
 				rule := netlink.NewRule()
 				rule.Family, rule.Priority, rule.Table = unix.AF_INET6, 50, unix.RT_TABLE_MAIN
-				return netlink.RuleAdd(rule)
+				return errors.Join(
+					withSix(netlink.AddrAdd, "fd00::1/128"), waitForLocalSix("fd00::1/128"), withSix(route, "fd00::/64"), netlink.RuleAdd(rule))
 			},
-			[]string{"IPv6 rule 50: from all lookup 254 is not ours"},
+			[]string{
+				"IPv6 route fd00::/64 on lo metric 1024 in table 254 is not ours",
+				"IPv6 route fd00::1/128 on lo metric 256 in table 254 is not ours",
+				"IPv6 route local fd00::1/128 on lo in table 255 is not ours",
+				"IPv6 rule 50: from all lookup 254 is not ours",
+				"address fd00::1/128 on lo is not ours",
+			},
 		},
 		"an address deleted": {
 			func() error {

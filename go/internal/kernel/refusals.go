@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -42,24 +41,21 @@ const (
 
 // ListenForRefusals opens the socket on which the kernel sends copies of its refusals. It needs CAP_NET_ADMIN.
 func ListenForRefusals() (*os.File, error) {
-	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	file := os.NewFile(uintptr(socket), "refusals")
+	defer socket.Close()
 	if err := bindToRefusals(socket); err != nil {
-		file.Close()
 		return nil, fmt.Errorf("reading what the kernel refuses needs its nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG): %w", err)
 	}
-	return file, nil
+	own, err := unix.FcntlInt(uintptr(socket.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
+	return os.NewFile(uintptr(own), "refusals"), err
 }
 
-func bindToRefusals(socket int) error {
+func bindToRefusals(socket *nl.NetlinkSocket) error {
 	// When the buffer is full, copies are lost. Their numbers tell how many.
-	if err := unix.SetsockoptInt(socket, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
-		return err
-	}
-	if err := unix.Bind(socket, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
 		return err
 	}
 	request := nl.NewNetlinkRequest(logConfigure, unix.NLM_F_ACK)
@@ -72,25 +68,9 @@ func bindToRefusals(socket int) error {
 	request.AddData(nl.NewRtAttr(logFlags, binary.BigEndian.AppendUint16(nil, logNumbered)))
 	request.AddData(nl.NewRtAttr(logTimeout, binary.BigEndian.AppendUint32(nil, refusalDelay)))
 	request.AddData(nl.NewRtAttr(logThreshold, binary.BigEndian.AppendUint32(nil, refusalsAtOnce)))
-	if err := unix.Sendto(socket, request.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
-	answer := make([]byte, unix.Getpagesize())
-	size, _, err := unix.Recvfrom(socket, answer, 0)
-	if err != nil {
-		return err
-	}
-	messages, err := syscall.ParseNetlinkMessage(answer[:size])
-	if err != nil {
-		return err
-	}
-	if len(messages) != 1 || messages[0].Header.Type != unix.NLMSG_ERROR || len(messages[0].Data) < 4 {
-		return errors.New("the kernel's answer is not understood")
-	}
-	if failure := int32(binary.NativeEndian.Uint32(messages[0].Data)); failure != 0 {
-		return unix.Errno(-failure)
-	}
-	return nil
+	request.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
+	_, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	return err
 }
 
 // Refusal is what an agent wanted, and the kernel has refused.

@@ -29,17 +29,6 @@ func TestListensAt(t *testing.T) {
 	}
 }
 
-// A connection, or a socket that is bound and does not listen, is none that listens.
-func TestOnlyWhoListens(t *testing.T) {
-	listener := must.Get[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
-	must.Open[net.Conn](t)(listener.Accept())
-	listener.Close()
-	if there, err := listensAt(sockets.Here, listener.Addr()); err != nil || there {
-		t.Errorf("%t, %v", there, err)
-	}
-}
-
 // The end is noticed of a listener that fails, and while the kernel's lists can't be read nothing is.
 func TestAwaitEnd(t *testing.T) {
 	listener := must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))

@@ -11,15 +11,15 @@ import (
 	"syscall"
 	"time"
 
-	"clawker-fw/internal/dnsclient"
+	"github.com/miekg/dns"
+
 	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/hotfile"
 )
 
 const (
-	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5), longestMessage what TCP can carry.
+	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5).
 	longestDatagram = 4096
-	longestMessage  = 1 << 16
 	longestQuery    = 512 // a name of 255 octets, and options
 
 	mostReceived = 4096
@@ -55,7 +55,14 @@ func Forward(arguments []string, given []*os.File) error {
 			return err
 		}
 	}
-	datagrams, streams, err := lookupSockets(given)
+	if len(given) != 2 {
+		return fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
+	}
+	datagrams, err := net.FilePacketConn(given[0])
+	if err != nil {
+		return err
+	}
+	streams, err := net.FileListener(given[1])
 	if err != nil {
 		return err
 	}
@@ -70,27 +77,6 @@ func Forward(arguments []string, given []*os.File) error {
 			forwarder.giveUp()
 		}
 	}
-}
-
-// lookupSockets returns the sockets that the forwarder was given, for UDP and for TCP.
-func lookupSockets(given []*os.File) (*net.UDPConn, *net.TCPListener, error) {
-	if len(given) != 2 {
-		return nil, nil, fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
-	}
-	datagrams, err := net.FilePacketConn(given[0])
-	if err != nil {
-		return nil, nil, err
-	}
-	streams, err := net.FileListener(given[1])
-	if err != nil {
-		return nil, nil, err
-	}
-	udp, isUDP := datagrams.(*net.UDPConn)
-	tcp, isTCP := streams.(*net.TCPListener)
-	if !isUDP || !isTCP {
-		return nil, nil, errors.New("the forwarder was given other sockets than one for UDP and one for TCP")
-	}
-	return udp, tcp, nil
 }
 
 // Listen opens the forwarder's sockets, to be handed down.
@@ -113,7 +99,7 @@ func Listen(listen netip.AddrPort) ([]*os.File, error) {
 	return []*os.File{one, other}, err
 }
 
-func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
+func forwardDatagrams(forwarder *forwarder, socket net.PacketConn) error {
 	received := make(chan func(), mostReceived) // the kernel has room for a few hundred
 	defer close(received)
 	go func() {
@@ -123,7 +109,7 @@ func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
 	}()
 	for {
 		message := make([]byte, longestQuery)
-		size, from, err := socket.ReadFromUDPAddrPort(message)
+		size, from, err := socket.ReadFrom(message)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			continue // who asked before has gone
 		}
@@ -132,17 +118,17 @@ func forwardDatagrams(forwarder *forwarder, socket *net.UDPConn) error {
 		}
 		received <- func() {
 			forwarder.take(message[:size], false, func(reply []byte) {
-				_, _ = socket.WriteToUDPAddrPort(reply, from) // an answer that is lost is asked for again
+				_, _ = socket.WriteTo(reply, from) // an answer that is lost is asked for again
 			})
 		}
 	}
 }
 
-func forwardStreams(forwarder *forwarder, listener *net.TCPListener) error {
+func forwardStreams(forwarder *forwarder, listener net.Listener) error {
 	room := make(chan struct{}, mostStreams)
 	for {
 		room <- struct{}{}
-		connection, err := listener.AcceptTCP()
+		connection, err := listener.Accept()
 		if err != nil {
 			return err
 		}
@@ -159,15 +145,16 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 	replies := replyQueue{waiting: make(chan []byte, mostReplies)}
 	done := make(chan struct{})
 	defer close(done)
-	go replies.write(connection, done)
+	client := &dns.Conn{Conn: connection}
+	go replies.write(client, done)
 	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
-		size, err := dnsclient.ReadLong(connection, message)
+		size, err := client.Read(message)
 		if err != nil {
 			return
 		}
 		forwarder.take(message[:size], true, func(reply []byte) {
-			if !replies.add(dnsclient.Long(reply)) {
+			if !replies.add(reply) {
 				connection.Close() // Envoy asks again
 			}
 		})
@@ -194,7 +181,7 @@ func (q *replyQueue) add(reply []byte) bool {
 }
 
 // write writes answers until the connection is done. One that does not take them in time is ended.
-func (q *replyQueue) write(connection net.Conn, done <-chan struct{}) {
+func (q *replyQueue) write(connection *dns.Conn, done <-chan struct{}) {
 	for {
 		select {
 		case reply := <-q.waiting:
@@ -210,29 +197,6 @@ func (q *replyQueue) write(connection net.Conn, done <-chan struct{}) {
 			return
 		}
 	}
-}
-
-func exchangeOverTCP(server netip.AddrPort, query []byte, end time.Time) ([]byte, error) {
-	connection, err := net.DialTimeout("tcp", server.String(), time.Until(end))
-	if err != nil {
-		return nil, err
-	}
-	defer connection.Close()
-	if err := connection.SetDeadline(end); err != nil {
-		return nil, err
-	}
-	if _, err := connection.Write(dnsclient.Long(query)); err != nil {
-		return nil, err
-	}
-	message := make([]byte, longestMessage)
-	size, err := dnsclient.ReadLong(connection, message)
-	if err != nil {
-		return nil, err
-	}
-	if !answers(query, message[:size]) {
-		return nil, fmt.Errorf("%s has answered another query", server)
-	}
-	return message[:size], nil
 }
 
 // parseSubtrees reads the names in subtree rules: hot/subtrees/subtrees.json.

@@ -1,26 +1,17 @@
 package lookups
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 )
 
 // What an agent or a name server chooses the bytes of. The seeds run with every `go test`; `go test -fuzz NAME` looks for more.
-
-// packed returns a message on the wire.
-func packed(f *testing.F, message dnsmessage.Message) []byte {
-	f.Helper()
-	content, err := message.Pack()
-	if err != nil {
-		f.Fatal(err)
-	}
-	return content
-}
 
 // Whatever is asked, there is one answer at most, and it has the id of the question and is a response.
 func FuzzForwarder(f *testing.F) {
@@ -31,13 +22,11 @@ func FuzzForwarder(f *testing.F) {
 	f.Add(packed(f, queryFor(lookedUpAgain)), false)
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, query []byte, works bool) {
-		resolve := func(l *pendingLookup) ([]byte, error) {
-			asked, err := l.query()
-			if err != nil || !works {
+		resolve := func(l *pendingLookup) (*dns.Msg, error) {
+			if !works {
 				return nil, errors.New("it does not answer")
 			}
-			asked[2] |= 1 << 7
-			return asked, nil
+			return new(dns.Msg).SetReply(l.query()), nil
 		}
 		var lock sync.Mutex
 		var replies [][]byte
@@ -74,48 +63,44 @@ func FuzzForwarder(f *testing.F) {
 // Whatever a name server answers, Envoy is told of records of the type that it has asked for, under the name that it has
 // asked for, for no longer than they may be kept.
 func FuzzToldOfReply(f *testing.F) {
-	message := queryFor("a.test.")
-	message.Response = true
-	message.Answers = []dnsmessage.Resource{{
-		Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName("b.test."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: 90},
-		Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}},
-	}}
-	whole := packed(f, message)
+	whole := packed(f, resolvedTo("a.test.", "192.0.2.1", 90))
 	f.Add(whole)
 	f.Add(whole[:len(whole)-2])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		const keep = 60
-		question := queryFor("a.test.").Questions[0]
-		lookup := &pendingLookup{inquiry: inquiry{kind: question.Type, class: question.Class}, question: question}
-		var told dnsmessage.Message
-		if err := told.Unpack(lookup.told(reply, keep*time.Second)); err != nil {
-			t.Fatalf("%x is told, which can't be read: %v", reply, err)
+		lookup, read := asking(queryFor("a.test.")), new(dns.Msg)
+		if read.Unpack(reply) != nil {
+			return
 		}
-		if len(told.Questions) != 1 || told.Questions[0] != question {
-			t.Errorf("the question is %v", told.Questions)
-		}
-		for _, each := range told.Answers {
-			header := each.Header
-			if header.Name != question.Name || header.Type != question.Type || header.Class != question.Class || header.TTL > keep {
-				t.Errorf("%v is told", header)
+		_ = has(read, netip.MustParsePrefix("192.0.2.0/24"))
+		lookup.askers = []asker{{7, func(answer []byte) {
+			told, question := unpacked(t, answer), lookup.asked.Question[0]
+			if len(told.Question) != 1 || told.Question[0] != question {
+				t.Errorf("the question is %v", told.Question)
 			}
-		}
-		_, _ = has(reply, netip.MustParsePrefix("192.0.2.0/24")), code(reply)
+			for _, each := range told.Answer {
+				if header := each.Header(); header.Name != question.Name || header.Rrtype != question.Qtype || header.Class != question.Qclass || header.Ttl > keep {
+					t.Errorf("%v is told", header)
+				}
+			}
+		}}}
+		lookup.answer(lookup.told(read, keep*time.Second))
 	})
 }
 
 // Only a response with the id and the question of a query is its answer.
 func FuzzAnswers(f *testing.F) {
-	query := packed(f, queryFor("a.test."))
-	response := queryFor("A.test.")
-	response.Response = true
-	f.Add(query, packed(f, response))
-	f.Add(query, query)
-	f.Add(query, []byte{0, 0, 0x80})
-	f.Fuzz(func(t *testing.T, query, message []byte) {
-		if answers(query, message) && (query[0] != message[0] || query[1] != message[1] || message[2]>>7 != 1) {
-			t.Errorf("%x is taken for the answer to %x", message, query)
+	query := queryFor("a.test.")
+	response := new(dns.Msg).SetReply(query)
+	response.Question[0].Name = "A.test."
+	f.Add(query.Id, packed(f, response))
+	f.Add(query.Id, packed(f, query))
+	f.Add(query.Id, []byte{0, 0, 0x80})
+	f.Fuzz(func(t *testing.T, id uint16, message []byte) {
+		query.Id = id
+		if _, is := answerTo(query, message); is && (binary.BigEndian.Uint16(message) != id || message[2]>>7 != 1) {
+			t.Errorf("%x is taken for the answer to %d", message, id)
 		}
 	})
 }

@@ -8,9 +8,9 @@
 package lookups
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 )
 
 const (
@@ -76,11 +76,9 @@ const longestName = 255
 
 // inquiry identifies a lookup: whose share it is, and the question. A name of no share has "".
 type inquiry struct {
-	share  string
-	stream bool
-	name   string // in lower case, with a dot at its end, without the share
-	kind   dnsmessage.Type
-	class  dnsmessage.Class
+	share    string
+	stream   bool
+	question dns.Question // its name in lower case, without the share
 }
 
 type asker struct {
@@ -90,11 +88,10 @@ type asker struct {
 
 type pendingLookup struct {
 	inquiry
-	question dnsmessage.Question        // as Envoy has asked it
-	size     *dnsmessage.ResourceHeader // of the OPT record (RFC 6891), if the query has one
-	rule     string                     // the subtree rule that decides the name, or "" if one names it exactly
-	askers   []asker
-	since    time.Time
+	asked  *dns.Msg // as Envoy has asked it first
+	rule   string   // the subtree rule that decides the name, or "" if one names it exactly
+	askers []asker
+	since  time.Time
 }
 
 // share is whose lookups are counted together. Those of names that rules name are a share as well: namedShare.
@@ -113,7 +110,7 @@ type tally struct {
 }
 
 type forwarder struct {
-	exchange func(l *pendingLookup) ([]byte, error) // asks the engine's resolver
+	exchange func(l *pendingLookup) (*dns.Msg, error) // asks the engine's resolver
 	rule     func(name string) string
 	now      func() time.Time
 	sleep    func(time.Duration)
@@ -129,7 +126,7 @@ type forwarder struct {
 	told    map[string]*tally     // by share
 }
 
-func newForwarder(exchange func(*pendingLookup) ([]byte, error), rule func(string) string) *forwarder {
+func newForwarder(exchange func(*pendingLookup) (*dns.Msg, error), rule func(string) string) *forwarder {
 	return &forwarder{
 		exchange: exchange, rule: rule, now: time.Now, sleep: time.Sleep,
 		pending: map[inquiry]*pendingLookup{}, shares: map[string]*share{}, failed: map[inquiry]time.Time{},
@@ -139,24 +136,22 @@ func newForwarder(exchange func(*pendingLookup) ([]byte, error), rule func(strin
 
 // take takes on a query, which is answered later, or drops what is none.
 func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
-	var message dnsmessage.Message
-	if message.Unpack(query) != nil {
+	asked := new(dns.Msg)
+	if asked.Unpack(query) != nil {
 		answerTooLong(query, reply)
 		return
 	}
-	if message.Response || message.OpCode != 0 || len(message.Questions) != 1 {
+	if asked.Response || asked.Opcode != dns.OpcodeQuery || len(asked.Question) != 1 {
 		return
 	}
-	question := message.Questions[0]
-	if strings.EqualFold(question.Name.String(), lookedUpAgain) {
-		reply(known(message.ID, question))
+	question := asked.Question[0]
+	wanted := &pendingLookup{asked: asked, askers: []asker{{asked.Id, reply}}}
+	if strings.EqualFold(question.Name, lookedUpAgain) {
+		wanted.answer(known(asked))
 		return
 	}
-	name, share := shareOf(strings.ToLower(question.Name.String()))
-	wanted := &pendingLookup{
-		inquiry:  inquiry{share, stream, name, question.Type, question.Class},
-		question: question, size: optOf(message), askers: []asker{{message.ID, reply}},
-	}
+	name, share := shareOf(strings.ToLower(question.Name))
+	wanted.inquiry = inquiry{share, stream, dns.Question{Name: name, Qtype: question.Qtype, Qclass: question.Qclass}}
 	if share != "" { // otherwise a rule names it exactly, also if another rule is for all around it
 		wanted.rule = f.rule(strings.TrimSuffix(name, "."))
 	}
@@ -168,7 +163,7 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 		return
 	}
 	if known := f.pending[wanted.inquiry]; known != nil {
-		if len(known.askers) < mostAskers && !slices.ContainsFunc(known.askers, func(a asker) bool { return a.id == message.ID }) {
+		if len(known.askers) < mostAskers && !slices.ContainsFunc(known.askers, func(a asker) bool { return a.id == asked.Id }) {
 			known.askers = append(known.askers, wanted.askers...)
 		}
 		return
@@ -188,36 +183,31 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 const lookedUpAgain = "lookup.clawker-fw.invalid."
 
 // known answers a question for that name with a loopback address, to which nothing connects.
-func known(id uint16, question dnsmessage.Question) []byte {
-	var answers []dnsmessage.Resource
-	if question.Type == dnsmessage.TypeA {
-		answers = []dnsmessage.Resource{{
-			Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class},
-			Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
-		}}
+func known(asked *dns.Msg) *dns.Msg {
+	reply := response(asked, dns.RcodeSuccess)
+	if question := asked.Question[0]; question.Qtype == dns.TypeA {
+		header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: question.Qclass}
+		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: net.IPv4(127, 0, 0, 1)}}
 	}
-	return response(dnsmessage.Header{ID: id}, question, answers...)
+	return reply
 }
 
-// response returns the response to a question. It can be packed, because the question was read from a packed message.
-func response(header dnsmessage.Header, question dnsmessage.Question, answers ...dnsmessage.Resource) []byte {
-	header.Response, header.RecursionDesired, header.RecursionAvailable = true, true, true
-	message := dnsmessage.Message{Header: header, Questions: []dnsmessage.Question{question}, Answers: answers}
-	packed, _ := message.Pack()
-	return packed
+func response(asked *dns.Msg, code int) *dns.Msg {
+	reply := new(dns.Msg).SetRcode(asked, code)
+	reply.RecursionAvailable = true
+	return reply
 }
 
 // answerTooLong answers that a name does not exist whose query can't be read: with the label of a share, one of over 250
 // characters is longer than names can be (RFC 1035, section 2.3.4). Envoy sends it all the same, and would wait.
 func answerTooLong(query []byte, reply func([]byte)) {
-	var parser dnsmessage.Parser
-	header, err := parser.Start(query)
-	if err != nil || header.Response || header.OpCode != 0 || len(query) <= longestName {
+	const response, operation = 1 << 7, 15 << 3
+	if len(query) <= longestName || query[2]&(response|operation) != 0 {
 		return
 	}
 	answer := slices.Clone(query)
-	answer[2] |= 1 << 7 // it is a response
-	answer[3] = answer[3]&^15 | byte(dnsmessage.RCodeNameError)
+	answer[2] |= response
+	answer[3] = answer[3]&^15 | dns.RcodeNameError
 	reply(answer)
 }
 
@@ -285,7 +275,7 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	switch {
 	case silent:
 		f.fail(l, rememberSilence)
-	case err != nil || code(reply) == dnsmessage.RCodeServerFailure || has(reply, f.agents):
+	case err != nil || reply.Rcode == dns.RcodeServerFailure || has(reply, f.agents):
 		// A container on the agents' network that is called like a host has its name while it is there. Nothing is
 		// ever reached through Envoy there, so this is no answer, and must not outlive the container.
 		f.fail(l, rememberFailure)
@@ -373,162 +363,109 @@ func (f *forwarder) remember(failed inquiry, during time.Duration) {
 }
 
 // query returns what the engine's resolver is asked: the question, and nothing of what Envoy has added to it.
-func (l *pendingLookup) query() ([]byte, error) {
-	name, err := dnsmessage.NewName(l.name)
-	if err != nil {
-		return nil, err
+func (l *pendingLookup) query() *dns.Msg {
+	asked := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{l.question}}
+	if size := l.asked.IsEdns0(); size != nil { // RFC 6891
+		asked.SetEdns0(size.UDPSize(), size.Do())
 	}
-	message := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: name, Type: l.kind, Class: l.class}},
-	}
-	if l.size != nil {
-		message.Additionals = []dnsmessage.Resource{{Header: *l.size, Body: &dnsmessage.OPTResource{}}}
-	}
-	return message.Pack()
+	return asked
 }
 
 // told returns what Envoy is told of the resolver's reply: the records of the type that it has asked for, under the name
 // that it has asked for. It need not know of aliases. It may keep them for so long.
-func (l *pendingLookup) told(reply []byte, ttl time.Duration) []byte {
-	var parser dnsmessage.Parser
-	header, err := parser.Start(reply)
-	if err != nil || parser.SkipAllQuestions() != nil {
-		return l.failure()
-	}
-	message := dnsmessage.Message{Header: header, Questions: []dnsmessage.Question{l.question}}
-	for {
-		record, err := parser.Answer()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			break
-		}
-		if err != nil {
-			return l.failure()
-		}
-		ttl = min(ttl, time.Duration(record.Header.TTL)*time.Second)
-		if record.Header.Type == l.kind && record.Header.Class == l.class {
-			record.Header.Name = l.question.Name
-			message.Answers = append(message.Answers, record)
+func (l *pendingLookup) told(reply *dns.Msg, ttl time.Duration) *dns.Msg {
+	found := &dns.Msg{MsgHdr: reply.MsgHdr, Question: l.asked.Question}
+	for _, record := range reply.Answer {
+		header := record.Header()
+		ttl = min(ttl, time.Duration(header.Ttl)*time.Second)
+		if header.Rrtype == l.question.Qtype && header.Class == l.question.Qclass {
+			header.Name = l.asked.Question[0].Name
+			found.Answer = append(found.Answer, record)
 		}
 	}
-	for number := range message.Answers {
-		message.Answers[number].Header.TTL = uint32(ttl / time.Second)
+	for _, record := range found.Answer {
+		record.Header().Ttl = uint32(ttl / time.Second)
 	}
-	packed, err := message.Pack()
+	return found
+}
+
+func (l *pendingLookup) failure() *dns.Msg { return response(l.asked, dns.RcodeServerFailure) }
+
+func (l *pendingLookup) answer(reply *dns.Msg) {
+	reply.Compress = true
+	packed, err := reply.Pack()
 	if err != nil {
-		return l.failure()
+		packed, err = l.failure().Pack()
 	}
-	return packed
-}
-
-func (l *pendingLookup) failure() []byte {
-	return response(dnsmessage.Header{RCode: dnsmessage.RCodeServerFailure}, l.question)
-}
-
-func (l *pendingLookup) answer(reply []byte) {
 	for _, each := range l.askers {
-		own := slices.Clone(reply)
-		if len(own) >= 2 {
-			own[0], own[1] = byte(each.id>>8), byte(each.id)
+		if err == nil {
+			own := slices.Clone(packed)
+			binary.BigEndian.PutUint16(own, each.id)
 			each.reply(own)
 		}
 	}
 }
 
-func answers(query, message []byte) bool {
-	var asked, said dnsmessage.Parser
-	wanted, err := asked.Start(query)
-	if err != nil {
-		return false
+// answerTo reads the answer to a query, which repeats its question. One that is cut off is none.
+func answerTo(query *dns.Msg, message []byte) (*dns.Msg, bool) {
+	const answers = 6 // where their number is
+	said := new(dns.Msg)
+	if said.Unpack(message) != nil || said.Id != query.Id || !said.Response || len(said.Question) == 0 ||
+		len(said.Answer) != int(binary.BigEndian.Uint16(message[answers:])) {
+		return nil, false
 	}
-	header, err := said.Start(message)
-	if err != nil || header.ID != wanted.ID || !header.Response {
-		return false
-	}
-	question, err := asked.Question()
-	if err != nil {
-		return false
-	}
-	repeated, err := said.Question()
-	return err == nil && repeated.Type == question.Type && repeated.Class == question.Class &&
-		strings.EqualFold(repeated.Name.String(), question.Name.String())
+	asked, repeated := query.Question[0], said.Question[0]
+	same := repeated.Qtype == asked.Qtype && repeated.Qclass == asked.Qclass && strings.EqualFold(repeated.Name, asked.Name)
+	return said, same
 }
 
-func has(reply []byte, network netip.Prefix) bool {
-	var parser dnsmessage.Parser
-	if _, err := parser.Start(reply); err != nil || parser.SkipAllQuestions() != nil {
-		return false
-	}
-	for {
-		record, err := parser.Answer()
-		if err != nil {
+func has(reply *dns.Msg, network netip.Prefix) bool {
+	return slices.ContainsFunc(reply.Answer, func(record dns.RR) bool {
+		found, is := record.(*dns.A)
+		if !is {
 			return false
 		}
-		if address, is := record.Body.(*dnsmessage.AResource); is && network.Contains(netip.AddrFrom4(address.A)) {
-			return true
+		address, _ := netip.AddrFromSlice(found.A.To4())
+		return network.Contains(address)
+	})
+}
+
+// exchangeWith returns a function that asks a name server, over the protocol over which Envoy has asked. Over UDP, it asks
+// again until there is an answer.
+func exchangeWith(server netip.AddrPort) func(*pendingLookup) (*dns.Msg, error) {
+	return func(l *pendingLookup) (*dns.Msg, error) {
+		network, times, message := "udp", queryTimes[:], make([]byte, longestDatagram)
+		if l.stream {
+			network, times, message = "tcp", queryTimes[:1], make([]byte, dns.MaxMsgSize)
 		}
-	}
-}
-
-func code(message []byte) dnsmessage.RCode {
-	if len(message) < 4 {
-		return dnsmessage.RCodeServerFailure
-	}
-	return dnsmessage.RCode(message[3] & 15)
-}
-
-func optOf(message dnsmessage.Message) *dnsmessage.ResourceHeader {
-	for _, each := range message.Additionals {
-		if each.Header.Type == dnsmessage.TypeOPT {
-			header := each.Header
-			return &header
-		}
-	}
-	return nil
-}
-
-// exchangeWith returns a function that asks a name server, over the protocol over which Envoy has asked.
-func exchangeWith(server netip.AddrPort) func(*pendingLookup) ([]byte, error) {
-	return func(l *pendingLookup) ([]byte, error) {
-		query, err := l.query()
+		begun, end := time.Now(), l.since.Add(lookupTime)
+		dialed, err := net.DialTimeout(network, server.String(), time.Until(end))
 		if err != nil {
 			return nil, err
 		}
-		end := l.since.Add(lookupTime)
-		if l.stream {
-			return exchangeOverTCP(server, query, end)
-		}
-		return exchangeOverUDP(server, query, end)
-	}
-}
-
-func exchangeOverUDP(server netip.AddrPort, query []byte, end time.Time) ([]byte, error) {
-	connection, err := net.Dial("udp", server.String())
-	if err != nil {
-		return nil, err
-	}
-	defer connection.Close()
-	begun, message := time.Now(), make([]byte, longestDatagram)
-	for number := range queryTimes {
-		if _, err := connection.Write(query); err != nil {
-			return nil, err
-		}
-		until := end
-		if number+1 < len(queryTimes) {
-			until = slices.MinFunc([]time.Time{end, begun.Add(queryTimes[number+1])}, time.Time.Compare)
-		}
-		if err := connection.SetReadDeadline(until); err != nil {
-			return nil, err
-		}
-		var size int
-		for size, err = connection.Read(message); err == nil; size, err = connection.Read(message) {
-			if answers(query, message[:size]) {
-				return message[:size], nil
+		defer dialed.Close()
+		connection, query := &dns.Conn{Conn: dialed}, l.query()
+		for number := range times {
+			until := end
+			if number+1 < len(times) {
+				until = slices.MinFunc([]time.Time{end, begun.Add(times[number+1])}, time.Time.Compare)
+			}
+			if err := connection.SetDeadline(until); err != nil {
+				return nil, err
+			}
+			if err := connection.WriteMsg(query); err != nil {
+				return nil, err
+			}
+			var size int
+			for size, err = connection.Read(message); err == nil; size, err = connection.Read(message) {
+				if reply, is := answerTo(query, message[:size]); is {
+					return reply, nil
+				}
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil, err
 			}
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, err
-		}
+		return nil, os.ErrDeadlineExceeded
 	}
-	return nil, os.ErrDeadlineExceeded
 }

@@ -134,18 +134,11 @@ func Link(t *testing.T, name string) netlink.Link {
 // Settle waits until the interfaces have their carriers, which takes a moment.
 func Settle(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		ready := true
-		for _, name := range []string{"agents", "egress"} {
-			ready = ready && Link(t, name).Attrs().RawFlags&unix.IFF_LOWER_UP != 0
-		}
-		if ready {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("no carrier")
-		}
-	}
+	must.Happen(t, "carriers", func() bool {
+		return !slices.ContainsFunc([]string{"agents", "egress"}, func(name string) bool {
+			return Link(t, name).Attrs().RawFlags&unix.IFF_LOWER_UP == 0
+		})
+	})
 }
 
 // OtherAgent is the address of another agent.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 
@@ -96,9 +97,9 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 		}
 	}
 	if err != nil {
-		err = plugin.Error(h.Name(), err)
+		log.Error(plugin.Error(h.Name(), err))
 	}
-	return dns.RcodeSuccess, err // with some other codes, the server would write a second answer
+	return dns.RcodeSuccess, nil // with some other codes, the server would write a second answer
 }
 
 // authority returns an SOA record of the root zone, which lets resolvers cache a negative answer for the TTL.

@@ -3,10 +3,8 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -30,21 +28,6 @@ func lines(t *testing.T, out *bytes.Buffer) []record {
 		found = append(found, each)
 	}
 	return found
-}
-
-// Every refusal has a line, in the order in which they happened.
-func TestRecordFloods(t *testing.T) {
-	var out bytes.Buffer
-	recorder := NewRecorder(&out)
-	recorder.now = func() time.Time { return time.Unix(1, 0) }
-	for number := range mostWaiting {
-		must.Succeed(t, recorder.Record(stranger, refused(fmt.Sprintf("%d.test.", number)), reason.NoRule))
-	}
-	recorder.waiting.Wait()
-	found := lines(t, &out)
-	if len(found) != mostWaiting || found[0].Name != "0.test" || found[mostWaiting-1].Name != fmt.Sprintf("%d.test", mostWaiting-1) {
-		t.Errorf("%d lines", len(found))
-	}
 }
 
 // A reader that stalls delays no query: what waits is bounded, and the rest is counted and told when it reads again.

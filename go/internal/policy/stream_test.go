@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -14,7 +15,6 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/dnsclient"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
 )
@@ -23,7 +23,7 @@ import (
 func framed(messages ...[]byte) []byte {
 	var octets []byte
 	for _, each := range messages {
-		octets = append(octets, dnsclient.Long(each)...)
+		octets = append(binary.BigEndian.AppendUint16(octets, uint16(len(each))), each...)
 	}
 	return octets
 }
@@ -116,7 +116,7 @@ func TestClientThatIsGone(t *testing.T) {
 	far.Close()
 	client := &stream{Conn: near, refusals: NewRecorder(&refusals)}
 	answer := packed(t, &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: dns.RcodeFormatError}})
-	if _, err := client.Write(dnsclient.Long(answer)); err == nil {
+	if _, err := client.Write(framed(answer)); err == nil {
 		t.Error("it was written")
 	}
 	client.refusals.waiting.Wait()

@@ -76,32 +76,21 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	}
 }
 
-// A record of the ends of helpers that can't be read is a difference of the processes. The program answers all the same.
-func TestProbeOfAnUnreadableRecord(t *testing.T) {
+// A record of the ends of helpers that can't be read is a difference of the processes, and a part of the network one of the
+// network, never none. The program answers all the same.
+func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	nettest.InNetwork(t)
 	root, _ := hottest.NewVolume(t)
 	filetest.Write(t, root, filetest.Tree{"state/restarts.json": "["})
-
-	report := Run(root, withResources(nettest.NewResolver()), hottest.StartReader(root), Thoroughness{Envoy: true})
-
-	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
-	if report.Error != "" || !slices.ContainsFunc(report.Processes, unreadable) {
-		t.Errorf("error %q, processes %q", report.Error, report.Processes)
-	}
-	if len(report.Restarts) > 0 {
-		t.Errorf("restarts %v", report.Restarts)
-	}
-}
-
-// A part of the network that can't be read is a difference in the report, never none.
-func TestProbeOfAnUnreadableNetwork(t *testing.T) {
-	nettest.InNetwork(t)
-	root, _ := hottest.NewVolume(t)
 	resolver := nettest.NewResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
 	report := Run(root, withResources(resolver), hottest.StartReader(root), Thoroughness{Envoy: true})
 
+	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
+	if report.Error != "" || len(report.Restarts) > 0 || !slices.ContainsFunc(report.Processes, unreadable) {
+		t.Errorf("error %q, restarts %v, processes %q", report.Error, report.Restarts, report.Processes)
+	}
 	if !slices.ContainsFunc(report.Network, func(text string) bool {
 		return strings.HasPrefix(text, "unreadable: settings: ") && strings.Contains(text, "nonexistent")
 	}) {

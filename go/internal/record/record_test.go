@@ -1,8 +1,6 @@
 package record
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strings"
 	"testing"
@@ -54,35 +52,6 @@ func TestWithVersion(t *testing.T) {
 		if string(before) != content {
 			t.Errorf("%s was changed in place into %s", content, before)
 		}
-	}
-}
-
-// The digest of a file is taken over all its bytes, with the version replaced by 0.
-func TestDigestOf(t *testing.T) {
-	for content, hashed := range map[string]string{
-		`{"resources":[],"version_info":"0"}`:    `{"resources":[],"version_info":"0"}`,
-		`{"resources":[],"version_info":"beef"}`: `{"resources":[],"version_info":"0"}`,
-		`{"resources":[],"version_info":"x"}`:    `{"resources":[],"version_info":"x"}`,
-		`{"names":{}}`:                           `{"names":{}}`,
-		``:                                       ``,
-	} {
-		wanted := sha256.Sum256([]byte(hashed))
-		if found := DigestOf([]byte(content)); found != hex.EncodeToString(wanted[:]) {
-			t.Errorf("%s: got %s", content, found)
-		}
-	}
-}
-
-// A new version has the form of a file's version, and is never the same twice.
-func TestNewVersion(t *testing.T) {
-	seen := []string{Unversioned}
-	for range 100 {
-		version := NewVersion()
-		content := WithVersion([]byte(`{"resources":[],"version_info":"0"}`), version)
-		if VersionOf(content) != version || slices.Contains(seen, version) {
-			t.Fatalf("got %s after %v", version, seen)
-		}
-		seen = append(seen, version)
 	}
 }
 

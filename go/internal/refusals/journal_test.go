@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,9 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
@@ -106,35 +102,8 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// However many addresses an agent forges, those that are remembered are bounded, and nothing that was counted is forgotten.
-func TestManySourcesOfRefusals(t *testing.T) {
-	now := time.Now()
-	journal, lines := journalAt(t, &now)
-	told, refused := 0, 0
-	source := nettest.AgentNet.Addr()
-	for number := range 2*mostAgents + 2 {
-		source = source.Next()
-		for range 1 + number%2*linesAtOnce {
-			journal.add(source, lineOf(source, 0), 1)
-			refused++
-		}
-		for _, each := range lines() {
-			told += max(each.Suppressed, 1)
-		}
-		if found := len(journal.agents); found > mostAgents {
-			t.Fatalf("%d are remembered", found)
-		}
-	}
-	journal.count()
-	for _, each := range lines() {
-		told += max(each.Suppressed, 1)
-	}
-	if told != refused {
-		t.Errorf("%d of %d are told of", told, refused)
-	}
-}
-
-// What was counted of nobody knows whom is told, however many agents are forgotten meanwhile and whatever waits for the reader.
+// However many addresses an agent forges, those that are remembered are bounded. What was counted of nobody knows whom is told,
+// however many agents are forgotten meanwhile and whatever waits for the reader.
 func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
@@ -149,6 +118,9 @@ func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 		source = source.Next()
 		journal.add(source, lineOf(source, 0), 1)
 		refused++
+		if found := len(journal.agents); found > mostAgents {
+			t.Fatalf("%d are remembered", found)
+		}
 	}
 	journal.lose(10)
 	refused += 10
@@ -254,45 +226,6 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 	must.Succeed(t, errors.Join(journal.follow(strings.NewReader(program)), journal.flush()))
 	if wanted := strings.Join(kept, "\n") + "\n"; unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
-	}
-}
-
-// Whatever is written at the same time, each line is whole: those of the program, and those of the kernel's refusals.
-func TestLinesNeverMix(t *testing.T) {
-	var out bytes.Buffer
-	lines, program := io.Pipe()
-	journal := newJournal(&out)
-	recorder := newRecorder(t.TempDir(), nettest.NewSibling(), journal)
-	recorder.listening.folder = listeningFolder(t, "")
-	done := make(chan error, 2)
-	go func() { done <- journal.follow(lines) }()
-	go func() {
-		for range linesAtOnce / 2 {
-			each := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: netip.AddrPortFrom(nettest.OnAgents, 1)}
-			if err := recorder.record([]kernel.Refusal{each}); err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- nil
-	}()
-	for range linesAtOnce / 2 {
-		for _, part := range bytes.SplitAfter(lineOf(nettest.OtherAgent, 200), []byte("xxxxx")) {
-			must.Get[int](t)(program.Write(part))
-		}
-	}
-	program.Close()
-	must.Succeed(t, errors.Join(<-done, <-done, journal.flush()))
-	whole := 0
-	for text := range strings.Lines(out.String()) {
-		var each suppressedLine
-		if err := json.Unmarshal([]byte(text), &each); err != nil {
-			t.Errorf("%q: %v", text, err)
-		}
-		whole++
-	}
-	if whole != linesAtOnce {
-		t.Errorf("%d lines", whole)
 	}
 }
 

@@ -5,7 +5,6 @@ package resolver
 import (
 	"fmt"
 	"net"
-	"slices"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
@@ -62,7 +61,6 @@ func (z *zone) InspectServerBlocks(path string, blocks []caddyfile.ServerBlock) 
 
 // MakeServers returns the server, for all addresses.
 func (z *zone) MakeServers() ([]caddy.Server, error) {
-	z.config.Plugin = slices.Insert(z.config.Plugin, 0, reportErrors)
 	made, err := dnsserver.NewServer(transport.DNS+"://:"+z.config.Port, []*dnsserver.Config{&z.config.Config})
 	if err != nil {
 		return nil, err

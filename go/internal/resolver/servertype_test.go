@@ -1,32 +1,25 @@
 package resolver
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"net"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/must"
 )
 
-// answering answers each query, but for one name.
+// answering answers each query.
 type answering struct{}
 
 func (answering) Name() string { return "policy" }
 
 func (answering) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
-	if query.Question[0].Name == "fails.test." {
-		return dns.RcodeServerFailure, errors.New("the answer is lost")
-	}
 	return dns.RcodeSuccess, writer.WriteMsg(new(dns.Msg).SetReply(query))
 }
 
@@ -59,19 +52,15 @@ func corefile(text string) caddy.Input {
 	return caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(text), ServerTypeName: ServerType}
 }
 
-// The server answers over both transports for its zone, those over TCP can be watched, and errors are in the log.
+// The server answers over both transports for its zone, and those over TCP can be watched.
 func TestServes(t *testing.T) {
 	free := must.Get[net.Listener](t)(net.Listen("tcp", ":0"))
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
-	var written bytes.Buffer
-	log.SetOutput(&written)
 	instance, err := caddy.Start(corefile("test:" + strconv.Itoa(port) + " {\n policy\n}\n"))
 	must.Succeed(t, err)
 	for _, transport := range []string{"udp", "tcp"} {
-		for name, wanted := range map[string]int{
-			"a.test.": dns.RcodeSuccess, "fails.test.": dns.RcodeServerFailure, "a.other.": dns.RcodeRefused,
-		} {
+		for name, wanted := range map[string]int{"a.test.": dns.RcodeSuccess, "a.other.": dns.RcodeRefused} {
 			query := new(dns.Msg).SetQuestion(name, dns.TypeA)
 			reply, _, err := (&dns.Client{Net: transport}).Exchange(query, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 			if err != nil || reply.Rcode != wanted {
@@ -81,8 +70,8 @@ func TestServes(t *testing.T) {
 	}
 	must.Succeed(t, instance.Stop())
 	instance.Wait()
-	if watched != 3 || strings.Count(written.String(), "the answer is lost") != 2 {
-		t.Errorf("%d clients were watched, and this was written: %s", watched, &written)
+	if watched != 2 {
+		t.Errorf("%d clients were watched", watched)
 	}
 }
 
@@ -98,18 +87,5 @@ func TestCorefileErrors(t *testing.T) {
 		if _, err := caddy.Start(corefile(text)); err == nil || !strings.Contains(err.Error(), wanted) {
 			t.Errorf("%q: got %v, expected %q in it", text, err, wanted)
 		}
-	}
-}
-
-// Without a port in the Corefile it is the usual one, at every address.
-func TestUsualPort(t *testing.T) {
-	var found zone
-	blocks, err := caddyfile.Parse("Corefile", strings.NewReader(". {\n policy\n}\n"), directives)
-	must.Succeed(t, err)
-	if _, err := found.InspectServerBlocks("Corefile", blocks); err != nil {
-		t.Fatal(err)
-	}
-	if servers, err := found.MakeServers(); err != nil || len(servers) != 1 || servers[0].(server).Address() != "dns://:53" {
-		t.Errorf("got %v, %v", servers, err)
 	}
 }

@@ -9,10 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/dnsclient"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/statussocket"
 )
@@ -26,6 +25,9 @@ const (
 	policyResource    = "policy"
 	telemetryResource = "telemetry"
 )
+
+// AnswerLimit is how long an answer may take.
+const AnswerLimit = time.Second
 
 // refusedName can't be allowed by any rule, because .invalid is reserved (RFC 6761).
 const refusedName = "refused.clawker-fw.invalid."
@@ -45,7 +47,7 @@ type pluginStatus struct {
 
 func (c coredns) status(resource string) (pluginStatus, error) {
 	var status pluginStatus
-	err := statussocket.Ask(filepath.Join(c.folder, resource+".sock"), dnsclient.AnswerLimit, nil, &status)
+	err := statussocket.Ask(filepath.Join(c.folder, resource+".sock"), AnswerLimit, nil, &status)
 	return status, err
 }
 
@@ -138,18 +140,13 @@ func (c coredns) Connections() (int, error) { return 0, nil }
 
 // Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
 func Refuses(server, network string) error {
-	query := dnsmessage.Message{
-		Header: dnsmessage.Header{ID: uint16(time.Now().UnixNano())},
-		Questions: []dnsmessage.Question{{
-			Name: dnsmessage.MustNewName(refusedName), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET,
-		}},
-	}
-	reply, err := dnsclient.Ask(server, network, query)
+	client := dns.Client{Net: network, Timeout: AnswerLimit}
+	reply, _, err := client.Exchange(new(dns.Msg).SetQuestion(refusedName, dns.TypeA), server)
 	if err != nil {
 		return fmt.Errorf("querying %s over %s: %w", server, network, err)
 	}
-	if reply.RCode != dnsmessage.RCodeNameError {
-		return fmt.Errorf("querying %s over %s: %s was answered with %s", server, network, refusedName, reply.RCode)
+	if reply.Rcode != dns.RcodeNameError {
+		return fmt.Errorf("querying %s over %s: %s was answered with %s", server, network, refusedName, dns.RcodeToString[reply.Rcode])
 	}
 	return nil
 }

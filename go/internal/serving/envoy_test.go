@@ -54,10 +54,10 @@ server.live: 1
 
 // envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
 var envoyResources = []boot.Resource{
-	{Name: "routes", Path: "rds/routes.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Statistics: "http.routes.rds.routes", Runtime: "", Named: ""}},
-	{Name: "listeners", Path: "lds/listeners.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_listeners", At: []string{"active_state", "listener"}, Statistics: "listener_manager.lds", Runtime: "", Named: ""}},
-	{Name: "notes", Path: "notes.json", Hashed: false, Envoy: nil},
-	{Name: "clusters", Path: "cds/clusters.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "dynamic_active_clusters", At: []string{"cluster"}, Statistics: "cluster_manager.more", Runtime: "", Named: ""}},
+	{Name: "routes", Path: "rds/routes.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Statistics: "http.routes.rds.routes"}},
+	{Name: "listeners", Path: "lds/listeners.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_listeners", At: []string{"active_state", "listener"}, Statistics: "listener_manager.lds"}},
+	{Name: "notes", Path: "notes.json"},
+	{Name: "clusters", Path: "cds/clusters.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_active_clusters", At: []string{"cluster"}, Statistics: "cluster_manager.more"}},
 }
 
 // A new listener that was rejected: Envoy reports it twice, the second time without a name.
@@ -147,26 +147,28 @@ func dumps(kinds map[string]string) http.HandlerFunc {
 	}
 }
 
-// A resource has the version of its own subscription, and none without a subscription.
-func TestEnvoyVersions(t *testing.T) {
+// A resource has the version of its own subscription, and none without one. An update counts as rejected if its content was
+// rejected, and also if it could not be read at all. Records of all loggers are counted, and so is each connection, once, also
+// while it waits for its first bytes, without those of the admin interface and those that requests are forwarded through.
+func TestEnvoyStatistics(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
 	versions, err := program.Versions(envoyResources)
-
-	wanted := map[string]string{"listeners": "9f86d081884c7d65", "routes": "b94d27b9934d3e08", "clusters": ""}
-	if err != nil || !maps.Equal(versions, wanted) {
-		t.Errorf("got %v, %v", versions, err)
+	if err != nil || !maps.Equal(versions, map[string]string{"listeners": "9f86d081884c7d65", "routes": "b94d27b9934d3e08", "clusters": ""}) {
+		t.Errorf("versions %v, %v", versions, err)
 	}
-}
-
-// An update counts as rejected if its content was rejected, and also if it could not be read at all.
-func TestEnvoyRejections(t *testing.T) {
-	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
-
 	rejections, err := program.Rejections(envoyResources)
-
 	if err != nil || !maps.Equal(rejections, map[string]int{"listeners": 1, "routes": 3}) {
-		t.Errorf("got %v, %v", rejections, err)
+		t.Errorf("rejections %v, %v", rejections, err)
+	}
+	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{Sent: 42, Lost: 4}) {
+		t.Errorf("telemetry %+v, %v", telemetry, err)
+	}
+	if suppressed, err := program.Suppressed(); err != nil || suppressed.Refusals != 1080 {
+		t.Errorf("suppressed %+v, %v", suppressed, err)
+	}
+	if connections, err := program.Connections(); err != nil || connections != 10 {
+		t.Errorf("connections %d, %v", connections, err)
 	}
 }
 
@@ -285,7 +287,7 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 
 // The digest of a layer of the runtime is that of the text of its key, which is empty if Envoy has not loaded it.
 func TestEnvoyLiveRuntime(t *testing.T) {
-	layer := []boot.Resource{{Name: "sampling", Path: "rtds/sampling.json", Hashed: false, Envoy: &boot.EnvoyProof{Dump: "", At: nil, Statistics: "runtime", Runtime: "its.share"}}}
+	layer := []boot.Resource{{Name: "sampling", Path: "rtds/sampling.json", Envoy: &boot.EnvoyProof{Statistics: "runtime", Runtime: "its.share"}}}
 	for shown, wanted := range map[string]string{
 		`{"layers": ["ours", "sampling"], "entries": {
  "its.share": {"layer_values": ["", "250000"], "final_value": "250000"},
@@ -304,42 +306,6 @@ func TestEnvoyLiveRuntime(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /runtime": says("no JSON")})
 	if _, err := program.Live(layer); err == nil || !strings.Contains(err.Error(), "/runtime") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// Telemetry counts the records of all loggers.
-func TestEnvoyTelemetry(t *testing.T) {
-	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
-
-	telemetry, err := program.Telemetry()
-
-	if err != nil || telemetry != (Telemetry{Sent: 42, Lost: 4}) {
-		t.Errorf("got %+v, %v", telemetry, err)
-	}
-}
-
-// Suppressed is the count of the log's limit, and 0 before there is one.
-func TestEnvoySuppressed(t *testing.T) {
-	for shown, wanted := range map[string]uint64{statistics: 1080, "": 0} {
-		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(shown)})
-
-		suppressed, err := program.Suppressed()
-
-		if err != nil || suppressed.Refusals != wanted {
-			t.Errorf("got %+v, %v, expected %d", suppressed, err, wanted)
-		}
-	}
-}
-
-// Connections counts each connection once, also while it waits for its first bytes, without those of the admin interface
-// and those that requests are forwarded through.
-func TestEnvoyConnections(t *testing.T) {
-	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
-
-	connections, err := program.Connections()
-
-	if err != nil || connections != 10 {
-		t.Errorf("got %d, %v", connections, err)
 	}
 }
 
@@ -376,6 +342,9 @@ func TestEnvoyWithoutVersions(t *testing.T) {
 	if rejections, err := program.Rejections(envoyResources); err != nil || len(rejections) > 0 {
 		t.Errorf("rejections %v, %v", rejections, err)
 	}
+	if suppressed, err := program.Suppressed(); err != nil || suppressed.Refusals != 0 {
+		t.Errorf("suppressed %+v, %v", suppressed, err)
+	}
 }
 
 // Build returns the version string that Envoy reports.
@@ -390,40 +359,23 @@ func TestEnvoyBuild(t *testing.T) {
 	}
 }
 
-// The reason of a rejection is Envoy's message about each rejected listener, without duplicates.
+// The reason of a rejection is Envoy's message about each rejected listener, without duplicates. If it has none, its log has.
 func TestEnvoyReason(t *testing.T) {
-	program := serveAdmin(t, map[string]http.HandlerFunc{
-		"GET /config_dump": func(w http.ResponseWriter, request *http.Request) {
-			if request.URL.Query().Get("resource") == "dynamic_listeners" {
-				w.Write([]byte(refusedListener))
-			}
-		},
-	})
-
-	wanted := "port-443: error adding listener '0.0.0.0:443': " +
-		"filter chain '' has the same matching rules defined as ''"
-	if reason := program.Reason(); reason != wanted {
-		t.Errorf("got %q", reason)
+	for shown, wanted := range map[string]string{
+		refusedListener: "port-443: error adding listener '0.0.0.0:443': filter chain '' has the same matching rules defined as ''",
+		"{}\n":          "Envoy could not read the file; its log says why",
+	} {
+		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": dumps(map[string]string{"dynamic_listeners": shown})})
+		if reason := program.Reason(); reason != wanted {
+			t.Errorf("got %q", reason)
+		}
 	}
 }
 
-// If Envoy has no reason, the answer refers to its log.
-func TestEnvoyReasonInLog(t *testing.T) {
-	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says("{}\n")})
-
-	if reason := program.Reason(); reason != "Envoy could not read the file; its log says why" {
-		t.Errorf("got %q", reason)
-	}
-}
-
-// A status other than 200 is an error with Envoy's message, for every request.
+// A status other than 200 is an error with Envoy's message, for every request. So is an Envoy that is not there.
 func TestEnvoyErrors(t *testing.T) {
 	fails := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not now", http.StatusServiceUnavailable) }
 	expectErrors(t, serveAdmin(t, map[string]http.HandlerFunc{"/": fails}), "503 Service Unavailable: not now")
-}
-
-// Without an Envoy, every request is an error.
-func TestEnvoyAbsent(t *testing.T) {
 	expectErrors(t, NewEnvoy(filepath.Join(t.TempDir(), "s"), nil), "no such file or directory")
 }
 

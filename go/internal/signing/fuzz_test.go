@@ -66,7 +66,7 @@ func FuzzName(f *testing.F) {
 	source.intermediates.Refresh()
 	for _, each := range []string{
 		"a.w.test", "A.W.TEST", "one.test", "x.one.test", "*.w.test", "a..w.test", ".w.test", "w.test.", "127.0.0.1", "a\x00.w.test", "\u212a.w.test",
-		"a/../../b.w.test", "secret:w.test", "secret:w", strings.Repeat("a", 64) + ".w.test", strings.Repeat("a.", 124) + "w.test", "",
+		"a/../../b.w.test", "xw.test", "w.test", "N0.W.TeSt", "::1", "secret:w.test", "secret:w", strings.Repeat("a", 64) + ".w.test", strings.Repeat("a.", 124) + "w.test", "",
 	} {
 		f.Add(each)
 	}

@@ -1,9 +1,7 @@
 package signing
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"reflect"
 	"strings"
 	"testing"
@@ -92,24 +90,6 @@ func TestParseRequest(t *testing.T) {
 	for _, message := range []string{"\x1a", "\x1a\x05abc", "\x3a\x01\xff", "\x0f", strings.Repeat("\xff", 12)} {
 		if found, err := parseRequest([]byte(message)); !errors.Is(err, errMalformed) {
 			t.Errorf("%x: %v, %v", message, found, err)
-		}
-	}
-}
-
-// A frame is read as a whole, and neither compressed ones nor those that are too long are.
-func TestReadFrame(t *testing.T) {
-	both := bytes.NewReader(append(framed([]byte("one")), framed(nil)...))
-	for _, wanted := range []string{"one", ""} {
-		if found, err := readFrame(both); err != nil || string(found) != wanted {
-			t.Errorf("%q, %v", found, err)
-		}
-	}
-	for text, wanted := range map[string]error{
-		"": io.EOF, "\x00\x00": io.ErrUnexpectedEOF, "\x00\x00\x00\x00\x02a": io.ErrUnexpectedEOF, "\x01\x00\x00\x00\x00": errMalformed,
-		"\x00\xff\xff\xff\xff": errTooLong,
-	} {
-		if _, err := readFrame(strings.NewReader(text)); !errors.Is(err, wanted) {
-			t.Errorf("%x: %v", text, err)
 		}
 	}
 }

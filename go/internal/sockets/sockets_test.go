@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,17 +45,5 @@ func TestUnreadable(t *testing.T) {
 	must.Succeed(t, os.Mkdir(filepath.Join(folder, "tcp"), 0o755))
 	if found, err := Listening(folder, "tcp"); err == nil {
 		t.Errorf("a folder: %v", found)
-	}
-}
-
-// What is no place of IPv4 is none.
-func TestReadPlace(t *testing.T) {
-	for _, text := range []string{"", "0A08D50A", "0A08D5:01BB", "x:y", "000080FE000000000000000000000001:0036"} {
-		if found, ok := readPlace(text); ok {
-			t.Errorf("%q: %v", text, found)
-		}
-	}
-	if found, ok := readPlace("0A08D50A:01BB"); !ok || found != netip.MustParseAddrPort("10.213.8.10:443") {
-		t.Errorf("got %v", found)
 	}
 }

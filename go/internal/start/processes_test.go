@@ -49,18 +49,6 @@ func TestUnknownProcessesUnreadable(t *testing.T) {
 	}
 }
 
-// A command line is split into the arguments that the program got.
-func TestCommandOf(t *testing.T) {
-	proc := t.TempDir()
-	filetest.Write(t, proc, filetest.Tree{"7/cmdline": "/coredns\x00-conf\x00two words\x00"})
-
-	command, err := CommandOf(proc, "7")
-
-	if err != nil || !slices.Equal(command, []string{"/coredns", "-conf", "two words"}) {
-		t.Errorf("got %q, %v", command, err)
-	}
-}
-
 // A process's name may contain anything, even what looks like its own end.
 func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()

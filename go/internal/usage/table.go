@@ -44,7 +44,6 @@ type History struct {
 	Now       int64    `json:"now"`
 	Lost      uint64   `json:"lost"` // lines that could not be read
 	Uses      []Use    `json:"uses"`
-	Rest      []Use    `json:"rest,omitempty"` // of an earlier release: one for several names, the one that was used last
 }
 
 // key is what uses are told apart by.
@@ -197,7 +196,7 @@ func (t *Table) restore(other History, inherited []string) {
 		known[uses[at].key()] = at
 		uses[at].Last = max(uses[at].Last, t.since)
 	}
-	for _, each := range slices.Concat(other.Uses, other.Rest) {
+	for _, each := range other.Uses {
 		key := each.key()
 		if _, is := parse([]byte(key)); !is {
 			continue // nothing of ours has written it

@@ -148,18 +148,6 @@ func TestManyRulesForgetTheOldest(t *testing.T) {
 	}
 }
 
-// What an earlier release has counted together, or by names below a subtree, is not lost.
-func TestWhatAnEarlierReleaseKnew(t *testing.T) {
-	table, now := newTable()
-	at := now.at.Unix()
-	old := Use{"https", "x.cdn.test", 443, at, at, 5, 6, 7}
-	table.Restore(History{ID: "old", Since: at, Now: at, Uses: []Use{old}, Rest: []Use{old, {"https", "y.cdn.test", 443, at, at, 1, 1, 1}}})
-	known := table.History()
-	if !slices.Equal(names(known), []string{"x.cdn.test", "y.cdn.test"}) || known.Uses[0].Connections != 10 || known.Rest != nil {
-		t.Errorf("%+v", known)
-	}
-}
-
 // A use that comes again is the last one to go.
 func TestWhatIsUsedAgainStays(t *testing.T) {
 	table, _ := newTable()

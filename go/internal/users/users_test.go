@@ -2,7 +2,6 @@ package users
 
 import (
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -32,25 +31,6 @@ func TestUsersHere(t *testing.T) {
 		if found, err := Here(proc); err == nil {
 			t.Errorf("%q: %v", mapped, found)
 		}
-	}
-}
-
-// Chosen user ids are all over the range, and differ.
-func TestAnotherUser(t *testing.T) {
-	all := users{FewestUsers, noUser - 1}
-	var found []uint32
-	for range 1000 {
-		found = append(found, all.another())
-	}
-	slices.Sort(found)
-	if distinct := len(slices.Compact(slices.Clone(found))); distinct < 990 {
-		t.Errorf("%d are different", distinct)
-	}
-	if found[0] < FewestUsers || found[0] > 1<<28 || found[999] < 15<<28 {
-		t.Errorf("from %d to %d", found[0], found[999])
-	}
-	if only := (users{7, 7}).another(); only != 7 {
-		t.Errorf("the only one is 7, not %d", only)
 	}
 }
 
