@@ -1,7 +1,7 @@
 """The example in examples/telemetry, started with compose: what siblings and watchers send is in Prometheus.
 
-There is no registry in tests. So the images of the collector and of Prometheus have their real programs, built
-from their sources, and nothing else. Loki and Grafana can't be had and are left out.
+There is no registry in tests. So the images of the collector and of Prometheus have their real programs, and
+nothing else. Loki and Grafana can't be had and are left out.
 """
 
 import json
@@ -23,12 +23,13 @@ from docker import APIClient
 
 from devkit.clients.image import compose_program
 from devkit.collectors import collector_program
+from devkit.debian_programs import prometheus
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client
 from devkit.peers import Peers, peers
-from devkit.prometheus_server import prometheus_program
 from devkit.stacks import CHECKOUT
+from devkit.tools import libraries
 from devkit.waiting import until
 from devkit.watching import watching
 
@@ -90,7 +91,8 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
     with private_engine() as engine, closing(client(engine.host)) as docker, peers(docker) as around:
         engine.run_in_network(["ip", "address", "add", f"{HOST}/32", "dev", "lo"])
         services = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]
-        for service, program in (("collector", collector_program()), ("prometheus", prometheus_program())):
+        programs = {"collector": collector_program(), "prometheus": prometheus() / "prometheus"}
+        for service, program in programs.items():
             _import(docker, services[service]["image"], program, folder)
         firewall = Firewall(
             engine.host, f"test{secrets.token_hex(3)}", folder, variables={"XDG_STATE_HOME": str(folder / "state")}
@@ -105,10 +107,12 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
 
 
 def _import(docker: APIClient, reference: str, program: Path, folder: Path) -> None:
-    """Give an engine an image with one program, and the folder that its data is in."""
+    """Give an engine an image with one program and its libraries, and the folder that its data is in."""
     archive = folder / "image.tar"
-    with tarfile.open(archive, "w") as tar:
+    with tarfile.open(archive, "w", dereference=True) as tar:
         tar.add(program, "program")
+        for library in libraries([program]):
+            tar.add(library)
         data = tarfile.TarInfo("prometheus")
         data.type, data.mode, data.uid = tarfile.DIRTYPE, 0o755, 65534
         tar.addfile(data)

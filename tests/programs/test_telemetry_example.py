@@ -14,7 +14,7 @@ import yaml
 from clawker_fw.stack.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 from clawker_fw.watch import presence
 from clawker_fw.watch.metrics import Metrics
-from devkit.promtool import promtool
+from devkit.debian_programs import prometheus
 from devkit.stacks import CHECKOUT
 
 EXAMPLE = CHECKOUT / "examples" / "telemetry"
@@ -40,7 +40,7 @@ def expressions(source: str) -> Iterator[str]:
 
 def test_alerts_fire_as_they_should() -> None:
     """The rules raise alerts where the tests beside them say so."""
-    command = [str(promtool()), "test", "rules", str(EXAMPLE / "rules.test.yaml")]
+    command = [str(prometheus() / "promtool"), "test", "rules", str(EXAMPLE / "rules.test.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
