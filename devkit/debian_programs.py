@@ -34,8 +34,3 @@ def unpacked(*packages: str, suite: str = "trixie") -> Path:
 
     make_once(kept, put)
     return kept
-
-
-def prometheus() -> Path:
-    """Return the folder with `prometheus` and `promtool`. Those of Debian 13 are older than the examples need."""
-    return unpacked("prometheus", "promtool", suite="sid")
