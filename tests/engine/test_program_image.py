@@ -102,23 +102,6 @@ def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) ->
     assert program.firewall.call("run").expect()
 
 
-def test_settings_by_another_path_and_from_a_variable(program: Program, tmp_path: Path) -> None:
-    """The same settings by another path or from a variable are no other ones; with other content they are."""
-    text = program.firewall.settings.read_text()
-    copy = tmp_path / "copy.yaml"
-    copy.write_text(text)
-    assert program.call("run", file=copy).expect()
-    assert program.call("run", text=text).expect()
-    changed = f"{text}- dst: variable.test\n"
-    assert program.call("run", text=changed).expect()
-    assert program.call("drift", text=changed).expect()
-    refused = program.call("run", file=copy).expect(6)
-    assert "settings-other" in refused.err
-    mistaken = program.call("drift", text=f"{text}- dst: '*'\n").expect(3)
-    assert f"CLAWKER_FW_SETTINGS, line {text.count(chr(10)) + 1}" in mistaken.err
-    assert program.call("run", "--adopt").expect()
-
-
 def test_conformance_and_down_in_a_container(program: Program) -> None:
     """Every attack is held, and then nothing is left of the stack."""
     held = program.call("conformance", "--format", "json")

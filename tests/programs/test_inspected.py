@@ -212,32 +212,31 @@ def test_what_is_usual_passes(proxy: Inspecting, host: Host) -> None:
             assert [each.target for each in host.reached] == [reached]
 
 
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        ("Host: A.Test", 200),
-        ("Host: a.test.", 200),
-        (f"Host: a.test:{PORT}", 200),
-        ("Host: a.test:22", 200),
-        ("Host: x.w.test", 421),
-        ("Host: user@a.test", 421),
-        ("Host: a.test\r\nHost: x.w.test", 421),
-        ("X: no host", 400),
-        ("Host: other.test", 421),
-        ("Host: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4", 400),
-    ],
-)
-def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Host, head: str, status: int) -> None:
+HOSTS = {
+    "Host: A.Test": 200,
+    "Host: a.test.": 200,
+    f"Host: a.test:{PORT}": 200,
+    "Host: a.test:22": 200,
+    "Host: x.w.test": 421,
+    "Host: user@a.test": 421,
+    "Host: a.test\r\nHost: x.w.test": 421,
+    "X: no host": 400,
+    "Host: other.test": 421,
+    "Host: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4": 400,
+}
+
+
+def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Host) -> None:
     """With another Host, an agent would use a connection that is allowed for one that is not."""
     served(proxy, V1, LENIENT)
-    host.reached.clear()
-    found, text = proxy.raw(f"GET /v1/x HTTP/1.1\r\n{head}\r\n\r\n".encode(), "a.test")
-    assert found == status
-    assert len(host.reached) == (status == 200)
-    if status == 200:
-        assert host.reached[0].headers["host"].lower() == f"a.test:{PORT}"
-    if status == 421:
-        assert b"names another host" in text
+    for head, status in HOSTS.items():
+        host.reached.clear()
+        found, text = proxy.raw(f"GET /v1/x HTTP/1.1\r\n{head}\r\n\r\n".encode(), "a.test")
+        assert found == status, head
+        assert [each.headers["host"].lower() for each in host.reached] == [f"a.test:{PORT}"] * (status == 200), (
+            head
+        )
+        assert (b"names another host" in text) == (status == 421), head
 
 
 def test_a_method_that_no_standard_knows_is_judged_like_any_other(proxy: Inspecting, host: Host) -> None:
@@ -589,33 +588,31 @@ def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> 
     assert "upgrade" not in host.reached[0].headers
 
 
-@pytest.mark.parametrize(
-    "upgrade",
-    [
-        ("Upgrade: websocket", "Upgrade: websocket"),
-        ("Upgrade: websocket", "Upgrade: h2c"),
-        ("Upgrade: h2c", "Upgrade: websocket"),
-        ("Upgrade: websocket, websocket",),
-        ("Upgrade: websocket,h2c",),
-        ("Upgrade: h2c, websocket",),
-        ("Upgrade: \twebsocket \t",),
-        ("Upgrade: websocket;x=1",),
-        ("Upgrade:",),
-        ("Upgrade:", "Upgrade: websocket"),
-        ("Upgrade: connect-udp",),
-    ],
+UPGRADES = (
+    ("Upgrade: websocket", "Upgrade: websocket"),
+    ("Upgrade: websocket", "Upgrade: h2c"),
+    ("Upgrade: h2c", "Upgrade: websocket"),
+    ("Upgrade: websocket, websocket",),
+    ("Upgrade: websocket,h2c",),
+    ("Upgrade: h2c, websocket",),
+    ("Upgrade: \twebsocket \t",),
+    ("Upgrade: websocket;x=1",),
+    ("Upgrade:",),
+    ("Upgrade:", "Upgrade: websocket"),
+    ("Upgrade: connect-udp",),
 )
-@pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, upgrade", "upgrade, upgrade", "close, upgrade"])
-def test_no_spelling_becomes_a_websocket(
-    proxy: Inspecting, host: Host, upgrade: tuple[str, ...], connection: str
-) -> None:
+
+
+def test_no_spelling_becomes_a_websocket(proxy: Inspecting, host: Host) -> None:
     """Without the word in the rule, no host is asked for one, however the agent asks."""
     served(proxy, LENIENT)
-    host.reached.clear()
-    status, _ = proxy.ask("GET", "/v1/x", "x.w.test", PORT, *upgrade, f"Connection: {connection}")
-    assert status in {200, 400, 403, 404}
-    assert (status == 200) == bool(host.reached)
-    assert not any(each.headers.keys() & {"upgrade", "connection"} for each in host.reached), host.reached
+    for connection in ("Upgrade", "keep-alive, upgrade", "upgrade, upgrade", "close, upgrade"):
+        for upgrade in UPGRADES:
+            host.reached.clear()
+            status, _ = proxy.ask("GET", "/v1/x", "x.w.test", PORT, *upgrade, f"Connection: {connection}")
+            assert status in {200, 400, 403, 404}, (connection, upgrade)
+            assert (status == 200) == bool(host.reached), (connection, upgrade)
+            assert not any(each.headers.keys() & {"upgrade", "connection"} for each in host.reached), upgrade
 
 
 @pytest.mark.parametrize("words", [{}, {"proto": "wss"}], ids=["without WebSockets", "with WebSockets"])
@@ -770,24 +767,25 @@ def test_only_what_is_not_allowed_any_more_ends(
         assert _ended(running) == {("a.test", path) for path in ended}
 
 
-@pytest.mark.parametrize("rest", [(), ({"dst": ".w.test", "path_rules": [{"path": "/v1"}]},)])
+REST = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}
+
+
 @pytest.mark.parametrize(
     "after",
     [
         (),
+        (REST,),
         ({"dst": "a.test"},),
-        ({"dst": "a.test", "inspect": True, "insecure_skip_tls_verify": True},),
-        ({"dst": "a.test", "inspect": True, "allow_private": True},),
+        ({"dst": "a.test", "inspect": True, "insecure_skip_tls_verify": True}, REST),
+        ({"dst": "a.test", "inspect": True, "allow_private": True}, REST),
     ],
-    ids=["removed", "not looked into", "unverified", "private"],
+    ids=["the last one", "removed", "not looked into", "unverified", "private"],
 )
-def test_requests_end_with_their_rule(
-    proxy: Inspecting, rest: tuple[dict[str, Any], ...], after: tuple[dict[str, Any], ...]
-) -> None:
+def test_requests_end_with_their_rule(proxy: Inspecting, after: tuple[dict[str, Any], ...]) -> None:
     """Also when it is the last one for which TLS is looked into on the port."""
-    served(proxy, {"dst": "a.test", "inspect": True}, *rest)
+    served(proxy, {"dst": "a.test", "inspect": True}, REST)
     with proxy.running("a.test", "/v1/slow") as agent:
-        proxy.serve(rules(*after, *rest))
+        proxy.serve(rules(*after))
         assert _ends(agent)
 
 

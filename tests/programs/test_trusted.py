@@ -88,7 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator
     folder = tmp_path_factory.mktemp("trusted")
     host = Host(folder / "tls", own_address(), NAME, DIRECT)
     (folder / "signing").mkdir()
-    signer = Signer(folder / "signing", kept=False)
+    signer = Signer(folder / "signing")
     signer.give((NAME,), (), (NAME,))
     signer.start()
     (folder / "trust").mkdir()
