@@ -7,14 +7,12 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.certificates.x509 import mint_server
 from clawker_fw.model import Files
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.messages import extension
@@ -54,14 +52,6 @@ class Signer:
         self.trust = provided.trust
         self.intermediates = provided.intermediates
         self.put(signing.files(names, subtrees, provided.intermediates))
-
-    def signed(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Make a certificate like its own for an Envoy that has one. Return its file and that of its key."""
-        made, (first, *_) = mint_server(self.intermediates[0], name, time.time()), self.intermediates
-        chain, key = folder / "chain.pem", folder / "key.pem"
-        chain.write_bytes(made.certificate + first.certificate)
-        key.write_bytes(made.key)
-        return chain, key
 
     def inspect(self, names: Iterable[str], subtrees: Iterable[str]) -> None:
         """Replace what is inspected."""
