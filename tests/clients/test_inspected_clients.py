@@ -14,7 +14,7 @@ from devkit.clients.registries import Registries
 from devkit.clients.site import Site, Surroundings, site
 from devkit.programs import machine
 from devkit.waiting import until
-from tests.clients.test_clients import APT
+from tests.clients.test_clients import AGENT_RUN, APT
 
 PAGE = Path(__file__).parents[2] / "docs" / "inspection.md"
 
@@ -218,12 +218,13 @@ def test_the_credential_of_a_registry_goes_nowhere_else(place: Site) -> None:
 
 @pytest.mark.parametrize("client", TRUSTING)
 def test_a_client_trusts_what_agents_are_given(place: Site, stranger: str, client: str) -> None:
-    """The root, and what the image trusts, at a host that is not looked into. Without it, a client fails."""
+    """The root; and with `agent run` what the image trusts, too. Without what agents are given, it fails."""
     script = TRUSTING[client]
     with ThreadPoolExecutor(3) as pool:
-        given = [pool.submit(place.agent, script, host) for host in (TRUSTED, WHOLE)]
+        inspected = pool.submit(place.agent, script, TRUSTED)
+        not_inspected = pool.submit(place.agent, script, WHOLE, AGENT_RUN)
         untrusting = pool.submit(place.agent, script, TRUSTED, stranger)
-    for each in given:
+    for each in (inspected, not_inspected):
         assert each.result().expect().out.splitlines()[-1].endswith("hello")
     assert untrusting.result().code != 0, untrusting.result().out
 
