@@ -108,7 +108,7 @@ def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp
     with watching(own, *NEVER) as found:
         stacks.change_corefile(release)
         docker.kill(up.container(ENVOY))
-        assert found.process.wait(30) == 6
+        assert found.process.wait(120) == 6
     assert [each["code"] for each in found.records if each["event"] == "error"] == ["release-changed"]
     assert not docker.inspect_container(up.container(ENVOY))["State"]["Running"]
 
