@@ -1,11 +1,11 @@
-"""A real OpenTelemetry Collector on this machine: it takes records over mutual TLS, and writes them into a file.
+"""A real OpenTelemetry Collector on this machine: it takes records, and writes them into a file.
 
 The program is built from its Go modules in `devkit/collector`, once on a machine: that takes minutes.
 """
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,26 +37,16 @@ class Record:
 class Collector:
     """A collector that can be stopped and started again. What has arrived stays."""
 
-    def __init__(
-        self, folder: Path, endpoint: str, server: Pair, trusted: bytes, before: Sequence[str] = ()
-    ) -> None:
-        """Start it at an endpoint, with the certificate of a server and those of authorities of clients.
+    def __init__(self, folder: Path, protocols: Mapping[str, Any], before: Sequence[str] = ()) -> None:
+        """Start it with these protocols of OTLP.
 
         `before` are arguments that come before its own, for another program.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._written, self._log = folder / "records.jsonl", folder / "log"
         self._command = [*before, str(collector_program()), "--config", str(folder / "config.json")]
-        for name, content in (("server.crt", server.certificate), ("server.key", server.key), ("ca.crt", trusted)):
-            (folder / name).write_bytes(content)
-        tls = {
-            "cert_file": str(folder / "server.crt"),
-            "key_file": str(folder / "server.key"),
-            "client_ca_file": str(folder / "ca.crt"),
-            "min_version": "1.3",
-        }
         config = {
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": endpoint, "tls": tls}}}},
+            "receivers": {"otlp": {"protocols": protocols}},
             "exporters": {"file": {"path": str(self._written), "flush_interval": "50ms", "append": True}},
             "service": {
                 "telemetry": {"metrics": {"level": "none"}},
@@ -100,6 +90,17 @@ class Collector:
                     event, severity = each.get("eventName", ""), each.get("severityNumber", 0)
                     yield Record(resource, event, severity, _attributes(each))
 
+    def points(self, name: str) -> list[Attributes]:
+        """Return the attributes of each value of a metric that has arrived, with those of its resource."""
+        return [
+            {**_attributes(group["resource"]), **_attributes(point)}
+            for group in self._documents("resourceMetrics")
+            for scope in group["scopeMetrics"]
+            for metric in scope["metrics"]
+            if metric["name"] == name
+            for point in (metric.get("sum") or metric["gauge"])["dataPoints"]
+        ]
+
     def metrics(self) -> dict[str, Any]:
         """Return the newest value of each metric that has arrived, as it was sent, by name."""
         return {
@@ -113,6 +114,20 @@ class Collector:
         content = self._written.read_bytes() if self._written.exists() else b""
         for line in content[: content.rfind(b"\n") + 1].splitlines():  # the last line may be half written
             yield from json.loads(line).get(kind, ())
+
+
+def mutual_tls(folder: Path, endpoint: str, server: Pair, trusted: bytes) -> dict[str, Any]:
+    """Return gRPC at an endpoint, with the certificate of a server and those of authorities of clients."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (("server.crt", server.certificate), ("server.key", server.key), ("ca.crt", trusted)):
+        (folder / name).write_bytes(content)
+    tls = {
+        "cert_file": str(folder / "server.crt"),
+        "key_file": str(folder / "server.key"),
+        "client_ca_file": str(folder / "ca.crt"),
+        "min_version": "1.3",
+    }
+    return {"grpc": {"endpoint": endpoint, "tls": tls}}
 
 
 def _attributes(owner: dict[str, Any]) -> Attributes:

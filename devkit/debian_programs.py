@@ -1,4 +1,4 @@
-"""Programs that are taken out of the packages of Debian 13, without installing them."""
+"""Programs that are taken out of the packages of Debian, without installing them."""
 
 import subprocess
 from functools import cache
@@ -6,8 +6,6 @@ from pathlib import Path
 
 from devkit.engines import KEYRING, install, mirror
 from devkit.kept import KEPT, make_once
-
-_SUITE = "trixie"
 
 _UNPACK = """
 cd "$1"
@@ -23,13 +21,13 @@ for package in *.deb; do dpkg-deb --extract "$package" .; done
 
 
 @cache
-def unpacked(*packages: str) -> Path:
+def unpacked(*packages: str, suite: str = "trixie") -> Path:
     """Return the folder with the programs of packages. The first use on a machine downloads them."""
-    kept = KEPT / f"{'-'.join(packages)}-{_SUITE}"
+    kept = KEPT / f"{'-'.join(packages)}-{suite}"
     install({KEYRING: "debian-archive-keyring"})
 
     def put(made: Path) -> None:
-        source = f"{mirror() or 'http://deb.debian.org/debian'} {_SUITE}"
+        source = f"{mirror() or 'http://deb.debian.org/debian'} {suite}"
         command = ["sh", "-ec", _UNPACK, "sh", str(made.parent), KEYRING, source, " ".join(packages)]
         subprocess.run(command, check=True, capture_output=True, timeout=600)
         (made.parent / "usr/bin").rename(made)

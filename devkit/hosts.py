@@ -15,7 +15,7 @@ from signal import Signals
 
 from devkit.engines import FORWARDING, PrivateEngine, private_engine
 from devkit.main_job import main_job
-from devkit.uml import Machine, run_in
+from devkit.uml import run_in
 from devkit.world import NAMESERVER
 
 
@@ -25,11 +25,9 @@ class Host:
 
     `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
     host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
-    warning of `run` and in the advice of `doctor`. `warns` is a warning of `run` that changes nothing else.
-
-    A host with a `machine` has a kernel of its own. Where it `lacks` something, `run` refuses to make anything, in
-    words that contain these. `agents_need` is an option without which `agent run` refuses, in words that name it.
-    `thorough` hosts are tried only with `--thorough`, like all machines.
+    warning of `run` and in the advice of `doctor`. `agents_need` is an option without which `agent run` refuses,
+    in words that name it. One host has a kernel of its own (`devkit.uml`): it and `thorough` hosts are tried only
+    with `--thorough`.
     """
 
     name: str
@@ -40,9 +38,7 @@ class Host:
     before: Sequence[str] = ()
     after: Sequence[str] = ()
     keeps_in: str = ""
-    warns: str = ""
-    machine: Machine | None = None
-    lacks: Sequence[str] = ()
+    own_kernel: bool = False
     routed: bool = False
     agents_need: str = ""
     thorough: bool = False
@@ -211,38 +207,10 @@ HOSTS = (
         keeps_in="gateway_mode_ipv4",
         thorough=True,
     ),
-    # machines with a kernel of their own
     Host(
         "older-iptables",
         "A machine whose packet filter is the older iptables.",
-        machine=Machine(older_iptables=True),
-    ),
-    Host("control-groups-1", "Version 1 of control groups.", machine=Machine(control_groups=1)),
-    Host(
-        "no-cpu-controller",
-        "A kernel without the `cpu` controller of control groups.",
-        warns="processors-unweighted",
-        machine=Machine(parameters=["cgroup_disable=cpu"]),
-    ),
-    Host(
-        "no-more-modules",
-        "No module can be loaded, and nf_tables is one.",
-        sysctls={"kernel.modules_disabled": "1"},
-        machine=Machine(older_iptables=True),
-        lacks=["nf_tables"],
-    ),
-    Host(
-        "no-connlimit",
-        "A kernel whose nf_tables can't limit the connections of each address.",
-        machine=Machine(without=["nft_connlimit"]),
-        lacks=["connlimit"],
-    ),
-    Host(
-        "few-watches",
-        "A user may have 8 inotify instances.",
-        sysctls={"fs.inotify.max_user_instances": "8"},
-        machine=Machine(),
-        lacks=["fs.inotify.max_user_instances"],
+        own_kernel=True,
     ),
 )
 
@@ -276,8 +244,8 @@ def try_host(host: Host) -> None:
         AssertionError: when something is not as it should be.
         EngineError: likewise, in a machine with a kernel of its own.
     """
-    if host.machine is not None:
-        run_in(host.machine, [sys.executable, "-m", "devkit.hosts", host.name])
+    if host.own_kernel:
+        run_in([sys.executable, "-m", "devkit.hosts", host.name])
         return
     sysctls = {**FORWARDING, **host.sysctls}
     before = [shlex.split(command) for command in host.before]
@@ -299,8 +267,6 @@ def main() -> None:
     with ExitStack() as stack:
         engine = _OwnEngine(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         engine.configure({"dns": [NAMESERVER], **host.settings})
-        for name, value in host.sysctls.items():
-            engine.run_in_network(["sysctl", "--quiet", "--write", f"{name}={value}"])
         engine.start()
         stack.callback(engine.stop)
         _perform(host, engine, stack, left_out=_TIMED, patience=_PATIENCE)
@@ -315,12 +281,10 @@ def _perform(
     job.agents_need, job.left_out, job.firewall.patience = host.agents_need, left_out, patience
     for command in host.after:
         engine.run_in_network(shlex.split(command))
-    if host.lacks:
-        job.require_refusal(host.lacks)
-    elif host.keeps_in:
+    if host.keeps_in:
         job.perform_without_way_out(host.keeps_in)
     else:
-        job.perform(host.warns)
+        job.perform()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Injecting(Inspecting):
         """
         self._headers, self.first = headers, first
         (folder / "signing").mkdir()
-        self.signer = Signer(folder / "signing", kept=True)
+        self.signer = Signer(folder / "signing")
         self.signer.give((), (), ["a.test"])
         self.signer.start()
         super().__init__(folder, program(release), names, own, trusted)

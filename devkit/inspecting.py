@@ -326,19 +326,6 @@ def _read(content: bytes) -> dict[str, Any]:
     return read
 
 
-class Signing(Inspecting):
-    """A proxy that looks into TLS with the certificates that a signer makes."""
-
-    def __init__(self, folder: Path, program: Path, name_server: int, signer: Signer, trusted: Path) -> None:
-        """Start it."""
-        self.signer = signer
-        super().__init__(folder, program, name_server, (folder, folder), trusted)
-
-    def terminated(self) -> Json:
-        """Return what ends TLS."""
-        return signing.chain()
-
-
 def own_address() -> str:
     """Return an address of loopback that other test processes don't have."""
     number = os.getpid() % 2**16

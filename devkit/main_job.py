@@ -7,7 +7,7 @@ the server that must not be reached.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,6 @@ class MainJob:
     world: Beyond
     firewall: Firewall
     peers: Peers
-    warned: set[str] = field(default_factory=set)
-    """The codes of what the first `run` has warned about."""
-
     left_out: Sequence[str] = ()
     """Steps that are not tried."""
 
@@ -69,23 +66,11 @@ class MainJob:
             "down": self.down,
         }
 
-    def perform(self, warns: str = "") -> None:
-        """Perform every step. `run` warns about this, if anything."""
+    def perform(self) -> None:
+        """Perform every step."""
         for name, step in self.steps.items():
-            if name in self.left_out:
-                continue
-            step()
-        assert not warns or warns in self.warned, self.warned
-
-    def require_refusal(self, lacks: Sequence[str]) -> None:
-        """Require that `run` and `doctor` say what the machine lacks, and that nothing is made."""
-        told = self.firewall.call("run").expect(4).err
-        checks = self.firewall.call("doctor", "--format", "json").json["checks"]
-        seen = {each["name"]: each["seen"] for each in checks if each["health"] == "failed"}
-        for words in lacks:
-            assert words in told, told
-            assert words in seen.get("kernel", ""), seen
-        self.require_nothing()
+            if name not in self.left_out:
+                step()
 
     def perform_without_way_out(self, cause: str) -> None:
         """Bring the stack up where nothing gets out: `run` and `doctor` name the cause. `run` does so once."""
@@ -104,8 +89,8 @@ class MainJob:
 
     def run(self) -> None:
         """From nothing to current, as `drift`, `status` and `doctor` see it, too."""
-        self.warned = {each["code"] for each in self.firewall.run().json["warnings"]}
-        assert self.warned.isdisjoint({"no-way-out", "no-forwarding"}), self.warned
+        warned = {each["code"] for each in self.firewall.run().json["warnings"]}
+        assert warned.isdisjoint({"no-way-out", "no-forwarding"}), warned
         found = self.firewall.drift().expect()
         assert (found.json["verdict"], found.findings) == ("current", set()), found.out
         assert self.firewall.run().json["changed"] is False
@@ -170,10 +155,6 @@ class MainJob:
         """Nothing of the stack is left."""
         self.peers.remove_all()
         self.firewall.call("down").expect()
-        self.require_nothing()
-
-    def require_nothing(self) -> None:
-        """Require that the engine has no containers, networks and volumes of ours."""
         assert self.docker.containers(all=True) == []
         assert {each["Name"] for each in self.docker.networks()} <= {"bridge", "host", "none"}
         assert not self.docker.volumes()["Volumes"]

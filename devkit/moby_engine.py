@@ -1,30 +1,29 @@
-"""Docker Engine 29, built from its Go modules: no Debian suite has it.
+"""Docker Engine 29, built from its Go module: no Debian suite has it.
 
-`devkit/moby` has the modules of the release. containerd, runc and the tools that the engine calls are those of the
-Debian root into which its programs are put.
+containerd, runc and the tools that the engine calls are those of the Debian root into which its programs are put.
 """
 
 import hashlib
 from pathlib import Path
 
 VERSION = "29.8.1"
-"""The release with these modules (`releases/versions.yaml` in them names the one before)."""
+"""The release with this module (`releases/versions.yaml` in it names the one before)."""
 
 PACKAGES = ("nftables",)
 """Debian packages in its root that Debian's own engine does without: this one calls `nft`."""
 
-_SOURCE = Path(__file__).with_name("moby")
 _MODULE = "github.com/moby/moby/v2"
+_MODULE_VERSION, _DIGEST = "v2.0.0-beta.24", "h1:sWv7EckkDJhpraR9yUjkw1XeVf39+MWd58E22PYloNA="
 _VARIABLES = {f"{_MODULE}/dockerversion.Version": VERSION}
 _TAGS = ("static_build", "nri_no_wasm")
-"""The build tags of the release's static programs (`hack/make.sh` in the modules). Without C, `netgo` and
+"""The build tags of the release's static programs (`hack/make.sh` in the module). Without C, `netgo` and
 `osusergo` change nothing, but have Go's own packages compiled once more."""
 
 
 def root_name() -> str:
     """Return the name of a root folder with this engine, which has the digest of what it is made from."""
-    parts = [*((_SOURCE / name).read_bytes() for name in ("go.mod", "go.sum")), repr((_VARIABLES, _TAGS)).encode()]
-    return f"{VERSION}-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
+    made_from = repr((_MODULE_VERSION, _DIGEST, _VARIABLES, _TAGS))
+    return f"{VERSION}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
 
 
 def put_engine(root: Path) -> None:
@@ -33,10 +32,12 @@ def put_engine(root: Path) -> None:
     Raises:
         FileNotFoundError: when Debian's engine is not where it is expected, and would be used instead.
     """
-    from devkit.programs import machine  # noqa: PLC0415 - slow, and every start of an engine imports this module
+    from devkit.go_programs import module_folder  # noqa: PLC0415 - slow, and every start of an engine imports this
+    from devkit.programs import machine  # noqa: PLC0415 - likewise
     from hatch_build import compile_program  # noqa: PLC0415 - likewise
 
+    source = module_folder(_MODULE, _MODULE_VERSION, _DIGEST)
     for name in ("dockerd", "docker-proxy"):
         target = root / "usr/sbin" / name
         target.unlink()
-        compile_program(_SOURCE, target, machine(), _VARIABLES, package=f"{_MODULE}/cmd/{name}", tags=_TAGS)
+        compile_program(source, target, machine(), _VARIABLES, package=f"./cmd/{name}", tags=_TAGS)

@@ -568,9 +568,7 @@ def _presets_table() -> str:
 def _hosts_table() -> str:
     """Return the table of the hosts on which the main job is tried."""
     rows = [
-        (f"`{each.name}`", each.words, "" if each.machine else "yes")
-        for each in HOSTS
-        if not (each.keeps_in or each.lacks)
+        (f"`{each.name}`", each.words, "" if each.own_kernel else "yes") for each in HOSTS if not each.keeps_in
     ]
     return _table(["host", "what is special", "with every test run"], rows)
 

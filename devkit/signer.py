@@ -7,14 +7,12 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.certificates.x509 import mint_server
 from clawker_fw.model import Files
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.messages import extension
@@ -28,27 +26,23 @@ from devkit.waiting import until
 class Signer:
     """The signer, with its files in a folder. It can be killed and started again.
 
-    If its sockets are `kept`, somebody else has them and the file of its secrets, as its keeper does, and hands
-    them down at each start.
+    Its sockets and the files of its secrets are ours, as they are its keeper's, and are handed down at each start.
     """
 
     folder: Path
-    kept: bool
     given: list[int] = field(default_factory=list)
     """The descriptors that it is handed."""
 
     def __post_init__(self) -> None:
-        """Make its authority, and the folder of its sockets."""
-        self.store = InspectionStore(self.folder / "store", "demo", keeps=True)
+        """Make the folder of its sockets."""
         self.at = self.folder / "signer"
-        if self.kept:
-            self.at.mkdir()
-            for name in (signing.SOCKET, "status", "secrets"):
-                one = socket.socket(socket.AF_UNIX)
-                one.bind(str(self.at / name))
-                one.listen()
-                self.given.append(one.detach())
-            self.given += [os.memfd_create("secrets"), os.memfd_create("secrets at rest")]
+        self.at.mkdir()
+        for name in (signing.SOCKET, "status", "secrets"):
+            one = socket.socket(socket.AF_UNIX)
+            one.bind(str(self.at / name))
+            one.listen()
+            self.given.append(one.detach())
+        self.given += [os.memfd_create("secrets"), os.memfd_create("secrets at rest")]
 
     def give(self, names: Iterable[str], subtrees: Iterable[str], covered: Iterable[str]) -> None:
         """Replace its files: what is inspected, and what new intermediates are constrained to."""
@@ -58,14 +52,6 @@ class Signer:
         self.trust = provided.trust
         self.intermediates = provided.intermediates
         self.put(signing.files(names, subtrees, provided.intermediates))
-
-    def signed(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Make a certificate like its own for an Envoy that has one. Return its file and that of its key."""
-        made, (first, *_) = mint_server(self.intermediates[0], name, time.time()), self.intermediates
-        chain, key = folder / "chain.pem", folder / "key.pem"
-        chain.write_bytes(made.certificate + first.certificate)
-        key.write_bytes(made.key)
-        return chain, key
 
     def inspect(self, names: Iterable[str], subtrees: Iterable[str]) -> None:
         """Replace what is inspected."""
@@ -87,12 +73,9 @@ class Signer:
             str(self.at),
             *(str(self.folder / path) for path in (signing.NAMES, signing.INTERMEDIATES)),
         ]
-        command = [program, "sign", *arguments]
-        environment = {**os.environ, "GOMAXPROCS": "1"}
-        if self.given:
-            places = " ".join(f"{3 + number}<&{number_here}" for number, number_here in enumerate(self.given))
-            command = ["bash", "-c", f'exec "$0" "$@" {places}', *command]
-            environment["LISTEN_FDS"] = str(len(self.given))
+        places = " ".join(f"{3 + number}<&{number_here}" for number, number_here in enumerate(self.given))
+        command = ["bash", "-c", f'exec "$0" "$@" {places}', program, "sign", *arguments]
+        environment = {**os.environ, "GOMAXPROCS": "1", "LISTEN_FDS": str(len(self.given))}
         self.process = subprocess.Popen(command, pass_fds=self.given, env=environment)
 
     def kill(self) -> None:
@@ -177,11 +160,6 @@ class Inspecting:
         (one,) = dump["configs"]
         found: dict[str, Any] = one["listener"]["filter_chains"][0]
         return found
-
-    def memory(self) -> int:
-        """Return its resident memory in bytes."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) << 10
 
     def connect(self, name: str | None, seconds: float = 10) -> ssl.SSLSocket:
         """Open a connection as a client does that trusts the root and nothing else.

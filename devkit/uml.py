@@ -1,11 +1,10 @@
-"""A machine of its own in User-Mode Linux: its own kernel, modules and control groups, for one command.
+"""A machine of its own in User-Mode Linux, whose packet filter is the older iptables, for one command.
 
 Its file system is this machine's, which it can only read; what it writes is in memory, except in one folder,
 through which it answers. It has no network but its own loopback interface.
 
 Debian's own `user-mode-linux` has nf_tables for bridges alone, and in Debian 12 and 13 it gives programs addresses
 of 39 bits. So the kernel is built from Debian's sources, as `devkit/uml.config` says.
-What hosts may lack is a module.
 """
 
 import hashlib
@@ -17,7 +16,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -58,40 +56,17 @@ _PARAMETERS = ("seccomp=on", "ncpus=2", "mem=3G", "con=null", "con0=null,fd:1")
 _SECONDS = 900
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What is special about a machine.
-
-    `parameters` are the kernel's, and it lacks the modules `without`.
-    `control_groups` is their version. `older_iptables` is one whose packet filter is not nf_tables.
-    """
-
-    parameters: Sequence[str] = ()
-    without: Sequence[str] = ()
-    control_groups: int = 2
-    older_iptables: bool = False
-
-
 # Process 1 of the machine.
 _INIT = r"""#!/bin/sh
 export PATH=/run/bin:$PATH HOME=/tmp
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-if [ $CONTROL_GROUPS = 2 ]; then mount -t cgroup2 cgroup2 /sys/fs/cgroup; else
-  mount -t tmpfs tmpfs /sys/fs/cgroup
-  for each in blkio cpu cpuacct cpuset devices freezer memory pids; do
-    if grep -q "^$each.*1$" /proc/cgroups; then
-      mkdir /sys/fs/cgroup/$each
-      mount -t cgroup -o $each cgroup /sys/fs/cgroup/$each
-    fi
-  done
-fi
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /run
 mkdir -p /run/answer /run/bin /run/modules/lib /run/project
 mount -t hostfs -o $ANSWER none /run/answer
 exec >/run/answer/output 2>&1
 cp -r $MODULES /run/modules/lib/modules
-for each in $WITHOUT; do find /run/modules -name "$each.ko*" -delete; done
 mount --bind $PROJECT /run/project
 for each in /tmp /var/tmp /etc/docker; do mount -t tmpfs tmpfs $each; done
 mkdir -p $PROJECT
@@ -102,7 +77,7 @@ mount -t tmpfs tmpfs /dev/shm
 printf '#!/bin/sh\nexec /sbin/modprobe -d /run/modules "$@"\n' >/run/bin/modprobe
 chmod 755 /run/bin/modprobe
 echo /run/bin/modprobe >/proc/sys/kernel/modprobe
-for each in iptables ip6tables; do ln -s /usr/sbin/$each-$VARIANT /run/bin/$each; done
+for each in iptables ip6tables; do ln -s /usr/sbin/$each-legacy /run/bin/$each; done
 ip link set lo up
 cd /tmp
 $COMMAND >/run/answer/text 2>&1
@@ -112,7 +87,7 @@ halt -f
 """
 
 
-def run_in(machine: Machine, command: Sequence[str]) -> None:
+def run_in(command: Sequence[str]) -> None:
     """Boot a machine, and run a command in it.
 
     Raises:
@@ -126,27 +101,24 @@ def run_in(machine: Machine, command: Sequence[str]) -> None:
         answer.mkdir()
         script = Template(_INIT).safe_substitute(
             COMMAND=shlex.join(["env", f"{COMPILED_VARIABLE}={peer_program(architecture())}", *command]),
-            CONTROL_GROUPS=str(machine.control_groups),
             PROJECT=str(PROJECT),
             ANSWER=str(answer),
             MODULES=str(made / "lib/modules"),
-            WITHOUT=" ".join(machine.without),
-            VARIANT="legacy" if machine.older_iptables else "nft",
         )
         init.write_text(script)
         init.chmod(0o755)
-        _boot([str(made / "linux"), *machine.parameters], init)
+        _boot(made / "linux", init)
         code, *told = (answer / name for name in ("code", "output", "text"))
         if not code.exists() or int(code.read_text()):
             text = "".join(each.read_text() for each in told if each.exists())
             raise EngineError("the machine did not get to a good end:\n" + "\n".join(text.splitlines()[-40:]))
 
 
-def _boot(kernel: Sequence[str], init: Path) -> None:
+def _boot(kernel: Path, init: Path) -> None:
     root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
     ends_with_us = ["setpriv", "--pdeathsig", "KILL"]
     booted = subprocess.Popen(
-        [*ends_with_us, *kernel, *_PARAMETERS, *root],
+        [*ends_with_us, str(kernel), *_PARAMETERS, *root],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

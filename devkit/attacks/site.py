@@ -355,7 +355,10 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
     agent = who[Who.AGENT]
     places |= _own_addresses(agent)
     hearing = ("--verbose", "--zone", f"{HEARD}=192.0.2.1,{CONTROL}=192.0.2.1")
-    listener = world.serve("dns", "--listen", f"[::]:{HOST_PORT}", *hearing)
+    listeners = [
+        world.serve("dns", "--listen", f"{address}:{HOST_PORT}", *hearing)
+        for address in ("[::]", "0.0.0.0")  # noqa: S104 - broadcasts are heard by a socket for IPv4 alone
+    ]
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
     inside = _pid(peers, firewall, "envoy")
     loopback = world.serve("origin", "--name", "loopback", *options, process=inside)
@@ -364,7 +367,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         for address in ("127.0.0.1", places["envoy"])
     ]
     until(lambda: agent.ask("resolve", CONTROL, "--timeout", "1s", "--server", f"{places[TALK]}:{HOST_PORT}").ok)
-    witnesses = Witnesses([world.origin, loopback, agent, who[Who.NEIGHBOUR], *within, listener])
+    witnesses = Witnesses([world.origin, loopback, agent, who[Who.NEIGHBOUR], *within, *listeners])
     return Site(world, firewall, peers, who, names, witnesses, places)
 
 

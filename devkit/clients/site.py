@@ -54,14 +54,6 @@ class Site:
         """Run a job in an agent, to its end."""
         return self.agent(job.script, "", f"{DOCKER_RUN} {job.options}")
 
-    def compose(self, folder: Path, *arguments: str) -> Outcome:
-        """Run compose with the files of a folder. The program is in the image, and gets the engine's socket."""
-        mounts = {self.engine.host.removeprefix("unix://"): "/run/docker.sock", str(folder): "/here"}
-        options = " ".join(f"-v {outside}:{inside}" for outside, inside in mounts.items())
-        program = f"docker run --rm {options} -w /here $IMAGE docker-compose"
-        files = "-f compose.yaml -f firewall.yaml"
-        return self.firewall.shell(f"{program} {files} {shlex.join(arguments)}", IMAGE=self.image)
-
     def packets(self, zone: str) -> int:
         """Return the number of packets that have arrived at the address of forbidden names."""
         listed = self.engine.run_in_network(["iptables", "-nvxL", "INPUT"]).stdout

@@ -196,12 +196,15 @@ func declareNameserver(flags *flag.FlagSet) action {
 	}
 }
 
-// serveDNS serves one address over UDP and TCP until ctx is done. For 0.0.0.0 these are sockets of IPv4 alone: one for
-// both families does not receive IPv4 multicast.
+// serveDNS serves one address over UDP and TCP until ctx is done. These are sockets of its own family alone: one for
+// both does not receive IPv4 broadcasts and multicast, so 0.0.0.0 and [::] can be served beside each other.
 func serveDNS(ctx context.Context, listen string, handler dns.Handler, out *printer) error {
 	family := ""
-	if address, err := netip.ParseAddrPort(listen); err == nil && address.Addr().Is4() {
-		family = "4"
+	if address, err := netip.ParseAddrPort(listen); err == nil {
+		family = "6"
+		if address.Addr().Is4() {
+			family = "4"
+		}
 	}
 	stream, err := net.Listen("tcp"+family, listen)
 	if err != nil {

@@ -350,19 +350,21 @@ def test_a_host_that_does_not_check_sources_hears_more(site: Site) -> None:
 
 
 def test_what_agents_broadcast(site: Site) -> None:
-    """The host receives it unless the host checks the source of packets, and `status` says which it is."""
+    """The host receives it unless the host checks the source of packets, and `status` says which it is.
+
+    The control of the attacks that broadcast: whoever listens then hears it where nothing is checked.
+    """
     setting = f"net.ipv4.conf.{site.places['bridge_name']}.rp_filter"
     (pool,) = site.peers.client.inspect_network("clawker-net")["IPAM"]["Config"]
     targets = ("255.255.255.255", "224.0.0.1", str(ip_network(pool["Subnet"])[-1]))
-    port = HOST_PORT + 1  # a socket for IPv6 as well hears no broadcast
-    listener = site.world.serve("dns", "--listen", f"0.0.0.0:{port}", "--verbose", "--zone", "x=192.0.2.1")
+    listener = site.witnesses.origins[-1]
     mine = ("--from", site.places[Who.AGENT], "--timeout", "300ms")
 
     def heard(checked: int) -> set[str]:
         """Send to each address under a name of its own, and return the addresses that the host has heard."""
         site.world.engine.run_in_network(["sysctl", "-w", f"{setting}={checked}"])
         for each in targets:
-            site.agent.ask("resolve", f"{checked}.{each}", "--server", f"{each}:{port}", *mine)
+            site.agent.ask("resolve", f"{checked}.{each}", "--server", f"{each}:{HOST_PORT}", *mine)
         names = {line["name"] for line in listener.said() if line["event"] == "query"}
         return {each for each in targets if f"{checked}.{each}." in names}
 

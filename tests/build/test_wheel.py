@@ -9,7 +9,6 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -67,36 +66,15 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_an_index_takes_the_wheel(wheels: list[Path]) -> None:
-    """Its metadata and description are valid, without a warning."""
-    check = [sys.executable, "-m", "twine", "check", "--strict", str(wheels[0])]
-    done = subprocess.run(check, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def materials(built: Path) -> tuple[str, dict[str, Any]]:
-    """Return the bill of materials that is in a wheel, as text and parsed."""
-    with zipfile.ZipFile(built) as archive:
-        (name,) = (each for each in archive.namelist() if ".dist-info/sboms/" in each)
-        text = archive.read(name).decode()
-    assert name.endswith("/clawker-fw.cdx.json")
-    return text, json.loads(text)
-
-
-def test_the_bill_of_materials_is_one(wheels: list[Path]) -> None:
-    """It is valid CycloneDX, and everything in it has a version or the requirement that decides on it."""
-    text, bill = materials(wheels[0])
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    assert all(each.get("version") or each.get("properties") for each in bill["components"])
-
-
 def test_the_bill_of_materials_is_complete(wheels: list[Path], tmp_path: Path) -> None:
-    """It has each program of the wheel by its digest, what is linked into each, and what the wheel requires."""
-    _, bill = materials(wheels[0])
-    components = {each["bom-ref"]: each for each in bill["components"]}
-    inside = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
+    """It is valid, with each program by its digest, what is linked into it, and what the wheel requires."""
     with zipfile.ZipFile(wheels[0]) as archive:
         archive.extractall(tmp_path)
+    (place,) = tmp_path.glob("*.dist-info/sboms/clawker-fw.cdx.json")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(place.read_text()) is None
+    bill = json.loads(place.read_text())
+    components = {each["bom-ref"]: each for each in bill["components"]}
+    inside = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
     programs = sorted((tmp_path / "clawker_fw" / "bin").iterdir())
     assert len(programs) == 4
     for program in programs:

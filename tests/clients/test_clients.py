@@ -1,6 +1,5 @@
 """Real clients do their real job where a rule allows it, and are refused at once where none does."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from clawker_fw.rules.rule import HOST, HOST_NAME
 from clawker_fw.settings.preset import Proof, names, preset
 from devkit.clients.image import HALF, REFUSED, WORKS
 from devkit.clients.registries import HELLO, Registries
-from devkit.clients.site import DOCKER_RUN, FORBIDDEN, WEB, Site, Surroundings, site
+from devkit.clients.site import DOCKER_RUN, FORBIDDEN, Site, Surroundings, site
 from devkit.waiting import until
 
 SOON = 30.0
@@ -171,7 +170,6 @@ CLIENTS = (
 RULES: tuple[Rule, ...] = (
     *({"dst": each.named(WORKS), **each.rule} for each in CLIENTS),
     *({"dst": each.named(HALF), **each.other} for each in CLIENTS),
-    {"dst": f"compose.{WORKS}"},
     {"dst": f"tls.{WORKS}"},
     {"dst": f"h2.{WORKS}"},
     {"dst": f"h2.{WORKS}", "proto": "http"},
@@ -261,24 +259,6 @@ def test_a_service_of_the_engines_machine(place: Site) -> None:
     resolved = ["curl", "-sS", "--resolve", f"{HOST_NAME}:80:{gateway}", web]
     assert place.engine.run_in_network(resolved).stdout == "hello\n"
     assert len(until(lambda: place.requests(HOST_NAME))) == 1
-
-
-def test_an_address_instead_of_a_name(place: Site) -> None:
-    """There is no way to it, and a client hears that from the kernel."""
-    refused = place.agent(f"curl -sS https://{WEB}/hello", "unused")
-    assert refused.code != 0
-    assert "Could not connect to server" in refused.err
-    assert refused.seconds < SOON
-
-
-def test_an_agent_of_compose(place: Site, tmp_path: Path) -> None:
-    """A service with the override of `agent compose` is confined, and does its job."""
-    script = f"curl -sS https://$$HOST/hello; curl -sS https://compose.{REFUSED}/hello || echo refused"
-    service = {"image": place.image, "environment": {"HOST": f"compose.{WORKS}"}, "command": ["sh", "-c", script]}
-    (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"agent": service}}))
-    (tmp_path / "firewall.yaml").write_text(place.firewall.call("agent", "compose").expect().out)
-    said = place.compose(tmp_path, "up", "--exit-code-from", "agent").expect().out
-    assert re.findall(r"agent-1 +\| (hello|refused)$", said, re.MULTILINE) == ["hello", "refused"]
 
 
 def _all_reached(place: Site, before: Mapping[str, int], hosts: Iterable[str]) -> bool:

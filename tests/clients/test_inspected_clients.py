@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from devkit.clients.image import INSPECTED, KEYED, TOKEN
+from devkit.clients.image import INSPECTED, KEYED, REGISTRIES, TOKEN
+from devkit.clients.registries import Registries
 from devkit.clients.site import Site, Surroundings, site
 from devkit.programs import machine
 from devkit.waiting import until
+from tests.clients.test_clients import AGENT_RUN, APT
 
 PAGE = Path(__file__).parents[2] / "docs" / "inspection.md"
 
@@ -127,7 +129,7 @@ CLIENTS = (
 
 BLOBS, CODE, LARGE = f"blobs.{INSPECTED}", f"git.{INSPECTED}", f"large.{INSPECTED}"
 KEYED_CODE, WITHOUT_LARGE = f"git.{KEYED}", f"small.{INSPECTED}"
-PINNED, WHOLE = f"pinned.{INSPECTED}", f"whole.{INSPECTED}"
+PINNED, WHOLE, TRUSTED = (f"{name}.{INSPECTED}" for name in ("pinned", "whole", "trusted"))
 
 REPOSITORIES = {"git": {"acme/site": "write", "acme/widgets": "read"}}
 RULES: tuple[Mapping[str, Any], ...] = (
@@ -139,7 +141,23 @@ RULES: tuple[Mapping[str, Any], ...] = (
     {"dst": WITHOUT_LARGE, **REPOSITORIES},
     {"dst": PINNED, "path_rules": list(HELLO)},
     {"dst": WHOLE, "inspect": False},
+    *({"dst": each, "inspect": True} for each in (TRUSTED, *REGISTRIES)),
 )
+
+READ = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode().strip())"
+NODE = "fetch(process.argv[1]).then(answer => answer.text()).then(text => console.log(text.trim()))"
+OPENSSL = "openssl s_client -verify_return_error -brief -connect $HOST:443 </dev/null 2>&1"
+TRUSTING = {
+    "wget": "wget -nv -O - https://$HOST/hello",
+    "git": "git clone -q https://$HOST/git/www.git /tmp/work; echo hello",
+    "Python": f"python3 -c '{READ}' https://$HOST/hello",
+    "Node": f"node -e '{NODE}' https://$HOST/hello",
+    "Java": "java -cp /srv Fetch https://$HOST/hello",
+    "Go": "/srv/fetch-go https://$HOST/hello",
+    "apt": APT.format("https"),
+    "OpenSSL": f"{OPENSSL} | grep 'Verification: OK'; echo hello",
+}
+"""Further clients that find the root by what agents are given. What each says last ends with `hello`."""
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +214,27 @@ def test_the_credential_of_a_registry_goes_nowhere_else(place: Site) -> None:
     place.agent(PULL, f"skopeo.{KEYED}").expect()
     reached = until(lambda: place.requests(BLOBS))
     assert {(each["status"], each["authorization"]) for each in reached} == {(200, "")}
+
+
+@pytest.mark.parametrize("client", TRUSTING)
+def test_a_client_trusts_what_agents_are_given(place: Site, stranger: str, client: str) -> None:
+    """The root; and with `agent run` what the image trusts, too. Without what agents are given, it fails."""
+    script = TRUSTING[client]
+    with ThreadPoolExecutor(3) as pool:
+        inspected = pool.submit(place.agent, script, TRUSTED)
+        not_inspected = pool.submit(place.agent, script, WHOLE, AGENT_RUN)
+        untrusting = pool.submit(place.agent, script, TRUSTED, stranger)
+    for each in (inspected, not_inspected):
+        assert each.result().expect().out.splitlines()[-1].endswith("hello")
+    assert untrusting.result().code != 0, untrusting.result().out
+
+
+def test_package_managers_trust_what_agents_are_given(place: Site, registries: Registries) -> None:
+    """Each gets its packages, where TLS with its registry is looked into. Those of Debian and Ubuntu use none."""
+    jobs = {name: job for name, job in registries.jobs.items() if not name.startswith("apt")}
+    with ThreadPoolExecutor(3) as pool:
+        runs = dict(zip(jobs, pool.map(place.do, jobs.values()), strict=True))
+    assert {name: run.out + run.err for name, run in runs.items() if run.out.splitlines()[-1:] != ["hello"]} == {}
 
 
 # --- git ------------------------------------------------------------------------------------------------------

@@ -244,9 +244,10 @@ def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> Non
 def test_running_siblings_serve_what_they_were_given(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """The live digests are those of the files, and the network is the desired one."""
+    """The live digests are those of the files, the network is the desired one, and nothing was refused yet."""
     for sibling, container in running.items():
         wanted = stack.siblings[sibling]
+        assert HelperReader(engine, container).suppressed().refusals == 0
         probe = answering(engine, container)
         assert probe.live == wanted.live
         assert (probe.network, probe.others, probe.processes) == ((), (), ())
@@ -255,7 +256,9 @@ def test_running_siblings_serve_what_they_were_given(
         assert not probe.claimed
         found = view(engine, f"{stack.project}-{sibling}")
         assert found.running
+        assert (found.reference, found.network_mode in wanted.shape.networks) == (wanted.image.reference, True)
         assert dict(found.connected) == dict(wanted.shape.networks)
+    assert not next(each.namespace for each in engine.listing() if each.id == running[Sibling.COREDNS])
 
 
 def test_the_list_says_who_is_on_a_network(
@@ -336,19 +339,6 @@ def test_the_service_address_can_be_claimed_and_released(
         assert (probe.claimed, address in probe.addresses) == (False, False)
 
 
-def test_a_name_that_nobody_knows_has_no_address(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """A lookup says why there is none."""
-    found = HelperReader(engine, running[Sibling.ENVOY]).lookup("nobody.invalid")
-    assert found.addresses == ()
-    assert found.error
-
-
-def test_siblings_have_told_of_all_that_they_refused(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Without a flood, no refusal was only counted."""
-    for sibling in Sibling:
-        assert HelperReader(engine, running[sibling]).suppressed().refusals == 0
-
-
 def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Envoy's recorder knows of nothing at first. What another one knew is added once. CoreDNS has none."""
     envoy = Helper(engine, running[Sibling.ENVOY])
@@ -371,7 +361,10 @@ def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running
 
 
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
-    """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule."""
+    """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule.
+
+    Only the resolver can try. A lookup says why there is no address, and a probe may leave Envoy out.
+    """
     container, service = running[Sibling.COREDNS], str(stack.service_address)
     Helper(engine, container).claim(0)
     (refused,) = HelperReader(engine, container).trial("refused.test", "https", 443).steps
@@ -380,50 +373,26 @@ def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Siblin
     resolved, connected, *_ = HelperReader(engine, container).trial("a.test", "https", 443).steps
     assert (resolved.name, resolved.ok, connected.name, connected.ok) == ("resolve", True, "connect", True)
     assert resolved.outcome in connected.outcome
-
-
-def test_only_the_resolver_can_try(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Envoy's container is on the egress network, so what it can do says nothing about agents."""
+    # Envoy's container is on the egress network, so what it can do says nothing about agents.
     with pytest.raises(EngineError):
         HelperReader(engine, running[Sibling.ENVOY]).trial("a.test", "https", 443)
-
-
-def test_a_probe_may_leave_envoy_out(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """It is then as if no agent had ever looked at Envoy; all else is reported."""
-    probe = HelperReader(engine, running[Sibling.COREDNS]).probe(envoy=False)
-    assert "envoy" not in probe.agents_see
-    assert probe.live
-    assert not probe.error
-
-
-def test_an_agent_s_image_and_network_are_in_its_record(engine: EngineWriter, stack: Desired) -> None:
-    """By them it is shown to people, and known whose network it uses."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    container = engine.create_container(wanted)
-    found = view(engine, wanted.name)
-    assert (found.reference, found.network_mode) == (wanted.image, f"{stack.project}-net")
-    assert next(each.namespace for each in engine.listing() if each.id == container) == ""
-    engine.remove(container)
+    unknown = HelperReader(engine, running[Sibling.ENVOY]).lookup("nobody.invalid")
+    assert (unknown.addresses, bool(unknown.error)) == ((), True)
+    probe = HelperReader(engine, container).probe(envoy=False)
+    assert ("envoy" in probe.agents_see, bool(probe.live), probe.error) == (False, True, "")
 
 
 def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
-    """One file of a volume can be read without the others; one that is not there is None."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    container = engine.create_container(wanted)
-    assert engine.file(container, POLICY) == wanted.files[POLICY]
-    assert engine.file(container, "state/nothing") is None
-    engine.remove(container)
-    assert engine.file(container, POLICY) is None
-
-
-def test_a_file_anywhere_can_be_read(engine: EngineWriter, stack: Desired) -> None:
-    """Also while the container does not run. What is no file is None."""
+    """Without the others, also while the container does not run. What is no file, or is not there, is None."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
     container = engine.create_container(wanted)
     assert engine.system_file(container, f"{VOLUME}/{POLICY}") == wanted.files[POLICY].content
     assert engine.system_file(container, VOLUME) is None
     assert engine.system_file(container, "/nowhere/nothing") is None
+    assert engine.file(container, POLICY) == wanted.files[POLICY]
+    assert engine.file(container, "state/nothing") is None
     engine.remove(container)
+    assert engine.file(container, POLICY) is None
 
 
 def test_a_volume_with_a_name_outlives_its_container(engine: EngineWriter, stack: Desired) -> None:

@@ -1,13 +1,10 @@
 """The labels and certificates of telemetry on a real engine: what replaces siblings, and what does not."""
 
-import time
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from clawker_fw.certificates.store import TelemetryStore
-from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
 from devkit.firewall import Firewall
 
 NOWHERE = "127.0.0.1:4317"
@@ -36,11 +33,6 @@ class Stack:
         """Return what the engine says of a sibling."""
         return dict(self.docker.inspect_container(self.firewall.container(sibling)))
 
-    def label(self, name: str) -> list[str]:
-        """Return a label of both siblings."""
-        found = (self.docker.inspect_container(self.firewall.container(each)) for each in ("envoy", "coredns"))
-        return [str(each["Config"]["Labels"][name]) for each in found]
-
     @property
     def made(self) -> set[str]:
         """The ids of the siblings' containers."""
@@ -51,41 +43,6 @@ class Stack:
 def stack(firewall: Firewall, docker: APIClient, tmp_path: Path) -> Stack:
     """The stack."""
     return Stack(firewall, docker, tmp_path / "state")
-
-
-def test_what_the_labels_say(stack: Stack) -> None:
-    """False → true, a changed port, certificates that can't be used, and true → false."""
-    stack.tell()
-    stack.run()
-    assert stack.label(INFRA_CERTS_READY) == ["false", "false"]
-    before = stack.made
-
-    stack.tell(endpoint=NOWHERE)
-    stack.run()
-    assert stack.label(INFRA_CERTS_READY) == ["true", "true"]
-    assert not before & stack.made
-
-    before = stack.made
-    stack.tell(endpoint=NOWHERE, infra_port=4444)
-    stack.run()
-    assert stack.label(OTEL_INFRA_PORT) == ["4444", "4444"]
-    assert not before & stack.made
-
-    before = stack.made
-    stack.tell(endpoint=NOWHERE, infra_port=4444, certs_dir="missing")
-    outcome = stack.firewall.call("run")
-    assert (outcome.code, "is kept until it expires" in " ".join(outcome.out.split())) == (0, True)
-    assert before == stack.made  # what is live is valid
-    stack.tell()
-    stack.run()
-    long_ago = time.time() - 100 * 86400
-    expired = TelemetryStore(stack.state / "expired", "demo", keeps=True, clock=lambda: long_ago)
-    expired.provide()
-    (expired.folder / "ca.key").unlink()
-    stack.tell(endpoint=NOWHERE, certs_dir=str(expired.folder))
-    outcome = stack.firewall.call("run")
-    assert (outcome.code, "have expired at" in " ".join(outcome.out.split())) == (0, True)
-    assert stack.label(INFRA_CERTS_READY) == ["false", "false"]
 
 
 def test_other_certificates_are_put_into_use_without_a_replacement(stack: Stack, docker: APIClient) -> None:

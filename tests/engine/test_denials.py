@@ -71,26 +71,6 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
     assert shared.current()
 
 
-def test_it_is_visible_at_once(shared: Firewall, module_peers: Peers) -> None:
-    """Soon after an agent was refused, `--follow` has printed it, though nothing follows."""
-    agent = shared.agent(module_peers)
-    following = shared.start("denials", "--follow", "--format", "json")
-    assert following.stdout
-    stuck = threading.Timer(STUCK_AFTER, following.kill)
-    stuck.start()
-    try:
-        while not select.select([following.stdout], [], [], PRINTED_WITHIN)[0]:  # until it follows
-            agent.get("https://first.test/")
-        agent.get("https://denied.test/")
-        name = ""
-        while name != "denied.test":
-            name = json.loads(following.stdout.readline())["name"]
-    finally:
-        stuck.cancel()
-        following.kill()
-        following.communicate()
-
-
 def test_following_goes_on_with_successors(shared: Firewall, module_peers: Peers) -> None:
     """`--follow` moves on whenever both containers are replaced, and shows what each pair refuses."""
     agent = shared.agent(module_peers)

@@ -6,19 +6,6 @@ from docker import APIClient
 
 from clawker_fw.stack.labels import PURPOSE
 from devkit.firewall import Firewall
-from devkit.peers import Peers
-
-
-def test_down_leaves_nothing(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Containers, volumes and networks are removed; attached agents are only disconnected with `--force`."""
-    agent = up.agent(peers)
-    assert "error[network-in-use]" in up.call("down").expect(6).err
-    assert up.current()
-    agent.remove()
-    up.call("down").expect()
-    assert docker.containers(all=True, filters={"name": up.project}) == []
-    assert docker.networks(names=[up.project]) == []
-    assert "was not up" in up.call("down").expect().out
 
 
 def test_down_all_leaves_no_image_either(up: Firewall, docker: APIClient) -> None:

@@ -183,12 +183,6 @@ def test_what_is_refused_when_it_is_tried(place: Place) -> None:
     assert place.effects(before) == []
 
 
-def test_nothing_is_changed(place: Place) -> None:
-    """After an attempt the stack is still current."""
-    place.explain("a.test", "--live")
-    assert place.firewall.current()
-
-
 def test_a_person_is_asked(place: Place) -> None:
     """An agent is refused at once, and its own retry gets through soon after the answer at the terminal.
 

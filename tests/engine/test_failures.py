@@ -61,25 +61,6 @@ def test_a_refused_hot_file_keeps_the_old_rules(up: Firewall, agent: Peer) -> No
     assert up.current()
 
 
-def test_a_refused_table_is_told_by_its_cause(up: Firewall, agent: Peer) -> None:
-    """If Envoy rejects routes, its log says why. Agents are refused meanwhile, and nothing of that is told."""
-    before = up.settings.read_text()
-    for number in range(20):
-        assert not agent.get(f"http://a.test/{number}").ok
-    up.write({"dst": "h.test", "proto": "http", "allow_private": True}, {"dst": "new.test", "proto": "http"})
-    broken = BROKEN_LISTENERS.replace("sibling.LISTENERS", "sibling.ROUTES").replace(
-        """b'"guarded named"', b'"guarded named","no_such_field":1'""",
-        """b'"domains"', b'"no_such_field":1,"domains"'""",
-    )
-    outcome = up.call_raw([sys.executable, "-c", broken, *up.command("reload")[3:]])
-    assert outcome.code == 5, outcome
-    assert "error[commit-rejected]" in outcome.err
-    assert "no_such_field" in outcome.err
-    assert '"reason"' not in outcome.err
-    up.settings.write_text(before)
-    assert up.current()
-
-
 BROKEN_RELEASES = {
     "rejects its config": lambda release: stacks.change_file(
         release.package / "stack/envoy/sibling.py",
@@ -131,7 +112,8 @@ def test_two_runs_at_once(firewall: Firewall) -> None:
     assert firewall.current()
 
 
-KILL_WHEN = ["create and start", "load changed files", "take the service address", "drain"]
+KILL_WHEN = ["create and start", "take the service address"]
+"""`tests/unit/test_sweep.py` has every single call."""
 
 
 def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
@@ -160,16 +142,6 @@ def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers:
     summary = load.stop().last
     assert summary["failed"] == 0, json.dumps(summary)
     assert {line["host"] for line in origin.said() if line["event"] == "request"} == {"a.test", "h.test"}
-
-
-def test_a_first_run_that_is_killed_is_finished_by_the_next(firewall: Firewall) -> None:
-    """The same holds if nothing existed before."""
-    process = firewall.start("run")
-    read_until_done(process, "create and start")
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    firewall.run()
-    assert firewall.current()
 
 
 def half_done_run(firewall: Firewall, drain: str = "1") -> "subprocess.Popen[str]":
@@ -204,12 +176,3 @@ def test_interrupted_twice(up: Firewall) -> None:
     assert process.returncode == 130
     up.run("--drain-timeout", "1")
     assert up.current()
-
-
-def test_an_engine_that_is_not_there(firewall: Firewall, tmp_path: Path) -> None:
-    """Without an engine, the exit code is 4, and a hint says how to name one."""
-    elsewhere = Firewall(f"unix://{tmp_path}/none.sock", firewall.project, firewall.folder)
-    for verb in ("run", "drift", "status", "reload", "down"):
-        outcome = elsewhere.call(verb).expect(4)
-        assert "error[engine-unreachable]" in outcome.err
-        assert "--host" in outcome.err

@@ -28,8 +28,7 @@ PATHS = {
 """A rule with paths. Origins of tests sign their certificates themselves."""
 
 BELOW = {**PATHS, "dst": ".w.test", "path_rules": [{"path": "/"}]}
-GIT = {**PATHS, "dst": "git.test", "path_rules": [], "git": {"acme/site": "read"}}
-NAMES = ["a.test", "i.test", "git.test", "x.w.test", "y.w.test", "z.w.test", "strict.test"]
+NAMES = ["a.test", "i.test", "x.w.test", "y.w.test", "z.w.test", "strict.test"]
 
 
 class Site:
@@ -130,19 +129,6 @@ def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
     assert site.reached() == ["/v1/x", "/below", "/plain", "/v1/tried", "/v1", "/v1"]
 
 
-def test_git_may_fetch_and_not_push(site: Site) -> None:
-    """What git prints says why."""
-    site.rules(GIT)
-    fetched = site.get("https://git.test/acme/site.git/info/refs?service=git-upload-pack")
-    pushed = site.get("https://git.test/acme/site.git/info/refs?service=git-receive-pack")
-    assert fetched.last["status"] == 200
-    assert (pushed.last["status"], pushed.last["body"]) == (
-        403,
-        "clawker-fw: acme/site may be fetched, not pushed to\n",
-    )
-    assert site.reached() == ["/acme/site.git/info/refs?service=git-upload-pack"]
-
-
 def test_names_that_were_asked_for_outlive_the_signer(site: Site) -> None:
     """A crash is told, and over at once. While the signer hangs, new names get no certificate: drift says so."""
     site.rules(BELOW)
@@ -189,13 +175,3 @@ def _live_since(site: Site, then: float) -> None:
     with closing(connect(site.firewall.host, None, {})) as engine:
         wanted = stacks.blueprint(engine.facts(), *RULES, BELOW, project=site.firewall.project)
         stacks.converged(engine, replace(wanted, provider=provider))
-
-
-def test_another_machine_uses_what_is_live(site: Site, tmp_path: Path) -> None:
-    """It has no key of the root: nothing differs, nothing is renewed, and a warning says so."""
-    site.rules(BELOW)
-    other = replace(site.firewall, variables={"XDG_STATE_HOME": str(tmp_path / "other")})
-    outcome = other.drift().expect()
-    assert "inspection-certificates" in outcome.out
-    assert not list((tmp_path / "other").rglob("inspection-*"))
-    assert site.get("https://x.w.test/").ok

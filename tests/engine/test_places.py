@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,13 +68,6 @@ def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
     secured.call(firewall, "down", **said).expect()
 
 
-def test_tls_by_option(secured: Secured, firewall: Firewall) -> None:
-    """`--host` overrides `DOCKER_HOST` but not the TLS settings; the default port is that of TLS."""
-    said = {"DOCKER_HOST": "unix:///nowhere", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
-    variables = {"CLAWKER_FW_HOST": "tcp://127.0.0.1", **said}
-    secured.call(firewall, "status", **variables).expect()
-
-
 def test_tls_by_context(secured: Secured, firewall: Firewall) -> None:
     """A context of the docker CLI works as an option, as a variable, and as the current context."""
     names = {"ca": "ca", "cert": "cert", "key": "key"}
@@ -108,31 +100,3 @@ def test_who_is_not_trusted(secured: Secured, firewall: Firewall, tmp_path: Path
     assert "without cert.pem and key.pem" in refused.err.replace("\n", " ")
     plain = secured.call(firewall, "status", DOCKER_HOST=ADDRESS).expect(4)
     assert "error[engine-unreachable]" in plain.err
-
-
-def test_trust_is_the_docker_clis(secured: Secured, firewall: Firewall, tmp_path: Path) -> None:
-    """With only `DOCKER_TLS`, the engine is not verified, and a bundle for `requests` changes nothing."""
-    said = {"DOCKER_HOST": ADDRESS, "DOCKER_CERT_PATH": str(secured.client)}
-    bundle = certify(tmp_path / "stranger")[1] / "ca.pem"
-    secured.call(firewall, "status", DOCKER_TLS_VERIFY="1", REQUESTS_CA_BUNDLE=str(bundle), **said).expect()
-    unverified = secured.call(firewall, "status", DOCKER_TLS="1", **said).expect()
-    assert "Warning" not in unverified.err
-    warned = firewall.call_raw(secured.engine.network_argv(sys.executable, "-c", UNVERIFIED, str(secured.client)))
-    assert "InsecureRequestWarning" in warned.expect().err  # which the program does not show
-
-
-UNVERIFIED = f"""
-import sys, requests
-folder = sys.argv[1]
-files = (folder + "/cert.pem", folder + "/key.pem")
-requests.get("https{ADDRESS.removeprefix("tcp")}/_ping", verify=False, cert=files).raise_for_status()
-"""
-"""What `requests` itself does with an engine that is not verified."""
-
-
-def test_an_engine_has_one_name() -> None:
-    """`--host` with `--context` is a mistake, as for the docker CLI."""
-    command = [sys.executable, "-m", "clawker_fw", "--host", ADDRESS, "--context", "far", "status"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2
-    assert "--context" in done.stderr

@@ -11,7 +11,6 @@ from docker import APIClient
 
 from devkit import program_image
 from devkit.firewall import Firewall, Outcome
-from devkit.waiting import until
 
 SOCKET = "/var/run/docker.sock"
 SETTINGS = "/clawker-fw.yaml"
@@ -101,41 +100,6 @@ def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) ->
     finally:
         program.firewall.settings.write_text(before)
     assert program.firewall.call("run").expect()
-
-
-def test_settings_by_another_path_and_from_a_variable(program: Program, tmp_path: Path) -> None:
-    """The same settings by another path or from a variable are no other ones; with other content they are."""
-    text = program.firewall.settings.read_text()
-    copy = tmp_path / "copy.yaml"
-    copy.write_text(text)
-    assert program.call("run", file=copy).expect()
-    assert program.call("run", text=text).expect()
-    changed = f"{text}- dst: variable.test\n"
-    assert program.call("run", text=changed).expect()
-    assert program.call("drift", text=changed).expect()
-    refused = program.call("run", file=copy).expect(6)
-    assert "settings-other" in refused.err
-    mistaken = program.call("drift", text=f"{text}- dst: '*'\n").expect(3)
-    assert f"CLAWKER_FW_SETTINGS, line {text.count(chr(10)) + 1}" in mistaken.err
-    assert program.call("run", "--adopt").expect()
-
-
-def test_a_watcher_in_a_container_heals_and_stops(program: Program) -> None:
-    """It starts a sibling that was stopped by hand, and ends soon after it is asked to."""
-    watcher = program.start("watch", "--interval", "2s", "--drain-timeout", "1s")
-    envoy = f"{program.firewall.project}-envoy"
-    until(lambda: program.docker.logs(watcher), seconds=60)
-    stopped = program.docker.inspect_container(envoy)["State"]["StartedAt"]
-    program.docker.stop(envoy, timeout=1)
-
-    def is_back() -> bool:
-        state = program.docker.inspect_container(envoy)["State"]
-        return state["Running"] and state["StartedAt"] != stopped and program.firewall.current()
-
-    until(is_back, seconds=60)
-    program.docker.stop(watcher, timeout=30)
-    assert program.docker.inspect_container(watcher)["State"]["ExitCode"] == 0
-    assert b"heal" in program.docker.logs(watcher)
 
 
 def test_conformance_and_down_in_a_container(program: Program) -> None:

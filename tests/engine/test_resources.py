@@ -49,16 +49,3 @@ def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers)
             GIB,
         )  # no swap, where a secret would lie on the disk
         assert agent.get("http://h.test/").ok
-
-
-def test_more_than_the_machine_has(up: Firewall, docker: APIClient) -> None:
-    """It is refused before anything is changed, and a limit that somebody raised is tampering."""
-    before = up.settings.read_text()
-    up.write(resources={"envoy": {"memory": docker.info()["MemTotal"] + GIB}})
-    assert "resources-not-there" in up.call("run").expect(3).err
-    up.settings.write_text(before)
-    assert up.current()
-    docker.update_container(up.container("envoy"), mem_limit=3 * GIB, memswap_limit=3 * GIB)
-    assert ("envoy", "shape", "memory", "tamper", "replace") in up.drift().findings
-    up.run()
-    assert up.current()

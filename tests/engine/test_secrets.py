@@ -110,7 +110,10 @@ def site(stack: Site) -> Site:
 
 
 def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
-    """The host that the user names has it, which has proven its name; nobody else has, and nothing shows it."""
+    """The host that the user names has it, which has proven its name; nobody else has, and nothing shows it.
+
+    Nor does anything show the keys of intermediates, which are in one file of Envoy's container.
+    """
     began, before = time.time(), len(site.origin.said())
     assert site.firewall.current(), site.firewall.drift().out
     assert site.get("https://api.test/v1/x", "--header", "Authorization: mine").last["status"] == 200
@@ -126,8 +129,13 @@ def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
 
     listed = site.firewall.call("secrets", "list", "--format", "json").expect().json["secrets"]
     assert [(each["name"], each["state"]) for each in listed] == [("api", "given")]
+    held = json.loads(site.hand.read("envoy")[INTERMEDIATES])["intermediates"]
+    keys = [line.encode() for each in held for line in each["key"].splitlines() if not line.startswith("-")]
+    assert keys
     for place, content in _everywhere(site, began):
         assert not any(needle.encode() in content for needle in header_forms(site.token)), place
+        if place != f"files of {site.firewall.container('envoy')}":
+            assert not any(line in content for line in keys), place
 
     (site.folder / "token").write_text(f"{site.token}\n{site.token}")
     failed = site.firewall.call("--debug", "secrets", "refresh").expect(3)
@@ -226,18 +234,6 @@ def test_a_watcher_gives_a_secret_again(site: Site) -> None:
         site.firewall.call("secrets", "list").expect()
         assert quiet()
         assert watched.stop() == 0
-
-
-def test_keys_of_intermediates_are_nowhere_else(site: Site) -> None:
-    """They are in one file of Envoy's container, and nothing shows them."""
-    began = time.time()
-    assert site.get("https://api.test/v1/a").ok
-    held = json.loads(site.hand.read("envoy")[INTERMEDIATES])["intermediates"]
-    lines = [line.encode() for each in held for line in each["key"].splitlines() if not line.startswith("-")]
-    assert lines
-    for place, content in _everywhere(site, began):
-        if place != f"files of {site.firewall.container('envoy')}":
-            assert not any(line in content for line in lines), place
 
 
 def test_a_secret_at_rest_outlives_the_container(site: Site, peers: Peers) -> None:

@@ -1,10 +1,7 @@
 """Names with an address of their own, on a real engine: what is forwarded as it is."""
 
 import json
-from typing import Any
 
-from clawker_fw.rules.reasons import Reason
-from devkit.envoy import WRITTEN_WITHIN
 from devkit.firewall import Firewall
 from devkit.peers import Answer, Peer, Peers
 from devkit.waiting import until
@@ -13,7 +10,6 @@ PORT = "9000"
 NAMES = ("one.test", "two.test")
 OPAQUE = tuple({"dst": name, "proto": "tcp", "port": int(PORT), "allow_private": True} for name in NAMES)
 DATAGRAMS = tuple({**rule, "proto": "udp", "port": 5300} for rule in OPAQUE)
-SSH = {"dst": "one.test", "proto": "ssh"}
 
 
 def address(agent: Peer, name: str) -> str:
@@ -111,46 +107,3 @@ def _answering(up: Firewall, peers: Peers, name: str) -> Peer:
 
 def _sources(host: Peer) -> set[str]:
     return {each["from"] for each in host.said() if each["event"] == "query"}
-
-
-def test_addresses_survive_the_loss_of_a_sibling(up: Firewall, peers: Peers) -> None:
-    """Whichever is removed by hand, with its volume: the other one knows the number of each name."""
-    up.write({"dst": "gone.test", "proto": "ssh"})
-    up.call("reload").expect()
-    up.write(*OPAQUE)
-    up.call("reload").expect()
-    agent = up.agent(peers)
-    places = {name: address(agent, name) for name in NAMES}
-    for sibling in ("coredns", "envoy"):
-        peers.client.remove_container(up.container(sibling), force=True, v=True)
-        up.run()
-        assert {name: address(agent, name) for name in NAMES} == places
-
-
-def test_a_port_that_nobody_listens_on(up: Firewall, peers: Peers) -> None:
-    """It is refused at once and on record, and an agent's flood is counted."""
-    up.write(*OPAQUE, SSH)
-    up.call("reload").expect()
-    agent, other = up.agent(peers), up.agent(peers)
-    place = address(agent, "one.test")
-    up.write(*OPAQUE[1:])
-    up.call("reload").expect()
-    flood = agent.ask("siege", f"{place}:1", "--count", "8", "--seconds", "2").last
-    knocked = other.ask("probe-tcp", f"{place}:2")
-    assert knocked.kind == "connect-refused"
-
-    def records() -> list[dict[str, Any]]:
-        lines = peers.client.logs(up.container("envoy")).decode().splitlines()
-        return [
-            read for line in lines if line.startswith("{") and (read := json.loads(line)).get("address") == place
-        ]
-
-    until(lambda: any(each["port"] == 2 for each in records()), WRITTEN_WITHIN)
-    seen = records()
-    (one,) = (each for each in seen if each["port"] == 2)
-    assert one.pop("time")
-    assert one.pop("line") > 0
-    assert one.pop("source").startswith(other.address(f"{up.project}-net") + ":")
-    assert one == {"address": place, "name": "one.test", "port": 2, "protocol": "tcp", "reason": Reason.NO_RULE}
-    written = sum(each["port"] == 1 for each in seen)
-    assert 200 <= written < 400, flood

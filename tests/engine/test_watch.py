@@ -12,7 +12,6 @@ from docker import APIClient
 from clawker_fw.engine.docker import connect
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.envoy.sibling import LISTENERS
-from clawker_fw.stack.policy import POLICY
 from clawker_fw.watch.decision import ours
 from devkit import stacks
 from devkit.engines import PrivateEngine
@@ -44,24 +43,13 @@ def hand(docker: APIClient, shared: Firewall, peers: Peers, watched: Watching) -
 
 
 TAMPERS: dict[str, Callable[[Hand], object]] = {
-    # one for each kind of event: what is done to the other sibling is in `devkit.tampering`
-    "killed envoy": lambda hand: hand.docker.kill(hand.name(ENVOY)),
-    "stopped coredns": lambda hand: hand.docker.stop(hand.name(COREDNS)),
-    "paused envoy": lambda hand: hand.docker.pause(hand.name(ENVOY)),
+    # the contract suite has the event of each kind: what is done otherwise is in `devkit.tampering`
     "removed coredns": lambda hand: hand.take_away(COREDNS),
     "envoy without egress": lambda hand: hand.docker.disconnect_container_from_network(
         hand.name(ENVOY), f"{hand.firewall.project}-egress"
     ),
-    "coredns with a way out": lambda hand: hand.docker.connect_container_to_network(
-        hand.name(COREDNS), f"{hand.firewall.project}-egress"
-    ),
-    "renamed envoy": lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-stolen"),
     "lost image": lambda hand: hand.docker.remove_image(hand.inspect(ENVOY)["Config"]["Image"], force=True),
     "listeners": lambda hand: hand.write(ENVOY, LISTENERS, b'{"resources": []}'),
-    "zone": lambda hand: hand.write(COREDNS, POLICY, b""),
-    "boot file": lambda hand: hand.write(ENVOY, "boot/bootstrap.json", b"admin: {}\n"),
-    "service address": lambda hand: hand.fwctl(COREDNS, "release"),
-    "limits": lambda hand: hand.docker.update_container(hand.name(COREDNS), mem_limit="64m", memswap_limit="128m"),
 }
 
 
@@ -120,7 +108,7 @@ def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp
     with watching(own, *NEVER) as found:
         stacks.change_corefile(release)
         docker.kill(up.container(ENVOY))
-        assert found.process.wait(30) == 6
+        assert found.process.wait(120) == 6
     assert [each["code"] for each in found.records if each["event"] == "error"] == ["release-changed"]
     assert not docker.inspect_container(up.container(ENVOY))["State"]["Running"]
 

@@ -1,4 +1,4 @@
-"""The main job on hosts as people have them. With `--thorough 2`, further ones, some with their own kernel."""
+"""The main job on hosts as people have them. With `--thorough 2`, further ones, one with its own kernel."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from devkit.hosts import HOSTS, Host, try_host
 @pytest.mark.parametrize(
     "host_",
     [
-        pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.thorough or host.machine else [])
+        pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.thorough or host.own_kernel else [])
         for host in HOSTS
     ],
 )

@@ -286,15 +286,6 @@ def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.Mon
     assert "the keyring is locked" in error.context[0]
 
 
-def test_a_wrong_password(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong credentials are reported like missing ones."""
-    auth = "YWdlbnQta2VlcGVyOndyb25n"  # agent-keeper:wrong
-    (tmp_path / "config.json").write_text(json.dumps({"auths": {site.closed.address: {"auth": auth}}}))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with closing(connect(site.engine.host, None, {})) as engine:
-        assert refused(engine, site.references["vault"]).code == "image-needs-login"
-
-
 # --- registries that have a bad day ---------------------------------------------------------------------------
 
 

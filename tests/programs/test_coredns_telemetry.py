@@ -17,7 +17,7 @@ from clawker_fw.certificates.x509 import mint_authority, mint_client, mint_serve
 from clawker_fw.model import Sibling
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.telemetry import QUERY
-from devkit.collectors import Collector
+from devkit.collectors import Collector, mutual_tls
 from devkit.coredns import Program
 from devkit.programs import free_port
 from devkit.stacks import rule_set
@@ -89,7 +89,8 @@ def port() -> int:
 def collector(tmp_path_factory: pytest.TempPathFactory, trust: Trust, port: int) -> Iterator[Collector]:
     """The collector, for all tests here."""
     folder = tmp_path_factory.mktemp("collector")
-    with Collector(folder, f"127.0.0.1:{port}", trust.server(), trust.authority.certificate) as started:
+    protocols = mutual_tls(folder, f"127.0.0.1:{port}", trust.server(), trust.authority.certificate)
+    with Collector(folder, protocols) as started:
         yield started
 
 

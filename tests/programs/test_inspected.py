@@ -18,7 +18,6 @@ import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
@@ -212,41 +211,31 @@ def test_what_is_usual_passes(proxy: Inspecting, host: Host) -> None:
             assert [each.target for each in host.reached] == [reached]
 
 
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        ("Host: A.Test", 200),
-        ("Host: a.test.", 200),
-        (f"Host: a.test:{PORT}", 200),
-        ("Host: a.test:22", 200),
-        ("Host: x.w.test", 421),
-        ("Host: user@a.test", 421),
-        ("Host: a.test\r\nHost: x.w.test", 421),
-        ("X: no host", 400),
-        ("Host: other.test", 421),
-        ("Host: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4", 400),
-    ],
-)
-def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Host, head: str, status: int) -> None:
+HOSTS = {
+    "Host: A.Test": 200,
+    "Host: a.test.": 200,
+    f"Host: a.test:{PORT}": 200,
+    "Host: a.test:22": 200,
+    "Host: x.w.test": 421,
+    "Host: user@a.test": 421,
+    "Host: a.test\r\nHost: x.w.test": 421,
+    "X: no host": 400,
+    "Host: other.test": 421,
+    "Host: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4": 400,
+}
+
+
+def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Host) -> None:
     """With another Host, an agent would use a connection that is allowed for one that is not."""
     served(proxy, V1, LENIENT)
-    host.reached.clear()
-    found, text = proxy.raw(f"GET /v1/x HTTP/1.1\r\n{head}\r\n\r\n".encode(), "a.test")
-    assert found == status
-    assert len(host.reached) == (status == 200)
-    if status == 200:
-        assert host.reached[0].headers["host"].lower() == f"a.test:{PORT}"
-    if status == 421:
-        assert b"names another host" in text
-
-
-def test_a_method_that_no_standard_knows_is_judged_like_any_other(proxy: Inspecting, host: Host) -> None:
-    """A rule may name it, and it is refused where another one is meant: over HTTP/1.1 as over HTTP/2."""
-    served(proxy, {"dst": "a.test", "path_rules": [{"path": "/v1", "methods": ["X-OWN", "M-SEARCH"]}]})
-    host.reached.clear()
-    for method, status in (("X-OWN", 200), ("M-SEARCH", 200), ("x-own", 403), ("X-OTHER", 403), ("GET", 403)):
-        assert proxy.ask(method, "/v1/x", "a.test")[0] == status, method
-    assert [each.method for each in host.reached] == ["X-OWN", "M-SEARCH"]
+    for head, status in HOSTS.items():
+        host.reached.clear()
+        found, text = proxy.raw(f"GET /v1/x HTTP/1.1\r\n{head}\r\n\r\n".encode(), "a.test")
+        assert found == status, head
+        assert [each.headers["host"].lower() for each in host.reached] == [f"a.test:{PORT}"] * (status == 200), (
+            head
+        )
+        assert (b"names another host" in text) == (status == 421), head
 
 
 DENYING = {
@@ -264,140 +253,85 @@ DENYING = {
         {"path": "~/l/[^x]*:", "action": "deny"},
     ],
 }
+_WORDS = ("~/users/[^/]+", "~/one/[^/]", "~/npm/@s%2f[^/]+", r"~/file/[\w.%-]+", "~/all/.*", "~/at/[^@/]{1,9}")
+_LONGEST = [
+    {"path": "/v1/admin", "methods": ["GET"]},
+    {"path": "/v1/@me", "methods": ["GET"]},
+    {"path": "/v2/x", "action": "deny", "methods": ["DELETE"]},
+]
+_OF_LONGEST = (
+    """DELETE /v1/admin/x /v1/admin /v1/admin%2fx /v1/admin;x/y /v1%2fadmin /v1/%40me /v1/%40me/x /v1/admin.
+    DELETE /v1/x/../admin /v2/x
+    delete /v2/x
+    Delete /v2/x/y
+    DeLETE /v2/%78
+    get /v1/admin
+    POST /v1//admin/x
+    HEAD /v1/@me""",
+    """GET /v1/admin /v1/admin/x /v1/@me /v1/%40me /v2/x
+    DELETE /v1/adminx /v2/y /v1/x
+    delete /v1/x""",
+)
+
+SPELLINGS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
+    # an escape is what it stands for, whether the expression has the one or the other
+    "a deny by expression": (
+        DENYING,
+        """GET /d/a:b /d/a%3Ab /d/a%3ab /d/%61%3Ab /d//a:b /d/a:b?x /d/./a%3Ab
+        GET /e/a:b /e/a%3Ab /e/a%20b /e/a%C3%A9b /e/a%40b/x /e/a%25b /e/axb
+        GET /f/@ /f/%40 /f/!%40 /f/%21@X /g/caf%C3%A9 /g/caf%c3%a9 /g/caf%C3%a9
+        GET /h/a%3Ab /h/a%3ab /h/a:b /i/a%20z /i/a%3Az /i/a:%20z /j/a:b /j/a%3Ab /j/%C3%A9%20b
+        GET /k/a+b /k/a%2Bb /k/a%2bb /l/a: /l/a%3A /l/%3a""",
+        "GET /d/a:bc /e/ab /f/x /g/cafe /h/ab /i/A /j/abcd /k/aab /l/x: /d/%40",
+    ),
+    # `[^/]` takes no escaped slash; escapes of what it takes, and escapes that are written out, pass
+    "an expression that allows": (
+        {"path_rules": [{"path": each} for each in _WORDS]},
+        """GET /users/x%2Fy /users/x%2fy /users/%2F /users/x%2 /one/%2F /one/%3A /npm/@s/x /npm/%40s%2fx
+        GET /npm/@s%2fx%2fy /npm/@s%2Fx /file/a%2Fb /file/a%3Ab /at/a%40b /at/aaaaaaaaaa /at/%20%20%20%20""",
+        """GET /users/x /users/a%40b /users/a%20b /users/caf%C3%A9 /users/a:b /users/a%3Fb /users/x?y=/
+        GET /one/x /npm/@s%2fx /file/a%20b /file/a-b.c /all/a%2Fb /all/ /at/a%3Ab /at/a%20b""",
+    ),
+    # a path that names methods refuses all others there, whatever else would allow them
+    "the longest path": ({"path_rules": [{"path": "/v1"}, {"path": "/v2"}, *_LONGEST]}, *_OF_LONGEST),
+    "the longest path, and an expression": (
+        {"path_rules": [{"path": "~/v[12](?:/.*)?"}, *_LONGEST]},
+        *_OF_LONGEST,
+    ),
+    "the longest path, and a default": ({"path_rules": _LONGEST, "path_default": "allow"}, *_OF_LONGEST),
+    # a method that no standard knows is judged like any other
+    "a method of one's own": (
+        {"path_rules": [{"path": "/v1", "methods": ["X-OWN", "M-SEARCH"]}]},
+        "x-own /v1/x\nX-OTHER /v1/x\nGET /v1/x",
+        "X-OWN /v1/x\nM-SEARCH /v1/x",
+    ),
+    # where a path above a repository is allowed, no spelling of git's own paths in it gets through
+    "a push": (
+        {"git": {"o/r": "read"}, "path_rules": [{"path": "/o"}]},
+        """POST /o/r.git%2fgit-receive-pack /o/r%2Fgit-receive-pack /o/r.git/git-receive-pack;x /o/r.git;x/a""",
+        "GET /o/r/issues",
+    ),
+}
+"""What rules say: requests that are refused, a method and paths in each line, and others that pass."""
 
 
-def test_a_deny_by_expression_holds_for_every_spelling(proxy: Inspecting, host: Host) -> None:
-    """An escape is what it stands for, whether the expression has the one or the other; what differs passes."""
-    served(proxy, DENYING)
+def _requests(lines: str) -> Iterator[tuple[str, str]]:
+    """Yield the method and the path of each request."""
+    for method, *targets in map(str.split, lines.splitlines()):
+        yield from ((method, target) for target in targets)
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_rule_holds_for_every_spelling(proxy: Inspecting, host: Host, name: str) -> None:
+    """What differs passes."""
+    entry, refused, passed = SPELLINGS[name]
+    served(proxy, {"dst": "a.test", **entry})
     host.reached.clear()
-    for target in (
-        *("/d/a:b", "/d/a%3Ab", "/d/a%3ab", "/d/%61%3Ab", "/d//a:b", "/d/a:b?x", "/d/./a%3Ab"),
-        *("/e/a:b", "/e/a%3Ab", "/e/a%20b", "/e/a%C3%A9b", "/e/a%40b/x", "/e/a%25b", "/e/axb"),
-        *("/f/@", "/f/%40", "/f/!%40", "/f/%21@X", "/g/caf%C3%A9", "/g/caf%c3%a9", "/g/caf%C3%a9"),
-        *(
-            "/h/a%3Ab",
-            "/h/a%3ab",
-            "/h/a:b",
-            "/i/a%20z",
-            "/i/a%3Az",
-            "/i/a:%20z",
-            "/j/a:b",
-            "/j/a%3Ab",
-            "/j/%C3%A9%20b",
-        ),
-        *("/k/a+b", "/k/a%2Bb", "/k/a%2bb", "/l/a:", "/l/a%3A", "/l/%3a"),
-    ):
-        assert proxy.ask("GET", target, "a.test")[0] in {400, 403}, target
-        assert host.reached == [], target
-    for target in ("/d/a:bc", "/e/ab", "/f/x", "/g/cafe", "/h/ab", "/i/A", "/j/abcd", "/k/aab", "/l/x:", "/d/%40"):
-        assert proxy.ask("GET", target, "a.test")[0] == 200, target
-    policy = Policy(rules(DENYING))
-    decided = policy.decide("a.test", Protocol.HTTPS, PORT, "GET", "/d/a%3Ab")
-    assert (decided.reason, str(decided.path)) == (Reason.PATH, "deny ~/d/a:b")
-
-
-def test_an_expression_allows_an_escape_for_what_it_stands_for(proxy: Inspecting, host: Host) -> None:
-    """`[^/]` takes no escaped slash; escapes of what it takes, and escapes that are written out, pass."""
-    words = ("~/users/[^/]+", "~/one/[^/]", "~/npm/@s%2f[^/]+", r"~/file/[\w.%-]+", "~/all/.*", "~/at/[^@/]{1,9}")
-    served(proxy, {"dst": "a.test", "path_rules": [{"path": each} for each in words]})
-    host.reached.clear()
-    for target in (
-        *(
-            "/users/x%2Fy",
-            "/users/x%2fy",
-            "/users/%2F",
-            "/users/x%2",
-            "/one/%2F",
-            "/one/%3A",
-            "/npm/@s/x",
-            "/npm/%40s%2fx",
-        ),
-        *(
-            "/npm/@s%2fx%2fy",
-            "/npm/@s%2Fx",
-            "/file/a%2Fb",
-            "/file/a%3Ab",
-            "/at/a%40b",
-            "/at/aaaaaaaaaa",
-            "/at/%20%20%20%20",
-        ),
-    ):
-        assert proxy.ask("GET", target, "a.test")[0] in {400, 403}, target
-        assert host.reached == [], target
-    for target in (
-        *(
-            "/users/x",
-            "/users/a%40b",
-            "/users/a%20b",
-            "/users/caf%C3%A9",
-            "/users/a:b",
-            "/users/a%3Fb",
-            "/users/x?y=/",
-        ),
-        *("/one/x", "/npm/@s%2fx", "/file/a%20b", "/file/a-b.c", "/all/a%2Fb", "/all/", "/at/a%3Ab", "/at/a%20b"),
-    ):
-        assert proxy.ask("GET", target, "a.test")[0] == 200, target
-
-
-def test_the_longest_path_decides_for_all_methods(proxy: Inspecting, host: Host) -> None:
-    """A path that names methods refuses all others there, in every spelling, whatever else would allow them."""
-    longest = [
-        {"path": "/v1/admin", "methods": ["GET"]},
-        {"path": "/v1/@me", "methods": ["GET"]},
-        {"path": "/v2/x", "action": "deny", "methods": ["DELETE"]},
-    ]
-    others: tuple[dict[str, Any], ...] = (
-        {"path_rules": [{"path": "/v1"}, {"path": "/v2"}, *longest]},
-        {"path_rules": [{"path": "~/v[12](?:/.*)?"}, *longest]},
-        {"path_rules": longest, "path_default": "allow"},
-    )
-    for words in others:
-        served(proxy, {"dst": "a.test", **words})
-        host.reached.clear()
-        for method, target in (
-            *(("DELETE", "/v1/admin/x"), ("DELETE", "/v1/admin"), ("get", "/v1/admin"), ("POST", "/v1//admin/x")),
-            *(
-                ("DELETE", "/v1/admin%2fx"),
-                ("DELETE", "/v1/admin;x/y"),
-                ("DELETE", "/v1%2fadmin"),
-                ("HEAD", "/v1/@me"),
-            ),
-            *(
-                ("DELETE", "/v1/%40me"),
-                ("DELETE", "/v1/%40me/x"),
-                ("DELETE", "/v1/admin."),
-                ("DELETE", "/v1/x/../admin"),
-            ),
-            *(("DELETE", "/v2/x"), ("delete", "/v2/x"), ("Delete", "/v2/x/y"), ("DeLETE", "/v2/%78")),
-        ):
-            assert proxy.ask(method, target, "a.test")[0] in {400, 403}, (words, method, target)
-            assert host.reached == [], (words, method, target)
-        for method, target in (
-            *(("GET", "/v1/admin"), ("GET", "/v1/admin/x"), ("DELETE", "/v1/adminx"), ("GET", "/v1/@me")),
-            *(
-                ("GET", "/v1/%40me"),
-                ("GET", "/v2/x"),
-                ("DELETE", "/v2/y"),
-                ("DELETE", "/v1/x"),
-                ("delete", "/v1/x"),
-            ),
-        ):
-            assert proxy.ask(method, target, "a.test")[0] == 200, (words, method, target)
-
-
-def test_a_push_is_refused_in_every_spelling(proxy: Inspecting, host: Host) -> None:
-    """Where a path above a repository is allowed, no spelling of git's own paths in it gets through."""
-    served(proxy, {"dst": "a.test", "git": {"o/r": "read"}, "path_rules": [{"path": "/o"}]})
-    host.reached.clear()
-    for target in (
-        "/o/r.git%2fgit-receive-pack",
-        "/o/r%2Fgit-receive-pack",
-        "/o/r.git/git-receive-pack;x",
-        "/o/r.git;x/a",
-    ):
-        assert proxy.ask("POST", target, "a.test", PORT, "Content-Length: 0")[0] == 400, target
-    assert host.reached == []
-    assert proxy.ask("GET", "/o/r/issues", "a.test")[0] == 200
+    for method, target in _requests(refused):
+        assert proxy.ask(method, target, "a.test", PORT, "Content-Length: 0")[0] in {400, 403}, (method, target)
+        assert host.reached == [], (method, target)
+    for method, target in _requests(passed):
+        assert proxy.ask(method, target, "a.test")[0] == 200, (method, target)
 
 
 def test_headers_that_change_a_request_do_not_pass(proxy: Inspecting, host: Host) -> None:
@@ -589,33 +523,31 @@ def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> 
     assert "upgrade" not in host.reached[0].headers
 
 
-@pytest.mark.parametrize(
-    "upgrade",
-    [
-        ("Upgrade: websocket", "Upgrade: websocket"),
-        ("Upgrade: websocket", "Upgrade: h2c"),
-        ("Upgrade: h2c", "Upgrade: websocket"),
-        ("Upgrade: websocket, websocket",),
-        ("Upgrade: websocket,h2c",),
-        ("Upgrade: h2c, websocket",),
-        ("Upgrade: \twebsocket \t",),
-        ("Upgrade: websocket;x=1",),
-        ("Upgrade:",),
-        ("Upgrade:", "Upgrade: websocket"),
-        ("Upgrade: connect-udp",),
-    ],
+UPGRADES = (
+    ("Upgrade: websocket", "Upgrade: websocket"),
+    ("Upgrade: websocket", "Upgrade: h2c"),
+    ("Upgrade: h2c", "Upgrade: websocket"),
+    ("Upgrade: websocket, websocket",),
+    ("Upgrade: websocket,h2c",),
+    ("Upgrade: h2c, websocket",),
+    ("Upgrade: \twebsocket \t",),
+    ("Upgrade: websocket;x=1",),
+    ("Upgrade:",),
+    ("Upgrade:", "Upgrade: websocket"),
+    ("Upgrade: connect-udp",),
 )
-@pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, upgrade", "upgrade, upgrade", "close, upgrade"])
-def test_no_spelling_becomes_a_websocket(
-    proxy: Inspecting, host: Host, upgrade: tuple[str, ...], connection: str
-) -> None:
+
+
+def test_no_spelling_becomes_a_websocket(proxy: Inspecting, host: Host) -> None:
     """Without the word in the rule, no host is asked for one, however the agent asks."""
     served(proxy, LENIENT)
-    host.reached.clear()
-    status, _ = proxy.ask("GET", "/v1/x", "x.w.test", PORT, *upgrade, f"Connection: {connection}")
-    assert status in {200, 400, 403, 404}
-    assert (status == 200) == bool(host.reached)
-    assert not any(each.headers.keys() & {"upgrade", "connection"} for each in host.reached), host.reached
+    for connection in ("Upgrade", "keep-alive, upgrade", "upgrade, upgrade", "close, upgrade"):
+        for upgrade in UPGRADES:
+            host.reached.clear()
+            status, _ = proxy.ask("GET", "/v1/x", "x.w.test", PORT, *upgrade, f"Connection: {connection}")
+            assert status in {200, 400, 403, 404}, (connection, upgrade)
+            assert (status == 200) == bool(host.reached), (connection, upgrade)
+            assert not any(each.headers.keys() & {"upgrade", "connection"} for each in host.reached), upgrade
 
 
 @pytest.mark.parametrize("words", [{}, {"proto": "wss"}], ids=["without WebSockets", "with WebSockets"])
@@ -770,24 +702,25 @@ def test_only_what_is_not_allowed_any_more_ends(
         assert _ended(running) == {("a.test", path) for path in ended}
 
 
-@pytest.mark.parametrize("rest", [(), ({"dst": ".w.test", "path_rules": [{"path": "/v1"}]},)])
+REST = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}
+
+
 @pytest.mark.parametrize(
     "after",
     [
         (),
+        (REST,),
         ({"dst": "a.test"},),
-        ({"dst": "a.test", "inspect": True, "insecure_skip_tls_verify": True},),
-        ({"dst": "a.test", "inspect": True, "allow_private": True},),
+        ({"dst": "a.test", "inspect": True, "insecure_skip_tls_verify": True}, REST),
+        ({"dst": "a.test", "inspect": True, "allow_private": True}, REST),
     ],
-    ids=["removed", "not looked into", "unverified", "private"],
+    ids=["the last one", "removed", "not looked into", "unverified", "private"],
 )
-def test_requests_end_with_their_rule(
-    proxy: Inspecting, rest: tuple[dict[str, Any], ...], after: tuple[dict[str, Any], ...]
-) -> None:
+def test_requests_end_with_their_rule(proxy: Inspecting, after: tuple[dict[str, Any], ...]) -> None:
     """Also when it is the last one for which TLS is looked into on the port."""
-    served(proxy, {"dst": "a.test", "inspect": True}, *rest)
+    served(proxy, {"dst": "a.test", "inspect": True}, REST)
     with proxy.running("a.test", "/v1/slow") as agent:
-        proxy.serve(rules(*after, *rest))
+        proxy.serve(rules(*after))
         assert _ends(agent)
 
 

@@ -33,10 +33,10 @@ def fresh() -> str:
     return f"n{next(FRESH)}.w.test"
 
 
-@pytest.fixture(params=[True, False], ids=["kept sockets", "new sockets"], scope="module")
-def signer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
-    """The signer, whose sockets outlive it, or not."""
-    started = Signer(tmp_path_factory.mktemp("signer"), request.param)
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
+    """The signer, whose sockets outlive it."""
+    started = Signer(tmp_path_factory.mktemp("signer"))
     started.give(NAMES, SUBTREES, COVERED)
     started.start()
     yield started

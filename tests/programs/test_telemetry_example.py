@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import yaml
 
 from clawker_fw.watch import presence
 from clawker_fw.watch.metrics import Metrics
-from devkit.promtool import promtool
+from devkit.debian_programs import unpacked
 from devkit.stacks import CHECKOUT
 from devkit.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 
@@ -38,11 +39,18 @@ def expressions(source: str) -> Iterator[str]:
             yield from (str(target["expr"]) for target in panel["targets"])
 
 
-def test_alerts_fire_as_they_should() -> None:
-    """The rules raise alerts where the tests beside them say so."""
-    command = [str(promtool()), "test", "rules", str(EXAMPLE / "rules.test.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("line", ["test rules rules.test.yaml", "check config prometheus.yaml"])
+def test_prometheus_takes_it(line: str) -> None:
+    """The rules raise alerts where the tests beside them say so, and the configuration has no mistake."""
+    command = [str(unpacked("promtool", suite="sid") / "promtool"), *line.split()]
+    done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_labels_of_the_resource_are_promoted() -> None:
+    """What panels select metrics by is an attribute of a metric, or one of the resource that becomes a label."""
+    promoted = {each.replace(".", "_") for each in read("prometheus.yaml")["otlp"]["promote_resource_attributes"]}
+    assert {"clawker_fw_project"} <= promoted
 
 
 def test_only_metrics_that_exist_are_used() -> None:

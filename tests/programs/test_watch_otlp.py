@@ -17,7 +17,7 @@ from clawker_fw.watch import otlp, record
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.presence import ATTRIBUTES, Change, Presence
-from devkit.collectors import Collector
+from devkit.collectors import Collector, mutual_tls
 from devkit.programs import free_port
 from devkit.waiting import until
 
@@ -34,7 +34,8 @@ def destination(tmp_path: Path) -> Iterator[tuple[otlp.CollectorEndpoint, Collec
     store.provide()
     trust, pair = store.watcher()
     endpoint = f"127.0.0.1:{free_port()}"
-    with Collector(tmp_path / "collector", endpoint, store.collector(NAME)[1], trust) as collector:
+    protocols = mutual_tls(tmp_path / "tls", endpoint, store.collector(NAME)[1], trust)
+    with Collector(tmp_path / "collector", protocols) as collector:
         yield otlp.CollectorEndpoint(endpoint, NAME, trust, pair.certificate, pair.key), collector
 
 
