@@ -11,10 +11,9 @@ import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import group
-from clawker_fw.cli.output import write_output
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_table, reading
-from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.errors import ExitCode, OutputError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -189,10 +188,13 @@ def export(
         if folder:
             raise typer.BadParameter("The roots are one file: name it with --output")
         pem = _bundle(chosen)
-        if output is None:
+        if output is None or str(output) == "-":
             terminal.answer(pem.decode().rstrip("\n"))
-        else:
-            write_output(output, pem)
+            return
+        try:
+            output.write_bytes(pem)
+        except OSError as error:
+            raise OutputError("output-failed", f"{output} can't be written: {error.strerror}.") from None
         return
     if folder is None or output:
         raise typer.BadParameter("What the collector needs is written into a folder: name that, without --output")

@@ -141,13 +141,16 @@ def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
 
 
 def test_export_is_the_bundle(stack: Stack, tmp_path: Path) -> None:
-    """It is what agents have to trust, without a key: on standard output, or in a file."""
+    """It is what agents have to trust, without a key: on standard output, or in a file, also through a link."""
     provided = stack.inspects("a.test")
-    assert stack(*EXPORT).out.encode() == provided.trust
-    file = tmp_path / "roots.pem"
-    assert stack(*EXPORT, "--output", str(file)).out == ""
-    assert file.read_bytes() == provided.trust
-    assert stack(*EXPORT, "--output", str(tmp_path)).code != 0
+    for words in ((), ("--output", "-")):
+        assert stack(*EXPORT, *words).out.encode() == provided.trust
+    file, link = tmp_path / "roots.pem", tmp_path / "link"
+    link.symlink_to(file)
+    assert stack(*EXPORT, "--output", str(link)).out == ""
+    assert (file.read_bytes(), link.is_symlink()) == (provided.trust, True)
+    refused = stack(*EXPORT, "--output", str(tmp_path))
+    assert (refused.code, "can't be written: Is a directory." in refused.err) == (74, True)
 
 
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
