@@ -86,13 +86,14 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held. `secrets` are those that Envoy is given, with where their values are.
-    `serving` says that the stack serves agents all the time.
+    when the lock is no longer held; `beginning` receives each stage before it is performed. `secrets` are those
+    that Envoy is given, with where their values are. `serving` says that the stack serves agents all the time.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
+    beginning: Callable[[Stage], None] = lambda _: None
     secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
     serving: bool = False
 
@@ -110,6 +111,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
         try:
             context.require_lock()
             performer.require_going(plan.stages[position:])
+            context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan if position in plan.undoable else None, error)

@@ -6,7 +6,7 @@ The last comparison is the proof. A failed attempt is recorded in the serving si
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from clawker_fw.engine.port import EngineWriter
@@ -33,10 +33,13 @@ from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
     Detach,
+    InTurn,
     Plan,
+    Remove,
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
+    Stage,
 )
 from clawker_fw.stack import images, labels
 
@@ -132,9 +135,11 @@ def _performed(
         steps = plan_for(seen, options)
         made_from = seen.blueprint
         secrets = (made_from.wanted, made_from.vault)
-        context = replace(applying, serving=_serves(seen, steps), secrets=secrets)
+        context = replace(
+            applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps), secrets=secrets
+        )
         try:
-            with _attempted(engine, seen), _recorded(engine, seen, steps):
+            with _attempted(engine, seen):
                 apply(engine, steps, built_images(made_from), context)
         except SubnetTakenError as error:
             if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
@@ -243,21 +248,37 @@ def require_up(seen: Comparison) -> None:
         )
 
 
-@contextmanager
-def _recorded(engine: EngineWriter, seen: Comparison, steps: Plan) -> Iterator[None]:
-    """Log the replacement of each drifted sibling whose old container is gone afterwards, however that ends."""
-    try:
-        yield
-    finally:
-        for sibling in steps.replaced:
-            old = seen.observed.siblings.get(sibling)
-            with suppress(EngineError):
-                if old and engine.container(old.container.id) is None:
-                    _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
+def _recorder(seen: Comparison, steps: Plan) -> Callable[[Stage], None]:
+    """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
+
+    def beginning(stage: Stage) -> None:
+        for sibling in _replaced(seen.observed, steps, stage):
+            _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
+
+    return beginning
+
+
+def _replaced(observed: Observed, steps: Plan, stage: Stage) -> tuple[Sibling, ...]:
+    """Return the siblings whose old containers a stage removes after new ones have taken over."""
+    taken = {
+        step.container
+        for each in stage
+        for step in (each.steps if isinstance(each, InTurn) else (each,))
+        if isinstance(step, Remove)
+    }
+    return tuple(
+        sibling
+        for sibling in steps.replaced
+        if (seen := observed.siblings.get(sibling)) and seen.container.id in taken
+    )
 
 
 def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
-    """Log the replacement of a sibling, if drift from its specification is the reason."""
+    """Log the replacement of a sibling, if drift from its specification is the reason.
+
+    It is written once the replacement is certain: the new sibling is verified and serves, and the old one is about
+    to be removed. An attempt that is rolled back before that logs nothing.
+    """
     reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
     if not reason:
         return

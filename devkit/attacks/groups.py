@@ -119,8 +119,7 @@ GROUPS = (
             f"{_ENFORCEMENT}test_the_world_is_reached_though_a_private_address_is_offered_too",
             f"{_ENFORCEMENT}test_a_name_that_changes_between_check_and_connect",
             f"{_ENFORCEMENT}test_nothing_else_listens",
-            "go/internal/kernel/network_test.go::TestGuardedSource",
-            "go/internal/kernel/network_test.go::TestExemptSource",
+            "go/internal/kernel/network_test.go::TestSources",
         ),
     ),
     Group(
