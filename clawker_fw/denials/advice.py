@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
-from clawker_fw.diagnose.explanation import Explainer, Explanation, Remedy
-from clawker_fw.diagnose.remedies import allows_only, also
+from clawker_fw.diagnose.explanation import Explainer, Explanation
+from clawker_fw.diagnose.remedies import Remedy, allows_only, also, remedy_of
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
@@ -107,7 +107,7 @@ class Adviser:
         if reason in _BY_RULES:
             return self._by_rules(counted, reason, explained)
         if reason is Reason.NO_ADDRESS and explained and explained.too_long:
-            return RuleAdvice(explained.sentence, explained.remedy or Remedy(""), explained.rule)
+            return RuleAdvice(explained.sentence, remedy_of(explained) or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return RuleAdvice(reason.sentence, Remedy(sentence))
@@ -124,7 +124,7 @@ class Adviser:
             return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
         cut = explained.reason in OF_REQUESTS and _is_cut(counted)
         place = explained.rule.located if explained.rule else ""
-        remedy = Remedy(_CUT.format(place=place)) if cut else explained.remedy or Remedy("")
+        remedy = Remedy(_CUT.format(place=place)) if cut else remedy_of(explained) or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
             return RuleAdvice(explained.sentence, self._with_other(counted, explained, remedy), explained.rule)
         # The rules are others by now. What is told of the refusal is why it happened then.
@@ -138,7 +138,7 @@ class Adviser:
         others = [target for target in _targets(counted.refusal) if target != explained.target]
         if not (others and self._explainer and remedy.command) or explained.reason is Reason.EXPIRED:
             return remedy
-        other = self._decided(self._explainer, others[0], counted).remedy
+        other = remedy_of(self._decided(self._explainer, others[0], counted))
         if other is None or not other.command:
             return remedy
         first, _, rest = remedy.text.partition(". ")

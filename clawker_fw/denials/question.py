@@ -16,6 +16,7 @@ import idna
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation, Near
+from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.path_words import parse_method, parse_path
@@ -154,7 +155,7 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
             return None
     elif found.claimed_by not in {None, found.own} or _restricted(found):
         return None
-    remedy = found.remedy
+    remedy = remedy_of(found)
     if remedy is None or remedy.allow is None or not {*remedy.opens} <= _SAID:
         return None
     return Question(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
-from clawker_fw.diagnose.remedies import Remedy, remedy
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Lookup
 from clawker_fw.rules.destination import LONGEST_BELOW, Destination
@@ -24,7 +23,7 @@ from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
 
-__all__ = ["Difference", "Explainer", "Explanation", "Near", "Remedy"]
+__all__ = ["Difference", "Explainer", "Explanation", "Near"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
@@ -154,11 +153,6 @@ class Explanation:
         elif self.allowed and not found.open_to(self.kind):
             reason = Reason.PRIVATE_ADDRESS
         return replace(self, lookup=found, reason=reason)
-
-    @property
-    def remedy(self) -> Remedy | None:
-        """What to do to allow it, or None if it is allowed or the rules are not the reason."""
-        return remedy(self)
 
 
 class Explainer:

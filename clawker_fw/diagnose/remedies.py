@@ -8,8 +8,8 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from clawker_fw.diagnose.explanation import Explanation
 from clawker_fw.diagnose.simulation import Opened, Outcome, Wanted
 from clawker_fw.rules import paths
 from clawker_fw.rules.destination import Destination, objection
@@ -22,9 +22,6 @@ from clawker_fw.rules.target import Request
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.edit.words import AllowCommand
-
-if TYPE_CHECKING:
-    from clawker_fw.diagnose.explanation import Explanation
 
 AGAIN = "8h"
 """For how long a rule is proposed to last that has ended."""
@@ -46,7 +43,7 @@ class Remedy:
     opens: tuple[Opened, ...] = field(default=(), compare=False)
 
 
-def remedy(explained: "Explanation") -> Remedy | None:
+def remedy_of(explained: Explanation) -> Remedy | None:
     """Return what to do to allow it, or None if it is allowed or the rules are not the reason."""
     if explained.reason and is_ours(explained.target.name):
         return Remedy("No rule can be for this name.")
@@ -60,7 +57,7 @@ def remedy(explained: "Explanation") -> Remedy | None:
     return _of_connection(explained)
 
 
-def allows_only(explained: "Explanation") -> bool:
+def allows_only(explained: Explanation) -> bool:
     """Whether one more rule for the name, protocol and port would allow what was refused, and nothing else."""
     if explained.simulator is None or (explained.own and explained.own.paths):
         return False
@@ -70,7 +67,7 @@ def allows_only(explained: "Explanation") -> bool:
     return found.allows and {*found.opens} <= {Opened.TRANSPORT}
 
 
-def _of_connection(explained: "Explanation") -> Remedy | None:
+def _of_connection(explained: Explanation) -> Remedy | None:
     too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
     if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
         return None
@@ -98,7 +95,7 @@ def _of_connection(explained: "Explanation") -> Remedy | None:
     return _told(explained, text, found)
 
 
-def _of_request(explained: "Explanation", rule: Rule, request: Request) -> Remedy:
+def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     """Return what would allow a request to a host that a rule allows: no more than its method and its path."""
     if explained.reason is Reason.BAD_REQUEST or request.method.upper() in REFUSED_METHODS:
         return Remedy("No rule can allow it: such requests are always refused.")
@@ -122,9 +119,7 @@ def _of_request(explained: "Explanation", rule: Rule, request: Request) -> Remed
     return told
 
 
-def _best(
-    explained: "Explanation", wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]
-) -> Outcome | None:
+def _best(explained: Explanation, wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
     """Return the first command that allows nothing else, or else the first that is enough; None if none is."""
     if explained.simulator is None:
         return None
@@ -137,12 +132,12 @@ def _width(outcome: Outcome) -> tuple[bool, bool]:
     return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None or bool(outcome.by_hand)
 
 
-def _is_runnable(explained: "Explanation", found: Outcome) -> bool:
+def _is_runnable(explained: Explanation, found: Outcome) -> bool:
     """Whether the command can be run: the rules that it edits are in a file that commands edit."""
     return not (explained.variable or found.elsewhere or found.by_hand)
 
 
-def _told(explained: "Explanation", text: str, found: Outcome) -> Remedy:
+def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
     """Return a sentence with what else a command opens, and the secret that goes with what it allows."""
     secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
     made = Remedy(text, _line(explained, found), found.command, found.opens)
@@ -159,7 +154,7 @@ def also(made: Remedy, subject: str = "This") -> str:
     return f"{subject} also allows {' and '.join(filter(None, (', '.join(others), last)))}."
 
 
-def _line(explained: "Explanation", found: Outcome) -> str:
+def _line(explained: Explanation, found: Outcome) -> str:
     return shlex.join(("clawker-fw", *explained.options, *found.command.words))
 
 
@@ -206,7 +201,7 @@ def _change(command: AllowCommand, rule: Rule) -> str:
     return f"{' and '.join(words) or 'a change'} in the rule{rule.located}"
 
 
-def _wanted(explained: "Explanation") -> Wanted:
+def _wanted(explained: Explanation) -> Wanted:
     rule = explained.rule if explained.rule and not explained.rule.denies else None
     base = rule or (explained.simulator.base(explained.target) if explained.simulator else None)
     request = explained.request
@@ -216,7 +211,7 @@ def _wanted(explained: "Explanation") -> Wanted:
     return Wanted(explained.target, request, base, _guarded_fails(explained))
 
 
-def _commands(explained: "Explanation", wanted: Wanted, *, too_long: bool) -> Iterator[AllowCommand]:
+def _commands(explained: Explanation, wanted: Wanted, *, too_long: bool) -> Iterator[AllowCommand]:
     """Yield commands that may allow a connection, the narrowest first.
 
     A rule for a name below a subtree would not have the paths of the subtree's rule. So that is changed first.
@@ -236,7 +231,7 @@ def _commands(explained: "Explanation", wanted: Wanted, *, too_long: bool) -> It
         yield of_request
 
 
-def _usual(explained: "Explanation", *, too_long: bool) -> AllowCommand:
+def _usual(explained: Explanation, *, too_long: bool) -> AllowCommand:
     """Return the command for just this name. It takes nothing from a rule that is there, and lasts no longer."""
     target, rule, expired = explained.target, explained.rule, explained.reason is Reason.EXPIRED
     name = Destination(target.name, subtree=False)
@@ -290,7 +285,7 @@ def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
     return "No rule can allow it: git itself does not ask in this way."
 
 
-def _by_hand(explained: "Explanation") -> str:
+def _by_hand(explained: Explanation) -> str:
     """Return what to do where one command is not enough, or "" where it is."""
     rule, found = explained.rule, explained.lookup
     if explained.forbidden:
@@ -311,6 +306,6 @@ def _by_hand(explained: "Explanation") -> str:
     return ""
 
 
-def _guarded_fails(explained: "Explanation") -> bool:
+def _guarded_fails(explained: Explanation) -> bool:
     found = explained.lookup
     return found is not None and bool(found.addresses) and not found.open_to("guarded")

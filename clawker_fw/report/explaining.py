@@ -7,6 +7,7 @@ from rich.text import Text
 
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
+from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import live_rules
@@ -68,7 +69,7 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
             each.address + ("" if each.address in reached else " (not reachable)") for each in found.addresses
         ]
         yield "addresses", ", ".join(shown) or f"none: {found.error}"
-    if remedy := explained.remedy:
+    if remedy := remedy_of(explained):
         yield "to do", remedy.text
     if answer.unasked:
         yield "stack", f"Answered from the rules alone: {answer.unasked.rstrip('.')}."

@@ -20,6 +20,7 @@ from clawker_fw.cli import session as chosen_settings
 from clawker_fw.cli.main import app
 from clawker_fw.cli.parameters import Options
 from clawker_fw.diagnose.explanation import Explanation
+from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import FoundAddress, Lookup
@@ -143,7 +144,7 @@ def is_said(probe: Probe, explained: Explanation, text: str) -> bool:
 
 def check(place: Place, explained: Explanation, lookup: Lookup | None = None) -> str:
     """Apply the command that is advised, if there is one, and check what has changed. Return the advice."""
-    remedy = explained.remedy
+    remedy = remedy_of(explained)
     assert remedy is not None
     if not remedy.command:
         return remedy.text
@@ -357,7 +358,7 @@ def test_what_no_command_can_do_is_written_by_hand(  # noqa: PLR0917 - a table
 ) -> None:
     """Rules of included files, a file in a form that can't be edited, and promises: no command is printed."""
     place.write(own, included, **more)
-    remedy = place.explain(A, request_).remedy
+    remedy = remedy_of(place.explain(A, request_))
     assert remedy is not None
     assert (remedy.command, remedy.allow) == ("", None)
     assert remedy.text.replace(f"{place.folder}/", "").startswith(advice)

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from clawker_fw.diagnose.explanation import Explainer
+from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
@@ -89,7 +90,7 @@ def test_other_names_around_it_are_as_the_rules_say() -> None:
 def test_explain_knows_it(rules: tuple[Mapping[str, Any], ...], asked: str, *, allowed: bool) -> None:
     """`explain` allows the page without a rule, and says of the rest of its name that no rule can be for it."""
     explained = Explainer(rule_set(*rules)[1], NOW).explain(parse_target(asked))
-    remedy = explained.remedy
+    remedy = remedy_of(explained)
     assert (explained.allowed, explained.rule, explained.is_own_page) == (allowed, None, allowed)
     assert (remedy and remedy.text) == (None if allowed else "No rule can be for this name.")
     assert allowed or explained.sentence.startswith("this name is kept for http://clawker.internal/")

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, WithJsonSchema
 
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference
+from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.trial import Attempted
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.report.explaining import other_rules
@@ -155,7 +156,7 @@ class ExplainDocument(Document):
     @classmethod
     def of(cls, answer: ConnectionAnswer) -> "ExplainDocument":
         explained, attempted = answer.explanation, answer.attempted
-        found, remedy = explained.lookup, explained.remedy
+        found, remedy = explained.lookup, remedy_of(explained)
         return cls(
             allowed=explained.allowed,
             reason=explained.reason,
