@@ -25,15 +25,15 @@ def up(kept: Firewall) -> Firewall:
 
 SUSPENDED = """
 import dataclasses, os, signal
-from clawker_fw.reconcile import apply, pipeline
-perform = pipeline.apply
+from clawker_fw.reconcile import converge, steps
+perform = converge.apply
 def suspending(engine, plan, built, context):
     def reported(progress, on_progress=context.on_progress):
-        if isinstance(progress.step, apply.Verify) and not progress.share:
+        if isinstance(progress.step, steps.Verify) and not progress.share:
             os.kill(os.getpid(), signal.SIGSTOP)
         on_progress(progress)
     perform(engine, plan, built, dataclasses.replace(context, on_progress=reported))
-pipeline.apply = suspending
+converge.apply = suspending
 from clawker_fw.__main__ import main
 main()
 """
