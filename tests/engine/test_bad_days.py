@@ -152,9 +152,12 @@ def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers,
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
 
-    def followed(name: str) -> bool:
+    def followed(name: str, last: str = "") -> bool:
         agent.get("http://next.test/")  # the engine may hold a line back until the next one
-        return any(each.get("name") == name for each in said)
+        gaps = [each["gap"] for each in said if "gap" in each]
+        return any(each.get("name") == name for each in said) or any(
+            each["since"] < last < (each["until"] or "9") for each in gaps if each["sibling"] == "coredns"
+        )
 
     try:
         until(partial(followed, "next.test"))  # from here on, it misses nothing
@@ -168,12 +171,13 @@ def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers,
             _refuse(agent, firewall, f"{turn}-after")
         answer = firewall.call("denials", "--format", "json").expect().json
         whole = {f"{turn}-{when}.test" for turn in ("first", "second") for when in ("before", "after")}
-        assert whole <= {each["name"] for each in answer["denials"]}
+        last = {each["name"]: each["last"] for each in answer["denials"]}
+        assert whole <= set(last)
         assert len([each for each in answer["gaps"] if each["sibling"] == "coredns"]) >= 2
         assert "refusals of coredns may be missing" in firewall.call("denials").expect().out
-        until(partial(followed, "second-after.test"))
+        for name in sorted(whole):  # what the engine drops after a line that was cut off is in a gap
+            until(partial(followed, name, last[name]))
         assert len([each for each in said if each.get("gap", {}).get("sibling") == "coredns"]) >= 2
-        assert "first-after.test" in {each.get("name") for each in said}
     finally:
         following.send_signal(signal.SIGINT)
         reader.join(30)
