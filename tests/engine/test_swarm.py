@@ -120,6 +120,24 @@ def _fill(node: Node, left: int) -> Path:
     return path
 
 
+@pytest.mark.thorough
+def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
+    """A release that one node has no room for goes nowhere: the others go back, and the swarm names the node."""
+    small = fleet.swarm.nodes[SMALL]
+    filling = _fill(small, 100 << 20)
+    with pytest.raises(AssertionError, match=r"on node3: (.|\n)*no space left on device"):
+        fleet.load(later)
+    rolled = fleet.deploy(later)
+    assert rolled.state == "rollback_completed", rolled
+    failed = re.findall(
+        r"^(node\d) Shutdown Rejected .*(No such image.*)$", fleet.swarm.told(SERVICE), re.MULTILINE
+    )
+    assert {name for name, _ in failed} == {small.name}, fleet.swarm.told(SERVICE)
+    for node in fleet.swarm.nodes:
+        assert fleet.on(node).current(), f"{node.name} is not as before"
+    filling.unlink()
+
+
 def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> None:
     """A release and a rule that have changed reach one node after the other, and no agent notices."""
     fleet.load(later)
@@ -137,6 +155,22 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
     for name, summary in fleet.take_load().items():
         assert summary["failed"] == 0, (name, summary)
         assert summary["sent"] > 100, (name, summary)
+
+
+@pytest.mark.thorough
+@pytest.mark.alone
+def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
+    """A rule that has changed is live on all nodes soon, without a new container and without a failed request."""
+    fleet.put_load()
+    siblings = [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes]
+    fleet.on(fleet.swarm.manager).write(*RULES, **SUBNET, **DRAIN)
+    rolled = fleet.deploy(later)
+    told(f"all have another rule after {rolled.seconds:.1f} s")
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    assert [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes] == siblings
+    assert all(fleet.on(node, later).current() for node in fleet.swarm.nodes)
+    for name, summary in fleet.take_load().items():
+        assert summary["failed"] == 0, (name, summary)
 
 
 @pytest.mark.thorough
@@ -170,6 +204,15 @@ def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
     fleet.agents.pop(dead.name)  # its names are asked of its engine: none had an answer meanwhile
     for name, summary in fleet.take_load().items():
         assert summary["failed"] == 0, (name, summary)
+
+
+@pytest.mark.thorough
+def test_going_back(fleet: Fleet) -> None:
+    """What a user takes back goes back: the earlier rules by a rollback, the earlier release by a deployment."""
+    fleet.swarm.manager.call("service", "rollback", "--detach=false", SERVICE)
+    rolled = fleet.deploy()
+    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
+    assert all(fleet.on(node).current() for node in fleet.swarm.nodes)
 
 
 @pytest.mark.thorough
