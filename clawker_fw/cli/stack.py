@@ -328,7 +328,7 @@ def _options(
     adopt: bool = False,
     without_secrets: bool = False,
 ) -> "Callable[[Comparison], ConvergeOptions]":
-    """Return the options for a comparison. Without a drain timeout, it is that of the settings."""
+    """Return what makes the options for a comparison. By default, the drain timeout is that of the settings."""
     from clawker_fw.reconcile.steps import ConvergeOptions
 
     def options(seen: "Comparison") -> ConvergeOptions:
@@ -403,7 +403,10 @@ def _print_head(
     agents: "Sequence[Agent]" = (),
     without_agents: "Verdict | None" = None,
 ) -> None:
-    """Print a verdict, and what to do about it if it is told `without_agents`; then what else is to be known."""
+    """Print a verdict, and after it who is at work, the warnings, and the agents that are open.
+
+    `without_agents` is the verdict on Envoy and CoreDNS alone. With it, the line also says what to do.
+    """
     from clawker_fw.report import verdict
 
     todo = chosen.named(verdict.todo(found, without_agents)) if without_agents else ""

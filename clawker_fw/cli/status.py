@@ -175,7 +175,7 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
-    """Return one stack: compared with its own settings if possible, else as far as it can be known."""
+    """Return one stack: compared with its own settings if they can be read, else what the engine alone tells."""
     from clawker_fw.reconcile import pipeline, records
     from clawker_fw.reconcile.observe import observe
     from clawker_fw.report import overview, status
