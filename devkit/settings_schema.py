@@ -1,9 +1,9 @@
 """The JSON Schema of the settings file, with which editors complete settings and mark mistakes while one types.
 
-pydantic knows the keys, limits and descriptions. What is added here is how values may be written, and what the
-fields of a rule require of each other. The schema accepts what the program understands. It refuses the mistakes
-that one file shows: it can't know public suffixes, rules that contradict each other, or included files.
-An editor reads YAML 1.2, where `yes` is a word: it marks what the program takes for a boolean.
+pydantic knows the keys, limits and descriptions. What is added here is how values may be written. The schema
+accepts what the program understands. It refuses mistakes in single values: only the program knows what the fields
+of a rule require of each other. An editor reads YAML 1.2, where `yes` is a word: it marks what the program takes
+for a boolean.
 """
 
 import json
@@ -107,57 +107,6 @@ _REQUIRED = frozenset(
 """What must have a value wherever its section is."""
 
 
-def _has(name: str, schema: Schema) -> Schema:
-    """Return the condition that a rule has a field of this form."""
-    return {"required": [name], "properties": {name: schema}}
-
-
-_GIVEN: Schema = {"not": {"type": "null"}}
-_DENIES = _has("action", {"const": "deny"})
-_ALLOWS: Schema = {"not": _DENIES}
-_OPAQUE = _has("proto", {"enum": [each for each in Protocol if each.opaque]})
-_PORTLESS = _has("proto", {"enum": [each for each in Protocol if each.default_port is None]})
-_AT_ADDRESS = _has("dst", {"type": "string", "pattern": f"^{_ADDRESS}$"})
-_FORCED = _has("force", {"const": True})
-
-_REQUIREMENTS: tuple[tuple[list[Schema], Schema], ...] = (
-    (
-        [_DENIES],
-        {
-            "properties": {
-                "as": {"type": "null"},
-                "allow_private": {"enum": [False, None]},
-                "dst": {"not": {"pattern": f"^{_ADDRESS}$"}},
-            }
-        },
-    ),
-    ([_ALLOWS, _AT_ADDRESS], _has("as", _GIVEN)),
-    ([_ALLOWS, _has("as", _GIVEN)], _AT_ADDRESS),
-    ([_ALLOWS, _PORTLESS], _has("port", _GIVEN)),
-    ([_ALLOWS, _OPAQUE], {"properties": {"dst": {"pattern": r"^[^.]"}}}),
-    (
-        [_ALLOWS, {"not": _OPAQUE}, {"not": _has("as", _GIVEN)}],
-        {"properties": {"port": {"type": ["integer", "null"]}}},
-    ),
-    (
-        [_ALLOWS, {"not": _FORCED}],
-        {
-            "properties": {
-                "dst": {"not": {"pattern": r"^(\.[^.]+|(.*\.)?[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])\.?$"}}
-            }
-        },
-    ),
-)
-"""What a rule must be like, if all of these conditions hold."""
-
-
-_OF_ENTRIES: Mapping[str, Schema] = {
-    "never": {"anyOf": [_has(name, _GIVEN) for name in ("dst", "proto", "port")]},
-    "always": {"if": _PORTLESS, "then": _has("port", _GIVEN)},
-}
-"""What further holds for an entry of a list that is a mapping."""
-
-
 def repository() -> str:
     """Return the address of the project's repository."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
@@ -175,15 +124,11 @@ def address() -> str:
 def schema() -> Schema:
     """Return the schema of a settings file, which is also right for files that are included."""
     described = Settings.model_json_schema()
-    whole = _section(described, described["$defs"], "")
-    rules = whole["properties"]["rules"]
-    rules["items"]["allOf"] = [{"if": {"allOf": when}, "then": then} for when, then in _REQUIREMENTS]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$id": address(),
         "title": f"The settings of clawker-fw ({FILE_NAME})",
-        **whole,
-        "anyOf": [_has(name, _GIVEN) for name in ("rules", "include", "presets", "settings")],
+        **_section(described, described["$defs"], ""),
     }
 
 
@@ -214,7 +159,7 @@ def _value(field: Schema, definitions: Schema, key: str) -> Schema:
     elif "$ref" in form.get("items", {}):
         entry = _section(definitions[form["items"]["$ref"].rpartition("/")[2]], definitions, f"{key}.")
         needed = sorted(name for name in entry["properties"] if f"{key}.{name}" in _REQUIRED)
-        whole = {**entry, "required": needed, **_OF_ENTRIES.get(key, {})}
+        whole = {**entry, "required": needed}
         made = {"type": "array", "items": {"anyOf": [_SHORT[key], whole]} if key in _SHORT else whole}
     else:
         known = {"type", "enum", "minimum", "maximum", "maxLength"}
