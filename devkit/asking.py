@@ -99,15 +99,10 @@ class Terminal:
             self._said += octets
 
     @property
-    def styled(self) -> str:
-        """All lines that the terminal shows, also those above its first one, with their styles."""
-        self._read()
-        return self._said.decode(errors="replace").replace("\r\n", "\n")
-
-    @property
     def screen(self) -> str:
-        """All lines that the terminal shows, without their styles."""
-        return _STYLE.sub("", self.styled)
+        """All lines that the terminal shows, also those above its first one, without their styles."""
+        self._read()
+        return _STYLE.sub("", self._said.decode(errors="replace").replace("\r\n", "\n"))
 
     def shows(self, text: str, times: int = 1) -> str:
         """Wait until the terminal shows a text so many times, and return all that it shows."""

@@ -165,7 +165,7 @@ def test_whatever_agents_name(folder: Path) -> None:
         assert "looks     p\u0430ypal.com, with Cyrillic and Latin letters\n" in screen
         assert "rules allow https://xn--pypal-4ve.com --until 30m\n" in screen
         assert not [each for each in hostile[:-1] if each in screen]
-        assert "\x1b[2J" not in shown.styled
+        assert "\x1b[2J" not in shown.screen
 
 
 def test_nobody_is_waited_for_who_can_not_answer(command: Command) -> None:
