@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from devkit import inheritance, moby_engine
 from devkit.floor import Lock
@@ -181,7 +182,7 @@ class PrivateEngine:
         self.host = f"unix://{self._socket}"
         self.netns = f"engine-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}"
         self._names = {
-            "PATH": PATH,
+            "PATH": f"{self.folder}/bin:{PATH}",
             "NETNS": self.netns,
             "FOLDER": str(self.folder),
             "CHECKOUT": str(Path(__file__).resolve().parents[1]),
@@ -210,6 +211,7 @@ class PrivateEngine:
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
         }
         (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
+        (self.folder / "bin").mkdir()
 
     def hold(self, root: Path, *, name: str = "", detached: bool = False) -> None:
         """Create the engine's namespaces. Unless detached, they end with this process.
@@ -361,6 +363,7 @@ def private_engine(
     commands: Sequence[Sequence[str]] = (),
     disk: str = "",
     name: str = "",
+    programs: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
@@ -371,6 +374,7 @@ def private_engine(
     With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
     must be the same one, because engines store paths. `disk` is the size of a file system for its data alone, in
     memory; without a `folder` there is a large one, if this machine has the memory. `name` is that of its host.
+    `programs` are what the engine calls by other names.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
     of_kind = _kind(kind)
@@ -378,6 +382,8 @@ def private_engine(
     # not the default folder for temporary files, whose path may be long and which may be in memory
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
     engine.configure({**of_kind.settings, "dns": list(dns), **(settings or {})}, hosts)
+    for called, program in programs.items():
+        (engine.folder / "bin" / called).symlink_to(Path("/usr/sbin", program))
     try:
         if data:
             shutil.move(data, engine.folder / "data")

@@ -5,17 +5,14 @@ Each is a private engine with something changed that an administrator, a distrib
 """
 
 import shlex
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import Signals
 
-from devkit.engines import FORWARDING, PrivateEngine, private_engine
+from devkit.engines import FORWARDING, private_engine
 from devkit.main_job import main_job
-from devkit.uml import run_in
 from devkit.world import NAMESERVER
 
 
@@ -23,11 +20,10 @@ from devkit.world import NAMESERVER
 class Host:
     """One host: what is special, the kind of its engine, additions to daemon.json, and sysctls of its network.
 
-    `before` are commands in the host's network before the engine starts, `after` are those after it. `routed` is a
-    host whose networks the world can answer without masquerading. Where nothing gets out, `keeps_in` is in the
-    warning of `run` and in the advice of `doctor`. `agents_need` is an option without which `agent run` refuses,
-    in words that name it. One host has a kernel of its own (`devkit.uml`): it and `thorough` hosts are tried only
-    with `--thorough`.
+    `before` are commands in the host's network before the engine starts, `after` are those after it. `programs`
+    are what the engine calls by other names. `routed` is a host whose networks the world can answer without
+    masquerading. Where nothing gets out, `keeps_in` is in the warning of `run` and in the advice of `doctor`.
+    `agents_need` is an option without which `agent run` refuses, in words that name it.
     """
 
     name: str
@@ -37,18 +33,10 @@ class Host:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    programs: Mapping[str, str] = field(default_factory=dict)
     keeps_in: str = ""
-    own_kernel: bool = False
     routed: bool = False
     agents_need: str = ""
-    thorough: bool = False
-
-
-_TIMED = ("replacement", "restart")
-"""Steps with bounds that User-Mode Linux is too slow for."""
-
-_PATIENCE = 600.0
-"""The seconds that a command may take in it."""
 
 
 def _both(names: Mapping[str, int]) -> dict[str, str]:
@@ -165,14 +153,12 @@ HOSTS = (
         "`ip-masq: false`, and routes back.",
         settings={"ip-masq": False},
         routed=True,
-        thorough=True,
     ),
     Host(
         "ipv6",
         "IPv6 on the default network, with `ip6tables`.",
         "28.5.2",
         settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
-        thorough=True,
     ),
     Host(
         "closed-input",
@@ -182,7 +168,6 @@ HOSTS = (
             "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             "iptables -A INPUT -i lo -j ACCEPT",
         ),
-        thorough=True,
     ),
     # no way out
     Host(
@@ -190,14 +175,12 @@ HOSTS = (
         "`iptables: false`.",
         settings={"iptables": False},
         keeps_in="iptables: false",
-        thorough=True,
     ),
     Host(
         "closed-docker-user",
         "DOCKER-USER lets nothing out.",
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
-        thorough=True,
     ),
     Host(
         "routed-gateway",
@@ -205,36 +188,13 @@ HOSTS = (
         "28.5.2",
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",
-        thorough=True,
     ),
     Host(
         "older-iptables",
-        "A machine whose packet filter is the older iptables.",
-        own_kernel=True,
+        "The packet filter is the older iptables (`iptables-legacy`).",
+        programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
     ),
 )
-
-
-class _OwnEngine(PrivateEngine):
-    """An engine whose host is this machine, as on an ordinary one. It ends with the machine."""
-
-    @property
-    def init(self) -> int:
-        """Process 1 of this machine."""
-        return 1
-
-    def network_argv(self, *argv: str) -> list[str]:
-        """Return the command itself: its network is the engine's."""
-        return list(argv)
-
-    def _nsenter(self) -> list[str]:
-        return []
-
-    def _signal(self, name: str) -> None:
-        if self._daemon is not None:  # a child of this process, which has to wait for it
-            self._daemon.send_signal(Signals[f"SIG{name}"])
-            self._daemon.wait()
-            self._daemon = None
 
 
 def try_host(host: Host) -> None:
@@ -242,50 +202,23 @@ def try_host(host: Host) -> None:
 
     Raises:
         AssertionError: when something is not as it should be.
-        EngineError: likewise, in a machine with a kernel of its own.
     """
-    if host.own_kernel:
-        run_in([sys.executable, "-m", "devkit.hosts", host.name])
-        return
-    sysctls = {**FORWARDING, **host.sysctls}
-    before = [shlex.split(command) for command in host.before]
     with ExitStack() as stack:
-        _perform(
-            host,
-            stack.enter_context(
-                private_engine(
-                    host.kind, dns=[NAMESERVER], settings=host.settings, sysctls=sysctls, commands=before
-                )
-            ),
-            stack,
+        engine = stack.enter_context(
+            private_engine(
+                host.kind,
+                dns=[NAMESERVER],
+                settings=host.settings,
+                sysctls={**FORWARDING, **host.sysctls},
+                commands=[shlex.split(command) for command in host.before],
+                programs=host.programs,
+            )
         )
-
-
-def main() -> None:
-    """Try the host whose name is the argument, within the machine that was booted for it."""
-    (host,) = (host for host in HOSTS if host.name == sys.argv[1])
-    with ExitStack() as stack:
-        engine = _OwnEngine(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        engine.configure({"dns": [NAMESERVER], **host.settings})
-        engine.start()
-        stack.callback(engine.stop)
-        _perform(host, engine, stack, left_out=_TIMED, patience=_PATIENCE)
-
-
-def _perform(
-    host: Host, engine: PrivateEngine, stack: ExitStack, left_out: Sequence[str] = (), patience: float = 120
-) -> None:
-    """Do the main job on the engine of a host. What is started ends with the stack."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    job = main_job(engine, folder, stack, routed=host.routed)
-    job.agents_need, job.left_out, job.firewall.patience = host.agents_need, left_out, patience
-    for command in host.after:
-        engine.run_in_network(shlex.split(command))
-    if host.keeps_in:
-        job.perform_without_way_out(host.keeps_in)
-    else:
-        job.perform()
-
-
-if __name__ == "__main__":
-    main()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        job = main_job(engine, folder, stack, routed=host.routed)
+        for command in host.after:
+            engine.run_in_network(shlex.split(command))
+        if host.keeps_in:
+            job.perform_without_way_out(host.keeps_in)
+        else:
+            job.perform(host.agents_need)

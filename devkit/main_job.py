@@ -5,7 +5,6 @@ the server that must not be reached.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,29 +47,15 @@ class MainJob:
     world: Beyond
     firewall: Firewall
     peers: Peers
-    left_out: Sequence[str] = ()
-    """Steps that are not tried."""
 
-    agents_need: str = ""
-    """An option without which `agent run` refuses."""
-
-    @property
-    def steps(self) -> Mapping[str, Callable[[], None]]:
-        """The steps, in order."""
-        return {
-            "run": self.run,
-            "agents": self.agents,
-            "agent run": self.agent_run,
-            "replacement": self.replacement,
-            "restart": self.restart,
-            "down": self.down,
-        }
-
-    def perform(self) -> None:
-        """Perform every step."""
-        for name, step in self.steps.items():
-            if name not in self.left_out:
-                step()
+    def perform(self, agents_need: str) -> None:
+        """Perform every step. `agents_need` is an option without which `agent run` refuses, or nothing."""
+        self.run()
+        self.agents()
+        self.agent_run(agents_need)
+        self.replacement()
+        self.restart()
+        self.down()
 
     def perform_without_way_out(self, cause: str) -> None:
         """Bring the stack up where nothing gets out: `run` and `doctor` name the cause. `run` does so once."""
@@ -121,12 +106,12 @@ class MainJob:
         said = ("resolve", "heard.test", "--server", f"talk.test:{UDP_PORT}", "--timeout", "2s")
         return all(agent.get(url, "--timeout", "2s").ok for url in ALLOWED) and agent.ask(*said).ok
 
-    def agent_run(self) -> None:
+    def agent_run(self, need: str) -> None:
         """`agent run` starts an agent with the docker CLI, and its exit code is the agent's."""
-        if self.agents_need:
+        if need:
             told = self.firewall.shell("fw agent run --rm $IMAGE /peer", IMAGE=self.peers.image).expect(6).err
-            assert f"`{self.agents_need}`" in told, told
-        run = f"fw agent run --rm {self.agents_need} $IMAGE /peer"
+            assert f"`{need}`" in told, told
+        run = f"fw agent run --rm {need} $IMAGE /peer"
         started = f"{run} get https://pub.test/"
         answer = self.firewall.shell(started, IMAGE=self.peers.image).expect()
         assert json.loads(answer.out.splitlines()[-1])["status"] == 200, answer.out

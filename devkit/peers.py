@@ -4,7 +4,6 @@ Both run the static program in `devkit/peer`, in an image that is built like the
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,18 +24,13 @@ from hatch_build import compile_program
 SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
-COMPILED_VARIABLE = "DEVKIT_PEER"
-"""Names the compiled program where none can be compiled."""
-
 _NET_RAW = 13
 """The number of the capability (linux/capability.h)."""
 
 
 @cache
 def peer_program(architecture: str) -> Path:
-    """Compile the program once in each process, unless a variable says where it is."""
-    if compiled := os.environ.get(COMPILED_VARIABLE):
-        return Path(compiled)
+    """Compile the program once in each process."""
     target = BUILT / f"peer-linux-{architecture}"
     with Lock(BUILT / "peer.lock"):  # another process may be compiling it
         compile_program(SOURCE, target, architecture)

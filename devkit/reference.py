@@ -567,10 +567,8 @@ def _presets_table() -> str:
 
 def _hosts_table() -> str:
     """Return the table of the hosts on which the main job is tried."""
-    rows = [
-        (f"`{each.name}`", each.words, "" if each.own_kernel else "yes") for each in HOSTS if not each.keeps_in
-    ]
-    return _table(["host", "what is special", "with every test run"], rows)
+    rows = [(f"`{each.name}`", each.words) for each in HOSTS if not each.keeps_in]
+    return _table(["host", "what is special"], rows)
 
 
 def _with_tables(page: Path, tables: Mapping[str, Callable[[], str]]) -> str:

@@ -1,4 +1,4 @@
-"""The main job on hosts as people have them. With `--thorough 2`, further ones, one with its own kernel."""
+"""The main job on hosts as people have them."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,7 @@ import pytest
 from devkit.hosts import HOSTS, Host, try_host
 
 
-@pytest.mark.parametrize(
-    "host_",
-    [
-        pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.thorough or host.own_kernel else [])
-        for host in HOSTS
-    ],
-)
+@pytest.mark.parametrize("host_", HOSTS, ids=lambda host: host.name)
 def test_main_job(host_: Host, needs_engine: Callable[..., None]) -> None:
     """Everything works there, from `run` to `down`; without a way out, the program says so."""
     needs_engine(host_.kind)
