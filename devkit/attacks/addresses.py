@@ -2,7 +2,7 @@
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.settings.values import OtelSettings
-from devkit.attacks.attack import ALLOWED, Attack, Command, Who
+from devkit.attacks.attack import ALLOWED, Attack, Who, closed_port, outside, probe
 
 PRIVATE = {
     "local": "169.254.169.254",
@@ -83,78 +83,66 @@ BEHIND_NAMES = (
 )
 
 
-def _connects(what: str, target: str) -> Attack:
-    command: Command = ("probe-tcp", target, "--timeout", "1s")
-    return Attack(what, command, "no answer", control=command, control_by=Who.NEIGHBOUR)
-
-
-def _knocks(port: int, what: str) -> Attack:
-    return _listens(what, f"{{envoy}}:{port}", "{envoy}:443")
-
-
-def _listens(what: str, place: str, open_: str = "{resolver}:53") -> Attack:
-    control = ("probe-tcp", open_, "--timeout", "1s")
-    return Attack(
-        what, ("probe-tcp", place, "--timeout", "1s"), "connection refused", Reason.NO_RULE, control=control
-    )
-
-
 PUBLISHED_PORT = 18080
 """The port of the host at which a port of an agent is published."""
-
-
-def _relayed(what: str, target: str, result: str) -> Attack:
-    """Return an attempt at the relay of another agent, through which the host gets to that agent."""
-    control = ("probe-tcp", f"127.0.0.1:{PUBLISHED_PORT}", "--timeout", "1s")
-    return Attack(what, ("probe-tcp", target, "--timeout", "1s"), result, control=control, control_by=Who.HOST)
 
 
 def _broadcasts(what: str, address: str) -> Attack:
     asked = ("resolve", "heard.test", "--timeout", "300ms", "--server")
     heard = (*asked, f"{{gateway}}:{HOST_PORT}")
-    return Attack(
-        what,
-        (*asked, f"{address}:{HOST_PORT}", "--from", "{agent}"),
-        "no answer",
-        control=heard,
-        control_by=Who.NEIGHBOUR,
-    )
+    return outside(what, (*asked, f"{address}:{HOST_PORT}", "--from", "{agent}"), control=heard)
 
 
 ADDRESSES = (
-    _connects("A server in the internet", "{world}:443"),
-    _connects("A server in the internet, over HTTP", "{world}:80"),
-    _connects("A name server in the internet, over TCP", "{nameserver}:53"),
-    _connects("The host, by the egress network's gateway", "{gateway}:80"),
-    _connects("The host, by the address of another network", "{bridge}:80"),
-    _connects("The cloud's services", f"{PRIVATE['local']}:80"),
-    _connects("A server in the office", f"{PRIVATE['private']}:80"),
-    _connects("A container on the egress network", "{neighbour}:80"),
+    *(
+        outside(what, probe(place))
+        for what, place in {
+            "A server in the internet": "{world}:443",
+            "A server in the internet, over HTTP": "{world}:80",
+            "A name server in the internet, over TCP": "{nameserver}:53",
+            "The host, by the egress network's gateway": "{gateway}:80",
+            "The host, by the address of another network": "{bridge}:80",
+            "The cloud's services": f"{PRIVATE['local']}:80",
+            "A server in the office": f"{PRIVATE['private']}:80",
+            "A container on the egress network": "{neighbour}:80",
+        }.items()
+    ),
     _broadcasts("A broadcast to the host, which checks sources", "255.255.255.255"),
     _broadcasts("A multicast to the host, which checks sources", "224.0.0.1"),
-    _knocks(22, "A port of Envoy without rules, for SSH"),
-    _knocks(53, "A port of Envoy without rules, for DNS"),
-    _knocks(2222, "A port of Envoy without rules, on which the origin listens"),
-    _knocks(9901, "The port of Envoy's administration"),
-    _listens(
-        "The port at which Envoy passes on the resolver's telemetry", f"{{relay}}:{RELAY_PORT}", "{envoy}:443"
+    *(
+        closed_port(what, probe(place), probe("{envoy}:443"))
+        for what, place in {
+            "A port of Envoy without rules, for SSH": "{envoy}:22",
+            "A port of Envoy without rules, for DNS": "{envoy}:53",
+            "A port of Envoy without rules, on which the origin listens": "{envoy}:2222",
+            "The port of Envoy's administration": "{envoy}:9901",
+            "The port at which Envoy passes on the resolver's telemetry": f"{{relay}}:{RELAY_PORT}",
+            "A rule's port at the address for that": "{relay}:443",
+            "The port for telemetry at Envoy's own address": f"{{envoy}}:{RELAY_PORT}",
+        }.items()
     ),
-    _listens("A rule's port at the address for that", "{relay}:443", "{envoy}:443"),
-    _listens("The port for telemetry at Envoy's own address", f"{{envoy}}:{RELAY_PORT}", "{envoy}:443"),
-    _listens("Another port of the resolver", "{resolver}:8080"),
-    _listens("The resolver's port of Prometheus", "{resolver}:9153"),
-    _listens("The port of Envoy's administration, at the resolver", "{resolver}:9901"),
-    _listens("A port of an allowed name, at the resolver", "{resolver}:443"),
-    _relayed("The relay of an agent that publishes a port", "{relay_on_agents}:80", "no answer"),
-    _relayed("Another port of that relay", "{relay_on_agents}:22", "no answer"),
-    _relayed("The relay, where the engine publishes its ports", "{relay_on_publishing}:80", "no answer"),
-    _relayed(
-        "The host, where the engine publishes ports", f"{{publishing_gateway}}:{PUBLISHED_PORT}", "no answer"
+    *(
+        closed_port(what, probe(f"{{resolver}}:{port}"), probe("{resolver}:53"))
+        for what, port in {
+            "Another port of the resolver": 8080,
+            "The resolver's port of Prometheus": 9153,
+            "The port of Envoy's administration, at the resolver": 9901,
+            "A port of an allowed name, at the resolver": 443,
+        }.items()
+    ),
+    *(  # through it, the host gets to that agent
+        outside(what, probe(place), by=Who.HOST, control=probe(f"127.0.0.1:{PUBLISHED_PORT}"))
+        for what, place in {
+            "The relay of an agent that publishes a port": "{relay_on_agents}:80",
+            "Another port of that relay": "{relay_on_agents}:22",
+            "The relay, where the engine publishes its ports": "{relay_on_publishing}:80",
+            "The host, where the engine publishes ports": f"{{publishing_gateway}}:{PUBLISHED_PORT}",
+        }.items()
     ),
     Attack(
         "The other slot's address of Envoy, which nobody has",
-        ("probe-tcp", "{other_envoy}:443", "--timeout", "300ms"),
+        probe("{other_envoy}:443", "300ms"),
         "no answer",
-        control=("probe-tcp", "{envoy}:443", "--timeout", "1s"),
+        control=probe("{envoy}:443"),
     ),
 )

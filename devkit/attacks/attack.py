@@ -27,6 +27,20 @@ _HEADERS = {12, 14}
 
 Command = tuple[str, ...]
 
+FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)
+FETCHES_HTTP = ("get", f"http://{ALLOWED}/", *DIRECT)
+"""What succeeds at Envoy, over TLS and over HTTP."""
+
+
+def probe(place: str, timeout: str = "1s") -> Command:
+    """Return what connects to a place, and sends nothing."""
+    return ("probe-tcp", place, "--timeout", timeout)
+
+
+def raw(place: str, content: bytes, *options: str) -> Command:
+    """Return what sends octets to a place."""
+    return ("raw", place, "--hex", content.hex(), *options)
+
 
 class Who(StrEnum):
     """Who makes an attempt, or its control."""
@@ -131,6 +145,17 @@ class Group:
     def gets_through(self) -> Mapping[str, str]:
         """What gets through although nobody wants it, and why."""
         return {each.what: each.because for each in self.attacks if each.because} | dict(self.unstopped)
+
+
+def closed_port(what: str, command: Command, control: Command, name: str | None = None) -> Attack:
+    """Return an attempt at a port that nobody listens on; `name` is what its address stands for."""
+    reason = Reason.WRONG_PORT if name else Reason.NO_RULE
+    return Attack(what, command, "connection refused", reason, name, control)
+
+
+def outside(what: str, command: Command, *, by: Who = Who.NEIGHBOUR, control: Command = ()) -> Attack:
+    """Return an attempt to reach what only somebody reaches who is not confined; in the same way, if not said."""
+    return Attack(what, command, "no answer", control=control or command, control_by=by)
 
 
 def result_of(answer: Answer) -> str:

@@ -2,7 +2,7 @@
 
 from clawker_fw.rules.reasons import Reason
 from devkit.attacks.addresses import HOST_PORT, RELAY_PORT
-from devkit.attacks.attack import Attack, Command
+from devkit.attacks.attack import Attack, Command, closed_port, probe, raw
 from devkit.attacks.opaque import FETCHES, OWN
 from devkit.dns import query
 
@@ -31,55 +31,59 @@ def _sends(place: str, name: str = HEARD) -> Command:
 _ANSWERED = _sends(f"{{{TALK}}}:{HOST_PORT}", CONTROL)
 
 
-def _knocks(what: str, place: str, name: str | None = None) -> Attack:
-    """Return an attempt at a port that nobody listens on; `name` is what its address stands for."""
-    reason = Reason.WRONG_PORT if name else Reason.NO_RULE
-    return Attack(what, _sends(place), "connection refused", reason, name, _ANSWERED)
-
-
 DATAGRAMS = (
     Attack(
-        "A datagram to the port of a rule", _sends(f"{{{TALK}}}:{HOST_PORT}"), "an address", control=_ANSWERED,
+        "A datagram to the port of a rule",
+        _sends(f"{{{TALK}}}:{HOST_PORT}"),
+        "an address",
+        control=_ANSWERED,
         heard=(HEARD,),
     ),
     *(
         Attack(
-            f"A datagram to a name that leads to {where}",
+            f"A datagram to a name that {where}",
             _sends(f"{{{name}}}:{HOST_PORT}"),
             "no answer",
-            Reason.NO_ADDRESS if name == "oneself2" else Reason.PRIVATE_ADDRESS,  # on the agents' network
+            reason,
             f"{name}.test",
             _ANSWERED,
         )
-        for name, where in LEADS.items()
+        for name, where, reason in (
+            *(
+                (
+                    name,
+                    f"leads to {where}",
+                    Reason.NO_ADDRESS if name == "oneself2" else Reason.PRIVATE_ADDRESS,  # on the agents' network
+                )
+                for name, where in LEADS.items()
+            ),
+            ("nobody", "does not exist", Reason.NO_ADDRESS),
+        )
     ),
-    Attack(
-        "A datagram to a name that does not exist", _sends(f"{{nobody}}:{HOST_PORT}"), "no answer",
-        Reason.NO_ADDRESS, "nobody.test", _ANSWERED,
-    ),
-    _knocks("A datagram to a port without a rule", f"{{{TALK}}}:53", f"{TALK}.test"),
-    _knocks("A datagram to the port of a TCP rule of another name", "{own}:8443", OWN),
-    _knocks("A datagram to Envoy itself", "{envoy}:53"),
-    _knocks("A datagram to an address that stands for no name", f"{{unused}}:{HOST_PORT}"),
     *(
-        Attack(
+        closed_port(f"A datagram to {what}", _sends(place), _ANSWERED, name)
+        for what, place, name in (
+            ("a port without a rule", f"{{{TALK}}}:53", f"{TALK}.test"),
+            ("the port of a TCP rule of another name", "{own}:8443", OWN),
+            ("Envoy itself", "{envoy}:53", None),
+            ("an address that stands for no name", f"{{unused}}:{HOST_PORT}", None),
+        )
+    ),
+    *(
+        closed_port(
             f"A datagram whose header has no room left for its route, to {where}",
-            ("raw", place, "--udp", "--options", _RECORD_ROUTE.hex(), "--hex", query(HEARD).hex()),
-            "connection refused",
-            Reason.NO_RULE,
-            control=_ANSWERED,
+            raw(place, query(HEARD), "--udp", "--options", _RECORD_ROUTE.hex()),
+            _ANSWERED,
         )
         for where, place in {
             "where Envoy passes on telemetry": f"{{relay}}:{RELAY_PORT}",
             "the resolver": "{resolver}:5353",
         }.items()
     ),
-    Attack(
+    closed_port(
         "A connection to the port of a rule for datagrams",
-        ("probe-tcp", f"{{{TALK}}}:{HOST_PORT}", "--timeout", "1s"),
-        "connection refused",
-        Reason.WRONG_PORT,
-        f"{TALK}.test",
+        probe(f"{{{TALK}}}:{HOST_PORT}"),
         FETCHES,
+        f"{TALK}.test",
     ),
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Requests in inspected TLS: paths that no rule allows, in many spellings, and hosts that TLS has not named."""
 
 from clawker_fw.rules.reasons import Reason
-from devkit.attacks.attack import ALLOWED, DIRECT, Attack
+from devkit.attacks.attack import ALLOWED, FETCHES, Attack, raw
 from devkit.attacks.requests import request
 
 INSPECTED, BELOW = "paths.test", "below.test"
@@ -20,15 +20,14 @@ RULES = (
 )
 
 _UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
-_FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)
 
 
 def _sent(content: bytes, name: str = INSPECTED) -> tuple[str, ...]:
-    return ("raw", "{envoy}:443", "--tls", name, "--hex", content.hex(), "--timeout", "400ms")
+    return raw("{envoy}:443", content, "--tls", name, "--timeout", "400ms")
 
 
 def _refused(what: str, content: bytes, result: str, reason: Reason, name: str = INSPECTED) -> Attack:
-    return Attack(what, _sent(content), result, reason, name, _FETCHES)
+    return Attack(what, _sent(content), result, reason, name, FETCHES)
 
 
 def _asked(target: str, method: str = "GET", *headers: str, host: str = INSPECTED) -> bytes:
@@ -40,45 +39,46 @@ REQUESTS_IN_TLS = (
         "An allowed path arrives",
         _sent(_asked("/v1/x")),
         "200",
-        control=_FETCHES,
+        control=FETCHES,
         arrives=("/v1/x",),
         host=INSPECTED,
     ),
-    _refused("A path without a rule", _asked("/v2"), "403", Reason.PATH),
-    _refused("A path that only begins like an allowed one", _asked("/v1-evil"), "403", Reason.PATH),
-    _refused("A method without a rule", _asked("/v1/x", "DELETE"), "403", Reason.PATH),
-    _refused("TRACE, which gives back what was put into a request", _asked("/v1/x", "TRACE"), "403", Reason.PATH),
-    _refused("TRACE in lower case", _asked("/v1/x", "trace"), "403", Reason.PATH),
-    _refused("TRACK, which some hosts take for TRACE", _asked("/v1/x", "TRACK"), "403", Reason.PATH),
-    _refused("A denied path", _asked("/v1/private"), "403", Reason.PATH),
-    _refused("A denied path by its parent", _asked("/v1/x/../private"), "403", Reason.PATH),
-    _refused("A denied path with an escaped letter", _asked("/v1/%70rivate"), "403", Reason.PATH),
-    _refused("A denied path with two slashes", _asked("//v1//private"), "403", Reason.PATH),
-    _refused("A denied path behind an escaped slash", _asked("/v1%2fprivate"), "400", Reason.BAD_REQUEST),
-    _refused(
-        "A denied path behind an escaped parent", _asked("/v1/x/%252e%252e/private"), "400", Reason.BAD_REQUEST
+    *(
+        _refused(what, _asked(target, method), "403", Reason.PATH)
+        for what, target, method in (
+            ("A path without a rule", "/v2", "GET"),
+            ("A path that only begins like an allowed one", "/v1-evil", "GET"),
+            ("A method without a rule", "/v1/x", "DELETE"),
+            ("TRACE, which gives back what was put into a request", "/v1/x", "TRACE"),
+            ("TRACE in lower case", "/v1/x", "trace"),
+            ("TRACK, which some hosts take for TRACE", "/v1/x", "TRACK"),
+            ("A denied path", "/v1/private", "GET"),
+            ("A denied path by its parent", "/v1/x/../private", "GET"),
+            ("A denied path with an escaped letter", "/v1/%70rivate", "GET"),
+            ("A denied path with two slashes", "//v1//private", "GET"),
+        )
     ),
-    _refused(
-        "A denied path behind a parent with a space", _asked("/v1/x/..%20/private"), "400", Reason.BAD_REQUEST
+    *(
+        _refused(f"A denied path {what}", _asked(target), "400", Reason.BAD_REQUEST)
+        for what, target in {
+            "behind an escaped slash": "/v1%2fprivate",
+            "behind an escaped parent": "/v1/x/%252e%252e/private",
+            "behind a parent with a space": "/v1/x/..%20/private",
+            "with an escape of Windows": "/v1/%u0070rivate",
+            "with a parameter": "/v1/private;x=1",
+        }.items()
     ),
-    _refused("A denied path with an escape of Windows", _asked("/v1/%u0070rivate"), "400", Reason.BAD_REQUEST),
-    _refused("A denied path with a parameter", _asked("/v1/private;x=1"), "400", Reason.BAD_REQUEST),
     _refused("A denied path with backslashes", _asked("/v1/x\\..\\private"), "403", Reason.PATH),
     _refused("A WebSocket to an allowed path", _asked("/v1/x", "GET", *_UPGRADE), "403", Reason.NO_WEBSOCKET),
     _refused("A WebSocket to a path without a rule", _asked("/v2", "GET", *_UPGRADE), "403", Reason.PATH),
-    _refused(
-        "An allowed host in the request, and another one in TLS",
-        _asked("/v1/x", host=ALLOWED),
-        "421",
-        Reason.BAD_REQUEST,
-        ALLOWED,
-    ),
-    _refused(
-        "An allowed host in the absolute form, and another one in TLS",
-        request(f"GET https://{ALLOWED}/v1/x HTTP/1.1", f"Host: {INSPECTED}"),
-        "421",
-        Reason.BAD_REQUEST,
-        ALLOWED,
+    *(
+        _refused(
+            f"An allowed host in the {where}, and another one in TLS", content, "421", Reason.BAD_REQUEST, ALLOWED
+        )
+        for where, content in {
+            "request": _asked("/v1/x", host=ALLOWED),
+            "absolute form": request(f"GET https://{ALLOWED}/v1/x HTTP/1.1", f"Host: {INSPECTED}"),
+        }.items()
     ),
     Attack(
         "A server name below an inspected one, without a rule",
@@ -86,7 +86,7 @@ REQUESTS_IN_TLS = (
         "closed",
         Reason.NO_RULE,
         f"x.{INSPECTED}",
-        _FETCHES,
+        FETCHES,
     ),
     Attack(
         "The name of a secret, as a server name below an inspected one",
@@ -94,6 +94,6 @@ REQUESTS_IN_TLS = (
         "closed",
         Reason.BAD_NAME,
         f"invalid:secret_x.{BELOW}",
-        _FETCHES,
+        FETCHES,
     ),
 )

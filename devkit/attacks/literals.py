@@ -3,9 +3,9 @@
 import re
 
 from clawker_fw.rules.reasons import Reason
-from devkit.attacks.attack import ALLOWED, DIRECT, Attack
-from devkit.attacks.names import FETCHES, RESOLVES
-from devkit.attacks.requests import request
+from devkit.attacks.attack import FETCHES, FETCHES_HTTP, Attack, raw
+from devkit.attacks.names import RESOLVES
+from devkit.attacks.requests import request, sent
 from devkit.hellos import client_hello
 
 ELSEWHERE = "203.0.113.66"
@@ -57,18 +57,17 @@ def _question(what: str, text: str) -> Attack:
 
 
 def _server_name(what: str, text: str) -> Attack:
-    sent = ("raw", "{envoy}:443", "--hex", client_hello(text.encode()).hex())
+    hello = raw("{envoy}:443", client_hello(text.encode()))
     written = re.sub(r"[^\w.-]", "_", text.encode().decode("latin-1"), flags=re.ASCII)
     name = text if written == text else f"invalid:{written}"
-    return Attack(f"A server name that is an address {what}", sent, "closed", _reason(text), name, FETCHES)
+    return Attack(f"A server name that is an address {what}", hello, "closed", _reason(text), name, FETCHES)
 
 
 def _host(what: str, text: str) -> Attack:
-    sent = ("raw", "{envoy}:80", "--hex", request("GET / HTTP/1.1", f"Host: {text}").hex(), "--timeout", "400ms")
-    control = ("get", f"http://{ALLOWED}/", *DIRECT)
+    asked = sent(request("GET / HTTP/1.1", f"Host: {text}"))
     name = text.removesuffix(".")
     code, written = ("403", name) if text.isascii() else ("400", None)
-    return Attack(f"A host that is an address {what}", sent, code, _reason(name), written, control)
+    return Attack(f"A host that is an address {what}", asked, code, _reason(name), written, FETCHES_HTTP)
 
 
 LITERALS = tuple(

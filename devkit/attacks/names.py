@@ -3,12 +3,11 @@
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.container import REFUSED_NAME
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES, Attack, Command, Who, raw
 from devkit.dns import query
 from devkit.hellos import client_hello, in_records
 
 RESOLVES = ("resolve", ALLOWED)
-FETCHES = ("get", f"https://{ALLOWED}/", *DIRECT)
 
 
 def _names(*names: tuple[int, str]) -> bytes:
@@ -46,7 +45,7 @@ def _named(server_name: str) -> Command:
 
 
 def _raw(content: bytes) -> Command:
-    return ("raw", "{envoy}:443", "--hex", content.hex())
+    return raw("{envoy}:443", content)
 
 
 def _hello(name: str) -> Command:
@@ -65,7 +64,7 @@ def _closed(what: str, command: Command, reason: Reason, name: str | None) -> At
 
 
 def _datagram(content: bytes) -> Command:
-    return ("raw", "{resolver}:53", "--udp", "--hex", content.hex(), "--timeout", "400ms")
+    return raw("{resolver}:53", content, "--udp", "--timeout", "400ms")
 
 
 def _framed(content: bytes) -> Command:
@@ -74,7 +73,7 @@ def _framed(content: bytes) -> Command:
 
 
 def _stream(content: bytes) -> Command:
-    return ("raw", "{resolver}:53", "--hex", content.hex(), "--timeout", "400ms")
+    return raw("{resolver}:53", content, "--timeout", "400ms")
 
 
 def _answer(name: str) -> bytes:

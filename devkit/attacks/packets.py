@@ -3,27 +3,23 @@
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy.lookups import DNS_PORT, FORWARDER
 from devkit.attacks.addresses import HOST_PORT
-from devkit.attacks.attack import ALLOWED, EVIL, Attack, Command, Who
-from devkit.attacks.datagrams import TALK
+from devkit.attacks.attack import ALLOWED, EVIL, FETCHES, Attack, Command, Who, closed_port, outside, probe, raw
+from devkit.attacks.datagrams import HEARD, TALK
 from devkit.attacks.literals import ELSEWHERE
-from devkit.attacks.names import FETCHES, RESOLVES
+from devkit.attacks.names import RESOLVES
 from devkit.attacks.opaque import OWN
 from devkit.dns import query
-
-HEARD = "heard.test"
-"""What datagrams ask the host for: its listener writes down the name."""
 
 _QUIC = b"\xc0\0\0\0\1\x08" + bytes(8) + b"\0\0\x44\xd0" + bytes(1232)
 """The first datagram of QUIC (RFC 9000, section 17.2.2), with nothing in it."""
 
 
 def _quic(place: str) -> Command:
-    return ("raw", place, "--udp", "--hex", _QUIC.hex(), "--timeout", "300ms")
+    return raw(place, _QUIC, "--udp", "--timeout", "300ms")
 
 
 def _pings(what: str, place: str) -> Attack:
-    command = ("ping", place, "--timeout", "300ms")
-    return Attack(what, command, "no answer", control=command, control_by=Who.NEIGHBOUR)
+    return outside(f"A ping to {what}", ("ping", place, "--timeout", "300ms"))
 
 
 def _forged(by: Who, place: str, *, six: bool = False, via: str = "bridge", source: Who | None = None) -> Command:
@@ -35,55 +31,43 @@ _TO_HOST = f"{{world}}:{HOST_PORT}"
 _TO_BRIDGE = f"[{{bridge_link}}]:{HOST_PORT}"
 _TO_IPV6 = f"[{{six}}]:{HOST_PORT}"
 
+_FORGES = _forged(Who.FORGER, _TO_BRIDGE, six=True)
+
 PACKETS = (
-    _pings("A ping to a server in the internet", "{world}"),
-    _pings("A ping to the host, by the address of another network", "{bridge}"),
-    _pings("A ping to a container on the egress network", "{neighbour}"),
-    Attack(
-        "QUIC to a server in the internet",
-        _quic("{world}:443"),
-        "no answer",
-        control=_quic("{world}:443"),
-        control_by=Who.NEIGHBOUR,
-    ),
-    Attack("QUIC to Envoy", _quic("{envoy}:443"), "connection refused", Reason.NO_RULE, control=FETCHES),
-    Attack(
-        "QUIC to a name with an address of its own",
-        _quic("{own}:8443"),
-        "connection refused",
-        Reason.WRONG_PORT,
-        OWN,
-        FETCHES,
-    ),
-    Attack(
+    _pings("a server in the internet", "{world}"),
+    _pings("the host, by the address of another network", "{bridge}"),
+    _pings("a container on the egress network", "{neighbour}"),
+    outside("QUIC to a server in the internet", _quic("{world}:443")),
+    closed_port("QUIC to Envoy", _quic("{envoy}:443"), FETCHES),
+    closed_port("QUIC to a name with an address of its own", _quic("{own}:8443"), FETCHES, OWN),
+    outside(
         "IPv6 to a server in the internet",
-        ("probe-tcp", "[{six}]:443", "--timeout", "300ms"),
-        "no answer",
-        control=("probe-tcp", "[{six}]:443", "--timeout", "1s"),
-        control_by=Who.HOST,
+        probe("[{six}]:443", "300ms"),
+        by=Who.HOST,
+        control=probe("[{six}]:443"),
     ),
-    Attack(
+    outside(
         "IPv6 to the host, by the bridge's link-local address",
-        ("probe-tcp", "[{bridge_link}%eth0]:443", "--timeout", "300ms"),
-        "no answer",
-        control=("probe-tcp", "[{bridge_link}%{bridge_name}]:443", "--timeout", "1s"),
-        control_by=Who.HOST,
+        probe("[{bridge_link}%eth0]:443", "300ms"),
+        by=Who.HOST,
+        control=probe("[{bridge_link}%{bridge_name}]:443"),
     ),
-    Attack(
-        "A raw packet of IPv6 to the host",
-        _forged(Who.AGENT, _TO_BRIDGE, six=True),
-        "not permitted",
-        control=_forged(Who.FORGER, _TO_BRIDGE, six=True),
-        control_by=Who.FORGER,
-    ),
-    Attack(
-        "A raw packet to the host",
-        _forged(Who.AGENT, _TO_HOST),
-        "not permitted",
-        control=_forged(Who.FORGER, _TO_BRIDGE, six=True),
-        control_by=Who.FORGER,
+    *(
+        Attack(f"A raw packet {what}", forged, "not permitted", control=_FORGES, control_by=Who.FORGER)
+        for what, forged in {
+            "of IPv6 to the host": _forged(Who.AGENT, _TO_BRIDGE, six=True),
+            "to the host": _forged(Who.AGENT, _TO_HOST),
+        }.items()
     ),
 )
+
+
+def _with_raw(what: str, command: Command, *heard: str, because: str = "") -> Attack:
+    """Return what an agent sends that may forge packets."""
+    return Attack(
+        f"With `NET_RAW`, {what}", command, "sent", control=FETCHES, by=Who.FORGER, heard=heard, because=because
+    )
+
 
 _IPV6_HOST = (
     "The host has an IPv6 address on every bridge. No option of a Docker network removes it, and raw packets need "
@@ -91,50 +75,27 @@ _IPV6_HOST = (
 )
 
 OTHERWISE = (
-    Attack(
-        "With `NET_RAW`, a question to the forwarder on Envoy's loopback address",
+    _with_raw(
+        "a question to the forwarder on Envoy's loopback address",
         _forged(Who.FORGER, f"{FORWARDER}:{DNS_PORT}", via="envoy"),
-        "sent",
-        control=FETCHES,
-        by=Who.FORGER,
     ),
-    Attack(
-        "With `NET_RAW`, a datagram with a neighbour's address to an allowed name",
+    _with_raw(
+        "a datagram with a neighbour's address to an allowed name",
         _forged(Who.FORGER, f"{{{TALK}}}:{HOST_PORT}", via="envoy", source=Who.UNTOLD),
-        "sent",
-        control=FETCHES,
-        by=Who.FORGER,
-        heard=(HEARD,),
+        HEARD,
         because="Agents share an Ethernet network, where source addresses can be forged. The datagram goes only "
         "where the rules allow, and counts as the neighbour's.",
     ),
     *(
-        Attack(
-            f"With `NET_RAW`, a datagram to a server in the internet, by {whose} hardware address",
+        _with_raw(
+            f"a datagram to a server in the internet, by {whose} hardware address",
             _forged(Who.FORGER, _TO_HOST, via=sibling),
-            "sent",
-            control=FETCHES,
-            by=Who.FORGER,
         )
         for sibling, whose in {"envoy": "Envoy's", "coredns": "CoreDNS's", "relay": "a relay's"}.items()
     ),
-    Attack(
-        "With `NET_RAW`, a datagram to another address of the host, which checks sources",
-        _forged(Who.FORGER, _TO_HOST),
-        "sent",
-        control=FETCHES,
-        by=Who.FORGER,
-    ),
+    _with_raw("a datagram to another address of the host, which checks sources", _forged(Who.FORGER, _TO_HOST)),
     *(
-        Attack(
-            f"With `NET_RAW`, a datagram to {what}",
-            _forged(Who.FORGER, place, six=True),
-            "sent",
-            control=FETCHES,
-            by=Who.FORGER,
-            heard=(HEARD,),
-            because=_IPV6_HOST,
-        )
+        _with_raw(f"a datagram to {what}", _forged(Who.FORGER, place, six=True), HEARD, because=_IPV6_HOST)
         for what, place in {
             "an IPv6 address of the host": _TO_IPV6,
             "the host, by the bridge's link-local address": _TO_BRIDGE,

@@ -3,8 +3,8 @@
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.container import PAGE_PORT
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack
-from devkit.attacks.requests import FETCHES, head, http2, pseudo, request, sent
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES_HTTP, Attack, closed_port, raw
+from devkit.attacks.requests import head, http2, pseudo, refused, request, sent
 
 _GET, _HOST = "GET / HTTP/1.1", f"Host: {PAGE}"
 _VICTIM = "10.213.0.2"
@@ -12,19 +12,13 @@ _VICTIM = "10.213.0.2"
 
 def _answers(what: str, content: bytes, result: str = "200") -> Attack:
     """Return a request that the page answers: nothing arrives anywhere else, and nothing is on record."""
-    return Attack(what, sent(content), result, control=FETCHES)
-
-
-def _refused(
-    what: str, content: bytes, result: str, reason: Reason, name: str | None = PAGE, *, port: int = 80
-) -> Attack:
-    return Attack(what, sent(content, port), result, reason, name, FETCHES)
+    return Attack(what, sent(content), result, control=FETCHES_HTTP)
 
 
 _SMUGGLED = f"GET / HTTP/1.1\r\nHost: {EVIL}\r\n\r\n".encode()
 
 READING = (
-    Attack("The page", ("get", f"http://{PAGE}/"), "200", control=FETCHES),
+    Attack("The page", ("get", f"http://{PAGE}/"), "200", control=FETCHES_HTTP),
     _answers("Somebody else's address as the agent's", request(_GET, _HOST, f"X-Clawker-Fw-Agent: {_VICTIM}")),
     _answers(
         "Somebody else's address twice, in odd case",
@@ -41,7 +35,7 @@ READING = (
         "The page over HTTP/2",
         sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))),
         "HTTP/2",
-        control=FETCHES,
+        control=FETCHES_HTTP,
     ),
     _answers(
         "POST to the page", head("POST / HTTP/1.1", _HOST, "Content-Length: 2", "Connection: close") + b"{}", "405"
@@ -64,7 +58,7 @@ READING = (
         "A request in the body of one for the page",
         head(_GET, _HOST, f"Content-Length: {len(_SMUGGLED)}", "Connection: close") + _SMUGGLED,
     ),
-    _refused(
+    refused(
         "A body for the page with two lengths",
         head("POST / HTTP/1.1", _HOST, "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close")
         + b"0\r\n\r\n"
@@ -73,25 +67,23 @@ READING = (
         Reason.BAD_REQUEST,
         None,
     ),
-    _refused(
+    refused(
         "Two hosts, the page first",
         request(_GET, _HOST, f"Host: {ALLOWED}"),
         "403",
         Reason.BAD_NAME,
         f"{PAGE},{ALLOWED}",
     ),
-    _refused("CONNECT to the page", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST),
-    _refused("The page at another port", request(_GET, _HOST), "403", Reason.NO_RULE, port=8080),
-    _refused(
-        "A name below that of the page", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"
-    ),
+    refused("CONNECT to the page", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST, PAGE),
+    refused("The page at another port", request(_GET, _HOST), "403", Reason.NO_RULE, PAGE, port=8080),
+    refused("A name below that of the page", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"),
     Attack(
         "The name of the page in TLS",
         ("get", f"https://{PAGE}/", *DIRECT),
         "closed",
         Reason.NO_RULE,
         PAGE,
-        FETCHES,
+        FETCHES_HTTP,
     ),
     Attack(
         "A name below that of the page, asked for",
@@ -99,16 +91,13 @@ READING = (
         "NXDOMAIN",
         Reason.NO_RULE,
         f"x.{PAGE}",
-        FETCHES,
+        FETCHES_HTTP,
     ),
     *(
-        Attack(
+        closed_port(
             f"The port at which the resolver's helper answers Envoy's, at {where}",
-            ("raw", f"{{{place}}}:{PAGE_PORT}", "--hex", f"{_VICTIM} 02:42:0a:d5:00:02\n".encode().hex()),
-            "connection refused",
-            Reason.NO_RULE,
-            None,
-            FETCHES,
+            raw(f"{{{place}}}:{PAGE_PORT}", f"{_VICTIM} 02:42:0a:d5:00:02\n".encode()),
+            FETCHES_HTTP,
         )
         for where, place in (("the resolver", "resolver"), ("Envoy", "envoy"))
     ),

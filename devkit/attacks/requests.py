@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.container import REFUSED_NAME
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command
+from devkit.attacks.attack import ALLOWED, EVIL, FETCHES_HTTP, Attack, Command, raw
 
-FETCHES = ("get", f"http://{ALLOWED}/", *DIRECT)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UPGRADE = ("Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
 
@@ -62,17 +61,18 @@ def pseudo(authority: str, path: str = "/", method: str = "GET") -> Fields:
 
 def sent(content: bytes, port: int = 80) -> Command:
     """Return what sends octets to Envoy."""
-    return ("raw", f"{{envoy}}:{port}", "--hex", content.hex(), "--timeout", "400ms")
+    return raw(f"{{envoy}}:{port}", content, "--timeout", "400ms")
 
 
 def _arrives(what: str, content: bytes, target: str = "/", *, host: str = ALLOWED, result: str = "200") -> Attack:
-    return Attack(what, sent(content), result, control=FETCHES, arrives=(target,), host=host, port=80)
+    return Attack(what, sent(content), result, control=FETCHES_HTTP, arrives=(target,), host=host, port=80)
 
 
-def _refused(
+def refused(
     what: str, content: bytes, result: str, reason: Reason | None, name: str | None, *, port: int = 80
 ) -> Attack:
-    return Attack(what, sent(content, port), result, reason, name, FETCHES)
+    """Return a request that Envoy refuses. What is on record is the name."""
+    return Attack(what, sent(content, port), result, reason, name, FETCHES_HTTP)
 
 
 _WEBSOCKET = (
@@ -135,7 +135,7 @@ REQUESTS = (
         "An allowed host, an octet at a time",
         (*sent(request(_GET, _HOST)), "--pieces"),
         "200",
-        control=FETCHES,
+        control=FETCHES_HTTP,
         arrives=("/",),
         port=80,
     ),
@@ -154,7 +154,7 @@ REQUESTS = (
         "A host below one that is denied alone", request(_GET, "Host: x.no.deny.test"), host="x.no.deny.test"
     ),
     *(
-        _refused(what, request(_GET, f"Host: {host}"), "403", Reason.DENIED, host)
+        refused(what, request(_GET, f"Host: {host}"), "403", Reason.DENIED, host)
         for what, host in {
             "A denied host": "no.deny.test",
             "A denied host in odd case": "No.Deny.Test",
@@ -169,12 +169,12 @@ REQUESTS = (
         "503",
         Reason.UNREACHABLE,
         ALLOWED,
-        FETCHES,
+        FETCHES_HTTP,
         ("/nothing",),
         port=80,
     ),
     *(
-        _refused(what, request(_GET, f"Host: {host}"), *_NO_RULE, host)
+        refused(what, request(_GET, f"Host: {host}"), *_NO_RULE, host)
         for what, host in {
             "A host without a rule": EVIL,
             "A host that we use ourselves": REFUSED_NAME,
@@ -183,7 +183,7 @@ REQUESTS = (
         }.items()
     ),
     *(
-        _refused(what, request(_GET, f"Host: {host}"), *_BAD_NAME, host)
+        refused(what, request(_GET, f"Host: {host}"), *_BAD_NAME, host)
         for what, host in {
             "The allowed host as userinfo": f"{ALLOWED}@{EVIL}",
             "Another host as userinfo": f"{EVIL}@{ALLOWED}",
@@ -196,7 +196,7 @@ REQUESTS = (
         }.items()
     ),
     *(
-        _refused(what, request(_GET, f"Host: {host}"), *_UNREADABLE, None)
+        refused(what, request(_GET, f"Host: {host}"), *_UNREADABLE, None)
         for what, host in {
             "Two hosts in one header": f"{ALLOWED}, {EVIL}",
             "A host and a path": f"{EVIL}/{ALLOWED}",
@@ -208,7 +208,7 @@ REQUESTS = (
         }.items()
     ),
     *(
-        _refused(what, content, *_BAD_NAME, name)
+        refused(what, content, *_BAD_NAME, name)
         for what, content, name in (
             ("Two hosts, the allowed one first", request(_GET, _HOST, f"Host: {EVIL}"), f"{ALLOWED},{EVIL}"),
             ("Two hosts, the allowed one last", request(_GET, f"Host: {EVIL}", _HOST), f"{EVIL},{ALLOWED}"),
@@ -219,7 +219,7 @@ REQUESTS = (
         )
     ),
     *(
-        _refused(what, content, *_NO_RULE, EVIL)
+        refused(what, content, *_NO_RULE, EVIL)
         for what, content in {
             "The absolute form of another host": request(f"GET http://{EVIL}/ HTTP/1.1", _HOST),
             "The absolute form with the allowed host as userinfo": request(
@@ -231,7 +231,7 @@ REQUESTS = (
         }.items()
     ),
     *(
-        _refused(what, content, *_BAD_REQUEST, None)
+        refused(what, content, *_BAD_REQUEST, None)
         for what, content in {
             "A space before the colon": request(_GET, f"Host : {ALLOWED}", f"Host: {EVIL}"),
             "No host": request(_GET),
@@ -246,7 +246,7 @@ REQUESTS = (
         }.items()
     ),
     *(
-        _refused(what, content, *_CONNECT, name)
+        refused(what, content, *_CONNECT, name)
         for what, content, name in (
             ("CONNECT", request(f"CONNECT {ALLOWED}:80 HTTP/1.1", f"Host: {ALLOWED}:80"), ALLOWED),
             ("CONNECT to another host", request(f"CONNECT {EVIL}:80 HTTP/1.1", _HOST), EVIL),
@@ -259,7 +259,7 @@ REQUESTS = (
             ),
         )
     ),
-    _refused(
+    refused(
         "A host with a rule for another port only",
         request(_GET, "Host: web.test"),
         *_NO_RULE,
@@ -271,13 +271,13 @@ REQUESTS = (
         (*sent(request(_GET, f"Host: {EVIL}")), "--pieces"),
         *_NO_RULE,
         EVIL,
-        FETCHES,
+        FETCHES_HTTP,
     ),
-    _refused("A host that is continued", request(_GET, _HOST, f" {EVIL}"), *_UNREADABLE, None),
-    _refused("HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n", "426", Reason.BAD_REQUEST, None),
-    _refused("HTTP/0.9", b"GET /\r\n", "426", Reason.BAD_REQUEST, None),
-    _refused("A fragment in a path", request(f"GET /#@{EVIL}/ HTTP/1.1", _HOST), *_BAD_REQUEST, ALLOWED),
-    _refused(
+    refused("A host that is continued", request(_GET, _HOST, f" {EVIL}"), *_UNREADABLE, None),
+    refused("HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n", "426", Reason.BAD_REQUEST, None),
+    refused("HTTP/0.9", b"GET /\r\n", "426", Reason.BAD_REQUEST, None),
+    refused("A fragment in a path", request(f"GET /#@{EVIL}/ HTTP/1.1", _HOST), *_BAD_REQUEST, ALLOWED),
+    refused(
         "The absolute form over TLS",
         request(f"GET https://{ALLOWED}/ HTTP/1.1", _HOST),
         "403",
@@ -285,14 +285,14 @@ REQUESTS = (
         None,
     ),
     *(
-        _refused(f"HTTP/2 {what}", http2(*fields), "HTTP/2", Reason.NO_RULE, EVIL)
+        refused(f"HTTP/2 {what}", http2(*fields), "HTTP/2", Reason.NO_RULE, EVIL)
         for what, fields in {
             "to another host": pseudo(EVIL),
             "with a host that is another": (*pseudo(EVIL), ("host", ALLOWED)),
             "with a host only, without a rule": (*pseudo(EVIL)[:3], ("host", EVIL)),
         }.items()
     ),
-    _refused(
+    refused(
         "HTTP/2 that connects",
         http2((":method", "CONNECT"), (":authority", f"{EVIL}:80")),
         "HTTP/2",
@@ -300,7 +300,7 @@ REQUESTS = (
         EVIL,
     ),
     *(
-        _refused(f"HTTP/2 with {what}", http2(*fields), "closed", Reason.BAD_REQUEST, None)
+        refused(f"HTTP/2 with {what}", http2(*fields), "closed", Reason.BAD_REQUEST, None)
         for what, fields in {
             "two authorities": (*pseudo(ALLOWED), (":authority", EVIL)),
             "userinfo": pseudo(f"{ALLOWED}@{EVIL}"),
@@ -340,7 +340,7 @@ def _behind(
     connects: bool = False,
 ) -> Attack:
     command, title = sent(content + SMUGGLED), f"{what}, then a request"
-    return Attack(title, command, result, reason, name, FETCHES, arrives, port=80, connects=connects)
+    return Attack(title, command, result, reason, name, FETCHES_HTTP, arrives, port=80, connects=connects)
 
 
 _UNKNOWN = ("501", Reason.BAD_REQUEST)

@@ -1,10 +1,8 @@
 """Other resolvers than ours: over TLS and over HTTPS, in the internet, at the siblings, and through Envoy."""
 
 from clawker_fw.rules.reasons import Reason
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Who
-from devkit.attacks.names import FETCHES
-from devkit.attacks.requests import FETCHES as FETCHES_HTTP
-from devkit.attacks.requests import request
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES, Attack, closed_port, outside, probe
+from devkit.attacks.requests import refused, request
 from devkit.dns import query
 
 OVER_TLS = 853
@@ -16,13 +14,7 @@ _PATH = f"/dns-query?dns={query(EVIL).hex()}"
 
 
 def _outside(what: str, url: str) -> Attack:
-    command = ("get", url, "--connect", "{nameserver}", "--timeout", "1s")
-    return Attack(what, command, "no answer", control=command, control_by=Who.NEIGHBOUR)
-
-
-def _knocks(what: str, place: str) -> Attack:
-    command = ("probe-tcp", place, "--timeout", "1s")
-    return Attack(what, command, "connection refused", Reason.NO_RULE, control=FETCHES)
+    return outside(what, ("get", url, "--connect", "{nameserver}", "--timeout", "1s"))
 
 
 RESOLVERS = (
@@ -37,24 +29,21 @@ RESOLVERS = (
         _DNS,
         FETCHES,
     ),
-    Attack(
+    refused(
         "A resolver without a rule, over HTTP through Envoy",
-        (
-            "raw",
-            "{envoy}:80",
-            "--hex",
-            request(f"GET {_PATH} HTTP/1.1", f"Host: {_DNS}").hex(),
-            "--timeout",
-            "400ms",
-        ),
+        request(f"GET {_PATH} HTTP/1.1", f"Host: {_DNS}"),
         "403",
         Reason.NO_RULE,
         _DNS,
-        FETCHES_HTTP,
     ),
-    _knocks("A resolver over TLS, at Envoy", f"{{envoy}}:{OVER_TLS}"),
-    _knocks("Our resolver over TLS", f"{{resolver}}:{OVER_TLS}"),
-    _knocks("Our resolver over HTTPS", "{resolver}:443"),
+    *(
+        closed_port(what, probe(place), FETCHES)
+        for what, place in {
+            "A resolver over TLS, at Envoy": f"{{envoy}}:{OVER_TLS}",
+            "Our resolver over TLS": f"{{resolver}}:{OVER_TLS}",
+            "Our resolver over HTTPS": "{resolver}:443",
+        }.items()
+    ),
     Attack(
         "A resolver over HTTPS behind an allowed name",
         ("get", f"https://{ALLOWED}{_PATH}", *DIRECT),
