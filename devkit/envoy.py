@@ -1,6 +1,8 @@
 """The real Envoy on loopback, with the listeners and routes that we render."""
 
 import contextlib
+import http
+import http.client
 import itertools
 import json
 import os
@@ -310,22 +312,10 @@ def _answer(request: Request, connection: socket.socket) -> str:
 
 
 def _response(connection: socket.socket) -> str:
-    """Return the body of a response, or nothing if it is a refusal. Envoy keeps the connection for a second."""
-    came = b""
-    while b"\r\n\r\n" not in came:
-        came = _more(connection, came)
-    head, _, body = came.partition(b"\r\n\r\n")
-    length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length:"))
-    while len(body) < int(length.partition(b":")[2]):
-        body = _more(connection, body)
-    return body.decode() if head.startswith(b"HTTP/1.1 200 ") else ""
-
-
-def _more(connection: socket.socket, before: bytes) -> bytes:
-    came = connection.recv(4096)
-    if not came:
-        raise EOFError(f"the answer ends after {before!r}")
-    return before + came
+    """Return the body of a response, or nothing if it is a refusal."""
+    with http.client.HTTPResponse(connection) as response:
+        response.begin()
+        return response.read().decode() if response.status == http.HTTPStatus.OK else ""
 
 
 def _datagram(connection: socket.socket) -> str:

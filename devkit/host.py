@@ -52,11 +52,13 @@ def client(host: str) -> APIClient:
 
 
 def load(client: APIClient, image: BuiltImage) -> None:
-    """Load an image into an engine.
+    """Load an image into an engine, unless it is there: its tag has the digest of its content.
 
     Raises:
         RuntimeError: with what the engine says, when it can't.
     """
+    if client.images(image.reference):
+        return
     for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]
         if "error" in line:
             raise RuntimeError(line["error"])

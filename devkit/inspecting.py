@@ -1,5 +1,6 @@
 """The real Envoy on loopback that looks into TLS, and a host behind it that says what reached it."""
 
+import http.client
 import http.server
 import json
 import os
@@ -303,16 +304,12 @@ class Inspecting(Recording):
         """Send octets, and return the status of the answer, or 0 if there is none, and the answer."""
         with self.connected(name, port) as agent:
             agent.sendall(request)
-            answer = b""
-            while _END not in answer and (some := agent.recv(65536)):
-                answer += some
-            head, _, body = answer.partition(_END)
-            length = next(
-                (int(each[15:]) for each in head.lower().split(b"\r\n") if each[:15] == b"content-length:"), 0
-            )
-            while len(body) < length and not request.startswith(b"HEAD ") and (some := agent.recv(65536)):
-                body += some
-        return (int(head.split(b" ")[1]) if head else 0), body
+            answer = http.client.HTTPResponse(agent, method="HEAD" if request.startswith(b"HEAD ") else None)
+            try:
+                answer.begin()
+            except http.client.RemoteDisconnected:
+                return 0, b""
+            return answer.status, answer.read()
 
     def ask(self, method: str, target: str, name: str, port: int = PORT, *headers: str) -> tuple[int, bytes]:
         """Make a request."""

@@ -1,5 +1,6 @@
 """What Envoy makes of requests in TLS that it looks into, beside what the policy says of them."""
 
+import http.client
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,26 +103,20 @@ class _Http1:
 
     def __init__(self, tls: ssl.SSLSocket) -> None:
         self._tls = tls
-        self._reading = tls.makefile("rb")
 
     def ask(self, asked: AskedRequest) -> str:
         to_become = "Connection: Upgrade\r\nUpgrade: websocket\r\n" if asked.websocket else "Content-Length: 0\r\n"
         head = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.name}\r\n{to_become}\r\n"
+        answer = http.client.HTTPResponse(self._tls, method=asked.method)
         try:
             self._tls.sendall(head.encode("latin-1"))
-            status = self._reading.readline()
-            headers = dict(self._headers())
-            length = 0 if asked.method == "HEAD" else int(headers.get("content-length", 0))
-            self._reading.read(length)
+            answer.begin()
+            answer.read()
         except (ConnectionError, ssl.SSLError):
-            status, headers = b"", {}
-        self.usable = bool(status) and headers.get("connection") != "close" and not asked.websocket
-        return status.split(b" ")[1].decode() if status else ENDED
-
-    def _headers(self) -> Iterator[tuple[str, str]]:
-        while line := self._reading.readline().strip():
-            name, _, value = line.decode("latin-1").partition(":")
-            yield name.lower(), value.strip()
+            self.usable = False
+            return ENDED
+        self.usable = not answer.will_close and not asked.websocket
+        return str(answer.status)
 
 
 class _Http2:

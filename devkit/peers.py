@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
+from clawker_fw.engine.outputs import frames
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.host import load
-from devkit.logs import written
 from devkit.session import Session
 from hatch_build import compile_program
 
@@ -41,23 +42,6 @@ def peer_program(architecture: str) -> Path:
 def _image(architecture: str) -> BuiltImage:
     entries = (Entry("peer", peer_program(architecture), 0o755),)
     return BuiltImage("clawker-fw/peer", "dev", architecture, entries, labels={})
-
-
-_loaded: dict[str, str] = {}
-"""The id of the image on each engine into which it was loaded."""
-
-
-def _load(client: APIClient, image: BuiltImage) -> None:
-    """Load the image into an engine, unless this process has done so before and the image still exists."""
-    with suppress(errors.ImageNotFound):
-        if _identity(client, image) == _loaded.get(client.base_url):
-            return
-    load(client, image)
-    _loaded[client.base_url] = _identity(client, image)
-
-
-def _identity(client: APIClient, image: BuiltImage) -> str:
-    return str(client.inspect_image(image.reference)["Id"])  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -178,7 +162,7 @@ class Peers:
     def __init__(self, client: APIClient) -> None:
         """Compile the program for the engine and load its image."""
         image = _image(client.version()["Arch"])
-        _load(client, image)
+        load(client, image)
         self.client = client
         self.image = image.reference
         self._started: list[Peer] = []
@@ -268,6 +252,20 @@ class Peers:
         """Remove every peer."""
         while self._started:
             self._started.pop().remove()
+
+
+def written(client: APIClient, container: str, *, errors: bool = False, **wanted: str | float) -> list[bytes]:
+    """Return the lines that a container without a terminal has written. `wanted` are parameters of the API.
+
+    One request is enough: the Docker SDK asks for the container first, to know the form of its log.
+
+    Raises:
+        requests.HTTPError: when the engine doesn't give them.
+    """
+    asked = {"stdout": 1, "stderr": int(errors), **wanted}
+    answer = client.get(f"{client.base_url}/v{client.api_version}/containers/{container}/logs", params=asked)
+    answer.raise_for_status()
+    return [output or error for output, error in frames(BytesIO(answer.content).read)]
 
 
 def _await(peer: Peer, event: str) -> None:

@@ -76,10 +76,9 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
 
 
 def _image(client: APIClient) -> str:
-    """Return the image, built from installed programs and loaded unless it exists."""
+    """Return the image, built from installed programs."""
     image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), labels={})
-    if not client.images(image.reference):
-        load(client, image)
+    load(client, image)
     return image.reference
 
 

@@ -22,8 +22,7 @@ from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, r
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.firewall import Firewall
-from devkit.logs import written
-from devkit.peers import Answer, Peer, Peers
+from devkit.peers import Answer, Peer, Peers, written
 from devkit.stacks import rule_set
 from devkit.waiting import until
 from devkit.witness import Event, Witnesses

@@ -5,8 +5,17 @@ from collections.abc import Callable
 from clawker_fw.stack import labels
 from devkit.engines import OTHER_RUNTIME
 from devkit.hand import Body
-from devkit.tampering.body import fields, host_fields, other_address
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering
+from devkit.tampering.way import (
+    COREDNS,
+    ENVOY,
+    SETTINGS,
+    Recreation,
+    Sign,
+    Tampering,
+    fields,
+    host_fields,
+    other_address,
+)
 
 WITH_ANOTHER_RUNTIME = "with another runtime"
 """This kind needs an engine with a second runtime."""

@@ -4,8 +4,7 @@ from clawker_fw.stack import image_tar
 from devkit.hand import Hand
 from devkit.host import load
 from devkit.stacks import installed_release
-from devkit.tampering.body import fields
-from devkit.tampering.way import COREDNS, ENVOY, TAGS, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, TAGS, Sign, Tampering, fields
 
 
 def _reference(hand: Hand, sibling: str) -> str:

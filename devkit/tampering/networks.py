@@ -8,8 +8,7 @@ from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
-from devkit.tampering.body import fields
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, NetworkRecreation, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, NetworkRecreation, Sign, Tampering, fields
 
 
 def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:

@@ -6,8 +6,7 @@ from clawker_fw.engine.archive import pack
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
 from devkit.hand import Hand
-from devkit.tampering.body import other_address
-from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering, other_address
 
 
 def _stop_for_good(hand: Hand) -> None:
