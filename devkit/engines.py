@@ -7,11 +7,8 @@ network namespace, the control groups, the folder.
 
 Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
 has set for its own, forwarding above all. See `devkit.inheritance`.
-
-``python -m devkit.engines --help`` shows the commands for shell scripts.
 """
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -23,7 +20,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +133,7 @@ fi
 mount -t proc proc /proc
 if [ "$ROOT" != / ]; then umount --lazy /mnt; fi
 echo "$pid"
-$LIFELINE
+cat
 :                                   # without it the shell would become its last command
 """
 
@@ -213,18 +209,17 @@ class PrivateEngine:
         (self.folder / "daemon.json").write_text(json.dumps({**daemon, **settings}, indent=2))
         (self.folder / "bin").mkdir()
 
-    def hold(self, root: Path, *, name: str = "", detached: bool = False) -> None:
-        """Create the engine's namespaces. Unless detached, they end with this process.
+    def hold(self, root: Path, name: str) -> None:
+        """Create the engine's namespaces, which end with this process.
 
         `name` is what the engine takes for its host's, if not the machine's own.
         """
-        lifeline = "sleep infinity" if detached else "cat"
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER],
-            env=self._names | {"ROOT": str(root), "INIT": _INIT, "LIFELINE": lifeline, "HOSTNAME": name},
+            env=self._names | {"ROOT": str(root), "INIT": _INIT, "HOSTNAME": name},
             cwd="/",
             # our end of the pipe closes when this process ends, however it ends
-            stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -317,16 +312,10 @@ class PrivateEngine:
 
     def destroy(self) -> None:
         """Remove the engine with everything that it created and its folder, in whatever state it is."""
-        if self.folder.exists() and not (self.folder / "daemon.json").exists():
-            raise EngineError(f"{self.folder} is not the folder of an engine")
-        pid = self.init
-        if pid is not None:
+        if (pid := self.init) is not None:
             os.kill(pid, signal.SIGKILL)
         if self._keeper is not None:
             self._keeper.communicate(timeout=_REMOVAL)
-        deadline = time.monotonic() + _REMOVAL
-        while pid is not None and self.folder.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
         if self._daemon is not None:
             self._daemon.wait()
         self._keeper = self._daemon = None
@@ -387,7 +376,7 @@ def private_engine(
     try:
         if data:
             shutil.move(data, engine.folder / "data")
-        engine.hold(root, name=name)
+        engine.hold(root, name)
         engine.set_host(sysctls)
         if disk:
             engine.mount_data(disk)
@@ -553,38 +542,3 @@ def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: 
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise EngineError(f"{argv[0]} failed with {done.returncode}: {tail}")
     return done.stdout
-
-
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m devkit.engines", description="Private Docker engines.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start an engine that stays, and print its DOCKER_HOST")
-    up.add_argument("folder", type=Path, help="a new or empty folder for all of the engine")
-    up.add_argument("--kind", choices=("installed", *KINDS), default="installed")
-    down = commands.add_parser("down", help="destroy the engine of a folder, and the folder")
-    down.add_argument("folder", type=Path)
-    chosen = parser.parse_args()
-    engine = PrivateEngine(chosen.folder)
-    if chosen.command == "down":
-        engine.destroy()
-        return 0
-    kind = _kind(chosen.kind)
-    root = _prepare(kind)
-    engine.configure(kind.settings)
-    try:
-        engine.hold(root, detached=True)
-        engine.set_host(FORWARDING)
-        engine.start()
-    except BaseException:
-        engine.destroy()
-        raise
-    print(engine.host)
-    return 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EngineError as error:
-        sys.exit(str(error))
