@@ -2,14 +2,15 @@
 
 import socket
 import ssl
-import threading
 from contextlib import suppress
-from typing import Self
+from itertools import count
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+
+from devkit.raw_origin import RawOrigin
 
 LARGE, SINK = "/large", "/sink"
 """Paths: with an answer that never ends, and without any answer."""
@@ -20,10 +21,10 @@ ANSWER = b"what was asked for"
 _CHUNK = bytes(16 << 10)
 
 
-class Http2Host:
-    """A host on a port of an address. It ends with its context."""
+class Http2Host(RawOrigin):
+    """A host on a port. It ends with its context."""
 
-    def __init__(self, address: str, port: int, certificate: str, key: str) -> None:
+    def __init__(self, port: int, certificate: str, key: str) -> None:
         """Listen."""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
@@ -32,37 +33,27 @@ class Http2Host:
         """Bytes of answers that never end."""
         self.requests: list[tuple[int, str]] = []
         """The number of the connection and the path of each request, in their order."""
-        self._opened = 0
+        self._numbers = count(1)
         self._open: set[socket.socket] = set()
-        self._server = socket.create_server((address, port), backlog=1024)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
+        super().__init__(port, self._speak)
 
     def __exit__(self, *_: object) -> None:
         """Stop listening, and end what is open."""
-        for connection in (self._server, *self._open.copy()):
+        super().__exit__()
+        for connection in self._open.copy():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._server.close()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                plain, _ = self._server.accept()
-                self._opened += 1
-                threading.Thread(target=self._serve, args=(plain, self._opened), daemon=True).start()
-
-    def _serve(self, plain: socket.socket, number: int) -> None:
+    def _speak(self, plain: socket.socket) -> None:
         with (
-            suppress(OSError, h2.exceptions.ProtocolError),
+            suppress(h2.exceptions.ProtocolError),
             self._context.wrap_socket(plain, server_side=True) as connection,
         ):
             self._open.add(connection)
-            _Connection(self, connection, number).serve()
-        self._open.discard(connection)
+            try:
+                _Connection(self, connection, next(self._numbers)).serve()
+            finally:
+                self._open.discard(connection)
 
 
 class _Connection:

@@ -159,7 +159,7 @@ def test_a_request_in_inspected_tls_to_a_host_with_http2(tmp_path: Path, release
         until(proxy.serves)
         with proxy.connected("a.there.test"):
             before = _resident(proxy)
-        host = stack.enter_context(Http2Host(OWN_LOOPBACK, TLS, *map(str, own)))
+        host = stack.enter_context(Http2Host(TLS, *map(str, own)))
         body = bytes(bounds.A_CONNECTION)
         chunked = b"%x\r\n%b\r\n" % (len(body), body)
         agents = []

@@ -39,7 +39,7 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Inspecting]:
 @pytest.fixture
 def host(proxy: Inspecting) -> Iterator[Http2Host]:
     """The host, which has the same certificate."""
-    with Http2Host(OWN_LOOPBACK, PORT, f"{proxy.folder}/own/cert.pem", f"{proxy.folder}/own/key.pem") as started:
+    with Http2Host(PORT, f"{proxy.folder}/own/cert.pem", f"{proxy.folder}/own/key.pem") as started:
         yield started
 
 
