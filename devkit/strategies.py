@@ -43,59 +43,43 @@ def names() -> st.SearchStrategy[str]:
     return above.map(lambda labels: ".".join([*labels, "test"]))
 
 
-def rules() -> st.SearchStrategy[Rule]:
-    """Return rules, a third of which deny."""
-    return st.one_of(_allowing(), _allowing(), _opaque(), _network(), _denying(), _denying())
+def _named(name: str, subtree: bool, protocol: Protocol, port: int) -> Rule:  # noqa: FBT001 - as strategies give it
+    """`allow_private` is derived from the name, so that no rules contradict each other."""
+    return Rule(Destination(name, subtree), protocol, port, allow_private=len(name) % 2 == 0)
 
 
-def _opaque() -> st.SearchStrategy[Rule]:
-    return st.builds(
-        lambda name, what: Rule(
-            Destination(name, subtree=False), what[0], what[1], len(name) % 2 == 0, last_port=what[2]
-        ),
-        names(),
-        st.sampled_from(OPAQUE),
-    )
-
-
-def _network() -> st.SearchStrategy[Rule]:
-    """Networks are the same below each name: two that overlap would contradict each other."""
-    return st.builds(_of_network, names(), st.sampled_from(AT_ADDRESSES))
+def _forwarding(name: str, what: tuple[Protocol, int, int | None], host: str = "") -> Rule:
+    protocol, first, last = what
+    destination = Destination(name, subtree=False)
+    return Rule(destination, protocol, first, len(name) % 2 == 0, last_port=last, host=host)
 
 
 def _of_network(below: str, what: tuple[Protocol, int, int | None]) -> Rule:
-    protocol, first, last = what
-    destination = Destination(below, subtree=False)
-    return Rule(destination, protocol, first, len(below) % 2 == 0, last_port=last, host=NETWORK)
+    """Networks are the same below each name: two that overlap would contradict each other."""
+    return _forwarding(below, what, NETWORK)
 
 
-def _denying() -> st.SearchStrategy[Rule]:
-    return st.builds(
-        lambda name, subtree, protocol, port: Rule(
-            Destination(name, subtree), protocol, port, action=RuleAction.DENY
-        ),
-        names() | names().map(_of_an_address),
-        st.booleans(),
-        st.none() | st.sampled_from(Protocol),
-        st.none() | st.sampled_from(PORTS),
-    )
+def _denying(name: str, subtree: bool, protocol: Protocol | None, port: int | None) -> Rule:  # noqa: FBT001 - likewise
+    return Rule(Destination(name, subtree), protocol, port, action=RuleAction.DENY)
 
 
 def _of_an_address(below: str) -> str:
     return f"192-0-2-9.{below}"
 
 
-def _allowing() -> st.SearchStrategy[Rule]:
-    """`allow_private` is derived from the name, so that no rules contradict each other."""
-    return st.builds(
-        lambda name, subtree, protocol, port: Rule(
-            Destination(name, subtree), protocol, port, allow_private=len(name) % 2 == 0
-        ),
-        names(),
+def rules() -> st.SearchStrategy[Rule]:
+    """Return rules, a third of which deny."""
+    allowing = st.builds(_named, names(), st.booleans(), st.sampled_from(NAMED), st.sampled_from(PORTS))
+    opaque = st.builds(_forwarding, names(), st.sampled_from(OPAQUE))
+    networks = st.builds(_of_network, names(), st.sampled_from(AT_ADDRESSES))
+    denying = st.builds(
+        _denying,
+        names() | names().map(_of_an_address),
         st.booleans(),
-        st.sampled_from(NAMED),
-        st.sampled_from(PORTS),
+        st.none() | st.sampled_from(Protocol),
+        st.none() | st.sampled_from(PORTS),
     )
+    return st.one_of(allowing, allowing, opaque, networks, denying, denying)
 
 
 def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
@@ -114,25 +98,21 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
     for _ in range(most):
         labels = [chosen.choice((*LABELS, str(chosen.randrange(50)))) for _ in range(chosen.randint(1, 3))]
         name = ".".join([*labels, chosen.choice(top)])
-        destination = Destination(name, chosen.random() < _SUBTREES)
-        private = len(name) % 2 == 0
-        if chosen.random() < _OPAQUE:
-            if chosen.random() < _NETWORKS:
-                entries.append(_of_network(name, chosen.choice(AT_ADDRESSES)))
-                denied = Destination(_of_an_address(name), subtree=False)
-                if chosen.random() < _DENIALS:
-                    entries.append(Rule(denied, chosen.choice((None, *Protocol)), None, action=RuleAction.DENY))
-                continue
-            protocol, first, last = chosen.choice(OPAQUE)
-            exact = Destination(name, subtree=False)
-            entries.append(Rule(exact, protocol, first, allow_private=private, last_port=last))
-            continue
-        if chosen.random() < _DENIALS:
-            protocol, port = chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS))
-            entries.append(Rule(destination, protocol, port, action=RuleAction.DENY))
+        subtree, opaque, network, denied = (
+            chosen.random() < share for share in (_SUBTREES, _OPAQUE, _NETWORKS, _DENIALS)
+        )
+        if opaque and network:
+            entries.append(_of_network(name, chosen.choice(AT_ADDRESSES)))
+            if denied:
+                entries.append(_denying(_of_an_address(name), False, chosen.choice((None, *Protocol)), None))  # noqa: FBT003
+        elif opaque:
+            entries.append(_forwarding(name, chosen.choice(OPAQUE)))
+        elif denied:
+            entries.append(
+                _denying(name, subtree, chosen.choice((None, *Protocol)), chosen.choice((None, *PORTS)))
+            )
         else:
-            protocol, port = chosen.choice(NAMED), chosen.choice(PORTS)
-            entries.append(Rule(destination, protocol, port, allow_private=private))
+            entries.append(_named(name, subtree, chosen.choice(NAMED), chosen.choice(PORTS)))
     return RuleSet.of(entries)
 
 
