@@ -10,6 +10,7 @@ settings' descriptions is repeated by hand.
 import argparse
 import ast
 import dataclasses
+import functools
 import itertools
 import re
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import typer.main
-from pydantic import BaseModel, BeforeValidator, create_model
+from pydantic import BeforeValidator, create_model
 from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
@@ -186,11 +187,11 @@ ENTRIES = (("presets", PresetEntry), ("never", NeverEntry), ("always", AlwaysEnt
 """The lists of the settings whose entries are mappings, beside `rules`."""
 
 
-def _rows(section: type[BaseModel]) -> list[list[str]]:
-    return [
-        [_code(name), _kind(field), _default(field), field.description or ""]
-        for name, field in section.model_fields.items()
+def _fields_table(fields: Mapping[str, FieldInfo]) -> str:
+    rows = [
+        [_code(name), _kind(field), _default(field), field.description or ""] for name, field in fields.items()
     ]
+    return _table(["field", "type", "default", "means"], rows)
 
 
 def settings_page() -> str:
@@ -205,19 +206,13 @@ def settings_page() -> str:
         ]
         for key, field in fields()
     ]
-    rule_rows = [
-        [_code(name), _kind(field), _default(field), field.description or ""] for name, field in FIELDS.items()
-    ]
     parts = (
         f"# Settings\n\n{_SETTINGS}",
         _table(["key", "variable", "type", "default", "means"], rows),
         f"## Rules\n\n{_RULES}",
-        _table(["field", "type", "default", "means"], rule_rows),
+        _fields_table(FIELDS),
         f"## Presets and promises\n\n{_ENTRIES}",
-        *(
-            f"### `{name}`\n\n{_table(['field', 'type', 'default', 'means'], _rows(entry))}"
-            for name, entry in ENTRIES
-        ),
+        *(f"### `{name}`\n\n{_fields_table(entry.model_fields)}" for name, entry in ENTRIES),
         f"## What `clawker-fw init` writes\n\n```yaml\n{example()}```\n",
     )
     return _HEADING + "\n".join(parts)
@@ -499,54 +494,25 @@ conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
 
 def records_page() -> str:
     """Return the page on the records that a collector gets."""
-    tables = {
-        "Envoy and CoreDNS": _attributes_table(),
-        "The resource of all records of a container": _resource_table(),
-        "Agents, by a watcher": _presence_table(),
-    }
-    parts = [f"# Records\n\n{_RECORDS}", *(f"## {title}\n\n{table}" for title, table in tables.items())]
-    return _HEADING + "\n".join(parts)
-
-
-def _attributes_table() -> str:
-    """Return the table of the attributes of records, by kind of record."""
     kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
-    rows = [
+    of_records = [
         [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
         for each in ATTRIBUTES
     ]
-    return _table(["attribute", "means", *map(_code, kinds)], rows)
-
-
-def _resource_table() -> str:
-    """Return the table of the attributes of a resource."""
-    rows = [[_code(each.name), each.meaning] for each in RESOURCE_ATTRIBUTES]
-    return _table(["attribute", "means"], rows)
-
-
-def _presence_table() -> str:
-    """Return the table of the attributes of a watcher's record of an agent."""
-    return _table(["attribute", "means"], [[_code(each.name), each.meaning] for each in presence.ATTRIBUTES])
+    parts = [
+        f"# Records\n\n{_RECORDS}",
+        f"## Envoy and CoreDNS\n\n{_table(['attribute', 'means', *map(_code, kinds)], of_records)}",
+    ]
+    for title, attributes in (
+        ("The resource of all records of a container", RESOURCE_ATTRIBUTES),
+        ("Agents, by a watcher", presence.ATTRIBUTES),
+    ):
+        rows = [[_code(each.name), each.meaning] for each in attributes]
+        parts.append(f"## {title}\n\n{_table(['attribute', 'means'], rows)}")
+    return _HEADING + "\n".join(parts)
 
 
 # --- pages with generated tables ------------------------------------------------------------------------------
-
-ENFORCEMENT, ENGINES, PRESETS = (Path("..", name) for name in ("enforcement.md", "engines.md", "presets.md"))
-
-
-def enforcement_page() -> str:
-    """Return the page on what is enforced, which is written by hand, with its tables."""
-    return _with_tables(ENFORCEMENT, {"not stopped": _not_stopped_table})
-
-
-def engines_page() -> str:
-    """Return the page on engines and their hosts, which is written by hand, with its tables."""
-    return _with_tables(ENGINES, {"hosts": _hosts_table})
-
-
-def presets_page() -> str:
-    """Return the page on presets, which is written by hand, with its table."""
-    return _with_tables(PRESETS, {"presets": _presets_table})
 
 
 def _presets_table() -> str:
@@ -571,13 +537,11 @@ def _hosts_table() -> str:
     return _table(["host", "what is special"], rows)
 
 
-def _with_tables(page: Path, tables: Mapping[str, Callable[[], str]]) -> str:
-    text = (FOLDER / page).read_text("utf-8")
-    for name, table in tables.items():
-        begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
-    return text
+def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
+    """Return a page that is written by hand, with its table."""
+    begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
+    before, _, rest = (FOLDER / page).read_text("utf-8").partition(begin)
+    return f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
 
 
 # --- the pages ------------------------------------------------------------------------------------------------
@@ -592,9 +556,14 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.schema.json": settings_schema.text,
     "../man/man1/clawker-fw.1": program_manual,
     "../man/man5/clawker-fw.yaml.5": settings_manual,
-    str(ENFORCEMENT): enforcement_page,
-    str(ENGINES): engines_page,
-    str(PRESETS): presets_page,
+    **{
+        page: functools.partial(_with_table, page, name, table)
+        for page, name, table in (
+            ("../enforcement.md", "not stopped", _not_stopped_table),
+            ("../engines.md", "hosts", _hosts_table),
+            ("../presets.md", "presets", _presets_table),
+        )
+    },
 }
 
 
