@@ -57,8 +57,6 @@ def build(target: Path) -> None:
         for architecture in ("", *ARCHITECTURES):
             chosen = {**environment, ONE_ARCHITECTURE: architecture}
             _hatchling("wheel", target, Path(folder, source.name.removesuffix(".tar.gz")), chosen)
-    for page in (CHECKOUT / "docs" / "man").glob("man*/*"):
-        shutil.copyfile(page, target / page.name)
     for shell, name in COMPLETIONS.items():
         command = [sys.executable, "-m", "clawker_fw", "--show-completion", shell]
         (target / name).write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
