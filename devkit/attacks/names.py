@@ -3,7 +3,7 @@
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.container import REFUSED_NAME
-from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES, Attack, Command, Who, raw
+from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES, Attack, Command, outside, raw
 from devkit.dns import query
 from devkit.hellos import client_hello, in_records
 
@@ -52,11 +52,12 @@ def _hello(name: str) -> Command:
     return _raw(client_hello(name.encode()))
 
 
-def _passes(what: str, name: str, port: int = 443, *, options: Command = ()) -> Attack:
-    host = _host(name, port)
-    return Attack(
-        what, (*_tls(name, port), *options), "200", control=FETCHES, arrives=("/",), host=host, port=port
-    )
+def _passes(
+    what: str, name: str, port: int = 443, *, options: Command = (), host: str = "", because: str = ""
+) -> Attack:
+    host = host or _host(name, port)
+    command = (*_tls(name, port), *options)
+    return Attack(what, command, "200", control=FETCHES, arrives=("/",), host=host, port=port, because=because)
 
 
 def _closed(what: str, command: Command, reason: Reason, name: str | None) -> Attack:
@@ -91,6 +92,7 @@ _TYPES = (
 )
 """Types that tunnels use, or could. PTR is asked for directly: the engine's own resolver may not forward it."""
 
+_ALERT = b"\x15\3\1\0\2\1\0"
 _PLAIN = f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode()
 _ECH = b"\xfe\x0d\0\x4a" + b"\0\0\1\0\1\7" + 2 * (b"\0\x20" + bytes(range(32)))
 """The extension that has a hidden name (RFC 9849), as everybody sees it whose name it is not."""
@@ -157,12 +159,10 @@ QUESTIONS = (
         }.items()
     ),
     _unknown("A name without a rule, type PTR", EVIL, "--type", "PTR", *_THERE, control=_THERE),
-    Attack(
+    outside(
         "A name without a rule, of a name server in the internet",
         _asked(EVIL, "--server", "{nameserver}", "--timeout", "1s"),
-        "no answer",
         control=_asked(EVIL, "--server", "{nameserver}"),
-        control_by=Who.NEIGHBOUR,
     ),
     Attack(
         "A name without a rule, at the other slot's address, which nobody has",
@@ -369,12 +369,7 @@ SERVER_NAMES = (
             "An empty server name": _names((0, "")),
         }.items()
     ),
-    Attack(
-        "TLS that begins with an alert",
-        _raw(b"\x15\3\1\0\2\1\0" + client_hello(EVIL.encode())),
-        "closed",
-        control=FETCHES,
-    ),
+    Attack("TLS that begins with an alert", _raw(_ALERT + client_hello(EVIL.encode())), "closed", control=FETCHES),
     _passes("An allowed server name, an octet at a time", ALLOWED, options=("--pieces",)),
     _closed("A server name without a rule, an octet at a time", (*_tls(EVIL), "--pieces"), Reason.NO_RULE, EVIL),
     _closed(
@@ -395,31 +390,22 @@ SERVER_NAMES = (
         Reason.NO_RULE,
         EVIL,
     ),
-    Attack(
+    _passes(
         "A hidden server name (ECH) behind an allowed one",
-        (*_tls(EVIL), "--ech", ALLOWED),
-        "200",
-        control=FETCHES,
-        arrives=("/",),
-        host=EVIL,
+        EVIL,
+        options=("--ech", ALLOWED),
         because="TLS is not decrypted, so only the outer name is visible. The host decides about a hidden one.",
     ),
-    Attack(
+    _passes(
         "Another host inside TLS with an allowed server name (domain fronting)",
-        (*_tls(ALLOWED), "--host", EVIL),
-        "200",
-        control=FETCHES,
-        arrives=("/",),
+        ALLOWED,
+        options=("--host", EVIL),
         host=EVIL,
         because="TLS is not decrypted, so only the allowed host sees the requests in it.",
     ),
-    Attack(
+    _passes(
         "Data in a server name below an allowed subtree",
-        _tls(f"{_DATA}.wild.test"),
-        "200",
-        control=FETCHES,
-        arrives=("/",),
-        host=f"{_DATA}.wild.test",
+        f"{_DATA}.wild.test",
         because="With a subtree rule, the agent chooses the labels. Envoy looks the name up, so the domain's name "
         "servers and the host see them.",
     ),
