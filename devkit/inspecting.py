@@ -1,4 +1,7 @@
-"""The real Envoy on loopback that looks into TLS, and a host behind it that says what reached it."""
+"""The real Envoy on loopback that looks into TLS, and a host behind it that says what reached it.
+
+It may put secrets into requests, which it gets from the real signer.
+"""
 
 import http.client
 import http.server
@@ -10,7 +13,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +25,12 @@ from clawker_fw.stack.envoy import chains, lookups, routes, sampling, signing, t
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
+from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
-from devkit.envoy import HERE, Recording
+from devkit.envoy import HERE, Recording, program
 from devkit.programs import free_port
 from devkit.signer import Signer
+from devkit.starting import exchange
 
 PORT, OTHER_PORT, SECOND_PORT = 8080, 443, 8443
 """Where the host listens, another port, where it does not, and one where it may listen as well."""
@@ -315,6 +320,45 @@ class Inspecting(Recording):
         """Make a request."""
         lines = (f"{method} {target} HTTP/1.1", f"Host: {name}", *headers, "", "")
         return self.raw("\r\n".join(lines).encode("latin-1"), name, port)
+
+
+class Injecting(Inspecting):
+    """The proxy, with a signer that has secrets."""
+
+    signer: Signer
+
+    def __init__(
+        self,
+        folder: Path,
+        release: Release,
+        names: int,
+        own: tuple[Path, Path],
+        trusted: Path,
+        *,
+        first: RuleSet,
+        **headers: str,
+    ) -> None:
+        """Start both with the first rules: Envoy asks for the secrets of its first table, and no others later.
+
+        `headers` are those of the secrets, by name.
+        """
+        self._headers, self.first = headers, first
+        (folder / "signing").mkdir()
+        self.signer = Signer(folder / "signing")
+        self.signer.give((), (), ["a.test"])
+        self.signer.start()
+        super().__init__(folder, program(release), names, own, trusted)
+
+    def table(self, policy: Policy) -> Json:
+        """Return the table, with headers of secrets."""
+        return tls_interception.table(policy, self._headers)
+
+    def give(self, given: Mapping[str, str]) -> None:
+        """Give all secrets."""
+        sent = json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode()
+        answer = json.loads(exchange(self.signer.at / "secrets", sent))
+        if answer["secrets"].keys() != given.keys():
+            raise AssertionError(answer)
 
 
 def _read(content: bytes) -> dict[str, Any]:

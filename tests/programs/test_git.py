@@ -16,8 +16,7 @@ from clawker_fw.settings.secrets.sources import GIT_USER
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.git_host import GitHost
-from devkit.injecting import Injecting
-from devkit.inspecting import PORT, certificate, own_address
+from devkit.inspecting import PORT, Injecting, certificate, own_address
 from devkit.waiting import until
 
 NAME = "git.test"

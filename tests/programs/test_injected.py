@@ -15,8 +15,7 @@ from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack.envoy import injected, tls_interception
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.injecting import Injecting
-from devkit.inspecting import PORT, TABLE, Host, certificate, own_address
+from devkit.inspecting import PORT, TABLE, Host, Injecting, certificate, own_address
 from devkit.waiting import until
 from devkit.whereabouts import header_forms
 
