@@ -6,7 +6,6 @@ and one ordinary `run` makes it current again while the agent sends requests. Ev
 
 import argparse
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -14,7 +13,6 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -28,9 +26,6 @@ PROJECT = "clawker-demo"
 EXAMPLE = stacks.CHECKOUT / "examples" / "demo.yaml"
 WIDTH = 104
 REQUESTS_PER_SECOND = 200
-
-PICTURE = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-"""Rich's SVG without web fonts, because a picture in a README can't load anything."""
 
 
 class Show:
@@ -144,7 +139,7 @@ def main() -> None:
         print(f"\nDone in {time.monotonic() - began:.0f} s, and everything is taken away again.", file=sys.stderr)
     if arguments.svg:
         arguments.svg.parent.mkdir(parents=True, exist_ok=True)
-        show.console.save_svg(str(arguments.svg), title="clawker-fw", code_format=PICTURE)
+        show.console.save_svg(str(arguments.svg), title="clawker-fw")
 
 
 if __name__ == "__main__":
