@@ -73,11 +73,11 @@ class _Handler(Handler):
 class GitHost(Host):
     """The host. Repositories are below a folder, as `o/r.git`."""
 
-    def __init__(self, folder: Path, address: str, credential: str, *names: str) -> None:
+    def __init__(self, folder: Path, credential: str, *names: str) -> None:
         """Listen. `credential` is the value of the header `Authorization` that it demands."""
         self.root = folder / "repositories"
         self.handler = type("Handler", (_Handler,), {"root": self.root, "credential": credential})
-        super().__init__(folder / "tls", address, *names)
+        super().__init__(folder / "tls", *names)
 
     def repository(self, name: str) -> Path:
         """Make a repository that may be pushed to, with one commit on `main`."""

@@ -6,7 +6,6 @@ It may put secrets into requests, which it gets from the real signer.
 import http.client
 import http.server
 import json
-import os
 import re
 import socket
 import ssl
@@ -28,7 +27,7 @@ from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
 from devkit.envoy import HERE, Recording, program
-from devkit.programs import free_port
+from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
 from devkit.starting import exchange
 
@@ -123,8 +122,8 @@ class Host:
     handler: type[http.server.BaseHTTPRequestHandler] = Handler
     """What answers requests."""
 
-    def __init__(self, folder: Path, address: str, *names: str, ports: Sequence[int] = (PORT,)) -> None:
-        """Listen at an address of its own. How it speaks TLS with further connections is in its `context`."""
+    def __init__(self, folder: Path, *names: str, ports: Sequence[int] = (PORT,)) -> None:
+        """Listen at this process's own address. How it speaks TLS with further connections is in its `context`."""
         self.reached: list[Reached] = []
         self.contents: dict[str, bytes] = {}
         self.certificate, self.key = certificate(folder, *names)
@@ -147,7 +146,7 @@ class Host:
             def handle_error(self, *_: object) -> None:
                 """Say nothing: what ends a handshake is tested at the other end."""
 
-        self._servers = [Server((address, port), handler) for port in ports]
+        self._servers = [Server((OWN_LOOPBACK, port), handler) for port in ports]
         for each in self._servers:
             threading.Thread(target=each.serve_forever, daemon=True).start()
 
@@ -365,9 +364,3 @@ def _read(content: bytes) -> dict[str, Any]:
     """Return JSON without the name of the key's file, which is the test's and which Envoy does not show."""
     read: dict[str, Any] = json.loads(re.sub(rb'"private_key": *[{][^}]*[}]', b'"private_key": {}', content))
     return read
-
-
-def own_address() -> str:
-    """Return an address of loopback that other test processes don't have."""
-    number = os.getpid() % 2**16
-    return f"127.64.{number >> 8}.{number & 255 or 1}"

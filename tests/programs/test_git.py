@@ -16,7 +16,8 @@ from clawker_fw.settings.secrets.sources import GIT_USER
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.git_host import GitHost
-from devkit.inspecting import PORT, Injecting, certificate, own_address
+from devkit.inspecting import PORT, Injecting, certificate
+from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
 
 NAME = "git.test"
@@ -79,7 +80,7 @@ class Agent:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitHost]:
     """The code host."""
-    started = GitHost(tmp_path_factory.mktemp("host"), own_address(), CREDENTIAL, NAME)
+    started = GitHost(tmp_path_factory.mktemp("host"), CREDENTIAL, NAME)
     for name in ("o/read", "o/write", "o/other"):
         started.repository(name)
     yield started
@@ -91,7 +92,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: GitH
     """The proxy, for all tests here."""
     folder = tmp_path_factory.mktemp("injecting")
     own = certificate(folder / "own", NAME)
-    with NameServer([NAME], own_address()) as names:
+    with NameServer([NAME], OWN_LOOPBACK) as names:
         rules = RuleSet.of([RuleEntry.model_validate(RULE).rule()])
         started = Injecting(folder, release, names.port, own, host.certificate, first=rules)
         until(started.serves)

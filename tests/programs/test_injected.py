@@ -15,7 +15,8 @@ from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack.envoy import injected, tls_interception
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.inspecting import PORT, TABLE, Host, Injecting, certificate, own_address
+from devkit.inspecting import PORT, TABLE, Host, Injecting, certificate
+from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
 from devkit.whereabouts import header_forms
 
@@ -55,7 +56,7 @@ def rules() -> RuleSet:
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The host behind all names. It can't prove that it is `other.test`."""
     names = [each["dst"] for each in RULES if each["dst"] != "other.test"]
-    started = Host(tmp_path_factory.mktemp("host") / "tls", own_address(), *names)
+    started = Host(tmp_path_factory.mktemp("host") / "tls", *names)
     yield started
     started.close()
 
@@ -65,7 +66,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
     """The proxy, for all tests here."""
     folder = tmp_path_factory.mktemp("injecting")
     own = certificate(folder / "own", *(each["dst"] for each in RULES))
-    with NameServer([each["dst"] for each in RULES], own_address()) as names:
+    with NameServer([each["dst"] for each in RULES], OWN_LOOPBACK) as names:
         started = Injecting(folder, release, names.port, own, host.certificate, first=rules(), **HEADERS)
         yield started
         started.process.terminate()

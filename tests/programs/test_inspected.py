@@ -26,8 +26,9 @@ from clawker_fw.stack.release import Release
 from devkit import judging, requests
 from devkit.dns import NameServer
 from devkit.envoy import HERE, WRITTEN_WITHIN, program
-from devkit.inspecting import OTHER_PORT, PORT, SECOND_PORT, Host, Inspecting, certificate, own_address
+from devkit.inspecting import OTHER_PORT, PORT, SECOND_PORT, Host, Inspecting, certificate
 from devkit.judging import Judge, expected
+from devkit.programs import OWN_LOOPBACK
 from devkit.requests import random_asked, random_entries, rules_of
 from devkit.waiting import until
 
@@ -38,7 +39,7 @@ NAMES = (*requests.NAMES, "other.test", "unverified.test")
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The host behind all names. It can't prove that it is `other.test` or `unverified.test`."""
-    started = Host(tmp_path_factory.mktemp("host") / "tls", own_address(), *requests.NAMES, ports=PORTS)
+    started = Host(tmp_path_factory.mktemp("host") / "tls", *requests.NAMES, ports=PORTS)
     yield started
     started.close()
 
@@ -48,7 +49,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
     """The proxy, for all tests here."""
     folder = tmp_path_factory.mktemp("inspecting")
     own = certificate(folder / "own", "*.test", "*.w.test")
-    with NameServer(NAMES, own_address()) as names:
+    with NameServer(NAMES, OWN_LOOPBACK) as names:
         started = Inspecting(folder, program(release), names.port, own, host.certificate)
         yield started
         started.process.terminate()

@@ -14,9 +14,9 @@ from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import program
-from devkit.inspecting import PORT, Inspecting, certificate, own_address
+from devkit.inspecting import PORT, Inspecting, certificate
 from devkit.peers import peer_program
-from devkit.programs import machine
+from devkit.programs import OWN_LOOPBACK, machine
 from devkit.starting import wait_for
 from devkit.waiting import until
 from devkit.world import Program
@@ -55,7 +55,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
                     peer_program(machine()),
                     "origin",
                     "--address",
-                    own_address(),
+                    OWN_LOOPBACK,
                     "--https",
                     f"{PORT}",
                     "--name",
@@ -68,7 +68,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
         said = Program(log)
         wait_for(host, lambda: bool(said.said()), log)
         (folder / "trusted").write_text(said.said()[0]["certificate"])
-        names = stack.enter_context(NameServer([NAME], own_address()))
+        names = stack.enter_context(NameServer([NAME], OWN_LOOPBACK))
         (folder / "envoy").mkdir()
         started = Inspecting(folder / "envoy", program(release), names.port, own, folder / "trusted")
         stack.callback(started.process.wait)
