@@ -379,12 +379,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+_GIVEN_UP = ("RemoteReset", "-")
+"""What `fwctl record` leaves out: the agent has ended the connection before there was an answer."""
+
+
 class Resolving(Loading):
     """One that goes on after the decision: it looks names up at a name server on loopback.
 
     It asks through the forwarder, which ends with this object. With `refreshing=False` it never looks a name up
     again by itself, so the name server is asked only for what a client has asked for.
     """
+
+    read = 0
+    """How many lines of its log have been read."""
 
     def __init__(
         self, folder: Path, program: Path, name_server: int, before: Sequence[str] = (), *, refreshing: bool = True
@@ -435,33 +442,8 @@ class Resolving(Loading):
         config = {**resolver["typed_config"], "resolvers": [self._name_server]}
         return {"typed_dns_resolver_config": {**resolver, "typed_config": config}}
 
-    def hello(self, name: bytes, port: int) -> bytes:
-        """Return what comes back for a TLS hello with a server name of any octets."""
-        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
-            connection.sendall(client_hello(name))
-            try:
-                return connection.recv(4096)
-            except ConnectionResetError:
-                return b""
-
-    def request(self, host: bytes, port: int) -> bytes:
-        """Return the first line of what comes back for a request with a Host header of any octets."""
-        with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=5) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
-            return connection.recv(4096).partition(b"\r\n")[0]
-
-
-_GIVEN_UP = ("RemoteReset", "-")
-"""What `fwctl record` leaves out: the agent has ended the connection before there was an answer."""
-
-
-class Recording(Resolving):
-    """A proxy, and what it has written down so far."""
-
-    read = 0
-
     def records(self) -> list[dict[str, Any]]:
-        """Return what has been written down since the last time."""
+        """Return what it has written down since the last time."""
         lines = self.log.read_text().splitlines()
         fresh, self.read = lines[self.read :], len(lines)
         records = [json.loads(line) for line in fresh if line.startswith("{")]
@@ -477,6 +459,15 @@ class Recording(Resolving):
                 return agent.recv(65536)
             except ConnectionResetError:
                 return b""
+
+    def hello(self, name: bytes, port: int) -> bytes:
+        """Return what comes back for a TLS hello with a server name of any octets."""
+        return self.send(client_hello(name), port)
+
+    def request(self, host: bytes, port: int) -> bytes:
+        """Return the first line of what comes back for a request with a Host header of any octets."""
+        answer = self.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n", port)
+        return answer.partition(b"\r\n")[0]
 
 
 def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON

@@ -26,7 +26,7 @@ from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
-from devkit.envoy import HERE, Recording, program
+from devkit.envoy import HERE, Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
 from devkit.starting import exchange
@@ -174,7 +174,7 @@ def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
     return made, key
 
 
-class Inspecting(Recording):
+class Inspecting(Resolving):
     """A proxy that looks into TLS with one certificate for all names, and trusts one authority."""
 
     signer: Signer | None = None

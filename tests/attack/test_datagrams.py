@@ -13,7 +13,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import WRITTEN_WITHIN, Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Resolving, program
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
 from tests.attack.test_records import serve
@@ -69,17 +69,17 @@ def hosts() -> Iterator[Mapping[str, Host]]:
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
     """A proxy for two names with hosts, and one that leads where nobody may go."""
     places = {f"{name}.test": place for name, place in PLACES.items()}
     with NameServer({**places, "refused.test": NOWHERE}, silent="silent.test") as names:
-        started = Recording(tmp_path_factory.mktemp("datagrams"), program(release), names.port)
+        started = Resolving(tmp_path_factory.mktemp("datagrams"), program(release), names.port)
         yield started
         started.process.terminate()
         started.process.wait()
 
 
-def session(proxy: Recording, name: str, port: int = PORT) -> socket.socket:
+def session(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
     """Return a socket that sends to a name's own address."""
     agent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     agent.connect((str(proxy.virtual[f"{name}.test"]), port))
@@ -96,7 +96,7 @@ def answer(agent: socket.socket, content: bytes = b"ping") -> bytes:
         return b""
 
 
-def test_each_address_leads_to_its_own_host(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+def test_each_address_leads_to_its_own_host(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """To the same port of it, and answers of any size come back from there. Other ports are closed."""
     serve(proxy, ONE, TWO, {"dst": "one.test", "proto": "tcp", "port": PORT})
     for name in PLACES:
@@ -111,7 +111,7 @@ def test_each_address_leads_to_its_own_host(proxy: Recording, hosts: Mapping[str
             closed.recv(1)
 
 
-def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """Through twenty changes of other names and other ports, a session keeps the port that it comes from."""
     serve(proxy, ONE, TWO)
     with session(proxy, "one") as going, session(proxy, "two") as staying:
@@ -140,7 +140,7 @@ def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Recording, hosts:
         assert set(hosts["two"].sources) == {source}
 
 
-def test_a_changed_rule_is_another_rule(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+def test_a_changed_rule_is_another_rule(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """With `allow_private` changed, or another host, no session goes on; new ones lead where the rule says."""
     serve(proxy, ONE)
     with session(proxy, "one") as agent:
@@ -151,7 +151,7 @@ def test_a_changed_rule_is_another_rule(proxy: Recording, hosts: Mapping[str, Ho
         assert not hosts["two"].sources
 
 
-def test_a_session_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
+def test_a_session_that_leads_nowhere_is_on_record(proxy: Resolving) -> None:
     """Once, with the reason: a private address, none at all, or no answer about it."""
     serve(proxy, REFUSED, GONE, SILENT, ONE)
 
@@ -193,7 +193,7 @@ def test_a_name_that_gets_an_address(tmp_path_factory: pytest.TempPathFactory, r
     with ExitStack() as stack:
         stack.enter_context(closing(Host("one", PLACES["one"], PORT)))
         names = stack.enter_context(NameServer(()))
-        proxy = Recording(tmp_path_factory.mktemp("late"), program(release), names.port)
+        proxy = Resolving(tmp_path_factory.mktemp("late"), program(release), names.port)
         stack.callback(proxy.process.wait)
         stack.callback(proxy.process.terminate)
         serve(proxy, ONE)
@@ -208,7 +208,7 @@ def test_a_name_that_moves(tmp_path_factory: pytest.TempPathFactory, release: Re
     with ExitStack() as stack:
         hosts = {name: stack.enter_context(closing(Host(name, PLACES[name], PORT))) for name in PLACES}
         names = stack.enter_context(NameServer({"moves.test": PLACES["one"]}))
-        proxy = Recording(tmp_path_factory.mktemp("moves"), program(release), names.port)
+        proxy = Resolving(tmp_path_factory.mktemp("moves"), program(release), names.port)
         stack.callback(proxy.process.wait)
         stack.callback(proxy.process.terminate)
         serve(proxy, {"dst": "moves.test", "proto": "udp", "port": PORT})

@@ -12,7 +12,7 @@ from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import http2, pseudo
 from devkit.dns import NameServer
-from devkit.envoy import CHECKER, WRITTEN_WITHIN, Recording, program
+from devkit.envoy import CHECKER, WRITTEN_WITHIN, Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import free_port
 from devkit.stacks import rule_set
@@ -31,17 +31,17 @@ NOBODY = "127.0.0.3"
 """Where the names are that can be looked up: nobody listens there."""
 
 
-def serve(proxy: Recording, *rules: str | Mapping[str, Any]) -> None:
+def serve(proxy: Resolving, *rules: str | Mapping[str, Any]) -> None:
     """Have rules live."""
     proxy.serve(rule_set(*rules)[1])
     until(proxy.serves)
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
     """A proxy whose log is looked at."""
     with NameServer(("a.there.test",), NOBODY) as names:
-        started = Recording(tmp_path_factory.mktemp("records"), program(release), names.port)
+        started = Resolving(tmp_path_factory.mktemp("records"), program(release), names.port)
         started.ports |= {TLS: free_port(), HTTP: free_port()}
         started.serve(RULES)
         until(started.serves)
@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[int, bytes, Reason, str | None]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
+def test_a_refusal_is_on_record(proxy: Resolving, what: str) -> None:
     """There is one line, with who, where, and why."""
     port, content, reason, name = REFUSED[what]
     proxy.records()
@@ -137,7 +137,7 @@ def test_a_refusal_is_on_record(proxy: Recording, what: str) -> None:
         (http2(*pseudo(REFUSED_NAME)), HTTP),
     ],
 )
-def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Recording, content: bytes, port: int) -> None:
+def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Resolving, content: bytes, port: int) -> None:
     """Its own check that agents are refused leaves no line. An agent that uses the same name is on record."""
     proxy.records()
     for source in (str(CHECKER), "127.0.0.1", "127.0.0.90"):
@@ -153,7 +153,7 @@ def test_what_the_firewall_asks_itself_is_not_on_record(proxy: Recording, conten
     assert {(each["name"], each["reason"]) for each in found} == {(REFUSED_NAME, Reason.NO_RULE)}
 
 
-def test_who_is_on_record_on_one_connection(proxy: Recording) -> None:
+def test_who_is_on_record_on_one_connection(proxy: Resolving) -> None:
     """Requests that lead nowhere are on record one by one, each with who has asked, not who was first."""
     proxy.records()
     content = request("GET / HTTP/1.1", "Host: q.there.test")
@@ -166,7 +166,7 @@ def test_who_is_on_record_on_one_connection(proxy: Recording) -> None:
         assert (found["reason"], found["port"]) == (Reason.NO_ADDRESS, HTTP)
 
 
-def test_who_never_says_what_it_wants(proxy: Recording) -> None:
+def test_who_never_says_what_it_wants(proxy: Resolving) -> None:
     """A hello, and headers, that don't end are refused after 10 s, and are on record."""
     proxy.records()
     started = time.monotonic()
@@ -185,7 +185,7 @@ def test_who_never_says_what_it_wants(proxy: Recording) -> None:
         connection.close()
 
 
-def test_names_and_paths_are_cut(proxy: Recording) -> None:
+def test_names_and_paths_are_cut(proxy: Resolving) -> None:
     """What an agent has chosen takes no more than 255 octets of a line, and a method no more than 32."""
     proxy.records()
     proxy.send(request(f"GET /{LONG} HTTP/1.1", f"Host: {LONG}"), HTTP)
@@ -196,7 +196,7 @@ def test_names_and_paths_are_cut(proxy: Recording) -> None:
     assert found["method"] == "M" * 32
 
 
-def test_a_flood_leaves_room_for_others(proxy: Recording) -> None:
+def test_a_flood_leaves_room_for_others(proxy: Resolving) -> None:
     """How much Envoy writes of an agent that is refused all the time is bounded: the rest is counted."""
     proxy.records()
     flood = request("GET / HTTP/1.1", "Host: flood.test")

@@ -12,7 +12,7 @@ import pytest
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import WRITTEN_WITHIN, Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.raw_origin import Behaviour, RawOrigin
 from devkit.stacks import rule_set
@@ -70,10 +70,10 @@ ORIGINS: Mapping[str, Behaviour] = {
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
     """A proxy whose log is looked at."""
     with NameServer(tuple(ORIGINS), OWN_LOOPBACK) as names:
-        started = Recording(tmp_path_factory.mktemp("unanswered"), program(release), names.port)
+        started = Resolving(tmp_path_factory.mktemp("unanswered"), program(release), names.port)
         started.ports |= {HTTP: free_port()}
         started.serve(rule_set({"dst": ".there.test", "port": HTTP, "proto": "http"})[1])
         until(started.serves)
@@ -90,14 +90,14 @@ def origin() -> Iterator[RawOrigin]:
 
 
 @pytest.fixture
-def agent(proxy: Recording) -> Iterator[socket.socket]:
+def agent(proxy: Resolving) -> Iterator[socket.socket]:
     """An agent's connection to the proxy, after which there is nothing on record yet."""
     proxy.records()
     with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as connected:
         yield connected
 
 
-def _require_next(proxy: Recording) -> None:
+def _require_next(proxy: Resolving) -> None:
     """Require that a refusal which comes now is the next one on record."""
     with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
         assert _asks(agent, "next.test") == b"403"
@@ -120,7 +120,7 @@ def _answered(agent: socket.socket, host: str) -> int:
 
 @pytest.mark.parametrize("host", ["close.there.test", "read.there.test", "reset.there.test", "once.there.test"])
 def test_a_request_without_an_answer_is_on_record(
-    proxy: Recording, origin: RawOrigin, agent: socket.socket, host: str
+    proxy: Resolving, origin: RawOrigin, agent: socket.socket, host: str
 ) -> None:
     """There is one line that says whose request it was, and that its host did not answer."""
     origin.does = ORIGINS[host]
@@ -132,7 +132,7 @@ def test_a_request_without_an_answer_is_on_record(
 
 
 def test_a_request_that_its_agent_gives_up_is_not_on_record(
-    proxy: Recording, origin: RawOrigin, agent: socket.socket
+    proxy: Resolving, origin: RawOrigin, agent: socket.socket
 ) -> None:
     """An agent that ends the connection before there is an answer was refused nothing."""
     origin.does = _be_silent
@@ -143,7 +143,7 @@ def test_a_request_that_its_agent_gives_up_is_not_on_record(
     _require_next(proxy)
 
 
-def test_origins_that_end_kept_connections(proxy: Recording, origin: RawOrigin) -> None:
+def test_origins_that_end_kept_connections(proxy: Resolving, origin: RawOrigin) -> None:
     """No request meets a connection that its origin is just ending, as Apache and Node do after 5 s."""
     origin.does = _keep
 

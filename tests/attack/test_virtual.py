@@ -16,7 +16,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import WRITTEN_WITHIN, Recording, program
+from devkit.envoy import WRITTEN_WITHIN, Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
@@ -73,21 +73,21 @@ def hosts() -> Iterator[Mapping[str, Host]]:
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Recording]:
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
     """A proxy for two names with addresses of their own."""
     with NameServer({**PLACES, "nobody.test": "127.0.0.3"}) as names:
-        started = Recording(tmp_path_factory.mktemp("virtual"), program(release), names.port)
+        started = Resolving(tmp_path_factory.mktemp("virtual"), program(release), names.port)
         yield started
         started.process.terminate()
         started.process.wait()
 
 
-def connected(proxy: Recording, name: str, port: int = PORT) -> socket.socket:
+def connected(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
     """Return a connection to a name's own address."""
     return socket.create_connection((str(proxy.virtual[name]), port), timeout=5)
 
 
-def refused(proxy: Recording, name: str) -> bool:
+def refused(proxy: Resolving, name: str) -> bool:
     """Whether nobody takes connections at a name's own address."""
     try:
         connected(proxy, name).close()
@@ -96,7 +96,7 @@ def refused(proxy: Recording, name: str) -> bool:
     return False
 
 
-def test_each_address_leads_to_its_own_host(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+def test_each_address_leads_to_its_own_host(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """To the same port of it, whatever is sent: a name in a hello or a Host changes nothing."""
     serve(proxy, ONE, TWO)
     lies = (client_hello(b"two.test"), b"GET / HTTP/1.1\r\nHost: two.test\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n")
@@ -109,7 +109,7 @@ def test_each_address_leads_to_its_own_host(proxy: Recording, hosts: Mapping[str
                 assert hosts[name].said[-1] == said
 
 
-def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """After the drain; new ones are refused at once. Unrelated changes end nothing."""
     serve(proxy, ONE, TWO)
     with connected(proxy, "one.test") as going, connected(proxy, "two.test") as staying:
@@ -130,7 +130,7 @@ def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Recording, hos
         assert again.recv(64) == b"one.test 9000"
 
 
-def test_changed_ports_of_a_rule_end_nothing_on_others(proxy: Recording, hosts: Mapping[str, Host]) -> None:
+def test_changed_ports_of_a_rule_end_nothing_on_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """Connections on a port that the rule keeps go on, and none that begins meanwhile is refused or reset."""
     serve(proxy, ONE)
     outcomes: list[bytes] = []
@@ -162,7 +162,7 @@ def test_changed_ports_of_a_rule_end_nothing_on_others(proxy: Recording, hosts: 
         assert staying.recv(4) == b"ping"
 
 
-def test_other_rules_of_the_name_hold_at_its_address(proxy: Recording) -> None:
+def test_other_rules_of_the_name_hold_at_its_address(proxy: Resolving) -> None:
     """TLS and HTTP are forwarded from there by their rules, and no other name is known there."""
     serve(
         proxy, ONE, {"dst": ".test", "force": True, "port": 443}, {"dst": "one.test", "proto": "http"}, "two.test"
@@ -183,7 +183,7 @@ def test_other_rules_of_the_name_hold_at_its_address(proxy: Recording) -> None:
         assert (found["name"], found["reason"]) == (name, reason)
 
 
-def greeting(proxy: Recording, name: str) -> bytes:
+def greeting(proxy: Resolving, name: str) -> bytes:
     """Return what the host of a name says first."""
     with connected(proxy, name) as agent, suppress(ConnectionResetError):
         return agent.recv(64)
@@ -191,7 +191,7 @@ def greeting(proxy: Recording, name: str) -> bytes:
 
 
 @pytest.mark.usefixtures("hosts")
-def test_an_address_with_a_name(proxy: Recording) -> None:
+def test_an_address_with_a_name(proxy: Resolving) -> None:
     """The name is not looked up, it stands for the address. The old listener may have taken one connection."""
     address = PLACES["two.test"]
     assert IPv4Address(address).is_loopback
@@ -201,7 +201,7 @@ def test_an_address_with_a_name(proxy: Recording) -> None:
     until(lambda: greeting(proxy, "one.test") == b"two.test 9000")
 
 
-def test_a_connection_that_leads_nowhere_is_on_record(proxy: Recording) -> None:
+def test_a_connection_that_leads_nowhere_is_on_record(proxy: Resolving) -> None:
     """With the name that the address stands for, and the reason."""
     gone = {"dst": "gone.test", "proto": "ssh"}
     serve(proxy, ONE, NOBODY, gone)

@@ -18,7 +18,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy import page
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import PREFACE, http2, pseudo
-from devkit.envoy import Recording, program
+from devkit.envoy import Resolving, program
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
@@ -57,7 +57,7 @@ class _Handler(socketserver.StreamRequestHandler):
             self.rfile.read()
 
 
-class _WithPage(Recording):
+class _WithPage(Resolving):
     """An Envoy whose page is answered in its own folder."""
 
     def __init__(self, folder: Path, release: Release) -> None:

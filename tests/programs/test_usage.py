@@ -11,7 +11,7 @@ import pytest
 from clawker_fw.stack.envoy.bounds import DATAGRAM
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import HERE, Recording, program
+from devkit.envoy import HERE, Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
@@ -54,7 +54,7 @@ class Echoes(socketserver.BaseRequestHandler):
         host.sendto(content, self.client_address)
 
 
-class Watched(Recording):
+class Watched(Resolving):
     """A proxy whose lines about what is used are read."""
 
     taken = 0
