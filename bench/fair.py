@@ -20,7 +20,7 @@ from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
 from bench.strain import Siblings, returned
-from devkit.attacks.floods import FLOODS, GONE, LARGE, SHARED, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood, Targets
+from devkit.attacks.floods import FLOODS, GONE, LARGE, SHARED, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood
 from devkit.engines import INSTALLED, EngineError, available, private_engine
 from devkit.firewall import SIBLINGS, Firewall, remove_project
 from devkit.host import client
@@ -169,11 +169,11 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
         processor=PROCESSOR,
     )
     (addresses,) = ground.peers.client.inspect_network(network)["IPAM"]["Config"]
-    targets = Targets(status["siblings"][0]["address"], resolver, addresses["Subnet"])
+    targets = {"envoy": status["siblings"][0]["address"], "resolver": resolver, "network": addresses["Subnet"]}
     memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
     spent = siblings.processor_seconds()
     with siblings.observed() as strain, ThreadPoolExecutor() as pool:
-        attacking = pool.submit(attacker.ask, *attack.command(targets, seconds))
+        attacking = pool.submit(attacker.ask, *attack.against(seconds, **targets))
         under = _neighbour(ground, seconds)
         answer = attacking.result()
         over = time.time()

@@ -4,10 +4,10 @@ Each reaches its size within the first third of its time where nothing limits it
 again what it loses.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from clawker_fw.rules.own_page import PAGE
+from devkit.attacks.attack import Command
 from devkit.attacks.requests import at_once, head, pseudo
 
 TARGET = "target.test"
@@ -42,62 +42,41 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Targets:
-    """What there is to attack: the addresses of both siblings on the agent network."""
-
-    envoy: str
-    resolver: str
-    network: str
-    """The agents' network."""
-
-
-@dataclass(frozen=True)
 class Flood:
-    """One such attack. `asks_below` is the subtree whose names it makes Envoy look up."""
+    """One such attack. `asks_below` is the subtree whose names it makes Envoy look up.
+
+    The command has placeholders: `{envoy}` and `{resolver}` for addresses, `{network}` for the agents' one, and
+    `{seconds}`, of which `{third}` is a third.
+    """
 
     name: str
-    command: Callable[[Targets, float], tuple[str, ...]]
+    command: Command
     asks_below: str | None = None
     control: bool = False
     capabilities: tuple[str, ...] = ()
     """What the attacker has of what Docker gives every container."""
 
+    def against(self, seconds: float, *, envoy: str, resolver: str, network: str) -> Command:
+        """Return the command for a stack."""
+        known = {"envoy": envoy, "resolver": resolver, "network": network, "third": f"{seconds / 3:.1f}s"}
+        return tuple(word.format(**known, seconds=seconds) for word in self.command)
 
-def _hold(count: int, port: int, *options: str) -> Callable[[Targets, float], tuple[str, ...]]:
+
+def _hold(count: int, port: int, *options: str) -> Command:
     """Keep connections open. A refused one is tried again every few seconds."""
-
-    def command(targets: Targets, seconds: float) -> tuple[str, ...]:
-        address = targets.resolver if port == _DNS else targets.envoy
-        times = ("--rise", f"{seconds / 3:.1f}s", "--pause", f"{seconds / 3:.1f}s", "--seconds", str(seconds))
-        return ("siege", f"{address}:{port}", "--count", str(count), *times, *options)
-
-    return command
+    place = "{resolver}" if port == _DNS else "{envoy}"
+    times = ("--rise", "{third}", "--pause", "{third}", "--seconds", "{seconds}")
+    return ("siege", f"{place}:{port}", "--count", str(count), *times, *options)
 
 
-def _flood(count: int, port: int, *options: str) -> Callable[[Targets, float], tuple[str, ...]]:
+def _flood(count: int, port: int, *options: str) -> Command:
     """Open a connection again as soon as it has ended or was refused."""
-
-    def command(targets: Targets, seconds: float) -> tuple[str, ...]:
-        return ("siege", f"{targets.envoy}:{port}", "--count", str(count), "--seconds", str(seconds), *options)
-
-    return command
+    return ("siege", f"{{envoy}}:{port}", "--count", str(count), "--seconds", "{seconds}", *options)
 
 
-def _own_flood(_: Targets, seconds: float) -> tuple[str, ...]:
-    return ("siege", _OWN_CLOSED_PORT, "--count", str(_AT_ONCE), "--seconds", str(seconds))
-
-
-def _sweep(targets: Targets, seconds: float) -> tuple[str, ...]:
-    return ("sweep", targets.network, "--seconds", str(seconds))
-
-
-def _exhaust(*options: str) -> Callable[[Targets, float], tuple[str, ...]]:
+def _exhaust(*options: str) -> Command:
     """Take, as the user that runs programs in many images, all that the kernel gives it."""
-
-    def command(_: Targets, seconds: float) -> tuple[str, ...]:
-        return ("exhaust", _NOBODY, "--for", f"{seconds}s", *options)
-
-    return command
+    return ("exhaust", _NOBODY, "--for", "{seconds}s", *options)
 
 
 def _unfinished(number: int) -> str:
@@ -105,12 +84,12 @@ def _unfinished(number: int) -> str:
     return at_once([pseudo(TARGET, method="POST")] * number, complete=False).hex()
 
 
-def _queries(targets: Targets, seconds: float) -> tuple[str, ...]:
-    return ("inundate", f"a.{_REFUSED}", "--server", targets.resolver, "--seconds", str(seconds))
-
-
 FLOODS = (
-    Flood("busy, attacking nobody", _own_flood, control=True),
+    Flood(
+        "busy, attacking nobody",
+        ("siege", _OWN_CLOSED_PORT, "--count", str(_AT_ONCE), "--seconds", "{seconds}"),
+        control=True,
+    ),
     Flood("10,000 long messages to the resolver", _hold(10_000, _DNS, "--hex", _LONG_MESSAGE)),
     Flood("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", TARGET)),
     Flood("19,000 requests with endless headers", _hold(19_000, 80, "--host", TARGET, *_LONG_HEADERS)),
@@ -126,17 +105,14 @@ FLOODS = (
     Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
     Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
     Flood("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),
-    Flood("flood of DNS queries", _queries),
+    Flood(
+        "flood of DNS queries",
+        ("inundate", f"a.{_REFUSED}", "--server", "{resolver}", "--seconds", "{seconds}"),
+    ),
     Flood("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
     Flood("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
-    Flood(
-        "10,000 requests of one octet a second",
-        _hold(10_000, 80, "--host", TARGET, *_SLOW_HEADERS),
-    ),
-    Flood(
-        "1,000 connections with 100 unfinished requests each",
-        _hold(1_000, 80, "--hex", _unfinished(100)),
-    ),
+    Flood("10,000 requests of one octet a second", _hold(10_000, 80, "--host", TARGET, *_SLOW_HEADERS)),
+    Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _unfinished(100))),
     Flood("18,000 TLS connections half closed", _hold(18_000, 443, "--hello", TARGET, "--half")),
     Flood(
         "bursts of 4,096 connections", _flood(4_096, 443, "--hello", f"*.{_REFUSED}", "--brief", "--pause", "3s")
@@ -146,7 +122,7 @@ FLOODS = (
         _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief", "--path", "/" + 8_000 * "x"),
     ),
     Flood("18,000 requests for the page without their bodies", _hold(18_000, 80, "--hex", _UNFINISHED_PAGE)),
-    Flood("neighbour entries for the whole network", _sweep),
+    Flood("neighbour entries for the whole network", ("sweep", "{network}", "--seconds", "{seconds}")),
     Flood("all inotify instances of another user", _exhaust(), capabilities=("SETUID",)),
 )
 """The first is a control: what a busy container costs its neighbours, whatever the firewall does."""

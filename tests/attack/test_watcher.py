@@ -7,7 +7,7 @@ from typing import Any
 
 from docker import APIClient
 
-from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, TARGET, Targets
+from devkit.attacks.floods import FLOODS, GONE, SILENT, SLOW, TARGET
 from devkit.firewall import SIBLINGS, Firewall
 from devkit.peers import peers
 from devkit.waiting import until
@@ -42,7 +42,7 @@ def test_nothing_that_an_agent_sends_makes_a_watcher_act(
     status = firewall.status()
     network, dns = status["agent"]["network"], status["agent"]["dns"]
     (addresses,) = docker.inspect_network(network)["IPAM"]["Config"]
-    targets = Targets(status["siblings"][0]["address"], dns, addresses["Subnet"])
+    targets = {"envoy": status["siblings"][0]["address"], "resolver": dns, "network": addresses["Subnet"]}
     floods = [each for each in FLOODS if not (each.control or each.capabilities)]
     with (
         peers(docker) as started,
@@ -55,7 +55,7 @@ def test_nothing_that_an_agent_sends_makes_a_watcher_act(
         until(lambda: neighbour.get("https://a.test/").ok)
         until(lambda: all(_states(docker, firewall)[each][-1] == "healthy" for each in SIBLINGS))
         before, known = _states(docker, firewall), len(watcher.records)
-        running = [pool.submit(agent.ask, *flood.command(targets, SECONDS)) for flood in floods]
+        running = [pool.submit(agent.ask, *flood.against(SECONDS, **targets)) for flood in floods]
         served = []
         while not all(each.done() for each in running):
             served.append(neighbour.get("https://a.test/").ok)
