@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -262,29 +263,22 @@ def _project(content: str) -> str:
 # --- Debian and Ubuntu ----------------------------------------------------------------------------------------
 
 
-def _apt_debian(folder: Path) -> Job:
-    return _apt(
-        folder,
-        {
-            "deb.debian.org/debian trixie": [_GREETING],
-            "security.debian.org/debian-security trixie-security": [_WORDS],
-        },
-    )
+_ARCHIVES: Mapping[str, Mapping[str, list[str]]] = {
+    "apt-debian": {
+        "deb.debian.org/debian trixie": [_GREETING],
+        "security.debian.org/debian-security trixie-security": [_WORDS],
+    },
+    "apt-ubuntu": {
+        "archive.ubuntu.com/ubuntu noble": [_GREETING],
+        "security.ubuntu.com/ubuntu noble-security": [_WORDS],
+    },
+    "apt-ubuntu-ports": {"ports.ubuntu.com/ubuntu-ports noble": [_GREETING, _WORDS]},
+}
+"""The packages of each archive, `HOST/PATH SUITE`, by preset."""
 
 
-def _apt_ubuntu(folder: Path) -> Job:
-    return _apt(
-        folder,
-        {"archive.ubuntu.com/ubuntu noble": [_GREETING], "security.ubuntu.com/ubuntu noble-security": [_WORDS]},
-    )
-
-
-def _apt_ubuntu_ports(folder: Path) -> Job:
-    return _apt(folder, {"ports.ubuntu.com/ubuntu-ports noble": [_GREETING, _WORDS]})
-
-
-def _apt(folder: Path, archives: Mapping[str, list[str]]) -> Job:
-    """Write archives, each with some packages: `HOST/PATH SUITE`. They are not signed."""
+def _apt(archives: Mapping[str, list[str]], folder: Path) -> Job:
+    """Write archives, which are not signed."""
     for archive, packages in archives.items():
         place, suite = archive.split()
         index = "".join(_deb(folder / place, name) for name in packages)
@@ -333,9 +327,7 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 _KINDS: Mapping[str, Callable[[Path], Job]] = {
-    "apt-debian": _apt_debian,
-    "apt-ubuntu": _apt_ubuntu,
-    "apt-ubuntu-ports": _apt_ubuntu_ports,
+    **{name: partial(_apt, archives) for name, archives in _ARCHIVES.items()},
     "cargo": _cargo,
     "go": _go,
     "maven": _maven,
