@@ -147,11 +147,9 @@ class MemoryEngine:
     def ask_helper(  # noqa: PLR0911 - one case a verb
         self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b""
     ) -> object:
-        if arguments[0] == "relayed":
-            inside = self._running(container, "relayed")
-            self._ran(inside, "relayed")
-            return {"network": list(inside.relayed), "closed": []}
         match arguments:
+            case ["relayed", *_]:
+                return {"network": list(self._ran(container, "relayed").relayed), "closed": []}
             case ["probe", *words]:
                 return helper.probe_answer(self.probe(container, envoy="without-envoy" not in words))
             case ["lookup", name]:
@@ -175,27 +173,19 @@ class MemoryEngine:
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Return what `fwctl probe` reports. Tests override this."""
-        inside = self._running(container, "probe")
-        self._ran(inside, "probe")
-        return helper.probe(inside, envoy=envoy)
+        return helper.probe(self._ran(container, "probe"), envoy=envoy)
 
     def lookup(self, container: str, name: str) -> Lookup:
         """Return what `fwctl lookup` reports. Tests override this."""
-        inside = self._running(container, "lookup")
-        self._ran(inside, "lookup", name)
-        return helper.lookup(inside, name)
+        return helper.lookup(self._ran(container, "lookup", name), name)
 
     def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
         """Return what `fwctl try` reports. Tests override this."""
-        inside = self._running(container, "try")
-        self._ran(inside, "try", name, protocol, str(port))
-        return helper.trial(inside, name, protocol)
+        return helper.trial(self._ran(container, "try", name, protocol, str(port)), name, protocol)
 
     def suppressed(self, container: str) -> int:
         """Return what `fwctl suppressed` reports. Tests override this."""
-        inside = self._running(container, "suppressed")
-        self._ran(inside, "suppressed")
-        return inside.suppressed
+        return self._ran(container, "suppressed").suppressed
 
     def removal(self, container: str) -> Future[int]:
         inside = self.inside(container)
@@ -363,7 +353,7 @@ class MemoryEngine:
                 if below := _below(mount.target):
                     inside.files |= {f"{below}{path}": file for path, file in files.items()}
 
-    def start(self, container: str) -> None:  # noqa: C901 - one case for each kind of container
+    def start(self, container: str) -> None:
         """A program that ends at once is restarted once, like its restart policy says."""
         inside = self.inside(container)
         if inside.status != "restarting":
@@ -378,13 +368,10 @@ class MemoryEngine:
         self._emit_for(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
-        if ATTEMPTS in inside.files:
-            inside.log += helper.attempts(inside, self.attempted)
-            inside.status, inside.exit_code = "exited", 0
-            self._emit_for(inside, "die")
-            return
-        if inside.spec.shape.command == examination().command:
-            inside.log.append(json.dumps({"lacking": self.lacking}))
+        examines = inside.spec.shape.command == examination().command
+        if examines or ATTEMPTS in inside.files:
+            said = [json.dumps({"lacking": self.lacking})] if examines else helper.attempts(inside, self.attempted)
+            inside.log += said
             inside.status, inside.exit_code = "exited", 0
             self._emit_for(inside, "die")
             return
@@ -583,9 +570,11 @@ class MemoryEngine:
         finally:
             self._emit_for(inside, "exec_die", run=run)
 
-    def _ran(self, inside: MemoryContainer, *arguments: str) -> None:
+    def _ran(self, container: str, *arguments: str) -> MemoryContainer:
+        """Return a container in which `fwctl` has run."""
+        inside = self._running(container, arguments[0])
         with self._program(inside, *arguments):
-            pass
+            return inside
 
     def _running(self, container: str, verb: str) -> MemoryContainer:
         inside = self.inside(container)
