@@ -1,19 +1,11 @@
 """Hosts as people have them: settings of the kernel, of the engine, packet filters.
 
 Each is a private engine with something changed that an administrator, a distribution or a hardening guide changes.
-`devkit.main_job` must work on every one of them; on a host without a way out, the program has to say so.
+The main job must work on every one of them (`tests/hosts`); without a way out, the program has to say so.
 """
 
-import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from devkit.engines import FORWARDING, private_engine
-from devkit.main_job import main_job
-from devkit.world import NAMESERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,30 +187,3 @@ HOSTS = (
         programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
     ),
 )
-
-
-def try_host(host: Host) -> None:
-    """Do on a host what can be done there, and remove everything that it needed.
-
-    Raises:
-        AssertionError: when something is not as it should be.
-    """
-    with ExitStack() as stack:
-        engine = stack.enter_context(
-            private_engine(
-                host.kind,
-                dns=[NAMESERVER],
-                settings=host.settings,
-                sysctls={**FORWARDING, **host.sysctls},
-                commands=[shlex.split(command) for command in host.before],
-                programs=host.programs,
-            )
-        )
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        job = main_job(engine, folder, stack, routed=host.routed)
-        for command in host.after:
-            engine.run_in_network(shlex.split(command))
-        if host.keeps_in:
-            job.perform_without_way_out(host.keeps_in)
-        else:
-            job.perform(host.agents_need)
