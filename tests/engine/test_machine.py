@@ -1,8 +1,10 @@
 """What the engine's machine does: it is slow, its kernel lacks something, its settings are unusual."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import RULES, Firewall, remove_project
 from devkit.hand import Hand
 from devkit.host import client
-from devkit.in_flight import unfinished_exec
 from devkit.peers import Peers
 from devkit.tampering.running import start_a_process
 from devkit.tampering.way import COREDNS, ENVOY
@@ -35,6 +36,37 @@ def hand(private: PrivateEngine, sdk: APIClient, tmp_path: Path) -> Iterator[Han
     yield Hand(sdk, firewall, peers)
     peers.remove_all()
     remove_project(sdk, "machine")
+
+
+_UNFINISHED = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+with open(sys.argv[1]) as namespace:
+    if libc.setns(namespace.fileno(), 0):
+        raise OSError(ctypes.get_errno(), "setns")
+if not os.fork():  # only a child gets into the namespace
+    libc.prctl(1, signal.SIGKILL)  # it ends with its parent (PR_SET_PDEATHSIG)
+    libc.prctl(4, 0)  # as runc does, so that nobody inside may look at it (PR_SET_DUMPABLE)
+    print(flush=True)
+    signal.pause()
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def unfinished_exec(process: Path) -> Iterator[None]:
+    """Hold a process in the process namespace of another one, whose folder in `/proc` is given.
+
+    It never gets to execute its program: on a machine that does not keep up, every `docker exec` looks like this.
+    """
+    command = [sys.executable, "-c", _UNFINISHED, str(process / "ns/pid")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        try:
+            if held.stdout is None or not held.stdout.readline():
+                raise RuntimeError("no process could be put into the namespace")
+            yield
+        finally:
+            held.communicate()
 
 
 def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEngine) -> None:

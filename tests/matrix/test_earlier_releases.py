@@ -1,19 +1,55 @@
 """A stack that an earlier release made is upgraded like by any user: with its record, its files, its programs."""
 
+import io
 import json
+import shutil
+import subprocess
+import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from devkit.earlier import earlier_release
 from devkit.engines import INSTALLED, private_engine
 from devkit.firewall import RULES, SIBLINGS, Firewall, upgraded
 from devkit.host import client
+from devkit.kept import KEPT, make_once
 from devkit.peers import Peers
+from devkit.stacks import CHECKOUT
 from devkit.waiting import until
 from devkit.watching import watching
+from hatch_build import PROGRAMS, compile_program
+
+EARLIER = "861b1375a470"
+"""The last commit before the records of a sibling got their present form: what users of 0.1.0 have."""
+
+
+def earlier_release(architecture: str) -> Path:
+    """Return the folder of an earlier release. `PYTHONPATH=folder python -m clawker_fw` runs it.
+
+    It is kept: compiling its two Go programs takes a minute or two.
+
+    Raises:
+        subprocess.CalledProcessError: when the commit is missing, as in a shallow clone, or can't be compiled.
+    """
+    folder = KEPT / "releases" / EARLIER / architecture
+
+    def put(made: Path) -> None:
+        made.mkdir()
+        command = ["git", "archive", EARLIER, "clawker_fw", "templates", "go"]
+        packed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(made, filter="data")
+        for program in PROGRAMS:
+            target = made / "clawker_fw" / "bin" / f"{program}-linux-{architecture}"
+            compile_program(made / "go" / "cmd" / program, target, architecture)
+        shutil.rmtree(made / "go")
+        shutil.move(made / "templates", made / "clawker_fw" / "templates")  # as in a wheel
+
+    make_once(folder, put)
+    return folder
+
 
 LOAD = ("load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
 
