@@ -26,11 +26,11 @@ from hatch_build import compile_program
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def rule_set(*rules: str | Mapping[str, Any]) -> tuple[Settings, RuleSet]:
+def rule_set(*rules: str | Mapping[str, Any], **settings: Any) -> tuple[Settings, RuleSet]:  # noqa: ANN401 - any
     """Return settings with rules. A plain name is a rule with this `dst`."""
     entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
-    settings = Settings.model_validate({"rules": entries})
-    return settings, RuleSet.of(entry.rule() for entry in settings.rules)
+    chosen = Settings.model_validate({"rules": entries, **settings})
+    return chosen, RuleSet.of(entry.rule() for entry in chosen.rules)
 
 
 def blueprint(
@@ -41,9 +41,7 @@ def blueprint(
     **settings: Any,  # noqa: ANN401 - any of the settings
 ) -> Blueprint:
     """Return the blueprint of a stack with these rules and settings."""
-    entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
-    chosen = Settings.model_validate({"rules": entries, **settings})
-    canonical = RuleSet.of(entry.rule() for entry in chosen.rules)
+    chosen, canonical = rule_set(*rules, **settings)
     return Blueprint(project, chosen.of_stack, canonical, release or installed_release(), engine)
 
 

@@ -154,7 +154,7 @@ def closed_port(what: str, command: Command, control: Command, name: str | None 
 
 
 def outside(what: str, command: Command, *, by: Who = Who.NEIGHBOUR, control: Command = ()) -> Attack:
-    """Return an attempt to reach what only somebody reaches who is not confined; in the same way, if not said."""
+    """Return an attempt without an answer. Who is not confined succeeds: by the control, else in the same way."""
     return Attack(what, command, "no answer", control=control or command, control_by=by)
 
 
