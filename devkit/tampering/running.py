@@ -68,34 +68,32 @@ _VIRTUAL_HOST = (
     b'{"domains":["evil.test"],"name":"evil","routes":[{"direct_response":{"status":200},"match":{"prefix":"/"}}]}'
 )
 
+
+def _live(
+    what: str, done: Callable[[Hand], None], sibling: str, field: str, beside: str = "processes"
+) -> Tampering:
+    return Tampering(what, done, (Sign(sibling, "live", field, "replace"),), beside)
+
+
 RUNNING = (
-    *(
-        Tampering(what, done, (Sign(sibling, "live", field, "replace"),), beside)
-        for what, done, sibling, field, beside in (
-            ("a route around the guard is added in envoy", _lead_around_the_guard, ENVOY, "network", "processes"),
-            ("another process is started in coredns", start_a_process, COREDNS, "processes", "processes"),
-            (
-                "the keeper of the helpers in envoy is killed",
-                lambda hand: hand.kill(ENVOY, KEEPER),
-                ENVOY,
-                "processes",
-                "processes",
-            ),
-            (
-                "the recorder of refusals in envoy is killed again and again",
-                _kill_the_recorder_for_good,
-                ENVOY,
-                "processes",
-                "recorder",
-            ),
-            (
-                "the signer of certificates in envoy is stopped",
-                lambda hand: hand.kill(ENVOY, SIGNER, "STOP"),
-                ENVOY,
-                "signer",
-                "signer",
-            ),
-        )
+    _live("a route around the guard is added in envoy", _lead_around_the_guard, ENVOY, "network"),
+    _live("another process is started in coredns", start_a_process, COREDNS, "processes"),
+    _live(
+        "the keeper of the helpers in envoy is killed", lambda hand: hand.kill(ENVOY, KEEPER), ENVOY, "processes"
+    ),
+    _live(
+        "the recorder of refusals in envoy is killed again and again",
+        _kill_the_recorder_for_good,
+        ENVOY,
+        "processes",
+        "recorder",
+    ),
+    _live(
+        "the signer of certificates in envoy is stopped",
+        lambda hand: hand.kill(ENVOY, SIGNER, "STOP"),
+        ENVOY,
+        "signer",
+        "signer",
     ),
     *(
         Tampering(
@@ -125,8 +123,4 @@ RUNNING = (
     ),
 )
 
-SEEN_BY_AGENTS = (
-    Tampering(
-        "envoy is told to close its listeners", Hand.deafen, (Sign(ENVOY, "live", "agents_see", "replace"),)
-    ),
-)
+SEEN_BY_AGENTS = (_live("envoy is told to close its listeners", Hand.deafen, ENVOY, "agents_see", ""),)
