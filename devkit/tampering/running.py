@@ -70,7 +70,7 @@ _VIRTUAL_HOST = (
 
 
 def _live(
-    what: str, done: Callable[[Hand], None], sibling: str, field: str, beside: str = "processes"
+    what: str, done: Callable[[Hand], object], sibling: str, field: str, beside: str = "processes"
 ) -> Tampering:
     return Tampering(what, done, (Sign(sibling, "live", field, "replace"),), beside)
 

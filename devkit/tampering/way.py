@@ -75,7 +75,7 @@ class Tampering:
     """
 
     what: str
-    done: Callable[[Hand], None] | Recreation | NetworkRecreation | Inside
+    done: Callable[[Hand], object] | Recreation | NetworkRecreation | Inside
     signs: tuple[Sign, ...]
     beside: str = ""
 
@@ -109,7 +109,7 @@ def make(hand: Hand, batch: Iterable[Tampering]) -> None:
     changes: dict[str, list[Callable[[Body], None]]] = {}
     networks: dict[str, list[Callable[[Body], None]]] = {}
     scripts: dict[str, list[str]] = {}
-    others: list[Callable[[Hand], None]] = []
+    others: list[Callable[[Hand], object]] = []
     for way in batch:
         match way.done:
             case Recreation():
