@@ -14,6 +14,7 @@ from typing import Any
 
 from docker import APIClient
 
+from devkit import prepared
 from devkit.peers import Peer, Peers
 from devkit.stacks import environment
 
@@ -76,6 +77,8 @@ class Firewall:
     within: Sequence[str] = ()
     python: str = sys.executable
     """The interpreter of an environment that has the program."""
+    patience: float = 120
+    """The seconds that a command may take."""
     _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What `status` has said about how agents are attached, by the id of the agent network."""
 
@@ -104,9 +107,7 @@ class Firewall:
     def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
         """Start a whole command line and return at once."""
         release = {"PYTHONPATH": str(self.package)} if self.package else {}
-        variables = environment(**release, **self.variables)
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=self.folder, env=variables)
+        return prepared.start(command, self.folder, environment(**release, **self.variables))
 
     def call(self, *arguments: str) -> Outcome:
         """Run a command to its end."""
@@ -116,7 +117,7 @@ class Firewall:
         """Run a whole command line to its end."""
         began = time.monotonic()
         process = self.start_raw(command)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=self.patience)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 
     def shell(self, script: str, **variables: str) -> Outcome:

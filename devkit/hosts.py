@@ -16,6 +16,7 @@ class Host:
     are what the engine calls by other names. `routed` is a host whose networks the world can answer without
     masquerading. Where nothing gets out, `keeps_in` is in the warning of `run` and in the advice of `doctor`.
     `agents_need` is an option without which `agent run` refuses, in words that name it.
+    A `thorough` host is tried only with `--thorough`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Host:
     keeps_in: str = ""
     routed: bool = False
     agents_need: str = ""
+    thorough: bool = False
 
 
 def _both(names: Mapping[str, int]) -> dict[str, str]:
@@ -145,12 +147,14 @@ HOSTS = (
         "`ip-masq: false`, and routes back.",
         settings={"ip-masq": False},
         routed=True,
+        thorough=True,
     ),
     Host(
         "ipv6",
         "IPv6 on the default network, with `ip6tables`.",
         "28.5.2",
         settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
+        thorough=True,
     ),
     Host(
         "closed-input",
@@ -160,6 +164,7 @@ HOSTS = (
             "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             "iptables -A INPUT -i lo -j ACCEPT",
         ),
+        thorough=True,
     ),
     # no way out
     Host(
@@ -167,12 +172,14 @@ HOSTS = (
         "`iptables: false`.",
         settings={"iptables": False},
         keeps_in="iptables: false",
+        thorough=True,
     ),
     Host(
         "closed-docker-user",
         "DOCKER-USER lets nothing out.",
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
+        thorough=True,
     ),
     Host(
         "routed-gateway",
@@ -180,6 +187,7 @@ HOSTS = (
         "28.5.2",
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",
+        thorough=True,
     ),
     Host(
         "older-iptables",

@@ -15,12 +15,14 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
+from clawker_fw.stack import images
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.release import Release
 from devkit.memory.engine import MemoryEngine
+from devkit.programs import machine
 from hatch_build import compile_program
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -47,8 +49,11 @@ def blueprint(
 
 @functools.cache
 def installed_release() -> Release:
-    """Return this checkout's own release."""
-    return Release.installed()
+    """Return this checkout's own release. Its images are hashed already, so forks of this process need not."""
+    release = Release.installed()
+    for sibling in Sibling:
+        _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids, release.build_sha
+    return release
 
 
 def copied_release(folder: Path) -> Release:

@@ -15,6 +15,7 @@ from xdist.scheduler import LoadGroupScheduling
 from xdist.workermanage import WorkerController
 
 from clawker_fw.stack.release import Release
+from devkit import prepared
 from devkit.engines import USUAL, available
 from devkit.firewall import remove_project
 from devkit.floor import Floor
@@ -156,6 +157,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (heading, text.encode(errors="backslashreplace").decode()) for heading, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_interpreter() -> Iterator[None]:
+    """Commands are run in forks of an interpreter that has imported the program."""
+    with prepared.in_use():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,10 @@ def main_job(host: Host, folder: Path) -> Iterator[MainJob]:
         yield MainJob(engine, docker, world, firewall, peers)
 
 
-@pytest.mark.parametrize("host_", HOSTS, ids=lambda host: host.name)
+@pytest.mark.parametrize(
+    "host_",
+    [pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.thorough else []) for host in HOSTS],
+)
 def test_main_job(host_: Host, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """Everything works there, from `run` to `down`; without a way out, the program says so."""
     needs_engine(host_.kind)
