@@ -18,7 +18,6 @@ from clawker_fw.settings.find import DEFAULT_PROJECT
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
     from clawker_fw.diagnose.explanation import Explainer
-    from clawker_fw.engine.failures import Patience
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.port import EngineReader, EngineWriter
     from clawker_fw.model import EngineFacts
@@ -93,11 +92,11 @@ def connect_reader(chosen: Options) -> "EngineReader":
     return connect_engine(chosen)
 
 
-def connect_place(place: "EngineLocation", patience: "Patience") -> "EngineReader":
+def connect_place(place: "EngineLocation", seconds: float) -> "EngineReader":
     """Connect to the engine at a place, to look only: one of many hosts."""
     from clawker_fw.engine.docker import connect_to
 
-    return connect_to(place, patience)
+    return connect_to(place, seconds)
 
 
 def print_report(report: "Renderable") -> None:

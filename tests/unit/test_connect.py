@@ -257,41 +257,14 @@ def test_headers_of_the_cli_s_configuration(engine: Engine, tmp_path: Path) -> N
     assert set(engine.gates) == {"open"}
 
 
-def waited(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged during the wait for an engine."""
-    return [vars(each)["words"] for each in caplog.records if each.message == "engine_silent"]
-
-
-def test_an_engine_that_hangs(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A warning names the silent engine once; in the end, the error says that it does not answer."""
-    monkeypatch.setattr(failures, "SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(failures, "CALL_SECONDS", 1.0)
+def test_an_engine_that_hangs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says that it does not answer."""
+    monkeypatch.setattr(failures, "CALL_SECONDS", 0.5)
     engine.answering.clear()
     error = refused(engine.address)
     assert error.code == "engine-silent"
-    assert "waited 1 s" in error.context
+    assert "waited 0.5 s" in error.context
     assert "restart" in error.hint
-    words = f"Waiting for the Docker engine at {engine.address}, which has not answered for 0.2 s."
-    assert waited(caplog) == [words]
-
-
-def test_an_engine_that_is_slow(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """If the engine answers late, the command continues; for a quick engine there is no warning."""
-    with closing(connect(engine.address, None, {})):
-        assert waited(caplog) == []
-    monkeypatch.setattr(failures, "SILENT_SECONDS", 0.2)
-    engine.answering.clear()
-    connecting = in_background(connect, engine.address, None, {})
-    until(lambda: waited(caplog))
-    assert not connecting.done()
-    engine.answering.set()
-    with closing(connecting.result(30)) as connected:
-        assert connected.facts().version == "28.5.2"
-    assert len(waited(caplog)) == 1
 
 
 def test_a_socket_that_is_not_for_everybody() -> None:
@@ -358,7 +331,7 @@ def test_certificates_are_read_once(
     for name in names:
         monkeypatch.setattr(ssl.SSLContext, name, noted(name))
     engine.answering.clear()
-    with closing(transport.open_client(locate(None, None, secured), "1.51")) as client:
+    with closing(transport.open_client(locate(None, None, secured), "1.51", 60)) as client:
         waiting = [in_background(client.version, api_version=False) for _ in range(8)]
         until(lambda: len(engine.asked) == len(waiting))
         engine.answering.set()
