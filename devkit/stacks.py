@@ -46,7 +46,7 @@ def blueprint(
     entries = [{"dst": rule} if isinstance(rule, str) else rule for rule in rules]
     chosen = Settings.model_validate({"rules": entries, **settings})
     canonical = RuleSet.of(entry.rule() for entry in chosen.rules)
-    return Blueprint(project, chosen.of_stack, canonical, release or installed_release(), engine)
+    return Blueprint(project, chosen, canonical, release or installed_release(), engine)
 
 
 @functools.cache

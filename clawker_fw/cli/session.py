@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from clawker_fw.report.text import Renderable
     from clawker_fw.rules.review import Remark
     from clawker_fw.settings.loaded import Loaded
-    from clawker_fw.settings.model import Settings
     from clawker_fw.settings.secrets.vault import Vault
     from clawker_fw.settings.secrets.wanted import WantedSecret
     from clawker_fw.stack.release import Release
@@ -164,18 +163,6 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
 def last_good(chosen: Options) -> Path:
     """Return where a watcher keeps the last good settings of the chosen project."""
     return _folder(chosen) / "last-good.json"
-
-
-def written(chosen: Options) -> "Settings":
-    """Read the settings of the chosen project, and return them as they are written.
-
-    Raises:
-        SettingsError: when they are invalid.
-    """
-    from clawker_fw.settings.load import read_settings
-    from clawker_fw.settings.validation import validated
-
-    return validated(*read_settings(chosen.config, os.environ), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:

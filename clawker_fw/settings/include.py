@@ -10,7 +10,7 @@ from typing import Any
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.document import Location, SettingsDocument, document_of
-from clawker_fw.settings.sources import KEY, Source, included
+from clawker_fw.settings.sources import KEY, Source
 
 _RULES = "rules"
 
@@ -19,10 +19,9 @@ def joined(read: Sequence[Source]) -> SettingsDocument:
     """Return the first file's settings with the rules of all files, each with its own place.
 
     Raises:
-        SettingsError: when a file is not YAML or has an include that was not followed, or an included file has
-            other settings, or no rules.
+        SettingsError: when a file is not YAML, or an included file has other settings, or no rules.
     """
-    first, *others = documents = [_followed(source) for source in read]
+    first, *others = documents = [_document(source) for source in read]
     if not others:
         return first
     for each in others:
@@ -40,15 +39,9 @@ def joined(read: Sequence[Source]) -> SettingsDocument:
     return replace(first, values={**first.values, _RULES: rules}, places=places)
 
 
-def _followed(source: Source) -> SettingsDocument:
-    """Return the document of a file, all of whose includes have been followed."""
+def _document(source: Source) -> SettingsDocument:
+    """Return the document of a file. The rules of a text that is not written yet are at other places."""
     document = document_of(source.text, source.path)
-    if set(included(document)) != set(source.includes):
-        raise SettingsError(
-            "settings-invalid",
-            f"{document.place((KEY,))}: `{KEY}` names files that have not been read.",
-            hint="If the file has just been changed, run the command again.",
-        )
     if not source.origins:
         return document
     places = {location: place for location, place in document.places.items() if location[:1] != (_RULES,)}

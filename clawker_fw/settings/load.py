@@ -22,7 +22,7 @@ def load_settings(named: Path | None, environment: Mapping[str, str]) -> Loaded:
     Raises:
         SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
     """
-    return validated(*read_settings(named, environment), environment).loaded
+    return validated(*read_settings(named, environment), environment)
 
 
 def read_settings(named: Path | None, environment: Mapping[str, str]) -> tuple[tuple[Source, ...], str]:

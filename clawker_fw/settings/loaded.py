@@ -8,8 +8,8 @@ from clawker_fw.model import ShippedPreset
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
+from clawker_fw.settings.model import Settings
 from clawker_fw.settings.sources import Source
-from clawker_fw.settings.values import StackSettings
 
 _VARIABLES = (RULES_VARIABLE, SETTINGS_VARIABLE)
 
@@ -18,12 +18,12 @@ _VARIABLES = (RULES_VARIABLE, SETTINGS_VARIABLE)
 class Loaded:
     """Settings that have been read and checked.
 
-    `rules` are all rules, with those of presets, also those that have ended. `paths` are those of the settings
-    file, if any, and of the files that it includes. `found` describes where it was found; it is empty if the user
-    named it. `digest` is one of the settings, independent of how they are written.
+    `settings` are as they are written. `rules` are all rules, with those of presets, also those that have ended.
+    `paths` are those of the settings file, if any, and of the files that it includes. `found` describes where it
+    was found; it is empty if the user named it. `digest` is one of the settings, however they are written.
     """
 
-    settings: StackSettings
+    settings: Settings
     rules: RuleSet
     paths: tuple[Path, ...]
     found: str

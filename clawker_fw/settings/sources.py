@@ -23,14 +23,13 @@ _REGISTRY = "oci://"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file with settings, its text, and the files that it includes, as it names them.
+    """A file with settings, and its text.
 
     `origins` are the places of its rules if the text is not written yet: its lines don't exist.
     """
 
     path: Path
     text: str
-    includes: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     in_variable: bool = False
     """Whether it is no file: the text of a variable, whose name is the path."""
@@ -103,9 +102,8 @@ def _collect(path: Path, found: dict[Path, Source], above: tuple[Path, ...], pla
         return
     with _told_of(place):
         text = read_regular(path) if place else read_text(path)
-    names = included(document_of(text, path))
-    found[here] = Source(path, text, tuple(names))
-    for name, at in names.items():
+    found[here] = Source(path, text)
+    for name, at in included(document_of(text, path)).items():
         _collect(path.parent / name, found, (*above, here), at)
 
 

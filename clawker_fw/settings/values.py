@@ -270,21 +270,3 @@ class ResourceSettings(_Section):
 
     envoy: EnvoyResources = EnvoyResources()
     coredns: CorednsResources = CorednsResources()
-
-
-@dataclass(frozen=True, slots=True)
-class StackSettings:
-    """Everything that can be set, but for rules and promises.
-
-    Without a project, the usual one is meant. `drain_timeout` is in seconds. `Settings` knows the defaults.
-    """
-
-    project: str | None
-    network: NetworkSettings
-    images: ImageSettings
-    otel: OtelSettings
-    inspection: InspectionSettings
-    limits: LimitSettings
-    resources: ResourceSettings
-    drain_timeout: float
-    acknowledged: tuple[NoticeCode, ...]

@@ -12,9 +12,8 @@ from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import project_of
-from clawker_fw.settings.load import load_settings, read_settings
+from clawker_fw.settings.load import load_settings
 from clawker_fw.settings.model import Settings, setting_keys
-from clawker_fw.settings.validation import validated
 
 Write = Callable[[str], Path]
 
@@ -65,7 +64,7 @@ def test_the_example_names_every_setting() -> None:
 
 def as_written(path: Path) -> Settings:
     """Return the settings of a file as they are written."""
-    return validated(*read_settings(path, {}), {}).written
+    return load_settings(path, {}).settings
 
 
 def uncommented(wanted: Callable[[int], bool]) -> str:
