@@ -25,7 +25,11 @@ def invalid(error: ValidationError, document: SettingsDocument, model: type[Base
     problems = [_problem(details, document, model) for details in others or found]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
     hint = next((hint for _, _, hint in problems if hint), "")
-    return _told("settings-invalid", sentences, f"{document.source} has {len(sentences)} mistakes.", hint)
+    if len(sentences) == 1:
+        return SettingsError("settings-invalid", f"{sentences[0]}.", hint=hint)
+    return MistakesError(
+        "settings-invalid", f"{document.source} has {len(sentences)} mistakes.", mistakes=sentences, hint=hint
+    )
 
 
 def _problem(
@@ -97,13 +101,14 @@ def contradicting(error: ConflictsError) -> SettingsError:
         else "Keep one of the two."
     )
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
-    several = [f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)]
-    return _told(
+    if len(found) == 1:
+        context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
+        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=keep)
+    return MistakesError(
         "rules-contradict",
-        several if len(found) > 1 else found,
         f"{len(found)} pairs of rules contradict each other.",
-        keep,
-        tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules)),
+        mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
+        hint=keep,
     )
 
 
@@ -114,14 +119,11 @@ def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
         if any(each.rule and each.rule.preset for each in found)
         else "Change the rule, or take the promise back."
     )
-    several = f"The rules break what is promised of them, {len(found)} times."
-    return _told("promise-broken", list(map(str, found)), several, change, found[0].places)
-
-
-def _told(
-    code: str, sentences: Sequence[str], several: str, hint: str, context: Sequence[str] = ()
-) -> SettingsError:
-    """Return the error of one mistake, with its context, or of `several`, each of which is a line of it."""
-    if len(sentences) == 1:
-        return SettingsError(code, f"{sentences[0]}.", context=context, hint=hint)
-    return MistakesError(code, several, mistakes=sentences, hint=hint)
+    if len(found) == 1:
+        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
+    return MistakesError(
+        "promise-broken",
+        f"The rules break what is promised of them, {len(found)} times.",
+        mistakes=[str(each) for each in found],
+        hint=change,
+    )

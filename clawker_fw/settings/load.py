@@ -10,7 +10,7 @@ from pathlib import Path
 from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.find import find, given_text
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, in_variable, sources
+from clawker_fw.settings.sources import in_variable, sources
 from clawker_fw.settings.validation import validated
 
 
@@ -18,23 +18,14 @@ def load_settings(named: Path | None, environment: Mapping[str, str]) -> Loaded:
     """Read the settings. If they are the same as the last time in this process, the same object is returned.
 
     `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
-
-    Raises:
-        SettingsError: when there is neither a file nor a variable, or when something in them is wrong.
-    """
-    return validated(*read_settings(named, environment), environment)
-
-
-def read_settings(named: Path | None, environment: Mapping[str, str]) -> tuple[tuple[Source, ...], str]:
-    """Return what settings are read from that the user named or that are found, and where they were found.
-
     Settings that a variable has as a whole come before any file that would be found.
 
     Raises:
-        SettingsError: when something can't be read, or both a file and the variable are given.
+        SettingsError: when there is neither a file nor a variable, or both are given, or when something in them is
+            wrong or can't be read.
     """
     text = given_text(named, environment)
     if text is not None:
-        return (in_variable(text),), f"the variable {SETTINGS_VARIABLE}"
+        return validated((in_variable(text),), f"the variable {SETTINGS_VARIABLE}", environment)
     source, found = find(named)
-    return sources(source) if source else (), found
+    return validated(sources(source) if source else (), found, environment)

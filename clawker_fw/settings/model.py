@@ -33,7 +33,7 @@ Always = Annotated[AlwaysEntry, BeforeValidator(long_form("dst"))]
 
 
 class Settings(BaseModel):
-    """Everything that can be set. Without a project, the usual one is meant."""
+    """Everything that can be set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
