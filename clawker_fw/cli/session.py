@@ -151,7 +151,7 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
-    variable, editable = loaded.rules_variable or loaded.variable, None
+    variable, editable = loaded.rules_variable, None
     if not variable:
         try:
             editable = rules_file.editable(chosen.config, os.environ)

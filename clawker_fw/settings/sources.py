@@ -10,7 +10,6 @@ from pathlib import Path
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.document import SettingsDocument, document_of
-from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.files import read_regular, read_text, resolved
 
 KEY = "include"
@@ -31,8 +30,6 @@ class Source:
     path: Path
     text: str
     origins: tuple[str, ...] = ()
-    in_variable: bool = False
-    """Whether it is no file: the text of a variable, whose name is the path."""
 
 
 def sources(path: Path) -> tuple[Source, ...]:
@@ -44,23 +41,6 @@ def sources(path: Path) -> tuple[Source, ...]:
     found: dict[Path, Source] = {}
     _collect(path, found, above=(), place="")
     return tuple(found.values())
-
-
-def in_variable(text: str) -> Source:
-    """Return the settings that a variable has.
-
-    Raises:
-        SettingsError: when they include files, whose paths would be relative to nothing.
-    """
-    name = Path(SETTINGS_VARIABLE)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if names := included(document_of(text, name)):
-        raise SettingsError(
-            "include-in-variable",
-            f"{next(iter(names.values()))}: settings in a variable can't include files.",
-            hint="Write all rules into the variable, or use a settings file.",
-        )
-    return Source(name, text, in_variable=True)
 
 
 def included(document: SettingsDocument) -> Mapping[str, str]:

@@ -83,7 +83,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
     return Loaded(
         settings,
         rules,
-        tuple(each.path for each in read if not each.in_variable),
+        tuple(each.path for each in read),
         found,
         hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
         places,
@@ -112,9 +112,7 @@ def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) 
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=errors.did_you_mean(
-                    name, sorted({*known, *OPTION_VARIABLES, "SETTINGS"}), ENVIRONMENT_PREFIX
-                ),
+                hint=errors.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

@@ -14,9 +14,9 @@ from clawker_fw.private_files import replace_durably
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
-from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
+from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
-from clawker_fw.settings.find import find, given_text
+from clawker_fw.settings.find import find
 from clawker_fw.settings.include import joined
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.sources import Source, sources
@@ -107,12 +107,6 @@ def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path,
     Raises:
         SettingsError: when there is none, or an edit of it would have no effect.
     """
-    if given_text(named, environment) is not None:
-        raise SettingsError(
-            "settings-in-environment",
-            f"The settings come from the variable {SETTINGS_VARIABLE}, so there is no file to edit.",
-            hint="Change the variable where it is set, or use a settings file.",
-        )
     path, found = find(named)
     if path is None:
         raise SettingsError(
