@@ -183,7 +183,7 @@ def schema() -> Schema:
         "$id": address(),
         "title": f"The settings of clawker-fw ({FILE_NAME})",
         **whole,
-        "anyOf": [_has(name, _GIVEN) for name in ("rules", "include", "presets", "settings")],
+        "anyOf": [_has(name, _GIVEN) for name in ("rules", "include", "presets")],
     }
 
 

@@ -125,7 +125,7 @@ def load(chosen: Options) -> "Loaded":
     Raises:
         SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
-    from clawker_fw.settings.load import load_settings
+    from clawker_fw.settings.validation import load_settings
 
     loaded = load_settings(chosen.config, os.environ)
     meant = loaded.settings.project

@@ -19,7 +19,7 @@ from docker.types import IPAMConfig, IPAMPool
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, swarm
 from clawker_fw.engine.failures import FAILURES, translated, unreachable
-from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
+from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
 from clawker_fw.engine.outputs import log_lines
 from clawker_fw.engine.own_container import own_container
@@ -135,7 +135,12 @@ class DockerEngine:
         self._client = client
         self._facts = facts
         self._root = root
-        self._evidence = EvidenceStore()
+        self._evidence: dict[str, str] = {}
+        """By container: what `fwctl` has read of the program, so that it reads only what has changed since.
+
+        An Envoy with thousands of rules prints what it has loaded for half a second, and serves nobody meanwhile.
+        It is kept in this process alone, where nobody else can write.
+        """
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or an empty string."""
         self.address = facts.endpoint
@@ -240,7 +245,8 @@ class DockerEngine:
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """A probe is told what an earlier one has read, and need not read it again."""
-        known = self._evidence.arguments(container) if arguments[0] == "probe" else []
+        evidence = self._evidence.get(container)
+        known = [f"known={evidence}"] if evidence and arguments[0] == "probe" else []
         answers: list[object] = []
         self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
@@ -500,7 +506,8 @@ class DockerEngine:
         sent: bytes = b"",
     ) -> None:
         def keep(answer: object) -> None:
-            self._evidence.keep(container, answer)
+            if isinstance(answer, dict) and (evidence := answer.get("evidence")):
+                self._evidence[container] = json.dumps(evidence, separators=(",", ":"))
             on_line(answer)
 
         run_in_helper(self._client, container, arguments, keep, silence, sent=sent)

@@ -1,4 +1,8 @@
-"""Checking settings: from the text of files and the environment to values, with all mistakes that they have."""
+"""Reading and checking settings: from the text of files and the environment to values, with all mistakes.
+
+Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. An unreadable file is an
+error and never means "no rules".
+"""
 
 import functools
 import hashlib
@@ -22,15 +26,26 @@ from clawker_fw.settings.environment import (
     Variables,
     variables,
 )
-from clawker_fw.settings.find import FILE_NAME, users_file
-from clawker_fw.settings.include import joined
+from clawker_fw.settings.find import FILE_NAME, find, users_file
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import Settings, setting_keys
 from clawker_fw.settings.preset import preset
-from clawker_fw.settings.sources import KEY, Source
+from clawker_fw.settings.sources import KEY, Source, joined, sources
 
 _MAY_STAND_ALONE = frozenset({KEY, "presets"})
 """Settings that bring rules by themselves, so that `rules` may be left out."""
+
+
+def load_settings(named: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """Read the settings.
+
+    `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
+
+    Raises:
+        SettingsError: when there are none, or when something in them is wrong or can't be read.
+    """
+    source, found = find(named)
+    return validated(sources(source) if source else (), found, environment)
 
 
 def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Loaded:

@@ -39,6 +39,7 @@ class Engine:
     answers: dict[str, Any]
     asked: list[str] = field(default_factory=list)
     gates: list[str | None] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     answering: threading.Event = field(default_factory=threading.Event)
 
 
@@ -60,7 +61,7 @@ def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            made.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             made.asked.append(self.path)
             made.gates.append(self.headers["X-Gate"])
             found = made.answers[self.path]
@@ -170,6 +171,17 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine) -> None
     with closing(connect(engine.address, None, {})) as connected:
         connected.run_helper("a", ["release"], said.append, 10)
     assert said == [{"released": True}]
+
+
+def test_a_probe_is_told_what_the_last_one_has_shown(engine: Engine) -> None:
+    """So `fwctl` need not read it again. Other verbs are not told."""
+    answer = b'{"live": {}, "evidence": {"listeners": {"state": "5"}}}\n'
+    runs(engine, struct.pack(">BxxxL", 1, len(answer)) + answer, {"ExitCode": 0})
+    with closing(connect(engine.address, None, {})) as connected:
+        for verb in ("probe", "probe", "usage"):
+            connected.ask_helper("a", [verb], 10)
+    commands = [json.loads(each)["Cmd"][1:] for each in engine.bodies if b"Cmd" in each]
+    assert commands == [["probe"], ["probe", 'known={"listeners":{"state":"5"}}'], ["usage"]]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.errors import ExitCode, SettingsError
-from clawker_fw.settings.load import load_settings
-from devkit.stacks import CHECKOUT
+from clawker_fw.errors import SettingsError
+from clawker_fw.settings.validation import load_settings
 
 Written = Callable[..., Path]
 
@@ -120,23 +119,6 @@ def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: s
         load_settings(files(**texts), {})
     assert caught.value.code == code
     assert complaint in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("texts", "line"),
-    [
-        ({"main": "rules: []\ninclude: ['oci://r.test/rules:1']\n"}, 2),
-        ({"main": "project: x\nsettings: oci://r.test/rules:1\nbundle_keys: [cosign.pub]\n"}, 2),
-        ({"main": "include: [team.yaml]\n", "team": "include: ['oci://r.test/rules:1']\nrules: []\n"}, 1),
-    ],
-)
-def test_rules_in_a_registry_are_not_read(files: Written, texts: dict[str, str], line: int) -> None:
-    """The error names the page with the script that takes them from there."""
-    with pytest.raises(SettingsError, match=f"line {line}: .*oci://r.test/rules:1 is in a registry") as caught:
-        load_settings(files(**texts), {})
-    assert caught.value.code == "settings-in-registry"
-    assert caught.value.exit_code == ExitCode.SETTINGS
-    assert (CHECKOUT / caught.value.hint.split("`")[1]).is_file()
 
 
 def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:

@@ -11,8 +11,8 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import project_of
-from clawker_fw.settings.load import load_settings
 from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.validation import load_settings
 
 Write = Callable[[str], Path]
 

@@ -17,9 +17,8 @@ from clawker_fw.settings.edit.splice import KEY, Edit, spliced
 from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
 from clawker_fw.settings.find import find
-from clawker_fw.settings.include import joined
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, sources
+from clawker_fw.settings.sources import Source, joined, sources
 from clawker_fw.settings.validation import validated
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
