@@ -1,11 +1,10 @@
 """What settings are read from: the settings file, and the files that it includes, each with its text.
 
-`include: [team.yaml]` adds the rules of another file, whose path is relative to the file that names it. An
-included file is a regular one, has rules, and may include others. All are joined to one document.
+`include: [team.yaml]` adds the rules of another file, whose path is relative to the settings file. An included
+file is a regular one and has only rules. All are joined to one document.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,24 @@ class Source:
 
 
 def sources(path: Path) -> tuple[Source, ...]:
-    """Read a settings file, and all files that it includes, itself first. Each is read once.
+    """Read a settings file, and the files that it includes, itself first. Each is read once.
 
     Raises:
-        SettingsError: when one can't be read, or includes itself, perhaps through others.
+        SettingsError: when one can't be read.
     """
-    found: dict[Path, Source] = {}
-    _collect(path, found, above=(), place="")
+    here, text = resolved(path), read_text(path)
+    found = {here: Source(path, text)}
+    for name, place in included(document_of(text, path)).items():
+        try:
+            beside = path.parent / name
+            if (here := resolved(beside)) not in found:
+                found[here] = Source(beside, read_regular(beside))
+        except SettingsError as error:
+            raise SettingsError(
+                "include-unreadable",
+                f"{place}: an included file can't be used: {error.message}",
+                hint="The path of an included file is relative to the settings file.",
+            ) from error
     return tuple(found.values())
 
 
@@ -55,39 +65,6 @@ def included(document: SettingsDocument) -> Mapping[str, str]:
             hint=f"Write it as `{KEY}: [team.yaml]`.",
         )
     return {name: document.place((KEY, position)) for position, name in enumerate(names)}
-
-
-def _collect(path: Path, found: dict[Path, Source], above: tuple[Path, ...], place: str) -> None:
-    """Read a file and what it includes. `place` is where it is included, by the files `above`."""
-    with _told_of(place):
-        here = resolved(path)
-    if here in above:
-        chain = " -> ".join(str(each) for each in (*above[above.index(here) :], here))
-        raise SettingsError(
-            "include-cycle", f"{place}: {path} includes itself: {chain}.", hint="Remove one of these includes."
-        )
-    if here in found:
-        return
-    with _told_of(place):
-        text = read_regular(path) if place else read_text(path)
-    found[here] = Source(path, text)
-    for name, at in included(document_of(text, path)).items():
-        _collect(path.parent / name, found, (*above, here), at)
-
-
-@contextmanager
-def _told_of(place: str) -> Iterator[None]:
-    """Tell an error about an included file with the place of its include, if there is one."""
-    try:
-        yield
-    except SettingsError as error:
-        if not place:
-            raise
-        raise SettingsError(
-            "include-unreadable",
-            f"{place}: an included file can't be used: {error.message}",
-            hint="The path of an included file is relative to the file that includes it.",
-        ) from error
 
 
 # --- joining ----------------------------------------------------------------------------------------------------
@@ -134,7 +111,7 @@ def _moved(document: SettingsDocument, by: int) -> Iterator[tuple[Location, str]
 
 
 def _require_rules_alone(document: SettingsDocument) -> None:
-    other = next((key for key in document.values if key not in {KEY, _RULES}), None)
+    other = next((key for key in document.values if key != _RULES), None)
     if other is not None:
         raise SettingsError(
             "settings-invalid",
