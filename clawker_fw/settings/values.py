@@ -197,38 +197,23 @@ class LimitSettings(_Section):
 
 
 @dataclass(frozen=True, slots=True)
-class EnvoyResources(_Section):
-    """What Envoy may use of the engine's machine. Every change replaces it."""
+class SiblingResources(_Section):
+    """What Envoy or CoreDNS may use of the engine's machine. Every change replaces it."""
 
     processors: Processors | None = _setting(
         None,
-        "Threads that forward, each of which can use one processor. "
+        "Threads that forward, or that answer queries, each of which can use one processor. "
         "By default as many as the engine's machine has, at most 8.",
     )
     memory: Memory | None = _setting(
         None,
-        "The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB`; `1GiB` on a "
-        "machine with less than 3 GiB, and `512MiB` on one with less than 1.5 GiB.",
-    )
-    connections: Connections | None = _setting(
-        None, "Connections of all agents together. By default as many as the memory has room for."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class CorednsResources(_Section):
-    """The same for the resolver."""
-
-    processors: Processors | None = _setting(
-        None, "Processors that answer queries. By default as many as the engine's machine has, at most 8."
-    )
-    memory: Memory | None = _setting(
-        None, "The container's memory limit. By default `512MiB`; `256MiB` and `128MiB` on such machines."
+        "The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB` for Envoy and `512MiB` for "
+        "CoreDNS; half of it on a machine with less than 3 GiB, and a quarter on one with less than 1.5 GiB.",
     )
     connections: Connections | None = _setting(
         None,
-        "Connections of all agents together, for DNS over TCP. By default as many as half of the "
-        "memory has room for.",
+        "Connections of all agents together, for CoreDNS those over TCP. By default as many as the memory of "
+        "Envoy, or half of CoreDNS's, has room for.",
     )
 
 
@@ -236,5 +221,5 @@ class CorednsResources(_Section):
 class ResourceSettings(_Section):
     """What the siblings may use of the engine's machine."""
 
-    envoy: EnvoyResources = EnvoyResources()
-    coredns: CorednsResources = CorednsResources()
+    envoy: SiblingResources = SiblingResources()
+    coredns: SiblingResources = SiblingResources()
