@@ -11,7 +11,7 @@ from typing import Any
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.document import Location, SettingsDocument, document_of
-from clawker_fw.settings.files import read_regular, read_text, resolved
+from clawker_fw.settings.files import read_text, resolved
 
 KEY = "include"
 _RULES = "rules"
@@ -41,7 +41,7 @@ def sources(path: Path) -> tuple[Source, ...]:
         try:
             beside = path.parent / name
             if (here := resolved(beside)) not in found:
-                found[here] = Source(beside, read_regular(beside))
+                found[here] = Source(beside, read_text(beside, regular=True))
         except SettingsError as error:
             raise SettingsError(
                 "include-unreadable",
