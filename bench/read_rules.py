@@ -30,7 +30,7 @@ ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"
 def stages(path: Path) -> dict[str, float]:
     """Compute the desired state with all its files, as every command does before it compares."""
     engine = EngineFacts(version="", api_version="", architecture=machine())
-    release, usual = Release.installed(), Settings(rules=()).of_stack
+    release, usual = Release.installed(), Settings(rules=())
     prepare(Blueprint("clawker", usual, RuleSet(), release, engine))
     resources = usual.resources
     capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))

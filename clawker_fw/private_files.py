@@ -7,7 +7,7 @@ leaves the former file or the new one. Where several processes read and then wri
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -66,10 +66,12 @@ def write_private(path: Path, content: bytes) -> None:
     replace_durably(path, content, 0o600)
 
 
-def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+def replace_durably(
+    path: Path, content: bytes, mode: int = 0o666, prepare: Callable[[Path], None] = lambda _: None
+) -> None:
     """Replace a file by rename, and return when the file and its name are on the disk.
 
-    The umask takes its bits from `mode`, as usual.
+    The umask takes its bits from `mode`, as usual. `prepare` is called with the new file, before it has its name.
 
     Raises:
         OSError: when it can't be written. Then the former file is still there.
@@ -81,6 +83,7 @@ def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
+            prepare(fresh)
             os.fsync(stream.fileno())
         fresh.replace(path)
     except BaseException:

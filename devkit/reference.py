@@ -31,7 +31,7 @@ from clawker_fw.rules.path_words import PathEntry
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
-from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, SETTINGS_VARIABLE
+from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.model import Settings
@@ -164,8 +164,8 @@ def _value_of(option: TyperOption) -> str:
 _SETTINGS = f"""\
 A value comes from the command line, else from the environment, else from the settings file, else it is the
 default. The settings file is the one given by `--config` or `{ENVIRONMENT_PREFIX}CONFIG`, else
-the text in the variable `{SETTINGS_VARIABLE}`, else `{FILE_NAME}` in the current folder, else the file
-of that name in the user's config folder. The value of a variable is YAML.
+`{FILE_NAME}` in the current folder, else the file of that name in the user's config folder. The
+value of a variable is YAML.
 
 An unknown key is an error, and so is an unreadable file: neither ever means "no rules".
 So is a variable that begins like these and belongs to neither a setting nor an option. Only

@@ -44,7 +44,7 @@ def blueprint(
 ) -> Blueprint:
     """Return the blueprint of a stack with these rules and settings."""
     chosen, canonical = rule_set(*rules, **settings)
-    return Blueprint(project, chosen.of_stack, canonical, release or installed_release(), engine)
+    return Blueprint(project, chosen, canonical, release or installed_release(), engine)
 
 
 @functools.cache

@@ -325,8 +325,7 @@ def options(
         typer.Option(
             envvar="CLAWKER_FW_CONFIG",
             metavar="PATH",
-            help="The settings file. Without it: the text in CLAWKER_FW_SETTINGS, then ./clawker-fw.yaml, "
-            "then the one in the user's config folder.",
+            help="The settings file. Without it: ./clawker-fw.yaml, then the one in the user's config folder.",
         ),
     ] = None,
     project: Annotated[

@@ -60,7 +60,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("settings", error)
     else:
         source, rules = loaded.source, counted(len(loaded.rules.rules), "rule")
-        yield Check("settings", CheckHealth.OK, f"{source or loaded.variable or 'The environment'} has {rules}.")
+        yield Check("settings", CheckHealth.OK, f"{source or 'The environment'} has {rules}.")
         yield diagnosis.permissions(loaded.files)
     try:
         engine = session.connect_engine(chosen)

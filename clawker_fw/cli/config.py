@@ -22,7 +22,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     chosen: Options = context.obj
     loaded = session.read(chosen)
-    values = report.values(session.written(chosen), loaded, _options(chosen))
+    values = report.values(loaded, _options(chosen))
     answer = report.ConfigAnswer.of(loaded, session.named_by(chosen, loaded), values)
     if format_ is Format.JSON:
         print_json(answer)

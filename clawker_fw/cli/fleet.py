@@ -26,7 +26,6 @@ from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from clawker_fw.engine.failures import Patience
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
     from clawker_fw.model import EngineFacts
@@ -217,11 +216,9 @@ def _nodes(chosen: Options, asked: Asked) -> "Hosts":
     return hosts.Hosts(swarm.nodes(found, chosen.project, manager, known))
 
 
-def _patience(asked: Asked) -> "Patience":
+def _patience(asked: Asked) -> float:
     """Return how long a host may leave one request unanswered, a login over ssh included: a third of its time."""
-    from clawker_fw.engine.failures import Patience
-
-    return Patience(asked.timeout / 3, warned_after=None)
+    return asked.timeout / 3
 
 
 # --- asking ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The options before a command, and the options that several commands share: names, help texts and checks."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ class Options:
     @cached_property
     def project(self) -> str:
         """The stack's name: from the options, else from the settings file."""
-        return self.named_project or project_of(self.config, os.environ)
+        return self.named_project or project_of(self.config)
 
     @property
     def words(self) -> tuple[str, ...]:

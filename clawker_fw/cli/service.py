@@ -70,12 +70,6 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
     loaded = session.read(chosen)
-    if loaded.variable:
-        raise RefusedError(
-            "service-without-file",
-            f"The settings come from the variable {loaded.variable}, and a service needs a file.",
-            hint="Write them into a file, and name it with --config.",
-        )
     records = chosen.log_format if chosen.log_format is not LogFormat.TEXT else LogFormat.LOGFMT
     before = ["--project", chosen.project, "--log-format", records.value]
     if loaded.source:

@@ -18,7 +18,6 @@ from clawker_fw.settings.find import DEFAULT_PROJECT
 if TYPE_CHECKING:
     from clawker_fw.certificates.store import InspectionStore, TelemetryStore
     from clawker_fw.diagnose.explanation import Explainer
-    from clawker_fw.engine.failures import Patience
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.port import EngineReader, EngineWriter
     from clawker_fw.model import EngineFacts
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from clawker_fw.report.text import Renderable
     from clawker_fw.rules.review import Remark
     from clawker_fw.settings.loaded import Loaded
-    from clawker_fw.settings.model import Settings
     from clawker_fw.settings.secrets.vault import Vault
     from clawker_fw.settings.secrets.wanted import WantedSecret
     from clawker_fw.stack.release import Release
@@ -93,11 +91,11 @@ def connect_reader(chosen: Options) -> "EngineReader":
     return connect_engine(chosen)
 
 
-def connect_place(place: "EngineLocation", patience: "Patience") -> "EngineReader":
+def connect_place(place: "EngineLocation", seconds: float) -> "EngineReader":
     """Connect to the engine at a place, to look only: one of many hosts."""
     from clawker_fw.engine.docker import connect_to
 
-    return connect_to(place, patience)
+    return connect_to(place, seconds)
 
 
 def print_report(report: "Renderable") -> None:
@@ -127,7 +125,7 @@ def load(chosen: Options) -> "Loaded":
     Raises:
         SettingsError: when the settings are invalid, or the file is for another project than was first read.
     """
-    from clawker_fw.settings.load import load_settings
+    from clawker_fw.settings.validation import load_settings
 
     loaded = load_settings(chosen.config, os.environ)
     meant = loaded.settings.project
@@ -153,7 +151,7 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
-    variable, editable = loaded.rules_variable or loaded.variable, None
+    variable, editable = loaded.rules_variable, None
     if not variable:
         try:
             editable = rules_file.editable(chosen.config, os.environ)
@@ -165,18 +163,6 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
 def last_good(chosen: Options) -> Path:
     """Return where a watcher keeps the last good settings of the chosen project."""
     return _folder(chosen) / "last-good.json"
-
-
-def written(chosen: Options) -> "Settings":
-    """Read the settings of the chosen project, and return them as they are written.
-
-    Raises:
-        SettingsError: when they are invalid.
-    """
-    from clawker_fw.settings.load import read_settings
-    from clawker_fw.settings.validation import validated
-
-    return validated(*read_settings(chosen.config, os.environ), os.environ).written
 
 
 def warn_of_project(chosen: Options, loaded: "Loaded") -> None:

@@ -73,7 +73,7 @@ class WatchedSettings:
             texts = self._file.read()
             if texts is None:
                 return None
-            loaded = validated(texts.sources, texts.found, dict(texts.variables)).loaded
+            loaded = validated(texts.sources, texts.found, dict(texts.variables))
             made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
         except (FirewallError, OSError) as error:
             self._warn(f"The last good settings that were kept can't be used: {error}.")

@@ -60,15 +60,13 @@ def unpack(
     """
     files: dict[str, File] = {}
     stream = IteratorReader(_bounded(chunks, most))
-    with _readable(), tarfile.open(fileobj=stream, mode="r:") as archive:
+    with _readable(), tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
         for number, member in enumerate(archive):
             if number == bounds.ENTRIES:
                 raise tarfile.ReadError(f"there are more than {bounds.ENTRIES:,}")
             path = member.name.partition("/")[2]
-            if member.isfile():
-                before = known.get(path)
-                content = _content(stream, member.size, before.content if before else b"")
-                file = _found(content, member, root)
+            if content := archive.extractfile(member) if member.isfile() else None:
+                before, file = known.get(path), _found(content.read(), member, root)
                 files[path] = before if before is not None and before == file else file
             elif member.isdir():
                 if (folder := _found(b"", member, root)) != FOLDER:
@@ -77,7 +75,7 @@ def unpack(
                 files[path] = _found(b"-> " + os.fsencode(member.linkname), member, root)
         if stream.ended:
             raise tarfile.ReadError("its end is missing")
-        for _ in stream.pieces():  # an engine is not done before everything has been read
+        while stream.read(CHUNK):  # an engine is not done before everything has been read
             pass
     return files
 
@@ -103,17 +101,6 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def _content(stream: "IteratorReader", size: int, known: bytes) -> bytes:
-    """Read so many bytes, without a second copy of content that equals the known one."""
-    same = 0
-    pieces = stream.pieces(size)
-    for piece in pieces:
-        if not known.startswith(piece, same):
-            return b"".join((known[:same], piece, *pieces))
-        same += len(piece)
-    return known if same == len(known) else known[:same]
-
-
 def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
     owner = (_inside(member.uid, root[0]), _inside(member.gid, root[1]))
     return found(content, stat.S_IMODE(member.mode), owner)
@@ -125,60 +112,17 @@ def _inside(identity: int, root: int) -> int:
 
 
 class IteratorReader(io.RawIOBase):
-    """A file object that reads from an iterator of bytes, forward only."""
+    """A file object that reads from an iterator of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = memoryview(b"")
-        self._place = 0
+        self._rest = b""
         self.ended = False
         """Whether more was wanted than there is."""
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True, although it is only true of places further on."""
-        return True
-
-    def tell(self) -> int:
-        """Return how much has been read or left out."""
-        return self._place
-
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        """Leave out what comes before a place further on.
-
-        Raises:
-            io.UnsupportedOperation: when it is not further on.
-        """
-        if whence != io.SEEK_SET or place < self._place:
-            raise io.UnsupportedOperation("this is read once, from its beginning to its end")
-        for _ in self.pieces(place - self._place):
-            pass
-        return self._place
-
     def read(self, size: int = -1) -> bytes:
-        """Return `size` bytes, or fewer at the end; all that remain if it is negative.
-
-        Raises:
-            tarfile.ReadError: when that is more than a header of a tar has.
-        """
-        if size > bounds.PIECE:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        return b"".join(self.pieces(size))
-
-    def pieces(self, size: int = -1) -> Iterator[memoryview]:
-        """Yield `size` bytes, or fewer at the end, as they arrived; all that remain if it is negative."""
-        while size:
-            if not self._rest:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    self.ended = True
-                    return
-                self._rest = memoryview(chunk)
-            piece = self._rest if size < 0 else self._rest[:size]
-            self._rest = self._rest[len(piece) :]
-            self._place += len(piece)
-            size -= len(piece) if size > 0 else 0
-            yield piece
+        """Return at most `size` bytes, and none only at the end."""
+        self._rest = self._rest or next(self._chunks, b"")
+        found, self._rest = self._rest[:size], self._rest[size:]
+        self.ended = not found
+        return found

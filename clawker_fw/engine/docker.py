@@ -7,8 +7,8 @@ all later versions have in common.
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,9 +17,9 @@ from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, host_network, pulling, requirements, streams, swarm
-from clawker_fw.engine.failures import FAILURES, Patience, translated, unreachable, usual
-from clawker_fw.engine.helper_program import EvidenceStore, run_in_helper
+from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine.failures import FAILURES, translated, unreachable
+from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
 from clawker_fw.engine.outputs import log_lines
 from clawker_fw.engine.own_container import own_container
@@ -67,8 +67,8 @@ _EVENTS = {
 _NO_FILE = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 """The types of what is no regular file, in a mode as the engine states it (Go's `fs.ModeType`)."""
 
-_CLOSING_SECONDS = 10
-"""After a pull was given up, how long its silent connection may stay open."""
+_TOLD_EVERY = 0.2
+"""Seconds between two calls about the progress of a pull."""
 
 _LARGEST_FILE = 4 << 20
 """Bytes of a file in a container's own system that are read. Lists of authorities have a quarter of a megabyte."""
@@ -91,22 +91,22 @@ def connect(host: str | None, context: str | None, environment: Mapping[str, str
     return connect_to(locate(host, context, environment))
 
 
-def connect_to(place: EngineLocation, patience: Patience | None = None) -> "DockerEngine":
-    """Connect to the engine at a place. `patience` is how long it is waited for, if not as usual.
+def connect_to(place: EngineLocation, seconds: float | None = None) -> "DockerEngine":
+    """Connect to the engine at a place. It may leave a request unanswered for so long, by default for a minute.
 
     Raises:
         EngineError: when it can't be reached, or does not meet the requirements.
     """
-    patience = patience or usual()
-    client = open_client(place, requirements.OLDEST_API, patience)
-    try:
-        return _connected(client, place)
-    except FAILURES as error:
-        client.close()
-        raise unreachable(place, error, patience) from error
-    except EngineError:
-        client.close()
-        raise
+    seconds = seconds or failures.CALL_SECONDS
+    with ExitStack() as failed:
+        try:
+            client = open_client(place, requirements.OLDEST_API, seconds)
+            failed.callback(client.close)
+            engine = _connected(client, place)
+        except FAILURES as error:
+            raise unreachable(place, error, seconds) from error
+        failed.pop_all()
+        return engine
 
 
 def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
@@ -135,7 +135,12 @@ class DockerEngine:
         self._client = client
         self._facts = facts
         self._root = root
-        self._evidence = EvidenceStore()
+        self._evidence: dict[str, str] = {}
+        """By container: what `fwctl` has read of the program, so that it reads only what has changed since.
+
+        An Envoy with thousands of rules prints what it has loaded for half a second, and serves nobody meanwhile.
+        It is kept in this process alone, where nobody else can write.
+        """
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or an empty string."""
         self.address = facts.endpoint
@@ -240,7 +245,8 @@ class DockerEngine:
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """A probe is told what an earlier one has read, and need not read it again."""
-        known = self._evidence.arguments(container) if arguments[0] == "probe" else []
+        evidence = self._evidence.get(container)
+        known = [f"known={evidence}"] if evidence and arguments[0] == "probe" else []
         answers: list[object] = []
         self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
@@ -346,29 +352,36 @@ class DockerEngine:
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
         """`on_progress` is called several times a second, also while nothing arrives."""
-        transfer, changed = pulling.Transfer(), time.monotonic()
+        transfer = pulling.Transfer()
+        pull = in_background(self._pull, reference, transfer)
+        while not wait([pull], _TOLD_EVERY).done:
+            on_progress(transfer.share)
+        pull.result()
+
+    def _pull(self, reference: str, transfer: pulling.Transfer) -> None:
+        changed = time.monotonic()
 
         def on_line(line: Mapping[str, Any]) -> None:
             nonlocal changed
             if transfer.take(line):
                 changed = time.monotonic()
-            elif time.monotonic() - changed > streams.STALLED_SECONDS:
-                raise pulling.stalled(reference, streams.STALLED_SECONDS)
-            on_progress(transfer.share)
+            elif time.monotonic() - changed > pulling.STALLED_SECONDS:
+                raise TimeoutError
 
         try:
-            with translated(f"pull {reference}", but=errors.DockerException):
+            with translated(f"pull {reference}", but=(errors.DockerException, TimeoutError)):
                 name, tag = utils.parse_repository_tag(_without_tag(reference))
                 registry, _ = auth.resolve_repository_name(name)
                 login = auth.get_config_header(self._client, registry)
-                pull = self._progress(
+                lines = self._progress(
                     "/images/create",
-                    streams.STALLED_SECONDS + _CLOSING_SECONDS,
+                    pulling.STALLED_SECONDS,
                     params={"fromImage": name, "tag": tag or "latest"},
                     headers={"X-Registry-Auth": login} if login else {},
                 )
-                with closing(streams.lines_or_silence(pull)) as lines:
-                    self._drain(lines, on_line)
+                self._drain(lines, on_line)
+        except TimeoutError as error:
+            raise pulling.stalled(reference) from error
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
             raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error
@@ -493,7 +506,8 @@ class DockerEngine:
         sent: bytes = b"",
     ) -> None:
         def keep(answer: object) -> None:
-            self._evidence.keep(container, answer)
+            if isinstance(answer, dict) and (evidence := answer.get("evidence")):
+                self._evidence[container] = json.dumps(evidence, separators=(",", ":"))
             on_line(answer)
 
         run_in_helper(self._client, container, arguments, keep, silence, sent=sent)

@@ -1,9 +1,7 @@
 """How long an engine is waited for, and its failures as our own errors."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -20,19 +18,15 @@ FAILURES = (errors.DockerException, HTTPError, OSError)
 _FULL = ("no space left on device", "disk quota exceeded")
 """How an engine, or a program in a container, says that there is no room on the disk (strerror(3))."""
 
-LOG = logging.getLogger("clawker_fw")
-
 CALL_SECONDS: float = 60
-
-SILENT_SECONDS: float = 5
-"""How long an engine may be silent before a warning is logged."""
+"""How long an engine may leave a request unanswered, when a command is about one engine."""
 
 
 @contextmanager
-def translated(what: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+def translated(what: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Translate such errors into ours. `what` completes "The engine could not …".
 
-    Errors of the type `but` are not translated.
+    Errors of the types `but` are not translated.
     """
     try:
         yield
@@ -70,44 +64,8 @@ def require_room(what: str, words: str, error: Exception | None = None) -> None:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long an engine may leave a request unanswered, in seconds, and after how long a warning is logged."""
-
-    call: float
-    warned_after: float | None
-    """None logs none."""
-
-
-def usual() -> Patience:
-    """Return the patience of a command that is about one engine."""
-    return Patience(CALL_SECONDS, SILENT_SECONDS)
-
-
-class Silence:
-    """Logs a warning when an engine is slow to answer: once, until it answers again."""
-
-    def __init__(self, address: str, patience: Patience) -> None:
-        self._address = address
-        self.after = patience.warned_after
-        self._told = False
-
-    def warn(self) -> None:
-        """Log the warning, unless it has been logged."""
-        if self.after is not None and not self._told:
-            self._told = True
-            silent = f"has not answered for {self.after:g} s"
-            words = f"Waiting for the Docker engine at {self._address}, which {silent}."
-            fields = {"address": self._address, "seconds": self.after}
-            LOG.warning("engine_silent", extra={"words": words, "fields": fields})
-
-    def answered(self) -> None:
-        """Note that the engine has answered."""
-        self._told = False
-
-
-def unreachable(place: EngineLocation, error: Exception, patience: Patience) -> EngineError:
-    """Return the error for an engine that can't be reached."""
+def unreachable(place: EngineLocation, error: Exception, seconds: float) -> EngineError:
+    """Return the error for an engine that can't be reached. A request was waited for so many seconds."""
     reason = innermost(error)
     context = [str(reason), f"named by {place.source}", *_trust(place)]
     if isinstance(reason, PermissionError):
@@ -121,7 +79,7 @@ def unreachable(place: EngineLocation, error: Exception, patience: Patience) -> 
         return EngineError(
             "engine-silent",
             f"The Docker engine at {place.address} accepts connections but does not answer.",
-            context=[f"waited {patience.call:g} s", *context],
+            context=[f"waited {seconds:g} s", *context],
             hint="It hangs or is overloaded: read its log, and restart it.",
         )
     return EngineError(

@@ -11,6 +11,9 @@ from typing import Any
 
 from clawker_fw.errors import EngineError
 
+STALLED_SECONDS = 120
+"""How long a pull may last without progress. A slow registry is waited for, a silent one is not."""
+
 
 @dataclass(frozen=True, slots=True)
 class PullFailure:
@@ -108,11 +111,11 @@ def registry_of(reference: str) -> str:
     return first if slash and (any(mark in first for mark in ".:") or first == "localhost") else "docker.io"
 
 
-def stalled(reference: str, seconds: float) -> EngineError:
-    """Return the error for a pull without progress for so many seconds."""
+def stalled(reference: str) -> EngineError:
+    """Return the error for a pull without progress for so long."""
     return EngineError(
         "pull-stalled",
-        f"Nothing more of {reference} has arrived for {seconds:g} s.",
+        f"Nothing more of {reference} has arrived for {STALLED_SECONDS} s.",
         hint=f"{registry_of(reference)} does not answer the engine. Run again when it does.",
     )
 

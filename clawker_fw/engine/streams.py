@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import queue
-import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
@@ -16,15 +14,7 @@ from clawker_fw.engine.failures import FAILURES
 from clawker_fw.engine.translate import event_view
 from clawker_fw.model import Event
 
-STALLED_SECONDS = 120
-"""How long a pull may last without progress. A slow registry is waited for, a silent one is not."""
-
-
 _BYTES_AT_ONCE = 1 << 18
-
-_SILENCE_SECONDS = 0.2
-_MOST_WAITING = 1000
-"""Lines that may wait for the caller."""
 
 
 def read(response: requests.Response, size: int) -> bytes:
@@ -75,46 +65,6 @@ def json_lines(pieces: Iterable[bytes | str]) -> Iterator[Any]:
                 yield json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ConnectionError("It sent a line that is not JSON") from error
-
-
-def lines_or_silence(lines: Generator[Any, None, None]) -> Generator[Any, None, None]:
-    """Yield the lines of a stream, and an empty line after each moment of silence.
-
-    A daemon thread reads the stream, because reading blocks for as long as the registry is silent. When the caller
-    closes the lines early, the thread ends at the next line or the stream's own timeout, and closes the stream.
-    """
-    waiting: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
-    stopped, end = threading.Event(), object()
-
-    def hand_on(line: object) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                waiting.put(line, timeout=_SILENCE_SECONDS)
-                return
-
-    def forward() -> None:
-        try:
-            with closing(lines):
-                for line in itertools.takewhile(lambda _: not stopped.is_set(), lines):
-                    hand_on(line)
-            hand_on(end)
-        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-            hand_on(error)
-
-    threading.Thread(target=forward, name="engine-lines", daemon=True).start()
-    try:
-        while True:
-            try:
-                line = waiting.get(timeout=_SILENCE_SECONDS)
-            except queue.Empty:
-                line = {}
-            if line is end:
-                return
-            if isinstance(line, Exception):
-                raise line
-            yield line
-    finally:
-        stopped.set()
 
 
 def events_of(pieces: Iterable[bytes | str]) -> Iterator[Event]:

@@ -2,21 +2,19 @@
 
 import math
 import ssl
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import requests
 from docker import APIClient, errors
-from docker.tls import TLSConfig
 from docker.utils.config import load_general_config
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3 import HTTPSConnectionPool, disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
-from clawker_fw.engine import bounds, failures
+from clawker_fw.engine import bounds
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, Tls
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import EngineError
@@ -46,37 +44,15 @@ class _Bounded:
 
 
 class Client(APIClient):
-    """The SDK's client, with bounded answers, and a warning when an engine is slow to answer a GET.
+    """The SDK's client, with bounded answers."""
 
-    Other requests may take long by nature.
-    """
-
-    def __init__(
-        self,
-        place: EngineLocation,
-        patient: failures.Patience,
-        **options: Any,  # noqa: ANN401 - the SDK's own
-    ) -> None:
+    def __init__(self, place: EngineLocation, **options: Any) -> None:  # noqa: ANN401 - the SDK's own
         self._place = place
-        self._patience = patient
-        self._silence = failures.Silence(place.address, patient)
         super().__init__(**options)
 
     def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
         """Send a request."""
-        if request.method != "GET" or self._silence.after is None:
-            return self._send(request, **options)
-        timer = threading.Timer(self._silence.after, self._silence.warn)
-        timer.daemon = True
-        timer.start()
-        try:
-            answer = self._send(request, **options)
-        finally:
-            timer.cancel()
-        self._silence.answered()
-        return answer
-
-    def _send(self, request: Any, *, stream: bool = False, **options: Any) -> requests.Response:  # noqa: ANN401 - the same
+        stream = options.pop("stream", False)
         answer: requests.Response = super().send(request, stream=True, **options)
         answer.raw = _Bounded(answer.raw, None if stream and answer.ok else bounds.ANSWER)
         if not stream:
@@ -89,7 +65,7 @@ class Client(APIClient):
 
     def in_version(self, version: str) -> "Client":
         """Return a client for another version of the API, over the same connections."""
-        other = open_client(self._place, version, self._patience)
+        other = open_client(self._place, version, self.timeout)
         other.adapters = self.adapters
         return other
 
@@ -117,17 +93,16 @@ class Client(APIClient):
         return response
 
 
-def open_client(place: EngineLocation, version: str, patient: failures.Patience | None = None) -> Client:
-    """Return a client for an engine. No request is sent yet."""
-    patient = patient or failures.usual()
-    options: dict[str, Any] = {}
-    if place.tls:
-        authority = str(place.tls.authority) if place.tls.authority else None
-        certificate = (str(place.tls.client[0]), str(place.tls.client[1])) if place.tls.client else None
-        options["tls"] = TLSConfig(certificate, authority, place.tls.verify)
+def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
+    """Return a client for an engine, which may leave a request unanswered for so long. No request is sent yet.
+
+    Raises:
+        EngineError: when the docker CLI's configuration is malformed.
+        OSError: when the files for TLS can't be used.
+    """
     address = DEFAULT_ADDRESS if place.over_ssh else place.address
     try:
-        client = Client(place, patient, base_url=address, version=version, timeout=patient.call, **options)
+        client = Client(place, base_url=address, version=version, timeout=seconds, tls=bool(place.tls))
     except (errors.InvalidConfigFile, ValueError) as error:
         raise EngineError(
             "docker-config-invalid",
@@ -141,7 +116,7 @@ def open_client(place: EngineLocation, version: str, patient: failures.Patience 
         # The SDK sends these only with its own requests, and not with those of `open_response`.
         client.headers.update(configured.get("HttpHeaders") or {})
     if place.over_ssh:
-        client.mount("http+docker://", SshAdapter(place.address, patient.call))
+        client.mount("http+docker://", SshAdapter(place.address, seconds))
     elif place.tls:
         client.mount("https://", _Trusting(place.tls))
     return client
@@ -160,12 +135,14 @@ class _Trusting(HTTPAdapter):
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
-        self._lock = threading.Lock()
-        self._read = False
         self._context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if tls.verify else ssl.CERT_NONE)
         self._context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if not tls.verify:
             disable_warnings(InsecureRequestWarning)  # the user asked for it
+        else:
+            self._context.load_verify_locations(tls.authority or DEFAULT_CA_BUNDLE_PATH)
+        if tls.client:
+            self._context.load_cert_chain(*tls.client, password="")  # nobody is asked for one
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
@@ -182,18 +159,4 @@ class _Trusting(HTTPAdapter):
 
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
         """Send a request."""
-        with self._lock:
-            if not self._read:
-                try:
-                    self._read_files()
-                except OSError as error:
-                    raise requests.exceptions.SSLError(error) from error
-                self._read = True
         return super().send(request, **{**options, "verify": self._tls.verify, "cert": None})
-
-    def _read_files(self) -> None:
-        if self._tls.verify:
-            self._context.load_verify_locations(self._tls.authority or DEFAULT_CA_BUNDLE_PATH)
-        if self._tls.client:
-            certificate, key = self._tls.client
-            self._context.load_cert_chain(certificate, key, password="")  # nobody is asked for one

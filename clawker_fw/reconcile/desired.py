@@ -34,7 +34,7 @@ from clawker_fw.model import (
 )
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.values import StackSettings
+from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
@@ -62,7 +62,7 @@ class Blueprint:
     """All inputs of the desired state that don't depend on the observed stack."""
 
     project: str
-    settings: StackSettings
+    settings: Settings
     rules: RuleSet
     release: Release
     engine: EngineFacts

@@ -15,7 +15,7 @@ from clawker_fw.report.text import Rows
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.find import DEFAULT_PROJECT
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.model import setting_keys
 
 
 class ValueSource(StrEnum):
@@ -64,8 +64,9 @@ class ConfigAnswer(Document):
         )
 
 
-def values(settings: Settings, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
+def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
     """Return all settings but the rules. `options` are those that the command line overrides."""
+    settings = loaded.settings
     document = settings.model_dump(mode="json") | {
         "presets": [each.as_written for each in settings.presets],
         "never": [each.as_written for each in settings.never],

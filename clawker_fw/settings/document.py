@@ -44,23 +44,13 @@ class SettingsDocument:
         """Return the place of exactly this location, or an empty string if the document does not have it."""
         return self.places.get(location, "")
 
-    def overlaid(self, other: "SettingsDocument") -> "SettingsDocument":
-        """Return this document overlaid with another: sections are merged, lists are replaced."""
-        if not other.places:
-            return self
-        under = {  # what was inside of a value that is replaced has no place any more
-            location: place
-            for location, place in self.places.items()
-            if not any(location[:length] in other.places for length in range(1, len(location) + 1))
-        }
-        return replace(self, values=_merged(self.values, other.values), places={**under, **other.places})
-
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "SettingsDocument":
         """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""
         value, _ = parse(text, place)
         for part in reversed(location):
             value = {part: value}
-        return replace(self, values=_merged(self.values, value), places={**self.places, location: place})
+        kept = {other: at for other, at in self.places.items() if other[: len(location)] != location}
+        return replace(self, values=_merged(self.values, value), places={**kept, location: place})
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

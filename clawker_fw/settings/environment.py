@@ -4,13 +4,11 @@ from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
-SETTINGS_VARIABLE = f"{ENVIRONMENT_PREFIX}SETTINGS"
-"""The variable that has the text of a whole settings file, in place of one."""
 
 OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
 """Variables with our prefix that belong to command line options, not to settings."""
 
-IGNORED_VARIABLES = OPTION_VARIABLES | {"SETTINGS", "VERSION"}
+IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
 """Variables with our prefix that are no setting and no mistake. Scripts pin a release with the last one."""
 
 Variables = tuple[tuple[str, str], ...]

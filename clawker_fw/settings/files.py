@@ -19,13 +19,14 @@ PIPE_SECONDS = 10.0
 _PIECE = 1 << 20
 
 
-def read_text(path: Path) -> str:
-    """Read a settings file.
+def read_text(path: Path, *, regular: bool = False) -> str:
+    """Read a settings file. A `regular` one is required where a pipe or a device may not be meant.
 
     Raises:
         SettingsError: when the file can't be read.
     """
-    return text_of(read_bytes(path), path)
+    with _reading(path):
+        return text_of(bounded(path, regular=regular), path)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -38,14 +39,16 @@ def read_bytes(path: Path) -> bytes:
         return bounded(path)
 
 
-def bounded(path: Path) -> bytes:
+def bounded(path: Path, *, regular: bool = False) -> bytes:
     """Read a file that may be a pipe, such as `<(…)`, to its end: not forever, and not without end.
 
     Raises:
-        OSError: when it can't be read, is too long, or nothing more is written.
+        OSError: when it can't be read, is too long, or nothing more is written; or is not `regular`, as required.
     """
     end, found = time.monotonic() + PIPE_SECONDS, bytearray()
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is not a regular file")
         while len(found) <= MOST_OCTETS:
             piece = file.read(_PIECE)
             if piece == b"":
@@ -55,18 +58,6 @@ def bounded(path: Path) -> bytes:
             elif not select.select([file], [], [], max(0.0, end - time.monotonic()))[0]:
                 raise TimeoutError(f"nothing more was written to it for {PIPE_SECONDS:g} s")
     raise OSError(f"it is longer than {MOST_OCTETS:,} octets")
-
-
-def read_regular(path: Path) -> str:
-    """Read a settings file that must be a regular one: a pipe might keep its reader waiting, a device never end.
-
-    Raises:
-        SettingsError: when it is none, or can't be read.
-    """
-    with _reading(path), open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise SettingsError("settings-unreadable", f"{path} is not a regular file.")
-        return text_of(bounded(path), path)
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -4,18 +4,14 @@ Commands that need nothing but the project work with settings that can't be used
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.files import bounded
 
 FILE_NAME = "clawker-fw.yaml"
-BYTE_ORDER_MARK = "\ufeff"
-"""Some editors begin a file in UTF-8 with it. It is not a part of the text."""
 
 DEFAULT_PROJECT = "clawker"
 PROJECT_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
@@ -23,22 +19,6 @@ PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and 
 
 _PROJECT_LINE = re.compile(r"^project[ \t]*:(?P<value>.*)$", re.MULTILINE)
 _PROJECT_VALUE = re.compile(rf"""[ \t]*(?P<quote>['"]?)(?P<name>{PROJECT_NAME})(?P=quote)[ \t]*(#.*)?""")
-
-
-def given_text(named: Path | None, environment: Mapping[str, str]) -> str | None:
-    """Return the settings that the environment has as a whole, or None.
-
-    Raises:
-        SettingsError: when a file is named as well. Which of them is meant is not guessed.
-    """
-    text = environment.get(SETTINGS_VARIABLE)
-    if text is not None and named:
-        raise SettingsError(
-            "settings-given-twice",
-            f"Both the file {named} and the variable {SETTINGS_VARIABLE} hold the settings.",
-            hint=f"Unset {SETTINGS_VARIABLE}, or name no file.",
-        )
-    return text
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
@@ -61,17 +41,15 @@ def users_file() -> Path:
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
-def project_of(named: Path | None, environment: Mapping[str, str]) -> str:
-    """Return the project in the settings file, or in the variable that has the settings.
+def project_of(named: Path | None) -> str:
+    """Return the project in the settings file.
 
     Raises:
         SettingsError: when the file can't be read, or when `project` is not a plain name on a line of its own.
     """
-    given = given_text(named, environment)
-    path = Path(SETTINGS_VARIABLE) if given is not None else find(named)[0]
+    path, _ = find(named)
     try:
-        text = given if given is not None else bounded(path).decode() if path else ""
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = (bounded(path).decode("utf-8-sig") if path else "").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         return DEFAULT_PROJECT
     except (OSError, UnicodeDecodeError) as error:
@@ -80,11 +58,10 @@ def project_of(named: Path | None, environment: Mapping[str, str]) -> str:
             f"{path} can't be read, so its project is unknown: {error}.",
             hint="Name the project with --project.",
         ) from error
-    text = text.removeprefix(BYTE_ORDER_MARK)
     line = _PROJECT_LINE.search(text)
     if line is None:
         return DEFAULT_PROJECT
-    value = _PROJECT_VALUE.fullmatch(line["value"].rstrip("\r"))
+    value = _PROJECT_VALUE.fullmatch(line["value"])
     if value is None:
         number = text.count("\n", 0, line.start()) + 1
         raise SettingsError(
@@ -103,5 +80,5 @@ def _is_there(path: Path) -> bool:
         raise SettingsError(
             "settings-unreadable",
             f"Whether {path} exists can't be checked: {error.strerror}.",
-            hint=f"Name the settings file with --config, or put its text into {SETTINGS_VARIABLE}.",
+            hint="Name the settings file with --config.",
         ) from error

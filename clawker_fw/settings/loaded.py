@@ -7,23 +7,21 @@ from pathlib import Path
 from clawker_fw.model import ShippedPreset
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
+from clawker_fw.settings.environment import RULES_VARIABLE
+from clawker_fw.settings.model import Settings
 from clawker_fw.settings.sources import Source
-from clawker_fw.settings.values import StackSettings
-
-_VARIABLES = (RULES_VARIABLE, SETTINGS_VARIABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Settings that have been read and checked.
 
-    `rules` are all rules, with those of presets, also those that have ended. `paths` are those of the settings
-    file, if any, and of the files that it includes. `found` describes where it was found; it is empty if the user
-    named it. `digest` is one of the settings, independent of how they are written.
+    `settings` are as they are written. `rules` are all rules, with those of presets, also those that have ended.
+    `paths` are those of the settings file, if any, and of the files that it includes. `found` describes where it
+    was found; it is empty if the user named it. `digest` is one of the settings, however they are written.
     """
 
-    settings: StackSettings
+    settings: Settings
     rules: RuleSet
     paths: tuple[Path, ...]
     found: str
@@ -53,10 +51,4 @@ class Loaded:
     @property
     def rules_variable(self) -> str:
         """The environment variable that the rules come from, or an empty string: then they come from files."""
-        place = self.places.get("rules", "")
-        return next((each for each in _VARIABLES if place == each or place.startswith(f"{each}, ")), "")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that has the settings as a whole, or an empty string."""
-        return SETTINGS_VARIABLE if SETTINGS_VARIABLE in self.found else ""
+        return RULES_VARIABLE if self.places.get("rules", "").startswith(RULES_VARIABLE) else ""

@@ -1,6 +1,6 @@
 """The settings file: everything that can be set in it, validated with pydantic.
 
-The rest of the program uses what is frozen: `StackSettings`, `RuleSet` and `Promise`.
+It is frozen. Of rules and promises, the rest of the program uses `RuleSet` and `Promise`.
 """
 
 import dataclasses
@@ -23,7 +23,6 @@ from clawker_fw.settings.values import (
     OtelSettings,
     Project,
     ResourceSettings,
-    StackSettings,
 )
 
 MOST_PROMISES = 1_000
@@ -81,11 +80,6 @@ class Settings(BaseModel):
         description="Codes of notices that you know of, as `[host-hears-agents]`. Only `run` and `doctor` "
         "show them to people; answers in JSON have them all.",
     )
-
-    @property
-    def of_stack(self) -> StackSettings:
-        """What is set for the stack, apart from rules and promises."""
-        return StackSettings(**{each.name: getattr(self, each.name) for each in dataclasses.fields(StackSettings)})
 
 
 def setting_keys(section: Any = Settings, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - a class

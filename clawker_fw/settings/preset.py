@@ -8,7 +8,7 @@ rest. It gets a new version whenever its rules change.
 import difflib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -42,32 +42,27 @@ class Proof(StrEnum):
     """The vendor's pages: nobody can stand in for the service."""
 
 
-class _PresetFile(BaseModel):
-    """The form of a file."""
+class Preset(BaseModel):
+    """A preset, as its file has it.
+
+    `proven_by` is what the tests do with it, and `left_out` what it does not allow, and why.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # most settings name no preset
 
+    name: str
     version: Annotated[StrictInt, Field(ge=1)]
     purpose: StrictStr
     proof: Proof
     proven_by: StrictStr = ""
     pages: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
     left_out: StrictStr = ""
-    rules: Annotated[tuple[RuleEntry, ...], Field(min_length=1)]
+    entries: Annotated[tuple[RuleEntry, ...], Field(min_length=1, alias="rules")]
 
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A preset. `proven_by` is what the tests do with it, and `left_out` what it does not allow, and why."""
-
-    name: str
-    version: int
-    purpose: str
-    proof: Proof
-    proven_by: str
-    pages: tuple[str, ...]
-    left_out: str
-    rules: tuple[Rule, ...]
+    @functools.cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """Its rules."""
+        return tuple(replace(each.rule(), preset=self.name) for each in self.entries)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -93,10 +88,7 @@ def preset(name: str) -> Preset:
         meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
         raise ValueError(f"there is no preset {name!r}; {meant}")
     path = FOLDER / f"{name}.yaml"
-    document = document_of(read_text(path), path)
-    file = _PresetFile.model_validate(document.values)
-    rules = tuple(replace(each.rule(), preset=name) for each in file.rules)
-    return Preset(name, file.version, file.purpose, file.proof, file.proven_by, file.pages, file.left_out, rules)
+    return Preset.model_validate({"name": name, **document_of(read_text(path), path).values})
 
 
 class PresetEntry(BaseModel):

@@ -1,67 +1,54 @@
 """What settings are read from: the settings file, and the files that it includes, each with its text.
 
-`include.py` joins them to one document.
+`include: [team.yaml]` adds the rules of another file, whose path is relative to the settings file. An included
+file is a regular one and has only rules. All are joined to one document.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.document import SettingsDocument, document_of
-from clawker_fw.settings.environment import SETTINGS_VARIABLE
-from clawker_fw.settings.files import read_regular, read_text, resolved
+from clawker_fw.settings.document import Location, SettingsDocument, document_of
+from clawker_fw.settings.files import read_text, resolved
 
 KEY = "include"
-
-_FORMER = "settings"
-"""The key with which former releases took all settings from a registry."""
-
-_REGISTRY = "oci://"
+_RULES = "rules"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file with settings, its text, and the files that it includes, as it names them.
+    """A file with settings, and its text.
 
     `origins` are the places of its rules if the text is not written yet: its lines don't exist.
     """
 
     path: Path
     text: str
-    includes: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    in_variable: bool = False
-    """Whether it is no file: the text of a variable, whose name is the path."""
 
 
 def sources(path: Path) -> tuple[Source, ...]:
-    """Read a settings file, and all files that it includes, itself first. Each is read once.
+    """Read a settings file, and the files that it includes, itself first. Each is read once.
 
     Raises:
-        SettingsError: when one can't be read, or includes itself, perhaps through others.
+        SettingsError: when one can't be read.
     """
-    found: dict[Path, Source] = {}
-    _collect(path, found, above=(), place="")
+    here, text = resolved(path), read_text(path)
+    found = {here: Source(path, text)}
+    for name, place in included(document_of(text, path)).items():
+        try:
+            beside = path.parent / name
+            if (here := resolved(beside)) not in found:
+                found[here] = Source(beside, read_text(beside, regular=True))
+        except SettingsError as error:
+            raise SettingsError(
+                "include-unreadable",
+                f"{place}: an included file can't be used: {error.message}",
+                hint="The path of an included file is relative to the settings file.",
+            ) from error
     return tuple(found.values())
-
-
-def in_variable(text: str) -> Source:
-    """Return the settings that a variable has.
-
-    Raises:
-        SettingsError: when they include files, whose paths would be relative to nothing.
-    """
-    name = Path(SETTINGS_VARIABLE)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if names := included(document_of(text, name)):
-        raise SettingsError(
-            "include-in-variable",
-            f"{next(iter(names.values()))}: settings in a variable can't include files.",
-            hint="Write all rules into the variable, or use a settings file.",
-        )
-    return Source(name, text, in_variable=True)
 
 
 def included(document: SettingsDocument) -> Mapping[str, str]:
@@ -77,48 +64,63 @@ def included(document: SettingsDocument) -> Mapping[str, str]:
             f"{document.place((KEY,))}: `{KEY}` must be a list of files.",
             hint=f"Write it as `{KEY}: [team.yaml]`.",
         )
-    found = {name: document.place((KEY, position)) for position, name in enumerate(names)}
-    former = {str(document.values.get(_FORMER, "")): document.place((_FORMER,))}
-    for name, place in (former | found).items():
-        if name.startswith(_REGISTRY):
-            raise SettingsError(
-                "settings-in-registry",
-                f"{place}: settings are read from files, and {name} is in a registry.",
-                hint="`docs/signed-rules.md` in the repository shows how a timer takes the file from there, and "
-                "verifies it.",
-            )
-    return found
+    return {name: document.place((KEY, position)) for position, name in enumerate(names)}
 
 
-def _collect(path: Path, found: dict[Path, Source], above: tuple[Path, ...], place: str) -> None:
-    """Read a file and what it includes. `place` is where it is included, by the files `above`."""
-    with _told_of(place):
-        here = resolved(path)
-    if here in above:
-        chain = " -> ".join(str(each) for each in (*above[above.index(here) :], here))
+# --- joining ----------------------------------------------------------------------------------------------------
+
+
+def joined(read: Sequence[Source]) -> SettingsDocument:
+    """Return the first file's settings with the rules of all files, each with its own place.
+
+    Raises:
+        SettingsError: when a file is not YAML, or an included file has other settings, or no rules.
+    """
+    first, *others = documents = [_document(source) for source in read]
+    if not others:
+        return first
+    for each in others:
+        _require_rules_alone(each)
+    rules: list[Any] = []
+    places = {location: place for location, place in first.places.items() if location[:1] != (_RULES,)}
+    for each in documents:
+        own = each.values.get(_RULES, [])
+        if not isinstance(own, list):
+            raise SettingsError("settings-invalid", f"{each.place((_RULES,))}: `{_RULES}` must be a list.")
+        places |= dict(_moved(each, len(rules)))
+        rules += own
+    if given := next(filter(None, (each.given_at((_RULES,)) for each in documents)), ""):
+        places |= {(_RULES,): given}
+    return replace(first, values={**first.values, _RULES: rules}, places=places)
+
+
+def _document(source: Source) -> SettingsDocument:
+    """Return the document of a file. The rules of a text that is not written yet are at other places."""
+    document = document_of(source.text, source.path)
+    if not source.origins:
+        return document
+    places = {location: place for location, place in document.places.items() if location[:1] != (_RULES,)}
+    return replace(document, places=places | {(_RULES, at): place for at, place in enumerate(source.origins)})
+
+
+def _moved(document: SettingsDocument, by: int) -> Iterator[tuple[Location, str]]:
+    """Yield the places of a document's rules, each of which is `by` positions further in the joined list."""
+    for location, place in document.places.items():
+        if location[:1] == (_RULES,) and len(location) > 1:
+            yield (_RULES, int(location[1]) + by, *location[2:]), place
+
+
+def _require_rules_alone(document: SettingsDocument) -> None:
+    other = next((key for key in document.values if key != _RULES), None)
+    if other is not None:
         raise SettingsError(
-            "include-cycle", f"{place}: {path} includes itself: {chain}.", hint="Remove one of these includes."
+            "settings-invalid",
+            f"{document.place((other,))}: `{other}` can't be set in an included file, only `rules`.",
+            hint="Move it to the settings file.",
         )
-    if here in found:
-        return
-    with _told_of(place):
-        text = read_regular(path) if place else read_text(path)
-    names = included(document_of(text, path))
-    found[here] = Source(path, text, tuple(names))
-    for name, at in names.items():
-        _collect(path.parent / name, found, (*above, here), at)
-
-
-@contextmanager
-def _told_of(place: str) -> Iterator[None]:
-    """Tell an error about an included file with the place of its include, if there is one."""
-    try:
-        yield
-    except SettingsError as error:
-        if not place:
-            raise
+    if not document.values:
         raise SettingsError(
-            "include-unreadable",
-            f"{place}: an included file can't be used: {error.message}",
-            hint="The path of an included file is relative to the file that includes it.",
-        ) from error
+            "settings-invalid",
+            f"{document.source} is included, but has no rules.",
+            hint="Write `rules: []` if it is meant to have none.",
+        )

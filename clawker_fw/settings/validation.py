@@ -1,9 +1,12 @@
-"""Checking settings: from the text of files and the environment to values, with all mistakes that they have."""
+"""Reading and checking settings: from the text of files and the environment to values, with all mistakes.
+
+Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. An unreadable file is an
+error and never means "no rules".
+"""
 
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,26 +26,29 @@ from clawker_fw.settings.environment import (
     Variables,
     variables,
 )
-from clawker_fw.settings.find import FILE_NAME, users_file
-from clawker_fw.settings.include import joined
+from clawker_fw.settings.find import FILE_NAME, find, users_file
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import Settings, setting_keys
 from clawker_fw.settings.preset import preset
-from clawker_fw.settings.sources import KEY, Source
+from clawker_fw.settings.sources import KEY, Source, joined, sources
 
 _MAY_STAND_ALONE = frozenset({KEY, "presets"})
 """Settings that bring rules by themselves, so that `rules` may be left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Validated:
-    """Settings as they are written, and what the rest of the program has of them."""
+def load_settings(named: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """Read the settings.
 
-    written: Settings
-    loaded: Loaded
+    `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
+
+    Raises:
+        SettingsError: when there are none, or when something in them is wrong or can't be read.
+    """
+    source, found = find(named)
+    return validated(sources(source) if source else (), found, environment)
 
 
-def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Validated:
+def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Loaded:
     """Check settings that have been read from files, and the environment. `found` is as in `Loaded`.
 
     If they are the same as the last time, the same object is returned.
@@ -54,18 +60,16 @@ def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, st
 
 
 @functools.lru_cache(maxsize=1)
-def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Validated:
+def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded:
     """Return the settings from the text of files and the environment. This process keeps the last ones."""
-    overlay = _environment_document(dict(given))
-    if not read and not overlay.values:
+    merged = _with_variables(joined(read) if read else SettingsDocument({}, {}, "the environment"), dict(given))
+    if not read and not merged.values:
         raise SettingsError(
             "settings-not-found",
             "There is no settings file, so the allowed destinations are unknown.",
             context=[f"looked for {path}" for path in (Path(FILE_NAME), users_file())],
             hint="Write one with `clawker-fw init`, or name one with `--config`.",
         )
-    document = joined(read) if read else SettingsDocument({}, {}, "the environment")
-    merged = document.overlaid(overlay)
     try:
         values = merged.values if _MAY_STAND_ALONE.isdisjoint(merged.values) else {"rules": [], **merged.values}
         settings = Settings.model_validate(values)
@@ -91,10 +95,10 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
         raise errors.promises_broken(found_broken)
     chosen = [preset(each.preset) for each in settings.presets]
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
-    loaded = Loaded(
-        settings.of_stack,
+    return Loaded(
+        settings,
         rules,
-        tuple(each.path for each in read if not each.in_variable),
+        tuple(each.path for each in read),
         found,
         hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
         places,
@@ -102,7 +106,6 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Valida
         tuple(ShippedPreset(each.name, each.version, each.lines) for each in chosen),
         read,
     )
-    return Validated(settings, loaded)
 
 
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
@@ -113,9 +116,8 @@ def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
         yield from chosen.rules(document.place(("presets", position)))
 
 
-def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:
-    """Return the settings in the environment. `__` separates the parts of a key."""
-    document = SettingsDocument({}, {}, "the environment")
+def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) -> SettingsDocument:
+    """Return a document with the settings in the environment. `__` separates the parts of a key."""
     known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != KEY}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
@@ -125,9 +127,7 @@ def _environment_document(environment: Mapping[str, str]) -> SettingsDocument:
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=errors.did_you_mean(
-                    name, sorted({*known, *OPTION_VARIABLES, "SETTINGS"}), ENVIRONMENT_PREFIX
-                ),
+                hint=errors.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

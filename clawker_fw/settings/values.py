@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -104,9 +104,9 @@ NoticeCode = Annotated[str, Field(strict=True, pattern="^[a-z0-9]+(-[a-z0-9]+)*$
 Subnet = Annotated[IPv4Network, BeforeValidator(_subnet)]
 
 
-def _means(description: str) -> dict[str, str]:
-    """Return the metadata of a field, with what people read of it."""
-    return {"description": description}
+def _setting(default: Any, means: str) -> Any:  # noqa: ANN401 - a field of any type
+    """Return a field with its default, and what people read of it."""
+    return field(default=default, metadata={"description": means})
 
 
 class _Section:
@@ -120,9 +120,8 @@ class _Section:
 class NetworkSettings(_Section):
     """The agent network."""
 
-    subnet: Subnet | None = field(
-        default=None,
-        metadata=_means("The agent network's subnet, /8 to /25. By default, a free /23 is chosen once and kept."),
+    subnet: Subnet | None = _setting(
+        None, "The agent network's subnet, /8 to /25. By default, a free /23 is chosen once and kept."
     )
 
 
@@ -130,47 +129,37 @@ class NetworkSettings(_Section):
 class ImageSettings(_Section):
     """The images of the siblings."""
 
-    envoy: Image = field(
-        default="bundled",
-        metadata=_means("`bundled`, or a registry reference pinned by digest (`name:tag@sha256:…`)."),
+    envoy: Image = _setting(
+        "bundled", "`bundled`, or a registry reference pinned by digest (`name:tag@sha256:…`)."
     )
-    coredns: Image = field(default="bundled", metadata=_means("The same for the resolver."))
+    coredns: Image = _setting("bundled", "The same for the resolver.")
 
 
 @dataclass(frozen=True, slots=True)
 class OtelSettings(_Section):
     """Telemetry: what the siblings tell an OpenTelemetry collector, over mutual TLS."""
 
-    endpoint: Endpoint | None = field(
-        default=None,
-        metadata=_means(
-            "The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for "
-            "the first time, or removing it, replaces Envoy and CoreDNS."
-        ),
+    endpoint: Endpoint | None = _setting(
+        None,
+        "The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for "
+        "the first time, or removing it, replaces Envoy and CoreDNS.",
     )
-    server_name: Host | None = field(
-        default=None, metadata=_means("The name in the collector's certificate, if it is not the endpoint's host.")
+    server_name: Host | None = _setting(
+        None, "The name in the collector's certificate, if it is not the endpoint's host."
     )
-    certs_dir: Folder | None = field(
-        default=None,
-        metadata=_means(
-            "A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, "
-            "`envoy.key`, `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an "
-            "authority of this project's own is made."
-        ),
+    certs_dir: Folder | None = _setting(
+        None,
+        "A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, "
+        "`envoy.key`, `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an "
+        "authority of this project's own is made.",
     )
-    sample: Share = field(
-        default=1.0,
-        metadata=_means(
-            "The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused "
-            "is always sent."
-        ),
+    sample: Share = _setting(
+        1.0,
+        "The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused "
+        "is always sent.",
     )
-    infra_port: Port = field(
-        default=4319,
-        metadata=_means(
-            "The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."
-        ),
+    infra_port: Port = _setting(
+        4319, "The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."
     )
 
 
@@ -178,12 +167,10 @@ class OtelSettings(_Section):
 class InspectionSettings(_Section):
     """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
 
-    ca_file: SettingsFile | None = field(
-        default=None,
-        metadata=_means(
-            "A file with further authorities (PEM) that hosts may prove their names by, relative to this "
-            "file. Public ones always count. A change replaces Envoy."
-        ),
+    ca_file: SettingsFile | None = _setting(
+        None,
+        "A file with further authorities (PEM) that hosts may prove their names by, relative to this "
+        "file. Public ones always count. A change replaces Envoy.",
     )
 
 
@@ -191,76 +178,42 @@ class InspectionSettings(_Section):
 class LimitSettings(_Section):
     """What one agent, identified by its address, can use of the siblings."""
 
-    connections: Limit = field(
-        default=1024, metadata=_means("Connections and UDP sessions of one agent to Envoy at the same time.")
+    connections: Limit = _setting(1024, "Connections and UDP sessions of one agent to Envoy at the same time.")
+    connections_per_second: Limit = _setting(
+        500, "New connections and UDP sessions of one agent per second, to Envoy and to CoreDNS."
     )
-    connections_per_second: Limit = field(
-        default=500,
-        metadata=_means("New connections and UDP sessions of one agent per second, to Envoy and to CoreDNS."),
+    datagrams_per_second: Limit = _setting(
+        10_000, "UDP datagrams of one agent to Envoy per second, or a tenth of them at once."
     )
-    datagrams_per_second: Limit = field(
-        default=10_000,
-        metadata=_means("UDP datagrams of one agent to Envoy per second, or a tenth of them at once."),
+    queries_per_second: Limit = _setting(1000, "DNS queries of one agent per second.")
+    resolver_connections: Limit = _setting(
+        32, "Connections of one agent to CoreDNS at the same time, for DNS over TCP."
     )
-    queries_per_second: Limit = field(default=1000, metadata=_means("DNS queries of one agent per second."))
-    resolver_connections: Limit = field(
-        default=32, metadata=_means("Connections of one agent to CoreDNS at the same time, for DNS over TCP.")
-    )
-    idle: Idle = field(
-        default=3600.0,
-        metadata=_means(
-            "How long an open connection, request or tunnel may send nothing in either direction, "
-            "10 seconds to one day. A change ends all open connections, after 5 s."
-        ),
+    idle: Idle = _setting(
+        3600.0,
+        "How long an open connection, request or tunnel may send nothing in either direction, "
+        "10 seconds to one day. A change ends all open connections, after 5 s.",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class EnvoyResources(_Section):
-    """What Envoy may use of the engine's machine. Every change replaces it."""
+class SiblingResources(_Section):
+    """What Envoy or CoreDNS may use of the engine's machine. Every change replaces it."""
 
-    processors: Processors | None = field(
-        default=None,
-        metadata=_means(
-            "Threads that forward, each of which can use one processor. "
-            "By default as many as the engine's machine has, at most 8."
-        ),
+    processors: Processors | None = _setting(
+        None,
+        "Threads that forward, or that answer queries, each of which can use one processor. "
+        "By default as many as the engine's machine has, at most 8.",
     )
-    memory: Memory | None = field(
-        default=None,
-        metadata=_means(
-            "The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB`; `1GiB` on a "
-            "machine with less than 3 GiB, and `512MiB` on one with less than 1.5 GiB."
-        ),
+    memory: Memory | None = _setting(
+        None,
+        "The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB` for Envoy and `512MiB` for "
+        "CoreDNS; half of it on a machine with less than 3 GiB, and a quarter on one with less than 1.5 GiB.",
     )
-    connections: Connections | None = field(
-        default=None,
-        metadata=_means("Connections of all agents together. By default as many as the memory has room for."),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class CorednsResources(_Section):
-    """The same for the resolver."""
-
-    processors: Processors | None = field(
-        default=None,
-        metadata=_means(
-            "Processors that answer queries. By default as many as the engine's machine has, at most 8."
-        ),
-    )
-    memory: Memory | None = field(
-        default=None,
-        metadata=_means(
-            "The container's memory limit. By default `512MiB`; `256MiB` and `128MiB` on such machines."
-        ),
-    )
-    connections: Connections | None = field(
-        default=None,
-        metadata=_means(
-            "Connections of all agents together, for DNS over TCP. By default as many as half of the "
-            "memory has room for."
-        ),
+    connections: Connections | None = _setting(
+        None,
+        "Connections of all agents together, for CoreDNS those over TCP. By default as many as the memory of "
+        "Envoy, or half of CoreDNS's, has room for.",
     )
 
 
@@ -268,23 +221,5 @@ class CorednsResources(_Section):
 class ResourceSettings(_Section):
     """What the siblings may use of the engine's machine."""
 
-    envoy: EnvoyResources = EnvoyResources()
-    coredns: CorednsResources = CorednsResources()
-
-
-@dataclass(frozen=True, slots=True)
-class StackSettings:
-    """Everything that can be set, but for rules and promises.
-
-    Without a project, the usual one is meant. `drain_timeout` is in seconds. `Settings` knows the defaults.
-    """
-
-    project: str | None
-    network: NetworkSettings
-    images: ImageSettings
-    otel: OtelSettings
-    inspection: InspectionSettings
-    limits: LimitSettings
-    resources: ResourceSettings
-    drain_timeout: float
-    acknowledged: tuple[NoticeCode, ...]
+    envoy: SiblingResources = SiblingResources()
+    coredns: SiblingResources = SiblingResources()

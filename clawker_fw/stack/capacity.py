@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Machine, ObservedSibling, Sibling
-from clawker_fw.settings.values import CorednsResources, EnvoyResources
+from clawker_fw.settings.values import SiblingResources
 from clawker_fw.stack.resources import SIBLING
 
 _MEBIBYTE = 1 << 20
@@ -54,9 +54,7 @@ class Capacity:
         return {name: getattr(self, name) for name in self.by_machine}
 
 
-def allot(
-    sibling: Sibling, chosen: EnvoyResources | CorednsResources, machine: Machine, usual: int, room: Room
-) -> Capacity:
+def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: int, room: Room) -> Capacity:
     """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
 
     Raises:

@@ -28,7 +28,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.target import Request, Target
-from clawker_fw.settings.load import load_settings
+from clawker_fw.settings.validation import load_settings
 
 PAST, FUTURE = "2020-01-01T00:00:00Z", "2126-01-01T00:00:00Z"
 NAMES = ("a.test", "b.a.test", "c.b.a.test", "d.test", "-e.test")

@@ -34,7 +34,7 @@ def test_a_url_with_a_foreign_octet(command: Command) -> None:
     assert command("explain", f"https://x{FOREIGN}.test/").code == 1
 
 
-@pytest.mark.parametrize("name", ["CLAWKER_FW_SETTINGS", "CLAWKER_FW_RULES", "CLAWKER_FW_OTEL__ENDPOINT"])
+@pytest.mark.parametrize("name", ["CLAWKER_FW_RULES", "CLAWKER_FW_OTEL__ENDPOINT"])
 def test_variables_that_are_settings(name: str, command: Command) -> None:
     """The error names the variable."""
     outcome = command("rules", "check", **{name: f"a{FOREIGN}"})

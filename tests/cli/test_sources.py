@@ -152,34 +152,6 @@ def test_a_stack_remembers_through_every_replacement(
     assert command("run", "--adopt").code == 0
 
 
-def test_settings_in_a_variable(
-    command: Command, settings_file: Path, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They come before a file that is found, are never mixed with one that is named, and can't be edited."""
-    monkeypatch.setenv("CLAWKER_FW_SETTINGS", "project: boxed\nrules:\n  - dst: v.test\n")
-    assert command("run").code == 0
-    assert names(memory) >= {"boxed-envoy", "boxed-coredns"}
-    answer = command.json("drift")
-    assert (answer["settings"]["path"], answer["settings"]["source"]) == (None, "the variable CLAWKER_FW_SETTINGS")
-    listed = command.json("rules", "list")
-    assert [each["place"] for each in listed["rules"]] == ["CLAWKER_FW_SETTINGS, line 3"]
-    for words in (("--config", str(settings_file), "drift"), ("--config", str(settings_file), "rules", "list")):
-        refused = command(*words)
-        assert (refused.code, "error[settings-given-twice]" in refused.err) == (3, True)
-    edited = command("rules", "allow", "x.test")
-    assert (edited.code, "error[settings-in-environment]" in edited.err) == (3, True)
-    assert settings_file.read_text() == SETTINGS
-    for text, error in (
-        ("rules:\n  - dst: '*'\n", "CLAWKER_FW_SETTINGS, line 2"),
-        ("rules: [\n", "CLAWKER_FW_SETTINGS, line 2 is not YAML"),
-        ("include: [team.yaml]\nrules: []\n", "CLAWKER_FW_SETTINGS, line 1: settings in a variable can't include"),
-        ("", "CLAWKER_FW_SETTINGS: "),
-    ):
-        monkeypatch.setenv("CLAWKER_FW_SETTINGS", text)
-        wrong = command("--project", "boxed", "rules", "list")
-        assert (wrong.code, error in wrong.err) == (3, True), wrong.err
-
-
 def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory: MemoryEngine) -> None:
     """A stack may have lost its record. That is not drift, and the next `run` writes one."""
     command("run")

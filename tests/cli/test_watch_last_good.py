@@ -120,7 +120,6 @@ OBSTACLES: dict[str, Callable[[Path], object]] = {
         "rules: [{dst: a.test, path_rules: [{path: /v1}], inject: api}]\n"
     ),
     "a file that is not there": lambda path: path.write_text(f"{SETTINGS}include: [none.yaml]\n"),
-    "rules in a registry": lambda path: path.write_text(f"{SETTINGS}include: ['oci://127.0.0.1:1/rules:one']\n"),
     "more than there is": lambda path: path.write_text(f"{SETTINGS}resources: {{envoy: {{memory: 900GiB}}}}\n"),
 }
 

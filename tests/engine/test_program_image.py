@@ -25,28 +25,23 @@ class Program:
     image: str
     containers: list[str] = field(default_factory=list)
 
-    def start(self, *arguments: str, text: str | None = None, file: Path | None = None) -> str:
-        """Start the program in a fresh container, with settings from the stack's file, another, or a variable."""
+    def start(self, *arguments: str, file: Path | None = None) -> str:
+        """Start the program in a fresh container, with settings from the stack's file, or another."""
         path = file or self.firewall.settings
-        binds = [f"{self.firewall.host.removeprefix('unix://')}:{SOCKET}"]
-        variables = {"CLAWKER_FW_PROJECT": self.firewall.project}
-        if text is None:
-            binds.append(f"{path}:{SETTINGS}:ro")
-        else:
-            variables["CLAWKER_FW_SETTINGS"] = text
+        binds = [f"{self.firewall.host.removeprefix('unix://')}:{SOCKET}", f"{path}:{SETTINGS}:ro"]
         made = self.docker.create_container(
             self.image,
             list(arguments),
-            environment=variables,
+            environment={"CLAWKER_FW_PROJECT": self.firewall.project},
             host_config=self.docker.create_host_config(binds=binds),
         )["Id"]
         self.containers.append(made)
         self.docker.start(made)
         return str(made)
 
-    def call(self, *arguments: str, text: str | None = None, file: Path | None = None) -> Outcome:
+    def call(self, *arguments: str, file: Path | None = None) -> Outcome:
         """Run the program in a fresh container to its end."""
-        made = self.start(*arguments, text=text, file=file)
+        made = self.start(*arguments, file=file)
         code = int(self.docker.wait(made, timeout=300)["StatusCode"])
         out = self.docker.logs(made, stdout=True, stderr=False).decode()
         err = self.docker.logs(made, stdout=False, stderr=True).decode()

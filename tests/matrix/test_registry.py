@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
-from clawker_fw.engine import streams
+from clawker_fw.engine import pulling
 from clawker_fw.engine.docker import DockerEngine, connect
 from clawker_fw.errors import EngineError, StoppedError
 from clawker_fw.model import EngineFacts, Sibling
@@ -320,7 +320,7 @@ def test_a_registry_that_falls_silent(
     engine: DockerEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pull without progress is given up."""
-    monkeypatch.setattr(streams, "STALLED_SECONDS", 2)
+    monkeypatch.setattr(pulling, "STALLED_SECONDS", 2)
     with faulty(site.open, "silent", tmp_path) as address:
         error = refused(engine, site.references["silent"].replace(site.open.address, address))
     assert error.code == "pull-stalled"

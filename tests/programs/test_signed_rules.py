@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.settings.load import load_settings
+from clawker_fw.settings.validation import load_settings
 from devkit.debian_programs import unpacked
 from devkit.engines import EngineError
 from devkit.registry import own_registry

@@ -75,12 +75,11 @@ def test_an_archive_without_its_end_is_none(missing: int) -> None:
         archive.unpack(iter([whole[: len(whole) - missing]]))
 
 
-@pytest.mark.parametrize("length", [1, 100, 512, 1000, 10_000])
+@pytest.mark.parametrize("length", [1, 1000, 10_000])
 def test_chunks_of_any_length_make_the_same_files(length: int) -> None:
-    """What is equal, begins alike, ends early or is longer than what is known is told apart in all of them."""
-    contents = {"a": b"same" * 900, "b": b"other" * 900, "c": b"short", "d": b"longer" * 900, "e": b""}
-    known = {name: public(content) for name, content in contents.items()}
-    known |= {"b": public(b"other" * 500 + b"x"), "c": public(b"shorter"), "d": public(b"longer" * 5)}
+    """A file that is known is the same object in all of them, and takes no further memory."""
+    contents = {"a": b"same" * 900, "b": b"other" * 900, "e": b""}
+    known = {name: public(content) for name, content in contents.items()} | {"b": public(b"other")}
     packed = archive.pack({f"fw/{name}": public(content) for name, content in contents.items()})
     chunks = (packed[start : start + length] for start in range(0, len(packed), length))
     found = archive.unpack(chunks, known)

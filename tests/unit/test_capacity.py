@@ -9,7 +9,7 @@ from clawker_fw.errors import SettingsError
 from clawker_fw.model import Cause, Finding, Layer, Machine, Sibling, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.settings.values import CorednsResources, EnvoyResources, ResourceSettings, parse_memory
+from clawker_fw.settings.values import ResourceSettings, SiblingResources, parse_memory
 from clawker_fw.stack import coredns
 from clawker_fw.stack.capacity import Capacity, running
 from clawker_fw.stack.envoy import bounds
@@ -24,12 +24,12 @@ LARGE = Machine(processors=64, memory=256 * GIB)
 
 def of_envoy(machine: Machine, **chosen: int) -> Capacity:
     """Return what Envoy may use on a machine with these settings."""
-    return envoy.capacity(ResourceSettings(envoy=EnvoyResources(**chosen)), machine)
+    return envoy.capacity(ResourceSettings(envoy=SiblingResources(**chosen)), machine)
 
 
 def of_coredns(machine: Machine, **chosen: int) -> Capacity:
     """Return what CoreDNS may use on a machine with these settings."""
-    return coredns.capacity(ResourceSettings(coredns=CorednsResources(**chosen)), machine)
+    return coredns.capacity(ResourceSettings(coredns=SiblingResources(**chosen)), machine)
 
 
 @pytest.mark.parametrize(("there", "used"), [(1, 1), (2, 2), (4, 4), (8, 8), (64, 8), (0, 2)])
@@ -100,7 +100,7 @@ def test_too_little_memory(chosen: dict[str, int], words: str) -> None:
     assert caught.value.code == "resources-too-little"
     assert words in caught.value.message
     enough = caught.value.hint.partition("at least ")[2].split()[0].rstrip(".,")
-    resources = ResourceSettings(envoy=EnvoyResources(**chosen | {"memory": parse_memory(enough)}))
+    resources = ResourceSettings(envoy=SiblingResources(**chosen | {"memory": parse_memory(enough)}))
     assert envoy.capacity(resources, LARGE).connections >= chosen.get("connections", 1)
 
 

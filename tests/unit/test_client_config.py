@@ -34,14 +34,6 @@ def test_the_variables_of_proxies(config: Any, expected: tuple[str, ...], tmp_pa
     assert proxy_variables({"DOCKER_CONFIG": str(tmp_path)}) == expected
 
 
-def test_an_unreadable_configuration_is_not_taken_for_none(tmp_path: Path) -> None:
-    """An agent would otherwise get a proxy that it can't reach."""
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(EngineError) as failed:
-        proxy_variables({"DOCKER_CONFIG": str(tmp_path)})
-    assert failed.value.code == "docker-config-unreadable"
-
-
 def test_the_home_of_another_user_has_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that runs as another user than its image's can't enter its home, and uses the defaults."""
     (tmp_path / ".docker").mkdir()

@@ -2,23 +2,19 @@
 
 import itertools
 import json
-import queue
 import socketserver
 import struct
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from clawker_fw.engine import archive, bounds, streams
+from clawker_fw.engine import archive, bounds
 from clawker_fw.engine.docker import DockerEngine, connect
-from clawker_fw.engine.streams import lines_or_silence
 from clawker_fw.errors import EngineError
-from devkit.waiting import until
 from tests.unit.test_connect import INFO, VERSION, serving
 
 SMALL = 1 << 18
@@ -183,42 +179,3 @@ def test_a_volume_of_endless_entries_is_an_error(monkeypatch: pytest.MonkeyPatch
     header[148:156] = b"%06o\0 " % (sum(header) + 8 * 32)
     with pytest.raises(EngineError, match="more than 50"):
         archive.unpack(itertools.repeat(bytes(header)))
-
-
-def _repeated(closed: threading.Event) -> Generator[dict[str, str], None, None]:
-    try:
-        while True:
-            yield {"status": "Waiting"}
-    finally:
-        closed.set()
-
-
-def test_a_pull_that_is_given_up_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine repeats lines while nothing arrives: its thread and connection end with the caller's interest."""
-    monkeypatch.setattr(streams, "_MOST_WAITING", 3)
-    closed = threading.Event()
-    with closing(lines_or_silence(_repeated(closed))) as lines:
-        assert next(lines) == {"status": "Waiting"}
-        (thread,) = [each for each in threading.enumerate() if each.name == "engine-lines"]
-    assert closed.wait(30)
-    thread.join(30)
-    assert not thread.is_alive()
-
-
-def test_a_silent_pull_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is an empty line after each moment of silence, and an error comes through."""
-    monkeypatch.setattr(streams, "_SILENCE_SECONDS", 0.01)
-    arriving: queue.Queue[Any] = queue.Queue()
-
-    def read() -> Generator[Any, None, None]:
-        while (line := arriving.get()) is not None:
-            yield line
-        raise ConnectionError("it broke")
-
-    with closing(lines_or_silence(read())) as lines:
-        assert next(lines) == {}
-        arriving.put({"a": 1})
-        assert until(lambda: next(lines)) == {"a": 1}
-        arriving.put(None)
-        with pytest.raises(ConnectionError, match="it broke"):
-            until(lambda: next(lines))

@@ -169,37 +169,6 @@ def test_tls_by_context(
     assert tls.client == ((folder / client[0], folder / client[1]) if client else None)
 
 
-DESKTOPS = (
-    ("desktop-linux", ".docker/run/docker.sock"),
-    ("desktop-linux", ".docker/desktop/docker.sock"),
-    ("colima", ".colima/default/docker.sock"),
-    ("colima-work", ".config/colima/work/docker.sock"),
-    ("orbstack", ".orbstack/run/docker.sock"),
-)
-
-
-@pytest.mark.parametrize(("name", "socket"), DESKTOPS)
-def test_an_engine_in_a_virtual_machine(
-    name: str, socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Docker Desktop, Colima and OrbStack make a context the current one, in the folder of the user's docker CLI.
-
-    Without it, the variable with their socket leads there as well.
-    """
-    monkeypatch.setenv("HOME", str(tmp_path))
-    address = f"unix://{tmp_path}/{socket}"
-    write_context(tmp_path / ".docker", name, {"docker": {"Host": address, "SkipTLSVerify": False}})
-    (tmp_path / ".docker" / "config.json").write_text(
-        json.dumps({"currentContext": name, "credsStore": "osxkeychain"})
-    )
-    place = locate(None, None, {})
-    assert (place.address, place.source, place.tls) == (address, f"docker context {name}", None)
-    (tmp_path / ".docker" / "config.json").unlink()
-    assert locate(None, None, {}).address == DEFAULT_ADDRESS
-    assert locate(None, None, {"DOCKER_HOST": address}).address == address
-    assert locate(None, name, {}).address == address
-
-
 @pytest.mark.parametrize("name", ["near", "\udcff"])
 def test_an_unknown_context(name: str, config: Path) -> None:
     """It is an error, from any source, also if its name is no UTF-8. The default engine is not used instead."""

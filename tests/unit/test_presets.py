@@ -12,8 +12,8 @@ from clawker_fw.rules.rule import Rule, RuleAction
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, Removal
-from clawker_fw.settings.load import load_settings
 from clawker_fw.settings.preset import FOLDER, Preset, Proof, names, preset
+from clawker_fw.settings.validation import load_settings
 from clawker_fw.stack.release import Release
 from devkit.clients.image import REGISTRIES
 

@@ -15,7 +15,7 @@ from clawker_fw.rules.promises import Promise, broken
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.settings.load import load_settings
+from clawker_fw.settings.validation import load_settings
 from devkit.strategies import CONNECTIONS, LABELS, PORTS, names, rule_sets
 
 Fields = Mapping[str, Any]

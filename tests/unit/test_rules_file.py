@@ -255,13 +255,11 @@ def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:
 
 def test_a_change_by_another_program_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An editor knows no lock. What it has written since the file was read stays, and nothing is left over."""
-    write = rules_file._write  # noqa: SLF001 - the moment before the file is replaced
 
-    def late(fresh: Path, content: bytes, old: Path) -> None:
-        write(fresh, content, old)
+    def late(*_: object) -> None:  # at the moment before the file is replaced
         path.write_text("rules: [{dst: other.test}]")
 
-    monkeypatch.setattr(rules_file, "_write", late)
+    monkeypatch.setattr(rules_file, "_resemble", late)
     with pytest.raises(RefusedError) as raised:
         add(path, addition("b.test"))
     assert raised.value.code == "settings-changed"

@@ -9,12 +9,10 @@ import pytest
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
-from clawker_fw.settings.environment import SETTINGS_VARIABLE
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import project_of
-from clawker_fw.settings.load import load_settings, read_settings
 from clawker_fw.settings.model import Settings, setting_keys
-from clawker_fw.settings.validation import validated
+from clawker_fw.settings.validation import load_settings
 
 Write = Callable[[str], Path]
 
@@ -65,7 +63,7 @@ def test_the_example_names_every_setting() -> None:
 
 def as_written(path: Path) -> Settings:
     """Return the settings of a file as they are written."""
-    return validated(*read_settings(path, {}), {}).written
+    return load_settings(path, {}).settings
 
 
 def uncommented(wanted: Callable[[int], bool]) -> str:
@@ -283,12 +281,11 @@ def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.M
     "begins", ["\ufeff", "\ufeff# settings\n", ""], ids=["mark", "mark and comment", "no mark"]
 )
 def test_a_byte_order_mark_is_not_a_part_of_the_text(begins: str, tmp_path: Path) -> None:
-    """A file that an editor on Windows has written is for the project that it names, and so is its text alone."""
+    """A file that an editor on Windows has written is for the project that it names."""
     text = f"{begins}project: demo\nrules: []\n"
     (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
-    for named, environment in ((tmp_path / "settings.yaml", {}), (None, {SETTINGS_VARIABLE: text})):
-        assert project_of(named, environment) == "demo"
-        assert load_settings(named, environment).settings.project == "demo"
+    assert project_of(tmp_path / "settings.yaml") == "demo"
+    assert load_settings(tmp_path / "settings.yaml", {}).settings.project == "demo"
 
 
 def test_init_replaces_neither_links_nor_devices(tmp_path: Path) -> None:

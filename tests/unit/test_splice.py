@@ -59,16 +59,7 @@ ADDED = {
         "rules: [{dst: a.test}, ]\n",
         "rules: [{dst: a.test}, {dst: new.test, proto: http}, ]\n",
     ),
-    "flow in lines": (
-        "rules: [\n  {dst: a.test} # c\n  ]\n",
-        "rules: [\n  {dst: a.test}, # c\n  {dst: new.test, proto: http}\n  ]\n",
-    ),
-    "flow in lines with a comma": (
-        "rules: [\n  {dst: a.test}, # c\n\n  # d\n]\n",
-        "rules: [\n  {dst: a.test}, # c\n  {dst: new.test, proto: http},\n\n  # d\n]\n",
-    ),
     "empty": ("rules: []  # none\nx: 1\n", "rules:  # none\n  - dst: new.test\n    proto: http\nx: 1\n"),
-    "empty in lines": ("rules: [\n]\n", "rules: [\n  {dst: new.test, proto: http},\n]\n"),
     "no value": ("rules:\n  # none\nx: 1\n", "rules:\n  - dst: new.test\n    proto: http\n  # none\nx: 1\n"),
     "no key": ("include: [a.yaml]", "include: [a.yaml]\nrules:\n  - dst: new.test\n    proto: http\n"),
     "no text": ("", "rules:\n  - dst: new.test\n    proto: http\n"),
@@ -95,7 +86,6 @@ REMOVED = {
     ),
     "flow": ("rules: [{dst: a.test}, {dst: b.test}]", "rules: [{dst: b.test}]"),
     "the only one in flow": ("rules: [{dst: a.test}, ]", "rules: []"),
-    "flow in lines": ("rules: [\n  {dst: a.test}, # a\n  {dst: b.test}\n]", "rules: [\n  {dst: b.test}\n]"),
 }
 
 
@@ -139,6 +129,8 @@ ODD = {
     "no rules in braces": "{}",
     "an end of the document": "x: 1\n...\n",
     "a dash on a line of its own": "rules:\n  -\n    dst: a.test\n",
+    "a list in brackets on several lines": "rules: [\n  {dst: a.test},\n  {dst: b.test},\n]\n",
+    "an empty list on two lines": "rules: [\n]\n",
     "a list that ends in a rule's line": "rules: [\n  {dst: a.test}]\n",
     "a rule in several lines of flow": "rules: [\n  {dst: a.test, # a\n   note: x},\n]\n",
     "commas in front": "rules: [\n  {dst: a.test}\n  , {dst: b.test}\n]\n",
@@ -212,18 +204,16 @@ BREAKS = st.sampled_from(["\n", "\r\n"])
 
 @st.composite
 def pages(draw: Callable[..., str]) -> Page:
-    """Return files with rules as a block list, or as a flow list with one line for each."""
-    newline, flow, indent = draw(BREAKS), draw(st.booleans()), " " * int(draw(st.integers(1, 4)))
+    """Return files with rules as a list with dashes."""
+    newline, indent = draw(BREAKS), " " * int(draw(st.integers(1, 4)))
     pieces: list[tuple[str, int | None]] = [(f"# top{newline}project: p{newline}", None)]
-    pieces.append((f"rules:{' [' if flow else ''}{newline}", None))
+    pieces.append((f"rules:{newline}", None))
     for position in range(int(draw(st.integers(1, 4)))):
         extra = draw(st.lists(st.sampled_from(EXTRA), unique=True, max_size=3))
         fields = draw(st.permutations([f"dst: n{position}.test", *extra]))
         comment = draw(COMMENTS)
         pieces += [(f"{indent}{line}{newline}" if line else newline, None) for line in draw(BETWEEN)]
-        if flow:
-            lines = [f"{indent}{{{', '.join(fields)}}}, {comment}{newline}"]
-        elif draw(st.booleans()):
+        if draw(st.booleans()):
             lines = [f"{indent}- {{{', '.join(fields)}}} {comment}{newline}"]
         else:
             lines = [f"{indent}- {fields[0]} {comment}{newline}"]
@@ -232,7 +222,7 @@ def pages(draw: Callable[..., str]) -> Page:
                 lines += [f"{indent}  {each} {comment}{newline}"]
         pieces += [(line, position) for line in lines]
     pieces += [(f"{indent}{line}{newline}" if line else newline, None) for line in draw(BETWEEN)]
-    pieces.append((f"{indent if flow else ''}{']' if flow else ''}{newline}drain_timeout: 3s", None))
+    pieces.append((f"{newline}drain_timeout: 3s", None))
     return Page(tuple(pieces))
 
 

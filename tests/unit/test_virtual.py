@@ -126,7 +126,7 @@ def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None
     assert b'"b.test"' not in resolver.files[POLICY].content
     replaced = replace(
         changed,
-        settings=replace(changed.settings, otel=replace(changed.settings.otel, infra_port=5)),
+        settings=changed.settings.model_copy(update={"otel": replace(changed.settings.otel, infra_port=5)}),
     )
     after = stacks.converged(memory, replaced)
     assert dict(virtual.recorded(after.observed.siblings[Sibling.COREDNS].files).names) == numbers

@@ -10,16 +10,15 @@ from functools import cache
 from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
-from clawker_fw.private_files import sync_folder
+from clawker_fw.private_files import replace_durably
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
-from clawker_fw.settings.environment import RULES_VARIABLE, SETTINGS_VARIABLE
+from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
-from clawker_fw.settings.find import find, given_text
-from clawker_fw.settings.include import joined
+from clawker_fw.settings.find import find
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.sources import Source, sources
+from clawker_fw.settings.sources import Source, joined, sources
 from clawker_fw.settings.validation import validated
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
@@ -107,12 +106,6 @@ def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path,
     Raises:
         SettingsError: when there is none, or an edit of it would have no effect.
     """
-    if given_text(named, environment) is not None:
-        raise SettingsError(
-            "settings-in-environment",
-            f"The settings come from the variable {SETTINGS_VARIABLE}, so there is no file to edit.",
-            hint="Change the variable where it is set, or use a settings file.",
-        )
     path, found = find(named)
     if path is None:
         raise SettingsError(
@@ -132,13 +125,13 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     read = (replace(first, text=text_of(content, path)), *others)
     before = validated(read, found, environment)
     document = joined(read)
-    places = [document.place((KEY, position)) for position in range(len(before.written.rules))]
+    places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
     own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
-    there = written(list(zip(before.written.rules, places, strict=True)), len(own))
-    there += [Written(rule, None) for rule in before.loaded.rules.rules if rule.preset]
+    there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
+    there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
     change, results = decide(there)
     if change.empty:
-        return Edited(path, results, before.loaded, before.loaded, (content, content))
+        return Edited(path, results, before, before, (content, content))
     new = spliced(content.decode(), change, str(path)).encode()
     kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
     added = (each.place for each in results if each.outcome is EditOutcome.ADDED)
@@ -146,7 +139,7 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     after = _validated(read, (*kept, *added), found, environment)
     document = document_of(read[0].text, path)
     places = [document.place((KEY, position)) for position in range(len(document.values[KEY]))]
-    return Edited(path, placed(results, places), before.loaded, after, (content, new))
+    return Edited(path, placed(results, places), before, after, (content, new))
 
 
 def _validated(
@@ -157,9 +150,9 @@ def _validated(
     All mistakes are told, because no other command can show the rest.
     """
     with suppress(SettingsError):
-        return validated(read, found, environment).loaded
+        return validated(read, found, environment)
     try:
-        return validated((replace(read[0], origins=origins), *read[1:]), found, environment).loaded
+        return validated((replace(read[0], origins=origins), *read[1:]), found, environment)
     except MistakesError as error:
         raise error.in_full() from error
 
@@ -193,38 +186,24 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
         RefusedError: when the content is no longer `before`, because a program that knows no lock has written it.
         SettingsError: when it can't be written.
     """
-    fresh = path.with_name(f".{path.name}.new")
+
+    def prepare(fresh: Path) -> None:
+        _resemble(fresh, path)
+        if path.read_bytes() != before:
+            raise RefusedError(
+                "settings-changed", f"{path} was changed by another program meanwhile.", hint="Run it again."
+            )
+
     try:
-        fresh.unlink(missing_ok=True)  # from an editor that was killed: nobody else has the lock
-        try:
-            _write(fresh, after, path)
-            _require_content(path, before)
-            fresh.replace(path)
-        except BaseException:  # only then: once the file is replaced, another editor may be at work
-            fresh.unlink(missing_ok=True)
-            raise
+        replace_durably(path, after, 0o600, prepare)
     except OSError as error:
         raise unwritable_settings(path, error) from error
-    with suppress(OSError):  # the file is replaced, and only a power loss could undo it
-        sync_folder(path.parent)
 
 
-def _require_content(path: Path, content: bytes) -> None:
-    if path.read_bytes() != content:
-        raise RefusedError(
-            "settings-changed", f"{path} was changed by another program meanwhile.", hint="Run it again."
-        )
-
-
-def _write(fresh: Path, content: bytes, old: Path) -> None:
-    """Write a new file with the owner, the mode and the attributes of an old one."""
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+def _resemble(fresh: Path, old: Path) -> None:
+    """Give a new file the owner, the mode and the attributes of an old one."""
     was, now = old.stat(), fresh.stat()
     if (was.st_uid, was.st_gid) != (now.st_uid, now.st_gid):
         os.chown(fresh, was.st_uid, was.st_gid)
     shutil.copystat(old, fresh)
     os.utime(fresh)
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())

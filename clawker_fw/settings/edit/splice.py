@@ -1,9 +1,9 @@
 """Edits the list of rules in the text of a settings file, and leaves every other character as it is.
 
 A YAML writer would format the whole file anew. Here, only the lines of the rules in question are replaced, at the
-positions that the parser reports. A rule has lines of its own, in a list with dashes or in brackets, or the whole
-list is on one line. Then the new text is read: it must hold exactly what was meant, or the edit is an error, which
-is how every other form ends. This module knows neither files nor what a rule means.
+positions that the parser reports. A rule has lines of its own, in a list with dashes, or the whole list is on one
+line. Then the new text is read: it must hold exactly what was meant, or the edit is an error, which is how every
+other form ends. This module knows neither files nor what a rule means.
 """
 
 import json
@@ -150,7 +150,9 @@ class _Page:
         elif not isinstance(rules, yaml.SequenceNode):  # a key without a value
             yield self._below(key.end_mark.index, self._block("  - ", edit.added))
         elif not rules.value:
-            yield from self._fill(key, rules, edit.added)
+            if _on_one_line(rules):
+                yield key.end_mark.index + 1, rules.end_mark.index, ""
+                yield self._below(rules.end_mark.index, self._block("  - ", edit.added))
         else:
             for position, fields in edit.changed.items():
                 yield from self._change(rules.value[position], fields)
@@ -232,7 +234,7 @@ class _Page:
         kept = [self._text[start:end] for place, (start, end) in enumerate(spans) if place not in removed]
         if not _on_one_line(rules):
             yield from (self._lines(*spans[place]) for place in removed)
-            if not kept and not rules.flow_style:  # a key without a value would be no list
+            if not kept:  # a key without a value would be no list
                 yield key.end_mark.index + 1, key.end_mark.index + 1, " []"
         elif not kept:
             yield rules.start_mark.index, rules.end_mark.index, "[]"
@@ -250,21 +252,6 @@ class _Page:
             yield self._below(end, self._block(before, added, in_flow=bool(last.flow_style)))
         elif _on_one_line(rules):
             yield end, end, "".join(f", {_flow(fields)}" for fields in added)
-        else:
-            ended = self._text.startswith(",", end)
-            yield end, end, "," * (not ended)
-            lines = ",".join(self._newline + before + _flow(fields) for fields in added)
-            yield self._below(end, lines + "," * ended)
-
-    def _fill(self, key: yaml.Node, rules: yaml.SequenceNode, added: Sequence[Fields]) -> Iterator[_Cut]:
-        """Add rules to an empty list in brackets: between them if they are on two lines, else below the key."""
-        end = rules.end_mark.index
-        if _on_one_line(rules):
-            yield key.end_mark.index + 1, end, ""
-            yield self._below(end, self._block("  - ", added))
-        else:
-            start = self._line_start(end)
-            yield start, start, "".join(f"  {_flow(fields)},{self._newline}" for fields in added)
 
     def _block(self, before: str, added: Sequence[Fields], *, in_flow: bool = False) -> str:
         """Return the lines of rules with dashes, each after a line break. `before` is what a rule begins with."""

@@ -4,8 +4,8 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from concurrent.futures import wait
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.background import in_background
@@ -56,31 +56,28 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of asking a source: a value or a problem, after so many seconds.
-
-    `pending` is the work that did not end in time, and may never end.
-    """
+    """What came of asking a source: a value or a problem, after so many seconds."""
 
     value: str | None = field(repr=False)
     problem: SettingsError | None
     seconds: float
-    pending: "Future[Outcome] | None" = None
 
 
 def obtain_all(
     entries: Mapping[str, SecretEntry], folder: Path, environment: Mapping[str, str]
 ) -> Mapping[str, Outcome]:
-    """Obtain secrets by name, side by side: together they take as long as the slowest, within a bound."""
+    """Obtain secrets by name, side by side: together they take as long as the slowest, within a bound.
+
+    A file system may hang: its file is left to a thread, which may never end.
+    """
     asking = {name: in_background(_obtain, name, entry, folder, environment) for name, entry in entries.items()}
     ended, _ = wait(asking.values(), COMMAND_SECONDS + _SPARE_SECONDS)
     return {
-        name: asked.result() if asked in ended else replace(still_hangs(name, entries[name]), pending=asked)
-        for name, asked in asking.items()
+        name: asked.result() if asked in ended else _hangs(name, entries[name]) for name, asked in asking.items()
     }
 
 
-def still_hangs(name: str, entry: SecretEntry) -> Outcome:
-    """Return the outcome of asking a source that does not answer."""
+def _hangs(name: str, entry: SecretEntry) -> Outcome:
     problem = _failed(name, entry.source, f"it has not answered after {COMMAND_SECONDS:g} s")
     return Outcome(None, problem, COMMAND_SECONDS)
 

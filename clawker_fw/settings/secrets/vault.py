@@ -8,14 +8,12 @@ import functools
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.secrets.declared import SecretEntry, SecretsFile, parse_declared, read_owned
-from clawker_fw.settings.secrets.sources import Outcome, header_value, obtain_all, still_hangs
+from clawker_fw.settings.secrets.sources import Outcome, header_value, obtain_all
 from clawker_fw.settings.secrets.wanted import WantedSecret
 
 FORGOTTEN_AFTER = 2.0
@@ -69,7 +67,6 @@ class Vault:
     """The names of those that were obtained, and have been used for as long as they may be."""
     _kept: dict[str, _Kept] = field(default_factory=dict, init=False, repr=False)
     _failing: dict[str, _Failing] = field(default_factory=dict, init=False, repr=False)
-    _hanging: dict[str, Future[Any]] = field(default_factory=dict, init=False, repr=False)
 
     def values(self, wanted: Iterable[WantedSecret]) -> dict[str, str]:
         """Return the whole value of each header, by id. What can't be obtained is left out, and in `problems`."""
@@ -103,11 +100,8 @@ class Vault:
 
     def _ask(self, names: Iterable[str]) -> None:
         now = self.clock()
-        due = [name for name in sorted(names) if self._is_due(name, now)]
-        self._hanging = {name: asked for name, asked in self._hanging.items() if not asked.done()}
-        hanging = {name: still_hangs(name, self.declared.secrets[name]) for name in due if name in self._hanging}
-        asking = {name: self.declared.secrets[name] for name in due if name not in hanging}
-        for name, outcome in {**hanging, **obtain_all(asking, self.path.parent, self.environment)}.items():
+        asking = {name: self.declared.secrets[name] for name in sorted(names) if self._is_due(name, now)}
+        for name, outcome in obtain_all(asking, self.path.parent, self.environment).items():
             if outcome.value is None:
                 self._failed(name, self.declared.secrets[name], outcome)
             else:
@@ -116,8 +110,6 @@ class Vault:
                 self._failing.pop(name, None)
                 self.problems.pop(name, None)
                 self.expired.discard(name)
-            if outcome.pending:
-                self._hanging[name] = outcome.pending
 
     def _is_due(self, name: str, now: float) -> bool:
         """Whether a source is to be asked. A secret whose source has failed for too long is gone."""
