@@ -55,21 +55,11 @@ def _make(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file durably. Only the user can read it, from its first byte on.
-
-    Writers hold the folder's lock. Without it, a reader may find a half of what two of them write at once.
-
-    Raises:
-        OSError: when it can't be written. Then the former file is still there.
-    """
-    replace_durably(path, content, 0o600)
-
-
-def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace a file by rename, and return when the file and its name are on the disk.
 
-    The umask takes its bits from `mode`, as usual.
+    Only the user can read it, from its first byte on. Another `mode` loses the bits of the umask, as usual.
+    Writers hold the folder's lock. Without it, a reader may find a half of what two of them write at once.
 
     Raises:
         OSError: when it can't be written. Then the former file is still there.

@@ -65,9 +65,6 @@ UntilOption = Annotated[
         "--until", metavar="TIME", help="When the rule ends: 30m, 8h, 7d from now, 2027-01-31T18:00:00Z, or never."
     ),
 ]
-ShortenOption = Annotated[
-    bool, typer.Option("--shorten", help="Let `--until` end a rule that is there sooner than it would end.")
-]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
 PathOption = Annotated[
     list[str] | None,
@@ -95,7 +92,6 @@ def allow(
     as_: AsOption = None,
     private: PrivateOption = None,
     until: UntilOption = None,
-    shorten: ShortenOption = False,
     note: NoteOption = None,
     path: PathOption = None,
     methods: MethodsOption = None,
@@ -109,8 +105,7 @@ def allow(
 
     The settings file is edited in place and then applied, and its comments and order are kept. Each rule is
     `added`, or, if there is one for the same destination, protocol and port, `changed` or `unchanged`. Only what
-    an option names changes. A rule never ends sooner than before without `--shorten`, and one that has ended needs
-    a new `--until`.
+    an option names changes. A rule never ends sooner than before, and one that has ended needs a new `--until`.
 
     Example: clawker-fw rules allow .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
@@ -121,7 +116,7 @@ def allow(
         paths = words.path_rules(path, methods)
         additions = words.additions(names, protocol, port, {**fields, "path_rules": paths}, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders, shorten=shorten)
+    _add(context.obj, additions, orders)
 
 
 @rules_app.command("deny")
@@ -132,7 +127,6 @@ def deny(
     protocol: ProtocolOption = None,
     port: PortOption = None,
     until: UntilOption = None,
-    shorten: ShortenOption = False,
     note: NoteOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
@@ -152,7 +146,7 @@ def deny(
     with _translated():
         additions = words.additions(names, protocol, port, fields, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders, shorten=shorten)
+    _add(context.obj, additions, orders)
 
 
 @rules_app.command("remove")
@@ -253,10 +247,10 @@ def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
             terminal.tell(line)
 
 
-def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders, *, shorten: bool = False) -> None:
+def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> None:
     from clawker_fw.settings.edit.edits import add
 
-    _edit(chosen, lambda there: add(there, additions, time.time(), shorten=shorten), orders)
+    _edit(chosen, lambda there: add(there, additions, time.time()), orders)
 
 
 def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:

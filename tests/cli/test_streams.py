@@ -272,7 +272,7 @@ def test_characters_that_an_encoding_has_not() -> None:
     assert "otel_infra_port" in done.stdout
 
 
-@pytest.mark.parametrize("log_format", ["json", "text", "logfmt"])
+@pytest.mark.parametrize("log_format", ["json", "text"])
 def test_what_libraries_and_threads_say_is_a_record(log_format: str) -> None:
     """Warnings and unhandled errors are JSON objects with `--log-format json`, and readable lines otherwise."""
     program = """if True:
