@@ -1,15 +1,12 @@
 """The commands that compare or change one stack: run, drift, reload and down."""
 
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw import interrupts
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import (
@@ -288,28 +285,16 @@ def _step_output(
 def _run_context(
     output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
-    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
-
-    The first Ctrl-C stops after the current step, the second one immediately.
-    """
+    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it."""
     from clawker_fw.reconcile.converge import RunContext
-
-    asked = threading.Event()
-
-    def stop(*_: object) -> None:
-        if asked.is_set():
-            terminal.show_cursor()
-            os._exit(ExitCode.INTERRUPTED)
-        asked.set()
-        log.notice("stopping", _STOPPING)
 
     def on_progress(progress: "Progress") -> None:
         output(progress)
         if progress.share >= 1:
             performed.append(progress)
 
-    with interrupts.handled(stop, signal.SIGINT):
-        yield RunContext(on_progress, asked.is_set, lock_wait)
+    with session.stoppable(lambda: log.notice("stopping", _STOPPING), signal.SIGINT) as stopping:
+        yield RunContext(on_progress, stopping, lock_wait)
 
 
 def _options(

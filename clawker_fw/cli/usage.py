@@ -13,7 +13,6 @@ from clawker_fw.errors import UsageError
 
 _WORDS_OF_A_COMMAND = 2
 _FORMAT = "--format"
-_FOR_DOCKER = frozenset({("agent", "flags"), ("agent", "compose")})
 _ALIKE = 0.7
 """How alike a misspelled word and the word are (`difflib`)."""
 
@@ -112,11 +111,8 @@ def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bo
     if command == ("agent", "run"):
         return False
     words = [part for word in arguments for part in re.split(r"[\s=_-]+", word.lower()) if part]
-    if invalid and any(
-        difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words
-    ):
-        return True
-    return command[:1] == ("agent",) or not _FOR_DOCKER.isdisjoint(itertools.pairwise(words))
+    alike = (difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words)
+    return command[:1] == ("agent",) or (invalid and any(alike))
 
 
 def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:

@@ -5,14 +5,13 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from clawker_fw import interrupts
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Agents, AgentsOption, Options, duration, unparsed
@@ -23,7 +22,6 @@ from clawker_fw.watch.reactions import Heal, OnOpen
 if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
-    from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.metrics import Metrics
     from clawker_fw.watch.otlp import CollectorEndpoint
     from clawker_fw.watch.page import Pages, WatcherHealth
@@ -146,7 +144,7 @@ def watch(
     from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
-    from clawker_fw.watch.follow import Inbox
+    from clawker_fw.watch.follow import Inbox, News
     from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
@@ -162,7 +160,8 @@ def watch(
         pages = stack.enter_context(_serving(listen, interval, metrics)) if metrics and listen else None
         if metrics:
             stack.enter_context(_counting(chosen, metrics))
-        stopping = stack.enter_context(_stoppable(inbox))
+        stop = session.stoppable(lambda: inbox.put(News.STOP), signal.SIGINT, signal.SIGTERM)
+        stopping = stack.enter_context(stop)
 
         def report(decision: "Decision") -> None:
             record.write(decision)
@@ -335,20 +334,3 @@ def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
 
 _LOOK_SECONDS = 5.0
 """Time allowed for a comparison: until then the previous result still counts as fresh."""
-
-
-@contextmanager
-def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
-    """Let SIGTERM and Ctrl-C stop a watcher after the current step; a second Ctrl-C stops it immediately."""
-    from clawker_fw.watch.follow import News
-
-    asked = threading.Event()
-
-    def stop(number: int, _: object) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            os._exit(ExitCode.INTERRUPTED)
-        asked.set()
-        inbox.put(News.STOP)
-
-    with interrupts.handled(stop, signal.SIGINT, signal.SIGTERM):
-        yield asked.is_set

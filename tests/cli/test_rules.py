@@ -313,20 +313,6 @@ def test_a_service_of_the_engines_machine_is_removed_by_either_name(
     assert outcomes(removed) == [("removed", "tcp host.docker.internal:5433 at host")]
 
 
-def test_a_network_is_one_rule(no_engine: Command, settings_file: Path) -> None:
-    """It is added, changed, listed and removed as it is written, not by its addresses."""
-    add = ("allow", "ssh://192.0.2.0/24", "--as", "lab.test", "--no-reload")
-    assert outcomes(edit(no_engine, *add)) == [("added", "ssh lab.test:22 at 192.0.2.0/24")]
-    assert outcomes(edit(no_engine, *add, "--note", "lab")) == [("changed", "ssh lab.test:22 at 192.0.2.0/24")]
-    listed = no_engine.json("rules", "list")["rules"]
-    assert ("192.0.2.0/24", "lab.test") in [(each["dst"], each["as"]) for each in listed]
-    assert "1 rule" not in no_engine("rules", "check").out
-    assert outcomes(edit(no_engine, "remove", "lab.test", "--no-reload")) == [
-        ("removed", "ssh lab.test:22 at 192.0.2.0/24")
-    ]
-    assert settings_file.read_text() == SETTINGS
-
-
 def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file: Path) -> None:
     """The verb that makes it so warns, and so do `run`, `reload` and `drift`."""
     command("run")
@@ -388,18 +374,6 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
         ]
         assert [each["result"] for each in answer["imported"]] == ["differs", "taken", "left out"]
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
-
-
-@pytest.mark.parametrize(("more", "words"), [("", ""), (", proto: wss", ", websocket")])
-def test_paths_that_are_allowed_are_imported(
-    more: str, words: str, no_engine: Command, settings_file: Path
-) -> None:
-    """The rule in the file has them, and nothing else of the host is allowed by it."""
-    entry = f"rules: [{{dst: p.test{more}, path_rules: [{{path: /x, action: allow, methods: [GET]}}]}}]\n"
-    answer = edit(no_engine, "import", "--no-reload", "-", stdin=entry)
-    assert [each["result"] for each in answer["imported"]] == ["differs"]
-    assert settings_file.read_text().startswith(SETTINGS)
-    assert f"https p.test:443 inspected (GET /x, deny others{words})" in no_engine("rules", "list").out
 
 
 def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, settings_file: Path) -> None:
