@@ -209,7 +209,7 @@ def test_init_asks_which_presets(folder: Path) -> None:
     code, written = on_terminal(100, UP, "init", "--force", typed="pip, clade-code\npip claude-code\n")
     assert code == 0
     assert "Python packages from PyPI" in written
-    assert "Not possible: there is no preset 'clade-code'; did you mean `claude-code`?" in written
+    assert "Error: there is no preset 'clade-code'; did you mean `claude-code`?" in written
     assert "\npresets: [pip, claude-code]\n" in (folder / "clawker-fw.yaml").read_text()
     code, written = on_terminal(100, UP, "init")
     assert (code, "PyPI" in written) == (6, False)
