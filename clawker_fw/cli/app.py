@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -19,9 +19,6 @@ from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
-
-if TYPE_CHECKING:
-    from typer._click import HelpFormatter
 
 PROGRAM = "clawker-fw"
 COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
@@ -42,7 +39,9 @@ class Command(TyperCommand):
     """A command. Its help lists arguments without the Python types that typer would add."""
 
     def format_options(  # type: ignore[override]  # typer's own
-        self, ctx: typer.Context, formatter: "HelpFormatter"
+        self,
+        ctx: typer.Context,
+        formatter: Any,  # noqa: ANN401 - typer's own, which is private
     ) -> None:
         """Write the arguments and the options."""
         arguments = [each for each in self.params if isinstance(each, TyperArgument)]
@@ -75,7 +74,7 @@ class Commands(TyperGroup):
     def format_commands(  # type: ignore[override]  # typer's own
         self,
         ctx: typer.Context,  # noqa: ARG002 - typer passes it
-        formatter: "HelpFormatter",
+        formatter: Any,  # noqa: ANN401 - typer's own, which is private
     ) -> None:
         """Write the commands by panel, each with the whole first sentence of its help."""
         width = max(map(len, self.commands))
