@@ -245,7 +245,7 @@ def _recover(ground: Ground) -> None:
     try:
         until(serves, _RECOVERED_SECONDS, every=1)
     except TimeoutError:
-        ground.firewall.call("run", "--force-recreate", "--drain-timeout", "1s").expect()
+        ground.firewall.draining("1s").call("run", "--force-recreate").expect()
 
 
 def _report(result: Result, met: Sequence[dict[str, Any]]) -> None:

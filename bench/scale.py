@@ -132,7 +132,7 @@ def _size(stage: Stage, size: int, name: str, found: Values) -> None:
     read = firewall.call_raw([sys.executable, str(_READ), str(firewall.settings)]).expect().json
     for each in STAGES:
         note(each, read[each])
-    firewall.call(*REPLACE, "--drain-timeout", "0s").expect()
+    firewall.draining("0s").call(*REPLACE).expect()
     for sibling in ("envoy", "coredns"):
         note(sibling, _mebibytes(stage, sibling))
     agent = firewall.agent(stage.peers)

@@ -55,23 +55,14 @@ def _make(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file durably. Only the user can read it, from its first byte on.
-
-    Writers hold the folder's lock. Without it, a reader may find a half of what two of them write at once.
-
-    Raises:
-        OSError: when it can't be written. Then the former file is still there.
-    """
-    replace_durably(path, content, 0o600)
-
-
-def replace_durably(
-    path: Path, content: bytes, mode: int = 0o666, prepare: Callable[[Path], None] = lambda _: None
+def write_private(
+    path: Path, content: bytes, mode: int = 0o600, prepare: Callable[[Path], None] = lambda _: None
 ) -> None:
     """Replace a file by rename, and return when the file and its name are on the disk.
 
-    The umask takes its bits from `mode`, as usual. `prepare` is called with the new file, before it has its name.
+    Only the user can read it, from its first byte on. Another `mode` loses the bits of the umask, as usual.
+    `prepare` is called with the new file, before it has its name. Writers hold the folder's lock. Without it, a
+    reader may find a half of what two of them write at once.
 
     Raises:
         OSError: when it can't be written. Then the former file is still there.

@@ -126,6 +126,10 @@ class Firewall:
         command = ["env", f"DOCKER_HOST={self.host}", *(f"{name}={text}" for name, text in variables.items())]
         return self.call_raw([*command, "sh", "-c", f"{program}\n{script}"])
 
+    def draining(self, timeout: str) -> "Firewall":
+        """Return the same stack, with another `drain_timeout`."""
+        return replace(self, variables={**self.variables, "CLAWKER_FW_DRAIN_TIMEOUT": timeout})
+
     def run(self, *arguments: str) -> Outcome:
         """Run `run`, which must succeed."""
         return self.call("run", "--format", "json", *arguments).expect()

@@ -58,8 +58,10 @@ def build(target: Path) -> None:
             chosen = {**environment, ONE_ARCHITECTURE: architecture}
             _hatchling("wheel", target, Path(folder, source.name.removesuffix(".tar.gz")), chosen)
     for shell, name in COMPLETIONS.items():
-        command = [sys.executable, "-m", "clawker_fw", "--show-completion", shell]
-        (target / name).write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+        asked = {**os.environ, "_CLAWKER_FW_COMPLETE": f"source_{shell}"}
+        command = [sys.executable, "-m", "clawker_fw"]
+        script = subprocess.run(command, env=asked, check=True, capture_output=True).stdout
+        (target / name).write_bytes(script.strip() + b"\n")  # zsh reads the first line
     (target / f"clawker-fw-{version}.cdx.json").write_text(_bill_of_materials(target, environment), "utf-8")
     (target / NOTES).write_text(notes((CHECKOUT / "CHANGELOG.md").read_text("utf-8"), version), "utf-8")
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(target.iterdir())]

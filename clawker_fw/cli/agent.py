@@ -132,7 +132,7 @@ def agent_run(
     attached = _served(chosen, seen)
     endpoint = seen.observed.engine.endpoint
     place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
-    with DockerCli(program, place) as docker:
+    with DockerCli(program, place).gets_signals() as docker:
         raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
 
 

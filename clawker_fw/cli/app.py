@@ -4,14 +4,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, redirect_stderr, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from typer._completion_classes import completion_init
-from typer._completion_shared import get_completion_script, install
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import CommandFunctionType
 
@@ -22,14 +20,9 @@ from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
-if TYPE_CHECKING:
-    from typer._click import HelpFormatter
-
 PROGRAM = "clawker-fw"
 COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
-_SHELLS = ("bash", "zsh", "fish")
-_COMPLETION_OPTIONS = ("--show-completion", "--install-completion")
-
+_INSTALL_COMPLETION = "--install-completion"
 
 PANELS: Mapping[str, Sequence[str]] = {
     "Every day": ("init", "run", "drift", "reload", "status", "watch", "down"),
@@ -46,7 +39,9 @@ class Command(TyperCommand):
     """A command. Its help lists arguments without the Python types that typer would add."""
 
     def format_options(  # type: ignore[override]  # typer's own
-        self, ctx: typer.Context, formatter: "HelpFormatter"
+        self,
+        ctx: typer.Context,
+        formatter: Any,  # noqa: ANN401 - typer's own, which is private
     ) -> None:
         """Write the arguments and the options."""
         arguments = [each for each in self.params if isinstance(each, TyperArgument)]
@@ -79,7 +74,7 @@ class Commands(TyperGroup):
     def format_commands(  # type: ignore[override]  # typer's own
         self,
         ctx: typer.Context,  # noqa: ARG002 - typer passes it
-        formatter: "HelpFormatter",
+        formatter: Any,  # noqa: ANN401 - typer's own, which is private
     ) -> None:
         """Write the commands by panel, each with the whole first sentence of its help."""
         width = max(map(len, self.commands))
@@ -121,8 +116,11 @@ class Program(Commands):
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
-        with _silent_completion():
-            self._main(_completed(sys.argv[1:] if args is None else args))
+        with ExitStack() as stack:
+            if COMPLETE_VARIABLE in os.environ:  # anything else than candidates would be in the middle of a line
+                nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stderr(nowhere))
+            self._main(sys.argv[1:] if args is None else list(args))
 
     def _main(self, arguments: list[str]) -> NoReturn:
         code: int = ExitCode.BUG
@@ -166,6 +164,8 @@ class Program(Commands):
             return _interrupted()
         except typer.TyperException as error:
             return usage.mistake(self, error)
+        except (OSError, UnicodeError) as error:
+            return _unwritable(error) if _INSTALL_COMPLETION in arguments else _bug(error)
         except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
             return _bug(error)
 
@@ -188,12 +188,6 @@ class Program(Commands):
             with suppress(OutputError):  # the error itself has been told
                 terminal.answer(documents.writer(ErrorDocument)(ErrorDocument.of(error)))
 
-    def resolve_command(  # type: ignore[override]  # typer's own
-        self, ctx: typer.Context, args: list[str]
-    ) -> tuple[str | None, Any, list[str]]:
-        """Find a command, also by the words that it had in the release before."""
-        return super().resolve_command(ctx, usage.renamed(args))
-
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
         try:
@@ -204,25 +198,6 @@ class Program(Commands):
             self.chosen = ctx.obj or self.chosen
 
 
-@contextmanager
-def _silent_completion() -> Iterator[None]:
-    """While a shell asks for candidates, write nothing to standard error: it would be in the middle of a line."""
-    if COMPLETE_VARIABLE not in os.environ:
-        yield
-        return
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        yield
-
-
-def _completed(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with the user's shell added to a completion option that names none."""
-    if COMPLETE_VARIABLE in os.environ:
-        completion_init()
-    if arguments and arguments[-1] in _COMPLETION_OPTIONS:
-        return [*arguments, Path(os.environ.get("SHELL") or _SHELLS[0]).name]
-    return list(arguments)
-
-
 def _log_format(arguments: Sequence[str]) -> log.LogFormat:
     """Return the format that the user asked for. The command line is not parsed yet and may be invalid."""
     said = usage.last_value(arguments, "--log-format") or os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
@@ -231,6 +206,14 @@ def _log_format(arguments: Sequence[str]) -> log.LogFormat:
 
 def _interrupted() -> FirewallError:
     return StoppedError("interrupted", "Interrupted.", hint="The next run completes what this one has begun.")
+
+
+def _unwritable(error: Exception) -> FirewallError:
+    return RefusedError(
+        "completion-unwritable",
+        f"The completion script can't be installed: {error}.",
+        hint="Print it with `clawker-fw --show-completion`, and put it where your shell looks.",
+    )
 
 
 def _bug(error: Exception) -> FirewallError:
@@ -247,7 +230,6 @@ app = CommandLine(
     cls=Program,
     name=PROGRAM,
     help="An egress firewall for containers on a Docker host, kept provably current.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -270,32 +252,6 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback sig
 
         release = Release.installed()
         terminal.answer(f"{PROGRAM} {build_name(release.version, release.build_sha)}")
-        raise typer.Exit
-
-
-def _checked_shell(shell: str | None) -> str | None:
-    if shell and shell not in _SHELLS:
-        raise typer.BadParameter(f"completion supports {', '.join(_SHELLS)}, not {shell}")
-    return shell
-
-
-def _show_completion(shell: str | None) -> None:
-    if shell := _checked_shell(shell):
-        terminal.answer(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell))
-        raise typer.Exit
-
-
-def _install_completion(shell: str | None) -> None:
-    if shell := _checked_shell(shell):
-        try:
-            _, path = install(shell, PROGRAM, COMPLETE_VARIABLE)
-        except (OSError, UnicodeError) as error:  # bash's own file is read, too
-            raise RefusedError(
-                "completion-unwritable",
-                f"The completion script can't be installed: {error}.",
-                hint=f"Print it with `clawker-fw --show-completion {shell}`, and put it where your shell looks.",
-            ) from error
-        terminal.answer(f"Wrote {path}. Completion works in every new {shell}.")
         raise typer.Exit
 
 
@@ -367,35 +323,13 @@ def options(
         log.LogFormat,
         typer.Option(
             envvar="CLAWKER_FW_LOG_FORMAT",
-            metavar="text|logfmt|json",
-            help="The format of standard error: text for people; otherwise, each line is a record, as key=value "
-            "pairs (logfmt) or as a JSON object.",
+            metavar="text|json",
+            help="The format of standard error: text for people, or a JSON object in each line.",
         ),
     ] = log.LogFormat.TEXT,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="CLAWKER_FW_DEBUG", help="Log everything, and show tracebacks.")
     ] = False,
-    show_completion: Annotated[  # noqa: ARG001 - handled by its callback
-        str | None,
-        typer.Option(
-            "--show-completion",
-            metavar="SHELL",
-            callback=_show_completion,
-            is_eager=True,
-            help="Print the completion script for bash, zsh or fish, and exit. "
-            "Without SHELL: for the current shell.",
-        ),
-    ] = None,
-    install_completion: Annotated[  # noqa: ARG001 - handled by its callback
-        str | None,
-        typer.Option(
-            "--install-completion",
-            metavar="SHELL",
-            callback=_install_completion,
-            is_eager=True,
-            help="Install the completion script where the shell looks for it, and exit.",
-        ),
-    ] = None,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
         typer.Option(

@@ -13,7 +13,7 @@ from clawker_fw.cli import session
 from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_table, reading
-from clawker_fw.errors import ExitCode, OutputError, RefusedError, SettingsError
+from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
@@ -167,10 +167,6 @@ def export(
     ],
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write the collector's.")] = None,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="FILE", help="Write the roots to a file, in place of standard output."),
-    ] = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Write what the collector needs, or print the roots that agents trust.
@@ -186,18 +182,11 @@ def export(
     chosen: Options = context.obj
     if what is Exported.ROOTS:
         if folder:
-            raise typer.BadParameter("The roots are one file: name it with --output")
-        pem = _bundle(chosen)
-        if output is None or str(output) == "-":
-            terminal.answer(pem.decode().rstrip("\n"))
-            return
-        try:
-            output.write_bytes(pem)
-        except OSError as error:
-            raise OutputError("output-failed", f"{output} can't be written: {error.strerror}.") from None
+            raise typer.BadParameter("The roots go to standard output: without DIR")
+        terminal.answer(_bundle(chosen).decode().rstrip("\n"))
         return
-    if folder is None or output:
-        raise typer.BadParameter("What the collector needs is written into a folder: name that, without --output")
+    if folder is None:
+        raise typer.BadParameter("What the collector needs is written into a folder: name it")
     with _telemetry(chosen) as (store, loaded):
         otel = loaded.settings.otel
         if otel.endpoint is None:

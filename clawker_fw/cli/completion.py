@@ -1,21 +1,16 @@
-"""What a shell completes beside commands, options and their words: siblings, agents, docker contexts, rules.
+"""What a shell completes beside commands, options and their words: agents, docker contexts, presets, rules.
 
-A shell waits for it while somebody types. So it is quick, says nothing but candidates, and where something is
-unreadable or takes too long, it has none.
+A shell waits for it while somebody types. So it asks no engine, says nothing but candidates, and where something
+is unreadable, it has none.
 """
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import wait
 
 import typer
 
-from clawker_fw.background import in_background
 from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Options
-
-_PATIENCE = 1.0
-"""How long to wait, in seconds. What takes longer is left out: an engine may hang."""
 
 
 def contexts() -> list[str]:
@@ -44,7 +39,7 @@ def hosts(ctx: typer.Context) -> list[str]:
 
 
 def agents(ctx: typer.Context) -> list[str]:
-    """Return the agents that are attached, and those that are remembered because they were refused something."""
+    """Return the agents that this machine remembers, because a command has seen them."""
     chosen = _chosen(ctx)
 
     def remembered() -> Iterable[str]:
@@ -53,16 +48,7 @@ def agents(ctx: typer.Context) -> list[str]:
 
         return AgentNames(locate(chosen.host, chosen.context, os.environ).address, chosen.project).all
 
-    def attached() -> Iterable[str]:
-        from clawker_fw.denials.reading import sources
-        from clawker_fw.engine.locate import locate
-
-        if locate(chosen.host, chosen.context, os.environ).over_ssh:
-            return []  # a login takes too long
-        engine = session.connect_reader(chosen)
-        return [each.name for each in sources(engine, chosen.project).agents.values()]
-
-    return _found(remembered, attached)
+    return _found(remembered)
 
 
 def _chosen(ctx: typer.Context) -> Options:
@@ -71,9 +57,10 @@ def _chosen(ctx: typer.Context) -> Options:
     return Options(given.get("config"), given.get("project"), given.get("host"), given.get("context"))
 
 
-def _found(*ways: Callable[[], Iterable[str]]) -> list[str]:
-    """Return what is found in all of these ways at the same time, sorted. A way that fails finds nothing."""
-    looking = [in_background(way) for way in ways]
-    done = wait(looking, _PATIENCE).done
-    found = {each for look in done if look.exception() is None for each in look.result()}
+def _found(find: Callable[[], Iterable[str]]) -> list[str]:
+    """Return what is found, sorted. What fails finds nothing."""
+    try:
+        found = {*find()}
+    except Exception:  # noqa: BLE001 - an error would be in the middle of a line
+        return []
     return sorted(each for each in found if each.isprintable() and " " not in each)

@@ -9,10 +9,12 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Self
 
+from clawker_fw import interrupts
 from clawker_fw.agents.docker_options import RunWords
 from clawker_fw.errors import EngineError
 
@@ -25,19 +27,15 @@ RUN_FAILED = 125
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _PASSED_ON = (*sorted(_ENDING), signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
-_Handler = Callable[[int, FrameType | None], object] | int | None
-"""What `signal.signal` returns: a function, or one of the two numbers for the default and for nothing."""
-
 _ID = re.compile("[0-9a-f]{64}")
 
 
 class DockerCli:
-    """The docker CLI. Within the context, signals are for its running command, and end nothing else."""
+    """The docker CLI."""
 
     def __init__(self, program: str, place: Sequence[str]) -> None:
         """Use a program. `place` are the options that name the engine."""
         self._command = [program, *place]
-        self._before: dict[signal.Signals, _Handler] = {}
         self._pass_on: Callable[[int], object] | None = None
         self._waiting: list[int] = []
         self.stopped = False
@@ -52,19 +50,12 @@ class DockerCli:
         if self.stopped:
             raise KeyboardInterrupt
 
-    def __enter__(self) -> Self:
-        """Take the signals that this process does not ignore."""
-        for each in _PASSED_ON:
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                self._before[each] = signal.signal(each, self._receive)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the signals back."""
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+    @contextmanager
+    def gets_signals(self) -> Iterator[Self]:
+        """Pass signals on to its running command, and end nothing else, except for those that are ignored here."""
+        taken = [each for each in _PASSED_ON if signal.getsignal(each) is not signal.SIG_IGN]
+        with interrupts.handled(self._receive, *taken):
+            yield self
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.stopped = self.stopped or number in _ENDING

@@ -30,24 +30,8 @@ NamesArgument = Annotated[
     typer.Argument(
         metavar="NAME",
         autocompletion=completion.rules,
-        help="`a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`. "
-        "Several are possible.",
-    ),
-]
-ProtocolOption = Annotated[
-    str | None,
-    typer.Option(
-        "--proto",
-        metavar="PROTOCOL",
-        help="https, http, tcp, ssh or udp. Default: https; for deny, every protocol.",
-    ),
-]
-PortOption = Annotated[
-    str | None,
-    typer.Option(
-        "--port",
-        metavar="PORT",
-        help="Also several, e.g. 8000-8010. Default: the usual one; for deny, every port.",
+        help="`a.test`, `.a.test` with everything below it, `a.test:8443`, `a.test:8000-8010`, or with a protocol "
+        "(https, http, tcp, ssh or udp) `tcp://a.test:5432`. Several are possible.",
     ),
 ]
 AsOption = Annotated[
@@ -64,9 +48,6 @@ UntilOption = Annotated[
     typer.Option(
         "--until", metavar="TIME", help="When the rule ends: 30m, 8h, 7d from now, 2027-01-31T18:00:00Z, or never."
     ),
-]
-ShortenOption = Annotated[
-    bool, typer.Option("--shorten", help="Let `--until` end a rule that is there sooner than it would end.")
 ]
 NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What the rule is for.")]
 PathOption = Annotated[
@@ -90,12 +71,9 @@ def allow(
     context: typer.Context,
     names: NamesArgument,
     *,
-    protocol: ProtocolOption = None,
-    port: PortOption = None,
     as_: AsOption = None,
     private: PrivateOption = None,
     until: UntilOption = None,
-    shorten: ShortenOption = False,
     note: NoteOption = None,
     path: PathOption = None,
     methods: MethodsOption = None,
@@ -109,8 +87,7 @@ def allow(
 
     The settings file is edited in place and then applied, and its comments and order are kept. Each rule is
     `added`, or, if there is one for the same destination, protocol and port, `changed` or `unchanged`. Only what
-    an option names changes. A rule never ends sooner than before without `--shorten`, and one that has ended needs
-    a new `--until`.
+    an option names changes. A rule never ends sooner than before, and one that has ended needs a new `--until`.
 
     Example: clawker-fw rules allow .example.org uploads.example.org:8443 --until 8h --note "for the release"
     """
@@ -119,9 +96,9 @@ def allow(
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
     with _translated():
         paths = words.path_rules(path, methods)
-        additions = words.additions(names, protocol, port, {**fields, "path_rules": paths}, datetime.now(UTC))
+        additions = words.additions(names, {**fields, "path_rules": paths}, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders, shorten=shorten)
+    _add(context.obj, additions, orders)
 
 
 @rules_app.command("deny")
@@ -129,10 +106,7 @@ def deny(
     context: typer.Context,
     names: NamesArgument,
     *,
-    protocol: ProtocolOption = None,
-    port: PortOption = None,
     until: UntilOption = None,
-    shorten: ShortenOption = False,
     note: NoteOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
@@ -141,7 +115,7 @@ def deny(
 ) -> None:
     """Deny destinations that other rules allow.
 
-    Without a protocol or a port, a NAME is denied for all of them. Rules are `added`, `changed` or `unchanged` as
+    A NAME without a protocol or a port is denied for all of them. Rules are `added`, `changed` or `unchanged` as
     by `rules allow`.
 
     Example: clawker-fw rules deny uploads.example.org
@@ -150,9 +124,9 @@ def deny(
 
     fields = {"action": "deny", "until": until, "note": note}
     with _translated():
-        additions = words.additions(names, protocol, port, fields, datetime.now(UTC))
+        additions = words.additions(names, fields, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _add(context.obj, additions, orders, shorten=shorten)
+    _add(context.obj, additions, orders)
 
 
 @rules_app.command("remove")
@@ -160,10 +134,6 @@ def remove_rules(
     context: typer.Context,
     names: NamesArgument,
     *,
-    protocol: Annotated[
-        str | None, typer.Option("--proto", metavar="PROTOCOL", help="Only rules with this protocol.")
-    ] = None,
-    port: Annotated[str | None, typer.Option("--port", metavar="PORT", help="Only rules with this port.")] = None,
     action: Annotated[
         str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
     ] = None,
@@ -175,9 +145,9 @@ def remove_rules(
 ) -> None:
     """Remove rules from the settings file, and apply the rest.
 
-    All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
-    NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
-    which is not an error. Rules that still allow part of it are shown.
+    All rules for the NAME are removed, or only those with its protocol and port, and the given action. With
+    `--as`, the NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is
+    `not found`, which is not an error. Rules that still allow part of it are shown.
 
     Example: clawker-fw rules remove api.example.com
     """
@@ -185,7 +155,7 @@ def remove_rules(
     from clawker_fw.settings.edit.edits import remove
 
     with _translated():
-        removals = [_removal(words.named(name, protocol, port), action, as_) for name in names]
+        removals = [_removal(words.named(name), action, as_) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
@@ -253,10 +223,10 @@ def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
             terminal.tell(line)
 
 
-def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders, *, shorten: bool = False) -> None:
+def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> None:
     from clawker_fw.settings.edit.edits import add
 
-    _edit(chosen, lambda there: add(there, additions, time.time(), shorten=shorten), orders)
+    _edit(chosen, lambda there: add(there, additions, time.time()), orders)
 
 
 def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
@@ -345,7 +315,7 @@ def _translated() -> Iterator[None]:
 
 
 def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
-    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
+    """Return which rules to remove: what is not given may be anything. `named` is what a name gives."""
     from clawker_fw.rules.rule import HOST, Protocol
     from clawker_fw.settings.edit.edits import Removal
     from clawker_fw.settings.edit.words import rule

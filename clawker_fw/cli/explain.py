@@ -22,17 +22,13 @@ def explain(
     context: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(metavar="TARGET", autocompletion=completion.hosts, help="A URL, or HOST, or HOST:PORT."),
+        typer.Argument(
+            metavar="TARGET",
+            autocompletion=completion.hosts,
+            help="HOST, HOST:PORT, or a URL: https://, http://, tcp://, ssh://, udp://, wss:// or ws://.",
+        ),
     ],
     *,
-    proto: Annotated[
-        str | None,
-        typer.Option(
-            "--proto",
-            metavar="PROTOCOL",
-            help="https, http, tcp, ssh or udp (tls, wss and ws also). Default: https.",
-        ),
-    ] = None,
     method: Annotated[
         str | None,
         typer.Option("--method", metavar="METHOD", help="The method of the request. Default: GET."),
@@ -60,7 +56,7 @@ def explain(
     from clawker_fw.rules.target import parse_request, parse_target
 
     try:
-        target = parse_target(what, proto)
+        target = parse_target(what)
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
     chosen: Options = context.obj
@@ -68,7 +64,7 @@ def explain(
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
-    request = parse_request(what, method, proto)
+    request = parse_request(what, method)
     explained = session.explainer(chosen, loaded, now).explain(target, request)
     answer = _ask_stack(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report

@@ -118,7 +118,7 @@ def status(
     asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     release = Release.installed()
-    rows = _ask(known, asked, _comparer(chosen, loaded, release), lambda row: row)
+    rows = [row for row, _ in _ask(known, asked, _comparer(chosen, loaded, release))]
     settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
     used = ReleaseUsed(release.version, release.build_sha)
     found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
@@ -156,7 +156,7 @@ def denials(
     asked = Asked(contexts or (), hosts or (), swarm, timeout)
     known = _hosts(chosen, asked)
     read = _reader_of_denials(chosen, since)
-    found = fleet_denials.FleetDenialsDocument.of(_ask(known, asked, read, lambda row: (row, None)), top)
+    found = fleet_denials.FleetDenialsDocument.of(_ask(known, asked, read), top)
     if format_ is Format.JSON:
         print_json(found)
     else:
@@ -225,38 +225,35 @@ def _patience(asked: Asked) -> float:
 
 
 def _ask(
-    known: "Hosts",
-    asked: Asked,
-    read: "Callable[[Host, EngineReader, float], _Answer]",
-    bare: "Callable[[Row], _Answer]",
-) -> "list[_Answer]":
-    """Ask all hosts at the same time. `bare` is the answer for one of which there is nothing but a row."""
+    known: "Hosts", asked: Asked, read: "Callable[[Host, EngineReader, float], tuple[Row, _Answer | None]]"
+) -> "list[tuple[Row, _Answer | None]]":
+    """Ask all hosts at the same time: return a row for each, and the answer of those that have one."""
     from clawker_fw.fleet.asking import ask_all
     from clawker_fw.report import fleet as report
 
     patience = _patience(asked)
 
-    def ask(host: "Host") -> "_Answer":
+    def ask(host: "Host") -> "tuple[Row, _Answer | None]":
         if host.place is None:
-            return bare(report.without_answer(host, host.trouble))
+            return report.without_answer(host, host.trouble), None
         began = time.monotonic()
         try:
             with closing(session.connect_place(host.place, patience)) as engine:
                 return read(host, engine, began)
         except FirewallError as error:
-            return bare(report.failed(host, error, time.monotonic() - began))
+            return report.failed(host, error, time.monotonic() - began), None
         except Exception as error:  # noqa: BLE001 - it may answer anything
-            return bare(report.failed(host, report.nonsense(error), time.monotonic() - began))
+            return report.failed(host, report.nonsense(error), time.monotonic() - began), None
 
-    def late(host: "Host") -> "_Answer":
-        return bare(report.failed(host, report.late(asked.timeout), asked.timeout))
+    def late(host: "Host") -> "tuple[Row, _Answer | None]":
+        return report.failed(host, report.late(asked.timeout), asked.timeout), None
 
     return ask_all(known.hosts, ask, late, asked.timeout)
 
 
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
-) -> "Callable[[Host, EngineReader, float], Row]":
+) -> "Callable[[Host, EngineReader, float], tuple[Row, None]]":
     """Return what compares a host with the settings.
 
     What the settings ask for is the same on engines of one architecture, and takes long with many rules. So it is
@@ -274,11 +271,11 @@ def _comparer(
         prepare(blueprint)
         return blueprint
 
-    def compare(host: "Host", engine: "EngineReader", began: float) -> "Row":
+    def compare(host: "Host", engine: "EngineReader", began: float) -> "tuple[Row, None]":
         with preparing:
             blueprint = prepared(_alike(engine.facts()))
         seen = pipeline.compare(engine, blueprint)
-        return report.of_comparison(host, seen, release, time.monotonic() - began)
+        return report.of_comparison(host, seen, release, time.monotonic() - began), None
 
     return compare
 

@@ -1,7 +1,6 @@
 """The command that writes a settings file."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +14,11 @@ from clawker_fw.settings.find import FILE_NAME
 
 
 def _checked(names: list[str] | None) -> list[str]:
+    from clawker_fw.settings.preset import preset
+
     try:
-        _require(names or ())
+        for name in names or ():
+            preset(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return names or []
@@ -55,31 +57,19 @@ def init(
     terminal.tell(f"Wrote {what}. Add rules for what agents may reach, then: clawker-fw run")
 
 
-def _require(names: Sequence[str]) -> None:
-    """Require that there are presets with these names.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    from clawker_fw.settings.preset import preset
-
-    for name in names:
-        preset(name)
-
-
 def _asked() -> list[str]:
-    """Show the presets, and return those that the user names."""
+    """Show the presets, and return those that the user names. Asks again after a name that is none."""
     from clawker_fw.settings.preset import names, preset
 
     width = max(map(len, names()))
     for name in names():
         typer.echo(f"  {name.ljust(width)}  {preset(name).purpose}", err=True)
-    while True:
-        question = "What do your agents use? Names, or Enter for none"
-        named = str(typer.prompt(question, default="", show_default=False, err=True)).replace(",", " ").split()
-        try:
-            _require(named)
-        except ValueError as error:
-            typer.echo(f"Not possible: {error}", err=True)
-        else:
-            return named
+    question = "What do your agents use? Names, or Enter for none"
+    named: list[str] = typer.prompt(
+        question,
+        default="",
+        show_default=False,
+        value_proc=lambda text: _checked(text.replace(",", " ").split()),
+        err=True,
+    )
+    return named

@@ -116,11 +116,6 @@ def unparsed(text: str) -> Any:  # noqa: ANN401 - the type of what the option's 
     return text
 
 
-def written(seconds: float) -> str:
-    """Return a duration in seconds as command-line text, to the millisecond."""
-    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
-
-
 RefusedSinceOption = Annotated[
     float | None,
     typer.Option(
@@ -137,15 +132,6 @@ TopOption = Annotated[
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
-]
-DrainOption = Annotated[
-    float | None,
-    typer.Option(
-        "--drain-timeout",
-        metavar="DURATION",
-        parser=duration,
-        help="How long a replaced Envoy may finish its open connections. Overrides the setting. E.g. 5s, 2m.",
-    ),
 ]
 DiffOption = Annotated[
     bool, typer.Option("--diff", help="Also show what differs in the generated files, line by line.")

@@ -1,31 +1,27 @@
 """The command that prints a watcher as a systemd unit."""
 
 import os
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import DrainOption, Options, unparsed, written
-from clawker_fw.cli.watch_options import (
-    AttachOption,
-    HealOption,
-    IntervalOption,
-    ListenOption,
-    OnOpenOption,
-    OtelOption,
-    require_otlp,
-)
+from clawker_fw.cli.parameters import Agents, Options
+from clawker_fw.cli.watching import require_otlp
 from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 from clawker_fw.report.log import LogFormat
-from clawker_fw.watch.reactions import Heal, OnOpen
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def service(
     context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WATCH-OPTIONS", help="The options of `watch`, such as `--heal all`."),
+    ] = None,
     *,
     system: Annotated[
         bool,
@@ -34,30 +30,22 @@ def service(
             help="Print a unit for the system, which runs as you, or for your own systemd (`systemctl --user`).",
         ),
     ] = True,
-    heal: HealOption = Heal.TAMPER,
-    interval: IntervalOption = unparsed("30s"),
-    listen: ListenOption = None,
-    otel: OtelOption = False,
-    on_open: OnOpenOption = OnOpen.WARN,
-    attach: AttachOption = None,
-    drain_timeout: DrainOption = None,
 ) -> None:
     """Print a systemd unit that runs `watch` with these options.
 
     Then: sudo systemctl daemon-reload; sudo systemctl enable --now clawker-fw
 
-    Example: clawker-fw service | sudo tee /etc/systemd/system/clawker-fw.service
+    Example: clawker-fw service --heal all | sudo tee /etc/systemd/system/clawker-fw.service
     """
-    options = ["--heal", heal.value, "--interval", written(interval), "--on-open", on_open.value]
-    if listen:
-        options += ["--listen", listen]
-    if attach:
-        options += ["--attach", attach]
-    if otel:
+    options = words or []
+    program = context.find_root()
+    watch = cast("TyperGroup", program.command).commands["watch"]
+    watching = watch.make_context("watch", list(options), program).params
+    if watching["check"] or watching["agents"] != Agents.JUDGE:
+        raise typer.BadParameter("--check and --agents are for a watcher that runs, and not for a service")
+    if watching["otel"]:
         require_otlp(context.obj)  # missing settings are better found now than by the service
-        options += ["--otel"]
-    if drain_timeout is not None:
-        options += ["--drain-timeout", written(drain_timeout)]
+    interval, listen = watching["interval"], watching["listen"]
     text = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
     terminal.answer(text.removesuffix("\n"))
 
@@ -70,8 +58,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
     loaded = session.read(chosen)
-    records = chosen.log_format if chosen.log_format is not LogFormat.TEXT else LogFormat.LOGFMT
-    before = ["--project", chosen.project, "--log-format", records.value]
+    before = ["--project", chosen.project, "--log-format", LogFormat.JSON.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
     known, _ = session.secrets(chosen, loaded)

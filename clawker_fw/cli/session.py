@@ -2,15 +2,19 @@
 
 import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clawker_fw import interrupts
 from clawker_fw.cli import deciding
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
+from clawker_fw.errors import ExitCode, RefusedError, SettingsError, unreadable_settings
 from clawker_fw.report import terminal
 from clawker_fw.settings.files import bounded
 from clawker_fw.settings.find import DEFAULT_PROJECT
@@ -347,6 +351,25 @@ def _authorities(path: Path) -> bytes:
         ) from error
     # Just these: a key in the same file stays where it is.
     return b"".join(each.public_bytes(Encoding.PEM) for each in found)
+
+
+@contextmanager
+def stoppable(then: Callable[[], object], *signals: signal.Signals) -> Iterator[Callable[[], bool]]:
+    """Let signals stop what is done after its current step, and yield what tells whether one has come.
+
+    `then` is called when one comes. A second Ctrl-C ends the program.
+    """
+    asked = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            terminal.show_cursor()
+            os._exit(ExitCode.INTERRUPTED)
+        asked.set()
+        then()
+
+    with interrupts.handled(stop, *signals):
+        yield asked.is_set
 
 
 def warn_of_exposure(seen: "Comparison") -> None:

@@ -1,15 +1,12 @@
 """The commands that compare or change one stack: run, drift, reload and down."""
 
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw import interrupts
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import (
@@ -17,7 +14,6 @@ from clawker_fw.cli.parameters import (
     Agents,
     AgentsOption,
     DiffOption,
-    DrainOption,
     DryRunOption,
     Format,
     FormatOption,
@@ -64,7 +60,6 @@ def run(
     adopt: AdoptOption = False,
     without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
-    drain_timeout: DrainOption = None,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
@@ -76,13 +71,11 @@ def run(
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
-    chosen: Options = context.obj
-    options = _options(drain_timeout, replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets)
+    options = _options(replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets)
     if dry_run:
-        _, seen = reading(chosen)
-        _answer_plan(chosen, seen, options(seen), format_, seen.advice, files=diff)
+        _answer_plan(context.obj, options, format_, files=diff, creates=True)
     else:
-        apply_settings(chosen, options, lock_wait=lock_wait, format_=format_, files=diff, creates=True)
+        apply_settings(context.obj, options, lock_wait=lock_wait, format_=format_, files=diff, creates=True)
 
 
 @app.command()
@@ -136,7 +129,6 @@ def reload(
     adopt: AdoptOption = False,
     without_secrets: WithoutSecretsOption = False,
     diff: DiffOption = False,
-    drain_timeout: DrainOption = None,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
 ) -> None:
@@ -147,15 +139,11 @@ def reload(
 
     Example: clawker-fw reload --dry-run || clawker-fw reload
     """
-    options = _options(drain_timeout, adopt=adopt, without_secrets=without_secrets)
-    if not dry_run:
+    options = _options(adopt=adopt, without_secrets=without_secrets)
+    if dry_run:
+        _answer_plan(context.obj, options, format_, files=diff)
+    else:
         apply_settings(context.obj, options, lock_wait=lock_wait, format_=format_, files=diff)
-        return
-    from clawker_fw.reconcile import converge
-
-    _, seen = reading(context.obj)
-    converge.require_up(seen)
-    _answer_plan(context.obj, seen, options(seen), format_, seen.notices, files=diff)
 
 
 def apply_settings(
@@ -297,42 +285,26 @@ def _step_output(
 def _run_context(
     output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
-    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it.
-
-    The first Ctrl-C stops after the current step, the second one immediately.
-    """
+    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it."""
     from clawker_fw.reconcile.converge import RunContext
-
-    asked = threading.Event()
-
-    def stop(*_: object) -> None:
-        if asked.is_set():
-            terminal.show_cursor()
-            os._exit(ExitCode.INTERRUPTED)
-        asked.set()
-        log.notice("stopping", _STOPPING)
 
     def on_progress(progress: "Progress") -> None:
         output(progress)
         if progress.share >= 1:
             performed.append(progress)
 
-    with interrupts.handled(stop, signal.SIGINT):
-        yield RunContext(on_progress, asked.is_set, lock_wait)
+    with session.stoppable(lambda: log.notice("stopping", _STOPPING), signal.SIGINT) as stopping:
+        yield RunContext(on_progress, stopping, lock_wait)
 
 
 def _options(
-    drain_timeout: float | None = None,
-    *,
-    replace_all: bool = False,
-    adopt: bool = False,
-    without_secrets: bool = False,
+    *, replace_all: bool = False, adopt: bool = False, without_secrets: bool = False
 ) -> "Callable[[Comparison], ConvergeOptions]":
-    """Return what makes the options for a comparison. By default, the drain timeout is that of the settings."""
+    """Return what makes the options for a comparison, with the drain timeout of its settings."""
     from clawker_fw.reconcile.steps import ConvergeOptions
 
     def options(seen: "Comparison") -> ConvergeOptions:
-        seconds = seen.blueprint.settings.drain_timeout if drain_timeout is None else drain_timeout
+        seconds = seen.blueprint.settings.drain_timeout
         return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=not without_secrets)
 
     return options
@@ -340,18 +312,22 @@ def _options(
 
 def _answer_plan(
     chosen: Options,
-    seen: "Comparison",
-    options: "ConvergeOptions",
+    options: "Callable[[Comparison], ConvergeOptions]",
     format_: Format,
-    notices: "Sequence[Advice]",
     *,
     files: bool,
+    creates: bool = False,
 ) -> None:
+    """Show what `apply_settings` would do."""
     from clawker_fw.reconcile import converge, pipeline
 
-    converge.require_settings(seen, options)
+    _, seen = reading(chosen)
+    if not creates:
+        converge.require_up(seen)
+    wanted = options(seen)
+    converge.require_settings(seen, wanted)
     session.warn_of_exposure(seen)
-    steps = pipeline.plan_for(seen, options)
+    steps = pipeline.plan_for(seen, wanted)
     said = None if steps.empty else pipeline.summary_for(seen, steps)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
@@ -359,6 +335,7 @@ def _answer_plan(
         print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
     else:
         found = seen.diff.verdict
+        notices = seen.advice if creates else seen.notices
         _print_head(chosen, found, seen.desired.project, at_work=seen.busy, warnings=notices, without_agents=found)
         _print_difference(seen, said, files=files)
         if not steps.empty:

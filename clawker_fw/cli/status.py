@@ -1,9 +1,8 @@
 """The command that shows the state of a stack, or of all stacks."""
 
 import os
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.report.overview import Stack
     from clawker_fw.report.status import Status
-    from clawker_fw.report.text import Renderable
     from clawker_fw.stack.release import Release
 
-_REDRAW_SECONDS = 2.0
 _RECENT_SECONDS = 3600.0
 
 
@@ -37,9 +34,6 @@ def status(
     *,
     every: Annotated[
         bool, typer.Option("--all", help="List all stacks on the Docker host instead, each with its verdict.")
-    ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again every 2 s, on a terminal, until Ctrl-C.")
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also show the labels of Envoy and CoreDNS that `drift` compares.")
@@ -59,13 +53,8 @@ def status(
     Example: clawker-fw status --json | jq -r .agent.dns
     """
     chosen: Options = context.obj
-    if every and watch:
-        raise typer.BadParameter("--all lists stacks: without --watch")
     if every:
         _list_stacks(chosen, format_)
-        return
-    if watch:
-        _redraw(chosen, format_, verbose=verbose)
         return
     found = _found(chosen)
     if format_ is Format.JSON:
@@ -73,7 +62,12 @@ def status(
 
         print_json(StatusDocument.of(found))
     else:
-        print_report(_report(chosen, found, verbose=verbose))
+        from clawker_fw.report import status_text
+
+        # A short form of the command that attaches an agent, with the options that were given here.
+        short = chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
+        report = status_text.status_report(found, time.time(), short, chosen.words, verbose=verbose)
+        print_report(status_text.with_sources(report, found))
     if found.unread:
         raise found.unread
 
@@ -128,33 +122,6 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Cou
     except EngineError as error:
         words = f"What was refused can't be read: {error.in_one_line}"
         return (), (Advice("refusals-unreadable", words),)
-
-
-def _report(chosen: Options, found: "Status", *, verbose: bool) -> "Renderable":
-    from clawker_fw.report import status_text
-
-    # A short form of the command that attaches an agent, with the options that were given here.
-    short = chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
-    report = status_text.status_report(found, time.time(), short, chosen.words, verbose=verbose)
-    return status_text.with_sources(report, found)
-
-
-def _redraw(chosen: Options, format_: Format, *, verbose: bool) -> None:
-    """Show the status again and again, on the whole terminal. An error is shown until it has passed."""
-    if format_ is not Format.TEXT or not terminal.understands_escapes(sys.stdout):
-        raise typer.BadParameter("--watch needs a terminal, and text. In a script, use `clawker-fw watch`.")
-    from clawker_fw.report import status_text, text
-
-    def screen() -> "Iterator[Renderable]":
-        try:
-            found = _found(chosen)
-            yield _report(chosen, found, verbose=verbose)
-            if found.unread:
-                yield text.error_report(found.unread)
-        except FirewallError as error:
-            yield text.error_report(error)
-
-    status_text.redraw(screen, _REDRAW_SECONDS)
 
 
 def _list_stacks(chosen: Options, format_: Format) -> None:

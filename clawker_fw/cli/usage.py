@@ -10,59 +10,38 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
-from clawker_fw.report import log
 
 _WORDS_OF_A_COMMAND = 2
 _FORMAT = "--format"
-_FOR_DOCKER = frozenset({("agent", "flags"), ("agent", "compose")})
-_INSTEAD = {
-    "clawker-fw service": "The command prints the unit: `clawker-fw service | sudo tee "
-    "/etc/systemd/system/clawker-fw.service`. `systemctl` enables, disables and shows it.",
-}
-"""Hints for words after commands that had subcommands in earlier releases."""
-
 _ALIKE = 0.7
 """How alike a misspelled word and the word are (`difflib`)."""
 
 
 _REMOVED = {
-    "clawker-fw ca": "Use `clawker-fw certs`, which has `--roots` for what `ca` did.",
+    "clawker-fw ca": "Use `clawker-fw certs show`, `certs rotate --roots` or `certs export roots`.",
     "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
     "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
+    "clawker-fw healthy": "Use `clawker-fw watch --check ADDRESS`.",
     "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
+    "clawker-fw ps": "Use `clawker-fw status --all`.",
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
+    "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
+    "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
+    "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
+    "clawker-fw --drain-timeout": "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",
+    **dict.fromkeys(
+        ("clawker-fw rules --proto", "clawker-fw rules --port"),
+        "Write the protocol and the port into the name, as in `tcp://a.test:5432`.",
+    ),
+    "clawker-fw rules --shorten": "Set `until` in the settings file, or remove the rule first.",
 }
-"""Commands of earlier releases, and what to use instead."""
-
-_CHECK = ("watch", "--check")
-_RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("ca", "show"): ("certs", "show"),
-    ("ca", "rotate"): ("certs", "rotate", "--roots"),
-    ("ca", "export"): ("certs", "export", "roots"),
-    ("healthy",): _CHECK,
-    ("ps",): ("status", "--all"),
-    ("schema", "ps"): ("schema", "status", "--all"),
-}
-"""Commands that have other words in this release, and still work. The next release does not know them."""
+"""Commands and options of earlier releases, and what to use instead. An option is that of a command, or of all
+that are in a group."""
 
 _NO_COMMAND = re.compile(r"No such command '([^']*)'")
-
-
-def renamed(words: list[str]) -> list[str]:
-    """Return the words of a command and what follows them, with a notice if the command has other words now."""
-    for length in range(1, _WORDS_OF_A_COMMAND + 1):
-        if (now := _RENAMED.get(tuple(words[:length]))) is None:
-            continue
-        former, current, rest = " ".join(words[:length]), " ".join(now), words[length:]
-        if now == _CHECK:  # the address comes next, where `healthy` accepted options before it
-            rest.sort(key=lambda word: ":" not in word)
-        notice = f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`."
-        log.notice("command_renamed", notice)
-        return [*now, *rest]
-    return words
 
 
 def in_full(command: object, words: list[str]) -> list[str]:
@@ -107,10 +86,9 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
         hint = f"`{option}` goes {where} the command. {help_}"
         return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
-    if "extra argument" in message:
-        help_ = _INSTEAD.get(path, help_)
-    if (found := _NO_COMMAND.match(message)) and (instead := _REMOVED.get(f"{path} {found[1]}")):
-        return UsageError("usage", f"{found[0]}.", context=usage, hint=instead)
+    found = _NO_COMMAND.match(message)
+    help_ = _REMOVED.get(f"{path.rpartition(' ')[0]} {option}", help_)
+    help_ = _REMOVED.get(f"{path} {found[1] if found else option}", help_)
     sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
     end = "" if sentence.endswith("?") else "."
     return UsageError("usage", f"{sentence}{end}", context=usage, hint=help_)
@@ -133,11 +111,8 @@ def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bo
     if command == ("agent", "run"):
         return False
     words = [part for word in arguments for part in re.split(r"[\s=_-]+", word.lower()) if part]
-    if invalid and any(
-        difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words
-    ):
-        return True
-    return command[:1] == ("agent",) or not _FOR_DOCKER.isdisjoint(itertools.pairwise(words))
+    alike = (difflib.get_close_matches(part, ("agent", "flags", "compose"), 1, _ALIKE) for part in words)
+    return command[:1] == ("agent",) or (invalid and any(alike))
 
 
 def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:

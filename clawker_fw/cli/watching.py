@@ -1,55 +1,128 @@
 """The command that keeps a stack current until it is stopped."""
 
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from clawker_fw import interrupts
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import Agents, AgentsOption, DrainOption, Options, unparsed
-from clawker_fw.cli.watch_options import (
-    AttachOption,
-    CheckOption,
-    HealOption,
-    IntervalOption,
-    ListenOption,
-    OnOpenOption,
-    OtelOption,
-    require_otlp,
-)
-from clawker_fw.errors import EngineError, ExitCode, SettingsError
+from clawker_fw.cli.parameters import Agents, AgentsOption, Options, duration, unparsed
+from clawker_fw.errors import EngineError, ExitCode, SettingsError, UsageError
 from clawker_fw.report import log, terminal
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
-    from clawker_fw.watch.follow import Inbox
     from clawker_fw.watch.metrics import Metrics
     from clawker_fw.watch.otlp import CollectorEndpoint
     from clawker_fw.watch.page import Pages, WatcherHealth
+
+
+_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
+
+
+def _interval(text: str) -> float:
+    seconds = duration(text)
+    if not _SHORTEST_INTERVAL <= seconds <= _LONGEST_INTERVAL:
+        raise typer.BadParameter("an interval is from 1s to 24h")
+    return seconds
+
+
+def _checked_address(text: str | None) -> str | None:
+    """Return an address of this machine in its usual form; anything else is a usage error."""
+    if text is None:
+        return None
+    from clawker_fw.watch.address import parse_address
+
+    try:
+        return str(parse_address(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _checked_network(name: str | None) -> str | None:
+    if name is not None and not _NETWORK.fullmatch(name):
+        raise typer.BadParameter(f"{name!r} is not the name of a network")
+    return name
 
 
 @app.command()
 def watch(
     context: typer.Context,
     *,
-    heal: HealOption = Heal.TAMPER,
-    interval: IntervalOption = unparsed("30s"),
-    listen: ListenOption = None,
-    otel: OtelOption = False,
-    on_open: OnOpenOption = OnOpen.WARN,
-    attach: AttachOption = None,
-    drain_timeout: DrainOption = None,
-    check: CheckOption = None,
+    heal: Annotated[
+        Heal,
+        typer.Option(
+            "--heal",
+            metavar="tamper|all|none",
+            help="Which differences to close: changes made by hand (tamper), all, or none. "
+            "With tamper, changed settings and upgrades wait for `run`.",
+        ),
+    ] = Heal.TAMPER,
+    interval: Annotated[
+        float,
+        typer.Option(
+            "--interval",
+            metavar="DURATION",
+            parser=_interval,
+            help="How often to compare the stack when no event arrives, plus or minus 10 %.",
+        ),
+    ] = unparsed("30s"),
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="ADDRESS",
+            callback=_checked_address,
+            help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
+        ),
+    ] = None,
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel",
+            help="Also send decisions, drift, agents and metrics to the collector at `otel.endpoint`. "
+            "Needs the extra: pip install 'clawker-fw[otel]'.",
+        ),
+    ] = False,
+    on_open: Annotated[
+        OnOpen,
+        typer.Option(
+            "--on-open",
+            metavar="warn|detach|stop",
+            help="What to do about an agent that has a way around the firewall: only report it (warn), also take "
+            "it off the agent network (detach), or stop it.",
+        ),
+    ] = OnOpen.WARN,
+    attach: Annotated[
+        str | None,
+        typer.Option(
+            "--attach",
+            metavar="NETWORK",
+            callback=_checked_network,
+            help="Attach the containers on this internal network to the agent network, such as tasks of a service "
+            "in a swarm.",
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="ADDRESS",
+            callback=_checked_address,
+            help="Watch nothing: ask the watcher that listens at ADDRESS whether its stack is current, and exit.",
+        ),
+    ] = None,
     agents: AgentsOption = Agents.JUDGE,
 ) -> None:
     """Keep the stack current until stopped.
@@ -71,7 +144,7 @@ def watch(
     from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
-    from clawker_fw.watch.follow import Inbox
+    from clawker_fw.watch.follow import Inbox, News
     from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
     from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
@@ -87,7 +160,8 @@ def watch(
         pages = stack.enter_context(_serving(listen, interval, metrics)) if metrics and listen else None
         if metrics:
             stack.enter_context(_counting(chosen, metrics))
-        stopping = stack.enter_context(_stoppable(inbox))
+        stop = session.stoppable(lambda: inbox.put(News.STOP), signal.SIGINT, signal.SIGTERM)
+        stopping = stack.enter_context(stop)
 
         def report(decision: "Decision") -> None:
             record.write(decision)
@@ -114,7 +188,7 @@ def watch(
             stopping=stopping,
             clock=time.monotonic,
         )
-        Watcher(Orders(chosen.project, heal, interval, drain_timeout, on_open, attach or ""), place).watch()
+        Watcher(Orders(chosen.project, heal, interval, on_open, attach or ""), place).watch()
     manager.stopping()
 
 
@@ -133,6 +207,25 @@ def _metrics(release: "Release") -> "Metrics":
     from clawker_fw.watch.metrics import Metrics
 
     return Metrics(release.version, release.build_sha)
+
+
+def require_otlp(chosen: Options) -> None:
+    """Check that the settings name a collector, and that the extra is installed.
+
+    Raises:
+        SettingsError, UsageError: otherwise.
+    """
+    if session.load(chosen).settings.otel.endpoint is None:
+        raise SettingsError(
+            "no-endpoint",
+            "`--otel` needs the setting `otel.endpoint`, which names the collector.",
+            hint="Set it to HOST:PORT, or leave out `--otel`.",
+        )
+    try:
+        import clawker_fw.watch.otlp  # noqa: F401 - only whether it can be imported
+    except ModuleNotFoundError as error:
+        hint = "Install them with `pip install 'clawker-fw[otel]'`, or leave out `--otel`."
+        raise UsageError("extra-missing", "OpenTelemetry's libraries are not installed.", hint=hint) from error
 
 
 @contextmanager
@@ -241,20 +334,3 @@ def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
 
 _LOOK_SECONDS = 5.0
 """Time allowed for a comparison: until then the previous result still counts as fresh."""
-
-
-@contextmanager
-def _stoppable(inbox: "Inbox") -> "Iterator[Callable[[], bool]]":
-    """Let SIGTERM and Ctrl-C stop a watcher after the current step; a second Ctrl-C stops it immediately."""
-    from clawker_fw.watch.follow import News
-
-    asked = threading.Event()
-
-    def stop(number: int, _: object) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            os._exit(ExitCode.INTERRUPTED)
-        asked.set()
-        inbox.put(News.STOP)
-
-    with interrupts.handled(stop, signal.SIGINT, signal.SIGTERM):
-        yield asked.is_set

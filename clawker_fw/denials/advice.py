@@ -186,7 +186,7 @@ def _targets(refusal: Refusal) -> Iterator[Target]:
     port = Protocol.HTTPS.default_port if refusal.protocol == "dns" else refusal.port
     for protocol in _spoken(refusal) if refusal.name else ():
         with suppress(ValueError):
-            target = parse_target(f"{refusal.name}:{port}", protocol)
+            target = parse_target(f"{protocol}://{refusal.name}:{port}")
             if not target.mistake:
                 yield target
 

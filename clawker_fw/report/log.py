@@ -1,7 +1,6 @@
 """Log records on standard error: lines for people, or for programs with `--log-format`.
 
-For programs, everything on standard error is a record: steps, findings, errors and notices. It is
-`event=… key=value` (logfmt), or one JSON object.
+For programs, everything on standard error is a record: steps, findings, errors and notices. It is one JSON object.
 """
 
 import json
@@ -26,7 +25,6 @@ class LogFormat(StrEnum):
     """The format of records. As text, they are lines for people, among what else people read."""
 
     TEXT = "text"
-    LOGFMT = "logfmt"
     JSON = "json"
 
 
@@ -49,13 +47,9 @@ class _Formatter(logging.Formatter):
             **({"message": words} if words else {}),
             **self._fields(record),
         }
-        if self._as is LogFormat.JSON:
-            if record.exc_info:
-                fields["traceback"] = self.formatException(record.exc_info)
-            return json.dumps(fields, default=str)
-        return _with_traceback(
-            " ".join(f"{visible(key)}={_plain(value)}" for key, value in fields.items()), record
-        )
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields, with a sentence for people as this stack's user needs it."""
@@ -77,11 +71,8 @@ class _Formatter(logging.Formatter):
             else:
                 words = ", ".join(f"{key} {value}" for key, value in fields.items())
                 line = f"{level}{event}{f': {words}' if words else ''}"
-        return _with_traceback(fitted(f"{time_}  {visible(line)}", sys.stderr), record)
-
-
-def _with_traceback(line: str, record: logging.LogRecord) -> str:
-    return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
+        line = fitted(f"{time_}  {visible(line)}", sys.stderr)
+        return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
 
 
 class _LineHandler(logging.StreamHandler[TextIO]):
@@ -95,13 +86,6 @@ class _LineHandler(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # like logging's own handler of last resort
         return sys.stderr
-
-
-def _plain(value: object) -> str:
-    """Return a value for a text line, quoted as JSON if it would be ambiguous otherwise."""
-    text = str(value)
-    clean = text and text.isprintable() and not any(each.isspace() or each in '"=' for each in text)
-    return text if isinstance(value, str) and clean else json.dumps(value, default=str)
 
 
 def traceback(error: BaseException) -> str:

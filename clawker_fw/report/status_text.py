@@ -1,13 +1,10 @@
 """The status of a stack for people: it fits 80 columns unless a name or a path does not."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from clawker_fw.agents.judge import Agent, Confinement
@@ -20,7 +17,7 @@ from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.status import MOST_REFUSALS, Status
 from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
-from clawker_fw.report.text import Rows, console, styled_verdict
+from clawker_fw.report.text import Rows, styled_verdict
 from clawker_fw.stack import labels
 from clawker_fw.stack.capacity import written
 
@@ -84,17 +81,6 @@ def status_report(
 def with_sources(report: RenderableType, status: Status) -> RenderableType:
     """Return a report, followed by the settings and the engine that it is about."""
     return Group(report, *(Text(visible(line)) for line in status.source_lines))
-
-
-def redraw(picture: Callable[[], Iterable[RenderableType]], seconds: float) -> None:
-    """Show a picture on the whole terminal, and a new one every few seconds, until Ctrl-C."""
-    with (
-        suppress(KeyboardInterrupt),
-        Live(console=console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live,
-    ):
-        while True:
-            live.update(Group(*picture()), refresh=True)
-            time.sleep(seconds)
 
 
 class _Attach:

@@ -59,7 +59,7 @@ class Request:
         return f"{self.method} {self.path}"
 
 
-def parse_request(text: str, method: str | None = None, protocol: str | None = None) -> Request | None:
+def parse_request(text: str, method: str | None = None) -> Request | None:
     """Read the request for a URL; None if it has no path, and neither a method nor a WebSocket is named.
 
     Clients send no fragment.
@@ -68,7 +68,7 @@ def parse_request(text: str, method: str | None = None, protocol: str | None = N
     rest = (found[2] if found else text.strip()).partition("#")[0]
     after = _END_OF_AUTHORITY.search(rest)
     target = rest[after.start() :] if after else ""
-    websocket = _WEBSOCKET in {protocol, found[1].lower() if found else ""}
+    websocket = found is not None and found[1].lower() == _WEBSOCKET
     if not target and method is None and not websocket:
         return None
     octets = os.fsencode(target).decode("latin-1").translate(_SENT)
@@ -88,16 +88,18 @@ def meant_by(port: int) -> tuple[Protocol, ...]:
     return (_USUAL.get(port, Protocol.HTTPS), Protocol.TCP)
 
 
-def parse_target(text: str, protocol: str | None = None) -> Target:
-    """Read a URL, or HOST or HOST:PORT. Without a protocol, it is what the port is usually for: see `meant_by`.
+def parse_target(text: str) -> Target:
+    """Read a URL, or HOST or HOST:PORT. Without a scheme, it is what the port is usually for: see `meant_by`.
 
     Raises:
-        ValueError: when it names a protocol that is not supported, no host, or no valid port.
+        ValueError: when it has a scheme that is not supported, no host, or no valid port.
     """
-    scheme, rest = "", text.strip()
+    spoken, rest = None, text.strip()
     if match := _SCHEME.fullmatch(rest):
         scheme, rest = match[1].lower(), match[2]
-    spoken = _protocol(scheme, protocol)
+        if scheme not in _PROTOCOLS:
+            raise ValueError(f"{scheme}:// is not supported; {', '.join(_PROTOCOLS)} are")
+        spoken = _PROTOCOLS[scheme]
     authority = _END_OF_AUTHORITY.split(rest, maxsplit=1)[0].rpartition("@")[2]
     host, port = _parts(authority)
     if not host:
@@ -108,17 +110,6 @@ def parse_target(text: str, protocol: str | None = None) -> Target:
     if port is None:
         raise ValueError(f"{spoken} has no usual port; add one, as in {spoken}://{host}:5432")
     return _target(host, spoken, port)
-
-
-def _protocol(scheme: str, named: str | None) -> Protocol | None:
-    """Return the protocol that the scheme of a URL or the option names, or None."""
-    for said, form in ((scheme, f"{scheme}://"), (named, f"the protocol {named!r}")):
-        if said and said not in _PROTOCOLS:
-            raise ValueError(f"{form} is not supported; {', '.join(_PROTOCOLS)} are")
-    by_scheme, by_option = (_PROTOCOLS[said] if said else None for said in (scheme, named))
-    if by_scheme and by_option and by_scheme is not by_option:
-        raise ValueError(f"the URL is for {by_scheme} and the option for {by_option}; use one of them")
-    return by_option or by_scheme
 
 
 def _parts(authority: str) -> tuple[str, int | None]:

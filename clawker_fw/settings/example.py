@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError, unwritable_settings
-from clawker_fw.private_files import replace_durably
+from clawker_fw.private_files import write_private
 from clawker_fw.settings.files import resolved
 
 
@@ -30,7 +30,7 @@ def write_example(path: Path, choose: Callable[[], Sequence[str]] = tuple, *, ov
         presets = list(dict.fromkeys(choose()))
         text = example().replace("\npresets: []\n", f"\npresets: [{', '.join(presets)}]\n")
         target.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(target, text.encode())
+        write_private(target, text.encode(), 0o666)
     except OSError as error:
         raise unwritable_settings(path, error) from error
     return presets

@@ -73,7 +73,7 @@ _TELLING = 3
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The user's options. `interval` is in seconds; `drain_seconds` overrides the setting.
+    """The user's options. `interval` is in seconds.
 
     `admits` is the network whose containers are attached to the agent network, or empty.
     """
@@ -81,7 +81,6 @@ class Orders:
     project: str
     heal: Heal
     interval: float
-    drain_seconds: float | None = None
     on_open: OnOpen = OnOpen.WARN
     admits: str = ""
 
@@ -387,8 +386,7 @@ class Watcher:
         return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
-        drain = self._orders.drain_seconds
-        seconds = work.seen.blueprint.settings.drain_timeout if drain is None else drain
+        seconds = work.seen.blueprint.settings.drain_timeout
         options = ConvergeOptions(seconds, causes=self._causes(work), actions=work.actions)
         decision = self._decide(engine, work, options)
         if not work.unread:

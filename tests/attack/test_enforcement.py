@@ -526,7 +526,7 @@ def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
 def test_the_other_slot_decides_alike(second: Site) -> None:
     """After a replacement both siblings have other addresses, at which the same is refused."""
     before = addresses_of(second.peers, second.firewall)
-    second.firewall.run("--force-recreate", "--drain-timeout", "0")
+    second.firewall.draining("0").run("--force-recreate")
     there = second.beside(second.firewall)
     assert (there.places["envoy"], there.places["coredns"]) == (before["other_envoy"], before["other_coredns"])
     for attack in ATTACKS:

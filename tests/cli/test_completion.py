@@ -9,9 +9,8 @@ import pytest
 
 from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.engine.locate import DEFAULT_ADDRESS
-from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT
-from tests.cli.conftest import Command, Outcome, join
+from tests.cli.conftest import Command, Outcome
 from tests.unit.test_locate import write_context
 
 
@@ -62,14 +61,12 @@ def test_contexts_of_docker(command: Command, tmp_path: Path) -> None:
     assert candidates(command, "--context ", DOCKER_CONFIG=str(folder)) == []
 
 
-def test_agents(command: Command, memory: MemoryEngine) -> None:
-    """They are those on the network of the chosen stack, and those that are remembered of it."""
-    command("run")
-    join(memory, "builder")
+def test_agents(command: Command) -> None:
+    """They are those that are remembered of the chosen stack."""
     AgentNames(DEFAULT_ADDRESS, "clawker").look({"10.213.0.9": Attached("gone", 0.0)}, 1.0)
     AgentNames(DEFAULT_ADDRESS, "other").look({"10.213.0.9": Attached("elsewhere", 0.0)}, 1.0)
-    assert candidates(command, "denials --agent ") == ["builder", "gone"]
-    assert candidates(command, "denials --agent b") == ["builder"]
+    assert candidates(command, "denials --agent ") == ["gone"]
+    assert candidates(command, "denials --agent b") == []
     assert candidates(command, "--project other denials --agent ") == ["elsewhere"]
 
 
@@ -99,3 +96,40 @@ def test_nothing_is_said_in_the_middle_of_a_line(tmp_path: Path) -> None:
         )
         expected = "default" if line == "--context " else ""
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, ""), line
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell(shell: str, command: Command) -> None:
+    """Each shell gets its script, and the script's requests are answered."""
+    assert f"=complete_{shell}" in command(_CLAWKER_FW_COMPLETE=f"source_{shell}").out
+    variables = {
+        "_CLAWKER_FW_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "clawker-fw dri",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": "clawker-fw dri",
+        "COMP_CWORD": "1",
+    }
+    answer = command(**variables)
+    assert answer.code == 0
+    assert "drift" in answer.out
+    assert "status" not in answer.out
+
+
+def test_completion_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """That is no bug, and the hint says how to get the script anyway. Otherwise, it is installed for the shell."""
+    home = tmp_path / "home"
+    line = f"exec 2>&1; {sys.executable} -m clawker_fw --install-completion; echo $?"
+
+    def install() -> str:
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "HOME": str(home)}
+        return subprocess.check_output(["bash", "-c", line], env=environment, text=True)
+
+    home.write_text("a file, so that nobody can make a folder here, not even root\n")
+    refused = install()
+    assert "error[completion-unwritable]" in refused
+    assert "clawker-fw --show-completion" in refused
+    assert refused.endswith("\n6\n")
+    home.unlink()
+    home.mkdir()
+    assert install().endswith("\n0\n")
+    assert "complete_bash" in (home / ".bash_completions" / "clawker-fw.sh").read_text()

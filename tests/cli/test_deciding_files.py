@@ -31,7 +31,7 @@ secrets:
   two: {from: {command: [sh, ../../two.sh]}, hosts: [i.test]}
 """
 COMMANDS = (
-    *("run --drain-timeout 0s", "reload --drain-timeout 0s", "drift", "status", "status --all", "certs show"),
+    *("run", "reload", "drift", "status", "status --all", "certs show"),
     *("config", "rules check", "agent flags", "denials"),
 )
 

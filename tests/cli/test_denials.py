@@ -264,15 +264,6 @@ def test_a_private_address_that_is_on_record(
         assert command("rules", "check").code == 0
 
 
-def test_a_private_address_over_tcp(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """A rule for TCP allows https as well, and is still the one to change."""
-    settings_file.write_text("rules:\n  - {dst: db.test, proto: tcp, port: 5432}\n")
-    up.inside("clawker-envoy").log[:] = [
-        record(protocol="tcp", port=5432, name="db.test", reason="private-address", upstream="10.0.0.1:5432")
-    ]
-    assert ask(command)["db.test"]["remedy"]["command"] == ("clawker-fw rules allow tcp://db.test:5432 --private")
-
-
 def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
     """What is told of a refusal is why it happened; what the rules say by now is told apart."""
     settings_file.write_text("rules: [{dst: b.test}]")

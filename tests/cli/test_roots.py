@@ -140,17 +140,10 @@ def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
     assert fingerprints((stack.folder / BUNDLE).read_bytes()) == (root["sha256"],)
 
 
-def test_export_is_the_bundle(stack: Stack, tmp_path: Path) -> None:
-    """It is what agents have to trust, without a key: on standard output, or in a file, also through a link."""
+def test_export_is_the_bundle(stack: Stack) -> None:
+    """It is what agents have to trust, without a key."""
     provided = stack.inspects("a.test")
-    for words in ((), ("--output", "-")):
-        assert stack(*EXPORT, *words).out.encode() == provided.trust
-    file, link = tmp_path / "roots.pem", tmp_path / "link"
-    link.symlink_to(file)
-    assert stack(*EXPORT, "--output", str(link)).out == ""
-    assert (file.read_bytes(), link.is_symlink()) == (provided.trust, True)
-    refused = stack(*EXPORT, "--output", str(tmp_path))
-    assert (refused.code, "can't be written: Is a directory." in refused.err) == (74, True)
+    assert stack(*EXPORT).out.encode() == provided.trust
 
 
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
@@ -182,22 +175,6 @@ def test_a_root_that_a_power_loss_has_emptied(stack: Stack, kind: str) -> None:
     assert stack("show").code == 0
 
 
-def test_the_words_of_the_release_before(stack: Stack, tmp_path: Path) -> None:
-    """`ca` still works, and names the command that does the same now."""
-    trust = stack.inspects("a.test").trust
-    file = tmp_path / "roots.pem"
-    for words, current in (
-        (("show",), "certs show"),
-        (("export", "--output", str(file)), "certs export roots"),
-        (("rotate", "--at-once"), "certs rotate --roots"),
-    ):
-        outcome = stack.command("ca", *words)
-        assert outcome.code == 0
-        assert f"`ca {words[0]}` is now `clawker-fw {current}`" in " ".join(outcome.err.split())
-    assert file.read_bytes() == trust
-    assert (stack.folder / BUNDLE).read_bytes() != trust
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -205,7 +182,6 @@ def test_the_words_of_the_release_before(stack: Stack, tmp_path: Path) -> None:
         "rotate --roots --authority",
         "export collector",
         "export roots DIR",
-        "export collector DIR --output FILE",
     ],
 )
 def test_words_that_do_not_go_together(stack: Stack, line: str) -> None:

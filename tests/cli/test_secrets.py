@@ -12,7 +12,7 @@ import pytest
 from clawker_fw.errors import EngineError
 from clawker_fw.model import ContainerSpec, File
 from clawker_fw.stack import labels
-from clawker_fw.stack.files import executable, public, secret
+from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.telemetry import FILE
@@ -119,13 +119,6 @@ def test_a_secret_in_an_error(
     ]
     assert any("file = File(secret" in each for each in with_locals)
     require_untold(keyed, *said(outcomes), *with_locals)
-
-
-def test_a_secret_is_in_no_repr() -> None:
-    """The content of other files is not in tracebacks either, because it may be large."""
-    assert repr(secret(b"guess-me")) == "File(secret, mode 0440, owner (65532, 65532))"
-    assert repr(executable(b"guess-me")) == "File(8 bytes, mode 0755, owner (0, 0))"
-    assert str({"a": secret(b"guess-me")}) == "{'a': File(secret, mode 0440, owner (65532, 65532))}"
 
 
 def test_a_secret_in_a_label_and_in_what_is_live() -> None:

@@ -80,11 +80,6 @@ def test_status_without_settings(
     assert document["unread"]["code"].startswith("settings-")
 
 
-def test_watch_needs_a_terminal(command: Command) -> None:
-    """Nobody redraws a pipe."""
-    assert command("status", "--watch").code == 2
-
-
 def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: MemoryEngine) -> None:
     """Each agent's refusals are counted, and the last ones are shown; older ones are for `denials`."""
     command("run")

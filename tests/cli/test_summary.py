@@ -287,11 +287,11 @@ def test_several_causes(command: Command, memory: MemoryEngine, settings_file: P
 
 
 def test_a_replacement_that_was_asked_for(command: Command) -> None:
-    """`--force-recreate` is the reason, and with `--drain-timeout 0s` connections are cut."""
+    """`--force-recreate` is the reason, and with `drain_timeout: 0s` connections are cut."""
     command("run")
     dry = below_the_verdict(command("run", "--force-recreate", "--dry-run").out)
     assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
-    run = command("run", "--force-recreate", "--drain-timeout", "0s").err
+    run = command("run", "--force-recreate", CLAWKER_FW_DRAIN_TIMEOUT="0s").err
     assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
 
 

@@ -154,22 +154,25 @@ def test_watch_tells_the_service_manager(
         ["--heal", "some"],
         ["--interval", "100ms"],
         ["--interval", "2d"],
+        ["--nope"],
+        ["more"],
     ],
 )
 def test_options_that_make_no_sense_are_exit_code_2(arguments: list[str], command: Command) -> None:
     """An address that is not allowed is refused, such as one that others could reach."""
     assert command("watch", *arguments).code == 2
-    assert command("service", "install", *arguments).code == 2
+    refused = command("service", *arguments)
+    assert (refused.code, refused.out) == (2, "")
 
 
 # --- the service ----------------------------------------------------------------------------------------------
 
 
 def test_a_service_runs_with_its_options(command: Command, tmp_path: Path) -> None:
-    """The printed unit runs `watch` with all options, as the user who prints it."""
-    outcome = command("--host", "unix:///run/other.sock", "service", "--heal", "all", "--interval", "1m")
+    """The printed unit runs `watch` with the options as given, as the user who prints it."""
+    outcome = command("--host", "unix:///run/other.sock", "service", "--heal", "all", "--interval=1m")
     assert outcome.code == 0, outcome.err
-    line = f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal all --interval 60s"
+    line = f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal all --interval=1m"
     assert line in outcome.out
     assert "WatchdogSec=240\n" in outcome.out
     assert ("User=" in outcome.out) is (os.geteuid() != 0)
@@ -179,7 +182,9 @@ def test_a_service_runs_with_its_options(command: Command, tmp_path: Path) -> No
 
 def test_a_service_for_the_user(command: Command) -> None:
     """It starts at login, and names no user."""
-    unit = command("service", "--user").out
+    unit = command("service", "--user", "--", "--heal", "none").out
+    assert "watch --heal none\n" in unit
+    assert command("service", "--check", "127.0.0.1:9464").code == 2
     assert "WantedBy=default.target\n" in unit
     assert "User=" not in unit
 
@@ -200,7 +205,7 @@ def test_what_holds_now_holds_for_the_service(command: Command) -> None:
     variables = {
         "CLAWKER_FW_OTEL__INFRA_PORT": "4320",
         "DOCKER_HOST": "tcp://192.0.2.1:2376",
-        "CLAWKER_FW_LOG_FORMAT": "json",
+        "CLAWKER_FW_LOG_FORMAT": "text",
         "OTHER": "x",
     }
     unit = command("service", **variables).out

@@ -54,18 +54,18 @@ def kept(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
     """The module's stack, for a test that leaves it current. It is made so again if an earlier test has failed."""
     if request.session.testsfailed:
         shared.write(*RULES)
-        shared.run("--drain-timeout", "0")
+        shared.draining("0").run()
     return shared
 
 
 @pytest.fixture
 def lent(shared: Firewall, peers: Peers) -> Iterator[Firewall]:
     """The module's stack, for a test that may leave it in any state: one `run` makes it current afterwards."""
-    shared.run("--drain-timeout", "0")
+    shared.draining("0").run()
     yield shared
     peers.remove_all()
     shared.write(*RULES)
-    shared.run("--drain-timeout", "0")
+    shared.draining("0").run()
 
 
 @pytest.fixture(scope="module")

@@ -41,13 +41,13 @@ def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngi
     """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
     firewall = restarted
     firewall.run()
-    process = firewall.start("run", "--force-recreate", "--drain-timeout", "1")
+    process = firewall.draining("1").start("run", "--force-recreate")
     read_until_done(process, moment)
     private.restart()
     _, err = process.communicate(timeout=120)
     assert process.returncode in {0, 4, 5}
     assert "Traceback" not in err
-    firewall.run("--drain-timeout", "1")
+    firewall.draining("1").run()
     assert firewall.drift().expect().findings == set()
     with closing(client(private.host)) as docker:
         assert names(docker, firewall) == ["/restarted-coredns", "/restarted-envoy"]
@@ -211,7 +211,7 @@ def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peer
     assert agent.get("https://a.test/").ok
     firewall.write(*RULES, limits={"connections": 100})
     filler.unlink()
-    firewall.run("--drain-timeout", "0")
+    firewall.draining("0").run()
     assert firewall.current()
 
 
@@ -239,7 +239,7 @@ def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APICli
         except errors.APIError as error:
             refused = str(error)
     assert "no available IPv4 addresses" in refused
-    firewall.run("--force-recreate", "--drain-timeout", "0")
+    firewall.draining("0").run("--force-recreate")
     assert firewall.current()
     assert len(docker.inspect_network(network)["Containers"]) > 50
 
@@ -260,7 +260,7 @@ def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, doc
 def test_a_replacement_that_is_removed_while_it_is_verified(kept: Firewall, docker: APIClient) -> None:
     """The old siblings keep serving, and the run reports the failure."""
     before = {sibling: docker.inspect_container(kept.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
-    process = kept.start("run", "--force-recreate", "--drain-timeout", "1")
+    process = kept.draining("1").start("run", "--force-recreate")
 
     def removed() -> bool:
         with suppress(errors.APIError):  # not made yet

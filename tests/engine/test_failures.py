@@ -129,14 +129,14 @@ def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers:
     load = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in load.said() if line["event"] == "progress"))
     for moment in KILL_WHEN:
-        process = up.start("run", "--force-recreate", "--drain-timeout", "1")
+        process = up.draining("1").start("run", "--force-recreate")
         read_until_done(process, moment)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, moment
         for address in (first, IPv4Address(int(first) ^ 1)):
             hostile.get("https://evil.test/", "--connect", str(address), "--timeout", "300ms")
-        up.run("--drain-timeout", "1")
+        up.draining("1").run()
         assert up.current(), moment
         assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"], moment
     summary = load.stop().last
@@ -146,7 +146,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers:
 
 def half_done_run(firewall: Firewall, drain: str = "1") -> "subprocess.Popen[str]":
     """Start a replacement of both siblings, and return once both new containers have been created."""
-    process = firewall.start("run", "--force-recreate", "--drain-timeout", drain)
+    process = firewall.draining(drain).start("run", "--force-recreate")
     read_until_done(process, "create and start")
     return process
 
@@ -161,7 +161,7 @@ def test_interrupted_once(up: Firewall, docker: APIClient) -> None:
     assert "  left: " in err
     assert "Traceback" not in err
     assert up.project + "-lock" not in str(_names(docker, up))
-    up.run("--drain-timeout", "1")
+    up.draining("1").run()
     assert up.current()
 
 
@@ -174,5 +174,5 @@ def test_interrupted_twice(up: Firewall) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=5)
     assert process.returncode == 130
-    up.run("--drain-timeout", "1")
+    up.draining("1").run()
     assert up.current()

@@ -40,7 +40,7 @@ def test_another_umask(shared: Firewall) -> None:
     before = os.umask(0o077)
     try:
         assert shared.drift().expect().findings == set()
-        shared.run("--force-recreate", "--drain-timeout", "0")
+        shared.draining("0").run("--force-recreate")
         os.umask(0o000)
         assert shared.drift().expect().findings == set()
     finally:

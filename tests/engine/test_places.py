@@ -61,7 +61,7 @@ def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
     secured.call(firewall, "run", **said).expect()
     secured.call(firewall, "drift", **said).expect()
-    secured.call(firewall, "run", "--force-recreate", "--drain-timeout", "1", **said).expect()
+    secured.call(firewall, "run", "--force-recreate", CLAWKER_FW_DRAIN_TIMEOUT="1", **said).expect()
     firewall.write("b.test")
     secured.call(firewall, "reload", **said).expect()
     secured.call(firewall, "drift", **said).expect()

@@ -206,7 +206,7 @@ def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
     before = site.docker.inspect_container(relay)["Id"]
     loading = threading.Thread(target=load)
     loading.start()
-    site.firewall.run("--force-recreate", "--drain-timeout", "0")
+    site.firewall.draining("0").run("--force-recreate")
     loading.join()
     last = json.loads(lines[-1])
     assert last["requests"] > 100

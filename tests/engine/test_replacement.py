@@ -61,7 +61,7 @@ def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> 
     secure = up.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
     plain = up.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
     until(lambda: secure.said() and plain.said())
-    outcome = up.call("run", "--force-recreate", "--drain-timeout", "30s").expect()
+    outcome = up.draining("30s").call("run", "--force-recreate").expect()
     assert re.search(r"connections? cut", outcome.err) is None, outcome.err
     assert download.finish().last["ok"]
     kept = secure.finish().last
@@ -71,10 +71,10 @@ def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> 
 
 @pytest.mark.usefixtures("origin")
 def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """A connection that does not end is cut after `--drain-timeout`, and the answer says so."""
+    """A connection that does not end is cut after `drain_timeout`, and the answer says so."""
     download = up.agent(peers, "get", "https://a.test/bytes?seconds=60&rate=10000", "--timeout", "1m")
     old = docker.inspect_container(up.container("envoy"))["Id"]
-    outcome = up.run("--force-recreate", "--drain-timeout", "2s")
+    outcome = up.draining("2s").run("--force-recreate")
     assert [each["note"] for each in outcome.json["notes"]] == ["1 connection cut"]
     assert not download.finish().last["ok"]
     assert old not in {each["Id"] for each in docker.containers(all=True)}

@@ -105,7 +105,7 @@ def site(stack: Site) -> Site:
     stack.declare()
     stack.write(API, IN_CLEAR, PLAIN)
     stack.renew(f"hidden-{secrets.token_hex(12)}")
-    stack.firewall.run("--drain-timeout", "0")
+    stack.firewall.draining("0").run()
     return stack
 
 
@@ -275,7 +275,7 @@ def test_a_secret_at_rest_outlives_the_container(site: Site, peers: Peers) -> No
     until(site.firewall.current)
     site.hand.alter("envoy", SECRETS_AT_REST, mode=0o644)
     assert site.firewall.drift().findings == {("envoy", "boot", SECRETS_AT_REST, "tamper", "replace")}
-    site.firewall.run("--drain-timeout", "0")
+    site.firewall.draining("0").run()
     assert site.firewall.current()
     assert on_the_disk() == places()  # with the container that was replaced, its volume is gone
 

@@ -10,7 +10,7 @@ from devkit.peers import Peers
 from devkit.waiting import until
 from devkit.watching import watching
 
-OFTEN = ("--interval", "1s", "--drain-timeout", "1s")
+OFTEN = ("--interval", "1s")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
     assert there.current()
     firewall.write("b.test")
     there.call("reload").expect()
-    there.run("--force-recreate", "--drain-timeout", "1")
+    there.draining("1").run("--force-recreate")
     assert there.current()
     assert firewall.current()
     there.call("down").expect()

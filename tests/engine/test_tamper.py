@@ -60,7 +60,7 @@ def test_tampering(batch: Sequence[Tampering], hand: Hand) -> None:
     assert drift.findings == {finding for _, finding, _ in signs}
     running = _running(drift)
     assert [what for sign, finding, what in signs if sign.says not in running[finding]] == [], running
-    hand.firewall.run("--drain-timeout", "1")  # what is left all the same is a finding too many in the next test
+    hand.firewall.draining("1").run()  # what is left all the same is a finding too many in the next test
     made = {sign.sibling for sign, _, _ in signs if sign.action in ANEW}
     if any(sign.action == "recreate-networks" for sign, _, _ in signs):
         made = {ENVOY, COREDNS}
@@ -125,7 +125,7 @@ def test_health_says_what_agents_see(hand: Hand) -> None:
     hand.deafen()
     until(lambda: health() == "unhealthy")
     assert hand.firewall.drift().findings == {(ENVOY, "live", "agents_see", "tamper", "replace")}
-    hand.firewall.run("--drain-timeout", "1")
+    hand.firewall.draining("1").run()
     assert hand.firewall.current()
     assert containers(hand)[COREDNS] == before[COREDNS]
     assert containers(hand)[ENVOY] != before[ENVOY]
@@ -233,14 +233,14 @@ def test_upgrades(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
         assert by_content == {(*found, "upgrade", "replace") for found in changes.values() if found}
         assert {finding[0] for finding in findings if finding[2] == labels.STACK_BUILD_SHA} == {ENVOY, COREDNS}
         before = _ids(docker, shared)
-        outcome = newer.call("--log-format", "json", "run", "--drain-timeout", "1").expect()
+        outcome = newer.draining("1").call("--log-format", "json", "run").expect()
         assert set(before).isdisjoint(_ids(docker, shared))
         records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith("{")]
         drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
         assert [each["container"] for each in drifted] == [shared.container(ENVOY), shared.container(COREDNS)]
         assert all(each["running_stack_build_sha"] != each["desired_stack_build_sha"] for each in drifted)
         assert newer.current()
-    shared.run("--drain-timeout", "1")
+    shared.draining("1").run()
     assert shared.current()
 
 

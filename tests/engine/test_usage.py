@@ -76,7 +76,7 @@ def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tm
     logs = [docker.logs(up.container(each)) for each in ("envoy", "coredns")]
     assert not any(b"used https" in each or b"secret" in each for each in logs)
 
-    up.run("--force-recreate", "--drain-timeout", "1s")
+    up.draining("1s").run("--force-recreate")
     kept = used(up)
     assert {dst: each["sent"] for dst, each in kept.items()} == {dst: each["sent"] for dst, each in found.items()}
     assert connections(up) == {dst: each["connections"] for dst, each in found.items()}

@@ -131,7 +131,7 @@ def test_a_look_while_containers_come_and_go(up: Firewall, docker: APIClient) ->
     finally:
         over.set()
         restarting.join()
-    up.run("--drain-timeout", "1")
+    up.draining("1").run()
     assert up.current()
     up.settings.write_text(before)
     up.call("reload").expect()

@@ -54,7 +54,7 @@ def test_each_name_leads_to_its_own_host(up: Firewall, peers: Peers) -> None:
     peers.client.restart(up.container("envoy"), timeout=1)
     until(reached, 20)  # a wrong neighbour entry would take half a minute
     assert {name: address(agent, name) for name in NAMES} == places
-    up.run("--force-recreate", "--drain-timeout", "1s")
+    up.draining("1s").run("--force-recreate")
     assert reached()
     up.drift().expect()
     assert {address(agent, name) for name in NAMES}.isdisjoint(places.values())

@@ -23,7 +23,7 @@ from devkit.waiting import until
 from devkit.watching import Watching, watching
 
 ENVOY, COREDNS = "envoy", "coredns"
-NEVER = ("--interval", "1h", "--drain-timeout", "1s")
+NEVER = ("--interval", "1h")
 """Options with which only events cause comparisons."""
 
 
@@ -65,7 +65,7 @@ def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) 
 
 def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
     """A `run` and the watcher take turns, and one stack is left."""
-    hand.firewall.run("--force-recreate", "--lock-wait", "30s", "--drain-timeout", "0")
+    hand.firewall.draining("0").run("--force-recreate", "--lock-wait", "30s")
     until(hand.firewall.current)
     until(lambda: watched.decisions[-1]["verdict"] == "current")
     found = hand.docker.containers(all=True, filters={"name": hand.firewall.project})
@@ -83,7 +83,7 @@ def spare(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def up(spare: Firewall) -> Firewall:
     """The second stack, current, whatever the test before has left."""
-    spare.run("--drain-timeout", "0")
+    spare.draining("0").run()
     return spare
 
 

@@ -85,7 +85,7 @@ def test_a_stack_of_an_earlier_release(needs_engine: Callable[..., None], tmp_pa
             assert left["decision"] == "leave", left
         assert containers() == before
 
-        firewall.run("--drain-timeout", "5")
+        firewall.draining("5").run()
         assert firewall.current()
         assert set(containers()).isdisjoint(before)
         summary = agent.stop().last

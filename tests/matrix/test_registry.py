@@ -175,7 +175,7 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
     assert firewall.run().json["changed"] is False
     firewall.write("a.test", images={"envoy": envoy, "coredns": newer})
     assert firewall.drift().findings == {("coredns", "image", "id", "settings", "replace")}
-    firewall.run("--drain-timeout", "1")
+    firewall.draining("1").run()
     assert firewall.current()
     firewall.write("a.test")
     assert ("envoy", "image", "id", "settings", "replace") in firewall.drift().findings
@@ -184,7 +184,7 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
 def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
     """An index stands for the engine's platform, and the running container is compared with the index."""
     firewall.write("a.test", images={"coredns": site.references["index"]})
-    steps = firewall.run("--drain-timeout", "1").json["steps"]
+    steps = firewall.draining("1").run().json["steps"]
     assert [step["image"] for step in steps if step["kind"] == "pull-image"] == [site.references["index"]]
     assert firewall.current()
 
@@ -201,8 +201,8 @@ def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_pat
     with faulty(site.open, "slow", tmp_path) as address:
         there = site.references["coredns"].replace(site.open.address, address)
         firewall.write("a.test", images={"coredns": there})
-        firewall.run("--drain-timeout", "1")
-    again = firewall.run("--force-recreate", "--drain-timeout", "1").json["steps"]
+        firewall.draining("1").run()
+    again = firewall.draining("1").run("--force-recreate").json["steps"]
     assert [step["kind"] for step in again].count("create") == 2
     assert not [step for step in again if "image" in step]
 

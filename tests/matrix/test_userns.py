@@ -43,6 +43,6 @@ def test_remapped_users(needs_engine: Callable[..., None], tmp_path: Path) -> No
         firewall.call("reload").expect()
         firewall.drift().expect()
         require_private(docker, firewall.container("coredns"))
-        firewall.run("--force-recreate", "--drain-timeout", "1")
+        firewall.draining("1").run("--force-recreate")
         require_private(docker, firewall.container("coredns"))
         firewall.call("down").expect()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.private_files import make_private, replace_durably, write_private
+from clawker_fw.private_files import make_private, write_private
 
 
 class Disk:
@@ -70,5 +70,5 @@ def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.Monk
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", refuses)
-    replace_durably(tmp_path / "unit", b"new")
+    write_private(tmp_path / "unit", b"new")
     assert (tmp_path / "unit").read_bytes() == b"new"

@@ -44,9 +44,9 @@ def addition(dst: str, *, note: str | None = None, stays: bool = False, **fields
     return Addition(rule, note, stays, frozenset(fields))
 
 
-def add(path: Path, *additions: Addition, write: bool = True, shorten: bool = False) -> Edited:
+def add(path: Path, *additions: Addition, write: bool = True) -> Edited:
     """Add rules to a file."""
-    return edit(path, {}, lambda there: edits.add(there, additions, NOW, shorten=shorten), write=write)
+    return edit(path, {}, lambda there: edits.add(there, additions, NOW), write=write)
 
 
 def remove(path: Path, *removals: Removal) -> Edited:
@@ -121,15 +121,14 @@ def test_what_is_not_asked_for_stays(path: Path) -> None:
 
 @pytest.mark.parametrize("action", ["allow", "deny"])
 @pytest.mark.parametrize(("there", "told"), [("", "has no end"), (f", until: {LATER}", f"ends at {LATER}")])
-def test_a_rule_ends_sooner_only_if_that_is_said(there: str, told: str, action: str, path: Path) -> None:
-    """Otherwise nothing is changed, and the error says when it ends and would end."""
+def test_a_rule_never_ends_sooner(there: str, told: str, action: str, path: Path) -> None:
+    """Nothing is changed, and the error says when it ends and would end."""
     path.write_text(f"rules: [{{dst: a.test, action: {action}{there}}}]")
     before, shorter = path.read_text(), addition("a.test", action=action, until=LATE)
     with pytest.raises(RefusedError, match=f"{told}, and would end at {LATE}") as refused:
         add(path, shorter)
     assert (refused.value.code, path.read_text()) == ("rule-shortened", before)
-    assert "`--shorten`" in refused.value.hint
-    assert [each.outcome for each in add(path, shorter, shorten=True).results] == [EditOutcome.CHANGED]
+    path.write_text(f"rules: [{{dst: a.test, action: {action}, until: {LATE}}}]")
     longer = addition("a.test", action=action, until=LATER), addition("a.test", action=action, until=None)
     assert [add(path, each).results[0].outcome for each in longer] == [EditOutcome.CHANGED] * 2
     assert "until" not in path.read_text()
@@ -151,11 +150,9 @@ def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> N
 def test_every_rule_for_the_same_is_changed(path: Path) -> None:
     """Otherwise the one that ends later would still count."""
     path.write_text("rules: [{dst: a.test}, {dst: a.test, until: 2099-01-01T00:00:00Z}]")
-    add(path, addition("a.test", until="2098-01-01T00:00:00Z"), shorten=True)
-    assert path.read_text().count("2098-01-01T00:00:00Z") == 2
-    assert [str(rule) for rule in edit(path, {}, lambda _: (Edit(), []), write=False).after.rules.rules] == [
-        "https a.test:443 until 2098-01-01T00:00:00Z"
-    ]
+    add(path, addition("a.test", until=None, allow_private=True))
+    assert path.read_text().count("allow_private: true") == 2
+    assert "until" not in path.read_text()
 
 
 def test_an_imported_rule_changes_none(path: Path) -> None:

@@ -123,7 +123,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         log.LOG.warning("event", extra={"words": said})
         log.error(error, debug=True)
 
-    for style in (log.LogFormat.LOGFMT, log.LogFormat.JSON):
+    for style in log.LogFormat:
         log.configure(style, debug=False)
         for show in (
             lambda: text.console().print(text.drift_report(diff(said), summary(said))),

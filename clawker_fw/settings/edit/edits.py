@@ -154,10 +154,8 @@ def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]
     ]
 
 
-def add(
-    there: Sequence[Written], additions: Iterable[Addition], now: float, *, shorten: bool = False
-) -> tuple[Edit, list[EditResult]]:
-    """Decide how to add rules. `now` is in seconds since 1970. With `shorten`, a rule may end sooner than before.
+def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> tuple[Edit, list[EditResult]]:
+    """Decide how to add rules. `now` is in seconds since 1970.
 
     Raises:
         RefusedError: when a rule in an included file or of a preset would have to change, when one would end
@@ -179,7 +177,7 @@ def add(
             end += 1
         if same and not addition.stays:
             last = max((each.rule for each in same), key=ends)  # of several, this one counts
-            _require_lasting(last, addition.onto(last), now, shorten=shorten)
+            _require_lasting(last, addition.onto(last), now)
         for each in same:
             after = each.rule if addition.stays else addition.onto(each.rule)
             fields = _changes(each.rule, after)
@@ -269,7 +267,7 @@ def _identity(rule: Rule) -> object:
     return rule.destination, rule.host, rule.protocol, rule.written_port, rule.action
 
 
-def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None:
+def _require_lasting(old: Rule, new: Rule, now: float) -> None:
     """Require that a rule that is asked for is in force afterwards, and for no shorter time than before.
 
     Raises:
@@ -281,13 +279,14 @@ def _require_lasting(old: Rule, new: Rule, now: float, *, shorten: bool) -> None
             f"`{old}` has ended{old.located}, so the change would have no effect.",
             hint="Set a new end, for example `--until 8h`, or `--until never`.",
         )
-    if not shorten and new.until is not None and (old.until is None or new.until < old.until):
+    if new.until is not None and (old.until is None or new.until < old.until):
         until = rfc3339(new.until)
         before = "has no end" if old.until is None else f"ends at {rfc3339(old.until)}"
         raise RefusedError(
             "rule-shortened",
             f"`{replace(old, until=None)}` {before}, and would end at {until}{old.located}.",
-            hint="Nothing has been changed. If it is to end then, add `--shorten`; otherwise leave out `--until`.",
+            hint="Nothing has been changed. If it is to end then, set that in the file, or remove the rule first; "
+            "otherwise leave out `--until`.",
         )
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
-from clawker_fw.private_files import replace_durably
+from clawker_fw.private_files import write_private
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
@@ -195,7 +195,7 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
             )
 
     try:
-        replace_durably(path, after, 0o600, prepare)
+        write_private(path, after, prepare=prepare)
     except OSError as error:
         raise unwritable_settings(path, error) from error
 
