@@ -30,8 +30,24 @@ NamesArgument = Annotated[
     typer.Argument(
         metavar="NAME",
         autocompletion=completion.rules,
-        help="`a.test`, `.a.test` with everything below it, `a.test:8443`, `a.test:8000-8010`, or with a protocol "
-        "(https, http, tcp, ssh or udp) `tcp://a.test:5432`. Several are possible.",
+        help="`a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`. "
+        "Several are possible.",
+    ),
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proto",
+        metavar="PROTOCOL",
+        help="https, http, tcp, ssh or udp. Default: https; for deny, every protocol.",
+    ),
+]
+PortOption = Annotated[
+    str | None,
+    typer.Option(
+        "--port",
+        metavar="PORT",
+        help="Also several, e.g. 8000-8010. Default: the usual one; for deny, every port.",
     ),
 ]
 AsOption = Annotated[
@@ -71,6 +87,8 @@ def allow(
     context: typer.Context,
     names: NamesArgument,
     *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
     as_: AsOption = None,
     private: PrivateOption = None,
     until: UntilOption = None,
@@ -96,7 +114,7 @@ def allow(
     fields = {"action": "allow", "as": as_, "allow_private": private, "force": force, "until": until, "note": note}
     with _translated():
         paths = words.path_rules(path, methods)
-        additions = words.additions(names, {**fields, "path_rules": paths}, datetime.now(UTC))
+        additions = words.additions(names, protocol, port, {**fields, "path_rules": paths}, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
@@ -106,6 +124,8 @@ def deny(
     context: typer.Context,
     names: NamesArgument,
     *,
+    protocol: ProtocolOption = None,
+    port: PortOption = None,
     until: UntilOption = None,
     note: NoteOption = None,
     no_reload: NoReloadOption = False,
@@ -115,7 +135,7 @@ def deny(
 ) -> None:
     """Deny destinations that other rules allow.
 
-    A NAME without a protocol or a port is denied for all of them. Rules are `added`, `changed` or `unchanged` as
+    Without a protocol or a port, a NAME is denied for all of them. Rules are `added`, `changed` or `unchanged` as
     by `rules allow`.
 
     Example: clawker-fw rules deny uploads.example.org
@@ -124,7 +144,7 @@ def deny(
 
     fields = {"action": "deny", "until": until, "note": note}
     with _translated():
-        additions = words.additions(names, fields, datetime.now(UTC))
+        additions = words.additions(names, protocol, port, fields, datetime.now(UTC))
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
@@ -134,6 +154,10 @@ def remove_rules(
     context: typer.Context,
     names: NamesArgument,
     *,
+    protocol: Annotated[
+        str | None, typer.Option("--proto", metavar="PROTOCOL", help="Only rules with this protocol.")
+    ] = None,
+    port: Annotated[str | None, typer.Option("--port", metavar="PORT", help="Only rules with this port.")] = None,
     action: Annotated[
         str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
     ] = None,
@@ -145,9 +169,9 @@ def remove_rules(
 ) -> None:
     """Remove rules from the settings file, and apply the rest.
 
-    All rules for the NAME are removed, or only those with its protocol and port, and the given action. With
-    `--as`, the NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is
-    `not found`, which is not an error. Rules that still allow part of it are shown.
+    All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
+    NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
+    which is not an error. Rules that still allow part of it are shown.
 
     Example: clawker-fw rules remove api.example.com
     """
@@ -155,7 +179,7 @@ def remove_rules(
     from clawker_fw.settings.edit.edits import remove
 
     with _translated():
-        removals = [_removal(words.named(name), action, as_) for name in names]
+        removals = [_removal(words.named(name, protocol, port), action, as_) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
@@ -315,7 +339,7 @@ def _translated() -> Iterator[None]:
 
 
 def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
-    """Return which rules to remove: what is not given may be anything. `named` is what a name gives."""
+    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
     from clawker_fw.rules.rule import HOST, Protocol
     from clawker_fw.settings.edit.edits import Removal
     from clawker_fw.settings.edit.words import rule

@@ -31,15 +31,16 @@ _REMOVED = {
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
-    "clawker-fw --drain-timeout": "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",
     **dict.fromkeys(
-        ("clawker-fw rules --proto", "clawker-fw rules --port"),
-        "Write the protocol and the port into the name, as in `tcp://a.test:5432`.",
+        (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
+        "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",
     ),
-    "clawker-fw rules --shorten": "Set `until` in the settings file, or remove the rule first.",
+    **dict.fromkeys(
+        (f"clawker-fw rules {verb} --shorten" for verb in ("allow", "deny")),
+        "Set `until` in the settings file, or remove the rule first.",
+    ),
 }
-"""Commands and options of earlier releases, and what to use instead. An option is that of a command, or of all
-that are in a group."""
+"""Commands and options of earlier releases, and what to use instead."""
 
 _NO_COMMAND = re.compile(r"No such command '([^']*)'")
 
@@ -87,7 +88,6 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
         return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
     found = _NO_COMMAND.match(message)
-    help_ = _REMOVED.get(f"{path.rpartition(' ')[0]} {option}", help_)
     help_ = _REMOVED.get(f"{path} {found[1] if found else option}", help_)
     sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
     end = "" if sentence.endswith("?") else "."

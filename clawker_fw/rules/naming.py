@@ -27,6 +27,9 @@ def parse_name(text: str) -> Named:
     if found is None:
         url = _URL.fullmatch(text)
         return Named(url["rest"], url["proto"]) if url else Named(text)
-    port = found["port"]
-    # Several ports stay text, as in the settings.
-    return Named(found["dst"], found["proto"], int(port) if port and port.isdecimal() else port)
+    return Named(found["dst"], found["proto"], port_of(found["port"]))
+
+
+def port_of(text: str | None) -> int | str | None:
+    """Return a port as a number. Several ports stay text, as in the settings."""
+    return int(text) if text and text.isdecimal() else text

@@ -166,13 +166,13 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
         (("allow", "new.test"), "dst: new.test"),
         (("allow", ".new.test:8443", "--private"), "dst: .new.test\n    port: 8443\n    allow_private: true"),
         (("allow", "http://new.test"), "dst: new.test\n    proto: http"),
-        (("allow", "WSS://New.Test.:1"), "dst: new.test\n    port: 1"),
+        (("allow", "new.test", "--proto", "WSS", "--port", "1"), "dst: new.test\n    port: 1"),
         (
             ("allow", "wss://new.test", "--path", "/v1"),
             'dst: new.test\n    path_rules: [{path: "/v1"}]\n    websocket: true',
         ),
         (
-            ("deny", "http://new.test:80", "--note", "it's: x"),
+            ("deny", "new.test:80", "--proto", "http", "--note", "it's: x"),
             'dst: new.test\n    proto: http\n    port: 80\n    action: deny\n    note: "it\'s: x"',
         ),
         (("allow", "co.uk", "--force"), "dst: co.uk\n    force: true"),
@@ -185,7 +185,7 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
         (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),
         (("allow", "tcp://new.test:8000-8010"), "dst: new.test\n    proto: tcp\n    port: 8000-8010"),
         (
-            ("allow", "tcp://10.1.2.3:5432", "--as", "db.test", "--private"),
+            ("allow", "10.1.2.3:5432", "--as", "db.test", "--proto", "tcp", "--private"),
             "dst: 10.1.2.3\n    as: db.test\n    proto: tcp\n    port: 5432\n    allow_private: true",
         ),
         (
@@ -225,6 +225,8 @@ def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Com
         (("allow", "co.uk"), "use `--force`"),
         (("allow", "https://a.test/path"), "'a.test/path' has a path; write only the host's name"),
         (("allow", "10.0.0.0/28", "--as", "a.test"), "use `--private`"),
+        (("allow", "a.test:443", "--port", "444"), "'a.test:443' and `--port 444` contradict each other"),
+        (("allow", "http://a.test", "--proto", "https"), "contradict each other"),
         (("allow", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
         (
             ("allow", "a.test", "--until", "5"),

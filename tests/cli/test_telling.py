@@ -56,7 +56,6 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
         ("explain a.test:22 --proto tcp", "as in `tcp://a.test:5432`"),
         ("service --heal all --drain-timeout 5s", "CLAWKER_FW_DRAIN_TIMEOUT"),
-        ("rules remove a.test --port 443", "into the name"),
         ("rules allow a.test --until 5m --shorten", "Set `until` in the settings file"),
     ],
 )

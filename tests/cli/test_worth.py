@@ -73,12 +73,12 @@ def test_unused_rules_and_how_to_remove_them(command: Command, envoy: MemoryCont
     told = {each.split(": ")[0]: (each, lines[at + 1].strip()) for at, each in enumerate(lines) if " (" in each}
     assert told["unused  https old.test:8443 (clawker-fw.yaml, line 8)"] == (
         "unused  https old.test:8443 (clawker-fw.yaml, line 8): last used 15 d ago, 1 connection open on its port",
-        "clawker-fw rules remove --action allow https://old.test:8443",
+        "clawker-fw rules remove --proto https --port 8443 --action allow old.test",
     )
     assert told["unused  https team.test:443 (team.yaml, line 2)"][1] == "remove it in team.yaml, line 2"
     assert told["unused  ssh at.test:22 at 10.1.2.3 private (clawker-fw.yaml, line 10)"] == (
         "unused  ssh at.test:22 at 10.1.2.3 private (clawker-fw.yaml, line 10): no use is known",
-        "clawker-fw rules remove --as at.test --action allow ssh://10.1.2.3:22",
+        "clawker-fw rules remove --proto ssh --port 22 --as at.test --action allow 10.1.2.3",
     )
     (of_preset,) = {advice for each, (_, advice) in told.items() if "pypi.org" in each}
     assert of_preset == "write `{preset: pip, without: [pypi.org]}` in `presets`"

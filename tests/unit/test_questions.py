@@ -275,7 +275,7 @@ def pasted(command: str, rules: list[Entry]) -> list[str]:
     given = dict(zip(options[::2], options[1::2], strict=True))
     paths = words_of.path_rules([given["--path"]] if "--path" in given else None, given.get("--methods"))
     fields = {"action": "allow", "until": given.get("--until"), "note": None, "path_rules": paths}
-    additions = words_of.additions([name], fields, datetime.now(UTC))
+    additions = words_of.additions([name], None, None, fields, datetime.now(UTC))
     settings, _ = stacks.rule_set(*rules)
     edit, _ = add(written([(each, "") for each in settings.rules], len(settings.rules)), additions, time.time())
     return without_ends(after_edit(tuple(rules), edit))

@@ -117,7 +117,7 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
     }
 
 
-REMOVE = "clawker-fw --project 'x y' rules remove --action allow https://a.test:443"
+REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What each rule is worth: which uses it has allowed, by the rules of now. Pure: `Policy.decide` says which."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -124,9 +124,24 @@ def removing(rule: Rule, editing: Editing) -> str:
         return f"remove it in {rule.place}"
     if removed.promise:
         return f"keep it: `{removed.promise}` is promised ({removed.promise.place})"
-    port = f":{rule.written_port}" if rule.port else ""
-    name = f"{rule.protocol}://{rule.host or rule.destination}{port}"
-    stands = ("--as", str(rule.destination)) if rule.host else ()
-    words = ("rules", "remove", *stands, "--action", "allow", name)
+    name = rule.host or str(rule.destination)
+    words = (
+        "rules",
+        "remove",
+        *_named(rule),
+        "--action",
+        "allow",
+        *(["--"] if name.startswith("-") else []),
+        name,
+    )
     more = f"  # then {removed.opener} decides, which allows more" if removed.opener else ""
     return f"{shlex.join(('clawker-fw', *editing.options, *words))}{more}"
+
+
+def _named(rule: Rule) -> Iterator[str]:
+    if rule.protocol:
+        yield from ("--proto", rule.protocol)
+    if rule.port:
+        yield from ("--port", str(rule.written_port))
+    if rule.host:
+        yield from ("--as", str(rule.destination))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clawker_fw.rules.naming import parse_name
+from clawker_fw.rules.naming import parse_name, port_of
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import ALIASES, RuleEntry, mistake
 from clawker_fw.rules.until import parse_until_from
@@ -73,11 +73,13 @@ class AllowCommand:
             "note": note,
             "path_rules": path_rules([self.path], self.method) if self.path else None,
         }
-        (addition,) = additions([self.name], fields, datetime.fromtimestamp(now, UTC))
+        (addition,) = additions([self.name], None, None, fields, datetime.fromtimestamp(now, UTC))
         return addition
 
 
-def additions(names: Sequence[str], fields: Mapping[str, Any], now: datetime) -> list[Addition]:
+def additions(
+    names: Sequence[str], protocol: str | None, port: str | None, fields: Mapping[str, Any], now: datetime
+) -> list[Addition]:
     """Return the rules that the command line asks for. A field that is not given is None."""
     given_fields = {name: value for name, value in fields.items() if value is not None}
     chosen = frozenset(given_fields)
@@ -86,14 +88,14 @@ def additions(names: Sequence[str], fields: Mapping[str, Any], now: datetime) ->
             given_fields["until"] = parse_until_from(given_fields["until"], now)
         except ValueError as error:
             raise WordsError(str(error), "--until") from error
-    rules = [rule(named(name) | given_fields | _socket(name, fields)) for name in names]
+    rules = [rule(named(name, protocol, port) | given_fields | _socket(name, protocol, fields)) for name in names]
     return [Addition(rule, fields["note"], chosen=chosen) for rule in rules]
 
 
-def _socket(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _socket(name: str, protocol: str | None, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said of WebSockets: `wss` allows them where TLS is looked into, which paths have done."""
-    said = (parse_name(name).proto or "").lower()
-    return {"websocket": True} if said == "wss" and fields.get("path_rules") else {}
+    said = {(parse_name(name).proto or "").lower(), (protocol or "").lower()}
+    return {"websocket": True} if "wss" in said and fields.get("path_rules") else {}
 
 
 def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:
@@ -121,9 +123,18 @@ def rule(fields: dict[str, Any]) -> Rule:
         raise WordsError(sentence) from error
 
 
-def named(name: str) -> dict[str, Any]:
-    """Return the fields of a rule that a name gives."""
+def named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
+    """Return the fields of a rule that a name and the options give."""
     parts = parse_name(name)
-    proto = parts.proto and ALIASES.get(parts.proto.lower(), parts.proto.lower())
-    fields = {"dst": parts.dst, "proto": proto, "port": parts.port}
-    return {field: value for field, value in fields.items() if value is not None}
+    fields: dict[str, Any] = {"dst": parts.dst}
+    of_both = [word and ALIASES.get(word.lower(), word.lower()) for word in (parts.proto, protocol)]
+    pairs: dict[str, tuple[object, object]] = {
+        "proto": (of_both[0], of_both[1]),
+        "port": (parts.port, port_of(port)),
+    }
+    for option, (of_name, of_option) in pairs.items():
+        if of_name is not None and of_option is not None and of_name != of_option:
+            raise WordsError(f"{name!r} and `--{option} {of_option}` contradict each other")
+        if (value := of_option if of_name is None else of_name) is not None:
+            fields[option] = value
+    return fields
