@@ -1,6 +1,7 @@
 """Generates the pages in `docs/reference` from the code: commands, settings, errors, kinds of tampering, attacks.
 
-The schema of the settings file has the same sources. A table about attacks is also in `docs/enforcement.md`.
+The manual pages in `docs/man` and the schema of the settings file have the same sources. A table about attacks
+is also in `docs/enforcement.md`.
 
 `python -m devkit.reference` writes them, and `--check` checks that they are current. Nothing in `--help` or in the
 settings' descriptions is repeated by hand.
@@ -40,7 +41,7 @@ from clawker_fw.settings.sources import KEY as INCLUDE
 from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import presence
-from devkit import settings_schema
+from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.hosts import HOSTS
@@ -390,6 +391,31 @@ def _text(node: ast.expr) -> str:
     return "…"
 
 
+# --- manual pages ---------------------------------------------------------------------------------------------
+
+PROGRAM, SETTINGS = "clawker-fw", FILE_NAME
+
+
+def program_manual() -> str:
+    """Return the manual page of the program, with all commands."""
+    text = re.sub("^## (?=`)", "### ", commands_page(), flags=re.MULTILINE).replace(
+        "### ", "## Commands\n\n### ", 1
+    )
+    return manual.page(PROGRAM, 1, (program().help or "").rstrip("."), _manual("Synopsis", text, f"{SETTINGS}(5)"))
+
+
+def settings_manual() -> str:
+    """Return the manual page of the settings file."""
+    purpose = "the settings of clawker-fw, and the destinations that containers may reach"
+    return manual.page(SETTINGS, 5, purpose, _manual("Description", settings_page(), f"{PROGRAM}(1)"))
+
+
+def _manual(first: str, text: str, other: str) -> str:
+    """Return a page of the reference as a manual page has it: with a first section in place of its title."""
+    parts = text.partition("\n# ")[2].partition("\n")[2].replace("\n##", "\n#")
+    return f"# {first}\n{parts}\n# See also\n\n{other}, docker(1)\n"
+
+
 # --- tampering ------------------------------------------------------------------------------------------------
 
 
@@ -530,6 +556,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "attacks.md": attacks_page,
     "records.md": records_page,
     "settings.schema.json": settings_schema.text,
+    "../man/man1/clawker-fw.1": program_manual,
+    "../man/man5/clawker-fw.yaml.5": settings_manual,
     **{
         page: functools.partial(_with_table, page, name, table)
         for page, name, table in (

@@ -1,8 +1,9 @@
 """A real registry (Debian's docker-registry) in the network of a private engine, on its loopback interface.
 
-`python -m devkit.registry ADDRESS UPSTREAM FAULT` is a proxy in front of a registry, with one of `FAULTS`.
+`python -m devkit.registry` is a proxy in front of a registry, with one fault: see `FAULTS`.
 """
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -231,12 +232,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - http.server's own name
 
 
-def main(address: str, upstream: str, fault: str) -> None:
-    """Run a proxy at `HOST:PORT` until it is terminated."""
-    host, port = address.split(":")
-    handler = type("Handler", (_Handler,), {"upstream": upstream, "fault": FAULTS[fault]})
+def main() -> None:
+    """Run a proxy until it is terminated."""
+    parser = argparse.ArgumentParser(prog="python -m devkit.registry", description=__doc__)
+    parser.add_argument("address", help="where to listen, HOST:PORT")
+    parser.add_argument("upstream", help="the registry behind")
+    parser.add_argument("fault", choices=sorted(FAULTS))
+    chosen = parser.parse_args()
+    host, port = chosen.address.split(":")
+    handler = type("Handler", (_Handler,), {"upstream": chosen.upstream, "fault": FAULTS[chosen.fault]})
     ThreadingHTTPServer((host, int(port)), handler).serve_forever()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -57,6 +57,8 @@ def build(target: Path) -> None:
         for architecture in ("", *ARCHITECTURES):
             chosen = {**environment, ONE_ARCHITECTURE: architecture}
             _hatchling("wheel", target, Path(folder, source.name.removesuffix(".tar.gz")), chosen)
+    for page in (CHECKOUT / "docs" / "man").glob("man*/*"):
+        shutil.copyfile(page, target / page.name)
     for shell, name in COMPLETIONS.items():
         asked = {**os.environ, "_CLAWKER_FW_COMPLETE": f"source_{shell}"}
         command = [sys.executable, "-m", "clawker_fw"]

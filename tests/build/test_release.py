@@ -64,12 +64,14 @@ def test_two_builds_are_the_same_bytes(release: Path, tmp_path: Path) -> None:
 
 
 def test_a_release_is_complete(release: Path) -> None:
-    """It has wheels, sources, a bill of materials, completion and notes, and their checksums."""
+    """It has wheels, sources, a bill of materials, manual pages, completion and notes, and their checksums."""
     names = {path.name for path in release.iterdir()}
     assert names == {
         f"clawker_fw-{VERSION}.tar.gz",
         *(f"clawker_fw-{VERSION}-py3-none-{platform}.whl" for platform in WHEELS),
         f"clawker-fw-{VERSION}.cdx.json",
+        "clawker-fw.1",
+        "clawker-fw.yaml.5",
         "clawker-fw.bash",
         "_clawker-fw",
         "clawker-fw.fish",

@@ -57,7 +57,12 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
     assert {f"clawker_fw/settings/presets/{each}.yaml" for each in presets.names()} <= names
     assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names}
     version = wheels[0].name.split("-")[1]
-    assert {name.partition("/")[0] for name in names} == {"clawker_fw", f"clawker_fw-{version}.dist-info"}
+    own = f"clawker_fw-{version}"
+    assert {name.partition("/")[0] for name in names} == {"clawker_fw", f"{own}.dist-info", f"{own}.data"}
+    assert {name.removeprefix(f"{own}.data/data/") for name in names if ".data/" in name} == {
+        "share/man/man1/clawker-fw.1",
+        "share/man/man5/clawker-fw.yaml.5",
+    }
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -110,6 +115,7 @@ def test_the_installed_program_runs(installed: Path, host: str, clean_project: s
         return str(outcome.stdout)
 
     assert program("--version").startswith("clawker-fw 0.")
+    assert (installed.parent.parent / "share" / "man" / "man1" / "clawker-fw.1").is_file()
     program("init")
     program("run")
     assert program("drift").splitlines()[0].startswith("current")
