@@ -188,6 +188,12 @@ class Program(Commands):
             with suppress(OutputError):  # the error itself has been told
                 terminal.answer(documents.writer(ErrorDocument)(ErrorDocument.of(error)))
 
+    def resolve_command(  # type: ignore[override]  # typer's own
+        self, ctx: typer.Context, args: list[str]
+    ) -> tuple[str | None, Any, list[str]]:
+        """Find a command, also by the words that it had in the release before."""
+        return super().resolve_command(ctx, usage.renamed(args))
+
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
         try:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
+from clawker_fw.report import log
 
 _WORDS_OF_A_COMMAND = 2
 _FORMAT = "--format"
@@ -21,11 +22,9 @@ _REMOVED = {
     "clawker-fw ca": "Use `clawker-fw certs show`, `certs rotate --roots` or `certs export roots`.",
     "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
     "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
-    "clawker-fw healthy": "Use `clawker-fw watch --check ADDRESS`.",
     "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
-    "clawker-fw ps": "Use `clawker-fw status --all`.",
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
@@ -42,7 +41,32 @@ _REMOVED = {
 }
 """Commands and options of earlier releases, and what to use instead."""
 
+_CHECK = ("watch", "--check")
+_RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("ca", "show"): ("certs", "show"),
+    ("ca", "rotate"): ("certs", "rotate", "--roots"),
+    ("ca", "export"): ("certs", "export", "roots"),
+    ("healthy",): _CHECK,
+    ("ps",): ("status", "--all"),
+    ("schema", "ps"): ("schema", "status", "--all"),
+}
+"""Commands that have other words in this release, and still work. The next release does not know them."""
+
 _NO_COMMAND = re.compile(r"No such command '([^']*)'")
+
+
+def renamed(words: list[str]) -> list[str]:
+    """Return the words of a command and what follows them, with a notice if the command has other words now."""
+    for length in range(1, _WORDS_OF_A_COMMAND + 1):
+        if (now := _RENAMED.get(tuple(words[:length]))) is None:
+            continue
+        former, current, rest = " ".join(words[:length]), " ".join(now), words[length:]
+        if now == _CHECK:  # the address comes next, where `healthy` accepted options before it
+            rest.sort(key=lambda word: ":" not in word)
+        notice = f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`."
+        log.notice("command_renamed", notice)
+        return [*now, *rest]
+    return words
 
 
 def in_full(command: object, words: list[str]) -> list[str]:

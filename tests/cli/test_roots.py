@@ -146,6 +146,20 @@ def test_export_is_the_bundle(stack: Stack) -> None:
     assert stack(*EXPORT).out.encode() == provided.trust
 
 
+def test_the_words_of_the_release_before(stack: Stack) -> None:
+    """`ca` still works, and names the command that does the same now."""
+    trust = stack.inspects("a.test").trust
+    for words, current in (
+        (("show",), "certs show"),
+        (("export",), "certs export roots"),
+        (("rotate", "--at-once"), "certs rotate --roots"),
+    ):
+        outcome = stack.command("ca", *words)
+        assert outcome.code == 0
+        assert f"`ca {words[0]}` is now `clawker-fw {current}`" in " ".join(outcome.err.split())
+    assert (stack.folder / BUNDLE).read_bytes() != trust
+
+
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
     """Without the folder, the stack says what it has. It can't be rotated there, where nobody could sign on."""
     provided = stack.inspects("a.test")

@@ -46,8 +46,7 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
 @pytest.mark.parametrize(
     ("line", "instead"),
     [
-        ("ca rotate --at-once", "`certs rotate --roots`"),
-        ("healthy 127.0.0.1:9464", "clawker-fw watch --check"),
+        ("ca rotte", "`certs rotate --roots`"),
         ("logs --follow", "docker logs clawker-envoy"),
         ("image --load", "examples/image/Dockerfile"),
         ("fleet drift --swarm", "clawker-fw fleet status --diff"),
