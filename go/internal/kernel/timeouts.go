@@ -63,10 +63,7 @@ func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if answer == nil || err != nil {
 		return nil, err
 	}
-	timeouts, err := readAttributes(answer[timeoutData])
-	if err != nil {
-		return nil, err
-	}
+	timeouts := answer.in(timeoutData)
 	var differences []string
 	for _, each := range remembered {
 		if found := timeouts.number(each.state); found != int(each.within.Seconds()) {
@@ -95,7 +92,7 @@ func askTimeouts(question int, about ...nl.NetlinkRequestData) (attributes, erro
 	}
 	for _, message := range messages {
 		if len(message) >= nl.SizeofNfgenmsg {
-			return readAttributes(message[nl.SizeofNfgenmsg:])
+			return readAttributes(message[nl.SizeofNfgenmsg:]), nil
 		}
 	}
 	return nil, nil
