@@ -3,8 +3,10 @@
 package resolver
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
@@ -76,8 +78,37 @@ type server struct {
 
 // Serve answers over TCP until the listener is closed.
 func (s server) Serve(listener net.Listener) error {
+	listener = vital{listener}
 	if s.watchTCP != nil {
 		listener = s.watchTCP(listener)
 	}
 	return s.Server.Serve(listener)
+}
+
+// ServePacket answers over UDP until the socket is closed.
+func (s server) ServePacket(socket net.PacketConn) error {
+	err := s.Server.ServePacket(socket)
+	endWith(socket.LocalAddr(), err)
+	return err
+}
+
+// vital is a listener whose failure ends the process.
+type vital struct{ net.Listener }
+
+// Accept waits for the next client.
+func (v vital) Accept() (net.Conn, error) {
+	connection, err := v.Listener.Accept()
+	endWith(v.Addr(), err)
+	return connection, err
+}
+
+// endWith ends the process with a failure that lasts, so that the engine starts it again: CoreDNS would write a line and go on,
+// and nobody would be answered over this transport any more.
+func endWith(place net.Addr, err error) {
+	var failure net.Error
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.As(err, &failure) && failure.Temporary() { // such as too many files
+		return
+	}
+	fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more: %v\n", place, place.Network(), err)
+	os.Exit(1)
 }
