@@ -25,11 +25,12 @@ func resolverAt(server string) *net.Resolver {
 }
 
 // saying answers every query for an A record of a name with addresses, and denies that any other name exists.
-func saying(name string, addresses ...string) dnstest.Replies {
-	return func(query *dns.Msg) []byte {
+func saying(name string, addresses ...string) dns.HandlerFunc {
+	return func(writer dns.ResponseWriter, query *dns.Msg) {
 		question := query.Question[0]
 		if question.Name != name || question.Qtype != dns.TypeA {
-			return dnstest.Answered("udp", query, dns.RcodeNameError)
+			dnstest.Refusing(writer, query)
+			return
 		}
 		reply := new(dns.Msg).SetReply(query)
 		reply.Authoritative = true
@@ -37,11 +38,7 @@ func saying(name string, addresses ...string) dnstest.Replies {
 			header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: question.Qclass}
 			reply.Answer = append(reply.Answer, &dns.A{Hdr: header, A: net.ParseIP(address)})
 		}
-		packed, err := reply.Pack()
-		if err != nil {
-			panic(err)
-		}
-		return packed
+		_ = writer.WriteMsg(reply)
 	}
 }
 
@@ -74,7 +71,7 @@ func TestLookupOfAnAddress(t *testing.T) {
 // A name without an address is reported with the reason, which does not name the resolver.
 func TestLookupOfNothing(t *testing.T) {
 	nobody := dnstest.ServeDNS(t, "udp", saying("a.test."))
-	broken := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", dns.RcodeServerFailure))
+	broken := dnstest.ServeDNS(t, "udp", dnstest.Answering(dns.RcodeServerFailure))
 	for server, wanted := range map[string]string{
 		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
 	} {

@@ -170,7 +170,7 @@ func TestTryThatFails(t *testing.T) {
 	for code, wanted := range map[int]string{
 		dns.RcodeNameError: "no such name", dns.RcodeSuccess: "no address", dns.RcodeRefused: "the resolver's answer is REFUSED",
 	} {
-		server := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", code))
+		server := dnstest.ServeDNS(t, "udp", dnstest.Answering(code))
 		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"]).String()
 		if found != "resolve-: "+wanted {
 			t.Errorf("%d: got %s", code, found)

@@ -2,15 +2,12 @@
 package filetest
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
@@ -71,15 +68,6 @@ func SocketPath(t testing.TB) string {
 	folder := must.Get[string](t)(os.MkdirTemp("", "socket"))
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	return filepath.Join(folder, "s")
-}
-
-// StatusFrom returns the status that a client of the socket receives.
-func StatusFrom[Status any](t testing.TB, path string) (status Status) {
-	t.Helper()
-	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
-	must.Succeed(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
-	must.Succeed(t, json.NewDecoder(connection).Decode(&status))
-	return status
 }
 
 // Put writes one file in place.

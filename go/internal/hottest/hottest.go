@@ -18,6 +18,7 @@ import (
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/volume"
 )
 
@@ -182,7 +183,9 @@ func (r *Reader) Rejections([]boot.Resource) (map[string]int, error) {
 
 func (r *Reader) Reason() string { return "rejected by the test" }
 
-func (r *Reader) Telemetry() (serving.Telemetry, error) { return serving.Telemetry{}, r.Broken }
+func (r *Reader) Telemetry() (statussocket.Telemetry, error) {
+	return statussocket.Telemetry{}, r.Broken
+}
 
 func (r *Reader) Serves() error { return r.Broken }
 

@@ -146,7 +146,9 @@ func elementsOf(set string) ([]attributes, error) {
 }
 
 // keyOf returns the key of an element.
-func keyOf(element attributes) []byte { return element.in(unix.NFTA_SET_ELEM_KEY)[unix.NFTA_DATA_VALUE] }
+func keyOf(element attributes) []byte {
+	return element.in(unix.NFTA_SET_ELEM_KEY)[unix.NFTA_DATA_VALUE]
+}
 
 // askNftables lists objects of one family or, with NFPROTO_UNSPEC, of all: those with the given attributes. A kernel without
 // nftables has none.

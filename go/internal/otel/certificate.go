@@ -8,32 +8,26 @@ import (
 	"net"
 
 	"google.golang.org/grpc/credentials"
+
+	"clawker-fw/internal/statussocket"
 )
 
-// Certificate is what a collector has shown of itself. Times are in seconds since 1970.
-type Certificate struct {
-	Subject string   `json:"subject"`
-	Names   []string `json:"names"` // DNS names and addresses
-	Begins  int64    `json:"begins"`
-	Ends    int64    `json:"ends"`
-	Digest  string   `json:"sha256"` // in hexadecimal
-}
-
-func describe(shown *x509.Certificate) *Certificate {
+func describe(shown *x509.Certificate) *statussocket.Certificate {
 	names := append([]string{}, shown.DNSNames...)
 	for _, address := range shown.IPAddresses {
 		names = append(names, address.String())
 	}
 	sum := sha256.Sum256(shown.Raw)
-	return &Certificate{
-		shown.Subject.String(), names, shown.NotBefore.Unix(), shown.NotAfter.Unix(), hex.EncodeToString(sum[:]),
+	return &statussocket.Certificate{
+		Subject: shown.Subject.String(), Names: names, Begins: shown.NotBefore.Unix(), Ends: shown.NotAfter.Unix(),
+		Digest: hex.EncodeToString(sum[:]),
 	}
 }
 
 // noting are transport credentials that note each certificate that a collector proves to be its own.
 type noting struct {
 	credentials.TransportCredentials
-	note func(*Certificate)
+	note func(*statussocket.Certificate)
 }
 
 // ClientHandshake notes the certificate at the end. Before, anybody could show it: only then is the key proven.

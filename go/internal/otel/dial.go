@@ -7,6 +7,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	"clawker-fw/internal/statussocket"
 )
 
 // reconnect is when a lost connection is tried again. By default, gRPC would wait for up to two minutes.
@@ -20,7 +22,7 @@ var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time
 
 // dial returns a connection that connects when it is told to, or used. A call waits for it as long as it may take. What the
 // collector shows of itself is noted.
-func (s *Settings) dial(note func(*Certificate)) (*grpc.ClientConn, error) {
+func (s *Settings) dial(note func(*statussocket.Certificate)) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve
 		grpc.WithTransportCredentials(noting{credentials.NewTLS(s.tls), note}),
 		grpc.WithAuthority(s.tls.ServerName),

@@ -11,15 +11,6 @@ import (
 
 func init() { resolver.Register("otel", setup) }
 
-// Status is what the plugin reports on its socket.
-type Status struct {
-	hotfile.Status
-	Sent uint64 `json:"sent"` // records that the collector has taken since the start
-	Lost uint64 `json:"lost"` // records that it has not
-
-	Collector *Certificate `json:"collector,omitempty"` // what the collector has shown of itself
-}
-
 // setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket on which the plugin reports its status.
 // The resolver starts without a usable file: telemetry must not keep it from answering.
 func setup(controller *caddy.Controller) error {
@@ -39,7 +30,8 @@ func setup(controller *caddy.Controller) error {
 	go exporter.Run()
 	go statussocket.Tell(listener, func() any {
 		_, loaded := settings.Fresh()
-		return Status{loaded, exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
+		counts := statussocket.Telemetry{Sent: exporter.sent.Load(), Lost: exporter.lost.Load(), Collector: exporter.shown.Load()}
+		return statussocket.Plugin{Status: loaded, Telemetry: counts}
 	})
 	controller.OnShutdown(func() error {
 		exporter.Close()
