@@ -373,7 +373,7 @@ func serverOrFirst(server string) (string, error) {
 
 type netinfo struct {
 	Addresses    []string `json:"addresses"` // address/prefix length, without loopback and IPv6 link-local
-	Default      bool     `json:"default_route"`
+	Routes       string   `json:"routes"`    // of IPv4, as in /proc/net/route
 	ResolvConf   string   `json:"resolv_conf"`
 	Capabilities uint64   `json:"capabilities"` // effective ones, a bit for each, as in linux/capability.h
 }
@@ -389,7 +389,7 @@ func declareNetinfo(*flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		found.Default = hasDefault(string(table))
+		found.Routes = string(table)
 		resolvConf, err := os.ReadFile(resolvConf)
 		if err != nil && !os.IsNotExist(err) {
 			return false, err
@@ -426,23 +426,4 @@ func addresses() ([]string, error) {
 		kept = append(kept, prefix.String())
 	}
 	return kept, nil
-}
-
-// rejecting is RTF_REJECT of linux/route.h: a route that refuses, such as "unreachable default".
-const rejecting = 0x200
-
-// hasDefault finds a default route in the text of /proc/net/route, a line per route of interface, destination, gateway,
-// flags, three numbers, mask, of which the addresses and the flags are hexadecimal.
-func hasDefault(table string) bool {
-	for line := range strings.Lines(table) {
-		var link, gateway string
-		var destination, flags, mask uint32
-		var numbers [3]int
-		_, err := fmt.Sscanf(line, "%s %x %s %x %d %d %d %x",
-			&link, &destination, &gateway, &flags, &numbers[0], &numbers[1], &numbers[2], &mask)
-		if err == nil && destination == 0 && mask == 0 && flags&rejecting == 0 {
-			return true
-		}
-	}
-	return false
 }
