@@ -1,13 +1,11 @@
 package otel
 
 import (
-	"context"
 	"math/rand/v2"
 	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
-	"github.com/miekg/dns"
 
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/policy"
@@ -43,46 +41,22 @@ func setup(controller *caddy.Controller) error {
 		exporter.Close()
 		return nil
 	})
-	resolver.ConfigOf(controller).AddPlugin(func(next plugin.Handler) plugin.Handler {
-		return Handler{next, settings.Value, exporter.Add}
-	})
+	resolver.ConfigOf(controller).Told = recording(settings.Value, exporter.Add)
 	return nil
 }
 
-// Handler has the next plugin answer each query, and records what the policy has decided.
-type Handler struct {
-	next     plugin.Handler
-	settings func() *Settings
-	add      func(record)
-}
-
-// Name returns the plugin's name in the Corefile.
-func (h Handler) Name() string { return "otel" }
-
-// ServeDNS passes one query on. Every refused one has a record, and of the allowed ones the share in the settings.
-func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
-	settings := h.settings()
-	if settings == nil {
-		return plugin.NextOrFailure(h.Name(), h.next, ctx, writer, query)
-	}
-	start := time.Now()
-	ctx, outcome := policy.WithOutcome(ctx)
-	code, err := plugin.NextOrFailure(h.Name(), h.next, ctx, writer, query)
-	if outcome.Answered && (!outcome.Allowed() || isSampled(settings.sample)) {
-		question := dns.Question{Name: "."}
-		if len(query.Question) > 0 {
-			question = query.Question[0]
+// recording returns what records queries. Every refused one has a record, and of the allowed ones the share in the settings.
+func recording(settings func() *Settings, add func(record)) func(resolver.Outcome) {
+	return func(outcome resolver.Outcome) {
+		settings := settings()
+		if settings == nil || outcome.Reason == "" && !isSampled(settings.sample) {
+			return
 		}
-		h.add(record{
-			at:      start,
-			took:    time.Since(start),
-			client:  policy.AddressOf(writer.RemoteAddr()),
-			name:    shortened(question.Name),
-			kind:    question.Qtype,
-			outcome: *outcome,
+		add(record{
+			at: outcome.Began, took: time.Since(outcome.Began), client: policy.AddressOf(outcome.Client), name: shortened(outcome.Name),
+			kind: outcome.Type, reason: outcome.Reason, code: outcome.Code, answers: outcome.Answers,
 		})
 	}
-	return code, err
 }
 
 func isSampled(share float64) bool {

@@ -35,8 +35,8 @@ func setup(controller *caddy.Controller) error {
 		_, loaded := source.Fresh()
 		return statussocket.Plugin{Build: "CoreDNS-" + coremain.CoreVersion, Status: loaded}
 	})
-	handler := NewHandler(source, os.Stdout)
 	config := resolver.ConfigOf(controller)
+	handler := NewHandler(source, os.Stdout, config.Told)
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
 	config.UDPDecorateWriterFunc = handler.watchUDP
 	config.WatchTCP = handler.watchTCP

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
@@ -18,7 +19,7 @@ import (
 // ServerType is what Caddy knows this type of server by.
 const ServerType = "resolver"
 
-// directives are the plugins, in the order in which they handle a query.
+// directives are the plugins, in the order in which they are set up: the second one tells the first what it did.
 var directives = []string{"otel", "policy"}
 
 func init() {
@@ -37,6 +38,18 @@ func Register(name string, setup caddy.SetupFunc) {
 type Config struct {
 	dnsserver.Config
 	WatchTCP func(net.Listener) net.Listener // nil if nobody watches
+	Told     func(Outcome)                   // nil if nobody is told
+}
+
+// Outcome is what the policy did with one query of somebody else than this container.
+type Outcome struct {
+	Client  net.Addr
+	Name    string
+	Type    uint16
+	Began   time.Time
+	Reason  string // why it was refused, or "" if it was allowed
+	Code    int    // the response code
+	Answers int    // the number of answer records
 }
 
 // ConfigOf returns the settings that a plugin may change while it is set up.
