@@ -5,6 +5,7 @@ package hot
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -71,10 +72,14 @@ func Commit(
 	return result, os.RemoveAll(stage)
 }
 
-// CommitSent commits files that were sent, without staging them.
+// CommitSent commits files that are sent, as a tar of so many octets, without staging them.
 func CommitSent(
-	root string, sent Sent, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
+	root string, size int64, from io.Reader, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
+	sent, err := readSent(size, from)
+	if err != nil {
+		return Result{}, err
+	}
 	unlock, err := lock(root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err

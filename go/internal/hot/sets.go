@@ -61,31 +61,31 @@ func (s set) withVersion(version string) set {
 // mostSent is how many octets of files are taken from the standard input: more than the largest rule set has.
 const mostSent = 256 << 20
 
-// ReadSent reads what would be staged otherwise, as a tar: the record and the files.
-func ReadSent(size int64, from io.Reader) (Sent, error) {
+// readSent reads what would be staged otherwise, as a tar: the record and the files.
+func readSent(size int64, from io.Reader) (set, error) {
 	sent := set{files: map[string]file{}}
 	if size <= 0 || size > mostSent {
-		return Sent{}, fmt.Errorf("%d octets are no commit", size)
+		return set{}, fmt.Errorf("%d octets are no commit", size)
 	}
 	archive := tar.NewReader(io.LimitReader(from, size))
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
-			return Sent{sent}, sent.verify()
+			return sent, sent.verify()
 		}
 		if err != nil {
-			return Sent{}, err
+			return set{}, err
 		}
 		if header.Typeflag != tar.TypeReg {
 			continue
 		}
 		content, err := io.ReadAll(archive)
 		if err != nil {
-			return Sent{}, err
+			return set{}, err
 		}
 		if header.Name == "stage/commit.json" {
 			if err := json.Unmarshal(content, &sent.record); err != nil {
-				return Sent{}, fmt.Errorf("%s: %w", header.Name, err)
+				return set{}, fmt.Errorf("%s: %w", header.Name, err)
 			}
 		}
 		if path, hot := strings.CutPrefix(header.Name, "stage/hot/"); hot {
@@ -93,9 +93,6 @@ func ReadSent(size int64, from io.Reader) (Sent, error) {
 		}
 	}
 }
-
-// Sent is a set that was sent on the standard input.
-type Sent struct{ set }
 
 func (s set) verify() error {
 	if len(s.record.Files) == 0 {
