@@ -272,7 +272,6 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	})
 }
 
-// commitInPlace commits what is sent on the standard input.
 func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
 	return hot.CommitSent(root, size, os.Stdin, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
 }

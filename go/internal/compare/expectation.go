@@ -16,14 +16,12 @@ func Expect(texts ...string) *Expectation {
 	return expected
 }
 
-// Add adds texts that must be there.
 func (e *Expectation) Add(texts ...string) {
 	for _, text := range texts {
 		e.required[text] = true
 	}
 }
 
-// Allow adds texts that may be there.
 func (e *Expectation) Allow(texts ...string) {
 	for _, text := range texts {
 		e.optional[text] = true

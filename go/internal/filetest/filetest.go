@@ -16,7 +16,6 @@ import (
 // Tree maps the paths in a folder to their contents.
 type Tree map[string]string
 
-// Write writes files below a folder.
 func Write(t *testing.T, folder string, files Tree) {
 	t.Helper()
 	for path, content := range files {
@@ -24,7 +23,6 @@ func Write(t *testing.T, folder string, files Tree) {
 	}
 }
 
-// Read returns all files below a folder.
 func Read(t *testing.T, folder string) Tree {
 	t.Helper()
 	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
@@ -70,7 +68,6 @@ func SocketPath(t testing.TB) string {
 	return filepath.Join(folder, "s")
 }
 
-// Put writes one file in place.
 func Put(t testing.TB, path, content string) {
 	t.Helper()
 	must.Succeed(t, os.WriteFile(path, []byte(content), 0o644))

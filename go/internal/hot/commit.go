@@ -124,7 +124,6 @@ func (s set) commit(
 	return result, finish(root)
 }
 
-// put has the two trees change places, and the program read the files.
 func put(root string, resources []boot.Resource) error {
 	if err := turn(root); err != nil {
 		return err

@@ -58,7 +58,6 @@ func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
 	return wanted, files
 }
 
-// WriteRecord writes what a commit says.
 func WriteRecord(t *testing.T, path string, commit record.Commit) {
 	t.Helper()
 	text := must.Get[[]byte](t)(json.Marshal(commit))

@@ -87,7 +87,6 @@ func (n *namespace) name(index int) string {
 	return fmt.Sprintf("interface %d", index)
 }
 
-// holding returns the interface with a matching address, or nil.
 func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
 	for _, address := range n.addresses {
 		ip, ok := netip.AddrFromSlice(address.IP.To4())

@@ -145,7 +145,6 @@ func elementsOf(set string) ([]attributes, error) {
 	return found, err
 }
 
-// keyOf returns the key of an element.
 func keyOf(element attributes) []byte {
 	return element.in(unix.NFTA_SET_ELEM_KEY)[unix.NFTA_DATA_VALUE]
 }

@@ -205,7 +205,6 @@ func (f limitFilter) loadModules() {
 	}
 }
 
-// takes returns what says whether the kernel takes a rule.
 func (f limitFilter) takes(options []nftables.ConnOption) func(*nftables.Rule) bool {
 	return func(rule *nftables.Rule) bool { return f.install([]*nftables.Rule{rule}, options) == nil }
 }

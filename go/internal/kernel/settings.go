@@ -147,7 +147,6 @@ func setTimeouts() error {
 	return err
 }
 
-// timeoutDifferences compares for how long connections are remembered.
 func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if sibling.Limits == nil {
 		return nil, nil

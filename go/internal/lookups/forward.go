@@ -167,7 +167,6 @@ type replyQueue struct {
 	octets  atomic.Int64
 }
 
-// add has an answer wait, if there is room.
 func (q *replyQueue) add(reply []byte) bool {
 	if q.octets.Add(int64(len(reply))) <= mostUnread {
 		select {

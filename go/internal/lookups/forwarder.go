@@ -244,7 +244,6 @@ func (s *share) isFull(rule string) bool {
 	return rule != "" && count >= mostWaiting
 }
 
-// start starts those that wait and for which there is room, in their order.
 func (f *forwarder) start(shared *share) {
 	oldest := f.now().Add(-waitTime)
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
@@ -266,7 +265,6 @@ func (s *share) hasRoom(rule string) bool {
 	return s.running < lookupsOfAShare && s.below[rule] < lookupsOfARule
 }
 
-// run asks for a name, answers all who wait for it, and starts others.
 func (f *forwarder) run(l *pendingLookup, shared *share) {
 	reply, err := f.exchange(l)
 	f.lock.Lock()
@@ -320,7 +318,6 @@ func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
 	return longestTTL
 }
 
-// giveUp answers those that have waited for room for too long.
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()

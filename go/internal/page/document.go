@@ -41,7 +41,6 @@ type half struct {
 	err error
 }
 
-// shown is a refusal as it is on the page.
 type shown struct {
 	By string `json:"by"`
 	refused

@@ -37,7 +37,6 @@ const (
 	requestTime = 5 * time.Second
 )
 
-// server answers agents.
 type server struct {
 	store *Store
 	other func(netip.Addr, string) (told, error)
@@ -250,7 +249,6 @@ func readQuestion(text string) (netip.Addr, string, error) {
 	return source, read.String(), err
 }
 
-// other is the other sibling's recorder.
 type other struct {
 	own   netip.Addr // the address that may ask
 	place netip.AddrPort

@@ -121,7 +121,6 @@ func orUnreadable(found []string, err error) []string {
 	return found
 }
 
-// healthAgain is the pause before a failed check is made again.
 const healthAgain = 500 * time.Millisecond
 
 // Health is the container's HEALTHCHECK. What fails is tried twice: for the engine, each check is a process to start in the
@@ -161,7 +160,6 @@ var commonHosts = []string{
 // Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
 var decisive = []string{"domain", "nameserver", "options", "search"}
 
-// engineFiles compares the engine's files in this container.
 func engineFiles(sibling boot.Sibling) ([]string, error) {
 	hostname, err := os.Hostname()
 	if err != nil {

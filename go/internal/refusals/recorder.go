@@ -277,10 +277,8 @@ func (l *listening) refresh() error {
 	return nil
 }
 
-// anything reports whether anything listens for connections at all.
 func (l *listening) anything() bool { return len(l.places) > 0 }
 
-// at reports whether something listens for connections at a place.
 func (l *listening) at(place netip.AddrPort) bool {
 	return l.places[place] || l.places[netip.AddrPortFrom(netip.IPv4Unspecified(), place.Port())]
 }

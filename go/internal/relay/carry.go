@@ -42,7 +42,6 @@ const alright = "ok"
 
 var usual = bounds{connections: 256, dial: 10 * time.Second, idle: time.Hour}
 
-// buffered is how much is read at once in one direction.
 const buffered = 32 << 10
 
 // Carry accepts connections at the sockets that this process was given, and passes each on to the same port of the agent.
@@ -171,7 +170,6 @@ func reset(connection *net.TCPConn) {
 	_ = connection.Close()
 }
 
-// backlog is how many connections wait for a port until they are accepted.
 const backlog = 128
 
 // Listen opens a listening socket for each port. They are bound to the interface of the publishing network, so nobody else
@@ -209,7 +207,6 @@ func listenOn(device string, place netip.AddrPort) (int, error) {
 	return socket, unix.Listen(socket, backlog)
 }
 
-// listeners returns the sockets that this process was given by the one before it.
 func listeners(numbers []string) ([]net.Listener, error) {
 	var found []net.Listener
 	for _, each := range numbers {
@@ -250,7 +247,6 @@ func (s Settings) Inspect() (Report, error) {
 	return report, err
 }
 
-// answerWithin is how long a relay's program may take to say that it works.
 const answerWithin = 3 * time.Second
 
 // askWhetherAlive fails if the program of this relay does not answer. Its ports are open as long as it exists.

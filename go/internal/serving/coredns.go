@@ -44,7 +44,6 @@ func (c coredns) status(resource string) (statussocket.Plugin, error) {
 	return status, err
 }
 
-// statuses maps each hashed resource to the status of its plugin.
 func (c coredns) statuses(resources []boot.Resource) (map[string]statussocket.Plugin, error) {
 	statuses := map[string]statussocket.Plugin{}
 	for _, each := range resources {

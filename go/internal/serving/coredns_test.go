@@ -14,7 +14,6 @@ import (
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
@@ -54,7 +53,7 @@ func asked(socket, server string) coredns {
 
 // Live digests, rejections, reason and build come from the process's status, and only hashed resources have a digest.
 func TestCoredns(t *testing.T) {
-	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Refusing))
+	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Refusing))
 
 	if live, err := program.Live(policyResources); err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081"}) {
 		t.Errorf("live %v, %v", live, err)
@@ -84,7 +83,7 @@ func TestCoredns(t *testing.T) {
 
 // Each resource has a status of its own, and that of telemetry also counts records.
 func TestCorednsWithTelemetry(t *testing.T) {
-	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Refusing))
+	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Refusing))
 	program.resources = append(slices.Clip(policyResources), boot.Resource{Name: "telemetry", Path: "telemetry", Hashed: true})
 	if telemetry, err := program.Telemetry(); err == nil || telemetry != (statussocket.Telemetry{}) {
 		t.Errorf("without a socket: %v, %v", telemetry, err)
@@ -113,7 +112,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 
 // Without a status in time and as one JSON object, every request is an error, and never an empty result.
 func TestCorednsWithoutStatus(t *testing.T) {
-	resolver := dnstest.ServeDNS(t, "udp", dnstest.Refusing)
+	resolver := nettest.ServeDNS(t, "udp", nettest.Refusing)
 	for name, each := range map[string]struct{ socket, wanted string }{
 		"absent":     {socketPath(t), "no such file"},
 		"silent":     {silentSocket(t), "i/o timeout"},
@@ -147,7 +146,7 @@ func TestCorednsWithoutStatus(t *testing.T) {
 
 // A process that loads lists but does not refuse over DNS is not live.
 func TestCorednsMustAnswerQueries(t *testing.T) {
-	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Answering(dns.RcodeSuccess)))
+	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeSuccess)))
 
 	if live, err := program.Live(policyResources); err == nil || live != nil {
 		t.Errorf("got %v, %v", live, err)
@@ -157,11 +156,11 @@ func TestCorednsMustAnswerQueries(t *testing.T) {
 // The refusal is checked over UDP and over TCP. The query is for an A record.
 func TestRefuses(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
-		server := dnstest.ServeDNS(t, network, func(writer dns.ResponseWriter, query *dns.Msg) {
+		server := nettest.ServeDNS(t, network, func(writer dns.ResponseWriter, query *dns.Msg) {
 			if question := query.Question[0]; question != (dns.Question{Name: refusedName, Qtype: dns.TypeA, Qclass: dns.ClassINET}) {
 				t.Errorf("asked %v", question)
 			}
-			dnstest.Refusing(writer, query)
+			nettest.Refusing(writer, query)
 		})
 		if err := Refuses(server, network); err != nil {
 			t.Errorf("%s: %v", network, err)
@@ -175,16 +174,16 @@ func TestRefusesNothingElse(t *testing.T) {
 	nothing := func(writer dns.ResponseWriter, _ *dns.Msg) { _ = writer.Close() }
 	other := func(writer dns.ResponseWriter, query *dns.Msg) {
 		query.Id++
-		dnstest.Refusing(writer, query)
+		nettest.Refusing(writer, query)
 	}
 	for name, each := range map[string]struct {
 		reply    dns.HandlerFunc
 		networks string
 		wanted   string
 	}{
-		"an answer":            {dnstest.Answering(dns.RcodeSuccess), "udp tcp", "NOERROR"},
-		"a failure":            {dnstest.Answering(dns.RcodeServerFailure), "udp tcp", "SERVFAIL"},
-		"a refusal to answer":  {dnstest.Answering(dns.RcodeRefused), "udp tcp", "REFUSED"},
+		"an answer":            {nettest.Answering(dns.RcodeSuccess), "udp tcp", "NOERROR"},
+		"a failure":            {nettest.Answering(dns.RcodeServerFailure), "udp tcp", "SERVFAIL"},
+		"a refusal to answer":  {nettest.Answering(dns.RcodeRefused), "udp tcp", "REFUSED"},
 		"an answer to another": {other, "tcp", "id mismatch"},
 		"only one to another":  {other, "udp", "i/o timeout"},
 		"garbage":              {garbage, "udp tcp", "short read"},
@@ -194,7 +193,7 @@ func TestRefusesNothingElse(t *testing.T) {
 		for network := range strings.FieldsSeq(each.networks) {
 			t.Run(name+" over "+network, func(t *testing.T) {
 				t.Parallel()
-				server := dnstest.ServeDNS(t, network, each.reply)
+				server := nettest.ServeDNS(t, network, each.reply)
 
 				err := Refuses(server, network)
 
@@ -212,7 +211,7 @@ func TestCorednsServesOverEachTransport(t *testing.T) {
 	for served, missing := range map[string]string{"udp": "tcp", "tcp": "udp"} {
 		t.Run("only "+served, func(t *testing.T) {
 			t.Parallel()
-			err := asked(socketPath(t), dnstest.ServeDNS(t, served, dnstest.Refusing)).Serves()
+			err := asked(socketPath(t), nettest.ServeDNS(t, served, nettest.Refusing)).Serves()
 			if err == nil || !strings.Contains(err.Error(), "over "+missing) || strings.Contains(err.Error(), "over "+served) {
 				t.Errorf("got %v", err)
 			}

@@ -273,7 +273,6 @@ func (e envoy) runtime(key string) (string, error) {
 	return runtime.Entries[key].Value, err
 }
 
-// named returns the parameter with which Envoy shows only what has the name in a proof.
 func named(proof boot.EnvoyProof) string {
 	if proof.Named == "" {
 		return ""

@@ -47,7 +47,6 @@ func (s sources) of(asked string) source {
 	return s.certificates
 }
 
-// certificates makes a certificate for each name that is inspected.
 type certificates struct {
 	names         *hotfile.File[*inspected]
 	intermediates *hotfile.File[*authority]

@@ -121,7 +121,6 @@ func (s *subscription) count(name, rule string, more int) {
 	}
 }
 
-// next returns the next response, or nil if everything is answered.
 func (s *subscription) next(now time.Time) []byte {
 	for len(s.pending) > 0 {
 		name := s.pending[0]

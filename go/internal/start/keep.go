@@ -42,7 +42,6 @@ const (
 	restartForgotten = time.Minute
 )
 
-// keeping are the capabilities of the keeper.
 var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
 
 // helper is a companion that the keeper starts, with what it is given.
@@ -161,7 +160,6 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 	return found, nil
 }
 
-// socketsFor opens what a helper is given.
 func socketsFor(verb, root string, sibling boot.Sibling) ([]*os.File, error) {
 	switch verb {
 	case ForwardVerb:

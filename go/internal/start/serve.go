@@ -28,7 +28,6 @@ import (
 // cached the old one.
 const announcementsAtStart = 3
 
-// capabilities are those of the calling thread.
 var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
 // Serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network,

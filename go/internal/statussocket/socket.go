@@ -10,7 +10,6 @@ import (
 	"time"
 )
 
-// acceptAgain is how long to wait after a failed accept.
 const acceptAgain = 50 * time.Millisecond
 
 // Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as

@@ -31,7 +31,6 @@ const (
 	mostWritten = 16 << 20
 )
 
-// paths are the files in the volume.
 func paths(root string) [slots]string {
 	var found [slots]string
 	for at := range found {
@@ -203,7 +202,6 @@ type Said struct {
 	Inherit *History `json:"inherit"`
 }
 
-// Inherited is what became of that.
 type Inherited struct {
 	Added bool `json:"added"` // false if it was known already
 }
@@ -233,7 +231,6 @@ func (k *Keeper) converse(connection net.Conn) {
 	_ = json.NewEncoder(connection).Encode(answer) // a client that has gone needs no answer
 }
 
-// Ask returns what the recorder at a socket knows.
 func Ask(socket string) (History, error) {
 	answer, err := converse(socket, Said{})
 	return answer.History, err
