@@ -6,7 +6,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -19,10 +18,7 @@ import (
 	"time"
 )
 
-const (
-	keptFailures = 20
-	keptSlowest  = 5
-)
+const keptFailures = 20
 
 // agentRequest is one of the requests that take turns. With anyLabel in its host, each is for a name of its own.
 type agentRequest struct {
@@ -80,20 +76,18 @@ type summary struct {
 	P99        float64        `json:"p99_ms"`
 	Longest    float64        `json:"longest_ms"`
 	LongestDNS float64        `json:"longest_dns_ms"`
-	LongestLag float64        `json:"longest_lag_ms"` // when this is high the machine was too busy to measure
-	Dead       float64        `json:"dead_ms"`        // longest time without a success, while requests were begun
-	Failures   []metOne       `json:"failures"`       // the first
-	Slowest    []metOne       `json:"slowest"`
+	LongestTCP float64        `json:"longest_connect_ms"` // and TLS
+	LongestLag float64        `json:"longest_lag_ms"`     // when this is high the machine was too busy to measure
+	Dead       float64        `json:"dead_ms"`            // longest time without a success, while requests were begun
+	Failures   []metOne       `json:"failures"`           // the first
 }
 
-// metOne is what one request met.
+// metOne is what a request met that failed.
 type metOne struct {
-	At      float64  `json:"at_ms"` // when it was due
-	URL     string   `json:"url"`
-	Total   float64  `json:"ms"`
-	DNS     float64  `json:"dns_ms"`
-	Connect float64  `json:"connect_ms"`
-	Error   *failure `json:"error"`
+	At    float64  `json:"at_ms"` // when it was due
+	URL   string   `json:"url"`
+	Total float64  `json:"ms"`
+	Error *failure `json:"error"`
 }
 
 func declareLoad(flags *flag.FlagSet) action {
@@ -185,34 +179,26 @@ func (t *tally) report(ctx context.Context, out *printer) {
 func (t *tally) summary(end time.Duration) summary {
 	found := summary{Event: "summary", Sent: t.sent, Failed: t.failed, Errors: map[string]int{}, Failures: []metOne{}}
 	var latencies []time.Duration
-	var lookup, lag, dead, succeeded time.Duration
+	var lookup, connect, lag, dead, succeeded time.Duration
 	for _, each := range t.outcomes {
 		latencies = append(latencies, each.latency())
-		lookup, lag = max(lookup, each.dns), max(lag, each.lag)
+		lookup, connect, lag = max(lookup, each.dns), max(connect, each.connect), max(lag, each.lag)
 		if each.err == nil {
 			dead, succeeded = max(dead, each.finished-succeeded), max(succeeded, each.finished)
 			continue
 		}
 		found.Errors[kindOf(each.err)]++
 		if len(found.Failures) < keptFailures {
-			found.Failures = append(found.Failures, each.met())
+			found.Failures = append(found.Failures, metOne{
+				milliseconds(each.due), each.url, milliseconds(each.latency()), failureOf(each.err),
+			})
 		}
 	}
 	slices.Sort(latencies)
 	found.P50, found.P99, found.Longest = percentile(latencies, 50), percentile(latencies, 99), percentile(latencies, 100)
-	found.LongestDNS, found.LongestLag = milliseconds(lookup), milliseconds(lag)
+	found.LongestDNS, found.LongestTCP, found.LongestLag = milliseconds(lookup), milliseconds(connect), milliseconds(lag)
 	found.Dead = milliseconds(max(dead, end-succeeded))
-	slices.SortFunc(t.outcomes, func(a, b outcome) int { return cmp.Compare(b.latency(), a.latency()) })
-	for _, each := range t.outcomes[:min(len(t.outcomes), keptSlowest)] {
-		found.Slowest = append(found.Slowest, each.met())
-	}
 	return found
-}
-
-func (o outcome) met() metOne {
-	return metOne{
-		milliseconds(o.due), o.url, milliseconds(o.latency()), milliseconds(o.dns), milliseconds(o.connect), failureOf(o.err),
-	}
 }
 
 // The verbs drive and keepalive: clients in closed loops, each of which begins its next request when the last one has

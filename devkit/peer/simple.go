@@ -126,7 +126,6 @@ type getResult struct {
 	OK           bool     `json:"ok"`
 	Status       int      `json:"status"` // 0 without a response
 	Milliseconds float64  `json:"ms"`
-	Address      string   `json:"address"`
 	Error        *failure `json:"error"`
 	Body         string   `json:"body"`
 }
@@ -178,11 +177,10 @@ func get(ctx context.Context, to destination, sent request, timeout time.Duratio
 	defer cancel()
 	var body head
 	begin := time.Now()
-	response, took, finish, err := fetchOnce(ctx, to, sent, &body)
+	response, _, finish, err := fetchOnce(ctx, to, sent, &body)
 	defer finish()
 	result := getResult{
-		OK: err == nil, Milliseconds: milliseconds(time.Since(begin)), Address: took.address, Error: failureOf(err),
-		Body: body.kept.String(),
+		OK: err == nil, Milliseconds: milliseconds(time.Since(begin)), Error: failureOf(err), Body: body.kept.String(),
 	}
 	if response != nil {
 		result.Status = response.StatusCode
