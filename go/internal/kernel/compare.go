@@ -291,7 +291,7 @@ func (n *namespace) isLoopback(index int) bool {
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
 // for a subnet's first address. The addresses themselves are compared by addressDifferences.
-func expectLocal(expected *compare.Expectation, seen *namespace, address netlink.Addr) {
+func expectLocal(expected compare.Expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
 		return

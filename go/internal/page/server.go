@@ -77,12 +77,7 @@ func overHTTP(pages http.Handler) *http.Server {
 // Listen opens the socket for the page. It outlives the recorder, so that requests wait in it while that is started again.
 func Listen(settings boot.PageSettings) (*os.File, error) {
 	if settings.Socket == "" {
-		listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(settings.Listen))
-		if err != nil {
-			return nil, err
-		}
-		defer listener.Close()
-		return listener.File()
+		return statussocket.Handed(net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(settings.Listen)))
 	}
 	return statussocket.Prepare(settings.Socket, 0o666) // Envoy is whoever it is; agents see no file of the container
 }
@@ -93,12 +88,7 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 	headers.Set("Cache-Control", "no-store")
 	headers.Set("Content-Type", "text/plain; charset=utf-8")
 	headers.Set("X-Content-Type-Options", "nosniff")
-	said := asked.Header.Values(agentHeader)
-	if len(said) != 1 {
-		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
-		return
-	}
-	source, err := netip.ParseAddr(said[0])
+	source, err := netip.ParseAddr(strings.Join(asked.Header.Values(agentHeader), " ")) // several are no address
 	if err != nil {
 		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
 		return

@@ -253,23 +253,20 @@ func (l *listening) refresh() error {
 	if started.Before(l.fresh) {
 		return nil
 	}
-	connections, err := sockets.Listening(l.folder, "tcp")
-	if err != nil {
-		return err
-	}
-	datagrams, err := sockets.Listening(l.folder, "udp")
-	if err != nil {
-		return err
-	}
 	l.places, l.hosts = map[netip.AddrPort]bool{}, map[netip.Addr]bool{}
-	for _, place := range append(datagrams, connections...) {
-		if l.except == 0 || place.Port() != l.except {
-			l.hosts[place.Addr()] = true
+	for _, transport := range []string{"tcp", "udp"} {
+		places, err := sockets.Listening(l.folder, transport)
+		if err != nil {
+			return err
 		}
-	}
-	for _, place := range connections {
-		if l.except == 0 || place.Port() != l.except {
-			l.places[place] = true
+		for _, place := range places {
+			if l.except != 0 && place.Port() == l.except {
+				continue
+			}
+			l.hosts[place.Addr()] = true
+			if transport == "tcp" {
+				l.places[place] = true
+			}
 		}
 	}
 	ended := time.Now()
