@@ -272,7 +272,8 @@ def test_replacement_is_not_noticed(site: Site) -> None:
     finally:
         load.remove()
     assert summary["failed"] == 0, json.dumps(summary)
-    assert max(summary["longest_dns_ms"], summary["longest_connect_ms"]) < SENT_AGAIN_MILLISECONDS, json.dumps(summary)
+    waits = [summary["longest_dns_ms"], summary["longest_connect_ms"]]
+    assert max(waits) < SENT_AGAIN_MILLISECONDS, json.dumps(summary)
     site.firewall.drift().expect()
     after = site.made()
     assert len(before["containers"] - after["containers"]) == 2
