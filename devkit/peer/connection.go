@@ -63,7 +63,6 @@ func (d *destination) trust(authorities string) (err error) {
 
 // timing is what opening a connection took, filled as far as it came.
 type timing struct {
-	address string // the address that was dialled last
 	dns     time.Duration
 	connect time.Duration // TCP and TLS together
 }
@@ -81,8 +80,7 @@ func open(ctx context.Context, to destination) (*connection, timing, error) {
 	begin := time.Now()
 	resolved := begin
 	tracing := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSDone:      func(httptrace.DNSDoneInfo) { resolved = time.Now() },
-		ConnectStart: func(_, address string) { took.address, _, _ = net.SplitHostPort(address) },
+		DNSDone: func(httptrace.DNSDoneInfo) { resolved = time.Now() },
 	})
 	// A name is asked for as it is written, without a search list, and for IPv4 alone: asked for both families, Go
 	// reports whichever answer came first.

@@ -208,12 +208,6 @@ func (t *tally) summary(end time.Duration) summary {
 // for the verb load. keepalive is one client with one connection, to see what cuts it. Go's own client would repeat a
 // GET on a new connection when the server has closed an idle one, which is the very thing to count.
 
-// connectedEvent is printed for every connection that keepalive opens.
-type connectedEvent struct {
-	Event   string `json:"event"`
-	Address string `json:"address"`
-}
-
 // driveSummary is printed at the end. A polite close is one that the server announced with its last response.
 type driveSummary struct {
 	Event        string         `json:"event"`
@@ -235,7 +229,7 @@ type driver struct {
 	kept     bool          // whether a client goes on with its connection
 	interval time.Duration // between the beginnings of two requests, if they do not take longer
 	timeout  time.Duration
-	connects func(address string)
+	connects func()
 
 	mutex   sync.Mutex
 	took    []time.Duration
@@ -259,7 +253,7 @@ func declareDrive(flags *flag.FlagSet) action {
 			return false, err
 		}
 		to.dialTo(*connect)
-		driver := &driver{sent: sent, to: to, kept: *kept, timeout: *timeout, connects: func(string) {}}
+		driver := &driver{sent: sent, to: to, kept: *kept, timeout: *timeout, connects: func() {}}
 		return driver.run(ctx, *clients, *seconds, out)
 	}
 }
@@ -274,7 +268,7 @@ func declareKeepalive(flags *flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		connects := func(address string) { out.print(connectedEvent{"connected", address}) }
+		connects := func() { out.print(event{"connected"}) }
 		driver := &driver{sent: sent, to: to, kept: true, interval: *interval, timeout: *timeout, connects: connects}
 		return driver.run(ctx, 1, *seconds, out)
 	}
@@ -315,9 +309,9 @@ func (d *driver) repeat(ctx context.Context) {
 
 // connect opens a connection.
 func (d *driver) connect(ctx context.Context) (*connection, error) {
-	conn, took, err := open(ctx, d.to)
+	conn, _, err := open(ctx, d.to)
 	if err == nil {
-		d.connects(took.address)
+		d.connects()
 		d.mutex.Lock()
 		defer d.mutex.Unlock()
 		d.summary.Connections++
